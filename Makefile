@@ -1,0 +1,94 @@
+# The verbs of the house. `make` alone lists them. Everything runs in .venv, which is made and
+# filled on first use and refilled when pyproject.toml changes; nothing else is touched.
+#
+# The package is always installed editable, so that every verb sees the sources as they are.
+
+PYTHON ?= python3
+ARGS ?=
+JOBS ?= 2
+FUZZ_S ?= 300
+COVERAGE_PERCENT_MIN ?= 95
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test check format crash fuzz coverage bench docs clean
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 17
+
+setup: $(VENV)/.test $(VENV)/.check ## fill .venv with everything `test` and `check` need
+
+demo: $(VENV)/.cli ## the three-minute tour (ARGS: options of `amberdb demo`)
+	@$(BIN)/amberdb demo $(ARGS)
+
+test: $(VENV)/.test ## all tests (ARGS: options of pytest, JOBS: processes)
+	$(PYTEST) $(ARGS)
+
+check: $(VENV)/.check ## lint, format, types (two checkers), import arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(VENV)/.check ## let ruff put sources into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+crash: $(VENV)/.test ## only the crash tests: sync sweep, kill -9, full disk
+	$(PYTEST) tests/crash $(ARGS)
+
+# Rounds with fresh seeds until the time is over. A failing round prints its seed, and
+# `make fuzz FUZZ_SEED=<seed>` runs that round once.
+fuzz: $(VENV)/.test ## fuzz and model campaign (FUZZ_S: seconds, FUZZ_SEED: one round)
+	@end=$$(( $$(date +%s) + $(FUZZ_S) )); round=0; \
+	while [ $$round = 0 ] || { [ -z "$(FUZZ_SEED)" ] && [ $$(date +%s) -lt $$end ]; }; do \
+	    round=$$((round + 1)); \
+	    seed=$(if $(FUZZ_SEED),$(FUZZ_SEED),$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')); \
+	    echo "fuzz: round $$round, FUZZ_SEED=$$seed"; \
+	    HYPOTHESIS_PROFILE=campaign $(PYTEST) -x --hypothesis-seed=$$seed \
+	        tests/fuzz tests/model $(ARGS) || exit 1; \
+	done
+
+coverage: $(VENV)/.test ## branch coverage of engine, index and wal; fails below 95 percent
+	$(PYTEST) --cov --cov-branch --cov-report= $(ARGS)
+	$(BIN)/coverage report --include='engine/*,index/*,wal/*' --skip-covered --show-missing \
+	    --fail-under=$(COVERAGE_PERCENT_MIN)
+
+bench: $(VENV)/.bench ## measurements beside the peers (ARGS: options of `python -m bench`)
+	$(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/.test ## do the documents agree with the code: links, names, verbs, layout
+	$(PYTEST) tests/style $(ARGS)
+
+clean: ## remove caches and build products; .venv stays
+	rm -rf build dist amberdb.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \
+	    .hypothesis .benchmarks .coverage
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras; a richer set brings the poorer ones along. `check` needs the peers
+# of bench/ because the type checkers read bench/ too.
+STAMPS_TEST := $(VENV)/.cli $(VENV)/.test
+
+$(VENV)/.cli: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[cli]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[test]'
+	@touch $(STAMPS_TEST)
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[test,bench]'
+	@touch $@ $(STAMPS_TEST)
+
+$(VENV)/.check: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[test,bench,check]'
+	@touch $@ $(VENV)/.bench $(STAMPS_TEST)
