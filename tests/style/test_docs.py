@@ -1,0 +1,117 @@
+"""The documents do not rot: verbs, links and the tests they cite exist."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import typer
+
+from style.repo import ROOT, documents, files, read
+
+_FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`[^`\n]*`")
+_LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?[^)]*\)")
+_DEFINITION = re.compile(r"^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+_CITED_TEST = re.compile(r"\btests/[\w/]+\.py::[\w:]+")
+_FOREIGN = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+
+GUARANTEES = "docs/guarantees.md"
+
+
+def links(path: str) -> Iterator[str]:
+    """The targets of a document's links, those inside code left out."""
+    text = _CODE.sub("", _FENCE.sub("", read(path)))
+    for pattern in (_LINK, _DEFINITION):
+        for target in pattern.findall(text):
+            if not _FOREIGN.match(target):
+                yield target
+
+
+def anchors(document: Path) -> set[str]:
+    """The names of a document's headings, as forges make them."""
+    found: set[str] = set()
+    for heading in _HEADING.findall(_FENCE.sub("", document.read_text(encoding="utf-8"))):
+        plain = re.sub(r"[^\w\- ]", "", heading.lower())
+        found.add(plain.replace(" ", "-"))
+    return found
+
+
+def definitions(path: str) -> set[str]:
+    """`function`, `Class` and `Class::method` of a test file."""
+    found: set[str] = set()
+    for node in ast.parse(read(path)).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):  # TestStore = StoreMachine.TestCase
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.ClassDef):
+            found |= {
+                f"{node.name}::{member.name}"
+                for member in node.body
+                if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return found
+
+
+def verbs(command: Any, prefix: str = "") -> Iterator[str]:
+    """Every command that can be run, as `verb` or `group verb`.
+
+    Only `commands` and `hidden` are asked for: releases of typer differ in whose classes they use.
+    """
+    inner: dict[str, Any] | None = getattr(command, "commands", None)
+    if inner is None:
+        yield prefix.strip()
+    else:
+        for name, one in inner.items():
+            if not one.hidden:
+                yield from verbs(one, f"{prefix}{name} ")
+
+
+@pytest.mark.parametrize("path", documents())
+def test_links_lead_somewhere(path: str) -> None:
+    lost: list[str] = []
+    for target in links(path):
+        place, _, anchor = unquote(target).partition("#")
+        goal = (ROOT / PurePosixPath(path).parent / place).resolve() if place else ROOT / path
+        inside = goal.exists() and goal.is_relative_to(ROOT)
+        if not inside or (anchor and goal.suffix == ".md" and anchor.lower() not in anchors(goal)):
+            lost.append(target)
+    assert lost == []
+
+
+@pytest.mark.parametrize("path", documents())
+def test_cited_tests_exist(path: str) -> None:
+    lost: list[str] = []
+    for cited in _CITED_TEST.findall(read(path)):
+        place, _, name = cited.partition("::")
+        if place not in files() or name not in definitions(place):
+            lost.append(cited)
+    assert lost == []
+
+
+def test_guarantees_cite_their_tests() -> None:
+    assert GUARANTEES in files()
+    assert _CITED_TEST.search(read(GUARANTEES)), "a guarantee without a test is a hope"
+
+
+def test_every_verb_is_documented() -> None:
+    from amberdb.bindings.cli import app  # here, so that links are judged without the extra
+
+    text = "\n".join(read(path) for path in ("README.md", "docs/cli.md") if path in files())
+    every = list(verbs(typer.main.get_command(app)))
+    assert every
+    missing = [verb for verb in every if not re.search(rf"amberdb {re.escape(verb)}\b", text)]
+    assert missing == []
+
+
+def test_decisions_are_listed() -> None:
+    index = read("docs/decisions/README.md")
+    pages = [PurePosixPath(path).name for path in files() if path.startswith("docs/decisions/0")]
+    assert pages
+    assert [page for page in pages if f"({page})" not in index] == []
+    assert [int(page[:4]) for page in pages] == list(range(1, len(pages) + 1))
