@@ -1,0 +1,507 @@
+"""The log: append, wait, rotate, recycle, read, recover.
+
+Invariants:
+- An Lsn is given only after the record's bytes were written, in order, without gaps.
+- Space is secured before: only a rotation needs more, and a full disk there changes nothing.
+- A segment is synced before the next one is used: only the newest can have a torn tail.
+- Any other failure of a write or a sync poisons the log: `failed` is set, nothing more is
+  written or acknowledged, and only opening again finds out what was kept.
+- The directory always holds at least one segment, so an empty one is noticed.
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NoReturn
+
+from amberdb._errors import (
+    ClosedError,
+    CommitUnknownError,
+    CorruptionError,
+    DiskFullError,
+    PoisonedError,
+    StorageError,
+)
+from amberdb._fs import File, FileSystem
+from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, Sync, lsn_epoch, lsn_number
+from amberdb.wal.commit import GroupCommit
+from amberdb.wal.interval import IntervalSync
+from amberdb.wal.reader import LogReader
+from amberdb.wal.record import (
+    END_SIZE,
+    HEADER_SIZE,
+    NO_SALT,
+    PAYLOAD_BYTES_MAX,
+    Record,
+    encode,
+    record_size,
+)
+from amberdb.wal.recovery import (
+    Recovery,
+    Tail,
+    check_tail,
+    first_needed,
+    list_directory,
+    load_segments,
+    read_segments,
+    seal_tail,
+)
+from amberdb.wal.segment import (
+    RECORDS_START,
+    Segment,
+    SegmentHeader,
+    SyncFailedError,
+    new_salt,
+    segment_name,
+    size_for,
+    sync_names,
+    write_header,
+)
+from amberdb.wal.spare import SpareFiles
+
+NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_REFUSE = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """Sizes and times of a log. A segment is twice as large as the one before, within limits."""
+
+    segment_bytes_min: int = 1 << 20
+    segment_bytes_max: int = 16 << 20
+    sync_interval_ms: int = 100
+    free_segments_max: int = 2
+    slow_sync_ms: int = 1000
+
+
+class Log(GroupCommit):
+    """An append-only log of commits in one directory. Make one with `create` or `open`.
+
+    Whoever appends or rotates holds the writer lock; everything else is safe from any thread.
+    """
+
+    required_lsn: int
+    """The last Lsn appended with "always": durable before any later commit is acknowledged."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        *,
+        database_id: bytes,
+        options: LogOptions,
+        spare: SpareFiles,
+        segments: list[Segment],
+        last_lsn: Lsn,
+        epoch: int,
+        chain: int,
+    ) -> None:
+        super().__init__(last_lsn, options.slow_sync_ms)
+        self.required_lsn = last_lsn
+        self._fs = fs
+        self._directory = directory
+        self._database_id = database_id
+        self._options = options
+        self._spare = spare
+        self._segments = segments
+        self._layout = threading.Lock()  # guards _segments
+        self._recycling = threading.Lock()
+        self._next = (epoch << LSN_NUMBER_BITS) | (lsn_number(last_lsn) + 1)
+        self._chain = chain
+        self._closed = False
+        # The file in use; none until the first append needs one.
+        self._salt = NO_SALT
+        self._pwrite: Callable[[bytes, int], None] = _no_file
+        self._end = 0
+        self._limit = 0
+        self._soft_limit = 0  # what append looks at: half of the segment, then its limit
+        self._interval = IntervalSync(self.sync, options.sync_interval_ms / 1000)
+        self._reader = LogReader(fs, self._list_segments)
+
+    # -- opening ---------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        fs: FileSystem,
+        directory: str,
+        *,
+        database_id: bytes,
+        options: LogOptions,
+        epoch: int = 1,
+    ) -> "Log":
+        """Starts a log in an empty directory. Raises DiskFullError or StorageError."""
+        log = cls(
+            fs,
+            directory,
+            database_id=database_id,
+            options=options,
+            spare=SpareFiles(fs, directory, options.free_segments_max),
+            segments=[],
+            last_lsn=NO_LSN,
+            epoch=epoch,
+            chain=0,
+        )
+        log._start_segment(0)
+        return log
+
+    @classmethod
+    def open(
+        cls,
+        fs: FileSystem,
+        directory: str,
+        *,
+        database_id: bytes,
+        options: LogOptions,
+        applied: Lsn,
+        clean_last: Lsn | None,
+        epoch: int,
+        replay: Callable[[Record], None],
+    ) -> "tuple[Log, Recovery]":
+        """Reads what is there, calls `replay` for each record behind `applied`, and goes on.
+
+        `clean_last` is the last Lsn of a clean close, None after any other end; then `epoch`
+        must be a new one. Raises CorruptionError, FormatError, DiskFullError or StorageError.
+        """
+        try:
+            return cls._open(
+                fs, directory, database_id, options, applied, clean_last, epoch, replay
+            )
+        except StorageError:
+            raise
+        except OSError as error:
+            _refuse(error, f"the log in {directory} could not be opened")
+
+    @classmethod
+    def _open(
+        cls,
+        fs: FileSystem,
+        directory: str,
+        database_id: bytes,
+        options: LogOptions,
+        applied: Lsn,
+        clean_last: Lsn | None,
+        epoch: int,
+        replay: Callable[[Record], None],
+    ) -> "tuple[Log, Recovery]":
+        names, spare_names = list_directory(fs, directory)
+        segments = load_segments(fs, names, database_id)
+        records = 0
+
+        def count(record: Record) -> None:
+            nonlocal records
+            records += 1
+            replay(record)
+
+        cut = None
+        if segments:
+            needed = segments[first_needed(segments, applied) :]
+            tail = read_segments(fs, needed, count, applied)
+            check_tail(segments[-1], tail, applied=applied, clean_last=clean_last)
+            if clean_last is None:
+                cut = seal_tail(fs, directory, segments[-1], tail)
+        elif clean_last == applied:
+            tail = Tail(applied, 0, 0, b"")
+        else:
+            raise CorruptionError(f"the log in {directory} is gone", path=directory, offset=0)
+        last_lsn = max(tail.last_lsn, applied)
+        spare = SpareFiles(fs, directory, options.free_segments_max)
+        for name in spare_names:
+            spare.adopt(name)
+        log = cls(
+            fs,
+            directory,
+            database_id=database_id,
+            options=options,
+            spare=spare,
+            segments=segments,
+            last_lsn=last_lsn,
+            epoch=epoch,
+            chain=tail.chain,
+        )
+        if log._next <= last_lsn:
+            raise ValueError(f"epoch {epoch} is older than the last record, Lsn {last_lsn}")
+        if (
+            segments
+            and clean_last is not None
+            and lsn_epoch(segments[-1].header.first_lsn) == epoch
+        ):
+            log._use(segments[-1], fs.open(segments[-1].path), tail.end, tail.chain)
+        return log, Recovery(last_lsn, records, cut)
+
+    # -- writing ---------------------------------------------------------------------------
+
+    @property
+    def next_lsn(self) -> Lsn:
+        return Lsn(self._next)
+
+    def append(self, payload: bytes, time_us: int, kind: int, sync: Sync) -> Lsn:
+        """Writes one record and gives it the next Lsn; `wait` makes it durable.
+
+        Raises DiskFullError (nothing was stored, the log goes on), PoisonedError, ClosedError,
+        or CommitUnknownError when this very write failed.
+        """
+        lsn = self._next
+        length = len(payload)
+        offset = self._end
+        end = offset + ((HEADER_SIZE + length + 7) & -8)
+        if end > self._soft_limit:
+            self._make_room(length)
+            offset = self._end
+            end = offset + record_size(length)
+        data, crc = encode(self._salt, self._chain, lsn, self.durable_lsn, time_us, kind, payload)
+        try:
+            self._pwrite(data, offset)
+            self._chain = crc
+            self._end = end
+            self._next = lsn + 1
+            self.last_lsn = Lsn(lsn)
+            if sync == "always":
+                self.required_lsn = lsn
+            elif sync == "interval" and not self._interval.armed:
+                self._interval.arm()
+        except BaseException as error:
+            self._append_failed(error, data, offset)
+        return Lsn(lsn)
+
+    def rotate(self) -> None:
+        """Seals the current segment; the next append goes into a new one, which is ready.
+
+        Does nothing while the segment is empty. Raises as `append` does.
+        """
+        self._check_writable()
+        if self._end > RECORDS_START:
+            self._start_segment(0)
+
+    def _check_writable(self) -> None:
+        if self._closed:
+            raise ClosedError("the log is closed")
+        if self.failed is not None:
+            raise PoisonedError(
+                f"an earlier write or sync of the log failed: {self.failed}; reopen to write"
+            ) from self.failed
+
+    def _make_room(self, length: int) -> None:
+        """Off the hot path: half of the segment is full, or all, or nothing may be written."""
+        self._check_writable()
+        if length > PAYLOAD_BYTES_MAX:
+            raise ValueError(f"a log record cannot hold {length} bytes")
+        size = record_size(length)
+        if self._end + size > self._limit:
+            self._start_segment(size)
+        if self._end + size > self._soft_limit:
+            self._set_soft_limit(self._limit)
+            self._spare.prepare(self._next_size(0))
+
+    def _set_soft_limit(self, limit: int) -> None:
+        self._soft_limit = limit
+        if self.failed is not None or self._closed:  # perhaps since the caller looked
+            self._soft_limit = _REFUSE
+
+    def _poison(self, error: BaseException) -> None:
+        super()._poison(error)
+        self._soft_limit = _REFUSE
+
+    def _append_failed(self, error: BaseException, data: bytes, offset: int) -> NoReturn:
+        """Poisons the log, unless the disk is full and the record cannot be taken for whole."""
+        if isinstance(error, OSError) and error.errno in NO_SPACE and self._end == offset:
+            file = self._file
+            assert file is not None
+            whole = len(data) - END_SIZE
+            try:
+                if file.pread(whole, offset) == data[:whole]:
+                    file.pwrite(bytes(END_SIZE), offset)
+                    file.sync()
+            except OSError as second:
+                error = second
+            else:
+                _refuse(error, "the record could not be written")
+        self._poison(error)
+        if isinstance(error, OSError):
+            raise CommitUnknownError(
+                f"writing to the log failed: {error}; reopen to learn what was kept",
+                lsn=self._next,
+            ) from error
+        raise error
+
+    # -- segments --------------------------------------------------------------------------
+
+    def _list_segments(self) -> list[Segment]:
+        with self._layout:
+            return list(self._segments)
+
+    def _next_size(self, record_bytes: int) -> int:
+        options = self._options
+        previous = self._segments[-1].header.size if self._segments else 0
+        preferred = min(options.segment_bytes_max, max(options.segment_bytes_min, 2 * previous))
+        return size_for(record_bytes, preferred)
+
+    def _start_segment(self, record_bytes: int) -> None:
+        """Secures space, syncs the segment in use, and goes on in a new one."""
+        try:
+            spare, size, recycled = self._spare.take(self._next_size(record_bytes))
+        except OSError as error:
+            self._refuse_segment(error)
+        with self._lead():
+            self._check_writable()
+            if self.durable_lsn < self.last_lsn:
+                try:
+                    self._sync_file()
+                except CommitUnknownError:
+                    self._check_writable()
+            header = SegmentHeader(
+                database_id=self._database_id,
+                salt=new_salt(),
+                first_lsn=Lsn(self._next),
+                previous_first=self._segments[-1].header.first_lsn if self._segments else NO_LSN,
+                previous_last=self.last_lsn,
+                previous_crc=self._chain,
+                size=size,
+                recycled=recycled,
+            )
+            self._install(spare, header)
+
+    def _install(self, spare: str, header: SegmentHeader) -> None:
+        path = os.path.join(self._directory, segment_name(header.first_lsn))
+        try:
+            write_header(self._fs, spare, header)
+            self._fs.rename(spare, path)
+        except OSError as error:
+            self._refuse_segment(error)
+        self._spare.used(spare)
+        try:
+            sync_names(self._fs, self._directory)
+            file = self._fs.open(path)
+        except OSError as error:
+            try:  # a segment that is there but not in use would contradict what follows
+                self._fs.unlink(path)
+                self._fs.sync_dir(self._directory)
+            except OSError as second:
+                self._poison(second)
+                self._check_writable()
+            self._refuse_segment(error)
+        segment = Segment(path, header, header.size)
+        with self._layout:
+            self._segments.append(segment)
+        old = self._file
+        self._use(segment, file, RECORDS_START, header.salt.chain)
+        if old is not None:
+            old.close()
+
+    def _refuse_segment(self, error: OSError) -> NoReturn:
+        """Nothing was lost and the old segment stays in use; but a failed sync is final."""
+        if isinstance(error, SyncFailedError) and error.errno not in NO_SPACE:
+            self._poison(error)
+            self._check_writable()
+        _refuse(error, "no new log segment could be made")
+
+    def _use(self, segment: Segment, file: File, end: int, chain: int) -> None:
+        self._file = file
+        self._pwrite = file.pwrite
+        self._salt = segment.header.salt
+        self._chain = chain
+        self._end = end
+        self._limit = segment.size - END_SIZE
+        self._set_soft_limit(min(self._limit, segment.size // 2))
+
+    def recycle(self, below: Lsn) -> int:
+        """Gives up the segments whose records are all `<= below`, the oldest first.
+
+        Never the newest. Returns the bytes taken from the log; a few of the files are kept for
+        the next segments. Raises StorageError; what was given up before stays so.
+        """
+        freed = 0
+        with self._recycling:
+            while (segment := self._pop_oldest(below)) is not None:
+                useful = range(self._next_size(0), self._options.segment_bytes_max + 1)
+                try:
+                    self._spare.give(segment.path, segment.size, useful)
+                except OSError as error:
+                    _refuse(error, f"{segment.path} could not be recycled")
+                freed += segment.size
+        return freed
+
+    def _pop_oldest(self, below: Lsn) -> Segment | None:
+        with self._layout:
+            if len(self._segments) < 2 or self._segments[1].header.previous_last > below:
+                return None
+            return self._segments.pop(0)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def read(self, after: Lsn, *, upto: Lsn | None = None) -> Iterator[Record]:
+        """The records behind `after`, up to the last durable one at this moment, or `upto`.
+
+        Raises LogTruncatedError (at once or while iterating) with `resume`, the Lsn to read
+        after instead, when they are no longer kept; CorruptionError on damage.
+        """
+        last = self.durable_lsn if upto is None else min(upto, self.last_lsn)
+        return self._reader.read(after, last)
+
+    @property
+    def first_lsn(self) -> Lsn:
+        """The oldest record kept, or the next one when there is none."""
+        with self._layout:
+            for segment, later in pairwise(self._segments):
+                if later.header.previous_last >= segment.header.first_lsn:
+                    return segment.header.first_lsn
+            if self._segments and self.last_lsn >= self._segments[-1].header.first_lsn:
+                return self._segments[-1].header.first_lsn
+        return self.next_lsn
+
+    @property
+    def bytes_used(self) -> int:
+        """The size of the segments, without spare files."""
+        with self._layout:
+            return sum(segment.size for segment in self._segments)
+
+    def stats(self) -> dict[str, int | float]:
+        syncs = self._syncs
+        return {
+            "segments": len(self._segments),
+            "bytes": self.bytes_used,
+            "free_segments": self._spare.count(),
+            "free_bytes": self._spare.size_bytes(),
+            "syncs": syncs,
+            "sync_us_last": self._sync_us_last,
+            "sync_us_max": self._sync_us_max,
+            "records_per_sync": self._synced_records / syncs if syncs else 0.0,
+        }
+
+    # -- closing ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Syncs unless the log has failed, and ends its threads. Raises CommitUnknownError.
+
+        Whoever holds the writer lock calls it; a second call does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._soft_limit = _REFUSE
+        self._interval.close()
+        self._spare.close()
+        with self._lead():
+            file = self._file
+            if file is None:
+                return
+            try:
+                if self.failed is None and self.durable_lsn < self.last_lsn:
+                    self._sync_file()
+            finally:
+                self._file = None
+                self._pwrite = _no_file
+                file.close()
+
+
+def _no_file(data: bytes, offset: int) -> None:
+    raise ClosedError("the log is closed")
+
+
+def _refuse(error: OSError, what: str) -> NoReturn:
+    if error.errno in NO_SPACE:
+        raise DiskFullError(f"{what}: no space is left", path=error.filename) from error
+    raise StorageError(f"{what}: {error}", path=error.filename) from error

@@ -1,0 +1,122 @@
+"""Reading the log from any Lsn, beside appends and recycling.
+
+Invariants:
+- Records come in order, without gaps, each one checked against the one before.
+- A file that is recycled under the reader is noticed by its salt; what was read from it before
+  was checked, so it was right.
+- A reader holds one file open and one window in memory.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+
+from amberdb._errors import CorruptionError, LogTruncatedError
+from amberdb._fs import File, FileSystem
+from amberdb._types import Lsn
+from amberdb.wal.record import Record, Salt, read_header, scan
+from amberdb.wal.segment import RECORDS_START, Segment
+
+_WINDOW_SIZE = 256 << 10
+_HINTS_MAX = 16
+
+
+class LogReader:
+    """Reads the segments that `segments` lists; remembers where the last reads ended."""
+
+    def __init__(self, fs: FileSystem, segments: Callable[[], Sequence[Segment]]) -> None:
+        self._fs = fs
+        self._segments = segments
+        self._hints: dict[int, tuple[int, int, int]] = {}  # lsn -> first lsn, end, chain
+
+    def read(self, after: Lsn, upto: Lsn) -> Iterator[Record]:
+        """The records with `after < lsn <= upto`.
+
+        Raises LogTruncatedError (now or while iterating) when they are no longer kept, with
+        `resume`, the Lsn to read after instead; CorruptionError on damage.
+        """
+        if after < upto:
+            self._locate(after, upto)
+        return self._read(after, upto)
+
+    def _read(self, after: Lsn, upto: Lsn) -> Iterator[Record]:
+        while after < upto:
+            segment, until = self._locate(after, upto)
+            try:
+                file = self._fs.open(segment.path, read_only=True)
+            except FileNotFoundError as error:
+                self._check_recycled(segment, error)
+                continue
+            end = RECORDS_START
+            try:
+                start, chain, lsn = self._start(segment, after)
+                for record in _scan_file(file, start, segment.header.salt, chain, lsn):
+                    end = record.end
+                    if record.lsn > after:
+                        yield record
+                        after = record.lsn
+                        if after >= until:
+                            self._remember(segment, record)
+                            break
+            finally:
+                file.close()
+            if after < until:
+                self._check_recycled(segment, end)
+
+    def _locate(self, after: Lsn, upto: Lsn) -> tuple[Segment, Lsn]:
+        """The segment that holds the record behind `after`, and the last one wanted from it."""
+        segments = self._segments()
+        index = bisect_right(segments, after, key=lambda s: s.header.previous_last) - 1
+        if index < 0:
+            resume = segments[0].header.previous_last if segments else upto
+            raise LogTruncatedError(
+                f"the log no longer reaches back to Lsn {after}; it goes on after {resume}",
+                resume=resume,
+            )
+        if index + 1 < len(segments):
+            upto = min(upto, segments[index + 1].header.previous_last)
+        return segments[index], upto
+
+    def _start(self, segment: Segment, after: Lsn) -> tuple[int, int, int]:
+        """Offset, chain and Lsn of the first record to look at."""
+        header = segment.header
+        hint = self._hints.get(after)
+        if hint is not None and hint[0] == header.first_lsn:
+            return hint[1], hint[2], after + 1
+        return RECORDS_START, header.salt.chain, header.first_lsn
+
+    def _remember(self, segment: Segment, record: Record) -> None:
+        while len(self._hints) >= _HINTS_MAX:
+            try:
+                self._hints.pop(next(iter(self._hints)), None)
+            except (RuntimeError, StopIteration):  # another reader was there first
+                pass
+        self._hints[record.lsn] = (segment.header.first_lsn, record.end, record.crc)
+
+    def _check_recycled(self, segment: Segment, place: int | OSError) -> None:
+        """Raises CorruptionError unless the segment has left the log meanwhile."""
+        if segment in self._segments():
+            offset = place if isinstance(place, int) else 0
+            raise CorruptionError(
+                f"the log is damaged at {segment.path} offset {offset}",
+                path=segment.path,
+                offset=offset,
+            ) from (place if isinstance(place, OSError) else None)
+
+
+def _scan_file(file: File, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[Record]:
+    """As `record.scan`, over a file, one window at a time; ends are offsets in the file."""
+    size = _WINDOW_SIZE
+    while True:
+        window = file.pread(size, start)
+        end = 0
+        for record in scan(window, 0, salt, chain, lsn):
+            end, chain, lsn = record.end, record.crc, record.lsn + 1
+            yield record._replace(end=start + end)
+        if end:
+            start += end
+            size = _WINDOW_SIZE
+            continue
+        header = read_header(window, 0, salt)
+        if header is None or header.end <= len(window) or header.end > file.size() - start:
+            return
+        size = header.end

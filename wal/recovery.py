@@ -1,0 +1,258 @@
+"""What a log directory holds: which records count, and where the next one goes.
+
+Invariants:
+- Records are accepted in order, without gaps, each one chained to the one before.
+- Only the end of the newest segment can be torn. Whatever shows that something behind the bad
+  place was durable (a later record that saw a later durable Lsn, a later segment, a clean close,
+  an applied Lsn) makes it damage, which is never cut here.
+- What is cut is kept in a `.broken` file before it is cut.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from amberdb._errors import CorruptionError
+from amberdb._fs import FileSystem, replace_file
+from amberdb._types import Lsn
+from amberdb.wal.record import Record, find_headers, scan
+from amberdb.wal.segment import RECORDS_START, Segment, load_segment, parse_name
+from amberdb.wal.spare import is_spare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutReport:
+    """A torn tail that was cut off: records whose sync never returned."""
+
+    segment: str
+    offset: int
+    size: int
+    """Bytes cut, up to the last one that is not 0."""
+    broken: str
+    """The file that keeps them."""
+    last_lsn: Lsn
+    """Of the last record before the cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What opening a log found."""
+
+    last_lsn: Lsn
+    records: int
+    """How many were replayed."""
+    cut: CutReport | None
+
+
+@dataclass(slots=True)
+class Tail:
+    """Where reading came to: behind the last accepted record."""
+
+    last_lsn: Lsn
+    chain: int
+    end: int
+    data: bytes
+    """Of the segment that was read last, whole."""
+
+    @classmethod
+    def before(cls, segment: Segment) -> "Tail":
+        """Nothing was read yet, and `segment` is the first to read."""
+        header = segment.header
+        return cls(header.previous_last, header.previous_crc, RECORDS_START, b"")
+
+
+def list_directory(fs: FileSystem, directory: str) -> tuple[list[tuple[Lsn, str]], list[str]]:
+    """Segments as (first lsn, path) in order, and the names of the spare files.
+
+    Removes temporary files; ignores what it does not know.
+    """
+    segments: list[tuple[Lsn, str]] = []
+    spare: list[str] = []
+    for name in fs.listdir(directory):
+        if name.endswith(".tmp"):
+            fs.unlink(os.path.join(directory, name))
+        elif is_spare(name):
+            spare.append(name)
+        elif (first := parse_name(name)) is not None:
+            segments.append((first, os.path.join(directory, name)))
+    return sorted(segments), spare
+
+
+def load_segments(
+    fs: FileSystem, names: list[tuple[Lsn, str]], database_id: bytes
+) -> list[Segment]:
+    """Reads and checks all headers, and that each segment follows the one before.
+
+    Raises CorruptionError or FormatError, naming the file.
+    """
+    segments: list[Segment] = []
+    for first_lsn, path in names:
+        segment = load_segment(fs, path, first_lsn, database_id)
+        if segments:
+            check_follows(segments[-1], segment)
+        segments.append(segment)
+    return segments
+
+
+def check_follows(before: Segment, segment: Segment) -> None:
+    """Raises CorruptionError unless these are neighbours."""
+    header = segment.header
+    if header.previous_first != before.header.first_lsn:
+        raise CorruptionError(
+            f"{segment.path} does not follow {before.path}: a log segment is missing, or one is "
+            "there that does not belong",
+            path=segment.path,
+            offset=48,
+        )
+
+
+def first_needed(segments: list[Segment], applied: Lsn) -> int:
+    """The index of the segment that holds the record behind `applied`.
+
+    Raises CorruptionError when the log begins later.
+    """
+    for index in range(len(segments) - 1, -1, -1):
+        if segments[index].header.previous_last <= applied:
+            return index
+    first = segments[0]
+    raise CorruptionError(
+        f"the log begins at {first.path}, but what was applied ends at Lsn {applied}: "
+        "segments are missing",
+        path=first.path,
+        offset=0,
+    )
+
+
+def read_segments(
+    fs: FileSystem, segments: list[Segment], replay: Callable[[Record], None], applied: Lsn
+) -> Tail:
+    """Replays what lies behind `applied`, in order, up to the first bad place of the newest.
+
+    `segments` begins with the one that holds `applied + 1`. Raises CorruptionError when an
+    older one does not reach the next one's beginning.
+    """
+    tail = Tail.before(segments[0])
+    before: Segment | None = None
+    for segment in segments:
+        if before is not None:
+            check_reaches(before, tail, segment)
+        for record in read_segment(fs, segment, tail):
+            if record.lsn > applied:
+                replay(record)
+        before = segment
+    return tail
+
+
+def read_segment(fs: FileSystem, segment: Segment, tail: Tail) -> Iterator[Record]:
+    """The valid records of one segment; `tail` is moved along."""
+    header = segment.header
+    tail.data = fs.read(segment.path)
+    tail.end = RECORDS_START
+    for record in scan(tail.data, RECORDS_START, header.salt, header.salt.chain, header.first_lsn):
+        tail.last_lsn, _, _, _, _, tail.chain, tail.end = record
+        yield record
+
+
+def check_reaches(before: Segment, tail: Tail, segment: Segment) -> None:
+    """Raises CorruptionError unless the records of `before` end where `segment` begins."""
+    header = segment.header
+    if tail.last_lsn < header.previous_last:
+        raise damage(
+            before.path, tail, f"{segment.path} shows that Lsn {header.previous_last} was durable"
+        )
+    if tail.last_lsn > header.previous_last or tail.chain != header.previous_crc:
+        raise CorruptionError(
+            f"{segment.path} was not written behind {before.path}",
+            path=segment.path,
+            offset=56,
+        )
+
+
+def check_tail(segment: Segment, tail: Tail, *, applied: Lsn, clean_last: Lsn | None) -> None:
+    """Raises CorruptionError if anything shows that the log once went on durably."""
+    last = tail.last_lsn
+    for header in find_headers(tail.data, tail.end, segment.header.salt, last):
+        if header.synced > last:
+            raise damage(
+                segment.path, tail, f"the record at {header.offset} shows that more was durable"
+            )
+    reached = max(last, applied) if is_sealed(segment, tail) else last
+    if clean_last is not None and reached != clean_last:
+        raise damage(segment.path, tail, f"the database was closed at Lsn {clean_last}")
+    if reached < applied:
+        raise damage(segment.path, tail, f"Lsn {applied} was applied")
+
+
+def is_sealed(segment: Segment, tail: Tail) -> bool:
+    """Whether the unwritten rest was cut off, which only recovery and repair do: then a log that
+    ends before the applied Lsn is known, and nothing that is missing is needed."""
+    return len(tail.data) == tail.end and segment.size < segment.header.size
+
+
+def damage(path: str, tail: Tail, evidence: str) -> CorruptionError:
+    return CorruptionError(
+        f"the log is damaged at {path} offset {tail.end}, behind Lsn {tail.last_lsn}: {evidence}",
+        path=path,
+        offset=tail.end,
+        last_lsn=tail.last_lsn,
+    )
+
+
+def torn_bytes(segment: Segment, tail: Tail) -> bytes:
+    """What was written behind the last record and is not whole."""
+    rest = tail.data[tail.end :].rstrip(b"\0")
+    if not rest or not segment.header.recycled:
+        return rest
+    # The zero word behind the last record is intact: the rest is of the file's former life,
+    # unless it holds records of this one.
+    if any(tail.data[tail.end : tail.end + 8]):
+        return rest
+    later = find_headers(tail.data, tail.end, segment.header.salt, tail.last_lsn)
+    return rest if any(True for _ in later) else b""
+
+
+def keep_broken(fs: FileSystem, segment_path: str, data: bytes) -> str:
+    """Stores bytes that are about to be cut; returns the path. Never overwrites others."""
+    path = broken_path(fs, segment_path, data)
+    if not fs.exists(path):
+        replace_file(fs, path, data)
+    return path
+
+
+def broken_path(fs: FileSystem, segment_path: str, data: bytes | None = None) -> str:
+    """A free name, or that of a file with the same bytes: a cut that a crash interrupted."""
+    path = segment_path + ".broken"
+    number = 0
+    while fs.exists(path) and (data is None or fs.read(path) != data):
+        number += 1
+        path = f"{segment_path}.broken.{number}"
+    return path
+
+
+def seal_tail(fs: FileSystem, directory: str, segment: Segment, tail: Tail) -> CutReport | None:
+    """Makes the accepted records durable for certain, and cuts off what lies behind them.
+
+    They are written again because after a failed sync the page cache may show bytes that the
+    device never got, and a sync alone would not write them.
+    """
+    torn = torn_bytes(segment, tail)
+    cut = None
+    if torn:
+        broken = keep_broken(fs, segment.path, torn)
+        cut = CutReport(
+            segment=segment.path,
+            offset=tail.end,
+            size=len(torn),
+            broken=broken,
+            last_lsn=tail.last_lsn,
+        )
+    file = fs.open(segment.path)
+    try:
+        file.pwrite(tail.data[: tail.end], 0)
+        file.sync()
+        file.truncate(tail.end)
+        file.sync()
+    finally:
+        file.close()
+    fs.sync_dir(directory)
+    return cut

@@ -1,0 +1,147 @@
+"""Files kept for the next segments: prepared ahead, or recycled.
+
+Invariants:
+- A file is `free-<n>.seg` while it is spare. Its content means nothing: whoever takes it writes
+  a header with a new salt before the name changes.
+- At most one short-lived thread prepares at any time; what it fails at is tried again in the
+  foreground by `take`.
+- No more than `keep_max` recycled files are kept.
+"""
+
+import os
+import re
+import threading
+
+from amberdb._fs import FileSystem
+from amberdb.wal.segment import create_zeroed, discard
+
+_NAME = re.compile(r"free-([0-9]+)\.seg")
+
+
+def is_spare(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+class SpareFiles:
+    """The spare files of one log directory. Safe to use from several threads."""
+
+    def __init__(self, fs: FileSystem, directory: str, keep_max: int) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._keep_max = keep_max
+        self._mutex = threading.Lock()
+        self._spare: dict[str, int] = {}  # path -> bytes
+        self._recycled: set[str] = set()
+        self._number = 0
+        self._worker: threading.Thread | None = None
+        self._closed = False
+
+    def adopt(self, name: str) -> None:
+        """Takes over a file found at open; of unknown content, so counted as recycled."""
+        path = os.path.join(self._directory, name)
+        match = _NAME.fullmatch(name)
+        assert match is not None
+        self._number = max(self._number, int(match[1]) + 1)
+        if len(self._spare) >= self._keep_max:
+            discard(self._fs, path)
+            return
+        file = self._fs.open(path, read_only=True)
+        try:
+            self._spare[path] = file.size()
+        finally:
+            file.close()
+        self._recycled.add(path)
+
+    def count(self) -> int:
+        return len(self._spare)
+
+    def size_bytes(self) -> int:
+        with self._mutex:
+            return sum(self._spare.values())
+
+    def take(self, size: int) -> tuple[str, int, bool]:
+        """A spare file of at least `size` bytes: path, bytes, whether it was used before.
+
+        It stays spare until `used` is called. Raises OSError when one must be made and cannot.
+        """
+        worker = self._worker
+        if worker is not None:
+            worker.join()
+            self._worker = None
+        if (found := self._find(size)) is None:
+            self._make(size)
+            found = self._find(size)
+            assert found is not None
+        return found, self._spare[found], found in self._recycled
+
+    def used(self, path: str) -> None:
+        """The file bears another name now."""
+        with self._mutex:
+            self._spare.pop(path, None)
+            self._recycled.discard(path)
+
+    def give(self, path: str, size: int, useful: range) -> None:
+        """Retires a segment: kept under a spare name when its size lies in `useful` and there is
+        room, else removed. The change of the directory is durable on return. Raises OSError."""
+        with self._mutex:
+            keep = size in useful and len(self._spare) < self._keep_max
+            spare = self._next_path()
+        if keep:
+            self._fs.rename(path, spare)
+        else:
+            self._fs.unlink(path)
+        self._fs.sync_dir(self._directory)
+        if keep:
+            with self._mutex:
+                self._spare[spare] = size
+                self._recycled.add(spare)
+
+    def prepare(self, size: int) -> None:
+        """Sees to it, in the background, that a file of at least `size` bytes will be there."""
+        if self._find(size) is not None or self._worker is not None or self._closed:
+            return
+        worker = threading.Thread(
+            target=self._prepare, args=(size,), name="amberdb-wal-prepare", daemon=True
+        )
+        try:
+            worker.start()
+        except RuntimeError:  # the interpreter is ending, or there are no more threads
+            return
+        self._worker = worker
+
+    def close(self) -> None:
+        self._closed = True
+        worker = self._worker
+        if worker is not None:
+            worker.join()
+            self._worker = None
+
+    def _prepare(self, size: int) -> None:
+        try:
+            self._make(size)
+        except OSError:
+            pass  # `take` tries again, where the error can be raised to somebody
+
+    def _find(self, size: int) -> str | None:
+        with self._mutex:
+            fits = [(bytes_, path) for path, bytes_ in self._spare.items() if bytes_ >= size]
+        return min(fits)[1] if fits else None
+
+    def _make(self, size: int) -> None:
+        """Also drops what has become too small: segments grow with the log."""
+        with self._mutex:
+            outgrown = [path for path, bytes_ in self._spare.items() if bytes_ < size]
+            for path in outgrown:
+                del self._spare[path]
+                self._recycled.discard(path)
+            target = self._next_path()
+        for path in outgrown:
+            discard(self._fs, path)
+        create_zeroed(self._fs, target, size)
+        with self._mutex:
+            self._spare[target] = size
+
+    def _next_path(self) -> str:
+        number = self._number
+        self._number += 1
+        return os.path.join(self._directory, f"free-{number}.seg")
