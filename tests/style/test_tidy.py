@@ -24,6 +24,8 @@ COLUMNS_MAX = 100
 # Bytes live alone: whoever packs or unpacks them is on this list, and docs/format.md describes it.
 STRUCT_MODULES = {
     "engine/manifest.py",
+    "engine/schema.py",  # a collection's counters
+    "engine/store.py",  # LMDB's own meta pages, read before LMDB does
     "engine/stored.py",
     "index/keys.py",
     "src/amberdb/_bytes.py",
