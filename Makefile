@@ -21,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 17
 
-setup: $(VENV)/.test $(VENV)/.check ## fill .venv with everything `test` and `check` need
+setup: $(VENV)/.check ## fill .venv with everything `test` and `check` need
 
 demo: $(VENV)/.cli ## the three-minute tour (ARGS: options of `amberdb demo`)
 	@$(BIN)/amberdb demo $(ARGS)
