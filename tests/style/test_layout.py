@@ -53,6 +53,13 @@ def test_arrows_name_every_layer() -> None:
     assert named == {*LAYERS, *ground_floor}
 
 
+def test_checkers_look_into_every_layer() -> None:
+    # pyright walks into a linked folder only when it is named; unnamed, it would pass unread.
+    include = set(project()["tool"]["pyright"]["include"])
+    assert {"src/amberdb", *(f"src/amberdb/{layer}" for layer in LAYERS)} <= include
+    assert "src/amberdb" in project()["tool"]["mypy"]["files"]
+
+
 @pytest.mark.parametrize("folder", PACKAGE_FOLDERS)
 def test_package_folder_is_flat(folder: str) -> None:
     # setuptools is given the packages by name, so a folder inside one would not be installed.
