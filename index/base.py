@@ -1,0 +1,210 @@
+"""From a document to the entries of its indexes.
+
+Invariants:
+- An entry key is the fields' keys, cut at KEY_BYTES_MAX, and 8 bytes of rowid; what was cut off
+  is the remainder, and goes into the entry's value. Keys that differ within KEY_BYTES_MAX sort as
+  their values; those that do not are sorted by remainder on read.
+- The fast ways for one and two plain fields give what the general way gives (a property test).
+- Documents are normalised: plain types, as they come from the codec.
+"""
+
+# What a document holds has no static type, so type(value) and its lists are unknown to pyright.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, cast, final
+
+from amberdb._errors import FormatError, InvalidDocumentError
+from amberdb._types import Document
+from amberdb.index.keys import (
+    KEY_BYTES_MAX,
+    SCALAR_ENCODERS,
+    SCALAR_ENCODERS_DESC,
+    Encoder,
+    encode,
+    encode_desc,
+    encode_rowid,
+    encode_rowid_desc,
+)
+from amberdb.index.ordered import Ordered
+from amberdb.index.paths import Path
+from amberdb.index.unique import Unique
+
+IndexSpec: TypeAlias = Ordered | Unique
+
+_Keys: TypeAlias = Callable[[Document], list[bytes]]
+
+
+def spec_from_map(stored: Mapping[str, Any]) -> IndexSpec:
+    """The declaration that to_map() stored in the catalog. Raises FormatError."""
+    kind = stored.get("kind")
+    if kind == Ordered.kind:
+        return Ordered.from_map(stored)
+    if kind == Unique.kind:
+        return Unique.from_map(stored)
+    raise FormatError(f"an index of the unknown kind {kind!r}: open with the version that wrote it")
+
+
+@final
+class KeyMaker:
+    """One declaration, compiled: what the engine calls for each document that it writes."""
+
+    __slots__ = ("_paths", "descending", "encoders", "entries", "keys", "paths", "spec")
+
+    spec: IndexSpec
+    paths: tuple[str, ...]
+    """The indexed fields, without direction."""
+    descending: tuple[bool, ...]
+    encoders: tuple[Encoder, ...]
+    """Per field encode or encode_desc: for the bounds of a scan."""
+    keys: _Keys
+    """keys(document): the distinct keys, fields part only.
+
+    [] when the index is sparse and a field is missing or None. A list field gives one key per
+    distinct element, an empty one that of None. Raises InvalidDocumentError (`field`) when two
+    fields hold lists, or for a value that has no key.
+    """
+    entries: Callable[[Document, int], list[tuple[bytes, bytes]]]
+    """entries(document, rowid): for each key [(entry key, remainder)].
+
+    The entry key is key[:KEY_BYTES_MAX] + rowid, where the rowid is inverted when the last field
+    descends; the remainder is key[KEY_BYTES_MAX:], mostly b"". Keys that are equal up to the cut
+    share one entry, that of the smallest: behind a cut key the document itself must be asked.
+    """
+
+    def __init__(self, spec: IndexSpec) -> None:
+        self.spec = spec
+        self.paths = spec.paths
+        self.descending = spec.descending
+        self.encoders = tuple(encode_desc if desc else encode for desc in self.descending)
+        self._paths = tuple(Path.of(path) for path in self.paths)
+        self.keys = self._compile_keys()
+        self.entries = _compile_entries(self.keys, self.descending[-1])
+
+    def is_multi(self, document: Document) -> bool:
+        """Whether a list was met: then the document may have any number of entries."""
+        return any(type(path.find(document)) is list for path in self._paths)
+
+    def unique_keys(self, document: Document) -> list[bytes]:
+        """The keys that no other document may have: for a sparse index those without a None,
+        which an empty list or a None inside a list gives; otherwise all."""
+        keys = self.keys(document)
+        if not keys or not self.spec.sparse or not self.is_multi(document):
+            return keys
+        return self._general_keys(document, with_none=False)
+
+    def _compile_keys(self) -> _Keys:
+        if all(path.is_plain for path in self._paths):
+            if len(self._paths) == 1:
+                return self._compile_one()
+            if len(self._paths) == 2:
+                return self._compile_two()
+        return self._general_keys
+
+    def _compile_one(self) -> _Keys:
+        (name,), sparse, slow = self.paths, self.spec.sparse, self._general_keys
+        encoders = _scalar_encoders(self.descending[0])
+
+        def keys(document: Document) -> list[bytes]:
+            value = document.get(name)
+            encoder = encoders(type(value))
+            if encoder is None:
+                return slow(document)
+            if sparse and value is None:
+                return []
+            try:
+                return [encoder(value)]
+            except InvalidDocumentError:
+                return slow(document)  # which names the field
+
+        return keys
+
+    def _compile_two(self) -> _Keys:
+        (first, second), sparse, slow = self.paths, self.spec.sparse, self._general_keys
+        first_encoders = _scalar_encoders(self.descending[0])
+        second_encoders = _scalar_encoders(self.descending[1])
+
+        def keys(document: Document) -> list[bytes]:
+            left = document.get(first)
+            right = document.get(second)
+            left_encoder = first_encoders(type(left))
+            right_encoder = second_encoders(type(right))
+            if left_encoder is None or right_encoder is None:
+                return slow(document)
+            if sparse and (left is None or right is None):
+                return []
+            try:
+                return [left_encoder(left) + right_encoder(right)]
+            except InvalidDocumentError:
+                return slow(document)
+
+        return keys
+
+    def _general_keys(self, document: Document, *, with_none: bool = True) -> list[bytes]:
+        """For any number of fields, dotted paths, lists, and for the error messages."""
+        values = [path.find(document) for path in self._paths]
+        if self.spec.sparse and any(value is None for value in values):
+            return []
+        lists = [at for at, value in enumerate(values) if type(value) is list]
+        if len(lists) > 1:
+            names = " and ".join(repr(self.paths[at]) for at in lists)
+            raise InvalidDocumentError(
+                f"{names} both hold lists, and an index takes one list field: {self.spec!r}",
+                field=self.paths[lists[1]],
+            )
+        if not lists:
+            return [b"".join(map(self._encode, range(len(values)), values))]
+        at = lists[0]
+        parts = [
+            b"" if other == at else self._encode(other, value) for other, value in enumerate(values)
+        ]
+        front, back = b"".join(parts[:at]), b"".join(parts[at + 1 :])
+        elements = cast(list[Any], values[at]) or [None]
+        distinct = dict.fromkeys(
+            self._encode(at, element, is_element=True)
+            for element in elements
+            if with_none or element is not None
+        )
+        return [front + key + back for key in distinct]
+
+    def _encode(self, at: int, value: Any, *, is_element: bool = False) -> bytes:
+        if type(self.spec) is Unique and type(value) in ((dict, list) if is_element else (dict,)):
+            raise InvalidDocumentError(
+                f"{self.paths[at]!r} holds a map or a list inside a list,"
+                f" which {self.spec!r} cannot tell from another",
+                field=self.paths[at],
+            )
+        try:
+            return self.encoders[at](value)
+        except InvalidDocumentError as error:
+            raise InvalidDocumentError(
+                f"the field {self.paths[at]!r} holds {error.message}", field=self.paths[at]
+            ) from None
+
+
+def compile(spec: IndexSpec) -> KeyMaker:
+    """The declaration, ready to make keys."""
+    return KeyMaker(spec)
+
+
+def _scalar_encoders(descending: bool) -> Callable[[object], Encoder | None]:
+    return (SCALAR_ENCODERS_DESC if descending else SCALAR_ENCODERS).get
+
+
+def _compile_entries(
+    keys: _Keys, descending: bool
+) -> Callable[[Document, int], list[tuple[bytes, bytes]]]:
+    rowid_bytes = encode_rowid_desc if descending else encode_rowid
+
+    def entries(document: Document, rowid: int) -> list[tuple[bytes, bytes]]:
+        found = keys(document)
+        tail = rowid_bytes(rowid)
+        if len(found) == 1 and len(found[0]) <= KEY_BYTES_MAX:
+            return [(found[0] + tail, b"")]
+        # Long elements of one list may be equal up to the cut. They share the entry of the first.
+        cut: dict[bytes, bytes] = {}
+        for key in sorted(found):
+            cut.setdefault(key[:KEY_BYTES_MAX] + tail, key[KEY_BYTES_MAX:])
+        return list(cut.items())
+
+    return entries

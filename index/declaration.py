@@ -1,0 +1,99 @@
+"""What the declarations of all index kinds over fields share; Ordered and Unique are the kinds.
+
+Invariants:
+- A declaration never changes, and two are equal when kind, fields, sparse and name are.
+- from_map(to_map()) gives an equal one; a map with anything unknown in it was written by a newer
+  format and is refused.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar, cast
+
+from amberdb._errors import CollectionError, FormatError
+from amberdb.index.paths import path_problem
+
+FIELDS_MAX = 16
+_MAP_KEYS = {"kind", "fields", "sparse", "name"}
+
+_D = TypeVar("_D", bound="Declaration")
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Declaration:
+    """Fields of an index, in their order; "-b" is stored inverted, so that it descends."""
+
+    kind: ClassVar[str]
+    fields: tuple[str, ...]
+    sparse: bool
+    name: str
+
+    def __init__(self, *fields: str, sparse: bool = False, name: str | None = None) -> None:
+        _check_fields(fields)
+        if type(sparse) is not bool:  # pyright: ignore[reportUnnecessaryComparison]
+            raise CollectionError(f"sparse is True or False, not {sparse!r}")
+        if name is None:
+            name = f"{self.kind}:{','.join(fields)}"
+        elif not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise CollectionError(f"the name of an index is a str that is not empty, not {name!r}")
+        object.__setattr__(self, "fields", tuple(fields))
+        object.__setattr__(self, "sparse", sparse)
+        object.__setattr__(self, "name", name)
+
+    def __repr__(self) -> str:
+        parts = [repr(field) for field in self.fields]
+        if self.sparse:
+            parts.append("sparse=True")
+        if self.name != f"{self.kind}:{','.join(self.fields)}":
+            parts.append(f"name={self.name!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The fields without their direction."""
+        return tuple(field.removeprefix("-") for field in self.fields)
+
+    @property
+    def descending(self) -> tuple[bool, ...]:
+        """Whether each field is stored inverted."""
+        return tuple(field.startswith("-") for field in self.fields)
+
+    def to_map(self) -> dict[str, Any]:
+        """What the catalog stores."""
+        return {
+            "kind": self.kind,
+            "fields": list(self.fields),
+            "sparse": self.sparse,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_map(cls: type[_D], stored: Mapping[str, Any]) -> _D:
+        """The declaration that to_map() stored. Raises FormatError."""
+        if set(stored) != _MAP_KEYS or stored["kind"] != cls.kind:
+            raise FormatError(
+                f"not an index of kind {cls.kind!r} as this version knows it: {stored!r}"
+            )
+        fields: object = stored["fields"]
+        name: object = stored["name"]
+        if not isinstance(fields, list) or not isinstance(name, str):
+            raise FormatError(f"an index is stored with wrong types: {stored!r}")
+        try:
+            return cls(*cast(list[str], fields), sparse=stored["sparse"], name=name)
+        except CollectionError as error:
+            raise FormatError(f"a stored index makes no sense: {error}") from error
+
+
+def _check_fields(fields: tuple[object, ...]) -> None:
+    if not 0 < len(fields) <= FIELDS_MAX:
+        raise CollectionError(f"an index has 1 to {FIELDS_MAX} fields, not {len(fields)}")
+    paths: set[str] = set()
+    for field in fields:
+        path = field.removeprefix("-") if isinstance(field, str) else field
+        problem = path_problem(path)
+        if problem:
+            raise CollectionError(f"an index over {field!r}: {problem}")
+        assert isinstance(path, str)
+        if path in paths:
+            raise CollectionError(f"an index names the field {path!r} twice")
+        paths.add(path)

@@ -1,0 +1,24 @@
+"""Ordered: entries in the order of one or several fields.
+
+Invariants:
+- A document has one entry, or one for each distinct element of its one list field.
+- A sparse index has no entry for a document in which any of the fields is missing or None.
+"""
+
+from typing import ClassVar, final
+
+from amberdb.index.declaration import Declaration
+
+
+@final
+class Ordered(Declaration):
+    """Declares an ordered index: `Ordered("entity_id", "-created_at")`.
+
+    Dotted paths name fields inside maps; a `-` in front stores the field inverted, so that it
+    descends. `sparse=True` leaves out documents without all of the fields; such an index serves
+    only filters that exclude the missing. Raises CollectionError.
+    """
+
+    __slots__ = ()
+
+    kind: ClassVar[str] = "ordered"

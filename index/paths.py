@@ -1,0 +1,127 @@
+"""Dotted paths: from a document to the value that a filter, an order or an index speaks of.
+
+Invariants:
+- A path goes through maps only; every segment is a map key, also one that looks like a number.
+- Where it meets a list on its way, it goes on in each of the list's maps, and stands for the flat
+  list of what it found there (lists found at the end are joined). Other elements are passed over;
+  when none of them leads on, the field is missing.
+- The filters, the orders and the indexes all read through this module, so they agree.
+
+A key that itself contains a dot cannot be reached: `a.b` is always b inside a.
+"""
+
+# What a document holds has no static type, so type(value) and its lists are unknown to pyright.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Callable
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Final, Literal, TypeAlias, cast, final
+
+from amberdb._types import Document
+
+
+class _Missing(Enum):
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing.MISSING
+"""What Path.get returns where the document has no such field."""
+
+Missing: TypeAlias = Literal[_Missing.MISSING]
+
+
+@final
+class Path:
+    """One path, compiled. Raises ValueError for what is not a path; Path.of keeps them."""
+
+    __slots__ = ("find", "get", "is_plain", "name", "segments")
+
+    name: str
+    segments: tuple[str, ...]
+    is_plain: bool
+    """Without a dot: `document.get(name)` is all there is to do."""
+    get: Callable[[Document], Any]
+    """The value, or MISSING."""
+    find: Callable[[Document], Any]
+    """The value, or None when it is missing."""
+
+    def __init__(self, name: str) -> None:
+        problem = path_problem(name)
+        if problem:
+            raise ValueError(problem)
+        self.name = name
+        self.segments = tuple(name.split("."))
+        self.is_plain = len(self.segments) == 1
+        if self.is_plain:
+            self.get = lambda document: document.get(name, MISSING)
+            self.find = lambda document: document.get(name)
+        else:
+            self.get = _dotted(self.segments)
+            self.find = _dotted(self.segments, None)
+
+    def __repr__(self) -> str:
+        return f"Path({self.name!r})"
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def of(name: str) -> "Path":
+        """Path(name), compiled once."""
+        return Path(name)
+
+
+def path_problem(name: object) -> str | None:
+    """Why this is no path; None when it is one."""
+    if not isinstance(name, str):
+        return f"a field is named by a str, not by {type(name).__name__}"
+    if not name:
+        return "a field has an empty name"
+    if "" in name.split("."):
+        return f"the path {name!r} has an empty segment"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"the path {name!r} has a lone surrogate"
+    return None
+
+
+def _dotted(segments: tuple[str, ...], missing: object = MISSING) -> Callable[[Document], Any]:
+    def get(document: Document) -> Any:
+        value: Any = document
+        for depth, segment in enumerate(segments):
+            if type(value) is dict:
+                value = cast(Document, value).get(segment, MISSING)
+                if value is MISSING:
+                    return missing
+            elif type(value) is list:
+                elements: list[Any] = value
+                found = _fan_out(elements, segments[depth:])
+                return missing if found is None else found
+            else:
+                return missing
+        return value
+
+    return get
+
+
+def _fan_out(elements: list[Any], segments: tuple[str, ...]) -> list[Any] | None:
+    """What the rest of the path finds in the maps of a list; None when it finds nothing."""
+    rest = _dotted(segments)
+    found: list[Any] | None = None
+    for element in elements:
+        if type(element) is not dict:
+            continue
+        value = rest(cast(Document, element))
+        if value is MISSING:
+            continue
+        if found is None:
+            found = []
+        if type(value) is list:
+            inner: list[Any] = value
+            found.extend(inner)
+        else:
+            found.append(value)
+    return found
