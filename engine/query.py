@@ -16,7 +16,6 @@ Invariants:
 import operator
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard, final
@@ -38,8 +37,7 @@ Match: TypeAlias = Callable[[Document], bool]
 # -- what the planner sees -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FieldBounds:
+class FieldBounds(NamedTuple):
     """Where the keys of matching documents lie, for one field of the conjunction.
 
     `equals`, when not None: a matching document has a key among those of these values (distinct,
@@ -236,10 +234,10 @@ def _parse_branch(name: str, operand: Any, parts: list[Condition | Branch], dept
 
 
 def _parse_field(name: Any, operand: Any, parts: list[Condition | Branch], depth: int) -> None:
-    problem = path_problem(name)
-    if problem:
-        raise QueryError(f"in a filter: {problem}")
-    path: str = name
+    try:
+        path = Path.of(name).name  # kept, so a name is checked once
+    except ValueError as error:
+        raise QueryError(f"in a filter: {error}") from None
     if _is_map(operand) and _is_operators(path, operand):
         for operator_name, argument in operand.items():
             parts.append(_condition(path, operator_name, argument, depth))

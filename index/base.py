@@ -49,7 +49,7 @@ def spec_from_map(stored: Mapping[str, Any]) -> IndexSpec:
 class KeyMaker:
     """One declaration, compiled: what the engine calls for each document that it writes."""
 
-    __slots__ = ("_paths", "descending", "encoders", "entries", "keys", "paths", "spec")
+    __slots__ = ("_paths", "descending", "encoders", "entries", "is_multi", "keys", "paths", "spec")
 
     spec: IndexSpec
     paths: tuple[str, ...]
@@ -64,6 +64,8 @@ class KeyMaker:
     distinct element, an empty one that of None. Raises InvalidDocumentError (`field`) when two
     fields hold lists, or for a value that has no key.
     """
+    is_multi: Callable[[Document], bool]
+    """is_multi(document): whether a field holds a list; then it may have any number of keys."""
     entries: Callable[[Document, int], list[tuple[bytes, bytes]]]
     """entries(document, rowid): for each key [(entry key, remainder)].
 
@@ -79,11 +81,8 @@ class KeyMaker:
         self.encoders = tuple(encode_desc if desc else encode for desc in self.descending)
         self._paths = tuple(Path.of(path) for path in self.paths)
         self.keys = self._compile_keys()
+        self.is_multi = _compile_is_multi(self._paths)
         self.entries = _compile_entries(self.keys, self.descending[-1])
-
-    def is_multi(self, document: Document) -> bool:
-        """Whether a list was met: then the document may have any number of entries."""
-        return any(type(path.find(document)) is list for path in self._paths)
 
     def unique_keys(self, document: Document) -> list[bytes]:
         """The keys that no other document may have: for a sparse index those without a None,
@@ -189,6 +188,16 @@ def compile(spec: IndexSpec) -> KeyMaker:
 
 def _scalar_encoders(descending: bool) -> Callable[[object], Encoder | None]:
     return (SCALAR_ENCODERS_DESC if descending else SCALAR_ENCODERS).get
+
+
+def _compile_is_multi(paths: tuple[Path, ...]) -> Callable[[Document], bool]:
+    if all(path.is_plain for path in paths) and len(paths) <= 2:
+        names = [path.name for path in paths]
+        first, last = names[0], names[-1]
+        return lambda document: (
+            type(document.get(first)) is list or type(document.get(last)) is list
+        )
+    return lambda document: any(type(path.find(document)) is list for path in paths)
 
 
 def _compile_entries(

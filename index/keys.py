@@ -65,7 +65,7 @@ _TAG_NUMBER_INVERTED = 0xFF - TAG_NUMBER
 _ZERO = _pack_number(TAG_NUMBER, -0.0)
 _NONE, _LIST, _MAP = bytes([TAG_NONE]), bytes([TAG_LIST]), bytes([TAG_MAP])
 _FALSE, _TRUE = bytes([TAG_BOOL, 0]), bytes([TAG_BOOL, 1])
-_STR_TAG, _BYTES_TAG = bytes([TAG_STR]), bytes([TAG_BYTES])
+_STR_TAG, _BYTES_TAG = chr(TAG_STR), bytes([TAG_BYTES])
 _NO_DIFF = _U16.pack(_DIFF_ZERO)
 
 
@@ -111,12 +111,12 @@ def _encode_double(value: float) -> bytes:
 
 def _encode_str(value: str) -> bytes:
     try:
+        if "\x00" not in value:
+            return f"{_STR_TAG}{value}\x00\x00".encode()
         data = value.encode()
     except UnicodeEncodeError:
         raise InvalidDocumentError("a str with a lone surrogate") from None
-    if b"\x00" in data:
-        data = data.replace(b"\x00", b"\x00\xff")
-    return _STR_TAG + data + b"\x00\x00"
+    return _STR_TAG.encode() + data.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
 
 
 def _encode_bytes(value: bytes) -> bytes:
