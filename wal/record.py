@@ -74,8 +74,8 @@ class Header(NamedTuple):
 
     offset: int
     end: int
-    lsn: int
-    synced: int
+    lsn: Lsn
+    synced: Lsn
     crc: int
 
 
@@ -137,7 +137,7 @@ def read_header(data: bytes, start: int, salt: Salt) -> Header | None:
     marker, length, lsn, synced, _, _, crc, _ = _HEADER.unpack(head)
     if marker != salt.marker:
         return None
-    return Header(start, start + record_size(length), lsn, synced, crc)
+    return Header(start, start + record_size(length), Lsn(lsn), Lsn(synced), crc)
 
 
 def find_headers(data: bytes, start: int, salt: Salt, after: int) -> Iterator[Header]:

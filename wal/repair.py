@@ -166,7 +166,7 @@ def _read_forward(fs: FileSystem, loaded: list[Segment | None], start: int) -> t
 
 def _lost(segment: Segment, data: bytes, start: int, after: int) -> tuple[Lsn | None, Lsn | None]:
     found = [h.lsn for h in find_headers(data, start, segment.header.salt, after)]
-    return (Lsn(min(found)), Lsn(max(found))) if found else (None, None)
+    return (min(found), max(found)) if found else (None, None)
 
 
 def _set_aside(fs: FileSystem, path: str, segment: Segment | None) -> RepairCut:

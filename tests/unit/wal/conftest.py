@@ -1,0 +1,18 @@
+"""Every test of the log runs on both faces of the real file system."""
+
+from pathlib import Path
+
+import pytest
+
+from amberdb._fs import OsFileSystem
+from unit.wal.helpers import FaultyFs, LogDirectory
+
+
+@pytest.fixture(params=[False, True], ids=["native", "portable"])
+def fs(request: pytest.FixtureRequest) -> FaultyFs:
+    return FaultyFs(OsFileSystem(portable=request.param))
+
+
+@pytest.fixture
+def directory(fs: FaultyFs, tmp_path: Path) -> LogDirectory:
+    return LogDirectory(fs, str(tmp_path))
