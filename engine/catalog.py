@@ -1,0 +1,162 @@
+"""The catalog: which collections and indexes exist, and the numbers they were given.
+
+Invariants:
+- It is kept in the META tree and changed by ordinary commits, so it is recovered, snapshotted
+  and backed up like documents.
+- In memory it is an immutable value that is replaced after each change.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from amberdb._bytes import is_sealed, seal
+from amberdb._errors import CollectionError, CorruptionError
+from amberdb.engine.codec import decode, encode
+from amberdb.engine.schema import CollectionDef, IndexDef, Schema
+from amberdb.engine.trees import COLLECTIONS, COUNTERS, FIRST_TREE, end_of
+from amberdb.index.base import IndexSpec
+
+if TYPE_CHECKING:
+    from amberdb.engine.view import View
+    from amberdb.engine.writer import Writer
+
+NAME_BYTES_MAX = 200
+
+
+class Catalog:
+    """All collections by name, and the trees of dropped indexes that are still to be purged."""
+
+    __slots__ = ("next_collection", "next_tree", "retired", "schemas")
+
+    def __init__(
+        self,
+        schemas: Mapping[str, Schema],
+        next_tree: int = FIRST_TREE,
+        next_collection: int = 1,
+        retired: tuple[int, ...] = (),
+    ) -> None:
+        self.schemas = schemas
+        self.next_tree = next_tree
+        self.next_collection = next_collection
+        self.retired = retired
+
+    @classmethod
+    def load(cls, view: "View", document_bytes_max: int) -> "Catalog":
+        schemas: dict[str, Schema] = {}
+        for key, value in view.scan(COLLECTIONS, end_of(COLLECTIONS)):
+            name = key[len(COLLECTIONS) :].decode()
+            definition = CollectionDef.from_map(name, _open(key, value))
+            schemas[name] = Schema(definition, document_bytes_max)
+        stored = view.get(COUNTERS)
+        if stored is None:
+            return cls(schemas)
+        counters = _open(COUNTERS, stored)
+        return cls(schemas, counters["tree"], counters["collection"], tuple(counters["retired"]))
+
+    def by_tree(self) -> dict[bytes, Schema]:
+        """Schemas by the prefix of their documents."""
+        return {schema.prefix: schema for schema in self.schemas.values()}
+
+    def wanted(
+        self,
+        name: str,
+        indexes: list[IndexSpec] | None,
+        expires_at: str | None,
+        required: Mapping[str, str | None] | None,
+        complete_from: int,
+    ) -> tuple[CollectionDef, "Catalog"] | None:
+        """The definition that a declaration asks for and the counters after it; None when the
+        collection is just so already. What is not given stays as it is.
+
+        `complete_from` is the Lsn of the change when the collection is empty, else 0.
+        """
+        known = self.schemas.get(name)
+        number, next_tree = self.next_collection, self.next_tree
+        retired = list(self.retired)
+        if known is None:
+            _check_name(name)
+            definition = CollectionDef(
+                name=name, number=number, tree=next_tree, expiry_tree=next_tree + 1
+            )
+            number, next_tree = number + 1, next_tree + 2
+        else:
+            definition = known.definition
+        before = definition
+        if indexes is not None:
+            kept = {index.spec: index for index in definition.indexes}
+            _check_indexes(indexes)
+            chosen: list[IndexDef] = []
+            for spec in indexes:
+                index = kept.pop(spec, None)
+                if index is None:
+                    index = IndexDef(spec, next_tree, complete_from)
+                    next_tree += 1
+                chosen.append(index)
+            retired += [index.tree for index in kept.values()]
+            definition = replace(definition, indexes=tuple(chosen))
+        if required is not None:
+            definition = replace(definition, required=dict(required))
+        if expires_at is not None:
+            if definition.expires_at != expires_at and not complete_from:
+                raise CollectionError(
+                    f"collection {name!r} has documents that were stored with "
+                    f"expires_at={definition.expires_at!r}: to expire by {expires_at!r}, declare "
+                    "a new collection and put them there"
+                )
+            definition = replace(definition, expires_at=expires_at)
+        if known is not None and definition == before:
+            return None
+        return definition, Catalog(self.schemas, next_tree, number, tuple(retired))
+
+    def replaced(self, schema: Schema) -> "Catalog":
+        """This catalog with one collection added or changed."""
+        schemas = {**self.schemas, schema.name: schema}
+        return Catalog(schemas, self.next_tree, self.next_collection, self.retired)
+
+    def purged(self, number: int) -> "Catalog":
+        retired = tuple(tree for tree in self.retired if tree != number)
+        return Catalog(self.schemas, self.next_tree, self.next_collection, retired)
+
+    def save(self, writer: "Writer", definition: CollectionDef) -> None:
+        """Adds the definition and the counters to the writer's effects."""
+        key = COLLECTIONS + definition.name.encode()
+        writer.set(key, _sealed(key, definition.to_map()))
+        self.save_counters(writer)
+
+    def save_counters(self, writer: "Writer") -> None:
+        counters = {
+            "tree": self.next_tree,
+            "collection": self.next_collection,
+            "retired": list(self.retired),
+        }
+        writer.set(COUNTERS, _sealed(COUNTERS, counters))
+
+
+def _sealed(key: bytes, content: dict[str, Any]) -> bytes:
+    data = encode(content)
+    return data + seal(data + key)
+
+
+def _open(key: bytes, value: bytes) -> dict[str, Any]:
+    data, crc = value[:-4], value[-4:]
+    if not is_sealed(data + key + crc):
+        raise CorruptionError(f"the catalog entry {key!r} fails its checksum: restore a backup")
+    content: dict[str, Any] = decode(data)
+    return content
+
+
+def _check_name(name: object) -> None:
+    if type(name) is not str or not 0 < len(name.encode("utf-8", "replace")) <= NAME_BYTES_MAX:
+        raise CollectionError(
+            f"{name!r}: the name of a collection is a str of 1 to {NAME_BYTES_MAX} bytes"
+        )
+    if name.isprintable() is False or "\0" in name:
+        raise CollectionError(f"{name!r}: the name of a collection is printable text")
+
+
+def _check_indexes(indexes: list[IndexSpec]) -> None:
+    names = [spec.name for spec in indexes]
+    for name in names:
+        if names.count(name) > 1:
+            raise CollectionError(f"two indexes are named {name!r}: give one of them name=...")

@@ -1,0 +1,88 @@
+"""The checkpoint: moves a frozen overlay into LMDB, then lets the log go.
+
+Invariants:
+- Nothing above the durable Lsn reaches LMDB.
+- The effects and `applied_lsn` are one LMDB transaction, committed with sync, before any segment
+  is recycled.
+- It works in chunks, so that writers never wait for the interpreter longer than one chunk takes.
+- All LMDB writing (checkpoints, index builds, purges) goes through one mutex.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from amberdb._errors import StorageError
+from amberdb._types import Lsn
+from amberdb.engine.commit import Committer
+from amberdb.engine.overlay import Overlay
+from amberdb.engine.store import StoreWriter
+from amberdb.engine.trees import APPLIED
+
+_CHUNK = 500
+
+
+class Checkpointer:
+    """Owned by the Database. `retained` tells the Lsn below which the log may go."""
+
+    def __init__(self, committer: Committer, retained: Callable[[Lsn], Lsn]) -> None:
+        self.mutex = threading.RLock()
+        self.count = 0
+        self.last_ms = 0.0
+        self.last_bytes = 0
+        self.applied: Lsn = committer.store.applied_lsn
+        self._committer = committer
+        self._retained = retained
+
+    def run(self) -> None:
+        """Everything committed before the call is in LMDB when it returns.
+
+        Raises StorageError (DiskFullError among them); then nothing is lost, and it can be run
+        again.
+        """
+        with self.mutex:
+            if self._committer.state.frozen is not None:  # an earlier try failed
+                self._apply()
+            if self._committer.freeze() is not None:
+                self._apply()
+
+    def _apply(self) -> None:
+        committer = self._committer
+        overlay = committer.state.frozen
+        assert overlay is not None
+        start = time.perf_counter()
+        last = Lsn(overlay.last_lsn)
+        try:
+            committer.log.wait(last)
+            committer.make_visible(last)
+            with committer.store.write() as store:
+                for keys in overlay.sorted_trees():
+                    _apply_tree(store, overlay, keys)
+                store.put(APPLIED, last.to_bytes(8))
+        except StorageError as error:
+            committer.checkpoint_failed(error)
+            raise
+        committer.stored(committer.state.built, applied=True)
+        self.applied = last
+        self.count += 1
+        self.last_bytes = overlay.bytes
+        self.last_ms = (time.perf_counter() - start) * 1000
+        self.release_log()
+
+    def release_log(self) -> None:
+        committer = self._committer
+        committer.log.recycle(self._retained(self.applied))
+
+
+def _apply_tree(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None:
+    entries = overlay.entries
+    for start in range(0, len(keys), _CHUNK):
+        pairs: list[tuple[bytes, bytes]] = []
+        for key in keys[start : start + _CHUNK]:
+            value = entries[key][1]
+            if value is None:
+                store.delete(key)
+            else:
+                pairs.append((key, value))
+        if pairs:
+            store.put_sorted(pairs)

@@ -1,0 +1,322 @@
+"""Collections as people use them: one set of methods, over three ways of reading and writing.
+
+    Collection              each call by itself: a fresh view, or a commit of its own
+    TransactionCollection   inside `with db.transaction() as tx`: tx[name]
+    SnapshotCollection      inside `with db.snapshot() as at`: at[name], reading only
+
+Invariants:
+- A read uses one view, so what it returns was true at one Lsn.
+- A write is prepared (checked, encoded) before the writer lock is taken.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, TypeVar, final, overload
+from zlib import crc32
+
+from amberdb._bytes import CRC_RESIDUE
+from amberdb._errors import CollectionMissingError
+from amberdb._types import Document, Lsn, Order, Sync, Where
+from amberdb.engine.codec import decode_unchecked
+from amberdb.engine.commit import Committer
+from amberdb.engine.page import Page, Query
+from amberdb.engine.schema import Schema
+from amberdb.engine.stored import BODY, damaged, expires_us, unpack
+from amberdb.engine.trees import TREE_SIZE, end_of
+from amberdb.engine.view import View
+from amberdb.engine.writer import Writer, missing
+
+_D = TypeVar("_D")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BLOCK = 512
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A document with what the engine knows of it."""
+
+    id: str
+    version: Lsn
+    """The Lsn of its last write: for `update(..., if_version=)`."""
+    created_at: datetime
+    updated_at: datetime
+    document: Document
+
+
+class ReadableCollection(ABC):
+    """The reading half. Every read raises CorruptionError for a document that is damaged."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[View]:
+        """A view for one call."""
+
+    @overload
+    def get(self, id: str) -> Document | None: ...
+
+    @overload
+    def get(self, id: str, default: _D) -> Document | _D: ...
+
+    def get(self, id: str, default: Any = None) -> Any:
+        """The document, whole, or `default` when there is none (or it has expired)."""
+        with self._reading() as view:
+            value = _live_value(view, schema_of(view, self.name), id)
+            return default if value is None else decode_unchecked(value[BODY])
+
+    def record(self, id: str) -> Record:
+        """The document with its version and times. Raises MissingKeyError."""
+        with self._reading() as view:
+            schema = schema_of(view, self.name)
+            value = _live_value(view, schema, id)
+            if value is None:
+                raise missing(schema, id)
+            stored = unpack(schema.key(id), value)
+            return Record(
+                id,
+                Lsn(stored.version),
+                _EPOCH + timedelta(microseconds=stored.created_us),
+                _EPOCH + timedelta(microseconds=stored.updated_us),
+                stored.document(),
+            )
+
+    def __contains__(self, id: object) -> bool:
+        if type(id) is not str:
+            return False
+        with self._reading() as view:
+            return _live_value(view, schema_of(view, self.name), id) is not None
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __bool__(self) -> bool:
+        return True  # a collection without documents is still a collection
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids, in their order, in blocks: each block is as of its own moment, except in a
+        snapshot or a transaction, where all are of one."""
+        return (document["id"] for document in self.documents())
+
+    def documents(self) -> Iterator[Document]:
+        """All live documents by id, in blocks, for as many as there are."""
+        after = b""
+        while True:
+            with self._reading() as view:
+                schema = schema_of(view, self.name)
+                low = schema.prefix + after
+                block = list(islice(view.scan(low, end_of(schema.prefix)), _BLOCK))
+                now_us = view.now_us
+            for key, value in block:
+                stored = unpack(key, value)
+                if stored.expires_us > now_us:
+                    yield stored.document()
+            if len(block) < _BLOCK:
+                return
+            after = block[-1][0][TREE_SIZE:] + b"\0"
+
+    def find(
+        self,
+        where: Where | None = None,
+        *,
+        order_by: Order | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> Page:
+        """Documents that match, as a Page (a list with a cursor).
+
+        `after` is the cursor of the page before; `fields` names what to keep of each document.
+        Raises QueryError, CursorError.
+        """
+        with self._reading() as view:
+            query = Query.of(schema_of(view, self.name), where, order_by)
+            return query.find(view, limit, after, fields)
+
+    def count(self, where: Where | None = None) -> int:
+        """How many documents match. Raises QueryError."""
+        with self._reading() as view:
+            return Query.of(schema_of(view, self.name), where).count(view)
+
+    def explain(
+        self, where: Where | None = None, *, order_by: Order | None = None
+    ) -> dict[str, Any]:
+        """How find() would answer: index, equalities, range, direction, order, what is left to
+        the filter. Raises QueryError."""
+        with self._reading() as view:
+            return Query.of(schema_of(view, self.name), where, order_by).explain(view)
+
+
+class WritableCollection(ReadableCollection):
+    """The writing half. Writes raise BusyError, DiskFullError, PoisonedError and, when a sync
+    fails, CommitUnknownError; after any of the first three nothing was stored."""
+
+    @abstractmethod
+    def _schema(self) -> Schema:
+        """As of now, for preparing; the writer's own counts."""
+
+    @abstractmethod
+    def _writing(self, sync: Sync | None) -> AbstractContextManager[Writer]:
+        """A writer for one call."""
+
+    def put(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
+        """Stores a document under its "id" (made when missing), replacing another; its id.
+
+        Raises InvalidDocumentError, DocumentTooLargeError, DuplicateKeyError (Unique indexes).
+        """
+        schema = self._schema()
+        prepared = schema.prepare(document)
+        with self._writing(sync) as writer:
+            current = schema_of(writer.view, self.name)
+            if current is not schema:
+                prepared = current.prepare(document)
+            writer.put(current, prepared)
+        return prepared.id
+
+    def insert(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
+        """put(), but raises DuplicateKeyError when the id exists."""
+        schema = self._schema()
+        prepared = schema.prepare(document)
+        with self._writing(sync) as writer:
+            current = schema_of(writer.view, self.name)
+            if current is not schema:
+                prepared = current.prepare(document)
+            writer.put(current, prepared, insert=True)
+        return prepared.id
+
+    def put_many(
+        self, documents: Iterable[Mapping[str, Any]], *, sync: Sync | None = None
+    ) -> list[str]:
+        """put() of all of them in one commit: all or none. Raises TransactionTooLargeError."""
+        prepare = self._schema().prepare
+        prepared = [prepare(document) for document in documents]
+        with self._writing(sync) as writer:
+            schema = schema_of(writer.view, self.name)
+            for each in prepared:
+                writer.put(schema, each)
+        return [each.id for each in prepared]
+
+    def update(
+        self,
+        id: str,
+        patch: Mapping[str, Any],
+        *,
+        if_version: int | None = None,
+        sync: Sync | None = None,
+    ) -> Lsn:
+        """Merges into a document (maps recursively; None stores None; REMOVE takes a field out);
+        its new version. Raises MissingKeyError, ConflictError, and what put() raises."""
+        with self._writing(sync) as writer:
+            writer.update(schema_of(writer.view, self.name), id, patch, if_version)
+            version = Lsn(writer.lsn)
+        return version
+
+    def delete(self, id: str, *, sync: Sync | None = None) -> bool:
+        """Whether there was such a document."""
+        with self._writing(sync) as writer:
+            return writer.delete(schema_of(writer.view, self.name), id)
+
+    def __delitem__(self, id: str) -> None:
+        """Raises MissingKeyError."""
+        with self._writing(None) as writer:
+            schema = schema_of(writer.view, self.name)
+            if not writer.delete(schema, id):
+                raise missing(schema, id)
+
+    def delete_many(self, where: Where, *, sync: Sync | None = None) -> int:
+        """Deletes all that match, in one commit; how many there were. Raises QueryError."""
+        with self._writing(sync) as writer:
+            schema = schema_of(writer.view, self.name)
+            ids = Query.of(schema, where).ids(writer.view)
+            for id in ids:
+                writer.delete(schema, id)
+            return len(ids)
+
+
+@final
+class Collection(WritableCollection):
+    """A collection of an open database; made by db.collection(). Threads may share it."""
+
+    def __init__(self, name: str, committer: Committer) -> None:
+        super().__init__(name)
+        self._committer = committer
+
+    def get(self, id: str, default: Any = None) -> Any:
+        """The document, whole, or `default` when there is none (or it has expired)."""
+        # The hot path, spelled out: one key needs no view. Overlays first, newest first, and
+        # only then LMDB, which by then has whatever was dropped from them.
+        committer = self._committer
+        visible = committer.visible
+        state = committer.state
+        schema = state.catalog.schemas[self.name]
+        key = schema.key(id)
+        version = state.active.entries.get(key)
+        while version is not None and version[0] > visible:
+            version = version[2]
+        if version is None and state.frozen is not None:
+            version = state.frozen.entries.get(key)
+        if version is not None:
+            value = version[1]
+        else:
+            with committer.store.begin() as txn:
+                value = txn.get(key)
+        if value is None:
+            return default
+        if crc32(value, crc32(key)) != CRC_RESIDUE:
+            raise damaged(key)
+        if schema.expires_at is not None and expires_us(value) <= committer.now_us():
+            return default
+        return decode_unchecked(value[BODY])
+
+    def _reading(self) -> AbstractContextManager[View]:
+        return self._committer.view()
+
+    def _schema(self) -> Schema:
+        return self._committer.state.catalog.schemas[self.name]
+
+    def _writing(self, sync: Sync | None) -> AbstractContextManager[Writer]:
+        return _OneCommit(self._committer, sync)
+
+
+class _OneCommit:
+    """A writer for one call, committed on leaving."""
+
+    __slots__ = ("_committer", "_sync", "_writer")
+
+    def __init__(self, committer: Committer, sync: Sync | None) -> None:
+        self._committer = committer
+        self._sync: Sync | None = sync
+
+    def __enter__(self) -> Writer:
+        self._writer = self._committer.begin()
+        return self._writer
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._committer.commit(self._writer, self._sync)
+        else:
+            self._committer.rollback(self._writer)
+
+
+def schema_of(view: View, name: str) -> Schema:
+    """Raises CollectionMissingError."""
+    schema = view.catalog.schemas.get(name)
+    if schema is None:
+        raise CollectionMissingError(
+            f"there is no collection {name!r}: declare it with db.collection({name!r})",
+            collection=name,
+        )
+    return schema
+
+
+def _live_value(view: View, schema: Schema, id: str) -> bytes | None:
+    key = schema.key(id)
+    value = view.get(key)
+    if value is None or unpack(key, value).expires_us <= view.now_us:
+        return None
+    return value

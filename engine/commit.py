@@ -1,0 +1,282 @@
+"""The committer: the writer lock, and the way of a commit from effects to acknowledged.
+
+    begin -> Writer -> effects -> one log record -> overlay -> lock released -> synced -> visible
+
+Invariants:
+- One writer at a time; Lsns are given and published in order.
+- A commit is visible when its own durability class and that of every earlier commit are met, and
+  only then is it acknowledged.
+- Whatever interrupts the way between the log and the overlay poisons the database: memory and
+  log would disagree.
+- A view begins its LMDB transaction before it reads the visible Lsn, and a checkpoint makes its
+  Lsns visible before it commits: so LMDB never holds more than the view may see.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from amberdb._errors import (
+    BusyError,
+    DiskFullError,
+    PoisonedError,
+    StorageError,
+    TransactionError,
+)
+from amberdb._types import Lsn, Sync
+from amberdb.engine.catalog import Catalog
+from amberdb.engine.codec import encode
+from amberdb.engine.options import Options
+from amberdb.engine.overlay import Overlay
+from amberdb.engine.store import Store
+from amberdb.engine.stored import NEVER
+from amberdb.engine.view import NEWEST, Pending, State, View
+from amberdb.engine.writer import Writer
+from amberdb.wal import Log
+
+KIND_COMMIT: Final = 1
+KIND_EXPIRY: Final = 2
+"""A commit of the reaper, or of db.expire(): its deletes are removals of the expired."""
+
+
+class Committer:
+    """Owned by the Database; the collections and the background jobs write through it."""
+
+    def __init__(
+        self,
+        store: Store,
+        log: Log,
+        overlay: Overlay,
+        built: frozenset[int],
+        catalog: Catalog,
+        last_us: int,
+        options: Options,
+    ) -> None:
+        self.store = store
+        self.log = log
+        self.state = State(overlay, None, built, catalog)
+        self.visible: int = log.last_lsn
+        self.checkpoint_failure: StorageError | None = None
+        self._published: int = log.last_lsn
+        self._last_us = last_us
+        self._options = options
+        self._clock = options.clock
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._progress = threading.Condition()
+        """Notified when a checkpoint ends, or when the visible Lsn grows and somebody follows."""
+        self._followers = 0
+        self.is_shut = False
+        self.on_commit: Callable[[int, int], None] = _nobody
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def now_us(self) -> int:
+        """The clock, never behind the last commit."""
+        now = int(self._clock() * 1_000_000)
+        return now if now > self._last_us else self._last_us
+
+    def view(self) -> View:
+        """Everything acknowledged, as of now."""
+        while True:
+            state = self.state
+            txn = self.store.begin()
+            lsn = self.visible  # after begin: see the module's invariants
+            if self.state is state:
+                return View(lsn, state, txn, self.now_us())
+            txn.abort()
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def begin(self, timeout_ms: int | None = None) -> Writer:
+        """Takes the writer lock. Raises BusyError, TransactionError, PoisonedError."""
+        timeout_ms = self._options.busy_timeout_ms if timeout_ms is None else timeout_ms
+        if self._overlay_bytes() > self._options.overlay_bytes_max:
+            self._await_room(timeout_ms)
+        self._acquire(timeout_ms)
+        try:
+            if self.log.failed is not None:
+                self._refuse()
+            state = self.state
+            now = int(self._clock() * 1_000_000)
+            if now > self._last_us:
+                self._last_us = now
+            else:
+                now = self._last_us
+            view = View(NEWEST, state, self.store.begin(), now, Pending())
+            return Writer(self.log.next_lsn, view, self._options.transaction_bytes_max)
+        except BaseException:
+            self._release()
+            raise
+
+    def rollback(self, writer: Writer) -> None:
+        """Nothing happened."""
+        writer.view.close()
+        self._release()
+
+    def commit(
+        self,
+        writer: Writer,
+        sync: Sync | None = None,
+        kind: int = KIND_COMMIT,
+        catalog: Catalog | None = None,
+    ) -> Lsn:
+        """Returns when the commit is acknowledged; its Lsn, or the newest read if it wrote
+        nothing. A changed catalog takes effect with the commit. Raises what `Writer.finish` raises, DiskFullError (then nothing happened),
+        PoisonedError, CommitUnknownError."""
+        log = self.log
+        try:
+            effects = writer.finish()
+            if effects:
+                lsn = self._publish(effects, writer.now_us, sync or self._options.sync, kind)
+            else:
+                lsn = Lsn(self._published)
+            if catalog is not None:
+                state = self.state
+                self.state = State(state.active, state.frozen, state.built, catalog)
+            required = log.required_lsn
+        finally:
+            writer.view.close()
+            self._release()
+        if log.durable_lsn < required:
+            log.wait(Lsn(required))
+        self.make_visible(lsn)
+        if effects:
+            self.on_commit(self.state.active.bytes, writer.next_expiry_us)
+        return lsn
+
+    def make_visible(self, lsn: int) -> None:
+        """Called when everything up to `lsn` has met its class."""
+        if lsn > self.visible:
+            with self._progress:
+                if lsn > self.visible:
+                    self.visible = lsn
+                if self._followers:
+                    self._progress.notify_all()
+
+    def freeze(self) -> Overlay | None:
+        """The overlay to checkpoint, frozen: no more commits go into it. None when empty."""
+        self._acquire(self._options.busy_timeout_ms)
+        try:
+            state = self.state
+            if state.frozen is None and state.active.entries:
+                self.state = State(Overlay(), state.active, state.built, state.catalog)
+            return self.state.frozen
+        finally:
+            self._release()
+
+    def stored(self, built: frozenset[int], *, applied: bool = False) -> None:
+        """LMDB was written: new views see it; with `applied`, instead of the frozen overlay.
+        Called with the checkpoint mutex held, so it races with no freeze."""
+        with self._lock:  # against a commit that changes the catalog
+            state = self.state
+            frozen = None if applied else state.frozen
+            self.state = State(state.active, frozen, built, state.catalog)
+        with self._progress:
+            self.checkpoint_failure = None
+            self._progress.notify_all()
+
+    def checkpoint_failed(self, failure: StorageError) -> None:
+        with self._progress:
+            self.checkpoint_failure = failure
+            self._progress.notify_all()
+
+    def wait_for_commit(self, after: int, timeout_s: float | None) -> bool:
+        """Blocks until something after `after` is visible; False when time ran out."""
+        with self._progress:
+            self._followers += 1
+            try:
+                self._progress.wait_for(lambda: self.visible > after or self.is_shut, timeout_s)
+                return self.visible > after and not self.is_shut
+            finally:
+                self._followers -= 1
+
+    def wake_followers(self) -> None:
+        with self._progress:
+            self._progress.notify_all()
+
+    def shut(self, gone: State) -> None:
+        """For close(): waits for the writer, then makes every call meet `gone`."""
+        self._acquire(self._options.busy_timeout_ms)
+        self.abandon(gone)
+        self._release()
+        self.wake_followers()
+
+    def abandon(self, gone: State) -> None:
+        """Makes every call meet `gone`, whose every attribute raises."""
+        self.state = gone
+        self.is_shut = True
+
+        def begin() -> NoReturn:
+            gone.active  # noqa: B018
+            raise AssertionError("unreachable")
+
+        self.store.close(begin)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _publish(
+        self, effects: list[tuple[bytes, bytes | None]], now_us: int, sync: Sync, kind: int
+    ) -> Lsn:
+        payload = encode([part for effect in effects for part in effect])
+        try:
+            lsn = self.log.append(payload, now_us, kind, sync)
+            self.state.active.publish(lsn, effects, now_us)
+            self._published = lsn
+        except (DiskFullError, PoisonedError):
+            raise
+        except BaseException as error:
+            self.log.poison(error)
+            raise
+        return lsn
+
+    def _acquire(self, timeout_ms: int) -> None:
+        if not self._lock.acquire(False):
+            if self._owner == threading.get_ident():
+                raise TransactionError(
+                    "this thread is inside its own open transaction: write through it "
+                    "(tx[name]), or leave it first"
+                )
+            if not self._lock.acquire(timeout=timeout_ms / 1000):
+                raise BusyError(
+                    f"another writer kept the lock for {timeout_ms} ms: try again, or shorten "
+                    "the transactions",
+                    timeout_s=timeout_ms / 1000,
+                )
+        self._owner = threading.get_ident()
+
+    def _release(self) -> None:
+        self._owner = 0
+        self._lock.release()
+
+    def _await_room(self, timeout_ms: int) -> None:
+        """Without the lock: waits while the overlays are over their limit."""
+        limit = self._options.overlay_bytes_max
+        deadline = time.monotonic() + timeout_ms / 1000
+        while self._overlay_bytes() > limit:
+            self.on_commit(self._overlay_bytes(), NEVER)
+            with self._progress:
+                if self._overlay_bytes() <= limit:
+                    return
+                if self.checkpoint_failure is not None:
+                    raise self.checkpoint_failure
+                if not self._progress.wait(deadline - time.monotonic()):
+                    raise BusyError(
+                        "memory for new commits is full and the checkpoint is behind: try again",
+                        timeout_s=timeout_ms / 1000,
+                    )
+
+    def _overlay_bytes(self) -> int:
+        state = self.state
+        return state.active.bytes + (state.frozen.bytes if state.frozen is not None else 0)
+
+    def _refuse(self) -> NoReturn:
+        raise PoisonedError(
+            "an earlier write or sync of the log failed, so what is on disk is unknown: "
+            f"close and reopen the database ({self.log.failed!r})"
+        ) from self.log.failed
+
+
+def _nobody(overlay_bytes: int, next_expiry_us: int) -> None:
+    """Until the background thread's owner takes notice of commits."""

@@ -1,0 +1,373 @@
+"""The database: opens, owns every part, and closes.
+
+Invariants:
+- One Database per directory and process; threads share it.
+- After close(), and in a forked child, every call raises; nothing is written any more.
+- At interpreter exit the log is synced and no thread is started.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NoReturn, final
+
+from amberdb._errors import (
+    AmberError,
+    ClosedError,
+    CommitUnknownError,
+    DuplicateKeyError,
+    ForkedError,
+)
+from amberdb._types import Lsn, Sync
+from amberdb.engine.background import Background
+from amberdb.engine.catalog import Catalog
+from amberdb.engine.check import CheckReport, Progress, check
+from amberdb.engine.checkpoint import Checkpointer
+from amberdb.engine.collection import Collection, schema_of
+from amberdb.engine.commit import Committer
+from amberdb.engine.expiry import Reaper
+from amberdb.engine.feed import Change, Feed, Subscriber
+from amberdb.engine.indexing import Indexer, built_trees
+from amberdb.engine.options import Options
+from amberdb.engine.recovery import Opened, mark_clean, open_parts
+from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
+from amberdb.engine.transaction import Snapshot, Transaction
+from amberdb.engine.view import NEWEST, State, View
+from amberdb.index.base import IndexSpec
+from amberdb.wal import Recovery
+
+_open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
+
+
+class _Gone(State):
+    """In place of the state of a database that cannot be used any more: touching it raises."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: AmberError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> NoReturn:  # the slots of State were never set
+        raise self._error
+
+
+@final
+class Database:
+    """An open database; made by amberdb.open(). A context manager; threads may share it."""
+
+    def __init__(self, opened: Opened, options: Options, temporary: str | None = None) -> None:
+        self.path = opened.directory
+        self.options = options
+        self.recovery: Recovery | None = opened.recovery
+        """What open found after an unclean end: records replayed, tail cut. None otherwise."""
+        self._opened = opened
+        self._temporary = temporary
+        self._closing = threading.Lock()
+        self._is_closed = False
+        bootstrap = State(opened.overlay, None, frozenset(), Catalog({}))
+        with View(NEWEST, bootstrap, opened.store.begin(), 0) as view:
+            catalog = Catalog.load(view, options.document_bytes_max)
+            built = built_trees(view)
+        self._committer = Committer(
+            opened.store, opened.log, opened.overlay, built, catalog, opened.last_us, options
+        )
+        self._feed = Feed(self._committer, options.subscriber_log_bytes_max)
+        with self._committer.view() as view:
+            self._feed.load(view)
+        self._checkpointer = Checkpointer(self._committer, self._feed.retained)
+        self._indexer = Indexer(self._committer, self._checkpointer)
+        self._reaper = Reaper(self._committer, options)
+        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
+        self._background = Background(
+            self._committer,
+            self._checkpointer,
+            self._indexer,
+            self._reaper,
+            self._snapshots,
+            options,
+        )
+        self._committer.on_commit = self._background.note_commit
+        if opened.overlay.entries:
+            self._background.note_commit(opened.overlay.bytes, 0)
+        self._background.note_indexes()
+        self._background.note_expiry()
+        _open_databases.add(self)
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<amberdb.Database {self.path!r}{' closed' if self._is_closed else ''}>"
+
+    # -- collections -------------------------------------------------------------------------
+
+    def collection(
+        self,
+        name: str,
+        *,
+        indexes: Sequence[IndexSpec] | None = None,
+        expires_at: str | None = None,
+        required: Mapping[str, type | None] | Sequence[str] | None = None,
+    ) -> Collection:
+        """The collection, declared as given; what is not given stays as the catalog has it.
+
+        A new index over existing documents is built in the background, and queries scan until it
+        is done; a Unique one is built before this returns. An index that is no longer listed is
+        dropped. Raises CollectionError, DuplicateKeyError (Unique over documents that are not).
+        """
+        specs = None if indexes is None else list(indexes)
+        types = None if required is None else required_types(required)
+        state = self._committer.state
+        if state.catalog.wanted(name, specs, expires_at, types, 1) is not None:
+            self._declare(name, specs, expires_at, types)
+        if any(schema.name == name and i.is_unique for schema, i in self._indexer.waiting()):
+            self._build_unique(name)
+        self._background.note_indexes()
+        return Collection(name, self._committer)
+
+    def collections(self) -> list[str]:
+        """The names in the catalog, sorted."""
+        return sorted(self._committer.state.catalog.schemas)
+
+    def definition(self, name: str) -> CollectionDef:
+        """How a collection is declared. Raises CollectionMissingError."""
+        with self._committer.view() as view:
+            return schema_of(view, name).definition
+
+    def build_indexes(self, progress: Progress | None = None) -> None:
+        """Returns when no index is waiting to be built or purged; `progress(name, documents)`
+        is called as it goes."""
+        self._indexer.run(progress)
+
+    # -- reading and writing -----------------------------------------------------------------
+
+    def transaction(
+        self, *, sync: Sync | None = None, timeout_ms: int | None = None
+    ) -> Transaction:
+        """`with db.transaction() as tx:` writes several collections in one commit, or none."""
+        return Transaction(self._committer, sync, timeout_ms)
+
+    def snapshot(self, *, max_age_ms: int | None = None) -> Snapshot:
+        """`with db.snapshot() as at:` reads several collections at one Lsn."""
+        limit = self.options.snapshot_max_age_ms if max_age_ms is None else max_age_ms
+        snapshot = Snapshot(self._committer, limit, self._snapshots.discard)
+        self._snapshots.add(snapshot)
+        self._background.note_snapshot()
+        return snapshot
+
+    def changes(
+        self, since: Lsn | None = None, *, follow: bool = False, timeout_s: float | None = None
+    ) -> Iterator[Change]:
+        """Changes of documents behind `since`, durable ones only, in order.
+
+        None means as far back as the log reaches. With `follow` it waits for more, until the
+        database is closed or nothing came for `timeout_s`. Raises LogTruncatedError.
+        """
+        return self._feed.changes(since, follow, timeout_s)
+
+    def subscriber(self, name: str, *, since: Lsn | None = None) -> Subscriber:
+        """A reader of the feed whose position is kept in the database; new ones begin at `since`,
+        or now. The log is kept for it, up to `subscriber_log_bytes_max`."""
+        return self._feed.subscriber(name, since)
+
+    def expire(self) -> int:
+        """Removes everything that has expired by now; how many documents there were."""
+        return self._reaper.expire(self._committer.now_us())
+
+    # -- care --------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Returns when everything committed so far survives power loss."""
+        self._committer.log.sync()
+
+    def checkpoint(self) -> None:
+        """Moves everything committed so far into LMDB and lets its log go. Raises StorageError;
+        nothing is lost by that."""
+        self._committer.state.active  # noqa: B018  raises when closed
+        self._checkpointer.run()
+
+    def check(self, progress: Progress | None = None) -> CheckReport:
+        """Compares every index, count and checksum with the documents, as of now."""
+        return check(self._committer, progress)
+
+    def stats(self) -> dict[str, Any]:
+        """Lsns, bytes by kind, collections, checkpoints, readers: a snapshot of the insides."""
+        committer = self._committer
+        state = committer.state
+        log = committer.log
+        overlay = state.active.bytes + (state.frozen.bytes if state.frozen is not None else 0)
+        with committer.view() as view:
+            collections = {
+                name: self._collection_stats(view, schema)
+                for name, schema in state.catalog.schemas.items()
+            }
+        ages = [snapshot.age_ms for snapshot in list(self._snapshots)]
+        return {
+            "path": self.path,
+            "last_lsn": log.last_lsn,
+            "visible_lsn": committer.visible,
+            "durable_lsn": log.durable_lsn,
+            "applied_lsn": self._checkpointer.applied,
+            "overlay_bytes": overlay,
+            "checkpoints": self._checkpointer.count,
+            "checkpoint_ms_last": self._checkpointer.last_ms,
+            "log": log.stats(),
+            "store": committer.store.stats(),
+            "collections": collections,
+            "snapshots": len(ages),
+            "oldest_snapshot_ms": max(ages, default=0.0),
+            "subscribers": dict(self._feed.positions),
+        }
+
+    def close(self) -> None:
+        """Checkpoints, syncs and lets go of the directory; a second call does nothing.
+
+        Open snapshots are closed. Raises BusyError while another thread is inside a transaction,
+        CommitUnknownError when the last sync failed.
+        """
+        with self._closing:
+            if self._is_closed:
+                return
+            self._background.stop()
+            for snapshot in list(self._snapshots):
+                snapshot.close()
+            self._close_parts()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _collection_stats(self, view: View, schema: Schema) -> dict[str, Any]:
+        waiting = {index.number for _, index in self._indexer.waiting()}
+        return {
+            "documents": Head.unpack(view.get(schema.head_key)).documents,
+            "expires_at": schema.expires_at,
+            "indexes": {
+                index.spec.name: "building" if index.number in waiting else "ready"
+                for index in schema.indexes
+            },
+        }
+
+    def _declare(
+        self,
+        name: str,
+        specs: list[IndexSpec] | None,
+        expires_at: str | None,
+        types: Mapping[str, str | None] | None,
+    ) -> None:
+        committer = self._committer
+        writer = committer.begin()
+        try:
+            catalog = writer.view.catalog
+            known = catalog.schemas.get(name)
+            is_empty = known is None or not Head.unpack(writer.view.get(known.head_key)).documents
+            complete_from = writer.lsn if is_empty else 0
+            wanted = catalog.wanted(name, specs, expires_at, types, complete_from)
+            if wanted is not None:
+                definition, catalog = wanted
+                catalog.save(writer, definition)
+                schema = Schema(definition, self.options.document_bytes_max)
+                catalog = catalog.replaced(schema)
+        except BaseException:
+            committer.rollback(writer)
+            raise
+        committer.commit(writer, catalog=catalog)
+
+    def _build_unique(self, name: str) -> None:
+        try:
+            self._indexer.run()
+        except DuplicateKeyError:
+            waiting = {index.number for _, index in self._indexer.waiting() if index.is_unique}
+            schema = self._committer.state.catalog.schemas[name]
+            kept = [i.spec for i in schema.definition.indexes if i.tree not in waiting]
+            self._declare(name, kept, None, None)
+            raise
+
+    def _close_parts(self) -> None:
+        committer = self._committer
+        log = committer.log
+        try:
+            if log.failed is None:
+                self._checkpointer.run()
+        except AmberError:
+            pass  # the log has it all; the next open replays it
+        with self._checkpointer.mutex:
+            committer.shut(_Gone(ClosedError("the database is closed: open it again")))
+        self._is_closed = True
+        _open_databases.discard(self)
+        try:
+            log.close()
+            if log.failed is None:
+                mark_clean(self._opened, self.options, log.last_lsn)
+        except CommitUnknownError:
+            raise
+        except OSError:
+            pass  # without the mark the next open recovers, which is slower and as safe
+        finally:
+            self._opened.lock.close()
+            if self._temporary is not None:
+                shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _abandon(self) -> None:
+        """In a forked child: lets go of the lock, and makes every call raise."""
+        error = ForkedError(
+            f"{self.path} was opened before this process was forked: open it in the child, "
+            "or start children with the spawn method",
+            path=self.path,
+        )
+        self._is_closed = True
+        self._committer.abandon(_Gone(error))
+        self._opened.lock.close()
+
+
+def open_database(
+    path: str | os.PathLike[str], *, create: bool = True, **settings: Any
+) -> Database:
+    """Opens a database, creating it when it is missing; `:memory:` keeps nothing.
+
+    `settings` are the fields of Options. Raises OpenError (LockedError, NotADatabaseError,
+    DatabaseMissingError, FormatError), CorruptionError, DiskFullError.
+    """
+    options = Options(**settings)
+    name = os.fspath(path)
+    if name != ":memory:":
+        return Database(open_parts(name, options, create=create), options)
+    shm = "/dev/shm"
+    parent = shm if os.path.isdir(shm) and os.access(shm, os.W_OK) else None
+    temporary = tempfile.mkdtemp(prefix="amberdb-", dir=parent)
+    try:
+        inner = os.path.join(temporary, "memory.amber")
+        return Database(open_parts(inner, options, create=True, durable=False), options, temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _close_all() -> None:
+    for database in list(_open_databases):
+        try:
+            database.close()
+        except AmberError:
+            pass  # nobody is left to tell; the log is synced as far as it went
+
+
+def _after_fork_in_child() -> None:
+    for database in list(_open_databases):
+        database._abandon()  # pyright: ignore[reportPrivateUsage]
+    _open_databases.clear()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

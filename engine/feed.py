@@ -1,0 +1,150 @@
+"""The change feed: the log, told as changes of documents.
+
+Invariants:
+- Only durable commits are told, whole, in order, each once per reading.
+- A subscriber's position is an ordinary commit, so it survives what documents survive. The log is
+  kept for the slowest one, up to a limit; past it, LogTruncatedError names where to go on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, final
+
+from amberdb._errors import QueryError
+from amberdb._types import NO_LSN, Document, Lsn
+from amberdb.engine.codec import decode_effects
+from amberdb.engine.commit import KIND_EXPIRY, Committer
+from amberdb.engine.stored import unpack
+from amberdb.engine.trees import SUBSCRIBERS, TREE_SIZE, end_of
+from amberdb.engine.view import View
+from amberdb.wal import Record
+
+NAME_BYTES_MAX = 200
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Op = Literal["put", "delete", "expire"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One document, as one commit left it."""
+
+    lsn: Lsn
+    time: datetime
+    collection: str
+    op: Op
+    id: str
+    document: Document | None
+    """Whole after a put; None when it was deleted or had expired."""
+
+
+class Feed:
+    """Owned by the Database."""
+
+    def __init__(self, committer: Committer, log_bytes_max: int) -> None:
+        self._committer = committer
+        self._log_bytes_max = log_bytes_max
+        self.positions: dict[str, Lsn] = {}
+
+    def load(self, view: View) -> None:
+        """The positions as stored."""
+        for key, value in view.scan(SUBSCRIBERS, end_of(SUBSCRIBERS)):
+            self.positions[key[len(SUBSCRIBERS) :].decode()] = Lsn(int.from_bytes(value))
+
+    def retained(self, applied: Lsn) -> Lsn:
+        """The Lsn up to which the log may go, once `applied` is in LMDB."""
+        if not self.positions or self._committer.log.bytes_used > self._log_bytes_max:
+            return applied
+        return min(applied, *self.positions.values())
+
+    def changes(self, since: Lsn | None, follow: bool, timeout_s: float | None) -> Iterator[Change]:
+        """Changes behind `since` (None: as far back as the log reaches).
+
+        With `follow` it waits for more, up to `timeout_s` each time, and ends when the database
+        is closed. Raises LogTruncatedError with `resume`.
+        """
+        committer = self._committer
+        log = committer.log
+        last = Lsn(log.first_lsn - 1) if since is None else since
+        while True:
+            if follow:
+                log.wait(Lsn(committer.visible))  # only what is durable is told
+            for record in log.read(last):
+                yield from self._of(record)
+                last = record.lsn
+            if not follow or not committer.wait_for_commit(last, timeout_s):
+                return
+
+    def _of(self, record: Record) -> Iterator[Change]:
+        schemas = self._committer.state.catalog.by_tree()
+        time = _EPOCH + timedelta(microseconds=record.time_us)
+        effects = decode_effects(record.payload)
+        for key, value in zip(effects[::2], effects[1::2], strict=True):
+            assert key is not None
+            schema = schemas.get(key[:TREE_SIZE])
+            if schema is None:
+                continue
+            id = key[TREE_SIZE:].decode()
+            if value is not None:
+                document = unpack(key, value).document()
+                yield Change(record.lsn, time, schema.name, "put", id, document)
+            else:
+                op: Op = "expire" if record.kind == KIND_EXPIRY else "delete"
+                yield Change(record.lsn, time, schema.name, op, id, None)
+
+    def subscriber(self, name: str, since: Lsn | None) -> "Subscriber":
+        """Raises QueryError for a name that is not a short str."""
+        if type(name) is not str or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+            raise QueryError(f"a subscriber's name is a str of 1 to {NAME_BYTES_MAX} bytes")
+        if name not in self.positions:
+            start = self._committer.visible if since is None else since
+            self.move(name, Lsn(start))
+        return Subscriber(self, name)
+
+    def move(self, name: str, lsn: Lsn | None) -> None:
+        """Keeps a position, or with None forgets the subscriber."""
+        writer = self._committer.begin()
+        try:
+            value = None if lsn is None else lsn.to_bytes(8)
+            writer.set(SUBSCRIBERS + name.encode(), value)
+        except BaseException:
+            self._committer.rollback(writer)
+            raise
+        self._committer.commit(writer)
+        if lsn is None:
+            self.positions.pop(name, None)
+        else:
+            self.positions[name] = lsn
+
+
+@final
+class Subscriber:
+    """A reader of the feed whose position the database keeps; made by db.subscriber()."""
+
+    def __init__(self, feed: Feed, name: str) -> None:
+        self._feed = feed
+        self.name = name
+
+    @property
+    def position(self) -> Lsn:
+        """The last Lsn that was acknowledged."""
+        return self._feed.positions.get(self.name, NO_LSN)
+
+    def changes(self, *, follow: bool = False, timeout_s: float | None = None) -> Iterator[Change]:
+        """Changes behind the position. Raises LogTruncatedError with `resume`: acknowledge that
+        Lsn to go on from there."""
+        return self._feed.changes(self.position, follow, timeout_s)
+
+    def acknowledge(self, lsn: Lsn) -> None:
+        """Everything up to `lsn` is done with: it will not be told again, and its log may go."""
+        if lsn < self.position:
+            raise QueryError(
+                f"the position is {self.position} already, and cannot go back to {lsn}"
+            )
+        self._feed.move(self.name, lsn)
+
+    def remove(self) -> None:
+        """Forgets the position and lets the log go."""
+        self._feed.move(self.name, None)

@@ -1,0 +1,173 @@
+"""Index builds and purges: what a changed declaration leaves to be done.
+
+    declared at Lsn D -> checkpoint to D -> chunks of documents read from LMDB, their entries
+    written back in the same LMDB transaction with the place reached -> marked as built
+
+Invariants:
+- From D on every commit maintains the new index, so the build reads only LMDB, and what it
+  writes is right whenever a later commit's own effects come on top of it.
+- Queries use an index only in views that begin after it was marked; until then they scan.
+- Progress and marks are facts of this one file: they are in the LOCAL tree, not in the log. A
+  restore from an older file finds them unset and builds again.
+"""
+
+from collections.abc import Callable
+
+from amberdb._errors import DuplicateKeyError
+from amberdb.engine.checkpoint import Checkpointer
+from amberdb.engine.codec import decode_document
+from amberdb.engine.commit import Committer
+from amberdb.engine.planner import Plan
+from amberdb.engine.query import parse
+from amberdb.engine.scan import entries
+from amberdb.engine.schema import MULTI, CompiledIndex, Schema, entry_pairs
+from amberdb.engine.store import StoreWriter
+from amberdb.engine.stored import BODY, expires_us, unpack
+from amberdb.engine.trees import BUILDING, BUILT, TREE_SIZE, end_of, tree
+from amberdb.engine.view import View
+
+CHUNK = 1000
+
+Progress = Callable[[str, int], None]
+"""Called with the index's name and the count of documents done so far."""
+
+
+def built_trees(view: View) -> frozenset[int]:
+    """The marks, as LMDB has them."""
+    found = view.scan(BUILT, end_of(BUILT))
+    return frozenset(int.from_bytes(key[len(BUILT) :]) for key, _ in found)
+
+
+class Indexer:
+    """Owned by the Database; run by its background thread, or by whoever waits for an index."""
+
+    def __init__(self, committer: Committer, checkpointer: Checkpointer) -> None:
+        self._committer = committer
+        self._checkpointer = checkpointer
+
+    def waiting(self) -> list[tuple[Schema, CompiledIndex]]:
+        """Indexes that are declared and not complete."""
+        state = self._committer.state
+        return [
+            (schema, index)
+            for schema in state.catalog.schemas.values()
+            for index in schema.indexes
+            if not index.complete_from and index.number not in state.built
+        ]
+
+    def is_idle(self) -> bool:
+        return not self.waiting() and not self._committer.state.catalog.retired
+
+    def run(
+        self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Builds and purges all that waits, until `stop` says so.
+
+        Raises StorageError, and DuplicateKeyError for a Unique index over documents that are not;
+        either way it can be run again.
+        """
+        while not self.is_idle() and not stop():
+            self._checkpointer.run()
+            for schema, index in self.waiting():
+                self._build(schema, index, progress, stop)
+            for number in self._committer.state.catalog.retired:
+                if not stop():
+                    self._purge(number)
+
+    def _build(
+        self,
+        schema: Schema,
+        index: CompiledIndex,
+        progress: Progress | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        """One index; a checkpoint has run since it was declared."""
+        done = 0
+        more = True
+        while more:
+            if stop() or not any(found.number == index.number for _, found in self.waiting()):
+                return
+            with self._checkpointer.mutex, self._committer.store.write() as store:
+                count, more = _build_chunk(store, schema, index)
+            done += count
+            if progress is not None:
+                progress(index.spec.name, done)
+        if index.is_unique:
+            # Complete, so from here on no commit lets another duplicate in; those that came
+            # before are found now.
+            with self._committer.view() as view:
+                refuse_duplicates(view, schema, index)
+        with self._checkpointer.mutex:
+            with self._committer.store.write() as store:
+                store.delete(BUILDING + index.prefix)
+                store.put(BUILT + index.prefix, b"1")
+            self._committer.stored(self._committer.state.built | {index.number})
+
+    def _purge(self, number: int) -> None:
+        prefix = tree(number)
+        removed = CHUNK
+        while removed == CHUNK:
+            with self._checkpointer.mutex:
+                with self._committer.store.write() as store:
+                    removed = store.delete_range(prefix, end_of(prefix), CHUNK)
+                    if removed < CHUNK:
+                        for mark in (BUILT, BUILDING, MULTI):
+                            store.delete(mark + prefix)
+                state = self._committer.state
+                self._committer.stored(state.built - {number})
+        writer = self._committer.begin()
+        try:
+            catalog = writer.view.catalog.purged(number)
+            catalog.save_counters(writer)
+        except BaseException:
+            self._committer.rollback(writer)
+            raise
+        self._committer.commit(writer, catalog=catalog)
+
+
+def _build_chunk(store: StoreWriter, schema: Schema, index: CompiledIndex) -> tuple[int, bool]:
+    """Documents read, and whether there may be more."""
+    mark = BUILDING + index.prefix
+    low = (store.get(mark) or schema.prefix) + b"\0"
+    high = end_of(schema.prefix)
+    pairs: dict[bytes, bytes] = {}
+    count = 0
+    last = b""
+    for key, value in store.items(low):
+        if key >= high or count == CHUNK:
+            break
+        stored = unpack(key, value)
+        pairs.update(entry_pairs(index, stored.document(), key[TREE_SIZE:], stored.rowid))
+        last = key
+        count += 1
+    if pairs:
+        store.put_sorted(sorted(pairs.items()))
+    if last:
+        store.put(mark, last)
+    return count, count == CHUNK
+
+
+def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
+    """Raises DuplicateKeyError when two live documents share a value of a Unique index."""
+    plan = Plan(index, ((index.prefix, end_of(index.prefix)),), False, True, parse(None), False)
+    before = None
+    for entry in entries(view, plan):
+        value = view.get(schema.prefix + entry.id)
+        if value is None or expires_us(value) <= view.now_us:
+            continue
+        if before is not None and before.fields == entry.fields and not _holds_none(index, value):
+            raise DuplicateKeyError(
+                f"collection {schema.name!r}: documents {before.id.decode()!r} and "
+                f"{entry.id.decode()!r} have the same {', '.join(index.spec.fields)}, so "
+                f"{index.spec.name} cannot be built: change one of them first",
+                collection=schema.name,
+                key=entry.id.decode(),
+                index=index.spec.name,
+            )
+        before = entry
+
+
+def _holds_none(index: CompiledIndex, value: bytes) -> bool:
+    """Whether an entry of this document does not count: None inside a list, sparse."""
+    document = decode_document(value[BODY])
+    return len(index.maker.unique_keys(document)) < len(index.maker.keys(document))

@@ -1,0 +1,91 @@
+"""MANIFEST: what this directory is. Written whole, aside, and renamed into place.
+
+    magic 8 | format u32 | flags u32 | database_id 16 | generation u64 | epoch u64 |
+    clean_lsn u64 | created_us i64 | lmdb u32 | zero u32 | crc u32
+
+Invariants:
+- Checked in the order magic, format, checksum, each with its own error.
+- `clean_lsn` is the last Lsn of a database that was closed cleanly and not opened since; NO_LSN
+  with flag CLEAN unset while it is open, or after a crash.
+- `epoch` grows with every open that follows an unclean end, before anything is written.
+"""
+
+import os
+from dataclasses import dataclass
+from struct import Struct
+
+from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._errors import CorruptionError, FormatError, NotADatabaseError
+from amberdb._fs import FileSystem, replace_file
+from amberdb._types import NO_LSN, Lsn
+
+NAME = "MANIFEST"
+MAGIC = b"AMBERDB\n"
+FORMAT_VERSION = 1
+_CLEAN = 1
+_FIELDS = Struct("<8sII16sQQQqII")
+SIZE = 72 + CRC_SIZE
+assert _FIELDS.size + CRC_SIZE == SIZE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    database_id: bytes
+    generation: int
+    epoch: int
+    clean_lsn: Lsn | None
+    created_us: int
+    lmdb_version: int
+    """major << 16 | minor << 8 | patch of the LMDB engine that wrote data.mdb."""
+
+    def write(self, fs: FileSystem, directory: str) -> None:
+        """Durable when it returns."""
+        data = _FIELDS.pack(
+            MAGIC,
+            FORMAT_VERSION,
+            _CLEAN if self.clean_lsn is not None else 0,
+            self.database_id,
+            self.generation,
+            self.epoch,
+            self.clean_lsn or NO_LSN,
+            self.created_us,
+            self.lmdb_version,
+            0,
+        )
+        replace_file(fs, os.path.join(directory, NAME), data + seal(data))
+
+
+def read(fs: FileSystem, directory: str) -> Manifest:
+    """Raises NotADatabaseError, FormatError, CorruptionError."""
+    path = os.path.join(directory, NAME)
+    data = fs.read(path)
+    if not data.startswith(MAGIC):
+        if len(data) == SIZE and is_sealed(MAGIC + data[len(MAGIC) :]):
+            raise CorruptionError(f"{path}: damaged at byte 0", path=path, offset=0)
+        raise NotADatabaseError(f"{path} is not AmberDB's: choose another directory", path=path)
+    version = int.from_bytes(data[8:12], "little")
+    if version > FORMAT_VERSION and (len(data) != SIZE or is_sealed(data)):
+        raise FormatError(
+            f"{path}: format {version}, and this AmberDB reads up to {FORMAT_VERSION}: update it",
+            path=path,
+            version=version,
+        )
+    if len(data) != SIZE or not is_sealed(data):
+        raise CorruptionError(
+            f"{path}: fails its checksum ({len(data)} bytes): restore a backup",
+            path=path,
+            offset=0,
+        )
+    (_, version, flags, database_id, generation, epoch, clean_lsn, created_us, lmdb_version, _) = (
+        _FIELDS.unpack_from(data)
+    )
+    if version != FORMAT_VERSION:
+        raise FormatError(f"{path}: format {version} is unknown", path=path, version=version)
+    return Manifest(
+        database_id=database_id,
+        generation=generation,
+        epoch=epoch,
+        clean_lsn=Lsn(clean_lsn) if flags & _CLEAN else None,
+        created_us=created_us,
+        lmdb_version=lmdb_version,
+    )

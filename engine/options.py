@@ -1,0 +1,68 @@
+"""What can be set when a database is opened, with units in the names.
+
+Invariants:
+- Options change speed, limits and durability, never an answer, and are not stored.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import get_args
+
+from amberdb._fs import FileSystem, OsFileSystem
+from amberdb._types import Sync
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Keyword arguments of amberdb.open. Raises ValueError for values without a meaning."""
+
+    sync: Sync = "always"
+    """The durability class of commits that do not name their own."""
+    sync_interval_ms: int = 100
+    """The most that class `interval` may lose on power loss."""
+    busy_timeout_ms: int = 30_000
+    """How long a writer waits for the writer lock, or for room in memory, before BusyError."""
+
+    document_bytes_max: int = 16 * MIB
+    transaction_bytes_max: int = 256 * MIB
+
+    checkpoint_bytes: int = 32 * MIB
+    """Estimated memory of the overlay at which a checkpoint starts."""
+    checkpoint_interval_ms: int = 60_000
+    """The age of the oldest commit in the overlay at which a checkpoint starts."""
+    overlay_bytes_max: int = 128 * MIB
+    """Estimated memory of all overlays at which writers wait for the checkpoint."""
+
+    snapshot_max_age_ms: int = 600_000
+    """A snapshot held longer is closed, since it keeps old pages from being reused."""
+    reap_interval_ms: int = 1_000
+    """The least time between two background removals of expired documents."""
+    reap_batch: int = 500
+    """Documents removed in one commit by the reaper."""
+    reap_grace_ms: int = 60_000
+    """How long an expired document stays on disk, by a clock that cannot jump."""
+
+    segment_bytes_min: int = 1 * MIB
+    segment_bytes_max: int = 16 * MIB
+    subscriber_log_bytes_max: int = 1024 * MIB
+    """Log kept for lagging subscribers; past it they get LogTruncatedError."""
+
+    background: bool = True
+    """False: no thread of the database's own; checkpoints and the reaper run when called."""
+    map_bytes: int = 1 << 40
+    """Address space (not disk) reserved for LMDB."""
+    clock: Callable[[], float] = field(default=time.time)
+    """Seconds since 1970, for times of commits and for expiry."""
+    fs: FileSystem = field(default_factory=OsFileSystem)
+    """The file seam; tests inject faults here."""
+
+    def __post_init__(self) -> None:
+        if self.sync not in get_args(Sync):
+            raise ValueError(f"sync={self.sync!r}: use one of {', '.join(get_args(Sync))}")
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 0:
+                raise ValueError(f"{name}={value}: give a number that is not negative")

@@ -1,0 +1,280 @@
+"""Opening: from a path to a store, a log and an overlay that agree.
+
+    lock -> MANIFEST -> data file checked, LMDB opened -> log read from applied_lsn and replayed
+    into an overlay -> MANIFEST says "in use" (with the next epoch after an unclean end)
+
+Invariants:
+- Nothing is mapped, cut or written before the lock is held and MANIFEST was read.
+- A database is born under `<path>.tmp` and renamed when it is whole, so a crash in between leaves
+  nothing under its name.
+- Replay is blind: the pairs of each record go into the overlay as they are.
+"""
+
+import os
+import secrets
+from dataclasses import dataclass, replace
+from errno import ENOSPC
+from typing import NoReturn
+
+from amberdb._errors import (
+    AmberError,
+    CorruptionError,
+    DatabaseMissingError,
+    DiskFullError,
+    FormatError,
+    LockedError,
+    NotADatabaseError,
+    OpenError,
+)
+from amberdb._fs import DirLock
+from amberdb._types import NO_LSN, Lsn
+from amberdb.engine import manifest as manifests
+from amberdb.engine.codec import decode_effects
+from amberdb.engine.manifest import Manifest
+from amberdb.engine.options import Options
+from amberdb.engine.overlay import Overlay
+from amberdb.engine.store import DATA_FILE, Store, lmdb_version
+from amberdb.engine.trees import APPLIED, DATABASE_ID
+from amberdb.wal import Log, LogOptions, Record, Recovery
+
+LOCK = "LOCK"
+WAL = "wal"
+
+
+@dataclass
+class Opened:
+    """What a Database is made of."""
+
+    directory: str
+    lock: DirLock
+    manifest: Manifest
+    store: Store
+    log: Log
+    overlay: Overlay
+    last_us: int
+    """The latest commit time that was replayed: the clock of this database never goes back."""
+    recovery: Recovery | None
+    """None when the database was created, or closed cleanly."""
+
+
+def open_parts(path: str, options: Options, *, create: bool, durable: bool = True) -> Opened:
+    """Opens or creates. Raises OpenError and its kin, CorruptionError, DiskFullError."""
+    try:
+        return _open_parts(path, options, create, durable)
+    except AmberError:
+        raise
+    except OSError as error:
+        if error.errno == ENOSPC:
+            raise DiskFullError(f"{path}: no space to open it: free some", path=path) from error
+        raise OpenError(
+            f"{path} cannot be opened for writing: {error.strerror or error}", path=path
+        ) from error
+
+
+def _open_parts(path: str, options: Options, create: bool, durable: bool) -> Opened:
+    fs = options.fs
+    path = os.path.abspath(path)
+    if fs.exists(path) and not fs.is_dir(path):
+        raise NotADatabaseError(
+            f"{path} is a file, and a database is a directory: choose another path", path=path
+        )
+    if not fs.exists(path) or not fs.listdir(path):
+        if not create:
+            raise DatabaseMissingError(f"there is no database at {path}", path=path)
+        return _create(path, options, durable)
+    _check_is_database(path, options)
+    lock = take_lock(path, options)
+    try:
+        return _recover(path, lock, options)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def take_lock(path: str, options: Options) -> DirLock:
+    """Raises LockedError with the owner's pid and host."""
+    owner = f"{os.getpid()} {os.uname().nodename if hasattr(os, 'uname') else 'localhost'}"
+    try:
+        return options.fs.lock(os.path.join(path, LOCK), owner)
+    except BlockingIOError as error:
+        pid, _, host = str(error.filename2 or "").partition(" ")
+        raise LockedError(
+            f"{path} is open in process {pid or '?'} on {host or '?'}: one process writes at a "
+            "time; close it there, or use it through that process",
+            path=path,
+            pid=int(pid) if pid.isdigit() else None,
+            host=host,
+        ) from None
+
+
+def _check_is_database(path: str, options: Options) -> None:
+    names = options.fs.listdir(path)
+    if manifests.NAME in names:
+        return
+    ours = {LOCK, WAL, manifests.NAME + ".tmp"}
+    if ours & set(names) and any(name.startswith("data-") for name in names):
+        where = os.path.join(path, manifests.NAME)
+        raise CorruptionError(f"{where} is missing: restore a backup", path=where, offset=0)
+    raise NotADatabaseError(
+        f"{path} holds other files and is not a database: choose another path", path=path
+    )
+
+
+def _data_directory(path: str, generation: int) -> str:
+    return os.path.join(path, f"data-{generation}")
+
+
+def _log_options(options: Options) -> LogOptions:
+    return LogOptions(
+        segment_bytes_min=options.segment_bytes_min,
+        segment_bytes_max=options.segment_bytes_max,
+        sync_interval_ms=options.sync_interval_ms,
+    )
+
+
+# -- creating ----------------------------------------------------------------------------------
+
+
+def _create(path: str, options: Options, durable: bool) -> Opened:
+    fs = options.fs
+    aside = path + ".tmp"
+    if not fs.exists(aside):
+        parent = os.path.dirname(path)
+        if not fs.is_dir(parent):
+            raise DatabaseMissingError(
+                f"the directory {parent} does not exist: create it first", path=path
+            )
+        fs.mkdir(aside)
+    lock = take_lock(aside, options)  # moves along with the rename
+    try:
+        if fs.exists(path) and fs.listdir(path):  # another process was faster
+            raise LockedError(f"{path} is being created by another process: try again", path=path)
+        _remove_unfinished(aside, options)
+        manifest = Manifest(
+            database_id=secrets.token_bytes(16),
+            generation=1,
+            epoch=1,
+            clean_lsn=None,
+            created_us=int(options.clock() * 1_000_000),
+            lmdb_version=lmdb_version(),
+        )
+        data = _data_directory(aside, 1)
+        fs.mkdir(data)
+        store = _open_store(data, manifest, options, create=True, durable=durable)
+        store.close(_not_open)
+        log_directory = os.path.join(aside, WAL)
+        fs.mkdir(log_directory)
+        log = Log.create(
+            fs,
+            log_directory,
+            database_id=manifest.database_id,
+            options=_log_options(options),
+            epoch=manifest.epoch,
+        )
+        log.close()
+        replace(manifest, clean_lsn=NO_LSN).write(fs, aside)
+        fs.sync_dir(aside)
+        fs.rename(aside, path)
+        fs.sync_dir(os.path.dirname(path))
+        return _recover(path, lock, options, durable=durable)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _not_open() -> NoReturn:
+    raise AssertionError("this store is closed")
+
+
+def _remove_unfinished(aside: str, options: Options) -> None:
+    """What a crash during an earlier creation left. Only names that creation makes."""
+    fs = options.fs
+    for name in fs.listdir(aside):
+        path = os.path.join(aside, name)
+        if name == LOCK:
+            continue
+        if name == WAL or name.startswith("data-"):
+            for inner in fs.listdir(path):
+                fs.unlink(os.path.join(path, inner))
+            fs.rmdir(path)
+        elif name.startswith(manifests.NAME):
+            fs.unlink(path)
+        else:
+            raise NotADatabaseError(
+                f"{path} is in the way of creating a database: remove it", path=path
+            )
+
+
+def _open_store(
+    data: str, manifest: Manifest, options: Options, *, create: bool, durable: bool
+) -> Store:
+    store = Store(data, fs=options.fs, create=create, map_bytes=options.map_bytes, sync=durable)
+    if create:
+        with store.write() as writer:
+            writer.put(DATABASE_ID, manifest.database_id)
+            writer.put(APPLIED, NO_LSN.to_bytes(8))
+        options.fs.sync_dir(data)
+    elif store.get(DATABASE_ID) != manifest.database_id:
+        raise CorruptionError(
+            f"{os.path.join(data, DATA_FILE)} belongs to another database than MANIFEST: "
+            "restore a backup",
+            path=os.path.join(data, DATA_FILE),
+            offset=0,
+        )
+    return store
+
+
+# -- recovering --------------------------------------------------------------------------------
+
+
+def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True) -> Opened:
+    fs = options.fs
+    manifest = manifests.read(fs, path)
+    if manifest.lmdb_version >> 8 != lmdb_version() >> 8:
+        raise FormatError(
+            f"{path} was written by LMDB {_dotted(manifest.lmdb_version)}, and this is "
+            f"{_dotted(lmdb_version())}: open it with the version that wrote it",
+            path=path,
+        )
+    data = _data_directory(path, manifest.generation)
+    store = _open_store(data, manifest, options, create=False, durable=durable)
+    overlay = Overlay()
+    last_us = manifest.created_us
+
+    def replay(record: Record) -> None:
+        nonlocal last_us
+        effects = decode_effects(record.payload)
+        pairs = zip(effects[::2], effects[1::2], strict=True)
+        overlay.publish(record.lsn, [(key, v) for key, v in pairs if key is not None], 1)
+        last_us = max(last_us, record.time_us)
+
+    was_clean = manifest.clean_lsn is not None
+    epoch = manifest.epoch if was_clean else manifest.epoch + 1
+    log, recovery = Log.open(
+        fs,
+        os.path.join(path, WAL),
+        database_id=manifest.database_id,
+        options=_log_options(options),
+        applied=store.applied_lsn,
+        clean_last=manifest.clean_lsn,
+        epoch=epoch,
+        replay=replay,
+    )
+    try:
+        manifest = replace(manifest, epoch=epoch, clean_lsn=None)
+        manifest.write(fs, path)
+    except BaseException:
+        log.close()
+        raise
+    return Opened(
+        path, lock, manifest, store, log, overlay, last_us, None if was_clean else recovery
+    )
+
+
+def mark_clean(opened: Opened, options: Options, last_lsn: Lsn) -> None:
+    """The last thing a clean close does."""
+    replace(opened.manifest, clean_lsn=last_lsn).write(options.fs, opened.directory)
+
+
+def _dotted(version: int) -> str:
+    return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"

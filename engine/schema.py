@@ -1,0 +1,293 @@
+"""What a collection is: its declaration as the catalog stores it, and compiled for speed.
+
+Invariants:
+- Numbers of collections and trees are given once; a name may come and go.
+- An index entry is tree + fields + rowid -> id. A key cut at LMDB's limit has the rest of its
+  fields in the value, so order and equality are still decided by the full fields.
+- The expiry index is an entry expires_us + rowid -> id for every document that will expire.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from struct import Struct
+from typing import Any, Final, NamedTuple, cast
+
+from amberdb._errors import CollectionError, DocumentTooLargeError, InvalidDocumentError
+from amberdb._types import Document
+from amberdb.engine.codec import encode
+from amberdb.engine.documents import encode_id, new_id, normalise
+from amberdb.engine.stored import NEVER
+from amberdb.engine.trees import HEADS, META, tree
+from amberdb.index.base import IndexSpec, compile, spec_from_map
+from amberdb.index.keys import KEY_BYTES_MAX
+
+TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "bytes": (bytes,),
+    "datetime": (datetime,),
+    "list": (list,),
+    "dict": (dict,),
+}
+ROWID_SIZE = 8
+CUT_ENTRY_SIZE = KEY_BYTES_MAX + ROWID_SIZE
+MULTI = META + b"m"
+"""+ tree: some document has more than one entry in this index."""
+
+_HEAD = Struct("<QQ")
+_EXPIRY = Struct(">QQ")
+_SIGN = 1 << 63
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexDef:
+    """An index as declared, and the tree of its entries."""
+
+    spec: IndexSpec
+    tree: int
+    complete_from: int = 0
+    """Declared while the collection was empty, at this Lsn: complete without a build."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionDef:
+    """A collection as the catalog stores it."""
+
+    name: str
+    number: int
+    tree: int
+    expiry_tree: int
+    indexes: tuple[IndexDef, ...] = ()
+    expires_at: str | None = None
+    required: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+
+    def to_map(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "tree": self.tree,
+            "expiry_tree": self.expiry_tree,
+            "indexes": [
+                {"spec": i.spec.to_map(), "tree": i.tree, "complete_from": i.complete_from}
+                for i in self.indexes
+            ],
+            "expires_at": self.expires_at,
+            "required": dict(self.required),
+        }
+
+    @classmethod
+    def from_map(cls, name: str, stored: Mapping[str, Any]) -> "CollectionDef":
+        return cls(
+            name=name,
+            number=stored["number"],
+            tree=stored["tree"],
+            expiry_tree=stored["expiry_tree"],
+            indexes=tuple(
+                IndexDef(spec_from_map(i["spec"]), i["tree"], i["complete_from"])
+                for i in stored["indexes"]
+            ),
+            expires_at=stored["expires_at"],
+            required=stored["required"],
+        )
+
+
+class Head(NamedTuple):
+    """How many documents a collection has (expired ones too), and its next rowid."""
+
+    documents: int
+    next_rowid: int
+
+    def pack(self) -> bytes:
+        return _HEAD.pack(self.documents, self.next_rowid)
+
+    @classmethod
+    def unpack(cls, value: bytes | None) -> "Head":
+        return cls(*_HEAD.unpack(value)) if value else cls(0, 1)
+
+
+class Prepared(NamedTuple):
+    """A document that passed every check which needs no lock."""
+
+    id: str
+    id_bytes: bytes
+    key: bytes
+    document: Document
+    body: bytes
+    expires_us: int
+    fresh: bool
+    """The id was made just now, so nothing can be stored under it."""
+
+
+class CompiledIndex:
+    """An index ready to make entries."""
+
+    __slots__ = ("complete_from", "entries", "is_unique", "maker", "number", "prefix", "spec")
+
+    def __init__(self, index: IndexDef) -> None:
+        self.spec = index.spec
+        self.number = index.tree
+        self.complete_from = index.complete_from
+        self.prefix = tree(index.tree)
+        self.maker = compile(index.spec)
+        self.entries = self.maker.entries
+        self.is_unique = index.spec.kind == "unique"
+
+
+class Schema:
+    """A collection, compiled: makes keys, values and index entries of its documents."""
+
+    __slots__ = (
+        "_document_bytes_max",
+        "_required",
+        "definition",
+        "expires_at",
+        "expiry_prefix",
+        "head_key",
+        "indexes",
+        "name",
+        "prefix",
+    )
+
+    def __init__(self, definition: CollectionDef, document_bytes_max: int) -> None:
+        self.definition = definition
+        self.name = definition.name
+        self.prefix = tree(definition.tree)
+        self.expiry_prefix = tree(definition.expiry_tree)
+        self.head_key = HEADS + definition.number.to_bytes(4)
+        self.indexes = tuple(CompiledIndex(index) for index in definition.indexes)
+        self.expires_at = definition.expires_at
+        self._required = tuple(
+            (name, TYPES[kind] if kind else None, kind)
+            for name, kind in definition.required.items()
+        )
+        self._document_bytes_max = document_bytes_max
+
+    def key(self, id: object) -> bytes:
+        """The key of a document. Raises InvalidDocumentError for what cannot be an id."""
+        return self.prefix + encode_id(id)
+
+    def prepare(self, document: Mapping[str, Any]) -> Prepared:
+        """Checks and encodes a document. Raises InvalidDocumentError, DocumentTooLargeError."""
+        plain = normalise(document)
+        id = plain.get("id")
+        fresh = id is None
+        if id is None:
+            id = new_id()
+            plain = {**plain, "id": id} if "id" in plain else {"id": id, **plain}
+            id_bytes = id.encode()
+        else:
+            id_bytes = encode_id(id)
+        if self._required:
+            self._check_required(plain)
+        try:
+            body = encode(plain)
+        except UnicodeEncodeError as error:
+            raise InvalidDocumentError(f"a str with a lone surrogate: {error}") from None
+        if len(body) > self._document_bytes_max:
+            raise DocumentTooLargeError(
+                f"the document {id!r} takes {len(body)} bytes, and document_bytes_max is "
+                f"{self._document_bytes_max}: split it, or raise the limit at open",
+                size=len(body),
+            )
+        expires = NEVER if self.expires_at is None else self._expires_us(plain)
+        return Prepared(id, id_bytes, self.prefix + id_bytes, plain, body, expires, fresh)
+
+    def index_entries(self, document: Document, id_bytes: bytes, rowid: int) -> dict[bytes, bytes]:
+        """Key and value of every entry of the declared indexes (not of the expiry index)."""
+        found: dict[bytes, bytes] = {}
+        for index in self.indexes:
+            entries = index.entries(document, rowid)
+            if len(entries) == 1 and len(entries[0][0]) < CUT_ENTRY_SIZE:
+                found[index.prefix + entries[0][0]] = id_bytes
+            elif entries:
+                found.update(entry_pairs(index, document, id_bytes, rowid))
+        return found
+
+    def expiry_key(self, expires_us: int, rowid: int) -> bytes:
+        return self.expiry_prefix + _EXPIRY.pack(expires_us + _SIGN, rowid)
+
+    def expiry_bound(self, expires_us: int) -> bytes:
+        """The first expiry key past everything that has expired at this time."""
+        return self.expiry_prefix + _EXPIRY.pack(expires_us + _SIGN + 1, 0)
+
+    def _check_required(self, document: Document) -> None:
+        for name, kinds, word in self._required:
+            value = document.get(name)
+            if value is None:
+                raise InvalidDocumentError(
+                    f"collection {self.name!r} requires the field {name!r}", field=name
+                )
+            if kinds is not None and type(value) not in kinds:
+                raise InvalidDocumentError(
+                    f"collection {self.name!r} requires {name!r} to be {word}, "
+                    f"not {type(value).__name__}",
+                    field=name,
+                )
+
+    def _expires_us(self, document: Document) -> int:
+        assert self.expires_at is not None
+        value = document.get(self.expires_at)
+        if value is None:
+            return NEVER
+        if type(value) is datetime:
+            return microseconds(value)
+        if type(value) in (int, float) and -1e12 < cast(float, value) < 9e12:
+            return int(cast(float, value) * 1_000_000)
+        raise InvalidDocumentError(
+            f"{self.expires_at!r} is an aware datetime, epoch seconds, or None (permanent), "
+            f"not {value!r}",
+            field=self.expires_at,
+        )
+
+
+def entry_pairs(
+    index: CompiledIndex, document: Document, id_bytes: bytes, rowid: int
+) -> dict[bytes, bytes]:
+    """Key and value of a document's entries in one index, and the mark that there are several."""
+    entries = index.entries(document, rowid)
+    found = {
+        index.prefix + entry: (
+            id_bytes if len(entry) < CUT_ENTRY_SIZE else pack_cut(id_bytes, remainder)
+        )
+        for entry, remainder in entries
+    }
+    if len(entries) > 1:
+        found[MULTI + index.prefix] = b"1"
+    return found
+
+
+def microseconds(time: datetime) -> int:
+    """Since 1970, exactly."""
+    since = time - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def pack_cut(id_bytes: bytes, remainder: bytes) -> bytes:
+    """The value of an entry whose key has the full cut length."""
+    return len(id_bytes).to_bytes(2) + id_bytes + remainder
+
+
+def unpack_cut(value: bytes) -> tuple[bytes, bytes]:
+    """(id, the fields' bytes that did not fit the key)"""
+    size = int.from_bytes(value[:2])
+    return value[2 : 2 + size], value[2 + size :]
+
+
+def required_types(
+    required: Mapping[str, type | None] | list[str] | tuple[str, ...],
+) -> dict[str, str | None]:
+    """A declaration of required fields in the form of the catalog. Raises CollectionError."""
+    if not isinstance(required, Mapping):
+        return dict.fromkeys(required)
+    found: dict[str, str | None] = {}
+    for name, kind in required.items():
+        word = None if kind is None else kind.__name__
+        if word is not None and word not in TYPES:
+            raise CollectionError(
+                f"required field {name!r}: {word} is not one of {', '.join(TYPES)}"
+            )
+        found[name] = word
+    return found

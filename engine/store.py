@@ -1,0 +1,196 @@
+"""The store: the one LMDB file. The only module that imports lmdb.
+
+Invariants:
+- Identity and size are checked before LMDB maps anything: a file shorter than its meta pages say
+  would kill the process (SIGBUS), and an empty one would pass for an empty database.
+- A write transaction is committed with sync, and carries `applied_lsn` with what it applied.
+- Read transactions live for one call, unless a Snapshot holds one.
+"""
+
+import contextlib
+import errno
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn, TypeAlias, cast
+
+import lmdb
+
+from amberdb._errors import ClosedError, CorruptionError, DiskFullError, OpenError, StorageError
+from amberdb._fs import FileSystem
+from amberdb._types import Lsn
+from amberdb.engine.trees import APPLIED
+
+ReadTransaction: TypeAlias = "lmdb.Transaction[bytes]"
+KEY_BYTES_MAX = 511
+DATA_FILE = "data.mdb"
+
+# LMDB 0.9, 64 bit: a 16-byte page header, then MDB_meta.
+_META = struct.Struct("<IIQQI92xQQ")  # magic, version, address, map, page size, last page, txn
+_META_OFFSET = 16
+assert _META.size == 136
+_MAGIC = 0xBEEFC0DE
+
+
+class Store:
+    """One LMDB environment with one unnamed database."""
+
+    def __init__(
+        self, directory: str, *, fs: FileSystem, create: bool, map_bytes: int, sync: bool = True
+    ) -> None:
+        """Raises CorruptionError for a file that LMDB must not map, OpenError otherwise."""
+        self.path = os.path.join(directory, DATA_FILE)
+        if not create:
+            check_file(fs, self.path)
+        try:
+            env = lmdb.open(
+                directory,
+                map_size=map_bytes,
+                max_readers=1024,
+                max_spare_txns=16,
+                sync=sync,
+                metasync=sync,
+                create=create,
+                lib_version=0,
+            )
+        except lmdb.Error as error:
+            raise OpenError(f"{self.path}: LMDB cannot open it: {error}", path=self.path) from error
+        self.begin = cast("Callable[[], ReadTransaction]", env.begin)
+        self._env: lmdb.Environment | None = env
+        if create:  # LMDB never syncs its folder
+            fs.sync_dir(directory)
+
+    def get(self, key: bytes) -> bytes | None:
+        with self.begin() as txn:
+            return txn.get(key)
+
+    @property
+    def applied_lsn(self) -> Lsn:
+        return Lsn(int.from_bytes(self.get(APPLIED) or b""))
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator["StoreWriter"]:
+        """One write transaction: committed and synced on leaving, undone by an exception.
+
+        Raises DiskFullError, StorageError.
+        """
+        try:
+            with self._live().begin(write=True) as txn:
+                yield StoreWriter(txn)
+        except lmdb.Error as error:
+            if os.strerror(errno.ENOSPC) in str(error) or isinstance(error, lmdb.MapFullError):
+                raise DiskFullError(
+                    f"{self.path}: no space for a checkpoint: free space; nothing is lost",
+                    path=self.path,
+                ) from error
+            raise StorageError(f"{self.path}: {error}", path=self.path) from error
+
+    def stats(self) -> dict[str, int]:
+        """Bytes of the file, bytes of pages in use, entries, depth, and readers."""
+        env = self._live()
+        info = env.info()
+        stat = env.stat()
+        page = stat["psize"]
+        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return {
+            "file_bytes": (info["last_pgno"] + 1) * page,
+            "used_bytes": pages * page,
+            "entries": stat["entries"],
+            "depth": stat["depth"],
+            "readers": len(env.readers().splitlines()) - 1,
+        }
+
+    def _live(self) -> lmdb.Environment:
+        if self._env is None:
+            raise ClosedError("the database is closed: open it again")
+        return self._env
+
+    def close(self, begin: Callable[[], NoReturn]) -> None:
+        """Lets go of the file; `begin` is what later reads meet, and should raise.
+
+        The environment is dropped, not closed: unmapping under a reader in another thread would
+        kill the process. It closes with the last read that is under way.
+        """
+        self.begin = begin
+        self._env = None
+
+
+class StoreWriter:
+    """What a checkpoint or an index build does inside one write transaction."""
+
+    __slots__ = ("_cursor", "_txn")
+
+    def __init__(self, txn: ReadTransaction) -> None:
+        self._txn = txn
+        self._cursor = txn.cursor()
+
+    def put_sorted(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self._cursor.putmulti(pairs)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._txn.put(key, value)
+
+    def delete(self, key: bytes) -> bool:
+        return self._txn.delete(key)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._txn.get(key)
+
+    def items(self, low: bytes) -> Iterable[tuple[bytes, bytes]]:
+        """Pairs from `low` on, ascending."""
+        cursor = self._txn.cursor()
+        return cursor.iternext() if cursor.set_range(low) else ()
+
+    def delete_range(self, low: bytes, high: bytes, limit: int) -> int:
+        """Removes up to `limit` keys in low <= key < high; how many there were."""
+        cursor = self._cursor
+        count = 0
+        found = cursor.set_range(low)
+        while found and count < limit and cursor.key() < high:
+            found = cursor.delete()
+            count += 1
+        return count
+
+
+def lmdb_version() -> int:
+    major, minor, patch = lmdb.version()[:3]
+    return major << 16 | minor << 8 | patch
+
+
+def check_file(fs: FileSystem, path: str) -> None:
+    """Whether LMDB may map this file. Raises CorruptionError naming what is wrong."""
+    if not fs.exists(path):
+        raise CorruptionError(f"{path} is missing: restore a backup", path=path, offset=0)
+    file = fs.open(path, read_only=True)
+    try:
+        size = file.size()
+        metas = _read_metas(file.pread(1 << 16, 0))
+        if not metas and size > 1 << 16:
+            raise CorruptionError(f"{path}: both meta pages are damaged", path=path, offset=0)
+    finally:
+        file.close()
+    if not metas:
+        raise CorruptionError(f"{path}: no LMDB meta page in it", path=path, offset=0)
+    _, page_size, last_page = max(metas)
+    if size < (last_page + 1) * page_size:
+        raise CorruptionError(
+            f"{path}: {size} bytes, but its meta page speaks of {(last_page + 1) * page_size}: "
+            "the file was truncated; restore a backup",
+            path=path,
+            offset=size,
+        )
+
+
+def _read_metas(head: bytes) -> list[tuple[int, int, int]]:
+    """(transaction, page size, last page) of each valid meta page."""
+    found: list[tuple[int, int, int]] = []
+    page_size = 4096
+    for number in range(2):
+        offset = number * page_size + _META_OFFSET
+        if len(head) < offset + _META.size:
+            break
+        magic, version, _, _, size, last_page, txn = _META.unpack_from(head, offset)
+        if magic == _MAGIC and version == 1 and 512 <= size <= 1 << 16 and not size & (size - 1):
+            page_size = size
+            found.append((txn, size, last_page))
+    return found

@@ -1,0 +1,190 @@
+"""A view: one Lsn over the overlays and one LMDB read transaction. All reads go through it.
+
+Invariants:
+- The LMDB transaction holds no commit above `lsn`, and the overlays hold every commit between
+  it and `lsn`; so the first version <= lsn in the overlays, newest first, else LMDB, is right.
+- A writer's view has its own unsaved effects on top, and sees the newest of everything.
+- Scans give keys in byte order, ascending or descending, each key once.
+"""
+
+from collections.abc import Iterator
+from heapq import merge
+from typing import Any, Final
+
+from amberdb.engine.catalog import Catalog
+from amberdb.engine.overlay import Overlay, SortedKeys
+from amberdb.engine.store import ReadTransaction
+
+NEWEST: Final = (1 << 64) - 1
+"""As the Lsn of a view: everything that was published, durable or not."""
+
+_ABSENT: Final[Any] = object()
+
+
+class State:
+    """What is committed, as one immutable value: swapped whole, so a reader has all or none."""
+
+    __slots__ = ("active", "built", "catalog", "frozen")
+
+    def __init__(
+        self, active: Overlay, frozen: Overlay | None, built: frozenset[int], catalog: Catalog
+    ) -> None:
+        self.active = active
+        self.frozen = frozen
+        self.built = built
+        """Trees of indexes whose entries are complete in LMDB as of now."""
+        self.catalog = catalog
+
+    @property
+    def overlays(self) -> tuple[Overlay, ...]:
+        return (self.active,) if self.frozen is None else (self.active, self.frozen)
+
+
+class Pending:
+    """The effects of a transaction that is still open: newest value per key."""
+
+    __slots__ = ("effects", "keys")
+
+    def __init__(self) -> None:
+        self.effects: dict[bytes, bytes | None] = {}
+        self.keys: SortedKeys | None = None
+
+    def update(self, effects: dict[bytes, bytes | None]) -> None:
+        if self.keys is not None:
+            for key in effects:
+                if key not in self.effects:
+                    self.keys.add(key)
+        self.effects.update(effects)
+
+    def sorted_keys(self) -> SortedKeys:
+        """Made at the first scan: single operations never need it."""
+        if self.keys is None:
+            self.keys = SortedKeys()
+            self.keys.added.extend(self.effects)
+        return self.keys
+
+
+class View:
+    """Reads at one Lsn. Close it soon: it keeps LMDB from reusing pages."""
+
+    __slots__ = ("_overlays", "_txn", "built", "catalog", "lsn", "now_us", "pending")
+
+    def __init__(
+        self,
+        lsn: int,
+        state: State,
+        txn: ReadTransaction,
+        now_us: int,
+        pending: Pending | None = None,
+    ) -> None:
+        self.lsn = lsn
+        self.built = state.built
+        self.catalog = state.catalog
+        self.now_us = now_us
+        """What counts as expired for every read of this view."""
+        self._overlays = state.overlays
+        self._txn = txn
+        self.pending = pending
+
+    def __enter__(self) -> "View":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._txn.abort()
+
+    def close(self) -> None:
+        self._txn.abort()
+
+    def get(self, key: bytes) -> bytes | None:
+        if self.pending is not None:
+            value: bytes | None = self.pending.effects.get(key, _ABSENT)
+            if value is not _ABSENT:
+                return value
+        lsn = self.lsn
+        for overlay in self._overlays:
+            version = overlay.entries.get(key)
+            while version is not None:
+                if version[0] <= lsn:
+                    return version[1]
+                version = version[2]
+        return self._txn.get(key)
+
+    def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs of one tree with low <= key < high."""
+        base = self._scan_store(low, high, reverse)
+        fresh = self._fresh_keys(low, high, reverse)
+        return base if fresh is None else self._merged(fresh, base, reverse)
+
+    def _scan_store(self, low: bytes, high: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        cursor = self._txn.cursor()
+        if reverse:
+            at_end = not cursor.set_range(high)
+            if not (cursor.last() if at_end else cursor.prev()):
+                return
+            for pair in cursor.iterprev():
+                if pair[0] < low:
+                    return
+                yield pair
+        elif cursor.set_range(low):
+            for pair in cursor.iternext():
+                if pair[0] >= high:
+                    return
+                yield pair
+
+    def _fresh_keys(self, low: bytes, high: bytes, reverse: bool) -> Iterator[bytes] | None:
+        """Keys in range that an overlay or the transaction knows; None when there are none, so
+        that the plain LMDB path is taken."""
+        sources = [overlay.keys for overlay in self._overlays if overlay.entries]
+        if self.pending is not None and self.pending.effects:
+            sources.append(self.pending.sorted_keys())
+        found: list[Iterator[bytes]] = []
+        for source in sources:
+            keys = source.range(low, high, reverse)
+            first = next(keys, None)
+            if first is not None:
+                found.append(_chain(first, keys))
+        if not found:
+            return None
+        return found[0] if len(found) == 1 else merge(*found, reverse=reverse)
+
+    def _fresh_value(self, key: bytes) -> Any:
+        """The value above LMDB's, None when deleted, _ABSENT when LMDB's counts."""
+        if self.pending is not None:
+            value = self.pending.effects.get(key, _ABSENT)
+            if value is not _ABSENT:
+                return value
+        for overlay in self._overlays:
+            version = overlay.entries.get(key)
+            while version is not None:
+                if version[0] <= self.lsn:
+                    return version[1]
+                version = version[2]
+        return _ABSENT
+
+    def _merged(
+        self, fresh: Iterator[bytes], base: Iterator[tuple[bytes, bytes]], reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        pair = next(base, None)
+        last: bytes | None = None
+        for key in fresh:
+            if key == last:
+                continue
+            last = key
+            value = self._fresh_value(key)
+            if value is _ABSENT:
+                continue
+            while pair is not None and (pair[0] > key if reverse else pair[0] < key):
+                yield pair
+                pair = next(base, None)
+            if pair is not None and pair[0] == key:
+                pair = next(base, None)
+            if value is not None:
+                yield key, value
+        if pair is not None:
+            yield pair
+            yield from base
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest

@@ -1,0 +1,240 @@
+"""The writer: turns operations into effects, the raw pairs that a commit writes.
+
+It lives while the writer lock is held: for one call, or for one transaction. It sees the newest
+of everything, its own effects first.
+
+Invariants:
+- Effects are outcomes: whole values and tombstones, index entries and heads included. Replaying
+  them needs no clock, no schema and no old document.
+- A document that has expired does not exist: a write that meets one deletes it on the way.
+- Unique indexes are judged by the end state, once, in `finish`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from amberdb._errors import (
+    ConflictError,
+    CorruptionError,
+    DuplicateKeyError,
+    InvalidDocumentError,
+    MissingKeyError,
+    TransactionTooLargeError,
+)
+from amberdb.engine.documents import merge
+from amberdb.engine.overlay import Effect
+from amberdb.engine.schema import (
+    CompiledIndex,
+    Head,
+    Prepared,
+    Schema,
+    unpack_cut,
+)
+from amberdb.engine.stored import NEVER, Stored, pack, unpack
+from amberdb.engine.trees import TREE_SIZE, end_of
+from amberdb.engine.view import View
+from amberdb.index.keys import KEY_BYTES_MAX
+
+
+class Writer:
+    """Collects the effects of one commit."""
+
+    __slots__ = (
+        "_bytes_left",
+        "_effects",
+        "_heads",
+        "_pending",
+        "_uniques",
+        "lsn",
+        "next_expiry_us",
+        "now_us",
+        "view",
+    )
+
+    def __init__(self, lsn: int, view: View, bytes_max: int) -> None:
+        self.lsn = lsn
+        """What the commit will be given: the version of all that it writes."""
+        self.now_us = view.now_us
+        self.next_expiry_us = NEVER
+        """The earliest expiry among what was stored: when the reaper has work."""
+        self.view = view
+        assert view.pending is not None
+        self._pending = view.pending
+        self._effects = view.pending.effects
+        self._heads: dict[bytes, Head] = {}
+        self._uniques: dict[bytes, tuple[Schema, CompiledIndex]] = {}
+        self._bytes_left = bytes_max
+
+    # -- operations --------------------------------------------------------------------------
+
+    def put(self, schema: Schema, new: Prepared, *, insert: bool = False) -> None:
+        """Stores a document whole. Raises DuplicateKeyError with `insert` when it exists."""
+        old = None if new.fresh else self._live(schema, new.key)
+        if old is not None and insert:
+            raise DuplicateKeyError(
+                f"collection {schema.name!r} has a document {new.id!r} already: "
+                "put() replaces it, update() changes it",
+                collection=schema.name,
+                key=new.id,
+            )
+        self._store(schema, new, old)
+
+    def update(
+        self, schema: Schema, id: str, patch: Mapping[str, Any], if_version: int | None
+    ) -> None:
+        """Merges into a stored document. Raises MissingKeyError, ConflictError."""
+        old = self._live(schema, schema.key(id))
+        if old is None:
+            raise missing(schema, id)
+        if if_version is not None and old.version != if_version:
+            raise ConflictError(
+                f"document {id!r} is at version {old.version}, not {if_version}: "
+                "read it again and retry",
+                key=id,
+                version=old.version,
+            )
+        new = schema.prepare(merge(old.document(), patch))
+        if new.id != id or new.fresh:
+            raise InvalidDocumentError("update() cannot change an id: put a copy", field="id")
+        self._store(schema, new, old)
+
+    def delete(self, schema: Schema, id: str) -> bool:
+        """Whether there was such a document."""
+        key = schema.key(id)
+        old = self._live(schema, key)
+        if old is not None:
+            self._remove(schema, key, old)
+        return old is not None
+
+    def remove_expired(self, schema: Schema, until_us: int, limit: int) -> int:
+        """Deletes up to `limit` documents that expired by `until_us`; how many there were."""
+        found = self.view.scan(schema.expiry_prefix, schema.expiry_bound(until_us))
+        expired = [id_bytes for _, id_bytes in _first(found, limit)]
+        for id_bytes in expired:
+            key = schema.prefix + id_bytes
+            value = self.view.get(key)
+            if value is None:
+                raise CorruptionError(
+                    f"the expiry index of {schema.name!r} names {id_bytes!r}, which is not there"
+                )
+            self._remove(schema, key, unpack(key, value))
+        return len(expired)
+
+    def set(self, key: bytes, value: bytes | None) -> None:
+        """A raw pair: what the catalog and the subscribers keep."""
+        self._add({key: value})
+
+    def finish(self) -> list[Effect]:
+        """All effects, after the checks that need the end state. Raises DuplicateKeyError."""
+        for low, (schema, index) in self._uniques.items():
+            self._check_unique(schema, index, low)
+        for key, head in self._heads.items():
+            self._effects[key] = head.pack()
+        return list(self._effects.items())
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _live(self, schema: Schema, key: bytes) -> Stored | None:
+        value = self.view.get(key)
+        if value is None:
+            return None
+        old = unpack(key, value)
+        if old.expires_us <= self.now_us:
+            self._remove(schema, key, old)
+            return None
+        return old
+
+    def _store(self, schema: Schema, new: Prepared, old: Stored | None) -> None:
+        head = self._head(schema)
+        if old is None:
+            rowid = head.next_rowid
+            created_us = self.now_us
+            self._heads[schema.head_key] = Head(head.documents + 1, rowid + 1)
+        else:
+            rowid = old.rowid
+            created_us = old.created_us
+        effects: dict[bytes, bytes | None] = {
+            new.key: pack(
+                new.key, self.lsn, created_us, self.now_us, new.expires_us, rowid, new.body
+            )
+        }
+        entries = schema.index_entries(new.document, new.id_bytes, rowid)
+        if new.expires_us != NEVER:
+            entries[schema.expiry_key(new.expires_us, rowid)] = new.id_bytes
+            self.next_expiry_us = min(self.next_expiry_us, new.expires_us)
+        if old is not None:
+            before = self._entries_of(schema, new.key, old)
+            effects.update({key: None for key in before if key not in entries})
+            entries = {key: v for key, v in entries.items() if before.get(key) != v}
+        effects.update(entries)
+        self._add(effects)
+        for index in schema.indexes:
+            if index.is_unique:
+                for unique_key in index.maker.unique_keys(new.document):
+                    low = index.prefix + unique_key[:KEY_BYTES_MAX]
+                    self._uniques[low] = (schema, index)
+
+    def _remove(self, schema: Schema, key: bytes, old: Stored) -> None:
+        effects: dict[bytes, bytes | None] = dict.fromkeys(self._entries_of(schema, key, old))
+        effects[key] = None
+        self._add(effects)
+        head = self._head(schema)
+        self._heads[schema.head_key] = Head(head.documents - 1, head.next_rowid)
+
+    def _entries_of(self, schema: Schema, key: bytes, old: Stored) -> dict[bytes, bytes]:
+        id_bytes = key[TREE_SIZE:]
+        entries = schema.index_entries(old.document(), id_bytes, old.rowid)
+        if old.expires_us != NEVER:
+            entries[schema.expiry_key(old.expires_us, old.rowid)] = id_bytes
+        return {k: v for k, v in entries.items() if k[:TREE_SIZE] != b"\0\0\0\0"}
+
+    def _head(self, schema: Schema) -> Head:
+        head = self._heads.get(schema.head_key)
+        if head is None:
+            head = Head.unpack(self.view.get(schema.head_key))
+            self._heads[schema.head_key] = head
+        return head
+
+    def _add(self, effects: dict[bytes, bytes | None]) -> None:
+        size = 0
+        for key, value in effects.items():
+            size += len(key) + (len(value) if value is not None else 0)
+        self._bytes_left -= size
+        if self._bytes_left < 0:
+            raise TransactionTooLargeError(
+                "the transaction is over transaction_bytes_max: write in several, "
+                "or raise the limit at open"
+            )
+        self._pending.update(effects)
+
+    # -- unique ------------------------------------------------------------------------------
+
+    def _check_unique(self, schema: Schema, index: CompiledIndex, low: bytes) -> None:
+        """At most one live document per full value among the entries that share this key."""
+        owners: dict[bytes, bytes] = {}
+        is_cut = len(low) == TREE_SIZE + KEY_BYTES_MAX
+        for _, value in list(self.view.scan(low, end_of(low))):
+            id_bytes, remainder = unpack_cut(value) if is_cut else (value, b"")
+            if self._live(schema, schema.prefix + id_bytes) is None:
+                continue
+            other = owners.setdefault(remainder, id_bytes)
+            if other != id_bytes:
+                raise DuplicateKeyError(
+                    f"collection {schema.name!r}: documents {other.decode()!r} and "
+                    f"{id_bytes.decode()!r} have the same {', '.join(index.spec.fields)}, "
+                    f"which {index.spec.name} keeps unique",
+                    collection=schema.name,
+                    key=id_bytes.decode(),
+                    index=index.spec.name,
+                )
+
+
+def missing(schema: Schema, id: str) -> MissingKeyError:
+    return MissingKeyError(
+        f"collection {schema.name!r} has no document {id!r}", collection=schema.name, key=id
+    )
+
+
+def _first(items: Iterator[tuple[bytes, bytes]], limit: int) -> Iterator[tuple[bytes, bytes]]:
+    for _, item in zip(range(limit), items, strict=False):
+        yield item

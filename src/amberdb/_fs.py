@@ -1,0 +1,317 @@
+"""The file seam: every file that AmberDB writes itself goes through these few methods.
+
+Tests put a faulty file system here; LMDB's own file is behind engine/store.py. Nothing else in
+the package imports fcntl or calls fsync.
+
+Invariants:
+- `pwrite` writes all bytes or raises; `sync` returns only after the device has the data.
+- A created, renamed or removed name is durable only after `sync_dir` of its directory.
+- `replace_file` leaves either the old or the new content under the name, never a mix.
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    _POSIX = False
+else:
+    _POSIX = True
+
+_BINARY: int = getattr(os, "O_BINARY", 0)
+_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
+
+
+def _cheapest_sync() -> Callable[[int], object]:
+    full: int | None = getattr(fcntl, "F_FULLFSYNC", None) if _POSIX else None
+    if full is not None:  # macOS: fsync leaves the data in the drive's cache
+        return lambda fd: fcntl.fcntl(fd, full)
+    return getattr(os, "fdatasync", os.fsync)
+
+
+_sync = _cheapest_sync()
+
+
+class File(Protocol):
+    """One open file, addressed by offset."""
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end of the file."""
+        ...
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        """Writes all of `data`, or raises OSError."""
+        ...
+
+    def sync(self) -> None:
+        """Returns when everything written to this file survives power loss."""
+        ...
+
+    def truncate(self, size: int) -> None: ...
+
+    def size(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class DirLock(Protocol):
+    """A lock that the kernel lets go of when its process dies."""
+
+    def close(self) -> None: ...
+
+
+class FileSystem(Protocol):
+    """What the engine and the log need of a file system."""
+
+    def open(self, path: str, *, create: bool = False, read_only: bool = False) -> File:
+        """Opens an existing file, or with `create` a new one (FileExistsError if it is there)."""
+        ...
+
+    def read(self, path: str) -> bytes: ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def is_dir(self, path: str) -> bool: ...
+
+    def listdir(self, path: str) -> list[str]:
+        """The names inside a directory, sorted."""
+        ...
+
+    def mkdir(self, path: str) -> None: ...
+
+    def rmdir(self, path: str) -> None:
+        """An empty directory."""
+        ...
+
+    def rename(self, source: str, target: str) -> None:
+        """Atomic; replaces a file at `target`."""
+        ...
+
+    def unlink(self, path: str) -> None: ...
+
+    def sync_dir(self, path: str) -> None:
+        """Makes the names inside the directory durable, where the platform knows how."""
+        ...
+
+    def lock(self, path: str, owner: str) -> DirLock:
+        """Takes the lock file and writes `owner`, whose first word is a pid, into it.
+
+        Raises BlockingIOError, its `filename2` the other owner's text, when another process or
+        another handle of this one has it.
+        """
+        ...
+
+
+class _OsFile:
+    """Positioned reads and writes, and the cheapest sync that keeps the data."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def pread(self, size: int, offset: int) -> bytes:
+        data = os.pread(self._fd, size, offset)
+        if len(data) == size or not data:
+            return data
+        parts = [data]  # cut short by a signal, or by the end of the file
+        got = len(data)
+        while got < size:
+            data = os.pread(self._fd, size - got, offset + got)
+            if not data:
+                break
+            parts.append(data)
+            got += len(data)
+        return b"".join(parts)
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        written = os.pwrite(self._fd, data, offset)
+        while written < len(data):
+            written += os.pwrite(self._fd, data[written:], offset + written)
+
+    def sync(self) -> None:
+        _sync(self._fd)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _SeekFile(_OsFile):
+    """Where there is no pread, pwrite and fdatasync."""
+
+    __slots__ = ("_mutex",)
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._mutex = threading.Lock()
+
+    def pread(self, size: int, offset: int) -> bytes:
+        with self._mutex:
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            parts: list[bytes] = []
+            while size > 0 and (data := os.read(self._fd, size)):
+                parts.append(data)
+                size -= len(data)
+        return b"".join(parts)
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        with self._mutex:
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            written = 0
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+
+class _OsLock:
+    """An flock: it goes with its last descriptor, so with the process at the latest."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, path: str, owner: str) -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = os.pread(fd, 4096, 0).decode("utf-8", "replace")
+            os.close(fd)
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked", path, None, other) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, owner.encode(), 0)
+        self._fd = fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _PidLock:
+    """Where there is no flock: a file made exclusively, whose first word is the owner's pid.
+
+    A file left by a dead process is taken over; a pid in use again by another program would
+    keep it, which is why flock is preferred wherever it exists.
+    """
+
+    def __init__(self, path: str, owner: str) -> None:
+        other = self._create(path, owner)
+        if other is not None and not _is_alive(other):
+            os.unlink(path)
+            other = self._create(path, owner)
+        if other is not None:
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked", path, None, other)
+        self._path = path
+        self._pid = os.getpid()
+
+    @staticmethod
+    def _create(path: str, owner: str) -> str | None:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC, 0o644)
+        except FileExistsError:
+            with open(path, encoding="utf-8") as file:
+                return file.read()
+        os.write(fd, owner.encode())
+        os.close(fd)
+        return None
+
+    def close(self) -> None:
+        if self._path and self._pid == os.getpid():
+            os.unlink(self._path)
+        self._path = ""
+
+
+def _is_alive(owner: str) -> bool:
+    word = owner.split(" ", 1)[0]
+    if not word.isdigit():
+        return False
+    try:
+        os.kill(int(word), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+class OsFileSystem:
+    """The real one. `portable=True` uses only what every platform has (no fcntl, fdatasync,
+    pread or directory sync), so that this path can be tested anywhere."""
+
+    def __init__(self, *, portable: bool = not _POSIX) -> None:
+        self._portable = portable
+
+    def open(self, path: str, *, create: bool = False, read_only: bool = False) -> File:
+        flags = os.O_RDONLY if read_only else os.O_RDWR
+        if create:
+            flags |= os.O_CREAT | os.O_EXCL
+        fd = os.open(path, flags | _BINARY | _CLOEXEC, 0o644)
+        return _SeekFile(fd) if self._portable else _OsFile(fd)
+
+    def read(self, path: str) -> bytes:
+        with open(path, "rb") as file:
+            return file.read()
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def is_dir(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def listdir(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path)
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(path)
+
+    def rename(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def sync_dir(self, path: str) -> None:
+        if self._portable:
+            return
+        fd = os.open(path, os.O_RDONLY | _CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def lock(self, path: str, owner: str) -> DirLock:
+        return _PidLock(path, owner) if self._portable else _OsLock(path, owner)
+
+
+def replace_file(fs: FileSystem, path: str, data: bytes) -> None:
+    """Puts `data` under the name for good: written aside, synced, renamed, directory synced."""
+    aside = path + ".tmp"
+    if fs.exists(aside):
+        fs.unlink(aside)
+    file = fs.open(aside, create=True)
+    try:
+        file.pwrite(data, 0)
+        file.sync()
+    finally:
+        file.close()
+    fs.rename(aside, path)
+    fs.sync_dir(os.path.dirname(path) or ".")
