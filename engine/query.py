@@ -64,6 +64,11 @@ class FieldBounds(NamedTuple):
     covered: "tuple[Condition, ...]"
 
     @property
+    def narrows(self) -> bool:
+        """Whether there is anything to scan by; if not, any key of the index may match."""
+        return self.equals is not None or self.low is not None or self.high is not None
+
+    @property
     def two_sided(self) -> bool:
         return self.low is not None and self.high is not None
 

@@ -556,6 +556,8 @@ def test_bounds_of_ranges() -> None:
     assert bounds.exact
     assert bounds.excludes_none
     assert len(bounds.covered) == 4
+    bounds = bounds_of({"$gte": 1, "$gt": 1, "$lte": 9, "$lt": 9})  # the order does not matter
+    assert (bounds.low_inclusive, bounds.high_inclusive) == (False, False)
     bounds = parse({"$and": [{"x": {"$gte": 5}}, {"x": {"$gt": 3}}]}).fields["x"]
     assert (bounds.low, bounds.low_inclusive, bounds.high) == (5, True, None)
     assert not bounds.two_sided
@@ -567,6 +569,8 @@ def test_bounds_of_ranges() -> None:
     assert (bounds.low, bounds.high) == (3, None)
     assert where.without(["x"]).shape == "{x: {$lt: ?}}"
     assert bounds_of({"$gt": False}).low is False
+    for where in (1, None, {"$in": []}, {"$gt": 1}, {"$lt": False}):
+        assert bounds_of(where).narrows
 
 
 def test_what_gives_no_bounds() -> None:
@@ -583,6 +587,7 @@ def test_what_gives_no_bounds() -> None:
         bounds = bounds_of(where)
         assert bounds.equals is None
         assert bounds.low is bounds.high is None
+        assert not bounds.narrows
         assert not bounds.exact
         assert bounds.covered == ()
         assert bounds.excludes_none is excludes_none, where
