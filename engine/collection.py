@@ -213,8 +213,7 @@ class WritableCollection(ReadableCollection):
         its new version. Raises MissingKeyError, ConflictError, and what put() raises."""
         with self._writing(sync) as writer:
             writer.update(schema_of(writer.view, self.name), id, patch, if_version)
-            version = Lsn(writer.lsn)
-        return version
+            return Lsn(writer.lsn)
 
     def delete(self, id: str, *, sync: Sync | None = None) -> bool:
         """Whether there was such a document."""

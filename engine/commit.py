@@ -122,9 +122,11 @@ class Committer:
         kind: int = KIND_COMMIT,
         catalog: Catalog | None = None,
     ) -> Lsn:
-        """Returns when the commit is acknowledged; its Lsn, or the newest read if it wrote
-        nothing. A changed catalog takes effect with the commit. Raises what `Writer.finish` raises, DiskFullError (then nothing happened),
-        PoisonedError, CommitUnknownError."""
+        """Returns when the commit is acknowledged: its Lsn, or the newest read if it wrote nothing.
+
+        A changed catalog takes effect with the commit. Raises what `Writer.finish` raises,
+        DiskFullError (then nothing happened), PoisonedError, CommitUnknownError.
+        """
         log = self.log
         try:
             effects = writer.finish()

@@ -7,7 +7,7 @@ Invariants:
 - The expiry index is an entry expires_us + rowid -> id for every document that will expire.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from struct import Struct
@@ -277,7 +277,7 @@ def unpack_cut(value: bytes) -> tuple[bytes, bytes]:
 
 
 def required_types(
-    required: Mapping[str, type | None] | list[str] | tuple[str, ...],
+    required: Mapping[str, type | None] | Sequence[str],
 ) -> dict[str, str | None]:
     """A declaration of required fields in the form of the catalog. Raises CollectionError."""
     if not isinstance(required, Mapping):

@@ -105,7 +105,7 @@ class GroupCommit:
         try:
             file.sync()
         except OSError as error:
-            self._poison(error)
+            self.poison(error)
             raise CommitUnknownError(
                 f"the sync of the log failed: {error}; reopen to learn what was kept", lsn=target
             ) from error
@@ -119,7 +119,8 @@ class GroupCommit:
         if took_us > self._slow_sync_us:
             logger.warning("slow sync of the log: %.0f ms", took_us / 1000)
 
-    def _poison(self, error: BaseException) -> None:
+    def poison(self, error: BaseException) -> None:
+        """No more writes and no more acknowledgements until the log is reopened."""
         if self.failed is None:
             self.failed = error
             logger.error("the log accepts no more writes until it is reopened: %s", error)

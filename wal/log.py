@@ -301,8 +301,8 @@ class Log(GroupCommit):
         if self.failed is not None or self._closed:  # perhaps since the caller looked
             self._soft_limit = _REFUSE
 
-    def _poison(self, error: BaseException) -> None:
-        super()._poison(error)
+    def poison(self, error: BaseException) -> None:
+        super().poison(error)
         self._soft_limit = _REFUSE
 
     def _append_failed(self, error: BaseException, data: bytes, offset: int) -> NoReturn:
@@ -319,7 +319,7 @@ class Log(GroupCommit):
                 error = second
             else:
                 _refuse(error, "the record could not be written")
-        self._poison(error)
+        self.poison(error)
         if isinstance(error, OSError):
             raise CommitUnknownError(
                 f"writing to the log failed: {error}; reopen to learn what was kept",
@@ -380,7 +380,7 @@ class Log(GroupCommit):
                 self._fs.unlink(path)
                 self._fs.sync_dir(self._directory)
             except OSError as second:
-                self._poison(second)
+                self.poison(second)
                 self._check_writable()
             self._refuse_segment(error)
         segment = Segment(path, header, header.size)
@@ -394,7 +394,7 @@ class Log(GroupCommit):
     def _refuse_segment(self, error: OSError) -> NoReturn:
         """Nothing was lost and the old segment stays in use; but a failed sync is final."""
         if isinstance(error, SyncFailedError) and error.errno not in NO_SPACE:
-            self._poison(error)
+            self.poison(error)
             self._check_writable()
         _refuse(error, "no new log segment could be made")
 

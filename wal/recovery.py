@@ -148,6 +148,7 @@ def read_segment(fs: FileSystem, segment: Segment, tail: Tail) -> Iterator[Recor
     header = segment.header
     tail.data = fs.read(segment.path)
     tail.end = RECORDS_START
+    tail.chain = header.salt.chain  # a segment without records is gone on with as well
     for record in scan(tail.data, RECORDS_START, header.salt, header.salt.chain, header.first_lsn):
         tail.last_lsn, _, _, _, _, tail.chain, tail.end = record
         yield record

@@ -6,7 +6,6 @@ Invariants:
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Literal, NewType, TypeAlias
 
 Lsn = NewType("Lsn", int)
@@ -25,7 +24,6 @@ Sync: TypeAlias = Literal["always", "interval", "os"]
 `os`        process death; on power loss whatever the operating system had not written yet.
 """
 
-Scalar: TypeAlias = None | bool | int | float | str | bytes | datetime
 Document: TypeAlias = dict[str, Any]
 """A map from str to None, bool, int (64 bit), float (not NaN), str, bytes, aware datetime, list
 or map of these."""
