@@ -1,0 +1,91 @@
+"""Two raw results row by row: `python -m bench.compare base.json head.json`.
+
+Invariants:
+- Compared are AmberDB's own figures, and its ratio to each peer: when machines or minutes differ,
+  only the ratio means something.
+- Lower is better in every figure, so change = head / base below 1 is an improvement.
+- Rows that only one result has are named, not dropped silently.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.harness import AMBER
+from bench.report import aligned, number
+
+Key = tuple[str, str]
+
+_NOISE = 0.05
+"""Changes below this part are not worth a mark, unless the rounds do not even overlap."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("head", type=Path)
+    options = parser.parse_args(arguments)
+    base, head = (json.loads(path.read_text()) for path in (options.base, options.head))
+    print(compare(base, head))
+    return 0
+
+
+def compare(base: Mapping[str, Any], head: Mapping[str, Any]) -> str:
+    """The table, then the machines if they differ, then what cannot be compared."""
+    before, after = _by_key(base), _by_key(head)
+    cells = [["row", "measure", "unit", "base", "head", "change", "", "ratios base -> head"]]
+    for key in before.keys() & after.keys():
+        cells.append(_row(before[key], after[key]))
+    order = [key[0] + key[1] for key in before]
+    cells[1:] = sorted(cells[1:], key=lambda row: order.index(row[0] + row[1]))
+    out = [aligned(cells, left=(0, 1, 2, 6, 7))]
+    for fact, value in base["machine"].items():
+        if fact != "load_1min" and head["machine"].get(fact) != value:
+            out.append(f"differs: {fact}: {value} -> {head['machine'].get(fact)}")
+    if base["scale"] != head["scale"]:
+        out.append("differs: scale, so sizes and loads are not the same work")
+    for name, keys in (("base", before.keys() - after.keys()), ("head", after.keys() - before)):
+        out += [f"only in {name}: {row}: {title}" for row, title in sorted(keys)]
+    return "\n".join(out)
+
+
+def _by_key(result: Mapping[str, Any]) -> dict[Key, Mapping[str, Any]]:
+    return {
+        (line["row"], line["title"]): line for line in result["lines"] if AMBER in line["engines"]
+    }
+
+
+def _row(base: Mapping[str, Any], head: Mapping[str, Any]) -> list[str]:
+    own_base, own_head = base["engines"][AMBER], head["engines"][AMBER]
+    change = own_head["value"] / own_base["value"] if own_base["value"] else None
+    ratios = [
+        f"{peer} {number(base['ratios'][peer]['ratio'])} -> {number(facts['ratio'])}"
+        for peer, facts in head["ratios"].items()
+        if peer in base["ratios"]
+    ]
+    return [
+        base["row"],
+        base["title"],
+        base["unit"],
+        number(own_base["value"]),
+        number(own_head["value"]),
+        "" if change is None else f"{number(change)}x",
+        "" if change is None else _mark(change, own_base["rounds"], own_head["rounds"]),
+        ", ".join(ratios),
+    ]
+
+
+def _mark(change: float, base: Sequence[float], head: Sequence[float]) -> str:
+    """Speaks only when the medians differ and the rounds of the two results do not overlap."""
+    if abs(change - 1) < _NOISE:
+        return ""
+    if max(head) < min(base):
+        return "better"
+    return "worse" if min(head) > max(base) else "noise"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
