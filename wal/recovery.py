@@ -177,17 +177,17 @@ def check_tail(segment: Segment, tail: Tail, *, applied: Lsn, clean_last: Lsn | 
             raise damage(
                 segment.path, tail, f"the record at {header.offset} shows that more was durable"
             )
-    reached = max(last, applied) if is_sealed(segment, tail) else last
+    reached = max(last, applied) if is_sealed(tail) else last
     if clean_last is not None and reached != clean_last:
         raise damage(segment.path, tail, f"the database was closed at Lsn {clean_last}")
     if reached < applied:
         raise damage(segment.path, tail, f"Lsn {applied} was applied")
 
 
-def is_sealed(segment: Segment, tail: Tail) -> bool:
+def is_sealed(tail: Tail) -> bool:
     """Whether the unwritten rest was cut off, which only recovery and repair do: then a log that
     ends before the applied Lsn is known, and nothing that is missing is needed."""
-    return len(tail.data) == tail.end and segment.size < segment.header.size
+    return len(tail.data) == tail.end  # an unsealed file has room for a zero word at its end
 
 
 def damage(path: str, tail: Tail, evidence: str) -> CorruptionError:

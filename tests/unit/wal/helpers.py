@@ -37,6 +37,8 @@ class FaultyFs:
     inner: FileSystem
     hook: Hook | None = None
     calls: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    reads: list[int] = field(default_factory=list[int])  # offsets
+    open_files: int = 0
 
     def before(self, operation: str, path: str) -> None:
         self.calls.append((operation, os.path.basename(path)))
@@ -71,6 +73,10 @@ class FaultyFs:
         self.before("unlink", path)
         self.inner.unlink(path)
 
+    def rmdir(self, path: str) -> None:
+        self.before("rmdir", path)
+        self.inner.rmdir(path)
+
     def sync_dir(self, path: str) -> None:
         self.before("sync_dir", path)
         self.inner.sync_dir(path)
@@ -84,8 +90,10 @@ class _FaultyFile:
         self._fs = fs
         self._path = path
         self._inner = inner
+        fs.open_files += 1
 
     def pread(self, size: int, offset: int) -> bytes:
+        self._fs.reads.append(offset)
         return self._inner.pread(size, offset)
 
     def pwrite(self, data: bytes, offset: int) -> None:
@@ -109,6 +117,7 @@ class _FaultyFile:
 
     def close(self) -> None:
         self._inner.close()
+        self._fs.open_files -= 1
 
 
 def fail_on(operation: str, suffix: str, error: OSError) -> Hook:

@@ -212,6 +212,8 @@ def test_interval_syncs_by_itself_and_ends_at_close(directory: LogDirectory) -> 
         synced.acquire()
         with log._lead():  # pyright: ignore[reportPrivateUsage]
             assert log.durable_lsn == lsn(number)
+        # Nothing is unsynced: the thread sleeps until the next append wakes it.
+        assert not log._interval.armed  # pyright: ignore[reportPrivateUsage]
     assert len(interval_threads()) == 1
     log.close()
     assert interval_threads() == []

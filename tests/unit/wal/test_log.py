@@ -17,6 +17,7 @@ from amberdb._errors import (
 from amberdb._types import NO_LSN
 from amberdb.wal import Log, LogOptions
 from amberdb.wal.record import PAYLOAD_BYTES_MAX
+from amberdb.wal.segment import segment_name
 from unit.wal.helpers import (
     DATABASE_ID,
     SMALL,
@@ -224,6 +225,31 @@ def test_free_files_stay_within_their_limit(directory: LogDirectory) -> None:
     log.close()
 
 
+def test_each_recycled_name_is_durable_before_the_next(directory: LogDirectory) -> None:
+    # Else a crash could keep an older segment and lose a newer one: a gap.
+    log = directory.create()
+    fill(log, range(1, 400))
+    join_preparation()
+    directory.fs.calls.clear()
+    log.recycle(log.last_lsn)
+    operations = [operation for operation, _ in directory.fs.calls]
+    assert len(operations) > 2
+    assert operations[1::2] == ["sync_dir"] * (len(operations) // 2)
+    assert set(operations[::2]) <= {"rename", "unlink"}
+    log.close()
+
+
+def test_no_file_stays_open(directory: LogDirectory) -> None:
+    log = directory.create()
+    fill(log, range(1, 400))
+    list(log.read(NO_LSN))
+    log.close()
+    log, _ = directory.reopen()
+    fill(log, range(3))
+    log.close()
+    assert directory.fs.open_files == 0
+
+
 def test_failed_recycling_can_be_repeated(directory: LogDirectory) -> None:
     log = directory.create()
     fill(log, range(1, 200))
@@ -317,9 +343,13 @@ def test_full_disk_in_a_record_leaves_nothing_acceptable(
             raise Partial(written, FULL)
 
     directory.fs.hook = full
+    directory.fs.calls.clear()
     with pytest.raises(DiskFullError):
         log.append(b"refused", 0, 1, "always")
     assert log.last_lsn == lsn(2)
+    name = segment_name(lsn(1))
+    wiped = [("pwrite", name), ("sync", name)] if written > 50 else []
+    assert directory.fs.calls == [("pwrite", name), *wiped]
     # A crash right now must not find the refused record.
     directory.reopen()[0].close()
     assert directory.payloads() == payloads

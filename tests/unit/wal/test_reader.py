@@ -8,6 +8,7 @@ import pytest
 from amberdb._errors import CorruptionError, LogTruncatedError
 from amberdb._types import NO_LSN, Lsn
 from amberdb.wal import LogOptions
+from amberdb.wal.segment import RECORDS_START
 from unit.wal.helpers import LogDirectory, fill, lsn
 
 FIXED = LogOptions(segment_bytes_min=4096, segment_bytes_max=4096)
@@ -46,14 +47,18 @@ def test_records_larger_than_the_window(directory: LogDirectory) -> None:
     log.close()
 
 
-def test_follower_reads_no_byte_twice(directory: LogDirectory) -> None:
+def test_follower_goes_on_where_it_was(directory: LogDirectory) -> None:
     log = directory.create(LogOptions(segment_bytes_min=1 << 20))
     after = NO_LSN
+    ends: list[int] = []
     for number in range(1, 60):
         payloads = fill(log, range(number, number + 1))
+        directory.fs.reads.clear()
         records = list(log.read(after))
         assert [r.payload for r in records] == payloads
+        assert directory.fs.reads == (ends[-1:] or [RECORDS_START])
         after = records[-1].lsn
+        ends.append(records[-1].end)
     log.close()
 
 

@@ -109,6 +109,21 @@ def test_any_flipped_byte_before_a_later_sync_is_damage(
     log.close()
 
 
+def test_one_later_record_that_saw_the_bad_one_durable_is_enough(
+    directory: LogDirectory,
+) -> None:
+    log = directory.create()
+    for n in range(1, 4):
+        fill(log, range(n, n + 1))
+    (path,) = directory.segments()
+    second, third = directory.headers(path)[1:]
+    assert third.synced == second.lsn
+    directory.damage(path, second.offset)
+    with pytest.raises(CorruptionError, match=f"offset {second.offset}"):
+        directory.reopen()
+    log.close()
+
+
 def test_zeroed_record_before_a_later_sync_is_damage(directory: LogDirectory) -> None:
     log = directory.create()
     for n in range(1, 6):
