@@ -18,7 +18,7 @@ encode_sorted = msgspec.msgpack.Encoder(order="sorted").encode
 decode_unchecked = msgspec.msgpack.Decoder().decode
 """For bytes whose checksum was right: they are ours."""
 
-_decode_effects = msgspec.msgpack.Decoder(list[bytes | None]).decode
+_decode_effects = msgspec.msgpack.Decoder(dict[bytes, bytes | None]).decode
 
 
 def decode(data: bytes) -> Any:
@@ -35,12 +35,9 @@ def decode_document(data: bytes) -> Document:
     return cast(Document, document)
 
 
-def decode_effects(payload: bytes) -> list[bytes | None]:
-    """The payload of a log record: [key, value or None, key, value or None, ...]."""
+def decode_effects(payload: bytes) -> dict[bytes, bytes | None]:
+    """The payload of a log record: a map of keys to values, nil for what is gone."""
     try:
-        effects = _decode_effects(payload)
+        return _decode_effects(payload)
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptionError(f"a log record's payload is damaged: {error}") from error
-    if len(effects) % 2 or None in effects[::2]:
-        raise CorruptionError("a log record's payload is not a list of pairs")
-    return effects

@@ -28,7 +28,7 @@ from amberdb._types import Lsn, Sync
 from amberdb.engine.catalog import Catalog
 from amberdb.engine.codec import encode
 from amberdb.engine.options import Options
-from amberdb.engine.overlay import Overlay
+from amberdb.engine.overlay import Effects, Overlay
 from amberdb.engine.store import Store
 from amberdb.engine.stored import NEVER
 from amberdb.engine.view import NEWEST, Pending, State, View
@@ -218,13 +218,11 @@ class Committer:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _publish(
-        self, effects: list[tuple[bytes, bytes | None]], now_us: int, sync: Sync, kind: int
-    ) -> Lsn:
-        payload = encode([part for effect in effects for part in effect])
+    def _publish(self, effects: Effects, now_us: int, sync: Sync, kind: int) -> Lsn:
+        payload = encode(effects)
         try:
             lsn = self.log.append(payload, now_us, kind, sync)
-            self.state.active.publish(lsn, effects, now_us)
+            self.state.active.publish(lsn, effects, len(payload), now_us)
             self._published = lsn
         except (DiskFullError, PoisonedError):
             raise

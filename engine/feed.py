@@ -80,9 +80,7 @@ class Feed:
     def _of(self, record: Record) -> Iterator[Change]:
         schemas = self._committer.state.catalog.by_tree()
         time = _EPOCH + timedelta(microseconds=record.time_us)
-        effects = decode_effects(record.payload)
-        for key, value in zip(effects[::2], effects[1::2], strict=True):
-            assert key is not None
+        for key, value in decode_effects(record.payload).items():
             schema = schemas.get(key[:TREE_SIZE])
             if schema is None:
                 continue

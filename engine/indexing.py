@@ -20,7 +20,7 @@ from amberdb.engine.commit import Committer
 from amberdb.engine.planner import Plan
 from amberdb.engine.query import parse
 from amberdb.engine.scan import entries
-from amberdb.engine.schema import MULTI, CompiledIndex, Schema, entry_pairs
+from amberdb.engine.schema import MULTI, ROWID_SIZE, CompiledIndex, Schema, entry_pairs
 from amberdb.engine.store import StoreWriter
 from amberdb.engine.stored import BODY, expires_us, unpack
 from amberdb.engine.trees import BUILDING, BUILT, TREE_SIZE, end_of, tree
@@ -150,21 +150,22 @@ def _build_chunk(store: StoreWriter, schema: Schema, index: CompiledIndex) -> tu
 def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
     """Raises DuplicateKeyError when two live documents share a value of a Unique index."""
     plan = Plan(index, ((index.prefix, end_of(index.prefix)),), False, True, parse(None), False)
-    before = None
-    for entry in entries(view, plan):
-        value = view.get(schema.prefix + entry.id)
+    before = (b"", b"")
+    for place, id_bytes in entries(view, plan):
+        value = view.get(schema.prefix + id_bytes)
         if value is None or expires_us(value) <= view.now_us:
             continue
-        if before is not None and before.fields == entry.fields and not _holds_none(index, value):
+        fields = place[:-ROWID_SIZE]
+        if before[0] == fields and not _holds_none(index, value):
             raise DuplicateKeyError(
-                f"collection {schema.name!r}: documents {before.id.decode()!r} and "
-                f"{entry.id.decode()!r} have the same {', '.join(index.spec.fields)}, so "
+                f"collection {schema.name!r}: documents {before[1].decode()!r} and "
+                f"{id_bytes.decode()!r} have the same {', '.join(index.spec.fields)}, so "
                 f"{index.spec.name} cannot be built: change one of them first",
                 collection=schema.name,
-                key=entry.id.decode(),
+                key=id_bytes.decode(),
                 index=index.spec.name,
             )
-        before = entry
+        before = (fields, id_bytes)
 
 
 def _holds_none(index: CompiledIndex, value: bytes) -> bool:

@@ -18,7 +18,8 @@ from sortedcontainers import SortedList
 
 from amberdb.engine.trees import TREE_SIZE
 
-Effect: TypeAlias = tuple[bytes, bytes | None]
+Effects: TypeAlias = dict[bytes, bytes | None]
+"""What a commit leaves behind: keys and their new values, None for those that are gone."""
 Version: TypeAlias = "tuple[int, bytes | None, Version | None]"
 """(lsn, value or None when deleted, the older version)"""
 
@@ -86,20 +87,18 @@ class Overlay:
         self.first_us = 0
         """Commit time of the first commit in here; 0 when there is none."""
 
-    def publish(self, lsn: int, effects: list[Effect], time_us: int) -> None:
-        """Adds the effects of one commit; readers below `lsn` do not see them."""
+    def publish(self, lsn: int, effects: Effects, size: int, time_us: int) -> None:
+        """Adds the effects of one commit, `size` bytes of keys and values; readers below `lsn`
+        do not see them."""
         entries = self.entries
+        get = entries.get
         add = self.keys.add
-        size = ENTRY_BYTES * len(effects)
-        for key, value in effects:
-            older = entries.get(key)
+        for key, value in effects.items():
+            older = get(key)
             entries[key] = (lsn, value, older)
             if older is None:
                 add(key)
-            size += len(key)
-            if value is not None:
-                size += len(value)
-        self.bytes += size
+        self.bytes += size + ENTRY_BYTES * len(effects)
         self.last_lsn = lsn
         if not self.first_us:
             self.first_us = time_us

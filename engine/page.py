@@ -56,7 +56,7 @@ class Page(list[Document]):
         """Where the next page goes on; None when this page was not filled."""
         if self._place is None:
             return None
-        data = encode([self._query.digest, self._source, *self._place])
+        data = encode([self._query.digest, self._source, self._place])
         return base64.urlsafe_b64encode(data + seal(data)).decode()
 
 
@@ -124,23 +124,22 @@ class Query:
             and schema.expires_at is None
         ):
             return sum(1 for _ in entries(view, plan))
-        return sum(1 for _ in documents(view, schema, plan, shape=self._shape))
+        return sum(1 for _ in documents(view, schema, plan, shape=self._shape(plan)))
 
     def ids(self, view: View) -> list[str]:
         """The ids of all documents that match."""
         plan = choose(view, self.schema, self.filter, (), False)
-        found = documents(view, self.schema, plan, shape=self._shape)
-        return [entry.id.decode() for entry, _, _ in found]
+        found = documents(view, self.schema, plan, shape=self._shape(plan))
+        return [document["id"] for _, _, document in found]
 
     def explain(self, view: View) -> dict[str, Any]:
         return choose(view, self.schema, self.filter, self.order, True).explain(self.order)
 
     # -- inside ------------------------------------------------------------------------------
 
-    @property
-    def _shape(self) -> str:
+    def _shape(self, plan: Plan) -> str:
         """What a warning of a full scan names; empty when all documents were asked for."""
-        if self.filter.is_empty and not self.order:
+        if not plan.is_full_scan or (self.filter.is_empty and not self.order):
             return ""
         order = ", ".join("-" * field.descending + field.path for field in self.order)
         return f"{self.filter.shape} order_by=[{order}]" if order else self.filter.shape
@@ -157,7 +156,7 @@ class Query:
         return plan
 
     def _scanned(self, view: View, plan: Plan, limit: int | None, after: Place | None) -> Page:
-        found = documents(view, self.schema, plan, after, shape=self._shape)
+        found = documents(view, self.schema, plan, after, shape=self._shape(plan))
         source = 0 if plan.index is None else plan.index.number
         page = Page((), self, source)
         if limit == 0:
@@ -166,18 +165,17 @@ class Query:
         for last in islice(found, limit):
             page.append(last[2])
         if last is not None and len(page) == limit:
-            page.stop_at((last[0].fields, last[0].rowid))
+            page.stop_at(last[0])
         return page
 
     def _sorted(self, view: View, plan: Plan, limit: int | None, after: Place | None) -> Page:
         key = sorter(self.order)
         rowid = encode_rowid_desc if self.order[-1].descending else encode_rowid
-        start = None if after is None else after[0]
 
         def keyed() -> Iterator[_Sorted]:
-            for _, value, document in documents(view, self.schema, plan, shape=self._shape):
+            for _, value, document in documents(view, self.schema, plan, shape=self._shape(plan)):
                 place = key(document) + rowid(rowid_of(value))
-                if start is None or place > start:
+                if after is None or place > after:
                     yield place, document
 
         by_place: Callable[[_Sorted], bytes] = _first
@@ -187,7 +185,7 @@ class Query:
             best = nsmallest(limit, keyed(), key=by_place)
         page = Page((document for _, document in best), self, _SORTED)
         if best and len(best) == limit:
-            page.stop_at((best[-1][0], b""))
+            page.stop_at(best[-1][0])
         return page
 
 
@@ -201,12 +199,12 @@ def _open_cursor(cursor: str, digest: int) -> tuple[int, Place]:
         data = base64.urlsafe_b64decode(cursor.encode("ascii"))
         if not is_sealed(data):
             raise ValueError("damaged")
-        owner, source, fields, rowid = decode(data[:-CRC_SIZE])
+        owner, source, place = decode(data[:-CRC_SIZE])
     except (AmberError, ValueError, AttributeError, binascii.Error):
         raise CursorError("not a cursor of a page: pass page.cursor as it was") from None
     if owner != digest:
         raise CursorError("this cursor belongs to another query: repeat filter and order with it")
-    return source, (fields, rowid)
+    return source, place
 
 
 def _projector(fields: Sequence[str]) -> Callable[[Document], Projection]:

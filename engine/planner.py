@@ -66,7 +66,7 @@ def choose(
     best: Plan | None = None
     best_score: tuple[int, ...] = (0, 0, 0, 0)
     for index in schema.indexes:
-        if not is_usable(view, index) or (index.spec.sparse and not _is_dense(index, where)):
+        if not _may_serve(index, where, order) or not is_usable(view, index):
             continue
         plan = _match(index, where, order, is_multi=False)
         score = _score(plan, order, has_limit)
@@ -77,6 +77,15 @@ def choose(
     if view.get(MULTI + best.index.prefix) is not None:
         return _match(best.index, where, order, is_multi=True)
     return best
+
+
+def _may_serve(index: CompiledIndex, where: Filter, order: tuple[OrderField, ...]) -> bool:
+    """Whether a look at the first field leaves hope; cheaper than a match."""
+    path = index.maker.paths[0]
+    bounds = where.fields.get(path)
+    if (bounds is None or not bounds.narrows) and (not order or order[0].path != path):
+        return False
+    return not index.spec.sparse or _is_dense(index, where)
 
 
 def is_usable(view: View, index: CompiledIndex) -> bool:
@@ -136,7 +145,7 @@ def _match(
     equals = 0
     for at, path in enumerate(maker.paths):
         bounds = where.fields.get(path)
-        if bounds is None:
+        if bounds is None or not bounds.narrows:
             break
         if bounds.equals is None:
             ranges = [_range(prefix, bounds, maker.descending[at], is_multi) for prefix in prefixes]

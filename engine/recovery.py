@@ -244,8 +244,7 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
     def replay(record: Record) -> None:
         nonlocal last_us
         effects = decode_effects(record.payload)
-        pairs = zip(effects[::2], effects[1::2], strict=True)
-        overlay.publish(record.lsn, [(key, v) for key, v in pairs if key is not None], 1)
+        overlay.publish(record.lsn, effects, len(record.payload), record.time_us)
         last_us = max(last_us, record.time_us)
 
     was_clean = manifest.clean_lsn is not None

@@ -9,7 +9,7 @@ Invariants:
 
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import chain
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
@@ -17,7 +17,7 @@ from amberdb._errors import CorruptionError, FullScanWarning
 from amberdb._types import Document
 from amberdb.engine.codec import decode_unchecked
 from amberdb.engine.planner import Plan, Range
-from amberdb.engine.schema import CUT_ENTRY_SIZE, ROWID_SIZE, CompiledIndex, Schema, unpack_cut
+from amberdb.engine.schema import CUT_ENTRY_SIZE, ROWID_SIZE, Schema, unpack_cut
 from amberdb.engine.stored import BODY, damaged, expires_us, rowid_of
 from amberdb.engine.trees import TREE_SIZE, end_of
 from amberdb.engine.view import View
@@ -32,22 +32,15 @@ _UNWATCHED = -(1 << 62)
 _warned: set[tuple[str, str]] = set()
 
 
-class Entry(NamedTuple):
-    """One index entry, or one document of a scan by id (then `rowid` is empty)."""
+Place = bytes
+"""Where an entry stands: tree, full fields (nothing cut off) and rowid; of a scan without an index
+the document's key. Places sort as the entries do, since no fields are a prefix of others."""
 
-    fields: bytes
-    """Tree and full fields, nothing cut off; of a scan by id the document's key."""
-    rowid: bytes
-    """8 bytes as stored: inverted when the last field descends."""
-    id: bytes
+Entry = tuple[Place, bytes]
+"""(place, id) of an index entry. When LMDB's key is not cut, it is the place."""
 
-
-Place = tuple[bytes, bytes]
-"""`fields` and `rowid` of the last entry that was seen: where the next page goes on."""
-
-
-Found = tuple[Entry, bytes, Document]
-"""The entry, the stored value and the document."""
+Found = tuple[Place, bytes, Document]
+"""The place, the stored value and the document."""
 
 
 def documents(
@@ -59,89 +52,91 @@ def documents(
     """
     read = 0 if shape and plan.is_full_scan else _UNWATCHED
     residual = None if plan.residual.is_empty else plan.residual.matches
-    can_expire = schema.expires_at is not None
+    dies_us = view.now_us if schema.expires_at is not None else None
     index = plan.index
-    for entry in entries(view, plan, after):
-        key = schema.prefix + entry.id
-        value = view.get(key)
+    first_only = plan.is_multi and index is not None
+    prefix = schema.prefix
+    get = view.reader()
+    for place, id_bytes in entries(view, plan, after):
+        key = prefix + id_bytes
+        value = get(key)
         if value is None:
-            if index is None:
-                continue
-            raise CorruptionError(
-                f"index {index.spec.name!r} of {schema.name!r} names the document {entry.id!r}, "
-                "which is not there: run check()",
-                key=key,
-            )
+            raise _orphan(schema, plan, key)
         if crc32(value, crc32(key)) != CRC_RESIDUE:
             raise damaged(key)
         read += 1
         if read == FULL_SCAN_MAX:
             _warn(schema.name, shape)
-        if can_expire and expires_us(value) <= view.now_us:
+        if dies_us is not None and expires_us(value) <= dies_us:
             continue
         document: Document = decode_unchecked(value[BODY])
         if residual is not None and not residual(document):
             continue
-        if (
-            index is not None
-            and plan.is_multi
-            and not _is_first(plan, index, document, rowid_of(value), entry)
-        ):
+        if first_only and place != _first_place(plan, document, rowid_of(value)):
             continue
-        yield entry, value, document
+        yield place, value, document
 
 
 def entries(view: View, plan: Plan, after: Place | None = None) -> Iterator[Entry]:
     """The entries in the plan's ranges, behind the place."""
-    ranges = reversed(plan.ranges) if plan.reverse else plan.ranges
-    for low, high in ranges:
-        if after is not None:
-            if (after[0] >= high) if not plan.reverse else (after[0] < low):
-                continue
-            low, high = _behind(low, high, after, plan.reverse)
-        if plan.index is None:
-            for key, _ in view.scan(low, high, plan.reverse):
-                yield Entry(key, b"", key[TREE_SIZE:])
-        else:
-            yield from _index_entries(view, low, high, plan.reverse, after)
+    ranges = plan.ranges[::-1] if plan.reverse else plan.ranges
+    if after is not None:
+        ranges = tuple(
+            (low, high) for low, high in ranges if (low < after if plan.reverse else after < high)
+        )
+    scan = _ids if plan.index is None else _index_entries
+    if len(ranges) == 1:  # one generator less on the way of every entry
+        return scan(view, *ranges[0], plan.reverse, after)
+    return chain.from_iterable(scan(view, low, high, plan.reverse, after) for low, high in ranges)
 
 
-def _behind(low: bytes, high: bytes, after: Place, reverse: bool) -> Range:
-    """The part of the range behind a place; of a cut key the whole group, sifted later."""
-    fields, rowid = after
-    if len(fields) > _CUT_SIZE:
-        group = fields[:_CUT_SIZE]
-        return (low, min(high, end_of(group))) if reverse else (max(low, group), high)
-    place = fields + rowid
-    return (low, min(high, place)) if reverse else (max(low, place + b"\0"), high)
+def _ids(
+    view: View, low: bytes, high: bytes, reverse: bool, after: Place | None
+) -> Iterator[Entry]:
+    low, high = _behind(low, high, reverse, after)
+    for key, _ in view.scan(low, high, reverse):
+        yield key, key[TREE_SIZE:]
 
 
 def _index_entries(
     view: View, low: bytes, high: bytes, reverse: bool, after: Place | None
 ) -> Iterator[Entry]:
     is_cut_range = len(low) > _CUT_SIZE or len(high) > _CUT_SIZE
-    scan_high = end_of(high[:_CUT_SIZE]) if len(high) > _CUT_KEY_SIZE else high
+    start = low[:_CUT_SIZE]
+    end = end_of(high[:_CUT_SIZE]) if len(high) > _CUT_SIZE else high
+    start, end = _behind(start, end, reverse, after)
     group: list[Entry] = []
-    for key, value in view.scan(low[:_CUT_KEY_SIZE], scan_high, reverse):
+    for pair in view.scan(start, end, reverse):
+        key, value = pair
         if len(key) < _CUT_KEY_SIZE:
             if group:
                 yield from _sorted_group(group, reverse)
                 group = []
-            yield Entry(key[:-ROWID_SIZE], key[-ROWID_SIZE:], value)
+            yield pair
             continue
-        fields = key[:-ROWID_SIZE]
-        if group and not group[0].fields.startswith(fields):
+        if group and group[0][0][:_CUT_SIZE] != key[:_CUT_SIZE]:
             yield from _sorted_group(group, reverse)
             group = []
         id_bytes, remainder = unpack_cut(value)
-        entry = Entry(fields + remainder, key[-ROWID_SIZE:], id_bytes)
-        if is_cut_range and not low <= entry.fields + entry.rowid < high:
+        place = key[:_CUT_SIZE] + remainder + key[_CUT_SIZE:]
+        if is_cut_range and not low <= place < high:
             continue
-        if after is not None and (entry[:2] >= after if reverse else entry[:2] <= after):
+        if after is not None and (place >= after if reverse else place <= after):
             continue
-        group.append(entry)
+        group.append((place, id_bytes))
     if group:
         yield from _sorted_group(group, reverse)
+
+
+def _behind(low: bytes, high: bytes, reverse: bool, after: Place | None) -> Range:
+    """The part of a range of LMDB's keys behind a place; of a cut key the whole group, which is
+    sifted later."""
+    if after is None:
+        return low, high
+    if len(after) > _CUT_KEY_SIZE:
+        group = after[:_CUT_SIZE]
+        return (low, min(high, end_of(group))) if reverse else (max(low, group), high)
+    return (low, min(high, after)) if reverse else (max(low, after + b"\0"), high)
 
 
 def _sorted_group(group: list[Entry], reverse: bool) -> list[Entry]:
@@ -149,18 +144,25 @@ def _sorted_group(group: list[Entry], reverse: bool) -> list[Entry]:
     return group
 
 
-def _is_first(
-    plan: Plan, index: CompiledIndex, document: Document, rowid: int, entry: Entry
-) -> bool:
-    """Whether no other entry of the document in the ranges comes before this one."""
-    found = [
-        fields
-        for cut, remainder in index.entries(document, rowid)
-        for fields in [index.prefix + cut[:-ROWID_SIZE] + remainder]
-        if any(low <= fields + cut[-ROWID_SIZE:] < high for low, high in plan.ranges)
+def _first_place(plan: Plan, document: Document, rowid: int) -> Place | None:
+    """Of a document's several entries in the ranges, the one that the scan meets first."""
+    assert plan.index is not None
+    prefix = plan.index.prefix
+    places = [
+        prefix + cut[:-ROWID_SIZE] + remainder + cut[-ROWID_SIZE:]
+        for cut, remainder in plan.index.entries(document, rowid)
     ]
-    first = max(found) if plan.reverse else min(found)
-    return entry.fields == first
+    found = [place for place in places if any(low <= place < high for low, high in plan.ranges)]
+    return (max(found) if plan.reverse else min(found)) if found else None
+
+
+def _orphan(schema: Schema, plan: Plan, key: bytes) -> CorruptionError:
+    name = plan.index.spec.name if plan.index is not None else "id"
+    return CorruptionError(
+        f"index {name!r} of {schema.name!r} names the document {key[TREE_SIZE:]!r}, "
+        "which is not there: run check()",
+        key=key,
+    )
 
 
 def _warn(collection: str, shape: str) -> None:

@@ -145,6 +145,7 @@ class Schema:
         "definition",
         "expires_at",
         "expiry_prefix",
+        "has_unique",
         "head_key",
         "indexes",
         "name",
@@ -158,6 +159,7 @@ class Schema:
         self.expiry_prefix = tree(definition.expiry_tree)
         self.head_key = HEADS + definition.number.to_bytes(4)
         self.indexes = tuple(CompiledIndex(index) for index in definition.indexes)
+        self.has_unique = any(index.is_unique for index in self.indexes)
         self.expires_at = definition.expires_at
         self._required = tuple(
             (name, TYPES[kind] if kind else None, kind)

@@ -22,7 +22,7 @@ from amberdb._errors import (
     TransactionTooLargeError,
 )
 from amberdb.engine.documents import merge
-from amberdb.engine.overlay import Effect
+from amberdb.engine.overlay import Effects
 from amberdb.engine.schema import (
     CompiledIndex,
     Head,
@@ -34,6 +34,9 @@ from amberdb.engine.stored import NEVER, Stored, pack, unpack
 from amberdb.engine.trees import TREE_SIZE, end_of
 from amberdb.engine.view import View
 from amberdb.index.keys import KEY_BYTES_MAX
+
+_ENTRY_BYTES = 100
+"""What an index entry counts for, of transaction_bytes_max: most are smaller."""
 
 
 class Writer:
@@ -122,15 +125,15 @@ class Writer:
 
     def set(self, key: bytes, value: bytes | None) -> None:
         """A raw pair: what the catalog and the subscribers keep."""
-        self._add({key: value})
+        self._add({key: value}, 0 if value is None else len(value))
 
-    def finish(self) -> list[Effect]:
+    def finish(self) -> Effects:
         """All effects, after the checks that need the end state. Raises DuplicateKeyError."""
         for low, (schema, index) in self._uniques.items():
             self._check_unique(schema, index, low)
         for key, head in self._heads.items():
             self._effects[key] = head.pack()
-        return list(self._effects.items())
+        return self._effects
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -153,31 +156,24 @@ class Writer:
         else:
             rowid = old.rowid
             created_us = old.created_us
-        effects: dict[bytes, bytes | None] = {
-            new.key: pack(
-                new.key, self.lsn, created_us, self.now_us, new.expires_us, rowid, new.body
-            )
-        }
+        value = pack(new.key, self.lsn, created_us, self.now_us, new.expires_us, rowid, new.body)
         entries = schema.index_entries(new.document, new.id_bytes, rowid)
         if new.expires_us != NEVER:
             entries[schema.expiry_key(new.expires_us, rowid)] = new.id_bytes
             self.next_expiry_us = min(self.next_expiry_us, new.expires_us)
         if old is not None:
             before = self._entries_of(schema, new.key, old)
-            effects.update({key: None for key in before if key not in entries})
-            entries = {key: v for key, v in entries.items() if before.get(key) != v}
-        effects.update(entries)
-        self._add(effects)
-        for index in schema.indexes:
-            if index.is_unique:
-                for unique_key in index.maker.unique_keys(new.document):
-                    low = index.prefix + unique_key[:KEY_BYTES_MAX]
-                    self._uniques[low] = (schema, index)
+            gone = {key: None for key in before if key not in entries}
+            entries = {key: id for key, id in entries.items() if before.get(key) != id}
+            self._add(gone, 0)
+        self._add({new.key: value, **entries}, len(value))
+        if schema.has_unique:
+            self._note_unique(schema, new)
 
     def _remove(self, schema: Schema, key: bytes, old: Stored) -> None:
         effects: dict[bytes, bytes | None] = dict.fromkeys(self._entries_of(schema, key, old))
         effects[key] = None
-        self._add(effects)
+        self._add(effects, 0)
         head = self._head(schema)
         self._heads[schema.head_key] = Head(head.documents - 1, head.next_rowid)
 
@@ -195,11 +191,8 @@ class Writer:
             self._heads[schema.head_key] = head
         return head
 
-    def _add(self, effects: dict[bytes, bytes | None]) -> None:
-        size = 0
-        for key, value in effects.items():
-            size += len(key) + (len(value) if value is not None else 0)
-        self._bytes_left -= size
+    def _add(self, effects: Mapping[bytes, bytes | None], value_bytes: int) -> None:
+        self._bytes_left -= value_bytes + _ENTRY_BYTES * len(effects)
         if self._bytes_left < 0:
             raise TransactionTooLargeError(
                 "the transaction is over transaction_bytes_max: write in several, "
@@ -208,6 +201,12 @@ class Writer:
         self._pending.update(effects)
 
     # -- unique ------------------------------------------------------------------------------
+
+    def _note_unique(self, schema: Schema, new: Prepared) -> None:
+        for index in schema.indexes:
+            if index.is_unique:
+                for key in index.maker.unique_keys(new.document):
+                    self._uniques[index.prefix + key[:KEY_BYTES_MAX]] = (schema, index)
 
     def _check_unique(self, schema: Schema, index: CompiledIndex, low: bytes) -> None:
         """At most one live document per full value among the entries that share this key."""
