@@ -21,10 +21,12 @@ from amberdb.engine.schema import CUT_ENTRY_SIZE, ROWID_SIZE, Schema, unpack_cut
 from amberdb.engine.stored import BODY, damaged, expires_us, rowid_of
 from amberdb.engine.trees import TREE_SIZE, end_of
 from amberdb.engine.view import View
+from amberdb.index.keys import CUT_BYTES
 
 _CUT_KEY_SIZE = TREE_SIZE + CUT_ENTRY_SIZE
-_CUT_SIZE = _CUT_KEY_SIZE - ROWID_SIZE
-
+_PREFIX_SIZE = TREE_SIZE + CUT_BYTES
+_LONG_SIZE = _PREFIX_SIZE + ROWID_SIZE
+"""Entries longer than this are gathered by their first _PREFIX_SIZE bytes and sorted."""
 
 FULL_SCAN_MAX = 10_000
 """Documents read one by one before a query warns, once per shape."""
@@ -101,25 +103,21 @@ def _ids(
 def _index_entries(
     view: View, low: bytes, high: bytes, reverse: bool, after: Place | None
 ) -> Iterator[Entry]:
-    is_cut_range = len(low) > _CUT_SIZE or len(high) > _CUT_SIZE
-    start = low[:_CUT_SIZE]
-    end = end_of(high[:_CUT_SIZE]) if len(high) > _CUT_SIZE else high
+    is_long_range = len(low) > _PREFIX_SIZE or len(high) > _PREFIX_SIZE
+    start = low[:_PREFIX_SIZE]
+    end = end_of(high[:_PREFIX_SIZE]) if len(high) > _PREFIX_SIZE else high
     start, end = _behind(start, end, reverse, after)
     group: list[Entry] = []
     for pair in view.scan(start, end, reverse):
-        key, value = pair
-        if len(key) < _CUT_KEY_SIZE:
-            if group:
-                yield from _sorted_group(group, reverse)
-                group = []
-            yield pair
-            continue
-        if group and group[0][0][:_CUT_SIZE] != key[:_CUT_SIZE]:
+        key = pair[0]
+        if group and (len(key) <= _LONG_SIZE or group[0][0][:_PREFIX_SIZE] != key[:_PREFIX_SIZE]):
             yield from _sorted_group(group, reverse)
             group = []
-        id_bytes, remainder = unpack_cut(value)
-        place = key[:_CUT_SIZE] + remainder + key[_CUT_SIZE:]
-        if is_cut_range and not low <= place < high:
+        if len(key) <= _LONG_SIZE:
+            yield pair
+            continue
+        place, id_bytes = _long_entry(pair)
+        if is_long_range and not low <= place < high:
             continue
         if after is not None and (place >= after if reverse else place <= after):
             continue
@@ -128,13 +126,21 @@ def _index_entries(
         yield from _sorted_group(group, reverse)
 
 
+def _long_entry(pair: tuple[bytes, bytes]) -> Entry:
+    key, value = pair
+    if len(key) < _CUT_KEY_SIZE:
+        return pair
+    id_bytes, rest = unpack_cut(value)
+    return key[:_PREFIX_SIZE] + rest + key[-ROWID_SIZE:], id_bytes
+
+
 def _behind(low: bytes, high: bytes, reverse: bool, after: Place | None) -> Range:
-    """The part of a range of LMDB's keys behind a place; of a cut key the whole group, which is
-    sifted later."""
+    """The part of a range of LMDB's keys behind a place; of long entries the whole group, which
+    is sifted later."""
     if after is None:
         return low, high
-    if len(after) > _CUT_KEY_SIZE:
-        group = after[:_CUT_SIZE]
+    if len(after) > _LONG_SIZE:
+        group = after[:_PREFIX_SIZE]
         return (low, min(high, end_of(group))) if reverse else (max(low, group), high)
     return (low, min(high, after)) if reverse else (max(low, after + b"\0"), high)
 
@@ -147,10 +153,10 @@ def _sorted_group(group: list[Entry], reverse: bool) -> list[Entry]:
 def _first_place(plan: Plan, document: Document, rowid: int) -> Place | None:
     """Of a document's several entries in the ranges, the one that the scan meets first."""
     assert plan.index is not None
-    prefix = plan.index.prefix
     places = [
-        prefix + cut[:-ROWID_SIZE] + remainder + cut[-ROWID_SIZE:]
-        for cut, remainder in plan.index.entries(document, rowid)
+        fields + cut[-ROWID_SIZE:]
+        for cut, rest in plan.index.entries(document, rowid)
+        for fields in [plan.index.prefix + (cut[:CUT_BYTES] + rest if rest else cut[:-ROWID_SIZE])]
     ]
     found = [place for place in places if any(low <= place < high for low, high in plan.ranges)]
     return (max(found) if plan.reverse else min(found)) if found else None

@@ -23,17 +23,18 @@ from amberdb._errors import (
 )
 from amberdb.engine.documents import merge
 from amberdb.engine.overlay import Effects
+from amberdb.engine.planner import Plan
+from amberdb.engine.query import parse
+from amberdb.engine.scan import entries
 from amberdb.engine.schema import (
     CompiledIndex,
     Head,
     Prepared,
     Schema,
-    unpack_cut,
 )
 from amberdb.engine.stored import NEVER, Stored, pack, unpack
 from amberdb.engine.trees import TREE_SIZE, end_of
 from amberdb.engine.view import View
-from amberdb.index.keys import KEY_BYTES_MAX
 
 _ENTRY_BYTES = 100
 """What an index entry counts for, of transaction_bytes_max: most are smaller."""
@@ -206,20 +207,20 @@ class Writer:
         for index in schema.indexes:
             if index.is_unique:
                 for key in index.maker.unique_keys(new.document):
-                    self._uniques[index.prefix + key[:KEY_BYTES_MAX]] = (schema, index)
+                    self._uniques[index.prefix + key] = (schema, index)
 
     def _check_unique(self, schema: Schema, index: CompiledIndex, low: bytes) -> None:
-        """At most one live document per full value among the entries that share this key."""
-        owners: dict[bytes, bytes] = {}
-        is_cut = len(low) == TREE_SIZE + KEY_BYTES_MAX
-        for _, value in list(self.view.scan(low, end_of(low))):
-            id_bytes, remainder = unpack_cut(value) if is_cut else (value, b"")
+        """At most one live document has an entry with these full fields."""
+        owner: bytes | None = None
+        plan = Plan(index, ((low, end_of(low)),), False, True, parse(None), False)
+        for _, id_bytes in list(entries(self.view, plan)):
             if self._live(schema, schema.prefix + id_bytes) is None:
                 continue
-            other = owners.setdefault(remainder, id_bytes)
-            if other != id_bytes:
+            if owner is None:
+                owner = id_bytes
+            elif owner != id_bytes:
                 raise DuplicateKeyError(
-                    f"collection {schema.name!r}: documents {other.decode()!r} and "
+                    f"collection {schema.name!r}: documents {owner.decode()!r} and "
                     f"{id_bytes.decode()!r} have the same {', '.join(index.spec.fields)}, "
                     f"which {index.spec.name} keeps unique",
                     collection=schema.name,

@@ -1,9 +1,9 @@
 """From a document to the entries of its indexes.
 
 Invariants:
-- An entry key is the fields' keys, cut at KEY_BYTES_MAX, and 8 bytes of rowid; what was cut off
-  is the remainder, and goes into the entry's value. Keys that differ within KEY_BYTES_MAX sort as
-  their values; those that do not are sorted by remainder on read.
+- An entry key is the fields' keys and 8 bytes of rowid. Of fields that do not fit, it has the first
+  CUT_BYTES and a digest of the rest; the rest itself, the remainder, goes into the entry's value,
+  so entries with the same beginning can be put in order on read.
 - The fast ways for one and two plain fields give what the general way gives (a property test).
 - Documents are normalised: plain types, as they come from the codec.
 """
@@ -12,11 +12,14 @@ Invariants:
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from typing import Any, TypeAlias, cast, final
 
 from amberdb._errors import FormatError, InvalidDocumentError
 from amberdb._types import Document
 from amberdb.index.keys import (
+    CUT_BYTES,
+    DIGEST_BYTES,
     KEY_BYTES_MAX,
     SCALAR_ENCODERS,
     SCALAR_ENCODERS_DESC,
@@ -69,9 +72,8 @@ class KeyMaker:
     entries: Callable[[Document, int], list[tuple[bytes, bytes]]]
     """entries(document, rowid): for each key [(entry key, remainder)].
 
-    The entry key is key[:KEY_BYTES_MAX] + rowid, where the rowid is inverted when the last field
-    descends; the remainder is key[KEY_BYTES_MAX:], mostly b"". Keys that are equal up to the cut
-    share one entry, that of the smallest: behind a cut key the document itself must be asked.
+    The entry key is key + rowid, the rowid inverted when the last field descends, and the remainder
+    b"". From KEY_BYTES_MAX on it is key[:CUT_BYTES] + digest + rowid, the remainder key[CUT_BYTES:].
     """
 
     def __init__(self, spec: IndexSpec) -> None:
@@ -208,12 +210,13 @@ def _compile_entries(
     def entries(document: Document, rowid: int) -> list[tuple[bytes, bytes]]:
         found = keys(document)
         tail = rowid_bytes(rowid)
-        if len(found) == 1 and len(found[0]) <= KEY_BYTES_MAX:
+        if len(found) == 1 and len(found[0]) < KEY_BYTES_MAX:
             return [(found[0] + tail, b"")]
-        # Long elements of one list may be equal up to the cut. They share the entry of the first.
-        cut: dict[bytes, bytes] = {}
-        for key in sorted(found):
-            cut.setdefault(key[:KEY_BYTES_MAX] + tail, key[KEY_BYTES_MAX:])
-        return list(cut.items())
+        return [(key + tail, b"") if len(key) < KEY_BYTES_MAX else _cut(key, tail) for key in found]
 
     return entries
+
+
+def _cut(key: bytes, tail: bytes) -> tuple[bytes, bytes]:
+    rest = key[CUT_BYTES:]
+    return key[:CUT_BYTES] + blake2b(rest, digest_size=DIGEST_BYTES).digest() + tail, rest

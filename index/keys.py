@@ -31,8 +31,11 @@ TREE_ID_BYTES = 4
 ROWID_BYTES = 8
 LMDB_KEY_BYTES_MAX = 511
 KEY_BYTES_MAX = LMDB_KEY_BYTES_MAX - TREE_ID_BYTES - ROWID_BYTES
-"""The bytes of fields that fit between the tree id and the rowid of one entry; the rest of a
-longer key goes into the entry's value."""
+"""The bytes of fields that fit between the tree id and the rowid of one entry."""
+DIGEST_BYTES = 8
+CUT_BYTES = KEY_BYTES_MAX - DIGEST_BYTES
+"""What a key of KEY_BYTES_MAX bytes or more keeps of its fields; a digest of the rest follows, and
+the rest itself goes into the entry's value."""
 
 TAG_NONE, TAG_BOOL, TAG_NUMBER, TAG_STR = 0x10, 0x20, 0x30, 0x40
 TAG_BYTES, TAG_DATETIME, TAG_LIST, TAG_MAP = 0x50, 0x60, 0x70, 0x80
