@@ -21,8 +21,9 @@ from amberdb._errors import AmberError, CursorError, QueryError
 from amberdb._types import Document, Order, Where
 from amberdb.engine.codec import decode, encode, encode_sorted
 from amberdb.engine.documents import Projection
+from amberdb.engine.order import OrderField, parse_order, sorter
 from amberdb.engine.planner import Plan, by_documents, by_index, choose
-from amberdb.engine.query import Filter, OrderField, parse, parse_order, sorter
+from amberdb.engine.query import Filter, parse
 from amberdb.engine.scan import Place, documents, entries
 from amberdb.engine.schema import Head, Schema
 from amberdb.engine.stored import rowid_of

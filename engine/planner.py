@@ -11,7 +11,8 @@ Invariants:
 from dataclasses import dataclass
 from typing import Any
 
-from amberdb.engine.query import FieldBounds, Filter, OrderField
+from amberdb.engine.order import OrderField
+from amberdb.engine.query import FieldBounds, Filter
 from amberdb.engine.schema import MULTI, CompiledIndex, Schema
 from amberdb.engine.trees import end_of
 from amberdb.engine.view import View

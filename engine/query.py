@@ -17,17 +17,15 @@ import operator
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard, final
 
 from amberdb._errors import InvalidDocumentError, QueryError
-from amberdb._types import Document, Order, Where
-from amberdb.index.keys import class_tag, encode, encode_desc
-from amberdb.index.paths import MISSING, Path, path_problem
+from amberdb._types import Document, Where
+from amberdb.index.keys import class_tag, encode
+from amberdb.index.paths import MISSING, Path
 
 DEPTH_MAX = 32
 IN_MAX = 10_000
-ORDER_FIELDS_MAX = 16
 
 Test: TypeAlias = Callable[[Any], bool]
 """Of the value of a field: None when missing, except for $exists, which gets MISSING."""
@@ -628,62 +626,3 @@ def _in_index(operand: Any) -> list[Any]:
     elements: list[Any] = operand
     first = elements[0] if elements else None
     return [first] if type(first) is list else [first, []]
-
-
-# -- order -----------------------------------------------------------------------------------
-
-
-class OrderField(NamedTuple):
-    """One field of an order."""
-
-    path: str
-    descending: bool
-
-
-def parse_order(order_by: Order | None) -> tuple[OrderField, ...]:
-    """The fields to sort by, the most significant first. Raises QueryError."""
-    if order_by is None:
-        return ()
-    names: object = [order_by] if isinstance(order_by, str) else order_by
-    if not _is_list(names):
-        raise QueryError(f"order_by takes a field or a list of fields, not {_show(order_by)}")
-    if len(names) > ORDER_FIELDS_MAX:
-        raise QueryError(f"order_by takes at most {ORDER_FIELDS_MAX} fields, not {len(names)}")
-    order: dict[str, OrderField] = {}
-    for name in names:
-        path: Any = name.removeprefix("-") if isinstance(name, str) else name
-        problem = path_problem(path)
-        if problem:
-            raise QueryError(f"order_by {name!r}: {problem}")
-        if path in order:
-            raise QueryError(f"order_by names the field {path!r} twice")
-        order[path] = OrderField(path, path != name)
-    return tuple(order.values())
-
-
-def sort_key(order: tuple[OrderField, ...], document: Document) -> bytes:
-    """Bytes that sort documents in this order, as an index over the same fields would.
-
-    A list stands for its smallest element, descending for its largest; an empty one for None.
-    """
-    return sorter(order)(document)
-
-
-@lru_cache(maxsize=256)
-def sorter(order: tuple[OrderField, ...]) -> Callable[[Document], bytes]:
-    """sort_key for one order, compiled."""
-    parts = [(Path.of(path).find, encode_desc if desc else encode) for path, desc in order]
-
-    def key(document: Document) -> bytes:
-        keys: list[bytes] = []
-        for find, encoder in parts:
-            value = find(document)
-            if type(value) is list:
-                # Inverted keys turn the order, so the largest element has the smallest of them.
-                elements: list[Any] = value
-                keys.append(min(map(encoder, elements or [None])))
-            else:
-                keys.append(encoder(value))
-        return b"".join(keys)
-
-    return key

@@ -73,7 +73,7 @@ class KeyMaker:
     """entries(document, rowid): for each key [(entry key, remainder)].
 
     The entry key is key + rowid, the rowid inverted when the last field descends, and the remainder
-    b"". From KEY_BYTES_MAX on it is key[:CUT_BYTES] + digest + rowid, the remainder key[CUT_BYTES:].
+    b"". From KEY_BYTES_MAX on it is key[:CUT_BYTES] + digest + rowid, the rest the remainder.
     """
 
     def __init__(self, spec: IndexSpec) -> None:

@@ -14,16 +14,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from amberdb._errors import InvalidDocumentError, QueryError
+from amberdb.engine.order import OrderField, parse_order, sort_key, sorter
 from amberdb.engine.query import (
     DEPTH_MAX,
     IN_MAX,
     Condition,
     FieldBounds,
-    OrderField,
     parse,
-    parse_order,
-    sort_key,
-    sorter,
 )
 from amberdb.index.base import compile
 from amberdb.index.keys import encode
