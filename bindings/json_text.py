@@ -1,0 +1,150 @@
+"""Documents as JSON text, and back without loss.
+
+JSON has no datetimes, bytes and infinities. A map of exactly one key stands for each:
+
+    {"$date": "2026-02-23T00:41:00.000001Z"}   a datetime, ISO 8601 with its zone
+    {"$bytes": "aGVsbG8="}                     bytes, base64
+    {"$float": "inf"}                          an infinity, also "-inf"
+    {"$map": {...}}                            a stored map that has one of these four keys alone
+
+Invariants:
+- `loads(dumps(x)) == x` with equal types, for everything that a document may hold.
+- A str stays a str, also one that looks like a date, unless convert_dates() is told its field.
+- Text that is not such JSON raises ValueError with one readable line, whatever is wrong with it.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from json import JSONDecodeError
+from typing import Any, NoReturn, cast
+
+_INF = float("inf")
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """One line (or indented), in Unicode as it is."""
+    return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def loads(text: str | bytes) -> Any:
+    """The value. Raises ValueError."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        value = json.loads(text, parse_constant=_refuse_constant)
+        # Nearly all lines hold no escape, and the walk costs as much as the parser.
+        return from_plain(value) if "$" in text or "\\u0024" in text else value
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+    except JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def to_plain(value: Any) -> Any:
+    """The value in what json knows, escapes put in."""
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return {"$float": str(value)} if value in (_INF, -_INF) else value
+    if isinstance(value, dict):
+        items = cast(dict[str, Any], value)
+        plain = {name: to_plain(item) for name, item in items.items()}
+        return {"$map": plain} if len(items) == 1 and next(iter(items)) in _READERS else plain
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in cast(Sequence[Any], value)]
+    if isinstance(value, datetime):
+        return {"$date": iso(value)}
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode("ascii")}
+    return value  # json says what it cannot take
+
+
+def from_plain(value: Any) -> Any:
+    """What to_plain() was given. Raises ValueError."""
+    if type(value) is dict:
+        items = cast(dict[str, Any], value)
+        if len(items) == 1:
+            ((name, inner),) = items.items()
+            if (reader := _READERS.get(name)) is not None:
+                return reader(inner)
+        return {name: from_plain(item) for name, item in items.items()}
+    if type(value) is list:
+        return [from_plain(item) for item in cast(Sequence[Any], value)]
+    return value
+
+
+def iso(time: datetime) -> str:
+    """In UTC, with a Z."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_date(text: object) -> datetime:
+    """Raises ValueError."""
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is not a date: write it as ISO 8601 text")
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not an ISO 8601 date") from None
+    raise ValueError(f"the date {text!r} has no time zone: add Z or +08:00")
+
+
+def convert_dates(document: dict[str, Any], paths: Sequence[str]) -> None:
+    """Turns ISO 8601 text in these fields (dotted paths) into datetimes, in place; in a list,
+    each element. Missing fields and None stay. Raises ValueError naming the field."""
+    for path in paths:
+        *outer, name = path.split(".")
+        holder: Any = document
+        for step in outer:
+            holder = cast(dict[str, Any], holder).get(step) if type(holder) is dict else None
+        if type(holder) is not dict or cast(dict[str, Any], holder).get(name) is None:
+            continue
+        try:
+            holder[name] = _dates(cast(Any, holder[name]))
+        except ValueError as error:
+            raise ValueError(f"field {path!r}: {error}") from None
+
+
+def _dates(value: Any) -> Any:
+    if type(value) is list:
+        return [_dates(item) for item in cast(Sequence[Any], value)]
+    return value if value is None or isinstance(value, datetime) else parse_date(value)
+
+
+def _parse_bytes(text: object) -> bytes:
+    try:
+        if isinstance(text, str):
+            return base64.b64decode(text, validate=True)
+    except ValueError:
+        pass
+    raise ValueError(f'{{"$bytes": {text!r}}} is not base64')
+
+
+def _parse_float(text: object) -> float:
+    if text not in ("inf", "-inf"):
+        raise ValueError(f'{{"$float": {text!r}}} is neither "inf" nor "-inf"')
+    return float(text)
+
+
+def _parse_map(value: object) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise ValueError('{"$map": ...} holds a map')
+    return {name: from_plain(item) for name, item in cast(dict[str, Any], value).items()}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "$date": parse_date,
+    "$bytes": _parse_bytes,
+    "$float": _parse_float,
+    "$map": _parse_map,
+}
