@@ -65,7 +65,7 @@ class Checkpointer:
         committer.stored(committer.state.built, applied=True)
         self.applied = last
         self.count += 1
-        self.last_bytes = overlay.bytes
+        self.last_bytes = overlay.size_bytes
         self.last_ms = (time.perf_counter() - start) * 1000
         self.release_log()
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, final, overload
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
-from amberdb._errors import CollectionMissingError
+from amberdb._errors import CollectionMissingError, InvalidDocumentError
 from amberdb._types import Document, Lsn, Order, Sync, Where
 from amberdb.engine.codec import decode_unchecked
 from amberdb.engine.commit import Committer
@@ -90,7 +90,10 @@ class ReadableCollection(ABC):
         if type(id) is not str:
             return False
         with self._reading() as view:
-            return _live_value(view, schema_of(view, self.name), id) is not None
+            try:
+                return _live_value(view, schema_of(view, self.name), id) is not None
+            except InvalidDocumentError:  # what cannot be an id is none
+                return False
 
     def __len__(self) -> int:
         return self.count()

@@ -145,7 +145,7 @@ class Committer:
             log.wait(Lsn(required))
         self.make_visible(lsn)
         if effects:
-            self.on_commit(self.state.active.bytes, writer.next_expiry_us)
+            self.on_commit(self.state.active.size_bytes, writer.next_expiry_us)
         return lsn
 
     def make_visible(self, lsn: int) -> None:
@@ -269,7 +269,9 @@ class Committer:
 
     def _overlay_bytes(self) -> int:
         state = self.state
-        return state.active.bytes + (state.frozen.bytes if state.frozen is not None else 0)
+        return state.active.size_bytes + (
+            state.frozen.size_bytes if state.frozen is not None else 0
+        )
 
     def _refuse(self) -> NoReturn:
         raise PoisonedError(

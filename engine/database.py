@@ -93,7 +93,7 @@ class Database:
         )
         self._committer.on_commit = self._background.note_commit
         if opened.overlay.entries:
-            self._background.note_commit(opened.overlay.bytes, 0)
+            self._background.note_commit(opened.overlay.size_bytes, 0)
         self._background.note_indexes()
         self._background.note_expiry()
         _open_databases.add(self)
@@ -208,7 +208,9 @@ class Database:
         committer = self._committer
         state = committer.state
         log = committer.log
-        overlay = state.active.bytes + (state.frozen.bytes if state.frozen is not None else 0)
+        overlay = state.active.size_bytes + (
+            state.frozen.size_bytes if state.frozen is not None else 0
+        )
         with committer.view() as view:
             collections = {
                 name: self._collection_stats(view, schema)

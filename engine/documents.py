@@ -7,11 +7,14 @@ Invariants:
 - The caller's objects are never changed.
 """
 
+# What a document holds has no static type, so type(value) and its parts are unknown to pyright.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, cast, final
 
 from amberdb._errors import InvalidDocumentError, ProjectionError
@@ -21,6 +24,7 @@ ID_BYTES_MAX = 480
 DEPTH_MAX = 64
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _AS_IS = frozenset({str, bool, bytes, type(None)})
+_TOO_DEEP = f"more than {DEPTH_MAX} levels of nesting"
 
 
 @final
@@ -74,12 +78,14 @@ def _is_plain(document: Document, depth: int) -> bool:
             if value != value:
                 return False
         elif kind is datetime:
-            if value.tzinfo is None:
+            if value.tzinfo is not UTC:
                 return False
         elif kind is dict:
             if not _is_plain(value, depth + 1):
                 return False
         elif kind is list:
+            if depth >= DEPTH_MAX:
+                return False
             for item in value:
                 if type(item) not in _AS_IS and not _is_plain({"": item}, depth + 1):
                     return False
@@ -90,17 +96,17 @@ def _is_plain(document: Document, depth: int) -> bool:
 
 def _plain(value: Any, field: str, depth: int) -> Any:
     """The value with subclasses and tuples turned into plain types, at every level."""
-    kind = type(value)
-    if kind in _AS_IS:
+    if type(value) in _AS_IS:
         return value
+    is_map = isinstance(value, Mapping)
+    if not is_map and not isinstance(value, (list, tuple)):
+        return _plain_scalar(value, field)
     if depth > DEPTH_MAX:
-        raise _refused(field, f"more than {DEPTH_MAX} levels of nesting")
-    if isinstance(value, Mapping):
-        return _plain_map(value, field, depth)  # pyright: ignore[reportUnknownArgumentType]
-    if isinstance(value, (list, tuple)):
-        items = cast(Sequence[Any], value)
-        return [_plain(item, f"{field}[{at}]", depth + 1) for at, item in enumerate(items)]
-    return _plain_scalar(value, field)
+        raise _refused(field, _TOO_DEEP)
+    if is_map:
+        return _plain_map(value, field, depth)
+    items = cast(Sequence[Any], value)
+    return [_plain(item, f"{field}[{at}]", depth + 1) for at, item in enumerate(items)]
 
 
 def _plain_map(value: Mapping[Any, Any], field: str, depth: int) -> Document:
@@ -127,8 +133,12 @@ def _plain_scalar(value: Any, field: str) -> Any:
             raise _refused(field, "NaN")
         return value
     if isinstance(value, datetime):
-        if value.tzinfo is None:
+        if value.utcoffset() is None:
             raise _refused(field, "a datetime without a time zone")
+        try:
+            value = value.astimezone(UTC)
+        except OverflowError:
+            raise _refused(field, "a datetime outside the years 1 to 9999 of UTC") from None
         return datetime.combine(value.date(), value.timetz())  # out of any subclass
     if isinstance(value, str):
         return str.__str__(value)
@@ -141,16 +151,47 @@ def _refused(field: str, what: str) -> InvalidDocumentError:
     return InvalidDocumentError(f"the field {field!r} holds {what}", field=field)
 
 
-def merge(document: Document, patch: Mapping[str, Any]) -> Document:
-    """The document with the patch laid over it: maps are merged, REMOVE takes a field out."""
+def surrogate_error(document: Document) -> InvalidDocumentError:
+    """Why the encoder refused a normalised document. Hot paths leave the search to it."""
+    return _refused(_surrogate_place(document, "") or "", "a str with a lone surrogate")
+
+
+def _surrogate_place(value: Any, field: str) -> str | None:
+    """The first field with a lone surrogate, or the map that has one in a key."""
+    inside: list[str | None] = []
+    if type(value) is dict:
+        items = cast(Document, value).items()
+        if any(_has_surrogate(name) for name in value):
+            return field
+        inside = [_surrogate_place(v, f"{field}.{name}" if field else name) for name, v in items]
+    elif type(value) is list:
+        inside = [_surrogate_place(item, f"{field}[{at}]") for at, item in enumerate(value)]
+    elif type(value) is str and _has_surrogate(value):
+        return field
+    return next((place for place in inside if place is not None), None)
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def merge(document: Document, patch: Mapping[str, Any], depth: int = 0) -> Document:
+    """The document with the patch laid over it: maps are merged, REMOVE takes a field out.
+
+    Raises InvalidDocumentError.
+    """
+    if not isinstance(patch, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidDocumentError(f"a patch is a map, not {type(patch).__name__}")
+    if depth > DEPTH_MAX:
+        raise InvalidDocumentError(f"the patch has {_TOO_DEEP}")
     merged = dict(document)
     for name, value in patch.items():
         if value is REMOVE:
             merged.pop(name, None)
-        elif isinstance(value, Mapping) and type(merged.get(name)) is dict:
-            merged[name] = merge(merged[name], cast(Mapping[str, Any], value))
         elif isinstance(value, Mapping):
-            merged[name] = merge({}, cast(Mapping[str, Any], value))
+            below = merged.get(name)
+            inner = cast(Document, below) if type(below) is dict else {}
+            merged[name] = merge(inner, cast(Mapping[str, Any], value), depth + 1)
         else:
             merged[name] = value
     return merged

@@ -31,7 +31,7 @@ def parse_order(order_by: Order | None) -> tuple[OrderField, ...]:
     """The fields to sort by, the most significant first. Raises QueryError."""
     if order_by is None:
         return ()
-    names: object = [order_by] if isinstance(order_by, str) else order_by
+    names: Any = [order_by] if isinstance(order_by, str) else order_by
     if not isinstance(names, (list, tuple)):
         raise QueryError(f"order_by takes a field or a list of fields, not {order_by!r}")
     if len(names) > ORDER_FIELDS_MAX:

@@ -77,12 +77,12 @@ class SortedKeys:
 class Overlay:
     """Versions of keys, from one freeze to the next."""
 
-    __slots__ = ("bytes", "entries", "first_us", "keys", "last_lsn")
+    __slots__ = ("entries", "first_us", "keys", "last_lsn", "size_bytes")
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Version] = {}
         self.keys = SortedKeys()
-        self.bytes = 0
+        self.size_bytes = 0
         self.last_lsn = 0
         self.first_us = 0
         """Commit time of the first commit in here; 0 when there is none."""
@@ -98,7 +98,7 @@ class Overlay:
             entries[key] = (lsn, value, older)
             if older is None:
                 add(key)
-        self.bytes += size + ENTRY_BYTES * len(effects)
+        self.size_bytes += size + ENTRY_BYTES * len(effects)
         self.last_lsn = lsn
         if not self.first_us:
             self.first_us = time_us

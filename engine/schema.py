@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 from amberdb._errors import CollectionError, DocumentTooLargeError, InvalidDocumentError
 from amberdb._types import Document
 from amberdb.engine.codec import encode
-from amberdb.engine.documents import encode_id, new_id, normalise
+from amberdb.engine.documents import encode_id, new_id, normalise, surrogate_error
 from amberdb.engine.stored import NEVER
 from amberdb.engine.trees import HEADS, META, tree
 from amberdb.index.base import IndexSpec, compile, spec_from_map
@@ -186,8 +186,8 @@ class Schema:
             self._check_required(plain)
         try:
             body = encode(plain)
-        except UnicodeEncodeError as error:
-            raise InvalidDocumentError(f"a str with a lone surrogate: {error}") from None
+        except UnicodeEncodeError:
+            raise surrogate_error(plain) from None
         if len(body) > self._document_bytes_max:
             raise DocumentTooLargeError(
                 f"the document {id!r} takes {len(body)} bytes, and document_bytes_max is "

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import NoReturn, TypeAlias, cast
 
 import lmdb
@@ -69,7 +69,7 @@ class Store:
         return Lsn(int.from_bytes(self.get(APPLIED) or b""))
 
     @contextlib.contextmanager
-    def write(self) -> Iterator["StoreWriter"]:
+    def write(self) -> Generator["StoreWriter", None, None]:
         """One write transaction: committed and synced on leaving, undone by an exception.
 
         Raises DiskFullError, StorageError.

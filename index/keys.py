@@ -10,7 +10,7 @@ Invariants:
 - `decode` undoes `encode`, accepts nothing that `encode` does not write, and raises only
   CorruptionError.
 
-Format of a field (docs/format-keys.md draws it): one byte of class tag, then
+Format of a field (docs/format.md draws it): one byte of class tag, then
     bool        1 byte: 0 or 1
     number      8 bytes of IEEE 754 double, big-endian, the sign bit inverted for positive ones
                 and every bit for negative ones; from 2**53 on (infinity included) 2 more bytes:

@@ -13,24 +13,29 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 try:
     import fcntl
 except ImportError:  # Windows
-    _POSIX = False
-else:
-    _POSIX = True
+    fcntl = None  # type: ignore[assignment]
+
+_POSIX = fcntl is not None
 
 _BINARY: int = getattr(os, "O_BINARY", 0)
 _CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
 
 
 def _cheapest_sync() -> Callable[[int], object]:
-    full: int | None = getattr(fcntl, "F_FULLFSYNC", None) if _POSIX else None
-    if full is not None:  # macOS: fsync leaves the data in the drive's cache
-        return lambda fd: fcntl.fcntl(fd, full)
+    full: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+    if fcntl is not None and full is not None:  # macOS: fsync leaves it in the drive's cache
+        return partial(_full_sync, fcntl.fcntl, full)
     return getattr(os, "fdatasync", os.fsync)
+
+
+def _full_sync(control: Callable[[int, int], object], command: int, fd: int) -> None:
+    control(fd, command)
 
 
 _sync = _cheapest_sync()
@@ -183,6 +188,7 @@ class _OsLock:
     __slots__ = ("_fd",)
 
     def __init__(self, path: str, owner: str) -> None:
+        assert fcntl is not None
         fd = os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -231,7 +231,7 @@ def test_subclasses_encode_as_what_they_stem_from() -> None:
 
 
 def test_bytes_of_the_format() -> None:
-    # docs/format-keys.md shows these.
+    # docs/format.md shows these.
     assert encode(None).hex(" ") == "10"
     assert encode(True).hex(" ") == "20 01"
     assert encode(1).hex(" ") == "30 bf f0 00 00 00 00 00 00"
