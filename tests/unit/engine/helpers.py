@@ -1,0 +1,40 @@
+"""Short ways to read collections, and files of a database."""
+
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from amberdb import Document
+from amberdb.engine.collection import ReadableCollection
+
+LmdbTransaction = lmdb.Transaction
+
+
+def got(collection: ReadableCollection, id: str) -> Document:
+    """The document, which is there."""
+    document: Document | None = collection.get(id)
+    assert document is not None, id
+    return document
+
+
+def ids(documents: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [document["id"] for document in documents]
+
+
+def data_file(path: Path | str) -> Path:
+    (found,) = Path(path).glob("data-*/data.mdb")
+    return found
+
+
+@contextmanager
+def raw_store(path: Path | str) -> "Generator[lmdb.Transaction[bytes]]":
+    """A write transaction on the data of a closed database: the way of damage into it."""
+    environment = lmdb.open(str(data_file(path).parent), map_size=1 << 30, lib_version=0)
+    try:
+        with environment.begin(write=True) as txn:
+            yield txn
+    finally:
+        environment.close()
