@@ -17,10 +17,11 @@ from amberdb._errors import CollectionError, DocumentTooLargeError, InvalidDocum
 from amberdb._types import Document
 from amberdb.engine.codec import encode
 from amberdb.engine.documents import encode_id, new_id, normalise, surrogate_error
+from amberdb.engine.overlay import Effects
 from amberdb.engine.stored import NEVER
 from amberdb.engine.trees import HEADS, META, tree
 from amberdb.index.base import IndexSpec, compile, spec_from_map
-from amberdb.index.keys import KEY_BYTES_MAX
+from amberdb.index.keys import KEY_BYTES_MAX, encode_rowid
 
 TYPES: Final[dict[str, tuple[type, ...]]] = {
     "bool": (bool,),
@@ -94,7 +95,8 @@ class CollectionDef:
         )
 
 
-class Head(NamedTuple):
+@dataclass(slots=True)
+class Head:
     """How many documents a collection has (expired ones too), and its next rowid."""
 
     documents: int
@@ -124,7 +126,17 @@ class Prepared(NamedTuple):
 class CompiledIndex:
     """An index ready to make entries."""
 
-    __slots__ = ("complete_from", "entries", "is_unique", "maker", "number", "prefix", "spec")
+    __slots__ = (
+        "complete_from",
+        "descends",
+        "entries",
+        "is_unique",
+        "maker",
+        "number",
+        "prefix",
+        "single",
+        "spec",
+    )
 
     def __init__(self, index: IndexDef) -> None:
         self.spec = index.spec
@@ -133,6 +145,8 @@ class CompiledIndex:
         self.prefix = tree(index.tree)
         self.maker = compile(index.spec)
         self.entries = self.maker.entries
+        self.single = self.maker.single
+        self.descends = self.maker.descending[-1]
         self.is_unique = index.spec.kind == "unique"
 
 
@@ -197,16 +211,19 @@ class Schema:
         expires = NEVER if self.expires_at is None else self._expires_us(plain)
         return Prepared(id, id_bytes, self.prefix + id_bytes, plain, body, expires, fresh)
 
-    def index_entries(self, document: Document, id_bytes: bytes, rowid: int) -> dict[bytes, bytes]:
-        """Key and value of every entry of the declared indexes (not of the expiry index)."""
-        found: dict[bytes, bytes] = {}
+    def add_entries(
+        self, found: Effects, document: Document, id_bytes: bytes, rowid: int, expires_us: int
+    ) -> None:
+        """Adds key and value of every index entry that the document has."""
+        if expires_us != NEVER:
+            found[self.expiry_key(expires_us, rowid)] = id_bytes
+        tail = encode_rowid(rowid)
         for index in self.indexes:
-            entries = index.entries(document, rowid)
-            if len(entries) == 1 and len(entries[0][0]) < CUT_ENTRY_SIZE:
-                found[index.prefix + entries[0][0]] = id_bytes
-            elif entries:
+            key = index.single(document)
+            if key is None or len(key) >= KEY_BYTES_MAX or index.descends:
                 found.update(entry_pairs(index, document, id_bytes, rowid))
-        return found
+            else:
+                found[index.prefix + key + tail] = id_bytes
 
     def expiry_key(self, expires_us: int, rowid: int) -> bytes:
         return self.expiry_prefix + _EXPIRY.pack(expires_us + _SIGN, rowid)

@@ -27,6 +27,7 @@ from amberdb.engine.planner import Plan
 from amberdb.engine.query import parse
 from amberdb.engine.scan import entries
 from amberdb.engine.schema import (
+    MULTI,
     CompiledIndex,
     Head,
     Prepared,
@@ -149,41 +150,42 @@ class Writer:
         return old
 
     def _store(self, schema: Schema, new: Prepared, old: Stored | None) -> None:
-        head = self._head(schema)
         if old is None:
+            head = self._head(schema)
             rowid = head.next_rowid
             created_us = self.now_us
-            self._heads[schema.head_key] = Head(head.documents + 1, rowid + 1)
+            head.documents += 1
+            head.next_rowid += 1
         else:
             rowid = old.rowid
             created_us = old.created_us
         value = pack(new.key, self.lsn, created_us, self.now_us, new.expires_us, rowid, new.body)
-        entries = schema.index_entries(new.document, new.id_bytes, rowid)
-        if new.expires_us != NEVER:
-            entries[schema.expiry_key(new.expires_us, rowid)] = new.id_bytes
-            self.next_expiry_us = min(self.next_expiry_us, new.expires_us)
+        effects: Effects = {new.key: value}
+        schema.add_entries(effects, new.document, new.id_bytes, rowid, new.expires_us)
+        if new.expires_us < self.next_expiry_us:
+            self.next_expiry_us = new.expires_us
         if old is not None:
-            before = self._entries_of(schema, new.key, old)
-            gone = {key: None for key in before if key not in entries}
-            entries = {key: id for key, id in entries.items() if before.get(key) != id}
-            self._add(gone, 0)
-        self._add({new.key: value, **entries}, len(value))
+            for key, id_bytes in self._entries_of(schema, new.key, old).items():
+                if key not in effects:
+                    effects[key] = None
+                elif effects[key] == id_bytes:
+                    del effects[key]
+        self._add(effects, len(value))
         if schema.has_unique:
             self._note_unique(schema, new)
 
     def _remove(self, schema: Schema, key: bytes, old: Stored) -> None:
-        effects: dict[bytes, bytes | None] = dict.fromkeys(self._entries_of(schema, key, old))
+        effects: Effects = dict.fromkeys(self._entries_of(schema, key, old))
         effects[key] = None
         self._add(effects, 0)
-        head = self._head(schema)
-        self._heads[schema.head_key] = Head(head.documents - 1, head.next_rowid)
+        self._head(schema).documents -= 1
 
-    def _entries_of(self, schema: Schema, key: bytes, old: Stored) -> dict[bytes, bytes]:
-        id_bytes = key[TREE_SIZE:]
-        entries = schema.index_entries(old.document(), id_bytes, old.rowid)
-        if old.expires_us != NEVER:
-            entries[schema.expiry_key(old.expires_us, old.rowid)] = id_bytes
-        return {k: v for k, v in entries.items() if k[:TREE_SIZE] != b"\0\0\0\0"}
+    def _entries_of(self, schema: Schema, key: bytes, old: Stored) -> Effects:
+        entries: Effects = {}
+        schema.add_entries(entries, old.document(), key[TREE_SIZE:], old.rowid, old.expires_us)
+        for index in schema.indexes:  # that some document has several stays true
+            entries.pop(MULTI + index.prefix, None)
+        return entries
 
     def _head(self, schema: Schema) -> Head:
         head = self._heads.get(schema.head_key)

@@ -52,7 +52,17 @@ def spec_from_map(stored: Mapping[str, Any]) -> IndexSpec:
 class KeyMaker:
     """One declaration, compiled: what the engine calls for each document that it writes."""
 
-    __slots__ = ("_paths", "descending", "encoders", "entries", "is_multi", "keys", "paths", "spec")
+    __slots__ = (
+        "_paths",
+        "descending",
+        "encoders",
+        "entries",
+        "is_multi",
+        "keys",
+        "paths",
+        "single",
+        "spec",
+    )
 
     spec: IndexSpec
     paths: tuple[str, ...]
@@ -60,6 +70,8 @@ class KeyMaker:
     descending: tuple[bool, ...]
     encoders: tuple[Encoder, ...]
     """Per field encode or encode_desc: for the bounds of a scan."""
+    single: Callable[[Document], bytes | None]
+    """single(document): its key when it has exactly one and the fast way finds it; else None."""
     keys: _Keys
     """keys(document): the distinct keys, fields part only.
 
@@ -82,6 +94,7 @@ class KeyMaker:
         self.descending = spec.descending
         self.encoders = tuple(encode_desc if desc else encode for desc in self.descending)
         self._paths = tuple(Path.of(path) for path in self.paths)
+        self.single = self._compile_single()
         self.keys = self._compile_keys()
         self.is_multi = _compile_is_multi(self._paths)
         self.entries = _compile_entries(self.keys, self.descending[-1])
@@ -94,52 +107,49 @@ class KeyMaker:
             return keys
         return self._general_keys(document, with_none=False)
 
-    def _compile_keys(self) -> _Keys:
-        if all(path.is_plain for path in self._paths):
-            if len(self._paths) == 1:
-                return self._compile_one()
-            if len(self._paths) == 2:
-                return self._compile_two()
-        return self._general_keys
+    def _compile_single(self) -> Callable[[Document], bytes | None]:
+        if len(self._paths) > 2 or not all(path.is_plain for path in self._paths):
+            return _never_single
+        names = self.paths
+        encoders = [_scalar_encoders(desc) for desc in self.descending]
+        sparse = self.spec.sparse
+        first, last = names[0], names[-1]
+        first_encoders, last_encoders = encoders[0], encoders[-1]
 
-    def _compile_one(self) -> _Keys:
-        (name,), sparse, slow = self.paths, self.spec.sparse, self._general_keys
-        encoders = _scalar_encoders(self.descending[0])
-
-        def keys(document: Document) -> list[bytes]:
-            value = document.get(name)
-            encoder = encoders(type(value))
-            if encoder is None:
-                return slow(document)
-            if sparse and value is None:
-                return []
+        def one(document: Document) -> bytes | None:
+            value = document.get(first)
+            encoder = first_encoders(type(value))
+            if encoder is None or (sparse and value is None):
+                return None
             try:
-                return [encoder(value)]
+                return encoder(value)
             except InvalidDocumentError:
-                return slow(document)  # which names the field
+                return None  # the general way names the field
 
-        return keys
-
-    def _compile_two(self) -> _Keys:
-        (first, second), sparse, slow = self.paths, self.spec.sparse, self._general_keys
-        first_encoders = _scalar_encoders(self.descending[0])
-        second_encoders = _scalar_encoders(self.descending[1])
-
-        def keys(document: Document) -> list[bytes]:
+        def two(document: Document) -> bytes | None:
             left = document.get(first)
-            right = document.get(second)
+            right = document.get(last)
             left_encoder = first_encoders(type(left))
-            right_encoder = second_encoders(type(right))
+            right_encoder = last_encoders(type(right))
             if left_encoder is None or right_encoder is None:
-                return slow(document)
+                return None
             if sparse and (left is None or right is None):
-                return []
+                return None
             try:
-                return [left_encoder(left) + right_encoder(right)]
+                return left_encoder(left) + right_encoder(right)
             except InvalidDocumentError:
-                return slow(document)
+                return None
 
-        return keys
+        return one if len(names) == 1 else two
+
+    def _compile_keys(self) -> _Keys:
+        single, general = self.single, self._general_keys
+
+        def keys(document: Document) -> list[bytes]:
+            key = single(document)
+            return general(document) if key is None else [key]
+
+        return general if single is _never_single else keys
 
     def _general_keys(self, document: Document, *, with_none: bool = True) -> list[bytes]:
         """For any number of fields, dotted paths, lists, and for the error messages."""
@@ -186,6 +196,10 @@ class KeyMaker:
 def compile(spec: IndexSpec) -> KeyMaker:
     """The declaration, ready to make keys."""
     return KeyMaker(spec)
+
+
+def _never_single(_: Document) -> bytes | None:
+    return None
 
 
 def _scalar_encoders(descending: bool) -> Callable[[object], Encoder | None]:

@@ -129,14 +129,23 @@ def _encode_bytes(value: bytes) -> bytes:
 
 
 def _encode_datetime(value: datetime) -> bytes:
+    global _last_datetime
+    last, key = _last_datetime
+    if value is last:  # several indexes of one document have the same field
+        return key
     try:
         age = value - _EPOCH
     except TypeError:
         raise InvalidDocumentError("a datetime without a time zone") from None
-    return _pack_datetime(
+    key = _pack_datetime(
         TAG_DATETIME,
         (age.days * 86_400 + age.seconds) * 1_000_000 + age.microseconds + _BIAS,
     )
+    _last_datetime = (value, key)
+    return key
+
+
+_last_datetime: tuple[datetime | None, bytes] = (None, b"")
 
 
 def _encode_list(_: Any) -> bytes:
