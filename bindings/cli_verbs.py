@@ -41,9 +41,12 @@ from amberdb.engine.feed import Change
 COLUMNS_MAX = 8
 LIMIT = 20
 
-_CODES = """Exit codes: 0 done; 1 nothing found, or check found problems; 2 wrong use; 3 the
-database cannot be opened (missing, locked, foreign, newer); 4 damage; 5 bad lines in the input;
-6 not stored (disk full, failed sync, busy); 130 interrupted; 141 the reader of the output left."""
+_CODES = (
+    "Exit codes: 0 done; 1 nothing found, check found problems, or a proof failed; 2 wrong use; "
+    "3 the database cannot be opened (missing, locked, foreign, newer); 4 damage; 5 bad lines in "
+    "the input; 6 not stored (disk full, failed sync, busy); 130 interrupted; 141 the reader of "
+    "the output left."
+)
 
 app = typer.Typer(
     name="amberdb",
