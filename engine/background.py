@@ -161,8 +161,9 @@ class Background:
         try:
             self._checkpointer.run()
         except BaseException:
-            with self._wake:
-                self._checkpoint_at = time.monotonic() + _RETRY_S
+            if self._committer.log.failed is None:  # else only reopening helps
+                with self._wake:
+                    self._checkpoint_at = time.monotonic() + _RETRY_S
             raise
 
     def _index(self) -> None:

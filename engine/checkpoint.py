@@ -17,7 +17,7 @@ from amberdb._types import Lsn
 from amberdb.engine.commit import Committer
 from amberdb.engine.overlay import Overlay
 from amberdb.engine.store import StoreWriter
-from amberdb.engine.trees import APPLIED
+from amberdb.engine.trees import APPLIED, LAST_TIME
 
 _CHUNK = 500
 
@@ -59,6 +59,7 @@ class Checkpointer:
                 for keys in overlay.sorted_trees():
                     _apply_tree(store, overlay, keys)
                 store.put(APPLIED, last.to_bytes(8))
+                store.put(LAST_TIME, overlay.last_us.to_bytes(8))
         except StorageError as error:
             committer.checkpoint_failed(error)
             raise

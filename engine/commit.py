@@ -198,6 +198,12 @@ class Committer:
         with self._progress:
             self._progress.notify_all()
 
+    def refuse_inside(self) -> None:
+        """Raises TransactionError in a thread that has a transaction open: what waits for other
+        threads must not be called from there, since those may wait for this one."""
+        if self._owner == threading.get_ident():
+            raise TransactionError("this thread is inside its own open transaction: leave it first")
+
     def shut(self, gone: State) -> None:
         """For close(): waits for the writer, then makes every call meet `gone`."""
         self._acquire(self._options.busy_timeout_ms)
@@ -205,7 +211,7 @@ class Committer:
         self._release()
         self.wake_followers()
 
-    def abandon(self, gone: State) -> None:
+    def abandon(self, gone: State, *, forked: bool = False) -> None:
         """Makes every call meet `gone`, whose every attribute raises."""
         self.state = gone
         self.is_shut = True
@@ -214,7 +220,10 @@ class Committer:
             gone.active  # noqa: B018
             raise AssertionError("unreachable")
 
-        self.store.close(begin)
+        if forked:
+            self.store.abandon(begin)
+        else:
+            self.store.close(begin)
 
     # -- inside ------------------------------------------------------------------------------
 

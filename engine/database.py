@@ -12,13 +12,14 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, final
 
 from amberdb._errors import (
     AmberError,
     ClosedError,
+    CollectionError,
     CommitUnknownError,
     DuplicateKeyError,
     ForkedError,
@@ -36,6 +37,7 @@ from amberdb.engine.indexing import Indexer, built_trees
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
 from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
+from amberdb.engine.stored import NEVER
 from amberdb.engine.transaction import Snapshot, Transaction
 from amberdb.engine.view import NEWEST, State, View
 from amberdb.index.base import IndexSpec
@@ -93,7 +95,7 @@ class Database:
         )
         self._committer.on_commit = self._background.note_commit
         if opened.overlay.entries:
-            self._background.note_commit(opened.overlay.size_bytes, 0)
+            self._background.note_commit(opened.overlay.size_bytes, NEVER)
         self._background.note_indexes()
         self._background.note_expiry()
         _open_databases.add(self)
@@ -128,7 +130,7 @@ class Database:
         is done; a Unique one is built before this returns. An index that is no longer listed is
         dropped. Raises CollectionError, DuplicateKeyError (Unique over documents that are not).
         """
-        specs = None if indexes is None else list(indexes)
+        specs = None if indexes is None else _list_of(indexes)
         types = None if required is None else required_types(required)
         state = self._committer.state
         if state.catalog.wanted(name, specs, expires_at, types, 1) is not None:
@@ -150,6 +152,7 @@ class Database:
     def build_indexes(self, progress: Progress | None = None) -> None:
         """Returns when no index is waiting to be built or purged; `progress(name, documents)`
         is called as it goes."""
+        self._check_open()
         self._indexer.run(progress)
 
     # -- reading and writing -----------------------------------------------------------------
@@ -176,11 +179,13 @@ class Database:
         None means as far back as the log reaches. With `follow` it waits for more, until the
         database is closed or nothing came for `timeout_s`. Raises LogTruncatedError.
         """
+        self._check_open()
         return self._feed.changes(since, follow, timeout_s)
 
     def subscriber(self, name: str, *, since: Lsn | None = None) -> Subscriber:
         """A reader of the feed whose position is kept in the database; new ones begin at `since`,
         or now. The log is kept for it, up to `subscriber_log_bytes_max`."""
+        self._check_open()
         return self._feed.subscriber(name, since)
 
     def expire(self) -> int:
@@ -191,12 +196,13 @@ class Database:
 
     def sync(self) -> None:
         """Returns when everything committed so far survives power loss."""
+        self._check_open()
         self._committer.log.sync()
 
     def checkpoint(self) -> None:
         """Moves everything committed so far into LMDB and lets its log go. Raises StorageError;
         nothing is lost by that."""
-        self._committer.state.active  # noqa: B018  raises when closed
+        self._check_open()
         self._checkpointer.run()
 
     def check(self, progress: Progress | None = None) -> CheckReport:
@@ -240,6 +246,7 @@ class Database:
         Open snapshots are closed. Raises BusyError while another thread is inside a transaction,
         CommitUnknownError when the last sync failed.
         """
+        self._committer.refuse_inside()
         with self._closing:
             if self._is_closed:
                 return
@@ -249,6 +256,11 @@ class Database:
             self._close_parts()
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        """Raises ClosedError, ForkedError, or TransactionError inside one's own transaction."""
+        self._committer.state.active  # noqa: B018  raises when it is gone
+        self._committer.refuse_inside()
 
     def _collection_stats(self, view: View, schema: Schema) -> dict[str, Any]:
         waiting = {index.number for _, index in self._indexer.waiting()}
@@ -329,8 +341,14 @@ class Database:
             path=self.path,
         )
         self._is_closed = True
-        self._committer.abandon(_Gone(error))
+        self._committer.abandon(_Gone(error), forked=True)
         self._opened.lock.close()
+
+
+def _list_of(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
+    if not isinstance(indexes, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise CollectionError(f"indexes is a list of declarations, not {indexes!r}")
+    return list(indexes)
 
 
 def open_database(

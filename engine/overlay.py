@@ -77,15 +77,15 @@ class SortedKeys:
 class Overlay:
     """Versions of keys, from one freeze to the next."""
 
-    __slots__ = ("entries", "first_us", "keys", "last_lsn", "size_bytes")
+    __slots__ = ("entries", "keys", "last_lsn", "last_us", "size_bytes")
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Version] = {}
         self.keys = SortedKeys()
         self.size_bytes = 0
         self.last_lsn = 0
-        self.first_us = 0
-        """Commit time of the first commit in here; 0 when there is none."""
+        self.last_us = 0
+        """Commit time of the last commit in here; 0 when there is none."""
 
     def publish(self, lsn: int, effects: Effects, size: int, time_us: int) -> None:
         """Adds the effects of one commit, `size` bytes of keys and values; readers below `lsn`
@@ -100,8 +100,7 @@ class Overlay:
                 add(key)
         self.size_bytes += size + ENTRY_BYTES * len(effects)
         self.last_lsn = lsn
-        if not self.first_us:
-            self.first_us = time_us
+        self.last_us = time_us
 
     def sorted_trees(self) -> Iterator[list[bytes]]:
         """All keys, a sorted list per tree, trees ascending. Only of a frozen overlay."""

@@ -12,6 +12,7 @@ Invariants:
 
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from errno import ENOSPC
 from typing import NoReturn
@@ -34,7 +35,7 @@ from amberdb.engine.manifest import Manifest
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Overlay
 from amberdb.engine.store import DATA_FILE, Store, lmdb_version
-from amberdb.engine.trees import APPLIED, DATABASE_ID
+from amberdb.engine.trees import APPLIED, DATABASE_ID, LAST_TIME
 from amberdb.wal import Log, LogOptions, Record, Recovery
 
 LOCK = "LOCK"
@@ -239,14 +240,28 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
     data = _data_directory(path, manifest.generation)
     store = _open_store(data, manifest, options, create=False, durable=durable)
     overlay = Overlay()
-    last_us = manifest.created_us
 
     def replay(record: Record) -> None:
-        nonlocal last_us
         effects = decode_effects(record.payload)
         overlay.publish(record.lsn, effects, len(record.payload), record.time_us)
-        last_us = max(last_us, record.time_us)
 
+    try:
+        return _replayed(path, lock, options, manifest, store, overlay, replay)
+    except BaseException:
+        store.close(_not_open)  # now: the exception's frames would keep it open
+        raise
+
+
+def _replayed(
+    path: str,
+    lock: DirLock,
+    options: Options,
+    manifest: Manifest,
+    store: Store,
+    overlay: Overlay,
+    replay: Callable[[Record], None],
+) -> Opened:
+    fs = options.fs
     was_clean = manifest.clean_lsn is not None
     epoch = manifest.epoch if was_clean else manifest.epoch + 1
     log, recovery = Log.open(
@@ -265,6 +280,7 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
     except BaseException:
         log.close()
         raise
+    last_us = overlay.last_us or int.from_bytes(store.get(LAST_TIME) or b"")
     return Opened(
         path, lock, manifest, store, log, overlay, last_us, None if was_clean else recovery
     )

@@ -31,6 +31,8 @@ _META_OFFSET = 16
 assert _META.size == 136
 _MAGIC = 0xBEEFC0DE
 
+_abandoned: list[object] = []
+
 
 class Store:
     """One LMDB environment with one unnamed database."""
@@ -113,6 +115,12 @@ class Store:
         """
         self.begin = begin
         self._env = None
+
+    def abandon(self, begin: Callable[[], NoReturn]) -> None:
+        """close() in a forked child: the environment is the parent's, and is kept untouched
+        until the child exits, since closing it here would be closing it there."""
+        _abandoned.append(self._env)
+        self.close(begin)
 
 
 class StoreWriter:

@@ -22,6 +22,8 @@ HEADS = META + b"h"
 SUBSCRIBERS = META + b"s"
 
 APPLIED = LOCAL + b"applied"
+LAST_TIME = LOCAL + b"time"
+"""When the last applied commit was made: the clock of a database never goes back."""
 DATABASE_ID = LOCAL + b"database"
 BUILT = LOCAL + b"b"
 """+ tree: an index whose entries are complete. Not there: in the making, or purged."""
