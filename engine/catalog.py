@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from amberdb._bytes import is_sealed, seal
 from amberdb._errors import CollectionError, CorruptionError
 from amberdb.engine.codec import decode, encode
-from amberdb.engine.schema import CollectionDef, IndexDef, Schema
+from amberdb.engine.schema import CollectionDef, IndexDef, Schema, check_field
 from amberdb.engine.trees import COLLECTIONS, COUNTERS, FIRST_TREE, end_of
 from amberdb.index.base import IndexSpec
 
@@ -84,8 +84,8 @@ class Catalog:
             definition = known.definition
         before = definition
         if indexes is not None:
-            kept = {index.spec: index for index in definition.indexes}
             _check_indexes(indexes)
+            kept = {index.spec: index for index in definition.indexes}
             chosen: list[IndexDef] = []
             for spec in indexes:
                 index = kept.pop(spec, None)
@@ -98,6 +98,7 @@ class Catalog:
         if required is not None:
             definition = replace(definition, required=dict(required))
         if expires_at is not None:
+            check_field("expires_at", expires_at)
             if definition.expires_at != expires_at and not complete_from:
                 raise CollectionError(
                     f"collection {name!r} has documents that were stored with "
@@ -156,6 +157,11 @@ def _check_name(name: object) -> None:
 
 
 def _check_indexes(indexes: list[IndexSpec]) -> None:
+    for spec in indexes:
+        if not isinstance(spec, IndexSpec):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise CollectionError(
+                f"an index is declared as Ordered(...) and the like, not {spec!r}"
+            )
     names = [spec.name for spec in indexes]
     for name in names:
         if names.count(name) > 1:

@@ -196,12 +196,14 @@ class WritableCollection(ReadableCollection):
         self, documents: Iterable[Mapping[str, Any]], *, sync: Sync | None = None
     ) -> list[str]:
         """put() of all of them in one commit: all or none. Raises TransactionTooLargeError."""
-        prepare = self._schema().prepare
-        prepared = [prepare(document) for document in documents]
+        schema = self._schema()
+        prepared = [schema.prepare(document) for document in documents]
         with self._writing(sync) as writer:
-            schema = schema_of(writer.view, self.name)
+            current = schema_of(writer.view, self.name)
+            if current is not schema:
+                prepared = [current.prepare(each.document) for each in prepared]
             for each in prepared:
-                writer.put(schema, each)
+                writer.put(current, each)
         return [each.id for each in prepared]
 
     def update(

@@ -222,10 +222,14 @@ def _projector(fields: Sequence[str]) -> Callable[[Document], Projection]:
             value = path.get(document)
             if value is MISSING:
                 continue
-            inner = cast(dict[str, Any], kept)
+            inner: dict[str, Any] = kept
             for name in path.segments[:-1]:
-                inner = inner.setdefault(name, {})
-            inner[path.segments[-1]] = value
+                below: Any = inner.setdefault(name, {})
+                if type(below) is not dict:
+                    break  # a list that another path keeps whole
+                inner = cast(dict[str, Any], below)
+            else:
+                inner[path.segments[-1]] = value
         return kept
 
     return project

@@ -22,6 +22,7 @@ from amberdb.engine.stored import NEVER
 from amberdb.engine.trees import HEADS, META, tree
 from amberdb.index.base import IndexSpec, compile, spec_from_map
 from amberdb.index.keys import KEY_BYTES_MAX, encode_rowid
+from amberdb.index.paths import path_problem
 
 TYPES: Final[dict[str, tuple[type, ...]]] = {
     "bool": (bool,),
@@ -299,14 +300,25 @@ def required_types(
     required: Mapping[str, type | None] | Sequence[str],
 ) -> dict[str, str | None]:
     """A declaration of required fields in the form of the catalog. Raises CollectionError."""
-    if not isinstance(required, Mapping):
-        return dict.fromkeys(required)
+    if isinstance(required, (str, bytes)):
+        raise CollectionError(f"required is a list or a map of fields, not {required!r}")
+    types = required if isinstance(required, Mapping) else dict.fromkeys(required)
     found: dict[str, str | None] = {}
-    for name, kind in required.items():
-        word = None if kind is None else kind.__name__
+    for name, kind in types.items():
+        check_field("required", name)
+        word = None if kind is None else getattr(kind, "__name__", repr(kind))
         if word is not None and word not in TYPES:
             raise CollectionError(
                 f"required field {name!r}: {word} is not one of {', '.join(TYPES)}"
             )
         found[name] = word
     return found
+
+
+def check_field(what: str, name: object) -> None:
+    """Raises CollectionError for what is not the name of a field of the document itself."""
+    problem = path_problem(name)
+    if problem is None and "." in str(name):
+        problem = f"{name!r} is a path, and this is asked of a field of the document itself"
+    if problem is not None:
+        raise CollectionError(f"{what}: {problem}")
