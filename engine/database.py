@@ -351,12 +351,6 @@ def _list_of(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
     return list(indexes)
 
 
-def _list_of(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
-    if not isinstance(indexes, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise CollectionError(f"indexes is a list of declarations, not {indexes!r}")
-    return list(indexes)
-
-
 def open_database(
     path: str | os.PathLike[str], *, create: bool = True, **settings: Any
 ) -> Database:
