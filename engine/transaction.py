@@ -82,7 +82,9 @@ class TransactionCollection(WritableCollection):
         self._transaction = transaction
 
     def _reading(self) -> AbstractContextManager[View]:
-        return _Kept(self._transaction.writer().view)
+        writer = self._transaction.writer()
+        writer.save_heads()
+        return _Kept(writer.view)
 
     def _schema(self) -> Schema:
         return schema_of(self._transaction.writer().view, self.name)

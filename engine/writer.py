@@ -133,9 +133,14 @@ class Writer:
         """All effects, after the checks that need the end state. Raises DuplicateKeyError."""
         for low, (schema, index) in self._uniques.items():
             self._check_unique(schema, index, low)
-        for key, head in self._heads.items():
-            self._effects[key] = head.pack()
+        self.save_heads()
         return self._effects
+
+    def save_heads(self) -> None:
+        """Puts the counts among the effects: before they are committed, and before they are read
+        inside a transaction."""
+        if self._heads:
+            self._pending.update({key: head.pack() for key, head in self._heads.items()})
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -150,12 +155,11 @@ class Writer:
         return old
 
     def _store(self, schema: Schema, new: Prepared, old: Stored | None) -> None:
+        head = None
         if old is None:
             head = self._head(schema)
             rowid = head.next_rowid
             created_us = self.now_us
-            head.documents += 1
-            head.next_rowid += 1
         else:
             rowid = old.rowid
             created_us = old.created_us
@@ -171,6 +175,9 @@ class Writer:
                 elif effects[key] == id_bytes:
                     del effects[key]
         self._add(effects, len(value))
+        if head is not None:  # only now: what was refused must leave no trace in a transaction
+            head.documents += 1
+            head.next_rowid += 1
         if schema.has_unique:
             self._note_unique(schema, new)
 
@@ -195,12 +202,13 @@ class Writer:
         return head
 
     def _add(self, effects: Mapping[bytes, bytes | None], value_bytes: int) -> None:
-        self._bytes_left -= value_bytes + _ENTRY_BYTES * len(effects)
-        if self._bytes_left < 0:
+        left = self._bytes_left - value_bytes - _ENTRY_BYTES * len(effects)
+        if left < 0:
             raise TransactionTooLargeError(
                 "the transaction is over transaction_bytes_max: write in several, "
                 "or raise the limit at open"
             )
+        self._bytes_left = left
         self._pending.update(effects)
 
     # -- unique ------------------------------------------------------------------------------
