@@ -8,8 +8,6 @@ Invariants:
 
 import atexit
 import os
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -331,6 +329,8 @@ class Database:
         finally:
             self._opened.lock.close()
             if self._temporary is not None:
+                import shutil
+
                 shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _abandon(self) -> None:
@@ -363,6 +363,9 @@ def open_database(
     name = os.fspath(path)
     if name != ":memory:":
         return Database(open_parts(name, options, create=create), options)
+    import shutil  # not at the top: most programs never need them, and all would pay
+    import tempfile
+
     shm = "/dev/shm"
     parent = shm if os.path.isdir(shm) and os.access(shm, os.W_OK) else None
     temporary = tempfile.mkdtemp(prefix="amberdb-", dir=parent)

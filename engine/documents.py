@@ -10,7 +10,7 @@ Invariants:
 # What a document holds has no static type, so type(value) and its parts are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-import secrets
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -231,7 +231,7 @@ class IdMaker:
         with self._mutex:
             if ms > self._ms:
                 self._ms = ms
-                self._low = secrets.randbits(47)
+                self._low = int.from_bytes(os.urandom(6)) >> 1
             else:
                 self._low += 1
             return f"{self._ms:012x}{self._low:012x}"

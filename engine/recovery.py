@@ -11,7 +11,6 @@ Invariants:
 """
 
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from errno import ENOSPC
@@ -152,7 +151,7 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
             raise LockedError(f"{path} is being created by another process: try again", path=path)
         _remove_unfinished(aside, options)
         manifest = Manifest(
-            database_id=secrets.token_bytes(16),
+            database_id=os.urandom(16),
             generation=1,
             epoch=1,
             clean_lsn=None,
