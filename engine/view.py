@@ -9,8 +9,9 @@ Invariants:
 
 from collections.abc import Callable, Iterator, Mapping
 from heapq import merge
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from amberdb._errors import ClosedError
 from amberdb.engine.catalog import Catalog
 from amberdb.engine.overlay import Effects, Overlay, SortedKeys
 from amberdb.engine.store import ReadTransaction
@@ -19,6 +20,18 @@ NEWEST: Final = (1 << 64) - 1
 """As the Lsn of a view: everything that was published, durable or not."""
 
 _ABSENT: Final[Any] = object()
+
+
+class _Closed:
+    """In place of the transaction of a closed view."""
+
+    def abort(self) -> None: ...
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ClosedError("this read is over: nothing can be read through its view any more")
+
+
+_CLOSED: Final[Any] = _Closed()
 
 
 class State:
@@ -90,10 +103,13 @@ class View:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._txn.abort()
+        self.close()
 
     def close(self) -> None:
-        self._txn.abort()
+        # Also forgotten: a view lives on in the traceback of every error that passed through it,
+        # and its transaction would keep LMDB's environment open behind a closed database.
+        txn, self._txn = self._txn, _CLOSED
+        txn.abort()
 
     def get(self, key: bytes) -> bytes | None:
         if self.pending is not None:
