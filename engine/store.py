@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import struct
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from typing import NoReturn, TypeAlias, cast
 
@@ -32,6 +33,11 @@ assert _META.size == 136
 _MAGIC = 0xBEEFC0DE
 
 _abandoned: list[object] = []
+_environments: "weakref.WeakValueDictionary[tuple[int, int, int], lmdb.Environment]" = (
+    weakref.WeakValueDictionary()
+)
+"""By process, device and file: LMDB must not open one file twice in a process, and after close()
+any reference to an old read, as in a kept exception, keeps the environment open."""
 
 
 class Store:
@@ -44,8 +50,11 @@ class Store:
         self.path = os.path.join(directory, DATA_FILE)
         if not create:
             check_file(fs, self.path)
+        # Whoever comes here holds the directory's lock, so an environment that is still there was
+        # left by a database that is closed.
+        left = None if create else _environments.get(self._identity())
         try:
-            env = lmdb.open(
+            env = left or lmdb.open(
                 directory,
                 map_size=map_bytes,
                 max_readers=1024,
@@ -57,6 +66,7 @@ class Store:
             )
         except lmdb.Error as error:
             raise OpenError(f"{self.path}: LMDB cannot open it: {error}", path=self.path) from error
+        _environments[self._identity()] = env
         self.begin = cast("Callable[[], ReadTransaction]", env.begin)
         self._env: lmdb.Environment | None = env
         if create:  # LMDB never syncs its folder
@@ -102,6 +112,10 @@ class Store:
             "readers": len(env.readers().splitlines()) - 1,
         }
 
+    def _identity(self) -> tuple[int, int, int]:
+        found = os.stat(self.path)
+        return os.getpid(), found.st_dev, found.st_ino
+
     def _live(self) -> lmdb.Environment:
         if self._env is None:
             raise ClosedError("the database is closed: open it again")
@@ -111,7 +125,8 @@ class Store:
         """Lets go of the file; `begin` is what later reads meet, and should raise.
 
         The environment is dropped, not closed: unmapping under a reader in another thread would
-        kill the process. It closes with the last read that is under way.
+        kill the process. It closes with the last reference to a read; until then, opening the
+        file again goes on with the same environment.
         """
         self.begin = begin
         self._env = None
