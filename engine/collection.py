@@ -23,6 +23,7 @@ from amberdb._errors import CollectionMissingError, InvalidDocumentError
 from amberdb._types import Document, Lsn, Order, Sync, Where
 from amberdb.engine.codec import decode_unchecked
 from amberdb.engine.commit import Committer
+from amberdb.engine.options import check_sync
 from amberdb.engine.page import Page, Query
 from amberdb.engine.schema import Schema
 from amberdb.engine.stored import BODY, damaged, expires_us, unpack
@@ -293,6 +294,8 @@ class _OneCommit:
     __slots__ = ("_committer", "_sync", "_writer")
 
     def __init__(self, committer: Committer, sync: Sync | None) -> None:
+        if sync is not None:
+            check_sync(sync)
         self._committer = committer
         self._sync: Sync | None = sync
 

@@ -13,6 +13,7 @@ from amberdb._fs import FileSystem, OsFileSystem
 from amberdb._types import Sync
 
 MIB = 1 << 20
+_SYNCS = get_args(Sync)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +61,14 @@ class Options:
     """The file seam; tests inject faults here."""
 
     def __post_init__(self) -> None:
-        if self.sync not in get_args(Sync):
-            raise ValueError(f"sync={self.sync!r}: use one of {', '.join(get_args(Sync))}")
+        check_sync(self.sync)
         for name in self.__slots__:
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 0:
                 raise ValueError(f"{name}={value}: give a number that is not negative")
+
+
+def check_sync(sync: object) -> None:
+    """Raises ValueError for what is no durability class: a slip would be the weakest of them."""
+    if sync not in _SYNCS:
+        raise ValueError(f"sync={sync!r}: use one of {', '.join(_SYNCS)}")

@@ -18,6 +18,7 @@ from amberdb._errors import ClosedError, SnapshotExpiredError, TransactionError
 from amberdb._types import NO_LSN, Lsn, Sync
 from amberdb.engine.collection import ReadableCollection, WritableCollection, schema_of
 from amberdb.engine.commit import Committer
+from amberdb.engine.options import check_sync
 from amberdb.engine.schema import Schema
 from amberdb.engine.view import View
 from amberdb.engine.writer import Writer
@@ -30,6 +31,8 @@ class Transaction:
     """Made by db.transaction(); use it with `with`, in one thread."""
 
     def __init__(self, committer: Committer, sync: Sync | None, timeout_ms: int | None) -> None:
+        if sync is not None:
+            check_sync(sync)
         self._committer = committer
         self._sync: Sync | None = sync
         self._timeout_ms = timeout_ms
