@@ -21,7 +21,7 @@ from amberdb.engine.expiry import Reaper
 from amberdb.engine.indexing import Indexer
 from amberdb.engine.options import Options
 from amberdb.engine.stored import NEVER
-from amberdb.engine.transaction import Snapshot
+from amberdb.engine.transaction import Snapshot, held
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -134,14 +134,14 @@ class Background:
             self._do("checkpoint", self._checkpoint)
             self._do("index build", self._index)
             self._do("removal of expired documents", self._reap)
-            for snapshot in list(self._snapshots):
+            for snapshot in held(self._snapshots):
                 snapshot.expire()
 
     def _sleep_s(self) -> float | None:
         due = [at for at in (self._checkpoint_at, self._index_at, self._reap_at) if at is not None]
         now = time.monotonic()
         left = [at - now for at in due]
-        left += [snapshot.left_s for snapshot in self._snapshots]
+        left += [snapshot.left_s for snapshot in held(self._snapshots)]
         return max(0.0, min(left)) if left else None
 
     def _do(self, what: str, job: Callable[[], None]) -> None:

@@ -36,7 +36,7 @@ from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
 from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
 from amberdb.engine.stored import NEVER
-from amberdb.engine.transaction import Snapshot, Transaction
+from amberdb.engine.transaction import Snapshot, Transaction, held
 from amberdb.engine.view import NEWEST, State, View
 from amberdb.index.base import IndexSpec
 from amberdb.wal import Recovery
@@ -220,7 +220,7 @@ class Database:
                 name: self._collection_stats(view, schema)
                 for name, schema in state.catalog.schemas.items()
             }
-        ages = [snapshot.age_ms for snapshot in list(self._snapshots)]
+        ages = [snapshot.age_ms for snapshot in held(self._snapshots)]
         return {
             "path": self.path,
             "last_lsn": log.last_lsn,
@@ -249,7 +249,7 @@ class Database:
             if self._is_closed:
                 return
             self._background.stop()
-            for snapshot in list(self._snapshots):
+            for snapshot in held(self._snapshots):
                 snapshot.close()
             self._close_parts()
 

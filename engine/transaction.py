@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Generic, TypeVar, final
+from weakref import WeakSet
 
 from amberdb._errors import ClosedError, SnapshotExpiredError, TransactionError
 from amberdb._types import NO_LSN, Lsn, Sync
@@ -171,6 +172,15 @@ class Snapshot:
             self._failure = failure
             self._view.close()
         self._left(self)
+
+
+def held(snapshots: "WeakSet[Snapshot]") -> list[Snapshot]:
+    """Those that somebody still has; other threads take and drop some while they are listed."""
+    while True:
+        try:
+            return list(snapshots)
+        except RuntimeError:  # the set changed size
+            pass
 
 
 class _SnapshotRead:

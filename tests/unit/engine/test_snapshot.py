@@ -1,7 +1,8 @@
 """Snapshots: one Lsn, whatever happens beside them; their age is limited."""
 
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -223,22 +224,35 @@ def test_closing_the_database_closes_its_snapshots(open_db: OpenDatabase) -> Non
         db.snapshot()
 
 
-def test_snapshots_of_many_threads_while_the_background_watches_their_age(
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("restless")
+def test_many_threads_take_snapshots_while_the_background_watches_their_age(
     open_db: OpenDatabase,
 ) -> None:
-    db = open_db(background=True, snapshot_max_age_ms=1)
-    db.collection("n").put({"id": "a"})
+    db = open_db(background=True, checkpoint_interval_ms=1)
+    notes = db.collection("n")
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            for _ in range(300):
-                db.snapshot().close()
+            for _ in range(100):
+                kept = [db.snapshot() for _ in range(30)]
+                notes.put({}, sync="os")
                 db.stats()
+                for snapshot in kept:
+                    snapshot.close()
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
+    threads = [threading.Thread(target=run) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
