@@ -100,9 +100,7 @@ class Committer:
                 self._refuse()
             state = self.state
             now = int(self._clock() * 1_000_000)
-            if now > self._last_us:
-                self._last_us = now
-            else:
+            if now < self._last_us:
                 now = self._last_us
             view = View(NEWEST, state, self.store.begin(), now, Pending())
             return Writer(self.log.next_lsn, view, self._options.transaction_bytes_max)
@@ -231,6 +229,7 @@ class Committer:
         payload = encode(effects)
         try:
             lsn = self.log.append(payload, now_us, kind, sync)
+            self._last_us = now_us
             self.state.active.publish(lsn, effects, len(payload), now_us)
             self._published = lsn
         except (DiskFullError, PoisonedError):
