@@ -266,7 +266,7 @@ def check(path: DatabasePath, as_json: AsJson = False) -> None:
         raise typer.Exit(Exit.NOTHING)
 
 
-_VERBS: dict[str, Callable[..., None]] = {
+VERBS: dict[str, Callable[..., None]] = {
     "demo": cli_demo.demo,
     "info": info,
     "get": get,
@@ -277,7 +277,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "log": log,
     "check": check,
 }
-for _name, _function in _VERBS.items():
+for _name, _function in VERBS.items():
     app.command(_name, epilog=_CODES)(_function)
 
 

@@ -196,7 +196,7 @@ class Demo:
             recent = log.find({"entity_id": entity}, order_by="-created_at", limit=_SHOWN)
             times.append((time.perf_counter() - began) * 1000)
         self.report.timings_ms["recent turns of one entity, median"] = median(times)
-        self.report.recent = recent
+        self.report.recent = list(recent)
         # Compared by time: turns of one moment may come in either order.
         stamps = [document["created_at"] for document in recent]
         plan = log.explain({"entity_id": entity}, order_by="-created_at")

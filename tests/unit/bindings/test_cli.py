@@ -1,0 +1,369 @@
+"""The verbs, in process: what they print, and the exit codes that scripts rely on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import amberdb
+from amberdb import CheckReport, Database, DiskFullError, Ordered
+from amberdb.bindings import cli_import
+from amberdb.bindings.cli import app
+from amberdb.bindings.cli_verbs import VERBS
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a verb on the test's database; asserts that nothing ended in a traceback."""
+
+    def invoke(verb: str, *arguments: str, code: int = 0, input: str | None = None) -> Result:
+        command = [verb, str(tmp_path / "t.amber"), *arguments]
+        result = CliRunner().invoke(app, command, input=input)
+        assert result.exit_code == code, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == (code not in (0, 1, 5)) or code in (1, 5)
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def filled(run: Run) -> Run:
+    """With ten documents."""
+    documents = [{"id": f"d{n}", "n": n, "entity": "ab"[n % 2]} for n in range(10)]
+    run("put", "x", json.dumps(documents))
+    return run
+
+
+def answer(result: Result) -> Any:
+    """The one JSON document on stdout."""
+    return json.loads(result.stdout)
+
+
+def lines(result: Result) -> list[Any]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+# -- put and get -----------------------------------------------------------------------------
+
+
+def test_put_and_get_round_trip(run: Run) -> None:
+    text = '{"id": "a", "at": {"$date": "2026-01-01T00:00:00Z"}, "b": {"$bytes": "AAE="}}'
+    assert answer(run("put", "x", text, "--json")) == {"ids": ["a"]}
+    assert answer(run("get", "x", "a", "--json")) == json.loads(text)
+    assert "2026-01-01T00:00:00Z" in run("get", "x", "a").stdout
+
+
+def test_put_reads_stdin_and_makes_ids(run: Run) -> None:
+    made = answer(run("put", "x", "--json", input='[{"a": 1}, {"a": 2}]'))["ids"]
+    assert len(set(made)) == 2
+    (id,) = run(
+        "put", "x", "--dates", "at", input='{"at": "2026-01-01T08:00:00+08:00"}'
+    ).stdout.split()
+    assert answer(run("get", "x", id, "--json"))["at"] == {"$date": "2026-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize("text", ["{bad", "5", "[1]", '{"id": 5}', '{"a": {"$date": 1}}'])
+def test_put_of_what_is_no_document_is_wrong_use(run: Run, text: str) -> None:
+    run("put", "x", text, code=2)
+
+
+def test_get_with_its_record(filled: Run) -> None:
+    record = answer(filled("get", "x", "d1", "--record", "--json"))
+    assert record["document"] == {"id": "d1", "n": 1, "entity": "b"}
+    assert record["version"] > 0
+    assert "version" in filled("get", "x", "d1", "--record").stdout
+
+
+def test_missing_document_is_code_1(filled: Run) -> None:
+    assert "no document 'nope'" in filled("get", "x", "nope", code=1).stderr
+
+
+def test_missing_collection_is_code_2_and_is_not_created(filled: Run) -> None:
+    for verb in (["get", "y", "d1"], ["find", "y"], ["export", "y"], ["log", "--collection", "y"]):
+        filled(*verb, code=2)
+    assert list(answer(filled("info", "--json"))["collections"]) == ["x"]
+
+
+def test_stored_text_cannot_drive_the_terminal(run: Run) -> None:
+    run("put", "x", json.dumps({"id": "a", "t": "\x1b]0;owned\x07 [red]plain[/red]"}))
+    for verb in (["get", "x", "a"], ["find", "x"]):
+        shown = run(*verb).stdout
+        assert "\x1b]" not in shown
+        assert "\\x1b]0;owned\\x07" in shown
+        assert "[red]plain[/red]" in shown
+
+
+# -- find --------------------------------------------------------------------------------------
+
+
+def test_find_filters_orders_limits_and_pages(filled: Run) -> None:
+    ask = ["x", "--where", '{"n": {"$gte": 4}}', "--order-by", "-n", "--limit", "4", "--json"]
+    page = answer(filled("find", *ask))
+    assert [one["n"] for one in page["documents"]] == [9, 8, 7, 6]
+    rest = answer(filled("find", *ask, "--after", page["cursor"]))
+    assert [one["n"] for one in rest["documents"]] == [5, 4]
+    assert rest["cursor"] is None
+
+
+def test_find_fields_count_and_explain(filled: Run) -> None:
+    page = answer(filled("find", "x", "--fields", "n,id", "--limit", "1", "--json"))
+    assert page["documents"] == [{"n": 0, "id": "d0"}]
+    where = ["--where", '{"entity": "a"}']
+    assert answer(filled("find", "x", *where, "--count", "--json")) == {"count": 5}
+    assert answer(filled("find", "x", *where, "--explain", "--json"))["index"] is None
+    assert "5" in filled("find", "x", *where, "--count").stdout
+
+
+def test_find_as_a_table_names_the_next_page(filled: Run) -> None:
+    result = filled("find", "x", "--order-by", "n", "--limit", "2")
+    assert "d0" in result.stdout
+    assert "d2" not in result.stdout
+    assert "more: --after " in result.stderr
+    assert "more" not in filled("find", "x").stderr
+
+
+def test_wide_documents_say_what_is_not_shown(run: Run) -> None:
+    run("put", "x", json.dumps({f"field{n}": n for n in range(12)}))
+    assert "field11" in run("find", "x").stderr
+
+
+def test_nothing_found_is_code_1_and_still_json(filled: Run) -> None:
+    result = filled("find", "x", "--where", '{"n": 99}', "--json", code=1)
+    assert answer(result) == {"documents": [], "cursor": None}
+    assert answer(filled("find", "x", "--where", '{"n": 99}', "--count", "--json")) == {"count": 0}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--where", "{bad"],
+        ["--where", "[]"],
+        ["--where", '{"n": {"$foo": 1}}'],
+        ["--after", "nonsense"],
+        ["--order-by", "n,n"],
+    ],
+)
+def test_question_without_sense_is_wrong_use(filled: Run, arguments: list[str]) -> None:
+    filled("find", "x", *arguments, code=2)
+
+
+# -- import and export ---------------------------------------------------------------------------
+
+
+def test_import_export_round_trip_over_files(run: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl.gz"
+    source.write_text('{"id": "a", "at": "2026-01-01T00:00:00Z", "n": 1.0}\n{"id": "b"}\n')
+    options = ["--index", "n,-at", "--unique", "key:sparse", "--expires-at", "gone"]
+    report = answer(run("import", "x", str(source), *options, "--dates", "at", "--json"))
+    assert (report["stored"], report["complete"], report["bad"]) == (2, True, 0)
+    indexes = answer(run("info", "--json"))["collections"]["x"]["indexes"]
+    assert indexes == {"ordered:n,-at": "ready", "unique:key": "ready"}
+    exported = run("export", "x").stdout
+    assert lines(run("export", "x", "--where", '{"n": 1}')) == [
+        {"id": "a", "at": {"$date": "2026-01-01T00:00:00Z"}, "n": 1.0}
+    ]
+    assert answer(run("export", "x", "-o", str(target), "--json"))["documents"] == 2
+    run("import", "y", str(target))
+    assert run("export", "y").stdout == exported
+    assert "2 documents" in run("export", "y", "-o", str(target)).stdout
+
+
+def test_import_adds_indexes_and_drops_none(filled: Run, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"id": "z"}\n')
+    filled("import", "x", str(source), "--index", "n")
+    filled("import", "x", str(source), "--index", "entity,n", "--index", "n")
+    filled("import", "x", str(source))
+    indexes = answer(filled("info", "--json"))["collections"]["x"]["indexes"]
+    assert list(indexes) == ["ordered:n", "ordered:entity,n"]
+
+
+def test_import_reads_stdin(run: Run) -> None:
+    run("import", "x", "-", input='{"id": "a"}\n')
+    assert lines(run("export", "x")) == [{"id": "a"}]
+
+
+def test_import_stopped_at_a_bad_line_says_where_to_go_on(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"id": "a"}\n{bad\n{"id": "b"}\n')
+    result = run("import", "x", str(source), code=5)
+    assert "line 2" in result.stderr
+    assert "--from-line 2" in result.stderr
+    report = answer(run("import", "x", str(source), "--json", code=5))
+    assert (report["complete"], report["next_line"]) == (False, 2)
+    result = run("import", "x", str(source), "--on-error", "skip", code=5)
+    assert "line 2: not JSON" in result.stderr
+    assert "1 lines skipped" in result.stdout
+    run("import", "x", str(source), "--from-line", "3")
+    assert [one["id"] for one in lines(run("export", "x"))] == ["a", "b"]
+
+
+def test_interrupted_import_says_where_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_import, "_say_bad", interrupt)
+    text = '{"id": "a"}\n{bad\n{"id": "b"}\n'
+    result = run("import", "x", "-", "--on-error", "skip", code=130, input=text)
+    assert "1 stored, go on with --from-line 3" in result.stderr
+    assert result.stderr.endswith("error: interrupted\n")
+
+
+def test_expired_import_is_not_seen(run: Run) -> None:
+    past = '{"id": "a", "until": "2001-01-01T00:00:00Z"}\n{"id": "b", "until": null}\n'
+    run("import", "x", "-", "--expires-at", "until", input=past)
+    assert [one["id"] for one in lines(run("export", "x"))] == ["b"]
+
+
+def test_import_of_a_missing_file_creates_no_database(run: Run, tmp_path: Path) -> None:
+    assert "nope" in run("import", "x", str(tmp_path / "nope.jsonl"), code=2).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", [["--index", ""], ["--index", "a,a"], ["--on-error", "x"]])
+def test_import_with_a_wrong_option_is_wrong_use(tmp_path: Path, option: list[str]) -> None:
+    command = ["import", str(tmp_path / "t.amber"), "x", "-", *option]
+    assert CliRunner().invoke(app, command, input="{}").exit_code == 2
+
+
+def test_full_disk_is_code_6(filled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DiskFullError("no space: free some")
+
+    monkeypatch.setattr(amberdb.Collection, "put_many", full)
+    filled("put", "x", "{}", code=6)
+    result = filled("import", "x", "-", input='{"id": "a"}', code=6)
+    assert "--from-line 1" in result.stderr
+
+
+# -- log, info, check ------------------------------------------------------------------------------
+
+
+def test_log_tells_the_last_changes_or_those_behind_an_lsn(filled: Run) -> None:
+    filled("put", "y", '{"id": "last"}')
+    told = lines(filled("log", "--limit", "2", "--json"))
+    assert [one["id"] for one in told] == ["d9", "last"]
+    assert told[1]["document"] == {"id": "last"}
+    assert told[1]["op"] == "put"
+    behind = lines(filled("log", "--since", str(told[0]["lsn"]), "--json"))
+    assert [one["id"] for one in behind] == ["last"]
+    assert "last" in filled("log").stdout
+
+
+def test_log_by_limit_never_cuts_a_commit(filled: Run) -> None:
+    filled("put", "y", '{"id": "last"}')
+    told = lines(filled("log", "--since", "0", "--limit", "3", "--json"))
+    assert len(told) == 10
+    rest = lines(filled("log", "--since", str(told[-1]["lsn"]), "--limit", "3", "--json"))
+    assert [one["id"] for one in rest] == ["last"]
+
+
+def test_log_of_one_collection(filled: Run) -> None:
+    filled("put", "y", '{"id": "last"}')
+    assert [one["id"] for one in lines(filled("log", "--collection", "y", "--json"))] == ["last"]
+    last = lines(filled("log", "--json"))[-1]["lsn"]
+    filled("log", "--since", str(last), "--json", code=1)
+
+
+def test_log_follows_until_it_is_interrupted(filled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = Database.changes
+
+    def then_interrupt(db: Database, since: Any = None, *, follow: bool = False) -> Any:
+        if follow:
+            db.collection("x").put({"id": "while following"})
+            yield next(changes(db, since, follow=True))
+            raise KeyboardInterrupt
+        yield from changes(db, since)
+
+    monkeypatch.setattr(Database, "changes", then_interrupt)
+    told = lines(filled("log", "--limit", "1", "--follow", "--json", code=130))
+    assert [one["id"] for one in told] == ["d9", "while following"]
+
+
+def test_info_as_tables(filled: Run) -> None:
+    shown = filled("info").stdout
+    assert "last_lsn" in shown
+    assert "x" in shown
+
+
+def test_check_of_a_sound_database(filled: Run) -> None:
+    report = answer(filled("check", "--json"))
+    assert report["ok"] is True
+    assert report["documents"] == 10
+    assert "sound" in filled("check").stdout
+
+
+def test_check_with_problems_is_code_1(filled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = CheckReport(problems=["x: something is wrong"])
+
+    def check(*_: object) -> CheckReport:
+        return found
+
+    monkeypatch.setattr(Database, "check", check)
+    assert answer(filled("check", "--json", code=1))["problems"] == found.problems
+    assert "something is wrong" in filled("check", code=1).stdout
+
+
+# -- opening -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "verb", [["info"], ["get", "x", "a"], ["find", "x"], ["export", "x"], ["log"], ["check"]]
+)
+def test_missing_database_is_code_3_and_is_not_created(
+    run: Run, tmp_path: Path, verb: list[str]
+) -> None:
+    run(*verb, code=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_locked_database_names_its_owner(filled: Run, tmp_path: Path) -> None:
+    with amberdb.open(tmp_path / "t.amber"):
+        assert "process" in filled("info", code=3).stderr
+
+
+def test_foreign_directory_is_code_3(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.amber").mkdir()
+    (tmp_path / "t.amber" / "letter.txt").write_text("dear")
+    run("put", "x", "{}", code=3)
+
+
+def test_damage_is_code_4(filled: Run, tmp_path: Path) -> None:
+    manifest = tmp_path / "t.amber" / "MANIFEST"
+    data = bytearray(manifest.read_bytes())
+    data[40] ^= 1
+    manifest.write_bytes(data)
+    assert "MANIFEST" in filled("info", code=4).stderr
+
+
+def test_full_scan_is_a_warning_on_one_line(run: Run, tmp_path: Path) -> None:
+    with amberdb.open(tmp_path / "t.amber") as db:
+        db.collection("x", indexes=[Ordered("n")]).put_many({"m": n} for n in range(10_001))
+    result = run("find", "x", "--where", '{"m": 5}', "--json")
+    assert result.stderr.startswith("warning: ")
+    assert result.stderr.count("\n") == 1
+    assert len(answer(result)["documents"]) == 1
+
+
+# -- help ---------------------------------------------------------------------------------------
+
+
+def test_help_tells_the_exit_codes() -> None:
+    for command in ([], *([name] for name in VERBS)):
+        result = CliRunner().invoke(app, [*command, "--help"])
+        assert result.exit_code == 0
+        assert "Exit codes" in result.stdout
+        assert command == [] or "--json" in result.stdout
+    assert CliRunner().invoke(app, ["--version"]).stdout.startswith("amberdb ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["get"], ["info", "x", "--nonsense"]])
+def test_wrong_command_is_code_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == 2
