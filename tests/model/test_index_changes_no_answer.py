@@ -1,0 +1,110 @@
+"""An index never changes an answer: the same documents with many indexes and with none.
+
+Some documents are in LMDB, some in the overlay above it, some are deleted or replaced in either,
+and some of the indexes are built from what is there instead of being written along.
+"""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+import amberdb
+from amberdb import Database, Ordered, Unique
+from support import drawn, reference
+from support.databases import SMALL, FakeClock, assert_sound
+from support.model import Spec
+from support.reference import Doc, same
+
+INDEXED: list[Spec] = [
+    *drawn.SPECS,
+    Ordered("tags", "-s"),
+    Ordered("-s", "tags"),
+    Ordered("m.y", "u", sparse=True),
+    Ordered("-a", "-b", "-s"),
+    Ordered("id"),
+    Unique("id", "u"),
+]
+IDS = [f"{letter}{number}" for letter in "abc" for number in range(6)]
+
+_nothing: st.SearchStrategy[Doc] = st.just(Doc())
+
+steps: st.SearchStrategy[list[tuple[str, str, Doc]]] = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from(IDS), drawn.bodies()),
+        st.tuples(st.just("put"), st.sampled_from(IDS), drawn.bodies()),
+        st.tuples(st.just("delete"), st.sampled_from(IDS), _nothing),
+        st.tuples(st.just("checkpoint"), st.just(""), _nothing),
+    ),
+    min_size=4,
+    max_size=30,
+)
+queries = st.lists(
+    st.tuples(drawn.filters(), drawn.orders(), st.sampled_from([None, 1, 2, 3, 7])),
+    min_size=1,
+    max_size=8,
+)
+
+
+def pages(db: Database, name: str, where: Any, order: Any, limit: int | None) -> list[Doc]:
+    found: list[Doc] = []
+    after: str | None = None
+    while True:
+        page = db.collection(name).find(where, order_by=order, limit=limit, after=after)
+        found += page
+        after = page.cursor
+        if after is None or limit is None:
+            return found
+        assert len(page) == limit
+
+
+@pytest.mark.slow
+@settings(max_examples=2 * settings().max_examples)
+@given(
+    steps=steps,
+    queries=queries,
+    early=st.lists(st.sampled_from(INDEXED), max_size=6, unique_by=lambda spec: spec.name),
+    built=st.integers(0, 30),
+    expires=st.booleans(),
+)
+def test_an_index_never_changes_an_answer(
+    steps: list[tuple[str, str, Doc]],
+    queries: list[tuple[Any, Any, int | None]],
+    early: list[Spec],
+    built: int,
+    expires: bool,
+) -> None:
+    clock = FakeClock()
+    with amberdb.open(":memory:", **SMALL, clock=clock) as db:
+        plain = db.collection("plain", expires_at="u" if expires else None)
+        indexed = db.collection("indexed", indexes=early, expires_at="u" if expires else None)
+        for at, (op, id, body) in enumerate(steps):
+            if at == built:
+                db.collection("indexed", indexes=INDEXED)
+                db.build_indexes()
+            if op == "checkpoint":
+                db.checkpoint()
+                continue
+            if expires and "u" in body:  # of 13 values, 4 have expired
+                body = {**body, "u": clock.now + body["u"] - 3.5}
+            for each in (plain, indexed):
+                if op == "put":
+                    each.put({"id": id, **body})
+                else:
+                    each.delete(id)
+        for where, order, limit in queries:
+            note(f"{where} {order} {limit}: {indexed.explain(where, order_by=order)}")
+            wanted = pages(db, "plain", where, order, limit)
+            found = pages(db, "indexed", where, order, limit)
+            if order is None:
+                wanted.sort(key=lambda doc: doc["id"])
+                found.sort(key=lambda doc: doc["id"])
+            assert same(found, wanted)
+            assert all(reference.matches(doc, where) for doc in found)
+            assert indexed.count(where) == len(wanted) == plain.count(where)
+        assert_sound(db)
+        where = queries[0][0]
+        assert indexed.delete_many(where) == plain.delete_many(where)
+        assert same(list(indexed.documents()), list(plain.documents()))
+        assert_sound(db)
