@@ -420,6 +420,10 @@ class Log(GroupCommit):
                 try:
                     self._spare.give(segment.path, segment.size, useful)
                 except OSError as error:
+                    # Giving up later ones first would leave a gap that no open accepts.
+                    if self._fs.exists(segment.path):
+                        with self._layout:
+                            self._segments.insert(0, segment)
                     _refuse(error, f"{segment.path} could not be recycled")
                 freed += segment.size
         return freed
