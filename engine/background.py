@@ -69,11 +69,14 @@ class Background:
             return
         if not self._options.background:
             if overlay_bytes > self._options.overlay_bytes_max:
-                self._checkpointer.run()
+                # The commit behind this call is acknowledged, so a failure is the next one's.
+                self._do("checkpoint", self._checkpointer.run)
             return
         with self._wake:
             now = time.monotonic()
-            if overlay_bytes >= self._checkpoint_bytes:
+            if self._checkpoint_at is not None and self._committer.checkpoint_failure is not None:
+                pass  # the time of the next try is set
+            elif overlay_bytes >= self._checkpoint_bytes:
                 self._checkpoint_at = now
             elif self._checkpoint_at is None:
                 self._checkpoint_at = now + self._options.checkpoint_interval_ms / 1000
