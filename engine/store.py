@@ -67,6 +67,8 @@ class Store:
         except lmdb.Error as error:
             raise OpenError(f"{self.path}: LMDB cannot open it: {error}", path=self.path) from error
         _environments[self._identity()] = env
+        if left is not None and left.info()["map_size"] < map_bytes:
+            left.set_mapsize(map_bytes)
         self.begin = cast("Callable[[], ReadTransaction]", env.begin)
         self._env: lmdb.Environment | None = env
         if create:  # LMDB never syncs its folder
