@@ -101,7 +101,7 @@ def _operator(value: Any, name: str, operand: Any) -> bool:
     if name == "$not":
         return not _field_matches(value, operand)
     if name == "$exists":
-        return (value is not GONE) == operand
+        return bool((value is not GONE) == operand)
     if name == "$contains":
         if isinstance(value, list):
             return any(_equal(each, operand) for each in value)
