@@ -9,7 +9,6 @@ Invariants:
 """
 
 import errno
-import os
 import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -108,9 +107,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                 sys.stdout.flush()
             except AmberError as error:
                 fail(error.message, exit_code(error))
-            except BrokenPipeError:
-                # Whoever read our output has gone; the exit must not try to flush into it.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except BrokenPipeError:  # whoever read our output has gone, and needs no message
                 raise typer.Exit(Exit.PIPE) from None
             except OSError as error:
                 fail(_os_message(error), exit_code(error))
@@ -177,8 +174,6 @@ def cell(value: Any) -> str:
         text = dumps(value)
     elif isinstance(value, bytes):
         text = f"{len(value)} bytes"
-    elif isinstance(value, int):
-        text = f"{value:,}" if abs(value) < 1 << 40 else str(value)
     text = visible(text)
     return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 3] + "..."
 

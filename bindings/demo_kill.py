@@ -53,7 +53,8 @@ class Aftermath:
 
 def kill_writer(path: str, round: int, clock: DemoClock, chance: random.Random) -> Kill:
     """Starts a writer on a closed database, and kills it in mid-stream. Raises DemoError."""
-    command = [sys.executable, "-m", "amberdb.bindings.demo_writer"]
+    # -P: a folder named amberdb in the current directory is not us.
+    command = [sys.executable, "-P", "-m", "amberdb.bindings.demo_writer"]
     arguments = [path, str(round), str(STREAMS), repr(clock())]
     streaming_s = chance.uniform(*_STREAMING_S)
     began = threading.Event()

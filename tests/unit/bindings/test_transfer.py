@@ -113,6 +113,13 @@ def test_bad_line_stops_and_what_came_before_stays(db: Database) -> None:
     assert ids(db) == ["a", "b", "c", "mended"]
 
 
+def test_next_line_is_the_bad_one_also_behind_blank_lines(db: Database) -> None:
+    importer = Importer(db.collection("x"), "in.jsonl", ImportOptions())
+    with pytest.raises(BadLineError):
+        importer.run(io.BytesIO(b'{"id": "a"}\n\n\n{bad\n'))
+    assert importer.report.next_line == 4
+
+
 def test_bad_lines_are_skipped_and_counted(db: Database) -> None:
     report = run(db, '{"id": "a"}\n[1]\n{"id": ""}\n\xff\n{"id": "b"}\n', skip_bad=True, batch=2)
     assert ids(db) == ["a", "b"]
