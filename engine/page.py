@@ -201,7 +201,9 @@ def _open_cursor(cursor: str, digest: int) -> tuple[int, Place]:
         if not is_sealed(data):
             raise ValueError("damaged")
         owner, source, place = decode(data[:-CRC_SIZE])
-    except (AmberError, ValueError, AttributeError, binascii.Error):
+        if type(source) is not int or type(place) is not bytes:
+            raise ValueError("not ours")
+    except (AmberError, ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise CursorError("not a cursor of a page: pass page.cursor as it was") from None
     if owner != digest:
         raise CursorError("this cursor belongs to another query: repeat filter and order with it")
