@@ -144,11 +144,20 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
             raise DatabaseMissingError(
                 f"the directory {parent} does not exist: create it first", path=path
             )
-        fs.mkdir(aside)
-    lock = take_lock(aside, options)  # moves along with the rename
+        try:
+            fs.mkdir(aside)
+        except FileExistsError:  # by another process, this moment; the lock decides
+            pass
     try:
-        if fs.exists(path) and fs.listdir(path):  # another process was faster
-            raise LockedError(f"{path} is being created by another process: try again", path=path)
+        lock = take_lock(aside, options)  # moves along with the rename
+    except FileNotFoundError:
+        raise _faster(path) from None
+    try:
+        if fs.exists(path) and fs.listdir(path):
+            if fs.exists(aside) and fs.listdir(aside) == [LOCK]:  # else it is what a crash left, and not for here
+                fs.unlink(os.path.join(aside, LOCK))
+                fs.rmdir(aside)
+            raise _faster(path)
         _remove_unfinished(aside, options)
         manifest = Manifest(
             database_id=os.urandom(16),
@@ -180,6 +189,12 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
     except BaseException:
         lock.close()
         raise
+
+
+def _faster(path: str) -> LockedError:
+    return LockedError(
+        f"{path} is being created by another process: try again", path=path, pid=None, host=""
+    )
 
 
 def _not_open() -> NoReturn:
