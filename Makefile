@@ -7,6 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 JOBS ?= 2
 FUZZ_S ?= 300
+CRASH_S ?= 0
 COVERAGE_PERCENT_MIN ?= 95
 
 VENV := .venv
@@ -40,8 +41,10 @@ format: $(VENV)/.check ## let ruff put sources into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-crash: $(VENV)/.test ## only the crash tests: sync sweep, kill -9, full disk
+crash: $(VENV)/.test ## only the crash tests (CRASH_S: then kill -9 for so many seconds)
 	$(PYTEST) tests/crash $(ARGS)
+	@[ "$(CRASH_S)" = 0 ] || \
+	    PYTHONPATH=tests $(BIN)/python tests/crash/campaign.py --seconds $(CRASH_S)
 
 # Rounds with fresh seeds until the time is over. A failing round prints its seed, and
 # `make fuzz FUZZ_SEED=<seed>` runs that round once.
