@@ -265,11 +265,7 @@ class Collection(WritableCollection):
             version = version[2]
         if version is None and state.frozen is not None:
             version = state.frozen.entries.get(key)
-        if version is not None:
-            value = version[1]
-        else:
-            with committer.store.begin() as txn:
-                value = txn.get(key)
+        value = version[1] if version is not None else committer.store.get(key)
         if value is None:
             return default
         if crc32(value, crc32(key)) != CRC_RESIDUE:

@@ -30,11 +30,10 @@ class Reaper:
         """Removes everything that expired by `until_us`; how many documents there were."""
         removed = 0
         for name in list(self._committer.state.catalog.schemas):
-            more = True
-            while more and not stop():
-                count = self._expire_batch(name, until_us)
+            count, after = self._batch, b""
+            while count == self._batch and not stop():
+                count, after = self._expire_batch(name, until_us, after)
                 removed += count
-                more = count == self._batch
         return removed
 
     def step(self, stop: Callable[[], bool]) -> float | None:
@@ -65,15 +64,15 @@ class Reaper:
                     break
         return earliest
 
-    def _expire_batch(self, name: str, until_us: int) -> int:
+    def _expire_batch(self, name: str, until_us: int, after: bytes) -> tuple[int, bytes]:
         writer = self._committer.begin()
         try:
             schema = writer.view.catalog.schemas.get(name)
             count = 0
             if schema is not None and schema.expires_at is not None:
-                count = writer.remove_expired(schema, until_us, self._batch)
+                count, after = writer.remove_expired(schema, until_us, self._batch, after)
         except BaseException:
             self._committer.rollback(writer)
             raise
         self._committer.commit(writer, kind=KIND_EXPIRY)
-        return count
+        return count, after

@@ -33,12 +33,13 @@ _RUN = 8192
 class SortedKeys:
     """Keys that become sorted, tree by tree, when a range of them is read."""
 
-    __slots__ = ("_mutex", "_trees", "add", "added")
+    __slots__ = ("_mutex", "_sorted", "_unsorted", "add", "added")
 
     def __init__(self) -> None:
         self.added: list[bytes] = []
         self.add = self.added.append
-        self._trees: dict[bytes, SortedList[bytes]] = {}
+        self._unsorted: dict[bytes, list[bytes]] = {}
+        self._sorted: dict[bytes, SortedList[bytes]] = {}
         self._mutex = threading.Lock()
 
     def range(self, low: bytes, high: bytes, reverse: bool) -> Iterator[bytes]:
@@ -46,9 +47,7 @@ class SortedKeys:
         between them; keys added behind the iterator's place are not seen."""
         while True:
             with self._mutex:
-                if self.added:
-                    self._settle()
-                keys = self._trees.get(low[:TREE_SIZE])
+                keys = self._settled(low[:TREE_SIZE])
                 if keys is None:
                     return
                 found = keys.irange(low, high, (True, False), reverse)
@@ -61,17 +60,26 @@ class SortedKeys:
             else:
                 low = block[-1] + b"\0"
 
-    def _settle(self) -> None:
-        count = len(self.added)
-        by_tree: dict[bytes, list[bytes]] = {}
-        for key in self.added[:count]:
-            by_tree.setdefault(key[:TREE_SIZE], []).append(key)
-        for tree, keys in by_tree.items():
-            if tree in self._trees:
-                self._trees[tree].update(keys)
+    def _settled(self, tree: bytes) -> "SortedList[bytes] | None":
+        """The sorted keys of one tree; those of others are only put in their places."""
+        if self.added:
+            count = len(self.added)
+            unsorted = self._unsorted
+            for key in self.added[:count]:
+                place = key[:TREE_SIZE]
+                if place in unsorted:
+                    unsorted[place].append(key)
+                else:
+                    unsorted[place] = [key]
+            del self.added[:count]  # what the writer appended meanwhile stays
+        keys = self._sorted.get(tree)
+        fresh = self._unsorted.pop(tree, None)
+        if fresh is not None:
+            if keys is None:
+                keys = self._sorted[tree] = SortedList(fresh)
             else:
-                self._trees[tree] = SortedList(keys)
-        del self.added[:count]  # what the writer appended meanwhile stays
+                keys.update(fresh)
+        return keys
 
 
 class Overlay:

@@ -10,7 +10,8 @@ Invariants:
 - Unique indexes are judged by the end state, once, in `finish`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from amberdb._errors import (
@@ -111,11 +112,16 @@ class Writer:
             self._remove(schema, key, old)
         return old is not None
 
-    def remove_expired(self, schema: Schema, until_us: int, limit: int) -> int:
-        """Deletes up to `limit` documents that expired by `until_us`; how many there were."""
-        found = self.view.scan(schema.expiry_prefix, schema.expiry_bound(until_us))
-        expired = [id_bytes for _, id_bytes in _first(found, limit)]
-        for id_bytes in expired:
+    def remove_expired(
+        self, schema: Schema, until_us: int, limit: int, after: bytes
+    ) -> tuple[int, bytes]:
+        """Deletes up to `limit` documents that expired by `until_us`: how many there were, and
+        the place to go on behind (a second look from the start would meet all tombstones)."""
+        low = max(schema.expiry_prefix, after + b"\0")
+        found = self.view.scan(low, schema.expiry_bound(until_us))
+        expired = list(islice(found, limit))
+        for place, id_bytes in expired:
+            after = place
             key = schema.prefix + id_bytes
             value = self.view.get(key)
             if value is None:
@@ -123,7 +129,7 @@ class Writer:
                     f"the expiry index of {schema.name!r} names {id_bytes!r}, which is not there"
                 )
             self._remove(schema, key, unpack(key, value))
-        return len(expired)
+        return len(expired), after
 
     def set(self, key: bytes, value: bytes | None) -> None:
         """A raw pair: what the catalog and the subscribers keep."""
@@ -243,8 +249,3 @@ def missing(schema: Schema, id: str) -> MissingKeyError:
     return MissingKeyError(
         f"collection {schema.name!r} has no document {id!r}", collection=schema.name, key=id
     )
-
-
-def _first(items: Iterator[tuple[bytes, bytes]], limit: int) -> Iterator[tuple[bytes, bytes]]:
-    for _, item in zip(range(limit), items, strict=False):
-        yield item
