@@ -86,8 +86,9 @@ class GroupCommit:
         with self._mutex:
             self._leading = False
             gates = self._gates
-            if gates:
-                self._gates = []
+            if not gates:
+                return  # with the list itself: the next leader's waiters go into it
+            self._gates = []
         for gate in gates:
             gate.release()
 
