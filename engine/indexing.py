@@ -55,6 +55,9 @@ class Indexer:
             if not index.complete_from and index.number not in state.built
         ]
 
+    def _is_waiting(self, index: CompiledIndex) -> bool:
+        return any(found.number == index.number for _, found in self.waiting())
+
     def is_idle(self) -> bool:
         return not self.waiting() and not self._committer.state.catalog.retired
 
@@ -67,10 +70,14 @@ class Indexer:
         either way it can be run again.
         """
         while not self.is_idle() and not stop():
+            # Listed before the checkpoint: what is declared behind it waits for the next one,
+            # since commits from before its Lsn may still be above LMDB.
+            waiting = self.waiting()
+            retired = self._committer.state.catalog.retired
             self._checkpointer.run()
-            for schema, index in self.waiting():
+            for schema, index in waiting:
                 self._build(schema, index, progress, stop)
-            for number in self._committer.state.catalog.retired:
+            for number in retired:
                 if not stop():
                     self._purge(number)
 
@@ -85,10 +92,11 @@ class Indexer:
         done = 0
         more = True
         while more:
-            if stop() or not any(found.number == index.number for _, found in self.waiting()):
-                return
-            with self._checkpointer.mutex, self._committer.store.write() as store:
-                count, more = _build_chunk(store, schema, index)
+            with self._checkpointer.mutex:  # so that no purge comes between question and write
+                if stop() or not self._is_waiting(index):
+                    return
+                with self._committer.store.write() as store:
+                    count, more = _build_chunk(store, schema, index)
             done += count
             if progress is not None:
                 progress(index.spec.name, done)
@@ -98,6 +106,8 @@ class Indexer:
             with self._committer.view() as view:
                 refuse_duplicates(view, schema, index)
         with self._checkpointer.mutex:
+            if not self._is_waiting(index):
+                return
             with self._committer.store.write() as store:
                 store.delete(BUILDING + index.prefix)
                 store.put(BUILT + index.prefix, b"1")
