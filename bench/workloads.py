@@ -37,15 +37,27 @@ CATEGORIES = (
 )
 _MEMORY_TYPES = ("episodic", "semantic", "procedural", "working", "profile")
 _SOURCES = ("chat", "mail", "calendar", "import")
-_FRAGMENTS = tuple(
-    """moved the weekly review to Thursday|prefers short answers in the morning
-would rather take the train than fly|asked to be reminded about the dentist
-likes black coffee without sugar|is learning to play the cello
-finished the second draft of the report|wants the budget before Friday
-changed the password of the old account|the meeting room is on the third floor
-下午三点在二号会议室开会|她更喜欢喝绿茶而不是咖啡|下周要去上海出差三天|孩子的生日是五月十二号
-请把合同发给法务部门审核|最近在学习如何使用向量检索|周末打算和家人一起去爬山|医生建议每天早睡半个小时
-项目的截止日期推迟到了月底|他对花生过敏, 点菜时要注意""".replace("\n", "|").split("|")
+_FRAGMENTS = (
+    "moved the weekly review to Thursday",
+    "prefers short answers in the morning",
+    "would rather take the train than fly",
+    "asked to be reminded about the dentist",
+    "likes black coffee without sugar",
+    "is learning to play the cello",
+    "finished the second draft of the report",
+    "wants the budget before Friday",
+    "changed the password of the old account",
+    "the meeting room is on the third floor",
+    "下午三点在二号会议室开会",
+    "她更喜欢喝绿茶而不是咖啡",
+    "下周要去上海出差三天",
+    "孩子的生日是五月十二号",
+    "请把合同发给法务部门审核",
+    "最近在学习如何使用向量检索",
+    "周末打算和家人一起去爬山",
+    "医生建议每天早睡半个小时",
+    "项目的截止日期推迟到了月底",
+    "他对花生过敏, 点菜时要注意",
 )
 _FRAGMENTS_PER_CONTENT = 9
 _ID_MASK = (1 << 48) - 1
