@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amberdb._bytes import is_sealed, seal
-from amberdb._errors import CollectionError, CorruptionError
-from amberdb.engine.codec import decode, encode
-from amberdb.engine.schema import CollectionDef, IndexDef, Schema, check_field
+from amberdb._errors import CollectionError, CorruptionError, FormatError
+from amberdb.engine.codec import decode_document, encode
+from amberdb.engine.schema import CollectionDef, IndexDef, Schema, check_field, checked_number
 from amberdb.engine.trees import COLLECTIONS, COUNTERS, FIRST_TREE, end_of
 from amberdb.index.base import IndexSpec
 
@@ -52,7 +52,18 @@ class Catalog:
         if stored is None:
             return cls(schemas)
         counters = _open(COUNTERS, stored)
-        return cls(schemas, counters["tree"], counters["collection"], tuple(counters["retired"]))
+        try:
+            return cls(
+                schemas,
+                checked_number(counters["tree"]),
+                checked_number(counters["collection"]),
+                tuple(map(checked_number, counters["retired"])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"the catalog's counters are not as this version knows them ({error!r}): open it "
+                "with the version that wrote it"
+            ) from error
 
     def by_tree(self) -> dict[bytes, Schema]:
         """Schemas by the prefix of their documents."""
@@ -143,8 +154,7 @@ def _open(key: bytes, value: bytes) -> dict[str, Any]:
     data, crc = value[:-4], value[-4:]
     if not is_sealed(data + key + crc):
         raise CorruptionError(f"the catalog entry {key!r} fails its checksum: restore a backup")
-    content: dict[str, Any] = decode(data)
-    return content
+    return decode_document(data)
 
 
 def _check_name(name: object) -> None:

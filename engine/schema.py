@@ -13,7 +13,12 @@ from datetime import datetime
 from struct import Struct
 from typing import Any, Final, NamedTuple, cast
 
-from amberdb._errors import CollectionError, DocumentTooLargeError, InvalidDocumentError
+from amberdb._errors import (
+    CollectionError,
+    DocumentTooLargeError,
+    FormatError,
+    InvalidDocumentError,
+)
 from amberdb._types import Document
 from amberdb.engine.codec import encode
 from amberdb.engine.documents import encode_id, new_id, normalise, surrogate_error
@@ -82,18 +87,43 @@ class CollectionDef:
 
     @classmethod
     def from_map(cls, name: str, stored: Mapping[str, Any]) -> "CollectionDef":
-        return cls(
-            name=name,
-            number=stored["number"],
-            tree=stored["tree"],
-            expiry_tree=stored["expiry_tree"],
-            indexes=tuple(
-                IndexDef(spec_from_map(i["spec"]), i["tree"], i["complete_from"])
-                for i in stored["indexes"]
-            ),
-            expires_at=stored["expires_at"],
-            required=stored["required"],
-        )
+        """What to_map() gave. Raises FormatError for anything else."""
+        try:
+            found = cls(
+                name=name,
+                number=checked_number(stored["number"]),
+                tree=checked_number(stored["tree"]),
+                expiry_tree=checked_number(stored["expiry_tree"]),
+                indexes=tuple(
+                    IndexDef(
+                        spec_from_map(i["spec"]),
+                        checked_number(i["tree"]),
+                        checked_number(i["complete_from"], 1 << 64),
+                    )
+                    for i in stored["indexes"]
+                ),
+                expires_at=stored["expires_at"],
+                required=dict(stored["required"]),
+            )
+            if found.expires_at is not None:
+                check_field("expires_at", found.expires_at)
+            for required, kind in found.required.items():
+                check_field("required", required)
+                if kind is not None and kind not in TYPES:
+                    raise ValueError(f"the type {kind!r}")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"the catalog entry of {name!r} is not as this version knows it ({error!r}): open "
+                "it with the version that wrote it"
+            ) from error
+        return found
+
+
+def checked_number(value: object, limit: int = 1 << 32) -> int:
+    """A number as the catalog stores it. Raises ValueError."""
+    if type(value) is not int or not 0 <= value < limit:
+        raise ValueError(f"the number {value!r}")
+    return value
 
 
 @dataclass(slots=True)
