@@ -1,0 +1,298 @@
+"""Damaged bytes of the engine's own formats: a typed error or the right answer, nothing else.
+
+MANIFEST, stored documents, catalog entries, payloads of records, cursors, the codec. Bytes are
+random, or valid ones with a few places changed; where a checksum would stop all of them it is
+made anew, as a stranger would.
+"""
+
+import base64
+import contextlib
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import amberdb
+from amberdb import AmberError, CorruptionError, CursorError, Database, Ordered
+from amberdb._bytes import CRC_SIZE, seal
+from amberdb._fs import OsFileSystem
+from amberdb._types import Lsn
+from amberdb.engine import manifest as manifests
+from amberdb.engine import stored
+from amberdb.engine.catalog import Catalog
+from amberdb.engine.codec import decode, decode_document, decode_effects, encode
+from amberdb.engine.manifest import Manifest
+from amberdb.engine.overlay import Overlay
+from amberdb.engine.schema import CollectionDef
+from amberdb.engine.trees import COLLECTIONS, COUNTERS
+from amberdb.engine.view import NEWEST, State, View
+from support import drawn
+from support.databases import SMALL
+from support.reference import same
+
+MANIFEST = Manifest(
+    database_id=bytes(range(16)),
+    generation=3,
+    epoch=5,
+    clean_lsn=Lsn(7 << 40 | 9),
+    created_us=1_700_000_000_000_000,
+    lmdb_version=0x000901,
+)
+KEY = b"\0\0\0\x10id"
+
+msgpack = st.recursive(
+    drawn.scalars | st.binary(max_size=12) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn, whole: bytes) -> bytes:
+    """Some bytes changed, cut off, put in or repeated."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        what = draw(st.integers(0, 3))
+        if what == 0 and at < len(data):
+            data[at] ^= draw(st.integers(1, 255))
+        elif what == 1:
+            del data[at:]
+        elif what == 2:
+            data[at:at] = draw(st.binary(min_size=1, max_size=9))
+        else:
+            data[at:at] = data[at : at + 8]
+    return bytes(data)
+
+
+class _Memory(OsFileSystem):
+    """One file, from memory."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data = data
+
+    def read(self, path: str) -> bytes:
+        return self.data
+
+
+def manifest_bytes(directory: Path) -> bytes:
+    MANIFEST.write(OsFileSystem(), str(directory))
+    return (directory / manifests.NAME).read_bytes()
+
+
+@given(st.data())
+def test_manifest(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    whole = manifest_bytes(tmp_path_factory.getbasetemp())
+    damaged = data.draw(st.binary(max_size=90) | mutated(whole))
+    if data.draw(st.booleans()):
+        damaged = damaged[:-CRC_SIZE] + seal(damaged[:-CRC_SIZE])
+    try:
+        found = manifests.read(_Memory(damaged), "d")
+    except AmberError:
+        pass
+    else:
+        assert len(damaged) == manifests.SIZE
+        assert found == MANIFEST or damaged != whole
+
+
+@given(msgpack, st.data())
+def test_codec(value: Any, data: st.DataObject) -> None:
+    whole = encode(value)
+    assert same(decode(whole), value)
+    for damaged in (data.draw(mutated(whole)), data.draw(st.binary(max_size=40))):
+        for decoder in (decode, decode_document):
+            with contextlib.suppress(CorruptionError):
+                decoder(damaged)
+
+
+@given(st.dictionaries(st.binary(max_size=9), st.none() | st.binary(max_size=9)), st.data())
+def test_payload_of_a_record(effects: dict[bytes, bytes | None], data: st.DataObject) -> None:
+    whole = encode(effects)
+    assert same(list(decode_effects(whole).items()), list(effects.items()))
+    for damaged in (
+        data.draw(mutated(whole)),
+        data.draw(st.binary(max_size=40)),
+        encode(data.draw(msgpack)),
+    ):
+        try:
+            found = decode_effects(damaged)
+        except CorruptionError:
+            continue
+        for key, value in found.items():
+            assert type(key) is bytes
+            assert value is None or type(value) is bytes
+
+
+@given(drawn.bodies(), st.data())
+def test_stored_document(body: dict[str, Any], data: st.DataObject) -> None:
+    whole = stored.pack(KEY, 5, -1, 2, stored.NEVER, 7, encode(body))
+    assert same(stored.unpack(KEY, whole).document(), body)
+    damaged = data.draw(mutated(whole) | st.binary(max_size=90))
+    if damaged != whole:
+        with pytest.raises(CorruptionError):
+            stored.unpack(KEY, damaged)
+    with pytest.raises(CorruptionError):  # under another's key
+        stored.unpack(KEY + b"x", whole)
+    forged = stored.pack(KEY, 5, -1, 2, 3, 7, data.draw(st.binary(max_size=30)))
+    with contextlib.suppress(CorruptionError):
+        stored.unpack(KEY, forged).document()
+
+
+class _NoRead:
+    """A read transaction of an empty store."""
+
+    def get(self, key: bytes) -> bytes | None:
+        return None
+
+    def cursor(self) -> "_NoRead":
+        return self
+
+    def set_range(self, key: bytes) -> bool:
+        return False
+
+    def abort(self) -> None: ...
+
+
+def load_catalog(pairs: dict[bytes, bytes | None]) -> Catalog:
+    overlay = Overlay()
+    overlay.publish(1, pairs, 0, 1)
+    state = State(overlay, None, frozenset(), Catalog({}))
+    transaction: Any = _NoRead()
+    return Catalog.load(View(NEWEST, state, transaction, 0), 1 << 20)
+
+
+DEFINITION = CollectionDef(name="x", number=1, tree=16, expiry_tree=17).to_map()
+COUNTERS_MAP = {"tree": 18, "collection": 2, "retired": [19]}
+
+
+@given(st.data())
+def test_catalog_entry(data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from([COLLECTIONS + b"x", COUNTERS]))
+    content = encode(DEFINITION if key != COUNTERS else COUNTERS_MAP)
+    damaged = data.draw(
+        st.one_of(mutated(content), st.binary(max_size=60), msgpack.map(encode), _changed(content))
+    )
+    sealed = damaged + seal(damaged + key)
+    for value in (sealed, damaged):
+        with contextlib.suppress(AmberError):
+            catalog = load_catalog({key: value})
+            assert all(name == "x" for name in catalog.schemas)
+    assert load_catalog({key: content + seal(content + key)}) is not None
+
+
+@st.composite
+def _changed(draw: st.DrawFn, content: bytes) -> bytes:
+    """A field of a map is missing, or holds something else."""
+    fields = decode_document(content)
+    name = draw(st.sampled_from(sorted(fields)))
+    if draw(st.booleans()):
+        del fields[name]
+    else:
+        fields[name] = draw(msgpack)
+    return encode(fields)
+
+
+@pytest.fixture(scope="module")
+def db() -> Iterator[Database]:
+    with amberdb.open(":memory:", **SMALL) as db:
+        collection = db.collection("x", indexes=[Ordered("n"), Ordered("-s", "n")])
+        collection.put_many({"id": f"{n:02}", "n": n % 5, "s": "s" * n} for n in range(20))
+        yield db
+
+
+QUERIES: list[tuple[Any, Any]] = [
+    (None, None),
+    (None, "n"),
+    ({"n": {"$gt": 1}}, "-n"),
+    ({"n": 2}, ["s", "-id"]),
+    (None, ["-s", "n"]),
+    ({"id": {"$in": ["01", "02", "03"]}}, None),
+]
+
+
+@given(query=st.sampled_from(QUERIES), data=st.data())
+def test_cursor(db: Database, query: tuple[Any, Any], data: st.DataObject) -> None:
+    where, order = query
+    collection = db.collection("x")
+    page = collection.find(where, order_by=order, limit=2)
+    assert page.cursor is not None
+    content = base64.urlsafe_b64decode(page.cursor)[:-CRC_SIZE]
+    parts: list[Any] = decode(content)
+    at = data.draw(st.integers(0, len(parts) - 1))
+    other = [data.draw(msgpack) if here == at else part for here, part in enumerate(parts)]
+    damaged = data.draw(
+        st.one_of(
+            mutated(content),
+            st.binary(max_size=40),
+            msgpack.map(encode),
+            st.sampled_from([encode(other), encode([*parts, None]), encode(parts[:-1])]),
+        )
+    )
+    for cursor in (
+        base64.urlsafe_b64encode(damaged + seal(damaged)).decode(),
+        base64.urlsafe_b64encode(damaged).decode(),
+        data.draw(st.text(max_size=30)),
+    ):
+        with contextlib.suppress(CursorError):
+            found = collection.find(where, order_by=order, limit=2, after=cursor)
+            assert len(found) <= 2
+
+
+def test_every_byte_of_manifest_is_guarded(tmp_path: Path) -> None:
+    path = tmp_path / "t.amber"
+    with amberdb.open(path, **SMALL) as db:
+        db.collection("x").put({"id": "a", "at": datetime(2024, 1, 1, tzinfo=UTC)})
+    manifest = path / "MANIFEST"
+    whole = manifest.read_bytes()
+    names = sorted(file.name for file in (path / "wal").iterdir())
+    for at in range(len(whole)):
+        for bits in (0x01, 0x80, 0xFF):
+            damaged = bytearray(whole)
+            damaged[at] ^= bits
+            manifest.write_bytes(damaged)
+            with pytest.raises(AmberError) as caught:
+                amberdb.open(path, **SMALL)
+            assert "MANIFEST" in str(caught.value)
+    for size in range(len(whole)):
+        manifest.write_bytes(whole[:size])
+        with pytest.raises(AmberError):
+            amberdb.open(path, **SMALL)
+    manifest.unlink()
+    with pytest.raises(CorruptionError):
+        amberdb.open(path, **SMALL)
+    assert sorted(file.name for file in (path / "wal").iterdir()) == names
+    manifest.write_bytes(whole)
+    with amberdb.open(path, **SMALL) as db:
+        assert db.collection("x").get("a") is not None
+
+
+def test_the_data_file_of_another_database_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with amberdb.open(tmp_path / name, **SMALL) as db:
+            db.collection(name).put({"id": name})
+    for part in ("data-1/data.mdb", "MANIFEST"):
+        copy = tmp_path / f"copy-{part[:4]}"
+        shutil.copytree(tmp_path / "a", copy)
+        shutil.copy(tmp_path / "b" / part, copy / part)
+        with pytest.raises(CorruptionError, match="another database"):
+            amberdb.open(copy, **SMALL)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 8192, 12288])
+def test_a_short_data_file_is_refused_before_it_is_mapped(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "t.amber"
+    with amberdb.open(path, **SMALL) as db:
+        db.collection("x").put_many({"n": n, "text": "y" * 200} for n in range(200))
+    data = path / "data-1" / "data.mdb"
+    data.write_bytes(data.read_bytes()[:size])
+    with pytest.raises(CorruptionError) as caught:
+        amberdb.open(path, **SMALL)
+    assert caught.value.path == str(data)
