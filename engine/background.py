@@ -172,9 +172,14 @@ class Background:
     def _index(self) -> None:
         if not _is_due(self._index_at):
             return
-        self._index_at = time.monotonic() + _RETRY_S
-        self._indexer.run(stop=lambda: self._closing)
-        self._index_at = None
+        with self._wake:
+            self._index_at = None  # first, so that a declaration meanwhile is not forgotten
+        try:
+            self._indexer.run(stop=lambda: self._closing)
+        except BaseException:
+            with self._wake:
+                self._index_at = time.monotonic() + _RETRY_S
+            raise
 
     def _reap(self) -> None:
         if not _is_due(self._reap_at):
