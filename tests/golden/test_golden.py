@@ -1,0 +1,64 @@
+"""Databases of every format version that was released open, whole, in this version.
+
+They are made once by make.py and never again: a change that makes this test fail has changed the
+format, and needs a new version or a way to read the old one.
+"""
+
+import importlib.util
+import json
+import tarfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from amberdb import Ordered
+from amberdb.engine.manifest import FORMAT_VERSION
+from support.databases import FakeClock, OpenDatabase
+
+HERE = Path(__file__).parent
+STORES = sorted(path.name for path in HERE.glob("*.tar.gz"))
+
+
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("golden_make", HERE / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_it_opens_and_holds_what_it_held(tmp_path: Path, open_db: OpenDatabase, store: str) -> None:
+    with tarfile.open(HERE / store) as archive:
+        archive.extractall(tmp_path / "t.amber", filter="data")
+    expected = json.loads((HERE / f"{store.partition('-')[0]}.json").read_text())
+    clock = FakeClock(0)  # behind: the time of the last commit counts
+    for _ in range(2):  # as found, and once more as this version closed it
+        db = open_db(clock=clock)
+        assert (db.recovery is not None) == ("killed" in store and not clock.now)
+        assert maker().content(db) == expected
+        assert db.check().ok
+        assert db.collection("event").get("mayfly") is None
+        assert db.subscriber("reader").position
+        db.close()
+        clock.now = 1.0
+    db = open_db(clock=clock)
+    db.collection("event").put({"id": "new", "n": 7, "source": "new"})
+    db.collection("plain", indexes=[Ordered("name")])
+    db.build_indexes()
+    assert db.collection("plain").find({"name": "two"})[0]["id"] == "p2"
+    assert db.expire() == 1
+    db.checkpoint()
+
+
+def test_there_are_golden_stores() -> None:
+    assert {"v1-closed.tar.gz", "v1-killed.tar.gz", "v1.json"} <= {p.name for p in HERE.iterdir()}
+
+
+def test_make_still_makes_the_same(tmp_path: Path) -> None:
+    """What the golden stores stand for can still be read in make.py."""
+    maker().main(tmp_path)
+    name = f"v{FORMAT_VERSION}.json"
+    assert json.loads((tmp_path / name).read_text()) == json.loads((HERE / name).read_text())
