@@ -193,6 +193,7 @@ class Background:
                 self._reap_at = time.monotonic() + again_s
             else:
                 self._reap_at = None
+                self._next_expiry_us = NEVER  # or what a commit noted meanwhile is forgotten
                 self._note_expiry(self._reaper.next_expiry_us())
 
     def _note_expiry(self, next_expiry_us: int) -> None:

@@ -16,6 +16,7 @@ from amberdb import (
     Ordered,
     Unique,
 )
+from amberdb.engine.expiry import Reaper
 from support.databases import FakeClock, OpenDatabase
 
 START = 1_700_000_000.0
@@ -288,6 +289,33 @@ def test_wrong_clock_without_a_commit_leaves_no_trace(
     assert "gone" not in notes
     clock.advance(-1e6)
     assert "gone" in notes
+
+
+def test_document_put_just_when_the_background_is_done_is_removed_too(
+    open_db: OpenDatabase, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Reaper.step
+    put = threading.Event()
+
+    def put_then(self: Reaper, stop: Callable[[], bool]) -> float | None:
+        left_s = step(self, stop)
+        if left_s is None and not put.is_set():
+            notes.put({"id": "late", "until": START + 20})
+            clock.advance(20)
+            put.set()
+        return left_s
+
+    monkeypatch.setattr(Reaper, "step", put_then)
+    db = open_db(clock=clock, background=True, reap_grace_ms=0, reap_interval_ms=0)
+    notes = db.collection("n", expires_at="until")
+    since = db.stats()["last_lsn"]
+    clock.advance(10)
+    notes.put({"id": "first", "until": START + 10})
+    assert put.wait(10)
+    for change in db.changes(since, follow=True, timeout_s=2):
+        if (change.op, change.id) == ("expire", "late"):
+            return
+    raise AssertionError("it was forgotten")
 
 
 # -- a clock that goes back ------------------------------------------------------------------
