@@ -294,6 +294,8 @@ def test_wrong_clock_without_a_commit_leaves_no_trace(
 def test_document_put_just_when_the_background_is_done_is_removed_too(
     open_db: OpenDatabase, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    db = open_db(clock=clock, background=True, reap_grace_ms=0, reap_interval_ms=0)
+    notes = db.collection("n", expires_at="until")
     step = Reaper.step
     put = threading.Event()
 
@@ -306,8 +308,6 @@ def test_document_put_just_when_the_background_is_done_is_removed_too(
         return left_s
 
     monkeypatch.setattr(Reaper, "step", put_then)
-    db = open_db(clock=clock, background=True, reap_grace_ms=0, reap_interval_ms=0)
-    notes = db.collection("n", expires_at="until")
     since = db.stats()["last_lsn"]
     clock.advance(10)
     notes.put({"id": "first", "until": START + 10})
