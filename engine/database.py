@@ -21,6 +21,7 @@ from amberdb._errors import (
     CommitUnknownError,
     DuplicateKeyError,
     ForkedError,
+    InvalidDocumentError,
 )
 from amberdb._types import Lsn, Sync
 from amberdb.engine.background import Background
@@ -126,7 +127,8 @@ class Database:
 
         A new index over existing documents is built in the background, and queries scan until it
         is done; a Unique one is built before this returns. An index that is no longer listed is
-        dropped. Raises CollectionError, DuplicateKeyError (Unique over documents that are not).
+        dropped. Raises CollectionError; for a Unique index that cannot be, and is dropped again,
+        DuplicateKeyError (two documents share a value) or InvalidDocumentError (one has no key).
         """
         specs = None if indexes is None else _list_of(indexes)
         types = None if required is None else required_types(required)
@@ -299,7 +301,7 @@ class Database:
     def _build_unique(self, name: str) -> None:
         try:
             self._indexer.run()
-        except DuplicateKeyError:
+        except (DuplicateKeyError, InvalidDocumentError):
             waiting = {index.number for _, index in self._indexer.waiting() if index.is_unique}
             schema = self._committer.state.catalog.schemas[name]
             kept = [i.spec for i in schema.definition.indexes if i.tree not in waiting]

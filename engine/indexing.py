@@ -13,7 +13,7 @@ Invariants:
 
 from collections.abc import Callable
 
-from amberdb._errors import DuplicateKeyError
+from amberdb._errors import DuplicateKeyError, InvalidDocumentError
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.codec import decode_document
 from amberdb.engine.commit import Committer
@@ -66,8 +66,8 @@ class Indexer:
     ) -> None:
         """Builds and purges all that waits, until `stop` says so.
 
-        Raises StorageError, and DuplicateKeyError for a Unique index over documents that are not;
-        either way it can be run again.
+        Raises StorageError, DuplicateKeyError for a Unique index over documents that are not, and
+        InvalidDocumentError for a document that has no key; each time it can be run again.
         """
         while not self.is_idle() and not stop():
             # Listed before the checkpoint: what is declared behind it waits for the next one,
@@ -147,7 +147,14 @@ def _build_chunk(store: StoreWriter, schema: Schema, index: CompiledIndex) -> tu
         if key >= high or count == CHUNK:
             break
         stored = unpack(key, value)
-        pairs.update(entry_pairs(index, stored.document(), key[TREE_SIZE:], stored.rowid))
+        try:
+            pairs.update(entry_pairs(index, stored.document(), key[TREE_SIZE:], stored.rowid))
+        except InvalidDocumentError as error:
+            raise InvalidDocumentError(
+                f"document {key[TREE_SIZE:].decode()!r}: {error.message}; so {index.spec.name} "
+                "cannot be built: change the document, or drop the index",
+                **error.facts,
+            ) from None
         last = key
         count += 1
     if pairs:
@@ -166,7 +173,7 @@ def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
         if value is None or expires_us(value) <= view.now_us:
             continue
         fields = place[:-ROWID_SIZE]
-        if before[0] == fields and not _holds_none(index, value):
+        if before[0] == fields and _is_kept_unique(index, value, fields[TREE_SIZE:]):
             raise DuplicateKeyError(
                 f"collection {schema.name!r}: documents {before[1].decode()!r} and "
                 f"{id_bytes.decode()!r} have the same {', '.join(index.spec.fields)}, so "
@@ -178,7 +185,6 @@ def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
         before = (fields, id_bytes)
 
 
-def _holds_none(index: CompiledIndex, value: bytes) -> bool:
-    """Whether an entry of this document does not count: None inside a list, sparse."""
-    document = decode_document(value[BODY])
-    return len(index.maker.unique_keys(document)) < len(index.maker.keys(document))
+def _is_kept_unique(index: CompiledIndex, value: bytes, key: bytes) -> bool:
+    """Whether the document's entry counts: that of a None inside a list does not, when sparse."""
+    return key in index.maker.unique_keys(decode_document(value[BODY]))

@@ -33,6 +33,7 @@ from amberdb.engine.schema import (
     Head,
     Prepared,
     Schema,
+    entry_pairs,
 )
 from amberdb.engine.stored import NEVER, Stored, pack, unpack
 from amberdb.engine.trees import TREE_SIZE, end_of
@@ -195,7 +196,17 @@ class Writer:
 
     def _entries_of(self, schema: Schema, key: bytes, old: Stored) -> Effects:
         entries: Effects = {}
-        schema.add_entries(entries, old.document(), key[TREE_SIZE:], old.rowid, old.expires_us)
+        document, id_bytes = old.document(), key[TREE_SIZE:]
+        try:
+            schema.add_entries(entries, document, id_bytes, old.rowid, old.expires_us)
+        except InvalidDocumentError:  # an index was declared later that has no key for it
+            if old.expires_us != NEVER:
+                entries[schema.expiry_key(old.expires_us, old.rowid)] = id_bytes
+            for index in schema.indexes:
+                try:
+                    entries.update(entry_pairs(index, document, id_bytes, old.rowid))
+                except InvalidDocumentError:
+                    pass  # so it has no entry there
         for index in schema.indexes:  # that some document has several stays true
             entries.pop(MULTI + index.prefix, None)
         return entries
