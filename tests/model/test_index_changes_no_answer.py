@@ -60,7 +60,7 @@ def pages(db: Database, name: str, where: Any, order: Any, limit: int | None) ->
 
 
 @pytest.mark.slow
-@settings(max_examples=2 * settings().max_examples)
+@settings(max_examples=5 * settings().max_examples)
 @given(
     steps=steps,
     queries=queries,

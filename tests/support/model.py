@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from amberdb import (
     REMOVE,
@@ -146,9 +146,9 @@ def merged(doc: Doc, patch: Mapping[str, Any]) -> Doc:
     for name, value in patch.items():
         if value is REMOVE:
             result.pop(name, None)
-        elif isinstance(value, Mapping):
+        elif type(value) is dict:
             old = result.get(name)
-            result[name] = merged(old if isinstance(old, dict) else {}, value)  # pyright: ignore[reportUnknownArgumentType]
+            result[name] = merged(cast(Doc, old) if type(old) is dict else {}, cast(Doc, value))
         else:
             result[name] = value
     return result
@@ -164,9 +164,9 @@ def index_keys(spec: Spec, doc: Doc) -> list[tuple[Any, ...]]:
         raise InvalidDocumentError("two lists")
     keys: list[tuple[Any, ...]] = [()]
     for value in values:
-        elements: list[Any] = (value or [None]) if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
+        elements = cast(list[Any], value or [None] if type(value) is list else [value])
         if isinstance(spec, Unique) and any(
-            isinstance(each, dict) or (isinstance(value, list) and isinstance(each, list))
+            isinstance(each, dict) or (elements is value and isinstance(each, list))
             for each in elements
         ):
             raise InvalidDocumentError("no key")
