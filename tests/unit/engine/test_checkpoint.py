@@ -1,0 +1,381 @@
+"""Checkpoints and the background: what moves when, what a failure costs, when threads start."""
+
+import errno
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amberdb import (
+    BusyError,
+    ClosedError,
+    CommitUnknownError,
+    Database,
+    DiskFullError,
+    Ordered,
+    PoisonedError,
+    StorageError,
+)
+from amberdb._fs import OsFileSystem
+from amberdb.engine.checkpoint import Checkpointer
+from amberdb.engine.overlay import Overlay, SortedKeys
+from amberdb.engine.store import Store
+from support.databases import OpenDatabase
+from unit.engine.helpers import got
+from unit.wal.helpers import FaultyFs, fail_on
+
+
+def fill(db: Database, count: int = 2000) -> None:
+    db.collection("n", indexes=[Ordered("x")]).put_many(
+        {"id": f"{n:05d}", "x": n % 10} for n in range(count)
+    )
+
+
+def test_a_checkpoint_moves_everything_into_the_store(db: Database) -> None:
+    fill(db)
+    assert db.stats()["overlay_bytes"] > 0
+    assert db.stats()["store"]["entries"] < 10
+    db.checkpoint()
+    stats = db.stats()
+    assert stats["overlay_bytes"] == 0
+    assert stats["store"]["entries"] > 4000
+    assert stats["applied_lsn"] == stats["last_lsn"] == stats["durable_lsn"]
+    assert stats["checkpoints"] == 1
+    assert db.collection("n").count({"x": 3}) == 200
+
+
+def test_a_checkpoint_of_nothing_does_nothing(db: Database) -> None:
+    fill(db)
+    db.checkpoint()
+    db.checkpoint()
+    assert db.stats()["checkpoints"] == 1
+
+
+def test_a_checkpoint_removes_what_was_deleted(db: Database) -> None:
+    fill(db)
+    db.checkpoint()
+    db.collection("n").delete_many({"x": {"$gt": 0}})
+    db.checkpoint()
+    assert db.collection("n").count() == 200
+    assert db.stats()["store"]["entries"] < 500
+
+
+def test_a_checkpoint_takes_what_is_not_yet_durable_and_makes_it_so(db: Database) -> None:
+    db.collection("n").put({"id": "a"}, sync="os")
+    assert db.stats()["durable_lsn"] < db.stats()["last_lsn"]
+    db.checkpoint()
+    assert db.stats()["durable_lsn"] == db.stats()["last_lsn"]
+
+
+def test_a_failed_checkpoint_loses_nothing_and_can_be_run_again(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(db)
+
+    def fail(self: Store) -> None:
+        raise DiskFullError("no space, injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", fail)
+        with pytest.raises(DiskFullError):
+            db.checkpoint()
+    notes = db.collection("n")
+    assert notes.count({"x": 3}) == 200
+    notes.put({"id": "later", "x": 3})
+    assert notes.count({"x": 3}) == 201
+    assert db.stats()["checkpoints"] == 0
+    db.checkpoint()
+    assert db.stats()["checkpoints"] == 2, "the one that failed, and what came after"
+    assert notes.count({"x": 3}) == 201
+
+
+def test_store_without_room_is_a_full_disk(open_db: OpenDatabase) -> None:
+    db = open_db(map_bytes=1 << 16)
+    notes = db.collection("n")
+    notes.put_many({"id": str(n), "x": bytes(1000)} for n in range(200))
+    with pytest.raises(DiskFullError, match="nothing is lost"):
+        db.checkpoint()
+    assert notes.count() == 200
+    db.close()
+    db = open_db()
+    assert db.collection("n").count() == 200
+
+
+def test_store_that_cannot_be_written_is_an_error(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(db, 10)
+    writer = db._checkpointer  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(StorageError), writer._committer.store.write() as store:  # pyright: ignore[reportPrivateUsage]
+        store.put(b"k" * 600, b"too long for a key")
+    db.checkpoint()
+
+
+def test_writers_wait_for_room_and_get_it(open_db: OpenDatabase) -> None:
+    db = open_db(
+        background=True, checkpoint_bytes=50_000, overlay_bytes_max=100_000, busy_timeout_ms=30_000
+    )
+    notes = db.collection("n")
+    for n in range(100):
+        notes.put({"id": str(n), "x": bytes(10_000)}, sync="os")
+    assert notes.count() == 100
+    assert db.stats()["overlay_bytes"] < 250_000
+    assert db.stats()["checkpoints"] > 2
+
+
+def test_without_a_background_the_writer_checkpoints_itself(open_db: OpenDatabase) -> None:
+    db = open_db(overlay_bytes_max=100_000)
+    notes = db.collection("n")
+    for n in range(100):
+        notes.put({"id": str(n), "x": bytes(10_000)}, sync="os")
+    assert db.stats()["overlay_bytes"] < 250_000
+    assert db.stats()["checkpoints"] > 2
+
+
+def test_writers_that_get_no_room_in_time_are_refused(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = open_db(overlay_bytes_max=10_000, busy_timeout_ms=1, background=True)
+    notes = db.collection("n")
+    monkeypatch.setattr(Checkpointer, "run", lambda self: None)
+    notes.put({"id": "a", "x": bytes(20_000)})
+    with pytest.raises(BusyError, match="checkpoint is behind"):
+        notes.put({"id": "b"})
+    assert list(notes) == ["a"]
+    monkeypatch.undo()
+    db.checkpoint()
+    notes.put({"id": "b"})
+
+
+def test_writers_are_refused_while_checkpoints_fail(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = open_db(overlay_bytes_max=10_000)
+    notes = db.collection("n")
+
+    def fail(self: Store) -> None:
+        raise DiskFullError("no space, injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", fail)
+        notes.put({"id": "a", "x": bytes(20_000)})  # committed, before the checkpoint is tried
+        with pytest.raises(DiskFullError):
+            notes.put({"id": "b"})
+        assert list(notes) == ["a"]
+    db.checkpoint()
+    notes.put({"id": "b"})
+    assert list(notes) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"checkpoint_bytes": 1}, {"checkpoint_interval_ms": 0}],
+    ids=["by size", "by age"],
+)
+def test_checkpoints_run_in_the_background(open_db: OpenDatabase, options: dict[str, Any]) -> None:
+    db = open_db(background=True, **options)
+    fill(db)
+    thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
+    for _ in range(10_000):
+        if not db.stats()["overlay_bytes"]:
+            break
+        thread.join(0.001)
+    assert db.stats()["overlay_bytes"] == 0
+    assert db.stats()["checkpoints"] >= 1
+
+
+def test_overlay_left_by_a_crash_is_checkpointed_in_the_background(
+    open_db: OpenDatabase, tmp_path: Path
+) -> None:
+    db = open_db()
+    fill(db)
+    shutil.copytree(db.path, tmp_path / "copy.amber")
+    copy = open_db("copy.amber", background=True, checkpoint_interval_ms=0)
+    thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
+    for _ in range(10_000):
+        if not copy.stats()["overlay_bytes"]:
+            break
+        thread.join(0.001)
+    assert copy.stats()["overlay_bytes"] == 0
+
+
+def test_background_failure_is_logged_and_tried_again(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [RuntimeError("injected"), DiskFullError("injected")]
+    run = Checkpointer.run
+
+    def fail(self: Checkpointer) -> None:
+        if failures:
+            raise failures.pop()
+        run(self)
+
+    monkeypatch.setattr("amberdb.engine.background._RETRY_S", 0.001)
+    monkeypatch.setattr(Checkpointer, "run", fail)
+    db = open_db(background=True, checkpoint_interval_ms=0)
+    db.collection("n").put({"id": "a"})
+    thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
+    for _ in range(10_000):
+        if db.stats()["checkpoints"]:
+            break
+        thread.join(0.001)
+    assert db.stats()["checkpoints"] == 1
+    assert "checkpoint failed" in caplog.text
+
+
+# -- threads on demand -----------------------------------------------------------------------
+
+
+def own_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("amberdb")]
+
+
+def test_idle_database_has_started_no_thread(open_db: OpenDatabase) -> None:
+    db = open_db(background=True)
+    assert own_threads() == []
+    notes = db.collection("n")
+    db.close()
+    db = open_db(background=True)
+    notes = db.collection("n")
+    assert notes.get("a") is None
+    assert notes.find({"x": 1}) == []
+    assert db.stats()["snapshots"] == 0
+    assert list(db.changes()) == []
+    assert db.check().ok
+    assert own_threads() == []
+    notes.put({"id": "a"})
+    assert own_threads() == ["amberdb"]
+    db.close()
+    assert own_threads() == []
+
+
+def test_database_without_background_starts_none_at_all(open_db: OpenDatabase) -> None:
+    db = open_db(background=False)
+    fill(db, 10)
+    db.snapshot()
+    db.collection("n", indexes=[])
+    assert own_threads() == []
+
+
+# -- a log that fails ------------------------------------------------------------------------
+
+
+def test_after_a_failed_sync_reads_go_on_and_writes_are_refused(open_db: OpenDatabase) -> None:
+    fs = FaultyFs(OsFileSystem())
+    db = open_db(fs=fs)
+    notes = db.collection("n")
+    notes.put({"id": "a"})
+    fs.hook = fail_on("sync", ".wal", OSError(errno.EIO, "injected"))
+    with pytest.raises(CommitUnknownError):
+        notes.put({"id": "b"})
+    fs.hook = None
+    assert got(notes, "a") == {"id": "a"}
+    assert "b" not in notes, "not acknowledged, so not visible"
+    with pytest.raises(PoisonedError):
+        notes.put({"id": "c"})
+    with pytest.raises(PoisonedError), db.transaction():
+        pass
+    with pytest.raises(CommitUnknownError):
+        db.checkpoint()
+    assert db.stats()["applied_lsn"] < db.stats()["last_lsn"]
+    db.close()
+    db = open_db()
+    assert "a" in db.collection("n")
+    db.collection("n").put({"id": "c"})
+
+
+def test_full_disk_refuses_a_commit_and_goes_on(open_db: OpenDatabase) -> None:
+    fs = FaultyFs(OsFileSystem())
+    db = open_db(fs=fs)
+    notes = db.collection("n")
+    fs.hook = fail_on("pwrite", ".wal", OSError(errno.ENOSPC, "injected"))
+    with pytest.raises(DiskFullError):
+        notes.put({"id": "a"})
+    fs.hook = None
+    assert "a" not in notes
+    notes.put({"id": "b"})
+    db.close()
+    assert list(open_db().collection("n")) == ["b"]
+
+
+def test_interruption_between_log_and_memory_poisons(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = open_db()
+    notes = db.collection("n")
+    notes.put({"id": "a"})
+
+    def interrupted(self: Overlay, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Overlay, "publish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            notes.put({"id": "b"})
+    with pytest.raises(PoisonedError):
+        notes.put({"id": "c"})
+    assert list(notes) == ["a"]
+    db.close()
+    assert list(open_db().collection("n")) == ["a", "b"], "it was in the log"
+
+
+def test_close_after_a_failed_sync_raises_nothing_new(open_db: OpenDatabase) -> None:
+    fs = FaultyFs(OsFileSystem())
+    db = open_db(fs=fs)
+    db.collection("n").put({"id": "a"}, sync="os")
+    fs.hook = fail_on("sync", ".wal", OSError(errno.EIO, "injected"))
+    with pytest.raises(CommitUnknownError):
+        db.sync()
+    db.close()
+    with pytest.raises(ClosedError):
+        db.collection("n")
+    assert open_db().recovery is not None, "that was no clean close"
+
+
+# -- parts -----------------------------------------------------------------------------------
+
+
+def test_sorted_keys_see_what_is_added_between_blocks() -> None:
+    keys = SortedKeys()
+    for n in range(0, 1000, 2):
+        keys.add(b"tree%04d" % n)
+    low, high = b"tree", b"tref"
+    up = keys.range(low, high, False)
+    assert next(up) == b"tree0000"
+    for n in range(1, 1000, 2):
+        keys.add(b"tree%04d" % n)
+    found = list(up)
+    assert found == sorted(found)
+    assert found[-1] == b"tree0999"
+    assert list(keys.range(low, high, True)) == [b"tree%04d" % n for n in range(999, -1, -1)]
+    assert list(keys.range(b"none", b"nonf", False)) == []
+
+
+def test_large_overlay_is_sorted_by_tree() -> None:
+    overlay = Overlay()
+    keys = [b"tr%02d%06d" % (n % 3, (n * 7919) % 20_000) for n in range(20_000)]
+    overlay.publish(1, dict.fromkeys(keys, b""), 0, 5)
+    trees = list(overlay.sorted_trees())
+    assert [key for tree in trees for key in tree] == sorted(set(keys))
+    assert len(trees) == 3
+
+
+# -- options ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["document_bytes_max", "reap_batch", "snapshot_max_age_ms"])
+def test_numbers_are_not_negative(open_db: OpenDatabase, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        open_db(**{name: -1})
+
+
+def test_unknown_option_is_refused(open_db: OpenDatabase) -> None:
+    with pytest.raises(TypeError):
+        open_db(fsync=True)
+
+
+def test_options_cannot_be_changed(db: Database) -> None:
+    with pytest.raises(AttributeError):
+        db.options.sync = "os"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
