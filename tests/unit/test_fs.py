@@ -134,7 +134,7 @@ def test_lock_of_a_dead_process_is_taken_over(path: str) -> None:
     assert not os.path.exists(path)
 
 
-@pytest.mark.parametrize("owner", ["1 here", f"{os.getpid()} here"])
+@pytest.mark.parametrize("owner", ["1 here", f"{os.getpid()} here"], ids=["other", "own"])
 def test_pid_lock_of_a_live_process_is_kept(path: str, owner: str) -> None:
     Path(path).write_text(owner)
     with pytest.raises(BlockingIOError):

@@ -103,13 +103,11 @@ def test_store_without_room_is_a_full_disk(open_db: OpenDatabase) -> None:
     assert db.collection("n").count() == 200
 
 
-def test_store_that_cannot_be_written_is_an_error(
-    db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_that_cannot_be_written_is_an_error(db: Database) -> None:
     fill(db, 10)
-    writer = db._checkpointer  # pyright: ignore[reportPrivateUsage]
-    with pytest.raises(StorageError), writer._committer.store.write() as store:  # pyright: ignore[reportPrivateUsage]
-        store.put(b"k" * 600, b"too long for a key")
+    store = db._committer.store  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(StorageError), store.write() as writer:
+        writer.put(b"k" * 600, b"too long for a key")
     db.checkpoint()
 
 
@@ -134,12 +132,15 @@ def test_without_a_background_the_writer_checkpoints_itself(open_db: OpenDatabas
     assert db.stats()["checkpoints"] > 2
 
 
+def never(self: Checkpointer) -> None: ...
+
+
 def test_writers_that_get_no_room_in_time_are_refused(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db = open_db(overlay_bytes_max=10_000, busy_timeout_ms=1, background=True)
     notes = db.collection("n")
-    monkeypatch.setattr(Checkpointer, "run", lambda self: None)
+    monkeypatch.setattr(Checkpointer, "run", never)
     notes.put({"id": "a", "x": bytes(20_000)})
     with pytest.raises(BusyError, match="checkpoint is behind"):
         notes.put({"id": "b"})
@@ -368,7 +369,7 @@ def test_large_overlay_is_sorted_by_tree() -> None:
 @pytest.mark.parametrize("name", ["document_bytes_max", "reap_batch", "snapshot_max_age_ms"])
 def test_numbers_are_not_negative(open_db: OpenDatabase, name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        open_db(**{name: -1})
+        open_db("t.amber", **{name: -1})
 
 
 def test_unknown_option_is_refused(open_db: OpenDatabase) -> None:

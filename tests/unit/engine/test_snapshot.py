@@ -243,7 +243,7 @@ def test_many_threads_take_snapshots_while_the_background_watches_their_age(
 
     def run() -> None:
         try:
-            for _ in range(100):
+            for _ in range(300):
                 kept = [db.snapshot() for _ in range(30)]
                 notes.put({}, sync="os")
                 db.stats()
