@@ -164,7 +164,9 @@ def index_keys(spec: Spec, doc: Doc) -> list[tuple[Any, ...]]:
         raise InvalidDocumentError("two lists")
     keys: list[tuple[Any, ...]] = [()]
     for value in values:
-        elements = cast(list[Any], value or [None] if type(value) is list else [value])
+        elements: list[Any] = [value]
+        if type(value) is list:
+            elements = cast(list[Any], value) or [None]
         if isinstance(spec, Unique) and any(
             isinstance(each, dict) or (elements is value and isinstance(each, list))
             for each in elements
