@@ -20,6 +20,22 @@ from amberdb._types import Lsn, lsn_number
 logger = logging.getLogger("amberdb.wal")
 
 
+_ANY_LSN = 1 << 64
+"""What a thread waits for that wants to lead, and no sync in particular."""
+
+
+class _Waiter:
+    """A thread that waits for the leader, at a gate of its own."""
+
+    __slots__ = ("gate", "leads", "lsn")
+
+    def __init__(self, lsn: int) -> None:
+        self.lsn = lsn
+        self.leads = False
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+
 class GroupCommit:
     """The durable end of a log. Whoever waits alone syncs in its own thread; of several, one
     leads and syncs for all that was appended so far."""
@@ -32,7 +48,7 @@ class GroupCommit:
         self._slow_sync_us = slow_sync_ms * 1000
         self._mutex = threading.Lock()
         self._leading = False
-        self._gates: list[threading.Lock] = []
+        self._waiters: list[_Waiter] = []
         self._syncs = 0
         self._synced_records = 0
         self._sync_us_last = 0.0
@@ -41,16 +57,7 @@ class GroupCommit:
     def wait(self, lsn: int) -> None:
         """Returns when `durable_lsn >= lsn`. Raises CommitUnknownError after a failed sync."""
         while self.durable_lsn < lsn:
-            gate = None
-            with self._mutex:
-                if self._leading:
-                    gate = threading.Lock()
-                    gate.acquire()
-                    self._gates.append(gate)
-                else:
-                    self._leading = True
-            if gate is not None:
-                gate.acquire()  # the leader opens it, whatever came of the sync
+            if not self._takes_lead(lsn):
                 continue
             try:
                 if self.durable_lsn < lsn:
@@ -67,30 +74,52 @@ class GroupCommit:
     @contextmanager
     def _lead(self) -> Generator[None, None, None]:
         """Keeps every other thread from syncing, so that the file can be changed."""
-        while True:
-            gate = None
-            with self._mutex:
-                if not self._leading:
-                    self._leading = True
-                    break
-                gate = threading.Lock()
-                gate.acquire()
-                self._gates.append(gate)
-            gate.acquire()
+        while not self._takes_lead(_ANY_LSN):
+            pass
         try:
             yield
         finally:
             self._hand_over()
 
-    def _hand_over(self) -> None:
+    def _takes_lead(self, lsn: int) -> bool:
+        """Waits while another thread leads; whether this one leads now. If not, the sync it
+        waited for is over, whatever came of it."""
         with self._mutex:
-            self._leading = False
-            gates = self._gates
-            if not gates:
-                return  # with the list itself: the next leader's waiters go into it
-            self._gates = []
-        for gate in gates:
-            gate.release()
+            if not self._leading:
+                self._leading = True
+                return True
+            waiter = _Waiter(lsn)
+            self._waiters.append(waiter)
+        try:
+            waiter.gate.acquire()
+        except BaseException:
+            with self._mutex:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+            if waiter.leads:
+                self._hand_over()
+            raise
+        return waiter.leads
+
+    def _hand_over(self) -> None:
+        """Wakes those whose records are durable, and one of the others to lead: to wake them all
+        would cost every one a turn of the interpreter, to find another leader there."""
+        with self._mutex:
+            waiters = self._waiters
+            if not waiters:
+                self._leading = False
+                return
+            durable = _ANY_LSN - 1 if self.failed is not None else self.durable_lsn
+            woken = [waiter for waiter in waiters if waiter.lsn <= durable]
+            left = [waiter for waiter in waiters if waiter.lsn > durable]
+            self._leading = bool(left)
+            if left:
+                heir = left.pop(0)
+                heir.leads = True
+                woken.append(heir)
+            self._waiters = left
+        for waiter in woken:
+            waiter.gate.release()
 
     def _sync_file(self) -> None:
         """The leader's work."""
