@@ -165,8 +165,10 @@ class WritableCollection(ReadableCollection):
         """As of now, for preparing; the writer's own counts."""
 
     @abstractmethod
-    def _writing(self, sync: Sync | None) -> AbstractContextManager[Writer]:
-        """A writer for one call."""
+    def _writing(
+        self, sync: Sync | None, key: bytes | None = None
+    ) -> AbstractContextManager[Writer]:
+        """A writer for one call, which will read `key`."""
 
     def put(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
         """Stores a document under its "id" (made when missing), replacing another; its id.
@@ -175,7 +177,7 @@ class WritableCollection(ReadableCollection):
         """
         schema = self._schema()
         prepared = schema.prepare(document)
-        with self._writing(sync) as writer:
+        with self._writing(sync, None if prepared.fresh else prepared.key) as writer:
             current = schema_of(writer.view, self.name)
             if current is not schema:
                 prepared = current.prepare(document)
@@ -186,7 +188,7 @@ class WritableCollection(ReadableCollection):
         """put(), but raises DuplicateKeyError when the id exists."""
         schema = self._schema()
         prepared = schema.prepare(document)
-        with self._writing(sync) as writer:
+        with self._writing(sync, None if prepared.fresh else prepared.key) as writer:
             current = schema_of(writer.view, self.name)
             if current is not schema:
                 prepared = current.prepare(document)
@@ -217,13 +219,13 @@ class WritableCollection(ReadableCollection):
     ) -> Lsn:
         """Merges into a document (maps recursively; None stores None; REMOVE takes a field out);
         its new version. Raises MissingKeyError, ConflictError, and what put() raises."""
-        with self._writing(sync) as writer:
+        with self._writing(sync, self._schema().key(id)) as writer:
             writer.update(schema_of(writer.view, self.name), id, patch, if_version)
             return Lsn(writer.lsn)
 
     def delete(self, id: str, *, sync: Sync | None = None) -> bool:
         """Whether there was such a document."""
-        with self._writing(sync) as writer:
+        with self._writing(sync, self._schema().key(id)) as writer:
             return writer.delete(schema_of(writer.view, self.name), id)
 
     def __delitem__(self, id: str) -> None:
@@ -280,23 +282,26 @@ class Collection(WritableCollection):
     def _schema(self) -> Schema:
         return self._committer.state.catalog.schemas[self.name]
 
-    def _writing(self, sync: Sync | None) -> AbstractContextManager[Writer]:
-        return _OneCommit(self._committer, sync)
+    def _writing(
+        self, sync: Sync | None, key: bytes | None = None
+    ) -> AbstractContextManager[Writer]:
+        return _OneCommit(self._committer, sync, key)
 
 
 class _OneCommit:
     """A writer for one call, committed on leaving."""
 
-    __slots__ = ("_committer", "_sync", "_writer")
+    __slots__ = ("_committer", "_key", "_sync", "_writer")
 
-    def __init__(self, committer: Committer, sync: Sync | None) -> None:
+    def __init__(self, committer: Committer, sync: Sync | None, key: bytes | None) -> None:
         if sync is not None:
             check_sync(sync)
         self._committer = committer
         self._sync: Sync | None = sync
+        self._key = key
 
     def __enter__(self) -> Writer:
-        self._writer = self._committer.begin()
+        self._writer = self._committer.begin(key=self._key)
         return self._writer
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

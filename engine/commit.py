@@ -31,7 +31,7 @@ from amberdb.engine.options import Options
 from amberdb.engine.overlay import Effects, Overlay
 from amberdb.engine.store import Store
 from amberdb.engine.stored import NEVER
-from amberdb.engine.view import NEWEST, Pending, State, View
+from amberdb.engine.view import NEWEST, LateTransaction, Pending, State, View
 from amberdb.engine.writer import Writer
 from amberdb.wal import Log
 
@@ -89,11 +89,22 @@ class Committer:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def begin(self, timeout_ms: int | None = None) -> Writer:
-        """Takes the writer lock. Raises BusyError, TransactionError, PoisonedError."""
+    def begin(self, timeout_ms: int | None = None, key: bytes | None = None) -> Writer:
+        """Takes the writer lock. Raises BusyError, TransactionError, PoisonedError.
+
+        `key` is one that the writer will read: what LMDB has of it is read before the lock is
+        taken, so that no other writer waits for that.
+        """
         timeout_ms = self._options.busy_timeout_ms if timeout_ms is None else timeout_ms
         if self._overlay_bytes() > self._options.overlay_bytes_max:
             self._await_room(timeout_ms)
+        before = self.state
+        value = None
+        if key is not None:
+            if before.knows(key):
+                key = None
+            else:
+                value = self.store.get(key)
         self._acquire(timeout_ms)
         try:
             if self.log.failed is not None:
@@ -102,7 +113,10 @@ class Committer:
             now = int(self._clock() * 1_000_000)
             if now < self._last_us:
                 now = self._last_us
-            view = View(NEWEST, state, self.store.begin(), now, Pending())
+            if state is not before:  # a checkpoint may have moved something newer into LMDB
+                key = None
+            late = LateTransaction(self.store.begin, key, value)
+            view = View(NEWEST, state, late, now, Pending())
             return Writer(self.log.next_lsn, view, self._options.transaction_bytes_max)
         except BaseException:
             self._release()

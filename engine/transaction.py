@@ -93,7 +93,9 @@ class TransactionCollection(WritableCollection):
     def _schema(self) -> Schema:
         return schema_of(self._transaction.writer().view, self.name)
 
-    def _writing(self, sync: Sync | None) -> AbstractContextManager[Writer]:
+    def _writing(
+        self, sync: Sync | None, key: bytes | None = None
+    ) -> AbstractContextManager[Writer]:
         return _Kept(self._transaction.writer())
 
 

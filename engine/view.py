@@ -34,6 +34,36 @@ class _Closed:
 _CLOSED: Final[Any] = _Closed()
 
 
+class LateTransaction:
+    """In place of a writer's LMDB transaction until the first read that needs one. Most writes
+    need none: what they replace is in the overlay, or was read before the lock was taken."""
+
+    __slots__ = ("_begin", "_key", "_value", "_view")
+
+    def __init__(
+        self, begin: Callable[[], ReadTransaction], key: bytes | None, value: bytes | None
+    ) -> None:
+        self._begin = begin
+        self._key = key
+        self._value = value
+        self._view: View | None = None
+
+    def serve(self, view: "View") -> None:
+        self._view = view
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._value if key == self._key else self._begun().get(key)
+
+    def cursor(self) -> Any:
+        return self._begun().cursor()
+
+    def abort(self) -> None: ...
+
+    def _begun(self) -> ReadTransaction:
+        assert self._view is not None
+        return self._view.begin(self._begin)
+
+
 class State:
     """What is committed, as one immutable value: swapped whole, so a reader has all or none."""
 
@@ -47,6 +77,12 @@ class State:
         self.built = built
         """Trees of indexes whose entries are complete in LMDB as of now."""
         self.catalog = catalog
+
+    def knows(self, key: bytes) -> bool:
+        """Whether an overlay has a version of it."""
+        return key in self.active.entries or (
+            self.frozen is not None and key in self.frozen.entries
+        )
 
     @property
     def overlays(self) -> tuple[Overlay, ...]:
@@ -86,7 +122,7 @@ class View:
         self,
         lsn: int,
         state: State,
-        txn: ReadTransaction,
+        txn: "ReadTransaction | LateTransaction",
         now_us: int,
         pending: Pending | None = None,
     ) -> None:
@@ -98,6 +134,8 @@ class View:
         self._overlays = state.overlays
         self._txn = txn
         self.pending = pending
+        if isinstance(txn, LateTransaction):
+            txn.serve(self)
 
     def __enter__(self) -> "View":
         return self
@@ -110,6 +148,12 @@ class View:
         # and its transaction would keep LMDB's environment open behind a closed database.
         txn, self._txn = self._txn, _CLOSED
         txn.abort()
+
+    def begin(self, begin: Callable[[], ReadTransaction]) -> ReadTransaction:
+        """For LateTransaction: puts the real one in its place."""
+        txn = begin()
+        self._txn = txn
+        return txn
 
     def get(self, key: bytes) -> bytes | None:
         if self.pending is not None:
