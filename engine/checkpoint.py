@@ -77,12 +77,13 @@ class Checkpointer:
 
 def _apply_tree(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None:
     entries = overlay.entries
+    delete = store.delete
     for start in range(0, len(keys), _CHUNK):
         pairs: list[tuple[bytes, bytes]] = []
         for key in keys[start : start + _CHUNK]:
             value = entries[key][1]
             if value is None:
-                store.delete(key)
+                delete(key)
             else:
                 pairs.append((key, value))
         if pairs:

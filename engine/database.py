@@ -364,7 +364,7 @@ def open_database(
     options = Options(**settings)
     name = os.fspath(path)
     if name != ":memory:":
-        return Database(open_parts(name, options, create=create), options)
+        return _database_of(open_parts(name, options, create=create), options)
     import shutil  # not at the top: most programs never need them, and all would pay
     import tempfile
 
@@ -373,9 +373,18 @@ def open_database(
     temporary = tempfile.mkdtemp(prefix="amberdb-", dir=parent)
     try:
         inner = os.path.join(temporary, "memory.amber")
-        return Database(open_parts(inner, options, create=True, durable=False), options, temporary)
+        opened = open_parts(inner, options, create=True, durable=False)
+        return _database_of(opened, options, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _database_of(opened: Opened, options: Options, temporary: str | None = None) -> Database:
+    try:
+        return Database(opened, options, temporary)
+    except BaseException:  # a damaged catalog: the directory can be opened again once it is mended
+        opened.close()
         raise
 
 

@@ -56,6 +56,14 @@ class Opened:
     recovery: Recovery | None
     """None when the database was created, or closed cleanly."""
 
+    def close(self) -> None:
+        """Lets go of everything, after a failure to make a Database of it."""
+        try:
+            self.log.close()
+        finally:
+            self.store.close(_not_open)
+            self.lock.close()
+
 
 def open_parts(path: str, options: Options, *, create: bool, durable: bool = True) -> Opened:
     """Opens or creates. Raises OpenError and its kin, CorruptionError, DiskFullError."""
@@ -154,7 +162,7 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
         raise _faster(path) from None
     try:
         if fs.exists(path) and fs.listdir(path):
-            if fs.exists(aside) and fs.listdir(aside) == [LOCK]:  # else it is what a crash left, and not for here
+            if fs.exists(aside) and fs.listdir(aside) == [LOCK]:  # nothing that a crash left
                 fs.unlink(os.path.join(aside, LOCK))
                 fs.rmdir(aside)
             raise _faster(path)
@@ -184,6 +192,7 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
         replace(manifest, clean_lsn=NO_LSN).write(fs, aside)
         fs.sync_dir(aside)
         fs.rename(aside, path)
+        lock.moved(os.path.join(path, LOCK))
         fs.sync_dir(os.path.dirname(path))
         return _recover(path, lock, options, durable=durable)
     except BaseException:

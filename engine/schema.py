@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from amberdb._errors import (
     CollectionError,
+    CorruptionError,
     DocumentTooLargeError,
     FormatError,
     InvalidDocumentError,
@@ -138,7 +139,11 @@ class Head:
 
     @classmethod
     def unpack(cls, value: bytes | None) -> "Head":
-        return cls(*_HEAD.unpack(value)) if value else cls(0, 1)
+        if value is None:
+            return cls(0, 1)
+        if len(value) != _HEAD.size:
+            raise CorruptionError("the head of a collection is damaged: restore a backup")
+        return cls(*_HEAD.unpack(value))
 
 
 class Prepared(NamedTuple):

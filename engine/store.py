@@ -143,23 +143,17 @@ class Store:
 class StoreWriter:
     """What a checkpoint or an index build does inside one write transaction."""
 
-    __slots__ = ("_cursor", "_txn")
+    __slots__ = ("_cursor", "_txn", "delete", "get", "put")
 
     def __init__(self, txn: ReadTransaction) -> None:
         self._txn = txn
         self._cursor = txn.cursor()
+        self.get: Callable[[bytes], bytes | None] = txn.get
+        self.put: Callable[[bytes, bytes], object] = txn.put
+        self.delete: Callable[[bytes], object] = txn.delete
 
     def put_sorted(self, pairs: list[tuple[bytes, bytes]]) -> None:
         self._cursor.putmulti(pairs)
-
-    def put(self, key: bytes, value: bytes) -> None:
-        self._txn.put(key, value)
-
-    def delete(self, key: bytes) -> bool:
-        return self._txn.delete(key)
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._txn.get(key)
 
     def items(self, low: bytes) -> Iterable[tuple[bytes, bytes]]:
         """Pairs from `low` on, ascending."""

@@ -121,6 +121,7 @@ class Writer:
         low = max(schema.expiry_prefix, after + b"\0")
         found = self.view.scan(low, schema.expiry_bound(until_us))
         expired = list(islice(found, limit))
+        effects: Effects = {}
         for place, id_bytes in expired:
             after = place
             key = schema.prefix + id_bytes
@@ -129,7 +130,11 @@ class Writer:
                 raise CorruptionError(
                     f"the expiry index of {schema.name!r} names {id_bytes!r}, which is not there"
                 )
-            self._remove(schema, key, unpack(key, value))
+            effects[key] = None
+            _add_entries(effects, schema, key, unpack(key, value))
+        _drop_marks(effects, schema)
+        self._add(dict.fromkeys(effects), 0)
+        self._head(schema).documents -= len(expired)
         return len(expired), after
 
     def set(self, key: bytes, value: bytes | None) -> None:
@@ -196,19 +201,8 @@ class Writer:
 
     def _entries_of(self, schema: Schema, key: bytes, old: Stored) -> Effects:
         entries: Effects = {}
-        document, id_bytes = old.document(), key[TREE_SIZE:]
-        try:
-            schema.add_entries(entries, document, id_bytes, old.rowid, old.expires_us)
-        except InvalidDocumentError:  # an index was declared later that has no key for it
-            if old.expires_us != NEVER:
-                entries[schema.expiry_key(old.expires_us, old.rowid)] = id_bytes
-            for index in schema.indexes:
-                try:
-                    entries.update(entry_pairs(index, document, id_bytes, old.rowid))
-                except InvalidDocumentError:
-                    pass  # so it has no entry there
-        for index in schema.indexes:  # that some document has several stays true
-            entries.pop(MULTI + index.prefix, None)
+        _add_entries(entries, schema, key, old)
+        _drop_marks(entries, schema)
         return entries
 
     def _head(self, schema: Schema) -> Head:
@@ -260,3 +254,24 @@ def missing(schema: Schema, id: str) -> MissingKeyError:
     return MissingKeyError(
         f"collection {schema.name!r} has no document {id!r}", collection=schema.name, key=id
     )
+
+
+def _add_entries(entries: Effects, schema: Schema, key: bytes, old: Stored) -> None:
+    """Adds the entries that a stored document has, marks included."""
+    document, id_bytes = old.document(), key[TREE_SIZE:]
+    try:
+        schema.add_entries(entries, document, id_bytes, old.rowid, old.expires_us)
+    except InvalidDocumentError:  # an index was declared later that has no key for it
+        if old.expires_us != NEVER:
+            entries[schema.expiry_key(old.expires_us, old.rowid)] = id_bytes
+        for index in schema.indexes:
+            try:
+                entries.update(entry_pairs(index, document, id_bytes, old.rowid))
+            except InvalidDocumentError:
+                pass  # so it has no entry there
+
+
+def _drop_marks(entries: Effects, schema: Schema) -> None:
+    """That some document has several entries stays true when this one goes."""
+    for index in schema.indexes:
+        entries.pop(MULTI + index.prefix, None)
