@@ -40,9 +40,11 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing was found."""
         return not self.problems
 
     def add(self, problem: str) -> None:
+        """For check(): notes a problem, up to PROBLEMS_MAX of them."""
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(problem)
 

@@ -50,6 +50,7 @@ class Page(list[Document]):
         self._place: Place | None = None
 
     def stop_at(self, place: Place) -> None:
+        """For find(): the place of the last document, when there may be more."""
         self._place = place
 
     @property

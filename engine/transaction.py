@@ -132,6 +132,7 @@ class Snapshot:
 
     @property
     def age_ms(self) -> float:
+        """Since it was taken."""
         return (time.monotonic() - self._began) * 1000
 
     @property
@@ -153,6 +154,7 @@ class Snapshot:
         return _SnapshotRead(self)
 
     def acquire(self) -> View:
+        """The engine's side of it: its view, until release()."""
         self.expire()
         self._mutex.acquire()
         if self._failure is not None:
@@ -165,6 +167,7 @@ class Snapshot:
         return self._view
 
     def release(self) -> None:
+        """Ends what acquire() began."""
         self._mutex.release()
 
     def _end(self, failure: type[ClosedError] | type[SnapshotExpiredError]) -> None:
