@@ -1,0 +1,553 @@
+"""Opening and closing: what is refused and why, what is left behind, use after the end."""
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import amberdb
+from amberdb import (
+    AmberError,
+    ClosedError,
+    Collection,
+    CorruptionError,
+    Database,
+    DatabaseMissingError,
+    DiskFullError,
+    FormatError,
+    LockedError,
+    NotADatabaseError,
+    OpenError,
+    Ordered,
+    StorageError,
+    TransactionError,
+    Unique,
+)
+from amberdb._bytes import seal
+from amberdb._fs import OsFileSystem
+from amberdb.engine import manifest as manifests
+from amberdb.engine.manifest import SIZE
+from support.databases import SMALL, FakeClock, OpenDatabase
+from support.faulty_fs import FaultyFileSystem
+from unit.engine.helpers import data_file, ids, raw_store
+
+
+def open_at(path: Path, **options: Any) -> Database:
+    return amberdb.open(path, **{**SMALL, **options})
+
+
+@pytest.fixture
+def made(open_db: OpenDatabase, tmp_path: Path) -> Path:
+    """A closed database with one document."""
+    db = open_db()
+    db.collection("n", indexes=[Ordered("x")]).put({"id": "a", "x": 1})
+    db.close()
+    return tmp_path / "t.amber"
+
+
+def is_intact(path: Path) -> bool:
+    with open_at(path) as db:
+        return db.collection("n").find({"x": 1}) == [{"id": "a", "x": 1}] and db.check().ok
+
+
+# -- paths -----------------------------------------------------------------------------------
+
+
+def test_missing_database_is_created_unless_told_not_to(tmp_path: Path) -> None:
+    path = tmp_path / "new.amber"
+    with pytest.raises(DatabaseMissingError) as caught:
+        open_at(path, create=False)
+    assert caught.value.path == str(path)
+    assert list(tmp_path.iterdir()) == []
+    open_at(path).close()
+    assert [inner.name for inner in tmp_path.iterdir()] == ["new.amber"]
+    open_at(path, create=False).close()
+
+
+def test_empty_directory_becomes_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.mkdir()
+    with pytest.raises(DatabaseMissingError):
+        open_at(path, create=False)
+    open_at(path).close()
+    assert (path / "MANIFEST").exists()
+
+
+def test_path_may_be_text_and_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with amberdb.open("here.amber/", background=False) as db:
+        db.collection("n").put({"id": "a"})
+        monkeypatch.chdir("/")
+        db.checkpoint()
+        assert db.path == str(tmp_path / "here.amber")
+    with open_at(tmp_path / "here.amber") as db:
+        assert "a" in db.collection("n")
+
+
+def test_parent_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseMissingError, match="create it first"):
+        open_at(tmp_path / "no" / "where")
+
+
+def test_a_file_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"mine")
+    with pytest.raises(NotADatabaseError, match="is a file"):
+        open_at(path)
+    assert path.read_bytes() == b"mine"
+
+
+def test_another_directory_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "photos"
+    path.mkdir()
+    (path / "cat.png").write_bytes(b"x")
+    with pytest.raises(NotADatabaseError, match="holds other files"):
+        open_at(path)
+    assert [inner.name for inner in path.iterdir()] == ["cat.png"]
+
+
+def test_another_manifest_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "package"
+    path.mkdir()
+    (path / "MANIFEST").write_bytes(b"include *.py\n" * 10)
+    with pytest.raises(NotADatabaseError):
+        open_at(path)
+
+
+def test_what_stands_in_the_way_of_creating_is_not_removed(tmp_path: Path) -> None:
+    aside = tmp_path / "new.amber.tmp"
+    aside.mkdir()
+    (aside / "thesis.tex").write_bytes(b"x")
+    with pytest.raises(NotADatabaseError, match="in the way"):
+        open_at(tmp_path / "new.amber")
+    assert (aside / "thesis.tex").exists()
+
+
+# -- damaged directories ---------------------------------------------------------------------
+
+
+def test_missing_manifest_is_damage(made: Path) -> None:
+    (made / "MANIFEST").unlink()
+    with pytest.raises(CorruptionError, match="MANIFEST is missing"):
+        open_at(made)
+
+
+def write_manifest(path: Path, change: Callable[[bytearray], None], *, sealed: bool) -> None:
+    data = bytearray((path / "MANIFEST").read_bytes())
+    change(data)
+    if sealed:
+        data[-4:] = seal(bytes(data[:-4]))
+    (path / "MANIFEST").write_bytes(bytes(data))
+
+
+def set_byte(at: int, value: int) -> Callable[[bytearray], None]:
+    def change(data: bytearray) -> None:
+        data[at] = value
+
+    return change
+
+
+MANIFESTS: dict[str, tuple[Callable[[bytearray], None], bool, type[AmberError]]] = {
+    "newer format": (set_byte(8, 99), True, FormatError),
+    "older format": (set_byte(8, 0), True, FormatError),
+    "newer format, damaged": (set_byte(8, 99), False, CorruptionError),
+    "damaged magic": (set_byte(0, 0), False, CorruptionError),
+    "damaged id": (set_byte(20, 0xAA), False, CorruptionError),
+    "another LMDB": (set_byte(67, 9), True, FormatError),
+    "another id": (set_byte(20, 0xAA), True, CorruptionError),
+    "generation that is not there": (set_byte(32, 9), True, CorruptionError),
+}
+
+
+@pytest.mark.parametrize(("change", "sealed", "error"), MANIFESTS.values(), ids=MANIFESTS.keys())
+def test_manifest_of_another_kind_is_refused(
+    made: Path, change: Callable[[bytearray], None], sealed: bool, error: type[AmberError]
+) -> None:
+    before = (made / "MANIFEST").read_bytes()
+    write_manifest(made, change, sealed=sealed)
+    for _ in range(2):  # the first try lets go of everything
+        with pytest.raises(error) as caught:
+            open_at(made)
+        assert type(caught.value) is error
+    (made / "MANIFEST").write_bytes(before)
+    assert is_intact(made)
+
+
+@pytest.mark.parametrize("size", [0, 7, 8, 20, SIZE - 1, SIZE + 1])
+def test_manifest_of_another_size_is_refused(made: Path, size: int) -> None:
+    data = (made / "MANIFEST").read_bytes()
+    (made / "MANIFEST").write_bytes((data + b"\0")[:size])
+    with pytest.raises((CorruptionError, NotADatabaseError)):
+        open_at(made)
+
+
+def cut(size: int) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        os.truncate(path, size)
+
+    return change
+
+
+def zero_metas(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(8192))
+
+
+def grow_then_cut(path: Path) -> None:
+    with raw_store(path.parents[1]) as txn:
+        for n in range(500):
+            txn.put(b"\0\0\0\1zz%d" % n, bytes(500))
+    os.truncate(path, 64 * 1024 + 4096)
+
+
+DATA_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": cut(0),
+    "one byte": cut(1),
+    "half a page": cut(2048),
+    "one meta page": cut(4096),
+    "both meta pages only": cut(8192),
+    "truncated": cut(12288),
+    "truncated further on": grow_then_cut,
+    "meta pages zeroed": zero_metas,
+    "another file": lambda path: path.write_bytes(b"hello" * 10_000),
+}
+
+
+@pytest.mark.parametrize("damage", DATA_DAMAGE.values(), ids=DATA_DAMAGE.keys())
+def test_damaged_data_file_is_refused_and_the_process_lives(
+    made: Path, damage: Callable[[Path], object]
+) -> None:
+    kept = data_file(made).read_bytes()
+    damage(data_file(made))
+    for _ in range(2):
+        with pytest.raises(CorruptionError, match=r"data\.mdb") as caught:
+            open_at(made)
+        assert caught.value.path.endswith("data.mdb")
+    (made / "data-1" / "data.mdb").write_bytes(kept)
+    assert is_intact(made)
+
+
+def test_damaged_catalog_is_refused_and_lets_go(made: Path) -> None:
+    with raw_store(made) as txn:
+        cursor = txn.cursor()
+        assert cursor.set_range(b"\0\0\0\0c")
+        key, value = cursor.item()
+        txn.put(key, value[:-1] + bytes([value[-1] ^ 1]))
+    for _ in range(2):
+        with pytest.raises(CorruptionError, match="catalog"):
+            open_at(made)
+    with raw_store(made) as txn:
+        txn.put(key, value)
+    assert is_intact(made)
+
+
+def test_log_of_another_database_is_refused(made: Path, open_db: OpenDatabase) -> None:
+    other = open_db("other.amber")
+    other.collection("n").put({"id": "b"})
+    other.close()
+    shutil.rmtree(made / "wal")
+    shutil.copytree(made.parent / "other.amber" / "wal", made / "wal")
+    with pytest.raises(CorruptionError) as caught:
+        open_at(made)
+    assert ".wal" in str(caught.value)
+
+
+def test_missing_log_is_refused_after_a_crash(open_db: OpenDatabase, tmp_path: Path) -> None:
+    db = open_db()
+    db.collection("n").put({"id": "a"})
+    copy = tmp_path / "copy.amber"
+    shutil.copytree(db.path, copy)
+    for segment in (copy / "wal").iterdir():
+        segment.unlink()
+    with pytest.raises(CorruptionError):
+        open_at(copy)
+
+
+# -- file systems that say no ----------------------------------------------------------------
+
+
+class ReadOnly(OsFileSystem):
+    """As a directory without write permission answers."""
+
+    def lock(self, path: str, owner: str) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    def mkdir(self, path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_directory_that_cannot_be_written_is_refused(
+    made: Path, tmp_path: Path, exists: bool
+) -> None:
+    path = made if exists else tmp_path / "new.amber"
+    with pytest.raises(OpenError, match="cannot be opened for writing"):
+        open_at(path, fs=ReadOnly())
+    assert is_intact(made)
+
+
+@pytest.mark.parametrize(
+    ("code", "errors"),
+    [(errno.EIO, (OpenError, StorageError)), (errno.ENOSPC, DiskFullError)],
+    ids=["EIO", "ENOSPC"],
+)
+def test_creation_that_fails_anywhere_can_be_tried_again(
+    tmp_path: Path, code: int, errors: type[AmberError] | tuple[type[AmberError], ...]
+) -> None:
+    fs = FaultyFileSystem()
+    fs.arm()
+    open_at(tmp_path / "counted.amber", fs=fs)._opened.lock.close()  # pyright: ignore[reportPrivateUsage]
+    calls = fs.calls
+    assert calls > 10
+    for at in range(1, calls + 1):
+        path = tmp_path / f"{at}.amber"
+        fs.arm(fail_at=at, code=code)
+        with pytest.raises(errors):
+            open_at(path, fs=fs)
+        assert fs.failed
+        fs.disarm()
+        with open_at(path, fs=fs) as db:
+            db.collection("n").put({"id": "a"})
+            assert db.check().ok
+        assert not (tmp_path / f"{at}.amber.tmp").exists()
+
+
+# -- in memory -------------------------------------------------------------------------------
+
+
+def test_memory_keeps_nothing_and_removes_its_files(open_db: OpenDatabase) -> None:
+    db = open_db(":memory:")
+    other = open_db(":memory:")
+    db.collection("n", indexes=[Ordered("x")]).put_many({"id": str(n), "x": n} for n in range(9))
+    db.checkpoint()
+    assert db.collection("n").count({"x": {"$gt": 4}}) == 4
+    assert other.collections() == []
+    parent = Path(db.path).parent
+    assert parent.exists()
+    db.close()
+    assert not parent.exists()
+    assert open_db(":memory:").collections() == []
+
+
+def test_memory_that_cannot_be_opened_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fs = FaultyFileSystem()
+    fs.arm(fail_at=1, lasting=True)
+    shm = Path("/dev/shm")
+    before = set(shm.glob("amberdb-*")) if shm.exists() else set[Path]()
+    with pytest.raises(AmberError):
+        amberdb.open(":memory:", fs=fs, **SMALL)
+    if shm.exists():
+        assert not [path for path in set(shm.glob("amberdb-*")) - before if not any(path.iterdir())]
+
+
+# -- closing ---------------------------------------------------------------------------------
+
+
+def test_leaving_the_block_closes(made: Path) -> None:
+    with open_at(made) as db:
+        assert "closed" not in repr(db)
+        assert str(made) in repr(db)
+    assert repr(db).endswith("closed>")
+    with pytest.raises(ClosedError):
+        db.collection("n")
+
+
+def test_an_exception_in_the_block_closes_too(made: Path) -> None:
+    db = open_at(made)
+    with pytest.raises(KeyboardInterrupt), db:
+        raise KeyboardInterrupt
+    assert is_intact(made)
+
+
+def test_closed_twice_is_closed(made: Path) -> None:
+    db = open_at(made)
+    db.close()
+    db.close()
+    assert is_intact(made)
+
+
+def test_closed_cleanly_there_is_nothing_to_recover(made: Path) -> None:
+    with open_at(made) as db:
+        assert db.recovery is None
+        assert db.stats()["overlay_bytes"] == 0
+
+
+def test_close_inside_ones_own_transaction_is_refused(made: Path) -> None:
+    db = open_at(made)
+    with db.transaction() as tx:
+        tx["n"].put({"id": "b", "x": 2})
+        with pytest.raises(TransactionError):
+            db.close()
+    assert "b" in db.collection("n")
+    db.close()
+    assert is_intact(made)
+
+
+def test_a_second_open_names_the_owner_and_the_first_goes_on(made: Path) -> None:
+    with open_at(made) as db:
+        with pytest.raises(LockedError) as caught:
+            open_at(made)
+        assert caught.value.pid == os.getpid()
+        assert caught.value.host
+        db.collection("n").put({"id": "b"})
+    assert is_intact(made)
+
+
+Use = Callable[[Database, Collection], object]
+USES: dict[str, Use] = {
+    "collection": lambda db, notes: db.collection("n"),
+    "collections": lambda db, notes: db.collections(),
+    "definition": lambda db, notes: db.definition("n"),
+    "build_indexes": lambda db, notes: db.build_indexes(),
+    "transaction": lambda db, notes: db.transaction().__enter__(),
+    "snapshot": lambda db, notes: db.snapshot(),
+    "changes": lambda db, notes: list(db.changes()),
+    "subscriber": lambda db, notes: db.subscriber("reader"),
+    "new subscriber": lambda db, notes: db.subscriber("another"),
+    "expire": lambda db, notes: db.expire(),
+    "sync": lambda db, notes: db.sync(),
+    "checkpoint": lambda db, notes: db.checkpoint(),
+    "check": lambda db, notes: db.check(),
+    "stats": lambda db, notes: db.stats(),
+    "get": lambda db, notes: notes.get("a"),
+    "record": lambda db, notes: notes.record("a"),
+    "in": lambda db, notes: "a" in notes,
+    "len": lambda db, notes: len(notes),
+    "iter": lambda db, notes: list(notes),
+    "documents": lambda db, notes: list(notes.documents()),
+    "find": lambda db, notes: notes.find(),
+    "count": lambda db, notes: notes.count(),
+    "explain": lambda db, notes: notes.explain(),
+    "put": lambda db, notes: notes.put({}),
+    "insert": lambda db, notes: notes.insert({}),
+    "put_many": lambda db, notes: notes.put_many([{}]),
+    "update": lambda db, notes: notes.update("a", {}),
+    "delete": lambda db, notes: notes.delete("a"),
+    "del": lambda db, notes: notes.__delitem__("a"),
+    "delete_many": lambda db, notes: notes.delete_many({}),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+def test_use_after_close_is_an_error(made: Path, use: Use) -> None:
+    db = open_at(made)
+    notes = db.collection("n")
+    reader = db.subscriber("reader")
+    db.close()
+    for _ in range(2):
+        with pytest.raises(ClosedError, match="open it again"):
+            use(db, notes)
+    with pytest.raises(ClosedError):
+        reader.acknowledge(reader.position)
+    assert is_intact(made)
+
+
+def test_every_public_method_of_a_closed_database_is_covered() -> None:
+    public = {name for name in (*dir(Database), *dir(Collection)) if not name.startswith("_")}
+    without_work = {"close", "path", "options", "recovery", "name"}
+    assert public - without_work <= set(USES)
+
+
+def test_reopened_many_times_nothing_changes(made: Path) -> None:
+    for n in range(5):
+        with open_at(made) as db:
+            db.collection("n").put({"id": f"b{n}", "x": 5})
+    with open_at(made) as db:
+        assert ids(db.collection("n").find({"x": 5})) == [f"b{n}" for n in range(5)]
+        assert db.stats()["last_lsn"] >> 40 == 1, "no unclean open, so no new epoch"
+
+
+# -- what stats tells ------------------------------------------------------------------------
+
+
+def test_stats_have_a_fixed_shape(made: Path) -> None:
+    with open_at(made) as db:
+        db.collection("n", indexes=[Ordered("x"), Unique("key", sparse=True)], expires_at=None)
+        db.collection("m", expires_at="until")
+        stats = db.stats()
+    numbers = {name: value for name, value in stats.items() if isinstance(value, (int, float))}
+    assert set(numbers) == {
+        "last_lsn", "visible_lsn", "durable_lsn", "applied_lsn", "overlay_bytes", "checkpoints",
+        "checkpoint_ms_last", "snapshots", "oldest_snapshot_ms",
+    }  # fmt: skip
+    assert set(stats) - set(numbers) == {"path", "log", "store", "collections", "subscribers"}
+    assert stats["collections"] == {
+        "n": {
+            "documents": 1,
+            "expires_at": None,
+            "indexes": {"ordered:x": "ready", "unique:key": "ready"},
+        },
+        "m": {"documents": 0, "expires_at": "until", "indexes": {}},
+    }
+    assert set(stats["log"]) >= {"segments", "bytes", "free_segments", "syncs"}
+    assert set(stats["store"]) == {"file_bytes", "used_bytes", "entries", "depth", "readers"}
+    assert stats["store"]["file_bytes"] >= stats["store"]["used_bytes"] > 0
+
+
+# -- the portable face of the file system ----------------------------------------------------
+
+
+def test_everything_works_with_the_portable_file_system(
+    open_db: OpenDatabase, tmp_path: Path
+) -> None:
+    clock = FakeClock()
+    fs = OsFileSystem(portable=True)
+    db = open_db(fs=fs, clock=clock)
+    notes = db.collection("n", indexes=[Ordered("x"), Unique("key", sparse=True)], expires_at="e")
+    notes.put_many({"id": f"{n:03d}", "x": n, "body": bytes(500)} for n in range(100))
+    with pytest.raises(LockedError) as caught:
+        amberdb.open(tmp_path / "t.amber", fs=fs, **SMALL)
+    assert caught.value.pid == os.getpid()
+    db.checkpoint()
+    with db.transaction(sync="os") as tx:
+        tx["n"].delete_many({"x": {"$lt": 50}})
+    notes.put({"id": "gone", "e": clock.now + 1})
+    clock.advance(2)
+    assert db.expire() == 1
+    since = db.stats()["durable_lsn"]
+    with db.snapshot() as at:
+        notes.update("099", {"x": -1})
+        assert at["n"].count({"x": -1}) == 0
+    assert [change.id for change in db.changes(since)] == ["099"]
+    crashed = tmp_path / "crashed.amber"
+    shutil.copytree(db.path, crashed)
+    (crashed / "LOCK").unlink()  # a pid lock whose process lives: the copy must not count
+    db.close()
+    assert not (tmp_path / "t.amber" / "LOCK").exists()
+    for name in ("t.amber", "crashed.amber"):
+        db = open_db(name, fs=fs, clock=clock)
+        assert ids(db.collection("n").find(order_by="x", limit=2)) == ["099", "050"]
+        db.build_indexes()
+
+
+def test_lock_taken_over_from_a_thread_is_still_a_lock(made: Path) -> None:
+    found: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            open_at(made)
+        except BaseException as error:
+            found.append(error)
+
+    with open_at(made):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert [type(error) for error in found] == [LockedError]
+
+
+def test_manifest_is_whole_or_old(made: Path) -> None:
+    fs = OsFileSystem()
+    manifest = manifests.read(fs, str(made))
+    assert manifest.clean_lsn
+    assert manifest.generation == 1
+    assert len(manifest.database_id) == 16
+    manifest.write(fs, str(made))
+    assert manifests.read(fs, str(made)) == manifest
+    assert not (made / "MANIFEST.tmp").exists()
