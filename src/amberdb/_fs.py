@@ -66,6 +66,10 @@ class File(Protocol):
 class DirLock(Protocol):
     """A lock that the kernel lets go of when its process dies."""
 
+    def moved(self, path: str) -> None:
+        """The lock file is at `path` now: its directory was renamed."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -203,6 +207,8 @@ class _OsLock:
         os.pwrite(fd, owner.encode(), 0)
         self._fd = fd
 
+    def moved(self, path: str) -> None: ...
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -236,6 +242,9 @@ class _PidLock:
         os.write(fd, owner.encode())
         os.close(fd)
         return None
+
+    def moved(self, path: str) -> None:
+        self._path = path
 
     def close(self) -> None:
         if self._path and self._pid == os.getpid():
