@@ -121,6 +121,8 @@ class Writer:
         low = max(schema.expiry_prefix, after + b"\0")
         found = self.view.scan(low, schema.expiry_bound(until_us))
         expired = list(islice(found, limit))
+        if not expired:  # and nothing is committed
+            return 0, after
         effects: Effects = {}
         for place, id_bytes in expired:
             after = place
