@@ -83,6 +83,7 @@ def test_a_failed_checkpoint_loses_nothing_and_can_be_run_again(
             db.checkpoint()
     notes = db.collection("n")
     assert notes.count({"x": 3}) == 200
+    assert got(notes, "00013")["x"] == 3, "from the overlay that is still frozen"
     notes.put({"id": "later", "x": 3})
     assert notes.count({"x": 3}) == 201
     assert db.stats()["checkpoints"] == 0
@@ -274,6 +275,8 @@ def test_after_a_failed_sync_reads_go_on_and_writes_are_refused(open_db: OpenDat
     fs.hook = None
     assert got(notes, "a") == {"id": "a"}
     assert "b" not in notes, "not acknowledged, so not visible"
+    assert notes.get("b") is None
+    assert list(notes) == ["a"]
     with pytest.raises(PoisonedError):
         notes.put({"id": "c"})
     with pytest.raises(PoisonedError), db.transaction():
@@ -356,7 +359,7 @@ def test_sorted_keys_see_what_is_added_between_blocks() -> None:
 
 def test_large_overlay_is_sorted_by_tree() -> None:
     overlay = Overlay()
-    keys = [b"tr%02d%06d" % (n % 3, (n * 7919) % 20_000) for n in range(20_000)]
+    keys = [b"tr%02d%06d" % (n % 3, (n * 7919) % 30_000) for n in range(30_000)]
     overlay.publish(1, dict.fromkeys(keys, b""), 0, 5)
     trees = list(overlay.sorted_trees())
     assert [key for tree in trees for key in tree] == sorted(set(keys))

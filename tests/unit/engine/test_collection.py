@@ -1,6 +1,6 @@
 """Collections: put to delete, records, iteration, declarations, and what a bad call does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -110,6 +110,32 @@ def test_put_many_is_prepared_again_when_the_declaration_changed_on_the_way(
     notes.put_many(source())
     assert list(notes) == []
     assert db.expire() == 2
+
+
+class Slow(Mapping[str, Any]):
+    """A document whose reading takes so long that the declaration changes meanwhile."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def __getitem__(self, name: str) -> Any:
+        return {"id": "a", "until": 1}[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._db.collection("n", expires_at="until")
+        return iter(["id", "until"])
+
+    def __len__(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize("call", ["put", "insert"])
+def test_document_is_prepared_again_when_the_declaration_changed(db: Database, call: str) -> None:
+    notes = db.collection("n")
+    write: Callable[[Mapping[str, Any]], str] = getattr(notes, call)
+    assert write(Slow(db)) == "a"
+    assert "a" not in notes
+    assert db.expire() == 1
 
 
 def test_update_gives_the_new_version(notes: Collection) -> None:

@@ -1,5 +1,6 @@
 """Documents at the door: what comes back, what is refused and where, ids, sizes."""
 
+import copy
 import math
 import threading
 from collections import OrderedDict
@@ -232,6 +233,13 @@ def test_nesting_limit_is_the_same_whatever_else_is_there(
         notes.put({"id": "b", "extra": extra, **nested(DEPTH_MAX + 2, leaf)})
 
 
+@pytest.mark.parametrize("extra", [(), "plain"], ids=["with a tuple", "plain"])
+def test_a_list_is_a_level_too(notes: Collection, extra: Any) -> None:
+    notes.put({"id": "a", "extra": extra, **nested(DEPTH_MAX, [1, "a", None])})
+    with pytest.raises(InvalidDocumentError, match="nesting"):
+        notes.put({"id": "b", "extra": extra, **nested(DEPTH_MAX + 1, [1, "a", None])})
+
+
 def test_a_map_that_holds_itself_is_refused(notes: Collection) -> None:
     loop: dict[str, Any] = {}
     loop["me"] = loop
@@ -393,5 +401,6 @@ def test_update_cannot_change_the_id(notes: Collection, id: Any) -> None:
     assert notes.count() == 1
 
 
-def test_remove_says_what_it_is() -> None:
+def test_remove_says_what_it_is_and_is_there_once() -> None:
     assert repr(REMOVE) == "amberdb.REMOVE"
+    assert copy.deepcopy(REMOVE) is REMOVE

@@ -216,8 +216,11 @@ def test_expire_goes_through_all_collections(db: Database, clock: FakeClock) -> 
     assert db.expire() == 3
 
 
-def test_removed_in_the_background_after_the_grace(open_db: OpenDatabase, clock: FakeClock) -> None:
-    db = open_db(clock=clock, background=True, reap_grace_ms=0, reap_interval_ms=0)
+@pytest.mark.parametrize("grace_ms", [0, 1])
+def test_removed_in_the_background_after_the_grace(
+    open_db: OpenDatabase, clock: FakeClock, grace_ms: int
+) -> None:
+    db = open_db(clock=clock, background=True, reap_grace_ms=grace_ms, reap_interval_ms=0)
     notes = db.collection("n", expires_at="until")
     notes.put({"id": "a", "until": START + 0.001})
     notes.put({"id": "b", "until": START + 1e6})

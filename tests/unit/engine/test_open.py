@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 import amberdb
@@ -205,6 +206,13 @@ def grow_then_cut(path: Path) -> None:
     os.truncate(path, 64 * 1024 + 4096)
 
 
+def grow_then_zero(path: Path) -> None:
+    with raw_store(path.parents[1]) as txn:
+        for n in range(500):
+            txn.put(b"\0\0\0\1zz%d" % n, bytes(500))
+    zero_metas(path)
+
+
 DATA_DAMAGE: dict[str, Callable[[Path], object]] = {
     "missing": Path.unlink,
     "empty": cut(0),
@@ -215,6 +223,7 @@ DATA_DAMAGE: dict[str, Callable[[Path], object]] = {
     "truncated": cut(12288),
     "truncated further on": grow_then_cut,
     "meta pages zeroed": zero_metas,
+    "meta pages of a large file zeroed": grow_then_zero,
     "another file": lambda path: path.write_bytes(b"hello" * 10_000),
 }
 
@@ -230,6 +239,17 @@ def test_damaged_data_file_is_refused_and_the_process_lives(
             open_at(made)
         assert caught.value.path.endswith("data.mdb")
     (made / "data-1" / "data.mdb").write_bytes(kept)
+    assert is_intact(made)
+
+
+def test_what_lmdb_refuses_is_an_error_of_ours(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise lmdb.VersionMismatchError("injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lmdb, "open", refuse)
+        with pytest.raises(OpenError, match="injected"):
+            open_at(made)
     assert is_intact(made)
 
 

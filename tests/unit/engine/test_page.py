@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -116,6 +117,14 @@ def test_cursor_outlives_reopening(open_db: OpenDatabase, query: dict[str, Any])
     whole: list[Document] = [*first, *rest]
     assert len(whole) == N
     assert len(set(ids(whole))) == N
+
+
+def test_filter_may_be_any_mapping(events: Collection) -> None:
+    where = MappingProxyType({"at": MappingProxyType({"$gte": 2})})
+    page = events.find(where, limit=10)
+    assert len(events.find(where, after=page.cursor)) == N - 6 - 10
+    with pytest.raises(CursorError):
+        events.find({"at": {"$gte": 3}}, after=page.cursor)
 
 
 def test_page_that_was_not_filled_has_no_cursor(events: Collection) -> None:
