@@ -19,7 +19,6 @@ from typing import Final, NoReturn
 
 from amberdb._errors import (
     BusyError,
-    DiskFullError,
     PoisonedError,
     StorageError,
     TransactionError,
@@ -246,8 +245,8 @@ class Committer:
             self._last_us = now_us
             self.state.active.publish(lsn, effects, len(payload), now_us)
             self._published = lsn
-        except (DiskFullError, PoisonedError):
-            raise
+        except StorageError:
+            raise  # the log refused: nothing was written, or it has poisoned itself
         except BaseException as error:
             self.log.poison(error)
             raise
