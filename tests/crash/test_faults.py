@@ -185,3 +185,20 @@ def test_a_failing_checkpoint_acknowledges_up_to_the_limit(
     assert numbers(db, "a") == stored
     db.collection("a").put({"id": "more", "n": 0})
     db.checkpoint()
+
+
+def test_no_descriptor_for_a_new_segment_refuses_and_goes_on(tmp_path: Path) -> None:
+    refused = 0
+    for fail_at in range(1, calls_of(tmp_path, "open") + 1):
+        path = tmp_path / f"{fail_at}.amber"
+        fs = FaultyFileSystem()
+        db = prepared(path, fs)
+        fs.arm(("open",), fail_at, errno.EMFILE)
+        acknowledged: list[int] = []
+        errors = workload(db, acknowledged)
+        assert not [error for error in errors if isinstance(error, FINAL)], errors
+        assert numbers(db, "a") == numbers(db, "b") == acknowledged
+        refused += len(errors)
+        assert_sound(db)
+        db.close()
+    assert refused, "some commit needed a new segment"

@@ -45,6 +45,16 @@ def test_lsns_follow_each_other(directory: LogDirectory) -> None:
     log.close()
 
 
+def test_closed_before_its_first_record_it_goes_on(directory: LogDirectory) -> None:
+    directory.create().close()
+    log, _ = directory.reopen(clean=Lsn(0))
+    payloads = fill(log, range(1, 4))
+    assert [record.payload for record in log.read(Lsn(0))] == payloads
+    log.close()
+    directory.reopen(clean=lsn(3))[0].close()
+    assert directory.payloads() == payloads
+
+
 def test_closed_cleanly_it_goes_on_in_the_same_segment(directory: LogDirectory) -> None:
     log = directory.create()
     payloads = fill(log, range(1, 4), sync=False)
