@@ -47,9 +47,9 @@ def test_lsns_follow_each_other(directory: LogDirectory) -> None:
 
 def test_closed_before_its_first_record_it_goes_on(directory: LogDirectory) -> None:
     directory.create().close()
-    log, _ = directory.reopen(clean=Lsn(0))
+    log, _ = directory.reopen(clean=NO_LSN)
     payloads = fill(log, range(1, 4))
-    assert [record.payload for record in log.read(Lsn(0))] == payloads
+    assert [record.payload for record in log.read(NO_LSN)] == payloads
     log.close()
     directory.reopen(clean=lsn(3))[0].close()
     assert directory.payloads() == payloads
