@@ -80,6 +80,11 @@ PLANS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"index": "who_rank", "order": "index", "direction": "descending"},
     ),
     "directions that no index has": (None, ["who", "rank"], {"index": None, "order": "sort"}),
+    "directions that are neither as stored nor turned": (
+        None,
+        ["-who", "at"],
+        {"index": None, "order": "sort"},
+    ),
     "order that no index has": ({"who": "a"}, "x", {"index": "who_at", "order": "sort"}),
     "range of another field": (
         {"at": {"$gt": 3}},

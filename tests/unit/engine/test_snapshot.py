@@ -207,6 +207,20 @@ def test_stats_list_open_snapshots(db: Database) -> None:
     assert db.stats()["snapshots"] == 0
 
 
+def test_closed_snapshot_lets_the_store_reuse_its_pages(open_db: OpenDatabase) -> None:
+    db = open_db()
+    fill(db)
+    readers = db.stats()["store"]["readers"]
+    kept = [db.snapshot() for _ in range(5)]
+    late = db.snapshot(max_age_ms=0)
+    assert db.stats()["store"]["readers"] >= readers + 5
+    for snapshot in kept:
+        snapshot.close()
+    with pytest.raises(SnapshotExpiredError):
+        late["n"]
+    assert db.stats()["store"]["readers"] == readers
+
+
 def test_a_forgotten_snapshot_is_let_go(db: Database) -> None:
     db.snapshot()
     assert db.stats()["snapshots"] == 0
