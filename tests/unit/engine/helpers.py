@@ -1,5 +1,6 @@
 """Short ways to read collections, and files of a database."""
 
+import shutil
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,10 +8,9 @@ from typing import Any
 
 import lmdb
 
-from amberdb import Document
+from amberdb import Database, Document
 from amberdb.engine.collection import ReadableCollection
-
-LmdbTransaction = lmdb.Transaction
+from unit.wal.helpers import join_preparation
 
 
 def got(collection: ReadableCollection, id: str) -> Document:
@@ -22,6 +22,13 @@ def got(collection: ReadableCollection, id: str) -> Document:
 
 def ids(documents: Iterable[Mapping[str, Any]]) -> list[str]:
     return [document["id"] for document in documents]
+
+
+def abandon(db: Database, copy: Path) -> Path:
+    """Copies the directory as a process that died now would leave it."""
+    join_preparation()  # which moves files about, and a copy is not made in one moment
+    shutil.copytree(db.path, copy)
+    return copy
 
 
 def data_file(path: Path | str) -> Path:

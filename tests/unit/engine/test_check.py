@@ -128,7 +128,7 @@ def report_after(path: Path, plant: Plant) -> CheckReport:
 
 
 @pytest.mark.parametrize(("plant", "problem"), DAMAGE.values(), ids=DAMAGE.keys())
-def test_damage_is_reported(made: Path, plant: Plant, problem: str) -> None:
+def test_every_kind_of_damage_is_reported(made: Path, plant: Plant, problem: str) -> None:
     report = report_after(made, plant)
     assert not report.ok
     with pytest.raises(AssertionError, match=problem):

@@ -1,7 +1,6 @@
 """Checkpoints and the background: what moves when, what a failure costs, when threads start."""
 
 import errno
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.overlay import Overlay, SortedKeys
 from amberdb.engine.store import Store
 from support.databases import OpenDatabase
-from unit.engine.helpers import got
+from unit.engine.helpers import abandon, got
 from unit.wal.helpers import FaultyFs, fail_on
 
 
@@ -193,7 +192,7 @@ def test_overlay_left_by_a_crash_is_checkpointed_in_the_background(
 ) -> None:
     db = open_db()
     fill(db)
-    shutil.copytree(db.path, tmp_path / "copy.amber")
+    abandon(db, tmp_path / "copy.amber")
     copy = open_db("copy.amber", background=True, checkpoint_interval_ms=0)
     thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
     for _ in range(10_000):

@@ -35,7 +35,7 @@ from amberdb.engine import manifest as manifests
 from amberdb.engine.manifest import SIZE
 from support.databases import SMALL, FakeClock, OpenDatabase
 from support.faulty_fs import FaultyFileSystem
-from unit.engine.helpers import data_file, ids, raw_store
+from unit.engine.helpers import abandon, data_file, ids, raw_store
 
 
 def open_at(path: Path, **options: Any) -> Database:
@@ -229,7 +229,7 @@ DATA_DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DATA_DAMAGE.values(), ids=DATA_DAMAGE.keys())
-def test_damaged_data_file_is_refused_and_the_process_lives(
+def test_a_data_file_that_must_not_be_mapped_is_refused(
     made: Path, damage: Callable[[Path], object]
 ) -> None:
     kept = data_file(made).read_bytes()
@@ -282,7 +282,7 @@ def test_missing_log_is_refused_after_a_crash(open_db: OpenDatabase, tmp_path: P
     db = open_db()
     db.collection("n").put({"id": "a"})
     copy = tmp_path / "copy.amber"
-    shutil.copytree(db.path, copy)
+    abandon(db, copy)
     for segment in (copy / "wal").iterdir():
         segment.unlink()
     with pytest.raises(CorruptionError):
@@ -322,8 +322,9 @@ def test_creation_that_fails_anywhere_can_be_tried_again(
 ) -> None:
     fs = FaultyFileSystem()
     fs.arm()
-    open_at(tmp_path / "counted.amber", fs=fs)._opened.lock.close()  # pyright: ignore[reportPrivateUsage]
+    counted = open_at(tmp_path / "counted.amber", fs=fs)
     calls = fs.calls
+    counted.close()
     assert calls > 10
     for at in range(1, calls + 1):
         path = tmp_path / f"{at}.amber"
@@ -536,7 +537,7 @@ def test_everything_works_with_the_portable_file_system(
         assert at["n"].count({"x": -1}) == 0
     assert [change.id for change in db.changes(since)] == ["099"]
     crashed = tmp_path / "crashed.amber"
-    shutil.copytree(db.path, crashed)
+    abandon(db, crashed)
     (crashed / "LOCK").unlink()  # a pid lock whose process lives: the copy must not count
     db.close()
     assert not (tmp_path / "t.amber" / "LOCK").exists()
