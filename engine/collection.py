@@ -198,7 +198,8 @@ class WritableCollection(ReadableCollection):
     def put_many(
         self, documents: Iterable[Mapping[str, Any]], *, sync: Sync | None = None
     ) -> list[str]:
-        """put() of all of them in one commit: all or none. Raises TransactionTooLargeError."""
+        """put() of all of them in one commit: all or none. Raises TransactionTooLargeError;
+        inside a transaction what came before it is pending then, so let the error leave it."""
         schema = self._schema()
         prepared = [schema.prepare(document) for document in documents]
         with self._writing(sync) as writer:

@@ -101,6 +101,12 @@ class Feed:
             self.move(name, Lsn(start))
         return Subscriber(self, name)
 
+    def check_reached(self, lsn: Lsn) -> None:
+        """Raises QueryError for an Lsn that no commit has been given yet: what comes up to it
+        would never be told."""
+        if lsn > self._committer.log.last_lsn:
+            raise QueryError(f"there is no Lsn {lsn} yet: acknowledge the lsn of a change")
+
     def move(self, name: str, lsn: Lsn | None) -> None:
         """Keeps a position, or with None forgets the subscriber."""
         writer = self._committer.begin()
@@ -137,6 +143,7 @@ class Subscriber:
 
     def acknowledge(self, lsn: Lsn) -> None:
         """Everything up to `lsn` is done with: it will not be told again, and its log may go."""
+        self._feed.check_reached(lsn)
         if lsn < self.position:
             raise QueryError(
                 f"the position is {self.position} already, and cannot go back to {lsn}"

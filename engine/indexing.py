@@ -101,6 +101,8 @@ class Indexer:
             if progress is not None:
                 progress(index.spec.name, done)
         if index.is_unique:
+            # What is published and waits for its sync counts too: an empty commit waits for it.
+            self._committer.commit(self._committer.begin())
             # Complete, so from here on no commit lets another duplicate in; those that came
             # before are found now.
             with self._committer.view() as view:

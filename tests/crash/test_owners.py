@@ -174,17 +174,22 @@ def test_a_child_does_not_keep_the_lock_of_a_parent_that_closes(open_db: OpenDat
     db = open_db()
     db.collection("a").put({"id": "x"})
     reading, writing = os.pipe()
+    ready_reading, ready_writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(writing)
+        os.write(ready_writing, b"x")  # it runs, so its hook has let go of the lock
         os.read(reading, 1)  # lives until the parent is done
         os._exit(0)
     os.close(reading)
     try:
+        assert os.read(ready_reading, 1) == b"x"
         db.close()
         assert open_db().collection("a").get("x") == {"id": "x"}
     finally:
         os.close(writing)
+        os.close(ready_reading)
+        os.close(ready_writing)
         os.waitpid(pid, 0)
 
 

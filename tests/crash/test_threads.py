@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,15 @@ from amberdb import (
     CommitUnknownError,
     Database,
     Document,
+    DuplicateKeyError,
     Ordered,
     Transaction,
+    Unique,
 )
+from amberdb.engine import indexing
 from amberdb.engine.checkpoint import Checkpointer
 from support.databases import OpenDatabase
+from support.faulty_fs import FaultyFileSystem
 
 ACCOUNTS = 20
 TOTAL = ACCOUNTS * 2 * 100
@@ -254,3 +259,44 @@ def test_a_tree_dropped_during_a_purge_leaves_nothing(
         other.collection("a").put_many([{"id": "1", "n": 1, "m": 1}, {"id": "2", "n": 2, "m": 2}])
         other.checkpoint()
         assert db.stats()["store"]["entries"] == other.stats()["store"]["entries"]
+
+
+class _GatedSync(FaultyFileSystem):
+    """Holds the syncs of the log while the gate is shut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.waiting = threading.Event()
+
+    def before(self, kind: str, path: str) -> None:
+        if kind == "sync" and path.endswith(".wal") and not self.gate.is_set():
+            self.waiting.set()
+            assert self.gate.wait(60)
+
+
+def test_a_duplicate_that_waits_for_its_sync_is_seen_by_a_unique_build(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = _GatedSync()
+    db = open_db(fs=fs)
+    users = db.collection("users")
+    users.put({"id": "old", "u": 1})
+    build_chunk = indexing._build_chunk  # pyright: ignore[reportPrivateUsage]
+    writer = threading.Thread(target=users.put, args=({"id": "new", "u": 1},))
+
+    def with_a_put_before(*args: Any) -> tuple[int, bool]:
+        if not fs.waiting.is_set():
+            fs.gate.clear()
+            writer.start()
+            assert fs.waiting.wait(60)  # published, and not acknowledged
+            threading.Timer(0.1, fs.gate.set).start()
+        return build_chunk(*args)
+
+    monkeypatch.setattr(indexing, "_build_chunk", with_a_put_before)
+    with pytest.raises(DuplicateKeyError):
+        db.collection("users", indexes=[Unique("u")])
+    writer.join()
+    assert db.definition("users").indexes == ()
+    assert len(users) == 2

@@ -191,10 +191,10 @@ def test_a_checkpoint_lets_the_log_go(db: Database) -> None:
     after = db.stats()["log"]
     assert after["segments"] == 1
     assert after["bytes"] < before["bytes"]
-    assert db.stats()["applied_lsn"] == db.stats()["last_lsn"]
+    assert db.stats()["applied_lsn"] == Lsn(db.stats()["last_lsn"])
     with pytest.raises(LogTruncatedError) as caught:
         list(db.changes(since))
-    assert since < caught.value.resume <= db.stats()["last_lsn"]
+    assert since < caught.value.resume <= Lsn(db.stats()["last_lsn"])
     list(db.changes(caught.value.resume))
 
 
@@ -215,7 +215,7 @@ def test_the_slowest_subscriber_counts_until_it_is_removed(db: Database) -> None
     db.collection("n")
     slow, fast = db.subscriber("slow"), db.subscriber("fast")
     write_much(db)
-    fast.acknowledge(Lsn(db.stats()["last_lsn"]))
+    fast.acknowledge(Lsn(Lsn(db.stats()["last_lsn"])))
     db.checkpoint()
     assert len(list(slow.changes())) == 60
     slow.remove()
@@ -255,3 +255,15 @@ def test_subscriber_outlives_a_restart_with_its_log(open_db: OpenDatabase) -> No
     db = open_db()
     db.checkpoint()
     assert len(list(db.subscriber("reader").changes())) == 60
+
+
+def test_an_lsn_that_is_not_there_yet_cannot_be_acknowledged(db: Database) -> None:
+    notes = db.collection("notes")
+    reader = db.subscriber("reader")
+    notes.put({"id": "a"})
+    last = Lsn(db.stats()["last_lsn"])
+    with pytest.raises(QueryError, match="no Lsn"):
+        reader.acknowledge(Lsn(last + 1))
+    assert [change.id for change in reader.changes()] == ["a"]
+    reader.acknowledge(last)
+    assert list(reader.changes()) == []
