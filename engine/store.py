@@ -91,6 +91,7 @@ class Store:
         try:
             with self._live().begin(write=True) as txn:
                 yield StoreWriter(txn)
+            self._fill_tail()
         except lmdb.Error as error:
             if os.strerror(errno.ENOSPC) in str(error) or isinstance(error, lmdb.MapFullError):
                 raise DiskFullError(
@@ -113,6 +114,17 @@ class Store:
             "depth": stat["depth"],
             "readers": len(env.readers().splitlines()) - 1,
         }
+
+    def _fill_tail(self) -> None:
+        """LMDB counts pages that one transaction took at the end of the file and gave back, and
+        does not write them. Made of zeros, the file does not look truncated at the next open."""
+        env = self._live()
+        size = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        try:
+            if os.path.getsize(self.path) < size:
+                os.truncate(self.path, size)
+        except OSError:
+            pass  # the next open looks closer
 
     def _identity(self) -> tuple[int, int, int]:
         found = os.stat(self.path)
@@ -177,7 +189,10 @@ def lmdb_version() -> int:
 
 
 def check_file(fs: FileSystem, path: str) -> None:
-    """Whether LMDB may map this file. Raises CorruptionError naming what is wrong."""
+    """Whether LMDB may map this file. Raises CorruptionError naming what is wrong.
+
+    Only unwritten free pages may be missing at the end; they are made good.
+    """
     if not fs.exists(path):
         raise CorruptionError(f"{path} is missing: restore a backup", path=path, offset=0)
     file = fs.open(path, read_only=True)
@@ -191,13 +206,35 @@ def check_file(fs: FileSystem, path: str) -> None:
     if not metas:
         raise CorruptionError(f"{path}: no LMDB meta page in it", path=path, offset=0)
     _, page_size, last_page = max(metas)
-    if size < (last_page + 1) * page_size:
-        raise CorruptionError(
-            f"{path}: {size} bytes, but its meta page speaks of {(last_page + 1) * page_size}: "
-            "the file was truncated; restore a backup",
-            path=path,
-            offset=size,
-        )
+    wanted = (last_page + 1) * page_size
+    if size < wanted:
+        problems = _verify(path)
+        if problems:
+            raise CorruptionError(
+                f"{path}: {size} bytes, but its meta page speaks of {wanted}, and {problems[0]}: "
+                "the file was truncated; restore a backup",
+                path=path,
+                offset=size,
+            )
+        file = fs.open(path)
+        try:
+            file.truncate(wanted)
+        finally:
+            file.close()
+
+
+def _verify(path: str) -> list[str]:
+    """Reads every page that can be reached, without LMDB; what is wrong with them."""
+    from lmdb import verify  # needed once in a thousand opens
+
+    look = cast(
+        "Callable[[str, bool], list[str]]",
+        verify.verify,  # pyright: ignore[reportUnknownMemberType]
+    )
+    try:
+        return look(path, False)
+    except verify.VerifyError as error:
+        return [str(error)]
 
 
 def _read_metas(head: bytes) -> list[tuple[int, int, int]]:
