@@ -286,13 +286,35 @@ def test_the_data_file_of_another_database_is_refused(tmp_path: Path) -> None:
             amberdb.open(copy, **SMALL)
 
 
-@pytest.mark.parametrize("size", [0, 1, 4096, 8192, 12288])
-def test_a_short_data_file_is_refused_before_it_is_mapped(tmp_path: Path, size: int) -> None:
+def test_a_short_data_file_opens_exactly_when_nothing_of_it_is_missing(tmp_path: Path) -> None:
+    """Mapped, a page that is not there kills the process; but LMDB itself leaves free pages at the
+    end unwritten, and a database that refused those would be lost for nothing."""
     path = tmp_path / "t.amber"
     with amberdb.open(path, **SMALL) as db:
-        db.collection("x").put_many({"n": n, "text": "y" * 200} for n in range(200))
+        collection = db.collection("x", indexes=[Ordered("n")])
+        collection.put_many({"id": f"{n:03}", "n": n, "text": "y" * 200} for n in range(100))
+        collection.put({"id": "big", "text": "z" * 100_000})
+        db.checkpoint()
+        collection.delete("big")  # its pages are free, and the last ones once others have moved
+        for number in range(4):
+            db.checkpoint()
+            collection.update("000", {"text": str(number)})
     data = path / "data-1" / "data.mdb"
-    data.write_bytes(data.read_bytes()[:size])
-    with pytest.raises(CorruptionError) as caught:
-        amberdb.open(path, **SMALL)
-    assert caught.value.path == str(data)
+    whole = data.read_bytes()
+    opened = refused = 0
+    for size in [*range(0, len(whole), 4096), 1, 100, len(whole) - 1]:
+        copy = tmp_path / f"{size}.amber"
+        shutil.copytree(path, copy)
+        cut = copy / "data-1" / "data.mdb"
+        cut.write_bytes(whole[:size])
+        try:
+            with amberdb.open(copy, **SMALL) as db:
+                assert len(db.collection("x")) == len(db.collection("x").find(order_by="n")) == 100
+                assert db.check().ok
+            opened += 1
+        except CorruptionError as error:
+            assert error.path == str(cut)  # noqa: PT017
+            refused += 1
+        shutil.rmtree(copy)
+    assert opened >= 2
+    assert refused >= 10

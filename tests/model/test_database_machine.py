@@ -288,7 +288,11 @@ class DatabaseMachine(RuleBasedStateMachine):
             lambda c: c.insert(doc), lambda m, now, lsn: m.put(doc, now, lsn, insert=True), name
         )
 
-    @rule(name=names, docs=st.lists(st.tuples(ids, drawn.bodies(), lives), max_size=6), sync=syncs)
+    @rule(
+        name=names,
+        docs=st.lists(st.tuples(ids, drawn.full_bodies() | drawn.bodies(), lives), max_size=6),
+        sync=syncs,
+    )
     def put_many(self, name: str, docs: list[tuple[str, Doc, Any]], sync: Any) -> None:
         whole = [self.with_life({"id": id, **body}, life) for id, body, life in docs]
         self.write(

@@ -42,7 +42,7 @@ texts = st.builds(
     st.integers(0, 30),
     st.sampled_from(["", "x", "\0", "\0\0"]),
 )
-lists: st.SearchStrategy[Any] = st.lists(
+lists: st.SearchStrategy[Any] = st.lists(st.integers(-1, 4), max_size=4) | st.lists(
     st.one_of(
         st.integers(0, 3),
         scalars,
@@ -65,6 +65,16 @@ field_values: dict[str, st.SearchStrategy[Any]] = {
     "u": st.integers(0, 12),
 }
 _bodies = st.fixed_dictionaries({}, optional=field_values)
+# Most documents of a life have most fields: queries over nearly empty ones find nothing.
+_full_bodies = st.fixed_dictionaries(
+    {
+        "a": st.integers(-1, 3) | scalars,
+        "s": texts,
+        "tags": st.lists(st.integers(-1, 4), min_size=2, max_size=4) | lists | scalars,
+        "m": st.fixed_dictionaries({"x": scalars, "y": st.lists(st.integers(-1, 4))}) | maps,
+    },
+    optional={"b": field_values["b"], "u": field_values["u"]},
+)
 _patches = st.fixed_dictionaries(
     {}, optional={name: st.one_of(each, st.just(REMOVE)) for name, each in field_values.items()}
 )
@@ -112,6 +122,9 @@ _operators: st.SearchStrategy[Any] = st.one_of(
         {},
         optional=dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), _comparable),
     ).filter(bool),
+    # Of one class, so that both sides bite; a list may meet them with different elements.
+    st.fixed_dictionaries({"$gte": st.integers(-1, 3), "$lt": st.integers(0, 4)}),
+    st.fixed_dictionaries({"$gt": st.integers(-1, 3), "$lte": st.integers(-1, 4)}),
     st.fixed_dictionaries({"$in": st.lists(_operand, max_size=4)}),
     st.fixed_dictionaries({"$nin": st.lists(_operand, max_size=2)}),
     st.fixed_dictionaries({"$ne": _operand}),
@@ -120,8 +133,25 @@ _operators: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries({"$not": st.fixed_dictionaries({"$gt": _comparable})}),
 )
 conditions = st.dictionaries(st.sampled_from(PATHS), _operators, min_size=1, max_size=3)
+_small = st.integers(-1, 4)
+_ranges: st.SearchStrategy[Any] = st.one_of(
+    _small,
+    st.fixed_dictionaries({"$gte": _small, "$lt": _small}),
+    st.fixed_dictionaries({"$gt": _small, "$lte": _small}),
+    st.fixed_dictionaries({"$in": st.lists(_small, max_size=3)}),
+)
+# One condition that many documents come near to: with several, most queries find nothing.
+_sharp: st.SearchStrategy[Any] = st.one_of(
+    st.dictionaries(st.sampled_from(["tags", "tags", "m.y", "a"]), _ranges, min_size=1, max_size=1),
+    st.dictionaries(st.sampled_from(["s", "tags"]), texts, min_size=1, max_size=1),
+    st.fixed_dictionaries({"s": st.fixed_dictionaries({"$gte": texts, "$lt": texts})}),
+    st.fixed_dictionaries({"u": st.integers(0, 12), "a": scalars}),
+)
 _filters: st.SearchStrategy[Any] = st.one_of(
     st.just({}),
+    _sharp,
+    _sharp,
+    _sharp,
     conditions,
     conditions,
     st.fixed_dictionaries({"$or": st.lists(conditions, min_size=1, max_size=2)}),
@@ -143,6 +173,12 @@ def declarations(unique: bool = True) -> st.SearchStrategy[list[Spec]]:
 def bodies(draw: st.DrawFn) -> dict[str, Any]:
     """The fields of a document, without an id."""
     return draw(_bodies)
+
+
+@st.composite
+def full_bodies(draw: st.DrawFn) -> dict[str, Any]:
+    """bodies() with nearly every field."""
+    return draw(_full_bodies)
 
 
 @st.composite

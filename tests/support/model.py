@@ -6,11 +6,14 @@ Invariants:
   the database should raise, and then has changed nothing.
 """
 
+# What a document holds has no static type.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from amberdb import (
     REMOVE,
@@ -148,7 +151,7 @@ def merged(doc: Doc, patch: Mapping[str, Any]) -> Doc:
             result.pop(name, None)
         elif type(value) is dict:
             old = result.get(name)
-            result[name] = merged(cast(Doc, old) if type(old) is dict else {}, cast(Doc, value))
+            result[name] = merged(old if type(old) is dict else {}, value)
         else:
             result[name] = value
     return result
@@ -164,9 +167,7 @@ def index_keys(spec: Spec, doc: Doc) -> list[tuple[Any, ...]]:
         raise InvalidDocumentError("two lists")
     keys: list[tuple[Any, ...]] = [()]
     for value in values:
-        elements: list[Any] = [value]
-        if type(value) is list:
-            elements = cast(list[Any], value) or [None]
+        elements: list[Any] = (value or [None]) if type(value) is list else [value]
         if isinstance(spec, Unique) and any(
             isinstance(each, dict) or (elements is value and isinstance(each, list))
             for each in elements
