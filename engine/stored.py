@@ -8,8 +8,9 @@ Invariants:
 - `version` is the Lsn of the last write; `rowid` stays for the life of the document.
 """
 
+from collections.abc import Callable
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE, CRC_SIZE
@@ -47,6 +48,10 @@ class Stored(NamedTuple):
         return decode_document(self.body)
 
 
+# Past the named constructor, which costs as much as all the rest of unpack().
+_stored = cast("Callable[[type[Stored], tuple[object, ...]], Stored]", tuple.__new__)
+
+
 def pack(
     key: bytes,
     version: int,
@@ -65,7 +70,7 @@ def unpack(key: bytes, value: bytes) -> Stored:
     if crc32(value, crc32(key)) != CRC_RESIDUE or len(value) <= HEADER_SIZE + CRC_SIZE:
         raise damaged(key)
     version, created, updated, expires, rowid = _HEADER.unpack_from(value)
-    return Stored(version, created, updated, expires, rowid, value[BODY])
+    return _stored(Stored, (version, created, updated, expires, rowid, value[BODY]))
 
 
 def expires_us(value: bytes) -> int:
