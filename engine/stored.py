@@ -10,7 +10,7 @@ Invariants:
 
 from collections.abc import Callable
 from struct import Struct
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeAlias, cast
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE, CRC_SIZE
@@ -49,7 +49,8 @@ class Stored(NamedTuple):
 
 
 # Past the named constructor, which costs as much as all the rest of unpack().
-_stored = cast("Callable[[type[Stored], tuple[object, ...]], Stored]", tuple.__new__)
+_Make: TypeAlias = Callable[[type[Stored], tuple[object, ...]], Stored]
+_stored = cast(_Make, tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
 
 def pack(
