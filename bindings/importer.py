@@ -221,9 +221,9 @@ def open_input(path: str) -> Generator[Input]:
 
 def declared_indexes(db: Database, name: str) -> list[IndexSpec]:
     """The indexes that a collection has; none when there is no such collection."""
-    with db.snapshot() as at, at.reading() as view:
-        schema = view.catalog.schemas.get(name)
-        return [] if schema is None else [index.spec for index in schema.indexes]
+    if name not in db.collections():
+        return []
+    return [index.spec for index in db.definition(name).indexes]
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:

@@ -200,8 +200,10 @@ class Database:
         self._committer.log.sync()
 
     def checkpoint(self) -> None:
-        """Moves everything committed so far into LMDB and lets its log go. Raises StorageError;
-        nothing is lost by that."""
+        """Moves everything committed so far into LMDB and lets its log go.
+
+        Raises StorageError, and CommitUnknownError after a failed sync; nothing is lost by that.
+        """
         self._check_open()
         self._checkpointer.run()
 
