@@ -175,24 +175,20 @@ class WritableCollection(ReadableCollection):
 
         Raises InvalidDocumentError, DocumentTooLargeError, DuplicateKeyError (Unique indexes).
         """
-        schema = self._schema()
-        prepared = schema.prepare(document)
-        with self._writing(sync, None if prepared.fresh else prepared.key) as writer:
-            current = schema_of(writer.view, self.name)
-            if current is not schema:
-                prepared = current.prepare(document)
-            writer.put(current, prepared)
-        return prepared.id
+        return self._put(document, sync, insert=False)
 
     def insert(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
         """put(), but raises DuplicateKeyError when the id exists."""
+        return self._put(document, sync, insert=True)
+
+    def _put(self, document: Mapping[str, Any], sync: Sync | None, *, insert: bool) -> str:
         schema = self._schema()
         prepared = schema.prepare(document)
         with self._writing(sync, None if prepared.fresh else prepared.key) as writer:
             current = schema_of(writer.view, self.name)
             if current is not schema:
                 prepared = current.prepare(document)
-            writer.put(current, prepared, insert=True)
+            writer.put(current, prepared, insert=insert)
         return prepared.id
 
     def put_many(
