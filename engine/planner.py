@@ -66,9 +66,9 @@ def choose(
         return by_documents(schema, where, order)
     best: Plan | None = None
     best_score: tuple[int, ...] = (0, 0, 0, 0)
-    for index in schema.indexes:
-        if not _may_serve(index, where, order) or not is_usable(view, index):
-            continue
+    for index in _candidates(view, schema, where, order):
+        if best_score[0] and not _narrows_first(index, where):
+            break  # no equality to be had from here on
         plan = _match(index, where, order, is_multi=False)
         score = _score(plan, order, has_limit)
         if score[:3] > (0, 0, 0) and score > best_score:
@@ -80,13 +80,28 @@ def choose(
     return best
 
 
-def _may_serve(index: CompiledIndex, where: Filter, order: tuple[OrderField, ...]) -> bool:
-    """Whether a look at the first field leaves hope; cheaper than a match."""
-    path = index.maker.paths[0]
-    bounds = where.fields.get(path)
-    if (bounds is None or not bounds.narrows) and (not order or order[0].path != path):
-        return False
-    return not index.spec.sparse or _is_dense(index, where)
+def _candidates(
+    view: View, schema: Schema, where: Filter, order: tuple[OrderField, ...]
+) -> list[CompiledIndex]:
+    """Indexes whose first field the filter narrows, then those whose first field the order
+    begins with; a look that is cheaper than a match."""
+    narrowed: list[CompiledIndex] = []
+    ordered: list[CompiledIndex] = []
+    for index in schema.indexes:
+        if _narrows_first(index, where):
+            found = narrowed
+        elif order and order[0].path == index.maker.paths[0]:
+            found = ordered
+        else:
+            continue
+        if is_usable(view, index) and (not index.spec.sparse or _is_dense(index, where)):
+            found.append(index)
+    return narrowed + ordered
+
+
+def _narrows_first(index: CompiledIndex, where: Filter) -> bool:
+    bounds = where.fields.get(index.maker.paths[0])
+    return bounds is not None and bounds.narrows
 
 
 def is_usable(view: View, index: CompiledIndex) -> bool:
