@@ -11,7 +11,6 @@ Invariants:
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from errno import ENOSPC
 from typing import NoReturn
@@ -262,29 +261,23 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
         )
     data = _data_directory(path, manifest.generation)
     store = _open_store(data, manifest, options, create=False, durable=durable)
-    overlay = Overlay()
-
-    def replay(record: Record) -> None:
-        effects = decode_effects(record.payload)
-        overlay.publish(record.lsn, effects, len(record.payload), record.time_us)
-
     try:
-        return _replayed(path, lock, options, manifest, store, overlay, replay)
+        return _replayed(path, lock, options, manifest, store)
     except BaseException:
         store.close(_not_open)  # now: the exception's frames would keep it open
         raise
 
 
 def _replayed(
-    path: str,
-    lock: DirLock,
-    options: Options,
-    manifest: Manifest,
-    store: Store,
-    overlay: Overlay,
-    replay: Callable[[Record], None],
+    path: str, lock: DirLock, options: Options, manifest: Manifest, store: Store
 ) -> Opened:
     fs = options.fs
+    overlay = Overlay()
+
+    def replay(record: Record) -> None:
+        effects = decode_effects(record.payload)
+        overlay.publish(record.lsn, effects, len(record.payload), record.time_us)
+
     was_clean = manifest.clean_lsn is not None
     epoch = manifest.epoch if was_clean else manifest.epoch + 1
     log, recovery = Log.open(

@@ -38,7 +38,7 @@ class LateTransaction:
     """In place of a writer's LMDB transaction until the first read that needs one. Most writes
     need none: what they replace is in the overlay, or was read before the lock was taken."""
 
-    __slots__ = ("_begin", "_key", "_value", "_view")
+    __slots__ = ("_begin", "_key", "_txn", "_value")
 
     def __init__(
         self, begin: Callable[[], ReadTransaction], key: bytes | None, value: bytes | None
@@ -46,10 +46,7 @@ class LateTransaction:
         self._begin = begin
         self._key = key
         self._value = value
-        self._view: View | None = None
-
-    def serve(self, view: "View") -> None:
-        self._view = view
+        self._txn: ReadTransaction | None = None
 
     def get(self, key: bytes) -> bytes | None:
         return self._value if key == self._key else self._begun().get(key)
@@ -57,11 +54,14 @@ class LateTransaction:
     def cursor(self) -> Any:
         return self._begun().cursor()
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        if self._txn is not None:
+            self._txn.abort()
 
     def _begun(self) -> ReadTransaction:
-        assert self._view is not None
-        return self._view.begin(self._begin)
+        if self._txn is None:
+            self._txn = self._begin()
+        return self._txn
 
 
 class State:
@@ -134,8 +134,6 @@ class View:
         self._overlays = state.overlays
         self._txn = txn
         self.pending = pending
-        if isinstance(txn, LateTransaction):
-            txn.serve(self)
 
     def __enter__(self) -> "View":
         return self
@@ -148,12 +146,6 @@ class View:
         # and its transaction would keep LMDB's environment open behind a closed database.
         txn, self._txn = self._txn, _CLOSED
         txn.abort()
-
-    def begin(self, begin: Callable[[], ReadTransaction]) -> ReadTransaction:
-        """For LateTransaction: puts the real one in its place."""
-        txn = begin()
-        self._txn = txn
-        return txn
 
     def get(self, key: bytes) -> bytes | None:
         if self.pending is not None:
