@@ -1,0 +1,208 @@
+"""The model of a disk: replays a trace, and knows at each point what a power loss may take.
+
+Invariants:
+- A file's content is its durable bytes and the pending writes and truncations behind them; a sync
+  moves those that it covers from one to the other.
+- A name is an entry (directory, name) -> object, and a change of names is pending until one of
+  the directories that it touches is synced. A rename is one change: all of it or nothing.
+- What is pending may be on the disk or not, in any combination: POSIX promises no more.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from support.trace import (
+    Content,
+    Create,
+    Image,
+    Mkdir,
+    Op,
+    Rename,
+    Rmdir,
+    Sync,
+    SyncDir,
+    Trace,
+    Truncate,
+    Unlink,
+    Write,
+)
+
+Entry: TypeAlias = tuple[int, str]
+"""(directory, name)"""
+Object: TypeAlias = tuple[bool, int]
+"""(is a directory, its number: of a file the inode)"""
+
+_ROOT = 0
+
+
+@dataclass
+class FileState:
+    """One inode."""
+
+    durable: bytes = b""
+    pending: list[tuple[int, Write | Truncate]] = field(
+        default_factory=list[tuple[int, Write | Truncate]]
+    )
+
+    @property
+    def size(self) -> int:
+        """As the running system sees it."""
+        size = len(self.durable)
+        for _, op in self.pending:
+            size = op.size if isinstance(op, Truncate) else max(size, op.offset + len(op.data))
+        return size
+
+
+@dataclass
+class NameChange:
+    """One create, mkdir, rename, unlink or rmdir that no directory sync has covered."""
+
+    index: int
+    op: Create | Mkdir | Rename | Unlink | Rmdir
+    entries: dict[Entry, Object | None]
+
+    @property
+    def is_rename(self) -> bool:
+        return isinstance(self.op, Rename)
+
+
+class Disk:
+    """The state after the first operations of a trace."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.files: dict[int, FileState] = {}
+        self.names: dict[Entry, Object] = {}
+        """The durable ones."""
+        self.changes: list[NameChange] = []
+        self.applied = 0
+        self._live: dict[Entry, Object] = {}
+        self._next_directory = 1
+        for path in sorted(trace.base.directories):
+            self._live[self._entry(path)] = (True, self._new_directory())
+        for path, data in trace.base.files.items():
+            self._live[self._entry(path)] = (False, trace.inodes[path])
+            self.files[trace.inodes[path]] = FileState(data)
+        self.names = dict(self._live)
+
+    def apply(self, op: Op) -> None:
+        index = self.applied
+        self.applied += 1
+        match op:
+            case Write() | Truncate():
+                self.files[op.inode].pending.append((index, op))
+            case Sync():
+                self._sync(self.files[op.inode], op.covers)
+            case Content():
+                self.files[op.inode] = FileState(op.data)
+            case Create():
+                self.files[op.inode] = FileState()
+                self._change(index, op, {self._entry(op.path): (False, op.inode)})
+            case Mkdir():
+                self._change(index, op, {self._entry(op.path): (True, self._new_directory())})
+            case Unlink() | Rmdir():
+                self._change(index, op, {self._entry(op.path): None})
+            case Rename():
+                source = self._entry(op.path)
+                found = self._live[source]
+                self._change(index, op, {source: None, self._entry(op.target): found})
+            case SyncDir():
+                self._sync_names(self._directory(op.path), op.covers)
+            case _:
+                pass  # a note
+
+    def image(self, kept: list[NameChange], contents: dict[int, bytes]) -> Image:
+        """The tree with these pending changes of names and these contents; of files that are not
+        among `contents`, what the running system saw."""
+        entries = dict(self.names)
+        for change in kept:
+            _update(entries, change.entries)
+        below: dict[int, list[tuple[str, Object]]] = {}
+        for (directory, name), found in entries.items():
+            below.setdefault(directory, []).append((name, found))
+        image = Image()
+        todo = [(_ROOT, "")]
+        while todo:
+            directory, prefix = todo.pop()
+            for name, (is_directory, number) in below.get(directory, ()):
+                if is_directory:
+                    image.directories.add(prefix + name)
+                    todo.append((number, f"{prefix}{name}/"))
+                elif number in contents:
+                    image.files[prefix + name] = contents[number]
+                else:
+                    image.files[prefix + name] = content(self.files[number])
+        return image
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _sync(self, file: FileState, covers: int) -> None:
+        covered = FileState(file.durable, [pair for pair in file.pending if pair[0] < covers])
+        file.durable = content(covered)
+        file.pending = [pair for pair in file.pending if pair[0] >= covers]
+
+    def _sync_names(self, directory: int, covers: int) -> None:
+        kept: list[NameChange] = []
+        for change in self.changes:
+            if change.index < covers and any(place == directory for place, _ in change.entries):
+                _update(self.names, change.entries)
+            else:
+                kept.append(change)
+        self.changes = kept
+
+    def _change(
+        self,
+        index: int,
+        op: Create | Mkdir | Rename | Unlink | Rmdir,
+        entries: dict[Entry, Object | None],
+    ) -> None:
+        _update(self._live, entries)
+        self.changes.append(NameChange(index, op, entries))
+
+    def _new_directory(self) -> int:
+        self._next_directory += 1
+        return self._next_directory
+
+    def _directory(self, path: str) -> int:
+        found = _ROOT
+        for name in path.split("/") if path else ():
+            found = self._live[found, name][1]
+        return found
+
+    def _entry(self, path: str) -> Entry:
+        directory, _, name = path.rpartition("/")
+        return self._directory(directory), name
+
+
+def content(file: FileState) -> bytes:
+    """With all that is pending: what the running system sees."""
+    if not file.pending:
+        return file.durable
+    data = bytearray(file.durable)
+    for _, op in file.pending:
+        if isinstance(op, Truncate):
+            resize(data, op.size)
+        else:
+            put(data, op.offset, op.data)
+    return bytes(data)
+
+
+def put(data: bytearray, offset: int, piece: bytes) -> None:
+    """Writes a piece, with zeros in front of it where the file was shorter."""
+    if len(data) < offset:
+        resize(data, offset)
+    data[offset : offset + len(piece)] = piece
+
+
+def resize(data: bytearray, size: int) -> None:
+    if len(data) > size:
+        del data[size:]
+    else:
+        data.extend(bytes(size - len(data)))
+
+
+def _update(names: dict[Entry, Object], entries: dict[Entry, Object | None]) -> None:
+    for entry, found in entries.items():
+        if found is None:
+            names.pop(entry, None)
+        else:
+            names[entry] = found

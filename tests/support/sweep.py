@@ -1,0 +1,228 @@
+"""Crash sweeps: a recorded workload is crashed after every operation, in every mode.
+
+Each image is opened as a user would, checked, and compared with the states that the workload went
+through: what is there must be one of them, not older than what was promised, and nothing newer
+than what was begun. Opening is itself recorded for some images, and swept in the same way.
+
+Invariants:
+- An image counts once for each workload, crash point, mode and recovered state.
+- Images with the same bytes are opened once; what came of it is remembered.
+- What was served after an opening stays: a crash in that opening or behind it recovers the same.
+"""
+
+import hashlib
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import amberdb
+from amberdb import AmberError, Database
+from support.databases import FakeClock
+from support.disk import Disk
+from support.images import MODES, Mode, images
+from support.recorder import RecordingFileSystem
+from support.reference import same
+from support.trace import Image, Note, Trace
+from support.workload import COLLECTIONS, NAME, OPTIONS, Documents, Promise, Step, Workload
+
+Outcome = tuple[int, str]
+"""(the number of the state that was found, a digest of everything that opening reported)"""
+
+
+@final
+@dataclass
+class Figures:
+    """What a sweep has done."""
+
+    workloads: int = 0
+    points: int = 0
+    images: Counter[str] = field(default_factory=Counter[str])
+    """Per mode, those that differ in crash point, mode and recovered state."""
+    generated: int = 0
+    opened: int = 0
+    """Distinct by their bytes, within a workload."""
+    cut: int = 0
+    """Openings that cut a torn tail."""
+    inner_traces: int = 0
+    """Openings that were themselves swept."""
+
+    def line(self) -> str:
+        total = sum(self.images.values())
+        shares = ", ".join(f"{mode} {self.images[mode] / max(total, 1):.1%}" for mode in MODES)
+        return (
+            f"{self.workloads} workloads, {self.points} crash points, {total} images "
+            f"({self.generated} made, {self.opened} opened, {self.cut} tails cut, "
+            f"{self.inner_traces} openings swept): {shares}"
+        )
+
+
+class Lost(AssertionError):
+    """An image broke a promise; the message names workload, point and mode."""
+
+
+@final
+class Sweep:
+    """One recorded workload and all images of it."""
+
+    def __init__(
+        self, figures: Figures, name: str, steps: Iterable[Step], *, seed: int = 0, variants: int = 2
+    ) -> None:
+        self.figures = figures
+        self.name = name
+        self._steps = list(steps)
+        self._seed = seed
+        self._variants = variants
+        self._clock = FakeClock()
+        self._states: list[Documents] = []
+        self._seen: dict[bytes, Outcome] = {}
+        self._counted: set[tuple[str, int, Mode, str]] = set()
+        memory = Path("/dev/shm")
+        self._root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+
+    def run(self, *, recoveries: float = 0.0, modes: Iterable[Mode] = MODES) -> None:
+        """`recoveries` is the share of crash points at which the opening is swept as well."""
+        try:
+            work = Workload(self._root, self._seed)
+            for step in self._steps:
+                step(work)
+            work.finish()
+            self._clock.now = work.clock.now
+            self._states = [self._alive(state) for state in work.states]
+            self._crash(work.fs.trace, Promise(), tuple(modes), recoveries, self.name)
+        finally:
+            shutil.rmtree(self._root)
+        self.figures.workloads += 1
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _crash(
+        self, trace: Trace, promise: Promise, modes: tuple[Mode, ...], recoveries: float, where: str
+    ) -> None:
+        disk = Disk(trace)
+        for at, op in enumerate(trace.ops):
+            disk.apply(op)
+            if isinstance(op, Note):
+                promise.read(op)
+                continue
+            self.figures.points += 1
+            for mode in modes:
+                rng = random.Random(f"{self._seed}/{where}/{at}/{mode}")
+                for image in images(disk, mode, rng, self._variants):
+                    place = f"{where}, operation {at}, {mode}, seed {self._seed}"
+                    outcome = self._verify(image, promise, mode, place)
+                    self._count(where, at, mode, outcome)
+                    if rng.random() < recoveries / len(modes):
+                        self._crash_recovery(image, promise, outcome, recoveries, place)
+
+    def _crash_recovery(
+        self, image: Image, promise: Promise, outcome: Outcome, recoveries: float, place: str
+    ) -> None:
+        """Records the opening of an image, a write and the close, and crashes in them."""
+        self.figures.inner_traces += 1
+        trace = self._open(image, lambda _: None, promised=outcome[0])
+        inner = Promise()
+        inner.created = promise.created
+        inner.durable, inner.acknowledged = promise.durable, promise.durable
+        inner.begun = outcome[0]
+        self._crash(trace, inner, MODES, recoveries / 4, place)
+
+    def _verify(self, image: Image, promise: Promise, mode: Mode, place: str) -> Outcome:
+        self.figures.generated += 1
+        key = _digest(image)
+        outcome = self._seen.get(key)
+        if promise.created and f"{NAME}/MANIFEST" not in image.files:
+            raise Lost(f"{place}: the database itself is gone")
+        if outcome is None:
+            outcome = self._seen[key] = self._recover(image, place)
+            self.figures.opened += 1
+        number, _ = outcome
+        wanted = promise.acknowledged if mode == "clean prefix" else promise.durable
+        if number < wanted and not same(self._states[number], self._states[wanted]):
+            raise Lost(f"{place}: commit {wanted} was acknowledged, {number} is there")
+        if number > promise.begun and not same(
+            self._states[number], self._states[promise.begun]
+        ):
+            raise Lost(f"{place}: commit {number} is there, {promise.begun} was the last begun")
+        return outcome
+
+    def _recover(self, image: Image, place: str) -> Outcome:
+        found: list[Outcome] = []
+
+        def compare(db: Database) -> None:
+            report = db.check()
+            if not report.ok:
+                raise Lost(f"{place}: {report}")
+            documents: Documents = {
+                (name, doc["id"]): doc
+                for name in COLLECTIONS
+                if name in db.collections()
+                for doc in db.collection(name).documents()
+            }
+            number = self._number(documents)
+            if number is None:
+                raise Lost(f"{place}: a state that never was: {sorted(documents)}")
+            recovery = db.recovery
+            self.figures.cut += recovery is not None and recovery.cut is not None
+            found.append((number, f"{number} {recovery}"))
+
+        try:
+            self._open(image, compare)
+        except (AmberError, OSError) as error:
+            raise Lost(f"{place}: {error!r}") from error
+        return found[0]
+
+    def _open(
+        self, image: Image, use: Callable[[Database], None], promised: int | None = None
+    ) -> Trace:
+        """The trace is of the opening and the close; with `promised` it says what was served."""
+        root = self._root / "image"
+        image.write_to(root)
+        try:
+            fs = RecordingFileSystem(root)
+            options: dict[str, Any] = {**OPTIONS, "clock": self._clock}
+            if promised is not None:
+                options["fs"] = fs
+            with fs.stores(), amberdb.open(root / NAME, **options) as db:
+                if promised is not None:
+                    fs.note(b"durable %d" % promised)
+                use(db)
+            return fs.trace
+        finally:
+            shutil.rmtree(root)
+
+    def _count(self, where: str, at: int, mode: Mode, outcome: Outcome) -> None:
+        key = (where, at, mode, outcome[1])
+        if key not in self._counted:
+            self._counted.add(key)
+            self.figures.images[mode] += 1
+
+    def _alive(self, state: Documents) -> Documents:
+        now = self._clock.now
+        return {key: doc for key, doc in state.items() if doc.get("dies", now + 1) > now}
+
+    def _number(self, documents: Documents) -> int | None:
+        """The newest state with these documents."""
+        for number in range(len(self._states) - 1, -1, -1):
+            if same(documents_of(self._states[number]), documents_of(documents)):
+                return number
+        return None
+
+
+def documents_of(documents: Documents) -> dict[str, Any]:
+    return {f"{name}/{id}": doc for (name, id), doc in documents.items()}
+
+
+def _digest(image: Image) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted(image.directories):
+        found.update(path.encode() + b"\0")
+    for path in sorted(image.files):
+        if not path.endswith("lock.mdb"):
+            found.update(path.encode() + b"\0" + len(image.files[path]).to_bytes(8))
+            found.update(image.files[path])
+    return found.digest()

@@ -1,0 +1,197 @@
+"""A workload under the recorder: a database, what it was told to do, and what it acknowledged.
+
+Invariants:
+- Commit number n leaves states[n]; every put stores n, so states with a new document differ.
+- The trace's notes say what had been begun and acknowledged when: `Promise` reads them.
+"""
+
+import random
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, TypeAlias, final
+
+import amberdb
+from amberdb import Database, Ordered, Sync, Unique
+from support.databases import SMALL, FakeClock
+from support.recorder import RecordingFileSystem
+from support.reference import Doc
+from support.trace import Note
+
+NAME: Final = "t.amber"
+COLLECTIONS: Final = ("a", "b", "c")
+OPTIONS: Final[dict[str, Any]] = {**SMALL, "segment_bytes_max": 8192, "map_bytes": 1 << 26}
+Documents: TypeAlias = dict[tuple[str, str], Doc]
+Step: TypeAlias = Callable[["Workload"], None]
+
+
+@final
+class Promise:
+    """What the notes up to a crash point bind the database to."""
+
+    def __init__(self) -> None:
+        self.created = False
+        self.begun = 0
+        self.acknowledged = 0
+        """Survives the death of the process."""
+        self.durable = 0
+        """Survives power loss."""
+
+    def read(self, note: Note) -> None:
+        word, _, number = note.data.decode().partition(" ")
+        if word == "created":
+            self.created = True
+        elif word == "begin":
+            self.begun = int(number)
+        else:
+            self.acknowledged = int(number)
+            if word == "durable":
+                self.durable = int(number)
+
+
+@final
+class Workload:
+    """One database that is driven step by step and recorded."""
+
+    def __init__(self, root: Path, seed: int = 0) -> None:
+        self.fs = RecordingFileSystem(root)
+        self.rng = random.Random(seed)
+        self.clock = FakeClock()
+        self.states: list[Documents] = [{}]
+        self._path = root / NAME
+        self._patched = ExitStack()
+        self._patched.enter_context(self.fs.stores())
+        self.db = self._open()
+        self.fs.note(b"created")
+        self._tag = 0
+
+    def _open(self) -> Database:
+        return amberdb.open(self._path, **OPTIONS, fs=self.fs, clock=self.clock)
+
+    def finish(self) -> None:
+        self.db.close()
+        self.settled()
+        self._patched.close()
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def commit(
+        self, writes: Iterable[tuple[str, str, Doc | None]], sync: Sync | None = None
+    ) -> None:
+        """One transaction; without `sync` in a class drawn by lot."""
+        number = len(self.states)
+        sync = sync or self.rng.choice(("always", "always", "os"))
+        state = dict(self.states[-1])
+        self.fs.note(b"begin %d" % number)
+        with self.db.transaction(sync=sync) as tx:
+            for name, id, doc in writes:
+                if doc is None:
+                    tx[name].delete(id)
+                    state.pop((name, id), None)
+                else:
+                    full: Doc = {"id": id, "n": number, **doc}
+                    tx[name].put(full)
+                    state[name, id] = full
+        self.states.append(state)
+        self.fs.note(b"%s %d" % (b"durable" if sync == "always" else b"kept", number))
+
+    def settled(self) -> None:
+        """What was acknowledged so far is on the disk by now."""
+        self.fs.note(b"durable %d" % (len(self.states) - 1))
+
+    def reopen(self) -> None:
+        self.db.close()
+        self.settled()
+        self.db = self._open()
+
+
+# -- the alphabet ------------------------------------------------------------------------------
+
+
+def put(work: Workload) -> None:
+    work.commit([("a", f"k{len(work.states)}", {"text": "x" * work.rng.choice((5, 900))})])
+
+
+def overwrite(work: Workload) -> None:
+    work.commit([("a", "same", {"text": "y" * 40})])
+
+
+def burst(work: Workload) -> None:
+    """Several commits that no sync has covered."""
+    for number in range(6):
+        size = work.rng.choice((20, 400, 900))
+        work.commit([("a", f"b{number}", {"text": "b" * size})], "os")
+
+
+def delete(work: Workload) -> None:
+    work.commit([("a", "same", None)])
+
+
+def transaction(work: Workload) -> None:
+    work.commit([("a", "t", {"text": "z"}), ("b", "t", {"text": "z" * 600}), ("c", "t", None)])
+
+
+def big_put(work: Workload) -> None:
+    work.commit([("b", "big", {"text": "r" * 5000})])
+
+
+def checkpoint(work: Workload) -> None:
+    work.db.checkpoint()
+    work.settled()
+
+
+def expire(work: Workload) -> None:
+    work.commit([("c", f"e{len(work.states)}", {"text": "e", "dies": work.clock.now + 5})])
+    work.clock.advance(10)
+    work.db.expire()
+
+
+def reopen(work: Workload) -> None:
+    work.reopen()
+
+
+def index(work: Workload) -> None:
+    work.db.collection("a", indexes=[Ordered("n"), Unique("id")])
+    work.db.build_indexes()
+
+
+def drop_index(work: Workload) -> None:
+    work.db.collection("a", indexes=[])
+
+
+def follow(work: Workload) -> None:
+    subscriber = work.db.subscriber("feed")
+    for change in subscriber.changes():
+        subscriber.acknowledge(change.lsn)
+
+
+def sync(work: Workload) -> None:
+    work.db.sync()
+    work.settled()
+
+
+ALPHABET: Final[dict[str, Step]] = {
+    step.__name__: step
+    for step in (
+        put,
+        overwrite,
+        burst,
+        delete,
+        transaction,
+        big_put,
+        checkpoint,
+        expire,
+        reopen,
+        index,
+        drop_index,
+        follow,
+        sync,
+    )
+}
+
+
+def prepare(work: Workload) -> None:
+    """What every sequence begins with, so that each step has something to change."""
+    for name in COLLECTIONS:
+        work.db.collection(name, expires_at="dies" if name == "c" else None)
+    work.commit([("a", "same", {"text": "x"}), ("b", "t", {"text": "x"}), ("c", "t", {"n": 1})])
