@@ -133,7 +133,23 @@ class Disk:
                     image.files[prefix + name] = content(self.files[number])
         return image
 
+    def live_files(self) -> dict[str, int]:
+        """Path to inode, as the running system saw it."""
+        found: dict[str, int] = {}
+        for (directory, name), (is_directory, inode) in self._live.items():
+            path = self._path(directory) + name
+            if not is_directory:
+                found[path] = inode
+        return found
+
     # -- inside ------------------------------------------------------------------------------
+
+    def _path(self, directory: int) -> str:
+        """With a slash at its end; of the root nothing."""
+        for (parent, name), found in self._live.items():
+            if found == (True, directory):
+                return f"{self._path(parent)}{name}/"
+        return ""
 
     def _sync(self, file: FileState, covers: int) -> None:
         covered = FileState(file.durable, [pair for pair in file.pending if pair[0] < covers])

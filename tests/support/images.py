@@ -92,7 +92,6 @@ class Pending:
                     at = stop
         return found
 
-
     def subset(self, rng: random.Random) -> dict[_Unit, list[_Piece]] | None:
         """Each page as it was before, now, or at some moment in between."""
         share = rng.random()

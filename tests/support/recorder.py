@@ -10,7 +10,7 @@ Invariants:
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -37,13 +37,15 @@ from support.trace import (
 class RecordingFileSystem:
     """Over a real directory; paths outside of it are not recorded."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, inodes: dict[str, int] | None = None) -> None:
+        """`inodes` names the files that are there as an earlier trace did."""
         self._root = str(root)
         self._inner = OsFileSystem()
         self._mutex = threading.RLock()
         base = Image.read_from(root)
-        self._inodes = {path: number + 1 for number, path in enumerate(sorted(base.files))}
-        self._next = len(self._inodes) + 1
+        names = enumerate(sorted(base.files))
+        self._inodes = inodes or {path: number + 1 for number, path in names}
+        self._next = max(self._inodes.values(), default=0) + 1
         self.trace = Trace(base, dict(self._inodes), [])
 
     # -- what tests call ---------------------------------------------------------------------
@@ -53,7 +55,7 @@ class RecordingFileSystem:
             self.trace.ops.append(Note(data))
 
     @contextlib.contextmanager
-    def stores(self) -> Iterator[None]:
+    def stores(self) -> Generator[None]:
         """While inside, commits of every store below the root are recorded."""
         write = Store.write
 

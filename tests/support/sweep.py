@@ -30,8 +30,8 @@ from support.reference import same
 from support.trace import Image, Note, Trace
 from support.workload import COLLECTIONS, NAME, OPTIONS, Documents, Promise, Step, Workload
 
-Outcome = tuple[int, str]
-"""(the number of the state that was found, a digest of everything that opening reported)"""
+Outcome = tuple[int, int, str]
+"""(number of the state that was found, the next Lsn, what opening reported)"""
 
 
 @final
@@ -50,6 +50,15 @@ class Figures:
     """Openings that cut a torn tail."""
     inner_traces: int = 0
     """Openings that were themselves swept."""
+
+    def add(self, other: "Figures") -> None:
+        self.workloads += other.workloads
+        self.points += other.points
+        self.images += other.images
+        self.generated += other.generated
+        self.opened += other.opened
+        self.cut += other.cut
+        self.inner_traces += other.inner_traces
 
     def line(self) -> str:
         total = sum(self.images.values())
@@ -70,7 +79,13 @@ class Sweep:
     """One recorded workload and all images of it."""
 
     def __init__(
-        self, figures: Figures, name: str, steps: Iterable[Step], *, seed: int = 0, variants: int = 2
+        self,
+        figures: Figures,
+        name: str,
+        steps: Iterable[Step],
+        *,
+        seed: int = 0,
+        variants: int = 2,
     ) -> None:
         self.figures = figures
         self.name = name
@@ -84,7 +99,7 @@ class Sweep:
         memory = Path("/dev/shm")
         self._root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
 
-    def run(self, *, recoveries: float = 0.0, modes: Iterable[Mode] = MODES) -> None:
+    def run(self, *, recoveries: float = 0.0) -> None:
         """`recoveries` is the share of crash points at which the opening is swept as well."""
         try:
             work = Workload(self._root, self._seed)
@@ -93,7 +108,7 @@ class Sweep:
             work.finish()
             self._clock.now = work.clock.now
             self._states = [self._alive(state) for state in work.states]
-            self._crash(work.fs.trace, Promise(), tuple(modes), recoveries, self.name)
+            self._crash(work.fs.trace, Promise(), recoveries, f"{self.name}, seed {self._seed}")
         finally:
             shutil.rmtree(self._root)
         self.figures.workloads += 1
@@ -101,35 +116,48 @@ class Sweep:
     # -- inside ------------------------------------------------------------------------------
 
     def _crash(
-        self, trace: Trace, promise: Promise, modes: tuple[Mode, ...], recoveries: float, where: str
+        self, trace: Trace, promise: Promise, recoveries: float, where: str, begin: int = 0
     ) -> None:
+        """Crashes after each operation from number `begin` on."""
         disk = Disk(trace)
         for at, op in enumerate(trace.ops):
             disk.apply(op)
+            if at < begin:
+                continue
             if isinstance(op, Note):
                 promise.read(op)
                 continue
             self.figures.points += 1
-            for mode in modes:
+            for mode in MODES:
                 rng = random.Random(f"{self._seed}/{where}/{at}/{mode}")
                 for image in images(disk, mode, rng, self._variants):
-                    place = f"{where}, operation {at}, {mode}, seed {self._seed}"
+                    place = f"{where}, operation {at}, {mode}"
                     outcome = self._verify(image, promise, mode, place)
                     self._count(where, at, mode, outcome)
-                    if rng.random() < recoveries / len(modes):
-                        self._crash_recovery(image, promise, outcome, recoveries, place)
+                    if rng.random() < recoveries / len(MODES):
+                        live = disk.live_files() if mode == "clean prefix" else None
+                        later = self._open(image, promised=outcome[0], inodes=live)
+                        inner, start = later, 0
+                        if live is not None:  # the process died and the system lives on
+                            inner, start = trace.continued(at + 1, later.ops), at + 1
+                        self._crash_recovery(inner, promise, outcome, recoveries, place, start)
 
     def _crash_recovery(
-        self, image: Image, promise: Promise, outcome: Outcome, recoveries: float, place: str
+        self,
+        trace: Trace,
+        before: Promise,
+        outcome: Outcome,
+        recoveries: float,
+        where: str,
+        begin: int,
     ) -> None:
-        """Records the opening of an image, a write and the close, and crashes in them."""
+        """Crashes in the opening of an image, and behind it."""
         self.figures.inner_traces += 1
-        trace = self._open(image, lambda _: None, promised=outcome[0])
-        inner = Promise()
-        inner.created = promise.created
-        inner.durable, inner.acknowledged = promise.durable, promise.durable
-        inner.begun = outcome[0]
-        self._crash(trace, inner, MODES, recoveries / 4, place)
+        promise = Promise()
+        promise.created = before.created
+        promise.durable = promise.acknowledged = before.durable
+        promise.begun = outcome[0]
+        self._crash(trace, promise, recoveries / 4, where, begin)
 
     def _verify(self, image: Image, promise: Promise, mode: Mode, place: str) -> Outcome:
         self.figures.generated += 1
@@ -140,13 +168,13 @@ class Sweep:
         if outcome is None:
             outcome = self._seen[key] = self._recover(image, place)
             self.figures.opened += 1
-        number, _ = outcome
+        number, next_lsn, _ = outcome
+        if next_lsn <= promise.lsn:
+            raise Lost(f"{place}: Lsn {promise.lsn} was given, and {next_lsn} would be the next")
         wanted = promise.acknowledged if mode == "clean prefix" else promise.durable
         if number < wanted and not same(self._states[number], self._states[wanted]):
             raise Lost(f"{place}: commit {wanted} was acknowledged, {number} is there")
-        if number > promise.begun and not same(
-            self._states[number], self._states[promise.begun]
-        ):
+        if number > promise.begun and not same(self._states[number], self._states[promise.begun]):
             raise Lost(f"{place}: commit {number} is there, {promise.begun} was the last begun")
         return outcome
 
@@ -168,7 +196,8 @@ class Sweep:
                 raise Lost(f"{place}: a state that never was: {sorted(documents)}")
             recovery = db.recovery
             self.figures.cut += recovery is not None and recovery.cut is not None
-            found.append((number, f"{number} {recovery}"))
+            next_lsn = db._committer.log.next_lsn  # pyright: ignore[reportPrivateUsage]
+            found.append((number, next_lsn, f"{number} {recovery}"))
 
         try:
             self._open(image, compare)
@@ -177,26 +206,32 @@ class Sweep:
         return found[0]
 
     def _open(
-        self, image: Image, use: Callable[[Database], None], promised: int | None = None
+        self,
+        image: Image,
+        use: Callable[[Database], None] | None = None,
+        *,
+        promised: int | None = None,
+        inodes: dict[str, int] | None = None,
     ) -> Trace:
         """The trace is of the opening and the close; with `promised` it says what was served."""
         root = self._root / "image"
         image.write_to(root)
         try:
-            fs = RecordingFileSystem(root)
+            fs = RecordingFileSystem(root, inodes)
             options: dict[str, Any] = {**OPTIONS, "clock": self._clock}
             if promised is not None:
                 options["fs"] = fs
             with fs.stores(), amberdb.open(root / NAME, **options) as db:
                 if promised is not None:
                     fs.note(b"durable %d" % promised)
-                use(db)
+                if use is not None:
+                    use(db)
             return fs.trace
         finally:
             shutil.rmtree(root)
 
     def _count(self, where: str, at: int, mode: Mode, outcome: Outcome) -> None:
-        key = (where, at, mode, outcome[1])
+        key = (where, at, mode, outcome[2])
         if key not in self._counted:
             self._counted.add(key)
             self.figures.images[mode] += 1

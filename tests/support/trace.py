@@ -122,6 +122,16 @@ class Trace(msgspec.Struct):
     """Of the files of the base, by path."""
     ops: list[Op] = msgspec.field(default_factory=list[Op])
 
+    def continued(self, at: int, later: list[Op]) -> "Trace":
+        """The first `at` operations, the death of the process, and what the next one did."""
+        moved: list[Op] = [
+            msgspec.structs.replace(op, covers=op.covers + at)
+            if isinstance(op, Sync | SyncDir)
+            else op
+            for op in later
+        ]
+        return Trace(self.base, self.inodes, self.ops[:at] + moved)
+
     def save(self, path: Path) -> None:
         path.write_bytes(msgspec.msgpack.encode(self))
 

@@ -6,13 +6,16 @@ Invariants:
 """
 
 import random
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, TypeAlias, final
+from unittest.mock import patch
 
 import amberdb
 from amberdb import Database, Ordered, Sync, Unique
+from amberdb.wal import segment
 from support.databases import SMALL, FakeClock
 from support.recorder import RecordingFileSystem
 from support.reference import Doc
@@ -36,17 +39,20 @@ class Promise:
         """Survives the death of the process."""
         self.durable = 0
         """Survives power loss."""
+        self.lsn = 0
+        """The last that was given: never again to anything else."""
 
     def read(self, note: Note) -> None:
-        word, _, number = note.data.decode().partition(" ")
+        word, number, lsn = (note.data.decode() + " 0 0").split()[:3]
+        self.lsn = max(self.lsn, int(lsn))
         if word == "created":
             self.created = True
         elif word == "begin":
             self.begun = int(number)
         else:
-            self.acknowledged = int(number)
+            self.acknowledged = max(self.acknowledged, int(number))
             if word == "durable":
-                self.durable = int(number)
+                self.durable = max(self.durable, int(number))
 
 
 @final
@@ -61,6 +67,8 @@ class Workload:
         self._path = root / NAME
         self._patched = ExitStack()
         self._patched.enter_context(self.fs.stores())
+        # Segments are filled in several writes, as large ones are.
+        self._patched.enter_context(patch.object(segment, "_FILL_SIZE", 2048))
         self.db = self._open()
         self.fs.note(b"created")
         self._tag = 0
@@ -80,7 +88,7 @@ class Workload:
     ) -> None:
         """One transaction; without `sync` in a class drawn by lot."""
         number = len(self.states)
-        sync = sync or self.rng.choice(("always", "always", "os"))
+        sync = sync or self.rng.choice(("always", "os"))
         state = dict(self.states[-1])
         self.fs.note(b"begin %d" % number)
         with self.db.transaction(sync=sync) as tx:
@@ -93,7 +101,8 @@ class Workload:
                     tx[name].put(full)
                     state[name, id] = full
         self.states.append(state)
-        self.fs.note(b"%s %d" % (b"durable" if sync == "always" else b"kept", number))
+        word = b"durable" if sync == "always" else b"kept"
+        self.fs.note(b"%s %d %d" % (word, number, self.db.stats()["last_lsn"]))
 
     def settled(self) -> None:
         """What was acknowledged so far is on the disk by now."""
@@ -103,6 +112,34 @@ class Workload:
         self.db.close()
         self.settled()
         self.db = self._open()
+
+    def crowd(self, threads: int, each: int) -> None:
+        """Commits of many threads. Their order is known afterwards, by their Lsns; only then do
+        the notes get their numbers."""
+        first = len(self.states)
+        self.fs.note(b"begin %d" % (first + threads * each - 1))
+        lsns: dict[str, int] = {}
+
+        def write(thread: int) -> None:
+            for number in range(each):
+                id = f"w{first}-{thread}-{number}"
+                self.db.collection("a").put({"id": id, "text": "w" * 100})
+                self.fs.note(b"crowd " + id.encode())
+                lsns[id] = self.db.collection("a").record(id).version
+
+        workers = [threading.Thread(target=write, args=(thread,)) for thread in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        numbers: dict[bytes, int] = {}
+        for id in sorted(lsns, key=lsns.__getitem__):
+            numbers[b"crowd " + id.encode()] = len(self.states)
+            self.states.append({**self.states[-1], ("a", id): {"id": id, "text": "w" * 100}})
+        ops = self.fs.trace.ops
+        for at, op in enumerate(ops):
+            if isinstance(op, Note) and op.data in numbers:
+                ops[at] = Note(b"durable %d" % numbers[op.data])
 
 
 # -- the alphabet ------------------------------------------------------------------------------
@@ -168,6 +205,10 @@ def follow(work: Workload) -> None:
 def sync(work: Workload) -> None:
     work.db.sync()
     work.settled()
+
+
+def crowd(work: Workload) -> None:
+    work.crowd(threads=8, each=3)
 
 
 ALPHABET: Final[dict[str, Step]] = {

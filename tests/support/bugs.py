@@ -1,0 +1,214 @@
+"""Deliberate bugs: patches that break one promise each. A campaign that misses one proves little.
+
+Each is a context manager that changes the product while it is open, and nothing else. They are
+listed with what must catch them in docs/mutation.md.
+"""
+
+# These patches reach into the product on purpose.
+# pyright: reportPrivateUsage=false
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Final, TypeAlias
+from unittest.mock import patch
+
+from amberdb._fs import FileSystem
+from amberdb._types import Lsn
+from amberdb.engine import checkpoint, manifest, recovery
+from amberdb.engine.codec import decode_effects
+from amberdb.engine.overlay import Effects, Overlay
+from amberdb.engine.store import StoreWriter
+from amberdb.engine.trees import APPLIED
+from amberdb.wal import Log, log
+from amberdb.wal.commit import GroupCommit
+from amberdb.wal.recovery import load_segments
+
+Bug: TypeAlias = Callable[[], AbstractContextManager[Any]]
+
+
+def _nothing(*_: object) -> None: ...
+
+
+def skip_the_sync_of_the_log() -> Any:
+    def pretend(self: GroupCommit) -> None:
+        self.durable_lsn = self.last_lsn
+
+    return patch.object(GroupCommit, "_sync_file", pretend)
+
+
+def acknowledge_before_the_sync() -> Any:
+    return patch.object(GroupCommit, "wait", _nothing)
+
+
+def forget_the_last_record_of_a_group() -> Any:
+    """The sync is over before the newest record was written: as if it covered that too."""
+    sync_file = GroupCommit._sync_file
+    append = Log.append
+
+    def late(self: Log, payload: bytes, time_us: int, kind: int, sync: Any) -> Lsn:
+        if self._file is not None and self.durable_lsn < self.last_lsn:
+            sync_file(self)
+        lsn = append(self, payload, time_us, kind, sync)
+        self.durable_lsn = lsn
+        return lsn
+
+    return patch.object(Log, "append", late)
+
+
+def drop_the_directory_sync_of_the_log() -> Any:
+    return patch.object(log, "sync_names", _nothing)
+
+
+def rename_manifest_before_its_sync() -> Any:
+    def replace(fs: FileSystem, path: str, data: bytes) -> None:
+        _write_aside(fs, path, data, sync=False)
+        fs.sync_dir(os.path.dirname(path))
+
+    return patch.object(manifest, "replace_file", replace)
+
+
+def drop_the_directory_sync_of_manifest() -> Any:
+    def replace(fs: FileSystem, path: str, data: bytes) -> None:
+        _write_aside(fs, path, data, sync=True)
+
+    return patch.object(manifest, "replace_file", replace)
+
+
+def _write_aside(fs: FileSystem, path: str, data: bytes, *, sync: bool) -> None:
+    file = fs.open(path + ".tmp", create=True)
+    file.pwrite(data, 0)
+    if sync:
+        file.sync()
+    file.close()
+    fs.rename(path + ".tmp", path)
+
+
+def recycle_before_the_checkpoint() -> Any:
+    apply = checkpoint.Checkpointer._apply
+
+    def early(self: checkpoint.Checkpointer) -> None:
+        frozen = self._committer.state.frozen
+        assert frozen is not None
+        self._committer.log.wait(frozen.last_lsn)
+        self._committer.log.recycle(Lsn(frozen.last_lsn))
+        apply(self)
+
+    return patch.object(checkpoint.Checkpointer, "_apply", early)
+
+
+def checkpoint_half_of_it() -> Any:
+    apply_tree = checkpoint._apply_tree
+
+    def half(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None:
+        apply_tree(store, overlay, keys[: len(keys) - len(keys) // 2])
+
+    return patch.object(checkpoint, "_apply_tree", half)
+
+
+def ignore_tombstones_at_the_checkpoint() -> Any:
+    apply_tree = checkpoint._apply_tree
+
+    def kept(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None:
+        apply_tree(store, overlay, [k for k in keys if overlay.entries[k][1] is not None])
+
+    return patch.object(checkpoint, "_apply_tree", kept)
+
+
+def checkpoint_without_the_applied_lsn() -> Any:
+    put = StoreWriter.put_sorted
+
+    def once(self: StoreWriter, pairs: list[tuple[bytes, bytes]]) -> None:
+        put(self, pairs)
+        real = self.put
+        self.put = lambda key, value: None if key == APPLIED else real(key, value)
+
+    return patch.object(StoreWriter, "put_sorted", once)
+
+
+def ignore_tombstones_in_replay() -> Any:
+    return _replayed(lambda effects: {k: v for k, v in effects.items() if v is not None})
+
+
+def replay_half_a_transaction() -> Any:
+    return _replayed(lambda effects: dict(list(effects.items())[: (len(effects) + 1) // 2]))
+
+
+def _replayed(change: Callable[[Effects], Effects]) -> Any:
+    def changed(data: bytes) -> Effects:
+        return change(decode_effects(data))
+
+    return patch.object(recovery, "decode_effects", changed)
+
+
+def keep_the_epoch() -> Any:
+    opened = Log.open.__func__  # type: ignore[attr-defined]
+
+    def same(cls: type[Log], *args: Any, **named: Any) -> Any:
+        named["epoch"] = max(1, named["epoch"] - (named["clean_last"] is None))
+        return opened(cls, *args, **named)
+
+    return patch.object(Log, "open", classmethod(same))
+
+
+def accept_the_tail_without_rewriting_it() -> Any:
+    return patch.object(log, "seal_tail", _nothing)
+
+
+def always_mark_clean() -> Any:
+    """MANIFEST says at once that the database was closed."""
+    write = manifest.Manifest.write
+
+    def clean(self: manifest.Manifest, fs: FileSystem, directory: str) -> None:
+        if self.clean_lsn is None:
+            return
+        write(self, fs, directory)
+
+    return patch.object(manifest.Manifest, "write", clean)
+
+
+def use_a_spare_without_its_header() -> Any:
+    return patch.object(log, "write_header", _nothing)
+
+
+def forget_the_newest_segment() -> Any:
+    def fewer(*args: Any) -> Any:
+        found = load_segments(*args)
+        return found[:-1] if len(found) > 1 else found
+
+    return patch.object(log, "load_segments", fewer)
+
+
+def ignore_the_class_of_a_commit() -> Any:
+    append = Log.append
+
+    def weak(self: Log, payload: bytes, time_us: int, kind: int, sync: Any) -> Lsn:
+        return append(self, payload, time_us, kind, "os")
+
+    return patch.object(Log, "append", weak)
+
+
+SWEPT: Final[dict[str, Bug]] = {
+    bug.__name__: bug
+    for bug in (
+        skip_the_sync_of_the_log,
+        acknowledge_before_the_sync,
+        forget_the_last_record_of_a_group,
+        drop_the_directory_sync_of_the_log,
+        rename_manifest_before_its_sync,
+        drop_the_directory_sync_of_manifest,
+        recycle_before_the_checkpoint,
+        checkpoint_half_of_it,
+        ignore_tombstones_at_the_checkpoint,
+        checkpoint_without_the_applied_lsn,
+        ignore_tombstones_in_replay,
+        replay_half_a_transaction,
+        keep_the_epoch,
+        accept_the_tail_without_rewriting_it,
+        always_mark_clean,
+        use_a_spare_without_its_header,
+        forget_the_newest_segment,
+        ignore_the_class_of_a_commit,
+    )
+}
+"""What a crash sweep must catch."""
