@@ -173,6 +173,7 @@ class Log(GroupCommit):
         except StorageError:
             raise
         except OSError as error:
+            error.filename = error.filename or directory  # a read names no file
             _refuse(error, f"the log in {directory} could not be opened")
 
     @classmethod

@@ -1,0 +1,164 @@
+"""Damage of our own files: detected with the file's name, or harmless; never a wrong answer.
+
+Every byte is flipped in a copy, the copy is opened, read and checked as a user would.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import amberdb
+from amberdb import AmberError, Ordered, StorageError
+from support.reference import Doc, same
+from support.trace import Image
+from support.workload import NAME, OPTIONS
+
+DOCUMENTS = 12
+Documents = dict[str, Doc]
+
+
+def write(root: Path) -> Documents:
+    """A database with a checkpoint, and records in the log behind it."""
+    docs: Documents = {f"d{n}": {"id": f"d{n}", "n": n, "text": "x" * 30} for n in range(DOCUMENTS)}
+    with amberdb.open(root / NAME, **OPTIONS) as db:
+        found = db.collection("a", indexes=[Ordered("n")])
+        for number, doc in enumerate(docs.values()):
+            found.put(doc)
+            if number == DOCUMENTS // 2:
+                db.checkpoint()
+    return docs
+
+
+def crashed(root: Path) -> Documents:
+    """The same, but its process died: every commit had been synced by the next one."""
+    docs = write(root)
+    with amberdb.open(root / NAME, **OPTIONS) as db:
+        for number in range(3):
+            doc: Doc = {"id": f"late{number}", "n": number, "text": "y" * 30}
+            db.collection("a").put(doc)
+            docs[doc["id"]] = doc
+        shutil.copytree(root / NAME, root / "copy")
+    shutil.rmtree(root / NAME)
+    (root / "copy").rename(root / NAME)
+    return docs
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    memory = Path("/dev/shm")
+    root = memory / f"amberdb-{tmp_path.name}" if memory.is_dir() else tmp_path
+    root.mkdir(exist_ok=True)
+    yield root
+    shutil.rmtree(root)
+
+
+def recovered(root: Path, image: Image) -> "Documents | AmberError":
+    """What a user gets of the image: all documents, or a typed error that names a file."""
+    image.write_to(root / "image")
+    try:
+        with amberdb.open(root / "image" / NAME, create=False, **OPTIONS) as db:
+            report = db.check()
+            assert report.ok, report
+            return {doc["id"]: doc for doc in db.collection("a").documents()}
+    except AmberError as error:
+        return error
+    finally:
+        shutil.rmtree(root / "image")
+
+
+def flipped(image: Image, path: str, offset: int, bits: int) -> Image:
+    data = bytearray(image.files[path])
+    data[offset] ^= bits
+    return Image(image.directories, {**image.files, path: bytes(data)})
+
+
+def own_files(image: Image) -> list[str]:
+    return [path for path in image.files if path.endswith((".wal", "MANIFEST"))]
+
+
+def judge(root: Path, image: Image, docs: Documents, where: str) -> str:
+    found = recovered(root, image)
+    if isinstance(found, AmberError):
+        assert str(getattr(found, "path", "")).startswith(str(root)), f"{where}: {found!r}"
+        return "detected"
+    assert same(found, docs), f"{where}: {sorted(docs.keys() - found.keys())} are missing"
+    return "harmless"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [0x01, 0x80])
+def test_every_flipped_byte_after_a_clean_close(place: Path, bits: int) -> None:
+    docs = write(place)
+    image = Image.read_from(place)
+    counts: Counter[str] = Counter()
+    for path in own_files(image):
+        used = len(image.files[path].rstrip(b"\0")) + 16
+        for offset in range(min(used, len(image.files[path]))):
+            where = f"{path} at {offset}"
+            counts[judge(place, flipped(image, path, offset, bits), docs, where)] += 1
+    assert counts["detected"] > 100, counts
+
+
+@pytest.mark.slow
+def test_every_flipped_byte_after_a_crash(place: Path) -> None:
+    """Only the last record may go: it cannot be told from a torn tail."""
+    docs = crashed(place)
+    image = Image.read_from(place)
+    for path in own_files(image):
+        used = len(image.files[path].rstrip(b"\0")) + 16
+        for offset in range(min(used, len(image.files[path]))):
+            found = recovered(place, flipped(image, path, offset, 0x10))
+            if isinstance(found, AmberError):
+                assert isinstance(found, (StorageError, amberdb.OpenError)), found
+                continue
+            lost = docs.keys() - found.keys()
+            assert lost <= {"late2"}, f"{path} at {offset}: {lost}"
+            assert same(found, {key: docs[key] for key in found}), f"{path} at {offset}"
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "half", "zeros", "directory"])
+def test_a_file_that_is_not_as_it_was(place: Path, how: str) -> None:
+    docs = write(place)
+    image = Image.read_from(place)
+    for path in (*own_files(image), f"{NAME}/data-1/data.mdb"):
+        data = image.files[path]
+        files, directories = {**image.files}, {*image.directories}
+        if how in ("missing", "directory"):
+            del files[path]
+            if how == "directory":
+                directories.add(path)
+        else:
+            files[path] = {"empty": b"", "half": data[: len(data) // 2]}.get(how, bytes(len(data)))
+        verdict = judge(place, Image(directories, files), docs, f"{path} {how}")
+        # A log that a clean close left empty is not needed.
+        assert verdict == "detected" or (path.endswith(".wal") and how == "missing")
+
+
+def test_a_file_of_another_database(place: Path) -> None:
+    docs = write(place)
+    image = Image.read_from(place)
+    shutil.rmtree(place / NAME)
+    write(place)
+    other = Image.read_from(place)
+    for path in (*own_files(image), f"{NAME}/data-1/data.mdb"):
+        files = {**image.files, path: other.files[path]}
+        assert (
+            judge(place, Image(image.directories, files), docs, f"{path} of another") == "detected"
+        )
+
+
+@pytest.mark.parametrize("page", [0, 1])
+@pytest.mark.parametrize("end", [write, crashed])
+def test_a_zeroed_meta_page_is_never_an_older_answer(
+    place: Path, page: int, end: Callable[[Path], Documents]
+) -> None:
+    """LMDB would go on with the other meta page: an older state, whose log may be gone."""
+    docs = end(place)
+    image = Image.read_from(place)
+    path = f"{NAME}/data-1/data.mdb"
+    data = bytearray(image.files[path])
+    data[page * 4096 : (page + 1) * 4096] = bytes(4096)
+    judge(place, Image(image.directories, {**image.files, path: bytes(data)}), docs, f"meta {page}")
