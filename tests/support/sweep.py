@@ -30,8 +30,8 @@ from support.reference import same
 from support.trace import Image, Note, Trace
 from support.workload import COLLECTIONS, NAME, OPTIONS, Documents, Promise, Step, Workload
 
-Outcome = tuple[int, int, str]
-"""(number of the state that was found, the next Lsn, what opening reported)"""
+Outcome = tuple[tuple[int, ...], int, str]
+"""(the states that it may be, the next Lsn, what opening reported)"""
 
 
 @final
@@ -136,7 +136,7 @@ class Sweep:
                     self._count(where, at, mode, outcome)
                     if rng.random() < recoveries / len(MODES):
                         live = disk.live_files() if mode == "clean prefix" else None
-                        later = self._open(image, promised=outcome[0], inodes=live)
+                        later = self._open(image, promised=max(outcome[0]), inodes=live)
                         inner, start = later, 0
                         if live is not None:  # the process died and the system lives on
                             inner, start = trace.continued(at + 1, later.ops), at + 1
@@ -156,7 +156,7 @@ class Sweep:
         promise = Promise()
         promise.created = before.created
         promise.durable = promise.acknowledged = before.durable
-        promise.begun = outcome[0]
+        promise.begun = max(outcome[0])
         self._crash(trace, promise, recoveries / 4, where, begin)
 
     def _verify(self, image: Image, promise: Promise, mode: Mode, place: str) -> Outcome:
@@ -168,14 +168,15 @@ class Sweep:
         if outcome is None:
             outcome = self._seen[key] = self._recover(image, place)
             self.figures.opened += 1
-        number, next_lsn, _ = outcome
+        numbers, next_lsn, _ = outcome
         if next_lsn <= promise.lsn:
             raise Lost(f"{place}: Lsn {promise.lsn} was given, and {next_lsn} would be the next")
         wanted = promise.acknowledged if mode == "clean prefix" else promise.durable
-        if number < wanted and not same(self._states[number], self._states[wanted]):
-            raise Lost(f"{place}: commit {wanted} was acknowledged, {number} is there")
-        if number > promise.begun and not same(self._states[number], self._states[promise.begun]):
-            raise Lost(f"{place}: commit {number} is there, {promise.begun} was the last begun")
+        if not any(wanted <= number <= promise.begun for number in numbers):
+            raise Lost(
+                f"{place}: commit {wanted} was acknowledged, {promise.begun} was the last begun, "
+                f"and what is there is {' or '.join(map(str, numbers))}"
+            )
         return outcome
 
     def _recover(self, image: Image, place: str) -> Outcome:
@@ -191,13 +192,13 @@ class Sweep:
                 if name in db.collections()
                 for doc in db.collection(name).documents()
             }
-            number = self._number(documents)
-            if number is None:
+            numbers = self._numbers(documents)
+            if not numbers:
                 raise Lost(f"{place}: a state that never was: {sorted(documents)}")
             recovery = db.recovery
             self.figures.cut += recovery is not None and recovery.cut is not None
             next_lsn = db._committer.log.next_lsn  # pyright: ignore[reportPrivateUsage]
-            found.append((number, next_lsn, f"{number} {recovery}"))
+            found.append((numbers, next_lsn, f"{numbers} {recovery}"))
 
         try:
             self._open(image, compare)
@@ -240,12 +241,14 @@ class Sweep:
         now = self._clock.now
         return {key: doc for key, doc in state.items() if doc.get("dies", now + 1) > now}
 
-    def _number(self, documents: Documents) -> int | None:
-        """The newest state with these documents."""
-        for number in range(len(self._states) - 1, -1, -1):
-            if same(documents_of(self._states[number]), documents_of(documents)):
-                return number
-        return None
+    def _numbers(self, documents: Documents) -> tuple[int, ...]:
+        """The states with these documents: a delete can lead back to an earlier one."""
+        wanted = documents_of(documents)
+        return tuple(
+            number
+            for number, state in enumerate(self._states)
+            if len(state) == len(wanted) and same(documents_of(state), wanted)
+        )
 
 
 def documents_of(documents: Documents) -> dict[str, Any]:
