@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check format crash fuzz coverage bench docs clean
+.PHONY: help setup demo test check format crash sweep fuzz coverage bench docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 17
@@ -45,6 +45,9 @@ crash: $(VENV)/.test ## only the crash tests (CRASH_S: then kill -9 for so many 
 	$(PYTEST) tests/crash $(ARGS)
 	@[ "$(CRASH_S)" = 0 ] || \
 	    PYTHONPATH=tests $(BIN)/python tests/crash/campaign.py --seconds $(CRASH_S)
+
+sweep: $(VENV)/.test ## power loss after every file operation of 2,381 workloads (ARGS: see docs)
+	PYTHONPATH=tests $(BIN)/python tests/crash/sweep.py --jobs $(JOBS) $(ARGS)
 
 # Rounds with fresh seeds until the time is over. A failing round prints its seed, and
 # `make fuzz FUZZ_SEED=<seed>` runs that round once.
