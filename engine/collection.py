@@ -264,6 +264,8 @@ class Collection(WritableCollection):
             version = version[2]
         if version is None and state.frozen is not None:
             version = state.frozen.entries.get(key)
+            while version is not None and version[0] > visible:
+                version = version[2]
         value = version[1] if version is not None else committer.store.get(key)
         if value is None:
             return default

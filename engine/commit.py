@@ -149,6 +149,7 @@ class Committer:
                 state = self.state
                 self.state = State(state.active, state.frozen, state.built, catalog)
             required = log.required_lsn
+            overlay_bytes = self.state.active.size_bytes  # here, since close() may come next
         finally:
             writer.view.close()
             self._release()
@@ -156,7 +157,7 @@ class Committer:
             log.wait(Lsn(required))
         self.make_visible(lsn)
         if effects:
-            self.on_commit(self.state.active.size_bytes, writer.next_expiry_us)
+            self.on_commit(overlay_bytes, writer.next_expiry_us)
         return lsn
 
     def make_visible(self, lsn: int) -> None:

@@ -25,6 +25,8 @@ from amberdb import (
 )
 from amberdb.engine import indexing
 from amberdb.engine.checkpoint import Checkpointer
+from amberdb.engine.commit import Committer
+from amberdb.engine.overlay import Overlay
 from support.databases import OpenDatabase
 from support.faulty_fs import FaultyFileSystem
 
@@ -300,3 +302,63 @@ def test_a_duplicate_that_waits_for_its_sync_is_seen_by_a_unique_build(
     writer.join()
     assert db.definition("users").indexes == ()
     assert len(users) == 2
+
+
+def test_get_does_not_see_a_commit_that_waits_for_its_sync_while_a_checkpoint_does(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = _GatedSync()
+    db = open_db(fs=fs)
+    users = db.collection("users")
+    users.put({"id": "x", "n": 1})
+    frozen = threading.Event()
+    freeze = Committer.freeze
+
+    def told(self: Committer) -> Overlay | None:
+        overlay = freeze(self)
+        frozen.set()
+        return overlay
+
+    monkeypatch.setattr(Committer, "freeze", told)
+    fs.gate.clear()
+    writer = threading.Thread(target=users.put, args=({"id": "x", "n": 2},))
+    writer.start()
+    assert fs.waiting.wait(60)  # published, and not acknowledged
+    checkpoint = threading.Thread(target=db.checkpoint)
+    checkpoint.start()
+    assert frozen.wait(60)
+    found = users.get("x"), users.find()
+    fs.gate.set()
+    writer.join()
+    checkpoint.join()
+    assert found == ({"id": "x", "n": 1}, [{"id": "x", "n": 1}])
+    assert users.get("x") == {"id": "x", "n": 2}
+
+
+def test_a_commit_that_close_overtakes_is_acknowledged(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the log: ClosedError would invite to write it again."""
+    db = open_db()
+    users = db.collection("users")
+    synced, closed = threading.Event(), threading.Event()
+    make_visible = Committer.make_visible
+    crowd = Crowd()
+
+    def late(self: Committer, lsn: int) -> None:
+        if threading.current_thread() in crowd.threads:
+            synced.set()
+            assert closed.wait(60)
+        make_visible(self, lsn)
+
+    monkeypatch.setattr(Committer, "make_visible", late)
+
+    def write(rng: random.Random) -> None:
+        users.put({"id": "x"})
+
+    crowd.start(write, 0, times=1)
+    assert synced.wait(60)
+    db.close()
+    closed.set()
+    crowd.finish(first=1)
+    assert list(open_db().collection("users")) == ["x"]
