@@ -1,7 +1,7 @@
 """Deliberate bugs: patches that break one promise each. A campaign that misses one proves little.
 
 Each is a context manager that changes the product while it is open, and nothing else. They are
-listed with what must catch them in docs/mutation.md.
+listed with what must catch them in docs/crash-tests.md.
 """
 
 # These patches reach into the product on purpose.
