@@ -150,15 +150,46 @@ def test_a_file_of_another_database(place: Path) -> None:
         )
 
 
+def recycled(root: Path) -> Documents:
+    """Many checkpoints: the log that the older meta page would need is gone."""
+    docs: Documents = {f"d{n}": {"id": f"d{n}", "n": n, "text": "x" * 300} for n in range(300)}
+    with amberdb.open(root / NAME, **OPTIONS) as db:
+        for number, doc in enumerate(docs.values()):
+            db.collection("a").put(doc)
+            if number % 50 == 49:
+                db.checkpoint()
+    return docs
+
+
 @pytest.mark.parametrize("page", [0, 1])
-@pytest.mark.parametrize("end", [write, crashed])
+@pytest.mark.parametrize("end", [write, crashed, recycled])
 def test_a_zeroed_meta_page_is_never_an_older_answer(
     place: Path, page: int, end: Callable[[Path], Documents]
 ) -> None:
-    """LMDB would go on with the other meta page: an older state, whose log may be gone."""
+    """LMDB refuses the file, and so do we: the other meta page may be an older state."""
     docs = end(place)
     image = Image.read_from(place)
     path = f"{NAME}/data-1/data.mdb"
     data = bytearray(image.files[path])
     data[page * 4096 : (page + 1) * 4096] = bytes(4096)
-    judge(place, Image(image.directories, {**image.files, path: bytes(data)}), docs, f"meta {page}")
+    damaged = Image(image.directories, {**image.files, path: bytes(data)})
+    assert judge(place, damaged, docs, f"meta {page}") == "detected"
+
+
+@pytest.mark.parametrize("end", [write, crashed, recycled])
+def test_a_meta_page_that_fell_back_is_never_an_older_answer(
+    place: Path, end: Callable[[Path], Documents]
+) -> None:
+    """Both meta pages are of one transaction: LMDB opens its state, and the log has the rest, or
+    the log's beginning shows that more was applied."""
+    docs = end(place)
+    image = Image.read_from(place)
+    path = f"{NAME}/data-1/data.mdb"
+    data = image.files[path]
+    verdicts: list[str] = []
+    for meta in (data[:4096], data[4096:8192]):
+        fallen = Image(image.directories, {**image.files, path: meta + meta + data[8192:]})
+        verdicts.append(judge(place, fallen, docs, path))
+    assert sorted(verdicts) == (
+        ["detected", "harmless"] if end is recycled else ["harmless", "harmless"]
+    )
