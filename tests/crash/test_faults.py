@@ -5,6 +5,7 @@ visible Lsn, and reopening finds everything that was acknowledged, in whole comm
 """
 
 import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from amberdb import (
 )
 from support.databases import SMALL, OpenDatabase, assert_sound
 from support.faulty_fs import KINDS, FaultyFileSystem
+from unit.wal.helpers import join_preparation
 
 COMMITS = 14
 FINAL = (CommitUnknownError, PoisonedError)
@@ -59,7 +61,7 @@ def calls_of(tmp_path: Path, kind: str) -> int:
     db = prepared(tmp_path / "count.amber", fs)
     fs.arm((kind,))
     assert workload(db, []) == []
-    count = fs.calls
+    count = fs.counted
     db.close()
     return count
 
@@ -67,13 +69,15 @@ def calls_of(tmp_path: Path, kind: str) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "short pwrite"])
 def test_every_single_fault(tmp_path: Path, kind: str, code: int, lasting: bool) -> None:
+    torn = kind == "short pwrite"
+    kind = kind.removeprefix("short ")
     for fail_at in range(1, calls_of(tmp_path, kind) + 1):
         path = tmp_path / f"{fail_at}.amber"
         fs = FaultyFileSystem()
         db = prepared(path, fs)
-        fs.arm((kind,), fail_at, code, lasting=lasting, torn=fail_at % 2 == 0)
+        fs.arm((kind,), fail_at, code, lasting=lasting, torn=torn)
         acknowledged: list[int] = []
         errors = workload(db, acknowledged)
         what = f"{fs.failed[:1]}: {errors}"
@@ -93,6 +97,68 @@ def test_every_single_fault(tmp_path: Path, kind: str, code: int, lasting: bool)
             assert found == numbers(again, "b"), what
             assert set(found) >= set(acknowledged), what
             assert_sound(again)
+
+
+def after_power_loss(fs: FaultyFileSystem, path: Path, copy: Path) -> list[int]:
+    """What a database has that loses power now, and is opened elsewhere."""
+    join_preparation()
+    fs.lose_power()
+    shutil.copytree(path, copy)
+    with amberdb.open(copy, **SMALL) as db:
+        found = numbers(db, "a")
+        assert found == numbers(db, "b") == list(range(len(found)))
+        assert_sound(db)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reopened", [False, True], ids=["at once", "after reopening"])
+def test_every_failed_sync_that_drops_its_pages(tmp_path: Path, reopened: bool) -> None:
+    """The page cache shows what the device never got: what was read from there after reopening
+    must not vanish with the next power loss."""
+    kept = 0
+    for fail_at in range(1, calls_of(tmp_path, "sync") + 1):
+        path, copy = tmp_path / f"{fail_at}.amber", tmp_path / f"{fail_at}.copy"
+        fs = FaultyFileSystem(drops=True)
+        db = prepared(path, fs)
+        fs.arm(("sync",), fail_at)  # once: the next one succeeds, and writes nothing of it
+        served: list[int] = []
+        workload(db, served)
+        join_preparation()
+        assert fs.failed
+        if reopened:
+            acknowledged = served
+            db.close()
+            db = amberdb.open(path, **SMALL, fs=fs)
+            served = numbers(db, "a")
+            assert set(served) >= set(acknowledged), fs.failed
+            kept += len(served) - len(acknowledged)
+        assert set(after_power_loss(fs, path, copy)) >= set(served), fs.failed
+        db.close()
+    assert bool(kept) == reopened, "some commit was not acknowledged, and is there all the same"
+
+
+@pytest.mark.slow
+def test_every_failed_sync_of_a_recovery(tmp_path: Path) -> None:
+    fs = FaultyFileSystem()
+    db = prepared(tmp_path / "t.amber", fs)
+    acknowledged: list[int] = []
+    workload(db, acknowledged)
+    join_preparation()
+    fail_at = 0
+    while not fail_at or fs.failed:
+        fail_at += 1
+        path = tmp_path / f"{fail_at}.amber"
+        shutil.copytree(db.path, path)
+        fs = FaultyFileSystem(drops=True)
+        fs.arm(("sync",), fail_at)
+        try:
+            amberdb.open(path, **SMALL, fs=fs).close()
+        except AmberError:
+            assert fs.failed
+        assert after_power_loss(fs, path, tmp_path / f"{fail_at}.copy") == acknowledged
+    assert fail_at > 3
+    db.close()
 
 
 @pytest.mark.parametrize("kind", ["sync", "sync_dir"])

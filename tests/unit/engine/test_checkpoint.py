@@ -22,8 +22,8 @@ from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.overlay import Overlay, SortedKeys
 from amberdb.engine.store import Store
 from support.databases import OpenDatabase
+from support.faulty_fs import FaultyFileSystem, fail_on
 from unit.engine.helpers import abandon, got
-from unit.wal.helpers import FaultyFs, fail_on
 
 
 def fill(db: Database, count: int = 2000) -> None:
@@ -264,7 +264,7 @@ def test_database_without_background_starts_none_at_all(open_db: OpenDatabase) -
 
 
 def test_after_a_failed_sync_reads_go_on_and_writes_are_refused(open_db: OpenDatabase) -> None:
-    fs = FaultyFs(OsFileSystem())
+    fs = FaultyFileSystem(OsFileSystem())
     db = open_db(fs=fs)
     notes = db.collection("n")
     notes.put({"id": "a"})
@@ -290,7 +290,7 @@ def test_after_a_failed_sync_reads_go_on_and_writes_are_refused(open_db: OpenDat
 
 
 def test_full_disk_refuses_a_commit_and_goes_on(open_db: OpenDatabase) -> None:
-    fs = FaultyFs(OsFileSystem())
+    fs = FaultyFileSystem(OsFileSystem())
     db = open_db(fs=fs)
     notes = db.collection("n")
     fs.hook = fail_on("pwrite", ".wal", OSError(errno.ENOSPC, "injected"))
@@ -325,7 +325,7 @@ def test_interruption_between_log_and_memory_poisons(
 
 
 def test_close_after_a_failed_sync_raises_nothing_new(open_db: OpenDatabase) -> None:
-    fs = FaultyFs(OsFileSystem())
+    fs = FaultyFileSystem(OsFileSystem())
     db = open_db(fs=fs)
     db.collection("n").put({"id": "a"}, sync="os")
     fs.hook = fail_on("sync", ".wal", OSError(errno.EIO, "injected"))

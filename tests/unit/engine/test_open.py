@@ -323,7 +323,7 @@ def test_creation_that_fails_anywhere_can_be_tried_again(
     fs = FaultyFileSystem()
     fs.arm()
     counted = open_at(tmp_path / "counted.amber", fs=fs)
-    calls = fs.calls
+    calls = fs.counted
     counted.close()
     assert calls > 10
     for at in range(1, calls + 1):

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from amberdb._fs import OsFileSystem
-from unit.wal.helpers import FaultyFs, LogDirectory
+from support.faulty_fs import FaultyFileSystem
+from unit.wal.helpers import LogDirectory
 
 
 @pytest.fixture(params=[False, True], ids=["native", "portable"])
-def fs(request: pytest.FixtureRequest) -> FaultyFs:
-    return FaultyFs(OsFileSystem(portable=request.param))
+def fs(request: pytest.FixtureRequest) -> FaultyFileSystem:
+    return FaultyFileSystem(OsFileSystem(portable=request.param))
 
 
 @pytest.fixture
-def directory(fs: FaultyFs, tmp_path: Path) -> LogDirectory:
+def directory(fs: FaultyFileSystem, tmp_path: Path) -> LogDirectory:
     return LogDirectory(fs, str(tmp_path))

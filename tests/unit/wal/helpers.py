@@ -1,15 +1,14 @@
-"""Files that fail on demand, and short ways to make logs."""
+"""Short ways to make logs, in a file system that fails on demand."""
 
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from amberdb._fs import DirLock, File, FileSystem
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn
 from amberdb.wal import Log, LogOptions, Record, Recovery
 from amberdb.wal.record import Header, find_headers
 from amberdb.wal.segment import RECORDS_START, decode_header
+from support.faulty_fs import FaultyFileSystem
 
 DATABASE_ID = b"0123456789abcdef"
 SMALL = LogOptions(segment_bytes_min=4096, segment_bytes_max=16384)
@@ -19,122 +18,11 @@ def lsn(number: int, epoch: int = 1) -> Lsn:
     return Lsn(epoch << LSN_NUMBER_BITS | number)
 
 
-class Partial(Exception):
-    """Raised by a hook: write only so many bytes, then fail with the error."""
-
-    def __init__(self, size: int, error: OSError) -> None:
-        self.size = size
-        self.error = error
-
-
-Hook = Callable[[str, str], None]
-
-
-@dataclass
-class FaultyFs:
-    """Calls `hook(operation, path)` before each change; what it raises is the fault."""
-
-    inner: FileSystem
-    hook: Hook | None = None
-    calls: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    reads: list[int] = field(default_factory=list[int])  # offsets
-    open_files: int = 0
-
-    def before(self, operation: str, path: str) -> None:
-        self.calls.append((operation, os.path.basename(path)))
-        if self.hook is not None:
-            self.hook(operation, path)
-
-    def open(self, path: str, *, create: bool = False, read_only: bool = False) -> File:
-        if not read_only:
-            self.before("open", path)
-        return _FaultyFile(self, path, self.inner.open(path, create=create, read_only=read_only))
-
-    def read(self, path: str) -> bytes:
-        return self.inner.read(path)
-
-    def exists(self, path: str) -> bool:
-        return self.inner.exists(path)
-
-    def is_dir(self, path: str) -> bool:
-        return self.inner.is_dir(path)
-
-    def listdir(self, path: str) -> list[str]:
-        return self.inner.listdir(path)
-
-    def mkdir(self, path: str) -> None:
-        self.inner.mkdir(path)
-
-    def rename(self, source: str, target: str) -> None:
-        self.before("rename", target)
-        self.inner.rename(source, target)
-
-    def unlink(self, path: str) -> None:
-        self.before("unlink", path)
-        self.inner.unlink(path)
-
-    def rmdir(self, path: str) -> None:
-        self.before("rmdir", path)
-        self.inner.rmdir(path)
-
-    def sync_dir(self, path: str) -> None:
-        self.before("sync_dir", path)
-        self.inner.sync_dir(path)
-
-    def lock(self, path: str, owner: str) -> DirLock:
-        return self.inner.lock(path, owner)
-
-
-class _FaultyFile:
-    def __init__(self, fs: FaultyFs, path: str, inner: File) -> None:
-        self._fs = fs
-        self._path = path
-        self._inner = inner
-        fs.open_files += 1
-
-    def pread(self, size: int, offset: int) -> bytes:
-        self._fs.reads.append(offset)
-        return self._inner.pread(size, offset)
-
-    def pwrite(self, data: bytes, offset: int) -> None:
-        try:
-            self._fs.before("pwrite", self._path)
-        except Partial as partial:
-            self._inner.pwrite(data[: partial.size], offset)
-            raise partial.error from None
-        self._inner.pwrite(data, offset)
-
-    def sync(self) -> None:
-        self._fs.before("sync", self._path)
-        self._inner.sync()
-
-    def truncate(self, size: int) -> None:
-        self._fs.before("truncate", self._path)
-        self._inner.truncate(size)
-
-    def size(self) -> int:
-        return self._inner.size()
-
-    def close(self) -> None:
-        self._inner.close()
-        self._fs.open_files -= 1
-
-
-def fail_on(operation: str, suffix: str, error: OSError) -> Hook:
-    """Every such operation on a path that ends so fails."""
-
-    def hook(found: str, path: str) -> None:
-        if found == operation and path.endswith(suffix):
-            raise error
-
-    return hook
-
-
 @dataclass
 class LogDirectory:
     """One directory, and the log in it opened as often as a test likes."""
 
-    fs: FaultyFs
+    fs: FaultyFileSystem
     path: str
     options: LogOptions = SMALL
     epoch: int = 1

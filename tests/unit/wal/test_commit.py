@@ -9,7 +9,8 @@ import pytest
 
 from amberdb._errors import CommitUnknownError, PoisonedError
 from amberdb.wal import LogOptions
-from unit.wal.helpers import LogDirectory, fail_on, fill, lsn
+from support.faulty_fs import fail_on
+from unit.wal.helpers import LogDirectory, fill, lsn
 
 BROKEN = OSError(errno.EIO, "injected")
 

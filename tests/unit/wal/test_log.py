@@ -18,16 +18,8 @@ from amberdb._types import NO_LSN
 from amberdb.wal import Log, LogOptions
 from amberdb.wal.record import PAYLOAD_BYTES_MAX
 from amberdb.wal.segment import segment_name
-from unit.wal.helpers import (
-    DATABASE_ID,
-    SMALL,
-    LogDirectory,
-    Partial,
-    fail_on,
-    fill,
-    join_preparation,
-    lsn,
-)
+from support.faulty_fs import Partial, fail_on
+from unit.wal.helpers import DATABASE_ID, SMALL, LogDirectory, fill, join_preparation, lsn
 
 FULL = OSError(errno.ENOSPC, "no space, injected")
 BROKEN = OSError(errno.EIO, "input/output error, injected")

@@ -10,7 +10,8 @@ from amberdb._types import NO_LSN
 from amberdb.wal import LogOptions
 from amberdb.wal.record import encode
 from amberdb.wal.segment import decode_header
-from unit.wal.helpers import LogDirectory, fail_on, fill, lsn
+from support.faulty_fs import fail_on
+from unit.wal.helpers import LogDirectory, fill, lsn
 
 FIXED = LogOptions(segment_bytes_min=4096, segment_bytes_max=4096)
 

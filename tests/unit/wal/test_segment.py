@@ -23,7 +23,8 @@ from amberdb.wal.segment import (
     segment_name,
     size_for,
 )
-from unit.wal.helpers import DATABASE_ID, FaultyFs, LogDirectory, fail_on
+from support.faulty_fs import FaultyFileSystem, fail_on
+from unit.wal.helpers import DATABASE_ID, LogDirectory
 
 HEADER = SegmentHeader(
     database_id=DATABASE_ID,
@@ -92,7 +93,7 @@ def test_segment_is_checked_against_name_and_database(directory: LogDirectory) -
         load_segment(directory.fs, path, first + 1, DATABASE_ID)
 
 
-def test_failed_fill_leaves_no_file(fs: FaultyFs, directory: LogDirectory) -> None:
+def test_failed_fill_leaves_no_file(fs: FaultyFileSystem, directory: LogDirectory) -> None:
     path = directory.path + "/new"
     for operation in ("pwrite", "sync"):
         fs.hook = fail_on(operation, "new.tmp", OSError(errno.EIO, "injected"))
