@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import StorageError
 from amberdb._types import Lsn
 from amberdb.engine.commit import Committer
@@ -53,21 +54,33 @@ class Checkpointer:
         start = time.perf_counter()
         last = Lsn(overlay.last_lsn)
         try:
+            if failpoints.on:
+                failpoints.reach("checkpoint.frozen")
             committer.log.wait(last)
+            if failpoints.on:
+                failpoints.reach("checkpoint.waited")
             committer.make_visible(last)
             with committer.store.write() as store:
+                if failpoints.on:
+                    failpoints.reach("checkpoint.in-transaction")
                 for keys in overlay.sorted_trees():
                     _apply_tree(store, overlay, keys)
                 store.put(APPLIED, last.to_bytes(8))
                 store.put(LAST_TIME, overlay.last_us.to_bytes(8))
+                if failpoints.on:
+                    failpoints.reach("checkpoint.before-commit")
         except StorageError as error:
             committer.checkpoint_failed(error)
             raise
+        if failpoints.on:
+            failpoints.reach("checkpoint.committed")
         committer.stored(committer.state.built, applied=True)
         self.applied = last
         self.count += 1
         self.last_bytes = overlay.size_bytes
         self.last_ms = (time.perf_counter() - start) * 1000
+        if failpoints.on:
+            failpoints.reach("checkpoint.before-release")
         self.release_log()
 
     def release_log(self) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import (
     BusyError,
     PoisonedError,
@@ -153,9 +154,15 @@ class Committer:
         finally:
             writer.view.close()
             self._release()
+        if failpoints.on:
+            failpoints.reach("commit.released")
         if log.durable_lsn < required:
             log.wait(Lsn(required))
+        if failpoints.on:
+            failpoints.reach("commit.before-visible")
         self.make_visible(lsn)
+        if failpoints.on:
+            failpoints.reach("commit.visible")
         if effects:
             self.on_commit(overlay_bytes, writer.next_expiry_us)
         return lsn
@@ -241,11 +248,17 @@ class Committer:
 
     def _publish(self, effects: Effects, now_us: int, sync: Sync, kind: int) -> Lsn:
         payload = encode(effects)
+        if failpoints.on:
+            failpoints.reach("commit.encoded")
         try:
             lsn = self.log.append(payload, now_us, kind, sync)
+            if failpoints.on:
+                failpoints.reach("commit.appended")
             self._last_us = now_us
             self.state.active.publish(lsn, effects, len(payload), now_us)
             self._published = lsn
+            if failpoints.on:
+                failpoints.reach("commit.published")
         except StorageError:
             raise  # the log refused: nothing was written, or it has poisoned itself
         except BaseException as error:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, final
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import (
     AmberError,
     ClosedError,
@@ -318,6 +319,8 @@ class Database:
                 self._checkpointer.run()
         except AmberError:
             pass  # the log has it all; the next open replays it
+        if failpoints.on:
+            failpoints.reach("close.checkpointed")
         with self._checkpointer.mutex:
             committer.shut(_Gone(ClosedError("the database is closed: open it again")))
         self._is_closed = True
@@ -325,7 +328,11 @@ class Database:
         try:
             log.close()
             if log.failed is None:
+                if failpoints.on:
+                    failpoints.reach("close.synced")
                 mark_clean(self._opened, self.options, log.last_lsn)
+                if failpoints.on:
+                    failpoints.reach("close.marked-clean")
         except CommitUnknownError:
             raise
         except OSError:

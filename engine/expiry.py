@@ -8,6 +8,7 @@ Invariants:
 import time
 from collections.abc import Callable
 
+from amberdb import _failpoints as failpoints
 from amberdb.engine.commit import KIND_EXPIRY, Committer
 from amberdb.engine.options import Options
 from amberdb.engine.stored import NEVER
@@ -74,5 +75,9 @@ class Reaper:
         except BaseException:
             self._committer.rollback(writer)
             raise
+        if failpoints.on:
+            failpoints.reach("expiry.before-commit")
         self._committer.commit(writer, kind=KIND_EXPIRY)
+        if failpoints.on:
+            failpoints.reach("expiry.committed")
         return count, after

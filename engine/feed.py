@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, final
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import QueryError
 from amberdb._types import NO_LSN, Document, Lsn
 from amberdb.engine.codec import decode_effects
@@ -116,7 +117,11 @@ class Feed:
         except BaseException:
             self._committer.rollback(writer)
             raise
+        if failpoints.on:
+            failpoints.reach("subscriber.before-commit")
         self._committer.commit(writer)
+        if failpoints.on:
+            failpoints.reach("subscriber.moved")
         if lsn is None:
             self.positions.pop(name, None)
         else:

@@ -13,6 +13,7 @@ Invariants:
 
 from collections.abc import Callable
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.codec import decode_document
@@ -75,6 +76,8 @@ class Indexer:
             waiting = self.waiting()
             retired = self._committer.state.catalog.retired
             self._checkpointer.run()
+            if failpoints.on:
+                failpoints.reach("index.declared")
             for schema, index in waiting:
                 self._build(schema, index, progress, stop)
             for number in retired:
@@ -97,6 +100,10 @@ class Indexer:
                     return
                 with self._committer.store.write() as store:
                     count, more = _build_chunk(store, schema, index)
+                    if failpoints.on:
+                        failpoints.reach("index.chunk-written")
+            if failpoints.on:
+                failpoints.reach("index.chunk-committed")
             done += count
             if progress is not None:
                 progress(index.spec.name, done)
@@ -107,12 +114,18 @@ class Indexer:
             # before are found now.
             with self._committer.view() as view:
                 refuse_duplicates(view, schema, index)
+                if failpoints.on:
+                    failpoints.reach("index.unique-checked")
         with self._checkpointer.mutex:
             if not self._is_waiting(index):
                 return
             with self._committer.store.write() as store:
                 store.delete(BUILDING + index.prefix)
                 store.put(BUILT + index.prefix, b"1")
+                if failpoints.on:
+                    failpoints.reach("index.before-mark")
+            if failpoints.on:
+                failpoints.reach("index.marked")
             self._committer.stored(self._committer.state.built | {index.number})
 
     def _purge(self, number: int) -> None:
@@ -122,11 +135,15 @@ class Indexer:
             with self._checkpointer.mutex:
                 with self._committer.store.write() as store:
                     removed = store.delete_range(prefix, end_of(prefix), CHUNK)
+                    if failpoints.on:
+                        failpoints.reach("purge.chunk-deleted")
                     if removed < CHUNK:
                         for mark in (BUILT, BUILDING, MULTI):
                             store.delete(mark + prefix)
                 state = self._committer.state
                 self._committer.stored(state.built - {number})
+                if failpoints.on:
+                    failpoints.reach("purge.chunk-committed")
         writer = self._committer.begin()
         try:
             catalog = writer.view.catalog.purged(number)
@@ -134,6 +151,8 @@ class Indexer:
         except BaseException:
             self._committer.rollback(writer)
             raise
+        if failpoints.on:
+            failpoints.reach("purge.before-catalog")
         self._committer.commit(writer, catalog=catalog)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from errno import ENOSPC
 from typing import NoReturn
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import (
     AmberError,
     CorruptionError,
@@ -165,6 +166,8 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
                 fs.unlink(os.path.join(aside, LOCK))
                 fs.rmdir(aside)
             raise _faster(path)
+        if failpoints.on:
+            failpoints.reach("create.locked")
         _remove_unfinished(aside, options)
         manifest = Manifest(
             database_id=os.urandom(16),
@@ -178,6 +181,8 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
         fs.mkdir(data)
         store = _open_store(data, manifest, options, create=True, durable=durable)
         store.close(_not_open)
+        if failpoints.on:
+            failpoints.reach("create.data-made")
         log_directory = os.path.join(aside, WAL)
         fs.mkdir(log_directory)
         log = Log.create(
@@ -188,9 +193,15 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
             epoch=manifest.epoch,
         )
         log.close()
+        if failpoints.on:
+            failpoints.reach("create.log-made")
         replace(manifest, clean_lsn=NO_LSN).write(fs, aside)
         fs.sync_dir(aside)
+        if failpoints.on:
+            failpoints.reach("create.manifest-written")
         fs.rename(aside, path)
+        if failpoints.on:
+            failpoints.reach("create.renamed")
         lock.moved(os.path.join(path, LOCK))
         fs.sync_dir(os.path.dirname(path))
         return _recover(path, lock, options, durable=durable)
@@ -252,7 +263,11 @@ def _open_store(
 
 def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True) -> Opened:
     fs = options.fs
+    if failpoints.on:
+        failpoints.reach("recovery.locked")
     manifest = manifests.read(fs, path)
+    if failpoints.on:
+        failpoints.reach("recovery.manifest-read")
     if manifest.lmdb_version >> 8 != lmdb_version() >> 8:
         raise FormatError(
             f"{path} was written by LMDB {_dotted(manifest.lmdb_version)}, and this is "
@@ -261,6 +276,8 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
         )
     data = _data_directory(path, manifest.generation)
     store = _open_store(data, manifest, options, create=False, durable=durable)
+    if failpoints.on:
+        failpoints.reach("recovery.store-open")
     try:
         return _replayed(path, lock, options, manifest, store)
     except BaseException:
@@ -290,12 +307,16 @@ def _replayed(
         epoch=epoch,
         replay=replay,
     )
+    if failpoints.on:
+        failpoints.reach("recovery.replayed")
     try:
         manifest = replace(manifest, epoch=epoch, clean_lsn=None)
         manifest.write(fs, path)
     except BaseException:
         log.close()
         raise
+    if failpoints.on:
+        failpoints.reach("recovery.manifest-written")
     last_us = overlay.last_us or int.from_bytes(store.get(LAST_TIME) or b"")
     return Opened(
         path, lock, manifest, store, log, overlay, last_us, None if was_clean else recovery

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from time import perf_counter_ns
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import CommitUnknownError
 from amberdb._fs import File
 from amberdb._types import Lsn, lsn_number
@@ -131,6 +132,8 @@ class GroupCommit:
         target = self.last_lsn  # before the file: what is in an older file is durable already
         file = self._file
         assert file is not None, "all is durable while no file is open"
+        if failpoints.on:
+            failpoints.reach("commit.before-sync")
         began = perf_counter_ns()
         try:
             file.sync()
@@ -140,6 +143,8 @@ class GroupCommit:
                 f"the sync of the log failed: {error}; reopen to learn what was kept", lsn=target
             ) from error
         took_us = (perf_counter_ns() - began) / 1000
+        if failpoints.on:
+            failpoints.reach("commit.synced")
         self._syncs += 1
         self._synced_records += lsn_number(target) - lsn_number(self.durable_lsn)
         self.durable_lsn = target

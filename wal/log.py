@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NoReturn
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import (
     ClosedError,
     CommitUnknownError,
@@ -201,6 +202,8 @@ class Log(GroupCommit):
         if segments:
             needed = segments[first_needed(segments, applied) :]
             tail = read_segments(fs, needed, count, applied)
+            if failpoints.on:
+                failpoints.reach("recovery.log-read")
             check_tail(segments[-1], tail, applied=applied, clean_last=clean_last)
             if clean_last is None:
                 cut = seal_tail(fs, directory, segments[-1], tail)
@@ -255,7 +258,11 @@ class Log(GroupCommit):
             end = offset + record_size(length)
         data, crc = encode(self._salt, self._chain, lsn, self.durable_lsn, time_us, kind, payload)
         try:
+            if failpoints.on:
+                failpoints.reach("commit.before-write")
             self._pwrite(data, offset)
+            if failpoints.on:
+                failpoints.reach("commit.written")
             self._chain = crc
             self._end = end
             self._next = lsn + 1
@@ -346,6 +353,8 @@ class Log(GroupCommit):
             spare, size, recycled = self._spare.take(self._next_size(record_bytes))
         except OSError as error:
             self._refuse_segment(error)
+        if failpoints.on:
+            failpoints.reach("rotation.spare-taken")
         with self._lead():
             self._check_writable()
             if self.durable_lsn < self.last_lsn:
@@ -353,6 +362,8 @@ class Log(GroupCommit):
                     self._sync_file()
                 except CommitUnknownError:
                     self._check_writable()
+            if failpoints.on:
+                failpoints.reach("rotation.old-synced")
             header = SegmentHeader(
                 database_id=self._database_id,
                 salt=new_salt(),
@@ -369,12 +380,18 @@ class Log(GroupCommit):
         path = os.path.join(self._directory, segment_name(header.first_lsn))
         try:
             write_header(self._fs, spare, header)
+            if failpoints.on:
+                failpoints.reach("rotation.header-written")
             self._fs.rename(spare, path)
+            if failpoints.on:
+                failpoints.reach("rotation.renamed")
         except OSError as error:
             self._refuse_segment(error)
         self._spare.used(spare)
         try:
             sync_names(self._fs, self._directory)
+            if failpoints.on:
+                failpoints.reach("rotation.names-synced")
             file = self._fs.open(path)
         except OSError as error:
             try:  # a segment that is there but not in use would contradict what follows
@@ -389,6 +406,8 @@ class Log(GroupCommit):
             self._segments.append(segment)
         old = self._file
         self._use(segment, file, RECORDS_START, header.salt.chain)
+        if failpoints.on:
+            failpoints.reach("rotation.in-use")
         if old is not None:
             old.close()
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import CorruptionError
 from amberdb._fs import FileSystem, replace_file
 from amberdb._types import Lsn
@@ -250,8 +251,14 @@ def seal_tail(fs: FileSystem, directory: str, segment: Segment, tail: Tail) -> C
     file = fs.open(segment.path)
     try:
         file.pwrite(tail.data[: tail.end], 0)
+        if failpoints.on:
+            failpoints.reach("recovery.tail-rewritten")
         file.sync()
+        if failpoints.on:
+            failpoints.reach("recovery.tail-synced")
         file.truncate(tail.end)
+        if failpoints.on:
+            failpoints.reach("recovery.tail-truncated")
         file.sync()
     finally:
         file.close()

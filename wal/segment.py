@@ -27,6 +27,7 @@ import re
 from dataclasses import dataclass
 from struct import Struct
 
+from amberdb import _failpoints as failpoints
 from amberdb._bytes import CRC_SIZE, is_sealed, seal
 from amberdb._errors import CorruptionError, FormatError
 from amberdb._fs import File, FileSystem
@@ -186,6 +187,8 @@ def create_zeroed(fs: FileSystem, path: str, size: int) -> None:
             sync_fresh(file)
         finally:
             file.close()
+        if failpoints.on:
+            failpoints.reach("rotation.spare-zeroed")
         fs.rename(aside, path)
     except BaseException:
         discard(fs, aside)

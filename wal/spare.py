@@ -12,6 +12,7 @@ import os
 import re
 import threading
 
+from amberdb import _failpoints as failpoints
 from amberdb._fs import FileSystem
 from amberdb.wal.segment import create_zeroed, discard
 
@@ -86,10 +87,14 @@ class SpareFiles:
         with self._mutex:
             keep = size in useful and len(self._spare) < self._keep_max
             spare = self._next_path()
+        if failpoints.on:
+            failpoints.reach("checkpoint.recycling")
         if keep:
             self._fs.rename(path, spare)
         else:
             self._fs.unlink(path)
+        if failpoints.on:
+            failpoints.reach("checkpoint.recycled")
         self._fs.sync_dir(self._directory)
         if keep:
             with self._mutex:

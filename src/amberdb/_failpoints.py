@@ -1,0 +1,86 @@
+"""Named places between two steps of the engine, where a test may stop or kill the process.
+
+    if failpoints.on:
+        failpoints.reach("commit.written")
+
+Invariants:
+- A name stands at exactly one place, and says what was done last or comes next there.
+- Nothing is installed outside of tests: then a place costs one look at `on`.
+- A name's first word is the phase: what a kill there interrupts.
+"""
+
+from collections.abc import Callable
+
+NAMES = (
+    "checkpoint.before-commit",
+    "checkpoint.before-release",
+    "checkpoint.committed",
+    "checkpoint.frozen",
+    "checkpoint.in-transaction",
+    "checkpoint.recycled",
+    "checkpoint.recycling",
+    "checkpoint.waited",
+    "close.checkpointed",
+    "close.marked-clean",
+    "close.synced",
+    "commit.appended",
+    "commit.before-sync",
+    "commit.before-visible",
+    "commit.before-write",
+    "commit.encoded",
+    "commit.published",
+    "commit.released",
+    "commit.synced",
+    "commit.visible",
+    "commit.written",
+    "create.data-made",
+    "create.locked",
+    "create.log-made",
+    "create.manifest-written",
+    "create.renamed",
+    "expiry.before-commit",
+    "expiry.committed",
+    "index.before-mark",
+    "index.chunk-committed",
+    "index.chunk-written",
+    "index.declared",
+    "index.marked",
+    "index.unique-checked",
+    "purge.before-catalog",
+    "purge.chunk-committed",
+    "purge.chunk-deleted",
+    "recovery.locked",
+    "recovery.log-read",
+    "recovery.manifest-read",
+    "recovery.manifest-written",
+    "recovery.replayed",
+    "recovery.store-open",
+    "recovery.tail-rewritten",
+    "recovery.tail-synced",
+    "recovery.tail-truncated",
+    "rotation.header-written",
+    "rotation.in-use",
+    "rotation.names-synced",
+    "rotation.old-synced",
+    "rotation.renamed",
+    "rotation.spare-taken",
+    "rotation.spare-zeroed",
+    "subscriber.before-commit",
+    "subscriber.moved",
+)
+"""All of them, sorted."""
+
+
+def _nothing(name: str) -> None:
+    """What is reached while nothing is installed."""
+
+
+on = False
+reach: Callable[[str], None] = _nothing
+
+
+def install(callback: Callable[[str], None] | None) -> None:
+    """Calls `callback` with the name of each place that any thread reaches; None for nothing."""
+    global on, reach
+    reach = _nothing if callback is None else callback
+    on = callback is not None
