@@ -1,23 +1,27 @@
-"""kill -9 at random and at chosen places: nothing acknowledged is lost, and nothing is halved.
+"""kill -9 at named places, at calls of the file seam and at any time: nothing acknowledged is
+lost, and nothing is halved.
 
-`make crash` runs the same for as long as wished, and prints figures: tests/crash/campaign.py.
+`python tests/crash/campaign.py` runs the same for as long as wished, and prints figures.
 """
 
 from pathlib import Path
 
 import pytest
 
-from amberdb import Sync
-from support.killing import SYNCS, Killer
+from support.killing import PHASES, SYNCS, Figures, Killer
 
-KILLS = 8
+KILLS = 120
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("sync", SYNCS)
-def test_what_was_acknowledged_survives_kill(tmp_path: Path, sync: Sync, seed: int) -> None:
-    killer = Killer(tmp_path / "t.amber", seed, sync)
-    for _ in range(KILLS if seed == 1 else KILLS // 2):
-        killer.round()
-    assert killer.acknowledged > killer.kills
+def test_what_was_acknowledged_survives_kill(tmp_path: Path) -> None:
+    figures = Figures()
+    killers = [
+        Killer(tmp_path / f"{sync}.amber", seed, sync, figures)
+        for seed, sync in enumerate(SYNCS, start=1)
+    ]
+    while figures.counted < KILLS:
+        for killer in killers:
+            killer.round()
+    assert figures.acknowledged > KILLS
+    assert {place.partition(".")[0] for place in figures.kills} == set(PHASES)
