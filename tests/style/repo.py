@@ -38,7 +38,11 @@ def files() -> tuple[str, ...]:
     for folder, folders, names in os.walk(ROOT):
         where = Path(folder).relative_to(ROOT)
         folders[:] = [name for name in folders if not _is_generated(where / name)]
-        found += [(where / name).as_posix() for name in names if not name.startswith(".coverage")]
+        found += [
+            (where / name).as_posix()
+            for name in names
+            if name != ".git" and not name.startswith(".coverage")  # a linked worktree's file
+        ]
     return tuple(sorted(path for path in found if not (ROOT / path).is_symlink()))
 
 
