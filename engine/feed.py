@@ -58,6 +58,8 @@ class Feed:
         """The Lsn up to which the log may go, once `applied` is in LMDB."""
         if not self.positions or self._committer.log.bytes_used > self._log_bytes_max:
             return applied
+        if failpoints.on:
+            failpoints.reach("subscriber.log-kept")
         return min(applied, *self.positions.values())
 
     def changes(self, since: Lsn | None, follow: bool, timeout_s: float | None) -> Iterator[Change]:

@@ -66,6 +66,7 @@ NAMES = (
     "rotation.spare-taken",
     "rotation.spare-zeroed",
     "subscriber.before-commit",
+    "subscriber.log-kept",
     "subscriber.moved",
 )
 """All of them, sorted."""

@@ -1,14 +1,17 @@
 """Kills writers until there were enough kills or the time is over, and prints what came of it.
 
-    python tests/crash/campaign.py [--kills N] [--seconds S] [--seed X] [--json PATH]
+    PYTHONPATH=tests python tests/crash/campaign.py [--kills N] [--each N] [--seconds S]
+        [--seed X] [--json PATH] [--directory DIR]
 
-One database per seed and class of durability, with 50 rounds each. Only kills during a commit,
-a checkpoint, a rotation, an index build or a recovery count. A failure leaves its directory, and
-names the seed. On a file system in memory (--directory /dev/shm) it is several times faster.
+One database per seed and class of durability, with 25 rounds each. Only kills during a commit,
+a checkpoint, a rotation, an index build, a recovery, an expiry or a close count; `--each` goes on
+until each named place was hit so often. A failure leaves its directory, and names the seed. On a
+file system in memory (--directory /dev/shm) it is several times faster.
 """
 
 import argparse
 import json
+import platform
 import random
 import shutil
 import sys
@@ -16,32 +19,35 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from support.killing import PHASES, SYNCS, Figures, Killer
 
-from support.killing import SYNCS, TARGETS, Figures, Killer
-
-ROUNDS_EACH = 50
+ROUNDS_EACH = 25
+TELL_S = 15.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="kill -9 campaign")
-    parser.add_argument("--kills", type=int, default=None)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--each", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--directory", type=Path, default=None)
     options = parser.parse_args()
     first = random.randrange(1 << 30) if options.seed is None else options.seed
-    seconds = 600.0 if options.seconds is None and options.kills is None else options.seconds
+    is_endless = not options.kills and not options.each
+    seconds = 600.0 if options.seconds is None and is_endless else options.seconds
     began = time.monotonic()
     figures = Figures()
     databases = 0
 
     def is_over() -> bool:
-        enough = options.kills is not None and figures.counted >= options.kills
-        return enough or (seconds is not None and time.monotonic() - began >= seconds)
+        enough = figures.counted >= options.kills and figures.least()[0][0] >= options.each
+        late = seconds is not None and time.monotonic() - began >= seconds
+        return late or (enough and not is_endless)
 
     print(f"first seed {first}", flush=True)
+    told = began
     while not is_over():
         seed, sync = first + databases // len(SYNCS), SYNCS[databases % len(SYNCS)]
         directory = Path(tempfile.mkdtemp(prefix="amberdb-kill-", dir=options.directory))
@@ -51,8 +57,11 @@ def main() -> int:
             for _ in range(ROUNDS_EACH):
                 if not is_over():
                     killer.round()
+                if time.monotonic() - told >= TELL_S:
+                    told = time.monotonic()
+                    _tell(figures, told - began)
         except BaseException:
-            print(f"FAILED: seed {seed}, sync={sync}, commit {killer.number}: {directory}")
+            print(f"FAILED: seed {seed}, sync={sync}, commits {killer.numbers}: {directory}")
             raise
         shutil.rmtree(directory)
     report = _report(figures, first, databases, time.monotonic() - began)
@@ -63,15 +72,23 @@ def main() -> int:
     return 0
 
 
+def _tell(figures: Figures, seconds: float) -> None:
+    phases = ", ".join(f"{name} {count}" for name, count in figures.phases.most_common())
+    least = ", ".join(f"{name} {count}" for count, name in figures.least()[:3])
+    print(f"{seconds:.0f} s: {figures.counted} kills ({phases}); least: {least}", flush=True)
+
+
 def _report(figures: Figures, seed: int, databases: int, seconds: float) -> dict[str, object]:
-    kills = figures.kills
-    counted = [name for name in TARGETS if not name.startswith(("close", "create", "purge"))]
+    phases = figures.phases
     return {
+        "command": " ".join(["tests/crash/campaign.py", *sys.argv[1:]]),
+        "python": platform.python_version(),
         "seed": seed,
         "seconds": round(seconds, 1),
         "databases": databases,
         "kills": figures.counted,
-        "kills_elsewhere": figures.elsewhere.total(),
+        "kills_among_threads": figures.among_threads,
+        "kills_elsewhere": phases.total() - figures.counted,
         "verified_opens": figures.verified,
         "clean_closes": figures.closed,
         "commits_acknowledged": figures.acknowledged,
@@ -81,9 +98,17 @@ def _report(figures: Figures, seed: int, databases: int, seconds: float) -> dict
         "records_replayed": figures.replayed,
         "open_ms_max": round(figures.open_ms_max, 1),
         "kills_by_way": dict(sorted(figures.ways.items())),
-        "kills_by_place": {name: kills[name] for name in sorted({*counted, *kills})},
-        "kills_elsewhere_by_place": dict(sorted(figures.elsewhere.items())),
+        "kills_by_phase": {phase: phases[phase] for phase in PHASES},
+        "kills_elsewhere_by_phase": {
+            phase: phases[phase] for phase in sorted(phases) if phase not in PHASES
+        },
+        "kills_at_place_least": figures.least()[0][0],
+        "kills_at_place": {name: count for count, name in sorted(figures.least(), key=_by_name)},
     }
+
+
+def _by_name(found: tuple[int, str]) -> str:
+    return found[1]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,278 @@
+"""The child of the kill campaign: writers of a seeded workload, and what they tell before they die.
+
+Commit number n of thread t is the same function of seed, t and n in every process, on documents
+that no other thread writes; and one document, written by all, holds the number of each thread. So
+what is recovered must be the state after whole commits, up to a number per thread that no
+acknowledgement is ahead of; and a commit that is lost before a later one would be missed.
+
+Invariants:
+- A thread notes each acknowledged commit in shared memory, after it; the note outlives its death.
+- The process dies at the n-th arrival at a named place (amberdb._failpoints), or at a call of the
+  file seam with half of a write done, or whenever its parent's signal comes, or closes in the end.
+- A child that finds less than was acknowledged says so and writes nothing on top.
+- What the feed tells is compared with the commits, and goes on where it was acknowledged.
+"""
+
+import itertools
+import mmap
+import os
+import random
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import amberdb
+from amberdb import Change, Database, Lsn, Ordered, Subscriber, Sync, Unique
+from amberdb import _failpoints as failpoints
+from support.databases import SMALL
+from support.faulty_fs import KINDS, FaultyFileSystem
+from support.model import Spec
+from support.reference import Doc, same
+
+THREADS = 4
+NAMES = ("a", "b")
+INDEXES: tuple[Spec, ...] = (
+    Ordered("n"),
+    Ordered("tags", "-n"),
+    Unique("only", sparse=True),
+    Ordered("-text"),
+)
+LONG_AGO = 1.0
+State = dict[tuple[str, str], Doc]
+
+
+def effects(seed: int, thread: int, number: int) -> list[tuple[str, str, Doc | None]]:
+    """What a commit does, in order: (collection, id, document or None for a delete)."""
+    rng = random.Random(f"{seed}:{thread}:{number}")
+    found: list[tuple[str, str, Doc | None]] = []
+    for _ in range(rng.choice((1, 1, 2, 5, 20))):
+        name, id = rng.choice(NAMES), f"{thread}{rng.randrange(40):02}"
+        if rng.random() < 0.25:
+            found.append((name, id, None))
+            continue
+        doc: Doc = {
+            "id": id,
+            "n": number,
+            "tags": [rng.randrange(5) for _ in range(rng.randrange(4))],
+        }
+        doc["text"] = rng.choice("xyz") * rng.choice((1, 50, 600, 3000))
+        if rng.random() < 0.5:
+            doc["only"] = f"{name}{id}"
+        if rng.random() < 0.15:
+            doc["t"] = LONG_AGO
+        found.append((name, id, doc))
+    return found
+
+
+def apply(state: State, seed: int, thread: int, number: int) -> None:
+    """Moves the state after `number - 1` commits of a thread on to that after `number`."""
+    for name, id, doc in effects(seed, thread, number):
+        if doc is None or "t" in doc:
+            state.pop((name, id), None)
+        else:
+            state[name, id] = doc
+
+
+def numbers_in(db: Database) -> list[int]:
+    """The last commit of each thread that is there."""
+    found = db.collection("meta").get("n")
+    return [0] * THREADS if found is None else list(found["numbers"])
+
+
+# -- what outlives the child -------------------------------------------------------------------
+
+
+class Shared:
+    """Numbers in memory that a death leaves as they are."""
+
+    _PLACE, _TELLING, _TOLD, _ACKNOWLEDGED = range(4)
+
+    def __init__(self) -> None:
+        self._codes = {name: code for code, name in enumerate(failpoints.NAMES, start=1)}
+        self._slots = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
+
+    def reach(self, name: str | None) -> None:
+        self._slots[self._PLACE] = 0 if name is None else self._codes[name]
+
+    @property
+    def place(self) -> str | None:
+        """The one that any thread reached last; None when one was between two steps since."""
+        code = self._slots[self._PLACE]
+        return failpoints.NAMES[code - 1] if code else None
+
+    def acknowledge(self, thread: int, number: int) -> None:
+        self._slots[self._ACKNOWLEDGED + thread] = number
+
+    @property
+    def acknowledged(self) -> list[int]:
+        """The last number of each thread."""
+        first = self._ACKNOWLEDGED
+        return self._slots[first : first + THREADS].tolist()
+
+    @property
+    def told(self) -> tuple[int, int]:
+        """How many commits the subscriber has acknowledged at least, and at most."""
+        return self._slots[self._TOLD], self._slots[self._TELLING]
+
+    def follow(self, feed: Subscriber, seed: int, *, to_end: bool) -> None:
+        """Compares what the feed tells, and acknowledges it. `to_end`: all there is, else what is
+        durable."""
+        changes = list(feed.changes())
+        total = _compare(changes, seed, self.told)
+        if to_end:
+            last = sum(self.acknowledged)
+            assert last in self.told if total is None else last == total, (self.told, total, last)
+            total = last
+        if total is not None:
+            self._slots[self._TELLING] = total
+        if changes:
+            feed.acknowledge(changes[-1].lsn)
+        if total is not None:
+            self._slots[self._TOLD] = total
+
+
+def subscriber(db: Database) -> Subscriber:
+    return db.subscriber("s", since=Lsn(0))
+
+
+def _compare(changes: list[Change], seed: int, told: tuple[int, int]) -> int | None:
+    """How many commits are told by now; None when it is none of the workload's."""
+    before: int | None = None
+    for _, group in itertools.groupby(changes, key=lambda change: change.lsn):
+        commit = {(change.collection, change.id): change for change in group}
+        meta = commit.pop(("meta", "n"), None)
+        if meta is None:
+            assert all(change.op == "expire" for change in commit.values())
+            continue
+        assert meta.document is not None
+        total = sum(meta.document["numbers"])
+        expected = told if before is None else (before,)
+        assert total - 1 in expected, f"{total} is told after {expected}"
+        before = total
+        thread = meta.document["thread"]
+        wanted = {
+            (name, id): doc
+            for name, id, doc in effects(seed, thread, meta.document["numbers"][thread])
+        }
+        for place, doc in wanted.items():
+            found = commit.pop(place, None)
+            if doc is None:  # what was not there is not deleted
+                assert found is None or found.document is None, (place, found)
+                continue
+            assert found is not None, place
+            # The check of a Unique index drops what had expired before it was put.
+            is_gone = found.document is None and "t" in doc
+            assert is_gone or same(found.document, doc), (place, found, doc)
+        assert not commit
+    return before
+
+
+# -- the child -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fate:
+    """How a child is to end."""
+
+    commits: int
+    """So many, and it closes."""
+    threads: int = 1
+    place: str | None = None
+    arrival: int = 1
+    die_at: int = 0
+    """The call of the file seam, counted from before opening."""
+    wait_s: float | None = None
+    """The parent kills it so long after half of its commits."""
+
+
+class _Deadly(FaultyFileSystem):
+    """Kills its own process where the base class would raise."""
+
+    def error(self, path: str) -> OSError:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().error(path)
+
+
+def _arm(shared: Shared, fate: Fate) -> None:
+    arrivals = itertools.count(1)
+
+    def reach(name: str) -> None:
+        shared.reach(name)
+        if name == fate.place and next(arrivals) >= fate.arrival:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    failpoints.install(reach)
+
+
+def write(path: Path, seed: int, sync: Sync, shared: Shared, fate: Fate) -> None:
+    """Never returns where its fate is to die."""
+    _arm(shared, fate)
+    fs = _Deadly()
+    if fate.die_at:
+        fs.arm(KINDS, fate.die_at, torn=True)
+    options: dict[str, Any] = {
+        "segment_bytes_max": 16384,
+        "checkpoint_bytes": 60_000,
+        "background": seed % 2 == 0,
+        "reap_interval_ms": 5,
+        "reap_grace_ms": 5,
+    }
+    if fate.threads > 1:
+        sys.setswitchinterval(1e-5)
+    with amberdb.open(path, **{**SMALL, **options}, fs=fs, sync=sync) as db:
+        shared.reach(None)
+        db.collection("meta")
+        for name in NAMES:
+            db.collection(name, expires_at="t")
+        numbers = numbers_in(db)
+        for found, known in zip(numbers, shared.acknowledged, strict=True):
+            assert 0 <= found - known <= 1, (numbers, shared.acknowledged)
+        feed = subscriber(db)
+
+        def work(thread: int) -> None:
+            for number in itertools.count(numbers[thread] + 1):
+                if number > numbers[thread] + fate.commits // fate.threads:
+                    return
+                shared.reach(None)
+                if thread == 0:
+                    _beside(db, feed, seed, number, shared)
+                _commit(db, seed, thread, number)
+                shared.acknowledge(thread, number)
+
+        with ThreadPoolExecutor(fate.threads) as pool:
+            for _ in pool.map(work, range(fate.threads)):
+                pass
+        shared.reach(None)
+
+
+def _commit(db: Database, seed: int, thread: int, number: int) -> None:
+    with db.transaction() as tx:
+        for name, id, doc in effects(seed, thread, number):
+            if doc is None:
+                tx[name].delete(id)
+            else:
+                tx[name].put(doc)
+        found = tx["meta"].get("n")
+        numbers = [0] * THREADS if found is None else list(found["numbers"])
+        assert numbers[thread] == number - 1
+        numbers[thread] = number
+        tx["meta"].put({"id": "n", "numbers": numbers, "thread": thread, "seed": seed})
+
+
+def _beside(db: Database, feed: Subscriber, seed: int, number: int, shared: Shared) -> None:
+    """What one thread does between its commits."""
+    if number % 7 == 0:
+        db.checkpoint()
+    if number % 5 == 3:
+        db.expire()
+    if number % 6 == 2:
+        shared.follow(feed, seed, to_end=False)
+    if number % 11 == 1:
+        rng = random.Random(f"{seed}:{number}")
+        db.collection("a", indexes=[index for index in INDEXES if rng.random() < 0.5])
+        if number % 2:
+            db.build_indexes()
+        db.collection("b", indexes=INDEXES)
