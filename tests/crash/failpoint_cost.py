@@ -42,7 +42,7 @@ def package(*, stripped: bool) -> Any:
     """A copy of amberdb that shares no module with the others."""
     compile_as_it_is = Loader.source_to_code
 
-    def compile_module(self: Loader, data: Any, path: Any, **more: Any) -> Any:
+    def compile_module(self: Any, data: Any, path: Any, **more: Any) -> Any:
         tree = ast.parse(data)
         if stripped:
             tree = ast.fix_missing_locations(_Stripper().visit(tree))

@@ -88,7 +88,7 @@ def numbers_in(db: Database) -> list[int]:
 class Shared:
     """Numbers in memory that a death leaves as they are."""
 
-    _PLACE, _TELLING, _TOLD, _ACKNOWLEDGED = range(4)
+    _PLACE, _TELLING, _TOLD, _FOUND, _ACKNOWLEDGED = range(5)
 
     def __init__(self) -> None:
         self._codes = {name: code for code, name in enumerate(failpoints.NAMES, start=1)}
@@ -108,9 +108,22 @@ class Shared:
 
     @property
     def acknowledged(self) -> list[int]:
-        """The last number of each thread."""
+        """The last number of each thread that may not be lost."""
         first = self._ACKNOWLEDGED
         return self._slots[first : first + THREADS].tolist()
+
+    def find(self, numbers: list[int]) -> None:
+        """What an open has found, and may not be lost from there on."""
+        for thread, (found, known) in enumerate(zip(numbers, self.acknowledged, strict=True)):
+            assert found >= known, f"{self.acknowledged} was acknowledged, {numbers} is there"
+            assert found <= known + 1, f"{numbers} was never begun after {self.acknowledged}"
+            self._slots[self._FOUND] += found - known
+            self.acknowledge(thread, found)
+
+    @property
+    def found(self) -> int:
+        """How many commits were found that had not been acknowledged."""
+        return self._slots[self._FOUND]
 
     @property
     def told(self) -> tuple[int, int]:
@@ -228,8 +241,7 @@ def write(path: Path, seed: int, sync: Sync, shared: Shared, fate: Fate) -> None
         for name in NAMES:
             db.collection(name, expires_at="t")
         numbers = numbers_in(db)
-        for found, known in zip(numbers, shared.acknowledged, strict=True):
-            assert 0 <= found - known <= 1, (numbers, shared.acknowledged)
+        shared.find(numbers)
         feed = subscriber(db)
 
         def work(thread: int) -> None:
