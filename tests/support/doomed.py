@@ -134,26 +134,29 @@ class Shared:
         """Compares what the feed tells, and acknowledges it. `to_end`: all there is, else what is
         durable."""
         changes = list(feed.changes())
-        total = _compare(changes, seed, self.told)
+        totals = _compare(changes, seed)
+        if totals:
+            assert totals[0] - 1 in self.told, f"{totals} are told after {self.told}"
+            assert totals == list(range(totals[0], totals[-1] + 1)), totals
+            self._slots[self._TOLD] = totals[0] - 1
+            self._slots[self._TELLING] = totals[-1]
         if to_end:
             last = sum(self.acknowledged)
-            assert last in self.told if total is None else last == total, (self.told, total, last)
-            total = last
-        if total is not None:
-            self._slots[self._TELLING] = total
+            assert last in (totals[-1:] or self.told), (last, totals, self.told)
+            self._slots[self._TELLING] = last
         if changes:
             feed.acknowledge(changes[-1].lsn)
-        if total is not None:
-            self._slots[self._TOLD] = total
+        if totals or to_end:
+            self._slots[self._TOLD] = self._slots[self._TELLING]
 
 
 def subscriber(db: Database) -> Subscriber:
     return db.subscriber("s", since=Lsn(0))
 
 
-def _compare(changes: list[Change], seed: int, told: tuple[int, int]) -> int | None:
-    """How many commits are told by now; None when it is none of the workload's."""
-    before: int | None = None
+def _compare(changes: list[Change], seed: int) -> list[int]:
+    """How many commits there were after each that is told."""
+    totals: list[int] = []
     for _, group in itertools.groupby(changes, key=lambda change: change.lsn):
         commit = {(change.collection, change.id): change for change in group}
         meta = commit.pop(("meta", "n"), None)
@@ -161,10 +164,7 @@ def _compare(changes: list[Change], seed: int, told: tuple[int, int]) -> int | N
             assert all(change.op == "expire" for change in commit.values())
             continue
         assert meta.document is not None
-        total = sum(meta.document["numbers"])
-        expected = told if before is None else (before,)
-        assert total - 1 in expected, f"{total} is told after {expected}"
-        before = total
+        totals.append(sum(meta.document["numbers"]))
         thread = meta.document["thread"]
         wanted = {
             (name, id): doc
@@ -180,7 +180,7 @@ def _compare(changes: list[Change], seed: int, told: tuple[int, int]) -> int | N
             is_gone = found.document is None and "t" in doc
             assert is_gone or same(found.document, doc), (place, found, doc)
         assert not commit
-    return before
+    return totals
 
 
 # -- the child -------------------------------------------------------------------------------
