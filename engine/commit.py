@@ -115,7 +115,7 @@ class Committer:
                 now = self._last_us
             if state is not before:  # a checkpoint may have moved something newer into LMDB
                 key = None
-            late = LateTransaction(self.store.begin, key, value)
+            late = LateTransaction(self.store, key, value)
             view = View(NEWEST, state, late, now, Pending())
             return Writer(self.log.next_lsn, view, self._options.transaction_bytes_max)
         except BaseException:

@@ -5,10 +5,13 @@ Invariants:
   would kill the process (SIGBUS), and an empty one would pass for an empty database.
 - A write transaction is committed with sync, and carries `applied_lsn` with what it applied.
 - Read transactions live for one call, unless a Snapshot holds one.
+- When a meta page cannot be written LMDB gives its environment up, reads too. Then all reads go
+  on in the one transaction that was begun before that write; nothing is written any more.
 """
 
 import contextlib
 import errno
+import gc
 import os
 import struct
 import weakref
@@ -25,6 +28,8 @@ from amberdb.engine.trees import APPLIED
 ReadTransaction: TypeAlias = "lmdb.Transaction[bytes]"
 KEY_BYTES_MAX = 511
 DATA_FILE = "data.mdb"
+_FULL_BYTES = 1 << 16
+"""Less is no space left: a write that is cut short has taken all but a part of a block."""
 
 # LMDB 0.9, 64 bit: a 16-byte page header, then MDB_meta.
 _META = struct.Struct("<IIQQI92xQQ")  # magic, version, address, map, page size, last page, txn
@@ -52,7 +57,7 @@ class Store:
             check_file(fs, self.path)
         # Whoever comes here holds the directory's lock, so an environment that is still there was
         # left by a database that is closed.
-        left = None if create else _environments.get(self._identity())
+        left = None if create else self._left_open()
         try:
             env = left or lmdb.open(
                 directory,
@@ -69,14 +74,27 @@ class Store:
         _environments[self._identity()] = env
         if left is not None and left.info()["map_size"] < map_bytes:
             left.set_mapsize(map_bytes)
-        self.begin = cast("Callable[[], ReadTransaction]", env.begin)
+        self._begin = cast("Callable[[], ReadTransaction]", env.begin)
         self._env: lmdb.Environment | None = env
+        self._last_read: ReadTransaction | None = None
+        """Begun before the write that is on its way, or that was the last one."""
         if create:  # LMDB never syncs its folder
             fs.sync_dir(directory)
 
+    def begin(self) -> ReadTransaction:
+        """A read transaction as of now. Raises ClosedError."""
+        try:
+            return self._begin()
+        except lmdb.PanicError:
+            assert self._last_read is not None, "only a write can bring LMDB there"
+            return cast("ReadTransaction", _Shared(self._last_read))
+
     def get(self, key: bytes) -> bytes | None:
-        with self.begin() as txn:
-            return txn.get(key)
+        try:
+            with self._begin() as txn:  # begin() would cost a call
+                return txn.get(key)
+        except lmdb.PanicError:
+            return self.begin().get(key)
 
     @property
     def applied_lsn(self) -> Lsn:
@@ -89,16 +107,28 @@ class Store:
         Raises DiskFullError, StorageError.
         """
         try:
-            with self._live().begin(write=True) as txn:
-                yield StoreWriter(txn)
+            with contextlib.suppress(lmdb.PanicError):
+                self._last_read = self._begin()
+            with StoreWriter(self._live().begin(write=True)) as writer:
+                yield writer
             self._fill_tail()
         except lmdb.Error as error:
-            if os.strerror(errno.ENOSPC) in str(error) or isinstance(error, lmdb.MapFullError):
+            if self._is_given_up():
+                raise StorageError(
+                    f"{self.path}: a meta page could not be written ({error}), and LMDB writes no "
+                    "more until the database is closed and opened again: nothing acknowledged is "
+                    "lost",
+                    path=self.path,
+                ) from error
+            if self._is_full(error):
                 raise DiskFullError(
                     f"{self.path}: no space for a checkpoint: free space; nothing is lost",
                     path=self.path,
                 ) from error
             raise StorageError(f"{self.path}: {error}", path=self.path) from error
+        finally:
+            if not self._is_given_up():
+                self._last_read = None
 
     def stats(self) -> dict[str, int]:
         """Bytes of the file, bytes of pages in use, entries, depth, and readers."""
@@ -126,6 +156,46 @@ class Store:
         except OSError:
             pass  # the next open looks closer
 
+    def _is_full(self, error: lmdb.Error) -> bool:
+        """Whether a write failed for want of space. Of the code that the system gave LMDB keeps
+        the text alone; and it calls a write that the disk cut short an input/output error."""
+        text = str(error)
+        if isinstance(error, lmdb.MapFullError) or os.strerror(errno.ENOSPC) in text:
+            return True
+        if os.strerror(errno.EIO) not in text:
+            return False
+        import shutil  # not at the top: most programs never need it, and all would pay
+
+        return shutil.disk_usage(self.path).free < _FULL_BYTES
+
+    def _is_given_up(self) -> bool:
+        """Whether LMDB begins no more transactions."""
+        try:
+            self._begin().abort()
+        except lmdb.PanicError:
+            return True
+        return False
+
+    def _left_open(self) -> lmdb.Environment | None:
+        """What a database that is closed has left of this file. Raises OpenError."""
+        identity = self._identity()
+        env = _environments.get(identity)
+        if env is None:
+            return None
+        try:
+            env.begin().abort()
+        except lmdb.PanicError:
+            del env
+            gc.collect()  # it closes with what holds it
+            if identity in _environments:
+                raise OpenError(
+                    f"{self.path}: a read of the closed database keeps an environment open that "
+                    "LMDB has given up: let go of its iterators, or start the process again",
+                    path=self.path,
+                ) from None
+            return None
+        return env
+
     def _identity(self) -> tuple[int, int, int]:
         found = os.stat(self.path)
         return os.getpid(), found.st_dev, found.st_ino
@@ -142,8 +212,9 @@ class Store:
         kill the process. It closes with the last reference to a read; until then, opening the
         file again goes on with the same environment.
         """
-        self.begin = begin
+        self._begin = begin
         self._env = None
+        self._last_read = None
 
     def abandon(self, begin: Callable[[], NoReturn]) -> None:
         """close() in a forked child: the environment is the parent's, and is kept untouched
@@ -152,8 +223,22 @@ class Store:
         self.close(begin)
 
 
+class _Shared:
+    """One read transaction for all who read, which none of them ends. Threads may share it: a
+    read changes nothing in it."""
+
+    __slots__ = ("cursor", "get")
+
+    def __init__(self, txn: ReadTransaction) -> None:
+        self.get = txn.get
+        self.cursor = txn.cursor
+
+    def abort(self) -> None: ...
+
+
 class StoreWriter:
-    """What a checkpoint or an index build does inside one write transaction."""
+    """What a checkpoint or an index build does inside one write transaction: committed when the
+    block ends well. Then all is forgotten: a traceback keeps it, and it the environment."""
 
     __slots__ = ("_cursor", "_txn", "delete", "get", "put")
 
@@ -163,6 +248,19 @@ class StoreWriter:
         self.get: Callable[[bytes], bytes | None] = txn.get
         self.put: Callable[[bytes, bytes], object] = txn.put
         self.delete: Callable[[bytes], object] = txn.delete
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._txn.commit()
+            else:
+                self._txn.abort()
+        finally:
+            for name in self.__slots__:
+                delattr(self, name)
 
     def put_sorted(self, pairs: list[tuple[bytes, bytes]]) -> None:
         self._cursor.putmulti(pairs)

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 from amberdb._errors import ClosedError
 from amberdb.engine.catalog import Catalog
 from amberdb.engine.overlay import Effects, Overlay, SortedKeys
-from amberdb.engine.store import ReadTransaction
+from amberdb.engine.store import ReadTransaction, Store
 
 NEWEST: Final = (1 << 64) - 1
 """As the Lsn of a view: everything that was published, durable or not."""
@@ -38,12 +38,10 @@ class LateTransaction:
     """In place of a writer's LMDB transaction until the first read that needs one. Most writes
     need none: what they replace is in the overlay, or was read before the lock was taken."""
 
-    __slots__ = ("_begin", "_key", "_txn", "_value")
+    __slots__ = ("_key", "_store", "_txn", "_value")
 
-    def __init__(
-        self, begin: Callable[[], ReadTransaction], key: bytes | None, value: bytes | None
-    ) -> None:
-        self._begin = begin
+    def __init__(self, store: Store, key: bytes | None, value: bytes | None) -> None:
+        self._store = store
         self._key = key
         self._value = value
         self._txn: ReadTransaction | None = None
@@ -60,7 +58,7 @@ class LateTransaction:
 
     def _begun(self) -> ReadTransaction:
         if self._txn is None:
-            self._txn = self._begin()
+            self._txn = self._store.begin()
         return self._txn
 
 

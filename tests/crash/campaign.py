@@ -3,7 +3,7 @@
     PYTHONPATH=tests python tests/crash/campaign.py [--kills N] [--each N] [--seconds S]
         [--seed X] [--json PATH] [--directory DIR]
 
-One database per seed and class of durability, with 25 rounds each. Only kills during a commit,
+One database per seed and class of durability, with 15 rounds each. Only kills during a commit,
 a checkpoint, a rotation, an index build, a recovery, an expiry or a close count; `--each` goes on
 until each named place was hit so often. A failure leaves its directory, and names the seed. On a
 file system in memory (--directory /dev/shm) it is several times faster.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from support.killing import PHASES, SYNCS, Figures, Killer
 
-ROUNDS_EACH = 25
+ROUNDS_EACH = 15
 TELL_S = 15.0
 
 

@@ -48,8 +48,8 @@ def effects(seed: int, thread: int, number: int) -> list[tuple[str, str, Doc | N
     """What a commit does, in order: (collection, id, document or None for a delete)."""
     rng = random.Random(f"{seed}:{thread}:{number}")
     found: list[tuple[str, str, Doc | None]] = []
-    for _ in range(rng.choice((1, 1, 2, 5, 20))):
-        name, id = rng.choice(NAMES), f"{thread}{rng.randrange(40):02}"
+    for _ in range(rng.choice((1, 1, 2, 3, 8))):
+        name, id = rng.choice(NAMES), f"{thread}{rng.randrange(20):02}"
         if rng.random() < 0.25:
             found.append((name, id, None))
             continue

@@ -2,7 +2,7 @@
 
 Invariants:
 - Places that were hit least are chosen most often.
-- One to three children die before the parent opens and compares, so that recovery is killed too.
+- One to five children die before the parent opens and compares, so that recovery is killed too.
 - A kill is counted by the phase of the place that was reached last, and only in PHASES.
 """
 
@@ -86,9 +86,9 @@ class Killer:
         self._state: State = {}
 
     def round(self) -> None:
-        """Up to three children, one after the other; then compares."""
+        """Up to five children, one after the other; then compares."""
         recovers = False
-        for _ in range(self.rng.choice((1, 2, 3))):
+        for _ in range(self.rng.randrange(1, 6)):
             recovers = self._run(self._fate(recovers))
         self.verify()
 
@@ -97,15 +97,15 @@ class Killer:
         commits = rng.randrange(1, 40)
         threads = rng.choice((1, 1, THREADS))
         way = rng.random()
-        if way < 0.75 or not self.path.exists():
+        if way < 0.8 or not self.path.exists():
             places = [name for name in failpoints.NAMES if self._can_reach(name, recovers)]
             weights = [1 / (1 + self.figures.places[name]) ** 2 for name in places]
             (place,) = rng.choices(places, weights)
             if place.startswith("close."):
                 return Fate(commits, threads, place)
             often = place.startswith(OFTEN)
-            return Fate(40, threads, place, rng.randrange(1, 20 if often else 3))
-        if way < 0.88:
+            return Fate(40, threads, place, rng.randrange(1, 12 if often else 3))
+        if way < 0.92:
             return Fate(commits, threads, die_at=rng.randrange(1, 300))
         return Fate(commits, threads, wait_s=rng.random() * 0.003)
 
