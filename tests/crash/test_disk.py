@@ -92,7 +92,7 @@ def test_a_meta_page_that_cannot_be_written_ends_lmdb_and_not_the_reads(
     kept.append(_failure(db))  # the disk is well again: LMDB is not
     notes.put({"id": "100", "n": 100})
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: numbers(db), range(40)):
+        for found in pool.map(numbers, [db] * 40):
             assert found == list(range(101))
     assert notes.get("003") is not None
     assert len(at["a"]) == 100
