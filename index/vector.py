@@ -1,0 +1,233 @@
+"""Vector: nearest neighbours of a vector field.
+
+    metric      score of a document, higher is closer
+    cosine      cosine of the angle: -1 to 1
+    ip          inner product
+    l2          Euclidean distance, negative: 0 is the same vector
+
+Invariants:
+- A declaration never changes; two are equal when all that is stored of them is, so not by `embed`,
+  which is a function and never stored. A map with anything unknown in it was written by a newer
+  format and is refused.
+- What coerce() returns is a copy of the caller's numbers, float32, read-only, finite, and such that
+  no score of two of them can overflow.
+- content() and vector() never raise: a value that does not fit the index is not indexed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, final
+
+from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
+from amberdb._types import Document
+from amberdb.index.paths import Path, path_problem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[np.float32]
+
+Metric: TypeAlias = Literal["cosine", "ip", "l2"]
+Embed: TypeAlias = Callable[[list[str]], Any]
+"""Texts -> an array, or lists, of numbers of shape (len(texts), dim)."""
+
+METRICS: Final = ("cosine", "ip", "l2")
+DIM_MAX: Final = 16384
+LENGTH_MAX: Final = 1e18
+"""Of a vector under "ip" and "l2": products and squares stay far below the end of float32."""
+
+_MAP_KEYS = {"kind", "field", "dim", "metric", "source", "name", "m", "ef_construction", "ef"}
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True, init=False, repr=False)
+class Vector:
+    """Declares a vector index: `Vector("embedding", dim=384, metric="cosine")`.
+
+    dim              how many numbers each vector has, 1 to 16384
+    metric           "cosine", "ip" (inner product) or "l2" (Euclidean distance)
+    source, embed    documents that have text in the field `source` and no vector get one:
+                     `embed(list of texts)` returns an array of shape (number of texts, dim).
+                     `embed` is not stored: give it again at each open
+    m                edges of a row in the graph, 2 to 128
+    ef_construction  rows looked at to place one in the graph, m to 4096
+    ef               rows looked at by a search of the graph, 1 to 4096: more finds more, slower
+
+    Raises CollectionError.
+    """
+
+    kind: ClassVar[str] = "vector"
+
+    field: str
+    dim: int
+    metric: Metric
+    source: str | None
+    name: str
+    m: int
+    ef_construction: int
+    ef: int
+    embed: Embed | None = dataclasses.field(compare=False)
+
+    def __init__(
+        self,
+        field: str,
+        *,
+        dim: int,
+        metric: Metric = "cosine",
+        source: str | None = None,
+        embed: Embed | None = None,
+        name: str | None = None,
+        m: int = 16,
+        ef_construction: int = 128,
+        ef: int = 128,
+    ) -> None:
+        for what, path in (("field", field), ("source", source)):
+            problem = path_problem(path) if what == "field" or path is not None else None
+            if problem:
+                raise CollectionError(f"the {what} of a vector index: {problem}")
+        if metric not in METRICS:
+            raise CollectionError(f"a metric is one of {', '.join(METRICS)}, not {metric!r}")
+        _check_number("dim", dim, 1, DIM_MAX)
+        _check_number("m", m, 2, 128)
+        _check_number("ef_construction", ef_construction, m, 4096)
+        _check_number("ef", ef, 1, 4096)
+        if embed is not None and not callable(embed):
+            raise CollectionError(f"embed is a function of a list of str, not {embed!r}")
+        if embed is not None and source is None:
+            raise CollectionError("embed needs source=, the field whose text it embeds")
+        if name is None:
+            name = f"{self.kind}:{field}"
+        elif not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise CollectionError(f"the name of an index is a str that is not empty, not {name!r}")
+        for attribute, value in (
+            ("field", field),
+            ("dim", dim),
+            ("metric", metric),
+            ("source", source),
+            ("name", name),
+            ("m", m),
+            ("ef_construction", ef_construction),
+            ("ef", ef),
+            ("embed", embed),
+        ):
+            object.__setattr__(self, attribute, value)
+
+    def __repr__(self) -> str:
+        parts = [repr(self.field), f"dim={self.dim}", f"metric={self.metric!r}"]
+        if self.source is not None:
+            parts.append(f"source={self.source!r}")
+        if self.name != f"{self.kind}:{self.field}":
+            parts.append(f"name={self.name!r}")
+        parts += [f"{what}={getattr(self, what)}" for what in ("m", "ef_construction", "ef")]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The one field, as other kinds of indexes name theirs."""
+        return (self.field,)
+
+    def to_map(self) -> dict[str, Any]:
+        """What the catalog stores."""
+        stored: dict[str, Any] = {key: getattr(self, key) for key in sorted(_MAP_KEYS)}
+        return stored
+
+    @classmethod
+    def from_map(cls, stored: Mapping[str, Any]) -> "Vector":
+        """The declaration that to_map() stored, without `embed`. Raises FormatError."""
+        if set(stored) != _MAP_KEYS or stored["kind"] != cls.kind:
+            raise FormatError(
+                f"not an index of kind {cls.kind!r} as this version knows it: {stored!r}"
+            )
+        try:
+            return cls(**{key: value for key, value in stored.items() if key != "kind"})
+        except CollectionError as error:
+            raise FormatError(f"a stored index makes no sense: {error}") from error
+
+    def vector(self, document: Document) -> "Array | None":
+        """What of this document is indexed: float32[dim], or None."""
+        value = Path.of(self.field).find(document)
+        if value is None:
+            return None
+        try:
+            return coerce(value, self.field, self.dim, self.metric)
+        except InvalidDocumentError:
+            return None
+
+    def content(self, document: Document) -> bytes | None:
+        """vector(), as little-endian bytes: comparable, and so is None."""
+        vector = self.vector(document)
+        return None if vector is None else vector.astype("<f4", copy=False).tobytes()
+
+
+def _check_number(what: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise CollectionError(f"{what} is a whole number from {low} to {high}, not {value!r}")
+
+
+def coerce(value: object, field: str, dim: int | None, metric: Metric | None) -> "Array":
+    """A read-only float32 copy of a list, tuple or array of int or float numbers.
+
+    With dim None any number of them is taken, with metric None any finite ones. Raises
+    InvalidDocumentError (`field`).
+    """
+    import numpy as np
+
+    numbers: Any = value
+    if not isinstance(value, list | tuple | np.ndarray):
+        raise _invalid(field, f"is a {type(value).__name__}", "give a list or an array of numbers")
+    try:
+        given: NDArray[Any] = np.asarray(numbers)
+    except ValueError:  # lists of different lengths
+        raise _invalid(
+            field, "is not a flat list of numbers", "give one number per place"
+        ) from None
+    if given.ndim != 1:
+        raise _invalid(
+            field, f"has {given.ndim} dimensions", "give a flat array, one vector per document"
+        )
+    if given.dtype.kind not in "iuf" and len(given):
+        raise _invalid(
+            field,
+            f"holds elements of type {given.dtype}",
+            "give int or float numbers within the range of float",
+        )
+    if dim is not None and len(given) != dim:
+        raise _invalid(
+            field,
+            f"has {len(given)} numbers, and the index takes {dim}",
+            "embed with the model that the index was declared for",
+        )
+    with np.errstate(over="ignore"):
+        vector = given.astype(np.float32)  # a copy, also of float32
+    _check_length(vector, given, field, metric)
+    vector.flags.writeable = False
+    return vector
+
+
+def _check_length(
+    vector: "Array", given: "NDArray[Any]", field: str, metric: Metric | None
+) -> None:
+    """In float64, which holds the square of every finite float32, tiny or huge."""
+    import numpy as np
+
+    wide = vector.astype(np.float64)
+    square = float(np.dot(wide, wide))
+    if not isfinite(square):
+        at = int(np.argmin(np.isfinite(vector)))
+        if np.isfinite(given[at]):
+            raise _invalid(field, f"has {given[at]} at {at}", "float32 ends at 3.4e38: scale it")
+        raise _invalid(field, f"has {given[at]} at {at}", "give finite numbers")
+    if metric == "cosine" and square == 0.0:
+        raise _invalid(
+            field,
+            "is all zeros, which points nowhere and has no cosine",
+            'leave the field out, or declare the metric "l2" or "ip"',
+        )
+    if metric in ("ip", "l2") and square > LENGTH_MAX**2:
+        raise _invalid(field, f"has a length over {LENGTH_MAX:g}", "scale it")
+
+
+def _invalid(field: str, what: str, advice: str) -> InvalidDocumentError:
+    return InvalidDocumentError(f"the vector {field!r} {what}: {advice}", field=field)

@@ -1,0 +1,146 @@
+"""Search by vector against naive exact search, whatever the caches hold."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from amberdb.engine.vectors import VectorSearcher
+from amberdb.index.distance import best, prepared, scores
+from amberdb.index.vector import METRICS, Metric, Vector
+
+DIM = 8
+
+
+class Documents:
+    """Rows with their vectors as documents would have them, and what is alive."""
+
+    def __init__(self, count: int, seed: int = 3) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.vectors = np.zeros((1, DIM), np.float32)
+        self.alive = np.zeros(1, np.bool_)
+        self.fetched: list[int] = []
+        self.put(count)
+
+    def put(self, count: int) -> None:
+        more = self.rng.standard_normal((count, DIM)).astype(np.float32)
+        self.vectors = np.concatenate((self.vectors, more))
+        self.alive = np.concatenate((self.alive, np.ones(count, np.bool_)))
+
+    def delete(self, *rowids: int) -> None:
+        self.alive = self.alive.copy()
+        self.alive[list(rowids)] = False
+
+    def fetch(self, rowids: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        self.fetched += rowids.tolist()
+        return self.vectors[rowids], np.ones(len(rowids), np.bool_)
+
+    def naive(
+        self,
+        query: NDArray[np.float32],
+        limit: int,
+        metric: Metric,
+        alive: NDArray[np.bool_] | None = None,
+        among: NDArray[np.int64] | None = None,
+    ) -> list[tuple[int, float]]:
+        rowids = np.flatnonzero(self.alive if alive is None else alive)
+        if among is not None:
+            rowids = np.intersect1d(rowids, among)
+        out = np.empty(len(rowids), np.float32)
+        scores(prepared(self.vectors[rowids], metric), prepared(query, metric), metric, out)
+        return _pairs(*best(rowids, out, limit))
+
+
+def _pairs(rowids: Any, found: Any, *_: Any) -> list[tuple[int, float]]:
+    return list(zip(rowids.tolist(), found.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_it_finds_what_naive_search_finds(metric: Metric) -> None:
+    documents = Documents(3000)
+    documents.delete(5, 17, 2999)
+    searcher = VectorSearcher(Vector("v", dim=DIM, metric=metric))
+    query = documents.vectors[17] + np.float32(0.01)
+    for limit in (1, 10, 5000):
+        found = searcher.search(query, limit, documents.alive, documents.fetch)
+        assert _pairs(*found) == documents.naive(query, limit, metric)
+        assert found[2] == {"search": "exact"}
+    assert sorted(documents.fetched) == np.flatnonzero(documents.alive).tolist()
+    assert searcher.stats()["rows"] == 2997
+
+
+def test_fresh_rows_are_found_and_dead_ones_are_not() -> None:
+    documents = Documents(10)
+    searcher = VectorSearcher(Vector("v", dim=DIM))
+    for turn in range(20):
+        documents.put(turn)
+        documents.delete(turn + 1)
+        query = documents.vectors[turn + 1]
+        found = searcher.search(query, 5, documents.alive, documents.fetch)
+        assert _pairs(*found) == documents.naive(query, 5, "cosine")
+    assert len(documents.fetched) == len(set(documents.fetched))
+
+
+def test_an_older_view_still_sees_its_rows() -> None:
+    documents = Documents(50)
+    searcher = VectorSearcher(Vector("v", dim=DIM, metric="l2"))
+    old = documents.alive
+    documents.delete(*range(1, 26))
+    documents.put(30)
+    query = documents.vectors[3]
+    searcher.search(query, 10, documents.alive, documents.fetch)
+    found = searcher.search(query, 10, old, documents.fetch)
+    assert _pairs(*found) == documents.naive(query, 10, "l2", old)
+    assert found[0][0] == 3
+
+
+def test_among_is_a_filter() -> None:
+    documents = Documents(500)
+    documents.delete(3, 4)
+    searcher = VectorSearcher(Vector("v", dim=DIM, metric="ip"))
+    query = documents.vectors[3]
+    for among in ([], [3], [9, 3, 7, 9, 10**6], list(range(400, 300, -1))):
+        array = np.array(among, np.int64)
+        found = searcher.search(query, 10, documents.alive, documents.fetch, array)
+        assert _pairs(*found) == documents.naive(query, 10, "ip", among=array)
+
+
+def test_nothing_there() -> None:
+    searcher = VectorSearcher(Vector("v", dim=DIM))
+    documents = Documents(0)
+    query = np.ones(DIM, np.float32)
+    assert _pairs(*searcher.search(query, 10, documents.alive, documents.fetch)) == []
+
+
+def test_equal_vectors_newest_first() -> None:
+    documents = Documents(40)
+    documents.vectors[1:] = documents.vectors[1]
+    searcher = VectorSearcher(Vector("v", dim=DIM))
+    found, _, _ = searcher.search(documents.vectors[1], 3, documents.alive, documents.fetch)
+    assert found.tolist() == [40, 39, 38]
+
+
+def test_many_threads_at_different_views() -> None:
+    documents = Documents(300)
+    searcher = VectorSearcher(Vector("v", dim=DIM))
+    views: list[NDArray[np.bool_]] = []
+    for turn in range(8):
+        documents.put(40)
+        documents.delete(turn * 7 + 1)
+        views.append(documents.alive)
+    queries = documents.rng.standard_normal((20, DIM)).astype(np.float32)
+    started = threading.Barrier(8)
+
+    def search(at: int) -> None:
+        started.wait()
+        for query in queries:
+            found = searcher.search(query, 5, views[at], documents.fetch)
+            assert _pairs(*found) == documents.naive(query, 5, "cosine", views[at])
+
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(search, at) for at in range(8)]:
+            done.result()
+    assert len(documents.fetched) == len(set(documents.fetched))

@@ -1,0 +1,84 @@
+"""Matrix: rows by rowid, over a base and chunks, while it grows."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from amberdb.index.distance import prepared, scores
+from amberdb.index.matrix import Matrix
+from amberdb.index.vector import METRICS, Metric
+
+DIM = 2048  # chunks of 512 rows
+RNG_SEED = 7
+
+
+def _rows(count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    rng = np.random.default_rng(RNG_SEED)
+    rowids = rng.permutation(np.arange(1, 3 * count + 1))[:count]
+    return rowids, rng.standard_normal((count, DIM), np.float32)
+
+
+def _naive(
+    vectors: NDArray[np.float32], query: NDArray[np.float32], metric: Metric
+) -> NDArray[np.float32]:
+    out = np.empty(len(vectors), np.float32)
+    scores(prepared(vectors, metric), query, metric, out)
+    return out
+
+
+@pytest.mark.parametrize("base", [0, 1, 700])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_are_scored_wherever_they_lie(metric: Metric, base: int) -> None:
+    rowids, vectors = _rows(1800)
+    matrix = Matrix(DIM, metric, (rowids[:base], prepared(vectors[:base], metric)))
+    for start, end in ((base, 750), (750, 751), (751, 1790), (1790, 1800)):
+        matrix.add(rowids[start:end], vectors[start:end])
+    rows = matrix.rows()
+    query = prepared(vectors[3] + vectors[4], metric)
+    expected = _naive(vectors, query, metric)
+    assert rows.count == 1800
+    assert (rows.scores(query) == expected).all()
+    for start in (1, 600, 700, 1212, 1800):
+        assert (rows.scores(query, start) == expected[start:]).all()
+    some = np.random.default_rng(1).permutation(1800)[:900]
+    assert (rows.scores_at(some, query) == expected[some]).all()
+    assert (rows.vectors(some) == prepared(vectors[some], metric)).all()
+    assert (rows.places(rowids) == np.arange(1800)).all()
+
+
+def test_what_a_reader_holds_does_not_change_while_rows_are_added() -> None:
+    rowids, vectors = _rows(1500)
+    matrix = Matrix(DIM, "ip")
+    matrix.add(rowids[:40], vectors[:40])
+    rows = matrix.rows()
+    before = rows.scores(vectors[0])
+    for start in range(40, 1500, 73):
+        matrix.add(rowids[start : start + 73], vectors[start : start + 73])
+    assert (rows.scores(vectors[0]) == before).all()
+    assert (rows.places(rowids[:40]) == np.arange(40)).all()
+    assert (rows.places(rowids[40:]) == -1).all()
+    assert (matrix.rows().places(rowids) == np.arange(1500)).all()
+
+
+def test_rows_that_are_not_there_have_no_place() -> None:
+    matrix = Matrix(2, "l2")
+    assert matrix.rows().places(np.array([0, 1, 10**9])).tolist() == [-1, -1, -1]
+    matrix.add(np.array([4, 2]), np.ones((2, 2), np.float32))
+    assert matrix.rows().places(np.array([1, 2, 3, 4, 5, 10**9])).tolist() == [-1, 1, -1, 0, -1, -1]
+    matrix.add(np.empty(0, np.int64), np.empty((0, 2), np.float32))
+    assert matrix.rows().count == 2
+
+
+def test_alive_by_place() -> None:
+    matrix = Matrix(2, "l2")
+    matrix.add(np.array([4, 2, 9]), np.ones((3, 2), np.float32))
+    alive = np.zeros(8, np.bool_)
+    alive[[2, 3]] = True
+    assert matrix.rows().alive(alive).tolist() == [False, True, False]
+
+
+def test_its_memory_is_told() -> None:
+    matrix = Matrix(DIM, "l2")
+    empty = matrix.size_bytes
+    matrix.add(*_rows(600))
+    assert matrix.size_bytes - empty > 1024 * DIM * 4  # two chunks

@@ -1,0 +1,165 @@
+"""Vector as people write it, as the catalog keeps it, and which values it takes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
+from amberdb.index.vector import Metric, Vector, coerce
+
+
+def _embed(texts: list[str]) -> list[list[float]]:
+    return [[1.0, 0.0] for _ in texts]
+
+
+def test_what_a_declaration_says() -> None:
+    spec = Vector("a.b", dim=3)
+    assert (spec.field, spec.dim, spec.metric) == ("a.b", 3, "cosine")
+    assert spec.name == "vector:a.b"
+    assert spec.source is None
+    assert spec.embed is None
+    assert spec.fields == ("a.b",)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Vector("a", dim=2),
+        Vector("a.b", dim=384, metric="l2", source="text", name="own", m=8, ef=64),
+        Vector("a", dim=2, source="text", embed=_embed, ef_construction=300),
+    ],
+)
+def test_repr_and_map_give_it_back(spec: Vector) -> None:
+    assert eval(repr(spec), {"Vector": Vector}) == spec
+    again = Vector.from_map(spec.to_map())
+    assert again == spec
+    assert hash(again) == hash(spec)
+    assert again.embed is None
+
+
+def test_the_function_is_no_part_of_equality() -> None:
+    spec = Vector("a", dim=2, source="t", embed=_embed)
+    assert spec == Vector("a", dim=2, source="t")
+    assert spec != Vector("a", dim=2)
+    assert spec != Vector("a", dim=2, source="t", metric="l2")
+    assert "embed" not in spec.to_map()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"field": ""},
+        {"field": "a..b"},
+        {"source": ""},
+        {"dim": 0},
+        {"dim": 16385},
+        {"dim": 2.0},
+        {"dim": True},
+        {"metric": "dot"},
+        {"m": 1},
+        {"m": 129},
+        {"ef_construction": 15},
+        {"ef": 0},
+        {"name": ""},
+        {"name": 1},
+        {"source": "t", "embed": 1},
+        {"embed": _embed},
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"field": "a", "dim": 2, **arguments}
+    with pytest.raises(CollectionError):
+        Vector(**given)
+
+
+@pytest.mark.parametrize("change", [{"more": 1}, {"kind": "text"}, {"dim": -1}, {"dim": "2"}])
+def test_a_stored_map_that_makes_no_sense(change: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        Vector.from_map({**Vector("a", dim=2).to_map(), **change})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1, 2.5],
+        (1, 2.5),
+        np.array([1, 2.5]),
+        np.array([1, 2.5], np.float16),
+        np.array([1, 2.5], ">f4"),
+        np.array([1, 9, 2.5, 9], np.float32)[::2],
+    ],
+)
+def test_numbers_become_float32(value: Any) -> None:
+    vector = coerce(value, "v", 2, "cosine")
+    assert vector.dtype == np.float32
+    assert vector.tolist() == [1.0, 2.5]
+    assert vector.flags.c_contiguous
+    assert not vector.flags.writeable
+
+
+def test_the_array_of_the_caller_stays_his() -> None:
+    given = np.array([1, 2], np.float32)
+    vector = coerce(given, "v", 2, "l2")
+    given[0] = 9
+    assert vector.tolist() == [1.0, 2.0]
+    assert coerce(np.array([1, 2], np.int64), "v", None, None).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1.0], "has 1 numbers, and the index takes 2"),
+        ([1.0, 2.0, 3.0], "embed with the model"),
+        ([[1.0, 2.0]], "2 dimensions"),
+        ([[1.0], [1.0, 2.0]], "flat list"),
+        ([1.0, float("nan")], "nan at 1: give finite"),
+        ([float("inf"), 1.0], "inf at 0: give finite"),
+        ([1.0, 1e39], "1e[+]39.* at 1: float32 ends"),
+        ([0.0, -0.0], "all zeros"),
+        ([0, 1e-60], "all zeros"),
+        ([True, False], "type bool"),
+        (["1", "2"], "type <U1"),
+        ([1, None], "type object"),
+        ([10**400, 1], "type object"),
+        (np.array([1j, 2]), "type complex128"),
+        ("12", "is a str"),
+        ({"0": 1}, "is a dict"),
+        (3.0, "is a float"),
+        (b"12345678", "is a bytes"),
+    ],
+)
+def test_what_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(InvalidDocumentError, match=message) as caught:
+        coerce(value, "v", 2, "cosine")
+    assert caught.value.field == "v"
+    spec = Vector("v", dim=2)
+    assert spec.vector({"v": value}) is None
+    assert spec.content({"v": value}) is None
+
+
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_zero_and_length_outside_of_cosine(metric: Metric) -> None:
+    assert coerce([0.0, 0.0], "v", 2, metric).tolist() == [0.0, 0.0]
+    with pytest.raises(InvalidDocumentError, match=r"length over 1e[+]18: scale it"):
+        coerce([1e19, 0.0], "v", 2, metric)
+    assert coerce([1e30, 1e30], "v", 2, "cosine")[0] == np.float32(1e30)
+
+
+def test_without_an_index_any_finite_numbers_are_taken() -> None:
+    assert coerce([0.0] * 7, "v", None, None).shape == (7,)
+    assert coerce([], "v", None, None).shape == (0,)
+    with pytest.raises(InvalidDocumentError):
+        coerce([float("nan")], "v", None, None)
+
+
+def test_content_tells_change() -> None:
+    spec = Vector("deep.v", dim=2)
+    assert spec.content({}) is None
+    assert spec.content({"deep": {"v": [1, 2]}}) == np.array([1, 2], "<f4").tobytes()
+    assert spec.content({"deep": {"v": np.array([1, 2], np.float32)}}) == spec.content(
+        {"deep": {"v": (1.0, 2.0)}}
+    )
+    found = spec.vector({"deep": {"v": [3, 4]}})
+    assert found is not None
+    assert found.tolist() == [3.0, 4.0]
