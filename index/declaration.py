@@ -29,13 +29,12 @@ class Declaration:
     name: str
 
     def __init__(self, *fields: str, sparse: bool = False, name: str | None = None) -> None:
-        _check_fields(fields)
+        check_fields(fields)
         if type(sparse) is not bool:  # pyright: ignore[reportUnnecessaryComparison]
             raise CollectionError(f"sparse is True or False, not {sparse!r}")
         if name is None:
             name = f"{self.kind}:{','.join(fields)}"
-        elif not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise CollectionError(f"the name of an index is a str that is not empty, not {name!r}")
+        check_name(name)
         object.__setattr__(self, "fields", tuple(fields))
         object.__setattr__(self, "sparse", sparse)
         object.__setattr__(self, "name", name)
@@ -84,7 +83,14 @@ class Declaration:
             raise FormatError(f"a stored index makes no sense: {error}") from error
 
 
-def _check_fields(fields: tuple[object, ...]) -> None:
+def check_name(name: object) -> None:
+    """Raises CollectionError for what is no name of an index."""
+    if not isinstance(name, str) or not name:
+        raise CollectionError(f"the name of an index is a str that is not empty, not {name!r}")
+
+
+def check_fields(fields: tuple[object, ...]) -> None:
+    """Raises CollectionError unless these are distinct paths, each perhaps with a "-" in front."""
     if not 0 < len(fields) <= FIELDS_MAX:
         raise CollectionError(f"an index has 1 to {FIELDS_MAX} fields, not {len(fields)}")
     paths: set[str] = set()

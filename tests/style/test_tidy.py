@@ -28,6 +28,8 @@ STRUCT_MODULES = {
     "engine/store.py",  # LMDB's own meta pages, read before LMDB does
     "engine/stored.py",
     "index/keys.py",
+    "index/packing.py",
+    "index/text.py",
     "src/amberdb/_bytes.py",
     "wal/record.py",
     "wal/segment.py",

@@ -1,0 +1,312 @@
+"""Postings: for each term the rows that have it, in memory and packed.
+
+A *source* holds rows of one text index, each under an ordinal, 0 and up. A Memtable takes them one
+by one from their forward entries; a SegmentSource reads what segment_pairs() packed out of one or
+of several other sources.
+
+Invariants:
+- A row is in a source as it was written. Whether it is alive in some view is not a source's
+  business, so a source may hold rows that are dead, or not born yet, for that view.
+- The ordinals of a term ascend. In a Segment they ascend as rowids do.
+- segment_pairs() of the same rows gives the same pairs, however they are spread over sources.
+- A Memtable may be searched while rows are added: who takes `rowids` first and passes over ordinals
+  beyond them sees whole rows only.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import islice
+from typing import Final, Protocol, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amberdb.index.packing import (
+    ENTRY_BYTES,
+    ENTRY_SHIFT,
+    ROWS_KEY,
+    TERM_TAG,
+    UNIT_MASK,
+    Lengths,
+    Ordinals,
+    Pairs,
+    Postings,
+    Rowids,
+    pack_postings,
+    pack_rows,
+    term_key,
+    term_of,
+    unpack_entries,
+    unpack_postings,
+    unpack_rows,
+)
+from amberdb.index.text import UNIT, unpack_forward
+
+Alive: TypeAlias = NDArray[np.bool_]
+"""Indexed by rowid; rows beyond its end are not born yet."""
+Get: TypeAlias = Callable[[bytes], bytes | None]
+Scan: TypeAlias = Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]]
+
+_TERMS_END: Final = b"u"
+_BLOCK_ENTRIES: Final = 1 << 16
+_TERM_BYTES: Final = 240  # of Python's objects: the term, its array, their place in the map
+_POSTING_BYTES: Final = 9
+_ROW_BYTES: Final = 100
+
+
+class Source(Protocol):
+    """Rows of one text index, and what their terms are."""
+
+    @property
+    def rowids(self) -> Rowids:
+        """By ordinal."""
+        ...
+
+    @property
+    def lengths(self) -> Lengths:
+        """By ordinal, in weighted words."""
+        ...
+
+    def postings(self, term: str) -> Postings | None:
+        """Ordinals that have the term, ascending, and how often; None when there is none."""
+        ...
+
+    def terms(self, prefix: str, limit: int) -> list[str]:
+        """The first `limit` terms with this prefix, in order."""
+        ...
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """All terms in order, each with its entries (index/packing.py)."""
+        ...
+
+
+@final
+class Memtable:
+    """A source that grows: rows that no checkpoint has packed yet."""
+
+    __slots__ = ("_entries", "_lengths", "_order", "_rowids", "_seen", "size_bytes")
+
+    size_bytes: int
+    """Estimated, of Python's objects."""
+
+    def __init__(self) -> None:
+        self._rowids = array("q")
+        self._lengths = array("f")
+        self._seen: set[int] = set()
+        self._entries: dict[str, array[int]] = {}
+        self._order: list[str] = []
+        self.size_bytes = 0
+
+    def __contains__(self, rowid: int) -> bool:
+        return rowid in self._seen
+
+    def __len__(self) -> int:
+        return len(self._rowids)
+
+    def add(self, rowid: int, forward: bytes) -> None:
+        """Takes one row, once, in any order. One thread at a time; others may search meanwhile.
+
+        Raises CorruptionError for bytes that are no forward entry.
+        """
+        assert rowid not in self._seen, f"row {rowid} is in this memtable already"
+        length, terms, units = unpack_forward(forward)
+        base = len(self._rowids) << ENTRY_SHIFT
+        entries = self._entries
+        for term, unit in zip(terms, units, strict=True):
+            found = entries.get(term)
+            if found is None:
+                found = entries[term] = array("Q")
+                self.size_bytes += _TERM_BYTES
+            found.append(base | unit)
+        self.size_bytes += _ROW_BYTES + _POSTING_BYTES * len(terms)
+        self._seen.add(rowid)
+        self._lengths.append(length)
+        self._rowids.append(rowid)  # last: only now does the row count
+
+    # A slice of an array is a copy made in one step, which no other thread can come between.
+
+    @property
+    def rowids(self) -> Rowids:
+        return np.frombuffer(self._rowids[:], np.int64)
+
+    @property
+    def lengths(self) -> Lengths:
+        return np.frombuffer(self._lengths[:], np.float32)
+
+    def postings(self, term: str) -> Postings | None:
+        found = self._entries.get(term)
+        if found is None:
+            return None
+        entries = np.frombuffer(found[:], np.uint64)
+        frequencies = (entries & UNIT_MASK).astype(np.float32) / np.float32(UNIT)
+        return (entries >> ENTRY_SHIFT).astype(np.int64), frequencies
+
+    def terms(self, prefix: str, limit: int) -> list[str]:
+        order = self._sorted()
+        start = bisect_left(order, prefix)
+        return [term for term in order[start : start + limit] if term.startswith(prefix)]
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        for term in self._sorted():
+            yield term, self._entries[term].tobytes()
+
+    def _sorted(self) -> list[str]:
+        order = self._order
+        if len(order) != len(self._entries):
+            order = self._order = sorted(self._entries.copy())
+        return order
+
+
+@final
+class Segment:
+    """A packed table of rows, read once: what one may keep of a segment while views come and go."""
+
+    __slots__ = ("lengths", "rowids")
+
+    rowids: Rowids
+    lengths: Lengths
+
+    def __init__(self, rows: bytes) -> None:
+        """`rows` is the value of ROWS_KEY. Raises CorruptionError."""
+        self.rowids, self.lengths = unpack_rows(rows)
+
+    def source(self, get: Get, scan: Scan) -> "SegmentSource":
+        """The segment as one view reads it: get(key) gives a value or None, scan(low, high) the
+        pairs with low <= key < high in order; keys are those of segment_pairs()."""
+        return SegmentSource(self, get, scan)
+
+
+@final
+class SegmentSource:
+    """A source that never changes. All methods raise CorruptionError."""
+
+    __slots__ = ("_get", "_scan", "lengths", "rowids")
+
+    def __init__(self, segment: Segment, get: Get, scan: Scan) -> None:
+        self.rowids = segment.rowids
+        self.lengths = segment.lengths
+        self._get = get
+        self._scan = scan
+
+    def postings(self, term: str) -> Postings | None:
+        key = term_key(term)
+        value = self._get(key)
+        return None if value is None else unpack_postings(key, value, len(self.rowids))
+
+    def terms(self, prefix: str, limit: int) -> list[str]:
+        low = term_key(prefix)
+        high = low[:-1] + bytes([low[-1] + 1])  # low ends in UTF-8, hence never in FF
+        return [term_of(key) for key, _ in islice(self._scan(low, high), limit)]
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        rows = len(self.rowids)
+        for key, value in self._scan(TERM_TAG, _TERMS_END):
+            yield term_of(key), unpack_entries(key, value, rows)
+
+
+# -- packing ---------------------------------------------------------------------------------
+
+
+def segment_pairs(sources: Sequence[Source], alive: Alive | None = None) -> Pairs:
+    """The pairs of a segment with the rows of all sources, in the order of their keys.
+
+    Rows that `alive` does not name are dropped; without it all are kept. Nothing comes when none is
+    left. No row may be in two sources. Raises CorruptionError when a source is damaged.
+    """
+    moves, rowids, lengths = _renumbered(sources, alive)
+    if not len(rowids):
+        return
+    yield ROWS_KEY, pack_rows(rowids, lengths)
+    streams = [_numbered(source, number) for number, source in enumerate(sources)]
+    for block in _blocks(merge(*streams)):
+        yield from _pack_block(block, moves)
+
+
+_Part: TypeAlias = tuple[str, int, bytes]
+"""A term, the number of its source, its entries there."""
+
+
+def _numbered(source: Source, number: int) -> Iterator[_Part]:
+    for term, entries in source.items():
+        yield term, number, entries
+
+
+def _blocks(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+    """Parts by the thousand, so that numpy has something to do; a term's parts stay together."""
+    block: list[_Part] = []
+    size = 0
+    for part in parts:
+        if size >= _BLOCK_ENTRIES * ENTRY_BYTES and part[0] != block[-1][0]:
+            yield block
+            block, size = [], 0
+        block.append(part)
+        size += len(part[2])
+    if block:
+        yield block
+
+
+def _renumbered(
+    sources: Sequence[Source], alive: Alive | None
+) -> tuple[list[Ordinals], Rowids, Lengths]:
+    """Per source its rows' new ordinals, and the rows that are left, by rowid.
+
+    A row that is dropped has -1, and so has one place more, behind the end of each source.
+    """
+    held = [source.rowids for source in sources]
+    if not held:
+        return [], np.empty(0, np.int64), np.empty(0, np.float32)
+    rowids = np.concatenate(held)
+    lengths = np.concatenate(
+        [source.lengths[: len(rows)] for source, rows in zip(sources, held, strict=True)]
+    )
+    order = np.argsort(rowids, kind="stable")
+    if alive is not None:
+        order = order[is_alive(rowids, alive)[order]]
+    moves = np.full(len(rowids), -1, np.int64)
+    moves[order] = np.arange(len(order))
+    ends = np.cumsum([len(rows) for rows in held])
+    by_source = [np.append(part, -1) for part in np.split(moves, ends[:-1])]
+    return by_source, rowids[order], lengths[order]
+
+
+def is_alive(rowids: Rowids, alive: Alive) -> Alive:
+    """For each rowid whether it is alive."""
+    if not len(rowids) or int(rowids.max()) < len(alive):
+        return alive[rowids]
+    born = rowids < len(alive)
+    born[born] = alive[rowids[born]]
+    return born
+
+
+def _pack_block(block: list[_Part], moves: list[Ordinals]) -> Pairs:
+    """The pairs of the terms of one block."""
+    terms: list[str] = []
+    numbers: list[int] = []  # per part that of its term
+    for term, _, _ in block:
+        if not terms or term != terms[-1]:
+            terms.append(term)
+        numbers.append(len(terms) - 1)
+    entries = np.frombuffer(b"".join([part[2] for part in block]), np.uint64)
+    counts = np.array([len(part[2]) // ENTRY_BYTES for part in block])
+    sources = np.array([part[1] for part in block])
+    sizes = np.array([len(move) for move in moves])
+    offsets = np.cumsum(sizes) - sizes
+
+    old = np.minimum(
+        (entries >> ENTRY_SHIFT).astype(np.int64), np.repeat(sizes[sources] - 1, counts)
+    )
+    new = np.concatenate(moves)[np.repeat(offsets[sources], counts) + old]
+    kept = new >= 0
+    new, of_term = new[kept], np.repeat(np.array(numbers), counts)[kept]
+    if not len(new):
+        return
+    shifted = new.astype(np.uint64) << np.uint64(ENTRY_SHIFT)
+    entries = shifted | (entries[kept] & np.uint64(UNIT_MASK))
+    if np.any((np.diff(new) <= 0) & (np.diff(of_term) == 0)):
+        order = np.lexsort((new, of_term))
+        entries, of_term = entries[order], of_term[order]
+    starts = np.flatnonzero(np.diff(of_term, prepend=-1))
+    numbers = of_term[starts].tolist()
+    yield from pack_postings([terms[number] for number in numbers], starts, entries)

@@ -1,0 +1,53 @@
+"""Bytes of a text index from a damaged file: decoding gives what encoding made, or raises
+CorruptionError and nothing else."""
+
+from zlib import crc32
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amberdb._bytes import seal
+from amberdb._errors import CorruptionError
+from amberdb.index.packing import ROWS_KEY, unpack_postings, unpack_rows
+from amberdb.index.postings import Memtable
+from amberdb.index.text import unpack_forward
+
+# Mostly small numbers, since random ones fail at the first length.
+raw = st.binary(max_size=40) | st.lists(st.sampled_from([0, 1, 2, 3, 4, 64, 97, 255])).map(bytes)
+
+
+@given(raw)
+def test_any_bytes_as_a_forward_entry(data: bytes) -> None:
+    memtable = Memtable()
+    try:
+        length, terms, units = unpack_forward(data)
+    except CorruptionError:
+        return
+    assert length >= 0
+    assert len(terms) == len(units) == len(set(terms))
+    memtable.add(1, data)
+
+
+@given(raw, st.booleans())
+def test_any_bytes_as_a_table_of_rows(data: bytes, sealed: bool) -> None:
+    value = data + seal(data, crc32(ROWS_KEY)) if sealed else data
+    try:
+        rowids, lengths = unpack_rows(value)
+    except CorruptionError:
+        return
+    assert len(rowids) == len(lengths) > 0
+    assert sorted(set(rowids.tolist())) == rowids.tolist()
+
+
+@given(raw, st.booleans(), st.integers(1, 300))
+def test_any_bytes_as_postings(data: bytes, sealed: bool, rows: int) -> None:
+    key = b"tword"
+    value = data + seal(data, crc32(key)) if sealed else data
+    try:
+        ordinals, frequencies = unpack_postings(key, value, rows)
+    except CorruptionError:
+        return
+    assert len(ordinals) == len(frequencies) > 0
+    assert sorted(set(ordinals.tolist())) == ordinals.tolist()
+    assert 0 <= ordinals[0] <= ordinals[-1] < rows
+    assert (frequencies > 0).all()

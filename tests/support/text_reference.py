@@ -1,0 +1,75 @@
+"""Full-text search once more, as plainly as it can be written: every document is read, each time.
+
+It shares the analyzer with the package, and nothing else.
+"""
+
+# What a document holds has no static type.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import log
+from typing import Any
+
+from amberdb.index.text import TextMaker
+from amberdb.index.textquery import Prefix, Term, TextQuery
+
+K1, B = 1.2, 0.75
+
+
+def weighted_terms(maker: TextMaker, document: Mapping[str, Any]) -> dict[str, float]:
+    """How often the document has each term, each field's occurrences times its weight."""
+    counts: dict[str, float] = {}
+    for field, weight in zip(maker.spec.fields, maker.spec.weights, strict=True):
+        value = document.get(field)
+        strings: list[Any] = value if isinstance(value, list) else [value]
+        for string in strings:
+            if isinstance(string, str):
+                for term, count in Counter(maker.analyzer.terms(string)).items():
+                    counts[term] = counts.get(term, 0.0) + count * weight
+    return counts
+
+
+def frequency(counts: Mapping[str, float], term: Term) -> float:
+    if isinstance(term, Prefix):
+        return sum(
+            count
+            for word, count in counts.items()
+            if word.startswith(term.start) or word in term.also
+        )
+    return counts.get(term, 0.0)
+
+
+def ranked(
+    maker: TextMaker,
+    rows: Mapping[int, Mapping[str, Any]],
+    query: TextQuery,
+    among: Sequence[int] | None = None,
+) -> list[tuple[int, float]]:
+    """All rows that match, rowid and score, best first; of equal scores the newer first."""
+    counts = {rowid: weighted_terms(maker, document) for rowid, document in rows.items()}
+    lengths = {rowid: sum(terms.values()) for rowid, terms in counts.items()}
+    mean = sum(lengths.values()) / len(lengths) if lengths else 0.0
+    dfs = {
+        term: sum(frequency(terms, term) > 0 for terms in counts.values()) for term in query.scored
+    }
+    found: list[tuple[int, float]] = []
+    for rowid, terms in counts.items():
+        if among is not None and rowid not in among:
+            continue
+        if not all(frequency(terms, term) for term in query.required):
+            continue
+        if any(frequency(terms, term) for term in query.excluded):
+            continue
+        if not query.matches(maker.strings(dict(rows[rowid]))):
+            continue
+        score = 0.0
+        for term in query.scored:
+            tf = frequency(terms, term)
+            if tf:
+                idf = log(1 + (len(rows) - dfs[term] + 0.5) / (dfs[term] + 0.5))
+                norm = 1 - B + B * lengths[rowid] / mean
+                score += idf * tf * (K1 + 1) / (tf + K1 * norm)
+        if score:
+            found.append((rowid, score))
+    return sorted(found, key=lambda row: (-row[1], -row[0]))

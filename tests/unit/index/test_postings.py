@@ -1,0 +1,199 @@
+"""Sources of a text index: what memtables and segments hold, and how segments are packed."""
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amberdb._errors import CorruptionError
+from amberdb.index.packing import ROWS_KEY, term_key
+from amberdb.index.postings import Memtable, Segment, Source, is_alive, segment_pairs
+from amberdb.index.text import FREQUENCY_MAX, UNIT, pack_forward
+from support.text_sources import memtable_of, source_of, spread
+
+ROWIDS_MAX = 60
+frequencies = st.integers(1, 3).map(lambda count: count * UNIT) | st.sampled_from(
+    [1, 32, UNIT, 255 * UNIT, 256 * UNIT, FREQUENCY_MAX]
+)
+rows: st.SearchStrategy[dict[int, dict[str, int]]] = st.dictionaries(
+    st.integers(1, ROWIDS_MAX),
+    st.dictionaries(
+        st.sampled_from(["a", "ab", "abc", "b", "会", "会议", "\U0001f600"]), frequencies
+    ),
+    max_size=25,
+)
+places = st.lists(st.integers(0, 4), min_size=1, max_size=6)
+
+
+def forwards_of(rows: Mapping[int, Mapping[str, int]]) -> dict[int, bytes]:
+    return {rowid: pack_forward(terms, UNIT) for rowid, terms in rows.items()}
+
+
+def content(source: Source) -> dict[str, dict[int, float]]:
+    """Per term rowid and frequency, asked term by term."""
+    found: dict[str, dict[int, float]] = {}
+    rowids = source.rowids
+    for term in source.terms("", 1000):
+        postings = source.postings(term)
+        assert postings is not None
+        ordinals, values = postings
+        assert np.all(np.diff(ordinals) > 0)
+        found[term] = dict(zip(rowids[ordinals].tolist(), values.tolist(), strict=True))
+    return found
+
+
+def expected(rows: Mapping[int, Mapping[str, int]]) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for rowid, terms in rows.items():
+        for term, units in terms.items():
+            found.setdefault(term, {})[rowid] = units / UNIT
+    return found
+
+
+@given(rows, places, st.sets(st.integers(1, ROWIDS_MAX)))
+def test_memtables_and_segments_hold_what_was_put_in(
+    rows: dict[int, dict[str, int]], places: list[int], dead: set[int]
+) -> None:
+    forwards = forwards_of(rows)
+    memtable = memtable_of(forwards)
+    assert content(memtable) == expected(rows)
+    assert dict(zip(memtable.rowids.tolist(), memtable.lengths.tolist(), strict=True)) == {
+        rowid: sum(terms.values()) / UNIT for rowid, terms in rows.items()
+    }
+
+    alive = np.ones(ROWIDS_MAX + 1, np.bool_)
+    alive[list(dead)] = False
+    living = {rowid: terms for rowid, terms in rows.items() if rowid not in dead}
+    whole = list(segment_pairs([memtable], alive))
+    assert [key for key, _ in whole] == sorted(key for key, _ in whole)
+    # However rows are spread over sources, and packed before: the same bytes.
+    assert list(segment_pairs(spread(forwards, places), alive)) == whole
+    if not living:
+        assert not whole
+        return
+    segment = source_of(dict(whole))
+    assert segment.rowids.tolist() == sorted(living)
+    assert content(segment) == expected(living)
+    assert segment.lengths.tolist() == [
+        sum(living[rowid].values()) / UNIT for rowid in sorted(living)
+    ]
+
+
+@given(rows, st.sampled_from(["", "a", "ab", "abcd", "会", "\U0001f600", "z"]), st.integers(1, 4))
+def test_terms_with_a_prefix(rows: dict[int, dict[str, int]], prefix: str, limit: int) -> None:
+    known = sorted({term for terms in rows.values() for term in terms if term.startswith(prefix)})
+    memtable = memtable_of(forwards_of(rows))
+    assert memtable.terms(prefix, limit) == known[:limit]
+    if rows:
+        assert source_of(dict(segment_pairs([memtable]))).terms(prefix, limit) == known[:limit]
+
+
+@pytest.mark.parametrize("gap", [1, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**40])
+def test_rowids_with_gaps_of_every_width(gap: int) -> None:
+    forwards = {rowid: pack_forward({"a": 1}, 1) for rowid in (5, 5 + gap, 6 + gap)}
+    segment = source_of(dict(segment_pairs([memtable_of(forwards)])))
+    assert segment.rowids.tolist() == [5, 5 + gap, 6 + gap]
+
+
+@pytest.mark.parametrize("gap", [1, 255, 256, 65_535, 65_536, 70_000])
+def test_ordinals_with_gaps_of_every_width(gap: int) -> None:
+    memtable = Memtable()
+    rare, common = pack_forward({"rare": 1, "common": 2}, 1), pack_forward({"common": 1}, 1)
+    for rowid in range(1, gap + 3):
+        memtable.add(rowid, rare if rowid in (1, 1 + gap) else common)
+    segment = source_of(dict(segment_pairs([memtable])))
+    postings = segment.postings("rare")
+    assert postings is not None
+    assert postings[0].tolist() == [0, gap]
+    assert content(segment) == content(memtable)
+
+
+def test_many_terms_are_packed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    forwards = {
+        rowid: pack_forward({f"w{number}": 1 for number in range(rowid % 7, 40, rowid % 3 + 1)}, 1)
+        for rowid in range(1, 60)
+    }
+    whole = list(segment_pairs([memtable_of(forwards)]))
+    monkeypatch.setattr("amberdb.index.postings._BLOCK_ENTRIES", 10)
+    assert list(segment_pairs([memtable_of(forwards)])) == whole
+    assert list(segment_pairs(spread(forwards, [0, 1, 2, 3]))) == whole
+
+
+def test_a_row_added_after_rowids_were_taken_is_left_out_of_a_segment() -> None:
+    memtable = memtable_of({1: pack_forward({"a": 1}, 1)})
+    pairs = segment_pairs([memtable])
+    taken = [next(pairs)]
+    memtable.add(2, pack_forward({"a": 1, "b": 1}, 1))
+    segment = source_of(dict([*taken, *pairs]))
+    assert content(segment) == {"a": {1: 1.0}}
+
+
+def test_arrays_that_were_taken_do_not_hinder_adding() -> None:
+    memtable = memtable_of({1: pack_forward({"a": 1}, 1)})
+    held = memtable.rowids, memtable.lengths, memtable.postings("a")
+    memtable.add(2, pack_forward({"a": 1}, 1))
+    assert len(memtable) == 2
+    assert held[0].tolist() == [1]
+    assert 2 in memtable
+    assert 3 not in memtable
+    with pytest.raises(AssertionError):
+        memtable.add(2, pack_forward({"a": 1}, 1))
+
+
+def test_a_memtable_reports_what_it_holds() -> None:
+    memtable = Memtable()
+    sizes = [memtable.size_bytes]
+    for rowid in range(1, 100):
+        memtable.add(rowid, pack_forward({"a": 1, f"w{rowid}": 1}, 1))
+        sizes.append(memtable.size_bytes)
+    assert sizes == sorted(set(sizes))
+
+
+def test_rows_beyond_the_end_of_alive_are_not_born() -> None:
+    alive = np.array([False, True, False, True])
+    rowids = np.array([1, 2, 3, 4, 9])
+    assert is_alive(rowids, alive).tolist() == [True, False, True, False, False]
+    assert is_alive(rowids[:3], alive).tolist() == [True, False, True]
+
+
+def segment_of_three() -> dict[bytes, bytes]:
+    forwards = {
+        1: pack_forward({"one": 1, "twice": 2}, 1),
+        300: pack_forward({"one": 1, "half": 32}, UNIT),
+        301: pack_forward({"one": 1, "twice": 1, "half": 1}, UNIT),
+    }
+    return dict(segment_pairs([memtable_of(forwards)]))
+
+
+@pytest.mark.parametrize("key", [ROWS_KEY, term_key("one"), term_key("twice"), term_key("half")])
+def test_every_flipped_bit_and_every_cut_is_damage(key: bytes) -> None:
+    pairs = segment_of_three()
+    value = pairs[key]
+    flips = [
+        value[:at] + bytes([value[at] ^ 1 << bit]) + value[at + 1 :]
+        for at, bit in itertools.product(range(len(value)), range(8))
+    ]
+    cuts = [value[:size] for size in range(len(value))]
+    for damaged in [*flips, *cuts, value + b"\0"]:
+        with pytest.raises(CorruptionError):
+            content(source_of(pairs | {key: damaged}))
+
+
+def test_a_value_under_another_key_is_damage() -> None:
+    pairs = segment_of_three()
+    swapped = pairs | {term_key("one"): pairs[term_key("half")]}
+    with pytest.raises(CorruptionError):
+        content(source_of(swapped))
+    with pytest.raises(CorruptionError):
+        Segment(pairs[term_key("one")])
+    with pytest.raises(CorruptionError):
+        content(source_of(pairs | {b"t\xff": pairs[term_key("one")]}))
+
+
+def test_postings_beyond_the_table_of_rows_are_damage() -> None:
+    short = dict(segment_pairs([memtable_of({1: pack_forward({"one": 1}, 1)})]))
+    with pytest.raises(CorruptionError):
+        content(source_of(segment_of_three() | {ROWS_KEY: short[ROWS_KEY]}))

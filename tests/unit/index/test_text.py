@@ -1,0 +1,197 @@
+"""Text: the declaration, and the forward entry of a document."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amberdb._errors import CollectionError, CorruptionError, FormatError
+from amberdb.index.text import (
+    FREQUENCY_MAX,
+    UNIT,
+    WEIGHT_MAX,
+    Text,
+    TextMaker,
+    pack_forward,
+    unpack_forward,
+)
+from support.text_reference import weighted_terms
+
+units = st.integers(1, WEIGHT_MAX * UNIT)
+
+
+@st.composite
+def declarations(draw: st.DrawFn) -> Text:
+    fields = draw(st.lists(st.sampled_from(["a", "b.c", "d"]), min_size=1, unique=True))
+    return Text(
+        *fields,
+        weights={field: draw(units) / UNIT for field in fields if draw(st.booleans())},
+        language=draw(st.sampled_from([None, "english", "french"])),
+        stop_words=draw(st.booleans()),
+        name=draw(st.none() | st.just("words")),
+    )
+
+
+strings = st.lists(
+    st.sampled_from(["dog", "dogs", "cat", "the", "会议", "e-mail", "x" * 200]), max_size=6
+).map(" ".join)
+documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {}, optional={"a": strings | st.integers() | st.lists(strings, max_size=3), "d": strings}
+)
+
+
+@given(declarations())
+def test_a_declaration_comes_back_from_the_catalog(spec: Text) -> None:
+    again = Text.from_map(spec.to_map())
+    assert again == spec
+    assert hash(again) == hash(spec)
+    assert eval(repr(spec)) == spec
+
+
+def test_the_declaration_in_words() -> None:
+    assert repr(Text("content", "title", weights={"title": 2})) == (
+        "Text('content', 'title', weights={'title': 2.0})"
+    )
+    assert Text("content").name == "text:content"
+    assert Text("a", language=None) != Text("a")
+    with pytest.raises(AttributeError):
+        Text("a").language = None  # type: ignore[misc]  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ((), {}),
+        (("a", "a"), {}),
+        (("-a",), {}),
+        (("",), {}),
+        ((1,), {}),
+        (("a",), {"weights": {"b": 1.0}}),
+        (("a",), {"weights": {"a": 0}}),
+        (("a",), {"weights": {"a": float("nan")}}),
+        (("a",), {"weights": {"a": WEIGHT_MAX + 1}}),
+        (("a",), {"weights": {"a": True}}),
+        (("a",), {"weights": 2.0}),
+        (("a",), {"language": 1}),
+        (("a",), {"stop_words": "yes"}),
+        (("a",), {"segmenter": "scissors"}),
+        (("a",), {"fold_traditional": 1}),
+        (("a",), {"name": ""}),
+    ],
+)
+def test_a_declaration_without_sense_is_refused(
+    fields: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    with pytest.raises(CollectionError):
+        Text(*fields, **options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "vector"},
+        {"colour": "red"},
+        {"fields": "a"},
+        {"fields": [["a"]]},
+        {"fields": ["a", "b"]},
+        {"weights": [0.0]},
+        {"weights": None},
+        {"language": 3},
+        {"name": None, "fields": [None]},
+    ],
+)
+def test_a_stored_declaration_of_another_version_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        Text.from_map(Text("a").to_map() | change)
+    stored = Text("a").to_map()
+    del stored["language"]
+    with pytest.raises(FormatError):
+        Text.from_map(stored)
+
+
+def test_an_unknown_language_is_refused_when_the_index_is_made() -> None:
+    with pytest.raises(CollectionError, match="klingon"):
+        TextMaker(Text("a", language="klingon"))
+
+
+def test_a_field_stands_for_all_its_strings() -> None:
+    maker = TextMaker(Text("content", "meta.tags"))
+    document: dict[str, Any] = {
+        "content": ["one", {"x": "two", "y": ["three", 4, None]}, "five"],
+        "meta": {"tags": {"k": "six"}, "other": "seven"},
+    }
+    assert maker.content(document) == (("one", "two", "three", "five"), ("six",))
+    assert maker.strings(document) == ["one", "two", "three", "five", "six"]
+    _, terms, _ = unpack_forward(maker.forward(document))
+    assert terms == ["one", "two", "three", "five", "six"]
+
+
+def test_no_string_is_no_content_and_an_empty_one_is_content_without_terms() -> None:
+    maker = TextMaker(Text("a", "b"))
+    nothings: list[dict[str, Any]] = [{}, {"a": None, "b": 3}, {"a": [], "b": {"c": 1}}]
+    for nothing in nothings:
+        assert maker.content(nothing) is None
+        assert maker.strings(nothing) == []
+    for empty in ({"a": ""}, {"b": "!?"}, {"a": "the"}):
+        assert maker.content(empty) is not None
+        assert unpack_forward(maker.forward(empty)) == (0.0, [], ())
+
+
+def test_content_changes_with_a_string_and_with_nothing_else() -> None:
+    maker = TextMaker(Text("a", "b"))
+    content = maker.content({"a": "x", "n": 1})
+    assert content == maker.content({"a": "x", "n": 2, "b": 3})
+    assert content == maker.content({"a": ["x"]})
+    others: list[dict[str, Any]] = [
+        {"a": "X"},
+        {"b": "x"},
+        {"a": "x", "b": "y"},
+        {"a": ["x", ""]},
+    ]
+    for other in others:
+        assert content != maker.content(other)
+
+
+@given(declarations(), documents)
+def test_a_forward_entry_has_each_term_with_its_weight(
+    spec: Text, document: dict[str, Any]
+) -> None:
+    maker = TextMaker(spec)
+    expected = weighted_terms(maker, {**document, "b.c": None})
+    length, terms, units = unpack_forward(maker.forward(document))
+    assert length == sum(expected.values())
+    assert {term: unit / UNIT for term, unit in zip(terms, units, strict=True)} == {
+        term: min(count, FREQUENCY_MAX / UNIT) for term, count in expected.items()
+    }
+
+
+counts: st.SearchStrategy[Mapping[str, int]] = st.dictionaries(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
+    st.integers(1, 300) | st.integers(1, 2**24),
+    max_size=5,
+)
+
+
+@given(counts, st.sampled_from([1, UNIT]))
+def test_forward_entries_come_back(counts: Mapping[str, int], unit: int) -> None:
+    length, terms, units = unpack_forward(pack_forward(counts, unit))
+    assert length == pytest.approx(sum(counts.values()) / unit)  # float32
+    assert terms == list(counts)
+    assert list(units) == [min(count * UNIT // unit, FREQUENCY_MAX) for count in counts.values()]
+
+
+def test_a_forward_entry_with_any_byte_cut_off_is_damage() -> None:
+    forward = pack_forward({"dog": 3, "cat": 1}, 1)
+    for size in range(len(forward) - 3):
+        with pytest.raises(CorruptionError):
+            unpack_forward(forward[:size])
+
+
+def test_importing_amberdb_loads_no_library_of_search() -> None:
+    code = "import sys, amberdb; print({'numpy', 'Stemmer', 'jieba', 'opencc'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
