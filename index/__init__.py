@@ -10,4 +10,5 @@ text        the declaration of a full-text index, and what one document brings t
 postings    terms to rows: in memory, and packed as packing has it
 textquery, ranking   a query parsed, and BM25 over postings
 fusion      several rankings made one
+highlight   the part of a document that shows why it was found
 """

@@ -280,7 +280,7 @@ class _Words:
     def stem(self, part: str) -> str:
         """The term of one part, stop word or not."""
         part = part.removesuffix("'s").replace("'", "")
-        return _bounded(self._stem(part) if self._stem else part)
+        return _bounded((self._stem(part) if self._stem else part) or part)
 
     def wholes(self, word: str) -> list[str]:
         return word.split("'") if self._apart else [word]

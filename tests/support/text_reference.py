@@ -14,7 +14,7 @@ from typing import Any
 from amberdb.index.text import TextMaker
 from amberdb.index.textquery import Prefix, Term, TextQuery
 
-K1, B = 1.2, 0.75
+K1, B = 0.9, 0.4
 
 
 def weighted_terms(maker: TextMaker, document: Mapping[str, Any]) -> dict[str, float]:
