@@ -30,6 +30,7 @@ def main() -> int:
     print(f"first seed {first}", flush=True)
     began = time.monotonic()
     figures: Counter[str] = Counter()
+    places: Counter[str] = Counter()
     while time.monotonic() - began < options.seconds:
         seed = first + figures["histories"]
         directory = Path(tempfile.mkdtemp(prefix="amberdb-history-"))
@@ -41,6 +42,7 @@ def main() -> int:
             raise
         shutil.rmtree(directory)
         _count(figures, done)
+        places += done.yields.at_places
         if figures["histories"] % 50 == 0:
             print(dict(figures), flush=True)
     kept = {
@@ -49,6 +51,7 @@ def main() -> int:
         "python": platform.python_version(),
         "violations": 0,
         **figures,
+        "yields_at_place": dict(sorted(places.items())),
     }
     print(kept)
     if options.json is not None:
@@ -64,7 +67,8 @@ def _count(figures: Counter[str], done: Round) -> None:
     figures["bare_reads"] += sum(operation.kind == "read" for operation in operations)
     figures["reads"] += done.history.reads
     figures["changes_told"] += len(done.history.told)
-    figures["yields_injected"] += done.yields
+    figures["yields_at_file_calls"] += done.yields.at_calls
+    figures["yields_at_places"] += done.yields.at_places.total()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import amberdb
 from amberdb import AmberError, ClosedError, Database, ForkedError, LockedError, OpenError
+from amberdb import _failpoints as failpoints
 from support.databases import SMALL, OpenDatabase
 
 TESTS = Path(__file__).parent.parent
@@ -24,6 +26,20 @@ def python(code: str, *arguments: str) -> "subprocess.Popen[str]":
         text=True,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
     )
+
+
+def race(racers: "list[subprocess.Popen[str]]") -> None:
+    """Lets go of all at once when each has said that it is ready, and waits for their end."""
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    for racer in racers:
+        racer.communicate()
+        assert racer.returncode == 0
 
 
 HOLD = """
@@ -58,6 +74,28 @@ while True:
         break
     except amberdb.LockedError:
         pass
+"""
+
+
+COUNT = """
+import os, random, sys, amberdb
+from support.databases import SMALL
+print("ready", flush=True)
+sys.stdin.readline()
+times, rng = 0, random.Random(sys.argv[2])
+while times < int(sys.argv[3]):
+    try:
+        db = amberdb.open(sys.argv[1], **SMALL)
+    except amberdb.LockedError:
+        continue
+    counters = db.collection("a")
+    counters.put({"id": "x", "n": counters.get("x", {"n": 0})["n"] + 1})
+    times += 1
+    if rng.random() < 0.2:  # gone without close(), and started again
+        left = str(int(sys.argv[3]) - times)
+        again = [*sys.orig_argv[:4], str(rng.random()), left]
+        os.execv(sys.executable, again)
+    db.close()
 """
 
 
@@ -215,21 +253,96 @@ def test_a_child_opens_what_the_parent_has_closed(open_db: OpenDatabase) -> None
 def test_processes_race_to_create_one_path(tmp_path: Path) -> None:
     for number in range(4):
         path = tmp_path / f"{number}.amber"
-        racers = [python(RACE, str(path)) for _ in range(3)]
-        for racer in racers:
-            assert racer.stdout is not None
-            assert racer.stdout.readline() == "ready\n"
-        for racer in racers:
-            assert racer.stdin is not None
-            racer.stdin.write("\n")
-            racer.stdin.flush()
-        for racer in racers:
-            racer.communicate()
-            assert racer.returncode == 0
+        race([python(RACE, str(path)) for _ in range(3)])
         with amberdb.open(path, **SMALL) as db:
             assert db.collections() == ["a"]
             assert db.check().ok
     assert sorted(os.listdir(tmp_path)) == [f"{number}.amber" for number in range(4)]
+
+
+@pytest.mark.slow
+def test_processes_that_race_to_open_count_together(tmp_path: Path) -> None:
+    """Each opens, adds one, and closes or is gone: two owners at once would lose a count."""
+    path, times = str(tmp_path / "t.amber"), 8
+    race([python(COUNT, path, str(seed), str(times)) for seed in range(2)])
+    with amberdb.open(path, **SMALL) as db:
+        assert db.collection("a").get("x") == {"id": "x", "n": 2 * times}
+        assert db.check().ok
+
+
+@pytest.mark.parametrize(
+    "left", [b"", b"1 somewhere\n", b"999999999 here", b"\xff" * 5000], ids=lambda left: left[:9]
+)
+def test_what_a_lock_file_says_locks_nothing(open_db: OpenDatabase, left: bytes) -> None:
+    """The kernel's lock decides; the text is for whoever finds it locked."""
+    db = open_db()
+    db.collection("a").put({"id": "x"})
+    db.close()
+    lock = Path(db.path) / "LOCK"
+    lock.write_bytes(left)
+    with amberdb.open(db.path, **SMALL) as again:
+        assert again.collection("a").get("x") == {"id": "x"}
+        with pytest.raises(LockedError) as caught:
+            amberdb.open(db.path, **SMALL)
+        assert caught.value.pid == os.getpid()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "place",
+    [name for name in failpoints.NAMES if name.startswith(("commit.", "checkpoint.", "rotation."))],
+)
+def test_a_fork_while_another_thread_commits(
+    tmp_path: Path, open_db: OpenDatabase, place: str
+) -> None:
+    """Whatever that thread holds, the child's calls return, and the parent's commits go on."""
+    there, go = threading.Event(), threading.Event()
+
+    def reach(name: str) -> None:
+        if name == place and not there.is_set():
+            there.set()
+            assert go.wait(60)
+
+    db = open_db(segment_bytes_max=4096, subscriber_log_bytes_max=0)
+    collection = db.collection("a")
+    acknowledged: list[int] = []
+
+    def write() -> None:
+        for number in range(30):
+            collection.put({"id": f"{number:02}", "text": "x" * 700})
+            acknowledged.append(number)
+            if number % 10 == 9:
+                db.checkpoint()
+
+    def child() -> bool:
+        signal.alarm(30)  # a call that hangs ends the child
+        failpoints.install(None)
+        answers = [
+            raises(ForkedError, lambda: collection.put({"id": "z"})),
+            raises(ForkedError, lambda: collection.get("00")),
+            raises(ForkedError, db.checkpoint),
+            raises(LockedError, lambda: amberdb.open(db.path)),
+        ]
+        db.close()
+        with amberdb.open(tmp_path / "child.amber", **SMALL) as mine:
+            mine.collection("a").put({"id": "y"})
+            answers.append(mine.check().ok)
+        return all(answers)
+
+    failpoints.install(reach)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert there.wait(60), f"{place} was not reached"
+        assert in_fork(child)
+    finally:
+        go.set()
+        writer.join()
+        failpoints.install(None)
+    assert acknowledged == list(range(30))
+    assert list(collection) == [f"{number:02}" for number in range(30)]
+    db.close()
+    assert list(open_db().collection("a")) == [f"{number:02}" for number in range(30)]
 
 
 def test_open_again_after_an_open_that_failed(open_db: OpenDatabase, tmp_path: Path) -> None:

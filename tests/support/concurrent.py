@@ -1,8 +1,9 @@
 """Threads that work one database at once under random thread switches, and write down a history.
 
 Invariants:
-- The seed draws what each thread does, the switch interval, and where the file system yields;
-  which thread runs next is the machine's, so a seed repeats the load and not the schedule.
+- The seed draws what each thread does, the switch interval, and how often threads are made to
+  yield, at calls of the file seam and at the named places (amberdb._failpoints); which thread runs
+  next is the machine's, so a seed repeats the load and not the schedule.
 - A thread counts `invoked` before its call begins and `returned` after it has ended.
 """
 
@@ -11,12 +12,14 @@ import random
 import select
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import amberdb
 from amberdb import ClosedError, Database, Ordered, Snapshot, Subscriber, Transaction
+from amberdb import _failpoints as failpoints
 from amberdb._types import Sync
 from amberdb.engine.collection import ReadableCollection
 from support.databases import SMALL, assert_sound
@@ -30,18 +33,39 @@ N_MAX = 30
 INDEXES = [Ordered("n"), Ordered("-n"), Ordered("n", "v")]
 
 
-class YieldingFileSystem(FaultyFileSystem):
-    """Lets other threads run at every third call that changes a file."""
+class Yields:
+    """Lets other threads run, at random: mostly for a moment, sometimes for several commits."""
 
     def __init__(self, rng: random.Random) -> None:
-        super().__init__()
         self._rng = rng
-        self.yields = 0
+        self._chance = rng.choice((0.05, 0.2))
+        """At a named place; a commit alone passes ten of them."""
+        self.at_calls = 0
+        self.at_places: Counter[str] = Counter()
+
+    def at_call(self) -> None:
+        if self._rng.random() < 0.3:
+            self.at_calls += 1
+            self._let_run()
+
+    def at_place(self, name: str) -> None:
+        if self._rng.random() < self._chance:
+            self.at_places[name] += 1
+            self._let_run()
+
+    def _let_run(self) -> None:
+        select.select([], [], [], self._rng.choice((0, 0, 0, 0.0002, 0.0002, 0.002)))
+
+
+class YieldingFileSystem(FaultyFileSystem):
+    """Yields at calls that change a file."""
+
+    def __init__(self, yields: Yields) -> None:
+        super().__init__()
+        self._yields = yields
 
     def fails(self, kind: str, path: str) -> bool:
-        if self._rng.random() < 0.3:
-            self.yields += 1
-            select.select([], [], [], self._rng.choice((0, 0, 0.0005)))
+        self._yields.at_call()
         return super().fails(kind, path)
 
 
@@ -53,16 +77,16 @@ class Round:
     seed: int
     transactions_each: int = 30
     history: History = field(default_factory=History)
-    yields: int = 0
 
     def run(self) -> None:
         """Raises Violation, and whatever a thread raised."""
         rng = random.Random(self.seed)
         before = sys.getswitchinterval()
         sys.setswitchinterval(rng.choice((1e-6, 1e-5, 1e-4)))
-        fs = YieldingFileSystem(random.Random(rng.random()))
+        self.yields = Yields(random.Random(rng.random()))
+        failpoints.install(self.yields.at_place)
         try:
-            with self._open(fs) as db:
+            with self._open(YieldingFileSystem(self.yields)) as db:
                 crew = _Crew(db, self.history, rng.random())
                 crew.work(self.transactions_each)
                 assert_sound(db)
@@ -70,8 +94,8 @@ class Round:
                 if rng.random() < 0.5:
                     crew.write_into_close(self.transactions_each)
         finally:
+            failpoints.install(None)
             sys.setswitchinterval(before)
-            self.yields = fs.yields
         with self._open(FaultyFileSystem()) as db:
             _Crew(db, self.history, 0).read_everything()
             self.history.told += db.subscriber("feed").changes()
