@@ -68,6 +68,7 @@ def _count(figures: Counter[str], done: Round) -> None:
     figures["reads"] += done.history.reads
     figures["changes_told"] += len(done.history.told)
     figures["yields_at_file_calls"] += done.yields.at_calls
+    figures["yields_at_reads"] += done.yields.at_reads
     figures["yields_at_places"] += done.yields.at_places.total()
 
 

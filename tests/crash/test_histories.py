@@ -154,3 +154,4 @@ def test_a_history_of_threads_is_strictly_serializable(tmp_path: Path, seed: int
     done.run()
     assert sum(operation.writes for operation in done.history.operations) >= 120
     assert {name.partition(".")[0] for name in done.yields.at_places} >= {"commit", "checkpoint"}
+    assert done.yields.at_reads

@@ -2,8 +2,8 @@
 
 Invariants:
 - The seed draws what each thread does, the switch interval, and how often threads are made to
-  yield, at calls of the file seam and at the named places (amberdb._failpoints); which thread runs
-  next is the machine's, so a seed repeats the load and not the schedule.
+  yield: at calls of the file seam, at the named places (amberdb._failpoints), and when a read has
+  begun; which thread runs next is the machine's, so a seed repeats the load and not the schedule.
 - A thread counts `invoked` before its call begins and `returned` after it has ended.
 """
 
@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import amberdb
 from amberdb import ClosedError, Database, Ordered, Snapshot, Subscriber, Transaction
 from amberdb import _failpoints as failpoints
 from amberdb._types import Sync
 from amberdb.engine.collection import ReadableCollection
+from amberdb.engine.store import ReadTransaction, Store
 from support.databases import SMALL, assert_sound
 from support.faulty_fs import FaultyFileSystem
 from support.history import Count, Find, Get, History, Kind, Operation, Read, Write
@@ -38,9 +40,11 @@ class Yields:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        self._begin = Store.begin
         self._chance = rng.choice((0.05, 0.2))
         """At a named place; a commit alone passes ten of them."""
         self.at_calls = 0
+        self.at_reads = 0
         self.at_places: Counter[str] = Counter()
 
     def at_call(self) -> None:
@@ -53,8 +57,17 @@ class Yields:
             self.at_places[name] += 1
             self._let_run()
 
-    def _let_run(self) -> None:
-        select.select([], [], [], self._rng.choice((0, 0, 0, 0.0002, 0.0002, 0.002)))
+    def begin(self, store: Store) -> ReadTransaction:
+        """In place of Store.begin: a reader has LMDB's state, and next looks what is visible. It
+        waits long enough for a checkpoint and a commit behind it."""
+        txn = self._begin(store)
+        if self._rng.random() < 0.02:
+            self.at_reads += 1
+            self._let_run((0, 0.002, 0.02))
+        return txn
+
+    def _let_run(self, seconds: tuple[float, ...] = (0, 0, 0, 0.0002, 0.0002, 0.002)) -> None:
+        select.select([], [], [], self._rng.choice(seconds))
 
 
 class YieldingFileSystem(FaultyFileSystem):
@@ -83,10 +96,17 @@ class Round:
         rng = random.Random(self.seed)
         before = sys.getswitchinterval()
         sys.setswitchinterval(rng.choice((1e-6, 1e-5, 1e-4)))
-        self.yields = Yields(random.Random(rng.random()))
-        failpoints.install(self.yields.at_place)
+        yields = self.yields = Yields(random.Random(rng.random()))
+        failpoints.install(yields.at_place)
+
+        def begin(store: Store) -> ReadTransaction:
+            return yields.begin(store)
+
         try:
-            with self._open(YieldingFileSystem(self.yields)) as db:
+            with (
+                patch.object(Store, "begin", begin),
+                self._open(YieldingFileSystem(yields)) as db,
+            ):
                 crew = _Crew(db, self.history, rng.random())
                 crew.work(self.transactions_each)
                 assert_sound(db)
