@@ -2,52 +2,61 @@
 
     PYTHONPATH=tests python tests/crash/sweep.py [--length 3] [--jobs 2] [--seeds 1] [--json PATH]
 
+With `--preload` the system calls of a child process are recorded, those of LMDB among them, over
+every sequence of up to two of the steps that make LMDB work.
+
 Prints its figures; a broken promise ends it, naming workload, operation, mode and seed.
 `--only put+burst+reopen --seed 0` runs one sequence again.
 """
 
 import argparse
+import contextlib
+import faulthandler
 import json
-import multiprocessing
 import platform
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 
 import amberdb
 from support.images import MODES
+from support.preload import PreloadRecorder
 from support.sweep import Figures, Sweep
-from support.workload import ALPHABET, crowd, follow, prepare
+from support.workload import ALPHABET, STORE_ALPHABET, crowd, prepare
 
 _Job = tuple[tuple[str, ...], int]
-_STEPS = {**ALPHABET, "crowd": crowd, "follow": follow}
+_STEPS = {**ALPHABET, **STORE_ALPHABET, "crowd": crowd}
+_CHUNK = 4
 _LONG: tuple[tuple[str, ...], ...] = (
     ("crowd", "checkpoint", "crowd", "reopen"),
     ("burst", "big_put", "index", "big_put", "expire", "burst", "follow"),
+    ("grow", "index", "shrink", "purge", "grow", "crowd_at_checkpoints", "shrink"),
 )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="crash sweep")
-    parser.add_argument("--length", type=int, default=3)
+    parser.add_argument("--length", type=int, help="3, with --preload 2")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="of each sequence")
     parser.add_argument("--only", help="one sequence: names joined by +")
+    parser.add_argument("--preload", action="store_true", help="record system calls")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    jobs = list(_jobs(options.length, range(options.seed, options.seed + options.seeds)))
-    if options.only:
-        jobs = [(tuple(options.only.split("+")), options.seed)]
+    jobs = list(_jobs(options))
     total = Figures()
     began = time.monotonic()
-    with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
-        for done, figures in enumerate(pool.imap_unordered(_run, jobs, chunksize=4), 1):
-            total.add(figures)
-            if done % 100 == 0:
-                print(f"{done}/{len(jobs)}: {total.line()}", flush=True)
+    with ProcessPoolExecutor(options.jobs, initializer=faulthandler.enable) as pool:
+        chunks = [jobs[at : at + _CHUNK] for at in range(0, len(jobs), _CHUNK)]
+        running = [pool.submit(_run, chunk, options.preload) for chunk in chunks]
+        for done in as_completed(running):
+            total.add(done.result())
+            if total.workloads % 100 < _CHUNK:
+                print(f"{total.workloads}/{len(jobs)}: {total.line()}", flush=True)
     took_s = time.monotonic() - began
     print(f"{total.line()}; 0 lost, 0 holes; {took_s:.0f} s", flush=True)
     if options.json:
@@ -55,21 +64,29 @@ def main() -> int:
     return 0
 
 
-def _jobs(length: int, seeds: range) -> Iterator[_Job]:
-    for seed in seeds:
+def _jobs(options: argparse.Namespace) -> Iterator[_Job]:
+    letters = STORE_ALPHABET if options.preload else ALPHABET
+    length = options.length or (2 if options.preload else 3)
+    for seed in range(options.seed, options.seed + options.seeds):
+        if options.only:
+            yield tuple(options.only.split("+")), seed
+            continue
         for names in _LONG:
             yield names, seed
         for size in range(1, length + 1):
-            for names in product(ALPHABET, repeat=size):
+            for names in product(letters, repeat=size):
                 yield names, seed
 
 
-def _run(job: _Job) -> Figures:
-    names, seed = job
+def _run(jobs: list[_Job], preload: bool) -> Figures:
     figures = Figures()
-    steps = [prepare, *(_STEPS[name] for name in names)]
-    recoveries = 0.1 if len(names) > 3 else 0.005
-    Sweep(figures, "+".join(names), steps, seed=seed, variants=3).run(recoveries=recoveries)
+    with PreloadRecorder() if preload else contextlib.nullcontext() as recorder:
+        for names, seed in jobs:
+            steps = [prepare, *(_STEPS[name] for name in names)]
+            recoveries = 0.1 if len(names) > 3 else 0.005
+            name = "+".join(names)
+            sweep = Sweep(figures, name, steps, seed=seed, variants=3, recorder=recorder)
+            sweep.run(recoveries=recoveries)
     return figures
 
 
@@ -83,12 +100,14 @@ def _report(total: Figures, took_s: float) -> dict[str, object]:
         "amberdb": amberdb.__version__,
         "workloads": total.workloads,
         "crash_points": total.points,
+        "crash_points_inside_lmdb": total.inside,
         "images": count,
         "images_per_mode": {mode: total.images[mode] for mode in MODES},
         "share_per_mode": {mode: round(total.images[mode] / count, 4) for mode in MODES},
         "generated": total.generated,
         "opened": total.opened,
         "tails_cut": total.cut,
+        "builds_continued": total.continued,
         "openings_swept": total.inner_traces,
         "lost": 0,
         "holes": 0,

@@ -8,17 +8,19 @@ listed with what must catch them in docs/crash-tests.md.
 # pyright: reportPrivateUsage=false
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeAlias
 from unittest.mock import patch
 
-from amberdb._fs import FileSystem
+import lmdb
+
+from amberdb._fs import FileSystem, OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine import checkpoint, manifest, recovery
 from amberdb.engine.codec import decode_effects
 from amberdb.engine.overlay import Effects, Overlay
-from amberdb.engine.store import StoreWriter
+from amberdb.engine.store import Store, StoreWriter
 from amberdb.engine.trees import APPLIED
 from amberdb.wal import Log, log
 from amberdb.wal.commit import GroupCommit
@@ -188,6 +190,47 @@ def ignore_the_class_of_a_commit() -> Any:
     return patch.object(Log, "append", weak)
 
 
+def open_lmdb_without_sync() -> Any:
+    return _lmdb_opened(sync=False)
+
+
+def open_lmdb_without_metasync() -> Any:
+    return _lmdb_opened(metasync=False)
+
+
+@contextmanager
+def sync_the_pages_of_lmdb_after_its_meta() -> Generator[None]:
+    """Its commit writes without syncing, and then all is synced at once."""
+    write = Store.write
+
+    @contextmanager
+    def late(self: Store) -> Generator[StoreWriter, None, None]:
+        with write(self) as writer:
+            yield writer
+        self._live().sync(True)
+
+    with _lmdb_opened(sync=False), patch.object(Store, "write", late):
+        yield
+
+
+def drop_the_directory_sync_of_the_store() -> Any:
+    def unsynced(fs: OsFileSystem, path: str) -> None:
+        if not os.path.basename(path).startswith("data-"):
+            sync_dir(fs, path)
+
+    sync_dir = OsFileSystem.sync_dir
+    return patch.object(OsFileSystem, "sync_dir", unsynced)
+
+
+def _lmdb_opened(**changed: Any) -> Any:
+    real = lmdb.open
+
+    def opened(path: str, **options: Any) -> Any:
+        return real(path, **{**options, **changed})
+
+    return patch.object(lmdb, "open", opened)
+
+
 SWEPT: Final[dict[str, Bug]] = {
     bug.__name__: bug
     for bug in (
@@ -212,3 +255,14 @@ SWEPT: Final[dict[str, Bug]] = {
     )
 }
 """What a crash sweep must catch."""
+
+INSIDE_LMDB: Final[dict[str, Bug]] = {
+    bug.__name__: bug
+    for bug in (
+        open_lmdb_without_sync,
+        open_lmdb_without_metasync,
+        sync_the_pages_of_lmdb_after_its_meta,
+        drop_the_directory_sync_of_the_store,
+    )
+}
+"""What only a sweep that sees the system calls can catch, and must."""

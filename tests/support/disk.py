@@ -5,9 +5,11 @@ Invariants:
   moves those that it covers from one to the other.
 - A name is an entry (directory, name) -> object, and a change of names is pending until one of
   the directories that it touches is synced. A rename is one change: all of it or nothing.
-- What is pending may be on the disk or not, in any combination: POSIX promises no more.
+- What is pending may be on the disk or not, in any combination: POSIX promises no more. A file
+  system with a journal has all changes of names and all truncations before `journal`.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -32,6 +34,7 @@ Entry: TypeAlias = tuple[int, str]
 Object: TypeAlias = tuple[bool, int]
 """(is a directory, its number: of a file the inode)"""
 
+PAGE = 4096
 _ROOT = 0
 
 
@@ -43,6 +46,13 @@ class FileState:
     pending: list[tuple[int, Write | Truncate]] = field(
         default_factory=list[tuple[int, Write | Truncate]]
     )
+    is_new: bool = False
+    """Nothing has synced it since it was made."""
+
+    @property
+    def is_mapped(self) -> bool:
+        """Stored to through memory."""
+        return any(isinstance(op, Write) and op.is_mapped for _, op in self.pending)
 
     @property
     def size(self) -> int:
@@ -75,6 +85,9 @@ class Disk:
         """The durable ones."""
         self.changes: list[NameChange] = []
         self.applied = 0
+        self.journal = 0
+        """Of the operations, those before this one are in the journal as far as they concern it:
+        a sync that had to wait for the journal took all before it along."""
         self._live: dict[Entry, Object] = {}
         self._next_directory = 1
         for path in sorted(trace.base.directories):
@@ -84,6 +97,14 @@ class Disk:
             self.files[trace.inodes[path]] = FileState(data)
         self.names = dict(self._live)
 
+    @classmethod
+    def after(cls, trace: Trace) -> "Disk":
+        """All of it."""
+        disk = cls(trace)
+        for op in trace.ops:
+            disk.apply(op)
+        return disk
+
     def apply(self, op: Op) -> None:
         index = self.applied
         self.applied += 1
@@ -91,11 +112,11 @@ class Disk:
             case Write() | Truncate():
                 self.files[op.inode].pending.append((index, op))
             case Sync():
-                self._sync(self.files[op.inode], op.covers)
+                self._sync(self.files[op.inode], op)
             case Content():
                 self.files[op.inode] = FileState(op.data)
             case Create():
-                self.files[op.inode] = FileState()
+                self.files[op.inode] = FileState(is_new=True)
                 self._change(index, op, {self._entry(op.path): (False, op.inode)})
             case Mkdir():
                 self._change(index, op, {self._entry(op.path): (True, self._new_directory())})
@@ -151,19 +172,31 @@ class Disk:
                 return f"{self._path(parent)}{name}/"
         return ""
 
-    def _sync(self, file: FileState, covers: int) -> None:
-        covered = FileState(file.durable, [pair for pair in file.pending if pair[0] < covers])
-        file.durable = content(covered)
-        file.pending = [pair for pair in file.pending if pair[0] >= covers]
+    def _sync(self, file: FileState, sync: Sync) -> None:
+        covered = [pair for pair in file.pending if pair[0] < sync.covers]
+        left = [pair for pair in file.pending if pair[0] >= sync.covers]
+        if file.is_new or any(grows(op, len(file.durable)) for _, op in covered):
+            self.journal = max(self.journal, sync.covers)
+        file.is_new = False
+        if sync.pages is not None:
+            first, count = sync.pages
+            inside, outside = _split(covered, first * PAGE, (first + count) * PAGE)
+            covered, left = inside, outside + left
+        file.durable = content(FileState(file.durable, covered))
+        file.pending = left
 
     def _sync_names(self, directory: int, covers: int) -> None:
         kept: list[NameChange] = []
         for change in self.changes:
             if change.index < covers and any(place == directory for place, _ in change.entries):
                 _update(self.names, change.entries)
+                self.journal = max(self.journal, covers)
+                for earlier in kept:  # in another directory: what is durable now was later
+                    for entry in change.entries:
+                        earlier.entries.pop(entry, None)
             else:
                 kept.append(change)
-        self.changes = kept
+        self.changes = [change for change in kept if change.entries]
 
     def _change(
         self,
@@ -202,6 +235,11 @@ def content(file: FileState) -> bytes:
     return bytes(data)
 
 
+def grows(op: Write | Truncate, size: int) -> bool:
+    """Whether it changes the size of a file with this size, and not its content alone."""
+    return isinstance(op, Truncate) or op.offset + len(op.data) > size
+
+
 def put(data: bytearray, offset: int, piece: bytes) -> None:
     """Writes a piece, with zeros in front of it where the file was shorter."""
     if len(data) < offset:
@@ -214,6 +252,25 @@ def resize(data: bytearray, size: int) -> None:
         del data[size:]
     else:
         data.extend(bytes(size - len(data)))
+
+
+_Pending: TypeAlias = list[tuple[int, Write | Truncate]]
+
+
+def _split(pending: _Pending, low: int, high: int) -> tuple[_Pending, _Pending]:
+    """What of it is in low <= offset < high, and what is not."""
+    inside: _Pending = []
+    outside: _Pending = []
+    for index, op in pending:
+        if isinstance(op, Truncate):
+            outside.append((index, op))
+            continue
+        start, end = op.offset, op.offset + len(op.data)
+        cuts = sorted({start, end, min(max(low, start), end), max(min(high, end), start)})
+        for at, stop in itertools.pairwise(cuts):
+            piece = Write(op.inode, at, op.data[at - start : stop - start], op.is_mapped)
+            (inside if low <= at < high else outside).append((index, piece))
+    return inside, outside
 
 
 def _update(names: dict[Entry, Object], entries: dict[Entry, Object | None]) -> None:

@@ -7,6 +7,10 @@ Invariants:
 - What was synced is in every image, name and content.
 - A mode gives images only where something is pending that it can take away, so each image of a
   mode differs from the running system's view in the way that the mode says.
+- "ext4 ordered" is what that file system does with data=ordered: names and truncations in the order
+  of its journal, a file that grows with the data in it, old pages overwritten in any order. The
+  other modes go beyond it.
+- A file that is stored to through memory may have any of its pages, in all modes but the first.
 - Images depend on the disk, the mode and the generator of random numbers alone.
 """
 
@@ -14,7 +18,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias, get_args
 
-from support.disk import Disk, NameChange, put, resize
+from support.disk import PAGE, Disk, FileState, NameChange, put, resize
 from support.trace import Image, Truncate
 
 Mode: TypeAlias = Literal[
@@ -27,9 +31,9 @@ Mode: TypeAlias = Literal[
     "data without size",
     "rename lost",
     "directory entry lost",
+    "ext4 ordered",
 ]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
-PAGE = 4096
 SECTOR = 512
 
 _Unit: TypeAlias = tuple[int, int]
@@ -57,6 +61,11 @@ def images(disk: Disk, mode: Mode, rng: random.Random, variants: int = 1) -> Ite
         yield from _without(disk, pending, renames, rng, variants)
     elif mode == "directory entry lost":
         yield from _without(disk, pending, entries, rng, variants)
+    elif mode == "ext4 ordered":
+        for _ in range(variants if pending.inodes or disk.changes else 0):
+            cut = rng.randint(disk.journal, disk.applied)
+            kept = [change for change in disk.changes if change.index < cut]
+            yield disk.image(kept, pending.ordered(cut, rng))
     else:
         draw = {
             "random subset": pending.subset,
@@ -64,33 +73,28 @@ def images(disk: Disk, mode: Mode, rng: random.Random, variants: int = 1) -> Ite
             "reordered": pending.reordered,
         }[mode]
         for _ in range(variants):
-            kept = draw(rng)
-            if kept is not None:
-                yield disk.image(disk.changes, pending.contents(kept, rng))
+            units = draw(rng)
+            if units is not None:
+                yield disk.image(disk.changes, pending.contents(units, rng))
 
 
 class Pending:
     """The writes that no sync has covered, by unit."""
 
     def __init__(self, disk: Disk) -> None:
-        self._files = {inode: file for inode, file in disk.files.items() if file.pending}
+        self._mapped = {inode: file for inode, file in disk.files.items() if file.is_mapped}
+        self._files = {
+            inode: file for inode, file in disk.files.items() if file.pending and not file.is_mapped
+        }
         self.inodes = list(self._files)
         self.grown = any(file.size != len(file.durable) for file in self._files.values())
 
     def units(self, size: int) -> dict[_Unit, list[_Piece]]:
-        found: dict[_Unit, list[_Piece]] = {}
-        for inode, file in self._files.items():
-            for index, op in file.pending:
-                if isinstance(op, Truncate):
-                    continue
-                at, end = op.offset, op.offset + len(op.data)
-                while at < end:
-                    number = at // size
-                    stop = min(end, (number + 1) * size)
-                    piece = (index, at, op.data[at - op.offset : stop - op.offset])
-                    found.setdefault((inode, number), []).append(piece)
-                    at = stop
-        return found
+        return {
+            (inode, number): pieces
+            for inode, file in self._files.items()
+            for number, pieces in _units(file, size).items()
+        }
 
     def subset(self, rng: random.Random) -> dict[_Unit, list[_Piece]] | None:
         """Each page as it was before, now, or at some moment in between."""
@@ -147,7 +151,57 @@ class Pending:
             elif sizes or (rng.random() < 0.5 and len(data) < file.size):
                 resize(data, file.size)
             found[inode] = bytes(data)
+        return found | self._stored(rng)
+
+    def ordered(self, cut: int, rng: random.Random) -> dict[int, bytes]:
+        """With the truncations before operation `cut`. Of what a file grew by, a part is there,
+        from the front and with some data of each page; the other pages are as they happen to be."""
+        found: dict[int, bytes] = {}
+        for inode, file in self._files.items():
+            data = bytearray(file.durable)
+            for index, op in file.pending:
+                if isinstance(op, Truncate) and index < cut:
+                    resize(data, op.size)
+            size = len(data)
+            if file.size > size:
+                pages = rng.randint(size // PAGE, -(-file.size // PAGE))
+                size = min(max(size, pages * PAGE), file.size)
+            for number, pieces in _units(file, PAGE).items():
+                if number * PAGE < size:
+                    is_old = number * PAGE < len(file.durable)
+                    for _, offset, piece in pieces[: rng.randint(not is_old, len(pieces))]:
+                        put(data, offset, piece)
+            resize(data, size)
+            found[inode] = bytes(data)
+        return found | self._stored(rng)
+
+    def _stored(self, rng: random.Random) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        for inode, file in self._mapped.items():
+            data = bytearray(file.durable)
+            resize(data, rng.choice((len(data), file.size)))
+            for pieces in _units(file, PAGE).values():
+                for _, offset, piece in pieces[: rng.randint(0, len(pieces))]:
+                    put(data, offset, piece)
+            found[inode] = bytes(data)
         return found
+
+
+def _units(file: FileState, size: int) -> dict[int, list[_Piece]]:
+    """What is pending of one file, by number of the page or sector."""
+    found: dict[int, list[_Piece]] = {}
+    for index, op in file.pending:
+        if isinstance(op, Truncate):
+            continue
+        at, end = op.offset, op.offset + len(op.data)
+        while at < end:
+            number = at // size
+            stop = min(end, (number + 1) * size)
+            found.setdefault(number, []).append(
+                (index, at, op.data[at - op.offset : stop - op.offset])
+            )
+            at = stop
+    return found
 
 
 def _without(

@@ -18,41 +18,50 @@ from amberdb._fs import DirLock, File, OsFileSystem
 from amberdb.engine.store import Store, StoreWriter
 from support.trace import (
     Content,
-    Create,
-    Image,
     Mkdir,
     Note,
     Op,
-    Rename,
     Rmdir,
     Sync,
     SyncDir,
     Trace,
+    TraceBuilder,
     Truncate,
-    Unlink,
     Write,
 )
+from support.workload import Recording, Step, Workload, reopen_image
+
+
+class SeamRecorder:
+    """Records in this process, at the file seam."""
+
+    def workload(self, root: Path, seed: int, steps: list[Step]) -> Recording:
+        builder = TraceBuilder(root)
+        fs = RecordingFileSystem(builder)
+        work = Workload(root, seed, fs.note, fs)
+        with fs.stores():
+            work.run(steps)
+        return work.recording(builder.trace)
+
+    def opening(self, builder: TraceBuilder, root: Path, served: int, now: float) -> Trace:
+        fs = RecordingFileSystem(builder)
+        with fs.stores():
+            reopen_image(root, served, now, fs.note, fs)
+        return builder.trace
 
 
 class RecordingFileSystem:
     """Over a real directory; paths outside of it are not recorded."""
 
-    def __init__(self, root: Path, inodes: dict[str, int] | None = None) -> None:
-        """`inodes` names the files that are there as an earlier trace did."""
-        self._root = str(root)
+    def __init__(self, builder: TraceBuilder) -> None:
+        self._builder = builder
         self._inner = OsFileSystem()
         self._mutex = threading.RLock()
-        base = Image.read_from(root)
-        names = enumerate(sorted(base.files))
-        self._inodes = inodes or {path: number + 1 for number, path in names}
-        self._next = max(self._inodes.values(), default=0) + 1
-        self.trace = Trace(base, dict(self._inodes), [])
 
     # -- what tests call ---------------------------------------------------------------------
 
     def note(self, data: bytes) -> None:
-        with self._mutex:
-            self.trace.ops.append(Note(data))
+        self.add(Note(data))
 
     @contextlib.contextmanager
     def stores(self) -> Generator[None]:
@@ -74,8 +83,8 @@ class RecordingFileSystem:
         with self._mutex:
             inner = self._inner.open(path, create=create, read_only=read_only)
             if create:
-                self._created(path)
-            return _RecordingFile(self, self._inodes.get(self._name(path), 0), inner)
+                self._builder.created(path)
+            return _RecordingFile(self, self._inode(path) or 0, inner)
 
     def read(self, path: str) -> bytes:
         return self._inner.read(path)
@@ -92,72 +101,67 @@ class RecordingFileSystem:
     def mkdir(self, path: str) -> None:
         with self._mutex:
             self._inner.mkdir(path)
-            self.add(Mkdir(self._name(path)))
+            self.add(Mkdir(self._builder.name(path)))
 
     def rmdir(self, path: str) -> None:
         with self._mutex:
             self._inner.rmdir(path)
-            self.add(Rmdir(self._name(path)))
+            self.add(Rmdir(self._builder.name(path)))
 
     def rename(self, source: str, target: str) -> None:
         with self._mutex:
             self._inner.rename(source, target)
-            old, new = self._name(source), self._name(target)
-            for path in [p for p in self._inodes if p == old or p.startswith(old + "/")]:
-                self._inodes[new + path[len(old) :]] = self._inodes.pop(path)
-            self.add(Rename(old, new))
+            self._builder.renamed(source, target)
 
     def unlink(self, path: str) -> None:
         with self._mutex:
             self._inner.unlink(path)
-            if self._inodes.pop(self._name(path), None) is not None:
-                self.add(Unlink(self._name(path)))
+            self._builder.unlinked(path)
 
     def sync_dir(self, path: str) -> None:
         with self._mutex:
             self._notice(path)
-            covers = len(self.trace.ops)
+            covers = self.count
         self._inner.sync_dir(path)
-        self.add(SyncDir(self._name(path), covers))
+        self.add(SyncDir(self._builder.name(path), covers))
 
     def lock(self, path: str, owner: str) -> DirLock:
         with self._mutex:
             lock = self._inner.lock(path, owner)
-            if self._name(path) not in self._inodes:
-                self._created(path)
+            if self._inode(path) is None:
+                self._builder.created(path)
             return lock
 
     # -- inside ------------------------------------------------------------------------------
 
+    @property
+    def count(self) -> int:
+        """Of the operations so far."""
+        return len(self._builder.trace.ops)
+
     def add(self, op: Op) -> None:
         with self._mutex:
-            self.trace.ops.append(op)
+            self._builder.add(op)
 
     def effect(self, act: Callable[[], None], op: Op) -> None:
         with self._mutex:
             act()
-            self.trace.ops.append(op)
+            self._builder.add(op)
 
-    def _name(self, path: str) -> str:
-        found = os.path.relpath(path, self._root)
-        return "" if found == "." else found
-
-    def _created(self, path: str) -> None:
-        self._inodes[self._name(path)] = self._next
-        self.add(Create(self._name(path), self._next))
-        self._next += 1
+    def _inode(self, path: str) -> int | None:
+        return self._builder.inodes.get(self._builder.name(path))
 
     def _notice(self, directory: str) -> None:
         """Files that are there without having been made through the seam."""
         for name in self._inner.listdir(directory):
             path = os.path.join(directory, name)
-            if self._name(path) not in self._inodes and not self._inner.is_dir(path):
-                self._created(path)
+            if self._inode(path) is None and not self._inner.is_dir(path):
+                self._builder.created(path)
                 self._content(path)
 
     def _content(self, path: str) -> None:
         with self._mutex:
-            inode = self._inodes.get(self._name(path))
+            inode = self._inode(path)
             if inode is not None:
                 self.add(Content(inode, Path(path).read_bytes()))
 
@@ -177,7 +181,7 @@ class _RecordingFile:
         )
 
     def sync(self) -> None:
-        covers = len(self._fs.trace.ops)
+        covers = self._fs.count
         self._inner.sync()
         self._fs.add(Sync(self._inode, covers))
 

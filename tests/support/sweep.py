@@ -15,20 +15,21 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
 import amberdb
 from amberdb import AmberError, Database
+from amberdb.engine.store import DATA_FILE
 from support.databases import FakeClock
 from support.disk import Disk
 from support.images import MODES, Mode, images
-from support.recorder import RecordingFileSystem
+from support.recorder import SeamRecorder
 from support.reference import same
-from support.trace import Image, Note, Trace
-from support.workload import COLLECTIONS, NAME, OPTIONS, Documents, Promise, Step, Workload
+from support.trace import Create, Image, Note, Op, Sync, Trace, TraceBuilder, Truncate, Write
+from support.workload import COLLECTIONS, NAME, OPTIONS, Documents, Promise, Recorder, Step
 
 Outcome = tuple[tuple[int, ...], int, str]
 """(the states that it may be, the next Lsn, what opening reported)"""
@@ -41,6 +42,9 @@ class Figures:
 
     workloads: int = 0
     points: int = 0
+    inside: int = 0
+    """Of the points, those inside of a commit of LMDB: its pages written, its file grown or synced,
+    its meta page written and not yet synced."""
     images: Counter[str] = field(default_factory=Counter[str])
     """Per mode, those that differ in crash point, mode and recovered state."""
     generated: int = 0
@@ -48,25 +52,30 @@ class Figures:
     """Distinct by their bytes, within a workload."""
     cut: int = 0
     """Openings that cut a torn tail."""
+    continued: int = 0
+    """Openings that went on with an interrupted index build or purge."""
     inner_traces: int = 0
     """Openings that were themselves swept."""
 
     def add(self, other: "Figures") -> None:
         self.workloads += other.workloads
         self.points += other.points
+        self.inside += other.inside
         self.images += other.images
         self.generated += other.generated
         self.opened += other.opened
         self.cut += other.cut
+        self.continued += other.continued
         self.inner_traces += other.inner_traces
 
     def line(self) -> str:
         total = sum(self.images.values())
         shares = ", ".join(f"{mode} {self.images[mode] / max(total, 1):.1%}" for mode in MODES)
         return (
-            f"{self.workloads} workloads, {self.points} crash points, {total} images "
+            f"{self.workloads} workloads, {self.points} crash points "
+            f"({self.inside} inside of commits of LMDB), {total} images "
             f"({self.generated} made, {self.opened} opened, {self.cut} tails cut, "
-            f"{self.inner_traces} openings swept): {shares}"
+            f"{self.continued} builds continued, {self.inner_traces} openings swept): {shares}"
         )
 
 
@@ -86,29 +95,29 @@ class Sweep:
         *,
         seed: int = 0,
         variants: int = 2,
+        recorder: Recorder | None = None,
     ) -> None:
         self.figures = figures
         self.name = name
         self._steps = list(steps)
         self._seed = seed
         self._variants = variants
-        self._clock = FakeClock()
+        self._recorder = recorder or SeamRecorder()
+        self._now = 0.0
         self._states: list[Documents] = []
         self._seen: dict[bytes, Outcome] = {}
         self._counted: set[tuple[str, int, Mode, str]] = set()
         memory = Path("/dev/shm")
-        self._root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+        self._root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)).resolve()
 
     def run(self, *, recoveries: float = 0.0) -> None:
         """`recoveries` is the share of crash points at which the opening is swept as well."""
         try:
-            work = Workload(self._root, self._seed)
-            for step in self._steps:
-                step(work)
-            work.finish()
-            self._clock.now = work.clock.now
-            self._states = [self._alive(state) for state in work.states]
-            self._crash(work.fs.trace, Promise(), recoveries, f"{self.name}, seed {self._seed}")
+            recording = self._recorder.workload(self._root, self._seed, self._steps)
+            self._now = recording.now
+            self._states = [self._alive(state) for state in recording.states]
+            where = f"{self.name}, seed {self._seed}"
+            self._crash(recording.trace, Promise(), recoveries, where)
         finally:
             shutil.rmtree(self._root)
         self.figures.workloads += 1
@@ -120,14 +129,19 @@ class Sweep:
     ) -> None:
         """Crashes after each operation from number `begin` on."""
         disk = Disk(trace)
+        stores = {inode for path, inode in trace.inodes.items() if path.endswith(DATA_FILE)}
         for at, op in enumerate(trace.ops):
             disk.apply(op)
+            if isinstance(op, Create) and op.path.endswith(DATA_FILE):
+                stores.add(op.inode)
             if at < begin:
                 continue
             if isinstance(op, Note):
                 promise.read(op)
+            if isinstance(op, Note) or (isinstance(op, Write) and op.is_mapped):
                 continue
             self.figures.points += 1
+            self.figures.inside += _is_inside(op, stores)
             for mode in MODES:
                 rng = random.Random(f"{self._seed}/{where}/{at}/{mode}")
                 for image in images(disk, mode, rng, self._variants):
@@ -135,10 +149,10 @@ class Sweep:
                     outcome = self._verify(image, promise, mode, place)
                     self._count(where, at, mode, outcome)
                     if rng.random() < recoveries / len(MODES):
-                        live = disk.live_files() if mode == "clean prefix" else None
-                        later = self._open(image, promised=max(outcome[0]), inodes=live)
+                        survives = mode == "clean prefix"  # the system, with what is pending
+                        later = self._reopen(image, max(outcome[0]), disk if survives else None)
                         inner, start = later, 0
-                        if live is not None:  # the process died and the system lives on
+                        if survives:
                             inner, start = trace.continued(at + 1, later.ops), at + 1
                         self._crash_recovery(inner, promise, outcome, recoveries, place, start)
 
@@ -183,51 +197,53 @@ class Sweep:
         found: list[Outcome] = []
 
         def compare(db: Database) -> None:
-            report = db.check()
-            if not report.ok:
-                raise Lost(f"{place}: {report}")
-            documents: Documents = {
-                (name, doc["id"]): doc
-                for name in COLLECTIONS
-                if name in db.collections()
-                for doc in db.collection(name).documents()
-            }
-            numbers = self._numbers(documents)
-            if not numbers:
-                raise Lost(f"{place}: a state that never was: {sorted(documents)}")
+            numbers = self._checked(db, place)
             recovery = db.recovery
             self.figures.cut += recovery is not None and recovery.cut is not None
             next_lsn = db._committer.log.next_lsn  # pyright: ignore[reportPrivateUsage]
             found.append((numbers, next_lsn, f"{numbers} {recovery}"))
+            if not db._indexer.is_idle():  # pyright: ignore[reportPrivateUsage]
+                self.figures.continued += 1
+                db.build_indexes()
+                if self._checked(db, place) != numbers:
+                    raise Lost(f"{place}: building the indexes changed the documents")
 
-        try:
-            self._open(image, compare)
-        except (AmberError, OSError) as error:
-            raise Lost(f"{place}: {error!r}") from error
-        return found[0]
-
-    def _open(
-        self,
-        image: Image,
-        use: Callable[[Database], None] | None = None,
-        *,
-        promised: int | None = None,
-        inodes: dict[str, int] | None = None,
-    ) -> Trace:
-        """The trace is of the opening and the close; with `promised` it says what was served."""
         root = self._root / "image"
         image.write_to(root)
         try:
-            fs = RecordingFileSystem(root, inodes)
-            options: dict[str, Any] = {**OPTIONS, "clock": self._clock}
-            if promised is not None:
-                options["fs"] = fs
-            with fs.stores(), amberdb.open(root / NAME, **options) as db:
-                if promised is not None:
-                    fs.note(b"durable %d" % promised)
-                if use is not None:
-                    use(db)
-            return fs.trace
+            with amberdb.open(root / NAME, **OPTIONS, clock=FakeClock(self._now)) as db:
+                compare(db)
+        except (AmberError, OSError) as error:
+            raise Lost(f"{place}: {error!r}") from error
+        finally:
+            shutil.rmtree(root)
+        return found[0]
+
+    def _checked(self, db: Database, place: str) -> tuple[int, ...]:
+        """The states that it may be."""
+        report = db.check()
+        if not report.ok:
+            raise Lost(f"{place}: {report}")
+        documents: Documents = {
+            (name, doc["id"]): doc
+            for name in COLLECTIONS
+            if name in db.collections()
+            for doc in db.collection(name).documents()
+        }
+        numbers = self._numbers(documents)
+        if not numbers:
+            raise Lost(f"{place}: a state that never was: {sorted(documents)}")
+        return numbers
+
+    def _reopen(self, image: Image, served: int, disk: Disk | None) -> Trace:
+        """Of an opening; with a disk, its files keep their inodes."""
+        root = self._root / "image"
+        image.write_to(root)
+        try:
+            builder = TraceBuilder(root)
+            if disk is not None:
+                builder = TraceBuilder(root, disk.live_files(), max(disk.files) + 1)
+            return self._recorder.opening(builder, root, served, self._now)
         finally:
             shutil.rmtree(root)
 
@@ -238,7 +254,7 @@ class Sweep:
             self.figures.images[mode] += 1
 
     def _alive(self, state: Documents) -> Documents:
-        now = self._clock.now
+        now = self._now
         return {key: doc for key, doc in state.items() if doc.get("dies", now + 1) > now}
 
     def _numbers(self, documents: Documents) -> tuple[int, ...]:
@@ -249,6 +265,12 @@ class Sweep:
             for number, state in enumerate(self._states)
             if len(state) == len(wanted) and same(documents_of(state), wanted)
         )
+
+
+def _is_inside(op: Op, stores: set[int]) -> bool:
+    if isinstance(op, Sync):
+        return op.pages is None and op.inode in stores
+    return isinstance(op, Write | Truncate) and op.inode in stores
 
 
 def documents_of(documents: Documents) -> dict[str, Any]:

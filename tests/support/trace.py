@@ -1,6 +1,6 @@
 """What a run did to its files, operation by operation: a Trace.
 
-Two recorders make traces (support/recorder.py at the file seam, support/preload at the system
+Two recorders make traces (support/recorder.py at the file seam, support/preload.py at the system
 calls), one model of a disk replays them (support/disk.py), one generator turns a crash point into
 images of what a power loss can leave (support/images.py).
 
@@ -13,7 +13,9 @@ Invariants:
   of the trace, is durable by it.
 """
 
+import os
 from pathlib import Path
+from typing import final
 
 import msgspec
 
@@ -33,6 +35,8 @@ class Write(msgspec.Struct, frozen=True, tag=True):
     inode: int
     offset: int
     data: bytes
+    is_mapped: bool = False
+    """Stored through memory, and noticed when something else was done."""
 
 
 class Truncate(msgspec.Struct, frozen=True, tag=True):
@@ -43,10 +47,12 @@ class Truncate(msgspec.Struct, frozen=True, tag=True):
 
 
 class Sync(msgspec.Struct, frozen=True, tag=True):
-    """fsync or fdatasync: content and size of one file."""
+    """fsync or fdatasync: content and size of one file; with `pages`, that many behind the first
+    number, only of these, as a write through O_DSYNC does."""
 
     inode: int
     covers: int
+    pages: tuple[int, int] | None = None
 
 
 class Content(msgspec.Struct, frozen=True, tag=True):
@@ -132,9 +138,45 @@ class Trace(msgspec.Struct):
         ]
         return Trace(self.base, self.inodes, self.ops[:at] + moved)
 
-    def save(self, path: Path) -> None:
-        path.write_bytes(msgspec.msgpack.encode(self))
 
-    @staticmethod
-    def load(path: Path) -> "Trace":
-        return msgspec.msgpack.decode(path.read_bytes(), type=Trace)
+@final
+class TraceBuilder:
+    """A trace in the making, and what the files are called by now."""
+
+    def __init__(
+        self, root: Path, inodes: dict[str, int] | None = None, next_inode: int = 1
+    ) -> None:
+        """`inodes` names the files that are there as an earlier trace did, which had given all
+        numbers below `next_inode`."""
+        self._root = str(root)
+        base = Image.read_from(root)
+        if inodes is None:
+            inodes = {path: next_inode + n for n, path in enumerate(sorted(base.files))}
+        self._next = max([next_inode - 1, *inodes.values()]) + 1
+        self.inodes = dict(inodes)
+        self.trace = Trace(base, inodes, [])
+
+    def name(self, path: str) -> str:
+        """As the trace has it."""
+        found = os.path.relpath(path, self._root)
+        return "" if found == "." else found
+
+    def add(self, op: Op) -> None:
+        self.trace.ops.append(op)
+
+    def created(self, path: str) -> int:
+        """The inode of the new file."""
+        inode = self.inodes[self.name(path)] = self._next
+        self._next += 1
+        self.add(Create(self.name(path), inode))
+        return inode
+
+    def renamed(self, path: str, target: str) -> None:
+        old, new = self.name(path), self.name(target)
+        for found in [p for p in self.inodes if p == old or p.startswith(old + "/")]:
+            self.inodes[new + found[len(old) :]] = self.inodes.pop(found)
+        self.add(Rename(old, new))
+
+    def unlinked(self, path: str) -> None:
+        if self.inodes.pop(self.name(path), None) is not None:
+            self.add(Unlink(self.name(path)))

@@ -1,4 +1,4 @@
-"""A workload under the recorder: a database, what it was told to do, and what it acknowledged.
+"""A workload under a recorder: a database, what it was told to do, and what it acknowledged.
 
 Invariants:
 - Commit number n leaves states[n]; every put stores n, so states with a new document differ.
@@ -8,24 +8,47 @@ Invariants:
 import random
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, Protocol, TypeAlias, final
 from unittest.mock import patch
 
 import amberdb
 from amberdb import Database, Ordered, Sync, Unique
+from amberdb._fs import FileSystem, OsFileSystem
+from amberdb.engine import indexing
 from amberdb.wal import segment
 from support.databases import SMALL, FakeClock
-from support.recorder import RecordingFileSystem
 from support.reference import Doc
-from support.trace import Note
+from support.trace import Note, Op, Trace, TraceBuilder
 
 NAME: Final = "t.amber"
 COLLECTIONS: Final = ("a", "b", "c")
 OPTIONS: Final[dict[str, Any]] = {**SMALL, "segment_bytes_max": 8192, "map_bytes": 1 << 26}
 Documents: TypeAlias = dict[tuple[str, str], Doc]
 Step: TypeAlias = Callable[["Workload"], None]
+Notes: TypeAlias = Callable[[bytes], None]
+"""Puts a note into the trace."""
+
+
+@dataclass
+class Recording:
+    """A workload that has run."""
+
+    trace: Trace
+    states: list[Documents]
+    now: float
+    """By its clock, at its end."""
+
+
+class Recorder(Protocol):
+    """Runs something, and makes a trace of it."""
+
+    def workload(self, root: Path, seed: int, steps: list[Step]) -> Recording: ...
+
+    def opening(self, builder: TraceBuilder, root: Path, served: int, now: float) -> Trace:
+        """Of reopen_image()."""
+        ...
 
 
 @final
@@ -59,27 +82,39 @@ class Promise:
 class Workload:
     """One database that is driven step by step and recorded."""
 
-    def __init__(self, root: Path, seed: int = 0) -> None:
-        self.fs = RecordingFileSystem(root)
+    db: Database
+
+    def __init__(self, root: Path, seed: int, note: Notes, fs: FileSystem | None = None) -> None:
+        self.note = note
         self.rng = random.Random(seed)
         self.clock = FakeClock()
         self.states: list[Documents] = [{}]
         self._path = root / NAME
-        self._patched = ExitStack()
-        self._patched.enter_context(self.fs.stores())
-        # Segments are filled in several writes, as large ones are.
-        self._patched.enter_context(patch.object(segment, "_FILL_SIZE", 2048))
-        self.db = self._open()
-        self.fs.note(b"created")
-        self._tag = 0
+        self._fs = fs or OsFileSystem()
+        self._numbers: dict[bytes, int] = {}
+        """Of commits whose notes were made before their number was known."""
+
+    def run(self, steps: Iterable[Step]) -> None:
+        # Segments are filled in several writes, as large ones are, and indexes built in chunks.
+        with patch.object(segment, "_FILL_SIZE", 2048), patch.object(indexing, "CHUNK", 8):
+            self.db = self._open()
+            self.note(b"created")
+            for step in steps:
+                step(self)
+            self.db.close()
+            self.settled()
 
     def _open(self) -> Database:
-        return amberdb.open(self._path, **OPTIONS, fs=self.fs, clock=self.clock)
+        return amberdb.open(self._path, **OPTIONS, fs=self._fs, clock=self.clock)
 
-    def finish(self) -> None:
-        self.db.close()
-        self.settled()
-        self._patched.close()
+    def recording(self, trace: Trace) -> Recording:
+        trace.ops = [self._numbered(op) for op in trace.ops]
+        return Recording(trace, self.states, self.clock.now)
+
+    def _numbered(self, op: Op) -> Op:
+        if isinstance(op, Note) and op.data in self._numbers:
+            return Note(b"durable %d" % self._numbers[op.data])
+        return op
 
     # -- steps -------------------------------------------------------------------------------
 
@@ -90,7 +125,7 @@ class Workload:
         number = len(self.states)
         sync = sync or self.rng.choice(("always", "os"))
         state = dict(self.states[-1])
-        self.fs.note(b"begin %d" % number)
+        self.note(b"begin %d" % number)
         with self.db.transaction(sync=sync) as tx:
             for name, id, doc in writes:
                 if doc is None:
@@ -102,11 +137,11 @@ class Workload:
                     state[name, id] = full
         self.states.append(state)
         word = b"durable" if sync == "always" else b"kept"
-        self.fs.note(b"%s %d %d" % (word, number, self.db.stats()["last_lsn"]))
+        self.note(b"%s %d %d" % (word, number, self.db.stats()["last_lsn"]))
 
     def settled(self) -> None:
         """What was acknowledged so far is on the disk by now."""
-        self.fs.note(b"durable %d" % (len(self.states) - 1))
+        self.note(b"durable %d" % (len(self.states) - 1))
 
     def reopen(self) -> None:
         self.db.close()
@@ -117,14 +152,14 @@ class Workload:
         """Commits of many threads. Their order is known afterwards, by their Lsns; only then do
         the notes get their numbers."""
         first = len(self.states)
-        self.fs.note(b"begin %d" % (first + threads * each - 1))
+        self.note(b"begin %d" % (first + threads * each - 1))
         lsns: dict[str, int] = {}
 
         def write(thread: int) -> None:
             for number in range(each):
                 id = f"w{first}-{thread}-{number}"
                 self.db.collection("a").put({"id": id, "text": "w" * 100})
-                self.fs.note(b"crowd " + id.encode())
+                self.note(b"crowd " + id.encode())
                 lsns[id] = self.db.collection("a").record(id).version
 
         workers = [threading.Thread(target=write, args=(thread,)) for thread in range(threads)]
@@ -132,14 +167,15 @@ class Workload:
             worker.start()
         for worker in workers:
             worker.join()
-        numbers: dict[bytes, int] = {}
         for id in sorted(lsns, key=lsns.__getitem__):
-            numbers[b"crowd " + id.encode()] = len(self.states)
+            self._numbers[b"crowd " + id.encode()] = len(self.states)
             self.states.append({**self.states[-1], ("a", id): {"id": id, "text": "w" * 100}})
-        ops = self.fs.trace.ops
-        for at, op in enumerate(ops):
-            if isinstance(op, Note) and op.data in numbers:
-                ops[at] = Note(b"durable %d" % numbers[op.data])
+
+
+def reopen_image(root: Path, served: int, now: float, note: Notes, fs: FileSystem) -> None:
+    """Opens what a crash left, says that these commits were served, and closes."""
+    with amberdb.open(root / NAME, **OPTIONS, clock=FakeClock(now), fs=fs):
+        note(b"durable %d" % served)
 
 
 # -- the alphabet ------------------------------------------------------------------------------
@@ -211,6 +247,44 @@ def crowd(work: Workload) -> None:
     work.crowd(threads=8, each=3)
 
 
+def grow(work: Workload) -> None:
+    """A checkpoint of many pages, of values that have pages of their own among them."""
+    docs: list[tuple[str, str, Doc | None]] = [
+        ("a", f"g{number}", {"text": "g" * work.rng.choice((100, 900))}) for number in range(40)
+    ]
+    work.commit([*docs, ("b", "long", {"text": "l" * work.rng.choice((9000, 30_000))})])
+    checkpoint(work)
+
+
+def shrink(work: Workload) -> None:
+    """Pages become free, and the next checkpoint takes them again."""
+    gone = [key for key in work.states[-1] if key[1].startswith("g")]
+    work.commit([(*key, None) for key in gone[::2]])
+    checkpoint(work)
+    work.commit([(*key, {"text": "again"}) for key in gone[1::2]])
+    checkpoint(work)
+
+
+def purge(work: Workload) -> None:
+    drop_index(work)
+    work.db.build_indexes()
+
+
+def crowd_at_checkpoints(work: Workload) -> None:
+    """Commits and checkpoints at once, in an order that the system makes."""
+    over = threading.Event()
+
+    def checkpoints() -> None:
+        while not over.is_set():
+            work.db.checkpoint()
+
+    worker = threading.Thread(target=checkpoints)
+    worker.start()
+    work.crowd(threads=3, each=4)
+    over.set()
+    worker.join()
+
+
 ALPHABET: Final[dict[str, Step]] = {
     step.__name__: step
     for step in (
@@ -229,6 +303,25 @@ ALPHABET: Final[dict[str, Step]] = {
         sync,
     )
 }
+
+
+STORE_ALPHABET: Final[dict[str, Step]] = {
+    step.__name__: step
+    for step in (
+        burst,
+        transaction,
+        checkpoint,
+        expire,
+        reopen,
+        index,
+        follow,
+        grow,
+        shrink,
+        purge,
+        crowd_at_checkpoints,
+    )
+}
+"""What makes LMDB work."""
 
 
 def prepare(work: Workload) -> None:
