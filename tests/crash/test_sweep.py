@@ -1,4 +1,4 @@
-"""Power loss after every file operation of short workloads, in nine modes: a slice of the campaign
+"""Power loss after every file operation of short workloads, in ten modes: a slice of the campaign
 in sweep.py, which takes all sequences of up to three steps."""
 
 from itertools import product

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+import lmdb
+
 import amberdb
 from amberdb import AmberError, Database
 from amberdb.engine.store import DATA_FILE
@@ -213,7 +215,7 @@ class Sweep:
         try:
             with amberdb.open(root / NAME, **OPTIONS, clock=FakeClock(self._now)) as db:
                 compare(db)
-        except (AmberError, OSError) as error:
+        except (AmberError, OSError, lmdb.Error) as error:
             raise Lost(f"{place}: {error!r}") from error
         finally:
             shutil.rmtree(root)
