@@ -153,14 +153,23 @@ def set_byte(at: int, value: int) -> Callable[[bytearray], None]:
     return change
 
 
+def turn_byte(at: int) -> Callable[[bytearray], None]:
+    """For a byte of the id, which is drawn by lot and may be any."""
+
+    def change(data: bytearray) -> None:
+        data[at] ^= 0xFF
+
+    return change
+
+
 MANIFESTS: dict[str, tuple[Callable[[bytearray], None], bool, type[AmberError]]] = {
     "newer format": (set_byte(8, 99), True, FormatError),
     "older format": (set_byte(8, 0), True, FormatError),
     "newer format, damaged": (set_byte(8, 99), False, CorruptionError),
     "damaged magic": (set_byte(0, 0), False, CorruptionError),
-    "damaged id": (set_byte(20, 0xAA), False, CorruptionError),
+    "damaged id": (turn_byte(20), False, CorruptionError),
     "another LMDB": (set_byte(67, 9), True, FormatError),
-    "another id": (set_byte(20, 0xAA), True, CorruptionError),
+    "another id": (turn_byte(20), True, CorruptionError),
     "generation that is not there": (set_byte(32, 9), True, CorruptionError),
 }
 
