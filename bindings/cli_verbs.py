@@ -1,4 +1,5 @@
-"""The verbs of the command line, but import, export and demo, which have files of their own.
+"""The verbs of the command line, but those that have files of their own: import, export, demo,
+check and repair.
 
 Invariants:
 - Only put, import and demo create a database, only put and import a collection; the others say
@@ -14,6 +15,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+import amberdb.bindings.cli_care as cli_care
 import amberdb.bindings.cli_demo as cli_demo
 import amberdb.bindings.cli_import as cli_import
 from amberdb._errors import CollectionMissingError, InvalidDocumentError
@@ -27,7 +29,6 @@ from amberdb.bindings.cli_output import (
     grid,
     opened,
     parse_where,
-    progress_bar,
     properties,
     say,
     show,
@@ -42,7 +43,8 @@ COLUMNS_MAX = 8
 LIMIT = 20
 
 _CODES = (
-    "Exit codes: 0 done; 1 nothing found, check found problems, or a proof failed; 2 wrong use; "
+    "Exit codes: 0 done; 1 nothing found, check found problems, repair would have to mend some, or "
+    "a proof failed; 2 wrong use; "
     "3 the database cannot be opened (missing, locked, foreign, newer); 4 damage; 5 bad lines in "
     "the input; 6 not stored (disk full, failed sync, busy); 130 interrupted; 141 the reader of "
     "the output left."
@@ -241,31 +243,6 @@ def log(
         raise typer.Exit(Exit.NOTHING)
 
 
-@verb
-def check(path: DatabasePath, as_json: AsJson = False) -> None:
-    """Compares every index, count and checksum with the documents."""
-    with opened(path) as db, progress_bar() as progress:
-        total = sum(one["documents"] for one in db.stats()["collections"].values())
-        task = progress.add_task("checking", total=total)
-        done: dict[str, int] = {}
-
-        def advance(name: str, count: int) -> None:
-            done[name] = count
-            progress.update(task, completed=sum(done.values()))
-
-        report = db.check(advance)
-    if as_json:
-        emit({"ok": report.ok, **asdict(report)})
-    else:
-        facts = asdict(report)
-        problems = facts.pop("problems")
-        show(properties("sound" if report.ok else f"{len(problems)} problems", facts))
-        for problem in problems:
-            show(problem)
-    if not report.ok:
-        raise typer.Exit(Exit.NOTHING)
-
-
 VERBS: dict[str, Callable[..., None]] = {
     "demo": cli_demo.demo,
     "info": info,
@@ -275,7 +252,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "import": cli_import.import_lines,
     "export": cli_import.export,
     "log": log,
-    "check": check,
+    "check": cli_care.check,
+    "repair": cli_care.repair,
 }
 for _name, _function in VERBS.items():
     app.command(_name, epilog=_CODES)(_function)

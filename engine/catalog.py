@@ -46,12 +46,12 @@ class Catalog:
         schemas: dict[str, Schema] = {}
         for key, value in view.scan(COLLECTIONS, end_of(COLLECTIONS)):
             name = key[len(COLLECTIONS) :].decode()
-            definition = CollectionDef.from_map(name, _open(key, value))
+            definition = CollectionDef.from_map(name, open_entry(key, value))
             schemas[name] = Schema(definition, document_bytes_max)
         stored = view.get(COUNTERS)
         if stored is None:
             return cls(schemas)
-        counters = _open(COUNTERS, stored)
+        counters = open_entry(COUNTERS, stored)
         try:
             return cls(
                 schemas,
@@ -133,24 +133,29 @@ class Catalog:
     def save(self, writer: "Writer", definition: CollectionDef) -> None:
         """Adds the definition and the counters to the writer's effects."""
         key = COLLECTIONS + definition.name.encode()
-        writer.set(key, _sealed(key, definition.to_map()))
+        writer.set(key, sealed_entry(key, definition.to_map()))
         self.save_counters(writer)
 
     def save_counters(self, writer: "Writer") -> None:
-        counters = {
+        writer.set(COUNTERS, sealed_entry(COUNTERS, self.counters()))
+
+    def counters(self) -> dict[str, Any]:
+        """The numbers as they are stored."""
+        return {
             "tree": self.next_tree,
             "collection": self.next_collection,
             "retired": list(self.retired),
         }
-        writer.set(COUNTERS, _sealed(COUNTERS, counters))
 
 
-def _sealed(key: bytes, content: dict[str, Any]) -> bytes:
+def sealed_entry(key: bytes, content: dict[str, Any]) -> bytes:
+    """The value of a catalog entry."""
     data = encode(content)
     return data + seal(data + key)
 
 
-def _open(key: bytes, value: bytes) -> dict[str, Any]:
+def open_entry(key: bytes, value: bytes) -> dict[str, Any]:
+    """What sealed_entry() was given. Raises CorruptionError."""
     data, crc = value[:-4], value[-4:]
     if not is_sealed(data + key + crc):
         raise CorruptionError(f"the catalog entry {key!r} fails its checksum: restore a backup")

@@ -2,6 +2,7 @@
 
 Invariants:
 - It reads one snapshot and changes nothing; writers go on meanwhile.
+- What is wrong is noted, and the check goes on behind it.
 - Every document is decoded (its checksum with it); every entry it should have is looked up, and
   entries are counted: all there and no more means equal, in memory that does not grow.
 """
@@ -10,15 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
-from amberdb._errors import AmberError, CorruptionError
+from amberdb._errors import AmberError, LogTruncatedError
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.codec import decode_effects
 from amberdb.engine.commit import Committer
 from amberdb.engine.planner import is_usable
 from amberdb.engine.schema import MULTI, Head, Schema, entry_pairs
+from amberdb.engine.store import EngineError
 from amberdb.engine.stored import NEVER, Stored, unpack
-from amberdb.engine.trees import TREE_SIZE, end_of
+from amberdb.engine.trees import APPLIED, LAST_TIME, TREE_SIZE, end_of
 from amberdb.engine.view import View
+from amberdb.wal import Record
 
 PROBLEMS_MAX = 100
 
@@ -29,9 +32,12 @@ Progress = Callable[[str, int], None]
 @final
 @dataclass(slots=True)
 class CheckReport:
-    """What check() found: `ok`, and otherwise a line for each problem (the first hundred)."""
+    """What check() found: `ok`, and otherwise a line for each problem (the first hundred), with
+    file and place."""
 
     problems: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+    """What is no damage, but worth knowing: a torn tail that the next opening will cut."""
     collections: int = 0
     documents: int = 0
     entries: int = 0
@@ -53,25 +59,73 @@ def check(committer: Committer, progress: Progress | None = None) -> CheckReport
     """Documents, indexes, heads and log of an open database."""
     report = CheckReport()
     with committer.view() as view:
-        report.lsn = Lsn(view.lsn)
-        applied = committer.store.applied_lsn
-        if applied > committer.log.durable_lsn:
-            report.add(f"LMDB is at Lsn {applied}, and only {committer.log.durable_lsn} is durable")
-        for schema in view.catalog.schemas.values():
-            report.collections += 1
-            try:
-                _check_collection(view, schema, report, progress)
-            except AmberError as error:
-                report.add(f"{schema.name}: {error}")
+        try:
+            applied = Lsn(int.from_bytes(view.get_stored(APPLIED) or b""))
+            if applied > committer.log.durable_lsn:
+                durable = committer.log.durable_lsn
+                report.add(f"LMDB is at Lsn {applied}, and only {durable} is durable")
+            elif applied:
+                for record in committer.log.read(Lsn(applied - 1), upto=applied):
+                    check_applied(view, record, report)
+        except LogTruncatedError:
+            pass  # recycled
+        except (AmberError, EngineError) as error:
+            _note(view, report, "the last applied record", error)
+        check_view(view, report, progress)
     _check_log(committer, report)
     return report
 
 
-def _check_collection(
-    view: View, schema: Schema, report: CheckReport, progress: Progress | None
+def check_applied(view: View, record: Record, report: CheckReport) -> None:
+    """LMDB has what this record, its last one, says. Nothing else covers the applied Lsn and the
+    time beside it, and too high an Lsn would hide the records behind the true one."""
+    time = view.get_stored(LAST_TIME)
+    if time is not None and time != record.time_us.to_bytes(8):
+        report.add(f"LMDB has the time {time.hex()} for Lsn {record.lsn}, not {record.time_us} us")
+    documents = view.catalog.by_tree()
+    for key, value in decode_effects(record.payload).items():
+        if key[:TREE_SIZE] in documents and view.get_stored(key) != value:
+            report.add(
+                f"{documents[key[:TREE_SIZE]].name}: LMDB is said to have Lsn {record.lsn}, and "
+                f"has not what that says of {key[TREE_SIZE:]!r}"
+            )
+
+
+def check_view(view: View, report: CheckReport, progress: Progress | None) -> None:
+    """Every collection of a view against its own documents."""
+    report.lsn = Lsn(view.lsn)
+    for schema in view.catalog.schemas.values():
+        report.collections += 1
+        expected = dict.fromkeys((index.prefix for index in schema.indexes), 0)
+        expected[schema.expiry_prefix] = 0
+        try:
+            _check_documents(view, schema, expected, report, progress)
+        except (AmberError, EngineError) as error:
+            _note(view, report, schema.name, error)
+        usable = [index.prefix for index in schema.indexes if is_usable(view, index)]
+        for prefix in (*usable, schema.expiry_prefix):
+            try:
+                _check_count(view, schema, prefix, expected[prefix], report)
+            except (AmberError, EngineError) as error:
+                _note(view, report, f"{schema.name}: tree {int.from_bytes(prefix)}", error)
+
+
+def _note(view: View, report: CheckReport, what: str, error: Exception) -> None:
+    """The error, with its file."""
+    try:
+        view.locate(error)
+    except AmberError as typed:
+        error = typed
+    report.add(f"{what}: {error}")
+
+
+def _check_documents(
+    view: View,
+    schema: Schema,
+    expected: dict[bytes, int],
+    report: CheckReport,
+    progress: Progress | None,
 ) -> None:
-    expected = dict.fromkeys((index.prefix for index in schema.indexes), 0)
-    expected[schema.expiry_prefix] = 0
     count = 0
     rowid_max = 0
     for key, value in view.scan(schema.prefix, end_of(schema.prefix)):
@@ -81,8 +135,8 @@ def _check_collection(
         try:
             stored = unpack(key, value)
             _check_document(view, schema, key, stored, expected, report)
-        except CorruptionError as error:
-            report.add(str(error))
+        except (AmberError, EngineError) as error:
+            _note(view, report, schema.name, error)
             continue
         rowid_max = max(rowid_max, stored.rowid)
     report.documents += count
@@ -91,10 +145,6 @@ def _check_collection(
         report.add(f"{schema.name}: the head counts {head.documents} documents, there are {count}")
     if rowid_max >= head.next_rowid:
         report.add(f"{schema.name}: rowid {rowid_max} is in use, the next is {head.next_rowid}")
-    for index in schema.indexes:
-        if is_usable(view, index):
-            _check_count(view, schema, index.prefix, expected[index.prefix], report)
-    _check_count(view, schema, schema.expiry_prefix, expected[schema.expiry_prefix], report)
 
 
 def _check_document(

@@ -116,10 +116,10 @@ class ReadableCollection(ABC):
                 low = schema.prefix + after
                 block = list(islice(view.scan(low, end_of(schema.prefix)), _BLOCK))
                 now_us = view.now_us
-            for key, value in block:
-                stored = unpack(key, value)
-                if stored.expires_us > now_us:
-                    yield stored.document()
+                stored = [unpack(key, value) for key, value in block]
+            for each in stored:
+                if each.expires_us > now_us:
+                    yield each.document()
             if len(block) < _BLOCK:
                 return
             after = block[-1][0][TREE_SIZE:] + b"\0"
@@ -270,7 +270,7 @@ class Collection(WritableCollection):
         if value is None:
             return default
         if crc32(value, crc32(key)) != CRC_RESIDUE:
-            raise damaged(key)
+            raise damaged(key, committer.store.path)
         if schema.expires_at is not None and expires_us(value) <= committer.now_us():
             return default
         return decode_unchecked(value[BODY])
@@ -303,11 +303,11 @@ class _OneCommit:
         self._writer = self._committer.begin(key=self._key)
         return self._writer
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
             self._committer.commit(self._writer, self._sync)
         else:
-            self._committer.rollback(self._writer)
+            self._committer.rollback(self._writer, error)
 
 
 def schema_of(view: View, name: str) -> Schema:

@@ -84,7 +84,7 @@ class Committer:
             txn = self.store.begin()
             lsn = self.visible  # after begin: see the module's invariants
             if self.state is state:
-                return View(lsn, state, txn, self.now_us())
+                return View(lsn, state, txn, self.now_us(), self.store.path)
             txn.abort()
 
     # -- writing -----------------------------------------------------------------------------
@@ -116,16 +116,18 @@ class Committer:
             if state is not before:  # a checkpoint may have moved something newer into LMDB
                 key = None
             late = LateTransaction(self.store, key, value)
-            view = View(NEWEST, state, late, now, Pending())
+            view = View(NEWEST, state, late, now, self.store.path, Pending())
             return Writer(self.log.next_lsn, view, self._options.transaction_bytes_max)
         except BaseException:
             self._release()
             raise
 
-    def rollback(self, writer: Writer) -> None:
-        """Nothing happened."""
-        writer.view.close()
-        self._release()
+    def rollback(self, writer: Writer, error: BaseException | None) -> None:
+        """Nothing happened. Raises the typed form of what LMDB raised."""
+        try:
+            writer.view.__exit__(None, error, None)
+        finally:
+            self._release()
 
     def commit(
         self,
@@ -141,18 +143,18 @@ class Committer:
         """
         log = self.log
         try:
-            effects = writer.finish()
-            if effects:
-                lsn = self._publish(effects, writer.now_us, sync or self._options.sync, kind)
-            else:
-                lsn = Lsn(self._published)
-            if catalog is not None:
-                state = self.state
-                self.state = State(state.active, state.frozen, state.built, catalog)
-            required = log.required_lsn
-            overlay_bytes = self.state.active.size_bytes  # here, since close() may come next
+            with writer.view:
+                effects = writer.finish()
+                if effects:
+                    lsn = self._publish(effects, writer.now_us, sync or self._options.sync, kind)
+                else:
+                    lsn = Lsn(self._published)
+                if catalog is not None:
+                    state = self.state
+                    self.state = State(state.active, state.frozen, state.built, catalog)
+                required = log.required_lsn
+                overlay_bytes = self.state.active.size_bytes  # here, since close() may come next
         finally:
-            writer.view.close()
             self._release()
         if failpoints.on:
             failpoints.reach("commit.released")

@@ -72,7 +72,7 @@ class Database:
         self._closing = threading.Lock()
         self._is_closed = False
         bootstrap = State(opened.overlay, None, frozenset(), Catalog({}))
-        with View(NEWEST, bootstrap, opened.store.begin(), 0) as view:
+        with View(NEWEST, bootstrap, opened.store.begin(), 0, opened.store.path) as view:
             catalog = Catalog.load(view, options.document_bytes_max)
             built = built_trees(view)
         self._committer = Committer(
@@ -296,8 +296,8 @@ class Database:
                 catalog.save(writer, definition)
                 schema = Schema(definition, self.options.document_bytes_max)
                 catalog = catalog.replaced(schema)
-        except BaseException:
-            committer.rollback(writer)
+        except BaseException as error:
+            committer.rollback(writer, error)
             raise
         committer.commit(writer, catalog=catalog)
 

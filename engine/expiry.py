@@ -72,8 +72,8 @@ class Reaper:
             count = 0
             if schema is not None and schema.expires_at is not None:
                 count, after = writer.remove_expired(schema, until_us, self._batch, after)
-        except BaseException:
-            self._committer.rollback(writer)
+        except BaseException as error:
+            self._committer.rollback(writer, error)
             raise
         if failpoints.on:
             failpoints.reach("expiry.before-commit")

@@ -116,8 +116,8 @@ class Feed:
         try:
             value = None if lsn is None else lsn.to_bytes(8)
             writer.set(SUBSCRIBERS + name.encode(), value)
-        except BaseException:
-            self._committer.rollback(writer)
+        except BaseException as error:
+            self._committer.rollback(writer, error)
             raise
         if failpoints.on:
             failpoints.reach("subscriber.before-commit")

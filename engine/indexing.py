@@ -148,8 +148,8 @@ class Indexer:
         try:
             catalog = writer.view.catalog.purged(number)
             catalog.save_counters(writer)
-        except BaseException:
-            self._committer.rollback(writer)
+        except BaseException as error:
+            self._committer.rollback(writer, error)
             raise
         if failpoints.on:
             failpoints.reach("purge.before-catalog")

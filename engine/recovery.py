@@ -11,6 +11,8 @@ Invariants:
 """
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from errno import ENOSPC
 from typing import NoReturn
@@ -21,7 +23,6 @@ from amberdb._errors import (
     CorruptionError,
     DatabaseMissingError,
     DiskFullError,
-    FormatError,
     LockedError,
     NotADatabaseError,
     OpenError,
@@ -33,7 +34,7 @@ from amberdb.engine.codec import decode_effects
 from amberdb.engine.manifest import Manifest
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Overlay
-from amberdb.engine.store import DATA_FILE, Store, lmdb_version
+from amberdb.engine.store import DATA_FILE, Store, check_version, lmdb_version
 from amberdb.engine.trees import APPLIED, DATABASE_ID, LAST_TIME
 from amberdb.wal import Log, LogOptions, Record, Recovery
 
@@ -67,8 +68,15 @@ class Opened:
 
 def open_parts(path: str, options: Options, *, create: bool, durable: bool = True) -> Opened:
     """Opens or creates. Raises OpenError and its kin, CorruptionError, DiskFullError."""
-    try:
+    with open_errors(path):
         return _open_parts(path, options, create, durable)
+
+
+@contextmanager
+def open_errors(path: str) -> Generator[None]:
+    """What a file system refuses is an OpenError, or a DiskFullError."""
+    try:
+        yield
     except AmberError:
         raise
     except OSError as error:
@@ -122,14 +130,22 @@ def _check_is_database(path: str, options: Options) -> None:
     ours = {LOCK, WAL, manifests.NAME + ".tmp"}
     if ours & set(names) and any(name.startswith("data-") for name in names):
         where = os.path.join(path, manifests.NAME)
-        raise CorruptionError(f"{where} is missing: restore a backup", path=where, offset=0)
+        raise CorruptionError(
+            f"{where} is missing: run `amberdb repair`, or restore a backup", path=where, offset=0
+        )
     raise NotADatabaseError(
         f"{path} holds other files and is not a database: choose another path", path=path
     )
 
 
-def _data_directory(path: str, generation: int) -> str:
+def data_directory(path: str, generation: int) -> str:
     return os.path.join(path, f"data-{generation}")
+
+
+def generation_of(name: str) -> int | None:
+    """The number of a generation from the name of its directory."""
+    word, _, number = name.partition("-")
+    return int(number) if word == "data" and number.isdecimal() else None
 
 
 def _log_options(options: Options) -> LogOptions:
@@ -177,7 +193,7 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
             created_us=int(options.clock() * 1_000_000),
             lmdb_version=lmdb_version(),
         )
-        data = _data_directory(aside, 1)
+        data = data_directory(aside, 1)
         fs.mkdir(data)
         store = _open_store(data, manifest, options, create=True, durable=durable)
         store.close(_not_open)
@@ -268,13 +284,8 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
     manifest = manifests.read(fs, path)
     if failpoints.on:
         failpoints.reach("recovery.manifest-read")
-    if manifest.lmdb_version >> 8 != lmdb_version() >> 8:
-        raise FormatError(
-            f"{path} was written by LMDB {_dotted(manifest.lmdb_version)}, and this is "
-            f"{_dotted(lmdb_version())}: open it with the version that wrote it",
-            path=path,
-        )
-    data = _data_directory(path, manifest.generation)
+    check_version(path, manifest.lmdb_version)
+    data = data_directory(path, manifest.generation)
     store = _open_store(data, manifest, options, create=False, durable=durable)
     if failpoints.on:
         failpoints.reach("recovery.store-open")
@@ -326,7 +337,3 @@ def _replayed(
 def mark_clean(opened: Opened, options: Options, last_lsn: Lsn) -> None:
     """The last thing a clean close does."""
     replace(opened.manifest, clean_lsn=last_lsn).write(options.fs, opened.directory)
-
-
-def _dotted(version: int) -> str:
-    return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"

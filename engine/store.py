@@ -13,16 +13,24 @@ import contextlib
 import errno
 import gc
 import os
-import struct
+import re
 import weakref
 from collections.abc import Callable, Generator, Iterable
-from typing import NoReturn, TypeAlias, cast
+from typing import Final, NoReturn, TypeAlias, cast
 
 import lmdb
 
-from amberdb._errors import ClosedError, CorruptionError, DiskFullError, OpenError, StorageError
+from amberdb._errors import (
+    ClosedError,
+    CorruptionError,
+    DiskFullError,
+    FormatError,
+    OpenError,
+    StorageError,
+)
 from amberdb._fs import FileSystem
 from amberdb._types import Lsn
+from amberdb.engine.pages import PAGE_SIZE, read_metas
 from amberdb.engine.trees import APPLIED
 
 ReadTransaction: TypeAlias = "lmdb.Transaction[bytes]"
@@ -31,11 +39,18 @@ DATA_FILE = "data.mdb"
 _FULL_BYTES = 1 << 16
 """Less is no space left: a write that is cut short has taken all but a part of a block."""
 
-# LMDB 0.9, 64 bit: a 16-byte page header, then MDB_meta.
-_META = struct.Struct("<IIQQI92xQQ")  # magic, version, address, map, page size, last page, txn
-_META_OFFSET = 16
-assert _META.size == 136
-_MAGIC = 0xBEEFC0DE
+EngineError: Final = lmdb.Error
+"""What reads raise inside of the engine; `locate` makes the typed error of it."""
+_DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.ProblemError,
+    lmdb.CursorFullError,
+    lmdb.PageFullError,
+    lmdb.BadTxnError,  # of a read that goes on behind one of the others
+)
+"""Pages are not as they were written."""
 
 _abandoned: list[object] = []
 _environments: "weakref.WeakValueDictionary[tuple[int, int, int], lmdb.Environment]" = (
@@ -49,15 +64,25 @@ class Store:
     """One LMDB environment with one unnamed database."""
 
     def __init__(
-        self, directory: str, *, fs: FileSystem, create: bool, map_bytes: int, sync: bool = True
+        self,
+        directory: str,
+        *,
+        fs: FileSystem,
+        create: bool,
+        map_bytes: int,
+        sync: bool = True,
+        read_only: bool = False,
     ) -> None:
-        """Raises CorruptionError for a file that LMDB must not map, OpenError otherwise."""
+        """Raises CorruptionError for a file that LMDB must not map, OpenError otherwise.
+
+        `read_only` touches no file; whoever asks for it closes with `drop`.
+        """
         self.path = os.path.join(directory, DATA_FILE)
         if not create:
-            check_file(fs, self.path)
+            check_file(fs, self.path, mend=not read_only)
         # Whoever comes here holds the directory's lock, so an environment that is still there was
         # left by a database that is closed.
-        left = None if create else self._left_open()
+        left = None if create or read_only else self._left_open()
         try:
             env = left or lmdb.open(
                 directory,
@@ -67,11 +92,14 @@ class Store:
                 sync=sync,
                 metasync=sync,
                 create=create,
+                readonly=read_only,
+                lock=not read_only,
                 lib_version=0,
             )
         except lmdb.Error as error:
             raise OpenError(f"{self.path}: LMDB cannot open it: {error}", path=self.path) from error
-        _environments[self._identity()] = env
+        if not read_only:
+            _environments[self._identity()] = env
         if left is not None and left.info()["map_size"] < map_bytes:
             left.set_mapsize(map_bytes)
         self._begin = cast("Callable[[], ReadTransaction]", env.begin)
@@ -82,19 +110,26 @@ class Store:
             fs.sync_dir(directory)
 
     def begin(self) -> ReadTransaction:
-        """A read transaction as of now. Raises ClosedError."""
+        """A read transaction as of now. Raises ClosedError, StorageError."""
         try:
             return self._begin()
         except lmdb.PanicError:
             assert self._last_read is not None, "only a write can bring LMDB there"
             return cast("ReadTransaction", _Shared(self._last_read))
+        except lmdb.Error as error:  # no free slot for a reader, say
+            locate(self.path, error)
+            raise
 
     def get(self, key: bytes) -> bytes | None:
+        """Raises CorruptionError, StorageError, ClosedError."""
         try:
             with self._begin() as txn:  # begin() would cost a call
                 return txn.get(key)
         except lmdb.PanicError:
             return self.begin().get(key)
+        except lmdb.Error as error:
+            locate(self.path, error)
+            raise
 
     @property
     def applied_lsn(self) -> Lsn:
@@ -125,7 +160,10 @@ class Store:
                     f"{self.path}: no space for a checkpoint: free space; nothing is lost",
                     path=self.path,
                 ) from error
-            raise StorageError(f"{self.path}: {error}", path=self.path) from error
+            locate(self.path, error)
+        except CorruptionError as error:
+            locate(self.path, error)
+            raise
         finally:
             if not self._is_given_up():
                 self._last_read = None
@@ -216,6 +254,13 @@ class Store:
         self._env = None
         self._last_read = None
 
+    def drop(self) -> None:
+        """Closes a store that was opened to read only, by one thread, which has read all of it."""
+        env = self._live()
+        self._env = self._last_read = None
+        del self._begin
+        env.close()
+
     def abandon(self, begin: Callable[[], NoReturn]) -> None:
         """close() in a forked child: the environment is the parent's, and is kept untouched
         until the child exits, since closing it here would be closing it there."""
@@ -286,27 +331,54 @@ def lmdb_version() -> int:
     return major << 16 | minor << 8 | patch
 
 
-def check_file(fs: FileSystem, path: str) -> None:
+def check_version(path: str, wrote: int) -> None:
+    """Raises FormatError when another engine of LMDB wrote the data."""
+    if wrote >> 8 != lmdb_version() >> 8:
+        raise FormatError(
+            f"{path} was written by LMDB {_dotted(wrote)}, and this is "
+            f"{_dotted(lmdb_version())}: open it with the version that wrote it",
+            path=path,
+        )
+
+
+def _dotted(version: int) -> str:
+    return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
+
+
+def locate(path: str, error: BaseException) -> None:
+    """Raises the typed error, with the file's path, in place of what a read of it raised."""
+    if isinstance(error, lmdb.Error):
+        if not isinstance(error, _DAMAGE):
+            raise StorageError(f"{path}: {error}", path=path) from error
+        raise CorruptionError(
+            f"{path}: LMDB finds its pages damaged ({error}): run `amberdb check`, then `repair`",
+            path=path,
+        ) from error
+    if isinstance(error, CorruptionError) and "path" not in error.facts:
+        raise error.at(path) from error
+
+
+def check_file(fs: FileSystem, path: str, *, mend: bool = True) -> None:
     """Whether LMDB may map this file. Raises CorruptionError naming what is wrong.
 
-    Only unwritten free pages may be missing at the end; they are made good.
+    Only unwritten free pages may be missing at the end; to `mend` is to make them good.
     """
     if not fs.exists(path):
         raise CorruptionError(f"{path} is missing: restore a backup", path=path, offset=0)
     file = fs.open(path, read_only=True)
     try:
         size = file.size()
-        metas = _read_metas(file.pread(1 << 16, 0))
+        metas = read_metas(file.pread(1 << 16, 0))
         if not metas and size > 1 << 16:
             raise CorruptionError(f"{path}: both meta pages are damaged", path=path, offset=0)
     finally:
         file.close()
     if not metas:
         raise CorruptionError(f"{path}: no LMDB meta page in it", path=path, offset=0)
-    _, page_size, last_page = max(metas)
-    wanted = (last_page + 1) * page_size
+    meta = max(metas)
+    wanted = (meta.last_page + 1) * meta.page_size
     if size < wanted:
-        problems = _verify(path)
+        problems = verify_file(path)
         if problems:
             raise CorruptionError(
                 f"{path}: {size} bytes, but its meta page speaks of {wanted}, and {problems[0]}: "
@@ -314,6 +386,8 @@ def check_file(fs: FileSystem, path: str) -> None:
                 path=path,
                 offset=size,
             )
+        if not mend:
+            return
         file = fs.open(path)
         try:
             file.truncate(wanted)
@@ -321,8 +395,8 @@ def check_file(fs: FileSystem, path: str) -> None:
             file.close()
 
 
-def _verify(path: str) -> list[str]:
-    """Reads every page that can be reached, without LMDB; what is wrong with them."""
+def verify_file(path: str) -> list[str]:
+    """Reads every page that can be reached, without LMDB; what is wrong with them, and where."""
     from lmdb import verify  # needed once in a thousand opens
 
     look = cast(
@@ -330,21 +404,15 @@ def _verify(path: str) -> list[str]:
         verify.verify,  # pyright: ignore[reportUnknownMemberType]
     )
     try:
-        return look(path, False)
+        found = look(path, False)
     except verify.VerifyError as error:
-        return [str(error)]
+        found = [str(error)]
+    except Exception as error:  # bytes that the verifier did not think of
+        found = [f"the verifier failed: {error!r}"]
+    return [_with_offset(path, problem) for problem in found]
 
 
-def _read_metas(head: bytes) -> list[tuple[int, int, int]]:
-    """(transaction, page size, last page) of each valid meta page."""
-    found: list[tuple[int, int, int]] = []
-    page_size = 4096
-    for number in range(2):
-        offset = number * page_size + _META_OFFSET
-        if len(head) < offset + _META.size:
-            break
-        magic, version, _, _, size, last_page, txn = _META.unpack_from(head, offset)
-        if magic == _MAGIC and version == 1 and 512 <= size <= 1 << 16 and not size & (size - 1):
-            page_size = size
-            found.append((txn, size, last_page))
-    return found
+def _with_offset(path: str, problem: str) -> str:
+    page = re.search(r"\bpage (\d+)", problem)
+    where = f" offset {int(page[1]) * PAGE_SIZE}" if page else ""
+    return f"{path}{where}: {problem}"

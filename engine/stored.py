@@ -83,9 +83,11 @@ def rowid_of(value: bytes) -> int:
     return int(_ROWID.unpack_from(value, _ROWID_OFFSET)[0])
 
 
-def damaged(key: bytes) -> CorruptionError:
-    return CorruptionError(
+def damaged(key: bytes, path: str | None = None) -> CorruptionError:
+    """Without a path it gets one where the read is left."""
+    error = CorruptionError(
         f"the document {key[4:].decode('utf-8', 'replace')!r} in tree "
         f"{int.from_bytes(key[:4])} fails its checksum: restore a backup, or delete it",
         key=key,
     )
+    return error if path is None else error.at(path)

@@ -58,7 +58,7 @@ class Transaction:
         if kind is None:
             self.lsn = self._committer.commit(writer, self._sync)
         else:
-            self._committer.rollback(writer)
+            self._committer.rollback(writer, error)
 
     def __getitem__(self, name: str) -> "TransactionCollection":
         """Raises CollectionMissingError."""
@@ -88,7 +88,7 @@ class TransactionCollection(WritableCollection):
     def _reading(self) -> AbstractContextManager[View]:
         writer = self._transaction.writer()
         writer.save_heads()
-        return _Kept(writer.view)
+        return _Kept(writer.view, writer.view)
 
     def _schema(self) -> Schema:
         return schema_of(self._transaction.writer().view, self.name)
@@ -96,7 +96,8 @@ class TransactionCollection(WritableCollection):
     def _writing(
         self, sync: Sync | None, key: bytes | None = None
     ) -> AbstractContextManager[Writer]:
-        return _Kept(self._transaction.writer())
+        writer = self._transaction.writer()
+        return _Kept(writer, writer.view)
 
 
 @final
@@ -166,9 +167,11 @@ class Snapshot:
             )
         return self._view
 
-    def release(self) -> None:
-        """Ends what acquire() began."""
+    def release(self, error: BaseException | None = None) -> None:
+        """Ends what acquire() began. Raises the typed form of what LMDB raised."""
         self._mutex.release()
+        if error is not None:
+            self._view.locate(error)
 
     def _end(self, failure: type[ClosedError] | type[SnapshotExpiredError]) -> None:
         with self._mutex:  # not while another thread reads
@@ -197,8 +200,8 @@ class _SnapshotRead:
     def __enter__(self) -> View:
         return self._snapshot.acquire()
 
-    def __exit__(self, *_: object) -> None:
-        self._snapshot.release()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._snapshot.release(error)
 
 
 @final
@@ -216,12 +219,15 @@ class SnapshotCollection(ReadableCollection):
 class _Kept(Generic[_T]):
     """What outlives the call that uses it."""
 
-    __slots__ = ("_thing",)
+    __slots__ = ("_thing", "_view")
 
-    def __init__(self, thing: _T) -> None:
+    def __init__(self, thing: _T, view: View) -> None:
         self._thing = thing
+        self._view = view
 
     def __enter__(self) -> _T:
         return self._thing
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._view.locate(error)

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 from amberdb._errors import ClosedError
 from amberdb.engine.catalog import Catalog
 from amberdb.engine.overlay import Effects, Overlay, SortedKeys
-from amberdb.engine.store import ReadTransaction, Store
+from amberdb.engine.store import ReadTransaction, Store, locate
 
 NEWEST: Final = (1 << 64) - 1
 """As the Lsn of a view: everything that was published, durable or not."""
@@ -114,7 +114,7 @@ class Pending:
 class View:
     """Reads at one Lsn. Close it soon: it keeps LMDB from reusing pages."""
 
-    __slots__ = ("_overlays", "_txn", "built", "catalog", "lsn", "now_us", "pending")
+    __slots__ = ("_overlays", "_path", "_txn", "built", "catalog", "lsn", "now_us", "pending")
 
     def __init__(
         self,
@@ -122,6 +122,7 @@ class View:
         state: State,
         txn: "ReadTransaction | LateTransaction",
         now_us: int,
+        path: str,
         pending: Pending | None = None,
     ) -> None:
         self.lsn = lsn
@@ -130,14 +131,22 @@ class View:
         self.now_us = now_us
         """What counts as expired for every read of this view."""
         self._overlays = state.overlays
+        self._path = path
         self._txn = txn
         self.pending = pending
 
     def __enter__(self) -> "View":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        if error is not None:
+            self.locate(error)
+
+    def locate(self, error: BaseException) -> None:
+        """Raises the typed error with the file's path in place of one that a read met. Done once,
+        where a read is left, so that no read pays for it."""
+        locate(self._path, error)
 
     def close(self) -> None:
         # Also forgotten: a view lives on in the traceback of every error that passed through it,
@@ -157,6 +166,10 @@ class View:
                 if version[0] <= lsn:
                     return version[1]
                 version = version[2]
+        return self._txn.get(key)
+
+    def get_stored(self, key: bytes) -> bytes | None:
+        """What LMDB alone has."""
         return self._txn.get(key)
 
     def reader(self) -> Callable[[bytes], bytes | None]:

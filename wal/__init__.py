@@ -11,12 +11,30 @@ What it promises:
 It knows bytes, no documents. `append` and `rotate` are called under the writer lock.
 """
 
+from amberdb.wal.audit import LogAudit as LogAudit
+from amberdb.wal.audit import audit as audit
+from amberdb.wal.audit import log_begins as log_begins
+from amberdb.wal.audit import segment_ids as segment_ids
 from amberdb.wal.log import Log as Log
 from amberdb.wal.log import LogOptions as LogOptions
 from amberdb.wal.record import Record as Record
 from amberdb.wal.recovery import CutReport as CutReport
 from amberdb.wal.recovery import Recovery as Recovery
-from amberdb.wal.repair import RepairReport as RepairReport
+from amberdb.wal.repair import LogRepair as LogRepair
+from amberdb.wal.repair import RepairCut as RepairCut
 from amberdb.wal.repair import repair as repair
 
-__all__ = ["Log", "LogOptions", "Record", "Recovery", "CutReport", "repair", "RepairReport"]
+__all__ = [
+    "Log",
+    "LogOptions",
+    "Record",
+    "Recovery",
+    "CutReport",
+    "audit",
+    "LogAudit",
+    "log_begins",
+    "segment_ids",
+    "repair",
+    "RepairCut",
+    "LogRepair",
+]

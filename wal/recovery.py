@@ -62,16 +62,19 @@ class Tail:
         return cls(header.previous_last, header.previous_crc, RECORDS_START, b"")
 
 
-def list_directory(fs: FileSystem, directory: str) -> tuple[list[tuple[Lsn, str]], list[str]]:
+def list_directory(
+    fs: FileSystem, directory: str, *, clean: bool = True
+) -> tuple[list[tuple[Lsn, str]], list[str]]:
     """Segments as (first lsn, path) in order, and the names of the spare files.
 
-    Removes temporary files; ignores what it does not know.
+    To `clean` is to remove temporary files; ignores what it does not know.
     """
     segments: list[tuple[Lsn, str]] = []
     spare: list[str] = []
     for name in fs.listdir(directory):
         if name.endswith(".tmp"):
-            fs.unlink(os.path.join(directory, name))
+            if clean:
+                fs.unlink(os.path.join(directory, name))
         elif is_spare(name):
             spare.append(name)
         elif (first := parse_name(name)) is not None:
@@ -178,17 +181,10 @@ def check_tail(segment: Segment, tail: Tail, *, applied: Lsn, clean_last: Lsn | 
             raise damage(
                 segment.path, tail, f"the record at {header.offset} shows that more was durable"
             )
-    reached = max(last, applied) if is_sealed(tail) else last
-    if clean_last is not None and reached != clean_last:
+    if clean_last is not None and last != clean_last:
         raise damage(segment.path, tail, f"the database was closed at Lsn {clean_last}")
-    if reached < applied:
+    if last < applied:
         raise damage(segment.path, tail, f"Lsn {applied} was applied")
-
-
-def is_sealed(tail: Tail) -> bool:
-    """Whether the unwritten rest was cut off, which only recovery and repair do: then a log that
-    ends before the applied Lsn is known, and nothing that is missing is needed."""
-    return len(tail.data) == tail.end  # an unsealed file has room for a zero word at its end
 
 
 def damage(path: str, tail: Tail, evidence: str) -> CorruptionError:

@@ -7,13 +7,13 @@ Invariants:
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from amberdb._errors import CorruptionError
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn
-from amberdb.wal.record import find_headers
+from amberdb.wal.record import Record, find_headers
 from amberdb.wal.recovery import (
     Tail,
     broken_path,
@@ -22,6 +22,7 @@ from amberdb.wal.recovery import (
     list_directory,
     read_segment,
     seal_tail,
+    torn_bytes,
 )
 from amberdb.wal.segment import (
     BLOCK_SIZE,
@@ -53,57 +54,76 @@ class RepairCut:
 
 
 @dataclass(frozen=True, slots=True)
-class RepairReport:
+class LogRepair:
     """What repair did. No cuts: the files were whole."""
 
     last_lsn: Lsn
-    """Of the last record kept."""
+    """Of the last record kept, or behind which the log starts anew."""
     cuts: Sequence[RepairCut]
+    is_anew: bool = False
+    """No file could be kept."""
 
 
 def repair(
-    fs: FileSystem, directory: str, database_id: bytes, *, applied: Lsn | None = None
-) -> RepairReport:
+    fs: FileSystem,
+    directory: str,
+    database_id: bytes,
+    *,
+    applied: Lsn | None = None,
+    apply: bool = True,
+    replay: Callable[[Record], None] | None = None,
+) -> LogRepair:
     """Cuts the log at the last record before the damage and sets later segments aside.
 
     `applied` says from where on records are needed, so that damage in older ones costs none;
-    None: all that are kept are. Raises CorruptionError when every segment belongs to another
-    database, FormatError when one is of a newer format, OSError.
+    None: all that are kept are. Where what could be kept ends before it, the log starts anew, so
+    that nobody reads over the hole. Without `apply` it only says what it would do. `replay` is
+    given the records that are kept, without a hole, from as far back as they reach. Raises
+    CorruptionError when every segment belongs to another database, FormatError when one is of a
+    newer format, OSError.
     """
-    names, _ = list_directory(fs, directory)
+    names, _ = list_directory(fs, directory, clean=apply)
     loaded = _load(fs, names, database_id)
     cuts: list[RepairCut] = []
     start = _find_start(loaded, applied)
-    if start is None:
-        for _, path in names:
-            cuts.append(_set_aside(fs, path, None))
+    kept = None if start is None else _read_forward(fs, loaded, start, lambda record: None)
+    if start is None or kept is None or kept[1].last_lsn < (applied or NO_LSN):
+        for (_, path), segment in zip(names, loaded, strict=True):
+            cuts.append(_set_aside(fs, path, segment, apply))
         last_lsn = applied or NO_LSN
-        _start_anew(fs, directory, database_id, last_lsn)
-        return RepairReport(last_lsn, cuts)
+        if apply:
+            _start_anew(fs, directory, database_id, last_lsn)
+        return LogRepair(last_lsn, cuts, is_anew=True)
+    newest, tail = kept
     oldest = start
     while oldest > 0 and _is_next(loaded[oldest - 1], loaded[oldest]):
         oldest -= 1
-    newest, tail = _read_forward(fs, loaded, start)
+    while start > oldest and _is_whole(fs, loaded[start - 1], loaded[start]):
+        start -= 1
+    if replay is not None:
+        _read_forward(fs, loaded, start, replay)
     for index, (_, path) in enumerate(names):
         if index < oldest or index > newest:
-            cuts.append(_set_aside(fs, path, loaded[index]))
-    fs.sync_dir(directory)
+            cuts.append(_set_aside(fs, path, loaded[index], apply))
     segment = loaded[newest]
     assert segment is not None
-    first_lost, last_lost = _lost(segment, tail.data, tail.end, tail.last_lsn)
-    cut = seal_tail(fs, directory, segment, tail)
-    if cut is not None:
+    torn = torn_bytes(segment, tail)
+    if torn:
+        first_lost, last_lost = _lost(segment, tail.data, tail.end, tail.last_lsn)
         cuts.append(
             RepairCut(
-                segment=cut.segment,
-                offset=cut.offset,
-                size=cut.size,
-                broken=cut.broken,
+                segment=segment.path,
+                offset=tail.end,
+                size=len(torn),
+                broken=broken_path(fs, segment.path, torn),
                 first_lost=first_lost,
                 last_lost=last_lost,
             )
         )
-    return RepairReport(tail.last_lsn, sorted(cuts, key=lambda c: c.segment))
+    if apply:
+        fs.sync_dir(directory)
+        seal_tail(fs, directory, segment, tail)
+    return LogRepair(tail.last_lsn, sorted(cuts, key=lambda c: c.segment))
 
 
 def _load(fs: FileSystem, names: list[tuple[Lsn, str]], database_id: bytes) -> list[Segment | None]:
@@ -116,6 +136,8 @@ def _load(fs: FileSystem, names: list[tuple[Lsn, str]], database_id: bytes) -> l
         except CorruptionError as error:
             if error.offset == FOREIGN_OFFSET:
                 foreign = error
+            loaded.append(None)
+        except IsADirectoryError:
             loaded.append(None)
     if foreign is not None and not any(loaded):
         raise foreign  # the wrong id rather than the wrong files
@@ -144,7 +166,23 @@ def _is_next(before: Segment | None, segment: Segment | None) -> bool:
     return True
 
 
-def _read_forward(fs: FileSystem, loaded: list[Segment | None], start: int) -> tuple[int, Tail]:
+def _is_whole(fs: FileSystem, before: Segment | None, segment: Segment | None) -> bool:
+    """Whether all records of `before` can be read, up to where `segment` begins."""
+    assert before is not None
+    assert segment is not None
+    tail = Tail.before(before)
+    for _ in read_segment(fs, before, tail):
+        pass
+    try:
+        check_reaches(before, tail, segment)
+    except CorruptionError:
+        return False
+    return True
+
+
+def _read_forward(
+    fs: FileSystem, loaded: list[Segment | None], start: int, replay: Callable[[Record], None]
+) -> tuple[int, Tail]:
     """The index of the last segment that can be kept, and where its good part ends."""
     before = loaded[start]
     assert before is not None
@@ -159,8 +197,8 @@ def _read_forward(fs: FileSystem, loaded: list[Segment | None], start: int) -> t
             except CorruptionError:
                 return index - 1, tail
             before = segment
-        for _ in read_segment(fs, before, tail):
-            pass
+        for record in read_segment(fs, before, tail):
+            replay(record)
     return len(loaded) - 1, tail
 
 
@@ -169,11 +207,12 @@ def _lost(segment: Segment, data: bytes, start: int, after: int) -> tuple[Lsn | 
     return (min(found), max(found)) if found else (None, None)
 
 
-def _set_aside(fs: FileSystem, path: str, segment: Segment | None) -> RepairCut:
-    data = fs.read(path)
+def _set_aside(fs: FileSystem, path: str, segment: Segment | None, apply: bool) -> RepairCut:
+    data = b"" if fs.is_dir(path) else fs.read(path)
     first_lost, last_lost = _lost(segment, data, 0, 0) if segment else (None, None)
     broken = broken_path(fs, path)
-    fs.rename(path, broken)
+    if apply:
+        fs.rename(path, broken)
     return RepairCut(
         segment=path,
         offset=0,

@@ -172,6 +172,15 @@ def load_segment(fs: FileSystem, path: str, first_lsn: int, database_id: bytes) 
     return Segment(path, header, size)
 
 
+def read_database_id(fs: FileSystem, path: str) -> bytes:
+    """The database that a segment says it is of; whatever is there, when it is damaged."""
+    file = fs.open(path, read_only=True)
+    try:
+        return file.pread(16, FOREIGN_OFFSET)
+    finally:
+        file.close()
+
+
 def create_zeroed(fs: FileSystem, path: str, size: int) -> None:
     """Makes a file of zeros under `path`; its data is durable, its name not yet.
 

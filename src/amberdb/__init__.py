@@ -66,8 +66,15 @@ from amberdb.engine.feed import (
     Change,
     Subscriber,
 )
+from amberdb.engine.offline import (
+    check_closed as check,
+)
 from amberdb.engine.page import (
     Page,
+)
+from amberdb.engine.repair import (
+    RepairReport,
+    repair,
 )
 from amberdb.engine.transaction import (
     Snapshot,
@@ -84,6 +91,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "open",
+    "check",
+    "repair",
     "Database",
     "Collection",
     "Record",
@@ -95,6 +104,7 @@ __all__ = [
     "Change",
     "Subscriber",
     "CheckReport",
+    "RepairReport",
     "Ordered",
     "Unique",
     "Document",

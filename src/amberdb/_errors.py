@@ -65,7 +65,11 @@ class StorageError(AmberError):
 
 
 class CorruptionError(StorageError):
-    """Bytes on disk are not what was written. `path` and `offset` name the place."""
+    """Bytes on disk are not what was written. `path` and `offset` or `key` name the place."""
+
+    def at(self, path: str) -> "CorruptionError":
+        """The same of a file that it did not name."""
+        return CorruptionError(f"{path}: {self.message}", **{**self.facts, "path": path})
 
 
 class DiskFullError(StorageError, OSError):

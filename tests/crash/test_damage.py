@@ -3,6 +3,7 @@
 Every byte is flipped in a copy, the copy is opened, read and checked as a user would.
 """
 
+import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,11 +13,14 @@ import pytest
 
 import amberdb
 from amberdb import AmberError, Ordered, StorageError
+from support.page_damage import KINDS, PageDamage
 from support.reference import Doc, same
 from support.trace import Image
 from support.workload import NAME, OPTIONS
 
 DOCUMENTS = 12
+EACH = 12
+"""Damages of each kind inside data.mdb: a slice of tests/crash/damage_pages.py."""
 Documents = dict[str, Doc]
 
 
@@ -79,6 +83,27 @@ def own_files(image: Image) -> list[str]:
     return [path for path in image.files if path.endswith((".wal", "MANIFEST"))]
 
 
+def mended(root: Path, image: Image, docs: Documents, where: str) -> None:
+    """check() finds what opening refuses, and repair() makes a database of it that has lost only
+    what the report says."""
+    image.write_to(root / "image")
+    path = root / "image" / NAME
+    try:
+        found = amberdb.check(path, **OPTIONS)
+        assert not found.ok, where
+        report = amberdb.repair(path, apply=True, **OPTIONS)
+        with amberdb.open(path, create=False, **OPTIONS) as db:
+            assert db.check().ok, where
+            name = "a" if "a" in report.documents or not report.documents else "recovered-16"
+            kept = {doc["id"]: doc for doc in db.collection(name).documents()}
+        lost = docs.keys() - kept.keys()
+        assert same(kept, {id: docs[id] for id in kept}), where
+        assert not lost or report.lost_lsns or report.missing, f"{where}: {lost}, {report}"
+        assert amberdb.check(path, **OPTIONS).ok
+    finally:
+        shutil.rmtree(root / "image")
+
+
 def judge(root: Path, image: Image, docs: Documents, where: str) -> str:
     found = recovered(root, image)
     if isinstance(found, AmberError):
@@ -135,6 +160,8 @@ def test_a_file_that_is_not_as_it_was(place: Path, how: str) -> None:
         verdict = judge(place, Image(directories, files), docs, f"{path} {how}")
         # A log that a clean close left empty is not needed.
         assert verdict == "detected" or (path.endswith(".wal") and how == "missing")
+        if verdict == "detected":
+            mended(place, Image(directories, files), docs, f"{path} {how}")
 
 
 def test_a_file_of_another_database(place: Path) -> None:
@@ -144,10 +171,9 @@ def test_a_file_of_another_database(place: Path) -> None:
     write(place)
     other = Image.read_from(place)
     for path in (*own_files(image), f"{NAME}/data-1/data.mdb"):
-        files = {**image.files, path: other.files[path]}
-        assert (
-            judge(place, Image(image.directories, files), docs, f"{path} of another") == "detected"
-        )
+        mixed = Image(image.directories, {**image.files, path: other.files[path]})
+        assert judge(place, mixed, docs, f"{path} of another") == "detected"
+        mended(place, mixed, docs, f"{path} of another")
 
 
 def recycled(root: Path) -> Documents:
@@ -174,6 +200,7 @@ def test_a_zeroed_meta_page_is_never_an_older_answer(
     data[page * 4096 : (page + 1) * 4096] = bytes(4096)
     damaged = Image(image.directories, {**image.files, path: bytes(data)})
     assert judge(place, damaged, docs, f"meta {page}") == "detected"
+    mended(place, damaged, docs, f"meta {page}")
 
 
 @pytest.mark.parametrize("end", [write, crashed, recycled])
@@ -193,3 +220,16 @@ def test_a_meta_page_that_fell_back_is_never_an_older_answer(
     assert sorted(verdicts) == (
         ["detected", "harmless"] if end is recycled else ["harmless", "harmless"]
     )
+
+
+@pytest.mark.slow
+def test_damage_inside_the_data_is_found_without_a_dead_process(place: Path) -> None:
+    """By check(), also where reads would have died or been wrong; and repair loses what it says."""
+    work = PageDamage(place, documents=400)
+    rng = random.Random(7)
+    for _ in range(EACH):
+        for kind in KINDS:
+            work.one(kind, rng)
+    assert work.table.wrong == []
+    found = sum(count for (_, how), count in work.table.checks.items() if how == "found")
+    assert found > EACH, work.table.rows()

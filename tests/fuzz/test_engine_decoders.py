@@ -166,7 +166,7 @@ def load_catalog(pairs: dict[bytes, bytes | None]) -> Catalog:
     overlay.publish(1, pairs, 0, 1)
     state = State(overlay, None, frozenset(), Catalog({}))
     transaction: Any = _NoRead()
-    return Catalog.load(View(NEWEST, state, transaction, 0), 1 << 20)
+    return Catalog.load(View(NEWEST, state, transaction, 0, "data.mdb"), 1 << 20)
 
 
 DEFINITION = CollectionDef(name="x", number=1, tree=16, expiry_tree=17).to_map()

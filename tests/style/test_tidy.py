@@ -25,7 +25,7 @@ COLUMNS_MAX = 100
 STRUCT_MODULES = {
     "engine/manifest.py",
     "engine/schema.py",  # a collection's counters
-    "engine/store.py",  # LMDB's own meta pages, read before LMDB does
+    "engine/pages.py",  # pages of LMDB, read without LMDB
     "engine/stored.py",
     "index/keys.py",
     "index/packing.py",

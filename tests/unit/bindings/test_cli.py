@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import amberdb
-from amberdb import CheckReport, Database, DiskFullError, Ordered
+from amberdb import Database, DiskFullError, Ordered
 from amberdb.bindings import cli_import
 from amberdb.bindings.cli import app
 from amberdb.bindings.cli_verbs import VERBS
@@ -300,22 +300,50 @@ def test_check_of_a_sound_database(filled: Run) -> None:
     assert "sound" in filled("check").stdout
 
 
-def test_check_with_problems_is_code_1(filled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = CheckReport(problems=["x: something is wrong"])
+def test_check_with_problems_is_code_1_and_names_the_file(filled: Run, tmp_path: Path) -> None:
+    manifest = tmp_path / "t.amber" / "MANIFEST"
+    manifest.unlink()
+    problems = answer(filled("check", "--json", code=1))["problems"]
+    assert problems == [f"{manifest} is missing"]
+    assert "is missing" in filled("check", code=1).stdout
 
-    def check(*_: object) -> CheckReport:
-        return found
 
-    monkeypatch.setattr(Database, "check", check)
-    assert answer(filled("check", "--json", code=1))["problems"] == found.problems
-    assert "something is wrong" in filled("check", code=1).stdout
+def test_repair_says_what_it_would_do_and_then_does_it(filled: Run, tmp_path: Path) -> None:
+    path = tmp_path / "t.amber"
+    assert "nothing to repair" in filled("repair").stdout
+    for segment in (path / "wal").glob("*.wal"):  # which would still have the document
+        segment.unlink()
+    data_file = path / "data-1" / "data.mdb"
+    data = bytearray(data_file.read_bytes())
+    at = data.rindex(b"entity")
+    data[at] ^= 1
+    data_file.write_bytes(data)
+    plan = answer(filled("repair", "--json", code=1))
+    assert (plan["needed"], plan["applied"], plan["documents"]) == (True, False, {"x": 9})
+    assert [name for name, _ in plan["lost_ids"]] == ["x"]
+    shown = filled("repair", code=1)
+    assert "would be lost" in shown.stdout
+    assert "--apply" in shown.stderr
+    done = filled("repair", "--apply")
+    assert "data-1.broken" in "".join(done.stdout.split())
+    filled("check")
+    assert answer(filled("find", "x", "--count", "--json"))["count"] == 9
+
+
+def test_repair_of_a_manifest_loses_nothing(filled: Run, tmp_path: Path) -> None:
+    filled("put", "x", '{"id": "last"}')
+    (tmp_path / "t.amber" / "MANIFEST").write_bytes(b"")
+    done = answer(filled("repair", "--apply", "--json"))
+    assert done["lost_lsns"] == []
+    assert answer(filled("get", "x", "last", "--json")) == {"id": "last"}
 
 
 # -- opening -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "verb", [["info"], ["get", "x", "a"], ["find", "x"], ["export", "x"], ["log"], ["check"]]
+    "verb",
+    [["info"], ["get", "x", "a"], ["find", "x"], ["export", "x"], ["log"], ["check"], ["repair"]],
 )
 def test_missing_database_is_code_3_and_is_not_created(
     run: Run, tmp_path: Path, verb: list[str]

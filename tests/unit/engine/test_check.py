@@ -10,11 +10,12 @@ import pytest
 import amberdb
 from amberdb import CheckReport, CorruptionError, Database, Ordered, Unique
 from amberdb.engine import check as checks
+from amberdb.engine.pages import read_metas
 from amberdb.engine.schema import MULTI, Head, Schema
 from amberdb.engine.stored import pack, unpack
 from amberdb.engine.trees import APPLIED
 from support.databases import SMALL, OpenDatabase
-from unit.engine.helpers import raw_store
+from unit.engine.helpers import data_file, raw_store
 
 
 @pytest.fixture
@@ -168,6 +169,7 @@ def test_damaged_document_is_an_error_and_the_others_are_read(
         with pytest.raises(CorruptionError, match="'b'") as caught:
             read(db)
         assert caught.value.key == schema.key("b")
+        assert caught.value.path == str(data_file(made))
         assert (db.collection("n").get("a") or {})["x"] == 0
         db.collection("n").put({"id": "new"})
 
@@ -264,3 +266,70 @@ def test_index_in_the_making_is_not_damage(db: Database) -> None:
     db.collection("n").put_many({"x": n} for n in range(10))
     db.collection("n", indexes=[Ordered("x")])
     assert db.check().ok
+
+
+def lose_pages(path: Path) -> None:
+    """Turns the inner pages' numbers of their children into such as are not there: LMDB says so,
+    and nothing ends the process."""
+    data = bytearray(data_file(path).read_bytes())
+    root = max(read_metas(bytes(data[: 1 << 16]))).main.root
+    start = root * 4096
+    lower = int.from_bytes(data[start + 12 : start + 14], "little")
+    assert data[start + 10] == 1  # an inner page
+    for place in range(start + 16, start + lower, 2):
+        node = start + int.from_bytes(data[place : place + 2], "little")
+        data[node + 2] = 0x70
+    data_file(path).write_bytes(data)
+
+
+def in_transaction(read: Callable[[Any], object]) -> Callable[[Database], object]:
+    def run(db: Database) -> None:
+        with db.transaction() as tx:
+            with pytest.raises(CorruptionError) as caught:  # at once, not only on leaving
+                read(tx["n"])
+            raise caught.value
+
+    return run
+
+
+def build(db: Database) -> None:
+    db.collection("n", indexes=[Ordered("y")])
+    db.build_indexes()
+
+
+PAGE_READS: dict[str, Callable[[Database], object]] = {
+    **READS,
+    "count": lambda db: db.collection("n").count(),
+    "delete_many": lambda db: db.collection("n").delete_many({"x": 1}),
+    "snapshot get": lambda db: db.snapshot()["n"].get("b"),
+    "snapshot find": lambda db: db.snapshot()["n"].find(),
+    "transaction get": in_transaction(lambda notes: notes.get("b")),
+    "transaction put": in_transaction(lambda notes: notes.put({"id": "b"})),
+    "expire": lambda db: db.expire(),
+    "stats": lambda db: db.stats(),
+    "build": build,
+    "unique": lambda db: db.collection("n", indexes=[Unique("x")]),
+}
+
+
+@pytest.mark.parametrize("read", PAGE_READS.values(), ids=PAGE_READS.keys())
+def test_damaged_page_is_a_typed_error_with_its_file(
+    open_db: OpenDatabase, read: Callable[[Database], object]
+) -> None:
+    db = open_db()
+    notes = db.collection("n", indexes=[Ordered("x")], expires_at="until")
+    notes.put_many({"id": f"{n:04}", "x": n, "text": "y" * 200} for n in range(500))
+    db.close()
+    path = Path(db.path)
+    kept = data_file(path).read_bytes()
+    with amberdb.open(path, **SMALL) as db:  # the catalog is in memory when its page is lost
+        lose_pages(path)
+        try:
+            with pytest.raises(CorruptionError) as caught:
+                read(db)
+            assert caught.value.path == str(data_file(path))
+            report = db.check()
+            assert len(report.problems) > 2
+            assert str(data_file(path)) in report.problems[0]
+        finally:
+            data_file(path).write_bytes(kept)

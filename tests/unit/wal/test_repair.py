@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from amberdb._errors import CorruptionError
+from amberdb._errors import CorruptionError, LogTruncatedError
 from amberdb._types import NO_LSN
 from amberdb.wal import Log, LogOptions, repair
 from unit.wal.helpers import DATABASE_ID, LogDirectory, fill, lsn
@@ -118,21 +118,50 @@ def test_records_before_the_applied_lsn_are_kept(directory: LogDirectory) -> Non
     assert directory.segments() == paths
 
 
-def test_log_cut_below_the_applied_lsn_opens(directory: LogDirectory) -> None:
+def test_log_cut_below_the_applied_lsn_starts_anew(directory: LogDirectory) -> None:
+    """What could be kept is not needed, and nobody may read from it over the hole."""
     make(directory, 30)
     (path,) = directory.segments()
     directory.damage(path, directory.headers(path)[9].offset)
     report = repair(directory.fs, directory.path, DATABASE_ID, applied=lsn(20))
-    assert report.last_lsn == lsn(9)
+    assert (report.last_lsn, report.is_anew) == (lsn(20), True)
+    assert [cut.last_lost for cut in report.cuts] == [lsn(30)]
     log, recovery = directory.reopen(applied=lsn(20))
     assert (recovery.last_lsn, directory.replayed) == (lsn(20), [])
     assert log.next_lsn == lsn(21, 2)
+    with pytest.raises(LogTruncatedError):
+        list(log.read(lsn(5)))
     log.close()
     log, _ = directory.reopen(clean=lsn(20), applied=lsn(20))
     payloads = fill(log, range(3))
     log.close()
     directory.reopen(applied=lsn(20))[0].close()
     assert directory.payloads() == payloads
+
+
+@pytest.mark.parametrize("applied", [None, lsn(30), lsn(180)])
+def test_without_apply_it_says_the_same_and_changes_nothing(
+    directory: LogDirectory, applied: int | None
+) -> None:
+    make(directory)
+    paths = directory.segments()
+    directory.damage(paths[2], directory.headers(paths[2])[5].offset)
+    before = {name: directory.fs.read(name) for name in directory.segments()}
+    found = None if applied is None else lsn(applied - lsn(0))
+    said: list[int] = []
+    plan = repair(
+        directory.fs,
+        directory.path,
+        DATABASE_ID,
+        applied=found,
+        apply=False,
+        replay=lambda record: said.append(record.lsn),
+    )
+    assert {name: directory.fs.read(name) for name in directory.segments()} == before
+    assert directory.names("broken") == []
+    report = repair(directory.fs, directory.path, DATABASE_ID, applied=found)
+    assert report == plan
+    assert said == ([] if report.is_anew else list(range(lsn(1), report.last_lsn + 1)))
 
 
 @pytest.mark.parametrize("applied", [None, NO_LSN, lsn(7)])

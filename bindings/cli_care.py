@@ -1,0 +1,119 @@
+"""The verbs for a database that may be damaged: check and repair. Neither opens it first.
+
+Invariants:
+- check changes nothing; repair changes nothing without --apply.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from amberdb.bindings.cli_output import (
+    AsJson,
+    DatabasePath,
+    Exit,
+    emit,
+    grid,
+    progress_bar,
+    properties,
+    say,
+    show,
+    verb,
+)
+from amberdb.engine.offline import check_closed
+from amberdb.engine.repair import RepairReport
+from amberdb.engine.repair import repair as repair_closed
+
+
+@verb
+def check(path: DatabasePath, as_json: AsJson = False) -> None:
+    """Reads every page and every record, and compares every index, count and checksum with the
+    documents, also where the database cannot be opened. Changes nothing."""
+    with _progress() as progress:
+        report = check_closed(path, progress)
+    if as_json:
+        emit({"ok": report.ok, **asdict(report)})
+    else:
+        facts = asdict(report)
+        problems, notes = facts.pop("problems"), facts.pop("notes")
+        show(properties("sound" if report.ok else f"{len(problems)} problems", facts))
+        for problem in problems:
+            show(problem)
+        for note in notes:
+            say(f"note: {note}")
+    if not report.ok:
+        raise typer.Exit(Exit.NOTHING)
+
+
+@verb
+def repair(
+    path: DatabasePath,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it, and not only say it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Makes a sound database of what can be read of a damaged one; what was damaged is kept as
+    .broken. Without --apply it only says what it would do, and what would be lost."""
+    with _progress() as progress:
+        report = repair_closed(path, apply=apply, progress=progress)
+    if as_json:
+        emit({"needed": report.is_needed, **asdict(report)})
+    else:
+        _show_repair(report)
+    if report.is_needed and not apply:
+        raise typer.Exit(Exit.NOTHING)
+
+
+def _show_repair(report: RepairReport) -> None:
+    if not report.is_needed:
+        show("sound: there is nothing to repair")
+        return
+    would = "" if report.applied else "would be "
+    for title, lines in (
+        ("found", report.problems),
+        (f"{would}done", report.actions),
+        ("kept as", report.broken),
+        (f"{would}lost", list(_losses(report))),
+    ):
+        if lines:
+            show(grid(title, ("",), [(line,) for line in lines]))
+    if report.documents:
+        rows = [(name, count) for name, count in report.documents.items()]
+        show(grid(f"documents that {would or 'were '}kept", ("collection", "documents"), rows))
+    if not report.applied:
+        say("nothing was changed: --apply does it")
+
+
+def _losses(report: RepairReport) -> Generator[str]:
+    for first, last in report.lost_lsns:
+        yield f"commits from Lsn {first} to {last}, where no page has their documents"
+    for name, count in report.missing.items():
+        yield f"{count} documents of {name}"
+    for name, id in report.lost_ids:
+        yield f"{name}: {id}"
+    for name, index in report.dropped_indexes:
+        yield f"the index {index} of {name}, which what was recovered does not allow"
+    for name in report.renamed:
+        yield f"the declaration of {name}: look at its name and its indexes"
+    if report.doubtful:
+        yield (
+            f"certainty about {report.doubtful} documents, taken from pages that no tree leads to: "
+            "some may be older versions, or may have been deleted"
+        )
+    if report.feed_begins is not None:
+        yield f"the feed up to Lsn {report.feed_begins}: its changes are in the documents"
+
+
+@contextmanager
+def _progress() -> Generator[Callable[[str, int], None]]:
+    with progress_bar() as bar:
+        tasks: dict[str, Any] = {}
+
+        def advance(name: str, count: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=None)
+            bar.update(tasks[name], completed=count)
+
+        yield advance
