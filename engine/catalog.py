@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from amberdb._bytes import is_sealed, seal
 from amberdb._errors import CollectionError, CorruptionError, FormatError
 from amberdb.engine.codec import decode_document, encode
+from amberdb.engine.row_index import RowIndex, identity_of
 from amberdb.engine.schema import CollectionDef, IndexDef, Schema, check_field, checked_number
 from amberdb.engine.trees import COLLECTIONS, COUNTERS, FIRST_TREE, end_of
 from amberdb.index.base import IndexSpec
+from amberdb.index.vector import Vector
 
 if TYPE_CHECKING:
     from amberdb.engine.view import View
@@ -65,6 +67,16 @@ class Catalog:
                 "with the version that wrote it"
             ) from error
 
+    @property
+    def row_indexes(self) -> dict[bytes, RowIndex]:
+        """All search indexes by their trees."""
+        return {i.prefix: i for schema in self.schemas.values() for i in schema.row_indexes}
+
+    @property
+    def row_prefixes(self) -> frozenset[bytes]:
+        """How the entries of all search indexes begin."""
+        return frozenset(index.entry_prefix for index in self.row_indexes.values())
+
     def by_tree(self) -> dict[bytes, Schema]:
         """Schemas by the prefix of their documents."""
         return {schema.prefix: schema for schema in self.schemas.values()}
@@ -99,13 +111,20 @@ class Catalog:
             kept = {index.spec: index for index in definition.indexes}
             chosen: list[IndexDef] = []
             for spec in indexes:
-                index = kept.pop(spec, None)
-                if index is None:
-                    index = IndexDef(spec, next_tree, complete_from)
+                index = kept.get(spec)
+                identity = identity_of(spec)
+                if index is not None and index.identity == identity:
+                    del kept[spec]
+                else:  # new, or made by another analyzer
+                    index = IndexDef(spec, next_tree, complete_from, identity)
                     next_tree += 1
                 chosen.append(index)
             retired += [index.tree for index in kept.values()]
-            definition = replace(definition, indexes=tuple(chosen))
+            fields = [spec.field for spec in indexes if isinstance(spec, Vector)]
+            for vector in fields:
+                check_field("a Vector index", vector)
+            vectors = tuple(dict.fromkeys([*definition.vectors, *fields]))
+            definition = replace(definition, indexes=tuple(chosen), vectors=vectors)
         if required is not None:
             definition = replace(definition, required=dict(required))
         if expires_at is not None:

@@ -16,6 +16,7 @@ from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.codec import decode_effects
 from amberdb.engine.commit import Committer
 from amberdb.engine.planner import is_usable
+from amberdb.engine.row_index import unpack_entry
 from amberdb.engine.schema import MULTI, Head, Schema, entry_pairs
 from amberdb.engine.store import EngineError
 from amberdb.engine.stored import NEVER, Stored, unpack
@@ -97,17 +98,28 @@ def check_view(view: View, report: CheckReport, progress: Progress | None) -> No
     for schema in view.catalog.schemas.values():
         report.collections += 1
         expected = dict.fromkeys((index.prefix for index in schema.indexes), 0)
+        expected.update(dict.fromkeys(schema.row_prefixes, 0))
         expected[schema.expiry_prefix] = 0
         try:
             _check_documents(view, schema, expected, report, progress)
         except (AmberError, EngineError) as error:
             _note(view, report, schema.name, error)
         usable = [index.prefix for index in schema.indexes if is_usable(view, index)]
+        rows = [index for index in schema.row_indexes if is_usable(view, index)]
+        usable += [index.entry_prefix for index in rows]
         for prefix in (*usable, schema.expiry_prefix):
             try:
                 _check_count(view, schema, prefix, expected[prefix], report)
             except (AmberError, EngineError) as error:
-                _note(view, report, f"{schema.name}: tree {int.from_bytes(prefix)}", error)
+                number = int.from_bytes(prefix[:TREE_SIZE])
+                _note(view, report, f"{schema.name}: tree {number}", error)
+        for index in rows:
+            from amberdb.engine.row_check import check_rows  # brings numpy
+
+            try:
+                check_rows(view, schema, index, report.add)
+            except (AmberError, EngineError) as error:
+                _note(view, report, f"{schema.name}: {index.spec.name}", error)
 
 
 def _note(view: View, report: CheckReport, what: str, error: Exception) -> None:
@@ -169,6 +181,12 @@ def _check_document(
                 expected[index.prefix] += 1
             if view.get(entry) != wanted:
                 report.add(f"{schema.name}: {id_bytes!r} has no entry in {index.spec.name}")
+    for row_index in schema.row_indexes:
+        if is_usable(view, row_index) and row_index.content(document) is not None:
+            expected[row_index.entry_prefix] += 1
+            value = view.get(row_index.key(stored.rowid))
+            if value is None or unpack_entry(value)[0] != id_bytes:
+                report.add(f"{schema.name}: {id_bytes!r} has no entry in {row_index.spec.name}")
     if stored.expires_us != NEVER:
         expected[schema.expiry_prefix] += 1
         if view.get(schema.expiry_key(stored.expires_us, stored.rowid)) != id_bytes:
@@ -182,7 +200,7 @@ def _check_count(
     report.entries += found
     if found != expected:
         report.add(
-            f"{schema.name}: tree {int.from_bytes(prefix)} has {found} entries, "
+            f"{schema.name}: tree {int.from_bytes(prefix[:TREE_SIZE])} has {found} entries, "
             f"the documents make {expected}"
         )
 

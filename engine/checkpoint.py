@@ -8,6 +8,7 @@ Invariants:
 - All LMDB writing (checkpoints, index builds, purges) goes through one mutex.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from amberdb._types import Lsn
 from amberdb.engine.commit import Committer
 from amberdb.engine.overlay import Overlay
 from amberdb.engine.store import StoreWriter
-from amberdb.engine.trees import APPLIED, LAST_TIME
+from amberdb.engine.trees import APPLIED, LAST_TIME, TREE_SIZE
+
+logger = logging.getLogger("amberdb.engine")
 
 _CHUNK = 500
 
@@ -46,6 +49,7 @@ class Checkpointer:
                 self._apply()
             if self._committer.freeze() is not None:
                 self._apply()
+            self._merge()
 
     def _apply(self) -> None:
         committer = self._committer
@@ -63,8 +67,15 @@ class Checkpointer:
             with committer.store.write() as store:
                 if failpoints.on:
                     failpoints.reach("checkpoint.in-transaction")
+                row_indexes = committer.state.catalog.row_indexes
                 for keys in overlay.sorted_trees():
-                    _apply_tree(store, overlay, keys)
+                    index = row_indexes.get(keys[0][:TREE_SIZE])
+                    if index is None:
+                        _apply_tree(store, overlay, keys)
+                    else:
+                        from amberdb.engine.row_folding import fold_rows  # brings numpy
+
+                        fold_rows(store, overlay, keys, index)
                 store.put(APPLIED, last.to_bytes(8))
                 store.put(LAST_TIME, overlay.last_us.to_bytes(8))
                 if failpoints.on:
@@ -82,6 +93,21 @@ class Checkpointer:
         if failpoints.on:
             failpoints.reach("checkpoint.before-release")
         self.release_log()
+
+    def _merge(self) -> None:
+        """Segments of text indexes, one LMDB transaction each. What fails is tried again later:
+        nothing depends on it but speed and size."""
+        committer = self._committer
+        for index in committer.state.catalog.row_indexes.values():
+            from amberdb.engine.row_folding import merge_due
+
+            try:
+                while merge_due(committer.store, index):
+                    committer.stored(committer.state.built)
+            except StorageError as error:
+                logger.warning(
+                    "%s: a merge failed and will be tried again: %s", index.spec.name, error
+                )
 
     def release_log(self) -> None:
         committer = self._committer

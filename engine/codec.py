@@ -1,21 +1,45 @@
 """The codec: documents and log payloads to msgpack and back. The one place that knows msgspec.
 
+A vector, a numpy array of float32, is a msgpack extension of type 1: its elements, little-endian.
+
 Invariants:
 - `decode(encode(x)) == x` for every normalised document: datetimes as aware UTC (msgpack
   timestamps), bytes as bytes, ints within 64 bits.
 - Bytes that are not what was encoded raise CorruptionError, never anything else.
 """
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from amberdb._errors import CorruptionError
 from amberdb._types import Document
 
-encode = msgspec.msgpack.Encoder().encode
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_VECTOR = 1
+
+
+def _encode_vector(value: Any) -> msgspec.msgpack.Ext:
+    """For whatever msgspec does not know: of what a normalised document holds, only arrays."""
+    return msgspec.msgpack.Ext(_VECTOR, value.astype("<f4", copy=False).tobytes())
+
+
+def _decode_vector(code: int, data: memoryview) -> "NDArray[np.float32]":
+    import numpy as np  # a database without vectors never needs it
+
+    if code != _VECTOR or len(data) % 4:
+        raise ValueError(f"an extension of type {code} and {len(data)} bytes")
+    array = np.frombuffer(data, "<f4").astype(np.float32)  # a copy, aligned, without the rest
+    array.flags.writeable = False
+    return array
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=_encode_vector).encode
 encode_sorted = msgspec.msgpack.Encoder(order="sorted").encode
-decode_unchecked = msgspec.msgpack.Decoder().decode
+decode_unchecked = msgspec.msgpack.Decoder(ext_hook=_decode_vector).decode
 """For bytes whose checksum was right: they are ours."""
 
 _decode_effects = msgspec.msgpack.Decoder(dict[bytes, bytes | None]).decode

@@ -10,7 +10,7 @@ Invariants:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +26,8 @@ from amberdb.engine.commit import Committer
 from amberdb.engine.options import check_sync
 from amberdb.engine.page import Page, Query
 from amberdb.engine.schema import Schema
+from amberdb.engine.search import Fusion, Hits, Recency, search_of
+from amberdb.engine.searchers import Searchers
 from amberdb.engine.stored import BODY, damaged, expires_us, unpack
 from amberdb.engine.trees import TREE_SIZE, end_of
 from amberdb.engine.view import View
@@ -147,6 +149,49 @@ class ReadableCollection(ABC):
         with self._reading() as view:
             return Query.of(schema_of(view, self.name), where).count(view)
 
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        vector: Any = None,
+        where: Where | None = None,
+        limit: int = 10,
+        fusion: Fusion | None = None,
+        recency: Recency | None = None,
+        diversity: float = 0.0,
+        fields: Sequence[str] | None = None,
+        snippets: bool = False,
+    ) -> Hits:
+        """Documents ranked by text, by a vector, or by both; those that `where` lets through.
+
+        text       words; "a phrase", +must, -not and prefix* (docs/search.md)
+        vector     what is near it is found; {field: vector} where there are several Vector indexes
+        fusion     how the lists of text and vectors become one
+        recency    lets old documents fade; diversity, 0 to 1, passes over what is like a better hit
+
+        snippets   with each hit the part of its text that matched, marked
+
+        Never fewer than `limit` while more documents match. Raises QueryError.
+        """
+        with self._reading() as view:
+            question = search_of(
+                schema_of(view, self.name),
+                text=text,
+                vector=vector,
+                where=where,
+                limit=limit,
+                fusion=fusion,
+                recency=recency,
+                diversity=diversity,
+                fields=fields,
+                snippets=snippets,
+            )
+            return question.answer(view, self._searchers())
+
+    @abstractmethod
+    def _searchers(self) -> Searchers:
+        """Of the open database."""
+
     def explain(
         self, where: Where | None = None, *, order_by: Order | None = None
     ) -> dict[str, Any]:
@@ -170,6 +215,11 @@ class WritableCollection(ReadableCollection):
     ) -> AbstractContextManager[Writer]:
         """A writer for one call, which will read `key`."""
 
+    def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """With the vectors that an embedder makes of them. Not inside a transaction: nobody waits
+        for a model with the writer lock in hand."""
+        return documents
+
     def put(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
         """Stores a document under its "id" (made when missing), replacing another; its id.
 
@@ -183,6 +233,7 @@ class WritableCollection(ReadableCollection):
 
     def _put(self, document: Mapping[str, Any], sync: Sync | None, *, insert: bool) -> str:
         schema = self._schema()
+        (document,) = self._embedded([document])
         prepared = schema.prepare(document)
         with self._writing(sync, None if prepared.fresh else prepared.key) as writer:
             current = schema_of(writer.view, self.name)
@@ -197,7 +248,7 @@ class WritableCollection(ReadableCollection):
         """put() of all of them in one commit: all or none. Raises TransactionTooLargeError;
         inside a transaction what came before it is pending then, so let the error leave it."""
         schema = self._schema()
-        prepared = [schema.prepare(document) for document in documents]
+        prepared = [schema.prepare(each) for each in self._embedded(list(documents))]
         with self._writing(sync) as writer:
             current = schema_of(writer.view, self.name)
             if current is not schema:
@@ -216,6 +267,7 @@ class WritableCollection(ReadableCollection):
     ) -> Lsn:
         """Merges into a document (maps recursively; None stores None; REMOVE takes a field out);
         its new version. Raises MissingKeyError, ConflictError, and what put() raises."""
+        (patch,) = self._embedded([patch])
         with self._writing(sync, self._schema().key(id)) as writer:
             writer.update(schema_of(writer.view, self.name), id, patch, if_version)
             return Lsn(writer.lsn)
@@ -277,6 +329,19 @@ class Collection(WritableCollection):
 
     def _reading(self) -> AbstractContextManager[View]:
         return self._committer.view()
+
+    def _searchers(self) -> Searchers:
+        return self._committer.searchers
+
+    def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
+        """Gives a vector to each document that has text in the source field of an embedder and
+        none yet; how many. `progress` is told the count so far. Raises EmbeddingError; what was
+        done by then stays."""
+        self._schema()  # of an open database
+        return self._committer.embedders.fill_missing(self, progress)
+
+    def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        return self._committer.embedders.filled(self.name, documents)
 
     def _schema(self) -> Schema:
         return self._committer.state.catalog.schemas[self.name]

@@ -27,8 +27,10 @@ from amberdb._errors import (
 from amberdb._types import Lsn, Sync
 from amberdb.engine.catalog import Catalog
 from amberdb.engine.codec import encode
+from amberdb.engine.embedding import Embedders
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Effects, Overlay
+from amberdb.engine.searchers import Searchers
 from amberdb.engine.store import Store
 from amberdb.engine.stored import NEVER
 from amberdb.engine.view import NEWEST, LateTransaction, Pending, State, View
@@ -52,11 +54,14 @@ class Committer:
         catalog: Catalog,
         last_us: int,
         options: Options,
+        searchers: Searchers,
     ) -> None:
         self.store = store
         self.log = log
         self.state = State(overlay, None, built, catalog)
         self.visible: int = log.last_lsn
+        self.searchers = searchers
+        self.embedders = Embedders()
         self.checkpoint_failure: StorageError | None = None
         self._published: int = log.last_lsn
         self._last_us = last_us
@@ -146,7 +151,8 @@ class Committer:
             with writer.view:
                 effects = writer.finish()
                 if effects:
-                    lsn = self._publish(effects, writer.now_us, sync or self._options.sync, kind)
+                    sync = sync or self._options.sync
+                    lsn = self._publish(effects, writer.row_keys(), writer.now_us, sync, kind)
                 else:
                     lsn = Lsn(self._published)
                 if catalog is not None:
@@ -248,7 +254,9 @@ class Committer:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _publish(self, effects: Effects, now_us: int, sync: Sync, kind: int) -> Lsn:
+    def _publish(
+        self, effects: Effects, row_keys: list[bytes], now_us: int, sync: Sync, kind: int
+    ) -> Lsn:
         payload = encode(effects)
         if failpoints.on:
             failpoints.reach("commit.encoded")
@@ -257,7 +265,10 @@ class Committer:
             if failpoints.on:
                 failpoints.reach("commit.appended")
             self._last_us = now_us
-            self.state.active.publish(lsn, effects, len(payload), now_us)
+            overlay = self.state.active
+            overlay.publish(lsn, effects, len(payload), now_us)
+            if row_keys:
+                overlay.note_rows(lsn, row_keys, effects)
             self._published = lsn
             if failpoints.on:
                 failpoints.reach("commit.published")

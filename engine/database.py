@@ -36,7 +36,9 @@ from amberdb.engine.feed import Change, Feed, Subscriber
 from amberdb.engine.indexing import Indexer, built_trees
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
+from amberdb.engine.row_index import identity_of
 from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
+from amberdb.engine.searchers import Searchers
 from amberdb.engine.stored import NEVER
 from amberdb.engine.transaction import Snapshot, Transaction, held
 from amberdb.engine.view import NEWEST, State, View
@@ -75,8 +77,16 @@ class Database:
         with View(NEWEST, bootstrap, opened.store.begin(), 0, opened.store.path) as view:
             catalog = Catalog.load(view, options.document_bytes_max)
             built = built_trees(view)
+        opened.overlay.find_rows(catalog.row_prefixes)
         self._committer = Committer(
-            opened.store, opened.log, opened.overlay, built, catalog, opened.last_us, options
+            opened.store,
+            opened.log,
+            opened.overlay,
+            built,
+            catalog,
+            opened.last_us,
+            options,
+            Searchers(),
         )
         self._feed = Feed(self._committer, options.subscriber_log_bytes_max)
         with self._committer.view() as view:
@@ -96,6 +106,7 @@ class Database:
         self._committer.on_commit = self._background.note_commit
         if opened.overlay.entries:
             self._background.note_commit(opened.overlay.size_bytes, NEVER)
+        self._renew_indexes()
         self._background.note_indexes()
         self._background.note_expiry()
         _open_databases.add(self)
@@ -139,6 +150,8 @@ class Database:
         if any(schema.name == name and i.is_unique for schema, i in self._indexer.waiting()):
             self._build_unique(name)
         self._background.note_indexes()
+        if specs is not None:
+            self._committer.embedders.attach(name, specs)
         return Collection(name, self._committer)
 
     def collections(self) -> list[str]:
@@ -272,7 +285,11 @@ class Database:
             "expires_at": schema.expires_at,
             "indexes": {
                 index.spec.name: "building" if index.number in waiting else "ready"
-                for index in schema.indexes
+                for index in schema.all_indexes
+            },
+            "search": {
+                index.spec.name: self._committer.searchers.of(index).stats()
+                for index in schema.row_indexes
             },
         }
 
@@ -300,6 +317,15 @@ class Database:
             committer.rollback(writer, error)
             raise
         committer.commit(writer, catalog=catalog)
+        indexes = committer.state.catalog.row_indexes.values()
+        committer.searchers.keep_only(index.number for index in indexes)
+
+    def _renew_indexes(self) -> None:
+        """Text indexes that another version of their analyzer has made are built anew."""
+        for name, schema in self._committer.state.catalog.schemas.items():
+            indexes = schema.definition.indexes
+            if any(index.identity != identity_of(index.spec) for index in indexes):
+                self._declare(name, [index.spec for index in indexes], None, None)
 
     def _build_unique(self, name: str) -> None:
         try:
@@ -321,6 +347,7 @@ class Database:
             pass  # the log has it all; the next open replays it
         if failpoints.on:
             failpoints.reach("close.checkpointed")
+        committer.searchers.close()
         with self._checkpointer.mutex:
             committer.shut(_Gone(ClosedError("the database is closed: open it again")))
         self._is_closed = True

@@ -32,6 +32,11 @@ class Projection(dict[str, Any]):
     """Some fields of a document. put() refuses it, because storing it would lose the others."""
 
 
+def is_map(document: object) -> bool:
+    """Whether it may be a document: any map but a projection."""
+    return isinstance(document, Mapping) and not isinstance(document, Projection)
+
+
 class _Remove:
     def __repr__(self) -> str:
         return "amberdb.REMOVE"

@@ -11,23 +11,29 @@ Invariants:
   restore from an older file finds them unset and builds again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import cast
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError
+from amberdb._types import Document
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.codec import decode_document
 from amberdb.engine.commit import Committer
 from amberdb.engine.planner import Plan
 from amberdb.engine.query import parse
 from amberdb.engine.scan import entries
-from amberdb.engine.schema import MULTI, ROWID_SIZE, CompiledIndex, Schema, entry_pairs
+from amberdb.engine.schema import MULTI, ROWID_SIZE, AnyIndex, CompiledIndex, Schema, entry_pairs
 from amberdb.engine.store import StoreWriter
 from amberdb.engine.stored import BODY, expires_us, unpack
 from amberdb.engine.trees import BUILDING, BUILT, TREE_SIZE, end_of, tree
 from amberdb.engine.view import View
 
 CHUNK = 1000
+ROWS_CHUNK = 4000
+"""The same for search indexes: each chunk of a text index is a segment, to be merged later."""
+
 
 Progress = Callable[[str, int], None]
 """Called with the index's name and the count of documents done so far."""
@@ -46,17 +52,17 @@ class Indexer:
         self._committer = committer
         self._checkpointer = checkpointer
 
-    def waiting(self) -> list[tuple[Schema, CompiledIndex]]:
+    def waiting(self) -> list[tuple[Schema, AnyIndex]]:
         """Indexes that are declared and not complete."""
         state = self._committer.state
         return [
             (schema, index)
             for schema in state.catalog.schemas.values()
-            for index in schema.indexes
+            for index in schema.all_indexes
             if not index.complete_from and index.number not in state.built
         ]
 
-    def _is_waiting(self, index: CompiledIndex) -> bool:
+    def _is_waiting(self, index: AnyIndex) -> bool:
         return any(found.number == index.number for _, found in self.waiting())
 
     def is_idle(self) -> bool:
@@ -87,7 +93,7 @@ class Indexer:
     def _build(
         self,
         schema: Schema,
-        index: CompiledIndex,
+        index: AnyIndex,
         progress: Progress | None,
         stop: Callable[[], bool],
     ) -> None:
@@ -113,7 +119,7 @@ class Indexer:
             # Complete, so from here on no commit lets another duplicate in; those that came
             # before are found now.
             with self._committer.view() as view:
-                refuse_duplicates(view, schema, index)
+                refuse_duplicates(view, schema, cast(CompiledIndex, index))
                 if failpoints.on:
                     failpoints.reach("index.unique-checked")
         with self._checkpointer.mutex:
@@ -156,17 +162,28 @@ class Indexer:
         self._committer.commit(writer, catalog=catalog)
 
 
-def _build_chunk(store: StoreWriter, schema: Schema, index: CompiledIndex) -> tuple[int, bool]:
+def _build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[int, bool]:
     """Documents read, and whether there may be more."""
     mark = BUILDING + index.prefix
     low = (store.get(mark) or schema.prefix) + b"\0"
-    high = end_of(schema.prefix)
+    chunk = CHUNK if isinstance(index, CompiledIndex) else ROWS_CHUNK
+    found = list(islice(store.scan(low, end_of(schema.prefix)), chunk))
+    if isinstance(index, CompiledIndex):
+        _build_entries(store, index, found)
+    else:
+        from amberdb.engine.row_folding import fold_documents  # brings numpy
+
+        fold_documents(store, index, map(_row, found))
+    if found:
+        store.put(mark, found[-1][0])
+    return len(found), len(found) == chunk
+
+
+def _build_entries(
+    store: StoreWriter, index: CompiledIndex, found: Iterable[tuple[bytes, bytes]]
+) -> None:
     pairs: dict[bytes, bytes] = {}
-    count = 0
-    last = b""
-    for key, value in store.items(low):
-        if key >= high or count == CHUNK:
-            break
+    for key, value in found:
         stored = unpack(key, value)
         try:
             pairs.update(entry_pairs(index, stored.document(), key[TREE_SIZE:], stored.rowid))
@@ -176,13 +193,14 @@ def _build_chunk(store: StoreWriter, schema: Schema, index: CompiledIndex) -> tu
                 "cannot be built: change the document, or drop the index",
                 **error.facts,
             ) from None
-        last = key
-        count += 1
     if pairs:
         store.put_sorted(sorted(pairs.items()))
-    if last:
-        store.put(mark, last)
-    return count, count == CHUNK
+
+
+def _row(pair: tuple[bytes, bytes]) -> tuple[int, bytes, Document]:
+    """(rowid, id, document) of a stored document."""
+    stored = unpack(*pair)
+    return stored.rowid, pair[0][TREE_SIZE:], stored.document()
 
 
 def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:

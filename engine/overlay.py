@@ -5,28 +5,34 @@ Invariants:
 - A key's versions are linked newest first; a reader at Lsn L takes the first one <= L. A version
   whose value is None says that the key was deleted.
 - Nothing is ever taken out: after its checkpoint an overlay is dropped whole.
+- A row event is a change of a search index's entry; they are kept in the order of their commits, so
+  that what a search made of them goes on where it was.
 - Keys are sorted only when somebody scans: a write appends to a list, and the next scan settles
   it. (Sorting at once cost a put a tenth of its time; most puts are never followed by a scan.)
 """
 
 import threading
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
 from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
-from amberdb.engine.trees import TREE_SIZE
+from amberdb.engine.trees import ENTRY_PREFIX_SIZE, TREE_SIZE
 
 Effects: TypeAlias = dict[bytes, bytes | None]
 """What a commit leaves behind: keys and their new values, None for those that are gone."""
 Version: TypeAlias = "tuple[int, bytes | None, Version | None]"
 """(lsn, value or None when deleted, the older version)"""
 
+RowEvent: TypeAlias = tuple[int, bytes, bytes | None]
+"""(lsn, key, value or None when the row died) of an entry of a search index."""
+
 ENTRY_BYTES = 260
 """What one version takes in Python beside its key and value: objects, dict slot, list slots."""
 
 _BLOCK = 128
+_numbers = count(1)
 _RUN = 8192
 
 
@@ -85,7 +91,7 @@ class SortedKeys:
 class Overlay:
     """Versions of keys, from one freeze to the next."""
 
-    __slots__ = ("entries", "keys", "last_lsn", "last_us", "size_bytes")
+    __slots__ = ("entries", "keys", "last_lsn", "last_us", "number", "rows", "size_bytes")
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Version] = {}
@@ -94,6 +100,10 @@ class Overlay:
         self.last_lsn = 0
         self.last_us = 0
         """Commit time of the last commit in here; 0 when there is none."""
+        self.number = next(_numbers)
+        """Of this process's overlays, this one: what a cache may remember instead of it."""
+        self.rows: dict[bytes, list[RowEvent]] = {}
+        """By the tree of a search index."""
 
     def publish(self, lsn: int, effects: Effects, size: int, time_us: int) -> None:
         """Adds the effects of one commit, `size` bytes of keys and values; readers below `lsn`
@@ -110,6 +120,30 @@ class Overlay:
         self.last_lsn = lsn
         self.last_us = time_us
 
+    def note_rows(self, lsn: int, keys: Iterable[bytes], effects: Effects) -> None:
+        """Adds the row events of one commit: `keys` are entries of search indexes."""
+        rows = self.rows
+        for key in keys:
+            tree = key[:TREE_SIZE]
+            event = (lsn, key, effects[key])
+            if tree in rows:
+                rows[tree].append(event)
+            else:
+                rows[tree] = [event]
+
+    def find_rows(self, prefixes: frozenset[bytes]) -> None:
+        """Adds the row events of everything that was replayed, whose entries begin so."""
+        found: list[RowEvent] = []
+        for key, version in self.entries.items():
+            if key[:ENTRY_PREFIX_SIZE] in prefixes:
+                newer: Version | None = version
+                while newer is not None:
+                    found.append((newer[0], key, newer[1]))
+                    newer = newer[2]
+        found.sort(key=_lsn_of)
+        for event in found:
+            self.rows.setdefault(event[1][:TREE_SIZE], []).append(event)
+
     def sorted_trees(self) -> Iterator[list[bytes]]:
         """All keys, a sorted list per tree, trees ascending. Only of a frozen overlay."""
         by_tree: dict[bytes, list[bytes]] = {}
@@ -122,6 +156,10 @@ class Overlay:
                 keys.append(key)
         for tree in sorted(by_tree):
             yield _sorted_gently(by_tree.pop(tree))
+
+
+def _lsn_of(event: RowEvent) -> int:
+    return event[0]
 
 
 def _sorted_gently(keys: list[bytes]) -> list[bytes]:

@@ -74,7 +74,10 @@ class Query:
     @classmethod
     def of(cls, schema: Schema, where: Where | None, order_by: Order | None = None) -> "Query":
         """Raises QueryError."""
-        return cls(schema, where, parse(where), parse_order(order_by))
+        found, order = parse(where), parse_order(order_by)
+        if schema.vectors:
+            schema.refuse_vectors(found, order)
+        return cls(schema, where, found, order)
 
     @property
     def digest(self) -> int:
@@ -95,7 +98,7 @@ class Query:
         """Raises QueryError, CursorError."""
         if limit is not None and (type(limit) is not int or limit < 0):
             raise QueryError(f"limit is a count or None, not {limit!r}")
-        project = None if fields is None else _projector(fields)
+        project = None if fields is None else projector(fields)
         if after is None:
             source, place = None, None
         else:
@@ -211,7 +214,8 @@ def _open_cursor(cursor: str, digest: int) -> tuple[int, Place]:
     return source, place
 
 
-def _projector(fields: Sequence[str]) -> Callable[[Document], Projection]:
+def projector(fields: Sequence[str]) -> Callable[[Document], Projection]:
+    """What keeps these fields of a document. Raises QueryError."""
     if isinstance(fields, str):
         raise QueryError(f"fields is a list of fields, not {fields!r}")
     try:

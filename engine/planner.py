@@ -13,6 +13,7 @@ from typing import Any
 
 from amberdb.engine.order import OrderField
 from amberdb.engine.query import FieldBounds, Filter
+from amberdb.engine.row_index import RowIndex
 from amberdb.engine.schema import MULTI, CompiledIndex, Schema
 from amberdb.engine.trees import end_of
 from amberdb.engine.view import View
@@ -104,7 +105,7 @@ def _narrows_first(index: CompiledIndex, where: Filter) -> bool:
     return bounds is not None and bounds.narrows
 
 
-def is_usable(view: View, index: CompiledIndex) -> bool:
+def is_usable(view: View, index: CompiledIndex | RowIndex) -> bool:
     """Whether the index holds all entries as of this view."""
     return index.number in view.built or 0 < index.complete_from <= view.lsn
 

@@ -15,7 +15,7 @@ Invariants:
 
 import operator
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard, final
 
@@ -92,6 +92,11 @@ class Condition:
         return not self.test(None) and not self.test(MISSING)
 
     @property
+    def asks_presence(self) -> bool:
+        """Whether it only asks if there is a value."""
+        return self.operator == "$exists" or (self.operator in _EQUALITY and self.operand is None)
+
+    @property
     def shape(self) -> str:
         return f"{self.path}: {_operator_shape(self.operator, self.operand)}"
 
@@ -165,6 +170,19 @@ class Filter:
             return self
         return Filter(part for part in self.parts if id(part) not in dropped)
 
+    def refuse_vectors(self, fields: Container[str]) -> None:
+        """Raises QueryError where the filter compares a field that holds vectors: they have no
+        order, and equality of floats is not what anybody means."""
+        for part in self.parts:
+            if isinstance(part, Branch):
+                for child in part.children:
+                    child.refuse_vectors(fields)
+            elif part.path in fields and not part.asks_presence:
+                raise QueryError(
+                    f"{part.path!r} holds vectors: a filter may ask {{{part.path!r}: "
+                    "{'$exists': True}}, and search(vector=...) finds what is near"
+                )
+
     @property
     def shape(self) -> str:
         """The filter without its values: the same for all filters of one query in the code."""
@@ -176,6 +194,7 @@ class Filter:
 
 # -- parsing ---------------------------------------------------------------------------------
 
+_EQUALITY: Final = frozenset({"$eq", "$ne"})
 _SCALARS: Final[frozenset[object]] = frozenset({str, int, float, bool, type(None), bytes, datetime})
 
 

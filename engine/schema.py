@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from struct import Struct
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from amberdb._errors import (
     CollectionError,
@@ -19,16 +19,24 @@ from amberdb._errors import (
     DocumentTooLargeError,
     FormatError,
     InvalidDocumentError,
+    QueryError,
 )
 from amberdb._types import Document
 from amberdb.engine.codec import encode
-from amberdb.engine.documents import encode_id, new_id, normalise, surrogate_error
+from amberdb.engine.documents import encode_id, is_map, new_id, normalise, surrogate_error
+from amberdb.engine.order import OrderField
 from amberdb.engine.overlay import Effects
+from amberdb.engine.query import Filter
+from amberdb.engine.row_index import RowIndex
 from amberdb.engine.stored import NEVER
 from amberdb.engine.trees import HEADS, META, tree
-from amberdb.index.base import IndexSpec, compile, spec_from_map
+from amberdb.index.base import FieldSpec, IndexSpec, compile, spec_from_map
 from amberdb.index.keys import KEY_BYTES_MAX, encode_rowid
+from amberdb.index.ordered import Ordered
 from amberdb.index.paths import path_problem
+from amberdb.index.text import Text
+from amberdb.index.unique import Unique
+from amberdb.index.vector import Vector, coerce
 
 TYPES: Final[dict[str, tuple[type, ...]]] = {
     "bool": (bool,),
@@ -59,6 +67,26 @@ class IndexDef:
     tree: int
     complete_from: int = 0
     """Declared while the collection was empty, at this Lsn: complete without a build."""
+    identity: str = ""
+    """Of what made its entries, besides the declaration: the analyzer of a text index."""
+
+    def to_map(self) -> dict[str, Any]:
+        stored = {
+            "spec": self.spec.to_map(),
+            "tree": self.tree,
+            "complete_from": self.complete_from,
+        }
+        return {**stored, "identity": self.identity} if self.identity else stored
+
+    @classmethod
+    def from_map(cls, stored: Mapping[str, Any]) -> "IndexDef":
+        """Raises FormatError, and what a map of another form raises."""
+        return cls(
+            spec_from_map(stored["spec"]),
+            checked_number(stored["tree"]),
+            checked_number(stored["complete_from"], 1 << 64),
+            str(stored.get("identity", "")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,18 +100,18 @@ class CollectionDef:
     indexes: tuple[IndexDef, ...] = ()
     expires_at: str | None = None
     required: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    vectors: tuple[str, ...] = ()
+    """Fields that have ever been declared as vectors: documents may hold arrays there."""
 
     def to_map(self) -> dict[str, Any]:
         return {
             "number": self.number,
             "tree": self.tree,
             "expiry_tree": self.expiry_tree,
-            "indexes": [
-                {"spec": i.spec.to_map(), "tree": i.tree, "complete_from": i.complete_from}
-                for i in self.indexes
-            ],
+            "indexes": [index.to_map() for index in self.indexes],
             "expires_at": self.expires_at,
             "required": dict(self.required),
+            "vectors": list(self.vectors),
         }
 
     @classmethod
@@ -95,19 +123,15 @@ class CollectionDef:
                 number=checked_number(stored["number"]),
                 tree=checked_number(stored["tree"]),
                 expiry_tree=checked_number(stored["expiry_tree"]),
-                indexes=tuple(
-                    IndexDef(
-                        spec_from_map(i["spec"]),
-                        checked_number(i["tree"]),
-                        checked_number(i["complete_from"], 1 << 64),
-                    )
-                    for i in stored["indexes"]
-                ),
+                indexes=tuple(map(IndexDef.from_map, stored["indexes"])),
                 expires_at=stored["expires_at"],
                 required=dict(stored["required"]),
+                vectors=tuple(stored.get("vectors", ())),
             )
             if found.expires_at is not None:
                 check_field("expires_at", found.expires_at)
+            for vector in found.vectors:
+                check_field("a vector", vector)
             for required, kind in found.required.items():
                 check_field("required", required)
                 if kind is not None and kind not in TYPES:
@@ -174,16 +198,19 @@ class CompiledIndex:
         "spec",
     )
 
-    def __init__(self, index: IndexDef) -> None:
-        self.spec = index.spec
+    def __init__(self, index: IndexDef, spec: FieldSpec) -> None:
+        self.spec = spec
         self.number = index.tree
         self.complete_from = index.complete_from
         self.prefix = tree(index.tree)
-        self.maker = compile(index.spec)
+        self.maker = compile(spec)
         self.entries = self.maker.entries
         self.single = self.maker.single
         self.descends = self.maker.descending[-1]
-        self.is_unique = index.spec.kind == "unique"
+        self.is_unique = spec.kind == "unique"
+
+
+AnyIndex: TypeAlias = CompiledIndex | RowIndex
 
 
 class Schema:
@@ -192,6 +219,7 @@ class Schema:
     __slots__ = (
         "_document_bytes_max",
         "_required",
+        "all_indexes",
         "definition",
         "expires_at",
         "expiry_prefix",
@@ -200,6 +228,9 @@ class Schema:
         "indexes",
         "name",
         "prefix",
+        "row_indexes",
+        "row_prefixes",
+        "vectors",
     )
 
     def __init__(self, definition: CollectionDef, document_bytes_max: int) -> None:
@@ -208,7 +239,25 @@ class Schema:
         self.prefix = tree(definition.tree)
         self.expiry_prefix = tree(definition.expiry_tree)
         self.head_key = HEADS + definition.number.to_bytes(4)
-        self.indexes = tuple(CompiledIndex(index) for index in definition.indexes)
+        self.indexes = tuple(
+            CompiledIndex(index, index.spec)
+            for index in definition.indexes
+            if isinstance(index.spec, Ordered | Unique)
+        )
+        """Those that filters and orders use."""
+        self.row_indexes = tuple(
+            RowIndex(index, index.spec)
+            for index in definition.indexes
+            if isinstance(index.spec, Text | Vector)
+        )
+        """Those that search() uses."""
+        self.all_indexes: tuple[AnyIndex, ...] = (*self.indexes, *self.row_indexes)
+        self.row_prefixes = frozenset(index.entry_prefix for index in self.row_indexes)
+        self.vectors: dict[str, Vector | None] = dict.fromkeys(definition.vectors)
+        """Fields that may hold arrays, with their declaration while there is one."""
+        for index in self.row_indexes:
+            if isinstance(index.spec, Vector):
+                self.vectors[index.spec.field] = index.spec
         self.has_unique = any(index.is_unique for index in self.indexes)
         self.expires_at = definition.expires_at
         self._required = tuple(
@@ -223,7 +272,7 @@ class Schema:
 
     def prepare(self, document: Mapping[str, Any]) -> Prepared:
         """Checks and encodes a document. Raises InvalidDocumentError, DocumentTooLargeError."""
-        plain = normalise(document)
+        plain = self._with_vectors(document) if self.vectors else normalise(document)
         id = plain.get("id")
         fresh = id is None
         if id is None:
@@ -246,6 +295,45 @@ class Schema:
             )
         expires = NEVER if self.expires_at is None else self._expires_us(plain)
         return Prepared(id, id_bytes, self.prefix + id_bytes, plain, body, expires, fresh)
+
+    def _with_vectors(self, document: Mapping[str, Any]) -> Document:
+        """normalise(), and the arrays in vector fields as they are stored."""
+        if not is_map(document):
+            return normalise(document)  # refuses it
+        arrays: dict[str, Any] = {}
+        for name, spec in self.vectors.items():
+            value = document.get(name)
+            if value is not None and spec is not None:
+                arrays[name] = coerce(value, name, spec.dim, spec.metric)
+            elif hasattr(value, "dtype"):  # numpy's; the index was dropped
+                arrays[name] = coerce(value, name, None, None)
+        if not arrays:
+            return normalise(document)
+        rest = {name: value for name, value in document.items() if name not in arrays}
+        return {**normalise(rest), **arrays}
+
+    def refuse_vectors(self, where: Filter, order: tuple[OrderField, ...] = ()) -> None:
+        """Raises QueryError for a filter or an order that compares vectors."""
+        where.refuse_vectors(self.vectors)
+        for path, _ in order:
+            if path in self.vectors:
+                raise QueryError(f"{path!r} holds vectors, which have no order")
+
+    def add_row_entries(
+        self, found: Effects, document: Document, id_bytes: bytes, rowid: int
+    ) -> None:
+        """Adds what the document, new at this rowid, has in the search indexes."""
+        for index in self.row_indexes:
+            if index.content(document) is not None:
+                found[index.key(rowid)] = index.entry(document, id_bytes)
+
+    def row_keys(self, document: Document, rowid: int) -> list[bytes]:
+        """The keys of a stored document's entries in the search indexes."""
+        return [i.key(rowid) for i in self.row_indexes if i.content(document) is not None]
+
+    def is_same_row(self, old: Document, new: Document) -> bool:
+        """Whether no search index sees a difference."""
+        return all(index.content(old) == index.content(new) for index in self.row_indexes)
 
     def add_entries(
         self, found: Effects, document: Document, id_bytes: bytes, rowid: int, expires_us: int

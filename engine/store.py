@@ -15,7 +15,8 @@ import gc
 import os
 import re
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import takewhile
 from typing import Final, NoReturn, TypeAlias, cast
 
 import lmdb
@@ -314,6 +315,10 @@ class StoreWriter:
         """Pairs from `low` on, ascending."""
         cursor = self._txn.cursor()
         return cursor.iternext() if cursor.set_range(low) else ()
+
+    def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with low <= key < high, ascending."""
+        return takewhile(lambda pair: pair[0] < high, self.items(low))
 
     def delete_range(self, low: bytes, high: bytes, limit: int) -> int:
         """Removes up to `limit` keys in low <= key < high; how many there were."""

@@ -21,6 +21,7 @@ from amberdb.engine.collection import ReadableCollection, WritableCollection, sc
 from amberdb.engine.commit import Committer
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema import Schema
+from amberdb.engine.searchers import Searchers
 from amberdb.engine.view import View
 from amberdb.engine.writer import Writer
 
@@ -35,6 +36,7 @@ class Transaction:
         if sync is not None:
             check_sync(sync)
         self._committer = committer
+        self.searchers = committer.searchers
         self._sync: Sync | None = sync
         self._timeout_ms = timeout_ms
         self._writer: Writer | None = None
@@ -90,6 +92,9 @@ class TransactionCollection(WritableCollection):
         writer.save_heads()
         return _Kept(writer.view, writer.view)
 
+    def _searchers(self) -> Searchers:
+        return self._transaction.searchers
+
     def _schema(self) -> Schema:
         return schema_of(self._transaction.writer().view, self.name)
 
@@ -108,6 +113,7 @@ class Snapshot:
         self, committer: Committer, max_age_ms: int, left: Callable[["Snapshot"], None]
     ) -> None:
         self._view = committer.view()
+        self.searchers = committer.searchers
         self._left = left
         self._max_age_ms = max_age_ms
         self._began = time.monotonic()
@@ -214,6 +220,9 @@ class SnapshotCollection(ReadableCollection):
 
     def _reading(self) -> AbstractContextManager[View]:
         return self._snapshot.reading()
+
+    def _searchers(self) -> Searchers:
+        return self._snapshot.searchers
 
 
 class _Kept(Generic[_T]):

@@ -11,6 +11,8 @@ Invariants:
 """
 
 TREE_SIZE = 4
+ENTRY_PREFIX_SIZE = TREE_SIZE + 1
+"""In the tree of a search index one more byte says what a key is; see engine/rows.py."""
 FIRST_TREE = 16
 
 META = b"\0\0\0\0"

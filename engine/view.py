@@ -15,6 +15,7 @@ from amberdb._errors import ClosedError
 from amberdb.engine.catalog import Catalog
 from amberdb.engine.overlay import Effects, Overlay, SortedKeys
 from amberdb.engine.store import ReadTransaction, Store, locate
+from amberdb.engine.trees import APPLIED
 
 NEWEST: Final = (1 << 64) - 1
 """As the Lsn of a view: everything that was published, durable or not."""
@@ -51,6 +52,9 @@ class LateTransaction:
 
     def cursor(self) -> Any:
         return self._begun().cursor()
+
+    def id(self) -> int:
+        return self._begun().id()
 
     def abort(self) -> None:
         if self._txn is not None:
@@ -147,6 +151,21 @@ class View:
         """Raises the typed error with the file's path in place of one that a read met. Done once,
         where a read is left, so that no read pays for it."""
         locate(self._path, error)
+
+    @property
+    def overlays(self) -> tuple[Overlay, ...]:
+        """Newest first."""
+        return self._overlays
+
+    @property
+    def store_id(self) -> int:
+        """Of the commit of LMDB that this view reads: equal ids, equal contents."""
+        return self._txn.id()
+
+    @property
+    def applied_lsn(self) -> int:
+        """Up to where LMDB, as this view reads it, holds the commits."""
+        return int.from_bytes(self._txn.get(APPLIED) or b"")
 
     def close(self) -> None:
         # Also forgotten: a view lives on in the traceback of every error that passed through it,

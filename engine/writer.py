@@ -22,6 +22,7 @@ from amberdb._errors import (
     MissingKeyError,
     TransactionTooLargeError,
 )
+from amberdb._types import Document
 from amberdb.engine.documents import merge
 from amberdb.engine.overlay import Effects
 from amberdb.engine.planner import Plan
@@ -36,7 +37,7 @@ from amberdb.engine.schema import (
     entry_pairs,
 )
 from amberdb.engine.stored import NEVER, Stored, pack, unpack
-from amberdb.engine.trees import TREE_SIZE, end_of
+from amberdb.engine.trees import ENTRY_PREFIX_SIZE, TREE_SIZE, end_of
 from amberdb.engine.view import View
 
 _ENTRY_BYTES = 100
@@ -51,6 +52,7 @@ class Writer:
         "_effects",
         "_heads",
         "_pending",
+        "_row_prefixes",
         "_uniques",
         "lsn",
         "next_expiry_us",
@@ -70,6 +72,8 @@ class Writer:
         self._effects = view.pending.effects
         self._heads: dict[bytes, Head] = {}
         self._uniques: dict[bytes, tuple[Schema, CompiledIndex]] = {}
+        self._row_prefixes: set[bytes] = set()
+        """Of the search indexes of collections that were written."""
         self._bytes_left = bytes_max
 
     # -- operations --------------------------------------------------------------------------
@@ -123,7 +127,7 @@ class Writer:
         expired = list(islice(found, limit))
         if not expired:  # and nothing is committed
             return 0, after
-        effects: Effects = {}
+        keys: list[bytes] = []
         for place, id_bytes in expired:
             after = place
             key = schema.prefix + id_bytes
@@ -132,10 +136,8 @@ class Writer:
                 raise CorruptionError(
                     f"the expiry index of {schema.name!r} names {id_bytes!r}, which is not there"
                 )
-            effects[key] = None
-            _add_entries(effects, schema, key, unpack(key, value))
-        _drop_marks(effects, schema)
-        self._add(dict.fromkeys(effects), 0)
+            keys += self._keys_of(schema, key, unpack(key, value))
+        self._add(dict.fromkeys(keys), 0)
         self._head(schema).documents -= len(expired)
         return len(expired), after
 
@@ -149,6 +151,13 @@ class Writer:
             self._check_unique(schema, index, low)
         self.save_heads()
         return self._effects
+
+    def row_keys(self) -> list[bytes]:
+        """The entries of search indexes among the effects."""
+        if not self._row_prefixes:
+            return []
+        prefixes = self._row_prefixes
+        return [key for key in self._effects if key[:ENTRY_PREFIX_SIZE] in prefixes]
 
     def save_heads(self) -> None:
         """Puts the counts among the effects: before they are committed, and before they are read
@@ -171,41 +180,52 @@ class Writer:
     def _store(self, schema: Schema, new: Prepared, old: Stored | None) -> None:
         head = None
         if old is None:
-            head = self._head(schema)
-            rowid = head.next_rowid
+            before = None
             created_us = self.now_us
         else:
-            rowid = old.rowid
+            before = old.document()
             created_us = old.created_us
+        if old is None or before is None or not schema.is_same_row(before, new.document):
+            head = self._head(schema)
+            rowid = head.next_rowid
+        else:
+            rowid = old.rowid
         value = pack(new.key, self.lsn, created_us, self.now_us, new.expires_us, rowid, new.body)
         effects: Effects = {new.key: value}
         schema.add_entries(effects, new.document, new.id_bytes, rowid, new.expires_us)
+        if head is not None and schema.row_indexes:
+            schema.add_row_entries(effects, new.document, new.id_bytes, rowid)
+            self._row_prefixes |= schema.row_prefixes
         if new.expires_us < self.next_expiry_us:
             self.next_expiry_us = new.expires_us
-        if old is not None:
-            for key, id_bytes in self._entries_of(schema, new.key, old).items():
+        if old is not None and before is not None:
+            for key, id_bytes in _entries_of(schema, new.key, old, before).items():
                 if key not in effects:
                     effects[key] = None
                 elif effects[key] == id_bytes:
                     del effects[key]
+            if head is not None:
+                effects.update(dict.fromkeys(schema.row_keys(before, old.rowid)))
         self._add(effects, len(value))
         if head is not None:  # only now: what was refused must leave no trace in a transaction
-            head.documents += 1
+            head.documents += old is None
             head.next_rowid += 1
         if schema.has_unique:
             self._note_unique(schema, new)
 
     def _remove(self, schema: Schema, key: bytes, old: Stored) -> None:
-        effects: Effects = dict.fromkeys(self._entries_of(schema, key, old))
-        effects[key] = None
-        self._add(effects, 0)
+        self._add(dict.fromkeys(self._keys_of(schema, key, old)), 0)
         self._head(schema).documents -= 1
 
-    def _entries_of(self, schema: Schema, key: bytes, old: Stored) -> Effects:
-        entries: Effects = {}
-        _add_entries(entries, schema, key, old)
-        _drop_marks(entries, schema)
-        return entries
+    def _keys_of(self, schema: Schema, key: bytes, old: Stored) -> list[bytes]:
+        """All that goes with a stored document."""
+        document = old.document()
+        self._row_prefixes |= schema.row_prefixes
+        return [
+            key,
+            *_entries_of(schema, key, old, document),
+            *schema.row_keys(document, old.rowid),
+        ]
 
     def _head(self, schema: Schema) -> Head:
         head = self._heads.get(schema.head_key)
@@ -258,9 +278,11 @@ def missing(schema: Schema, id: str) -> MissingKeyError:
     )
 
 
-def _add_entries(entries: Effects, schema: Schema, key: bytes, old: Stored) -> None:
-    """Adds the entries that a stored document has, marks included."""
-    document, id_bytes = old.document(), key[TREE_SIZE:]
+def _entries_of(schema: Schema, key: bytes, old: Stored, document: Document) -> Effects:
+    """The entries that a stored document has. No marks: that some document has several entries
+    stays true when this one goes."""
+    entries: Effects = {}
+    id_bytes = key[TREE_SIZE:]
     try:
         schema.add_entries(entries, document, id_bytes, old.rowid, old.expires_us)
     except InvalidDocumentError:  # an index was declared later that has no key for it
@@ -271,9 +293,6 @@ def _add_entries(entries: Effects, schema: Schema, key: bytes, old: Stored) -> N
                 entries.update(entry_pairs(index, document, id_bytes, old.rowid))
             except InvalidDocumentError:
                 pass  # so it has no entry there
-
-
-def _drop_marks(entries: Effects, schema: Schema) -> None:
-    """That some document has several entries stays true when this one goes."""
     for index in schema.indexes:
         entries.pop(MULTI + index.prefix, None)
+    return entries

@@ -31,9 +31,14 @@ from amberdb.index.keys import (
 )
 from amberdb.index.ordered import Ordered
 from amberdb.index.paths import Path
+from amberdb.index.text import Text
 from amberdb.index.unique import Unique
+from amberdb.index.vector import Vector
 
-IndexSpec: TypeAlias = Ordered | Unique
+IndexSpec: TypeAlias = Ordered | Unique | Text | Vector
+
+FieldSpec: TypeAlias = Ordered | Unique
+"""Indexes over fields: for filters and orders."""
 
 _Keys: TypeAlias = Callable[[Document], list[bytes]]
 
@@ -45,6 +50,10 @@ def spec_from_map(stored: Mapping[str, Any]) -> IndexSpec:
         return Ordered.from_map(stored)
     if kind == Unique.kind:
         return Unique.from_map(stored)
+    if kind == Text.kind:
+        return Text.from_map(stored)
+    if kind == Vector.kind:
+        return Vector.from_map(stored)
     raise FormatError(f"an index of the unknown kind {kind!r}: open with the version that wrote it")
 
 
@@ -64,7 +73,7 @@ class KeyMaker:
         "spec",
     )
 
-    spec: IndexSpec
+    spec: FieldSpec
     paths: tuple[str, ...]
     """The indexed fields, without direction."""
     descending: tuple[bool, ...]
@@ -88,7 +97,7 @@ class KeyMaker:
     b"". From KEY_BYTES_MAX on it is key[:CUT_BYTES] + digest + rowid, the rest the remainder.
     """
 
-    def __init__(self, spec: IndexSpec) -> None:
+    def __init__(self, spec: FieldSpec) -> None:
         self.spec = spec
         self.paths = spec.paths
         self.descending = spec.descending
@@ -193,7 +202,7 @@ class KeyMaker:
             ) from None
 
 
-def compile(spec: IndexSpec) -> KeyMaker:
+def compile(spec: FieldSpec) -> KeyMaker:
     """The declaration, ready to make keys."""
     return KeyMaker(spec)
 

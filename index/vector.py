@@ -51,6 +51,7 @@ class Vector:
     source, embed    documents that have text in the field `source` and no vector get one:
                      `embed(list of texts)` returns an array of shape (number of texts, dim).
                      `embed` is not stored: give it again at each open
+    defer            when `embed` fails: store the document, its vector is for later. Not stored
     m                edges of a row in the graph, 2 to 128
     ef_construction  rows looked at to place one in the graph, m to 4096
     ef               rows looked at by a search of the graph, 1 to 4096: more finds more, slower
@@ -69,6 +70,7 @@ class Vector:
     ef_construction: int
     ef: int
     embed: Embed | None = dataclasses.field(compare=False)
+    defer: bool = dataclasses.field(compare=False)
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class Vector:
         metric: Metric = "cosine",
         source: str | None = None,
         embed: Embed | None = None,
+        defer: bool = False,
         name: str | None = None,
         m: int = 16,
         ef_construction: int = 128,
@@ -111,6 +114,7 @@ class Vector:
             ("ef_construction", ef_construction),
             ("ef", ef),
             ("embed", embed),
+            ("defer", defer),
         ):
             object.__setattr__(self, attribute, value)
 

@@ -23,6 +23,7 @@ from amberdb._errors import (
     DocumentError,
     DocumentTooLargeError,
     DuplicateKeyError,
+    EmbeddingError,
     ForkedError,
     FormatError,
     FullScanWarning,
@@ -76,6 +77,12 @@ from amberdb.engine.repair import (
     RepairReport,
     repair,
 )
+from amberdb.engine.search import (
+    Fusion,
+    Hit,
+    Hits,
+    Recency,
+)
 from amberdb.engine.transaction import (
     Snapshot,
     Transaction,
@@ -83,8 +90,14 @@ from amberdb.engine.transaction import (
 from amberdb.index.ordered import (
     Ordered,
 )
+from amberdb.index.text import (
+    Text,
+)
 from amberdb.index.unique import (
     Unique,
+)
+from amberdb.index.vector import (
+    Vector,
 )
 
 __version__ = "0.1.0"
@@ -107,6 +120,12 @@ __all__ = [
     "RepairReport",
     "Ordered",
     "Unique",
+    "Text",
+    "Vector",
+    "Hit",
+    "Hits",
+    "Fusion",
+    "Recency",
     "Document",
     "Lsn",
     "Sync",
@@ -125,6 +144,7 @@ __all__ = [
     "DocumentError",
     "DocumentTooLargeError",
     "DuplicateKeyError",
+    "EmbeddingError",
     "ForkedError",
     "FormatError",
     "FullScanWarning",

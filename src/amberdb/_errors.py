@@ -143,6 +143,10 @@ class MissingKeyError(DocumentError, KeyError):
     """No document has this id (`collection`, `key`)."""
 
 
+class EmbeddingError(DocumentError, RuntimeError):
+    """The embedder of a Vector index failed, or gave something else than one vector per text."""
+
+
 class ProjectionError(InvalidDocumentError):
     """A projection leaves fields out, so storing it would lose them: get the whole document."""
 

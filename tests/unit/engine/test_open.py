@@ -454,6 +454,8 @@ USES: dict[str, Use] = {
     "find": lambda db, notes: notes.find(),
     "count": lambda db, notes: notes.count(),
     "explain": lambda db, notes: notes.explain(),
+    "search": lambda db, notes: notes.search("word"),
+    "embed_missing": lambda db, notes: notes.embed_missing(),
     "put": lambda db, notes: notes.put({}),
     "insert": lambda db, notes: notes.insert({}),
     "put_many": lambda db, notes: notes.put_many([{}]),
@@ -512,8 +514,9 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
             "documents": 1,
             "expires_at": None,
             "indexes": {"ordered:x": "ready", "unique:key": "ready"},
+            "search": {},
         },
-        "m": {"documents": 0, "expires_at": "until", "indexes": {}},
+        "m": {"documents": 0, "expires_at": "until", "indexes": {}, "search": {}},
     }
     assert set(stats["log"]) >= {"segments", "bytes", "free_segments", "syncs"}
     assert set(stats["store"]) == {"file_bytes", "used_bytes", "entries", "depth", "readers"}

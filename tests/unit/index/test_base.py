@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import InvalidDocumentError
-from amberdb.index.base import IndexSpec, KeyMaker, compile
+from amberdb.index.base import FieldSpec, KeyMaker, compile
 from amberdb.index.keys import CUT_BYTES, KEY_BYTES_MAX, encode, encode_desc
 from amberdb.index.ordered import Ordered
 from amberdb.index.paths import Path
@@ -39,7 +39,7 @@ documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 @st.composite
-def specs(draw: st.DrawFn) -> IndexSpec:
+def specs(draw: st.DrawFn) -> FieldSpec:
     fields = draw(st.lists(names, min_size=1, max_size=3, unique=True))
     signed = [draw(st.sampled_from(["", "-"])) + field for field in fields]
     sparse = draw(st.booleans())
@@ -48,7 +48,7 @@ def specs(draw: st.DrawFn) -> IndexSpec:
     )
 
 
-def reference(spec: IndexSpec, document: dict[str, Any]) -> set[bytes] | None:
+def reference(spec: FieldSpec, document: dict[str, Any]) -> set[bytes] | None:
     """The keys by the rules, one after the other; None when the document is to be refused."""
     found = [Path(path).find(document) for path in spec.paths]
     if spec.sparse and any(value is None for value in found):
@@ -74,7 +74,7 @@ def reference(spec: IndexSpec, document: dict[str, Any]) -> set[bytes] | None:
 
 @given(specs(), documents, st.integers(0, 2**64 - 1))
 def test_keys_and_entries_follow_the_rules(
-    spec: IndexSpec, document: dict[str, Any], rowid: int
+    spec: FieldSpec, document: dict[str, Any], rowid: int
 ) -> None:
     maker = compile(spec)
     expected = reference(spec, document)

@@ -1,0 +1,89 @@
+"""Asking a text index: from a view and a question to its best rows.
+
+Invariants:
+- df, N and lengths are counted over the rows that are alive in the view, so a score depends on
+  the visible documents only.
+- What postings cannot decide (phrases, and a filter that no index answers) is asked of documents,
+  from the best row downwards, until enough have passed.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, final
+
+from amberdb.engine.candidates import Candidates
+from amberdb.engine.row_index import RowIndex
+from amberdb.engine.row_reader import RowReader
+from amberdb.engine.rows import Rows
+from amberdb.engine.schema import Schema
+from amberdb.engine.segments import Sources
+from amberdb.engine.view import View
+from amberdb.index.ranking import Corpus
+from amberdb.index.textquery import TextQuery, parse
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Verify = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+
+
+@final
+class TextSearcher:
+    """Of one text index."""
+
+    def __init__(self, index: RowIndex) -> None:
+        assert index.maker is not None
+        self._index = index
+        self._maker = index.maker
+        self._rows = Rows()
+        self._sources = Sources()
+
+    def search(
+        self,
+        question: str,
+        view: View,
+        schema: Schema,
+        limit: int,
+        candidates: Candidates,
+        reader: RowReader,
+    ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
+        """Raises QueryError, CorruptionError."""
+        query = parse(question, self._maker.analyzer)
+        alive = self._rows.alive(view, schema, self._index)
+        sources = self._sources.of(view, self._index)
+        verify = self._verify(query, candidates, reader)
+        corpus = Corpus(sources, alive)
+        rowids, scores = corpus.search(query, limit, among=candidates.among, verify=verify)
+        how = {
+            "kind": "text",
+            "rows": corpus.count,
+            "sources": len(sources),
+            "documents asked": verify is not None,
+        }
+        return list(zip(rowids.tolist(), scores.tolist(), strict=True)), how
+
+    def stats(self) -> dict[str, Any]:
+        return self._sources.stats()
+
+    def close(self) -> None:
+        """Nothing of it outlives the process."""
+
+    def _verify(
+        self, query: TextQuery, candidates: Candidates, reader: RowReader
+    ) -> "Verify | None":
+        accepts = candidates.accepts
+        if accepts is None and not query.needs_text:
+            return None
+        import numpy as np
+
+        def verify(rowids: "NDArray[np.int64]") -> "NDArray[np.bool_]":
+            passed = np.ones(len(rowids), np.bool_)
+            for at, rowid in enumerate(rowids.tolist()):
+                if accepts is not None and not accepts(rowid, self._index):
+                    passed[at] = False
+                elif query.needs_text:
+                    document = reader.document(rowid, self._index)
+                    passed[at] = query.matches(self._maker.strings(document))
+            return passed
+
+        return verify

@@ -1,0 +1,135 @@
+"""Asking a vector index: from a view and a vector to the nearest rows.
+
+Invariants:
+- Rows of the view's own transaction are scored here, and never shown to what is kept in memory:
+  they may be rolled back, and their rowids be given to other documents.
+- A filter that no index answers is asked of the nearest rows first, then of twice as many, and at
+  last all that match are listed: never fewer hits than there are.
+"""
+
+from typing import TYPE_CHECKING, Any, Final, final
+
+import numpy as np
+
+from amberdb.engine.candidates import Candidates
+from amberdb.engine.row_index import RowIndex
+from amberdb.engine.row_reader import RowReader
+from amberdb.engine.rows import Rows, pending_rows
+from amberdb.engine.schema import Schema
+from amberdb.engine.vectors import VectorSearcher
+from amberdb.engine.view import View
+from amberdb.index.distance import best, prepared, scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Rowids = NDArray[np.int64]
+    Found = tuple[Rowids, NDArray[np.float32]]
+
+ASKED_MAX: Final = 2_000
+"""Nearest rows whose documents are asked before all that match the filter are listed."""
+
+
+@final
+class NearestSearcher:
+    """Of one vector index."""
+
+    def __init__(self, index: RowIndex, vectors: VectorSearcher) -> None:
+        self._index = index
+        self._rows = Rows()
+        self._vectors = vectors
+
+    def search(
+        self,
+        question: "NDArray[np.float32]",
+        view: View,
+        schema: Schema,
+        limit: int,
+        candidates: Candidates,
+        reader: RowReader,
+    ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
+        """Raises CorruptionError."""
+        alive = self._rows.alive(view, schema, self._index)
+        own = pending_rows(view, self._index)
+        own = own[alive[own]]  # one may have expired already
+        if len(own):
+            alive = alive.copy()
+            alive[own] = False
+        asking = _Asking(self, question, reader, alive, own)
+        found, how = asking.nearest(limit, candidates, view, schema)
+        how = {"kind": "vector", "rows": int(np.count_nonzero(alive)) + len(own), **how}
+        return list(zip(found[0].tolist(), found[1].tolist(), strict=True)), how
+
+    def stats(self) -> dict[str, Any]:
+        return self._vectors.stats()
+
+    def close(self) -> None:
+        """Nothing of it outlives the process."""
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def ranked(
+        self, asking: "_Asking", limit: int, among: "Rowids | None"
+    ) -> "tuple[Found, dict[str, Any]]":
+        """The nearest rows, of all or among some."""
+
+        def fetch(rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
+            return asking.reader.vectors(rowids, self._index)
+
+        rowids, values, how = self._vectors.search(
+            asking.question, limit, asking.alive, fetch, among
+        )
+        own = asking.own if among is None else np.intersect1d(asking.own, among)
+        if len(own):
+            metric = self._index.vector.metric
+            vectors = prepared(fetch(own)[0], metric)
+            theirs = np.empty(len(own), np.float32)
+            scores(vectors, prepared(asking.question, metric), metric, theirs)
+            joined = np.concatenate((rowids, own)), np.concatenate((values, theirs))
+            rowids, values = best(*joined, limit)
+        return (rowids, values), how
+
+    def accepted(self, rowids: "Rowids", candidates: Candidates) -> "NDArray[np.bool_]":
+        accepts = candidates.accepts
+        assert accepts is not None
+        return np.array([accepts(rowid, self._index) for rowid in rowids.tolist()], np.bool_)
+
+
+@final
+class _Asking:
+    """One question at one view."""
+
+    __slots__ = ("_searcher", "alive", "own", "question", "reader")
+
+    def __init__(
+        self,
+        searcher: NearestSearcher,
+        question: "NDArray[np.float32]",
+        reader: RowReader,
+        alive: "NDArray[np.bool_]",
+        own: "Rowids",
+    ) -> None:
+        self._searcher = searcher
+        self.question = question
+        self.reader = reader
+        self.alive = alive
+        """Committed rows; the transaction's own are in `own`."""
+        self.own = own
+
+    def nearest(
+        self, limit: int, candidates: Candidates, view: View, schema: Schema
+    ) -> "tuple[Found, dict[str, Any]]":
+        searcher = self._searcher
+        if candidates.accepts is None:
+            return searcher.ranked(self, limit, candidates.among)
+        asked = 2 * limit
+        while asked <= ASKED_MAX:
+            (rowids, values), how = searcher.ranked(self, asked, None)
+            passed = searcher.accepted(rowids, candidates)
+            if np.count_nonzero(passed) >= limit or len(rowids) < asked:
+                found = rowids[passed][:limit], values[passed][:limit]
+                return found, {**how, "documents asked": len(rowids)}
+            asked *= 4
+        among = candidates.all_rows(view, schema)
+        found, how = searcher.ranked(self, limit, among)
+        return found, {**how, "documents asked": "all that the filter had to read"}

@@ -1,0 +1,88 @@
+"""Search as its definition says it, over plain lists of documents: slow, and nothing shared with
+the engine but the analyzer and the form of a vector.
+
+Invariants:
+- Scores are those of docs/search.md, computed one document at a time in Python's floats.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log, sqrt
+from typing import Any
+
+from amberdb._types import Document
+from amberdb.index.analyzer import Analyzer
+
+K1, B = 0.9, 0.4
+
+Rated = list[tuple[str, float]]
+"""(id, score), best first."""
+
+
+def words_of(document: Document, fields: Sequence[str], analyzer: Analyzer) -> Counter[str]:
+    """Of fields that hold a str, each of weight 1."""
+    found: Counter[str] = Counter()
+    for field in fields:
+        if isinstance(document.get(field), str):
+            found.update(analyzer.terms(document[field]))
+    return found
+
+
+def bm25(
+    documents: Sequence[Document], query: str, fields: Sequence[str], analyzer: Analyzer
+) -> dict[str, float]:
+    """The score of each document that has one of the query's words, by id."""
+    bags = {
+        document["id"]: words_of(document, fields, analyzer)
+        for document in documents
+        if any(isinstance(document.get(field), str) for field in fields)
+    }
+    mean = sum(bag.total() for bag in bags.values()) / len(bags) if bags else 0.0
+    scores: dict[str, float] = {}
+    for term in dict.fromkeys(analyzer.query_terms(query)):
+        having = [id for id, bag in bags.items() if term in bag]
+        idf = log(1 + (len(bags) - len(having) + 0.5) / (len(having) + 0.5))
+        for id in having:
+            tf = bags[id][term]
+            norm = 1 - B + B * bags[id].total() / mean
+            scores[id] = scores.get(id, 0.0) + idf * tf * (K1 + 1) / (tf + K1 * norm)
+    return scores
+
+
+def nearest(
+    documents: Sequence[Document], query: Sequence[float], field: str, metric: str
+) -> dict[str, float]:
+    """The score of each document that has a vector, by id."""
+    return {
+        document["id"]: _closeness([float(x) for x in document[field]], query, metric)
+        for document in documents
+        if document.get(field) is not None
+    }
+
+
+def _closeness(vector: Sequence[float], query: Sequence[float], metric: str) -> float:
+    product = sum(a * b for a, b in zip(vector, query, strict=True))
+    if metric == "ip":
+        return product
+    if metric == "cosine":
+        return product / sqrt(sum(a * a for a in vector)) / sqrt(sum(b * b for b in query))
+    return -sqrt(sum((a - b) ** 2 for a, b in zip(vector, query, strict=True)))
+
+
+def agree(hits: Any, scores: dict[str, float], limit: int) -> None:
+    """Asserts that hits are the best of `scores`: as many, each with its score, in order. Which of
+    documents with scores nearer than float32 tells is found, and in which order, is left open."""
+    found = [(hit.id, hit.score) for hit in hits]
+    assert len(found) == min(limit, len(scores)), (found, scores)
+    assert len({id for id, _ in found}) == len(found)
+    best = sorted(scores.values(), reverse=True)
+    for (id, score), wanted in zip(found, best, strict=False):
+        assert id in scores, (id, scores)
+        assert _close(score, scores[id]), (id, score, scores[id])
+        assert _close(score, wanted), (found, scores)
+    assert all(a[1] >= b[1] for a, b in pairwise(found))
+
+
+def _close(a: float, b: float) -> bool:
+    return abs(a - b) <= 1e-4 * max(1.0, abs(a), abs(b))

@@ -1,0 +1,416 @@
+"""Search as people use it: what is found, when, in which order, and what is refused. That ranks and
+scores are right in every mix of states is tests/model/test_search_machine.py's."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from amberdb import (
+    Collection,
+    Database,
+    EmbeddingError,
+    Fusion,
+    Hits,
+    InvalidDocumentError,
+    Ordered,
+    QueryError,
+    Recency,
+    Text,
+    Vector,
+)
+from amberdb._errors import CollectionError, ConflictError
+from amberdb.engine import row_folding
+from amberdb.index.base import IndexSpec
+from support.databases import FakeClock, OpenDatabase
+
+DIM = 3
+INDEXES: list[IndexSpec] = [
+    Ordered("entity"),
+    Text("content", "title"),
+    Vector("embedding", dim=DIM),
+]
+
+
+def ids(hits: Hits) -> list[str]:
+    return [hit.id for hit in hits]
+
+
+@pytest.fixture
+def memory(db: Database) -> Collection:
+    return db.collection("memory", indexes=INDEXES)
+
+
+# -- text ------------------------------------------------------------------------------------
+
+
+def test_words_of_both_languages_find_their_documents(memory: Collection) -> None:
+    memory.put({"id": "zh", "content": "下午和小王开会, 重跑gen-itgc后"})
+    memory.put({"id": "en", "content": "The umbrella is in the car", "title": "Meetings"})
+    for query in ("下午的会议", "重跑", "itgc", "gen-itgc"):
+        assert ids(memory.search(query)) == ["zh"], query
+    assert ids(memory.search("meeting")) == ["en"]
+    assert ids(memory.search("+umbrella -meetings")) == []
+    assert ids(memory.search('"in the car"')) == ["en"]
+    assert ids(memory.search('"the car in"')) == []
+    assert ids(memory.search("umbr*")) == ["en"]
+
+
+def test_what_is_committed_is_found_at_once_and_what_is_deleted_no_more(
+    db: Database, memory: Collection
+) -> None:
+    memory.put({"id": "a", "content": "umbrella"})
+    assert ids(memory.search("umbrella")) == ["a"]
+    db.checkpoint()
+    memory.update("a", {"content": "bicycle"})
+    assert ids(memory.search("umbrella")) == []
+    assert ids(memory.search("bicycle")) == ["a"]
+    memory.delete("a")
+    assert ids(memory.search("bicycle")) == []
+
+
+def test_a_change_of_something_else_keeps_the_row(db: Database, memory: Collection) -> None:
+    memory.put({"id": "a", "content": "umbrella", "embedding": [1, 0, 0]})
+    db.checkpoint()
+    before = db.stats()["overlay_bytes"]
+    memory.update("a", {"entity": "lin"})
+    written = db.stats()["overlay_bytes"] - before
+    memory.update("a", {"content": "umbrella!"})
+    assert db.stats()["overlay_bytes"] - before - written > written
+    assert ids(memory.search("umbrella")) == ["a"]
+
+
+def test_a_filter_lets_through_as_many_as_match(db: Database, memory: Collection) -> None:
+    memory.put_many(
+        [
+            {"id": f"d{n:03}", "entity": f"e{n % 7}", "rest": n % 50, "content": f"word {n}"}
+            for n in range(300)
+        ]
+    )
+    for where in ({"entity": "e3"}, {"rest": 7}, {"entity": "e3", "rest": {"$lt": 25}}):
+        hits = memory.search("word", where=where, limit=6)
+        assert len(hits) == min(6, memory.count(where)) > 0
+        assert {hit.id for hit in hits} <= {one["id"] for one in memory.find(where)}
+    assert memory.search("word", where={"entity": "e3"}).how["where"]["index"] == "ordered:entity"
+
+
+def test_expired_documents_are_not_found_and_do_not_count(open_db: OpenDatabase) -> None:
+    clock = FakeClock()
+    db = open_db(clock=clock)
+    memory = db.collection("m", indexes=[Text("content")], expires_at="until")
+    now = datetime.fromtimestamp(clock(), UTC)
+    memory.put({"id": "a", "content": "umbrella"})
+    alone = memory.search("umbrella")
+    memory.put({"id": "b", "content": "umbrella", "until": now + timedelta(hours=1)})
+    assert set(ids(memory.search("umbrella"))) == {"a", "b"}
+    clock.advance(7200)
+    assert list(memory.search("umbrella")) == list(alone)
+
+
+def test_snippets_projections_and_ranks(memory: Collection) -> None:
+    memory.put({"id": "a", "content": "the umbrella is in the car", "title": "t"})
+    (hit,) = memory.search("umbrella", snippets=True, fields=["title"])
+    assert hit.snippet is not None
+    assert "**umbrella**" in hit.snippet
+    assert hit.document == {"title": "t"}
+    assert hit.ranks == {"text:content,title": 1}
+
+
+# -- segments --------------------------------------------------------------------------------
+
+
+def test_many_checkpoints_leave_few_segments(db: Database, memory: Collection) -> None:
+    for n in range(30):
+        memory.put({"id": f"d{n}", "content": f"word number{n}"})
+        db.checkpoint()
+    (stats,) = [s for name, s in search_stats(db).items() if name.startswith("text")]
+    memory.search("word")
+    assert search_stats(db)["text:content,title"]["segments"] < 2 * row_folding.MERGE_WIDTH
+    assert stats["segments"] == 0, "nothing is read before the first search"
+    assert ids(memory.search("number17")) == ["d17"]
+    assert len(memory.search("word", limit=100)) == 30
+
+
+def test_segments_of_the_dead_are_written_again(
+    db: Database, memory: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_folding, "DEAD_MIN", 0)
+    memory.put_many([{"id": f"d{n}", "content": f"word{n}"} for n in range(100)])
+    db.checkpoint()
+    used = db.stats()["store"]["entries"]
+    for n in range(80):
+        memory.delete(f"d{n}")
+    db.checkpoint()
+    assert db.stats()["store"]["entries"] < used - 160, "the terms of the dead are gone too"
+    assert len(memory.search("word9*", limit=100)) == 10
+
+
+def search_stats(db: Database) -> dict[str, Any]:
+    stats: dict[str, Any] = db.stats()["collections"]["memory"]["search"]
+    return stats
+
+
+# -- vectors ---------------------------------------------------------------------------------
+
+
+def test_vectors_come_back_whole_and_can_be_put_again(db: Database, memory: Collection) -> None:
+    memory.put({"id": "a", "embedding": [0.1, 0.2, 0.3], "content": "x"})
+    for _ in range(2):
+        document = memory.get("a")
+        assert document is not None
+        vector = document["embedding"]
+        assert vector.dtype == np.float32
+        assert not vector.flags.writeable
+        assert np.array_equal(vector, np.array([0.1, 0.2, 0.3], np.float32))
+        memory.put(document)
+        db.checkpoint()
+    db.collection("memory", indexes=[])
+    document = memory.get("a")
+    assert document is not None
+    memory.put(document)
+    again = memory.get("a")
+    assert again is not None
+    assert np.array_equal(again["embedding"], np.array([0.1, 0.2, 0.3], np.float32))
+
+
+@pytest.mark.parametrize(
+    "vector", [[1, 2], [float("nan"), 0, 0], [0, 0, 0], "abc", [[1, 2, 3]], [1, 2, 1e300]]
+)
+def test_what_is_no_vector_is_refused_before_anything_is_written(
+    memory: Collection, vector: Any
+) -> None:
+    with pytest.raises(InvalidDocumentError, match="embedding"):
+        memory.put({"id": "a", "embedding": vector})
+    assert len(memory) == 0
+    with pytest.raises(QueryError, match="embedding"):
+        memory.search(vector=vector)
+
+
+def test_documents_without_a_vector_are_found_by_their_words(memory: Collection) -> None:
+    memory.put({"id": "a", "content": "umbrella"})
+    memory.put({"id": "b", "content": "umbrella", "embedding": None})
+    memory.put({"id": "c", "embedding": [1, 0, 0]})
+    assert ids(memory.search(vector=[1, 1, 0])) == ["c"]
+    assert set(ids(memory.search("umbrella", vector=[1, 1, 0]))) == {"a", "b", "c"}
+
+
+def test_a_filter_or_an_order_may_not_compare_vectors(memory: Collection) -> None:
+    memory.put({"id": "a", "embedding": [1, 0, 0]})
+    memory.put({"id": "b"})
+    assert [one["id"] for one in memory.find({"embedding": {"$exists": True}})] == ["a"]
+    assert [one["id"] for one in memory.find({"embedding": None})] == ["b"]
+    for where in ({"embedding": 3}, {"$or": [{"embedding": {"$gt": 1}}]}):
+        with pytest.raises(QueryError, match="holds vectors"):
+            memory.find(where)
+        with pytest.raises(QueryError, match="holds vectors"):
+            memory.search(vector=[1, 0, 0], where=where)
+    with pytest.raises(QueryError, match="no order"):
+        memory.find(order_by="embedding")
+
+
+def test_several_vector_fields(db: Database) -> None:
+    both = db.collection("two", indexes=[Vector("a", dim=2), Vector("b", dim=2, metric="l2")])
+    both.put({"id": "x", "a": [1, 0], "b": [0, 1]})
+    both.put({"id": "y", "a": [0, 1], "b": [1, 0]})
+    assert ids(both.search(vector={"a": [1, 0]})) == ["x", "y"]
+    assert ids(both.search(vector={"b": [1, 0]})) == ["y", "x"]
+    assert both.search(vector={"b": [1, 0]})[0].score == 0.0
+    with pytest.raises(QueryError, match="say which"):
+        both.search(vector=[1, 0])
+
+
+# -- both ------------------------------------------------------------------------------------
+
+
+def test_a_document_that_both_find_comes_first(memory: Collection) -> None:
+    memory.put({"id": "word", "content": "umbrella"})
+    memory.put({"id": "both", "content": "umbrella and car", "embedding": [1, 0.2, 0]})
+    memory.put({"id": "near", "content": "bicycle", "embedding": [1, 0, 0]})
+    hits = memory.search("umbrella", vector=[1, 0, 0])
+    assert hits[0].id == "both"
+    assert hits[0].ranks == {"text:content,title": 2, "vector:embedding": 2}
+    only_near = Fusion(weights={"embedding": 1.0, "content": 0.001})
+    assert memory.search("umbrella", vector=[1, 0, 0], fusion=only_near)[0].id == "near"
+
+
+def test_old_documents_fade(db: Database, memory: Collection) -> None:
+    now = datetime.now(UTC)
+    memory.put({"id": "old", "content": "umbrella", "at": now - timedelta(days=60)})
+    memory.put({"id": "new", "content": "a long story with an umbrella in it", "at": now})
+    assert ids(memory.search("umbrella")) == ["old", "new"]
+    recency = Recency(field="at", half_life=timedelta(days=10))
+    assert ids(memory.search("umbrella", recency=recency)) == ["new", "old"]
+
+
+def test_diversity_passes_over_what_is_alike(memory: Collection) -> None:
+    memory.put({"id": "best", "embedding": [1, 0, 0]})
+    memory.put({"id": "twin", "embedding": [1, 0.01, 0]})
+    memory.put({"id": "other", "embedding": [0.6, 0.8, 0]})
+    assert ids(memory.search(vector=[1, 0, 0], limit=2)) == ["best", "twin"]
+    assert ids(memory.search(vector=[1, 0, 0], limit=2, diversity=0.7)) == ["best", "other"]
+
+
+# -- one Lsn ---------------------------------------------------------------------------------
+
+
+def test_a_snapshot_searches_its_own_lsn(db: Database, memory: Collection) -> None:
+    memory.put({"id": "a", "content": "umbrella", "embedding": [1, 0, 0]})
+    with db.snapshot() as at:
+        memory.delete("a")
+        memory.put({"id": "b", "content": "umbrella", "embedding": [1, 0, 0]})
+        for _ in range(2):
+            assert ids(at["memory"].search("umbrella")) == ["a"]
+            assert ids(at["memory"].search(vector=[1, 0, 0])) == ["a"]
+            assert ids(memory.search("umbrella")) == ["b"]
+            assert ids(memory.search(vector=[1, 0, 0])) == ["b"]
+            db.checkpoint()
+
+
+def test_what_a_transaction_takes_back_leaves_no_row_behind(
+    db: Database, memory: Collection
+) -> None:
+    memory.put({"id": "a", "content": "umbrella", "embedding": [1, 0, 0]})
+
+    def abandoned() -> None:
+        with db.transaction() as tx:
+            tx["memory"].put({"id": "b", "content": "car", "embedding": [0, 1, 0]})
+            assert ids(tx["memory"].search("car")) == ["b"]
+            assert ids(tx["memory"].search(vector=[0, 1, 0], limit=1)) == ["b"]
+            raise ConflictError("away with it")
+
+    with pytest.raises(ConflictError):
+        abandoned()
+    memory.put({"id": "c", "content": "bicycle", "embedding": [0, 0, 1]})  # takes its rowid
+    assert ids(memory.search("car")) == []
+    assert ids(memory.search(vector=[0, 0, 1])) == ["c", "a"]
+    assert ids(memory.search("bicycle")) == ["c"]
+
+
+# -- declarations ----------------------------------------------------------------------------
+
+
+def test_an_index_over_what_is_there_is_built_beside_writers(db: Database) -> None:
+    notes = db.collection("notes", indexes=[])
+    notes.put_many([{"id": f"d{n}", "content": f"word{n}", "v": [n, 1, 1]} for n in range(50)])
+    notes = db.collection("notes", indexes=[Text("content"), Vector("v", dim=DIM, metric="l2")])
+    with pytest.raises(QueryError, match="build_indexes"):
+        notes.search("word7")
+    notes.update("d7", {"content": "changed7"})
+    notes.update("d8", {"done": True})
+    notes.delete("d9")
+    db.checkpoint()  # brings d7's new row before the build comes to it
+    notes.put({"id": "new", "content": "word8", "v": [8, 1, 1]})
+    db.build_indexes()
+    assert ids(notes.search("word7")) == []
+    assert ids(notes.search("changed7")) == ["d7"]
+    assert ids(notes.search("word8")) == ["new", "d8"]
+    # Equally near ones: the newer row first, and d7's row is newer than d11's.
+    assert ids(notes.search(vector=[9, 1, 1], limit=4)) == ["new", "d10", "d8", "d7"]
+
+
+def test_another_analyzer_builds_the_index_anew(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = open_db()
+    db.collection("m", indexes=[Text("content")]).put({"id": "a", "content": "meetings"})
+    before = db.definition("m").indexes[0]
+    db.close()
+    from amberdb.index import analyzer
+
+    monkeypatch.setattr(analyzer, "VERSION", analyzer.VERSION + 1)
+    analyzer.Analyzer.of.cache_clear()
+    db = open_db()
+    after = db.definition("m").indexes[0]
+    assert after.identity != before.identity
+    assert after.tree != before.tree
+    db.build_indexes()
+    assert ids(db.collection("m").search("meeting")) == ["a"]
+    db.close()
+    analyzer.Analyzer.of.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {},
+        {"text": 3},
+        {"text": "x", "limit": -1},
+        {"text": "x", "diversity": 2},
+        {"text": ""},
+        {"text": "x", "where": {"a": {"$no": 1}}},
+        {"vector": {"other": [1, 2, 3]}},
+    ],
+    ids=str,
+)
+def test_nonsense_is_refused(memory: Collection, question: dict[str, Any]) -> None:
+    memory.put({"content": "x"})
+    with pytest.raises(QueryError):
+        memory.search(**question)
+
+
+def test_a_collection_without_search_indexes_says_what_to_declare(db: Database) -> None:
+    plain = db.collection("plain")
+    with pytest.raises(QueryError, match="Text index"):
+        plain.search("x")
+    with pytest.raises(QueryError, match="Vector index"):
+        plain.search(vector=[1])
+    with pytest.raises(CollectionError, match="path"):
+        db.collection("plain", indexes=[Vector("a.b", dim=2)])
+
+
+# -- embedders -------------------------------------------------------------------------------
+
+
+def lengths(texts: list[str]) -> Sequence[Sequence[float]]:
+    """A model of sorts: how long a text is, and how many e and words it has."""
+    return [[float(len(t)), float(t.count("e")), float(t.count(" ") + 1)] for t in texts]
+
+
+def embedded(db: Database, embed: Any, *, defer: bool = False) -> Collection:
+    index = Vector("embedding", dim=DIM, metric="l2", source="content", embed=embed, defer=defer)
+    return db.collection("memory", indexes=[index])
+
+
+def test_documents_get_their_vectors_from_the_embedder(db: Database) -> None:
+    batches: list[int] = []
+
+    def embed(texts: list[str]) -> Any:
+        batches.append(len(texts))
+        return lengths(texts)
+
+    memory = embedded(db, embed)
+    memory.put_many([{"id": f"d{n}", "content": "e" * n} for n in range(1, 101)])
+    assert batches == [64, 36]
+    memory.put({"id": "own", "content": "eee", "embedding": [500, 0, 0]})
+    memory.put({"id": "none"})
+    assert len(batches) == 2
+    assert ids(memory.search(vector=[7, 7, 1], limit=1)) == ["d7"]
+    memory.update("d7", {"content": "e" * 300})
+    assert ids(memory.search(vector=[300, 300, 1], limit=1)) == ["d7"]
+
+
+def down(texts: list[str]) -> Any:
+    raise ConnectionError("the model is not there")
+
+
+def short(texts: list[str]) -> Any:
+    return [[1.0, 2.0]] * len(texts)
+
+
+@pytest.mark.parametrize("embed", [down, short])
+def test_a_failing_embedder_stores_nothing_or_leaves_the_vector_for_later(
+    db: Database, embed: Any
+) -> None:
+    memory = embedded(db, embed)
+    with pytest.raises(EmbeddingError):
+        memory.put({"id": "a", "content": "tea"})
+    assert len(memory) == 0
+    memory = embedded(db, embed, defer=True)
+    memory.put({"id": "a", "content": "tea"})
+    assert ids(memory.search(vector=[3, 1, 1])) == []
+    memory = embedded(db, lengths)
+    assert memory.embed_missing() == 1
+    assert ids(memory.search(vector=[3, 1, 1])) == ["a"]
+    assert memory.embed_missing() == 0
