@@ -61,6 +61,12 @@ def _tell(step: str | Proof) -> None:
 def _show(report: DemoReport, keep: str | None) -> None:
     recent = [(one["created_at"], one.get("speaker"), one["content"]) for one in report.recent]
     show(grid("the newest turns of one entity", ("time", "speaker", "content"), recent))
+    if report.asked:
+        rows = [
+            (one.question, "" if one.place is None else str(one.place), one.found or "")
+            for one in report.asked
+        ]
+        show(grid("questions", ("asked", "place", "what was said"), rows))
     changes = [(str(one.lsn), one.op, one.collection, one.id) for one in report.changes]
     show(grid("the last changes", ("lsn", "", "collection", "id"), changes))
     show(properties("counts", report.counts))

@@ -18,6 +18,7 @@ import typer
 import amberdb.bindings.cli_care as cli_care
 import amberdb.bindings.cli_demo as cli_demo
 import amberdb.bindings.cli_import as cli_import
+import amberdb.bindings.cli_search as cli_search
 from amberdb._errors import CollectionMissingError, InvalidDocumentError
 from amberdb._types import NO_LSN, Lsn
 from amberdb.bindings.cli_output import (
@@ -249,6 +250,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "get": get,
     "put": put,
     "find": find,
+    "search": cli_search.search,
     "import": cli_import.import_lines,
     "export": cli_import.export,
     "log": log,

@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any, cast, final
 
 from amberdb._types import Document
+from amberdb.bindings.demo_ask import TOP, Asked, ask, read_questions
 from amberdb.bindings.demo_data import (
     LAYERS,
     DemoClock,
@@ -60,6 +61,8 @@ class DemoReport:
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
     recent: list[Document] = field(default_factory=list[Document])
     """The newest turns of the entity that speaks most."""
+    asked: list[Asked] = field(default_factory=list[Asked])
+    """The questions about the packaged dialogue."""
     changes: list[Change] = field(default_factory=list[Change])
     """The last ones."""
 
@@ -77,10 +80,12 @@ class Demo:
         path: str,
         turns: list[Turn],
         *,
+        has_questions: bool,
         kills: int,
         seed: int,
         tell: Callable[[str | Proof], None],
     ) -> None:
+        self._has_questions = has_questions
         self.report = DemoReport(path, seed)
         self._path = path
         self._turns = turns
@@ -102,6 +107,8 @@ class Demo:
             with db:
                 self._query(db)
                 self._page(db)
+                if self._has_questions:
+                    self._ask(db)
                 feed = db.subscriber("demo")  # keeps the log of the next step for it
                 removed = self._expire(db)
                 self._read_changes(list(feed.changes()), removed)
@@ -227,6 +234,21 @@ class Demo:
             f"{len(paged)} turns of {entity} in {pages} pages of {_PAGE}",
         )
 
+    def _ask(self, db: Database) -> None:
+        log = db.collection("log")
+        began = time.perf_counter()
+        self.report.asked = [ask(log, question) for question in read_questions()]
+        took_ms = (time.perf_counter() - began) * 1000
+        self.report.timings_ms["one question, mean"] = took_ms / len(self.report.asked)
+        for lang, name in (("en", "English"), ("zh", "Chinese")):
+            asked = [one for one in self.report.asked if one.lang == lang]
+            answered = sum(one.place is not None for one in asked)
+            self._prove(
+                f"questions in {name} find what was said, by their words alone",
+                2 * answered >= len(asked) > 0,
+                f"{answered} of {len(asked)} among the first {TOP} hits",
+            )
+
     def _expire(self, db: Database) -> int:
         """How many documents were removed."""
         self._tell("notes that expire, and a clock that is turned on by 30 days")
@@ -330,11 +352,15 @@ def run_demo(
     if keep is not None:
         if os.path.exists(keep):
             raise FileExistsError(17, "is there already: choose a new name", keep)
-        return Demo(keep, turns, kills=kills, seed=seed, tell=tell).run()
+        return Demo(
+            keep, turns, has_questions=source is None, kills=kills, seed=seed, tell=tell
+        ).run()
     directory = tempfile.mkdtemp(prefix="amberdb-demo-")
     try:
         path = os.path.join(directory, "demo.amber")
-        return Demo(path, turns, kills=kills, seed=seed, tell=tell).run()
+        return Demo(
+            path, turns, has_questions=source is None, kills=kills, seed=seed, tell=tell
+        ).run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

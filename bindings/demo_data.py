@@ -25,6 +25,7 @@ from amberdb.bindings.importer import BadLineError
 from amberdb.bindings.json_text import loads, parse_date
 from amberdb.engine.database import Database, open_database
 from amberdb.index.ordered import Ordered
+from amberdb.index.text import Text
 
 LAYERS: Final = ("profile", "event", "log")
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -65,7 +66,8 @@ def declare(db: Database) -> None:
     by_entity = Ordered("entity_id", "created_at")
     db.collection("profile", indexes=[by_entity, Ordered("entity_id", "category", "created_at")])
     db.collection("event", indexes=[by_entity, Ordered("created_at")], expires_at="expires_at")
-    db.collection("log", indexes=[by_entity, Ordered("session", "created_at")])
+    said = Text("content")
+    db.collection("log", indexes=[by_entity, Ordered("session", "created_at"), said])
 
 
 def read_turns(path: str | None) -> list[Turn]:

@@ -4,8 +4,9 @@ JSON has no datetimes, bytes and infinities. A map of exactly one key stands for
 
     {"$date": "2026-02-23T00:41:00.000001Z"}   a datetime, ISO 8601 with its zone
     {"$bytes": "aGVsbG8="}                     bytes, base64
+    {"$vector": "AACAPwAAAEA="}                a vector: its float32, little-endian, base64
     {"$float": "inf"}                          an infinity, also "-inf"
-    {"$map": {...}}                            a stored map that has one of these four keys alone
+    {"$map": {...}}                            a stored map that has one of these keys alone
 
 Invariants:
 - `loads(dumps(x)) == x` with equal types, for everything that a document may hold.
@@ -60,6 +61,9 @@ def to_plain(value: Any) -> Any:
         return {"$date": iso(value)}
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode("ascii")}
+    if hasattr(value, "dtype"):
+        data = value.astype("<f4", copy=False).tobytes()
+        return {"$vector": base64.b64encode(data).decode("ascii")}
     return value  # json says what it cannot take
 
 
@@ -126,6 +130,18 @@ def _parse_bytes(text: object) -> bytes:
     raise ValueError(f'{{"$bytes": {text!r}}} is not base64')
 
 
+def _parse_vector(text: object) -> Any:
+    import numpy as np  # only a database with vectors needs it
+
+    try:
+        if isinstance(text, str):
+            data = base64.b64decode(text, validate=True)
+            return np.frombuffer(data, "<f4").astype(np.float32)
+    except ValueError:
+        pass
+    raise ValueError(f'{{"$vector": {text!r}}} is not base64 of float32')
+
+
 def _parse_float(text: object) -> float:
     if text not in ("inf", "-inf"):
         raise ValueError(f'{{"$float": {text!r}}} is neither "inf" nor "-inf"')
@@ -146,5 +162,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "$date": parse_date,
     "$bytes": _parse_bytes,
     "$float": _parse_float,
+    "$vector": _parse_vector,
     "$map": _parse_map,
 }
