@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol, TypeAlias, final
 from unittest.mock import patch
 
 import amberdb
-from amberdb import Database, Ordered, Sync, Unique
+from amberdb import Database, Ordered, Sync, Text, Unique
 from amberdb._fs import FileSystem, OsFileSystem
-from amberdb.engine import indexing
+from amberdb.engine import indexing, row_folding
 from amberdb.wal import segment
 from support.databases import SMALL, FakeClock
 from support.reference import Doc
@@ -96,7 +96,12 @@ class Workload:
 
     def run(self, steps: Iterable[Step]) -> None:
         # Segments are filled in several writes, as large ones are, and indexes built in chunks.
-        with patch.object(segment, "_FILL_SIZE", 2048), patch.object(indexing, "CHUNK", 8):
+        with (
+            patch.object(segment, "_FILL_SIZE", 2048),
+            patch.object(indexing, "CHUNK", 8),
+            patch.object(indexing, "ROWS_CHUNK", 8),
+            patch.object(row_folding, "MERGE_WIDTH", 2),
+        ):
             self.db = self._open()
             self.note(b"created")
             for step in steps:
@@ -224,7 +229,7 @@ def reopen(work: Workload) -> None:
 
 
 def index(work: Workload) -> None:
-    work.db.collection("a", indexes=[Ordered("n"), Unique("id")])
+    work.db.collection("a", indexes=[Ordered("n"), Unique("id"), Text("text")])
     work.db.build_indexes()
 
 
@@ -327,5 +332,9 @@ STORE_ALPHABET: Final[dict[str, Step]] = {
 def prepare(work: Workload) -> None:
     """What every sequence begins with, so that each step has something to change."""
     for name in COLLECTIONS:
-        work.db.collection(name, expires_at="dies" if name == "c" else None)
+        work.db.collection(
+            name,
+            indexes=[] if name == "a" else [Text("text")],
+            expires_at="dies" if name == "c" else None,
+        )
     work.commit([("a", "same", {"text": "x"}), ("b", "t", {"text": "x"}), ("c", "t", {"n": 1})])
