@@ -1,7 +1,10 @@
 """Search by vector: the rows that are alive at a view, nearest first.
 
-Vectors of record are in the documents. Here is what makes search fast: a matrix of rows in memory,
-which every search brings up to its own view.
+    few rows (in all, or `among`)  -> exact: each is scored
+    many                           -> the graph proposes, exact scores decide; rows behind the graph
+                                      are scored too; too few alive: wider, at last exact
+
+Vectors of record are in the documents; engine/vector_cache.py has what makes this fast.
 
 Invariants:
 - What is alive decides what is found: `alive` of the caller's view and nothing else. A cache may
@@ -9,32 +12,37 @@ Invariants:
   fetched, so the state of a cache never changes an answer of exact search.
 - Scores are exact, whatever found the row; higher is closer, equals go by rowid, the newer first.
 - As many rows as `limit` asks for, if so many are alive.
-- Searches run side by side and wait for nothing but the fetching of rows that they need too.
+- Searches run side by side, and wait for nothing but the fetching of rows that they need too.
 """
 
-import threading
-from collections.abc import Callable
 from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amberdb.engine.cachefile import CacheFolder
+from amberdb.engine.vector_builder import VectorBuilder
+from amberdb.engine.vector_cache import FETCH_ROWS, Alive, Built, Fetch, Host, VectorCache
 from amberdb.index.distance import Places, Rowids, Scores, Vectors, best, prepared, scores
+from amberdb.index.hnsw import Graph
 from amberdb.index.matrix import Matrix, Rows
 from amberdb.index.vector import Vector
 
-Alive: TypeAlias = NDArray[np.bool_]
-Fetch: TypeAlias = Callable[[Rowids], tuple[Vectors, NDArray[np.bool_]]]
+_Found: TypeAlias = tuple[Rowids, Scores]
 
-FETCH_ROWS: Final = 1024
-"""Rows that are fetched at once."""
+EXACT_ROWS: Final = 10_000
+"""Up to so many rows are scored one and all."""
+VISIT_ROWS: Final = 10
+"""What a row that the graph looks at costs, in rows scored."""
+WIDER: Final = 4
+"""How much wider the graph is searched when too few of what it found are alive."""
 
 
 @final
 class _Sight:
     """What one `alive` means for the rows of one matrix; kept for the next search."""
 
-    __slots__ = ("alive", "apart", "live", "rows", "source")
+    __slots__ = ("alive", "apart", "count", "live", "rows", "source")
 
     def __init__(self, source: Matrix, rows: Rows, alive: Alive) -> None:
         self.source = source
@@ -42,19 +50,28 @@ class _Sight:
         self.alive = alive
         self.live = rows.alive(alive)
         """bool[rows.count], by place."""
-        self.apart = np.flatnonzero(alive)
+        self.count = int(np.count_nonzero(self.live))
+        apart = np.flatnonzero(alive)
+        self.apart: Rowids = apart[rows.places(apart) < 0]
         """Rowids that are alive and not in the matrix."""
-        self.apart = self.apart[rows.places(self.apart) < 0]
 
 
 @final
 class VectorSearcher:
-    """Of one Vector index of an open database."""
+    """Of one Vector index of an open database. Without a host it searches exactly, and keeps its
+    rows in memory only."""
 
-    def __init__(self, spec: Vector) -> None:
+    def __init__(
+        self,
+        spec: Vector,
+        *,
+        tree: int = 0,
+        host: Host | None = None,
+        folder: CacheFolder | None = None,
+        builder: VectorBuilder | None = None,
+    ) -> None:
         self.spec = spec
-        self._matrix = Matrix(spec.dim, spec.metric)
-        self._adding = threading.Lock()
+        self.cache = VectorCache(spec, tree, host, folder, builder)
         self._kept: _Sight | None = None
 
     def search(
@@ -75,81 +92,102 @@ class VectorSearcher:
         among   only these rows, in any order
         """
         query = prepared(query, self.spec.metric)
-        sight = self._sight(alive, fetch)
-        if among is None:
-            found = self._all(sight, query, limit)
-            apart = sight.apart
-        else:
+        built = self.cache.built
+        sight = self._sight(built, alive, fetch)
+        rows, wanted, apart, count = sight.rows, sight.live, sight.apart, sight.count
+        places: Places | None = None
+        if among is not None:
             among = np.unique(among[among < len(alive)])
             among = among[alive[among]]
-            places = sight.rows.places(among)
-            inside = places >= 0
-            found = self._some(sight.rows, np.sort(places[inside]), query, limit)
-            apart = among[~inside]
-        how: dict[str, Any] = {"search": "exact"}
+            places = rows.places(among)
+            apart = among[places < 0]
+            places = np.sort(places[places >= 0])
+            count = len(places)
+        how: dict[str, Any] = {"search": "exact", "rows": count}
+        found: _Found | None = None
+        if built.graph is not None and limit > 0 and count > EXACT_ROWS:
+            if places is not None:
+                wanted = np.zeros(rows.count, np.bool_)
+                wanted[places] = True
+            found = self._near(built, built.graph, rows, wanted, query, limit, how)
+        if found is None:
+            found = _exact(rows, wanted, places, query, limit)
         if len(apart):
             how["fetched"] = len(apart)
             found = self._with_apart(found, apart, query, limit, fetch)
         return *found, how
 
-    def stats(self) -> dict[str, Any]:
-        """Rows in memory, and the bytes they take."""
-        rows = self._matrix.rows()
-        return {"rows": rows.count, "matrix_bytes": self._matrix.size_bytes}
+    # -- by graph ----------------------------------------------------------------------------
+
+    def _near(
+        self,
+        built: Built,
+        graph: Graph,
+        rows: Rows,
+        wanted: NDArray[np.bool_],
+        query: Vectors,
+        limit: int,
+        how: dict[str, Any],
+    ) -> _Found | None:
+        """None when scoring all rows is cheaper, or the graph does not reach enough of them."""
+        covered = min(built.covered, rows.count)
+        inside = int(np.count_nonzero(wanted[:covered]))
+        fresh = covered + np.flatnonzero(wanted[covered:])
+        if not inside:
+            return None
+        k = max(self.spec.ef, limit * built.covered // inside)
+        widened = 0
+        while k * VISIT_ROWS < inside:
+            near = rows.places(graph.search(query, k))
+            near = near[near >= 0]
+            near = near[wanted[near]]
+            if len(near) >= min(limit, inside):
+                how.update(search="graph", k=k, fresh=len(fresh), widened=widened)
+                return _exact(rows, wanted, np.concatenate((np.sort(near), fresh)), query, limit)
+            k *= WIDER
+            widened += 1
+        how["widened"] = widened
+        return None
 
     # -- exact -------------------------------------------------------------------------------
 
-    def _all(self, sight: _Sight, query: Vectors, limit: int) -> tuple[Rowids, Scores]:
-        found = sight.rows.scores(query)
-        found[~sight.live] = -np.inf
-        return best(sight.rows.rowids, found, limit)
-
-    def _some(
-        self, rows: Rows, places: Places, query: Vectors, limit: int
-    ) -> tuple[Rowids, Scores]:
-        return best(rows.rowids[places], rows.scores_at(places, query), limit)
-
     def _with_apart(
-        self,
-        found: tuple[Rowids, Scores],
-        rowids: Rowids,
-        query: Vectors,
-        limit: int,
-        fetch: Fetch,
-    ) -> tuple[Rowids, Scores]:
+        self, found: _Found, rowids: Rowids, query: Vectors, limit: int, fetch: Fetch
+    ) -> _Found:
         """Together with rows that no cache holds: a view older than the caches has such."""
         for start in range(0, len(rowids), FETCH_ROWS):
-            some, vectors = _fetched(rowids[start : start + FETCH_ROWS], fetch)
-            theirs = np.empty(len(some), np.float32)
-            scores(prepared(vectors, self.spec.metric), query, self.spec.metric, theirs)
-            joined = np.concatenate((found[0], some)), np.concatenate((found[1], theirs))
+            some = rowids[start : start + FETCH_ROWS]
+            vectors, has = fetch(some)
+            theirs = np.empty(int(np.count_nonzero(has)), np.float32)
+            scores(prepared(vectors[has], self.spec.metric), query, self.spec.metric, theirs)
+            joined = np.concatenate((found[0], some[has])), np.concatenate((found[1], theirs))
             found = best(*joined, limit)
         return found
 
     # -- rows --------------------------------------------------------------------------------
 
-    def _sight(self, alive: Alive, fetch: Fetch) -> _Sight:
+    def _sight(self, built: Built, alive: Alive, fetch: Fetch) -> _Sight:
         """Of this view, after its new rows were added."""
+        matrix = built.matrix
         sight = self._kept
-        if sight is not None and sight.alive is alive and sight.source is self._matrix:
+        if sight is not None and sight.alive is alive and sight.source is matrix:
             return sight
-        matrix = self._matrix
         sight = _Sight(matrix, matrix.rows(), alive)
-        if np.any(sight.apart > matrix.floor):
-            with self._adding:
-                matrix = self._matrix
-                rows = matrix.rows()
-                missing = sight.apart[rows.places(sight.apart) < 0]
-                self._add(matrix, missing[missing > matrix.floor], fetch)
+        new = sight.apart[sight.apart > matrix.floor]
+        if len(new):
+            self.cache.add(matrix, new, fetch)
             sight = _Sight(matrix, matrix.rows(), alive)
         self._kept = sight
+        self.cache.note_rows(built, sight.rows.count, sight.rows.count - sight.count)
         return sight
 
-    def _add(self, matrix: Matrix, rowids: Rowids, fetch: Fetch) -> None:
-        for start in range(0, len(rowids), FETCH_ROWS):
-            matrix.add(*_fetched(rowids[start : start + FETCH_ROWS], fetch))
 
-
-def _fetched(rowids: Rowids, fetch: Fetch) -> tuple[Rowids, Vectors]:
-    vectors, has = fetch(rowids)
-    return rowids[has], vectors[has]
+def _exact(
+    rows: Rows, wanted: NDArray[np.bool_], places: Places | None, query: Vectors, limit: int
+) -> _Found:
+    """Of some places, or of all that are wanted."""
+    if places is not None:
+        return best(rows.rowids[places], rows.scores_at(places, query), limit)
+    found = rows.scores(query)
+    found[~wanted] = -np.inf
+    return best(rows.rowids, found, limit)

@@ -95,6 +95,10 @@ class Rows:
             found[here] = self._chunks[number][inside]
         return found
 
+    def pieces(self) -> list[Vectors]:
+        """All rows in order, not copied."""
+        return [piece for _, piece in self._pieces(0)]
+
     def _pieces(self, start: int) -> list[tuple[int, Vectors]]:
         found: list[tuple[int, Vectors]] = []
         first = 0

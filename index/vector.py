@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, fina
 
 from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
 from amberdb._types import Document
+from amberdb.index.declaration import check_name
 from amberdb.index.paths import Path, path_problem
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ class Vector:
             raise CollectionError("embed needs source=, the field whose text it embeds")
         if name is None:
             name = f"{self.kind}:{field}"
-        elif not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise CollectionError(f"the name of an index is a str that is not empty, not {name!r}")
+        check_name(name)
         for attribute, value in (
             ("field", field),
             ("dim", dim),

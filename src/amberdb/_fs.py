@@ -10,9 +10,10 @@ Invariants:
 """
 
 import errno
+import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -81,6 +82,11 @@ class FileSystem(Protocol):
         ...
 
     def read(self, path: str) -> bytes: ...
+
+    def map(self, path: str) -> memoryview:
+        """The whole of a file that nobody writes any more, read-only; in memory only as far as it
+        is touched, where the platform lets a mapped file be replaced."""
+        ...
 
     def exists(self, path: str) -> bool: ...
 
@@ -283,6 +289,12 @@ class OsFileSystem:
         with open(path, "rb") as file:
             return file.read()
 
+    def map(self, path: str) -> memoryview:
+        if self._portable or not os.path.getsize(path):
+            return memoryview(self.read(path))
+        with open(path, "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
 
@@ -317,14 +329,25 @@ class OsFileSystem:
         return _PidLock(path, owner) if self._portable else _OsLock(path, owner)
 
 
-def replace_file(fs: FileSystem, path: str, data: bytes) -> None:
-    """Puts `data` under the name for good: written aside, synced, renamed, directory synced."""
+_SYNC_BYTES = 16 << 20
+
+
+def replace_file(fs: FileSystem, path: str, data: bytes, more: Iterable[bytes] = ()) -> None:
+    """Puts `data`, and what `more` gives, under the name for good: written aside, synced, renamed,
+    directory synced. Much is synced in parts, so that another file's sync never waits for all."""
     aside = path + ".tmp"
     if fs.exists(aside):
         fs.unlink(aside)
     file = fs.open(aside, create=True)
     try:
         file.pwrite(data, 0)
+        end = synced = len(data)
+        for part in more:
+            file.pwrite(part, end)
+            end += len(part)
+            if end - synced >= _SYNC_BYTES:
+                file.sync()
+                synced = end
         file.sync()
     finally:
         file.close()

@@ -129,6 +129,9 @@ class FaultyFileSystem:
     def read(self, path: str) -> bytes:
         return self.inner.read(path)
 
+    def map(self, path: str) -> memoryview:
+        return self.inner.map(path)
+
     def exists(self, path: str) -> bool:
         return self.inner.exists(path)
 

@@ -89,6 +89,9 @@ class RecordingFileSystem:
     def read(self, path: str) -> bytes:
         return self._inner.read(path)
 
+    def map(self, path: str) -> memoryview:
+        return self._inner.map(path)
+
     def exists(self, path: str) -> bool:
         return self._inner.exists(path)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from amberdb._fs import File, FileSystem, OsFileSystem, replace_file
+from support.faulty_fs import FaultyFileSystem
 
 
 @pytest.fixture(params=[False, True], ids=["native", "portable"])
@@ -109,6 +110,22 @@ def test_replaced_file_is_whole_and_nothing_is_left_beside_it(fs: FileSystem, pa
     replace_file(fs, path, b"second")
     assert fs.read(path) == b"second"
     assert fs.listdir(os.path.dirname(path)) == ["file"]
+
+
+def test_a_mapped_file_is_whole_and_stays_so(fs: FileSystem, path: str) -> None:
+    replace_file(fs, path, b"abc", iter([b"", b"def"]))
+    mapped = fs.map(path)
+    assert bytes(mapped) == b"abcdef"
+    replace_file(fs, path, b"")
+    assert bytes(mapped) == b"abcdef"
+    assert bytes(fs.map(path)) == b""
+
+
+def test_much_is_synced_in_parts(fs: FileSystem, path: str) -> None:
+    faulty = FaultyFileSystem(fs)
+    replace_file(faulty, path, b"a", (bytes(9 << 20) for _ in range(4)))
+    assert [kind for kind, _ in faulty.calls].count("sync") == 3
+    assert len(fs.read(path)) == 1 + 4 * (9 << 20)
 
 
 def test_lock_excludes_and_names_the_owner(fs: FileSystem, path: str) -> None:

@@ -2,60 +2,14 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from amberdb.engine.vectors import VectorSearcher
-from amberdb.index.distance import best, prepared, scores
 from amberdb.index.vector import METRICS, Metric, Vector
-
-DIM = 8
-
-
-class Documents:
-    """Rows with their vectors as documents would have them, and what is alive."""
-
-    def __init__(self, count: int, seed: int = 3) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.vectors = np.zeros((1, DIM), np.float32)
-        self.alive = np.zeros(1, np.bool_)
-        self.fetched: list[int] = []
-        self.put(count)
-
-    def put(self, count: int) -> None:
-        more = self.rng.standard_normal((count, DIM)).astype(np.float32)
-        self.vectors = np.concatenate((self.vectors, more))
-        self.alive = np.concatenate((self.alive, np.ones(count, np.bool_)))
-
-    def delete(self, *rowids: int) -> None:
-        self.alive = self.alive.copy()
-        self.alive[list(rowids)] = False
-
-    def fetch(self, rowids: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        self.fetched += rowids.tolist()
-        return self.vectors[rowids], np.ones(len(rowids), np.bool_)
-
-    def naive(
-        self,
-        query: NDArray[np.float32],
-        limit: int,
-        metric: Metric,
-        alive: NDArray[np.bool_] | None = None,
-        among: NDArray[np.int64] | None = None,
-    ) -> list[tuple[int, float]]:
-        rowids = np.flatnonzero(self.alive if alive is None else alive)
-        if among is not None:
-            rowids = np.intersect1d(rowids, among)
-        out = np.empty(len(rowids), np.float32)
-        scores(prepared(self.vectors[rowids], metric), prepared(query, metric), metric, out)
-        return _pairs(*best(rowids, out, limit))
-
-
-def _pairs(rowids: Any, found: Any, *_: Any) -> list[tuple[int, float]]:
-    return list(zip(rowids.tolist(), found.tolist(), strict=True))
+from support.vectors import DIM, Documents, pairs
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -66,10 +20,10 @@ def test_it_finds_what_naive_search_finds(metric: Metric) -> None:
     query = documents.vectors[17] + np.float32(0.01)
     for limit in (1, 10, 5000):
         found = searcher.search(query, limit, documents.alive, documents.fetch)
-        assert _pairs(*found) == documents.naive(query, limit, metric)
-        assert found[2] == {"search": "exact"}
+        assert pairs(*found) == documents.naive(query, limit, metric)
+        assert found[2] == {"search": "exact", "rows": 2997}
     assert sorted(documents.fetched) == np.flatnonzero(documents.alive).tolist()
-    assert searcher.stats()["rows"] == 2997
+    assert searcher.cache.stats()["rows"] == 2997
 
 
 def test_fresh_rows_are_found_and_dead_ones_are_not() -> None:
@@ -80,7 +34,7 @@ def test_fresh_rows_are_found_and_dead_ones_are_not() -> None:
         documents.delete(turn + 1)
         query = documents.vectors[turn + 1]
         found = searcher.search(query, 5, documents.alive, documents.fetch)
-        assert _pairs(*found) == documents.naive(query, 5, "cosine")
+        assert pairs(*found) == documents.naive(query, 5, "cosine")
     assert len(documents.fetched) == len(set(documents.fetched))
 
 
@@ -93,7 +47,7 @@ def test_an_older_view_still_sees_its_rows() -> None:
     query = documents.vectors[3]
     searcher.search(query, 10, documents.alive, documents.fetch)
     found = searcher.search(query, 10, old, documents.fetch)
-    assert _pairs(*found) == documents.naive(query, 10, "l2", old)
+    assert pairs(*found) == documents.naive(query, 10, "l2", old)
     assert found[0][0] == 3
 
 
@@ -105,14 +59,14 @@ def test_among_is_a_filter() -> None:
     for among in ([], [3], [9, 3, 7, 9, 10**6], list(range(400, 300, -1))):
         array = np.array(among, np.int64)
         found = searcher.search(query, 10, documents.alive, documents.fetch, array)
-        assert _pairs(*found) == documents.naive(query, 10, "ip", among=array)
+        assert pairs(*found) == documents.naive(query, 10, "ip", among=array)
 
 
 def test_nothing_there() -> None:
     searcher = VectorSearcher(Vector("v", dim=DIM))
     documents = Documents(0)
     query = np.ones(DIM, np.float32)
-    assert _pairs(*searcher.search(query, 10, documents.alive, documents.fetch)) == []
+    assert pairs(*searcher.search(query, 10, documents.alive, documents.fetch)) == []
 
 
 def test_equal_vectors_newest_first() -> None:
@@ -138,7 +92,7 @@ def test_many_threads_at_different_views() -> None:
         started.wait()
         for query in queries:
             found = searcher.search(query, 5, views[at], documents.fetch)
-            assert _pairs(*found) == documents.naive(query, 5, "cosine", views[at])
+            assert pairs(*found) == documents.naive(query, 5, "cosine", views[at])
 
     with ThreadPoolExecutor(8) as threads:
         for done in [threads.submit(search, at) for at in range(8)]:

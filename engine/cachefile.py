@@ -1,0 +1,194 @@
+"""Files in cache/: derived, disposable, one per tree. Whatever is wrong with one, it is dropped.
+
+    header 192: magic 8 | format u32 | tree u32 | database_id 16 | configuration 16 | lsn u64 |
+                floor u64 | 6 times: size u64, crc u32, zero u32 | zero 28 | crc u32
+    sections    each at the next multiple of 64, empty ones nowhere
+
+Invariants:
+- A file holds nothing above `lsn`, which was durable before the file was written. One whose Lsn is
+  above what recovery found is removed at open, before its numbers can be given to other content.
+- A section is checked against its checksum before anyone sees a byte of it.
+- Nothing here raises for a cache that is missing, damaged or of another configuration: it is not
+  there, a log line says why, and the file is removed.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final, final
+from zlib import crc32
+
+from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._fs import FileSystem, replace_file
+from amberdb._types import Lsn
+
+logger = logging.getLogger("amberdb.engine")
+
+FOLDER: Final = "cache"
+MAGIC: Final = b"AMBERVC\n"
+FORMAT_VERSION: Final = 1
+SECTIONS_MAX: Final = 6
+ALIGNMENT: Final = 64
+_FIELDS = Struct("<8sII16s16sQQ" + "QII" * SECTIONS_MAX + "28x")
+HEADER_SIZE: Final = 188 + CRC_SIZE
+assert _FIELDS.size + CRC_SIZE == HEADER_SIZE
+_PART_BYTES: Final = 1 << 20
+_SUFFIX: Final = ".cache"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What a file is of."""
+
+    tree: int
+    configuration: bytes
+    """16 bytes: a digest of all that the content depends on, besides documents."""
+    lsn: Lsn
+    floor: int
+
+
+class Unusable(Exception):
+    """Why a file is of no use."""
+
+
+@final
+class Cached:
+    """An open cache file."""
+
+    def __init__(self, data: memoryview, database_id: bytes) -> None:
+        """Raises Unusable."""
+        header = bytes(data[:HEADER_SIZE])
+        if len(header) < HEADER_SIZE or not is_sealed(header):
+            raise Unusable("its header is damaged")
+        magic, version, tree, owner, configuration, lsn, floor, *rest = _FIELDS.unpack_from(header)
+        if magic != MAGIC or version != FORMAT_VERSION:
+            raise Unusable("it has another format")
+        if owner != database_id:
+            raise Unusable("it belongs to another database")
+        self.label = Label(tree=tree, configuration=configuration, lsn=Lsn(lsn), floor=floor)
+        self._data = data
+        self._sections: list[tuple[int, int, int]] = []
+        end = HEADER_SIZE
+        for size, crc in zip(rest[::3], rest[1::3], strict=True):
+            start = _aligned(end) if size else end
+            end = start + size
+            self._sections.append((start, end, crc))
+        if len(data) != end:
+            raise Unusable(f"it has {len(data)} bytes and not {end}")
+
+    def section(self, number: int) -> memoryview:
+        """Raises Unusable."""
+        start, end, crc = self._sections[number]
+        found = self._data[start:end]
+        if crc32(found) != crc:
+            raise Unusable(f"its section {number} is damaged")
+        return found
+
+
+@final
+class CacheFolder:
+    """The folder of one open database. `last_lsn` is the last one that recovery found."""
+
+    def __init__(self, fs: FileSystem, directory: str, database_id: bytes, last_lsn: Lsn) -> None:
+        self.path = os.path.join(directory, FOLDER)
+        self._fs = fs
+        self._database_id = database_id
+        self._sweep(last_lsn)
+
+    def read(self, tree: int, configuration: bytes) -> Cached | None:
+        """The file of a tree, if it is there and as it should be; its sections may not be."""
+        path = self._file(tree)
+        try:
+            if not self._fs.exists(path):
+                return None
+            cached = Cached(self._fs.map(path), self._database_id)
+            if cached.label.tree != tree:
+                raise Unusable("it belongs to another index")
+            if cached.label.configuration != configuration:
+                raise Unusable("the index is declared otherwise")
+        except (OSError, Unusable) as error:
+            self.drop(tree, error)
+            return None
+        return cached
+
+    def write(self, label: Label, sections: Sequence[Sequence[memoryview]]) -> None:
+        """Replaces the file of a tree, whole and durable; a section is given in pieces. Raises
+        OSError."""
+        if not self._fs.is_dir(self.path):
+            self._fs.mkdir(self.path)
+            self._fs.sync_dir(os.path.dirname(self.path))
+        table: list[int] = []
+        for pieces in (*sections, *[()] * (SECTIONS_MAX - len(sections))):
+            crc = 0
+            for piece in pieces:
+                crc = crc32(piece, crc)
+            table += (sum(piece.nbytes for piece in pieces), crc, 0)
+        header = _FIELDS.pack(
+            MAGIC,
+            FORMAT_VERSION,
+            label.tree,
+            self._database_id,
+            label.configuration,
+            label.lsn,
+            label.floor,
+            *table,
+        )
+        parts = _parts(sections)
+        replace_file(self._fs, self._file(label.tree), header + seal(header), parts)
+
+    def drop(self, tree: int, why: object = None) -> None:
+        """Removes the file of a tree."""
+        path = self._file(tree)
+        if why is not None:
+            logger.warning("%s is dropped and will be built anew: %s", path, why)
+        self._remove(path)
+
+    def _file(self, tree: int) -> str:
+        return os.path.join(self.path, f"{tree}{_SUFFIX}")
+
+    def _sweep(self, last_lsn: Lsn) -> None:
+        try:
+            names = self._fs.listdir(self.path) if self._fs.is_dir(self.path) else []
+        except OSError as error:
+            logger.warning("%s cannot be listed: %s", self.path, error)
+            return
+        for name in names:
+            path = os.path.join(self.path, name)
+            try:
+                if not name.endswith(_SUFFIX):
+                    raise Unusable("it is unfinished")
+                lsn = Cached(self._fs.map(path), self._database_id).label.lsn
+                if lsn > last_lsn:
+                    raise Unusable(f"it holds Lsn {lsn}, and the log ends at {last_lsn}")
+            except (OSError, Unusable) as error:
+                logger.warning("%s is dropped and will be built anew: %s", path, error)
+                self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        try:
+            if self._fs.exists(path):
+                self._fs.unlink(path)
+                self._fs.sync_dir(self.path)
+        except OSError as error:
+            logger.warning("%s cannot be removed: %s", path, error)
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+def _parts(sections: Iterable[Sequence[memoryview]]) -> Iterator[bytes]:
+    """What is behind the header. Zeros in front of a section; an empty one takes no place."""
+    end = HEADER_SIZE
+    for pieces in sections:
+        filled = [piece.cast("B") for piece in pieces if piece.nbytes]
+        if filled:
+            yield bytes(_aligned(end) - end)
+            end = _aligned(end)
+        for flat in filled:
+            for start in range(0, len(flat), _PART_BYTES):
+                yield bytes(flat[start : start + _PART_BYTES])
+            end += len(flat)

@@ -1,0 +1,83 @@
+"""The thread that builds graphs and cache files, one for all vector indexes of a database.
+
+Invariants:
+- It starts when there is something to do and ends when that is done: an idle database has none.
+- Jobs run one after the other, so the memory of one graph in the making is all there is.
+- close() waits only until the job has seen that it is to stop.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+from amberdb._errors import AmberError
+
+logger = logging.getLogger("amberdb.engine")
+
+Stop: TypeAlias = Callable[[], bool]
+Job: TypeAlias = Callable[[Stop], None]
+
+
+@final
+class VectorBuilder:
+    """Owned by the Database. Without `background` jobs wait for run()."""
+
+    def __init__(self, *, background: bool = True) -> None:
+        self._background = background
+        self._mutex = threading.Lock()
+        self._running = threading.Lock()
+        self._jobs: dict[Job, None] = {}
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def want(self, job: Job) -> None:
+        """Runs it soon; one that waits already is not run twice."""
+        with self._mutex:
+            if self._closing:
+                return
+            self._jobs[job] = None
+            if not self._background or self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name="amberdb-vectors", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # no thread starts while the interpreter ends
+                self._thread = None
+
+    def run(self) -> None:
+        """Does what waits now, in this thread. Raises what a job raises."""
+        while (job := self._next()) is not None:
+            with self._running:
+                job(self._is_closing)
+
+    def close(self) -> None:
+        """Returns when no job runs; none will any more."""
+        with self._mutex:
+            self._closing = True
+            self._jobs.clear()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _is_closing(self) -> bool:
+        return self._closing
+
+    def _next(self) -> Job | None:
+        with self._mutex:
+            job = next(iter(self._jobs), None)
+            if job is not None:
+                del self._jobs[job]
+            elif threading.current_thread() is self._thread:
+                self._thread = None
+            return job
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                with self._running:
+                    job(self._is_closing)
+            except AmberError as error:
+                logger.warning("vectors: building failed and will be tried again: %s", error)
+            except Exception:
+                logger.exception("vectors: building failed")

@@ -1,0 +1,408 @@
+"""Graphs and cache files change how long a search takes, and what it finds only within recall."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from amberdb._fs import OsFileSystem
+from amberdb._types import Lsn
+from amberdb.engine import vector_cache, vectors
+from amberdb.engine.cachefile import HEADER_SIZE, CacheFolder
+from amberdb.engine.vector_builder import VectorBuilder
+from amberdb.engine.vectors import VectorSearcher
+from amberdb.index import hnsw
+from amberdb.index.vector import METRICS, Metric, Vector
+from support.faulty_fs import FaultyFileSystem
+from support.vectors import Documents, pairs
+
+DIM = 24
+ID = b"0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few hundred rows do what ten thousands do."""
+    monkeypatch.setattr(vectors, "EXACT_ROWS", 300)
+    monkeypatch.setattr(vectors, "VISIT_ROWS", 1)
+    monkeypatch.setattr(vector_cache, "GRAPH_ROWS", 300)
+    for name in ("FRESH_ROWS", "DEAD_ROWS", "UNSAVED_ROWS"):
+        monkeypatch.setattr(vector_cache, name, 50)
+
+
+class Harness:
+    """A searcher over documents, with a cache folder, opened as often as a test likes."""
+
+    def __init__(self, path: Path, documents: Documents, metric: Metric = "cosine") -> None:
+        path.mkdir(exist_ok=True)
+        self.path = path
+        self.documents = documents
+        self.metric: Metric = metric
+        self.fs = FaultyFileSystem()
+        self.open()
+
+    def open(self, **changes: Any) -> VectorSearcher:
+        dim = self.documents.vectors.shape[1]
+        spec = Vector("v", dim=dim, metric=self.metric, **changes)
+        last = Lsn(len(self.documents.alive))
+        folder = CacheFolder(self.fs, str(self.path), ID, last)
+        self.builder = VectorBuilder(background=False)
+        self.searcher = VectorSearcher(
+            spec, tree=7, host=self.documents, folder=folder, builder=self.builder
+        )
+        return self.searcher
+
+    def build(self) -> None:
+        self.searcher.cache.build(lambda: False)
+
+    def search(
+        self,
+        query: NDArray[np.float32],
+        limit: int = 10,
+        alive: NDArray[np.bool_] | None = None,
+        among: NDArray[np.int64] | None = None,
+    ) -> tuple[list[tuple[int, float]], dict[str, object]]:
+        alive = self.documents.alive if alive is None else alive
+        found = self.searcher.search(query, limit, alive, self.documents.fetch, among)
+        return pairs(*found), found[2]
+
+    def recall(self, queries: NDArray[np.float32]) -> float:
+        """Of the 10 nearest, by the graph."""
+        hits = 0
+        for query in queries:
+            found, how = self.search(query)
+            assert how["search"] == "graph"
+            assert len(found) == 10
+            hits += len(set(found) & set(self.documents.naive(query, 10, self.metric)))
+        return hits / (10 * len(queries))
+
+    @property
+    def file(self) -> Path:
+        return self.path / "cache" / "7.cache"
+
+
+def _assert_exact(harness: Harness, queries: NDArray[np.float32]) -> None:
+    for query in queries:
+        assert harness.search(query)[0] == harness.documents.naive(query, 10, harness.metric)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("centres", [0, 40])
+def test_recall_of_the_graph(tmp_path: Path, metric: Metric, centres: int) -> None:
+    documents = Documents(4000, dim=DIM, centres=centres)
+    harness = Harness(tmp_path, documents, metric)
+    harness.build()
+    assert harness.recall(documents.drawn(50)) >= 0.98
+
+
+@pytest.mark.parametrize("churn", [0.5, 2.0])
+def test_recall_after_churn_is_that_of_a_fresh_graph(tmp_path: Path, churn: float) -> None:
+    documents = Documents(2000, dim=DIM, centres=30)
+    harness = Harness(tmp_path / "churned", documents)
+    harness.build()
+    for _ in range(round(churn * 20)):
+        live = np.flatnonzero(documents.alive)
+        documents.delete(*documents.rng.choice(live, 100, replace=False).tolist())
+        documents.put(100)
+        harness.build()
+    stats = harness.searcher.cache.stats()
+    assert stats["rows"] <= 2000 * 1.3
+    assert stats["lag"] <= 0.06 * stats["rows"]
+    queries = documents.drawn(50)
+    fresh = Harness(tmp_path / "fresh", documents)
+    fresh.build()
+    assert harness.recall(queries) >= fresh.recall(queries) - 0.01
+
+
+def test_fresh_dead_and_unborn_rows_beside_a_graph(tmp_path: Path) -> None:
+    documents = Documents(1000, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    old = documents.alive
+    nearest = [rowid for rowid, _ in documents.naive(documents.vectors[5], 40, "cosine")]
+    documents.delete(*nearest[:30])
+    documents.put(20)
+    documents.vectors[-3:] = documents.vectors[5]
+    found, how = harness.search(documents.vectors[5])
+    assert [rowid for rowid, _ in found[:3]] == [1020, 1019, 1018]
+    assert (how["search"], how["fresh"]) == ("graph", 20)
+    assert found == documents.naive(documents.vectors[5], 10, "cosine")
+    before, how = harness.search(documents.vectors[5], alive=old)
+    assert before == documents.naive(documents.vectors[5], 10, "cosine", old)
+    assert how["fresh"] == 0
+
+
+def test_as_many_as_there_are_however_few_of_the_nearest_live(tmp_path: Path) -> None:
+    documents = Documents(1500, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    query = documents.vectors[1]
+    ranked = [rowid for rowid, _ in documents.naive(query, 1500, "cosine")]
+    documents.delete(*ranked[:1100])  # all that is near
+    found, how = harness.search(query)
+    assert found == documents.naive(query, 10, "cosine")
+    assert how["widened"]
+    assert len(harness.search(query, limit=2000)[0]) == 400
+    far = np.array(ranked[-350:])
+    found, how = harness.search(query, among=far)
+    assert found == documents.naive(query, 10, "cosine", among=far)
+
+
+def test_a_view_older_than_the_caches(tmp_path: Path) -> None:
+    documents = Documents(1000, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    old = documents.alive
+    documents.delete(*range(1, 500))
+    harness.build()  # does not know them yet
+    documents.put(30)
+    query = documents.vectors[3]
+    found, how = harness.search(query, alive=old)
+    assert "fetched" not in how
+    assert found == documents.naive(query, 10, "cosine", old)
+    documents.delete(*range(500, 800))
+    harness.build()
+    assert harness.searcher.cache.stats()["rows"] == 231
+    for _ in range(2):
+        found, how = harness.search(query, alive=old)
+        assert how["fetched"] == 799
+        assert found == documents.naive(query, 10, "cosine", old)
+    assert harness.searcher.cache.stats()["rows"] == 231
+
+
+def test_rows_added_while_the_dead_are_dropped_stay(tmp_path: Path) -> None:
+    documents = Documents(900, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    documents.delete(*range(1, 400))
+    asked = 0
+
+    def meanwhile() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            documents.put(5)
+            harness.search(documents.vectors[-1])
+        return False
+
+    harness.searcher.cache.build(meanwhile)
+    assert harness.searcher.cache.stats()["rows"] == 506
+    fetched = len(documents.fetched)
+    assert harness.search(documents.vectors[-1])[0][0][0] == 905
+    assert len(documents.fetched) == fetched
+
+
+@pytest.mark.parametrize("calls", range(1, 12))
+def test_a_build_that_is_stopped_anywhere_loses_nothing(tmp_path: Path, calls: int) -> None:
+    documents = Documents(1000, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    left = calls
+
+    def stop() -> bool:
+        nonlocal left
+        left -= 1
+        return left <= 0
+
+    harness.searcher.cache.build(stop)
+    documents.delete(*range(1, 300))
+    left = calls
+    harness.searcher.cache.build(stop)
+    _assert_exact(harness, documents.vectors[300:320])
+    harness.searcher.cache.save()
+    harness.open()
+    _assert_exact(harness, documents.vectors[300:320])
+
+
+def test_reopening_reads_the_file_and_no_document(tmp_path: Path) -> None:
+    documents = Documents(1000, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    documents.put(7)
+    documents.fetched.clear()
+    harness.open()
+    query = documents.vectors[9]
+    found, how = harness.search(query)
+    assert (found, how["search"]) == (documents.naive(query, 10, "cosine"), "exact")
+    assert documents.fetched == list(range(1001, 1008))
+    harness.builder.run()
+    found, how = harness.search(query)
+    assert (found, how["search"]) == (documents.naive(query, 10, "cosine"), "graph")
+    assert len(documents.fetched) == 7
+
+
+def test_a_file_is_not_written_for_a_few_rows(tmp_path: Path) -> None:
+    documents = Documents(1000, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    before = harness.file.stat().st_mtime_ns, harness.file.read_bytes()
+    documents.put(40)
+    harness.search(documents.vectors[1])
+    harness.build()
+    harness.searcher.cache.save()
+    assert (harness.file.stat().st_mtime_ns, harness.file.read_bytes()) == before
+    documents.put(40)
+    harness.search(documents.vectors[1])
+    harness.searcher.cache.save()
+    assert harness.file.read_bytes() != before[1]
+
+
+@pytest.mark.slow
+def test_a_flipped_byte_of_the_file_changes_no_answer(tmp_path: Path) -> None:
+    documents = Documents(310, dim=2)
+    harness = Harness(tmp_path, documents)
+    harness.open(m=2)
+    harness.build()
+    whole = harness.file.read_bytes()
+    query = documents.drawn(1)[0]
+    expected = documents.naive(query, 10, "cosine")
+    undetected = 0
+    places = range(0, len(whole), 29)  # test_cachefile.py flips every byte
+    for at in (*range(HEADER_SIZE), *places):
+        harness.file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        harness.open(m=2)
+        assert harness.search(query)[0] == expected, at
+        vector_cache.VectorCache._load_graph(harness.searcher.cache)  # pyright: ignore[reportPrivateUsage]
+        assert harness.search(query)[0] == expected, at
+        undetected += harness.file.exists()
+    assert undetected <= 6 * 64 // 29, "more than what is between sections"
+
+
+@pytest.mark.parametrize("change", [{"m": 8}, {"ef_construction": 64}])
+def test_a_file_of_another_configuration_is_dropped(tmp_path: Path, change: dict[str, Any]) -> None:
+    documents = Documents(400, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    harness.open(**change)
+    _assert_exact(harness, documents.drawn(3))
+    assert not harness.file.exists()
+
+
+def test_a_file_that_is_cut_or_another_ones_is_dropped(tmp_path: Path) -> None:
+    documents = Documents(400, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    whole = harness.file.read_bytes()
+    other = Documents(400, seed=9, dim=DIM)
+    others = Harness(tmp_path / "other", other)
+    others.searcher.cache._tree = 8  # pyright: ignore[reportPrivateUsage]
+    others.build()
+    swapped = (tmp_path / "other" / "cache" / "8.cache").read_bytes()
+    for data in (b"", whole[:100], whole[:-1], whole + b"\0", swapped):
+        harness.file.write_bytes(data)
+        harness.open()
+        _assert_exact(harness, documents.drawn(3))
+        assert not harness.file.exists()
+
+
+def test_rows_that_were_lost_are_not_in_a_file(tmp_path: Path) -> None:
+    """A file above the recovered Lsn goes at open; the same rowids then have other content."""
+    documents = Documents(400, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    assert harness.file.exists()
+    documents.vectors = documents.vectors[:391]
+    documents.alive = documents.alive[:391]
+    harness.open()
+    documents.put(30)
+    _assert_exact(harness, documents.vectors[385:])
+
+
+def test_the_lsn_of_a_file_is_not_older_than_its_rows(tmp_path: Path) -> None:
+    """Rows that come between the look at the rows and the sync are not in it."""
+    documents = Documents(400, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.search(documents.vectors[1])
+    sync = documents.sync
+
+    def late_sync() -> Lsn:
+        lsn = sync()
+        documents.put(60)
+        harness.search(documents.vectors[1])
+        return lsn
+
+    documents.sync = late_sync  # type: ignore[method-assign]
+    harness.searcher.cache.save()
+    cached = CacheFolder(OsFileSystem(), str(tmp_path), ID, Lsn(401)).read(
+        7,
+        harness.searcher.cache._configuration,  # pyright: ignore[reportPrivateUsage]
+    )
+    assert cached is not None
+    assert np.frombuffer(cached.section(0), np.int64).max() < cached.label.lsn
+
+
+@pytest.mark.parametrize("kind", ["open", "pwrite", "sync", "rename", "sync_dir"])
+def test_a_file_that_cannot_be_written_is_no_error(tmp_path: Path, kind: str) -> None:
+    documents = Documents(400, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.fs.arm((kind,), 1, lasting=True)
+    harness.build()
+    assert not harness.file.exists()
+    _assert_exact(harness, documents.drawn(3))
+    harness.fs.disarm()
+    harness.searcher.cache.save()
+    assert harness.file.exists()
+
+
+def test_without_the_library_the_same_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = Documents(1000, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    queries = documents.drawn(5)
+    found = [harness.search(query)[0] for query in queries]
+    monkeypatch.setitem(__import__("sys").modules, "hnswlib", None)
+    assert hnsw.library() is None
+    harness.open()
+    harness.build()
+    for query, expected in zip(queries, found, strict=True):
+        again, how = harness.search(query)
+        assert (again, how["search"]) == (expected, "exact")
+    assert harness.searcher.cache.stats()["graph_rows"] == 0
+
+
+def test_searching_building_and_closing_at_once(tmp_path: Path) -> None:
+    documents = Documents(600, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    builder = harness.builder = VectorBuilder()
+    harness.searcher.cache._builder = builder  # pyright: ignore[reportPrivateUsage]
+    failures: list[BaseException] = []
+    searched = threading.Semaphore(0)
+    done = threading.Event()
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    def search() -> None:
+        while not done.is_set():
+            alive, query = documents.alive, documents.vectors[7]
+            found, _ = harness.search(query, alive=alive)
+            assert len(found) == 10
+            assert {rowid for rowid, _ in found} <= set(np.flatnonzero(alive).tolist())
+            searched.release()
+
+    threads = [threading.Thread(target=guarded, args=(search,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for turn in range(12):
+        documents.put(150)
+        documents.delete(*range(20 + 60 * turn, 80 + 60 * turn))
+        builder.want(harness.searcher.cache.build)
+        for _ in range(10):
+            assert searched.acquire(timeout=30)
+    builder.close()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    builder.want(harness.searcher.cache.build)  # too late: nothing happens
+    _assert_exact(harness, documents.vectors[-3:])
+    harness.searcher.cache.save()
+    harness.open()
+    _assert_exact(harness, documents.vectors[-3:])
