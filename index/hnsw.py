@@ -73,7 +73,7 @@ class Links:
 def _is_within(lists: NDArray[np.uint32], at: NDArray[Any], levels: NDArray[np.int32]) -> bool:
     """Whether each list has at most as many links as it has room for, to nodes of its level."""
     counts = lists[:, 0]
-    room = lists.shape[1] - 1
+    room: int = lists.shape[1] - 1
     if counts.max(initial=0) > room:
         return False
     used: NDArray[np.bool_] = np.less(np.arange(room), counts[:, None])

@@ -264,7 +264,7 @@ def test_a_flipped_byte_of_the_file_changes_no_answer(tmp_path: Path) -> None:
         harness.file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
         harness.open(m=2)
         assert harness.search(query)[0] == expected, at
-        vector_cache.VectorCache._load_graph(harness.searcher.cache)  # pyright: ignore[reportPrivateUsage]
+        harness.searcher.cache._load_graph()  # pyright: ignore[reportPrivateUsage]
         assert harness.search(query)[0] == expected, at
         undetected += harness.file.exists()
     assert undetected <= 6 * 64 // 29, "more than what is between sections"
