@@ -34,6 +34,8 @@ EXACT_ROWS: Final = 10_000
 """Up to so many rows are scored one and all."""
 VISIT_ROWS: Final = 10
 """What a row that the graph looks at costs, in rows scored."""
+GATHERED: Final = 3
+"""What scoring one row out of many costs, in rows scored in their order."""
 WIDER: Final = 4
 """How much wider the graph is searched when too few of what it found are alive."""
 
@@ -105,10 +107,12 @@ class VectorSearcher:
             count = len(places)
         how: dict[str, Any] = {"search": "exact", "rows": count}
         found: _Found | None = None
-        if built.graph is not None and limit > 0 and count > EXACT_ROWS:
-            if places is not None:
-                wanted = np.zeros(rows.count, np.bool_)
-                wanted[places] = True
+        uses_graph = built.graph is not None and limit > 0 and count > EXACT_ROWS
+        if places is not None and (uses_graph or count * GATHERED > rows.count):
+            wanted = np.zeros(rows.count, np.bool_)
+            wanted[places] = True
+            places = places if count * GATHERED <= rows.count else None
+        if built.graph is not None and uses_graph:
             found = self._near(built, built.graph, rows, wanted, query, limit, how)
         if found is None:
             found = _exact(rows, wanted, places, query, limit)
@@ -132,7 +136,6 @@ class VectorSearcher:
         """None when scoring all rows is cheaper, or the graph does not reach enough of them."""
         covered = min(built.covered, rows.count)
         inside = int(np.count_nonzero(wanted[:covered]))
-        fresh = covered + np.flatnonzero(wanted[covered:])
         if not inside:
             return None
         k = max(self.spec.ef, limit * built.covered // inside)
@@ -142,8 +145,13 @@ class VectorSearcher:
             near = near[near >= 0]
             near = near[wanted[near]]
             if len(near) >= min(limit, inside):
-                how.update(search="graph", k=k, fresh=len(fresh), widened=widened)
-                return _exact(rows, wanted, np.concatenate((np.sort(near), fresh)), query, limit)
+                near.sort()
+                fresh = _scored(rows, wanted, query, covered)
+                behind = int(np.count_nonzero(wanted[covered:]))
+                how.update(search="graph", k=k, fresh=behind, widened=widened)
+                rowids = np.concatenate((rows.rowids[near], rows.rowids[covered:]))
+                found = np.concatenate((rows.scores_at(near, query), fresh))
+                return best(rowids, found, limit)
             k *= WIDER
             widened += 1
         how["widened"] = widened
@@ -188,6 +196,11 @@ def _exact(
     """Of some places, or of all that are wanted."""
     if places is not None:
         return best(rows.rowids[places], rows.scores_at(places, query), limit)
-    found = rows.scores(query)
-    found[~wanted] = -np.inf
-    return best(rows.rowids, found, limit)
+    return best(rows.rowids, _scored(rows, wanted, query), limit)
+
+
+def _scored(rows: Rows, wanted: NDArray[np.bool_], query: Vectors, start: int = 0) -> Scores:
+    """By place, from one on; -inf where they are not wanted."""
+    found = rows.scores(query, start)
+    found[~wanted[start:]] = -np.inf
+    return found
