@@ -121,6 +121,10 @@ class VectorSearcher:
             found = self._with_apart(found, apart, query, limit, fetch)
         return *found, how
 
+    def stats(self) -> dict[str, Any]:
+        """Rows in memory, in the graph and dead; bytes; and whether something is being built."""
+        return self.cache.stats()
+
     # -- by graph ----------------------------------------------------------------------------
 
     def _near(

@@ -109,7 +109,7 @@ def test_recall_after_churn_is_that_of_a_fresh_graph(tmp_path: Path, churn: floa
         documents.delete(*documents.rng.choice(live, 100, replace=False).tolist())
         documents.put(100)
         harness.build()
-    stats = harness.searcher.cache.stats()
+    stats = harness.searcher.stats()
     assert stats["rows"] <= 2000 * 1.3
     assert stats["lag"] <= 0.06 * stats["rows"]
     queries = documents.drawn(50)
@@ -165,12 +165,12 @@ def test_a_view_older_than_the_caches(tmp_path: Path) -> None:
     assert found == documents.naive(query, 10, "cosine", old)
     documents.delete(*range(500, 800))
     harness.build()
-    assert harness.searcher.cache.stats()["rows"] == 231
+    assert harness.searcher.stats()["rows"] == 231
     for _ in range(2):
         found, how = harness.search(query, alive=old)
         assert how["fetched"] == 799
         assert found == documents.naive(query, 10, "cosine", old)
-    assert harness.searcher.cache.stats()["rows"] == 231
+    assert harness.searcher.stats()["rows"] == 231
 
 
 def test_rows_added_while_the_dead_are_dropped_stay(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_rows_added_while_the_dead_are_dropped_stay(tmp_path: Path) -> None:
         return False
 
     harness.searcher.cache.build(meanwhile)
-    assert harness.searcher.cache.stats()["rows"] == 506
+    assert harness.searcher.stats()["rows"] == 506
     fetched = len(documents.fetched)
     assert harness.search(documents.vectors[-1])[0][0][0] == 905
     assert len(documents.fetched) == fetched
@@ -361,7 +361,7 @@ def test_without_the_library_the_same_documents(
     for query, expected in zip(queries, found, strict=True):
         again, how = harness.search(query)
         assert (again, how["search"]) == (expected, "exact")
-    assert harness.searcher.cache.stats()["graph_rows"] == 0
+    assert harness.searcher.stats()["graph_rows"] == 0
 
 
 def test_searching_building_and_closing_at_once(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_it_finds_what_naive_search_finds(metric: Metric) -> None:
         assert pairs(*found) == documents.naive(query, limit, metric)
         assert found[2] == {"search": "exact", "rows": 2997}
     assert sorted(documents.fetched) == np.flatnonzero(documents.alive).tolist()
-    assert searcher.cache.stats()["rows"] == 2997
+    assert searcher.stats()["rows"] == 2997
 
 
 def test_fresh_rows_are_found_and_dead_ones_are_not() -> None:
