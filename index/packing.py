@@ -13,13 +13,14 @@ in units; that is how postings travel from source to segment.
 
 from collections.abc import Iterator, Sequence
 from struct import Struct
+from sys import byteorder
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb._bytes import CRC_RESIDUE, CRC_SIZE, seal
+from amberdb._bytes import CRC_SIZE, is_sealed, seal
 from amberdb._errors import CorruptionError
 from amberdb.index.text import UNIT
 
@@ -146,7 +147,7 @@ def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
     frequencies = np.ones(count, np.float32)
     if kind != _ONCE:
         frequencies[:] = np.frombuffer(data[middle:], _STEPS[kind - 1])
-        if not frequencies.all():
+        if not frequencies.min():
             raise _senseless(key)
     if kind == _UNITS:
         frequencies /= np.float32(UNIT)
@@ -155,6 +156,11 @@ def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
 
 def unpack_entries(key: bytes, value: bytes, rows: int) -> bytes:
     """The same as entries, in bytes of this machine's order. Raises CorruptionError."""
+    if len(value) == _POSTINGS.size + CRC_SIZE and is_sealed(value, crc32(key)):
+        form, first = _POSTINGS.unpack_from(value)
+        if form == _ONCE and first < rows:  # most terms: one row, once
+            entry: int = first << ENTRY_SHIFT | UNIT
+            return entry.to_bytes(ENTRY_BYTES, byteorder)
     ordinals, frequencies = unpack_postings(key, value, rows)
     units = np.rint(frequencies * UNIT).astype(np.uint64)
     return (ordinals.astype(np.uint64) << ENTRY_SHIFT | units).tobytes()
@@ -165,7 +171,7 @@ def _ascending(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDArray
     numbers = np.empty(len(steps) + 1, np.int64)
     numbers[0] = min(first, end)
     numbers[1:] = steps
-    if len(steps) and not steps.all():
+    if len(steps) and not steps.min():  # min() is vectorised, all() is not
         raise _senseless(key)
     np.cumsum(numbers, out=numbers)
     if not first <= int(numbers[-1]) < end:
@@ -178,7 +184,7 @@ def _sealed(key: bytes, data: bytes) -> bytes:
 
 
 def _unsealed(key: bytes, value: bytes, size_min: int) -> memoryview:
-    if len(value) < size_min + CRC_SIZE or crc32(value, crc32(key)) != CRC_RESIDUE:
+    if len(value) < size_min + CRC_SIZE or not is_sealed(value, crc32(key)):
         raise CorruptionError(f"the value of {key!r} in a text index is damaged")
     return memoryview(value)[:-CRC_SIZE]
 

@@ -35,7 +35,7 @@ from amberdb.index.textquery import Prefix, Term, TextQuery
 K1: Final = 0.9
 B: Final = 0.4
 PREFIX_TERMS_MAX: Final = 10_000
-_SPARSE: Final = 16
+_SPARSE: Final = 64
 """Fewer than one posting in so many rows: scores are kept for the rows that occur only."""
 _COLUMNS: Final = 512
 _LEAST: Final = 5e-324  # above 0
@@ -65,7 +65,7 @@ class Corpus:
     Making one reads the rows of all sources; it serves any number of searches in that view.
     """
 
-    __slots__ = ("_parts", "count", "length_mean")
+    __slots__ = ("_end", "_parts", "count", "length_mean")
 
     count: int
     """Rows that are alive."""
@@ -73,6 +73,7 @@ class Corpus:
 
     def __init__(self, sources: Sequence[Source], alive: Alive) -> None:
         self._parts: list[_Part] = []
+        self._end = len(alive)
         self.count = 0
         length = 0.0
         for source in sources:
@@ -115,9 +116,13 @@ class Corpus:
         for term in query.scored:
             df = sum(len(found[term][0]) for found in held if term in found)
             weights[term] = log(1 + (self.count - df + 0.5) / (df + 0.5))
+        wanted: Alive | None = None
+        if among is not None:
+            wanted = np.zeros(self._end, np.bool_)
+            wanted[among[among < self._end]] = True
         rankings: list[Ranking] = [(np.empty(0, np.int64), np.empty(0, np.float64))]
         for part, found in zip(self._parts, held, strict=True):
-            rowids, scores = self._rank(part, found, query, weights, among)
+            rowids, scores = self._rank(part, found, query, weights, wanted)
             rankings.append(best(rowids, scores, limit if verify is None else len(rowids)))
         rowids = np.concatenate([ranking[0] for ranking in rankings])
         scores = np.concatenate([ranking[1] for ranking in rankings])
@@ -131,7 +136,7 @@ class Corpus:
         found: _Found,
         query: TextQuery,
         weights: Mapping[Term, float],
-        among: Rowids | None,
+        among: Alive | None,
     ) -> Ranking:
         """Rows of one source and their scores, in no order; 0 for those that do not match."""
         scored = [found[term] for term in query.scored if term in found]
@@ -149,10 +154,7 @@ class Corpus:
             return part.rowids, scores if allowed is None else scores * allowed
         if not scored:
             return part.rowids[:0], np.empty(0)
-        ordinals, places = np.unique(
-            np.concatenate([ordinals for ordinals, _ in scored]), return_inverse=True
-        )
-        sums = np.bincount(places, np.concatenate(values)).astype(np.float64, copy=False)
+        ordinals, sums = _summed([ordinals for ordinals, _ in scored], values)
         if allowed is not None:
             kept = allowed[ordinals]
             ordinals, sums = ordinals[kept], sums[kept]
@@ -211,24 +213,31 @@ def _prefix_postings(source: Source, prefix: Prefix) -> Postings | None:
         for term in (*terms, *prefix.also)
         if (postings := source.postings(term)) is not None
     ]
-    if len(found) < 2:
-        return found[0] if found else None
-    ordinals, places = np.unique(
-        np.concatenate([ordinals for ordinals, _ in found]), return_inverse=True
-    )
-    frequencies = np.bincount(places, np.concatenate([values for _, values in found]))
-    return ordinals, frequencies.astype(np.float32)
+    if not found:
+        return None
+    ordinals, sums = _summed([ordinals for ordinals, _ in found], [values for _, values in found])
+    return ordinals, sums.astype(np.float32)
+
+
+def _summed(
+    ordinals: Sequence[Ordinals], values: Sequence[NDArray[np.floating]]
+) -> tuple[Ordinals, Scores]:
+    """Each ordinal once, ascending, with the sum of its values, added in the order given."""
+    if len(ordinals) == 1:
+        return ordinals[0], values[0].astype(np.float64, copy=False)
+    every, places = np.unique(np.concatenate(ordinals), return_inverse=True)
+    return every, np.bincount(places, np.concatenate(values)).astype(np.float64, copy=False)
 
 
 def _allowed(
-    part: _Part, found: _Found, query: TextQuery, among: Rowids | None
+    part: _Part, found: _Found, query: TextQuery, among: Alive | None
 ) -> NDArray[np.bool_] | None:
     """By ordinal whether a row may match; None: every row with a scored term does."""
     if not query.required and not query.excluded and among is None:
         return None
     allowed = np.ones(len(part.rowids), np.bool_)
     if among is not None:
-        allowed &= np.isin(part.rowids, among)
+        allowed &= _alive(part.rowids, among)
     for term in query.required:
         has = np.zeros(len(allowed), np.bool_)
         if term in found:
