@@ -207,7 +207,7 @@ class Analyzer:
         found: dict[str, None] = {}
         for piece in self.pieces(text):
             if not is_run(piece):
-                found.update(dict.fromkeys(self._words.stems(piece)))
+                found.update(dict.fromkeys(self._words.stems(self._words.parts(piece))))
             elif self._segment or len(piece) == 1:
                 found.update(dict.fromkeys(piece))
             else:
@@ -232,7 +232,10 @@ class Analyzer:
         return [piece] if _PIECES.fullmatch(piece) else _PIECES.findall(piece)
 
     def _raw_terms(self, raw: str) -> list[str]:
-        if self._is_paired and _IS_PLAIN(raw):  # the general way in one step
+        # The general way in one step, for what most texts are made of.
+        if raw.isascii() and raw.isalnum():
+            return self._words.stems([raw.lower()])
+        if self._is_paired and _IS_PLAIN(raw):
             return [*raw, *map(add, raw, raw[1:])]
         return list(chain.from_iterable(map(self._piece_terms, self._pieces_of(raw))))
 
@@ -289,15 +292,15 @@ class _Words:
         """What the joints of a word join."""
         return [part for whole in self.wholes(word) for part in _SPLIT_JOINTS(whole)]
 
-    def stems(self, word: str) -> list[str]:
-        """The stems of the parts that are no stop words."""
-        return [self.stem(part) for part in self.parts(word) if part not in self._stops]
+    def stems(self, parts: list[str]) -> list[str]:
+        """The stems of those that are no stop words."""
+        return [self.stem(part) for part in parts if part not in self._stops]
 
     def terms(self, word: str) -> list[str]:
         found: list[str] = []
         for whole in self.wholes(word):
-            found += self.stems(whole)
             parts = _SPLIT_JOINTS(whole)
+            found += self.stems(parts)
             if len(parts) > 1:
                 found.append(self.stem(_joined(parts, whole)))
         return found

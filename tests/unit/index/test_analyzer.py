@@ -147,6 +147,8 @@ def test_phrases_mind_the_ends_of_words_but_not_of_runs() -> None:
         assert english.phrase(phrase) in said, phrase
     for phrase in ("eting room", "meeting roo", "old room", "会室", "开会议"):
         assert english.phrase(phrase) not in said, phrase
+    assert english.phrase("art room") not in english.canonical("a smart room")
+    assert english.phrase("smart roo") not in english.canonical("a smart room")
     assert english.phrase("?!") == ""
 
 

@@ -122,13 +122,26 @@ def test_many_terms_are_packed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(segment_pairs(spread(forwards, [0, 1, 2, 3]))) == whole
 
 
-def test_a_row_added_after_rowids_were_taken_is_left_out_of_a_segment() -> None:
+def test_rows_added_after_rowids_were_taken_are_left_out_of_a_segment() -> None:
     memtable = memtable_of({1: pack_forward({"a": 1}, 1)})
-    pairs = segment_pairs([memtable])
+    pairs = segment_pairs([memtable, memtable_of({9: pack_forward({"a": 2}, 1)})])
     taken = [next(pairs)]
-    memtable.add(2, pack_forward({"a": 1, "b": 1}, 1))
+    for rowid in range(2, 20):
+        memtable.add(rowid, pack_forward({"a": 1, "b": 1}, 1))
     segment = source_of(dict([*taken, *pairs]))
-    assert content(segment) == {"a": {1: 1.0}}
+    assert content(segment) == {"a": {1: 1.0, 9: 2.0}}
+
+
+def test_widths_and_forms_are_the_smallest_that_will_do() -> None:
+    memtable = memtable_of(
+        {rowid: pack_forward({"a" if rowid < 3 else "b": 1, "c": 1}, 1) for rowid in range(1, 999)}
+    )
+    memtable.add(999, pack_forward({"d": 2, "e": 1}, 1))
+    memtable.add(1000, pack_forward({"e": 32}, UNIT))
+    pairs = dict(segment_pairs([memtable]))
+    sizes = {term: len(pairs[term_key(term)]) - 4 - 5 for term in "abcde"}
+    # A step of one byte for each row but the first; frequencies only where one is not 1.
+    assert sizes == {"a": 1, "b": 995, "c": 997, "d": 1, "e": 1 + 2 * 2}
 
 
 def test_arrays_that_were_taken_do_not_hinder_adding() -> None:

@@ -119,6 +119,18 @@ def test_equal_scores_put_the_newer_row_first() -> None:
     assert scores[0] == scores[1]
 
 
+def test_required_and_excluded_terms() -> None:
+    corpus = corpus_of("tea", "tea cake", "tea cake room", "cake")
+    for text, found in (
+        ("tea +cake", {2, 3, 4}),
+        ("tea -cake", {1}),
+        ("tea cake -room", {1, 2, 4}),
+        ("+te* +cake -roo*", {2}),
+        ("tea +absent", set[int]()),
+    ):
+        assert set(corpus.search(query(text), 10)[0].tolist()) == found, text
+
+
 def test_nothing_is_found_in_nothing() -> None:
     for corpus in (Corpus([], np.zeros(1, np.bool_)), corpus_of("", "the"), corpus_of("cake")):
         rowids, scores = corpus.search(query("tea +room"), 10)
