@@ -54,13 +54,12 @@ class Committer:
         catalog: Catalog,
         last_us: int,
         options: Options,
-        searchers: Searchers,
     ) -> None:
         self.store = store
         self.log = log
         self.state = State(overlay, None, built, catalog)
         self.visible: int = log.last_lsn
-        self.searchers = searchers
+        self.searchers = Searchers()
         self.embedders = Embedders()
         self.checkpoint_failure: StorageError | None = None
         self._published: int = log.last_lsn

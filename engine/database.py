@@ -26,6 +26,7 @@ from amberdb._errors import (
 )
 from amberdb._types import Lsn, Sync
 from amberdb.engine.background import Background
+from amberdb.engine.cachefile import CacheFolder
 from amberdb.engine.catalog import Catalog
 from amberdb.engine.check import CheckReport, Progress, check
 from amberdb.engine.checkpoint import Checkpointer
@@ -38,9 +39,10 @@ from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
 from amberdb.engine.row_index import identity_of
 from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
-from amberdb.engine.searchers import Searchers
+from amberdb.engine.searchers import VectorParts
 from amberdb.engine.stored import NEVER
 from amberdb.engine.transaction import Snapshot, Transaction, held
+from amberdb.engine.vector_builder import VectorBuilder
 from amberdb.engine.view import NEWEST, State, View
 from amberdb.index.base import IndexSpec
 from amberdb.wal import Recovery
@@ -86,7 +88,6 @@ class Database:
             catalog,
             opened.last_us,
             options,
-            Searchers(),
         )
         self._feed = Feed(self._committer, options.subscriber_log_bytes_max)
         with self._committer.view() as view:
@@ -106,6 +107,15 @@ class Database:
         self._committer.on_commit = self._background.note_commit
         if opened.overlay.entries:
             self._background.note_commit(opened.overlay.size_bytes, NEVER)
+        self._committer.searchers.attach(
+            VectorParts(
+                CacheFolder(
+                    options.fs, opened.directory, opened.manifest.database_id, opened.log.last_lsn
+                ),
+                VectorBuilder(background=options.background),
+                self._committer,
+            )
+        )
         self._renew_indexes()
         self._background.note_indexes()
         self._background.note_expiry()
@@ -164,10 +174,11 @@ class Database:
             return schema_of(view, name).definition
 
     def build_indexes(self, progress: Progress | None = None) -> None:
-        """Returns when no index is waiting to be built or purged; `progress(name, documents)`
-        is called as it goes."""
+        """Returns when no index is waiting to be built or purged, and no graph of vectors that a
+        search has found missing; `progress(name, documents)` is called as it goes."""
         self._check_open()
         self._indexer.run(progress)
+        self._committer.searchers.build()
 
     # -- reading and writing -----------------------------------------------------------------
 
@@ -267,6 +278,7 @@ class Database:
             if self._is_closed:
                 return
             self._background.stop()
+            self._committer.searchers.stop()
             for snapshot in held(self._snapshots):
                 snapshot.close()
             self._close_parts()
@@ -317,8 +329,7 @@ class Database:
             committer.rollback(writer, error)
             raise
         committer.commit(writer, catalog=catalog)
-        indexes = committer.state.catalog.row_indexes.values()
-        committer.searchers.keep_only(index.number for index in indexes)
+        committer.searchers.forget(committer.state.catalog.retired)
 
     def _renew_indexes(self) -> None:
         """Text indexes that another version of their analyzer has made are built anew."""
@@ -347,7 +358,7 @@ class Database:
             pass  # the log has it all; the next open replays it
         if failpoints.on:
             failpoints.reach("close.checkpointed")
-        committer.searchers.close()
+        committer.searchers.save()
         with self._checkpointer.mutex:
             committer.shut(_Gone(ClosedError("the database is closed: open it again")))
         self._is_closed = True

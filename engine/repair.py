@@ -19,6 +19,7 @@ from amberdb._errors import DuplicateKeyError, InvalidDocumentError, StorageErro
 from amberdb._fs import FileSystem, replace_file
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, lsn_epoch
 from amberdb.engine import manifest as manifests
+from amberdb.engine.cachefile import FOLDER as CACHE_FOLDER
 from amberdb.engine.check import Progress
 from amberdb.engine.database import Database, open_database
 from amberdb.engine.manifest import Manifest
@@ -128,6 +129,8 @@ class _Repair:
                 _remove(self._fs, aside)
             self._plan_manifest(aside)
             return
+        # Derived, and of rows that may be lost: their rowids will be given again.
+        _remove(self._fs, os.path.join(self._found.path, CACHE_FOLDER))
         if aside:
             self._fs.rename(aside, data_directory(self._found.path, self._generation))
             self._fs.sync_dir(self._found.path)

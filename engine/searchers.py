@@ -1,20 +1,26 @@
 """Searchers: what an open database keeps in memory of each search index, and how it is asked.
 
 Invariants:
-- One searcher per tree, made at the first search, forgotten when the index is gone.
+- One searcher per tree, made at the first search, forgotten with its files when the index is gone.
 - A searcher's memory is a cache: whatever is in it, an answer is that of the view alone.
 """
 
 import threading
 from collections.abc import Iterable
-from typing import Any, Protocol, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, final
 
+from amberdb.engine.cachefile import CacheFolder
 from amberdb.engine.candidates import Candidates
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.row_reader import RowReader
 from amberdb.engine.schema import Schema
 from amberdb.engine.search import Ranked
+from amberdb.engine.vector_builder import VectorBuilder
 from amberdb.engine.view import View
+
+if TYPE_CHECKING:
+    from amberdb.engine.commit import Committer
 
 
 class Searcher(Protocol):
@@ -34,7 +40,18 @@ class Searcher(Protocol):
 
     def stats(self) -> dict[str, Any]: ...
 
-    def close(self) -> None: ...
+    def save(self) -> None:
+        """Before the database is closed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VectorParts:
+    """What the searchers of vector indexes share."""
+
+    folder: CacheFolder
+    builder: VectorBuilder
+    committer: "Committer"
 
 
 @final
@@ -44,23 +61,41 @@ class Searchers:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._by_tree: dict[int, Searcher] = {}
+        self._parts: VectorParts | None = None
+
+    def attach(self, parts: VectorParts) -> None:
+        """Before the first search."""
+        self._parts = parts
 
     def of(self, index: RowIndex) -> Searcher:
         with self._mutex:
             searcher = self._by_tree.get(index.number)
             if searcher is None:
-                searcher = self._made(index)
-                self._by_tree[index.number] = searcher
+                searcher = self._by_tree[index.number] = self._made(index)
             return searcher
 
-    def keep_only(self, trees: Iterable[int]) -> None:
-        """After a declaration: forgets indexes that are gone."""
+    def forget(self, trees: Iterable[int]) -> None:
+        """Of indexes that are gone, their files too."""
         with self._mutex:
-            for number in self._by_tree.keys() - set(trees):
-                self._by_tree.pop(number).close()
+            for number in trees:
+                self._by_tree.pop(number, None)
+                if self._parts is not None:
+                    self._parts.folder.drop(number)
 
-    def close(self) -> None:
-        self.keep_only(())
+    def build(self) -> None:
+        """What waits to be built, in this thread."""
+        if self._parts is not None:
+            self._parts.builder.run()
+
+    def stop(self) -> None:
+        """Nothing is built any more."""
+        if self._parts is not None:
+            self._parts.builder.close()
+
+    def save(self) -> None:
+        with self._mutex:
+            for searcher in self._by_tree.values():
+                searcher.save()
 
     def _made(self, index: RowIndex) -> Searcher:
         if index.is_text:
@@ -68,6 +103,6 @@ class Searchers:
 
             return TextSearcher(index)
         from amberdb.engine.vector_searcher import NearestSearcher
-        from amberdb.engine.vectors import VectorSearcher
 
-        return NearestSearcher(index, VectorSearcher(index.vector))
+        assert self._parts is not None
+        return NearestSearcher(index, self._parts)

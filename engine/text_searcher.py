@@ -65,7 +65,7 @@ class TextSearcher:
     def stats(self) -> dict[str, Any]:
         return self._sources.stats()
 
-    def close(self) -> None:
+    def save(self) -> None:
         """Nothing of it outlives the process."""
 
     def _verify(

@@ -7,21 +7,29 @@ Invariants:
   last all that match are listed: never fewer hits than there are.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
+from amberdb._types import Lsn
 from amberdb.engine.candidates import Candidates
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.row_reader import RowReader
 from amberdb.engine.rows import Rows, pending_rows
-from amberdb.engine.schema import Schema
+from amberdb.engine.schema import Head, Schema
+from amberdb.engine.vector_cache import Committed
 from amberdb.engine.vectors import VectorSearcher
 from amberdb.engine.view import View
 from amberdb.index.distance import best, prepared, scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from amberdb.engine.commit import Committer
+    from amberdb.engine.searchers import VectorParts
 
     Rowids = NDArray[np.int64]
     Found = tuple[Rowids, NDArray[np.float32]]
@@ -34,10 +42,16 @@ ASKED_MAX: Final = 2_000
 class NearestSearcher:
     """Of one vector index."""
 
-    def __init__(self, index: RowIndex, vectors: VectorSearcher) -> None:
+    def __init__(self, index: RowIndex, parts: "VectorParts") -> None:
         self._index = index
         self._rows = Rows()
-        self._vectors = vectors
+        self._vectors = VectorSearcher(
+            index.vector,
+            tree=index.number,
+            host=_Host(parts.committer, index, self._rows),
+            folder=parts.folder,
+            builder=parts.builder,
+        )
 
     def search(
         self,
@@ -63,8 +77,8 @@ class NearestSearcher:
     def stats(self) -> dict[str, Any]:
         return self._vectors.stats()
 
-    def close(self) -> None:
-        """Nothing of it outlives the process."""
+    def save(self) -> None:
+        self._vectors.cache.save()
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -93,6 +107,41 @@ class NearestSearcher:
         accepts = candidates.accepts
         assert accepts is not None
         return np.array([accepts(rowid, self._index) for rowid in rowids.tolist()], np.bool_)
+
+
+@final
+class _Host:
+    """What the cache of an index sees of the database."""
+
+    def __init__(self, committer: "Committer", index: RowIndex, rows: Rows) -> None:
+        self._committer = committer
+        self._index = index
+        self._rows = rows
+
+    @contextmanager
+    def newest(self) -> Generator[Committed]:
+        with self._committer.view() as view:
+            schemas = view.catalog.schemas.values()
+            schema = next(
+                (s for s in schemas if any(i.number == self._index.number for i in s.row_indexes)),
+                None,
+            )
+            if schema is None:  # dropped
+                yield Committed(np.empty(0, np.bool_), _nothing)
+                return
+            reader = RowReader(view, schema)
+            alive = np.zeros(Head.unpack(view.get(schema.head_key)).next_rowid, np.bool_)
+            known = self._rows.committed(view, self._index)[: len(alive)]
+            alive[: len(known)] = known
+            yield Committed(alive, partial(reader.vectors, index=self._index))
+
+    def sync(self) -> Lsn:
+        self._committer.log.sync()
+        return self._committer.log.durable_lsn
+
+
+def _nothing(rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
+    return np.empty((len(rowids), 0), np.float32), np.zeros(len(rowids), np.bool_)
 
 
 @final

@@ -3,6 +3,7 @@ scores are right in every mix of states is tests/model/test_search_machine.py's.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from amberdb import (
     Vector,
 )
 from amberdb._errors import CollectionError, ConflictError
-from amberdb.engine import row_folding
+from amberdb.engine import row_folding, vector_cache, vectors
 from amberdb.index.base import IndexSpec
 from support.databases import FakeClock, OpenDatabase
 
@@ -219,6 +220,80 @@ def test_several_vector_fields(db: Database) -> None:
     assert both.search(vector={"b": [1, 0]})[0].score == 0.0
     with pytest.raises(QueryError, match="say which"):
         both.search(vector=[1, 0])
+
+
+@pytest.fixture
+def small_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows do what many do."""
+    for name, value in (("GRAPH_ROWS", 50), ("FRESH_ROWS", 10), ("DEAD_ROWS", 10)):
+        monkeypatch.setattr(vector_cache, name, value)
+    monkeypatch.setattr(vector_cache, "UNSAVED_ROWS", 1)
+    monkeypatch.setattr(vector_cache, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(vectors, "EXACT_ROWS", 40)
+    monkeypatch.setattr(vectors, "VISIT_ROWS", 0)
+
+
+def many(memory: Collection, count: int) -> None:
+    numbers = np.random.default_rng(1).normal(size=(count, DIM))
+    memory.put_many(
+        [
+            {"id": f"d{n}", "entity": f"e{n % 5}", "rest": n % 3, "embedding": numbers[n].tolist()}
+            for n in range(count)
+        ]
+    )
+
+
+def how(hits: Hits) -> str:
+    steps: dict[str, Any] = hits.how["indexes"]["vector:embedding"]
+    return str(steps["search"])
+
+
+@pytest.mark.usefixtures("small_graphs")
+def test_a_graph_finds_what_exact_search_finds_whatever_changes(
+    db: Database, memory: Collection
+) -> None:
+    pytest.importorskip("hnswlib")
+    many(memory, 200)
+    query = [0.3, 0.2, 0.9]
+    exact = memory.search(vector=query, limit=200)
+    db.build_indexes()
+    found = memory.search(vector=query, limit=5)
+    assert how(found) == "graph"
+    assert list(map(repr, found)) == list(map(repr, exact[:5]))
+    for where in ({"rest": 1}, {"entity": "e2"}, {"entity": "e2", "rest": 1}):
+        wanted = [hit.id for hit in exact if memory.count({"id": hit.id, **where})]
+        assert ids(memory.search(vector=query, where=where, limit=5)) == wanted[:5], where
+    memory.delete(found[0].id)
+    memory.put({"id": "nearest", "embedding": query})
+    assert ids(memory.search(vector=query, limit=3)) == ["nearest", *ids(found)[1:3]]
+
+
+@pytest.mark.usefixtures("small_graphs")
+@pytest.mark.parametrize("fate", ["kept", "gone", "damaged"])
+def test_the_state_of_the_cache_changes_no_answer(
+    open_db: OpenDatabase, tmp_path: Path, fate: str
+) -> None:
+    db = open_db()
+    memory = db.collection("memory", indexes=INDEXES)
+    many(memory, 120)
+    memory.search(vector=[1, 2, 3])
+    db.build_indexes()
+    wanted = [repr(hit) for hit in memory.search(vector=[1, 2, 3], limit=7)]
+    db.close()
+    (file,) = (tmp_path / "t.amber" / "cache").iterdir()
+    if fate == "gone":
+        file.unlink()
+    elif fate == "damaged":
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    db = open_db()
+    memory = db.collection("memory")
+    for _ in range(2):
+        assert [repr(hit) for hit in memory.search(vector=[1, 2, 3], limit=7)] == wanted
+        db.build_indexes()
+    db.collection("memory", indexes=[])
+    assert not list((tmp_path / "t.amber" / "cache").iterdir())
 
 
 # -- both ------------------------------------------------------------------------------------
