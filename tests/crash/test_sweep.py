@@ -7,7 +7,14 @@ import pytest
 
 from support.images import MODES
 from support.sweep import Figures, Sweep
-from support.workload import ALPHABET, crowd, follow, prepare
+from support.workload import (
+    ALPHABET,
+    SEARCH_ALPHABET,
+    crowd,
+    follow,
+    prepare,
+    prepare_search,
+)
 
 PAIRS = [tuple(pair) for pair in product(ALPHABET, repeat=2)]
 
@@ -22,6 +29,16 @@ def test_every_pair_of_steps(first: str) -> None:
             Sweep(figures, "+".join(pair), steps).run(recoveries=0.01)
     assert figures.points > 500
     assert all(figures.images[mode] for mode in MODES), figures.line()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", SEARCH_ALPHABET)
+def test_every_pair_of_steps_with_text_indexes(first: str) -> None:
+    figures = Figures()
+    for second in SEARCH_ALPHABET:
+        steps = [prepare_search, SEARCH_ALPHABET[first], SEARCH_ALPHABET[second]]
+        Sweep(figures, f"{first}+{second}", steps).run(recoveries=0.01)
+    assert figures.points > 300
 
 
 @pytest.mark.slow

@@ -229,12 +229,18 @@ def reopen(work: Workload) -> None:
 
 
 def index(work: Workload) -> None:
-    work.db.collection("a", indexes=[Ordered("n"), Unique("id"), Text("text")])
+    work.db.collection("a", indexes=[Ordered("n"), Unique("id")])
     work.db.build_indexes()
 
 
 def drop_index(work: Workload) -> None:
     work.db.collection("a", indexes=[])
+
+
+def text_index(work: Workload) -> None:
+    """Built over what is there, in chunks that are merged."""
+    work.db.collection("a", indexes=[Text("text")])
+    work.db.build_indexes()
 
 
 def follow(work: Workload) -> None:
@@ -332,9 +338,19 @@ STORE_ALPHABET: Final[dict[str, Step]] = {
 def prepare(work: Workload) -> None:
     """What every sequence begins with, so that each step has something to change."""
     for name in COLLECTIONS:
-        work.db.collection(
-            name,
-            indexes=[] if name == "a" else [Text("text")],
-            expires_at="dies" if name == "c" else None,
-        )
+        work.db.collection(name, expires_at="dies" if name == "c" else None)
     work.commit([("a", "same", {"text": "x"}), ("b", "t", {"text": "x"}), ("c", "t", {"n": 1})])
+
+
+SEARCH_ALPHABET: Final[dict[str, Step]] = {
+    step.__name__: step
+    for step in (put, overwrite, transaction, checkpoint, expire, reopen, text_index, drop_index)
+}
+"""What changes the segments of text indexes."""
+
+
+def prepare_search(work: Workload) -> None:
+    """prepare(), with text indexes from the first document on."""
+    for name in COLLECTIONS:
+        work.db.collection(name, indexes=[Text("text")], expires_at="dies" if name == "c" else None)
+    prepare(work)
