@@ -392,8 +392,12 @@ def test_another_analyzer_builds_the_index_anew(
     db.collection("m", indexes=[Text("content")]).put({"id": "a", "content": "meetings"})
     before = db.definition("m").indexes[0]
     db.close()
+
+    def newer(spec: object) -> str:
+        return f"a newer one of {spec}"
+
     for module in (catalog, database):
-        monkeypatch.setattr(module, "identity_of", lambda spec: f"a newer one of {spec}")
+        monkeypatch.setattr(module, "identity_of", newer)
     db = open_db()
     after = db.definition("m").indexes[0]
     assert after.identity != before.identity
