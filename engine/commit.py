@@ -149,11 +149,13 @@ class Committer:
         try:
             with writer.view:
                 effects = writer.finish()
+                sync = sync or self._options.sync
                 if effects:
-                    sync = sync or self._options.sync
                     lsn = self._publish(effects, writer.row_keys(), writer.now_us, sync, kind)
                 else:
                     lsn = Lsn(self._published)
+                    if sync == "always":  # that there was nothing to do must be durable as well
+                        log.required_lsn = lsn
                 if catalog is not None:
                     state = self.state
                     self.state = State(state.active, state.frozen, state.built, catalog)

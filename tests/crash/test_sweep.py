@@ -31,6 +31,12 @@ def test_every_pair_of_steps(first: str) -> None:
     assert all(figures.images[mode] for mode in MODES), figures.line()
 
 
+def test_a_delete_of_what_is_gone() -> None:
+    """It wrote nothing, and is acknowledged as of class `always` all the same."""
+    steps = [prepare, ALPHABET["delete"], ALPHABET["delete"], ALPHABET["put"]]
+    Sweep(Figures(), "delete+delete+put", steps).run()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", SEARCH_ALPHABET)
 def test_every_pair_of_steps_with_text_indexes(first: str) -> None:

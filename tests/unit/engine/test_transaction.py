@@ -416,6 +416,22 @@ def test_a_later_commit_is_not_acknowledged_before_an_earlier_one(open_db: OpenD
     assert db.stats()["durable_lsn"] == db.stats()["last_lsn"]
 
 
+def test_finding_nothing_to_do_is_as_durable_as_doing_it(open_db: OpenDatabase) -> None:
+    db = open_db(sync="os")
+    a = db.collection("a")
+    for acknowledge in (lambda: a.delete("a", sync="always"), lambda: read_durably(db)):
+        a.put({"id": "a"})
+        a.delete("a")
+        assert db.stats()["durable_lsn"] < db.stats()["last_lsn"]
+        acknowledge()
+        assert db.stats()["durable_lsn"] == db.stats()["last_lsn"]
+
+
+def read_durably(db: Database) -> None:
+    with db.transaction(sync="always") as tx:
+        assert "a" not in tx["a"]
+
+
 @pytest.mark.parametrize("sync", ["Always", "fsync", "", 5, True], ids=repr)
 def test_another_sync_class_is_refused_and_stores_nothing(bank: Database, sync: Any) -> None:
     a = bank.collection("a")
