@@ -25,6 +25,7 @@ from amberdb.engine.trees import APPLIED
 from amberdb.wal import Log, log
 from amberdb.wal.commit import GroupCommit
 from amberdb.wal.recovery import load_segments
+from amberdb.wal.segment import SegmentHeader, write_header
 
 Bug: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
@@ -78,6 +79,8 @@ def drop_the_directory_sync_of_manifest() -> Any:
 
 
 def _write_aside(fs: FileSystem, path: str, data: bytes, *, sync: bool) -> None:
+    if fs.exists(path + ".tmp"):
+        fs.unlink(path + ".tmp")
     file = fs.open(path + ".tmp", create=True)
     file.pwrite(data, 0)
     if sync:
@@ -170,7 +173,13 @@ def always_mark_clean() -> Any:
 
 
 def use_a_spare_without_its_header() -> Any:
-    return patch.object(log, "write_header", _nothing)
+    """A recycled file keeps the header of its former life."""
+
+    def kept(fs: FileSystem, path: str, header: SegmentHeader) -> None:
+        if not header.recycled:
+            write_header(fs, path, header)
+
+    return patch.object(log, "write_header", kept)
 
 
 def forget_the_newest_segment() -> Any:
