@@ -33,7 +33,6 @@ class Checkpointer:
         self.mutex = threading.RLock()
         self.count = 0
         self.last_ms = 0.0
-        self.last_bytes = 0
         self.applied: Lsn = committer.store.applied_lsn
         self._committer = committer
         self._retained = retained
@@ -88,7 +87,6 @@ class Checkpointer:
         committer.stored(committer.state.built, applied=True)
         self.applied = last
         self.count += 1
-        self.last_bytes = overlay.size_bytes
         self.last_ms = (time.perf_counter() - start) * 1000
         if failpoints.on:
             failpoints.reach("checkpoint.before-release")

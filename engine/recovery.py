@@ -263,7 +263,6 @@ def _open_store(
         with store.write() as writer:
             writer.put(DATABASE_ID, manifest.database_id)
             writer.put(APPLIED, NO_LSN.to_bytes(8))
-        options.fs.sync_dir(data)
     elif store.get(DATABASE_ID) != manifest.database_id:
         raise CorruptionError(
             f"{os.path.join(data, DATA_FILE)} belongs to another database than MANIFEST: "

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from amberdb._fs import OsFileSystem
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.overlay import Overlay, SortedKeys
 from amberdb.engine.store import Store
-from support.databases import OpenDatabase
+from amberdb.engine.trees import APPLIED, LAST_TIME
+from support.databases import FakeClock, OpenDatabase
 from support.faulty_fs import FaultyFileSystem, fail_on
-from unit.engine.helpers import abandon, got
+from unit.engine.helpers import abandon, got, raw_store
 
 
 def fill(db: Database, count: int = 2000) -> None:
@@ -36,13 +38,37 @@ def test_a_checkpoint_moves_everything_into_the_store(db: Database) -> None:
     fill(db)
     assert db.stats()["overlay_bytes"] > 0
     assert db.stats()["store"]["entries"] < 10
+    began = time.perf_counter()
     db.checkpoint()
     stats = db.stats()
     assert stats["overlay_bytes"] == 0
     assert stats["store"]["entries"] > 4000
     assert stats["applied_lsn"] == stats["last_lsn"] == stats["durable_lsn"]
     assert stats["checkpoints"] == 1
+    assert 0 < stats["checkpoint_ms_last"] < 1000 * (time.perf_counter() - began)
     assert db.collection("n").count({"x": 3}) == 200
+
+
+def test_a_checkpoint_lets_the_log_go(db: Database) -> None:
+    notes = db.collection("n")
+    for number in range(100):
+        notes.put({"id": f"{number}", "text": "x" * 500})
+    assert db.stats()["log"]["segments"] > 2
+    db.checkpoint()
+    assert db.stats()["log"]["segments"] == 1
+
+
+def test_what_a_checkpoint_says_of_itself_has_eight_bytes(
+    open_db: OpenDatabase, tmp_path: Path
+) -> None:
+    clock = FakeClock()
+    db = open_db(clock=clock)
+    fill(db, 1)
+    last = db.stats()["last_lsn"]
+    db.close()
+    with raw_store(tmp_path / "t.amber") as txn:
+        assert txn.get(APPLIED) == last.to_bytes(8)
+        assert txn.get(LAST_TIME) == int(clock.now * 1_000_000).to_bytes(8)
 
 
 def test_a_checkpoint_of_nothing_does_nothing(db: Database) -> None:
@@ -338,6 +364,16 @@ def test_close_after_a_failed_sync_raises_nothing_new(open_db: OpenDatabase) -> 
 
 
 # -- parts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [100, 20_000])
+def test_a_frozen_overlay_gives_sorted_trees(count: int) -> None:
+    overlay = Overlay()
+    keys = [b"%04d%06d" % (number % 3, number * 7919 % 1_000_003) for number in range(count)]
+    overlay.publish(1, dict.fromkeys(keys, b""), 0, 0)
+    trees = list(overlay.sorted_trees())
+    assert [tree[0][:4] for tree in trees] == [b"0000", b"0001", b"0002"]
+    assert [key for tree in trees for key in tree] == sorted(keys)
 
 
 def test_sorted_keys_see_what_is_added_between_blocks() -> None:

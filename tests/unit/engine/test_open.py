@@ -70,6 +70,16 @@ def test_missing_database_is_created_unless_told_not_to(tmp_path: Path) -> None:
     open_at(path, create=False).close()
 
 
+def test_the_names_in_a_new_database_are_synced_before_it_gets_its_own(tmp_path: Path) -> None:
+    fs = FaultyFileSystem()
+    open_at(tmp_path / "t.amber", fs=fs).close()
+    born = next(
+        at for at, (kind, name) in enumerate(fs.calls) if (kind, name[:1]) == ("rename", "t")
+    )
+    for name in ("t.amber.tmp", "data-1", "wal"):
+        assert ("sync_dir", name) in fs.calls[:born]
+
+
 def test_empty_directory_becomes_a_database(tmp_path: Path) -> None:
     path = tmp_path / "empty"
     path.mkdir()
@@ -112,6 +122,13 @@ def test_another_directory_is_left_alone(tmp_path: Path) -> None:
     assert [inner.name for inner in path.iterdir()] == ["cat.png"]
 
 
+@pytest.mark.parametrize("name", ["LOCK", "wal", "data-1"])
+def test_a_name_of_ours_alone_makes_no_database(tmp_path: Path, name: str) -> None:
+    (tmp_path / "some" / name).mkdir(parents=True)
+    with pytest.raises(NotADatabaseError, match="holds other files"):
+        open_at(tmp_path / "some")
+
+
 def test_another_manifest_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "package"
     path.mkdir()
@@ -134,8 +151,9 @@ def test_what_stands_in_the_way_of_creating_is_not_removed(tmp_path: Path) -> No
 
 def test_missing_manifest_is_damage(made: Path) -> None:
     (made / "MANIFEST").unlink()
-    with pytest.raises(CorruptionError, match="MANIFEST is missing"):
+    with pytest.raises(CorruptionError, match="MANIFEST is missing") as caught:
         open_at(made)
+    assert (caught.value.path, caught.value.offset) == (str(made / "MANIFEST"), 0)
 
 
 def write_manifest(path: Path, change: Callable[[bytearray], None], *, sealed: bool) -> None:
@@ -164,6 +182,7 @@ def turn_byte(at: int) -> Callable[[bytearray], None]:
 
 MANIFESTS: dict[str, tuple[Callable[[bytearray], None], bool, type[AmberError]]] = {
     "newer format": (set_byte(8, 99), True, FormatError),
+    "much newer format": (set_byte(11, 99), True, FormatError),
     "older format": (set_byte(8, 0), True, FormatError),
     "newer format, damaged": (set_byte(8, 99), False, CorruptionError),
     "damaged magic": (set_byte(0, 0), False, CorruptionError),
@@ -184,8 +203,34 @@ def test_manifest_of_another_kind_is_refused(
         with pytest.raises(error) as caught:
             open_at(made)
         assert type(caught.value) is error
+        assert not isinstance(caught.value, CorruptionError) or caught.value.offset == 0
     (made / "MANIFEST").write_bytes(before)
     assert is_intact(made)
+
+
+def test_a_new_manifest_byte_by_byte(tmp_path: Path) -> None:
+    path = tmp_path / "t.amber"
+    with open_at(path, clock=FakeClock(1_700_000_000.5)) as db:
+        in_use = (path / "MANIFEST").read_bytes()
+        db.collection("n")
+        assert db.stats()["last_lsn"] == (1 << 40) + 1  # the first number of the first epoch
+    clean = (path / "MANIFEST").read_bytes()
+    generation = epoch = (1).to_bytes(8, "little")
+    created = (1_700_000_000_500_000).to_bytes(8, "little")
+    lmdb_version = manifests.read(OsFileSystem(), str(path)).lmdb_version.to_bytes(4, "little")
+    for data, flag, lsn in ((in_use, 0, 0), (clean, 1, (1 << 40) + 1)):
+        expected = b"AMBERDB\n" + bytes([1, 0, 0, 0, flag, 0, 0, 0]) + data[16:32]
+        expected += generation + epoch + lsn.to_bytes(8, "little") + created
+        expected += lmdb_version + bytes(4)
+        assert data == expected + seal(expected)
+
+
+def test_manifest_of_a_newer_format_may_have_another_size(made: Path) -> None:
+    data = bytearray((made / "MANIFEST").read_bytes() + bytes(16))
+    data[8:12] = (2).to_bytes(4, "little")
+    (made / "MANIFEST").write_bytes(data)
+    with pytest.raises(FormatError, match="format 2"):
+        open_at(made)
 
 
 @pytest.mark.parametrize("size", [0, 7, 8, 20, SIZE - 1, SIZE + 1])

@@ -52,7 +52,9 @@ def test_alone_it_syncs_in_its_own_thread(directory: LogDirectory) -> None:
     log.wait(lsn(1))
     log.sync()
     assert len(syncing) == 1
-    assert log.stats()["records_per_sync"] == 1
+    stats = log.stats()
+    assert stats["records_per_sync"] == 1
+    assert stats["sync_us_max"] == stats["sync_us_last"] > 0
     log.close()
 
 
@@ -153,6 +155,53 @@ def test_interrupted_leader_hands_over(directory: LogDirectory) -> None:
     assert log.failed is None
     log.wait(found)
     assert log.durable_lsn == found
+    log.close()
+
+
+class _InterruptedGate:
+    """Of a waiter that is interrupted: at once, or when the leader has just handed over to it."""
+
+    def __init__(self, until: Callable[[], None]) -> None:
+        self._until = until
+        self._acquired = False
+
+    def acquire(self) -> None:
+        if self._acquired:
+            self._until()
+            raise KeyboardInterrupt
+        self._acquired = True
+
+    def release(self) -> None: ...
+
+
+@pytest.mark.parametrize("chosen", [False, True], ids=["waiting", "chosen to lead"])
+def test_interrupted_waiter_leaves_the_others_to_go_on(
+    directory: LogDirectory, monkeypatch: pytest.MonkeyPatch, chosen: bool
+) -> None:
+    log = directory.create()
+    first = log.append(b"x", 0, 1, "os")
+    gate = Gate()
+    directory.fs.hook = gate
+    leader = threading.Thread(target=log.wait, args=(first,))
+    leader.start()
+    gate.entered.acquire()
+    second = log.append(b"y", 0, 1, "os")
+
+    def until() -> None:
+        if chosen:
+            directory.fs.hook = None
+            gate.open.release()
+            leader.join()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("amberdb.wal.commit.threading.Lock", lambda: _InterruptedGate(until))
+        with pytest.raises(KeyboardInterrupt):
+            log.wait(second)
+    directory.fs.hook = None
+    gate.open.release()
+    leader.join()
+    log.wait(second)
+    assert log.durable_lsn == second
     log.close()
 
 

@@ -65,6 +65,22 @@ def test_closed_cleanly_it_goes_on_in_the_same_segment(directory: LogDirectory) 
     assert directory.payloads() == payloads[4:]
 
 
+def test_closed_cleanly_with_several_segments_it_goes_on_in_the_newest(
+    directory: LogDirectory,
+) -> None:
+    log = directory.create()
+    payloads = fill(log, range(1, 400))
+    log.close()
+    before = directory.segments()
+    assert len(before) > 2
+    log, _ = directory.reopen(clean=lsn(399))
+    payloads += fill(log, range(400, 402))
+    log.close()
+    assert directory.segments() == before
+    directory.reopen(clean=lsn(401))[0].close()
+    assert directory.payloads() == payloads
+
+
 def test_new_epoch_begins_a_new_segment(directory: LogDirectory) -> None:
     log = directory.create()
     fill(log, range(1, 3))
@@ -76,9 +92,13 @@ def test_new_epoch_begins_a_new_segment(directory: LogDirectory) -> None:
     fill(log, range(3, 4))
     log.close()
     assert len(directory.segments()) == 2
+    log, _ = directory.reopen(clean=lsn(3, 5))
+    fill(log, range(4, 5))  # in the newest one, though the older is of another epoch
+    log.close()
+    assert len(directory.segments()) == 2
     directory.epoch = 4
     with pytest.raises(ValueError, match="epoch 4 is older"):
-        directory.reopen(clean=lsn(3, 5))
+        directory.reopen(clean=lsn(4, 5))
 
 
 def test_segments_grow_up_to_their_limit(directory: LogDirectory) -> None:
@@ -165,8 +185,9 @@ def test_no_thread_can_be_started(directory: LogDirectory, monkeypatch: pytest.M
     monkeypatch.setattr(threading.Thread, "start", refuse)
     log = directory.create()
     fill(log, range(200), sync=False)
-    log.append(b"x", 0, 1, "interval")
-    assert log.durable_lsn == log.last_lsn
+    for _ in range(2):
+        log.append(b"x", 0, 1, "interval")
+        assert log.durable_lsn == log.last_lsn
     log.close()
 
 
@@ -204,10 +225,17 @@ def test_recycling_keeps_what_is_needed(directory: LogDirectory) -> None:
     log.rotate()
     log.recycle(log.last_lsn)
     assert log.first_lsn == log.next_lsn == lsn(200)
+    fill(log, range(200, 201))
+    assert log.first_lsn == log.last_lsn == lsn(200)
+    log.rotate()
+    log.recycle(log.last_lsn)
     log.close()
-    log, _ = directory.reopen(clean=lsn(199), applied=lsn(199))
-    assert log.next_lsn == lsn(200)
-    assert log.first_lsn == lsn(200)
+    log, _ = directory.reopen(clean=lsn(200), applied=lsn(200))
+    assert log.next_lsn == lsn(201)
+    assert log.first_lsn == lsn(201)
+    log.close()
+    log, _ = directory.reopen(applied=lsn(200))  # the segment is of an epoch that is over
+    assert log.first_lsn == log.next_lsn == lsn(201, 2)
     log.close()
 
 
@@ -218,6 +246,8 @@ def test_free_files_stay_within_their_limit(directory: LogDirectory) -> None:
     log.close()
     log.recycle(log.last_lsn)
     assert len(directory.names("free")) == 1
+    assert log.stats()["free_segments"] == 1
+    assert log.stats()["free_bytes"] == 4096
     for number in range(50, 53):
         with open(f"{directory.path}/free-{number}.seg", "wb") as file:
             file.write(bytes(4096))
@@ -441,6 +471,33 @@ def test_failed_sync_at_rotation_poisons(directory: LogDirectory, suffix: str) -
         with pytest.raises(CommitUnknownError):
             log.wait(lsn(1))
     assert (log.durable_lsn == lsn(1)) == (suffix == ".seg")  # the old segment came first
+    log.close()
+
+
+def test_poisoned_while_a_segment_is_prepared_it_makes_no_new_one(directory: LogDirectory) -> None:
+    log = directory.create()
+    fill(log, range(1, 3))
+
+    def fail(operation: str, path: str) -> None:  # as the sync of another thread does
+        if operation == "sync" and path.endswith(".seg.tmp"):
+            log.poison(BROKEN)
+
+    directory.fs.hook = fail
+    before = directory.segments()
+    with pytest.raises(PoisonedError):
+        log.append(bytes(5000), 0, 1, "always")
+    assert directory.segments() == before
+    log.close()
+
+
+def test_spare_files_that_became_too_small_are_removed(directory: LogDirectory) -> None:
+    log = directory.create()
+    fill(log, range(1, 70), size=50)
+    join_preparation()
+    fill(log, range(70, 71), size=12000)
+    join_preparation()
+    sizes = [len(directory.fs.read(f"{directory.path}/{n}")) for n in directory.names("free")]
+    assert set(sizes) <= {16384}
     log.close()
 
 

@@ -47,6 +47,26 @@ def test_records_larger_than_the_window(directory: LogDirectory) -> None:
     log.close()
 
 
+def test_many_windows_in_one_segment(
+    directory: LogDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE", 1024)
+    log = directory.create(FIXED)
+    payloads = fill(log, range(1, 200))
+    assert [record.payload for record in log.read(NO_LSN)] == payloads
+    log.close()
+
+
+def test_record_that_ends_with_the_file(
+    directory: LogDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE", 64)
+    payloads = fill(directory.create(), range(1, 3), size=500)
+    log, _ = directory.reopen()  # cuts the file behind its last record
+    assert [record.payload for record in log.read(NO_LSN)] == payloads
+    log.close()
+
+
 def test_follower_goes_on_where_it_was(directory: LogDirectory) -> None:
     log = directory.create(LogOptions(segment_bytes_min=1 << 20))
     after = NO_LSN
@@ -75,9 +95,10 @@ def test_epochs_are_read_through(directory: LogDirectory) -> None:
 
 
 def test_too_old_a_start_says_where_to_go_on(directory: LogDirectory) -> None:
-    log = directory.create()
+    log = directory.create(FIXED)
     payloads = fill(log, range(1, 300))
-    log.recycle(lsn(200))
+    log.recycle(lsn(100))
+    assert len(directory.segments()) > 2
     with pytest.raises(LogTruncatedError) as caught:
         log.read(NO_LSN)
     resume = caught.value.resume
@@ -122,6 +143,7 @@ def test_damage_is_an_error_with_its_place(directory: LogDirectory) -> None:
     with pytest.raises(CorruptionError) as caught:
         list(log.read(NO_LSN))
     assert isinstance(caught.value.__cause__, FileNotFoundError)
+    assert (caught.value.path, caught.value.offset) == (path, 0)
     log.close()
 
 

@@ -189,18 +189,19 @@ def test_missing_segment_in_the_middle(directory: LogDirectory) -> None:
     os.unlink(paths[1])
     with pytest.raises(CorruptionError, match="missing") as caught:
         directory.reopen(applied=lsn(199))
-    assert caught.value.path == paths[2]
+    assert (caught.value.path, caught.value.offset) == (paths[2], 48)
 
 
 def test_missing_first_segment(directory: LogDirectory) -> None:
     log = directory.create()
-    fill(log, range(1, 200))
+    fill(log, range(1, 400))
     log.close()
     paths = directory.segments()
+    assert len(paths) > 2
     os.unlink(paths[0])
     with pytest.raises(CorruptionError, match="the log begins at") as caught:
         directory.reopen()
-    assert caught.value.path == paths[1]
+    assert (caught.value.path, caught.value.offset) == (paths[1], 0)
     begin = directory.headers(paths[1])[0].lsn
     directory.reopen(applied=lsn(begin - lsn(0) - 1))[0].close()
 
@@ -260,8 +261,9 @@ def test_segment_that_was_written_behind_another_record(directory: LogDirectory)
     last = directory.headers(path)[-1]
     frame, _ = encode(header.salt, chain, last.lsn, 0, 0, 1, b"other!")
     directory.damage(path, last.offset, frame)
-    with pytest.raises(CorruptionError, match="was not written behind"):
+    with pytest.raises(CorruptionError, match="was not written behind") as caught:
         directory.reopen()
+    assert (caught.value.path, caught.value.offset) == (directory.segments()[1], 56)
     directory.damage(path, 0, kept)
     extra, _ = encode(header.salt, last.crc, last.lsn + 1, 0, 0, 1, b"extra!")
     directory.damage(path, last.end, extra)
@@ -342,6 +344,20 @@ def test_accepted_records_are_written_again_before_use(directory: LogDirectory) 
         ("truncate", name),
         ("sync", name),
     ]
+    log.close()
+
+
+def test_whatever_is_behind_the_last_record_of_a_new_file_is_kept(directory: LogDirectory) -> None:
+    log = directory.create(FIXED)
+    payloads = fill(log, range(1, 4))
+    path = directory.segments()[0]
+    assert not decode_header(directory.fs.read(path), path).recycled
+    # Two sectors of one write: only the second, without any header in it, got there.
+    directory.damage(path, 1024, b"rest of a payload")
+    _, recovery = directory.reopen()
+    assert directory.payloads() == payloads
+    assert recovery.cut is not None
+    assert directory.fs.read(recovery.cut.broken).endswith(b"rest of a payload")
     log.close()
 
 

@@ -7,6 +7,7 @@ import pytest
 from amberdb._errors import CorruptionError, LogTruncatedError
 from amberdb._types import NO_LSN
 from amberdb.wal import Log, LogOptions, repair
+from amberdb.wal.segment import segment_name
 from unit.wal.helpers import DATABASE_ID, LogDirectory, fill, lsn
 
 FIXED = LogOptions(segment_bytes_min=4096, segment_bytes_max=4096)
@@ -109,6 +110,17 @@ def test_damage_before_what_was_applied_costs_nothing(directory: LogDirectory) -
     assert directory.payloads() == payloads[applied - lsn(0) :]
 
 
+def test_gap_before_what_was_applied_costs_what_is_older(directory: LogDirectory) -> None:
+    make(directory)
+    paths = directory.segments()
+    applied = directory.headers(paths[3])[3].lsn
+    os.unlink(paths[1])
+    report = repair(directory.fs, directory.path, DATABASE_ID, applied=applied)
+    assert report.last_lsn == lsn(200)
+    assert [cut.segment for cut in report.cuts] == paths[:1]
+    directory.reopen(applied=applied)[0].close()
+
+
 def test_records_before_the_applied_lsn_are_kept(directory: LogDirectory) -> None:
     make(directory)
     paths = directory.segments()
@@ -172,7 +184,9 @@ def test_nothing_readable_leaves_an_empty_log(directory: LogDirectory, applied: 
     found = None if applied is None else lsn(applied - lsn(0)) if applied else NO_LSN
     report = repair(directory.fs, directory.path, DATABASE_ID, applied=found)
     assert report.last_lsn == (found or NO_LSN)
-    assert len(report.cuts) == 1
+    (cut,) = report.cuts
+    assert (cut.segment, cut.offset, cut.size) == (path, 0, 4096)
+    assert segment_name((found or NO_LSN) + 1) in directory.names(".wal")
     log, _ = directory.reopen(applied=found or NO_LSN)
     fill(log, range(3))
     log.close()

@@ -56,16 +56,19 @@ def test_magic_version_and_checksum_have_their_own_errors() -> None:
     data = encode_header(HEADER)
     newer = MAGIC + (2).to_bytes(4, "little") + bytes(HEADER_SIZE - 16)
     older = MAGIC + bytes(HEADER_SIZE - 12)
-    with pytest.raises(CorruptionError, match="not a log segment"):
+    with pytest.raises(CorruptionError, match="not a log segment") as caught:
         decode_header(b"X" + data[1:], "x")
+    assert caught.value.offset == 0
     with pytest.raises(FormatError, match="newer"):
         decode_header((newer + seal(newer)).ljust(RECORDS_START, b"\0"), "x")
-    with pytest.raises(CorruptionError, match="header of x is damaged"):
+    with pytest.raises(CorruptionError, match="header of x is damaged") as caught:
         decode_header((older + seal(older)).ljust(RECORDS_START, b"\0"), "x")
+    assert caught.value.offset == 0
     with pytest.raises(CorruptionError, match="damaged"):
         decode_header(data[:70] + b"?" + data[71:], "x")
-    with pytest.raises(CorruptionError, match="too short"):
+    with pytest.raises(CorruptionError, match="too short") as caught:
         decode_header(data[: RECORDS_START - 1], "x")
+    assert caught.value.offset == 0
 
 
 def test_names() -> None:
@@ -89,8 +92,9 @@ def test_segment_is_checked_against_name_and_database(directory: LogDirectory) -
     assert load_segment(directory.fs, path, first, DATABASE_ID).size == 4096
     with pytest.raises(CorruptionError, match="another database"):
         load_segment(directory.fs, path, first, b"f" * 16)
-    with pytest.raises(CorruptionError, match="name of another"):
+    with pytest.raises(CorruptionError, match="name of another") as caught:
         load_segment(directory.fs, path, first + 1, DATABASE_ID)
+    assert caught.value.offset == 40
 
 
 def test_failed_fill_leaves_no_file(fs: FaultyFileSystem, directory: LogDirectory) -> None:
@@ -104,5 +108,7 @@ def test_failed_fill_leaves_no_file(fs: FaultyFileSystem, directory: LogDirector
         create_zeroed(fs, path, 4096)
     fs.hook = fail_on("unlink", "", OSError(errno.EIO, "second"))
     fs.hook = None
-    create_zeroed(fs, path, 3 << 20)
-    assert fs.read(path) == bytes(3 << 20)
+    for size in (3 << 20, (1 << 20) + 4096):
+        create_zeroed(fs, path, size)
+        assert fs.read(path) == bytes(size)
+        fs.unlink(path)
