@@ -5,6 +5,7 @@ Every byte is flipped in a copy, the copy is opened, read and checked as a user 
 
 import random
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,8 +54,7 @@ def crashed(root: Path) -> Documents:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     memory = Path("/dev/shm")
-    root = memory / f"amberdb-{tmp_path.name}" if memory.is_dir() else tmp_path
-    root.mkdir(exist_ok=True)
+    root = Path(tempfile.mkdtemp(dir=memory)) if memory.is_dir() else tmp_path
     yield root
     shutil.rmtree(root)
 
