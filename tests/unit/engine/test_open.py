@@ -80,6 +80,24 @@ def test_the_names_in_a_new_database_are_synced_before_it_gets_its_own(tmp_path:
         assert ("sync_dir", name) in fs.calls[:born]
 
 
+def test_lmdb_syncs_unless_it_is_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[bool] = []
+    opened = lmdb.open
+
+    def watched(path: str, **options: Any) -> "lmdb.Environment":
+        syncs.append(options["sync"])
+        return opened(path, **options)
+
+    monkeypatch.setattr(lmdb, "open", watched)
+    for _ in range(2):
+        open_at(tmp_path / "t.amber").close()
+    assert syncs == [True] * 3  # made, opened, and opened again
+    amberdb.open(":memory:").close()
+    assert not any(syncs[3:])
+
+
 def test_empty_directory_becomes_a_database(tmp_path: Path) -> None:
     path = tmp_path / "empty"
     path.mkdir()

@@ -288,8 +288,10 @@ def test_failed_recycling_can_be_repeated(directory: LogDirectory) -> None:
     directory.fs.hook = fail_on("unlink", ".wal", BROKEN)
     with pytest.raises(StorageError, match="could not be recycled"):
         log.recycle(log.last_lsn)
+    assert log.stats()["segments"] == len(directory.segments()) > 1
     directory.fs.hook = None
     log.recycle(log.last_lsn)
+    assert log.stats()["segments"] == len(directory.segments()) == 1
     log.close()
     directory.reopen(clean=lsn(199), applied=lsn(199))[0].close()
 

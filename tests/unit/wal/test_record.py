@@ -90,3 +90,11 @@ def test_sealed_header_of_another_marker_is_no_header() -> None:
     frame, _ = encode(twin, twin.chain, 1, 0, 0, 0, b"")
     assert read_header(frame, 0, twin) is not None
     assert read_header(frame, 0, SALT) is None
+
+
+def test_any_flipped_bit_of_a_header_makes_it_none() -> None:
+    data = written(b"one")
+    for bit in range(8 * HEADER_SIZE):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert not list(find_headers(bytes(flipped), 0, SALT, 0))

@@ -90,8 +90,9 @@ def test_segment_is_checked_against_name_and_database(directory: LogDirectory) -
     first = parse_name(path[-20:])
     assert first is not None
     assert load_segment(directory.fs, path, first, DATABASE_ID).size == 4096
-    with pytest.raises(CorruptionError, match="another database"):
+    with pytest.raises(CorruptionError, match="another database") as caught:
         load_segment(directory.fs, path, first, b"f" * 16)
+    assert caught.value.offset == 16
     with pytest.raises(CorruptionError, match="name of another") as caught:
         load_segment(directory.fs, path, first + 1, DATABASE_ID)
     assert caught.value.offset == 40
