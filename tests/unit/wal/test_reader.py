@@ -67,6 +67,23 @@ def test_record_that_ends_with_the_file(
     log.close()
 
 
+def test_record_that_the_file_has_no_room_for_is_damage(
+    directory: LogDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE", 64)
+    log = directory.create()
+    payloads = fill(log, range(1, 3), size=500)
+    (path,) = directory.segments()
+    last = directory.headers(path)[1]
+    os.truncate(path, last.offset + 100)
+    reader = log.read(NO_LSN)
+    assert next(reader).payload == payloads[0]
+    with pytest.raises(CorruptionError) as caught:
+        next(reader)
+    assert (caught.value.path, caught.value.offset) == (path, last.offset)
+    log.close()
+
+
 def test_follower_goes_on_where_it_was(directory: LogDirectory) -> None:
     log = directory.create(LogOptions(segment_bytes_min=1 << 20))
     after = NO_LSN

@@ -183,6 +183,7 @@ def test_nothing_readable_leaves_an_empty_log(directory: LogDirectory, applied: 
     directory.damage(path, 40)
     found = None if applied is None else lsn(applied - lsn(0)) if applied else NO_LSN
     report = repair(directory.fs, directory.path, DATABASE_ID, applied=found)
+    assert directory.fs.calls[-1][0] == "sync_dir"
     assert report.last_lsn == (found or NO_LSN)
     (cut,) = report.cuts
     assert (cut.segment, cut.offset, cut.size) == (path, 0, 4096)
