@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check format crash sweep fuzz coverage bench docs clean
+.PHONY: help setup demo test check format crash sweep mutants fuzz coverage bench docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 17
@@ -48,6 +48,9 @@ crash: $(VENV)/.test ## only the crash tests (CRASH_S: then kill -9 for so many 
 
 sweep: $(VENV)/.test ## power loss after every file operation of 2,381 workloads (ARGS: see docs)
 	PYTHONPATH=tests $(BIN)/python tests/crash/sweep.py --jobs $(JOBS) $(ARGS)
+
+mutants: $(VENV)/.test ## change log and recovery in one place at a time; a test must notice
+	PYTHONPATH=tests $(BIN)/python tests/crash/mutants.py --jobs $(JOBS) $(ARGS)
 
 # Rounds with fresh seeds until the time is over. A failing round prints its seed, and
 # `make fuzz FUZZ_SEED=<seed>` runs that round once.
