@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,17 @@ def test_escapes_are_as_documented() -> None:
     assert loads('{"$date": "2026-02-23T08:41:00+08:00"}') == datetime(
         2026, 2, 23, 0, 41, tzinfo=UTC
     )
+
+
+def test_a_vector_is_its_float32() -> None:
+    text = dumps({"v": np.array([1.5, -2.0], np.float32)})
+    assert text == '{"v": {"$vector": "AADAPwAAAMA="}}'
+    vector = loads(text)["v"]
+    assert vector.dtype == np.float32
+    assert vector.tolist() == [1.5, -2.0]
+    for bad in ('{"$vector": "AA"}', '{"$vector": "AAAA"}', '{"$vector": 3}'):
+        with pytest.raises(ValueError, match="float32"):
+            loads(bad)
 
 
 def test_escape_written_with_escapes_is_seen() -> None:
