@@ -168,7 +168,6 @@ class ReadableCollection(ABC):
         vector     what is near it is found; {field: vector} where there are several Vector indexes
         fusion     how the lists of text and vectors become one
         recency    lets old documents fade; diversity, 0 to 1, passes over what is like a better hit
-
         snippets   with each hit the part of its text that matched, marked
 
         Never fewer than `limit` while more documents match. Raises QueryError.

@@ -133,6 +133,8 @@ class Overlay:
 
     def find_rows(self, prefixes: frozenset[bytes]) -> None:
         """Adds the row events of everything that was replayed, whose entries begin so."""
+        if not prefixes:  # so most openings look at no entry
+            return
         found: list[RowEvent] = []
         for key, version in self.entries.items():
             if key[:ENTRY_PREFIX_SIZE] in prefixes:

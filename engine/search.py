@@ -287,12 +287,18 @@ def _sorted(scores: Iterable[tuple[int, float]]) -> Ranked:
 def _faded(
     ranked: Ranked, documents: Mapping[int, Document], recency: Recency, now_us: int
 ) -> Ranked:
-    half_us = recency.half_life / timedelta(microseconds=1)
+    import numpy as np
+
+    from amberdb.index.fusion import decay
+
+    half_life_s = recency.half_life.total_seconds()
     find = Path.of(recency.field).find
 
-    def faded(rowid: int, score: float) -> float:
-        time = find(documents[rowid])
-        age_us = now_us - microseconds(time) if type(time) is datetime else half_us
-        return score * float(0.5 ** (max(age_us, 0) / half_us))
+    def age_s(document: Document) -> float:
+        time = find(document)
+        return (now_us - microseconds(time)) / 1e6 if type(time) is datetime else half_life_s
 
-    return _sorted((rowid, faded(rowid, score)) for rowid, score in ranked)
+    scores = np.array([score for _, score in ranked], np.float64)
+    ages_s = np.array([age_s(documents[rowid]) for rowid, _ in ranked], np.float64)
+    faded = decay(scores, ages_s, half_life_s).tolist()
+    return _sorted(zip((rowid for rowid, _ in ranked), faded, strict=True))
