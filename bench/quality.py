@@ -154,7 +154,7 @@ def amberdb_search(docs: Collection, spec: Text) -> Search:
     maker = TextMaker(spec)
     memtable = Memtable()
     for place, text in enumerate(docs.texts):
-        memtable.add(place, maker.forward({"text": text}))
+        memtable.add(place, maker.occurrences({"text": text}))
     corpus = Corpus([memtable], np.ones(len(docs.texts), np.bool_))
     groups = np.array(docs.groups)
     among = {group: np.flatnonzero(groups == group) for group in set(docs.groups)}

@@ -16,7 +16,6 @@ from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.codec import decode_effects
 from amberdb.engine.commit import Committer
 from amberdb.engine.planner import is_usable
-from amberdb.engine.row_index import unpack_entry
 from amberdb.engine.schema import MULTI, Head, Schema, entry_pairs
 from amberdb.engine.store import EngineError
 from amberdb.engine.stored import NEVER, Stored, unpack
@@ -184,8 +183,7 @@ def _check_document(
     for row_index in schema.row_indexes:
         if is_usable(view, row_index) and row_index.content(document) is not None:
             expected[row_index.entry_prefix] += 1
-            value = view.get(row_index.key(stored.rowid))
-            if value is None or unpack_entry(value)[0] != id_bytes:
+            if view.get(row_index.key(stored.rowid)) != id_bytes:
                 report.add(f"{schema.name}: {id_bytes!r} has no entry in {row_index.spec.name}")
     if stored.expires_us != NEVER:
         expected[schema.expiry_prefix] += 1

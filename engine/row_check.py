@@ -6,9 +6,11 @@ Invariants:
   another row or too many, and memory stays at a few bytes per row.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
+from math import isclose
 from typing import TYPE_CHECKING, Any, Final
 
 from amberdb.engine.row_index import RowIndex, rowid_of_key
@@ -19,7 +21,7 @@ from amberdb.engine.segments import Sources
 from amberdb.engine.trees import end_of
 from amberdb.engine.view import View
 from amberdb.index.packing import ENTRY_SHIFT, UNIT_MASK
-from amberdb.index.text import unpack_forward
+from amberdb.index.text import FREQUENCY_MAX, UNIT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,17 +58,21 @@ def _check_postings(
     reader = RowReader(view, schema)
     for rowid in rowids.tolist():
         assert index.maker is not None
-        forward = index.maker.forward(reader.read(rowid, index))
-        length, terms, units = unpack_forward(forward)
-        pairs = zip(terms, units, strict=True)
-        wanted = sum(_hash(term) * unit for term, unit in pairs) & _MASK
-        if int(sums[rowid]) != wanted or abs(float(lengths[rowid]) - length) > 1e-3:
+        counts: Counter[str] = Counter()
+        for units, terms in index.maker.occurrences(reader.read(rowid, index)):
+            for term in terms:
+                counts[term] += units
+        wanted = sum(_hash(term) * min(count, FREQUENCY_MAX) for term, count in counts.items())
+        length = sum(counts.values()) / UNIT
+        if int(sums[rowid]) != wanted & _MASK or not isclose(lengths[rowid], length, rel_tol=1e-6):
             report(f"the postings of row {rowid} are not those of its document")
 
 
 def _sums(view: View, index: RowIndex, size: int) -> "tuple[NDArray[Any], ...]":
     """By rowid: the sum over its postings, its length, and in how many sources it is."""
     import numpy as np
+
+    from amberdb.index.postings import summed
 
     sums = np.zeros(size, np.uint64)
     lengths = np.zeros(size, np.float32)
@@ -77,7 +83,7 @@ def _sums(view: View, index: RowIndex, size: int) -> "tuple[NDArray[Any], ...]":
         lengths[held[inside]] = source.lengths[: len(held)][inside]
         doubles[held[inside]] += 1
         for term, packed in source.items():
-            entries = np.frombuffer(packed, np.uint64)
+            entries = summed(np.frombuffer(packed, np.uint64))
             rows = held[(entries >> np.uint64(ENTRY_SHIFT)).astype(np.int64)]
             known = rows < size
             sums[rows[known]] += np.uint64(_hash(term)) * (entries & np.uint64(UNIT_MASK))[known]

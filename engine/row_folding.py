@@ -17,11 +17,12 @@ from typing import Final
 
 from amberdb._types import Document
 from amberdb.engine.overlay import Overlay
-from amberdb.engine.row_index import RowIndex, pack_entry, rowid_of_key, unpack_entry
+from amberdb.engine.row_index import RowIndex, rowid_of_key
 from amberdb.engine.rows import is_stored_alive, store_bits, stored_alive
 from amberdb.engine.segments import (
     PAIRS_CHUNK,
     Listed,
+    add_row,
     add_segment,
     read_segment,
     replace_segments,
@@ -36,54 +37,54 @@ ROWS_MAX: Final = 1 << 20
 DEAD_MIN: Final = 1024
 """Dead rows that are not worth writing a segment again."""
 
-Row = tuple[int, bytes, bytes]
-"""(rowid, id, forward)"""
-
 
 def fold_rows(store: StoreWriter, overlay: Overlay, keys: Sequence[bytes], index: RowIndex) -> None:
     """The entries of one search index, `keys` ascending, as the overlay leaves them."""
-    entries = overlay.entries
-    born: list[Row] = []
+    versions = overlay.entries
+    memtable = Memtable()
+    born: list[tuple[bytes, bytes]] = []
     died: list[int] = []
     for key in keys:
-        value = entries[key][1]
+        id_bytes = versions[key][1]
         rowid = rowid_of_key(key)
-        if value is None:
+        if id_bytes is None:
             store.delete(key)
             died.append(rowid)
         else:
-            born.append((rowid, *unpack_entry(value)))
-    _store_rows(store, index, born, died)
+            born.append((key, id_bytes))
+            if index.is_text:
+                add_row(memtable, index, rowid, id_bytes, versions.get(index.documents + id_bytes))
+    _store_rows(store, index, born, died, memtable)
 
 
 def fold_documents(
     store: StoreWriter, index: RowIndex, found: Iterable[tuple[int, bytes, Document]]
 ) -> None:
     """(rowid, id, document) of documents in LMDB, for a build."""
-    born = [
-        (rowid, id_bytes, index.forward(document))
-        for rowid, id_bytes, document in found
-        if index.content(document) is not None and not is_stored_alive(store, index, rowid)
-    ]
+    memtable = Memtable()
+    born: list[tuple[bytes, bytes]] = []
+    for rowid, id_bytes, document in found:
+        if index.content(document) is not None and not is_stored_alive(store, index, rowid):
+            born.append((index.key(rowid), id_bytes))
+            if index.maker is not None:
+                memtable.add(rowid, index.maker.occurrences(document))
     born.sort()
-    _store_rows(store, index, born, [])
+    _store_rows(store, index, born, [], memtable)
 
 
 def _store_rows(
-    store: StoreWriter, index: RowIndex, born: Sequence[Row], died: Sequence[int]
+    store: StoreWriter,
+    index: RowIndex,
+    born: list[tuple[bytes, bytes]],
+    died: Sequence[int],
+    memtable: Memtable,
 ) -> None:
+    """`born` are entries, ascending; the memtable has the same rows."""
     for start in range(0, len(born), PAIRS_CHUNK):
-        store.put_sorted(
-            [
-                (index.key(rowid), pack_entry(id_bytes))
-                for rowid, id_bytes, _ in born[start : start + PAIRS_CHUNK]
-            ]
-        )
-    store_bits(store, index, {rowid: True for rowid, _, _ in born} | dict.fromkeys(died, False))
+        store.put_sorted(born[start : start + PAIRS_CHUNK])
+    lives = {rowid_of_key(key): True for key, _ in born}
+    store_bits(store, index, lives | dict.fromkeys(died, False))
     if index.is_text:
-        memtable = Memtable()
-        for rowid, _, forward in born:
-            memtable.add(rowid, forward)
         add_segment(store, index, [memtable], None)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 from amberdb._errors import CorruptionError
 from amberdb._types import Document
-from amberdb.engine.row_index import RowIndex, unpack_entry
+from amberdb.engine.row_index import RowIndex
 from amberdb.engine.schema import Schema
 from amberdb.engine.stored import Stored, unpack
 from amberdb.engine.view import View
@@ -58,9 +58,9 @@ class RowReader:
         return found, has
 
     def _stored(self, rowid: int, index: RowIndex) -> Stored:
-        entry = self._get(index.key(rowid))
-        if entry is not None:
-            key = self._schema.prefix + unpack_entry(entry)[0]
+        id_bytes = self._get(index.key(rowid))
+        if id_bytes is not None:
+            key = index.documents + id_bytes
             value = self._get(key)
             if value is not None:
                 stored = unpack(key, value)

@@ -246,7 +246,7 @@ class Schema:
         )
         """Those that filters and orders use."""
         self.row_indexes = tuple(
-            RowIndex(index, index.spec)
+            RowIndex(index, index.spec, self.prefix)
             for index in definition.indexes
             if isinstance(index.spec, Text | Vector)
         )
@@ -325,7 +325,7 @@ class Schema:
         """Adds what the document, new at this rowid, has in the search indexes."""
         for index in self.row_indexes:
             if index.content(document) is not None:
-                found[index.key(rowid)] = index.entry(document, id_bytes)
+                found[index.key(rowid)] = id_bytes
 
     def row_keys(self, document: Document, rowid: int) -> list[bytes]:
         """The keys of a stored document's entries in the search indexes."""

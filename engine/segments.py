@@ -1,6 +1,6 @@
 """Segments: where the postings of a text index are, in LMDB and in the overlays.
 
-    checkpoint: the forwards of a frozen overlay become one packed segment in LMDB
+    checkpoint: the rows of a frozen overlay become one packed segment in LMDB
     afterwards: segments of like size are merged, and what died is left out
     search:     a list of sources: the segments of the view's LMDB transaction, a memtable for each
                 overlay, and one of the transaction's own pending rows
@@ -14,6 +14,7 @@ Invariants:
 - A segment never changes, and no number is given twice. A row is in at most one segment in use.
 - A segment and the list that names it are written in one LMDB transaction, a checkpoint's or a
   merge's; so a view sees exactly the segments of the rows that its transaction holds.
+- A row's terms are made of its document, which is in the overlay that has the row's birth.
 - What is dead in a segment is masked by the view's alive rows (engine/rows.py), until it is merged.
 """
 
@@ -23,9 +24,10 @@ from typing import TYPE_CHECKING, Final, final
 
 from amberdb._bytes import CRC_SIZE, is_sealed, seal
 from amberdb._errors import CorruptionError
-from amberdb.engine.overlay import Overlay
-from amberdb.engine.row_index import RowIndex, rowid_of_key, unpack_entry
+from amberdb.engine.overlay import Overlay, Version
+from amberdb.engine.row_index import RowIndex, rowid_of_key
 from amberdb.engine.rows import is_applied
+from amberdb.engine.stored import rowid_of, unpack
 from amberdb.engine.trees import end_of
 from amberdb.index.packing import ROWS_KEY, unpack_rows
 from amberdb.index.postings import Get, Memtable, Scan, Segment, Source, segment_pairs
@@ -130,10 +132,11 @@ class _Growing:
         self._count = 0
 
     def grown(self, overlay: Overlay, index: RowIndex) -> Memtable:
-        events = overlay.rows[index.prefix]
-        for _, key, value in events[self._count :]:
-            if value is not None:
-                self.memtable.add(rowid_of_key(key), unpack_entry(value)[1])
+        versions = overlay.entries
+        for _, key, id_bytes in overlay.rows[index.prefix][self._count :]:
+            if id_bytes is not None:
+                version = versions.get(index.documents + id_bytes)
+                add_row(self.memtable, index, rowid_of_key(key), id_bytes, version)
             self._count += 1
         return self.memtable
 
@@ -147,10 +150,27 @@ def _pending(view: "View", index: RowIndex) -> Memtable:
     """The rows of the view's own transaction."""
     memtable = Memtable()
     assert view.pending is not None
-    for key, value in sorted(view.pending.effects.items()):
-        if value is not None and key.startswith(index.entry_prefix):
-            memtable.add(rowid_of_key(key), unpack_entry(value)[1])
+    effects = view.pending.effects
+    for key, id_bytes in sorted(effects.items()):
+        if id_bytes is not None and key.startswith(index.entry_prefix):
+            version: Version = (view.lsn, effects.get(index.documents + id_bytes), None)
+            add_row(memtable, index, rowid_of_key(key), id_bytes, version)
     return memtable
+
+
+def add_row(
+    memtable: Memtable, index: RowIndex, rowid: int, id_bytes: bytes, version: "Version | None"
+) -> None:
+    """Adds a row by its document, of which `version` is the newest. Raises CorruptionError."""
+    assert index.maker is not None
+    while version is not None:
+        value = version[1]
+        if value is not None and rowid_of(value) == rowid:
+            document = unpack(index.documents + id_bytes, value).document()
+            memtable.add(rowid, index.maker.occurrences(document))
+            return
+        version = version[2]
+    raise _damaged(index, f"row {rowid} has no document")
 
 
 # -- writing, inside a checkpoint, a build or a merge ------------------------------------------

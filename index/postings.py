@@ -1,8 +1,7 @@
 """Postings: for each term the rows that have it, in memory and packed.
 
 A *source* holds rows of one text index, each under an ordinal, 0 and up. A Memtable takes them one
-by one from their forward entries; a SegmentSource reads what segment_pairs() packed out of one or
-of several other sources.
+by one; a SegmentSource reads what segment_pairs() packed out of one or of several other sources.
 
 Invariants:
 - A row is in a source as it was written. Whether it is alive in some view is not a source's
@@ -29,6 +28,7 @@ from amberdb.index.packing import (
     ROWS_KEY,
     TERM_TAG,
     UNIT_MASK,
+    Entries,
     Lengths,
     Ordinals,
     Pairs,
@@ -42,7 +42,7 @@ from amberdb.index.packing import (
     unpack_postings,
     unpack_rows,
 )
-from amberdb.index.text import UNIT, unpack_forward
+from amberdb.index.text import FREQUENCY_MAX, UNIT, Occurrences
 
 Alive: TypeAlias = NDArray[np.bool_]
 """Indexed by rowid; rows beyond its end are not born yet."""
@@ -52,8 +52,7 @@ Scan: TypeAlias = Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]]
 _TERMS_END: Final = b"u"
 _BLOCK_ENTRIES: Final = 1 << 16
 _TERM_BYTES: Final = 240  # of Python's objects: the term, its array, their place in the map
-_POSTING_BYTES: Final = 9
-_ROW_BYTES: Final = 100
+_ROW_BYTES: Final = 12
 
 
 class Source(Protocol):
@@ -78,52 +77,60 @@ class Source(Protocol):
         ...
 
     def items(self) -> Iterator[tuple[str, bytes]]:
-        """All terms in order, each with its entries (index/packing.py)."""
+        """All terms in order, each with its entries (index/packing.py), ordinals ascending. A row
+        may have several of one term: summed() makes one of them."""
         ...
+
+
+def summed(entries: Entries) -> Entries:
+    """One entry for each ordinal, of entries whose ordinals ascend."""
+    ordinals: Entries = np.right_shift(entries, np.uint64(ENTRY_SHIFT))
+    is_first = np.empty(len(entries), np.bool_)
+    is_first[:1] = True
+    np.not_equal(ordinals[1:], ordinals[:-1], out=is_first[1:])
+    if is_first.all():
+        return entries
+    starts = np.flatnonzero(is_first)
+    units = np.add.reduceat(np.bitwise_and(entries, np.uint64(UNIT_MASK)), starts)
+    capped: Entries = np.minimum(units, np.uint64(FREQUENCY_MAX))
+    return np.bitwise_or(np.left_shift(ordinals[starts], np.uint64(ENTRY_SHIFT)), capped)
 
 
 @final
 class Memtable:
     """A source that grows: rows that no checkpoint has packed yet."""
 
-    __slots__ = ("_entries", "_lengths", "_order", "_rowids", "_seen", "size_bytes")
-
-    size_bytes: int
-    """Estimated, of Python's objects."""
+    __slots__ = ("_entries", "_lengths", "_occurrences", "_order", "_rowids")
 
     def __init__(self) -> None:
         self._rowids = array("q")
         self._lengths = array("f")
-        self._seen: set[int] = set()
-        self._entries: dict[str, array[int]] = {}
+        self._entries = _Entries()
         self._order: list[str] = []
-        self.size_bytes = 0
-
-    def __contains__(self, rowid: int) -> bool:
-        return rowid in self._seen
+        self._occurrences = 0
 
     def __len__(self) -> int:
         return len(self._rowids)
 
-    def add(self, rowid: int, forward: bytes) -> None:
-        """Takes one row, once, in any order. One thread at a time; others may search meanwhile.
-
-        Raises CorruptionError for bytes that are no forward entry.
-        """
-        assert rowid not in self._seen, f"row {rowid} is in this memtable already"
-        length, terms, units = unpack_forward(forward)
+    def add(self, rowid: int, occurrences: Occurrences) -> None:
+        """Takes one row, once. One thread at a time; others may search meanwhile."""
         base = len(self._rowids) << ENTRY_SHIFT
         entries = self._entries
-        for term, unit in zip(terms, units, strict=True):
-            found = entries.get(term)
-            if found is None:
-                found = entries[term] = array("Q")
-                self.size_bytes += _TERM_BYTES
-            found.append(base | unit)
-        self.size_bytes += _ROW_BYTES + _POSTING_BYTES * len(terms)
-        self._seen.add(rowid)
-        self._lengths.append(length)
+        length = 0
+        for units, terms in occurrences:
+            entry = base | units
+            for term in terms:
+                entries[term].append(entry)
+            length += units * len(terms)
+            self._occurrences += len(terms)
+        self._lengths.append(length / UNIT)
         self._rowids.append(rowid)  # last: only now does the row count
+
+    @property
+    def size_bytes(self) -> int:
+        """Estimated, of Python's objects."""
+        rows = _ROW_BYTES * len(self._rowids)
+        return rows + _TERM_BYTES * len(self._entries) + ENTRY_BYTES * self._occurrences
 
     # A slice of an array is a copy made in one step, which no other thread can come between.
 
@@ -137,9 +144,9 @@ class Memtable:
 
     def postings(self, term: str) -> Postings | None:
         found = self._entries.get(term)
-        if found is None:
+        if not found:  # or about to get its first
             return None
-        entries = np.frombuffer(found[:], np.uint64)
+        entries = summed(np.frombuffer(found[:], np.uint64))
         frequencies = (entries & UNIT_MASK).astype(np.float32) / np.float32(UNIT)
         return (entries >> ENTRY_SHIFT).astype(np.int64), frequencies
 
@@ -157,6 +164,16 @@ class Memtable:
         if len(order) != len(self._entries):
             order = self._order = sorted(self._entries.copy())
         return order
+
+
+class _Entries(dict[str, "array[int]"]):
+    """By term; one for each occurrence."""
+
+    __slots__ = ()
+
+    def __missing__(self, term: str) -> "array[int]":
+        made = self[term] = array("Q")
+        return made
 
 
 @final
@@ -302,11 +319,18 @@ def _pack_block(block: list[_Part], moves: list[Ordinals]) -> Pairs:
     new, of_term = new[kept], np.repeat(np.array(numbers), counts)[kept]
     if not len(new):
         return
-    shifted = new.astype(np.uint64) << np.uint64(ENTRY_SHIFT)
-    entries = shifted | (entries[kept] & np.uint64(UNIT_MASK))
-    if np.any((np.diff(new) <= 0) & (np.diff(of_term) == 0)):
+    units = np.bitwise_and(entries[kept], np.uint64(UNIT_MASK))
+    is_same_term = of_term[1:] == of_term[:-1]
+    if np.any((new[1:] < new[:-1]) & is_same_term):
         order = np.lexsort((new, of_term))
-        entries, of_term = entries[order], of_term[order]
+        new, of_term, units = new[order], of_term[order], units[order]
+        is_same_term = of_term[1:] == of_term[:-1]
+    repeats = (new[1:] == new[:-1]) & is_same_term
+    if repeats.any():
+        starts = np.flatnonzero(~np.concatenate(([False], repeats)))
+        new, of_term = new[starts], of_term[starts]
+        units = np.minimum(np.add.reduceat(units, starts), np.uint64(FREQUENCY_MAX))
+    entries = np.bitwise_or(np.left_shift(new.astype(np.uint64), np.uint64(ENTRY_SHIFT)), units)
     starts = np.flatnonzero(np.diff(of_term, prepend=-1))
     numbers = of_term[starts].tolist()
     yield from pack_postings([terms[number] for number in numbers], starts, entries)

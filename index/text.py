@@ -4,24 +4,18 @@ Invariants:
 - A declaration never changes, and from_map(to_map()) gives an equal one; a map with anything
   unknown in it was written by a newer format and is refused.
 - What is indexed of a document depends on these fields and the declaration alone. A document
-  without a str in them has no entry; a str without terms makes an entry of length 0.
+  without a str in them has no entry; one whose str have no terms has one of length 0.
 - A field stands for all its str leaves: of a list its elements, of a map its values, to any depth.
-- Decoding a forward entry that is not as forward() makes them raises CorruptionError.
-
-A forward entry says what one document brings to the index; docs/format.md has its bytes.
 """
 # What a document holds has no static type, so type(value) and its lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import inf
-from struct import Struct
-from typing import Any, ClassVar, Final, cast, final
+from typing import Any, ClassVar, Final, TypeAlias, cast, final
 
-from amberdb._errors import CollectionError, CorruptionError, FormatError
+from amberdb._errors import CollectionError, FormatError
 from amberdb._types import Document
 from amberdb.index.analyzer import Analyzer
 from amberdb.index.declaration import check_fields, check_name
@@ -33,11 +27,8 @@ UNIT: Final = 64
 FREQUENCY_MAX: Final = 0xFFFF
 """In units; more is cut off."""
 
-_HEADER: Final = Struct("<fIB")  # length, number of terms, form
-_U16: Final = Struct("<H")
-assert _HEADER.size == 9
-assert _U16.size == 2
-_ONCE, _WHOLE, _UNITS = 0, 1, 2  # bytes per frequency
+Occurrences: TypeAlias = list[tuple[int, list[str]]]
+"""Per field the units that one occurrence of a term counts, and its terms, with repeats."""
 
 _MAP_KEYS: Final = {
     "kind",
@@ -195,7 +186,7 @@ class TextMaker:
     Raises CollectionError for a language that is not known, or an extra that is not installed.
     """
 
-    __slots__ = ("_fields", "_is_plain", "analyzer", "identity", "spec")
+    __slots__ = ("_fields", "analyzer", "identity", "spec")
 
     spec: Text
     analyzer: Analyzer
@@ -212,11 +203,9 @@ class TextMaker:
             (Path.of(field).find, round(weight * UNIT))
             for field, weight in zip(spec.fields, spec.weights, strict=True)
         )
-        self._is_plain = all(weight == UNIT for _, weight in self._fields)
 
     def content(self, document: Document) -> tuple[tuple[str, ...], ...] | None:
-        """Per field its strings; None when there is no string at all, and so nothing to index.
-        Documents of equal contents have equal forward entries."""
+        """Per field its strings; None when there is no string at all, and so nothing to index."""
         found = tuple(tuple(_leaves(find(document))) for find, _ in self._fields)
         return found if any(found) else None
 
@@ -224,24 +213,18 @@ class TextMaker:
         """All strings that are indexed: where phrases and snippets are looked for."""
         return list(chain.from_iterable(self.content(document) or ()))
 
-    def forward(self, document: Document) -> bytes:
-        """The forward entry of a document. One whose strings have no terms has one too."""
-        counts: Counter[str] = Counter()
-        if self._is_plain:
-            counts.update(
-                chain.from_iterable(self._terms(find(document)) for find, _ in self._fields)
-            )
-            return pack_forward(counts, 1)
-        for find, weight in self._fields:
-            for term, count in Counter(self._terms(find(document))).items():
-                counts[term] += count * weight
-        return pack_forward(counts, UNIT)
-
-    def _terms(self, value: object) -> Iterable[str]:
+    def occurrences(self, document: Document) -> Occurrences:
+        """What the index has of a document."""
         terms = self.analyzer.terms
-        if type(value) is str:
-            return terms(value)
-        return chain.from_iterable(map(terms, _leaves(value)))
+        found: Occurrences = []
+        for find, units in self._fields:
+            value = find(document)
+            if type(value) is str:
+                found.append((units, terms(value)))
+            else:
+                leaves = _leaves(value)
+                found.append((units, list(chain.from_iterable(map(terms, leaves)))))
+        return found
 
 
 def _leaves(value: object) -> list[str]:
@@ -259,44 +242,3 @@ def _leaves(value: object) -> list[str]:
         elif type(value) is dict:
             waiting.extend(reversed(value.values()))
     return found
-
-
-def pack_forward(counts: Mapping[str, int], unit: int) -> bytes:
-    """A forward entry of terms with their frequencies in 1/unit; `unit` is 1 or UNIT."""
-    numbers = list(counts.values())
-    length = sum(numbers) / unit
-    if unit == UNIT and not any(number % UNIT for number in numbers):
-        numbers, unit = [number // UNIT for number in numbers], 1
-    most = max(numbers, default=1)
-    if unit == 1 and most == 1:
-        form, packed = _ONCE, b""
-    elif unit == 1 and most <= 0xFF:
-        form, packed = _WHOLE, bytes(numbers)
-    else:
-        form, scale = _UNITS, UNIT // unit
-        packed = b"".join(_U16.pack(min(number * scale, FREQUENCY_MAX)) for number in numbers)
-    return _HEADER.pack(length, len(numbers), form) + packed + "\0".join(counts).encode()
-
-
-def unpack_forward(forward: bytes) -> tuple[float, list[str], Sequence[int]]:
-    """Length, terms, and their frequencies in units. Raises CorruptionError."""
-    if len(forward) < _HEADER.size:
-        raise CorruptionError("a forward entry of a text index ends inside its header")
-    length, count, form = _HEADER.unpack_from(forward)
-    end = _HEADER.size + count * form
-    if form > _UNITS or len(forward) < end or not 0 <= length < inf or (length > 0) != (count > 0):
-        raise CorruptionError("the header of a forward entry of a text index makes no sense")
-    try:
-        terms = forward[end:].decode().split("\0") if count else []
-    except UnicodeDecodeError as error:
-        raise CorruptionError("a term of a text index is not UTF-8") from error
-    if len(terms) != count or len(set(terms)) != count or "" in terms:
-        raise CorruptionError(f"a forward entry of {count} terms has others")
-    units: Sequence[int] = (UNIT,) * count
-    if form == _WHOLE:
-        units = [UNIT * number for number in forward[_HEADER.size : end]]
-    elif form == _UNITS:
-        units = [unit for (unit,) in _U16.iter_unpack(forward[_HEADER.size : end])]
-    if 0 in units:
-        raise CorruptionError("a term of a text index occurs zero times")
-    return length, terms, units

@@ -9,23 +9,9 @@ from hypothesis import strategies as st
 from amberdb._bytes import seal
 from amberdb._errors import CorruptionError
 from amberdb.index.packing import ROWS_KEY, unpack_postings, unpack_rows
-from amberdb.index.postings import Memtable
-from amberdb.index.text import unpack_forward
 
 # Mostly small numbers, since random ones fail at the first length.
 raw = st.binary(max_size=40) | st.lists(st.sampled_from([0, 1, 2, 3, 4, 64, 97, 255])).map(bytes)
-
-
-@given(raw)
-def test_any_bytes_as_a_forward_entry(data: bytes) -> None:
-    memtable = Memtable()
-    try:
-        length, terms, units = unpack_forward(data)
-    except CorruptionError:
-        return
-    assert length >= 0
-    assert len(terms) == len(units) == len(set(terms))
-    memtable.add(1, data)
 
 
 @given(raw, st.booleans())

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from amberdb.index.packing import ROWS_KEY
 from amberdb.index.postings import Memtable, Segment, SegmentSource, Source, segment_pairs
+from amberdb.index.text import UNIT, Occurrences
 
 
 def source_of(pairs: Mapping[bytes, bytes]) -> SegmentSource:
@@ -18,19 +19,26 @@ def source_of(pairs: Mapping[bytes, bytes]) -> SegmentSource:
     return Segment(pairs[ROWS_KEY]).source(pairs.get, scan)
 
 
-def memtable_of(forwards: Mapping[int, bytes]) -> Memtable:
+def occurrences_of(counts: Mapping[str, int], unit: int = 1) -> Occurrences:
+    """Terms by how often they occur, in 1/unit; `unit` is 1 or UNIT."""
+    if unit == UNIT:
+        return [(count, [term]) for term, count in counts.items()]
+    return [(UNIT, [term for term, count in counts.items() for _ in range(count)])]
+
+
+def memtable_of(rows: Mapping[int, Occurrences]) -> Memtable:
     memtable = Memtable()
-    for rowid, forward in forwards.items():
-        memtable.add(rowid, forward)
+    for rowid, occurrences in rows.items():
+        memtable.add(rowid, occurrences)
     return memtable
 
 
-def spread(forwards: Mapping[int, bytes], places: Sequence[int]) -> list[Source]:
+def spread(rows: Mapping[int, Occurrences], places: Sequence[int]) -> list[Source]:
     """Rows over several sources: the i-th goes to source places[i % len(places)]; every other
     source is a packed segment."""
-    shares: dict[int, dict[int, bytes]] = {}
-    for at, (rowid, forward) in enumerate(forwards.items()):
-        shares.setdefault(places[at % len(places)], {})[rowid] = forward
+    shares: dict[int, dict[int, Occurrences]] = {}
+    for at, (rowid, occurrences) in enumerate(rows.items()):
+        shares.setdefault(places[at % len(places)], {})[rowid] = occurrences
     sources: list[Source] = []
     for place, share in shares.items():
         memtable = memtable_of(share)

@@ -86,12 +86,12 @@ def test_the_best_rows_are_those_of_the_formula(
     living = {rowid: document for rowid, document in rows.items() if rowid not in dead}
     alive = np.zeros(max(living, default=0) + 1, np.bool_)
     alive[list(living)] = True
-    forwards = {rowid: maker.forward(document) for rowid, document in rows.items()}
+    rows_of = {rowid: maker.occurrences(document) for rowid, document in rows.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "_SPARSE", 0 if is_sparse else 1 << 30)
-        found = searched(spread(forwards, places), alive, living, query, limit, among)
+        found = searched(spread(rows_of, places), alive, living, query, limit, among)
         # To the last bit the same, in one source that never held the dead ones.
-        fresh: list[Source] = [memtable_of({rowid: forwards[rowid] for rowid in living})]
+        fresh: list[Source] = [memtable_of({rowid: rows_of[rowid] for rowid in living})]
         assert searched(fresh, alive, living, query, limit, among) == found
         patch.setattr(ranking, "_SPARSE", 1 << 30 if is_sparse else 0)
         assert searched(fresh, alive, living, query, limit, among) == found
@@ -105,8 +105,8 @@ def test_the_best_rows_are_those_of_the_formula(
 
 
 def corpus_of(*texts: str) -> Corpus:
-    forwards = {rowid: maker.forward({"content": text}) for rowid, text in enumerate(texts, 1)}
-    return Corpus([memtable_of(forwards)], np.ones(len(texts) + 1, np.bool_))
+    rows_of = {rowid: maker.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)}
+    return Corpus([memtable_of(rows_of)], np.ones(len(texts) + 1, np.bool_))
 
 
 def query(text: str) -> TextQuery:
@@ -140,16 +140,16 @@ def test_nothing_is_found_in_nothing() -> None:
 
 def test_a_score_depends_on_the_visible_rows_only() -> None:
     texts = ["tea", "tea cake", "room with tea", "cake"]
-    forwards = {rowid: maker.forward({"content": text}) for rowid, text in enumerate(texts, 1)}
-    churned = dict(forwards)
+    rows_of = {rowid: maker.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)}
+    churned = dict(rows_of)
     for rowid in range(10, 60):
-        churned[rowid] = maker.forward({"content": "tea tea room" * (rowid % 5)})
+        churned[rowid] = maker.occurrences({"content": "tea tea room" * (rowid % 5)})
     alive = np.array([False, True, True, True, True])
-    expected = Corpus([memtable_of(forwards)], alive).search(query("tea cake"), 9)
+    expected = Corpus([memtable_of(rows_of)], alive).search(query("tea cake"), 9)
     found = Corpus(spread(churned, [0, 1, 2]), alive).search(query("tea cake"), 9)
     assert found[0].tolist() == expected[0].tolist()
     assert found[1].tolist() == expected[1].tolist()
-    filtered = Corpus([memtable_of(forwards)], alive).search(
+    filtered = Corpus([memtable_of(rows_of)], alive).search(
         query("tea cake"), 9, among=np.array([2, 4])
     )
     by_row = dict(zip(*(values.tolist() for values in expected), strict=True))
@@ -182,11 +182,11 @@ def test_a_prefix_of_too_many_terms_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_rows_added_during_a_search_do_not_count() -> None:
-    memtable = memtable_of({1: maker.forward({"content": "tea"})})
+    memtable = memtable_of({1: maker.occurrences({"content": "tea"})})
     alive = np.ones(3, np.bool_)
     corpus = Corpus([memtable], alive)
     expected = corpus.search(query("tea te*"), 10)
-    memtable.add(2, maker.forward({"content": "tea tea"}))
+    memtable.add(2, maker.occurrences({"content": "tea tea"}))
     found = corpus.search(query("tea te*"), 10)
     assert [values.tolist() for values in found] == [values.tolist() for values in expected]
     assert Corpus([memtable], alive).search(query("tea"), 10)[0].tolist() == [2, 1]

@@ -1,23 +1,20 @@
-"""Text: the declaration, and the forward entry of a document."""
+"""Text: the declaration, and what the index has of a document."""
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import Counter
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amberdb._errors import CollectionError, CorruptionError, FormatError
+from amberdb._errors import CollectionError, FormatError
 from amberdb.index.text import (
-    FREQUENCY_MAX,
     UNIT,
     WEIGHT_MAX,
     Text,
     TextMaker,
-    pack_forward,
-    unpack_forward,
 )
 from support.text_reference import weighted_terms
 
@@ -126,8 +123,10 @@ def test_a_field_stands_for_all_its_strings() -> None:
     }
     assert maker.content(document) == (("one", "two", "three", "five"), ("six",))
     assert maker.strings(document) == ["one", "two", "three", "five", "six"]
-    _, terms, _ = unpack_forward(maker.forward(document))
-    assert terms == ["one", "two", "three", "five", "six"]
+    assert maker.occurrences(document) == [
+        (UNIT, ["one", "two", "three", "five"]),
+        (UNIT, ["six"]),
+    ]
 
 
 def test_no_string_is_no_content_and_an_empty_one_is_content_without_terms() -> None:
@@ -138,7 +137,7 @@ def test_no_string_is_no_content_and_an_empty_one_is_content_without_terms() -> 
         assert maker.strings(nothing) == []
     for empty in ({"a": ""}, {"b": "!?"}, {"a": "the"}):
         assert maker.content(empty) is not None
-        assert unpack_forward(maker.forward(empty)) == (0.0, [], ())
+        assert maker.occurrences(empty) == [(UNIT, []), (UNIT, [])]
 
 
 def test_content_changes_with_a_string_and_with_nothing_else() -> None:
@@ -157,38 +156,14 @@ def test_content_changes_with_a_string_and_with_nothing_else() -> None:
 
 
 @given(declarations(), documents)
-def test_a_forward_entry_has_each_term_with_its_weight(
-    spec: Text, document: dict[str, Any]
-) -> None:
+def test_a_term_counts_as_often_as_its_fields_weigh(spec: Text, document: dict[str, Any]) -> None:
     maker = TextMaker(spec)
     expected = weighted_terms(maker, {**document, "b.c": None})
-    length, terms, units = unpack_forward(maker.forward(document))
-    assert length == sum(expected.values())
-    assert {term: unit / UNIT for term, unit in zip(terms, units, strict=True)} == {
-        term: min(count, FREQUENCY_MAX / UNIT) for term, count in expected.items()
-    }
-
-
-counts: st.SearchStrategy[Mapping[str, int]] = st.dictionaries(
-    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
-    st.integers(1, 300) | st.integers(1, 2**24),
-    max_size=5,
-)
-
-
-@given(counts, st.sampled_from([1, UNIT]))
-def test_forward_entries_come_back(counts: Mapping[str, int], unit: int) -> None:
-    length, terms, units = unpack_forward(pack_forward(counts, unit))
-    assert length == pytest.approx(sum(counts.values()) / unit)  # float32
-    assert terms == list(counts)
-    assert list(units) == [min(count * UNIT // unit, FREQUENCY_MAX) for count in counts.values()]
-
-
-def test_a_forward_entry_with_any_byte_cut_off_is_damage() -> None:
-    forward = pack_forward({"dog": 3, "cat": 1}, 1)
-    for size in range(len(forward) - 3):
-        with pytest.raises(CorruptionError):
-            unpack_forward(forward[:size])
+    counts: Counter[str] = Counter()
+    for units, terms in maker.occurrences(document):
+        for term in terms:
+            counts[term] += units
+    assert {term: count / UNIT for term, count in counts.items()} == expected
 
 
 def test_importing_amberdb_loads_no_library_of_search() -> None:
