@@ -17,12 +17,15 @@ from amberdb.engine.rows import Rows
 from amberdb.engine.schema import Schema
 from amberdb.engine.segments import Sources
 from amberdb.engine.view import View
+from amberdb.index.postings import Source
 from amberdb.index.ranking import Corpus
 from amberdb.index.textquery import TextQuery, parse
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from amberdb.engine.rows import Alive
 
     Verify = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 
@@ -37,6 +40,7 @@ class TextSearcher:
         self._maker = index.maker
         self._rows = Rows()
         self._sources = Sources()
+        self._kept: Corpus | None = None
 
     def search(
         self,
@@ -52,7 +56,7 @@ class TextSearcher:
         alive = self._rows.alive(view, schema, self._index)
         sources = self._sources.of(view, self._index)
         verify = self._verify(query, candidates, reader)
-        corpus = Corpus(sources, alive)
+        corpus = self._corpus(sources, alive)
         rowids, scores = corpus.search(query, limit, among=candidates.among, verify=verify)
         how = {
             "kind": "text",
@@ -67,6 +71,14 @@ class TextSearcher:
 
     def save(self) -> None:
         """Nothing of it outlives the process."""
+
+    def _corpus(self, sources: list[Source], alive: "Alive") -> Corpus:
+        """The last one, if it will do."""
+        kept = self._kept
+        corpus = kept.over(sources, alive) if kept is not None else None
+        if corpus is None:
+            corpus = self._kept = Corpus(sources, alive)
+        return corpus
 
     def _verify(
         self, query: TextQuery, candidates: Candidates, reader: RowReader

@@ -12,6 +12,7 @@ in units; that is how postings travel from source to segment.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from struct import Struct
 from sys import byteorder
 from typing import Any, Final, TypeAlias
@@ -48,6 +49,7 @@ _TOPS: Final = (0xFF, 0xFFFF, 0xFFFFFFFF)
 _ONCE, _WHOLE, _UNITS = 0, 1, 2  # frequencies: all 1; u8, whole; u16, in units
 _FORMS: Final = 9
 """A form is 3 * (how frequencies are kept) + (width of the steps)."""
+_FEW: Final = 16
 _ROWID_END: Final = 1 << 62
 
 
@@ -143,12 +145,12 @@ def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
         raise _senseless(key)
     middle = _POSTINGS.size + (count - 1) * step_bytes
     steps = np.frombuffer(data[_POSTINGS.size : middle], _STEPS[width])
-    ordinals = _ascending(key, first, steps, rows)
-    frequencies = np.ones(count, np.float32)
-    if kind != _ONCE:
-        frequencies[:] = np.frombuffer(data[middle:], _STEPS[kind - 1])
-        if not frequencies.min():
-            raise _senseless(key)
+    ordinals = (_ascending_few if count <= _FEW else _ascending)(key, first, steps, rows)
+    if kind == _ONCE:
+        return ordinals, np.ones(count, np.float32)
+    frequencies = np.frombuffer(data[middle:], _STEPS[kind - 1]).astype(np.float32)
+    if not frequencies.min():
+        raise _senseless(key)
     if kind == _UNITS:
         frequencies /= np.float32(UNIT)
     return ordinals, frequencies
@@ -177,6 +179,15 @@ def _ascending(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDArray
     if not first <= int(numbers[-1]) < end:
         raise _senseless(key)
     return numbers
+
+
+def _ascending_few(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDArray[np.int64]:
+    """The same with fewer calls of numpy, which would cost more than they save."""
+    values: list[int] = steps.tolist()
+    numbers = list(accumulate(values, initial=first))
+    if 0 in values or numbers[-1] >= end:
+        raise _senseless(key)
+    return np.array(numbers, np.int64)
 
 
 def _sealed(key: bytes, data: bytes) -> bytes:

@@ -59,6 +59,11 @@ class Source(Protocol):
     """Rows of one text index, and what their terms are."""
 
     @property
+    def table(self) -> object:
+        """What holds its rows: the same one in each view that sees them."""
+        ...
+
+    @property
     def rowids(self) -> Rowids:
         """By ordinal."""
         ...
@@ -111,6 +116,10 @@ class Memtable:
 
     def __len__(self) -> int:
         return len(self._rowids)
+
+    @property
+    def table(self) -> "Memtable":
+        return self
 
     def add(self, rowid: int, occurrences: Occurrences) -> None:
         """Takes one row, once. One thread at a time; others may search meanwhile."""
@@ -199,9 +208,10 @@ class Segment:
 class SegmentSource:
     """A source that never changes. All methods raise CorruptionError."""
 
-    __slots__ = ("_get", "_scan", "lengths", "rowids")
+    __slots__ = ("_get", "_scan", "lengths", "rowids", "table")
 
     def __init__(self, segment: Segment, get: Get, scan: Scan) -> None:
+        self.table = segment
         self.rowids = segment.rowids
         self.lengths = segment.lengths
         self._get = get

@@ -18,6 +18,7 @@ Invariants:
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import log
 from typing import Final, TypeAlias, final
@@ -37,6 +38,8 @@ B: Final = 0.4
 PREFIX_TERMS_MAX: Final = 10_000
 _SPARSE: Final = 64
 """Fewer than one posting in so many rows: scores are kept for the rows that occur only."""
+_FEW: Final = 200
+"""Up to so many postings are scored one by one."""
 _COLUMNS: Final = 512
 _LEAST: Final = 5e-324  # above 0
 
@@ -49,9 +52,10 @@ _Found: TypeAlias = dict[Term, Postings]
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One source as the view sees it."""
+    """The rows of one source as the view sees them."""
 
-    source: Source
+    place: int
+    """Of the source among all."""
     rowids: Rowids
     lengths: Lengths
     alive: Alive | None
@@ -62,21 +66,23 @@ class _Part:
 class Corpus:
     """The sources of a text index in one view, with what BM25 wants to know of all rows.
 
-    Making one reads the rows of all sources; it serves any number of searches in that view.
+    Making one reads the rows of all sources; it serves any number of searches in that view, and by
+    over() in each later view with the same rows.
     """
 
-    __slots__ = ("_end", "_parts", "count", "length_mean")
+    __slots__ = ("_alive", "_parts", "_sources", "count", "length_mean")
 
     count: int
     """Rows that are alive."""
     length_mean: float
 
     def __init__(self, sources: Sequence[Source], alive: Alive) -> None:
+        self._sources = sources
+        self._alive = alive
         self._parts: list[_Part] = []
-        self._end = len(alive)
         self.count = 0
         length = 0.0
-        for source in sources:
+        for place, source in enumerate(sources):
             rowids = source.rowids
             if not len(rowids):
                 continue
@@ -88,8 +94,19 @@ class Corpus:
             every = count == len(rowids)
             self.count += count
             length += float((lengths if every else lengths[mask]).sum(dtype=np.float64))
-            self._parts.append(_Part(source, rowids, lengths, None if every else mask))
+            self._parts.append(_Part(place, rowids, lengths, None if every else mask))
         self.length_mean = length / self.count if self.count else 0.0
+
+    def over(self, sources: Sequence[Source], alive: Alive) -> "Corpus | None":
+        """This one, over sources as another view reads them; None when its rows are others."""
+        if alive is not self._alive or len(sources) != len(self._sources):
+            return None
+        pairs = zip(sources, self._sources, strict=True)
+        if not all(source.table is own.table for source, own in pairs):
+            return None
+        other = copy(self)
+        other._sources = sources
+        return other
 
     def search(
         self,
@@ -109,7 +126,11 @@ class Corpus:
         """
         terms = dict.fromkeys((*query.scored, *query.required, *query.excluded))
         held: list[_Found] = [
-            {term: has for term in terms if (has := _postings(part, term)) is not None}
+            {
+                term: has
+                for term in terms
+                if (has := _postings(self._sources[part.place], part, term)) is not None
+            }
             for part in self._parts
         ]
         weights: dict[Term, float] = {}
@@ -118,12 +139,18 @@ class Corpus:
             weights[term] = log(1 + (self.count - df + 0.5) / (df + 0.5))
         wanted: Alive | None = None
         if among is not None:
-            wanted = np.zeros(self._end, np.bool_)
-            wanted[among[among < self._end]] = True
+            wanted = np.zeros(len(self._alive), np.bool_)
+            wanted[among[among < len(wanted)]] = True
+        count = sum(len(has[0]) for found in held for has in found.values())
+        if count <= _FEW and verify is None and not query.required and not query.excluded:
+            return self._rank_few(held, query, weights, wanted, limit)
         rankings: list[Ranking] = [(np.empty(0, np.int64), np.empty(0, np.float64))]
         for part, found in zip(self._parts, held, strict=True):
-            rowids, scores = self._rank(part, found, query, weights, wanted)
-            rankings.append(best(rowids, scores, limit if verify is None else len(rowids)))
+            if found:
+                ranking = self._rank(part, found, query, weights, wanted)
+                if len(ranking[0]) == len(part.rowids):  # zeros, mostly
+                    ranking = best(*ranking, limit if verify is None else len(part.rowids))
+                rankings.append(ranking)
         rowids = np.concatenate([ranking[0] for ranking in rankings])
         scores = np.concatenate([ranking[1] for ranking in rankings])
         if verify is None:
@@ -160,6 +187,36 @@ class Corpus:
             ordinals, sums = ordinals[kept], sums[kept]
         return part.rowids[ordinals], sums
 
+    def _rank_few(
+        self,
+        held: Sequence[_Found],
+        query: TextQuery,
+        weights: Mapping[Term, float],
+        among: Alive | None,
+        limit: int,
+    ) -> Ranking:
+        """The same of all sources, for few postings: without numpy, whose calls would cost more.
+        Each number is computed in the same steps, so it is the same to the last bit."""
+        by_length = K1 * B / self.length_mean if self.length_mean else 0.0
+        sums: dict[int, float] = {}
+        for part, found in zip(self._parts, held, strict=True):
+            for term in query.scored:
+                if term in found:
+                    ordinals, frequencies = found[term]
+                    idf = weights[term] * (K1 + 1)
+                    rowids = part.rowids[ordinals].tolist()
+                    lengths = part.lengths[ordinals].tolist()
+                    for rowid, length, tf in zip(
+                        rowids, lengths, frequencies.tolist(), strict=True
+                    ):
+                        norm = length * by_length + K1 * (1 - B) + tf
+                        sums[rowid] = sums.get(rowid, 0.0) + tf * idf / norm
+        if among is not None:
+            sums = {rowid: score for rowid, score in sums.items() if among[rowid]}
+        ranked = sorted(((score, rowid) for rowid, score in sums.items()), reverse=True)[:limit]
+        rowids, scores = [rowid for _, rowid in ranked], [score for score, _ in ranked]
+        return np.array(rowids, np.int64), np.array(scores, np.float64)
+
     def _term_scores(
         self, part: _Part, ordinals: Ordinals, frequencies: Frequencies, idf: float
     ) -> Scores:
@@ -181,12 +238,12 @@ def _alive(rowids: Rowids, alive: Alive) -> Alive:
     return is_alive(rowids, alive)
 
 
-def _postings(part: _Part, term: Term) -> Postings | None:
+def _postings(source: Source, part: _Part, term: Term) -> Postings | None:
     """What the rows that are alive have of a term; None when none has it."""
     if isinstance(term, Prefix):
-        found = _prefix_postings(part.source, term)
+        found = _prefix_postings(source, term)
     else:
-        found = part.source.postings(term)
+        found = source.postings(term)
     if found is None:
         return None
     ordinals, frequencies = found

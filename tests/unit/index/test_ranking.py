@@ -89,11 +89,14 @@ def test_the_best_rows_are_those_of_the_formula(
     rows_of = {rowid: maker.occurrences(document) for rowid, document in rows.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "_SPARSE", 0 if is_sparse else 1 << 30)
+        patch.setattr(ranking, "_FEW", 0)
         found = searched(spread(rows_of, places), alive, living, query, limit, among)
         # To the last bit the same, in one source that never held the dead ones.
         fresh: list[Source] = [memtable_of({rowid: rows_of[rowid] for rowid in living})]
         assert searched(fresh, alive, living, query, limit, among) == found
         patch.setattr(ranking, "_SPARSE", 1 << 30 if is_sparse else 0)
+        assert searched(fresh, alive, living, query, limit, among) == found
+        patch.setattr(ranking, "_FEW", 1000)
         assert searched(fresh, alive, living, query, limit, among) == found
     expected = ranked(maker, living, query, among)
     assert len(found) == min(limit, len(expected))
