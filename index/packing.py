@@ -147,7 +147,8 @@ def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
     steps = np.frombuffer(data[_POSTINGS.size : middle], _STEPS[width])
     ordinals = (_ascending_few if count <= _FEW else _ascending)(key, first, steps, rows)
     if kind == _ONCE:
-        return ordinals, np.ones(count, np.float32)
+        frequencies = np.ones(count, np.float32)
+        return ordinals, frequencies
     frequencies = np.frombuffer(data[middle:], _STEPS[kind - 1]).astype(np.float32)
     if not frequencies.min():
         raise _senseless(key)

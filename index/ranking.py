@@ -240,10 +240,8 @@ def _alive(rowids: Rowids, alive: Alive) -> Alive:
 
 def _postings(source: Source, part: _Part, term: Term) -> Postings | None:
     """What the rows that are alive have of a term; None when none has it."""
-    if isinstance(term, Prefix):
-        found = _prefix_postings(source, term)
-    else:
-        found = source.postings(term)
+    is_prefix = isinstance(term, Prefix)
+    found = _prefix_postings(source, term) if is_prefix else source.postings(term)
     if found is None:
         return None
     ordinals, frequencies = found
