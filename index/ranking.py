@@ -240,8 +240,7 @@ def _alive(rowids: Rowids, alive: Alive) -> Alive:
 
 def _postings(source: Source, part: _Part, term: Term) -> Postings | None:
     """What the rows that are alive have of a term; None when none has it."""
-    is_prefix = isinstance(term, Prefix)
-    found = _prefix_postings(source, term) if is_prefix else source.postings(term)
+    found = _prefix_postings(source, term) if isinstance(term, Prefix) else source.postings(term)
     if found is None:
         return None
     ordinals, frequencies = found
