@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check format crash sweep mutants fuzz coverage bench docs clean
+.PHONY: help setup demo test check format crash sweep mutants fuzz coverage bench peers docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 17
@@ -71,6 +71,9 @@ coverage: $(VENV)/.test ## branch coverage of engine, index and wal; fails below
 
 bench: $(VENV)/.bench ## measurements beside the peers (ARGS: options of `python -m bench`)
 	$(BIN)/python -m bench $(ARGS)
+
+peers: $(VENV)/.bench ## what the search rows of `bench` compare with; large, so not by itself
+	$(PIP) --editable '.[peers]'
 
 docs: $(VENV)/.test ## do the documents agree with the code: links, names, verbs, layout
 	$(PYTEST) tests/style $(ARGS)

@@ -17,6 +17,7 @@ from typing import Any
 _NEVER = 1 << 40
 """Bytes at which a checkpoint would start: everything stays in the log."""
 _GETS = 1_000
+_SEARCHES = 100
 
 
 def write(path: str, kind: str, count: str) -> None:
@@ -141,6 +142,50 @@ def modules(*watched: str) -> None:
     _say(loaded=[name for name in watched if name in sys.modules and name not in before])
 
 
+def first_answer(name: str, path: str, dim: str, width: str, number: str) -> None:
+    """Opens a vector engine and asks question `number`."""
+    from bench import embeddings
+    from bench.fleet import ids
+
+    question = embeddings.questions(int(number) + 1, int(dim))[-1]
+    make = _vector_engine(name)
+    before = time.perf_counter()
+    engine = make(Path(path), dim=int(dim), width=int(width))
+    found = engine.nearest(question)
+    _say(answered_s=time.perf_counter() - before, found=ids(found))
+    engine.close()
+
+
+def vector_memory(name: str, path: str, dim: str, width: str) -> None:
+    """The memory that an open vector engine takes, its graph loaded and searched."""
+    from bench import embeddings
+    from bench.amber_search import AmberVectors
+
+    questions = embeddings.questions(_SEARCHES, int(dim))
+    make = _vector_engine(name)
+    before = _anon_kib()
+    engine = make(Path(path), dim=int(dim), width=int(width))
+    stats: dict[str, Any] | None = None
+    if isinstance(engine, AmberVectors):
+        engine.catch_up(questions[0])
+    for question in questions:
+        engine.nearest(question)
+    if isinstance(engine, AmberVectors):
+        stats = engine.stats()
+    _say(anon_kib=_anon_kib() - before, stats=stats)
+    engine.close()
+
+
+def _vector_engine(name: str) -> Any:
+    """Its class, with everything imported that it needs."""
+    from bench.fleet import VECTOR_KINDS
+
+    kind = next(kind for kind in VECTOR_KINDS if kind.name == name)
+    for package in ("numpy", "lmdb", *kind.packages):
+        importlib.import_module(package)
+    return kind
+
+
 def _anon_kib() -> int:
     return int(_status(Path("/proc/self"))["RssAnon"].split()[0])
 
@@ -155,7 +200,8 @@ def _say(**facts: Any) -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    verb.__name__: verb for verb in (write, load, reopen, idle, memory, bare, modules)
+    verb.__name__: verb
+    for verb in (write, load, reopen, idle, memory, bare, modules, first_answer, vector_memory)
 }
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from typing import Any, Literal, TypeVar
 Item = TypeVar("Item")
 
 AMBER = "amberdb"
+SEARCH_PEERS = ("hnswlib", "sqlite-vec", "apsw", "chromadb", "lancedb")
+"""Packages of the extra `peers`: named where they are installed."""
 _MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
 
 
@@ -247,6 +249,7 @@ def machine(directory: Path) -> dict[str, Any]:
     file_system = file_system_of(directory)
     packages = ("amberdb", "lmdb", "msgspec", "msgpack", "rocksdict")
     versions = {name: importlib.metadata.version(name) for name in packages}
+    versions |= {name: version for name in SEARCH_PEERS if (version := _version(name))}
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -261,12 +264,20 @@ def machine(directory: Path) -> dict[str, Any]:
     }
 
 
+def _version(package: str) -> str:
+    """ "" when it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 def machine_line(facts: Mapping[str, Any]) -> str:
-    versions = ("python", "amberdb", "sqlite", "lmdb", "msgpack", "rocksdict")
+    versions = ("python", "amberdb", "sqlite", "lmdb", "msgpack", "rocksdict", *SEARCH_PEERS)
     return (
         f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['kernel']}, "
         f"{facts['file_system']}, load {facts['load_1min']}; "
-        + ", ".join(f"{name} {facts[name]}" for name in versions)
+        + ", ".join(f"{name} {facts[name]}" for name in versions if name in facts)
     )
 
 

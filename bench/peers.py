@@ -28,7 +28,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _ID_SIZE = 24
 
 
-_SQLITE_SETUP = (
+SQLITE_SETUP = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA cache_size=-65536",  # 64 MiB; the default of 2 MiB would flatter the others
@@ -51,6 +51,20 @@ _SQLITE_PUT = """INSERT INTO event (id, entity_id, category, created_at, doc{col
     category = excluded.category, created_at = excluded.created_at, doc = excluded.doc{update}"""
 
 
+json_of = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), default=datetime.isoformat
+).encode
+
+
+def document_of_json(text: str) -> Document:
+    """With its datetimes."""
+    document: Document = json.loads(text)
+    document["created_at"] = datetime.fromisoformat(document["created_at"])
+    if "expiry_date" in document:
+        document["expiry_date"] = datetime.fromisoformat(document["expiry_date"])
+    return document
+
+
 class SqlitePeer(Engine):
     """SQLite in WAL mode, the document as JSON, the indexed fields as columns.
 
@@ -66,7 +80,7 @@ class SqlitePeer(Engine):
         self._connection = sqlite3.connect(
             path / "bench.sqlite", isolation_level=None, check_same_thread=False
         )
-        for pragma in _SQLITE_SETUP:
+        for pragma in SQLITE_SETUP:
             self._connection.execute(pragma)
         self._connection.executescript(
             _SQLITE_SCHEMA.format(
@@ -79,9 +93,6 @@ class SqlitePeer(Engine):
             mark=", ?" if expiring else "",
             update=", expiry_date = excluded.expiry_date" if expiring else "",
         )
-        self._encode = json.JSONEncoder(
-            ensure_ascii=False, separators=(",", ":"), default=datetime.isoformat
-        ).encode
 
     def _row(self, document: Document) -> tuple[Any, ...]:
         row = (
@@ -89,20 +100,12 @@ class SqlitePeer(Engine):
             document["entity_id"],
             document["category"],
             _microseconds(document["created_at"]),
-            self._encode(document),
+            json_of(document),
         )
         if not self.expiring:
             return row
         expiry = document.get("expiry_date")
         return (*row, None if expiry is None else _microseconds(expiry))
-
-    @staticmethod
-    def _document(text: str) -> Document:
-        document: Document = json.loads(text)
-        document["created_at"] = datetime.fromisoformat(document["created_at"])
-        if "expiry_date" in document:
-            document["expiry_date"] = datetime.fromisoformat(document["expiry_date"])
-        return document
 
     def put(self, document: Document) -> None:
         row = self._row(document)
@@ -117,14 +120,14 @@ class SqlitePeer(Engine):
 
     def get(self, key: str) -> Document | None:
         row = self._connection.execute("SELECT doc FROM event WHERE id = ?", (key,)).fetchone()
-        return None if row is None else self._document(row[0])
+        return None if row is None else document_of_json(row[0])
 
     def newest(self, entity: str, limit: int = NEWEST) -> list[Document]:
         rows = self._connection.execute(
             "SELECT doc FROM event WHERE entity_id = ? ORDER BY created_at DESC LIMIT ?",
             (entity, limit),
         )
-        return [self._document(text) for (text,) in rows]
+        return [document_of_json(text) for (text,) in rows]
 
     def update(self, key: str, score: float) -> None:
         self._connection.execute(
@@ -163,12 +166,12 @@ def _sortable(moment: datetime) -> bytes:
     return _microseconds(moment).to_bytes(8, "big")
 
 
-def _pack(document: Document) -> bytes:
+def pack(document: Document) -> bytes:
     packed: bytes = _msgpack.packb(document, datetime=True)
     return packed
 
 
-def _unpack(packed: Any) -> Document:
+def unpack(packed: Any) -> Document:
     document: Document = _msgpack.unpackb(packed, timestamp=3)
     return document
 
@@ -208,7 +211,7 @@ class LmdbPeer(Engine):
         self._expiry = self._env.open_db(b"expiry") if self.expiring else None
 
     def _store(self, txn: lmdb.Transaction, document: Document) -> None:
-        txn.put(document["id"].encode(), _pack(document), db=self._docs)
+        txn.put(document["id"].encode(), pack(document), db=self._docs)
         for table, key in zip(self._indexes, _index_keys(document), strict=True):
             txn.put(key, b"", db=table)
         if self._expiry is not None and (expiry_key := _expiry_key(document)) is not None:
@@ -217,7 +220,7 @@ class LmdbPeer(Engine):
     def _remove(self, txn: lmdb.Transaction, key: bytes) -> None:
         packed = txn.pop(key, db=self._docs)
         assert packed is not None
-        document = _unpack(packed)
+        document = unpack(packed)
         for table, index_key in zip(self._indexes, _index_keys(document), strict=True):
             txn.delete(index_key, db=table)
         if self._expiry is not None and (expiry_key := _expiry_key(document)) is not None:
@@ -235,7 +238,7 @@ class LmdbPeer(Engine):
     def get(self, key: str) -> Document | None:
         with self._env.begin() as txn:
             packed = txn.get(key.encode(), db=self._docs)
-        return None if packed is None else _unpack(packed)
+        return None if packed is None else unpack(packed)
 
     def newest(self, entity: str, limit: int = NEWEST) -> list[Document]:
         prefix = entity.encode() + b"\0"
@@ -248,7 +251,7 @@ class LmdbPeer(Engine):
                     break
                 packed = txn.get(key[-_ID_SIZE:], db=self._docs)
                 assert packed is not None
-                found.append(_unpack(packed))
+                found.append(unpack(packed))
                 on_row = cursor.prev()
         return found
 
@@ -257,9 +260,9 @@ class LmdbPeer(Engine):
         with self._env.begin(write=True) as txn:
             packed = txn.get(raw_key, db=self._docs)
             assert packed is not None
-            document = _unpack(packed)
+            document = unpack(packed)
             document["score"] = score
-            txn.put(raw_key, _pack(document), db=self._docs)
+            txn.put(raw_key, pack(document), db=self._docs)
 
     def expire(self, now: datetime) -> int:
         assert self._expiry is not None
@@ -331,14 +334,14 @@ class RocksPeer(Engine):
         self._durable.sync = True
 
     def _store(self, batch: rocksdict.WriteBatch, document: Document) -> None:
-        batch.put(self._DOCS + document["id"].encode(), _pack(document))
+        batch.put(self._DOCS + document["id"].encode(), pack(document))
         for table, key in zip(self._TABLES, _index_keys(document), strict=True):
             batch.put(table + key, b"")
         if self.expiring and (expiry_key := _expiry_key(document)) is not None:
             batch.put(self._EXPIRY + expiry_key, b"")
 
     def _remove(self, batch: rocksdict.WriteBatch, key: bytes) -> None:
-        document = _unpack(self._db[self._DOCS + key])
+        document = unpack(self._db[self._DOCS + key])
         batch.delete(self._DOCS + key)
         for table, index_key in zip(self._TABLES, _index_keys(document), strict=True):
             batch.delete(table + index_key)
@@ -356,7 +359,7 @@ class RocksPeer(Engine):
 
     def get(self, key: str) -> Document | None:
         packed = self._db.get(self._DOCS + key.encode())
-        return None if packed is None else _unpack(packed)
+        return None if packed is None else unpack(packed)
 
     def newest(self, entity: str, limit: int = NEWEST) -> list[Document]:
         prefix = b"e" + entity.encode() + b"\0"
@@ -365,7 +368,7 @@ class RocksPeer(Engine):
             if len(keys) == limit or not key.startswith(prefix):
                 break
             keys.append(self._DOCS + key[-_ID_SIZE:])
-        return [_unpack(packed) for packed in self._db.get(keys)]
+        return [unpack(packed) for packed in self._db.get(keys)]
 
     def _keys(self, start: bytes, *, backwards: bool = False) -> Iterator[bytes]:
         keys: Iterator[bytes] = self._db.keys(backwards=backwards, from_key=start)
@@ -373,9 +376,9 @@ class RocksPeer(Engine):
 
     def update(self, key: str, score: float) -> None:
         raw_key = self._DOCS + key.encode()
-        document = _unpack(self._db[raw_key])
+        document = unpack(self._db[raw_key])
         document["score"] = score
-        self._db.put(raw_key, _pack(document), self._durable)
+        self._db.put(raw_key, pack(document), self._durable)
 
     def expire(self, now: datetime) -> int:
         end = self._EXPIRY + _sortable(now)

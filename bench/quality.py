@@ -24,10 +24,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from amberdb.index.postings import Memtable
-from amberdb.index.ranking import Corpus
-from amberdb.index.text import Text, TextMaker
-from amberdb.index.textquery import parse
+import amberdb
+from amberdb import Ordered, Text
 
 DEPTH = 10
 RESAMPLES = 10_000
@@ -151,18 +149,18 @@ def only(whole: Collection, group: str) -> Collection:
 
 
 def amberdb_search(docs: Collection, spec: Text) -> Search:
-    maker = TextMaker(spec)
-    memtable = Memtable()
-    for place, text in enumerate(docs.texts):
-        memtable.add(place, maker.occurrences({"text": text}))
-    corpus = Corpus([memtable], np.ones(len(docs.texts), np.bool_))
-    groups = np.array(docs.groups)
-    among = {group: np.flatnonzero(groups == group) for group in set(docs.groups)}
+    memory = amberdb.open(":memory:").collection("turns", indexes=[Ordered("group"), spec])
+    memory.put_many(
+        [
+            {"id": str(place), "text": text, "group": group}
+            for place, (text, group) in enumerate(zip(docs.texts, docs.groups, strict=True))
+        ]
+    )
 
     def search(question: str, group: str) -> list[int]:
-        query = parse(question.replace('"', " "), maker.analyzer)
-        rowids, _ = corpus.search(query, DEPTH, among=among[group])
-        return [int(rowid) for rowid in rowids]
+        plain = question.replace('"', " ")
+        hits = memory.search(text=plain, where={"group": group}, limit=DEPTH)
+        return [int(hit.id) for hit in hits]
 
     return search
 

@@ -13,8 +13,9 @@ COLUMNS = (AMBER, "sqlite", "lmdb", "rocksdict")
 
 def table(lines: Sequence[Line]) -> str:
     """One line per measure: each engine's figure, the ratios, the budget and whether it is met."""
-    header = ["row", "measure", "unit", *COLUMNS]
-    header += [f"x {peer}" for peer in COLUMNS[1:]] + ["budget", "now", ""]
+    peers = [name for name in COLUMNS[1:] if any(name in line.engines for line in lines)]
+    header = ["row", "measure", "unit", AMBER, *peers]
+    header += [f"x {peer}" for peer in peers] + ["budget", "now", ""]
     cells = [header]
     for line in lines:
         figure = line.judged_figure()
@@ -23,8 +24,8 @@ def table(lines: Sequence[Line]) -> str:
                 line.row,
                 line.title,
                 line.unit,
-                *(_value(line, name) for name in COLUMNS),
-                *(_ratio(line, peer) for peer in COLUMNS[1:]),
+                *(_value(line, name) for name in (AMBER, *peers)),
+                *(_ratio(line, peer) for peer in peers),
                 "" if line.budget is None else budget_text(line.budget, line.unit),
                 "" if figure is None else number(figure),
                 line.verdict(),
@@ -34,7 +35,7 @@ def table(lines: Sequence[Line]) -> str:
         if extra:
             shown = (f"{name} {_value(line, name)}{_times(line, name)}" for name in extra)
             cells.append(["", "  beside it: " + ", ".join(shown)])
-    return aligned(cells, left=(0, 1, 2, 10, 12))
+    return aligned(cells, left=(0, 1, 2, len(header) - 3, len(header) - 1))
 
 
 def latency_table(lines: Sequence[Line]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar, cast
 
 from bench import workloads
 from bench.amber import AmberPeer
@@ -20,6 +20,12 @@ from bench.harness import Line
 from bench.peers import PEERS
 from bench.workloads import BATCH_DOCUMENTS, Document
 
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Kept = TypeVar("Kept", bound=Closable)
 ENGINES: tuple[type[Engine], ...] = (AmberPeer, *PEERS)
 
 
@@ -40,6 +46,12 @@ class Scale:
     checkpoints: int = 10
     idle_s: float = 2.0
     starts: int = 10
+    texts: int = 100_000
+    vectors: int = 100_000
+    dim: int = 384
+    questions: int = 200
+    builds: int = 2
+    """Rounds of the rows that build whole search indexes."""
 
 
 QUICK = Scale(
@@ -56,6 +68,11 @@ QUICK = Scale(
     checkpoints=3,
     idle_s=0.5,
     starts=3,
+    texts=3_000,
+    vectors=12_000,
+    dim=32,
+    questions=40,
+    builds=1,
 )
 
 
@@ -77,6 +94,7 @@ class Context:
         self._fleet: dict[str, Engine] = {}
         self._next = max(scale.base, BATCH_DOCUMENTS)
         self._large: Path | None = None
+        self._kept: dict[str, Closable] = {}
 
     def fleet(self) -> dict[str, Engine]:
         """Every engine with the base documents, opened and loaded at first use."""
@@ -126,10 +144,17 @@ class Context:
             self._large = path
         return self._large
 
+    def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
+        """What several rows use: made at first use, closed with the run."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast(Kept, self._kept[name])
+
     def close(self) -> None:
-        for engine in self._fleet.values():
-            engine.close()
+        for one in (*self._fleet.values(), *self._kept.values()):
+            one.close()
         self._fleet.clear()
+        self._kept.clear()
 
 
 def load(engine: Engine, count: int) -> None:
@@ -154,7 +179,8 @@ class Row:
 def all_rows() -> dict[str, Row]:
     """Every row by name, in the order in which they run."""
     # Imported here, since those modules import this one.
-    from bench import rows_host, rows_speed, rows_state
+    from bench import rows_host, rows_speed, rows_state, rows_text, rows_vector, rows_vector_state
 
-    found = (*rows_speed.ROWS, *rows_state.ROWS, *rows_host.ROWS)
+    modules = (rows_speed, rows_state, rows_host, rows_text, rows_vector, rows_vector_state)
+    found = [row for module in modules for row in module.ROWS]
     return {row.name: row for row in found}

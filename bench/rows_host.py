@@ -4,7 +4,6 @@ Invariants:
 - Each figure comes from fresh processes; what is subtracted is measured in the same round.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 from bench.harness import AMBER, Budget, Line, Measured
 from bench.rows import Context, Row
-from bench.rows_state import ROOT, child
+from bench.rows_state import ROOT, child, with_byte_code
 
 _WATCHED = ("numpy", "typer", "rich", "asyncio", "sqlite3", "lmdb", "msgspec")
 
@@ -21,8 +20,7 @@ _WATCHED = ("numpy", "typer", "rich", "asyncio", "sqlite3", "lmdb", "msgspec")
 def imports(context: Context) -> Iterator[Line]:
     """`python -c "import amberdb"` less `python -c pass`, in turns."""
     measured = Measured()
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(context.directory / "pycache")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: byte code is there
+    environment = with_byte_code(context)
     _start_ms("import amberdb", environment)
     for _ in range(context.scale.starts):
         bare = _start_ms("pass", environment)

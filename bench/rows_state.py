@@ -77,12 +77,21 @@ def _write_and_kill(path: Path, kind: str, count: int) -> dict[str, Any]:
     return result
 
 
-def child(verb: str, *arguments: str) -> dict[str, Any]:
+def child(verb: str, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
     """Runs one verb of bench/child.py in a fresh process; what it printed."""
     command = [sys.executable, "-m", "bench.child", verb, *arguments]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True, env=environment
+    )
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def with_byte_code(context: Context) -> dict[str, str]:
+    """The environment of a process that finds byte code, as installed, from the second time on."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(context.directory / "pycache")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
 def stall(context: Context) -> Iterator[Line]:

@@ -9,8 +9,9 @@ Invariants:
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 Document = dict[str, Any]
@@ -93,13 +94,15 @@ def batches(
     start: int, count: int, size: int = BATCH_DOCUMENTS, *, expired_every: int = 0
 ) -> Iterator[list[Document]]:
     """The same documents in lists of `size`."""
-    batch: list[Document] = []
-    for document in documents(start, count, expired_every=expired_every):
-        batch.append(document)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    return in_batches(documents(start, count, expired_every=expired_every), size)
+
+
+def in_batches(
+    documents: Iterable[Document], size: int = BATCH_DOCUMENTS
+) -> Iterator[list[Document]]:
+    """In lists of `size`; the last may be shorter."""
+    source = iter(documents)
+    while batch := list(islice(source, size)):
         yield batch
 
 

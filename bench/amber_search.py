@@ -1,0 +1,109 @@
+"""AmberDB behind the interfaces of the search peers."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import amberdb
+from amberdb import Ordered, Text, Vector
+from bench.embeddings import Vectors
+from bench.search_engine import HITS, TextEngine, VectorEngine
+from bench.workloads import Document
+
+_LAG_SHARE = 0.05
+_LAG_ROWS = 2_000
+"""Up to so many rows behind a graph are left there: searches score them one by one."""
+_POLL_S = 0.02
+_WAKE_POLLS = 50
+
+
+class AmberText(TextEngine):
+    """AmberDB with its defaults and a text index."""
+
+    name = "amberdb"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.db = amberdb.open(path / "bench.amber")
+        self.memory = self.db.collection("memory", indexes=[Text("content")])
+
+    def put_many(self, documents: list[Document]) -> None:
+        self.memory.put_many(documents)
+
+    def find(self, question: str, limit: int = HITS) -> list[Document]:
+        return [hit.document for hit in self.memory.search(question, limit=limit)]
+
+    def settle(self) -> None:
+        self.db.checkpoint()
+
+    def close(self) -> None:
+        self.db.close()
+
+
+class AmberVectors(VectorEngine):
+    """AmberDB with its defaults, a vector index, and one for entities."""
+
+    name = "amberdb"
+    _texts: tuple[Text, ...] = ()
+
+    def __init__(self, path: Path, *, dim: int, width: int) -> None:
+        super().__init__(path, dim=dim, width=width)
+        self.db = amberdb.open(path / "bench.amber")
+        vector = Vector("embedding", dim=dim, metric="cosine", ef=width)
+        indexes: list[Ordered | Text | Vector] = [Ordered("entity_id"), *self._texts, vector]
+        self.memory = self.db.collection("memory", indexes=indexes)
+
+    def put_many(self, documents: list[Document]) -> None:
+        self.memory.put_many(documents)
+
+    def nearest(
+        self, question: Vectors, limit: int = HITS, entity: str | None = None
+    ) -> list[Document]:
+        where = None if entity is None else {"entity_id": entity}
+        return [
+            hit.document for hit in self.memory.search(vector=question, where=where, limit=limit)
+        ]
+
+    def stats(self) -> dict[str, Any]:
+        """What the database says of its vector index."""
+        searches = self.db.stats()["collections"]["memory"]["search"]
+        found: dict[str, Any] = searches["vector:embedding"]
+        return found
+
+    def is_caught_up(self) -> bool:
+        """Whether no graph is being built, and few enough rows are behind it."""
+        facts = self.stats()
+        behind: int = facts["lag"]
+        return not facts["building"] and behind <= max(_LAG_ROWS, _LAG_SHARE * facts["rows"])
+
+    def catch_up(self, question: Vectors) -> None:
+        """Returns when the graph has caught up."""
+        polls = 0
+        while polls == 0 or not self.is_caught_up():
+            if polls % _WAKE_POLLS == 0:
+                self.wake(question)
+            self.db.build_indexes()
+            time.sleep(_POLL_S)
+            polls += 1
+
+    def wake(self, question: Vectors) -> None:
+        """A search is what finds that there is something to build, but only one that sees another
+        state than the last: after a checkpoint with something in it, for example."""
+        self.db.collection("asked").put({"id": "now"})
+        self.db.checkpoint()
+        self.nearest(question)
+
+    def settle(self) -> None:
+        self.db.checkpoint()
+
+    def close(self) -> None:
+        self.db.close()
+
+
+class AmberHybrid(AmberVectors):
+    """The same with a text index besides."""
+
+    _texts = (Text("content"),)
+
+    def both(self, question: str, vector: Vectors, limit: int = HITS) -> list[Document]:
+        return [hit.document for hit in self.memory.search(question, vector=vector, limit=limit)]

@@ -1,0 +1,171 @@
+"""Rows about search by vector: the nearest of all and of one entity, ingest, and hybrid search.
+
+Invariants:
+- What approximates is timed at a recall of at least bench.fleet.RECALL, and the recall is told;
+  what does not has to give the true answers, or the row raises.
+- Ingest ends with a search that has to find a vector of the last commit.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from time import perf_counter_ns
+
+import numpy as np
+
+from bench import embeddings, texts, workloads
+from bench.amber_search import AmberHybrid, AmberVectors
+from bench.embeddings import Vectors
+from bench.fleet import (
+    BY_ENTITY,
+    BY_HAND,
+    EF_DEFAULT,
+    VECTOR_KINDS,
+    ids,
+    recall_of,
+    vector_fleet,
+)
+from bench.harness import AMBER, Budget, Line, Sampler, interleave
+from bench.peers_vector import ByHandPeer, ChromaPeer, LanceVectorPeer, SqliteVecPeer
+from bench.rows import Context, Row
+from bench.rows_text import time_batches
+from bench.search_engine import HITS, VectorEngine, installed
+from bench.workloads import BATCH_DOCUMENTS, Document
+
+_EXACT = 0.999
+"""Sums in another order may swap two that are equally near."""
+
+
+def vector(context: Context) -> Iterator[Line]:
+    loaded = vector_fleet(context)
+    engines = loaded.fleet.engines(*(kind.name for kind in VECTOR_KINDS if kind.name != BY_ENTITY))
+    _demand({name: loaded.recalls[name] for name, one in engines.items() if one.is_exact})
+    turns = {
+        name: _turn(engine, [(question, None) for question in loaded.questions])
+        for name, engine in engines.items()
+    }
+    measured = interleave(context.scale.rounds, turns)
+    title = f"nearest {HITS} of {_size(context)}, decoded"
+    notes = {**loaded.notes(engines), **loaded.fleet.left_out}
+    yield Line("vector", title, "us", measured, Budget(0.8, 1, against=BY_HAND), notes)
+
+
+def _size(context: Context) -> str:
+    return f"{context.scale.vectors:,} x {context.scale.dim}"
+
+
+_Asked = tuple[Vectors, str | None]
+
+
+def _turn(engine: VectorEngine, asked: list[_Asked]) -> Callable[[int, Sampler], None]:
+    def ask(one: _Asked) -> None:
+        engine.nearest(one[0], HITS, one[1])
+
+    return lambda number, sampler: sampler.each(ask, asked)
+
+
+def _demand(recalls: Mapping[str, float]) -> None:
+    wrong = {name: recall for name, recall in recalls.items() if recall < _EXACT}
+    if wrong:
+        raise RuntimeError(f"exact search that misses true answers: {wrong}")
+
+
+def vector_entity(context: Context) -> Iterator[Line]:
+    loaded = vector_fleet(context)
+    scale = context.scale
+    stored = embeddings.vectors(0, scale.vectors, scale.dim)
+    owners = np.array([texts.entity_of(number) for number in range(scale.vectors)])
+    for kind, budget in (("small", Budget(2, 5)), ("large", Budget(3, 4.5))):
+        engines = loaded.fleet.engines(AMBER, BY_ENTITY, ChromaPeer.name, LanceVectorPeer.name)
+        entities = [f"{kind}-{at % texts.LARGE_ENTITIES}" for at in range(len(loaded.questions))]
+        asked: list[_Asked] = list(zip(loaded.questions, entities, strict=True))
+        true: list[list[str]] = []
+        for question, entity in asked:
+            among = np.flatnonzero(owners == entity)
+            places = embeddings.nearest([question], stored, HITS, among)[0]
+            true.append([workloads.document_id(place) for place in places])
+        recalls = {
+            name: recall_of((ids(one.nearest(q, HITS, entity)) for q, entity in asked), true)
+            for name, one in engines.items()
+        }
+        _demand({name: recalls[name] for name in (AMBER, BY_ENTITY) if name in recalls})
+        turns = {name: _turn(engine, asked) for name, engine in engines.items()}
+        measured = interleave(scale.rounds, turns)
+        rows = int(np.count_nonzero(owners == entities[0]))
+        title = f"nearest {HITS} within one entity of {rows:,}, decoded"
+        notes = {f"recall@{HITS} of {name}": f"{recall:.4f}" for name, recall in recalls.items()}
+        limits = Budget(budget.floor, budget.aim, against=BY_ENTITY)
+        yield Line("vector_entity", title, "us", measured, limits, notes)
+
+
+def vector_ingest(context: Context) -> Iterator[Line]:
+    """Each round into new databases."""
+    scale = context.scale
+    batches = list(embeddings.batches(0, scale.vectors, scale.dim))
+    kinds, left_out = installed((AmberVectors, SqliteVecPeer, ByHandPeer))
+    with_graph = {kind.name: Sampler() for kind in kinds if not kind.is_exact}
+
+    def turn(kind: type[VectorEngine]) -> Callable[[int, Sampler], None]:
+        def run(number: int, sampler: Sampler) -> None:
+            path = context.directory / "vector-ingest" / f"{kind.name}-{number}"
+            engine = kind(path, dim=scale.dim, width=EF_DEFAULT)
+            samples, found, caught_up = _ingest(engine, batches)
+            engine.close()
+            shutil.rmtree(path)
+            sampler.add_round(sum(samples) + found, samples, operations=scale.vectors)
+            if kind.name in with_graph:
+                spent = sum(samples) + found + caught_up
+                with_graph[kind.name].add_round(spent, operations=scale.vectors)
+
+        return run
+
+    measured = interleave(scale.builds, {kind.name: turn(kind) for kind in kinds})
+    title = f"commits of {BATCH_DOCUMENTS:,} vectors, durable"
+    budget = Budget(0.8, 1.5, against=SqliteVecPeer.name)
+    name = f"{title} and searchable at once, per vector"
+    yield Line("vector_ingest", name, "us", measured, budget, left_out)
+    final = {name: sampler.measured() for name, sampler in with_graph.items()}
+    budget = Budget(1, 1.5, against=BY_HAND)
+    yield Line("vector_ingest", f"{title}, until the graph has all", "us", final, budget)
+
+
+def _ingest(engine: VectorEngine, batches: list[list[Document]]) -> tuple[list[int], int, int]:
+    """Nanoseconds of each commit, of the first search, and until the graph has caught up and is
+    on disk."""
+    last = batches[-1][-1]
+    samples = time_batches(engine, batches)
+    before = perf_counter_ns()
+    if last["id"] not in ids(engine.nearest(last["embedding"])):
+        raise RuntimeError(f"{engine.name} does not find what was put last")
+    found = perf_counter_ns()
+    if isinstance(engine, AmberVectors):
+        engine.catch_up(last["embedding"])
+    elif not engine.is_exact:
+        engine.settle()
+    return samples, found - before, perf_counter_ns() - found
+
+
+def hybrid(context: Context) -> Iterator[Line]:
+    """AmberDB alone: words and a vector in one question."""
+    loaded = vector_fleet(context)
+    engine = loaded.fleet.engines(AMBER)[AMBER]
+    assert isinstance(engine, AmberHybrid)
+    words = texts.questions(texts.COMMON, len(loaded.questions))
+    asked = list(zip(words, loaded.questions, strict=True))
+
+    def ask(one: tuple[str, Vectors]) -> None:
+        engine.both(*one)
+
+    def turn(number: int, sampler: Sampler) -> None:
+        sampler.each(ask, asked)
+
+    measured = interleave(context.scale.rounds, {AMBER: turn})
+    title = f"hybrid top {HITS} of {_size(context)}, common words and a vector, decoded"
+    yield Line("hybrid", title, "us", measured)
+
+
+ROWS = (
+    Row("vector", "the nearest ten of all vectors, at equal recall", vector),
+    Row("vector_entity", "the nearest ten of one entity, small and large", vector_entity),
+    Row("vector_ingest", "batches of 1,000 vectors, and until the graph has them", vector_ingest),
+    Row("hybrid", "words and a vector in one search, AmberDB alone", hybrid),
+)

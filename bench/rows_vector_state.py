@@ -1,0 +1,199 @@
+"""Rows about vector search over time: after an open, during a burst of writes, during a build, and
+in memory.
+
+Invariants:
+- Fresh processes import what they need before the clock starts, and their answers are judged.
+- What happens while something else goes on is compared with the same without it, in one run.
+"""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import amberdb
+from amberdb import Ordered, Vector
+from bench import embeddings
+from bench.amber_search import AmberHybrid
+from bench.fleet import BY_ENTITY, BY_HAND, VECTOR_KINDS, VectorFleet, recall_of, vector_fleet
+from bench.harness import AMBER, Budget, Line, Measured, latencies_us
+from bench.peers_vector import SqliteVecPeer
+from bench.rows import Context, Row
+from bench.rows_state import child, with_byte_code
+from bench.search_engine import installed
+from bench.workloads import BATCH_DOCUMENTS, Document
+
+_RECALL_MIN = 0.9
+"""Of one answer of ten: what approximates may miss one."""
+_BURST_COMMITS = 50
+_IDLE_PASSES = 5
+_ASK_STATS_EVERY = 20
+
+
+def vector_open(context: Context) -> Iterator[Line]:
+    loaded = vector_fleet(context)
+    loaded.fleet.close()
+    kinds, _ = installed(kind for kind in VECTOR_KINDS if kind.name != BY_ENTITY)
+    measured = {kind.name: Measured() for kind in kinds}
+    environment = with_byte_code(context)
+    for number in range(-1, context.scale.rounds):
+        for kind in kinds:
+            arguments = _arguments(context, loaded, kind.name)
+            told = child("first_answer", *arguments, str(max(number, 0)), environment=environment)
+            if number < 0:
+                continue  # which made the byte code
+            recall = recall_of([told["found"]], [loaded.answers[number]])
+            if recall < (1 if kind.is_exact or kind.name == AMBER else _RECALL_MIN):
+                raise RuntimeError(f"the first answer of {kind.name} is wrong: recall {recall}")
+            measured[kind.name].rounds.append(told["answered_s"] * 1e3)
+            measured[kind.name].operations += 1
+    title = f"first answer after open of {context.scale.vectors:,} vectors, fresh process"
+    budget = Budget(1, 1.4, against=SqliteVecPeer.name)
+    yield Line("vector_open", title, "ms", measured, budget, dict(loaded.fleet.left_out))
+
+
+def _arguments(context: Context, loaded: VectorFleet, name: str) -> list[str]:
+    width = loaded.widths.get(name, 1)
+    return [name, str(loaded.fleet.path(name)), str(context.scale.dim), str(width)]
+
+
+def vector_memory(context: Context) -> Iterator[Line]:
+    loaded = vector_fleet(context)
+    loaded.fleet.close()
+    kinds, left_out = installed(kind for kind in VECTOR_KINDS if kind.name in (AMBER, BY_HAND))
+    measured = {kind.name: Measured() for kind in kinds}
+    notes: dict[str, Any] = dict(left_out)
+    for _ in range(context.scale.builds):
+        for kind in kinds:
+            told = child("vector_memory", *_arguments(context, loaded, kind.name))
+            measured[kind.name].rounds.append(told["anon_kib"] / 1024)
+            if told["stats"]:
+                notes["db.stats()"] = told["stats"]
+    title = f"RssAnon after open of {context.scale.vectors:,} vectors and searches, over before"
+    yield Line("vector_memory", title, "MiB", measured, None, notes)
+
+
+def vector_burst(context: Context) -> Iterator[Line]:
+    """One thread puts vectors, another small documents into another collection."""
+    scale = context.scale
+    count = min(_BURST_COMMITS * BATCH_DOCUMENTS, scale.vectors)
+    batches = list(embeddings.batches(0, count, scale.dim))
+    as_bytes = [[{**one, "embedding": one["embedding"].tobytes()} for one in b] for b in batches]
+    difference = Measured()
+    notes: dict[str, Any] = {}
+    for number in range(scale.builds):
+        p99s: dict[str, float] = {}
+        for name, burst in (("with the index", batches), ("without", as_bytes)):
+            path = context.directory / f"vector-burst-{number}"
+            samples = _puts_during(path, burst, scale.dim if burst is batches else None)
+            shutil.rmtree(path)
+            told = latencies_us(samples)
+            p99s[name] = told["p99"] / 1e3
+            shown = ", ".join(f"{key} {value / 1e3:.2f}" for key, value in told.items())
+            notes[f"puts {name}, round {number + 1}"] = f"{len(samples)}, ms: {shown}"
+        difference.rounds.append(p99s["with the index"] - p99s["without"])
+        difference.operations += 1
+    title = f"p99 of puts beside {len(batches)} commits of 1,000 vectors, over that without index"
+    budget = Budget(50, against="", kind="at most")
+    yield Line("vector_burst", title, "ms", {AMBER: difference}, budget, notes)
+
+
+def _puts_during(path: Path, burst: list[list[Document]], dim: int | None) -> list[int]:
+    """Nanoseconds of each put of a small document while the burst lasts."""
+    samples: list[int] = []
+    with amberdb.open(path) as db:
+        vectors = [] if dim is None else [Vector("embedding", dim=dim)]
+        memory = db.collection("memory", indexes=[Ordered("entity_id"), *vectors])
+        small = db.collection("small")
+
+        def put_all() -> None:
+            for batch in burst:
+                memory.put_many(batch)
+
+        worker = _Worker(put_all)
+        while worker.is_alive:
+            document = {"id": str(len(samples)), "content": "moved to Thursday"}
+            before = perf_counter_ns()
+            small.put(document)
+            samples.append(perf_counter_ns() - before)
+        worker.join()
+        if len(memory) != sum(map(len, burst)):
+            raise RuntimeError("documents of the burst are missing")
+    return samples
+
+
+class _Worker:
+    """A thread whose error is raised by join()."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._error = error
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
+def vector_building(context: Context) -> Iterator[Line]:
+    """As many new vectors as make the graph be extended, and searches until it is."""
+    scale = context.scale
+    loaded = vector_fleet(context)
+    loaded.fleet.close()
+    path = context.directory / "vector-building"
+    shutil.copytree(loaded.fleet.path(AMBER), path)
+    engine = AmberHybrid(path, dim=scale.dim, width=loaded.widths[AMBER])
+    engine.catch_up(loaded.questions[0])
+    idle = _search(engine, loaded, _IDLE_PASSES * len(loaded.questions))
+    fresh = max(3 * BATCH_DOCUMENTS, scale.vectors * 6 // 100)
+    first = -(-scale.vectors // BATCH_DOCUMENTS) * BATCH_DOCUMENTS
+    for batch in embeddings.batches(first, fresh, scale.dim):
+        engine.put_many(batch)
+    before = engine.stats()["graph_rows"]
+    busy: list[int] = []
+    while not busy or not engine.is_caught_up():
+        busy += _search(engine, loaded, _ASK_STATS_EVERY)
+        if not engine.stats()["building"]:
+            engine.wake(loaded.questions[0])
+    grown = engine.stats()["graph_rows"] - before
+    engine.close()
+    shutil.rmtree(path)
+    slower = latencies_us(busy)["p99"] / latencies_us(idle)["p99"]
+    measured = {AMBER: Measured([slower], len(busy), latencies_us(busy))}
+    notes = {"idle, us": latencies_us(idle), "rows added to the graph": grown}
+    title = f"search p99 while a graph of {scale.vectors:,} is extended, over idle"
+    budget = Budget(3, against="", kind="at most")
+    yield Line("vector_building", title, "x", measured, budget, notes)
+
+
+def _search(engine: AmberHybrid, loaded: VectorFleet, count: int) -> list[int]:
+    """Nanoseconds of each of `count` searches."""
+    samples: list[int] = []
+    for number in range(count):
+        question = loaded.questions[number % len(loaded.questions)]
+        before = perf_counter_ns()
+        engine.nearest(question)
+        samples.append(perf_counter_ns() - before)
+    return samples
+
+
+ROWS = (
+    Row("vector_open", "the first answer of a fresh process", vector_open),
+    Row("vector_memory", "anonymous memory after open and searches", vector_memory),
+    Row("vector_burst", "another writer's puts during a burst of vectors", vector_burst),
+    Row("vector_building", "searches while a graph is being built", vector_building),
+)

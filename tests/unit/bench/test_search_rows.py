@@ -1,0 +1,95 @@
+"""What the search rows measure with: documents that are always the same, true answers, and every
+row end to end."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import embeddings, texts
+
+DIM = 8
+
+
+def test_texts_are_the_same_in_every_run_and_slice() -> None:
+    whole = list(texts.documents(0, 2_500))
+    assert whole[1_000:2_500] == list(texts.documents(1_000, 1_500))
+    assert sum("。" in one["content"] for one in whole) in range(400, 600)  # of a fifth
+
+
+def test_words_are_as_frequent_as_their_rank_says() -> None:
+    vocabulary = texts.vocabulary()
+    assert len(set(vocabulary)) == texts.WORDS
+    said = [word for one in texts.documents(0, 2_000) for word in one["content"].split()]
+    first, tenth = said.count(vocabulary[0]), said.count(vocabulary[9])
+    assert first / tenth == pytest.approx(10, rel=0.2)
+
+
+def test_questions_have_words_of_the_asked_ranks() -> None:
+    ranks = {word: rank for rank, word in enumerate(texts.vocabulary())}
+    for kind in (texts.COMMON, texts.RARE):
+        asked = texts.questions(kind, 20)
+        assert asked == texts.questions(kind, 20)
+        assert all(ranks[word] in kind for question in asked for word in question.split())
+
+
+def test_vectors_are_the_same_in_every_run_and_slice_and_no_question_is_one() -> None:
+    whole = embeddings.vectors(0, 2_500, DIM)
+    assert np.array_equal(whole[1_000:], embeddings.vectors(1_000, 1_500, DIM))
+    batches = list(embeddings.batches(0, 2_500, DIM))
+    assert [len(batch) for batch in batches] == [1_000, 1_000, 500]
+    assert np.array_equal(batches[2][0]["embedding"], whole[2_000])
+    for question in embeddings.questions(10, DIM):
+        assert not np.any(np.all(whole == question, axis=1))
+
+
+def test_true_answers_are_the_nearest_by_cosine() -> None:
+    stored = np.array([[1, 0], [0, 4], [3, 3], [-1, 0]], np.float32)
+    question = np.array([2, 1], np.float32)
+    assert embeddings.nearest([question], stored, 3) == [[2, 0, 1]]
+    assert embeddings.nearest([question], stored, 3, np.array([3, 1])) == [[1, 3]]
+
+
+def test_recall_is_the_share_of_the_true_answers() -> None:
+    fleet = pytest.importorskip("bench.fleet", reason="the peers are in the extra `bench`")
+    assert fleet.recall_of([["a", "b"], ["c"]], [["b", "x"], ["c", "d"]]) == 0.5
+
+
+@pytest.mark.slow
+def test_every_search_row_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the peers that every development environment has; the others are left out, by name."""
+    for module in ("msgpack", "rocksdict", "hnswlib"):
+        pytest.importorskip(module, reason="the peers are in the extras `bench` and `hnsw`")
+    from bench import peers_text, peers_vector, rows_text, rows_vector, rows_vector_state
+    from bench.__main__ import main
+
+    absent = (
+        peers_text.LanceTextPeer,
+        peers_vector.SqliteVecPeer,
+        peers_vector.SqliteVecByEntityPeer,
+        peers_vector.ChromaPeer,
+        peers_vector.LanceVectorPeer,
+    )
+    for kind in absent:
+        monkeypatch.setattr(kind, "packages", ("absent",))
+    modules = (rows_text, rows_vector, rows_vector_state)
+    names = [row.name for module in modules for row in module.ROWS]
+    target = tmp_path / "result.json"
+    arguments = ["--quick", "--rounds", "1", "--dir", str(tmp_path), "--json", str(target)]
+    assert main(["--rows", *names, *arguments]) == 0
+    result = json.loads(target.read_text())
+    assert result["failed"] == {}
+    assert list(dict.fromkeys(one["row"] for one in result["lines"])) == names
+    by_title = {one["title"]: one for one in result["lines"]}
+    for title, line in by_title.items():
+        assert set(line["engines"]) <= {"amberdb", "fts5", "lmdb + hnswlib"}, title
+        assert line["row"] == "vector_burst" or line["engines"]["amberdb"]["value"] > 0, title
+    nearest = next(line for line in result["lines"] if line["row"] == "vector")
+    assert nearest["verdict"] in ("met", "floor", "missed")
+    assert nearest["notes"]["left out: chroma"] == "absent is not installed"
+    assert float(nearest["notes"]["recall@10 of amberdb"].split(",")[0]) > 0.95
+    assert "left out: sqlite-vec" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [target]  # the databases are gone
