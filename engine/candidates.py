@@ -8,6 +8,7 @@
 Invariants:
 - Either way the answer is that of ranking all rows that match: only how many documents are read
   differs.
+- Rowids ascend, each once: an index whose documents may have several entries is not read this way.
 """
 
 from collections.abc import Callable
@@ -19,8 +20,8 @@ from amberdb.engine.planner import Plan, choose
 from amberdb.engine.query import Filter
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.row_reader import RowReader
-from amberdb.engine.scan import documents, entries
-from amberdb.engine.schema import ROWID_SIZE, Schema
+from amberdb.engine.scan import documents, tails
+from amberdb.engine.schema import Schema
 from amberdb.engine.stored import rowid_of
 from amberdb.engine.view import View
 
@@ -69,18 +70,18 @@ def _rows(view: View, schema: Schema, plan: Plan) -> "NDArray[np.int64] | None":
         found = documents(view, schema, plan)
         rowids = [rowid_of(value) for _, value, _ in islice(found, DOCUMENTS_MAX + 1)]
         return None if len(rowids) > DOCUMENTS_MAX else _array(rowids)
-    tails = [place[-ROWID_SIZE:] for place, _ in islice(entries(view, plan), ENTRIES_MAX + 1)]
-    return None if len(tails) > ENTRIES_MAX else _array_of_tails(tails, plan.index.descends)
+    found = tails(view, plan, ENTRIES_MAX + 1)
+    return None if len(found) > ENTRIES_MAX else _array_of_tails(found, plan.index.descends)
 
 
 def _array(rowids: list[int]) -> "NDArray[np.int64]":
     import numpy as np
 
-    return np.array(rowids, np.int64)
+    return np.sort(np.array(rowids, np.int64))
 
 
-def _array_of_tails(tails: list[bytes], inverted: bool) -> "NDArray[np.int64]":
+def _array_of_tails(found: list[bytes], inverted: bool) -> "NDArray[np.int64]":
     import numpy as np
 
-    rowids = np.frombuffer(b"".join(tails), ">u8")
-    return (~rowids if inverted else rowids).astype(np.int64)
+    rowids = np.frombuffer(b"".join(found), ">u8")
+    return np.sort((~rowids if inverted else rowids).astype(np.int64))

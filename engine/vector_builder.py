@@ -46,10 +46,13 @@ class VectorBuilder:
                 self._thread = None
 
     def run(self) -> None:
-        """Does what waits now, in this thread. Raises what a job raises."""
+        """Does what waits now, in this thread, and waits for what the other one is doing. Raises
+        what a job raises."""
         while (job := self._next()) is not None:
             with self._running:
                 job(self._is_closing)
+        with self._running:
+            pass
 
     def close(self) -> None:
         """Returns when no job runs; none will any more."""

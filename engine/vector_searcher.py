@@ -71,7 +71,7 @@ class NearestSearcher:
             alive[own] = False
         asking = _Asking(self, question, reader, alive, own)
         found, how = asking.nearest(limit, candidates, view, schema)
-        how = {"kind": "vector", "rows": int(np.count_nonzero(alive)) + len(own), **how}
+        how = {"kind": "vector", **how}
         return list(zip(found[0].tolist(), found[1].tolist(), strict=True)), how
 
     def stats(self) -> dict[str, Any]:
@@ -93,7 +93,9 @@ class NearestSearcher:
         rowids, values, how = self._vectors.search(
             asking.question, limit, asking.alive, fetch, among
         )
-        own = asking.own if among is None else np.intersect1d(asking.own, among)
+        own = asking.own
+        if len(own) and among is not None:
+            own = np.intersect1d(own, among)
         if len(own):
             metric = self._index.vector.metric
             vectors = prepared(fetch(own)[0], metric)

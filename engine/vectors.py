@@ -36,6 +36,9 @@ VISIT_ROWS: Final = 10
 """What a row that the graph looks at costs, in rows scored."""
 GATHERED: Final = 3
 """What scoring one row out of many costs, in rows scored in their order."""
+SHORTLIST: Final = 16
+"""Rows of the graph's answer past `limit` that are scored exactly: its own order is as good as
+exact but for rounding."""
 WIDER: Final = 4
 """How much wider the graph is searched when too few of what it found are alive."""
 
@@ -44,7 +47,7 @@ WIDER: Final = 4
 class _Sight:
     """What one `alive` means for the rows of one matrix; kept for the next search."""
 
-    __slots__ = ("alive", "apart", "count", "live", "rows", "source")
+    __slots__ = ("_inside", "alive", "apart", "count", "live", "rows", "source")
 
     def __init__(self, source: Matrix, rows: Rows, alive: Alive) -> None:
         self.source = source
@@ -56,6 +59,13 @@ class _Sight:
         apart = np.flatnonzero(alive)
         self.apart: Rowids = apart[rows.places(apart) < 0]
         """Rowids that are alive and not in the matrix."""
+        self._inside = (0, 0)
+
+    def inside(self, covered: int) -> int:
+        """How many of the first `covered` rows are alive."""
+        if self._inside[0] != covered:
+            self._inside = covered, int(np.count_nonzero(self.live[:covered]))
+        return self._inside[1]
 
 
 @final
@@ -91,7 +101,7 @@ class VectorSearcher:
         alive   bool[], by rowid: the rows of the view. It must not change any more
         fetch   rowids -> float32[n, dim] and bool[n]: the vectors in the documents, and which
                 have one
-        among   only these rows, in any order
+        among   only these rows, ascending
         """
         query = prepared(query, self.spec.metric)
         built = self.cache.built
@@ -99,7 +109,7 @@ class VectorSearcher:
         rows, wanted, apart, count = sight.rows, sight.live, sight.apart, sight.count
         places: Places | None = None
         if among is not None:
-            among = np.unique(among[among < len(alive)])
+            among = among[among < len(alive)]
             among = among[alive[among]]
             places = rows.places(among)
             apart = among[places < 0]
@@ -113,7 +123,7 @@ class VectorSearcher:
             wanted[places] = True
             places = places if count * GATHERED <= rows.count else None
         if built.graph is not None and uses_graph:
-            found = self._near(built, built.graph, rows, wanted, query, limit, how)
+            found = self._near(built, built.graph, sight, wanted, query, limit, how)
         if found is None:
             found = _exact(rows, wanted, places, query, limit)
         if len(apart):
@@ -131,15 +141,19 @@ class VectorSearcher:
         self,
         built: Built,
         graph: Graph,
-        rows: Rows,
+        sight: _Sight,
         wanted: NDArray[np.bool_],
         query: Vectors,
         limit: int,
         how: dict[str, Any],
     ) -> _Found | None:
         """None when scoring all rows is cheaper, or the graph does not reach enough of them."""
+        rows = sight.rows
         covered = min(built.covered, rows.count)
-        inside = int(np.count_nonzero(wanted[:covered]))
+        if wanted is sight.live:
+            inside = sight.inside(covered)
+        else:
+            inside = int(np.count_nonzero(wanted[:covered]))
         if not inside:
             return None
         k = max(self.spec.ef, limit * built.covered // inside)
@@ -149,12 +163,13 @@ class VectorSearcher:
             near = near[near >= 0]
             near = near[wanted[near]]
             if len(near) >= min(limit, inside):
-                near.sort()
-                fresh = _scored(rows, wanted, query, covered)
-                behind = int(np.count_nonzero(wanted[covered:]))
-                how.update(search="graph", k=k, fresh=behind, widened=widened)
-                rowids = np.concatenate((rows.rowids[near], rows.rowids[covered:]))
-                found = np.concatenate((rows.scores_at(near, query), fresh))
+                near = np.sort(near[: limit + SHORTLIST])  # nearest first, as the graph has it
+                rowids, found = rows.rowids[near], rows.scores_at(near, query)
+                fresh = int(np.count_nonzero(wanted[covered:]))
+                if fresh:
+                    rowids = np.concatenate((rowids, rows.rowids[covered:]))
+                    found = np.concatenate((found, _scored(rows, wanted, query, covered)))
+                how.update(search="graph", k=k, fresh=fresh, widened=widened)
                 return best(rowids, found, limit)
             k *= WIDER
             widened += 1

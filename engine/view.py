@@ -7,8 +7,10 @@ Invariants:
 - Scans give keys in byte order, ascending or descending, each key once.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from heapq import merge
+from itertools import islice
 from typing import Any, Final, NoReturn
 
 from amberdb._errors import ClosedError
@@ -115,6 +117,9 @@ class Pending:
         return self.keys
 
 
+_KEYS_BLOCK: Final = 512
+
+
 class View:
     """Reads at one Lsn. Close it soon: it keeps LMDB from reusing pages."""
 
@@ -202,6 +207,22 @@ class View:
         base = self._scan_store(low, high, reverse)
         fresh = self._fresh_keys(low, high, reverse)
         return base if fresh is None else self._merged(fresh, base, reverse)
+
+    def keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
+        """At most `limit` keys of scan(), in a fraction of its time while nothing is above LMDB."""
+        if self._fresh_keys(low, high, False) is not None:
+            return [key for key, _ in islice(self.scan(low, high), limit)]
+        cursor = self._txn.cursor()
+        found: list[bytes] = []
+        if cursor.set_range(low):
+            keys = cursor.iternext(values=False)
+            while len(found) < limit:
+                block = list(islice(keys, min(_KEYS_BLOCK, limit - len(found))))
+                if not block or block[-1] >= high:
+                    found += block[: bisect_left(block, high)]
+                    break
+                found += block
+        return found
 
     def _scan_store(self, low: bytes, high: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         cursor = self._txn.cursor()

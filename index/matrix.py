@@ -85,7 +85,8 @@ class Rows:
         size = len(self._base)
         in_base = places < size
         if in_base.all():
-            np.take(self._base, places, axis=0, out=found)
+            # "raise", the default, would go through a buffer.
+            np.take(self._base, places, axis=0, out=found, mode="clip")
             return found
         found[in_base] = self._base[places[in_base]]
         numbers = np.where(in_base, -1, (places - size) >> self._shift)

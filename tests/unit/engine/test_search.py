@@ -47,6 +47,35 @@ def memory(db: Database) -> Collection:
 # -- text ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("block", [1, 7, 512])
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("field", ["entity", "-entity"])
+def test_a_filter_by_an_index_lets_all_its_rows_through(
+    db: Database, monkeypatch: pytest.MonkeyPatch, block: int, fresh: bool, field: str
+) -> None:
+    monkeypatch.setattr("amberdb.engine.view._KEYS_BLOCK", block)
+    memory = db.collection("memory", indexes=[Ordered(field), Text("content")])
+    long = "e" * 600  # past what a key of LMDB holds
+    entities = ["a", "b", "b", "c", "d", long + "1", long + "2"]
+    memory.put_many({"entity": name, "content": "tea"} for name in entities * 3)
+    db.checkpoint()
+    if fresh:
+        memory.put_many({"entity": name, "content": "tea"} for name in entities)
+    times = 4 if fresh else 3
+    wheres: list[tuple[dict[str, Any], int]] = [
+        ({"entity": "b"}, 2),
+        ({"entity": {"$in": ["a", "d", "x"]}}, 2),
+        ({"entity": {"$gte": "b", "$lt": "d"}}, 3),
+        ({"entity": long + "1"}, 1),
+        ({"entity": {"$gt": "d"}}, 2),
+        ({"entity": {"$lte": long + "1"}}, 6),
+    ]
+    for where, count in wheres:
+        hits = memory.search("tea", where=where, limit=100)
+        assert len(hits) == count * times, where
+        assert hits.how["where"]["rows"] == count * times
+
+
 def test_words_of_both_languages_find_their_documents(memory: Collection) -> None:
     memory.put({"id": "zh", "content": "下午和小王开会, 重跑gen-itgc后"})
     memory.put({"id": "en", "content": "The umbrella is in the car", "title": "Meetings"})

@@ -56,7 +56,7 @@ def test_among_is_a_filter() -> None:
     documents.delete(3, 4)
     searcher = VectorSearcher(Vector("v", dim=DIM, metric="ip"))
     query = documents.vectors[3]
-    for among in ([], [3], [9, 3, 7, 9, 10**6], list(range(400, 300, -1))):
+    for among in ([], [3], [3, 7, 9, 10**6], list(range(300, 400))):
         array = np.array(among, np.int64)
         found = searcher.search(query, 10, documents.alive, documents.fetch, array)
         assert pairs(*found) == documents.naive(query, 10, "ip", among=array)
