@@ -70,8 +70,8 @@ def _rows(view: View, schema: Schema, plan: Plan) -> "NDArray[np.int64] | None":
         found = documents(view, schema, plan)
         rowids = [rowid_of(value) for _, value, _ in islice(found, DOCUMENTS_MAX + 1)]
         return None if len(rowids) > DOCUMENTS_MAX else _array(rowids)
-    found = tails(view, plan, ENTRIES_MAX + 1)
-    return None if len(found) > ENTRIES_MAX else _array_of_tails(found, plan.index.descends)
+    ends = tails(view, plan, ENTRIES_MAX + 1)
+    return None if len(ends) > ENTRIES_MAX else _array_of_tails(ends, plan.index.descends)
 
 
 def _array(rowids: list[int]) -> "NDArray[np.int64]":
@@ -80,8 +80,8 @@ def _array(rowids: list[int]) -> "NDArray[np.int64]":
     return np.sort(np.array(rowids, np.int64))
 
 
-def _array_of_tails(found: list[bytes], inverted: bool) -> "NDArray[np.int64]":
+def _array_of_tails(ends: list[bytes], inverted: bool) -> "NDArray[np.int64]":
     import numpy as np
 
-    rowids = np.frombuffer(b"".join(found), ">u8")
+    rowids = np.frombuffer(b"".join(ends), ">u8")
     return np.sort((~rowids if inverted else rowids).astype(np.int64))
