@@ -7,22 +7,24 @@
 Invariants:
 - A file holds nothing above `lsn`, which was durable before the file was written. One whose Lsn is
   above what recovery found is removed at open, before its numbers can be given to other content.
+- After open the folder holds files of indexes that there are, and nothing else.
 - A section is checked against its checksum before anyone sees a byte of it.
 - Nothing here raises for a cache that is missing, damaged or of another configuration: it is not
-  there, a log line says why, and the file is removed.
+  there, a log line says why, and the file is removed. But one that holds what was lost must go.
 """
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, final
 from zlib import crc32
 
 from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._errors import StorageError
 from amberdb._fs import FileSystem, replace_file
-from amberdb._types import Lsn
+from amberdb._types import NO_LSN, Lsn
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -90,13 +92,22 @@ class Cached:
 
 @final
 class CacheFolder:
-    """The folder of one open database. `last_lsn` is the last one that recovery found."""
+    """The folder of one open database."""
 
-    def __init__(self, fs: FileSystem, directory: str, database_id: bytes, last_lsn: Lsn) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        database_id: bytes,
+        last_lsn: Lsn,
+        trees: Collection[int],
+    ) -> None:
+        """`last_lsn` is the last one that recovery found, `trees` are those of search indexes.
+        Raises StorageError."""
         self.path = os.path.join(directory, FOLDER)
         self._fs = fs
         self._database_id = database_id
-        self._sweep(last_lsn)
+        self._sweep(last_lsn, trees)
 
     def read(self, tree: int, configuration: bytes) -> Cached | None:
         """The file of a tree, if it is there and as it should be; its sections may not be."""
@@ -105,8 +116,6 @@ class CacheFolder:
             if not self._fs.exists(path):
                 return None
             cached = Cached(self._fs.map(path), self._database_id)
-            if cached.label.tree != tree:
-                raise Unusable("it belongs to another index")
             if cached.label.configuration != configuration:
                 raise Unusable("the index is declared otherwise")
         except (OSError, Unusable) as error:
@@ -149,7 +158,7 @@ class CacheFolder:
     def _file(self, tree: int) -> str:
         return os.path.join(self.path, f"{tree}{_SUFFIX}")
 
-    def _sweep(self, last_lsn: Lsn) -> None:
+    def _sweep(self, last_lsn: Lsn, trees: Collection[int]) -> None:
         try:
             names = self._fs.listdir(self.path) if self._fs.is_dir(self.path) else []
         except OSError as error:
@@ -157,22 +166,33 @@ class CacheFolder:
             return
         for name in names:
             path = os.path.join(self.path, name)
+            lsn = NO_LSN
             try:
                 if not name.endswith(_SUFFIX):
                     raise Unusable("it is unfinished")
-                lsn = Cached(self._fs.map(path), self._database_id).label.lsn
+                label = Cached(self._fs.map(path), self._database_id).label
+                lsn = label.lsn
                 if lsn > last_lsn:
                     raise Unusable(f"it holds Lsn {lsn}, and the log ends at {last_lsn}")
+                if label.tree not in trees or path != self._file(label.tree):
+                    raise Unusable("it belongs to another index, or to none")
             except (OSError, Unusable) as error:
                 logger.warning("%s is dropped and will be built anew: %s", path, error)
-                self._remove(path)
+                self._remove(path, must=lsn > last_lsn)
 
-    def _remove(self, path: str) -> None:
+    def _remove(self, path: str, *, must: bool = False) -> None:
+        """Raises StorageError when it must go and does not."""
         try:
             if self._fs.exists(path):
                 self._fs.unlink(path)
                 self._fs.sync_dir(self.path)
         except OSError as error:
+            if must:
+                raise StorageError(
+                    f"{path} holds rows that were lost, and cannot be removed ({error.strerror}): "
+                    "remove it, and open the database again",
+                    path=path,
+                ) from error
             logger.warning("%s cannot be removed: %s", path, error)
 
 

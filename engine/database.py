@@ -110,7 +110,11 @@ class Database:
         self._committer.searchers.attach(
             VectorParts(
                 CacheFolder(
-                    options.fs, opened.directory, opened.manifest.database_id, opened.log.last_lsn
+                    options.fs,
+                    opened.directory,
+                    opened.manifest.database_id,
+                    opened.log.last_lsn,
+                    [index.number for index in catalog.row_indexes.values()],
                 ),
                 VectorBuilder(background=options.background),
                 self._committer,

@@ -311,16 +311,19 @@ class VectorCache:
             cached = self._folder.read(self._tree, self._configuration)
         if cached is not None:
             try:
-                rowids = np.frombuffer(cached.section(0), np.int64)
-                vectors = np.frombuffer(cached.section(1), np.float32).reshape(-1, spec.dim)
-                matrix = Matrix(spec.dim, spec.metric, (rowids, vectors), cached.label.floor)
-            except (Unusable, ValueError, IndexError) as error:
+                base = _base(cached, spec.dim, self._next_rowid())
+            except (Unusable, ValueError) as error:
                 self._drop_file(error)
             else:
                 self._cached = cached
-                self._saved = (len(rowids), 0)
-                return matrix
+                self._saved = (len(base[0]), 0)
+                return Matrix(spec.dim, spec.metric, base, cached.label.floor)
         return Matrix(spec.dim, spec.metric)
+
+    def _next_rowid(self) -> int:
+        assert self._host is not None
+        with self._host.newest() as committed:
+            return len(committed.alive)
 
     def _load_graph(self) -> None:
         """The graph of the file, if its matrix is still the one in use."""
@@ -357,6 +360,21 @@ def _is_dead(rows: int, dead: int) -> bool:
 def _add(graph: Graph, rows: Rows, start: int, end: int) -> None:
     places = np.arange(start, end)
     graph.add(rows.rowids[start:end], rows.vectors(places), _THREADS)
+
+
+def _base(cached: Cached, dim: int, next_rowid: int) -> tuple[Rowids, Vectors]:
+    """The rows of a file, each once and of rowids that were given. Raises Unusable, ValueError."""
+    rowids = np.frombuffer(cached.section(0), np.int64)
+    vectors = np.frombuffer(cached.section(1), np.float32).reshape(-1, dim)
+    if len(rowids) != len(vectors):
+        raise Unusable(f"it has {len(rowids)} rowids and {len(vectors)} vectors")
+    if rowids.min(initial=0) < 0 or rowids.max(initial=0) >= next_rowid:
+        raise Unusable("it has rows that never were")
+    if np.count_nonzero(np.bincount(rowids, minlength=1)) != len(rowids):
+        raise Unusable("it has a row twice")
+    if cached.label.floor >= next_rowid:
+        raise Unusable("it begins behind the last row")
+    return rowids, vectors
 
 
 def _links(cached: Cached, m: int) -> Links | None:

@@ -61,6 +61,8 @@ class Links:
             return "links above level 0"
         if len(np.unique(self.rowids)) != count or self.rowids.min() < 0:
             return "rowids"
+        if count > 1 and not self.base[:, 0].all():  # hnswlib leaves none alone
+            return "no links for a row"
         if not _is_within(self.base, np.zeros(count, np.int32), levels):
             return "a link of level 0"
         starts = np.cumsum(levels) - levels

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from amberdb import StorageError
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine.cachefile import ALIGNMENT, HEADER_SIZE, CacheFolder, Label, Unusable
+from support.faulty_fs import FaultyFileSystem
 
 ID = b"0123456789abcdef"
 CONFIGURATION = b"c" * 16
@@ -16,7 +18,7 @@ SECTIONS = [[b"abc", b"", b"defg"], [], [b"x" * 65]]
 
 
 def _folder(path: Path, last_lsn: int = 5, database_id: bytes = ID) -> CacheFolder:
-    return CacheFolder(OsFileSystem(), str(path), database_id, Lsn(last_lsn))
+    return CacheFolder(OsFileSystem(), str(path), database_id, Lsn(last_lsn), {7, 8})
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_a_file_of_something_else_is_dropped(
     other.write_bytes(whole)
     with caplog.at_level(logging.WARNING):
         assert _folder(tmp_path).read(8, CONFIGURATION) is None
-        assert "another index" in caplog.text
+        assert "8.cache is dropped and will be built anew: it belongs to another" in caplog.text
         assert not other.exists()
         assert _folder(tmp_path).read(7, b"d" * 16) is None
         assert "declared otherwise" in caplog.text
@@ -89,6 +91,23 @@ def test_what_the_log_lost_is_removed_at_open(file: Path, tmp_path: Path) -> Non
     _folder(tmp_path, last_lsn=5)
     assert file.exists()
     _folder(tmp_path, last_lsn=4)  # a device that lied: its numbers will be given again
+    assert not file.exists()
+
+
+def test_what_the_log_lost_and_cannot_be_removed_is_not_opened_over(
+    file: Path, tmp_path: Path
+) -> None:
+    """Later its Lsn would be below the log's end, and its rows would have other content."""
+    fs = FaultyFileSystem()
+    for kind in ("unlink", "sync_dir"):
+        fs.arm((kind,), 1)
+        with pytest.raises(StorageError, match="remove it") as caught:
+            CacheFolder(fs, str(tmp_path), ID, Lsn(4), {7})
+        assert caught.value.path == str(file)
+
+
+def test_a_file_of_no_index_is_removed_at_open(file: Path, tmp_path: Path) -> None:
+    CacheFolder(OsFileSystem(), str(tmp_path), ID, Lsn(5), {8})
     assert not file.exists()
 
 

@@ -49,7 +49,7 @@ class Harness:
         dim = self.documents.vectors.shape[1]
         spec = Vector("v", dim=dim, metric=self.metric, **changes)
         last = Lsn(len(self.documents.alive))
-        folder = CacheFolder(self.fs, str(self.path), ID, last)
+        folder = CacheFolder(self.fs, str(self.path), ID, last, {7})
         self.builder = VectorBuilder(background=False)
         self.searcher = VectorSearcher(
             spec, tree=7, host=self.documents, folder=folder, builder=self.builder
@@ -325,7 +325,7 @@ def test_the_lsn_of_a_file_is_not_older_than_its_rows(tmp_path: Path) -> None:
 
     documents.sync = late_sync  # type: ignore[method-assign]
     harness.searcher.cache.save()
-    cached = CacheFolder(OsFileSystem(), str(tmp_path), ID, Lsn(401)).read(
+    cached = CacheFolder(OsFileSystem(), str(tmp_path), ID, Lsn(401), {7}).read(
         7,
         harness.searcher.cache._configuration,  # pyright: ignore[reportPrivateUsage]
     )

@@ -60,6 +60,10 @@ def test_words_are_stemmed_and_stop_words_left_out() -> None:
     assert Analyzer.of("french").terms("l'ami de la maison") == ["ami", "maison"]
 
 
+def test_a_word_without_a_stem_is_its_own_term() -> None:
+    assert Analyzer.of("porter", stop_words=False).terms("s car") == ["s", "car"]
+
+
 def test_joined_words_find_each_other() -> None:
     assert english.terms("e-mails") == ["e", "mail", "email"]
     assert english.terms("email") == ["email"]
