@@ -1,18 +1,21 @@
-"""The full sweep: every sequence of up to three steps, crashed after every file operation.
+"""The full sweep: every sequence of up to three steps, with search indexes of up to two, crashed
+after every file operation.
 
-    PYTHONPATH=tests python tests/crash/sweep.py [--length 3] [--jobs 2] [--seeds 1] [--json PATH]
+    PYTHONPATH=tests python tests/crash/sweep.py [--alphabet plain|text|vectors|store] [--length 3]
+        [--jobs 2] [--seeds 1] [--json PATH]
 
 With `--preload` the system calls of a child process are recorded, those of LMDB among them, over
 every sequence of up to two of the steps that make LMDB work.
 
 Prints its figures; a broken promise ends it, naming workload, operation, mode and seed.
-`--only put+burst+reopen --seed 0` runs one sequence again.
+`--alphabet plain --only put+burst+reopen --seed 0` runs one sequence again.
 """
 
 import argparse
 import contextlib
 import faulthandler
 import json
+import logging
 import platform
 import sys
 import time
@@ -25,21 +28,30 @@ import amberdb
 from support.images import MODES
 from support.preload import PreloadRecorder
 from support.sweep import Figures, Sweep
-from support.workload import ALPHABET, STORE_ALPHABET, crowd, prepare
+from support.workload import ALPHABETS, sequence
 
-_Job = tuple[tuple[str, ...], int]
-_STEPS = {**ALPHABET, **STORE_ALPHABET, "crowd": crowd}
+_Job = tuple[str, tuple[str, ...], int]
 _CHUNK = 4
-_LONG: tuple[tuple[str, ...], ...] = (
-    ("crowd", "checkpoint", "crowd", "reopen"),
-    ("burst", "big_put", "index", "big_put", "expire", "burst", "follow"),
-    ("grow", "index", "shrink", "purge", "grow", "crowd_at_checkpoints", "shrink"),
-)
+_LENGTHS = {"plain": 3, "text": 2, "vectors": 2}
+"""Without --alphabet and --length."""
+_LONG: dict[str, tuple[str, ...]] = {
+    "plain": (
+        "crowd+checkpoint+crowd+reopen",
+        "burst+big_put+index+big_put+expire+burst+follow",
+    ),
+    "store": ("grow+index+shrink+purge+grow+crowd_at_checkpoints+shrink",),
+    "text": ("put+text_index+transaction+checkpoint+expire+overwrite+checkpoint+reopen",),
+    "vectors": (
+        "build+fresh_burst+build+churn+checkpoint+build+reopen",
+        "build+churn+embed+build+drop_index+declare+expire_vectors+reopen",
+    ),
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="crash sweep")
-    parser.add_argument("--length", type=int, help="3, with --preload 2")
+    parser.add_argument("--alphabet", choices=ALPHABETS, help="only these steps")
+    parser.add_argument("--length", type=int, help="3, with search indexes or --preload 2")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="of each sequence")
@@ -65,24 +77,27 @@ def main() -> int:
 
 
 def _jobs(options: argparse.Namespace) -> Iterator[_Job]:
-    letters = STORE_ALPHABET if options.preload else ALPHABET
-    length = options.length or (2 if options.preload else 3)
-    for seed in range(options.seed, options.seed + options.seeds):
-        if options.only:
-            yield tuple(options.only.split("+")), seed
-            continue
-        for names in _LONG:
-            yield names, seed
-        for size in range(1, length + 1):
-            for names in product(letters, repeat=size):
-                yield names, seed
+    chosen = options.alphabet or ("store" if options.preload else None)
+    for alphabet in [chosen] if chosen else _LENGTHS:
+        letters = ALPHABETS[alphabet][1]
+        length = options.length or _LENGTHS.get(alphabet, 2)
+        for seed in range(options.seed, options.seed + options.seeds):
+            if options.only:
+                yield alphabet, tuple(options.only.split("+")), seed
+                continue
+            for long in _LONG[alphabet]:
+                yield alphabet, tuple(long.split("+")), seed
+            for size in range(1, length + 1):
+                for names in product(letters, repeat=size):
+                    yield alphabet, names, seed
 
 
 def _run(jobs: list[_Job], preload: bool) -> Figures:
     figures = Figures()
+    logging.disable(logging.WARNING)  # of files in cache/ that are dropped
     with PreloadRecorder() if preload else contextlib.nullcontext() as recorder:
-        for names, seed in jobs:
-            steps = [prepare, *(_STEPS[name] for name in names)]
+        for alphabet, names, seed in jobs:
+            steps = sequence(alphabet, names)
             recoveries = 0.1 if len(names) > 3 else 0.005
             name = "+".join(names)
             sweep = Sweep(figures, name, steps, seed=seed, variants=3, recorder=recorder)
@@ -109,6 +124,8 @@ def _report(total: Figures, took_s: float) -> dict[str, object]:
         "tails_cut": total.cut,
         "builds_continued": total.continued,
         "openings_swept": total.inner_traces,
+        "searches_compared": dict(sorted(total.searches.items())),
+        "files_in_cache": dict(sorted(total.caches.items())),
         "lost": 0,
         "holes": 0,
     }

@@ -6,7 +6,7 @@ import pytest
 
 from support.bugs import SWEPT
 from support.sweep import Figures, Lost, Sweep
-from support.workload import ALPHABET, prepare
+from support.workload import sequence
 
 
 class Slice(NamedTuple):
@@ -16,9 +16,11 @@ class Slice(NamedTuple):
     finds: str
     """In the message: the mode where only one shows it, and what was broken."""
     recoveries: float = 0.0
+    alphabet: str = "plain"
 
 
 _ROTATION: Final = "big_put+burst+big_put+checkpoint+big_put+burst"
+_FILES: Final = "fresh_burst+build+drop_index"
 _CHECK: Final = r"clean prefix: CheckReport\(problems=.* the head counts"
 
 SLICES: Final = {
@@ -42,23 +44,29 @@ SLICES: Final = {
     "always_mark_clean": Slice("put", "clean prefix: .* was closed at Lsn 0"),
     "use_a_spare_without_its_header": Slice(_ROTATION, "bears the name of another segment"),
     "forget_the_newest_segment": Slice("put+burst", "clean prefix: commit 5 was acknowledged"),
+    "label_a_cache_file_without_syncing_the_log": Slice(_FILES, "a search: ", alphabet="vectors"),
+    "believe_a_cache_file_that_was_not_synced": Slice(_FILES, "a search: ", alphabet="vectors"),
+    "leave_the_file_of_a_dropped_index": Slice(
+        _FILES, "are in cache/, and the indexes are", alphabet="vectors"
+    ),
 }
 
 
-def run(steps: str, recoveries: float) -> None:
-    found = [prepare, *(ALPHABET[name] for name in steps.split("+"))]
+def run(alphabet: str, steps: str, recoveries: float) -> None:
+    found = sequence(alphabet, steps.split("+"))
     Sweep(Figures(), steps, found).run(recoveries=recoveries)
 
 
 @pytest.mark.parametrize(
-    ("steps", "recoveries"), sorted({(one.steps, one.recoveries) for one in SLICES.values()})
+    ("alphabet", "steps", "recoveries"),
+    sorted({(one.alphabet, one.steps, one.recoveries) for one in SLICES.values()}),
 )
-def test_without_a_bug_the_slices_pass(steps: str, recoveries: float) -> None:
-    run(steps, recoveries)
+def test_without_a_bug_the_slices_pass(alphabet: str, steps: str, recoveries: float) -> None:
+    run(alphabet, steps, recoveries)
 
 
 @pytest.mark.parametrize("name", SWEPT)
 def test_a_deliberate_bug_is_caught(name: str) -> None:
-    steps, finds, recoveries = SLICES[name]
+    steps, finds, recoveries, alphabet = SLICES[name]
     with SWEPT[name](), pytest.raises(Lost, match=finds):
-        run(steps, recoveries)
+        run(alphabet, steps, recoveries)

@@ -5,16 +5,10 @@ from itertools import product
 
 import pytest
 
+from amberdb.index.hnsw import library
 from support.images import MODES
 from support.sweep import Figures, Sweep
-from support.workload import (
-    ALPHABET,
-    SEARCH_ALPHABET,
-    crowd,
-    follow,
-    prepare,
-    prepare_search,
-)
+from support.workload import ALPHABET, TEXT_ALPHABET, follow, prepare, sequence
 
 PAIRS = [tuple(pair) for pair in product(ALPHABET, repeat=2)]
 
@@ -25,31 +19,42 @@ def test_every_pair_of_steps(first: str) -> None:
     figures = Figures()
     for pair in PAIRS:
         if pair[0] == first:
-            steps = [prepare, *(ALPHABET[name] for name in pair)]
-            Sweep(figures, "+".join(pair), steps).run(recoveries=0.01)
+            Sweep(figures, "+".join(pair), sequence("plain", pair)).run(recoveries=0.01)
     assert figures.points > 500
     assert all(figures.images[mode] for mode in MODES), figures.line()
 
 
 def test_a_delete_of_what_is_gone() -> None:
     """It wrote nothing, and is acknowledged as of class `always` all the same."""
-    steps = [prepare, ALPHABET["delete"], ALPHABET["delete"], ALPHABET["put"]]
-    Sweep(Figures(), "delete+delete+put", steps).run()
+    names = ("delete", "delete", "put")
+    Sweep(Figures(), "+".join(names), sequence("plain", names)).run()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", SEARCH_ALPHABET)
+@pytest.mark.parametrize("first", TEXT_ALPHABET)
 def test_every_pair_of_steps_with_text_indexes(first: str) -> None:
     figures = Figures()
-    for second in SEARCH_ALPHABET:
-        steps = [prepare_search, SEARCH_ALPHABET[first], SEARCH_ALPHABET[second]]
+    for second in TEXT_ALPHABET:
+        steps = sequence("text", (first, second))
         Sweep(figures, f"{first}+{second}", steps).run(recoveries=0.01)
     assert figures.points > 300
+    assert figures.searches["text"] > 1000
+
+
+@pytest.mark.slow
+def test_vectors_their_graphs_and_their_files() -> None:
+    figures = Figures()
+    for names in ("build+churn+reopen", "embed+expire_vectors+search"):
+        steps = sequence("vectors", names.split("+"))
+        Sweep(figures, names, steps, variants=1).run(recoveries=0.02)
+    assert all(figures.images[mode] for mode in MODES), figures.line()
+    assert figures.caches["used"] > 50, figures.line()
+    assert library() is None or figures.searches["graph"] > 200, figures.line()
 
 
 @pytest.mark.slow
 def test_commits_of_eight_threads() -> None:
-    steps = [prepare, crowd, ALPHABET["checkpoint"], crowd]
+    steps = sequence("plain", ("crowd", "checkpoint", "crowd"))
     Sweep(Figures(), "crowd", steps).run(recoveries=0.02)
 
 

@@ -8,7 +8,7 @@ listed with what must catch them in docs/crash-tests.md.
 # pyright: reportPrivateUsage=false
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeAlias
 from unittest.mock import patch
@@ -17,7 +17,7 @@ import lmdb
 
 from amberdb._fs import FileSystem, OsFileSystem
 from amberdb._types import Lsn
-from amberdb.engine import checkpoint, manifest, recovery
+from amberdb.engine import cachefile, checkpoint, manifest, recovery, vector_searcher
 from amberdb.engine.codec import decode_effects
 from amberdb.engine.overlay import Effects, Overlay
 from amberdb.engine.store import Store, StoreWriter
@@ -199,6 +199,40 @@ def ignore_the_class_of_a_commit() -> Any:
     return patch.object(Log, "append", weak)
 
 
+def label_a_cache_file_without_syncing_the_log() -> Any:
+    """Its rows may be above the Lsn that it bears."""
+
+    def unsynced(self: vector_searcher._Host) -> Lsn:
+        return self._committer.log.durable_lsn
+
+    return patch.object(vector_searcher._Host, "sync", unsynced)
+
+
+@contextmanager
+def believe_a_cache_file_that_was_not_synced() -> Generator[None]:
+    """Renamed before its sync, and read without its checksums."""
+
+    def replace(fs: FileSystem, path: str, data: bytes, more: Iterable[bytes]) -> None:
+        _write_aside(fs, path, data + b"".join(more), sync=False)
+        fs.sync_dir(os.path.dirname(path))
+
+    def section(self: cachefile.Cached, number: int) -> memoryview:
+        start, end, _ = self._sections[number]
+        return self._data[start:end]
+
+    with (
+        patch.object(cachefile, "replace_file", replace),
+        patch.object(cachefile.Cached, "section", section),
+    ):
+        yield
+
+
+def leave_the_file_of_a_dropped_index() -> Any:
+    def unlisted(self: cachefile.CacheFolder, *_: object) -> None: ...
+
+    return patch.multiple(cachefile.CacheFolder, _sweep=unlisted, drop=unlisted)
+
+
 def open_lmdb_without_sync() -> Any:
     return _lmdb_opened(sync=False)
 
@@ -261,6 +295,9 @@ SWEPT: Final[dict[str, Bug]] = {
         use_a_spare_without_its_header,
         forget_the_newest_segment,
         ignore_the_class_of_a_commit,
+        label_a_cache_file_without_syncing_the_log,
+        believe_a_cache_file_that_was_not_synced,
+        leave_the_file_of_a_dropped_index,
     )
 }
 """What a crash sweep must catch."""

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 GONE = object()
 """The value of a field that is not there."""
 
@@ -50,6 +53,9 @@ def same(left: Any, right: Any) -> bool:
         )
     if isinstance(left, list):
         return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, np.ndarray):
+        arrays: tuple[NDArray[Any], NDArray[Any]] = left, right
+        return arrays[0].dtype == arrays[1].dtype and np.array_equal(*arrays)
     return bool(left == right) and repr(left) == repr(right)
 
 

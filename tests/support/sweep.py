@@ -25,11 +25,12 @@ import lmdb
 import amberdb
 from amberdb import AmberError, Database
 from amberdb.engine.store import DATA_FILE
-from support.databases import FakeClock
+from support.databases import FakeClock, assert_sound
 from support.disk import Disk
 from support.images import MODES, Mode, images
 from support.recorder import SeamRecorder
 from support.reference import same
+from support.searches import compare_searches, put_on_top, small_graphs
 from support.trace import Create, Image, Note, Op, Sync, Trace, TraceBuilder, Truncate, Write
 from support.workload import COLLECTIONS, NAME, OPTIONS, Documents, Promise, Recorder, Step
 
@@ -58,6 +59,10 @@ class Figures:
     """Openings that went on with an interrupted index build or purge."""
     inner_traces: int = 0
     """Openings that were themselves swept."""
+    caches: Counter[str] = field(default_factory=Counter[str])
+    """Files in cache/ of opened images: "used", or "dropped" at open or at the first search."""
+    searches: Counter[str] = field(default_factory=Counter[str])
+    """Compared searches of opened images, by way."""
 
     def add(self, other: "Figures") -> None:
         self.workloads += other.workloads
@@ -69,6 +74,8 @@ class Figures:
         self.cut += other.cut
         self.continued += other.continued
         self.inner_traces += other.inner_traces
+        self.caches += other.caches
+        self.searches += other.searches
 
     def line(self) -> str:
         total = sum(self.images.values())
@@ -77,7 +84,10 @@ class Figures:
             f"{self.workloads} workloads, {self.points} crash points "
             f"({self.inside} inside of commits of LMDB), {total} images "
             f"({self.generated} made, {self.opened} opened, {self.cut} tails cut, "
-            f"{self.continued} builds continued, {self.inner_traces} openings swept): {shares}"
+            f"{self.continued} builds continued, {self.inner_traces} openings swept, "
+            f"{self.searches.total()} searches, {self.searches['graph']} of them by graph, "
+            f"{self.caches['used']} files in cache/ used, {self.caches['dropped']} dropped): "
+            f"{shares}"
         )
 
 
@@ -209,17 +219,46 @@ class Sweep:
                 db.build_indexes()
                 if self._checked(db, place) != numbers:
                     raise Lost(f"{place}: building the indexes changed the documents")
+            try:
+                self._search(db, image, place)
+            except AssertionError as error:
+                raise Lost(f"{place}: a search: {error}") from error
 
         root = self._root / "image"
         image.write_to(root)
         try:
-            with amberdb.open(root / NAME, **OPTIONS, clock=FakeClock(self._now)) as db:
+            with (
+                small_graphs(),
+                amberdb.open(root / NAME, **OPTIONS, clock=FakeClock(self._now)) as db,
+            ):
                 compare(db)
         except (AmberError, OSError, lmdb.Error) as error:
             raise Lost(f"{place}: {error!r}") from error
         finally:
             shutil.rmtree(root)
         return found[0]
+
+    def _search(self, db: Database, image: Image, place: str) -> None:
+        """In what a crash left, and, with vectors, in what is built of it and put on top: there
+        rowids that were lost are given again, before or after the files in cache/ are read."""
+        rng = random.Random(place)
+        if rng.random() < 0.5:
+            put_on_top(db, rng)
+        ways = compare_searches(db, rng)
+        self.figures.searches += ways
+        if ways.keys() <= {"text"}:
+            return
+        folder = Path(db.path, "cache")
+        before = [path for path in image.files if path.endswith(".cache")]
+        used = len(list(folder.glob("*.cache")))
+        self.figures.caches += Counter(used=used, dropped=len(before) - used)
+        db.build_indexes()
+        put_on_top(db, rng)
+        self.figures.searches += compare_searches(db, rng)
+        trees = {index.tree for name in db.collections() for index in db.definition(name).indexes}
+        strays = [path.name for path in folder.glob("*") if path.name[:-6] not in map(str, trees)]
+        assert not strays, f"{strays} are in cache/, and the indexes are {trees}"
+        assert_sound(db)
 
     def _checked(self, db: Database, place: str) -> tuple[int, ...]:
         """The states that it may be."""

@@ -14,12 +14,14 @@ from typing import Any, Final, Protocol, TypeAlias, final
 from unittest.mock import patch
 
 import amberdb
-from amberdb import Database, Ordered, Sync, Text, Unique
+from amberdb import Database, Ordered, Sync, Text, Unique, Vector
 from amberdb._fs import FileSystem, OsFileSystem
 from amberdb.engine import indexing, row_folding
+from amberdb.index.base import IndexSpec
 from amberdb.wal import segment
 from support.databases import SMALL, FakeClock
 from support.reference import Doc
+from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_graphs
 from support.trace import Note, Op, Trace, TraceBuilder
 
 NAME: Final = "t.amber"
@@ -101,6 +103,7 @@ class Workload:
             patch.object(indexing, "CHUNK", 8),
             patch.object(indexing, "ROWS_CHUNK", 8),
             patch.object(row_folding, "MERGE_WIDTH", 2),
+            small_graphs(),
         ):
             self.db = self._open()
             self.note(b"created")
@@ -179,8 +182,12 @@ class Workload:
 
 def reopen_image(root: Path, served: int, now: float, note: Notes, fs: FileSystem) -> None:
     """Opens what a crash left, says that these commits were served, and closes."""
-    with amberdb.open(root / NAME, **OPTIONS, clock=FakeClock(now), fs=fs):
+    with (
+        small_graphs(),
+        amberdb.open(root / NAME, **OPTIONS, clock=FakeClock(now), fs=fs) as db,
+    ):
         note(b"durable %d" % served)
+        compare_searches(db, random.Random(served))
 
 
 # -- the alphabet ------------------------------------------------------------------------------
@@ -342,15 +349,123 @@ def prepare(work: Workload) -> None:
     work.commit([("a", "same", {"text": "x"}), ("b", "t", {"text": "x"}), ("c", "t", {"n": 1})])
 
 
-SEARCH_ALPHABET: Final[dict[str, Step]] = {
+TEXT_ALPHABET: Final[dict[str, Step]] = {
     step.__name__: step
     for step in (put, overwrite, transaction, checkpoint, expire, reopen, text_index, drop_index)
 }
 """What changes the segments of text indexes."""
 
 
-def prepare_search(work: Workload) -> None:
+def prepare_text(work: Workload) -> None:
     """prepare(), with text indexes from the first document on."""
     for name in COLLECTIONS:
         work.db.collection(name, indexes=[Text("text")], expires_at="dies" if name == "c" else None)
     prepare(work)
+
+
+# -- vectors -----------------------------------------------------------------------------------
+
+VECTOR_INDEXES: Final[dict[str, list[IndexSpec]]] = {
+    "a": [Text("text"), Vector("v", dim=DIM, metric="cosine")],
+    "b": [Vector("v", dim=DIM, metric="l2")],
+    "c": [Vector("v", dim=DIM, metric="ip"), Text("text")],
+}
+
+
+def _drawn(work: Workload, name: str, number: int) -> tuple[str, str, Doc]:
+    doc: Doc = {"text": drawn_text(work.rng), "v": drawn_vector(work.rng)}
+    return name, f"v{number:02}", doc
+
+
+def embed(work: Workload) -> None:
+    """Vectors that are new, and ones that change."""
+    numbers = work.rng.sample(range(20), 5)
+    work.commit([_drawn(work, name, number) for number in numbers for name in ("a", "b")])
+
+
+def fresh_burst(work: Workload) -> None:
+    """New rows of several commits that no sync has covered."""
+    for number in range(30, 33):
+        work.commit([_drawn(work, name, number) for name in COLLECTIONS], "os")
+
+
+def churn(work: Workload) -> None:
+    """Most rows die: documents go, or lose their vectors, or get others."""
+    writes: list[tuple[str, str, Doc | None]] = []
+    for name, id in sorted(work.states[-1]):
+        fate = work.rng.choice(("goes", "loses", "changes", "stays"))
+        if fate == "goes":
+            writes.append((name, id, None))
+        elif fate != "stays":
+            doc = {"text": drawn_text(work.rng), "v": drawn_vector(work.rng)}
+            writes.append((name, id, doc if fate == "changes" else {"text": "none"}))
+    work.commit(writes)
+
+
+def search(work: Workload) -> None:
+    """Brings the rows into memory; the next close writes them."""
+    compare_searches(work.db, work.rng)
+
+
+def build(work: Workload) -> None:
+    """A graph, and a file in cache/; a second one when there was one."""
+    search(work)
+    work.db.build_indexes()
+    search(work)
+
+
+def declare(work: Workload) -> None:
+    """Search indexes over what is there, in place of those that were."""
+    drop_index(work)
+    work.db.collection("a", indexes=VECTOR_INDEXES["a"])
+    build(work)
+
+
+def expire_vectors(work: Workload) -> None:
+    doc = _drawn(work, "c", 40)[2]
+    work.commit([("c", "v40", {**doc, "dies": work.clock.now + 5})])
+    search(work)
+    work.clock.advance(10)
+    search(work)
+    work.db.expire()
+
+
+VECTOR_ALPHABET: Final[dict[str, Step]] = {
+    step.__name__: step
+    for step in (
+        embed,
+        fresh_burst,
+        churn,
+        search,
+        build,
+        declare,
+        drop_index,
+        expire_vectors,
+        checkpoint,
+        reopen,
+    )
+}
+"""What changes rows, graphs and their files."""
+
+
+def prepare_vectors(work: Workload) -> None:
+    """Enough rows in each collection for a graph."""
+    for name, indexes in VECTOR_INDEXES.items():
+        work.db.collection(name, indexes=indexes, expires_at="dies" if name == "c" else None)
+    counts = {"a": 10, "b": 10, "c": 40}  # 40: the vectors are behind the file's first sector
+    work.commit([_drawn(work, name, n) for name, count in counts.items() for n in range(count)])
+
+
+ALPHABETS: Final[dict[str, tuple[Step, dict[str, Step]]]] = {
+    "plain": (prepare, ALPHABET),
+    "store": (prepare, STORE_ALPHABET),
+    "text": (prepare_text, TEXT_ALPHABET),
+    "vectors": (prepare_vectors, VECTOR_ALPHABET),
+}
+"""What each begins with, and its steps."""
+
+
+def sequence(alphabet: str, names: Iterable[str]) -> list[Step]:
+    begin, letters = ALPHABETS[alphabet]
+    letters = {"crowd": crowd, **letters}
+    return [begin, *(letters[name] for name in names)]
