@@ -19,7 +19,7 @@ from typing import Any, TypeVar, final, overload
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
-from amberdb._errors import CollectionMissingError, InvalidDocumentError
+from amberdb._errors import CollectionMissingError, InvalidDocumentError, QueryError
 from amberdb._types import Document, Lsn, Order, Sync, Where
 from amberdb.engine.codec import decode_unchecked
 from amberdb.engine.commit import Committer
@@ -192,10 +192,20 @@ class ReadableCollection(ABC):
         """Of the open database."""
 
     def explain(
-        self, where: Where | None = None, *, order_by: Order | None = None
+        self,
+        where: Where | None = None,
+        *,
+        order_by: Order | None = None,
+        text: str | None = None,
+        vector: Any = None,
     ) -> dict[str, Any]:
         """How find() would answer: index, equalities, range, direction, order, what is left to
-        the filter. Raises QueryError."""
+        the filter. With a text or a vector, how search() has answered: which rows the filter
+        left, and how each index was searched. Raises QueryError."""
+        if text is not None or vector is not None:
+            if order_by is not None:
+                raise QueryError("search() orders by score: leave order_by out")
+            return self.search(text, vector=vector, where=where).how
         with self._reading() as view:
             return Query.of(schema_of(view, self.name), where, order_by).explain(view)
 

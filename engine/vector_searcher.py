@@ -69,7 +69,7 @@ class NearestSearcher:
         if len(own):
             alive = alive.copy()
             alive[own] = False
-        asking = _Asking(self, question, reader, alive, own)
+        asking = _Question(self._index, self._vectors, question, reader, alive, own)
         found, how = asking.nearest(limit, candidates, view, schema)
         how = {"kind": "vector", **how}
         return list(zip(found[0].tolist(), found[1].tolist(), strict=True)), how
@@ -79,36 +79,6 @@ class NearestSearcher:
 
     def save(self) -> None:
         self._vectors.cache.save()
-
-    # -- inside ------------------------------------------------------------------------------
-
-    def ranked(
-        self, asking: "_Asking", limit: int, among: "Rowids | None"
-    ) -> "tuple[Found, dict[str, Any]]":
-        """The nearest rows, of all or among some."""
-
-        def fetch(rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
-            return asking.reader.vectors(rowids, self._index)
-
-        rowids, values, how = self._vectors.search(
-            asking.question, limit, asking.alive, fetch, among
-        )
-        own = asking.own
-        if len(own) and among is not None:
-            own = np.intersect1d(own, among)
-        if len(own):
-            metric = self._index.vector.metric
-            vectors = prepared(fetch(own)[0], metric)
-            theirs = np.empty(len(own), np.float32)
-            scores(vectors, prepared(asking.question, metric), metric, theirs)
-            joined = np.concatenate((rowids, own)), np.concatenate((values, theirs))
-            rowids, values = best(*joined, limit)
-        return (rowids, values), how
-
-    def accepted(self, rowids: "Rowids", candidates: Candidates) -> "NDArray[np.bool_]":
-        accepts = candidates.accepts
-        assert accepts is not None
-        return np.array([accepts(rowid, self._index) for rowid in rowids.tolist()], np.bool_)
 
 
 @final
@@ -147,40 +117,63 @@ def _nothing(rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 @final
-class _Asking:
-    """One question at one view."""
+class _Question:
+    """One vector, asked at one view."""
 
-    __slots__ = ("_searcher", "alive", "own", "question", "reader")
+    __slots__ = ("_alive", "_index", "_own", "_reader", "_vector", "_vectors")
 
     def __init__(
         self,
-        searcher: NearestSearcher,
-        question: "NDArray[np.float32]",
+        index: RowIndex,
+        vectors: VectorSearcher,
+        vector: "NDArray[np.float32]",
         reader: RowReader,
         alive: "NDArray[np.bool_]",
         own: "Rowids",
     ) -> None:
-        self._searcher = searcher
-        self.question = question
-        self.reader = reader
-        self.alive = alive
-        """Committed rows; the transaction's own are in `own`."""
-        self.own = own
+        """`alive` are committed rows; those of the view's own transaction are in `own`."""
+        self._index = index
+        self._vectors = vectors
+        self._vector = vector
+        self._reader = reader
+        self._alive = alive
+        self._own = own
 
     def nearest(
         self, limit: int, candidates: Candidates, view: View, schema: Schema
     ) -> "tuple[Found, dict[str, Any]]":
-        searcher = self._searcher
-        if candidates.accepts is None:
-            return searcher.ranked(self, limit, candidates.among)
+        """Those that the candidates let through."""
+        accepts = candidates.accepts
+        if accepts is None:
+            return self._ranked(limit, candidates.among)
         asked = 2 * limit
         while asked <= ASKED_MAX:
-            (rowids, values), how = searcher.ranked(self, asked, None)
-            passed = searcher.accepted(rowids, candidates)
+            (rowids, values), how = self._ranked(asked, None)
+            passed = np.array([accepts(rowid, self._index) for rowid in rowids.tolist()], np.bool_)
             if np.count_nonzero(passed) >= limit or len(rowids) < asked:
                 found = rowids[passed][:limit], values[passed][:limit]
                 return found, {**how, "documents asked": len(rowids)}
             asked *= 4
         among = candidates.all_rows(view, schema)
-        found, how = searcher.ranked(self, limit, among)
+        found, how = self._ranked(limit, among)
         return found, {**how, "documents asked": "all that the filter had to read"}
+
+    def _ranked(self, limit: int, among: "Rowids | None") -> "tuple[Found, dict[str, Any]]":
+        """The nearest rows, of all or among some."""
+        rowids, values, how = self._vectors.search(
+            self._vector, limit, self._alive, self._fetch, among
+        )
+        own = self._own
+        if len(own) and among is not None:
+            own = np.intersect1d(own, among)
+        if len(own):
+            metric = self._index.vector.metric
+            vectors = prepared(self._fetch(own)[0], metric)
+            theirs = np.empty(len(own), np.float32)
+            scores(vectors, prepared(self._vector, metric), metric, theirs)
+            joined = np.concatenate((rowids, own)), np.concatenate((values, theirs))
+            rowids, values = best(*joined, limit)
+        return (rowids, values), how
+
+    def _fetch(self, rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
+        return self._reader.vectors(rowids, self._index)

@@ -76,6 +76,19 @@ def test_a_filter_by_an_index_lets_all_its_rows_through(
         assert hits.how["where"]["rows"] == count * times
 
 
+def test_explain_says_how_a_search_was_answered(memory: Collection) -> None:
+    memory.put_many(
+        {"entity": "ab"[number % 2], "content": "tea", "embedding": [1.0, number, 0.0]}
+        for number in range(20)
+    )
+    how = memory.explain({"entity": "a"}, text="tea", vector=[1.0, 0.0, 0.0])
+    assert how["where"] == {"filter": "{entity: ?}", "index": "ordered:entity", "rows": 10}
+    assert how["indexes"]["vector:embedding"]["search"] == "exact"
+    assert how["indexes"]["text:content,title"]["rows"] == 20
+    with pytest.raises(QueryError, match="order_by"):
+        memory.explain({}, text="tea", order_by="entity")
+
+
 def test_words_of_both_languages_find_their_documents(memory: Collection) -> None:
     memory.put({"id": "zh", "content": "下午和小王开会, 重跑gen-itgc后"})
     memory.put({"id": "en", "content": "The umbrella is in the car", "title": "Meetings"})
