@@ -102,6 +102,8 @@ class Checkpointer:
             try:
                 while merge_due(committer.store, index):
                     committer.stored(committer.state.built)
+                    if failpoints.on:
+                        failpoints.reach("merge.committed")
             except StorageError as error:
                 logger.warning(
                     "%s: a merge failed and will be tried again: %s", index.spec.name, error

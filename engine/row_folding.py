@@ -15,6 +15,7 @@ Invariants:
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from amberdb import _failpoints as failpoints
 from amberdb._types import Document
 from amberdb.engine.overlay import Overlay
 from amberdb.engine.row_index import RowIndex, rowid_of_key
@@ -99,6 +100,8 @@ def merge_due(store: Store, index: RowIndex) -> bool:
             numbers = _mostly_dead(writer, index, listed)
         if numbers:
             replace_segments(writer, index, numbers, stored_alive(writer, index))
+            if failpoints.on:
+                failpoints.reach("merge.in-transaction")
     return bool(numbers)
 
 

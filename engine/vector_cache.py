@@ -27,6 +27,7 @@ from typing import Any, Final, Protocol, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import AmberError
 from amberdb._types import Lsn
 from amberdb.engine.cachefile import Cached, CacheFolder, Label, Unusable
@@ -194,7 +195,11 @@ class VectorCache:
             return
         try:
             lsn = self._host.sync()  # after rows(): all of them were visible, so committed before
+            if failpoints.on:
+                failpoints.reach("vectors.saving")
             self._write(self._folder, built, rows, lsn)
+            if failpoints.on:
+                failpoints.reach("vectors.saved")
         except (AmberError, OSError) as error:
             logger.warning("the cache of %s was not written: %s", self.spec.name, error)
 
@@ -238,6 +243,8 @@ class VectorCache:
             covered = end
             if end == rows.count < 2 * max(built.covered, GRAPH_ROWS):
                 rows = built.matrix.rows()  # goes on to what came meanwhile
+        if failpoints.on:
+            failpoints.reach("vectors.extended")
         with self._adding:
             if self._built is built and covered > built.covered:
                 self._built = Built(built.matrix, graph, covered)
@@ -257,6 +264,8 @@ class VectorCache:
             matrix.add_prepared(rows.rowids[some], rows.vectors(some))
             if graph is not None:
                 _add(graph, matrix.rows(), start, start + len(some))
+        if failpoints.on:
+            failpoints.reach("vectors.compacted")
         with self._adding:
             fresh = built.matrix.rows()
             late = np.arange(rows.count, fresh.count)

@@ -46,6 +46,8 @@ NAMES = (
     "index.declared",
     "index.marked",
     "index.unique-checked",
+    "merge.committed",
+    "merge.in-transaction",
     "purge.before-catalog",
     "purge.chunk-committed",
     "purge.chunk-deleted",
@@ -68,6 +70,10 @@ NAMES = (
     "subscriber.before-commit",
     "subscriber.log-kept",
     "subscriber.moved",
+    "vectors.compacted",
+    "vectors.extended",
+    "vectors.saved",
+    "vectors.saving",
 )
 """All of them, sorted."""
 

@@ -4,7 +4,8 @@
         [--seed X] [--json PATH] [--directory DIR]
 
 One database per seed and class of durability, with 15 rounds each. Only kills during a commit,
-a checkpoint, a rotation, an index build, a recovery, an expiry or a close count; `--each` goes on
+a checkpoint, a rotation, an index build, a merge, a build of vectors, a recovery, an expiry or a
+close count; `--each` goes on
 until each named place was hit so often. A failure leaves its directory, and names the seed. On a
 file system in memory (--directory /dev/shm) it is several times faster.
 """
@@ -96,6 +97,8 @@ def _report(figures: Figures, seed: int, databases: int, seconds: float) -> dict
         "commits_kept_unacknowledged": figures.unacknowledged,
         "torn_tails_cut": figures.cuts,
         "records_replayed": figures.replayed,
+        "searches_compared": dict(sorted(figures.searches.items())),
+        "files_in_cache_used": figures.caches,
         "open_ms_max": round(figures.open_ms_max, 1),
         "kills_by_way": dict(sorted(figures.ways.items())),
         "kills_by_phase": {phase: phases[phase] for phase in PHASES},

@@ -27,7 +27,7 @@ from support.searches import (
     drawn_text,
     drawn_vector,
     put_on_top,
-    small_graphs,
+    small_limits,
 )
 
 M: Final = 4
@@ -69,7 +69,7 @@ def search_all(path: Path) -> list[str]:
     rng = random.Random(1)
     try:
         for _ in range(2):
-            with small_graphs(), amberdb.open(path, create=False, **SMALL) as db:
+            with small_limits(), amberdb.open(path, create=False, **SMALL) as db:
                 compare_searches(db, rng)
                 db.build_indexes()
                 compare_searches(db, rng)
@@ -89,7 +89,7 @@ def made() -> Iterator[Path]:
     """A closed database, and another that is its twin but for the numbers in it."""
     memory = Path("/dev/shm")
     root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
-    with small_graphs():
+    with small_limits():
         for seed, name in enumerate(("one", "twin")):
             fill(root / name, seed)
     yield root

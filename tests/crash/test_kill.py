@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from amberdb.index.hnsw import library
 from support.killing import PHASES, SYNCS, Figures, Killer
 
 KILLS = 60
@@ -26,3 +27,6 @@ def test_what_was_acknowledged_survives_kill(tmp_path: Path) -> None:
             killer.round()
     assert figures.acknowledged > KILLS
     assert figures.among_threads
+    assert figures.caches
+    assert figures.searches["text"] > KILLS
+    assert library() is None or figures.searches["graph"] > KILLS

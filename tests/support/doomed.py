@@ -25,12 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import amberdb
-from amberdb import Change, Database, Lsn, Ordered, Subscriber, Sync, Unique
+from amberdb import Change, Database, Lsn, Ordered, Subscriber, Sync, Text, Unique, Vector
 from amberdb import _failpoints as failpoints
+from amberdb.index.base import IndexSpec
 from support.databases import SMALL
 from support.faulty_fs import KINDS, FaultyFileSystem
 from support.model import Spec
 from support.reference import Doc, same
+from support.searches import (
+    DIM,
+    compare_searches,
+    drawn_text,
+    drawn_vector,
+    small_limits,
+)
 
 THREADS = 4
 NAMES = ("a", "b")
@@ -40,6 +48,7 @@ INDEXES: tuple[Spec, ...] = (
     Unique("only", sparse=True),
     Ordered("-text"),
 )
+SEARCHES: tuple[IndexSpec, ...] = (Text("text"), Vector("v", dim=DIM))
 LONG_AGO = 1.0
 State = dict[tuple[str, str], Doc]
 
@@ -59,6 +68,10 @@ def effects(seed: int, thread: int, number: int) -> list[tuple[str, str, Doc | N
             "tags": [rng.randrange(5) for _ in range(rng.randrange(4))],
         }
         doc["text"] = rng.choice("xyz") * rng.choice((1, 50, 600, 3000))
+        if rng.random() < 0.5:
+            doc["text"] = drawn_text(rng)
+        if rng.random() < 0.8:
+            doc["v"] = drawn_vector(rng)
         if rng.random() < 0.5:
             doc["only"] = f"{name}{id}"
         if rng.random() < 0.15:
@@ -80,6 +93,15 @@ def numbers_in(db: Database) -> list[int]:
     """The last commit of each thread that is there."""
     found = db.collection("meta").get("n")
     return [0] * THREADS if found is None else list(found["numbers"])
+
+
+def declare(db: Database) -> None:
+    """The collections; their first declaration has all indexes, so `v` is an array for good."""
+    db.collection("meta")
+    for name in NAMES:
+        is_new = name not in db.collections()
+        specs = (*INDEXES, *SEARCHES) if is_new else None
+        db.collection(name, indexes=specs, expires_at="t")
 
 
 # -- what outlives the child -------------------------------------------------------------------
@@ -197,12 +219,19 @@ class Fate:
     arrival: int = 1
     die_at: int = 0
     """The call of the file seam, counted from before opening."""
+    die_in: str = ""
+    """Counted are only calls on paths with this in them."""
     wait_s: float | None = None
     """The parent kills it so long after half of its commits."""
 
 
 class _Deadly(FaultyFileSystem):
     """Kills its own process where the base class would raise."""
+
+    where: str = ""
+
+    def fails(self, kind: str, path: str) -> bool:
+        return self.where in path and super().fails(kind, path)
 
     def error(self, path: str) -> OSError:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -224,6 +253,7 @@ def write(path: Path, seed: int, sync: Sync, shared: Shared, fate: Fate) -> None
     """Never returns where its fate is to die."""
     _arm(shared, fate)
     fs = _Deadly()
+    fs.where = fate.die_in
     if fate.die_at:
         fs.arm(KINDS, fate.die_at, torn=True)
     options: dict[str, Any] = {
@@ -235,11 +265,9 @@ def write(path: Path, seed: int, sync: Sync, shared: Shared, fate: Fate) -> None
     }
     if fate.threads > 1:
         sys.setswitchinterval(1e-5)
-    with amberdb.open(path, **{**SMALL, **options}, fs=fs, sync=sync) as db:
+    with small_limits(), amberdb.open(path, **{**SMALL, **options}, fs=fs, sync=sync) as db:
         shared.reach(None)
-        db.collection("meta")
-        for name in NAMES:
-            db.collection(name, expires_at="t")
+        declare(db)
         numbers = numbers_in(db)
         shared.find(numbers)
         feed = subscriber(db)
@@ -251,6 +279,7 @@ def write(path: Path, seed: int, sync: Sync, shared: Shared, fate: Fate) -> None
                 shared.reach(None)
                 if thread == 0:
                     _beside(db, feed, seed, number, shared)
+                    _search(db, seed, number, fate.threads == 1)
                 _commit(db, seed, thread, number)
                 shared.acknowledge(thread, number)
 
@@ -284,7 +313,21 @@ def _beside(db: Database, feed: Subscriber, seed: int, number: int, shared: Shar
         shared.follow(feed, seed, to_end=False)
     if number % 11 == 1:
         rng = random.Random(f"{seed}:{number}")
-        db.collection("a", indexes=[index for index in INDEXES if rng.random() < 0.5])
+        some = [index for index in (*INDEXES, *SEARCHES) if rng.random() < 0.5]
+        db.collection("a", indexes=some)
         if number % 2:
             db.build_indexes()
-        db.collection("b", indexes=INDEXES)
+        db.collection("b", indexes=(*INDEXES, *SEARCHES))
+
+
+def _search(db: Database, seed: int, number: int, is_alone: bool) -> None:
+    """Now and then, so that there are graphs to build; what is found is judged where nobody else
+    writes."""
+    rng = random.Random(f"{seed}:{number}")
+    if number % 4 == 1:
+        if is_alone:
+            compare_searches(db, rng)
+        else:
+            db.collection("b").search(vector=drawn_vector(rng))
+    if number % 8 == 1:
+        db.build_indexes()

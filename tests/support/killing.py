@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import amberdb
-from amberdb import Sync
+from amberdb import Database, Sync
 from amberdb import _failpoints as failpoints
-from support.databases import SMALL
+from support.databases import SMALL, assert_sound
 from support.doomed import (
     NAMES,
     THREADS,
@@ -26,14 +26,26 @@ from support.doomed import (
     Shared,
     State,
     apply,
+    declare,
     numbers_in,
     subscriber,
     write,
 )
 from support.reference import same
+from support.searches import compare_searches, small_limits
 
 SYNCS: tuple[Sync, ...] = ("always", "interval", "os")
-PHASES = ("commit", "checkpoint", "rotation", "index", "recovery", "expiry", "close")
+PHASES = (
+    "commit",
+    "checkpoint",
+    "rotation",
+    "index",
+    "merge",
+    "vectors",
+    "recovery",
+    "expiry",
+    "close",
+)
 """Where a kill counts."""
 OFTEN = ("commit", "rotation")
 """Phases whose places are passed by most commits."""
@@ -57,6 +69,10 @@ class Figures:
     verified: int = 0
     cuts: int = 0
     replayed: int = 0
+    searches: Counter[str] = field(default_factory=Counter[str])
+    """Compared by the parent, by way."""
+    caches: int = 0
+    """Files in cache/ that the parent's searches used."""
     open_ms_max: float = 0.0
 
     @property
@@ -105,6 +121,8 @@ class Killer:
                 return Fate(commits, threads, place)
             often = place.startswith(OFTEN)
             return Fate(40, threads, place, rng.randrange(1, 12 if often else 3))
+        if way < 0.86:
+            return Fate(40, threads, die_at=rng.randrange(1, 60), die_in="cache")
         if way < 0.92:
             return Fate(commits, threads, die_at=rng.randrange(1, 300))
         return Fate(commits, threads, wait_s=rng.random() * 0.003)
@@ -138,11 +156,13 @@ class Killer:
         figures = self.figures
         place = fate.place or self._shared.place
         phase = "between" if place is None else place.partition(".")[0]
+        phase = "vectors" if fate.die_in else phase
         figures.phases[phase] += 1
         if fate.place is not None:
             figures.places[fate.place] += 1
         if phase in PHASES:
             way = "place" if fate.place else "file call" if fate.die_at else "any time"
+            way = "file call in cache/" if fate.die_in else way
             figures.ways[way] += 1
             figures.among_threads += fate.threads > 1
 
@@ -170,14 +190,12 @@ class Killer:
         shared = self._shared
         figures = self.figures
         began = time.perf_counter()
-        with amberdb.open(self.path, **SMALL) as db:
+        with small_limits(), amberdb.open(self.path, **SMALL) as db:
             figures.open_ms_max = max(figures.open_ms_max, (time.perf_counter() - began) * 1000)
             if db.recovery is not None:
                 figures.cuts += db.recovery.cut is not None
                 figures.replayed += db.recovery.records
-            db.collection("meta")
-            for name in NAMES:
-                db.collection(name, expires_at="t")
+            declare(db)
             numbers = numbers_in(db)
             shared.find(numbers)
             wanted = self._state
@@ -190,9 +208,17 @@ class Killer:
             assert found_state.keys() == wanted.keys()
             assert all(same(found_state[place], wanted[place]) for place in wanted)
             shared.follow(subscriber(db), self.seed, to_end=True)
-            report = db.check()
-            assert report.ok, report
+            self._search(db)
+            assert_sound(db)
         figures.verified += 1
         figures.unacknowledged += shared.found - self._found
         figures.acknowledged += sum(numbers) - sum(self.numbers) - (shared.found - self._found)
         self.numbers, self._found = numbers, shared.found
+
+    def _search(self, db: Database) -> None:
+        """Of what the writers left, and of what is built of it."""
+        figures = self.figures
+        figures.searches += compare_searches(db, self.rng)
+        figures.caches += len(list(self.path.glob("cache/*.cache")))
+        db.build_indexes()
+        figures.searches += compare_searches(db, self.rng)

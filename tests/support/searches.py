@@ -1,9 +1,9 @@
-"""What searches of a whole database must find, and limits so small that few vectors have graphs.
+"""What searches of a whole database must find, and limits so small that few rows do what many do.
 
 Invariants:
 - Every search index that is ready is asked, and compared with its definition over the documents
   that can be read (support/ranking.py).
-- Under small_graphs() the graph's own answers are exact: it looks at every row that it reaches.
+- Under small_limits() the graph's own answers are exact: it looks at every row that it reaches.
 """
 
 import random
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from amberdb import Database, Text, Vector
 from amberdb._types import Document
-from amberdb.engine import vector_cache, vectors
+from amberdb.engine import row_folding, vector_cache, vectors
 from amberdb.index.text import TextMaker
 from support.ranking import agree, bm25, nearest
 
@@ -34,12 +34,14 @@ _FEW: Final = (
     (vector_cache, "_PAUSE_FAILED_S", 0.0),
     (vectors, "EXACT_ROWS", 6),
     (vectors, "VISIT_ROWS", 1e-3),
+    (row_folding, "MERGE_WIDTH", 2),
 )
 
 
 @contextmanager
-def small_graphs() -> Generator[None]:
-    """A dozen rows have a graph and a file in cache/, as ten thousand have."""
+def small_limits() -> Generator[None]:
+    """A dozen rows have a graph and a file in cache/, as ten thousand have, and two segments are
+    merged."""
     with ExitStack() as patches:
         for module, name, value in _FEW:
             patches.enter_context(patch.object(module, name, value))

@@ -30,7 +30,7 @@ from support.disk import Disk
 from support.images import MODES, Mode, images
 from support.recorder import SeamRecorder
 from support.reference import same
-from support.searches import compare_searches, put_on_top, small_graphs
+from support.searches import compare_searches, put_on_top, small_limits
 from support.trace import Create, Image, Note, Op, Sync, Trace, TraceBuilder, Truncate, Write
 from support.workload import COLLECTIONS, NAME, OPTIONS, Documents, Promise, Recorder, Step
 
@@ -228,7 +228,7 @@ class Sweep:
         image.write_to(root)
         try:
             with (
-                small_graphs(),
+                small_limits(),
                 amberdb.open(root / NAME, **OPTIONS, clock=FakeClock(self._now)) as db,
             ):
                 compare(db)

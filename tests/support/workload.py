@@ -16,12 +16,12 @@ from unittest.mock import patch
 import amberdb
 from amberdb import Database, Ordered, Sync, Text, Unique, Vector
 from amberdb._fs import FileSystem, OsFileSystem
-from amberdb.engine import indexing, row_folding
+from amberdb.engine import indexing
 from amberdb.index.base import IndexSpec
 from amberdb.wal import segment
 from support.databases import SMALL, FakeClock
 from support.reference import Doc
-from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_graphs
+from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits
 from support.trace import Note, Op, Trace, TraceBuilder
 
 NAME: Final = "t.amber"
@@ -102,8 +102,7 @@ class Workload:
             patch.object(segment, "_FILL_SIZE", 2048),
             patch.object(indexing, "CHUNK", 8),
             patch.object(indexing, "ROWS_CHUNK", 8),
-            patch.object(row_folding, "MERGE_WIDTH", 2),
-            small_graphs(),
+            small_limits(),
         ):
             self.db = self._open()
             self.note(b"created")
@@ -183,7 +182,7 @@ class Workload:
 def reopen_image(root: Path, served: int, now: float, note: Notes, fs: FileSystem) -> None:
     """Opens what a crash left, says that these commits were served, and closes."""
     with (
-        small_graphs(),
+        small_limits(),
         amberdb.open(root / NAME, **OPTIONS, clock=FakeClock(now), fs=fs) as db,
     ):
         note(b"durable %d" % served)
