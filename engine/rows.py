@@ -6,7 +6,7 @@ it is born with one commit and dies with another. In the tree of the index a let
 key is:
 
     r rowid    entry: id (in log and overlay followed by the row's forward, for text)
-    a block    which rows of a block are alive in LMDB, one bit each; written by checkpoints
+    a block    which rows of a block are alive in LMDB, one bit each, sealed; by checkpoints
     s ...      segments of a text index: engine/segments.py
 
 Invariants:
@@ -20,7 +20,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, final
+from zlib import crc32
 
+from amberdb._bytes import CRC_SIZE, is_sealed, seal
 from amberdb._errors import CorruptionError
 from amberdb.engine.overlay import Effects, Overlay
 from amberdb.engine.row_index import RowIndex
@@ -185,14 +187,37 @@ def stored_alive(source: "View | StoreWriter", index: RowIndex) -> "Alive":
         return np.zeros(0, np.bool_)
     bits = np.zeros((max(blocks) + 1, _BLOCK_BYTES), np.uint8)
     for number, value in blocks.items():
-        if len(value) != _BLOCK_BYTES:
-            raise CorruptionError(f"block {number} of {index.spec.name}'s rows is damaged")
-        bits[number] = np.frombuffer(value, np.uint8)
+        bits[number] = np.frombuffer(_unsealed(index, number, value), np.uint8)
     return np.unpackbits(bits.ravel(), bitorder="little").view(np.bool_)
 
 
 def _block_number(key: bytes) -> int:
     return int.from_bytes(key[ENTRY_PREFIX_SIZE:])
+
+
+def _block_key(index: RowIndex, number: int) -> bytes:
+    return index.prefix + BITS + number.to_bytes(4)
+
+
+def _seed(number: int) -> int:
+    """Of the seal: of the key within the index, so that none passes for a document's."""
+    return crc32(BITS + number.to_bytes(4))
+
+
+def _unsealed(index: RowIndex, number: int, value: bytes) -> bytes:
+    """The bits of a block. Raises CorruptionError."""
+    if len(value) != _BLOCK_BYTES + CRC_SIZE or not is_sealed(value, _seed(number)):
+        raise CorruptionError(
+            f"{index.spec.name}: block {number} of its alive rows fails its checksum: declare the "
+            "index anew, and it is built from the documents",
+            index=index.spec.name,
+        )
+    return value[:_BLOCK_BYTES]
+
+
+def _stored_block(store: "StoreWriter", index: RowIndex, number: int) -> bytes | None:
+    value = store.get(_block_key(index, number))
+    return None if value is None else _unsealed(index, number, value)
 
 
 def store_bits(store: "StoreWriter", index: RowIndex, rows: Mapping[int, bool]) -> None:
@@ -202,19 +227,20 @@ def store_bits(store: "StoreWriter", index: RowIndex, rows: Mapping[int, bool]) 
         number, place = divmod(rowid, BLOCK_ROWS)
         block = blocks.get(number)
         if block is None:
-            stored = store.get(index.prefix + BITS + number.to_bytes(4))
+            stored = _stored_block(store, index, number)
             block = blocks[number] = bytearray(stored or _BLOCK_BYTES)
         if lives:
             block[place >> 3] |= 1 << (place & 7)
         else:
             block[place >> 3] &= ~(1 << (place & 7)) & 0xFF
     for number in sorted(blocks):
-        store.put(index.prefix + BITS + number.to_bytes(4), bytes(blocks[number]))
+        bits = bytes(blocks[number])
+        store.put(_block_key(index, number), bits + seal(bits, _seed(number)))
 
 
 def is_stored_alive(store: "StoreWriter", index: RowIndex, rowid: int) -> bool:
     number, place = divmod(rowid, BLOCK_ROWS)
-    block = store.get(index.prefix + BITS + number.to_bytes(4))
+    block = _stored_block(store, index, number)
     return block is not None and bool(block[place >> 3] >> (place & 7) & 1)
 
 
