@@ -11,13 +11,14 @@ Invariants:
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import StorageError
 from amberdb._types import Lsn
 from amberdb.engine.commit import Committer
 from amberdb.engine.overlay import Overlay
+from amberdb.engine.row_index import RowIndex
 from amberdb.engine.store import StoreWriter
 from amberdb.engine.trees import APPLIED, LAST_TIME, TREE_SIZE
 
@@ -66,17 +67,7 @@ class Checkpointer:
             with committer.store.write() as store:
                 if failpoints.on:
                     failpoints.reach("checkpoint.in-transaction")
-                row_indexes = committer.state.catalog.row_indexes
-                for keys in overlay.sorted_trees():
-                    index = row_indexes.get(keys[0][:TREE_SIZE])
-                    if index is None:
-                        _apply_tree(store, overlay, keys)
-                    else:
-                        from amberdb.engine.row_folding import fold_rows  # brings numpy
-
-                        fold_rows(store, overlay, keys, index)
-                store.put(APPLIED, last.to_bytes(8))
-                store.put(LAST_TIME, overlay.last_us.to_bytes(8))
+                apply_overlay(store, overlay, committer.state.catalog.row_indexes)
                 if failpoints.on:
                     failpoints.reach("checkpoint.before-commit")
         except StorageError as error:
@@ -112,6 +103,22 @@ class Checkpointer:
     def release_log(self) -> None:
         committer = self._committer
         committer.log.recycle(self._retained(self.applied))
+
+
+def apply_overlay(
+    store: StoreWriter, overlay: Overlay, row_indexes: Mapping[bytes, RowIndex]
+) -> None:
+    """Everything that a frozen overlay has, and how far it goes."""
+    for keys in overlay.sorted_trees():
+        index = row_indexes.get(keys[0][:TREE_SIZE])
+        if index is None:
+            _apply_tree(store, overlay, keys)
+        else:
+            from amberdb.engine.row_folding import fold_rows  # brings numpy
+
+            fold_rows(store, overlay, keys, index)
+    store.put(APPLIED, overlay.last_lsn.to_bytes(8))
+    store.put(LAST_TIME, overlay.last_us.to_bytes(8))
 
 
 def _apply_tree(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None:

@@ -18,17 +18,19 @@ from typing import cast
 from amberdb import _failpoints as failpoints
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError
 from amberdb._types import Document
+from amberdb.engine.catalog import Catalog
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.codec import decode_document
 from amberdb.engine.commit import Committer
+from amberdb.engine.overlay import Overlay
 from amberdb.engine.planner import Plan
 from amberdb.engine.query import parse
 from amberdb.engine.scan import entries
 from amberdb.engine.schema import MULTI, ROWID_SIZE, AnyIndex, CompiledIndex, Schema, entry_pairs
-from amberdb.engine.store import StoreWriter
+from amberdb.engine.store import Store, StoreWriter
 from amberdb.engine.stored import BODY, expires_us, unpack
 from amberdb.engine.trees import BUILDING, BUILT, TREE_SIZE, end_of, tree
-from amberdb.engine.view import View
+from amberdb.engine.view import State, View
 
 CHUNK = 1000
 ROWS_CHUNK = 4000
@@ -43,6 +45,19 @@ def built_trees(view: View) -> frozenset[int]:
     """The marks, as LMDB has them."""
     found = view.scan(BUILT, end_of(BUILT))
     return frozenset(int.from_bytes(key[len(BUILT) :]) for key, _ in found)
+
+
+def stored_view(store: Store, overlay: Overlay, lsn: int, document_bytes_max: int) -> View:
+    """Of a store and an overlay alone, with what they say of the catalog."""
+    bootstrap = State(overlay, None, frozenset(), Catalog({}))
+    view = View(lsn, bootstrap, store.begin(), 0, store.path)
+    try:
+        view.catalog = Catalog.load(view, document_bytes_max)
+        view.built = built_trees(view)
+    except BaseException as error:
+        view.__exit__(None, error, None)
+        raise
+    return view
 
 
 class Indexer:

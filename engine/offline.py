@@ -27,17 +27,15 @@ from amberdb._errors import (
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine import manifest as manifests
-from amberdb.engine.catalog import Catalog
 from amberdb.engine.check import CheckReport, Progress, check_applied, check_view
 from amberdb.engine.codec import decode_effects
-from amberdb.engine.indexing import built_trees
+from amberdb.engine.indexing import stored_view
 from amberdb.engine.manifest import Manifest
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Overlay
 from amberdb.engine.recovery import WAL, data_directory, generation_of, open_errors, take_lock
 from amberdb.engine.store import DATA_FILE, Store, check_file, check_version, verify_file
 from amberdb.engine.trees import DATABASE_ID
-from amberdb.engine.view import State, View
 from amberdb.wal import LogAudit, Record, audit, segment_ids
 
 
@@ -238,10 +236,7 @@ def _read(
         overlay = Overlay()  # LMDB by itself still has to agree with itself
     lsn = max(store.applied_lsn, overlay.last_lsn)
     try:
-        bootstrap = State(overlay, None, frozenset(), Catalog({}))
-        with View(lsn, bootstrap, store.begin(), 0, store.path) as view:
-            view.catalog = Catalog.load(view, options.document_bytes_max)
-            view.built = built_trees(view)
+        with stored_view(store, overlay, lsn, options.document_bytes_max) as view:
             for record in last:
                 check_applied(view, record, report)
             check_view(view, report, progress)

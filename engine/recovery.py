@@ -27,7 +27,7 @@ from amberdb._errors import (
     NotADatabaseError,
     OpenError,
 )
-from amberdb._fs import DirLock
+from amberdb._fs import ASIDE, DirLock
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine import manifest as manifests
 from amberdb.engine.codec import decode_effects
@@ -161,7 +161,27 @@ def _log_options(options: Options) -> LogOptions:
 
 def _create(path: str, options: Options, durable: bool) -> Opened:
     fs = options.fs
-    aside = path + ".tmp"
+    aside, lock = take_aside(path, options)
+    try:
+        manifest = new_manifest(options)
+        data = data_directory(aside, manifest.generation)
+        fs.mkdir(data)
+        store = _open_store(data, manifest, options, create=True, durable=durable)
+        store.close(_not_open)
+        if failpoints.on:
+            failpoints.reach("create.data-made")
+        put_in_place(path, aside, lock, manifest, NO_LSN, options)
+        return _recover(path, lock, options, durable=durable)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def take_aside(path: str, options: Options) -> tuple[str, DirLock]:
+    """The directory beside `path` where a database is made, empty, and its lock, which moves
+    along with the rename. Raises LockedError, DatabaseMissingError, NotADatabaseError."""
+    fs = options.fs
+    aside = path + ASIDE
     if not fs.exists(aside):
         parent = os.path.dirname(path)
         if not fs.is_dir(parent):
@@ -173,57 +193,69 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
         except FileExistsError:  # by another process, this moment; the lock decides
             pass
     try:
-        lock = take_lock(aside, options)  # moves along with the rename
+        lock = take_lock(aside, options)
     except FileNotFoundError:
         raise _faster(path) from None
     try:
         if fs.exists(path) and fs.listdir(path):
             if fs.exists(aside) and fs.listdir(aside) == [LOCK]:  # nothing that a crash left
-                fs.unlink(os.path.join(aside, LOCK))
-                fs.rmdir(aside)
+                give_aside_up(aside, options)
             raise _faster(path)
         if failpoints.on:
             failpoints.reach("create.locked")
-        _remove_unfinished(aside, options)
-        manifest = Manifest(
-            database_id=os.urandom(16),
-            generation=1,
-            epoch=1,
-            clean_lsn=None,
-            created_us=int(options.clock() * 1_000_000),
-            lmdb_version=lmdb_version(),
-        )
-        data = data_directory(aside, 1)
-        fs.mkdir(data)
-        store = _open_store(data, manifest, options, create=True, durable=durable)
-        store.close(_not_open)
-        if failpoints.on:
-            failpoints.reach("create.data-made")
-        log_directory = os.path.join(aside, WAL)
-        fs.mkdir(log_directory)
-        log = Log.create(
-            fs,
-            log_directory,
-            database_id=manifest.database_id,
-            options=_log_options(options),
-            epoch=manifest.epoch,
-        )
-        log.close()
-        if failpoints.on:
-            failpoints.reach("create.log-made")
-        replace(manifest, clean_lsn=NO_LSN).write(fs, aside)
-        fs.sync_dir(aside)
-        if failpoints.on:
-            failpoints.reach("create.manifest-written")
-        fs.rename(aside, path)
-        if failpoints.on:
-            failpoints.reach("create.renamed")
-        lock.moved(os.path.join(path, LOCK))
-        fs.sync_dir(os.path.dirname(path))
-        return _recover(path, lock, options, durable=durable)
+        remove_unfinished(aside, options)
     except BaseException:
         lock.close()
         raise
+    return aside, lock
+
+
+def new_manifest(options: Options, epoch: int = 1) -> Manifest:
+    """Of a database that begins now."""
+    return Manifest(
+        database_id=os.urandom(16),
+        generation=1,
+        epoch=epoch,
+        clean_lsn=None,
+        created_us=int(options.clock() * 1_000_000),
+        lmdb_version=lmdb_version(),
+    )
+
+
+def put_in_place(
+    path: str, aside: str, lock: DirLock, manifest: Manifest, last_lsn: Lsn, options: Options
+) -> None:
+    """Gives the database its log, which begins behind `last_lsn`, its MANIFEST, and its name."""
+    fs = options.fs
+    log_directory = os.path.join(aside, WAL)
+    fs.mkdir(log_directory)
+    Log.create(
+        fs,
+        log_directory,
+        database_id=manifest.database_id,
+        options=_log_options(options),
+        epoch=manifest.epoch,
+        last_lsn=last_lsn,
+    ).close()
+    if failpoints.on:
+        failpoints.reach("create.log-made")
+    replace(manifest, clean_lsn=last_lsn).write(fs, aside)
+    fs.sync_dir(aside)
+    if failpoints.on:
+        failpoints.reach("create.manifest-written")
+    fs.rename(aside, path)
+    if failpoints.on:
+        failpoints.reach("create.renamed")
+    lock.moved(os.path.join(path, LOCK))
+    fs.sync_dir(os.path.dirname(path))
+
+
+def give_aside_up(aside: str, options: Options) -> None:
+    """Removes what take_aside() gave."""
+    fs = options.fs
+    remove_unfinished(aside, options)
+    fs.unlink(os.path.join(aside, LOCK))
+    fs.rmdir(aside)
 
 
 def _faster(path: str) -> LockedError:
@@ -236,7 +268,7 @@ def _not_open() -> NoReturn:
     raise AssertionError("this store is closed")
 
 
-def _remove_unfinished(aside: str, options: Options) -> None:
+def remove_unfinished(aside: str, options: Options) -> None:
     """What a crash during an earlier creation left. Only names that creation makes."""
     fs = options.fs
     for name in fs.listdir(aside):

@@ -27,7 +27,7 @@ from amberdb.engine.offline import Examined, examine, held
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import data_directory
 from amberdb.engine.salvage import Loss, Salvage
-from amberdb.engine.store import DATA_FILE, Store, lmdb_version
+from amberdb.engine.store import DATA_FILE, lmdb_version, new_store
 from amberdb.wal import LogRepair, Record, log_begins, segment_ids
 from amberdb.wal import repair as repair_log
 
@@ -150,19 +150,9 @@ class _Repair:
         self._generation = number
         aside = data_directory(found.path, number) + ".tmp"
         _remove(fs, aside)
-        fs.mkdir(aside)
         try:
-            store = Store(aside, fs=fs, create=True, map_bytes=self._options.map_bytes, sync=False)
-            try:
+            with new_store(aside, fs, self._options.map_bytes) as store:
                 loss = self._fill(Salvage(store, self._id, self._progress))
-            finally:
-                store.drop()
-            file = fs.open(os.path.join(aside, DATA_FILE))
-            try:
-                file.sync()
-            finally:
-                file.close()
-            fs.sync_dir(aside)
         except BaseException:
             _remove(fs, aside)
             raise

@@ -269,6 +269,24 @@ class Store:
         self.close(begin)
 
 
+@contextlib.contextmanager
+def new_store(directory: str, fs: FileSystem, map_bytes: int) -> Generator[Store]:
+    """A store in a directory that is made for it, filled by one thread, whose commits are not
+    synced; whole and on the disk when the block ends well."""
+    fs.mkdir(directory)
+    store = Store(directory, fs=fs, create=True, map_bytes=map_bytes, sync=False)
+    try:
+        yield store
+    finally:
+        store.drop()
+    file = fs.open(store.path)
+    try:
+        file.sync()
+    finally:
+        file.close()
+    fs.sync_dir(directory)
+
+
 class _Shared:
     """One read transaction for all who read, which none of them ends. Threads may share it: a
     read changes nothing in it."""
@@ -308,8 +326,12 @@ class StoreWriter:
             for name in self.__slots__:
                 delattr(self, name)
 
-    def put_sorted(self, pairs: list[tuple[bytes, bytes]]) -> None:
+    def put_sorted(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         self._cursor.putmulti(pairs)
+
+    def append_sorted(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """The same behind every key that is there, which leaves full pages."""
+        self._cursor.putmulti(pairs, append=True)
 
     def items(self, low: bytes) -> Iterable[tuple[bytes, bytes]]:
         """Pairs from `low` on, ascending."""

@@ -133,8 +133,10 @@ class Log(GroupCommit):
         database_id: bytes,
         options: LogOptions,
         epoch: int = 1,
+        last_lsn: Lsn = NO_LSN,
     ) -> "Log":
-        """Starts a log in an empty directory. Raises DiskFullError or StorageError."""
+        """Starts a log in an empty directory, behind `last_lsn`. Raises DiskFullError or
+        StorageError."""
         log = cls(
             fs,
             directory,
@@ -142,7 +144,7 @@ class Log(GroupCommit):
             options=options,
             spare=SpareFiles(fs, directory, options.free_segments_max),
             segments=[],
-            last_lsn=NO_LSN,
+            last_lsn=last_lsn,
             epoch=epoch,
             chain=0,
         )

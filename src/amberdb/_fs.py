@@ -329,13 +329,23 @@ class OsFileSystem:
         return _PidLock(path, owner) if self._portable else _OsLock(path, owner)
 
 
+ASIDE = ".tmp"
+"""Behind the name of what is not whole yet."""
 _SYNC_BYTES = 16 << 20
 
 
-def replace_file(fs: FileSystem, path: str, data: bytes, more: Iterable[bytes] = ()) -> None:
+def replace_file(
+    fs: FileSystem,
+    path: str,
+    data: bytes,
+    more: Iterable[bytes] = (),
+    *,
+    verify: Callable[[str], None] | None = None,
+) -> None:
     """Puts `data`, and what `more` gives, under the name for good: written aside, synced, renamed,
-    directory synced. Much is synced in parts, so that another file's sync never waits for all."""
-    aside = path + ".tmp"
+    directory synced. Much is synced in parts, so that another file's sync never waits for all.
+    `verify` is called before the rename with the name aside, and may raise."""
+    aside = path + ASIDE
     if fs.exists(aside):
         fs.unlink(aside)
     file = fs.open(aside, create=True)
@@ -351,5 +361,7 @@ def replace_file(fs: FileSystem, path: str, data: bytes, more: Iterable[bytes] =
         file.sync()
     finally:
         file.close()
+    if verify is not None:
+        verify(aside)
     fs.rename(aside, path)
     fs.sync_dir(os.path.dirname(path) or ".")
