@@ -8,7 +8,7 @@ Invariants:
 - Bytes that are not what was encoded raise CorruptionError, never anything else.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 
@@ -42,13 +42,17 @@ encode_sorted = msgspec.msgpack.Encoder(order="sorted").encode
 decode_unchecked = msgspec.msgpack.Decoder(ext_hook=_decode_vector).decode
 """For bytes whose checksum was right: they are ours."""
 
+ArchivedRecord: TypeAlias = tuple[int, int, int, bytes]
+"""(lsn, time_us, kind, payload) of a log record, as a backup has it."""
+
+_decode_records = msgspec.msgpack.Decoder(list[ArchivedRecord]).decode
 _decode_effects = msgspec.msgpack.Decoder(dict[bytes, bytes | None]).decode
 
 
 def decode(data: bytes) -> Any:
     try:
         return decode_unchecked(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, ValueError) as error:
+    except (msgspec.MsgspecError, OverflowError, RecursionError, ValueError) as error:
         raise CorruptionError(f"not msgpack: {error}") from error
 
 
@@ -57,6 +61,14 @@ def decode_document(data: bytes) -> Document:
     if type(document) is not dict:
         raise CorruptionError("a stored document is not a map")
     return cast(Document, document)
+
+
+def decode_records(payload: bytes) -> list[ArchivedRecord]:
+    """A block of a backup that has records of the log."""
+    try:
+        return _decode_records(payload)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CorruptionError(f"no list of records: {error}") from error
 
 
 def decode_effects(payload: bytes) -> dict[bytes, bytes | None]:

@@ -26,8 +26,10 @@ from amberdb._errors import (
 )
 from amberdb._types import Lsn, Sync
 from amberdb.engine.background import Background
+from amberdb.engine.backup import Backups, Compress
 from amberdb.engine.cachefile import CacheFolder
 from amberdb.engine.catalog import Catalog
+from amberdb.engine.chain import BackupReport
 from amberdb.engine.check import CheckReport, Progress, check
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.collection import Collection, schema_of
@@ -93,6 +95,7 @@ class Database:
         with self._committer.view() as view:
             self._feed.load(view)
         self._checkpointer = Checkpointer(self._committer, self._feed.retained)
+        self._backups = Backups(self.path, self._committer, self._checkpointer, self._feed, options)
         self._indexer = Indexer(self._committer, self._checkpointer)
         self._reaper = Reaper(self._committer, options)
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
@@ -240,6 +243,28 @@ class Database:
         """Compares every index, count and checksum with the documents, as of now."""
         return check(self._committer, progress)
 
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        base: str | os.PathLike[str] | None = None,
+        compress: Compress = None,
+        rate_bytes_s: float | None = None,
+        hold_log: bool = True,
+        progress: Progress | None = None,
+    ) -> BackupReport:
+        """Writes one file with everything committed before the call, verified, or nothing.
+
+        With `base`, the path of the last backup, only the commits since. Readers and writers go on.
+        For the next incremental one the log is kept from here on (up to
+        `subscriber_log_bytes_max`), unless `hold_log` is False. `rate_bytes_s` limits the speed;
+        `progress(path, bytes)` is called for each block. Raises BackupExistsError,
+        BackupChainError when it cannot go on from the base, BackupError, DiskFullError,
+        CorruptionError when the database is damaged.
+        """
+        self._check_open()
+        return self._backups.run(path, base, compress, rate_bytes_s, hold_log, progress)
+
     def stats(self) -> dict[str, Any]:
         """Lsns, bytes by kind, collections, checkpoints, readers: a snapshot of the insides."""
         committer = self._committer
@@ -260,6 +285,7 @@ class Database:
             "visible_lsn": committer.visible,
             "durable_lsn": log.durable_lsn,
             "applied_lsn": self._checkpointer.applied,
+            "archived_lsn": self._feed.archived,
             "overlay_bytes": overlay,
             "checkpoints": self._checkpointer.count,
             "checkpoint_ms_last": self._checkpointer.last_ms,

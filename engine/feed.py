@@ -17,7 +17,7 @@ from amberdb._types import NO_LSN, Document, Lsn
 from amberdb.engine.codec import decode_effects
 from amberdb.engine.commit import KIND_EXPIRY, Committer
 from amberdb.engine.stored import unpack
-from amberdb.engine.trees import SUBSCRIBERS, TREE_SIZE, end_of
+from amberdb.engine.trees import ARCHIVED, DATABASE_ID, SUBSCRIBERS, TREE_SIZE, end_of
 from amberdb.engine.view import View
 from amberdb.wal import Record
 
@@ -48,19 +48,33 @@ class Feed:
         self._committer = committer
         self._log_bytes_max = log_bytes_max
         self.positions: dict[str, Lsn] = {}
+        self.archived: Lsn | None = None
+        """Where the newest backup ends, while another one can go on from there."""
+        self.pinned: Lsn | None = None
+        """Where a backup that is running begins to read the log."""
+        self._is_held = False
 
     def load(self, view: View) -> None:
-        """The positions as stored."""
+        """The positions as stored, and the newest backup if it is of this very database."""
+        stored = view.get(ARCHIVED)
+        if stored is not None and stored.startswith(self._committer.store.get(DATABASE_ID) or b""):
+            self.archived = Lsn(int.from_bytes(stored[-9:-1]))
+            self._is_held = stored[-1] == 1
         for key, value in view.scan(SUBSCRIBERS, end_of(SUBSCRIBERS)):
             self.positions[key[len(SUBSCRIBERS) :].decode()] = Lsn(int.from_bytes(value))
 
     def retained(self, applied: Lsn) -> Lsn:
         """The Lsn up to which the log may go, once `applied` is in LMDB."""
-        if not self.positions or self._committer.log.bytes_used > self._log_bytes_max:
+        held = list(self.positions.values())
+        if self._is_held and self.archived is not None:
+            held.append(self.archived)
+        if self.pinned is not None:
+            held.append(self.pinned)
+        if not held or self._committer.log.bytes_used > self._log_bytes_max:
             return applied
         if failpoints.on:
             failpoints.reach("subscriber.log-kept")
-        return min(applied, *self.positions.values())
+        return min(applied, *held)
 
     def changes(self, since: Lsn | None, follow: bool, timeout_s: float | None) -> Iterator[Change]:
         """Changes behind `since` (None: as far back as the log reaches).
@@ -112,10 +126,23 @@ class Feed:
 
     def move(self, name: str, lsn: Lsn | None) -> None:
         """Keeps a position, or with None forgets the subscriber."""
+        self._store(SUBSCRIBERS + name.encode(), None if lsn is None else lsn.to_bytes(8))
+        if lsn is None:
+            self.positions.pop(name, None)
+        else:
+            self.positions[name] = lsn
+
+    def archive(self, lsn: Lsn, is_held: bool) -> None:
+        """Keeps where a backup has ended; `is_held`: the log behind it as well."""
+        id = self._committer.store.get(DATABASE_ID) or b""
+        self._store(ARCHIVED, id + lsn.to_bytes(8) + bytes([is_held]))
+        self.archived = lsn
+        self._is_held = is_held
+
+    def _store(self, key: bytes, value: bytes | None) -> None:
         writer = self._committer.begin()
         try:
-            value = None if lsn is None else lsn.to_bytes(8)
-            writer.set(SUBSCRIBERS + name.encode(), value)
+            writer.set(key, value)
         except BaseException as error:
             self._committer.rollback(writer, error)
             raise
@@ -124,10 +151,6 @@ class Feed:
         self._committer.commit(writer)
         if failpoints.on:
             failpoints.reach("subscriber.moved")
-        if lsn is None:
-            self.positions.pop(name, None)
-        else:
-            self.positions[name] = lsn
 
 
 @final

@@ -49,7 +49,8 @@ class Options:
     segment_bytes_min: int = 1 * MIB
     segment_bytes_max: int = 16 * MIB
     subscriber_log_bytes_max: int = 1024 * MIB
-    """Log kept for lagging subscribers; past it they get LogTruncatedError."""
+    """Log kept for lagging subscribers, who get LogTruncatedError past it, and for the next
+    incremental backup, which has to be a full one then."""
 
     background: bool = True
     """False: no thread of the database's own; checkpoints and the reaper run when called."""

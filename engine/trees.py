@@ -22,6 +22,8 @@ COUNTERS = META + b"n"
 COLLECTIONS = META + b"c"
 HEADS = META + b"h"
 SUBSCRIBERS = META + b"s"
+ARCHIVED = META + b"b"
+"""The newest backup: the database's id, the last Lsn, and whether the log behind it is held."""
 
 APPLIED = LOCAL + b"applied"
 LAST_TIME = LOCAL + b"time"
@@ -33,6 +35,10 @@ BUILDING = LOCAL + b"p"
 """+ tree: the last document key that was read for an index in the making."""
 
 
+KEY_END = b"\xff" * 512
+"""Behind every key."""
+
+
 def tree(number: int) -> bytes:
     return number.to_bytes(TREE_SIZE)
 
@@ -40,4 +46,4 @@ def tree(number: int) -> bytes:
 def end_of(prefix: bytes) -> bytes:
     """The first key after all that start with the prefix."""
     kept = prefix.rstrip(b"\xff")
-    return kept[:-1] + bytes([kept[-1] + 1]) if kept else b"\xff" * 512
+    return kept[:-1] + bytes([kept[-1] + 1]) if kept else KEY_END

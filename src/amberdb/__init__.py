@@ -10,6 +10,10 @@ db = amberdb.open("memory.amber")
 from amberdb._errors import (
     AmberError,
     AmberWarning,
+    BackupChainError,
+    BackupDamagedError,
+    BackupError,
+    BackupExistsError,
     BusyError,
     ClosedError,
     CollectionError,
@@ -36,6 +40,7 @@ from amberdb._errors import (
     PoisonedError,
     ProjectionError,
     QueryError,
+    RestorePointError,
     SnapshotExpiredError,
     StorageError,
     TransactionError,
@@ -45,6 +50,10 @@ from amberdb._types import (
     Document,
     Lsn,
     Sync,
+)
+from amberdb.engine.chain import (
+    BackupReport,
+    verify_backup,
 )
 from amberdb.engine.check import (
     CheckReport,
@@ -77,6 +86,10 @@ from amberdb.engine.repair import (
     RepairReport,
     repair,
 )
+from amberdb.engine.restore import (
+    RestoreReport,
+    restore,
+)
 from amberdb.engine.search import (
     Fusion,
     Hit,
@@ -106,6 +119,8 @@ __all__ = [
     "open",
     "check",
     "repair",
+    "restore",
+    "verify_backup",
     "Database",
     "Collection",
     "Record",
@@ -118,6 +133,8 @@ __all__ = [
     "Subscriber",
     "CheckReport",
     "RepairReport",
+    "BackupReport",
+    "RestoreReport",
     "Ordered",
     "Unique",
     "Text",
@@ -131,6 +148,10 @@ __all__ = [
     "Sync",
     "AmberError",
     "AmberWarning",
+    "BackupChainError",
+    "BackupDamagedError",
+    "BackupError",
+    "BackupExistsError",
     "BusyError",
     "ClosedError",
     "CollectionError",
@@ -157,6 +178,7 @@ __all__ = [
     "PoisonedError",
     "ProjectionError",
     "QueryError",
+    "RestorePointError",
     "SnapshotExpiredError",
     "StorageError",
     "TransactionError",

@@ -84,6 +84,30 @@ class LogTruncatedError(StorageError, LookupError):
     """The log no longer reaches back so far. `resume` is the Lsn to go on from."""
 
 
+# -- backups -------------------------------------------------------------------------------
+
+
+class BackupError(AmberError):
+    """A backup could not be made or not be restored; nothing is left of the attempt."""
+
+
+class BackupDamagedError(BackupError, CorruptionError):
+    """An archive is not what was written, or none at all. `path` and `offset` name the place."""
+
+
+class BackupChainError(BackupError, ValueError):
+    """Archives that do not follow each other, or no longer this database: take a full backup, or
+    name the whole chain in its order."""
+
+
+class BackupExistsError(BackupError, FileExistsError):
+    """Something is there already, and is not overwritten: choose another path."""
+
+
+class RestorePointError(BackupError, LookupError):
+    """The chain does not reach this point. `first_lsn` and `last_lsn` are those it has."""
+
+
 # -- transactions --------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ COLUMNS_MAX = 100
 
 # Bytes live alone: whoever packs or unpacks them is on this list, and docs/format.md describes it.
 STRUCT_MODULES = {
+    "engine/archive.py",
     "engine/cachefile.py",
     "engine/manifest.py",
     "engine/schema.py",  # a collection's counters

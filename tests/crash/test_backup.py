@@ -1,0 +1,250 @@
+"""Backups and restores that are interrupted: nothing half made is ever under the final name.
+
+Power loss is simulated after every operation at the file seam, and every one of them fails in turn.
+"""
+
+import contextlib
+import errno
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+import amberdb
+from amberdb import AmberError, Database, DiskFullError, Text
+from amberdb._fs import FileSystem
+from amberdb.engine import backup
+from amberdb.wal import segment
+from support.databases import SMALL, assert_sound, audited
+from support.disk import Disk
+from support.faulty_fs import KINDS, FaultyFileSystem, fail_on
+from support.images import MODES, images
+from support.recorder import RecordingFileSystem
+from support.reference import Doc
+from support.trace import Trace, TraceBuilder
+from unit.wal.helpers import join_preparation
+
+Documents = dict[str, Doc]
+CHAIN = ("full", "later")
+
+
+def documents(db: Database) -> Documents:
+    return {doc["id"]: doc for doc in db.collection("n").documents()}
+
+
+def fill(db: Database, numbers: range) -> None:
+    notes = db.collection("n", indexes=[Text("text")])
+    for n in numbers:
+        notes.put({"id": f"{n}", "text": f"umbrella {n} " + "x" * 500})
+
+
+def make_chain(directory: Path) -> Documents:
+    with audited(directory / "t.amber") as db:
+        fill(db, range(8))
+        db.backup(directory / "full")
+        fill(db, range(8, 12))
+        db.backup(directory / "later", base=directory / "full")
+        return documents(db)
+
+
+def recorded(root: Path, work: Callable[[FileSystem], None]) -> Trace:
+    builder = TraceBuilder(root)
+    fs = RecordingFileSystem(builder)
+    with fs.stores(), patch.object(segment, "_FILL_SIZE", 2048):
+        work(fs)
+        join_preparation()
+    fs.note(b"done")
+    return builder.trace
+
+
+def sweep(trace: Trace, root: Path, judge: Callable[[Path, bool], bool]) -> tuple[int, int]:
+    """Every point, every mode. `judge` says whether the whole was there; behind the trace's end it
+    has to be. How many images had it, and how many not."""
+    disk = Disk(trace)
+    seen = [0, 0]
+    for at, op in enumerate(trace.ops):
+        disk.apply(op)
+        for mode in MODES:
+            for image in images(disk, mode, random.Random(f"{at}/{mode}"), 2):
+                image.write_to(root)
+                try:
+                    seen[judge(root, at == len(trace.ops) - 1)] += 1
+                except AssertionError as error:
+                    raise AssertionError(f"operation {at}, {op}, {mode}") from error
+                finally:
+                    shutil.rmtree(root)
+    return seen[1], seen[0]
+
+
+# -- power loss ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", [None, "full"])
+def test_a_backup_is_whole_or_not_there(tmp_path: Path, base: str | None) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    make_chain(root)
+    wanted: list[Documents] = []
+
+    def work(fs: FileSystem) -> None:
+        with amberdb.open(root / "t.amber", **SMALL, fs=fs) as db:
+            fill(db, range(20, 24))
+            wanted.append(documents(db))
+            with patch.object(backup, "BLOCK_BYTES", 1000):
+                db.backup(root / "new", base=root / "later" if base else None)
+
+    def judge(image: Path, is_done: bool) -> bool:
+        if not (image / "new").exists():
+            assert not is_done
+            return False
+        chain = [image / name for name in CHAIN] if base else []
+        amberdb.verify_backup([*chain, image / "new"])
+        return True
+
+    trace = recorded(root, work)
+    there, missing = sweep(trace, tmp_path / "image", judge)
+    assert there > 20
+    assert missing > 50
+    target = tmp_path / "r.amber"
+    amberdb.restore([*([root / n for n in CHAIN] if base else []), root / "new"], target, **SMALL)
+    with audited(target) as db:
+        assert documents(db) == wanted[0]
+
+
+@pytest.mark.slow
+def test_a_restored_database_is_whole_or_not_there(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    wanted = make_chain(root)
+    shutil.rmtree(root / "t.amber")
+    chain = [root / name for name in CHAIN]
+
+    def judge(image: Path, is_done: bool) -> bool:
+        target = image / "r.amber"
+        is_there = target.exists()
+        assert is_there or not is_done
+        if not is_there:  # and what is left beside it is in nobody's way
+            amberdb.restore([image / name for name in CHAIN], target, **SMALL)
+        with amberdb.open(target, create=False, **SMALL) as db:
+            assert documents(db) == wanted
+            assert_sound(db)
+            assert db.recovery is None
+        assert not (image / "r.amber.tmp").exists()
+        return is_there
+
+    trace = recorded(root, lambda fs: restore(chain, root / "r.amber", fs))
+    there, missing = sweep(trace, tmp_path / "image", judge)
+    assert there > 3
+    assert missing > 50
+
+
+def restore(chain: list[Path], target: Path, fs: FileSystem) -> None:
+    amberdb.restore(chain, target, **SMALL, fs=fs)
+
+
+def test_what_is_renamed_was_synced_before(tmp_path: Path) -> None:
+    """LMDB writes behind the seam, so its sync is looked for by name."""
+    make_chain(tmp_path)
+    fs = FaultyFileSystem()
+    restore([tmp_path / name for name in CHAIN], tmp_path / "r.amber", fs)
+    calls = fs.calls
+    renamed = calls.index(("rename", "r.amber"))
+    assert calls.index(("sync", "data.mdb")) < calls.index(("sync_dir", "data-1"), 5) < renamed
+    assert calls.index(("rename", "MANIFEST")) < renamed
+    assert ("sync_dir", tmp_path.name) in calls[renamed:]
+
+
+# -- faults --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+def test_a_backup_that_fails_anywhere_leaves_nothing_and_can_be_taken_again(
+    tmp_path: Path, lasting: bool
+) -> None:
+    fs = FaultyFileSystem()
+    with audited(tmp_path / "t.amber", fs=fs) as db:
+        fill(db, range(8))
+        db.sync()
+        db.checkpoint()
+        at, is_done = 0, False
+        while not is_done:
+            at += 1
+            target = tmp_path / f"b{at}"
+            fs.hook = fault_at(fs, at, target, lasting)
+            try:
+                db.backup(target)
+                is_done = True
+            except AmberError:
+                left = target.with_name(f"{target.name}.tmp")
+                assert lasting or not (target.exists() or left.exists())
+                if target.exists():  # renamed, and it could be neither synced nor removed
+                    assert amberdb.verify_backup(target)
+                    target.unlink()
+            fs.hook = None
+        assert at > 6
+        for number in range(1, at):
+            db.backup(tmp_path / f"b{number}")  # in spite of what could not be removed
+        assert len(amberdb.verify_backup(tmp_path / f"b{at}")) == 1
+
+
+def fault_at(
+    fs: FaultyFileSystem, at: int, target: Path, lasting: bool
+) -> Callable[[str, str], None]:
+    """The call of that number that concerns the backup's file or its directory."""
+    count = 0
+
+    def hook(kind: str, path: str) -> None:
+        nonlocal count
+        if Path(path).name.startswith(target.name) or Path(path) == target.parent:
+            count += 1
+            if count == at or (lasting and count > at):
+                raise OSError(errno.EIO, "fault", path)
+
+    return hook
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    fs = FaultyFileSystem()
+    full = OSError(errno.ENOSPC, "no space")
+    with audited(tmp_path / "t.amber", fs=fs) as db:
+        fill(db, range(8))
+        fs.hook = fail_on("pwrite", "b.tmp", full)
+        with pytest.raises(DiskFullError):
+            db.backup(tmp_path / "b")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["t.amber"]
+        fs.hook = None
+        db.backup(tmp_path / "b")
+        fs.hook = fail_on("pwrite", "MANIFEST.tmp", full)
+        with pytest.raises(DiskFullError):
+            restore([tmp_path / "b"], tmp_path / "r.amber", fs)
+        fs.hook = None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "t.amber"]
+
+
+@pytest.mark.slow
+def test_a_restore_that_fails_anywhere_leaves_nothing_and_can_be_run_again(tmp_path: Path) -> None:
+    wanted = make_chain(tmp_path)
+    chain = [tmp_path / name for name in CHAIN]
+    target = tmp_path / "r.amber"
+    at, is_done = 0, False
+    while not is_done:
+        at += 1
+        fs = FaultyFileSystem()
+        fs.arm(KINDS, at)
+        with contextlib.suppress(AmberError):
+            restore(chain, target, fs)
+        is_done = not fs.failed
+        names = {path.name for path in tmp_path.iterdir()}
+        if "r.amber" not in names:
+            assert fs.failed
+            assert "r.amber.tmp" not in names, fs.failed
+            restore(chain, target, FaultyFileSystem())
+        with audited(target) as db:
+            assert documents(db) == wanted, f"failed at call {at}: {fs.failed}"
+        shutil.rmtree(target)
+    assert at > 15

@@ -1,0 +1,341 @@
+"""Archives from strangers: every damage is refused with a BackupError, and nothing is left behind.
+
+Bytes are flipped and cut one by one; archives are also made as a forger would, with right checksums
+and contents that cannot be.
+"""
+
+import os
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import amberdb
+from amberdb import BackupChainError, BackupDamagedError, BackupError, FormatError, Ordered, Text
+from amberdb._bytes import seal
+from amberdb._fs import OsFileSystem
+from amberdb.engine import archive as archives
+from amberdb.engine.archive import (
+    BLOCK_HEAD_SIZE,
+    FILE_HEAD_SIZE,
+    PACKED_BYTES_MAX,
+    Content,
+    Header,
+    Kind,
+    archive_blocks,
+    opened_archive,
+)
+from amberdb.engine.codec import encode
+from amberdb.engine.trees import APPLIED, BUILT, COLLECTIONS, COUNTERS, DATABASE_ID, HEADS, tree
+from support.databases import SMALL
+
+FS = OsFileSystem()
+Pairs = dict[Any, Any]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """As small as can be, with everything in it."""
+    directory = tmp_path_factory.mktemp("chain")
+    with amberdb.open(directory / "t.amber", **SMALL) as db:
+        notes = db.collection("n", indexes=[Ordered("x"), Text("t")])
+        notes.put({"id": "a", "x": 1, "t": "umbrella"})
+        db.backup(directory / "full")
+        notes.put({"id": "b", "x": 2})
+        db.backup(directory / "later", base=directory / "full")
+    return [directory / "full", directory / "later"]
+
+
+def refused(chain: list[Path], directory: Path, kind: type[BackupError] = BackupError) -> None:
+    """By both, and nothing is left."""
+    before = sorted(os.listdir(directory))
+    for use in (
+        lambda: amberdb.verify_backup(chain),
+        lambda: amberdb.restore(chain, directory / "r.amber", **SMALL),
+    ):
+        with pytest.raises(kind):
+            use()
+    assert sorted(os.listdir(directory)) == before
+
+
+def refused_by_restore(chain: list[Path], directory: Path) -> None:
+    """Of what only shows when it is put together."""
+    before = sorted(os.listdir(directory))
+    with pytest.raises(BackupDamagedError):
+        amberdb.restore(chain, directory / "r.amber", **SMALL)
+    assert sorted(os.listdir(directory)) == before
+
+
+# -- damage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_every_flipped_byte_is_refused(chain: list[Path], tmp_path: Path, number: int) -> None:
+    whole = chain[number].read_bytes()
+    copy = [tmp_path / path.name for path in chain]
+    for path, source in zip(copy, chain, strict=True):
+        path.write_bytes(source.read_bytes())
+    rng = random.Random(1)
+    for at in range(len(whole)):
+        data = bytearray(whole)
+        data[at] ^= 1 << rng.randrange(8)
+        copy[number].write_bytes(data)
+        refused(copy, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_every_cut_and_what_follows_the_end_is_refused(
+    chain: list[Path], tmp_path: Path, number: int
+) -> None:
+    whole = chain[number].read_bytes()
+    copy = [tmp_path / path.name for path in chain]
+    for path, source in zip(copy, chain, strict=True):
+        path.write_bytes(source.read_bytes())
+    for size in range(len(whole)):
+        copy[number].write_bytes(whole[:size])
+        refused(copy, tmp_path, BackupDamagedError)
+    for more in (b"\0", b"x" * 100, whole):
+        copy[number].write_bytes(whole + more)
+        refused(copy, tmp_path, BackupDamagedError)
+
+
+def test_blocks_missing_doubled_or_out_of_order_are_refused(
+    tmp_path: Path, chain: list[Path]
+) -> None:
+    header, pairs = contents_of(chain[0])
+    blocks = list(archive_blocks(header, _split(pairs, 3), compress=False))
+    path = tmp_path / "full"
+    path.write_bytes(b"".join(blocks))
+    assert amberdb.verify_backup(path)
+    for wrong in (
+        [*blocks[:2], *blocks[3:]],
+        [*blocks[:3], blocks[2], *blocks[3:]],
+        [*blocks[:2], blocks[3], blocks[2], *blocks[4:]],
+        [blocks[0], *blocks[2:]],
+        blocks[:2] + blocks[-1:],
+        [*blocks, blocks[-1]],
+    ):
+        path.write_bytes(b"".join(wrong))
+        refused([path], tmp_path, BackupDamagedError)
+
+
+def test_a_newer_format_is_told_from_damage(tmp_path: Path, chain: list[Path]) -> None:
+    data = chain[0].read_bytes()
+    head = data[:8] + (2).to_bytes(4, "little")
+    (tmp_path / "new").write_bytes(head + seal(head) + data[FILE_HEAD_SIZE:])
+    with pytest.raises(FormatError, match="update it"):
+        amberdb.verify_backup(tmp_path / "new")
+    for data in (b"", b"AMBERBAK", b"\x7fELF" * 40, bytes(1000)):
+        (tmp_path / "new").write_bytes(data)
+        refused([tmp_path / "new"], tmp_path, BackupDamagedError)
+    with pytest.raises(BackupError, match="directory"):
+        amberdb.verify_backup(tmp_path)
+    with pytest.raises(BackupError, match="No such file"):
+        amberdb.verify_backup(tmp_path / "missing")
+
+
+# -- forgery -------------------------------------------------------------------------------------
+
+
+def contents_of(path: Path) -> tuple[Header, Pairs]:
+    with opened_archive(FS, str(path)) as archive:
+        return archive.header, {
+            key: value for block in archive.pairs() for key, value in block.items()
+        }
+
+
+def _split(pairs: Pairs, size: int) -> Iterator[Content]:
+    items = list(pairs.items())
+    for start in range(0, len(items), size):
+        block = dict(items[start : start + size])
+        yield Content(Kind.PAIRS, len(block), encode(block))
+
+
+def forge(path: Path, header: Header, contents: Iterable[Content], compress: bool = False) -> None:
+    """With right checksums."""
+    path.write_bytes(b"".join(archive_blocks(header, contents, compress=compress)))
+
+
+def test_pairs_that_cannot_be_are_refused(tmp_path: Path, chain: list[Path]) -> None:
+    header, pairs = contents_of(chain[0])
+    path = tmp_path / "full"
+    late = tree(99) + b"k"
+    applied = header.last_lsn.to_bytes(8)
+    wrong: list[Pairs] = [
+        {**pairs, late: None},
+        {**pairs, tree(99): b"no key behind the tree"},
+        {**pairs, tree(99) + b"k" * 508: b""},
+        {late: b"out of order", **pairs},
+        dict(sorted({**pairs, tree(2) + b"k": b"a tree that is nobody's"}.items())),
+        dict(sorted({**pairs, DATABASE_ID: b"x" * 16}.items())),
+        dict(sorted({**pairs, BUILT + b"1": b"1"}.items())),
+        dict(sorted({**pairs, BUILT + tree(18): b"2"}.items())),
+        {**pairs, APPLIED: (header.last_lsn + 1).to_bytes(8)},
+        {key: value for key, value in pairs.items() if key != APPLIED},
+        {**pairs, APPLIED: applied + b"\0"},
+        {**pairs, late: 5},
+        {**pairs, "text": b""},
+    ]
+    for one in wrong:
+        forge(path, header, [Content(Kind.PAIRS, len(one), encode(one))])
+        refused([path], tmp_path, BackupDamagedError)
+    for kind, data in (
+        (Kind.PAIRS, b"\xdf\xff\xff\xff\xff"),
+        (Kind.PAIRS, b"\x81\xa1"),
+        (Kind.PAIRS, b"\x91" * 100_000),
+        (Kind.RECORDS, encode([])),
+        (Kind.HEADER, encode(header.to_map())),
+        (Kind.END, encode({})),
+        (Kind.END, b"\x91" * 100_000),
+    ):
+        forge(path, header, [*_split(pairs, 1000), Content(kind, 0, data)])
+        refused([path], tmp_path, BackupDamagedError)
+    forge(path, header, [content._replace(items=5) for content in _split(pairs, 1000)])
+    refused([path], tmp_path, BackupDamagedError)
+
+
+def test_pairs_that_contradict_each_other_are_refused(tmp_path: Path, chain: list[Path]) -> None:
+    header, pairs = contents_of(chain[0])
+    path = tmp_path / "full"
+    head = next(key for key in pairs if key.startswith(HEADS))
+    collection = next(key for key in pairs if key.startswith(COLLECTIONS))
+    entry = next(key for key in pairs if key.startswith(tree(18)))
+    document = tree(16) + b"a"
+    assert document in pairs
+    wrong: list[Pairs] = [
+        {**pairs, head: b"short"},
+        {**pairs, head: bytes(16)},
+        {**pairs, collection: b"not sealed"},
+        {**pairs, COUNTERS: b""},
+        {key: value for key, value in pairs.items() if key != entry},
+        {key: value for key, value in pairs.items() if key != document},
+        {**pairs, document: pairs[document][:-1] + b"?"},
+        dict(sorted({**pairs, COLLECTIONS + b"\xff\xfe": b""}.items())),
+        dict(sorted({**pairs, entry + b"x": b"a"}.items())),
+        dict.fromkeys(pairs, b"") | {k: v for k, v in pairs.items() if k[:4] == tree(1)},
+    ]
+    for one in wrong:
+        forge(path, header, [Content(Kind.PAIRS, len(one), encode(one))])
+        assert amberdb.verify_backup(path)
+        refused_by_restore([path], tmp_path)
+
+
+def test_headers_that_make_no_sense_are_refused(tmp_path: Path, chain: list[Path]) -> None:
+    header, pairs = contents_of(chain[0])
+    path = tmp_path / "full"
+    facts: list[dict[str, Any]] = [
+        {"id": b""},
+        {"id": "text of sixteen "},
+        {"database_id": b"x"},
+        {"base": b"x"},
+        {"after_lsn": 1},
+        {"last_lsn": -1},
+        {"last_lsn": 1 << 63},
+        {"last_lsn": True},
+        {"time_us": -1},
+        {"time_us": 1 << 62},
+        {"created_us": 1 << 62},
+        {"documents": {"n": "many"}},
+        {"documents": {1: 1}},
+        {"documents": []},
+        {"time_us": header.time_us + 1},
+    ]
+    for change in facts:
+        forge(path, replace(header, **change), _split(pairs, 1000))
+        refused([path], tmp_path, BackupDamagedError)
+
+
+def test_records_that_cannot_be_are_refused(tmp_path: Path, chain: list[Path]) -> None:
+    full, later = chain
+    with opened_archive(FS, str(later)) as archive:
+        header = archive.header
+        good = [record for block in archive.records() for record in block]
+    path = tmp_path / "later"
+    first, *rest = good
+    lsn, time_us, kind, payload = first
+    far = lsn | 1 << 60
+    wrong: list[list[Any]] = [
+        rest,
+        [first, first, *rest],
+        [*reversed(good)],
+        good[:-1],
+        [],
+        [(lsn + 1, time_us, kind, payload), *rest],
+        [(lsn, time_us, 77, payload), *rest],
+        [(lsn, -1, kind, payload), *rest],
+        [(lsn, 1 << 62, kind, payload), *rest],
+        [(lsn, time_us, kind, b"\xc1"), *rest],
+        [(lsn, time_us, kind, encode({APPLIED: bytes(8)})), *rest],
+        [(lsn, time_us, kind, encode({tree(16): b""})), *rest],
+        [(lsn, time_us, kind), *rest],
+        [(far, time_us, kind, payload), *rest],
+        [*good[:-1], (good[-1][0], good[-1][1] + 1, kind, good[-1][3])],
+    ]
+    for one in wrong:
+        forge(path, header, [Content(Kind.RECORDS, len(one), encode(one))])
+        refused([full, path], tmp_path, BackupDamagedError)
+
+
+def test_a_base_that_ends_elsewhere_is_refused(tmp_path: Path, chain: list[Path]) -> None:
+    full, later = chain
+    with opened_archive(FS, str(later)) as archive:
+        header = archive.header
+        contents = [Content(Kind.RECORDS, len(b), encode(b)) for b in archive.records()]
+    forge(tmp_path / "later", replace(header, after_lsn=header.after_lsn + 1), contents)
+    refused([full, tmp_path / "later"], tmp_path, BackupChainError)
+
+
+def test_sizes_are_compared_before_anything_is_allocated(
+    tmp_path: Path, chain: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block says 4 GiB, packed or not; and one that unpacks to more than it says."""
+    zstandard = pytest.importorskip("zstandard")
+    header, pairs = contents_of(chain[0])
+    path = tmp_path / "full"
+    blocks = list(archive_blocks(header, (), compress=False))[:2]
+    start = b"".join(blocks)
+    chained = int.from_bytes(blocks[1][BLOCK_HEAD_SIZE - 4 : BLOCK_HEAD_SIZE], "little")
+    bomb = zstandard.ZstdCompressor().compress(bytes(64 << 20))
+    assert len(bomb) < 10_000
+    block_head = archives._BLOCK_HEAD  # pyright: ignore[reportPrivateUsage]
+    for packing, size, stored, length, message in (
+        (0, (1 << 32) - 1, b"", (1 << 32) - 1, "cut short"),
+        (1, (1 << 32) - 1, bomb, len(bomb), "makes no sense"),
+        (1, 64 << 20, bomb, len(bomb), "makes no sense"),
+        (1, PACKED_BYTES_MAX, bomb, len(bomb), "another size"),
+        (1, 100, bomb, len(bomb), "another size"),
+        (1, 3, b"xyz", 3, "zstd refuses"),
+        (0, 4, b"xyz", 3, "makes no sense"),
+        (2, 3, b"xyz", 3, "makes no sense"),
+    ):
+        head = block_head.pack(Kind.PAIRS, packing, 0, size, length)
+        path.write_bytes(start + head + seal(head + stored, chained) + stored)
+        with pytest.raises(BackupDamagedError, match=message):
+            amberdb.verify_backup(path)
+        refused([path], tmp_path, BackupDamagedError)
+    trailing = zstandard.ZstdCompressor().compress(encode(pairs)) + b"more"
+    size = len(encode(pairs))
+    head = block_head.pack(Kind.PAIRS, 1, 0, size, len(trailing))
+    path.write_bytes(start + head + seal(head + trailing, chained) + trailing)
+    refused([path], tmp_path, BackupDamagedError)
+    forge(path, header, _split(pairs, 1000), compress=True)
+    assert amberdb.verify_backup(path)
+
+
+@given(data=st.binary(max_size=300))
+def test_any_content_behind_right_checksums_is_a_typed_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    directory = tmp_path_factory.getbasetemp()
+    header = Header(
+        id=bytes(16), database_id=bytes(16), last_lsn=5, time_us=0, created_us=0, documents={}
+    )
+    forge(directory / "any", header, [Content(Kind.PAIRS, 1, data)])
+    refused([directory / "any"], directory, BackupDamagedError)
