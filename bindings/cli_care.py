@@ -4,10 +4,9 @@ Invariants:
 - check changes nothing; repair changes nothing without --apply.
 """
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,9 +14,9 @@ from amberdb.bindings.cli_output import (
     AsJson,
     DatabasePath,
     Exit,
+    counting,
     emit,
     grid,
-    progress_bar,
     properties,
     say,
     show,
@@ -32,7 +31,7 @@ from amberdb.engine.repair import repair as repair_closed
 def check(path: DatabasePath, as_json: AsJson = False) -> None:
     """Reads every page and every record, and compares every index, count and checksum with the
     documents, also where the database cannot be opened. Changes nothing."""
-    with _progress() as progress:
+    with counting() as progress:
         report = check_closed(path, progress)
     if as_json:
         emit({"ok": report.ok, **asdict(report)})
@@ -56,7 +55,7 @@ def repair(
 ) -> None:
     """Makes a sound database of what can be read of a damaged one; what was damaged is kept as
     .broken. Without --apply it only says what it would do, and what would be lost."""
-    with _progress() as progress:
+    with counting() as progress:
         report = repair_closed(path, apply=apply, progress=progress)
     if as_json:
         emit({"needed": report.is_needed, **asdict(report)})
@@ -104,16 +103,3 @@ def _losses(report: RepairReport) -> Generator[str]:
         )
     if report.feed_begins is not None:
         yield f"the feed up to Lsn {report.feed_begins}: its changes are in the documents"
-
-
-@contextmanager
-def _progress() -> Generator[Callable[[str, int], None]]:
-    with progress_bar() as bar:
-        tasks: dict[str, Any] = {}
-
-        def advance(name: str, count: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=None)
-            bar.update(tasks[name], completed=count)
-
-        yield advance

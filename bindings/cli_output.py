@@ -39,6 +39,7 @@ from amberdb._errors import (
     MissingKeyError,
     OpenError,
     QueryError,
+    RestorePointError,
     StorageError,
     TransactionError,
 )
@@ -83,7 +84,7 @@ def exit_code(error: Exception) -> Exit:
     """The code that tells scripts what kind of failure it was."""
     families: list[tuple[type[Exception] | tuple[type[Exception], ...], Exit]] = [
         ((BadLineError, InputDamagedError), Exit.INPUT),
-        ((MissingKeyError, LogTruncatedError, DemoError), Exit.NOTHING),
+        ((MissingKeyError, LogTruncatedError, RestorePointError, DemoError), Exit.NOTHING),
         (OpenError, Exit.OPEN),
         (CorruptionError, Exit.DAMAGE),
         ((StorageError, TransactionError), Exit.STORAGE),
@@ -203,6 +204,20 @@ def progress_bar() -> Generator[Progress]:
         *columns, console=console, disable=not console.is_terminal, transient=True
     ) as progress:
         yield progress
+
+
+@contextmanager
+def counting() -> Generator[Callable[[str, int], None]]:
+    """A line of that bar for each thing that is counted, without an end in sight."""
+    with progress_bar() as bar:
+        tasks: dict[str, Any] = {}
+
+        def advance(name: str, count: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=None)
+            bar.update(tasks[name], completed=count)
+
+        yield advance
 
 
 # -- input -------------------------------------------------------------------------------------

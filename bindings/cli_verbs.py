@@ -1,5 +1,5 @@
 """The verbs of the command line, but those that have files of their own: import, export, demo,
-check and repair.
+search, check and repair, backup, verify and restore.
 
 Invariants:
 - Only put, import and demo create a database, only put and import a collection; the others say
@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+import amberdb.bindings.cli_backup as cli_backup
 import amberdb.bindings.cli_care as cli_care
 import amberdb.bindings.cli_demo as cli_demo
 import amberdb.bindings.cli_import as cli_import
@@ -238,6 +239,9 @@ def log(
                 _tell(change, as_json)
         else:
             show(grid("changes", ("lsn", "time", "", "collection", "id"), list(map(_row, told))))
+            archived = db.stats()["archived_lsn"]
+            if archived is not None:
+                say(f"the last backup goes up to {archived}: `amberdb verify` lists its points")
         if follow:
             _follow(db, told[-1].lsn if told else since or NO_LSN, collection, as_json)
     if not told:
@@ -254,6 +258,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "import": cli_import.import_lines,
     "export": cli_import.export,
     "log": log,
+    "backup": cli_backup.backup,
+    "verify": cli_backup.verify,
+    "restore": cli_backup.restore,
     "check": cli_care.check,
     "repair": cli_care.repair,
 }
