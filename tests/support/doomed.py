@@ -228,11 +228,6 @@ class Fate:
 class _Deadly(FaultyFileSystem):
     """Kills its own process where the base class would raise."""
 
-    where: str = ""
-
-    def fails(self, kind: str, path: str) -> bool:
-        return self.where in path and super().fails(kind, path)
-
     def error(self, path: str) -> OSError:
         os.kill(os.getpid(), signal.SIGKILL)
         return super().error(path)
@@ -252,8 +247,7 @@ def _arm(shared: Shared, fate: Fate) -> None:
 def write(path: Path, seed: int, sync: Sync, shared: Shared, fate: Fate) -> None:
     """Never returns where its fate is to die."""
     _arm(shared, fate)
-    fs = _Deadly()
-    fs.where = fate.die_in
+    fs = _Deadly(where=fate.die_in)
     if fate.die_at:
         fs.arm(KINDS, fate.die_at, torn=True)
     options: dict[str, Any] = {

@@ -48,6 +48,8 @@ class FaultyFileSystem:
     inner: FileSystem = field(default_factory=OsFileSystem)
     hook: Hook | None = None
     kinds: tuple[str, ...] = ()
+    where: str = ""
+    """Only calls on paths with this in them are counted, and fail."""
     fail_at: int = 0
     """0: nothing fails, and calls are counted."""
     code: int = errno.EIO
@@ -83,7 +85,7 @@ class FaultyFileSystem:
         self.arm(())
 
     def fails(self, kind: str, path: str) -> bool:
-        if kind not in self.kinds:
+        if kind not in self.kinds or self.where not in path:
             return False
         self.counted += 1
         if not self.fail_at or self.counted < self.fail_at:

@@ -122,7 +122,7 @@ class Killer:
             often = place.startswith(OFTEN)
             return Fate(40, threads, place, rng.randrange(1, 12 if often else 3))
         if way < 0.86:
-            return Fate(40, threads, die_at=rng.randrange(1, 60), die_in="cache")
+            return Fate(40, threads, die_at=rng.randrange(1, 60), die_in="/cache")
         if way < 0.92:
             return Fate(commits, threads, die_at=rng.randrange(1, 300))
         return Fate(commits, threads, wait_s=rng.random() * 0.003)
