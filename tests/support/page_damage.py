@@ -4,8 +4,8 @@ Every step runs in a forked child, so that a process that LMDB ends is an outcom
 
 Invariants:
 - Each damage starts from the same pristine directory, and is drawn from the seed alone.
-- The answer is everything a user can read: documents by id, through each index, their counts, and
-  the position of a subscriber.
+- The answer is everything a user can read: documents by id, through each index, by searches, their
+  counts, and the position of a subscriber.
 """
 
 import faulthandler
@@ -21,11 +21,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from unittest.mock import patch
 
 import amberdb
-from amberdb import AmberError, Database, Ordered, Unique
+from amberdb import AmberError, Collection, Database, Ordered, Text, Unique, Vector
+from amberdb.engine import vector_cache
 from support.databases import SMALL
 from support.reference import Doc
+from support.searches import DIM, WORDS, compare_searches, drawn_text, drawn_vector
 
 T = TypeVar("T")
 PAGE: Final = 4096
@@ -36,14 +39,20 @@ Answer = dict[Any, Any]
 
 
 def make(path: Path, copy: Path, *, documents: int) -> Answer:
-    """A closed database with inner pages, overflow pages, free pages, lists, and what expires;
-    its copy, and its answer."""
+    """A closed database with inner pages, overflow pages, free pages, lists, what expires, several
+    segments, and files in cache/; its copy, and its answer."""
     rng = random.Random(documents)
-    with amberdb.open(path, **SMALL) as db:
+    with patch.object(vector_cache, "UNSAVED_ROWS", 0), amberdb.open(path, **SMALL) as db:
         for name in NAMES:
             notes = db.collection(
                 name,
-                indexes=[Ordered("n", "-text"), Ordered("tags"), Unique("only", sparse=True)],
+                indexes=[
+                    Ordered("n", "-text"),
+                    Ordered("tags"),
+                    Unique("only", sparse=True),
+                    Text("text"),
+                    Vector("v", dim=DIM, metric="l2"),
+                ],
                 expires_at="until",
             )
             docs = [_document(rng, number) for number in range(documents)]
@@ -63,6 +72,10 @@ def _document(rng: random.Random, number: int) -> Doc:
     doc: Doc = {"id": f"{number:05}", "n": number % 13, "text": "x" * rng.choice((5, 60, 300))}
     if number % 40 == 0:
         doc["text"] = "long" * 3000
+    if number % 2:
+        doc["text"] = drawn_text(rng)
+    if number % 3 == 1:
+        doc["v"] = drawn_vector(rng).tolist()
     if number % 3 == 0:
         doc["tags"] = [str(number % 7), str(number % 5)]
     if number % 4 == 0:
@@ -77,13 +90,26 @@ def read(db: Database) -> Answer:
     answer: Answer = {"reader": db.subscriber("reader").position}
     for name in NAMES:
         notes = db.collection(name)
-        answer[name] = {doc["id"]: doc for doc in notes.documents()}
+        answer[name] = _documents(notes)
         answer[name, "count"] = len(notes)
         for order in ("n", "tags", "only"):
             found = notes.find({order: {"$gte": "" if order == "tags" else 0}}, order_by=order)
             answer[name, order] = [doc["id"] for doc in found]
-        answer[name, "got"] = [notes.get(id) for id in list(answer[name])[::50]]
+        got = map(notes.get, list(answer[name])[::50])
+        answer[name, "got"] = [doc and _plain(doc) for doc in got]
+        near, words = [0.1, -0.2, 0.3], " ".join(WORDS[::2])
+        answer[name, "near"] = [(hit.id, hit.score) for hit in notes.search(vector=near, limit=50)]
+        answer[name, "words"] = [(hit.id, hit.score) for hit in notes.search(words, limit=1000)]
     return answer
+
+
+def _documents(notes: Collection) -> dict[str, Doc]:
+    return {doc["id"]: _plain(doc) for doc in notes.documents()}
+
+
+def _plain(doc: Doc) -> Doc:
+    """With lists in place of arrays, to be compared with ==."""
+    return {**doc, "v": doc["v"].tolist()} if "v" in doc else doc
 
 
 # -- in a child --------------------------------------------------------------------------------
@@ -217,10 +243,8 @@ class PageDamage:
             if not amberdb.check(self._scratch, **SMALL).ok:
                 return "not sound"
             with amberdb.open(self._scratch, create=False, **SMALL) as db:
-                found = {
-                    name: {d["id"]: d for d in db.collection(name).documents()}
-                    for name in db.collections()
-                }
+                found = {name: _documents(db.collection(name)) for name in db.collections()}
+                compare_searches(db, random.Random(1))
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         lost = 0
