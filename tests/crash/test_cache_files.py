@@ -112,7 +112,9 @@ def files_of(path: Path) -> list[Path]:
 
 
 def judge(path: Path, finds: str | None) -> None:
-    """`finds`: why the file is dropped; None where it may be used."""
+    """`finds`: why the file is dropped; None where it may be used. Nobody needs a repair for it."""
+    assert amberdb.check(path, **SMALL).ok
+    assert not amberdb.repair(path, apply=True, **SMALL).is_needed
     messages = in_child(lambda: search_all(path))
     assert messages is not None, "the process died"
     if finds is None:
