@@ -67,8 +67,11 @@ from amberdb.engine.view import NEWEST, View
 logger = logging.getLogger("amberdb.engine")
 
 Compress: TypeAlias = Literal["zstd"] | None
-BLOCK_BYTES: Final = 1 << 20
-"""A block ends behind the pair or record that brings it here."""
+BLOCK_BYTES: Final = 1 << 18
+"""A block ends behind the pair or record that brings it here. Larger ones would be no smaller when
+compressed, and hold the interpreter longer."""
+_YIELD: Final = 64
+"""Pairs read before other threads get the interpreter, for which they would wait 5 ms each time."""
 
 
 class Backups:
@@ -101,7 +104,7 @@ class Backups:
         if rate_bytes_s is not None and not rate_bytes_s > 0:
             raise ValueError(f"rate_bytes_s={rate_bytes_s!r}: give a number above 0, or None")
         target = archive_path(path)
-        pace = _Pace(target, rate_bytes_s, progress)
+        pace = _Pace(rate_bytes_s, progress)
         with self._mutex, file_errors(target):
             self._check_target(target)
             try:
@@ -122,7 +125,7 @@ class Backups:
             raise BackupExistsError(f"{target} exists: choose another name", path=target)
         if not self._fs.is_dir(parent):
             raise BackupError(f"the directory {parent} does not exist: create it", path=target)
-        if os.path.commonpath((target, self._directory)) == self._directory:
+        if target.startswith(os.path.join(self._directory, "")):
             raise BackupError(
                 f"{target} is inside of the database: put a backup elsewhere", path=target
             )
@@ -230,13 +233,13 @@ class Backups:
         verified: list[BackupReport] = []
 
         def verify(aside: str) -> None:
-            (report,) = verify_chain([aside], fs)
+            (report,) = verify_chain([aside], fs, pace.again().reached)
             if fs.exists(target):  # by somebody else, meanwhile
                 raise BackupExistsError(f"{target} exists: choose another name", path=target)
             verified.append(replace(report, path=target))
 
         try:
-            replace_file(fs, target, next(blocks), self._paced(blocks, pace), verify=verify)
+            replace_file(fs, target, next(blocks), self._paced(target, blocks, pace), verify=verify)
         except BaseException:
             for path in (target + ASIDE, target) if verified else (target + ASIDE,):
                 with suppress(OSError):
@@ -244,11 +247,13 @@ class Backups:
             raise
         return verified[0]
 
-    def _paced(self, blocks: Iterator[bytes], pace: "_Pace") -> Iterator[bytes]:
+    def _paced(self, target: str, blocks: Iterator[bytes], pace: "_Pace") -> Iterator[bytes]:
+        size = 0
         for block in blocks:
             self._committer.state.active  # noqa: B018  raises when the database was closed
             yield block
-            pace.wrote(len(block))
+            size += len(block)
+            pace.reached(target, size)
 
     def _remember(self, lsn: Lsn, hold_log: bool) -> None:
         try:
@@ -258,23 +263,22 @@ class Backups:
 
 
 class _Pace:
-    """Tells how far it is, and waits where that is faster than wanted."""
+    """Tells how far it is, lets other threads run, and waits where that is faster than wanted."""
 
-    def __init__(self, path: str, rate_bytes_s: float | None, progress: Progress | None) -> None:
-        self._path = path
+    def __init__(self, rate_bytes_s: float | None, progress: Progress | None = None) -> None:
         self._rate_bytes_s = rate_bytes_s
         self._progress = progress
         self._start = monotonic()
-        self._bytes = 0
 
-    def wrote(self, size: int) -> None:
-        self._bytes += size
+    def again(self) -> "_Pace":
+        """For reading what was written."""
+        return _Pace(self._rate_bytes_s)
+
+    def reached(self, path: str, size: int) -> None:
         if self._progress is not None:
-            self._progress(self._path, self._bytes)
-        if self._rate_bytes_s is not None:
-            early = self._start + self._bytes / self._rate_bytes_s - monotonic()
-            if early > 0:
-                sleep(early)
+            self._progress(path, size)
+        due = 0.0 if self._rate_bytes_s is None else size / self._rate_bytes_s
+        sleep(max(0.0, self._start + due - monotonic()))
 
 
 def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> Iterator[Content]:
@@ -282,7 +286,9 @@ def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> I
     counts = dict.fromkeys(schemas, 0)
     block: dict[bytes, bytes] = {}
     size = 0
-    for key, value in view.scan(META, KEY_END):
+    for number, (key, value) in enumerate(view.scan(META, KEY_END)):
+        if not number % _YIELD:
+            sleep(0)
         prefix = key[:TREE_SIZE]
         if prefix in counts:
             unpack(key, value)  # for its checksum

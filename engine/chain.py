@@ -98,10 +98,16 @@ def verify_chain(
     paths: Sequence[str], fs: FileSystem, progress: Progress | None = None
 ) -> list[BackupReport]:
     """The same, inside."""
+    linked_headers(paths, fs)
+    return [_verified(fs, path, progress) for path in paths]
+
+
+def linked_headers(paths: Sequence[str], fs: FileSystem) -> list[Header]:
+    """Of archives that go on from each other, of which no more is read."""
     headers = [read_header(fs, path) for path in paths]
     for number in range(1, len(paths)):
         check_link(headers[number - 1], headers[number], paths[number - 1], paths[number])
-    return [_verified(fs, path, progress) for path in paths]
+    return headers
 
 
 def paths_of(chain: Paths) -> list[str]:

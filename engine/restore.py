@@ -27,10 +27,11 @@ from amberdb._errors import (
     RestorePointError,
 )
 from amberdb._types import NO_LSN, Lsn, lsn_epoch
-from amberdb.engine.archive import archive_path, opened_archive
+from amberdb.engine.archive import Header, archive_path, opened_archive
 from amberdb.engine.chain import (
     BackupReport,
     Paths,
+    linked_headers,
     pairs_of,
     paths_of,
     records_of,
@@ -112,8 +113,10 @@ def restore(
         raise BackupExistsError(
             f"{path} exists, and a restore overwrites nothing: choose another path", path=path
         )
+    _check_until(until)
+    headers = linked_headers(paths, options.fs)
+    _check_point(paths[0], headers[0], headers[-1], until)
     reports = verify_chain(paths, options.fs, progress)
-    _check_point(reports, until)
     with open_errors(path):
         aside, lock = take_aside(path, options)
         try:
@@ -130,30 +133,34 @@ def restore(
     return making.report
 
 
-def _check_point(reports: list[BackupReport], until: Until) -> None:
-    """Raises RestorePointError unless the chain has it, BackupDamagedError without a full one."""
-    full, last = reports[0], reports[-1]
-    facts = {"first_lsn": full.lsn, "last_lsn": last.lsn}
-    if not full.is_full:
-        raise RestorePointError(
-            f"{full.path} is incremental: a chain begins with a full backup; name that first",
-            **facts,
-        )
+def _check_until(until: Until) -> None:
     if isinstance(until, datetime):
         if until.tzinfo is None:
             raise ValueError(f"until={until!r}: give a datetime with a zone")
-        is_early, is_late = until < full.time, False
+    elif until is not None and type(until) is not int:
+        raise ValueError(f"until={until!r}: give an Lsn or a datetime")
+
+
+def _check_point(path: str, full: Header, last: Header, until: Until) -> None:
+    """Raises RestorePointError unless the chain has it."""
+    facts = {"first_lsn": Lsn(full.last_lsn), "last_lsn": Lsn(last.last_lsn)}
+    if not full.is_full:
+        raise RestorePointError(
+            f"{path} is incremental: a chain begins with a full backup; name that first", **facts
+        )
+    begin, end = time_of(full.time_us), time_of(last.time_us)
+    if isinstance(until, datetime):
+        is_early, is_late = until < begin, False
     else:
-        if until is not None and type(until) is not int:
-            raise ValueError(f"until={until!r}: give an Lsn or a datetime")
-        is_early = until is not None and until < full.lsn
-        is_late = until is not None and until > last.lsn
+        is_early = until is not None and until < full.last_lsn
+        is_late = until is not None and until > last.last_lsn
     if is_early or is_late:
         raise RestorePointError(
-            f"the chain has the points from Lsn {full.lsn} ({full.time.isoformat()}) to Lsn "
-            f"{last.lsn} ({last.time.isoformat()}), and {until} is "
-            f"{'before' if is_early else 'behind'} them"
-            + (": name the chain of an older full backup" if is_early else ""),
+            f"the chain has the points from Lsn {full.last_lsn} ({begin.isoformat()}) to Lsn "
+            f"{last.last_lsn} ({end.isoformat()}), and {until} is "
+            + (
+                "before them: name the chain of an older full backup" if is_early else "behind them"
+            ),
             **facts,
         )
 

@@ -5,8 +5,10 @@ Power loss is simulated after every operation at the file seam, and every one of
 
 import contextlib
 import errno
+import os
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -248,3 +250,69 @@ def test_a_restore_that_fails_anywhere_leaves_nothing_and_can_be_run_again(tmp_p
             assert documents(db) == wanted, f"failed at call {at}: {fs.failed}"
         shutil.rmtree(target)
     assert at > 15
+
+
+# -- kills ---------------------------------------------------------------------------------------
+
+
+def keep_and_bring_back(root: Path, fs: FileSystem, reached: Callable[[], None]) -> None:
+    """What of it is not there yet: two more backups, and a database made of them."""
+
+    def progress(what: str, count: int) -> None:
+        reached()
+
+    new, more = root / "new", root / "more"
+    with amberdb.open(root / "t.amber", **SMALL, fs=fs) as db:
+        if not new.exists():
+            db.backup(new, progress=progress)
+        if not more.exists():
+            db.collection("n").put({"id": "more"})
+            db.backup(more, base=new, progress=progress)
+    if not (root / "r.amber").exists():
+        amberdb.restore([new, more], root / "r.amber", progress=progress, **SMALL, fs=fs)
+
+
+def killed(root: Path, at: int) -> bool:
+    """Whether a child that is killed at that call, or at that word of progress, got there."""
+    pid = os.fork()
+    if pid == 0:
+        count = 0
+
+        def reached(*_: str) -> None:
+            nonlocal count
+            count += 1
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            with patch.object(backup, "BLOCK_BYTES", 2000):
+                keep_and_bring_back(root, FaultyFileSystem(hook=reached), reached)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    status = os.waitpid(pid, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_killed_anywhere_leaves_what_can_be_gone_on_with(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    wanted: Documents = {**make_chain(source), "more": {"id": "more"}}
+    join_preparation()
+    root, at = tmp_path / "root", 0
+    while True:
+        at += 1
+        shutil.copytree(source, root)
+        if not killed(root, at):
+            break
+        chain = [path for path in (root / "new", root / "more") if path.exists()]
+        if chain:
+            amberdb.verify_backup(chain)
+        keep_and_bring_back(root, FaultyFileSystem(), lambda: None)
+        with audited(root / "r.amber") as db:
+            assert documents(db) == wanted, at
+        shutil.rmtree(root)
+    assert at > 80
