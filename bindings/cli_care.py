@@ -1,4 +1,5 @@
-"""The verbs for a database that may be damaged: check and repair. Neither opens it first.
+"""The verbs that look after a database: check and repair, for one that may be damaged and is not
+opened first, and compact.
 
 Invariants:
 - check changes nothing; repair changes nothing without --apply.
@@ -17,6 +18,8 @@ from amberdb.bindings.cli_output import (
     counting,
     emit,
     grid,
+    opened,
+    progress_bar,
     properties,
     say,
     show,
@@ -63,6 +66,23 @@ def repair(
         _show_repair(report)
     if report.is_needed and not apply:
         raise typer.Exit(Exit.NOTHING)
+
+
+@verb
+def compact(path: DatabasePath, as_json: AsJson = False) -> None:
+    """Writes the data anew in as few bytes as it takes, and leaves nothing in any file of what was
+    deleted. The disk holds both meanwhile."""
+    with opened(path) as db, progress_bar() as bar:
+        task = bar.add_task("pairs", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        report = db.compact(advance)
+    if as_json:
+        emit(asdict(report))
+    else:
+        show(properties("compacted", asdict(report)))
 
 
 def _show_repair(report: RepairReport) -> None:

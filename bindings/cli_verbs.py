@@ -263,6 +263,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "restore": cli_backup.restore,
     "check": cli_care.check,
     "repair": cli_care.repair,
+    "compact": cli_care.compact,
 }
 for _name, _function in VERBS.items():
     app.command(_name, epilog=_CODES)(_function)

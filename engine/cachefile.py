@@ -155,6 +155,15 @@ class CacheFolder:
             logger.warning("%s is dropped and will be built anew: %s", path, why)
         self._remove(path)
 
+    def drop_all(self) -> None:
+        """Removes every file. Raises StorageError."""
+        try:
+            names = self._fs.listdir(self.path) if self._fs.is_dir(self.path) else []
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be listed: {error}", path=self.path) from error
+        for name in names:
+            self._remove(os.path.join(self.path, name), must=True)
+
     def _file(self, tree: int) -> str:
         return os.path.join(self.path, f"{tree}{_SUFFIX}")
 

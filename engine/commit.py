@@ -207,6 +207,22 @@ class Committer:
             self.checkpoint_failure = None
             self._progress.notify_all()
 
+    def move(self, store: Store) -> None:
+        """To another file of the same contents. Called with the checkpoint mutex held. Whoever has
+        the old store reads on in it."""
+        with self._lock:  # against a commit that changes the catalog
+            self.store = store
+            state = self.state
+            self.state = State(state.active, state.frozen, state.built, state.catalog)
+
+    def renew_log(self) -> None:
+        """The log goes on in a file that has held no record. Raises StorageError, BusyError."""
+        self._acquire(self._options.busy_timeout_ms)
+        try:
+            self.log.renew()
+        finally:
+            self._release()
+
     def checkpoint_failed(self, failure: StorageError) -> None:
         with self._progress:
             self.checkpoint_failure = failure

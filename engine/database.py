@@ -34,6 +34,8 @@ from amberdb.engine.check import CheckReport, Progress, check
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.collection import Collection, schema_of
 from amberdb.engine.commit import Committer
+from amberdb.engine.compaction import CompactReport, compact
+from amberdb.engine.compaction import Progress as CompactProgress
 from amberdb.engine.expiry import Reaper
 from amberdb.engine.feed import Change, Feed, Subscriber
 from amberdb.engine.indexing import Indexer, built_trees
@@ -238,6 +240,28 @@ class Database:
         """
         self._check_open()
         self._checkpointer.run()
+
+    def compact(self, progress: CompactProgress | None = None) -> CompactReport:
+        """Writes data.mdb anew without free pages and dead rows, and renews the log and the files
+        in cache/. Readers and writers go on, but a writer may have to wait for memory; the disk
+        holds both files until it is done. Nothing deleted before is left in the directory, save
+        what a subscriber has yet to read. `progress(pairs, of)` is called as it goes.
+
+        Raises StorageError, DiskFullError: then nothing has changed, or all but the removal of
+        what is no longer needed.
+        """
+        self._check_open()
+        self._committer.refuse_inside()
+        self._indexer.purge()
+        options = self.options
+        return compact(
+            self._opened,
+            self._committer,
+            self._checkpointer,
+            options.fs,
+            options.map_bytes,
+            progress,
+        )
 
     def check(self, progress: Progress | None = None) -> CheckReport:
         """Compares every index, count and checksum with the documents, as of now."""

@@ -105,6 +105,14 @@ class Indexer:
                 if not stop():
                     self._purge(number)
 
+    def purge(self) -> None:
+        """What is left of dropped indexes goes, and nothing is built. Raises StorageError."""
+        retired = self._committer.state.catalog.retired
+        if retired:
+            self._checkpointer.run()
+        for number in retired:
+            self._purge(number)
+
     def _build(
         self,
         schema: Schema,

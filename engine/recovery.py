@@ -27,7 +27,7 @@ from amberdb._errors import (
     NotADatabaseError,
     OpenError,
 )
-from amberdb._fs import ASIDE, DirLock
+from amberdb._fs import ASIDE, DirLock, FileSystem
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine import manifest as manifests
 from amberdb.engine.codec import decode_effects
@@ -146,6 +146,16 @@ def generation_of(name: str) -> int | None:
     """The number of a generation from the name of its directory."""
     word, _, number = name.partition("-")
     return int(number) if word == "data" and number.isdecimal() else None
+
+
+def remove_generation(fs: FileSystem, path: str, generation: int) -> None:
+    """The directory of a generation that is not in use, if it is there."""
+    data = data_directory(path, generation)
+    if fs.is_dir(data):
+        for name in fs.listdir(data):
+            fs.unlink(os.path.join(data, name))
+        fs.rmdir(data)
+        fs.sync_dir(path)
 
 
 def _log_options(options: Options) -> LogOptions:
@@ -316,6 +326,9 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
     if failpoints.on:
         failpoints.reach("recovery.manifest-read")
     check_version(path, manifest.lmdb_version)
+    for generation in filter(None, map(generation_of, fs.listdir(path))):
+        if generation != manifest.generation:  # a compaction was interrupted
+            remove_generation(fs, path, generation)
     data = data_directory(path, manifest.generation)
     store = _open_store(data, manifest, options, create=False, durable=durable)
     if failpoints.on:

@@ -44,6 +44,10 @@ class Searcher(Protocol):
         """Before the database is closed."""
         ...
 
+    def forget_dead(self) -> None:
+        """After its file was removed: nothing of dead rows will be in another one."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class VectorParts:
@@ -81,6 +85,16 @@ class Searchers:
                 self._by_tree.pop(number, None)
                 if self._parts is not None:
                     self._parts.folder.drop(number)
+
+    def forget_dead(self) -> None:
+        """No dead row stays in a file, nor in what is kept in memory to be written into one. Waits
+        for what is being built. Raises StorageError."""
+        if self._parts is None:
+            return
+        with self._parts.builder.alone(), self._mutex:
+            self._parts.folder.drop_all()
+            for searcher in self._by_tree.values():
+                searcher.forget_dead()
 
     def build(self) -> None:
         """What waits to be built, in this thread."""

@@ -20,6 +20,7 @@ Invariants:
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, final
 
 from amberdb._bytes import CRC_SIZE, is_sealed, seal
@@ -68,10 +69,14 @@ class Listed:
         ]
         return cls(numbers[0], list(zip(numbers[1::2], numbers[2::2], strict=True)))
 
-    def write(self, store: "StoreWriter", index: RowIndex) -> None:
+    def pair(self, index: RowIndex) -> tuple[bytes, bytes]:
+        """As it is stored."""
         numbers = [self.next, *(number for item in self.items for number in item)]
         data = b"".join(number.to_bytes(_U32) for number in numbers)
-        store.put(index.prefix + LIST, data + seal(data))
+        return index.prefix + LIST, data + seal(data)
+
+    def write(self, store: "StoreWriter", index: RowIndex) -> None:
+        store.put(*self.pair(index))
 
 
 @final
@@ -203,11 +208,7 @@ def replace_segments(
     store: "StoreWriter", index: RowIndex, numbers: Sequence[int], alive: "Alive"
 ) -> None:
     """Merges segments into one, without what is dead, and removes them."""
-    sources = [
-        source_of(read_segment(store.get, index, number), store.get, store.scan, index, number)
-        for number in numbers
-    ]
-    add_segment(store, index, sources, alive)
+    add_segment(store, index, _sources(store.get, store.scan, index, numbers), alive)
     listed = Listed.read(store.get, index)
     listed.items = [item for item in listed.items if item[0] not in numbers]
     listed.write(store, index)
@@ -215,6 +216,18 @@ def replace_segments(
         low = segment_prefix(index, number)
         while store.delete_range(low, end_of(low), PAIRS_CHUNK) == PAIRS_CHUNK:
             pass
+
+
+def merged_segment(
+    get: Get, scan: Scan, index: RowIndex, numbers: Sequence[int], number: int, alive: "Alive"
+) -> tuple[int, Iterator[tuple[bytes, bytes]]]:
+    """Segments as one with another number, without what is dead: its rows, and its pairs in
+    order. Raises CorruptionError."""
+    low = segment_prefix(index, number)
+    pairs = segment_pairs(_sources(get, scan, index, numbers), alive)
+    first = list(islice(pairs, 1))
+    rows = len(unpack_rows(first[0][1])[0]) if first else 0
+    return rows, ((low + key, value) for key, value in chain(first, pairs))
 
 
 # -- keys --------------------------------------------------------------------------------------
@@ -241,6 +254,12 @@ def source_of(segment: Segment, get: Get, scan: Scan, index: RowIndex, number: i
         return ((key[size:], value) for key, value in scan(low + start, low + end))
 
     return segment.source(lambda key: get(low + key), scan_inside)
+
+
+def _sources(get: Get, scan: Scan, index: RowIndex, numbers: Sequence[int]) -> list[Source]:
+    return [
+        source_of(read_segment(get, index, number), get, scan, index, number) for number in numbers
+    ]
 
 
 def _damaged(index: RowIndex, what: str) -> CorruptionError:

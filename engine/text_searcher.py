@@ -72,6 +72,9 @@ class TextSearcher:
     def save(self) -> None:
         """Nothing of it outlives the process."""
 
+    def forget_dead(self) -> None:
+        """The same."""
+
     def _corpus(self, sources: list[Source], alive: "Alive") -> Corpus:
         """The last one, if it will do."""
         kept = self._kept

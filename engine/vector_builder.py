@@ -8,7 +8,8 @@ Invariants:
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TypeAlias, final
 
 from amberdb._errors import AmberError
@@ -53,6 +54,12 @@ class VectorBuilder:
                 job(self._is_closing)
         with self._running:
             pass
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Inside, no job runs."""
+        with self._running:
+            yield
 
     def close(self) -> None:
         """Returns when no job runs; none will any more."""

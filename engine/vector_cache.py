@@ -203,6 +203,18 @@ class VectorCache:
         except (AmberError, OSError) as error:
             logger.warning("the cache of %s was not written: %s", self.spec.name, error)
 
+    def forget_dead(self) -> None:
+        """After the file was removed: matrix and graph go too if they have a dead row, and are made
+        of the documents at the next search. No job of the builder runs meanwhile."""
+        with self._adding:
+            self._cached = None
+            self._saved = (0, 0)
+            built = self._built
+            if built is not None and self._host is not None:
+                with self._host.newest() as committed:
+                    if not built.matrix.rows().alive(committed.alive).all():
+                        self._built = None
+
     def _want(self) -> None:
         if self._builder is None or self._host is None or self._is_building:
             return

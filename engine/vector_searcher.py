@@ -80,6 +80,9 @@ class NearestSearcher:
     def save(self) -> None:
         self._vectors.cache.save()
 
+    def forget_dead(self) -> None:
+        self._vectors.cache.forget_dead()
+
 
 @final
 class _Host:

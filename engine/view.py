@@ -163,9 +163,10 @@ class View:
         return self._overlays
 
     @property
-    def store_id(self) -> int:
-        """Of the commit of LMDB that this view reads: equal ids, equal contents."""
-        return self._txn.id()
+    def store_id(self) -> tuple[str, int]:
+        """Of the commit of LMDB that this view reads: equal ids, equal contents. The file too:
+        another one counts its commits anew."""
+        return self._path, self._txn.id()
 
     @property
     def applied_lsn(self) -> int:
@@ -195,6 +196,10 @@ class View:
     def get_stored(self, key: bytes) -> bytes | None:
         """What LMDB alone has."""
         return self._txn.get(key)
+
+    def scan_stored(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs of LMDB alone with low <= key < high."""
+        return self._scan_store(low, high, False)
 
     def reader(self) -> Callable[[bytes], bytes | None]:
         """`get`, or LMDB's own while nothing is above it: for many gets in a row."""

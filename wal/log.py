@@ -55,6 +55,7 @@ from amberdb.wal.segment import (
     Segment,
     SegmentHeader,
     SyncFailedError,
+    fill,
     new_salt,
     segment_name,
     size_for,
@@ -285,6 +286,26 @@ class Log(GroupCommit):
         self._check_writable()
         if self._end > RECORDS_START:
             self._start_segment(0)
+
+    def renew(self) -> None:
+        """Goes on in a segment whose file has never held a record. Raises as `append` does."""
+        self._check_writable()
+        self.drop_spares()
+        if self._file is None or self._end > RECORDS_START:
+            self._start_segment(0)
+        elif self._segments[-1].header.recycled:
+            try:
+                fill(self._file, RECORDS_START, self._segments[-1].size)
+                self._file.sync()
+            except OSError as error:
+                _refuse(error, "the log's segment could not be overwritten")
+
+    def drop_spares(self) -> None:
+        """Removes the files kept for the next segments, and what they held. Raises StorageError."""
+        try:
+            self._spare.clear()
+        except OSError as error:
+            _refuse(error, "a spare file of the log could not be removed")
 
     def _check_writable(self) -> None:
         if self._closed:

@@ -191,8 +191,7 @@ def create_zeroed(fs: FileSystem, path: str, size: int) -> None:
     file = fs.open(aside, create=True)
     try:
         try:
-            for offset in range(0, size, _FILL_SIZE):
-                file.pwrite(bytes(min(_FILL_SIZE, size - offset)), offset)
+            fill(file, 0, size)
             sync_fresh(file)
         finally:
             file.close()
@@ -202,6 +201,12 @@ def create_zeroed(fs: FileSystem, path: str, size: int) -> None:
     except BaseException:
         discard(fs, aside)
         raise
+
+
+def fill(file: File, start: int, end: int) -> None:
+    """Writes zeros. Raises OSError."""
+    for offset in range(start, end, _FILL_SIZE):
+        file.pwrite(bytes(min(_FILL_SIZE, end - offset)), offset)
 
 
 def sync_fresh(file: File) -> None:

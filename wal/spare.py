@@ -101,6 +101,17 @@ class SpareFiles:
                 self._spare[spare] = size
                 self._recycled.add(spare)
 
+    def clear(self) -> None:
+        """Removes them all. Raises OSError."""
+        with self._mutex:
+            paths = list(self._spare)
+            self._spare.clear()
+            self._recycled.clear()
+        for path in paths:
+            self._fs.unlink(path)
+        if paths:
+            self._fs.sync_dir(self._directory)
+
     def prepare(self, size: int) -> None:
         """Sees to it, in the background, that a file of at least `size` bytes will be there."""
         if self._find(size) is not None or self._worker is not None or self._closed:

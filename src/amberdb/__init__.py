@@ -62,6 +62,9 @@ from amberdb.engine.collection import (
     Collection,
     Record,
 )
+from amberdb.engine.compaction import (
+    CompactReport,
+)
 from amberdb.engine.database import (
     Database,
 )
@@ -132,6 +135,7 @@ __all__ = [
     "Change",
     "Subscriber",
     "CheckReport",
+    "CompactReport",
     "RepairReport",
     "BackupReport",
     "RestoreReport",

@@ -8,7 +8,15 @@ import pytest
 from amberdb.index.hnsw import library
 from support.images import MODES
 from support.sweep import Figures, Sweep
-from support.workload import ALPHABET, TEXT_ALPHABET, follow, prepare, sequence
+from support.workload import (
+    ALPHABET,
+    ALPHABETS,
+    TEXT_ALPHABET,
+    compact,
+    follow,
+    prepare,
+    sequence,
+)
 
 PAIRS = [tuple(pair) for pair in product(ALPHABET, repeat=2)]
 
@@ -50,6 +58,21 @@ def test_vectors_their_graphs_and_their_files() -> None:
     assert all(figures.images[mode] for mode in MODES), figures.line()
     assert figures.caches["used"] > 50, figures.line()
     assert library() is None or figures.searches["graph"] > 200, figures.line()
+
+
+@pytest.mark.slow
+def test_compaction() -> None:
+    figures = Figures()
+    for alphabet, names in (
+        ("plain", "big_put+compact+put"),
+        ("plain", "follow+burst+index+compact+burst+reopen+delete+compact"),
+        ("text", "text_index+transaction+compact+overwrite+compact+put"),
+        ("vectors", "build+churn+compact+embed+reopen"),
+    ):
+        letters = {**ALPHABETS[alphabet][1], "compact": compact}
+        steps = [ALPHABETS[alphabet][0], *(letters[name] for name in names.split("+"))]
+        Sweep(figures, names, steps, variants=1).run(recoveries=0.02)
+    assert all(figures.images[mode] for mode in MODES), figures.line()
 
 
 @pytest.mark.slow

@@ -216,6 +216,12 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.live_db.checkpoint()
 
     @rule()
+    def compact(self) -> None:
+        before = self.last_lsn()
+        self.live_db.compact()
+        self.note_commits(before)
+
+    @rule()
     def build_indexes(self) -> None:
         before = self.last_lsn()
         self.live_db.build_indexes()

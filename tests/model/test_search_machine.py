@@ -112,6 +112,10 @@ class SearchMachine(RuleBasedStateMachine):
         self.db.checkpoint()
 
     @rule()
+    def compact(self) -> None:
+        self.db.compact()
+
+    @rule()
     def reopen(self) -> None:
         self.at = None
         self.db.close()

@@ -254,9 +254,11 @@ class _Crew:
 
     def _look_after(self, rng: random.Random) -> None:
         db = self._db
-        what = rng.randrange(5)
+        what = rng.randrange(6)
         if what == 0:
             db.checkpoint()
+        elif what == 5:
+            db.compact()
         elif what == 1:
             db.expire()
         elif what == 2:

@@ -224,6 +224,11 @@ def checkpoint(work: Workload) -> None:
     work.settled()
 
 
+def compact(work: Workload) -> None:
+    work.db.compact()
+    work.settled()
+
+
 def expire(work: Workload) -> None:
     work.commit([("c", f"e{len(work.states)}", {"text": "e", "dies": work.clock.now + 5})])
     work.clock.advance(10)
@@ -335,6 +340,7 @@ STORE_ALPHABET: Final[dict[str, Step]] = {
         grow,
         shrink,
         purge,
+        compact,
         crowd_at_checkpoints,
     )
 }
@@ -350,7 +356,10 @@ def prepare(work: Workload) -> None:
 
 TEXT_ALPHABET: Final[dict[str, Step]] = {
     step.__name__: step
-    for step in (put, overwrite, transaction, checkpoint, expire, reopen, text_index, drop_index)
+    for step in (
+        *(put, overwrite, transaction, checkpoint, expire, reopen, text_index, drop_index),
+        compact,
+    )
 }
 """What changes the segments of text indexes."""
 

@@ -334,6 +334,13 @@ def test_info_as_tables(filled: Run) -> None:
     assert "x" in shown
 
 
+def test_compact(filled: Run) -> None:
+    report = answer(filled("compact", "--json"))
+    assert 0 < report["bytes_after"] <= report["bytes_before"]
+    assert "compacted" in filled("compact").stdout
+    assert answer(filled("check", "--json"))["ok"]
+
+
 def test_check_of_a_sound_database(filled: Run) -> None:
     report = answer(filled("check", "--json"))
     assert report["ok"] is True

@@ -1,0 +1,189 @@
+"""Compaction: the LMDB file written anew, without free pages and without what is dead.
+
+    checkpoint -> data-<n+1>, every pair in the order of its key -> MANIFEST names it -> in use
+               -> data-<n> removed -> the log begun anew -> files in cache/ removed
+
+Invariants:
+- Both files hold the same until MANIFEST is replaced, and no checkpoint comes between: a crash at
+  any step opens one of them, and what is left of the other goes at that open.
+- Readers and writers go on. A reader of the old file keeps it, without a name, until it is done.
+- The new file has no dead rows: of each text index one segment is left. Nothing of what was
+  deleted before is in it, nor in the log that no subscriber holds, nor in cache/.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Final, NoReturn, final
+
+from amberdb import _failpoints as failpoints
+from amberdb._errors import DiskFullError, StorageError
+from amberdb._fs import FileSystem
+from amberdb.engine import manifest as manifests
+from amberdb.engine.checkpoint import Checkpointer
+from amberdb.engine.commit import Committer
+from amberdb.engine.recovery import Opened, data_directory, remove_generation
+from amberdb.engine.row_index import RowIndex
+from amberdb.engine.store import Store
+from amberdb.engine.trees import end_of
+from amberdb.engine.view import View
+
+Progress = Callable[[int, int], None]
+"""Called with the pairs written so far, and how many there were."""
+
+_Pairs = Iterator[tuple[bytes, bytes]]
+
+_CHUNK: Final = 500
+_TRANSACTION_BYTES: Final = 8 << 20
+"""So that memory stays bounded, whatever the size of the file."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What a compaction has done; bytes are those of data.mdb."""
+
+    bytes_before: int
+    bytes_after: int
+    pairs_before: int
+    pairs_after: int
+
+
+def compact(
+    opened: Opened,
+    committer: Committer,
+    checkpointer: Checkpointer,
+    fs: FileSystem,
+    map_bytes: int,
+    progress: Progress | None,
+) -> CompactReport:
+    """Raises DiskFullError before anything is written when it would not fit, StorageError."""
+    with checkpointer.mutex:
+        checkpointer.run()
+        before = committer.store.stats()
+        directory = opened.directory
+        _check_space(directory, before["used_bytes"])
+        generation = opened.manifest.generation + 1
+        data = data_directory(directory, generation)
+        store: Store | None = None
+        try:
+            remove_generation(fs, directory, generation)  # of a try that failed
+            fs.mkdir(data)
+            store = Store(data, fs=fs, create=True, map_bytes=map_bytes)
+            with committer.view() as view:
+                _copy(_pairs(view), store, before["entries"], progress)
+            if failpoints.on:
+                failpoints.reach("compact.copied")
+            _switch(opened, committer, store, generation, fs)
+        except BaseException as error:
+            says = "and has changed nothing"
+            if manifests.read(fs, directory).generation == generation:
+                # Which of the two the next open takes is unknown: nothing may get into one alone.
+                committer.log.poison(error)
+                says = "at the last step: close and reopen the database; nothing is lost"
+            else:
+                if store is not None:
+                    store.close(_unused)
+                remove_generation(fs, directory, generation)
+            if isinstance(error, OSError) and not isinstance(error, StorageError):
+                raise StorageError(
+                    f"{data}: compacting failed {says}: {error}", path=data
+                ) from error
+            raise
+        if failpoints.on:
+            failpoints.reach("compact.switched")
+        remove_generation(fs, directory, generation - 1)
+        if failpoints.on:
+            failpoints.reach("compact.old-removed")
+        committer.renew_log()
+        checkpointer.release_log()
+        committer.log.drop_spares()
+        if failpoints.on:
+            failpoints.reach("compact.log-renewed")
+        committer.searchers.forget_dead()
+        after = committer.store.stats()
+    return CompactReport(
+        before["file_bytes"], after["file_bytes"], before["entries"], after["entries"]
+    )
+
+
+def _switch(
+    opened: Opened, committer: Committer, store: Store, generation: int, fs: FileSystem
+) -> None:
+    """The new file in place of the old one, for the next open and for this process."""
+    manifest = replace(opened.manifest, generation=generation)
+    fs.sync_dir(opened.directory)  # before MANIFEST names what is there
+    if failpoints.on:
+        failpoints.reach("compact.before-manifest")
+    manifest.write(fs, opened.directory)
+    if failpoints.on:
+        failpoints.reach("compact.manifest-written")
+    opened.manifest = manifest
+    opened.store = store
+    committer.move(store)
+
+
+def _copy(pairs: _Pairs, store: Store, total: int, progress: Progress | None) -> None:
+    done = 0
+    more = True
+    while more:
+        with store.write() as writer:
+            size = 0
+            while size < _TRANSACTION_BYTES:
+                block = list(islice(pairs, _CHUNK))
+                if not block:
+                    more = False
+                    break
+                writer.append_sorted(block)
+                size += sum(len(key) + len(value) for key, value in block)
+                done += len(block)
+        if failpoints.on:
+            failpoints.reach("compact.chunk-copied")
+        if progress is not None:
+            progress(done, total)
+
+
+def _pairs(view: View) -> _Pairs:
+    """All that the view's LMDB transaction holds, ascending, of text indexes one segment each."""
+    low = b""
+    for index in sorted(view.catalog.row_indexes.values(), key=lambda found: found.prefix):
+        if index.is_text:
+            from amberdb.engine.segments import LIST, SEGMENT  # brings numpy
+
+            yield from view.scan_stored(low, index.prefix + LIST)
+            merged = _merged(view, index)
+            yield from islice(merged, 1)
+            yield from view.scan_stored(end_of(index.prefix + LIST), index.prefix + SEGMENT)
+            yield from merged
+            low = end_of(index.prefix + SEGMENT)
+    yield from view.scan_stored(low, b"\xff" * 512)
+
+
+def _merged(view: View, index: RowIndex) -> _Pairs:
+    """The list of segments, and then the pairs of the only one."""
+    from amberdb.engine.rows import stored_alive
+    from amberdb.engine.segments import Listed, merged_segment
+
+    listed = Listed.read(view.get_stored, index)
+    numbers = [number for number, _ in listed.items]
+    rows, pairs = merged_segment(
+        view.get_stored, view.scan_stored, index, numbers, listed.next, stored_alive(view, index)
+    )
+    listed.items = [(listed.next, rows)] if rows else []
+    listed.next += 1
+    return chain((listed.pair(index),), pairs)
+
+
+def _check_space(directory: str, wanted: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < wanted:
+        raise DiskFullError(
+            f"{directory}: compacting takes {wanted} bytes until it is done, and {free} are free: "
+            "free some; nothing has changed",
+            path=directory,
+        )
+
+
+def _unused() -> NoReturn:
+    raise AssertionError("this store was never in use")

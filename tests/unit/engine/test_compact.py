@@ -1,0 +1,362 @@
+"""compact(): the same database in fewer bytes, and nothing of what was deleted in any of its files.
+Power loss at every step is tests/crash/test_sweep.py's."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import amberdb
+from amberdb import (
+    Database,
+    DiskFullError,
+    Ordered,
+    PoisonedError,
+    StorageError,
+    Text,
+    TransactionError,
+    Unique,
+    Vector,
+)
+from amberdb import _failpoints as failpoints
+from amberdb.index.base import IndexSpec
+from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound, audited
+from support.faulty_fs import FaultyFileSystem
+
+DIM = 16
+INDEXES: list[IndexSpec] = [
+    Ordered("n"),
+    Unique("key", sparse=True),
+    Text("content"),
+    Vector("v", dim=DIM, metric="cosine"),
+]
+PLACES = [name for name in failpoints.NAMES if name.startswith("compact.")]
+
+
+def vector(number: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(number).standard_normal(DIM).astype(np.float32)
+
+
+def document(number: int, word: str = "kept") -> dict[str, Any]:
+    content = f"{word}unique{number}word tea"
+    return {"id": str(number), "n": number, "content": content, "v": vector(number)}
+
+
+def filled(db: Database) -> Database:
+    """A hundred documents of which forty stay, over several checkpoints."""
+    memory = db.collection("memory", indexes=INDEXES, expires_at="dies")
+    for start in range(0, 100, 20):
+        memory.put_many(document(number) for number in range(start, start + 20))
+        db.checkpoint()
+    memory.search(vector=vector(1))
+    memory.delete_many({"n": {"$gte": 40}})
+    return db
+
+
+def state_of(source: Any) -> Any:
+    """All that can be found, in every way."""
+    memory = source.collection("memory")
+    return (
+        [{**d, "v": d["v"].tolist()} for d in memory.find(order_by="n")],
+        len(memory),
+        memory.count({"n": {"$gt": 7}}),
+        [(hit.id, hit.score) for hit in memory.search("tea", limit=100)],
+        [(hit.id, hit.score) for hit in memory.search(vector=vector(3), limit=100)],
+    )
+
+
+def test_the_same_database_in_fewer_bytes(db: Database, tmp_path: Path) -> None:
+    filled(db)
+    before = state_of(db)
+    told: list[tuple[int, int]] = []
+    report = db.compact(lambda done, of: told.append((done, of)))
+    assert state_of(db) == before
+    assert_sound(db)
+    assert report.bytes_after < report.bytes_before / 2
+    assert report.pairs_after < report.pairs_before
+    assert told[-1][0] == report.pairs_after
+    assert told[-1][1] == report.pairs_before
+    assert db.stats()["collections"]["memory"]["search"]["text:content"]["segments"] == 1
+    assert sorted(os.listdir(db.path)) == ["LOCK", "MANIFEST", "data-2", "wal"]
+    again = db.compact()
+    assert again.bytes_after == report.bytes_after
+    db.collection("memory").put(document(200))
+    db.checkpoint()
+    assert [hit.id for hit in db.collection("memory").search("keptunique200word")] == ["200"]
+
+
+def test_it_is_found_by_the_next_open(open_db: OpenDatabase) -> None:
+    db = filled(open_db())
+    before = state_of(db)
+    db.compact()
+    db.collection("memory").put(document(7))
+    db.close()
+    db = open_db()
+    assert state_of(db) == before
+    db.compact()
+    assert state_of(db) == before
+
+
+def test_readers_of_before_go_on(db: Database) -> None:
+    filled(db)
+    before = state_of(db)
+    with db.snapshot() as at:
+        documents = db.collection("memory").documents()
+        first = next(documents)
+        db.compact()
+        db.collection("memory").delete_many({"n": {"$lt": 20}})
+        db.checkpoint()
+        db.compact()
+        assert state_of(at) == before
+        assert len([first, *documents]) == 40
+    assert len(db.collection("memory")) == 20
+
+
+def files_of(path: str) -> dict[str, bytes]:
+    return {
+        os.path.join(where, name): Path(where, name).read_bytes()
+        for where, _, names in os.walk(path)
+        for name in names
+    }
+
+
+class Traces(NamedTuple):
+    """What a document could leave: its word, as written and as stemmed, and its vector."""
+
+    words: list[bytes]
+    vectors: list[bytes]
+
+
+def traces_of(number: int) -> Traces:
+    raw = vector(number)
+    word = f"keptunique{number}word"
+    halves = (raw, raw / np.linalg.norm(raw), (raw / np.linalg.norm(raw.astype(np.float64))))
+    return Traces([word.encode()], [half.astype(np.float32).tobytes() for half in halves])
+
+
+def left_of(path: str, number: int) -> list[str]:
+    traces = traces_of(number)
+    return [
+        name
+        for name, data in files_of(path).items()
+        if any(trace in data for trace in (*traces.words, *traces.vectors))
+    ]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_nothing_deleted_is_left_in_any_file(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, reopened: bool
+) -> None:
+    for name in ("GRAPH_ROWS", "FRESH_ROWS", "UNSAVED_ROWS", "DEAD_ROWS"):
+        monkeypatch.setattr(f"amberdb.engine.vector_cache.{name}", 10)
+    db = filled(open_db())
+    db.collection("memory").put(document(1, "changed"))
+    db.collection("memory").search(vector=vector(1))
+    db.build_indexes()
+    gone = range(40, 100)
+    if reopened:
+        db.close()
+        db = open_db()
+    assert any(left_of(db.path, number) for number in gone), "or this test sees nothing"
+    db.compact()
+    for number in gone:
+        assert not left_of(db.path, number), number
+    assert not any(b"keptunique1word" in data for data in files_of(db.path).values())
+    assert left_of(db.path, 7)
+    # And nothing comes back into a file from what was kept in memory.
+    db.collection("memory").search(vector=vector(1))
+    db.build_indexes()
+    db.close()
+    for number in gone:
+        assert not left_of(db.path, number), number
+
+
+def test_what_a_subscriber_has_yet_to_read_stays(db: Database) -> None:
+    filled(db)
+    subscriber = db.subscriber("feed")
+    db.collection("memory").delete("7")
+    db.collection("memory").put(document(300))
+    db.compact()
+    assert [(change.op, change.id) for change in subscriber.changes()] == [
+        ("delete", "7"),
+        ("put", "300"),
+    ]
+
+
+def test_a_disk_without_room_is_said_beforehand(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(db)
+    usage = shutil.disk_usage(db.path)
+
+    def full(_: str) -> Any:
+        return usage._replace(free=1000)
+
+    monkeypatch.setattr(shutil, "disk_usage", full)
+    with pytest.raises(DiskFullError, match="compacting takes"):
+        db.compact()
+    assert "data-2" not in os.listdir(db.path)
+    monkeypatch.undo()
+    db.compact()
+
+
+class Stopped(Exception):
+    """Raised at a named place."""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_stopped_at_any_place_it_has_lost_nothing_and_can_run_again(
+    tmp_path: Path, place: str
+) -> None:
+    def stop(name: str) -> None:
+        if name == place:
+            raise Stopped(name)
+
+    path = tmp_path / "t.amber"
+    with audited(path) as db:
+        filled(db)
+        before = state_of(db)
+        failpoints.install(stop)
+        try:
+            with pytest.raises(Stopped):
+                db.compact()
+        finally:
+            failpoints.install(None)
+        assert state_of(db) == before
+        if place == "compact.manifest-written":  # on the disk, and not in this process
+            with pytest.raises(PoisonedError):
+                db.collection("memory").put(document(8))
+        else:
+            db.collection("memory").put(document(7))
+            db.compact()
+        assert state_of(db) == before
+    with audited(path) as db:
+        assert state_of(db) == before
+        assert len([name for name in os.listdir(path) if name.startswith("data-")]) == 1
+
+
+@pytest.mark.parametrize("operation", ["pwrite", "sync", "rename", "sync_dir"])
+def test_a_manifest_that_cannot_be_replaced(tmp_path: Path, operation: str) -> None:
+    path = tmp_path / "t.amber"
+    fs = FaultyFileSystem()
+    db = filled(amberdb.open(path, **SMALL, fs=fs))
+    before = state_of(db)
+
+    def fail(name: str) -> None:
+        if name == "compact.before-manifest":
+            fs.arm((operation,), 1)
+
+    failpoints.install(fail)
+    try:
+        with pytest.raises(StorageError):
+            db.compact()
+    finally:
+        failpoints.install(None)
+    assert state_of(db) == before
+    if operation == "sync_dir":  # the name is there, and may not be after a power loss
+        with pytest.raises(PoisonedError):
+            db.collection("memory").put(document(8))
+    else:
+        db.collection("memory").put(document(7))
+        db.compact()
+    db.close()
+    with audited(path) as db:
+        assert state_of(db) == before
+
+
+def test_what_a_crash_left_goes_at_the_next_open(open_db: OpenDatabase) -> None:
+    db = filled(open_db())
+    before = state_of(db)
+    db.close()
+    left = Path(db.path, "data-7")
+    left.mkdir()
+    (left / "data.mdb").write_bytes(b"half")
+    db = open_db()
+    assert not left.exists()
+    assert state_of(db) == before
+
+
+def test_after_an_unclean_end(db: Database, tmp_path: Path) -> None:
+    filled(db)
+    before = state_of(db)
+    crashed = tmp_path / "crashed.amber"
+    shutil.copytree(db.path, crashed)
+    with audited(crashed) as db:
+        db.compact()
+        assert state_of(db) == before
+        assert not any(left_of(db.path, number) for number in range(40, 100))
+    with audited(crashed) as db:
+        assert state_of(db) == before
+
+
+def test_dropped_indexes_go_and_waiting_ones_stay(db: Database) -> None:
+    filled(db)
+    db.collection("memory", indexes=[Ordered("n"), Ordered("content")])
+    assert db.stats()["collections"]["memory"]["indexes"]["ordered:content"] == "building"
+    db.compact()
+    assert db.definition("memory").indexes[1].spec == Ordered("content")
+    assert not any(b"tkeptunique" in data for data in files_of(db.path).values())
+    db.build_indexes()
+    assert [d["id"] for d in db.collection("memory").find(order_by="content", limit=2)] == [
+        "0",
+        "10",
+    ]
+
+
+def test_inside_a_transaction_it_is_refused(db: Database) -> None:
+    db.collection("memory")
+    with db.transaction(), pytest.raises(TransactionError):
+        db.compact()
+
+
+@pytest.mark.slow
+def test_writers_and_readers_go_on(open_db: OpenDatabase) -> None:
+    db = open_db(sync="os", clock=FakeClock())
+    memory = db.collection("memory", indexes=[Ordered("n"), Text("content")])
+    over = threading.Event()
+    errors: list[BaseException] = []
+    written = [0, 0]
+
+    def write(thread: int) -> None:
+        while not over.is_set():
+            number = written[thread]
+            memory.put({"id": f"{thread}-{number}", "n": number, "content": "tea"})
+            written[thread] = number + 1
+
+    def read() -> None:
+        while not over.is_set():
+            low = sum(written)
+            with db.snapshot() as at:
+                count = len(at.collection("memory"))
+                assert count >= low
+                assert (
+                    len(at.collection("memory").search("tea", limit=10**6) if count else [])
+                    == count
+                )
+                assert at.collection("memory").count({"n": {"$gte": 0}}) == count
+
+    def guarded(work: Any, *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(write, number)) for number in range(2)]
+    threads += [threading.Thread(target=guarded, args=(read,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(12):
+        low = sum(written)
+        db.compact()
+        while sum(written) < low + 20 and not errors:
+            over.wait(0.001)
+        db.checkpoint()
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(memory) == sum(written)
