@@ -21,7 +21,7 @@ from amberdb.engine.query import Filter
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.row_reader import RowReader
 from amberdb.engine.scan import documents, tails
-from amberdb.engine.schema import Schema
+from amberdb.engine.schema import ROWID_SIZE, Schema
 from amberdb.engine.stored import rowid_of
 from amberdb.engine.view import View
 
@@ -71,7 +71,9 @@ def _rows(view: View, schema: Schema, plan: Plan) -> "NDArray[np.int64] | None":
         rowids = [rowid_of(value) for _, value, _ in islice(found, DOCUMENTS_MAX + 1)]
         return None if len(rowids) > DOCUMENTS_MAX else _array(rowids)
     ends = tails(view, plan, ENTRIES_MAX + 1)
-    return None if len(ends) > ENTRIES_MAX else _array_of_tails(ends, plan.index.descends)
+    if len(ends) > ENTRIES_MAX * ROWID_SIZE:
+        return None
+    return _array_of_tails(ends, plan.index.descends)
 
 
 def _array(rowids: list[int]) -> "NDArray[np.int64]":
@@ -80,8 +82,8 @@ def _array(rowids: list[int]) -> "NDArray[np.int64]":
     return np.sort(np.array(rowids, np.int64))
 
 
-def _array_of_tails(ends: list[bytes], inverted: bool) -> "NDArray[np.int64]":
+def _array_of_tails(ends: bytes, inverted: bool) -> "NDArray[np.int64]":
     import numpy as np
 
-    rowids = np.frombuffer(b"".join(ends), ">u8")
+    rowids = np.frombuffer(ends, ">u8")
     return np.sort((~rowids if inverted else rowids).astype(np.int64))

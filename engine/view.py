@@ -117,7 +117,8 @@ class Pending:
         return self.keys
 
 
-_KEYS_BLOCK: Final = 512
+_KEYS_BLOCK: Final = 64
+_KEYS_BLOCK_MAX: Final = 1024
 
 
 class View:
@@ -221,8 +222,10 @@ class View:
         found: list[bytes] = []
         if cursor.set_range(low):
             keys = cursor.iternext(values=False)
+            size = _KEYS_BLOCK
             while len(found) < limit:
-                block = list(islice(keys, min(_KEYS_BLOCK, limit - len(found))))
+                block = list(islice(keys, min(size, limit - len(found))))
+                size = min(2 * size, _KEYS_BLOCK_MAX)
                 if not block or block[-1] >= high:
                     found += block[: bisect_left(block, high)]
                     break
