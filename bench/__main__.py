@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def scale_of(options: argparse.Namespace) -> rows.Scale:
     scale = rows.QUICK if options.quick else rows.Scale()
     if options.rounds:
-        scale = replace(scale, rounds=options.rounds)
+        scale = replace(scale, rounds=options.rounds, builds=min(scale.builds, options.rounds))
     if options.size:
         scale = replace(scale, large=options.size)
     return scale
