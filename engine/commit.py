@@ -223,6 +223,15 @@ class Committer:
         finally:
             self._release()
 
+    def drop_spares(self) -> None:
+        """No file that the log keeps for later stays, nor what it held. Raises StorageError,
+        BusyError."""
+        self._acquire(self._options.busy_timeout_ms)  # a writer may be about to take one
+        try:
+            self.log.drop_spares()
+        finally:
+            self._release()
+
     def checkpoint_failed(self, failure: StorageError) -> None:
         with self._progress:
             self.checkpoint_failure = failure

@@ -98,7 +98,7 @@ def compact(
             failpoints.reach("compact.old-removed")
         committer.renew_log()
         checkpointer.release_log()
-        committer.log.drop_spares()
+        committer.drop_spares()
         if failpoints.on:
             failpoints.reach("compact.log-renewed")
         committer.searchers.forget_dead()

@@ -197,14 +197,14 @@ class VectorSearcher:
         """Of this view, after its new rows were added."""
         matrix = built.matrix
         sight = self._kept
-        if sight is not None and sight.alive is alive and sight.source is matrix:
-            return sight
-        sight = _Sight(matrix, matrix.rows(), alive)
-        new = sight.apart[sight.apart > matrix.floor]
-        if len(new):
-            self.cache.add(matrix, new, fetch)
+        if sight is None or sight.alive is not alive or sight.source is not matrix:
             sight = _Sight(matrix, matrix.rows(), alive)
-        self._kept = sight
+            new = sight.apart[sight.apart > matrix.floor]
+            if len(new):
+                self.cache.add(matrix, new, fetch)
+                sight = _Sight(matrix, matrix.rows(), alive)
+            self._kept = sight
+        # At each search: what is due may have had to wait for the builder's pause.
         self.cache.note_rows(built, sight.rows.count, sight.rows.count - sight.count)
         return sight
 

@@ -13,7 +13,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NoReturn
 
@@ -397,6 +397,11 @@ class Log(GroupCommit):
                 size=size,
                 recycled=recycled,
             )
+            if self._is_empty():  # and too small: the new one takes its name and its place
+                empty = self._segments[-1].header
+                header = replace(
+                    header, previous_first=empty.previous_first, previous_crc=empty.previous_crc
+                )
             self._install(spare, header)
 
     def _install(self, spare: str, header: SegmentHeader) -> None:
@@ -417,6 +422,9 @@ class Log(GroupCommit):
                 failpoints.reach("rotation.names-synced")
             file = self._fs.open(path)
         except OSError as error:
+            if self._is_empty():  # what had this name is gone
+                self.poison(error)
+                self._check_writable()
             try:  # a segment that is there but not in use would contradict what follows
                 self._fs.unlink(path)
                 self._fs.sync_dir(self._directory)
@@ -426,6 +434,8 @@ class Log(GroupCommit):
             self._refuse_segment(error)
         segment = Segment(path, header, header.size)
         with self._layout:
+            if self._is_empty():
+                self._segments.pop()
             self._segments.append(segment)
         old = self._file
         self._use(segment, file, RECORDS_START, header.salt.chain)
@@ -433,6 +443,10 @@ class Log(GroupCommit):
             failpoints.reach("rotation.in-use")
         if old is not None:
             old.close()
+
+    def _is_empty(self) -> bool:
+        """Whether the newest segment has no record."""
+        return bool(self._segments) and self._segments[-1].header.first_lsn == self._next
 
     def _refuse_segment(self, error: OSError) -> NoReturn:
         """Nothing was lost and the old segment stays in use; but a failed sync is final."""

@@ -301,6 +301,8 @@ def _beside(db: Database, feed: Subscriber, seed: int, number: int, shared: Shar
     """What one thread does between its commits."""
     if number % 7 == 0:
         db.checkpoint()
+    if number % 13 == 6:
+        db.compact()
     if number % 5 == 3:
         db.expire()
     if number % 6 == 2:

@@ -42,6 +42,7 @@ PHASES = (
     "index",
     "merge",
     "vectors",
+    "compact",
     "recovery",
     "expiry",
     "close",

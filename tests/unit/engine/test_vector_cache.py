@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,29 @@ class Harness:
 def _assert_exact(harness: Harness, queries: NDArray[np.float32]) -> None:
     for query in queries:
         assert harness.search(query)[0] == harness.documents.naive(query, 10, harness.metric)
+
+
+def test_what_fell_due_during_the_pause_is_built_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+
+    def monotonic() -> float:
+        now: float = clock.now
+        return now
+
+    clock.monotonic = monotonic
+    monkeypatch.setattr(vector_cache, "time", clock)
+    documents = Documents(1000, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    documents.put(200)
+    query = documents.drawn(1)[0]
+    for now, lag in ((0.5, 200), (60.0, 0)):
+        clock.now = now
+        harness.search(query)
+        harness.builder.run()
+        assert harness.searcher.stats()["lag"] == lag
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -17,7 +17,7 @@ from amberdb._errors import (
 from amberdb._types import NO_LSN
 from amberdb.wal import Log, LogOptions
 from amberdb.wal.record import PAYLOAD_BYTES_MAX
-from amberdb.wal.segment import segment_name
+from amberdb.wal.segment import RECORDS_START, segment_name
 from support.faulty_fs import Partial, fail_on
 from unit.wal.helpers import DATABASE_ID, SMALL, LogDirectory, fill, join_preparation, lsn
 
@@ -149,6 +149,63 @@ def test_rotation_syncs_the_old_segment_first(directory: LogDirectory) -> None:
     assert operations.index(old) < operations.index(new) < len(operations) - 1
     assert operations[operations.index(new) - 1] == ("sync", "free-1.seg")
     assert operations[-1][0] == "sync_dir"
+    log.close()
+
+
+def test_an_empty_segment_that_is_too_small_gives_its_place_to_another(
+    directory: LogDirectory,
+) -> None:
+    log = directory.create()
+    payloads = fill(log, range(1, 4))
+    log.rotate()
+    payloads += fill(log, range(4, 5), size=30_000)  # larger than what the rotation made ready
+    payloads += fill(log, range(5, 7))
+    names = directory.segments()
+    assert len(names) == 2
+    assert [record.payload for record in log.read(NO_LSN)] == payloads
+    assert log.recycle(lsn(3)) > 0
+    assert directory.segments() == names[1:]
+    assert log.recycle(log.last_lsn) == 0  # nor is the one in use given up under another name
+    payloads = payloads[3:] + fill(log, range(7, 9))
+    log, recovery = directory.reopen(applied=lsn(3))
+    assert (recovery.records, recovery.cut) == (5, None)
+    assert directory.payloads() == payloads
+    log.close()
+
+
+def test_an_empty_segment_whose_place_was_taken_in_vain_ends_writing(
+    directory: LogDirectory,
+) -> None:
+    log = directory.create()
+    payloads = fill(log, range(1, 4))
+    log.rotate()
+    directory.fs.hook = fail_on("open", segment_name(lsn(4)), BROKEN)
+    with pytest.raises(PoisonedError):
+        log.append(b"x" * 30_000, 0, 1, "always")
+    directory.fs.hook = None
+    log, recovery = directory.reopen(applied=NO_LSN)
+    assert directory.payloads() == payloads
+    assert recovery.cut is None
+    log.close()
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_renewed_it_goes_on_in_a_file_without_a_past(directory: LogDirectory, used: bool) -> None:
+    log = directory.create(LogOptions(segment_bytes_min=4096, segment_bytes_max=4096))
+    fill(log, range(1, 70))
+    log.recycle(log.last_lsn)
+    log.rotate()  # into a file that was recycled
+    payloads = fill(log, range(70, 71)) if used else []
+    log.renew()
+    log.recycle(log.last_lsn)
+    log.drop_spares()
+    assert directory.names("free") == []
+    (only,) = directory.segments()
+    assert not directory.fs.read(only)[RECORDS_START:].strip(b"\0")
+    fill(log, range(71, 73))
+    log.close()
+    log, _ = directory.reopen(clean=log.last_lsn, applied=lsn(69 + len(payloads)))
+    assert len(directory.payloads()) == 2
     log.close()
 
 
