@@ -10,7 +10,7 @@ from amberdb import AmberError, Ordered
 from support.databases import SMALL, assert_sound
 from support.faulty_fs import KINDS, FaultyFileSystem
 from support.reference import Doc
-from unit.engine.helpers import data_file
+from unit.engine.helpers import damage_inner_pages
 from unit.wal.helpers import join_preparation
 
 Documents = dict[str, Doc]
@@ -26,12 +26,7 @@ def damaged(path: Path) -> None:
             notes.put({"id": f"late{n}", "x": n})
     join_preparation()
     (path / "MANIFEST").write_bytes(b"nonsense")
-    with data_file(path).open("r+b") as file:
-        data = file.read()
-        for number in range(2, len(data) // 4096):
-            if data[number * 4096 + 10] == 1:  # inner pages
-                file.seek(number * 4096 + 40)
-                file.write(bytes(200))
+    damage_inner_pages(path)
     segment = max((path / "wal").glob("*.wal"))
     content = bytearray(segment.read_bytes())
     content[content.rindex(b"late1")] ^= 1

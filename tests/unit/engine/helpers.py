@@ -36,6 +36,16 @@ def data_file(path: Path | str) -> Path:
     return found
 
 
+def damage_inner_pages(path: Path | str) -> None:
+    """Of data.mdb: no tree of it can be followed any more."""
+    with data_file(path).open("r+b") as file:
+        data = file.read()
+        for number in range(2, len(data) // 4096):
+            if data[number * 4096 + 10] == 1:  # inner pages
+                file.seek(number * 4096 + 40)
+                file.write(bytes(200))
+
+
 @contextmanager
 def raw_store(path: Path | str) -> "Generator[lmdb.Transaction[bytes]]":
     """A write transaction on the data of a closed database: the way of damage into it."""

@@ -34,7 +34,7 @@ from amberdb.engine.chain import points
 from amberdb.engine.trees import BUILT, tree
 from support.databases import SMALL, FakeClock, OpenDatabase, audited
 from support.reference import Doc
-from unit.engine.helpers import abandon, data_file, raw_store
+from unit.engine.helpers import abandon, damage_inner_pages, raw_store
 
 Documents = dict[str, Doc]
 INDEXES: list[Any] = [Ordered("n"), Unique("key", sparse=True), Text("text")]
@@ -422,12 +422,7 @@ def test_repair_ends_a_chain(open_db: OpenDatabase, tmp_path: Path) -> None:
     db.close()
     copy = tmp_path / "copy.amber"
     shutil.copytree(db.path, copy)
-    with data_file(copy).open("r+b") as file:
-        data = file.read()
-        for number in range(2, len(data) // 4096):
-            if data[number * 4096 + 10] == 1:  # inner pages
-                file.seek(number * 4096 + 40)
-                file.write(bytes(200))
+    damage_inner_pages(copy)
     assert amberdb.repair(copy, apply=True, **SMALL).is_needed
     with audited(copy) as repaired, pytest.raises(BackupChainError, match="made anew"):
         repaired.backup(tmp_path / "b1", base=tmp_path / "b0")
