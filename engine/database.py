@@ -245,13 +245,14 @@ class Database:
         """Writes data.mdb anew without free pages and dead rows, and renews the log and the files
         in cache/. Readers and writers go on, but a writer may have to wait for memory; the disk
         holds both files until it is done. Nothing deleted before is left in the directory, save
-        what a subscriber has yet to read. `progress(pairs, of)` is called as it goes.
+        what a subscriber has yet to read; so the next backup is a full one. `progress(pairs, of)`
+        is called as it goes.
 
         Raises StorageError, DiskFullError: then nothing has changed, or all but the removal of
         what is no longer needed.
         """
         self._check_open()
-        self._committer.refuse_inside()
+        self._feed.end_chain()
         self._indexer.purge()
         options = self.options
         return compact(

@@ -139,6 +139,12 @@ class Feed:
         self.archived = lsn
         self._is_held = is_held
 
+    def end_chain(self) -> None:
+        """Lets go of the log that the next incremental backup would need: it has to be full."""
+        if self.archived is not None:
+            self._store(ARCHIVED, None)
+            self.archived = None
+
     def _store(self, key: bytes, value: bytes | None) -> None:
         writer = self._committer.begin()
         try:

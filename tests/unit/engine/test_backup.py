@@ -35,6 +35,7 @@ from amberdb.engine.trees import BUILT, tree
 from support.databases import SMALL, FakeClock, OpenDatabase, audited
 from support.reference import Doc
 from unit.engine.helpers import abandon, damage_inner_pages, raw_store
+from unit.wal.helpers import join_preparation
 
 Documents = dict[str, Doc]
 INDEXES: list[Any] = [Ordered("n"), Unique("key", sparse=True), Text("text")]
@@ -426,6 +427,23 @@ def test_repair_ends_a_chain(open_db: OpenDatabase, tmp_path: Path) -> None:
     assert amberdb.repair(copy, apply=True, **SMALL).is_needed
     with audited(copy) as repaired, pytest.raises(BackupChainError, match="made anew"):
         repaired.backup(tmp_path / "b1", base=tmp_path / "b0")
+
+
+def test_compaction_ends_a_chain_and_leaves_nothing_for_it(db: Database, tmp_path: Path) -> None:
+    fill(db, range(5))
+    db.collection("n").put({"id": "secret", "text": "unspeakable"})
+    db.backup(tmp_path / "b0")
+    db.collection("n").put({"id": "secret", "text": "unspeakable"})
+    db.collection("n").delete("secret")
+    db.compact()
+    join_preparation()
+    files = [path for path in Path(db.path).rglob("*") if path.is_file()]
+    assert [path.name for path in files if b"unspeakable" in path.read_bytes()] == []
+    with pytest.raises(BackupChainError, match="made anew"):
+        db.backup(tmp_path / "b1", base=tmp_path / "b0")
+    db.backup(tmp_path / "b1")
+    db.backup(tmp_path / "b2", base=tmp_path / "b1")
+    assert restored([tmp_path / "b1", tmp_path / "b2"], tmp_path / "r.amber") == documents(db)
 
 
 # -- what a restore has to do besides ------------------------------------------------------------
