@@ -252,6 +252,7 @@ class Database:
         what is no longer needed.
         """
         self._check_open()
+        self._committer.refuse_inside()
         self._feed.end_chain()
         self._indexer.purge()
         options = self.options
