@@ -326,14 +326,14 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
     if failpoints.on:
         failpoints.reach("recovery.manifest-read")
     check_version(path, manifest.lmdb_version)
-    for generation in filter(None, map(generation_of, fs.listdir(path))):
-        if generation != manifest.generation:  # a compaction was interrupted
-            remove_generation(fs, path, generation)
     data = data_directory(path, manifest.generation)
     store = _open_store(data, manifest, options, create=False, durable=durable)
     if failpoints.on:
         failpoints.reach("recovery.store-open")
     try:
+        for generation in filter(None, map(generation_of, fs.listdir(path))):
+            if generation != manifest.generation:  # a compaction was interrupted
+                remove_generation(fs, path, generation)
         return _replayed(path, lock, options, manifest, store)
     except BaseException:
         store.close(_not_open)  # now: the exception's frames would keep it open

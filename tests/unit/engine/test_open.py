@@ -507,6 +507,7 @@ USES: dict[str, Use] = {
     "sync": lambda db, notes: db.sync(),
     "checkpoint": lambda db, notes: db.checkpoint(),
     "check": lambda db, notes: db.check(),
+    "compact": lambda db, notes: db.compact(),
     "backup": lambda db, notes: db.backup(f"{db.path}.backup"),
     "stats": lambda db, notes: db.stats(),
     "get": lambda db, notes: notes.get("a"),
