@@ -32,8 +32,9 @@ from support.workload import ALPHABETS, sequence
 
 _Job = tuple[str, tuple[str, ...], int]
 _CHUNK = 4
-_LENGTHS = {"plain": 3, "text": 2, "vectors": 2}
-"""Without --alphabet and --length."""
+_LENGTHS = {"plain": 3, "store": 0, "text": 2, "vectors": 2}
+"""0: only the long ones."""
+_LENGTHS_PRELOAD = {"store": 2, "plain": 0}
 _LONG: dict[str, tuple[str, ...]] = {
     "plain": (
         "crowd+checkpoint+crowd+reopen",
@@ -77,18 +78,20 @@ def main() -> int:
 
 
 def _jobs(options: argparse.Namespace) -> Iterator[_Job]:
-    chosen = options.alphabet or ("store" if options.preload else None)
-    for alphabet in [chosen] if chosen else _LENGTHS:
-        letters = ALPHABETS[alphabet][1]
-        length = options.length or _LENGTHS.get(alphabet, 2)
-        for seed in range(options.seed, options.seed + options.seeds):
-            if options.only:
-                yield alphabet, tuple(options.only.split("+")), seed
-                continue
+    lengths = _LENGTHS_PRELOAD if options.preload else _LENGTHS
+    for seed in range(options.seed, options.seed + options.seeds):
+        if options.only:
+            alphabet = options.alphabet or next(iter(lengths))
+            yield alphabet, tuple(options.only.split("+")), seed
+            continue
+        for alphabet in [options.alphabet] if options.alphabet else lengths:
             for long in _LONG[alphabet]:
                 yield alphabet, tuple(long.split("+")), seed
+            length = lengths.get(alphabet, 2)
+            if length or options.alphabet:
+                length = options.length or length
             for size in range(1, length + 1):
-                for names in product(letters, repeat=size):
+                for names in product(ALPHABETS[alphabet][1], repeat=size):
                     yield alphabet, names, seed
 
 
