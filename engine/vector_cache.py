@@ -115,7 +115,6 @@ class VectorCache:
         """A file whose graph is not loaded yet."""
         self._saved = (0, 0)
         """Rows and covered rows in the file."""
-        self._noted = 0
         self._dead = 0
         self._is_building = False
         self._pause_until = 0.0
@@ -140,12 +139,6 @@ class VectorCache:
                 some = missing[start : start + FETCH_ROWS]
                 vectors, has = fetch(some)
                 matrix.add(some[has], vectors[has])
-
-    def note(self, next_rowid: int) -> None:
-        """After a commit: many rows that no search has asked for are fetched ahead of one."""
-        if next_rowid - self._noted > FRESH_ROWS:
-            self._noted = next_rowid
-            self._want()
 
     def note_rows(self, built: Built, rows: int, dead: int) -> None:
         """What a search saw of the matrix: is there something to build?"""
@@ -233,7 +226,6 @@ class VectorCache:
             if len(missing):
                 self.add(built.matrix, missing[: 8 * FETCH_ROWS], committed.fetch)
                 return True  # with another view: this one has been held long enough
-            self._noted = len(committed.alive)
         live = rows.alive(committed.alive)
         dead = rows.count - int(np.count_nonzero(live))
         self._dead = dead
