@@ -26,7 +26,7 @@ from amberdb.engine.commit import Committer
 from amberdb.engine.recovery import Opened, data_directory, remove_generation
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.store import Store
-from amberdb.engine.trees import end_of
+from amberdb.engine.trees import KEY_END, end_of
 from amberdb.engine.view import View
 
 Progress = Callable[[int, int], None]
@@ -157,7 +157,7 @@ def _pairs(view: View) -> _Pairs:
             yield from view.scan_stored(end_of(index.prefix + LIST), index.prefix + SEGMENT)
             yield from merged
             low = end_of(index.prefix + SEGMENT)
-    yield from view.scan_stored(low, b"\xff" * 512)
+    yield from view.scan_stored(low, KEY_END)
 
 
 def _merged(view: View, index: RowIndex) -> _Pairs:
