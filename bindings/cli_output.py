@@ -74,6 +74,12 @@ class Exit(IntEnum):
 DatabasePath = Annotated[
     str, typer.Argument(metavar="PATH", help="The database, a directory.", show_default=False)
 ]
+FilterJson = Annotated[
+    str | None, typer.Option(metavar="JSON", help="A filter, see docs/queries.md.")
+]
+KeptFields = Annotated[
+    str | None, typer.Option(metavar="FIELD,...", help="What to keep of each document.")
+]
 CollectionName = Annotated[
     str, typer.Argument(metavar="COLLECTION", help="Its name.", show_default=False)
 ]

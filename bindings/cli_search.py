@@ -15,6 +15,8 @@ from amberdb.bindings.cli_output import (
     CollectionName,
     DatabasePath,
     Exit,
+    FilterJson,
+    KeptFields,
     emit,
     grid,
     opened,
@@ -39,13 +41,9 @@ def search(
     vector: Annotated[
         str | None, typer.Option(metavar="JSON", help="A list of numbers, or {field: list}.")
     ] = None,
-    where: Annotated[
-        str | None, typer.Option(metavar="JSON", help="A filter, see docs/queries.md.")
-    ] = None,
+    where: FilterJson = None,
     limit: Annotated[int, typer.Option(min=1, help="Documents at most.")] = 10,
-    fields: Annotated[
-        str | None, typer.Option(metavar="FIELD,...", help="What to keep of each document.")
-    ] = None,
+    fields: KeptFields = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Also how each index was searched.")
     ] = False,

@@ -27,6 +27,8 @@ from amberdb.bindings.cli_output import (
     CollectionName,
     DatabasePath,
     Exit,
+    FilterJson,
+    KeptFields,
     emit,
     grid,
     opened,
@@ -161,9 +163,7 @@ def put(
 def find(
     path: DatabasePath,
     collection: CollectionName,
-    where: Annotated[
-        str | None, typer.Option(metavar="JSON", help="A filter, see docs/queries.md.")
-    ] = None,
+    where: FilterJson = None,
     order_by: Annotated[
         str | None, typer.Option(metavar="FIELD,...", help="With - in front: descending.")
     ] = None,
@@ -171,9 +171,7 @@ def find(
     after: Annotated[
         str | None, typer.Option(metavar="CURSOR", help="Where the page before ended.")
     ] = None,
-    fields: Annotated[
-        str | None, typer.Option(metavar="FIELD,...", help="What to keep of each document.")
-    ] = None,
+    fields: KeptFields = None,
     count: Annotated[bool, typer.Option("--count", help="Only how many there are.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Only how it would be answered.")
