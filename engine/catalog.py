@@ -18,6 +18,7 @@ from amberdb.engine.schema import CollectionDef, IndexDef, Schema, check_field, 
 from amberdb.engine.trees import COLLECTIONS, COUNTERS, FIRST_TREE, end_of
 from amberdb.index.base import IndexSpec
 from amberdb.index.vector import Vector
+from amberdb.index.waiting import Waiting
 
 if TYPE_CHECKING:
     from amberdb.engine.view import View
@@ -108,6 +109,7 @@ class Catalog:
         before = definition
         if indexes is not None:
             _check_indexes(indexes)
+            indexes = _with_queues(indexes)
             kept = {index.spec: index for index in definition.indexes}
             chosen: list[IndexDef] = []
             for spec in indexes:
@@ -188,6 +190,13 @@ def _check_name(name: object) -> None:
         )
     if name.isprintable() is False or "\0" in name:
         raise CollectionError(f"{name!r}: the name of a collection is printable text")
+
+
+def _with_queues(indexes: list[IndexSpec]) -> list[IndexSpec]:
+    """With a queue beside each vector index that has a source, and no others."""
+    declared = [spec for spec in indexes if not isinstance(spec, Waiting)]
+    sourced = [spec for spec in declared if isinstance(spec, Vector) and spec.source is not None]
+    return [*declared, *map(Waiting.of, sourced)]
 
 
 def _check_indexes(indexes: list[IndexSpec]) -> None:

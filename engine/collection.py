@@ -23,12 +23,13 @@ from amberdb._errors import CollectionMissingError, InvalidDocumentError, QueryE
 from amberdb._types import Document, Lsn, Order, Sync, Where
 from amberdb.engine.codec import decode_unchecked
 from amberdb.engine.commit import Committer
+from amberdb.engine.embedding import Embedders
 from amberdb.engine.options import check_sync
 from amberdb.engine.page import Page, Query
 from amberdb.engine.schema import Schema
 from amberdb.engine.search import Fusion, Hits, Recency, search_of
 from amberdb.engine.searchers import Searchers
-from amberdb.engine.stored import BODY, damaged, expires_us, unpack
+from amberdb.engine.stored import BODY, Stored, damaged, expires_us, unpack
 from amberdb.engine.trees import TREE_SIZE, end_of
 from amberdb.engine.view import View
 from amberdb.engine.writer import Writer, missing
@@ -70,17 +71,16 @@ class ReadableCollection(ABC):
     def get(self, id: str, default: Any = None) -> Any:
         """The document, whole, or `default` when there is none (or it has expired)."""
         with self._reading() as view:
-            value = _live_value(view, schema_of(view, self.name), id)
-            return default if value is None else decode_unchecked(value[BODY])
+            stored = live(view, schema_of(view, self.name), id)
+            return default if stored is None else stored.document()
 
     def record(self, id: str) -> Record:
         """The document with its version and times. Raises MissingKeyError."""
         with self._reading() as view:
             schema = schema_of(view, self.name)
-            value = _live_value(view, schema, id)
-            if value is None:
+            stored = live(view, schema, id)
+            if stored is None:
                 raise missing(schema, id)
-            stored = unpack(schema.key(id), value)
             return Record(
                 id,
                 Lsn(stored.version),
@@ -94,7 +94,7 @@ class ReadableCollection(ABC):
             return False
         with self._reading() as view:
             try:
-                return _live_value(view, schema_of(view, self.name), id) is not None
+                return live(view, schema_of(view, self.name), id) is not None
             except InvalidDocumentError:  # what cannot be an id is none
                 return False
 
@@ -170,8 +170,10 @@ class ReadableCollection(ABC):
         recency    lets old documents fade; diversity, 0 to 1, passes over what is like a better hit
         snippets   with each hit the part of its text that matched, marked
 
-        Never fewer than `limit` while more documents match. Raises QueryError.
+        Never fewer than `limit` while more documents match. An index that is still being built is
+        waited for; inside a transaction or a snapshot it is a QueryError. Raises QueryError.
         """
+        self._finish_indexes(for_text=text is not None, for_vector=vector is not None)
         with self._reading() as view:
             question = search_of(
                 schema_of(view, self.name),
@@ -186,6 +188,9 @@ class ReadableCollection(ABC):
                 snippets=snippets,
             )
             return question.answer(view, self._searchers())
+
+    def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:  # noqa: B027
+        """Before a search that needs them; nothing can be waited for at a fixed Lsn."""
 
     @abstractmethod
     def _searchers(self) -> Searchers:
@@ -228,6 +233,10 @@ class WritableCollection(ReadableCollection):
         """With the vectors that an embedder makes of them. Not inside a transaction: nobody waits
         for a model with the writer lock in hand."""
         return documents
+
+    @abstractmethod
+    def _embedders(self) -> Embedders:
+        """Of the open database."""
 
     def put(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
         """Stores a document under its "id" (made when missing), replacing another; its id.
@@ -277,6 +286,7 @@ class WritableCollection(ReadableCollection):
         """Merges into a document (maps recursively; None stores None; REMOVE takes a field out);
         its new version. Raises MissingKeyError, ConflictError, and what put() raises."""
         (patch,) = self._embedded([patch])
+        patch = self._embedders().freed(self.name, patch)
         with self._writing(sync, self._schema().key(id)) as writer:
             writer.update(schema_of(writer.view, self.name), id, patch, if_version)
             return Lsn(writer.lsn)
@@ -342,15 +352,34 @@ class Collection(WritableCollection):
     def _searchers(self) -> Searchers:
         return self._committer.searchers
 
+    def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:
+        schema = self._committer.state.catalog.schemas.get(self.name)
+        needed = [
+            index
+            for index in (() if schema is None else schema.row_indexes)
+            if (for_text if index.is_text else for_vector) and not index.complete_from
+        ]
+
+        def is_ready() -> bool:
+            return all(index.number in self._committer.state.built for index in needed)
+
+        if not is_ready():
+            self._committer.searchers.finish(is_ready)
+
     def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
         """Gives a vector to each document that has text in the source field of an embedder and
         none yet; how many. `progress` is told the count so far. Raises EmbeddingError; what was
         done by then stays."""
+        from amberdb.engine.filling import fill  # made of transactions, so of collections
+
         self._schema()  # of an open database
-        return self._committer.embedders.fill_missing(self, progress)
+        return fill(self._committer, self.name, progress)
 
     def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         return self._committer.embedders.filled(self.name, documents)
+
+    def _embedders(self) -> Embedders:
+        return self._committer.embedders
 
     def _schema(self) -> Schema:
         return self._committer.state.catalog.schemas[self.name]
@@ -395,9 +424,9 @@ def schema_of(view: View, name: str) -> Schema:
     return schema
 
 
-def _live_value(view: View, schema: Schema, id: str) -> bytes | None:
+def live(view: View, schema: Schema, id: str) -> Stored | None:
+    """A document that the view shows. Raises CorruptionError."""
     key = schema.key(id)
     value = view.get(key)
-    if value is None or unpack(key, value).expires_us <= view.now_us:
-        return None
-    return value
+    stored = None if value is None else unpack(key, value)
+    return None if stored is None or stored.expires_us <= view.now_us else stored

@@ -174,6 +174,7 @@ class Committer:
             failpoints.reach("commit.visible")
         if effects:
             self.on_commit(overlay_bytes, writer.next_expiry_us)
+            self.embedders.note(effects)
         return lsn
 
     def make_visible(self, lsn: int) -> None:

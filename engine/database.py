@@ -38,6 +38,7 @@ from amberdb.engine.compaction import CompactReport, compact
 from amberdb.engine.compaction import Progress as CompactProgress
 from amberdb.engine.expiry import Reaper
 from amberdb.engine.feed import Change, Feed, Subscriber
+from amberdb.engine.filling import Filler
 from amberdb.engine.indexing import Indexer, built_trees
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
@@ -46,6 +47,7 @@ from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
 from amberdb.engine.searchers import VectorParts
 from amberdb.engine.stored import NEVER
 from amberdb.engine.transaction import Snapshot, Transaction, held
+from amberdb.engine.trees import end_of
 from amberdb.engine.vector_builder import VectorBuilder
 from amberdb.engine.view import NEWEST, State, View
 from amberdb.index.base import IndexSpec
@@ -123,8 +125,10 @@ class Database:
                 ),
                 VectorBuilder(background=options.background),
                 self._committer,
-            )
+            ),
+            self._indexer,
         )
+        self._filler = Filler(self._committer, background=options.background)
         self._renew_indexes()
         self._background.note_indexes()
         self._background.note_expiry()
@@ -170,7 +174,8 @@ class Database:
             self._build_unique(name)
         self._background.note_indexes()
         if specs is not None:
-            self._committer.embedders.attach(name, specs)
+            schema = self._committer.state.catalog.schemas[name]
+            self._committer.embedders.attach(schema, specs)
         return Collection(name, self._committer)
 
     def collections(self) -> list[str]:
@@ -333,6 +338,7 @@ class Database:
         with self._closing:
             if self._is_closed:
                 return
+            self._filler.close()
             self._background.stop()
             self._committer.searchers.stop()
             for snapshot in held(self._snapshots):
@@ -348,6 +354,7 @@ class Database:
 
     def _collection_stats(self, view: View, schema: Schema) -> dict[str, Any]:
         waiting = {index.number for _, index in self._indexer.waiting()}
+        embedders = self._committer.embedders
         return {
             "documents": Head.unpack(view.get(schema.head_key)).documents,
             "expires_at": schema.expires_at,
@@ -358,6 +365,13 @@ class Database:
             "search": {
                 index.spec.name: self._committer.searchers.of(index).stats()
                 for index in schema.row_indexes
+            },
+            "embedding": {
+                queue.spec.fields[0]: {
+                    "waiting": sum(1 for _ in view.scan(queue.prefix, end_of(queue.prefix))),
+                    "error": embedders.failure_of(queue),
+                }
+                for queue in schema.queues
             },
         }
 

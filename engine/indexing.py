@@ -31,6 +31,7 @@ from amberdb.engine.store import Store, StoreWriter
 from amberdb.engine.stored import BODY, expires_us, unpack
 from amberdb.engine.trees import BUILDING, BUILT, TREE_SIZE, end_of, tree
 from amberdb.engine.view import State, View
+from amberdb.index.waiting import Waiting
 
 CHUNK = 1000
 ROWS_CHUNK = 4000
@@ -156,6 +157,8 @@ class Indexer:
             if failpoints.on:
                 failpoints.reach("index.marked")
             self._committer.stored(self._committer.state.built | {index.number})
+        if isinstance(index.spec, Waiting):
+            self._committer.embedders.on_waiting()
 
     def _purge(self, number: int) -> None:
         prefix = tree(number)

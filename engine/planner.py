@@ -95,6 +95,8 @@ def _candidates(
             found = ordered
         else:
             continue
+        if index in schema.queues:
+            continue
         if is_usable(view, index) and (not index.spec.sparse or _is_dense(index, where)):
             found.append(index)
     return narrowed + ordered

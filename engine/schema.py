@@ -32,11 +32,10 @@ from amberdb.engine.stored import NEVER
 from amberdb.engine.trees import HEADS, META, tree
 from amberdb.index.base import FieldSpec, IndexSpec, compile, spec_from_map
 from amberdb.index.keys import KEY_BYTES_MAX, encode_rowid
-from amberdb.index.ordered import Ordered
 from amberdb.index.paths import path_problem
 from amberdb.index.text import Text
-from amberdb.index.unique import Unique
 from amberdb.index.vector import Vector, coerce
+from amberdb.index.waiting import Waiting
 
 TYPES: Final[dict[str, tuple[type, ...]]] = {
     "bool": (bool,),
@@ -228,6 +227,7 @@ class Schema:
         "indexes",
         "name",
         "prefix",
+        "queues",
         "row_indexes",
         "row_prefixes",
         "vectors",
@@ -242,9 +242,11 @@ class Schema:
         self.indexes = tuple(
             CompiledIndex(index, index.spec)
             for index in definition.indexes
-            if isinstance(index.spec, Ordered | Unique)
+            if isinstance(index.spec, FieldSpec)
         )
-        """Those that filters and orders use."""
+        """Those with sorted entries."""
+        self.queues = tuple(index for index in self.indexes if isinstance(index.spec, Waiting))
+        """Of these, those that no filter and no order uses."""
         self.row_indexes = tuple(
             RowIndex(index, index.spec, self.prefix)
             for index in definition.indexes

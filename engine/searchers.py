@@ -6,7 +6,7 @@ Invariants:
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, final
 
@@ -21,6 +21,7 @@ from amberdb.engine.view import View
 
 if TYPE_CHECKING:
     from amberdb.engine.commit import Committer
+    from amberdb.engine.indexing import Indexer
 
 
 class Searcher(Protocol):
@@ -66,10 +67,18 @@ class Searchers:
         self._mutex = threading.Lock()
         self._by_tree: dict[int, Searcher] = {}
         self._parts: VectorParts | None = None
+        self._indexer: Indexer | None = None
 
-    def attach(self, parts: VectorParts) -> None:
+    def attach(self, parts: VectorParts, indexer: "Indexer") -> None:
         """Before the first search."""
         self._parts = parts
+        self._indexer = indexer
+
+    def finish(self, is_ready: Callable[[], bool]) -> None:
+        """Builds declared indexes, in this thread, until what is needed is there. Raises
+        StorageError, and TransactionError inside one's own transaction."""
+        if self._indexer is not None:
+            self._indexer.run(stop=is_ready)
 
     def of(self, index: RowIndex) -> Searcher:
         with self._mutex:

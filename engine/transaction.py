@@ -19,6 +19,7 @@ from amberdb._errors import ClosedError, SnapshotExpiredError, TransactionError
 from amberdb._types import NO_LSN, Lsn, Sync
 from amberdb.engine.collection import ReadableCollection, WritableCollection, schema_of
 from amberdb.engine.commit import Committer
+from amberdb.engine.embedding import Embedders
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema import Schema
 from amberdb.engine.searchers import Searchers
@@ -37,6 +38,7 @@ class Transaction:
             check_sync(sync)
         self._committer = committer
         self.searchers = committer.searchers
+        self.embedders = committer.embedders
         self._sync: Sync | None = sync
         self._timeout_ms = timeout_ms
         self._writer: Writer | None = None
@@ -94,6 +96,9 @@ class TransactionCollection(WritableCollection):
 
     def _searchers(self) -> Searchers:
         return self._transaction.searchers
+
+    def _embedders(self) -> Embedders:
+        return self._transaction.embedders
 
     def _schema(self) -> Schema:
         return schema_of(self._transaction.writer().view, self.name)

@@ -34,11 +34,12 @@ from amberdb.index.paths import Path
 from amberdb.index.text import Text
 from amberdb.index.unique import Unique
 from amberdb.index.vector import Vector
+from amberdb.index.waiting import Waiting
 
-IndexSpec: TypeAlias = Ordered | Unique | Text | Vector
+IndexSpec: TypeAlias = Ordered | Unique | Text | Vector | Waiting
 
-FieldSpec: TypeAlias = Ordered | Unique
-"""Indexes over fields: for filters and orders."""
+FieldSpec: TypeAlias = Ordered | Unique | Waiting
+"""Indexes over fields, whose entries are sorted keys."""
 
 _Keys: TypeAlias = Callable[[Document], list[bytes]]
 
@@ -54,6 +55,8 @@ def spec_from_map(stored: Mapping[str, Any]) -> IndexSpec:
         return Text.from_map(stored)
     if kind == Vector.kind:
         return Vector.from_map(stored)
+    if kind == Waiting.kind:
+        return Waiting.from_map(stored)
     raise FormatError(f"an index of the unknown kind {kind!r}: open with the version that wrote it")
 
 
@@ -117,6 +120,9 @@ class KeyMaker:
         return self._general_keys(document, with_none=False)
 
     def _compile_single(self) -> Callable[[Document], bytes | None]:
+        if isinstance(self.spec, Waiting):
+            text = self.spec.compiled()
+            return lambda document: None if text(document) is None else b""
         if len(self._paths) > 2 or not all(path.is_plain for path in self._paths):
             return _never_single
         names = self.paths
@@ -152,7 +158,8 @@ class KeyMaker:
         return one if len(names) == 1 else two
 
     def _compile_keys(self) -> _Keys:
-        single, general = self.single, self._general_keys
+        single = self.single
+        general: _Keys = _no_keys if isinstance(self.spec, Waiting) else self._general_keys
 
         def keys(document: Document) -> list[bytes]:
             key = single(document)
@@ -209,6 +216,10 @@ def compile(spec: FieldSpec) -> KeyMaker:
 
 def _never_single(_: Document) -> bytes | None:
     return None
+
+
+def _no_keys(_: Document) -> list[bytes]:
+    return []
 
 
 def _scalar_encoders(descending: bool) -> Callable[[object], Encoder | None]:

@@ -33,7 +33,6 @@ from amberdb import (
 )
 from amberdb._types import lsn_number
 from amberdb.engine.collection import ReadableCollection, WritableCollection
-from amberdb.index.base import FieldSpec
 from support import drawn
 from support.databases import SMALL, FakeClock, assert_sound
 from support.model import ModelCollection, Spec, index_keys
@@ -249,7 +248,7 @@ class DatabaseMachine(RuleBasedStateMachine):
             self.live_db.collection(name, indexes=specs)
         except DuplicateKeyError:
             assert taken
-            model.specs = [cast(FieldSpec, i.spec) for i in self.live_db.definition(name).indexes]
+            model.specs = [cast(Spec, i.spec) for i in self.live_db.definition(name).indexes]
             assert not set(taken) & set(model.specs)
         else:
             assert not taken

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import amberdb
 from amberdb import Database, Ordered, Snapshot, Text, Vector
 from amberdb.index.analyzer import Analyzer
+from amberdb.index.base import IndexSpec
 from support.databases import SMALL, FakeClock, assert_sound
 from support.ranking import agree, bm25, nearest
 
@@ -20,6 +21,11 @@ DIM = 4
 FIELDS = ("content", "title")
 WORDS = ["umbrella", "meetings", "meeting", "car", "gen-itgc", "下午", "会议", "下午的会议", "猫"]
 ANALYZER = Analyzer.of("english", True, None, False)
+INDEXES: list[IndexSpec] = [
+    Ordered("entity"),
+    Text(*FIELDS),
+    Vector("embedding", dim=DIM, metric="l2", source="content"),
+]
 
 ids = st.sampled_from([f"d{number}" for number in range(8)])
 texts = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
@@ -53,11 +59,7 @@ class SearchMachine(RuleBasedStateMachine):
         db = amberdb.open(path, clock=self.clock, sync="os", **SMALL)
         db.collection(
             "memory",
-            indexes=[
-                Ordered("entity"),
-                Text(*FIELDS),
-                Vector("embedding", dim=DIM, metric="l2"),
-            ],
+            indexes=INDEXES,
             expires_at="expires_at",
         )
         return db
@@ -127,7 +129,11 @@ class SearchMachine(RuleBasedStateMachine):
         self.db.collection("memory", indexes=[Text(*FIELDS)])
         self.db.collection(
             "memory",
-            indexes=[Ordered("entity"), Text(*FIELDS), Vector("embedding", dim=DIM, metric="l2")],
+            indexes=[
+                Ordered("entity"),
+                Text(*FIELDS),
+                Vector("embedding", dim=DIM, metric="l2", source=FIELDS[0]),
+            ],
         )
         self.db.build_indexes()
 

@@ -48,7 +48,7 @@ INDEXES: tuple[Spec, ...] = (
     Unique("only", sparse=True),
     Ordered("-text"),
 )
-SEARCHES: tuple[IndexSpec, ...] = (Text("text"), Vector("v", dim=DIM))
+SEARCHES: tuple[IndexSpec, ...] = (Text("text"), Vector("v", dim=DIM, source="text"))
 LONG_AGO = 1.0
 State = dict[tuple[str, str], Doc]
 

@@ -375,7 +375,7 @@ def prepare_text(work: Workload) -> None:
 
 VECTOR_INDEXES: Final[dict[str, list[IndexSpec]]] = {
     "a": [Text("text"), Vector("v", dim=DIM, metric="cosine")],
-    "b": [Vector("v", dim=DIM, metric="l2")],
+    "b": [Vector("v", dim=DIM, metric="l2", source="text")],
     "c": [Vector("v", dim=DIM, metric="ip"), Text("text")],
 }
 

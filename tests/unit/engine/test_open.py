@@ -581,8 +581,15 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
             "expires_at": None,
             "indexes": {"ordered:x": "ready", "unique:key": "ready"},
             "search": {},
+            "embedding": {},
         },
-        "m": {"documents": 0, "expires_at": "until", "indexes": {}, "search": {}},
+        "m": {
+            "documents": 0,
+            "expires_at": "until",
+            "indexes": {},
+            "search": {},
+            "embedding": {},
+        },
     }
     assert set(stats["log"]) >= {"segments", "bytes", "free_segments", "syncs"}
     assert set(stats["store"]) == {"file_bytes", "used_bytes", "entries", "depth", "readers"}

@@ -1,7 +1,6 @@
 """Search as people use it: what is found, when, in which order, and what is refused. That ranks and
 scores are right in every mix of states is tests/model/test_search_machine.py's."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from amberdb import (
     Collection,
     Database,
-    EmbeddingError,
     Fusion,
     Hits,
     InvalidDocumentError,
@@ -20,6 +18,7 @@ from amberdb import (
     QueryError,
     Recency,
     Text,
+    TransactionError,
     Vector,
 )
 from amberdb._errors import CollectionError, ConflictError
@@ -412,8 +411,6 @@ def test_an_index_over_what_is_there_is_built_beside_writers(db: Database) -> No
     notes = db.collection("notes", indexes=[])
     notes.put_many([{"id": f"d{n}", "content": f"word{n}", "v": [n, 1, 1]} for n in range(50)])
     notes = db.collection("notes", indexes=[Text("content"), Vector("v", dim=DIM, metric="l2")])
-    with pytest.raises(QueryError, match="build_indexes"):
-        notes.search("word7")
     notes.update("d7", {"content": "changed7"})
     notes.update("d8", {"done": True})
     notes.delete("d9")
@@ -425,6 +422,25 @@ def test_an_index_over_what_is_there_is_built_beside_writers(db: Database) -> No
     assert ids(notes.search("word8")) == ["new", "d8"]
     # Equally near ones: the newer row first, and d7's row is newer than d11's.
     assert ids(notes.search(vector=[9, 1, 1], limit=4)) == ["new", "d10", "d8", "d7"]
+
+
+def test_a_search_waits_for_an_index_in_the_making_and_builds_it_itself(db: Database) -> None:
+    notes = db.collection("notes", indexes=[])
+    notes.put_many([{"id": f"d{n}", "content": f"word{n}", "v": [n, 1, 1]} for n in range(50)])
+    notes = db.collection("notes", indexes=[Text("content"), Vector("v", dim=DIM, metric="l2")])
+    with db.snapshot() as before, db.transaction() as tx:
+        for reading in (before["notes"], tx["notes"]):
+            with pytest.raises(QueryError, match="build_indexes"):
+                reading.search("word7")
+        with pytest.raises(TransactionError, match="inside"):
+            notes.search("word7")
+    notes.put({"id": "new", "content": "word7"})
+    assert ids(notes.search("word7")) == ["new", "d7"]
+    indexes = db.stats()["collections"]["notes"]["indexes"]
+    assert indexes == {"text:content": "ready", "vector:v": "building"}
+    assert ids(notes.search(vector=[7, 1, 1], limit=1)) == ["d7"]
+    with db.snapshot() as after:
+        assert ids(after["notes"].search("word7", vector=[7, 1, 1], limit=1)) == ["d7"]
 
 
 def test_another_analyzer_builds_the_index_anew(
@@ -475,59 +491,3 @@ def test_a_collection_without_search_indexes_says_what_to_declare(db: Database) 
         plain.search(vector=[1])
     with pytest.raises(CollectionError, match="path"):
         db.collection("plain", indexes=[Vector("a.b", dim=2)])
-
-
-# -- embedders -------------------------------------------------------------------------------
-
-
-def lengths(texts: list[str]) -> Sequence[Sequence[float]]:
-    """A model of sorts: how long a text is, and how many e and words it has."""
-    return [[float(len(t)), float(t.count("e")), float(t.count(" ") + 1)] for t in texts]
-
-
-def embedded(db: Database, embed: Any, *, defer: bool = False) -> Collection:
-    index = Vector("embedding", dim=DIM, metric="l2", source="content", embed=embed, defer=defer)
-    return db.collection("memory", indexes=[index])
-
-
-def test_documents_get_their_vectors_from_the_embedder(db: Database) -> None:
-    batches: list[int] = []
-
-    def embed(texts: list[str]) -> Any:
-        batches.append(len(texts))
-        return lengths(texts)
-
-    memory = embedded(db, embed)
-    memory.put_many([{"id": f"d{n}", "content": "e" * n} for n in range(1, 101)])
-    assert batches == [64, 36]
-    memory.put({"id": "own", "content": "eee", "embedding": [500, 0, 0]})
-    memory.put({"id": "none"})
-    assert len(batches) == 2
-    assert ids(memory.search(vector=[7, 7, 1], limit=1)) == ["d7"]
-    memory.update("d7", {"content": "e" * 300})
-    assert ids(memory.search(vector=[300, 300, 1], limit=1)) == ["d7"]
-
-
-def down(texts: list[str]) -> Any:
-    raise ConnectionError("the model is not there")
-
-
-def short(texts: list[str]) -> Any:
-    return [[1.0, 2.0]] * len(texts)
-
-
-@pytest.mark.parametrize("embed", [down, short])
-def test_a_failing_embedder_stores_nothing_or_leaves_the_vector_for_later(
-    db: Database, embed: Any
-) -> None:
-    memory = embedded(db, embed)
-    with pytest.raises(EmbeddingError):
-        memory.put({"id": "a", "content": "tea"})
-    assert len(memory) == 0
-    memory = embedded(db, embed, defer=True)
-    memory.put({"id": "a", "content": "tea"})
-    assert ids(memory.search(vector=[3, 1, 1])) == []
-    memory = embedded(db, lengths)
-    assert memory.embed_missing() == 1
-    assert ids(memory.search(vector=[3, 1, 1])) == ["a"]
-    assert memory.embed_missing() == 0
