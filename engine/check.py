@@ -56,7 +56,7 @@ class CheckReport:
 
 
 def check(committer: Committer, progress: Progress | None = None) -> CheckReport:
-    """Documents, indexes, heads and log of an open database."""
+    """Documents, indexes, heads, caches and log of an open database."""
     report = CheckReport()
     with committer.view() as view:
         try:
@@ -72,6 +72,11 @@ def check(committer: Committer, progress: Progress | None = None) -> CheckReport
         except (AmberError, EngineError) as error:
             _note(view, report, "the last applied record", error)
         check_view(view, report, progress)
+        try:
+            for problem in committer.searchers.problems(view):
+                report.add(f"{problem}: close the database and delete the folder cache/")
+        except (AmberError, EngineError) as error:
+            _note(view, report, "the files in cache/", error)
     _check_log(committer, report)
     return report
 

@@ -6,12 +6,13 @@ Invariants:
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from amberdb.engine.cachefile import CacheFolder
 from amberdb.engine.candidates import Candidates
+from amberdb.engine.planner import is_usable
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.row_reader import RowReader
 from amberdb.engine.schema import Schema
@@ -37,6 +38,10 @@ class Searcher(Protocol):
         reader: RowReader,
     ) -> tuple[Ranked, dict[str, Any]]:
         """The best rows that the candidates let through, best first, and how they were found."""
+        ...
+
+    def problems(self, view: View, schema: Schema) -> Iterator[str]:
+        """What is kept, in memory or in a file, and differs from the documents of a view."""
         ...
 
     def stats(self) -> dict[str, Any]: ...
@@ -104,6 +109,15 @@ class Searchers:
             self._parts.folder.drop_all()
             for searcher in self._by_tree.values():
                 searcher.forget_dead()
+
+    def problems(self, view: View) -> Iterator[str]:
+        """Of all indexes that are ready. Waits for what is being built."""
+        for schema in view.catalog.schemas.values():
+            for index in schema.row_indexes:
+                if self._parts is not None and is_usable(view, index):
+                    with self._parts.builder.alone():
+                        for problem in self.of(index).problems(view, schema):
+                            yield f"{schema.name}: {index.spec.name}: {problem}"
 
     def build(self) -> None:
         """What waits to be built, in this thread."""

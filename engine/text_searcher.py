@@ -7,7 +7,7 @@ Invariants:
   from the best row downwards, until enough have passed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, final
 
 from amberdb.engine.candidates import Candidates
@@ -65,6 +65,10 @@ class TextSearcher:
             "documents asked": verify is not None,
         }
         return list(zip(rowids.tolist(), scores.tolist(), strict=True)), how
+
+    def problems(self, view: View, schema: Schema) -> Iterator[str]:
+        """None: what it keeps is made of entries that check() compares."""
+        return iter(())
 
     def stats(self) -> dict[str, Any]:
         return self._sources.stats()

@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -32,7 +32,7 @@ from amberdb._errors import AmberError
 from amberdb._types import Lsn
 from amberdb.engine.cachefile import Cached, CacheFolder, Label, Unusable
 from amberdb.engine.vector_builder import Stop, VectorBuilder
-from amberdb.index.distance import Rowids, Vectors
+from amberdb.index.distance import Rowids, Vectors, prepared
 from amberdb.index.hnsw import Graph, Links, library
 from amberdb.index.matrix import Matrix, Rows
 from amberdb.index.vector import Vector
@@ -159,6 +159,24 @@ class VectorCache:
             "lag": rows - built.covered if self._wants_graph(rows) else 0,
             "building": self._is_building,
         }
+
+    def problems(self, alive: Alive, fetch: Fetch) -> Iterator[str]:
+        """What differs from the documents of a view, whose `alive` this is; a graph is compared
+        with the matrix. No job of the builder runs meanwhile."""
+        self._load_graph()
+        built = self.built
+        rows = built.matrix.rows()
+        places = np.flatnonzero(rows.alive(alive))
+        for start in range(0, len(places), FETCH_ROWS):
+            some = places[start : start + FETCH_ROWS]
+            vectors, has = fetch(rows.rowids[some])
+            same = (rows.vectors(some) == prepared(vectors, self.spec.metric)).all(axis=1) & has
+            if not same.all():
+                yield f"row {rows.rowids[some][~same][0]} has another vector in cache/"
+        if built.graph is not None:
+            problem = built.graph.problem(rows, built.covered)
+            if problem is not None:
+                yield f"the graph in cache/ has wrong {problem}"
 
     # -- building ----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ Invariants:
   last all that match are listed: never fewer hits than there are.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
@@ -73,6 +73,12 @@ class NearestSearcher:
         found, how = asking.nearest(limit, candidates, view, schema)
         how = {"kind": "vector", **how}
         return list(zip(found[0].tolist(), found[1].tolist(), strict=True)), how
+
+    def problems(self, view: View, schema: Schema) -> Iterator[str]:
+        """Raises CorruptionError."""
+        alive = self._rows.alive(view, schema, self._index)
+        fetch = partial(RowReader(view, schema).vectors, index=self._index)
+        return self._vectors.cache.problems(alive, fetch)
 
     def stats(self) -> dict[str, Any]:
         return self._vectors.stats()

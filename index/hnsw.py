@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb.index.distance import Rowids, Vectors
+from amberdb.index.matrix import Rows
 from amberdb.index.vector import Vector
 
 _COUNT_BYTES: Final = 4
 _LABEL_BYTES: Final = 8
 _ROW_OVERHEAD_BYTES: Final = 120
 """Of hnswlib per row, besides links, label and vector: lock, level, pointer, place by label."""
+_PROBLEM_ROWS: Final = 1024
+"""Whose vectors are compared at once."""
 _TOO_FEW: Final = "Cannot return the results in a contiguous 2D array"
 
 
@@ -136,7 +139,27 @@ class Graph:
 
     def links(self) -> Links:
         """Copies."""
+        return self._links(self._parameters())
+
+    def problem(self, rows: Rows, covered: int) -> str | None:
+        """What of it is not as of the first `covered` of these rows; None when all is."""
         parameters = self._parameters()
+        links = self._links(parameters)
+        problem = links.problem(self.spec.m)
+        if problem is not None:
+            return problem
+        places = rows.places(links.rowids)
+        if not np.array_equal(np.sort(places), np.arange(covered)):
+            return "rowids"
+        nodes = parameters["data_level0"].view(np.uint8).reshape(len(places), -1)
+        for start in range(0, len(places), _PROBLEM_ROWS):
+            some = nodes[start : start + _PROBLEM_ROWS, _COUNT_BYTES + 8 * self.spec.m :]
+            vectors = rows.vectors(places[start : start + _PROBLEM_ROWS])
+            if not np.array_equal(some[:, :-_LABEL_BYTES], vectors.view(np.uint8)):
+                return "vectors"
+        return None
+
+    def _links(self, parameters: dict[str, Any]) -> Links:
         count = parameters["cur_element_count"]
         m = self.spec.m
         nodes = parameters["data_level0"].view(np.uint8).reshape(count, -1)

@@ -19,7 +19,7 @@ from amberdb.engine.cachefile import HEADER_SIZE
 from amberdb.index.base import IndexSpec
 from amberdb.index.hnsw import library
 from support.cache_files import Lie, Parts, forge
-from support.databases import SMALL, assert_sound
+from support.databases import SMALL, assert_sound, audited
 from support.page_damage import in_child
 from support.searches import (
     DIM,
@@ -31,6 +31,7 @@ from support.searches import (
 )
 
 M: Final = 4
+DELETE: Final = "close the database and delete the folder cache/"
 ROWS: Final = 60
 INDEXES: Final[list[IndexSpec]] = [Text("text"), Vector("v", dim=DIM, metric="l2", m=M)]
 
@@ -207,6 +208,26 @@ def test_a_file_that_lies(copy: Path, name: str) -> None:
     lie, finds = LIES[name]
     forge(files_of(copy)[0], lie)
     judge(copy, finds)
+
+
+@pytest.mark.parametrize(("array", "row"), [("rowids", 7), ("vectors", 6)])
+def test_check_finds_vectors_that_are_not_the_documents(copy: Path, array: str, row: int) -> None:
+    """No checksum and no count is wrong: only a comparison tells."""
+
+    def lie(parts: Parts) -> None:
+        if array == "vectors":
+            parts.vectors[5 * DIM] += 1
+        else:
+            parts.rowids[[5, 6]] = parts.rowids[[6, 5]]
+
+    file = files_of(copy)[0]
+    forge(file, lie)
+    with amberdb.open(copy, create=False, **SMALL) as db:
+        problems = db.check().problems
+        assert problems == [f"a: vector:v: row {row} has another vector in cache/: {DELETE}"]
+    file.unlink()
+    with audited(copy, create=False):
+        pass
 
 
 # -- other files --------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from amberdb._types import Lsn
 from amberdb.engine import vector_cache, vectors
 from amberdb.engine.cachefile import HEADER_SIZE, CacheFolder
 from amberdb.engine.vector_builder import VectorBuilder
+from amberdb.engine.vector_cache import Built
 from amberdb.engine.vectors import VectorSearcher
 from amberdb.index import hnsw
 from amberdb.index.vector import METRICS, Metric, Vector
@@ -386,6 +387,27 @@ def test_without_the_library_the_same_documents(
         again, how = harness.search(query)
         assert (again, how["search"]) == (expected, "exact")
     assert harness.searcher.stats()["graph_rows"] == 0
+
+
+@pytest.mark.skipif(hnsw.library() is None, reason="needs the extra hnsw")
+def test_a_graph_that_is_not_of_its_rows_is_told(tmp_path: Path) -> None:
+    documents = Documents(400, dim=DIM)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    cache = harness.searcher.cache
+    assert list(cache.problems(documents.alive, documents.fetch)) == []
+    right = cache.built
+    other = Documents(400, dim=DIM, seed=1)
+    strange = Harness(tmp_path / "other", other)
+    strange.build()
+    graph = strange.searcher.cache.built.graph
+    for built, wrong in (
+        (Built(right.matrix, graph, right.covered), "vectors"),
+        (Built(right.matrix, right.graph, right.covered - 1), "rowids"),
+    ):
+        cache._built = built  # pyright: ignore[reportPrivateUsage]
+        (problem,) = cache.problems(documents.alive, documents.fetch)
+        assert problem == f"the graph in cache/ has wrong {wrong}"
 
 
 def test_searching_building_and_closing_at_once(tmp_path: Path) -> None:
