@@ -296,7 +296,8 @@ def _whole_commits(changes: Iterable[Change], limit: int) -> Iterator[Change]:
 
 
 def _row(change: Change) -> tuple[str, str, str, str, str]:
-    return str(change.lsn), iso(change.time), change.op, change.collection, change.id
+    id = change.id if change.new_name is None else f"now {change.new_name}"
+    return str(change.lsn), iso(change.time), change.op, change.collection, id
 
 
 def _tell(change: Change, as_json: bool) -> None:

@@ -11,7 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amberdb._bytes import is_sealed, seal
-from amberdb._errors import CollectionError, CorruptionError, FormatError
+from amberdb._errors import (
+    CollectionError,
+    CollectionMissingError,
+    CorruptionError,
+    FormatError,
+)
 from amberdb.engine.codec import decode_document, encode
 from amberdb.engine.row_index import RowIndex, identity_of
 from amberdb.engine.schema import CollectionDef, IndexDef, Schema, check_field, checked_number
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from amberdb.engine.writer import Writer
 
 NAME_BYTES_MAX = 200
+FORMER_MAX = 256
+"""Renamings that a collection remembers, for readers of the feed that are behind them."""
 
 
 class Catalog:
@@ -81,6 +88,16 @@ class Catalog:
     def by_tree(self) -> dict[bytes, Schema]:
         """Schemas by the prefix of their documents."""
         return {schema.prefix: schema for schema in self.schemas.values()}
+
+    def schema(self, name: str) -> Schema:
+        """Raises CollectionMissingError."""
+        schema = self.schemas.get(name)
+        if schema is None:
+            raise CollectionMissingError(
+                f"there is no collection {name!r}: declare it with db.collection({name!r})",
+                collection=name,
+            )
+        return schema
 
     def wanted(
         self,
@@ -146,6 +163,36 @@ class Catalog:
         """This catalog with one collection added or changed."""
         schemas = {**self.schemas, schema.name: schema}
         return Catalog(schemas, self.next_tree, self.next_collection, self.retired)
+
+    def rename(self, writer: "Writer", old: str, new: str) -> "Catalog":
+        """Adds a renaming to the writer's effects; the catalog after it. Raises CollectionError,
+        CollectionMissingError."""
+        schema = self.schema(old)
+        _check_name(new)
+        if new in self.schemas:
+            raise CollectionError(
+                f"there is a collection {new!r} already: drop it first, or choose another name"
+            )
+        former = (*schema.definition.former, (writer.lsn, old))[-FORMER_MAX:]
+        definition = replace(schema.definition, name=new, former=former)
+        writer.set(COLLECTIONS + old.encode(), None)
+        self.save(writer, definition)
+        return self._without(schema).replaced(schema.redefined(definition))
+
+    def drop(self, writer: "Writer", name: str) -> "Catalog":
+        """Adds the removal of a collection to the writer's effects; the catalog after it, which
+        knows the trees to purge. Raises CollectionMissingError."""
+        schema = self.schema(name)
+        writer.set(COLLECTIONS + name.encode(), None)
+        writer.set(schema.head_key, None)
+        catalog = self._without(schema, schema.definition.trees)
+        catalog.save_counters(writer)
+        return catalog
+
+    def _without(self, schema: Schema, retired: tuple[int, ...] = ()) -> "Catalog":
+        schemas = {name: each for name, each in self.schemas.items() if each is not schema}
+        retired = (*self.retired, *retired)
+        return Catalog(schemas, self.next_tree, self.next_collection, retired)
 
     def purged(self, number: int) -> "Catalog":
         retired = tuple(tree for tree in self.retired if tree != number)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, final, overload
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
-from amberdb._errors import CollectionMissingError, InvalidDocumentError, QueryError
+from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb._types import Document, Lsn, Order, Sync, Where
 from amberdb.engine.codec import decode_unchecked
 from amberdb.engine.commit import Committer
@@ -328,7 +328,10 @@ class Collection(WritableCollection):
         committer = self._committer
         visible = committer.visible
         state = committer.state
-        schema = state.catalog.schemas[self.name]
+        try:
+            schema = state.catalog.schemas[self.name]
+        except KeyError:  # dropped or renamed since
+            schema = state.catalog.schema(self.name)
         key = schema.key(id)
         version = state.active.entries.get(key)
         while version is not None and version[0] > visible:
@@ -382,7 +385,7 @@ class Collection(WritableCollection):
         return self._committer.embedders
 
     def _schema(self) -> Schema:
-        return self._committer.state.catalog.schemas[self.name]
+        return self._committer.state.catalog.schema(self.name)
 
     def _writing(
         self, sync: Sync | None, key: bytes | None = None
@@ -415,13 +418,7 @@ class _OneCommit:
 
 def schema_of(view: View, name: str) -> Schema:
     """Raises CollectionMissingError."""
-    schema = view.catalog.schemas.get(name)
-    if schema is None:
-        raise CollectionMissingError(
-            f"there is no collection {name!r}: declare it with db.collection({name!r})",
-            collection=name,
-        )
-    return schema
+    return view.catalog.schema(name)
 
 
 def live(view: View, schema: Schema, id: str) -> Stored | None:

@@ -20,9 +20,7 @@ from amberdb._errors import (
     ClosedError,
     CollectionError,
     CommitUnknownError,
-    DuplicateKeyError,
     ForkedError,
-    InvalidDocumentError,
 )
 from amberdb._types import Lsn, Sync
 from amberdb.engine.background import Background
@@ -36,13 +34,13 @@ from amberdb.engine.collection import Collection, schema_of
 from amberdb.engine.commit import Committer
 from amberdb.engine.compaction import CompactReport, compact
 from amberdb.engine.compaction import Progress as CompactProgress
+from amberdb.engine.declarations import Declarations
 from amberdb.engine.expiry import Reaper
 from amberdb.engine.feed import Change, Feed, Subscriber
 from amberdb.engine.filling import Filler
 from amberdb.engine.indexing import Indexer, built_trees
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
-from amberdb.engine.row_index import identity_of
 from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
 from amberdb.engine.searchers import VectorParts
 from amberdb.engine.stored import NEVER
@@ -101,6 +99,9 @@ class Database:
         self._checkpointer = Checkpointer(self._committer, self._feed.retained)
         self._backups = Backups(self.path, self._committer, self._checkpointer, self._feed, options)
         self._indexer = Indexer(self._committer, self._checkpointer)
+        self._declarations = Declarations(
+            self._committer, self._indexer, options.document_bytes_max
+        )
         self._reaper = Reaper(self._committer, options)
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         self._background = Background(
@@ -129,7 +130,7 @@ class Database:
             self._indexer,
         )
         self._filler = Filler(self._committer, background=options.background)
-        self._renew_indexes()
+        self._declarations.renew_texts()
         self._background.note_indexes()
         self._background.note_expiry()
         _open_databases.add(self)
@@ -167,16 +168,26 @@ class Database:
         """
         specs = None if indexes is None else _list_of(indexes)
         types = None if required is None else required_types(required)
-        state = self._committer.state
-        if state.catalog.wanted(name, specs, expires_at, types, 1) is not None:
-            self._declare(name, specs, expires_at, types)
-        if any(schema.name == name and i.is_unique for schema, i in self._indexer.waiting()):
-            self._build_unique(name)
+        self._declarations.declare(name, specs, expires_at, types)
         self._background.note_indexes()
         if specs is not None:
-            schema = self._committer.state.catalog.schemas[name]
+            schema = self._committer.state.catalog.schema(name)
             self._committer.embedders.attach(schema, specs)
         return Collection(name, self._committer)
+
+    def rename_collection(self, old: str, new: str) -> None:
+        """The same documents and indexes under another name. Open Collection objects go by name:
+        those of the old one raise CollectionMissingError. Raises CollectionError when there is a
+        `new` already, CollectionMissingError when there is no `old`."""
+        self._declarations.rename(old, new)
+
+    def drop_collection(self, name: str) -> None:
+        """The collection is gone with this commit: its documents, its indexes, its name. Snapshots
+        keep it. Its space is given back in the background, in bounded batches; build_indexes()
+        returns when that is done, and after compact() no file has anything of it. Raises
+        CollectionMissingError."""
+        self._declarations.drop(name)
+        self._background.note_indexes()
 
     def collections(self) -> list[str]:
         """The names in the catalog, sorted."""
@@ -374,49 +385,6 @@ class Database:
                 for queue in schema.queues
             },
         }
-
-    def _declare(
-        self,
-        name: str,
-        specs: list[IndexSpec] | None,
-        expires_at: str | None,
-        types: Mapping[str, str | None] | None,
-    ) -> None:
-        committer = self._committer
-        writer = committer.begin()
-        try:
-            catalog = writer.view.catalog
-            known = catalog.schemas.get(name)
-            is_empty = known is None or not Head.unpack(writer.view.get(known.head_key)).documents
-            complete_from = writer.lsn if is_empty else 0
-            wanted = catalog.wanted(name, specs, expires_at, types, complete_from)
-            if wanted is not None:
-                definition, catalog = wanted
-                catalog.save(writer, definition)
-                schema = Schema(definition, self.options.document_bytes_max)
-                catalog = catalog.replaced(schema)
-        except BaseException as error:
-            committer.rollback(writer, error)
-            raise
-        committer.commit(writer, catalog=catalog)
-        committer.searchers.forget(committer.state.catalog.retired)
-
-    def _renew_indexes(self) -> None:
-        """Text indexes that another version of their analyzer has made are built anew."""
-        for name, schema in self._committer.state.catalog.schemas.items():
-            indexes = schema.definition.indexes
-            if any(index.identity != identity_of(index.spec) for index in indexes):
-                self._declare(name, [index.spec for index in indexes], None, None)
-
-    def _build_unique(self, name: str) -> None:
-        try:
-            self._indexer.run()
-        except (DuplicateKeyError, InvalidDocumentError):
-            waiting = {index.number for _, index in self._indexer.waiting() if index.is_unique}
-            schema = self._committer.state.catalog.schemas[name]
-            kept = [i.spec for i in schema.definition.indexes if i.tree not in waiting]
-            self._declare(name, kept, None, None)
-            raise
 
     def _close_parts(self) -> None:
         committer = self._committer

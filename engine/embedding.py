@@ -109,14 +109,16 @@ class Embedders:
             if isinstance(spec, Vector) and spec.embed is not None
         ]
         self._by_collection[schema.name] = found
-        self._deferring = {
-            each.queue.prefix: each
-            for embedders in self._by_collection.values()
-            for each in embedders
-            if each.spec.defer
-        }
-        if self._deferring:
-            self.on_waiting()
+        self._note_deferring()
+
+    def rename(self, old: str, schema: Schema) -> None:
+        """Those of a collection that has another name now."""
+        self.attach(schema, [each.spec for each in self._by_collection.pop(old, ())])
+
+    def forget(self, collection: str) -> None:
+        """Of one that is gone."""
+        self._by_collection.pop(collection, None)
+        self._note_deferring()
 
     def of(self, collection: str) -> Sequence[Embedder]:
         return self._by_collection.get(collection, ())
@@ -168,6 +170,18 @@ class Embedders:
             if embedder.is_source_of(patch) and embedder.spec.field not in patch:
                 patch = {**patch, embedder.spec.field: REMOVE}
         return patch
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _note_deferring(self) -> None:
+        self._deferring = {
+            each.queue.prefix: each
+            for embedders in self._by_collection.values()
+            for each in embedders
+            if each.spec.defer
+        }
+        if self._deferring:
+            self.on_waiting()
 
 
 def _nobody() -> None:

@@ -1,12 +1,13 @@
-"""The change feed: the log, told as changes of documents.
+"""The change feed: the log, told as changes of documents, and of the names of collections.
 
 Invariants:
-- Only durable commits are told, whole, in order, each once per reading.
+- Only durable commits are told, whole, in order, each once per reading. Of a collection that was
+  dropped meanwhile nothing is told but that.
 - A subscriber's position is an ordinary commit, so it survives what documents survive. The log is
   kept for the slowest one, up to a limit; past it, LogTruncatedError names where to go on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, final
@@ -17,28 +18,39 @@ from amberdb._types import NO_LSN, Document, Lsn
 from amberdb.engine.codec import decode_effects
 from amberdb.engine.commit import KIND_EXPIRY, Committer
 from amberdb.engine.stored import unpack
-from amberdb.engine.trees import ARCHIVED, DATABASE_ID, SUBSCRIBERS, TREE_SIZE, end_of
+from amberdb.engine.trees import (
+    ARCHIVED,
+    COLLECTIONS,
+    DATABASE_ID,
+    SUBSCRIBERS,
+    TREE_SIZE,
+    end_of,
+)
 from amberdb.engine.view import View
 from amberdb.wal import Record
 
 NAME_BYTES_MAX = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Op = Literal["put", "delete", "expire"]
+Op = Literal["put", "delete", "expire", "rename", "drop"]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One document, as one commit left it."""
+    """One document, as one commit left it; or the end of a collection, or of its name."""
 
     lsn: Lsn
     time: datetime
     collection: str
+    """What it was called then."""
     op: Op
     id: str
+    """Empty when all of the collection was renamed or dropped."""
     document: Document | None
     """Whole after a put; None when it was deleted or had expired."""
+    new_name: str | None = None
+    """Of a collection that was renamed."""
 
 
 class Feed:
@@ -97,17 +109,21 @@ class Feed:
     def _of(self, record: Record) -> Iterator[Change]:
         schemas = self._committer.state.catalog.by_tree()
         time = _EPOCH + timedelta(microseconds=record.time_us)
-        for key, value in decode_effects(record.payload).items():
+        effects = decode_effects(record.payload)
+        for key, value in effects.items():
+            if value is None and key.startswith(COLLECTIONS):
+                yield _of_name(record.lsn, time, key, effects)
             schema = schemas.get(key[:TREE_SIZE])
             if schema is None:
                 continue
+            name = schema.definition.name_at(record.lsn)
             id = key[TREE_SIZE:].decode()
             if value is not None:
                 document = unpack(key, value).document()
-                yield Change(record.lsn, time, schema.name, "put", id, document)
+                yield Change(record.lsn, time, name, "put", id, document)
             else:
                 op: Op = "expire" if record.kind == KIND_EXPIRY else "delete"
-                yield Change(record.lsn, time, schema.name, op, id, None)
+                yield Change(record.lsn, time, name, op, id, None)
 
     def subscriber(self, name: str, since: Lsn | None) -> "Subscriber":
         """Raises QueryError for a name that is not a short str."""
@@ -157,6 +173,14 @@ class Feed:
         self._committer.commit(writer)
         if failpoints.on:
             failpoints.reach("subscriber.moved")
+
+
+def _of_name(lsn: Lsn, time: datetime, gone: bytes, effects: Mapping[bytes, object]) -> Change:
+    """Of a commit that takes a name out of the catalog, and puts another one in or none."""
+    entries = [key for key in effects if key.startswith(COLLECTIONS) and key != gone]
+    new_name = entries[0][len(COLLECTIONS) :].decode() if entries else None
+    op: Op = "drop" if new_name is None else "rename"
+    return Change(lsn, time, gone[len(COLLECTIONS) :].decode(), op, "", None, new_name)
 
 
 @final

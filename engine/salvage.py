@@ -187,7 +187,7 @@ class Salvage:
                 elif key >= _FIRST or key.startswith((COLLECTIONS, COUNTERS, SUBSCRIBERS)):
                     self._take(key, value)
                     self._deleted.discard(key)
-            elif key >= _FIRST or key.startswith(SUBSCRIBERS):
+            elif key >= _FIRST or key.startswith((COLLECTIONS, SUBSCRIBERS)):
                 self._deleted.add(key)
                 older = self._get(key)
                 if older is not None and (key < _FIRST or unpack(key, older).version < record.lsn):
@@ -198,8 +198,9 @@ class Salvage:
     def finish(self, applied: Lsn, document_bytes_max: int) -> list[Schema]:
         """Makes what is derived from the documents, but the indexes; the collections found."""
         self._flush()
+        self._remove_retired()
         trees = set(self._document_trees())
-        definitions = [_definition(key, value) for key, value in self._items(COLLECTIONS)]
+        definitions = self._definitions()
         names = {definition.name for definition in definitions}
         unknown = sorted(trees - {definition.tree for definition in definitions})
         for number in unknown:
@@ -228,6 +229,30 @@ class Salvage:
         self._put(LAST_TIME, max(0, self.last_us).to_bytes(8))
         self._flush()
         return schemas
+
+    def _remove_retired(self) -> None:
+        """The documents of collections that were dropped and not purged yet."""
+        stored = self._get(COUNTERS)
+        retired: list[int] = [] if stored is None else open_entry(COUNTERS, stored)["retired"]
+        for number in retired:
+            for key, _ in self._items(tree(number)):
+                self._put(key, None)
+        self._flush()
+
+    def _definitions(self) -> list[CollectionDef]:
+        """As the entries have them; of two with the same tree, out of a page that no tree leads
+        to, the one that was renamed more often."""
+        by_tree: dict[int, CollectionDef] = {}
+        for key, value in self._items(COLLECTIONS):
+            found = _definition(key, value)
+            known = by_tree.get(found.tree)
+            if known is None or len(known.former) < len(found.former):
+                by_tree[found.tree] = found
+            gone = found if by_tree[found.tree] is not found else known
+            if gone is not None:
+                self._put(COLLECTIONS + gone.name.encode(), None)
+        self._flush()
+        return list(by_tree.values())
 
     def _catalog(self, definitions: list[CollectionDef], trees: set[int]) -> Catalog:
         """The counters, at least above everything that is in use. Nothing is left to purge."""

@@ -101,8 +101,20 @@ class CollectionDef:
     required: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     vectors: tuple[str, ...] = ()
     """Fields that have ever been declared as vectors: documents may hold arrays there."""
+    former: tuple[tuple[int, str], ...] = ()
+    """Names that it had, and the Lsn up to which, ascending: the feed tells of the past."""
+
+    @property
+    def trees(self) -> tuple[int, ...]:
+        """All that the collection has."""
+        return (self.tree, self.expiry_tree, *(index.tree for index in self.indexes))
+
+    def name_at(self, lsn: int) -> str:
+        """What it was called when this commit was made."""
+        return next((name for until, name in self.former if lsn <= until), self.name)
 
     def to_map(self) -> dict[str, Any]:
+        added = {"former": [list(each) for each in self.former]} if self.former else {}
         return {
             "number": self.number,
             "tree": self.tree,
@@ -111,6 +123,7 @@ class CollectionDef:
             "expires_at": self.expires_at,
             "required": dict(self.required),
             "vectors": list(self.vectors),
+            **added,
         }
 
     @classmethod
@@ -126,6 +139,10 @@ class CollectionDef:
                 expires_at=stored["expires_at"],
                 required=dict(stored["required"]),
                 vectors=tuple(stored.get("vectors", ())),
+                former=tuple(
+                    (checked_number(lsn, 1 << 64), str(former))
+                    for lsn, former in stored.get("former", ())
+                ),
             )
             if found.expires_at is not None:
                 check_field("expires_at", found.expires_at)
@@ -267,6 +284,10 @@ class Schema:
             for name, kind in definition.required.items()
         )
         self._document_bytes_max = document_bytes_max
+
+    def redefined(self, definition: CollectionDef) -> "Schema":
+        """The same collection as it is defined from now on."""
+        return Schema(definition, self._document_bytes_max)
 
     def key(self, id: object) -> bytes:
         """The key of a document. Raises InvalidDocumentError for what cannot be an id."""

@@ -74,6 +74,8 @@ NAMES = (
     "rotation.renamed",
     "rotation.spare-taken",
     "rotation.spare-zeroed",
+    "schema.before-commit",
+    "schema.committed",
     "subscriber.before-commit",
     "subscriber.log-kept",
     "subscriber.moved",

@@ -1,8 +1,8 @@
 """The full sweep: every sequence of up to three steps, with search indexes of up to two, crashed
 after every file operation.
 
-    PYTHONPATH=tests python tests/crash/sweep.py [--alphabet plain|text|vectors|store] [--length 3]
-        [--jobs 2] [--seeds 1] [--json PATH]
+    PYTHONPATH=tests python tests/crash/sweep.py [--alphabet plain|text|vectors|store|schema]
+        [--length 3] [--jobs 2] [--seeds 1] [--json PATH]
 
 With `--preload` the system calls of a child process are recorded, those of LMDB among them, over
 every sequence of up to two of the steps that make LMDB work.
@@ -32,7 +32,7 @@ from support.workload import ALPHABETS, sequence
 
 _Job = tuple[str, tuple[str, ...], int]
 _CHUNK = 4
-_LENGTHS = {"plain": 3, "store": 0, "text": 2, "vectors": 2}
+_LENGTHS = {"plain": 3, "store": 0, "text": 2, "vectors": 2, "schema": 2}
 """0: only the long ones."""
 _LENGTHS_PRELOAD = {"store": 2, "plain": 0}
 _LONG: dict[str, tuple[str, ...]] = {
@@ -42,6 +42,7 @@ _LONG: dict[str, tuple[str, ...]] = {
     ),
     "store": ("grow+index+shrink+purge+grow+crowd_at_checkpoints+shrink",),
     "text": ("put+text_index+transaction+checkpoint+expire+overwrite+checkpoint+reopen",),
+    "schema": ("text_index+drop+rename+checkpoint+drop+follow+compact+rename+reopen",),
     "vectors": (
         "build+fresh_burst+build+churn+checkpoint+build+reopen",
         "build+churn+embed+build+drop_index+declare+expire_vectors+reopen",

@@ -11,6 +11,7 @@ from support.sweep import Figures, Sweep
 from support.workload import (
     ALPHABET,
     ALPHABETS,
+    SCHEMA_ALPHABET,
     TEXT_ALPHABET,
     compact,
     follow,
@@ -72,6 +73,17 @@ def test_compaction() -> None:
         letters = {**ALPHABETS[alphabet][1], "compact": compact}
         steps = [ALPHABETS[alphabet][0], *(letters[name] for name in names.split("+"))]
         Sweep(figures, names, steps, variants=1).run(recoveries=0.02)
+    assert all(figures.images[mode] for mode in MODES), figures.line()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", SCHEMA_ALPHABET)
+def test_every_pair_of_steps_that_change_the_catalog(first: str) -> None:
+    figures = Figures()
+    for second in SCHEMA_ALPHABET:
+        steps = sequence("schema", (first, second))
+        Sweep(figures, f"{first}+{second}", steps, variants=1).run(recoveries=0.01)
+    assert figures.points > 200, figures.line()
     assert all(figures.images[mode] for mode in MODES), figures.line()
 
 

@@ -1,7 +1,8 @@
 """Random lives of a database beside a dictionary: everything the public API promises, in any order.
 
-Two collections are written, read, declared anew, checkpointed, expired, snapshotted, reopened and
-killed. The model in support/model.py says what each call returns or raises.
+Two collections are written, read, declared anew, renamed, dropped, checkpointed, expired,
+snapshotted, reopened and killed. The model in support/model.py says what each call returns or
+raises.
 """
 
 import shutil
@@ -25,6 +26,7 @@ from hypothesis.stateful import (
 import amberdb
 from amberdb import (
     AmberError,
+    CollectionMissingError,
     Database,
     DuplicateKeyError,
     InvalidDocumentError,
@@ -61,7 +63,9 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.last_us = 0
         self.model: dict[str, ModelCollection] = {name: ModelCollection() for name in NAMES}
-        self.log: list[tuple[int, Commit]] = []
+        self.numbers = {name: number for number, name in enumerate(NAMES)}
+        """Of the collections that have these names, each a number that no other ever had."""
+        self.log: list[tuple[int, Commit, dict[str, int]]] = []
         self.stillborn: set[tuple[int, str, str]] = set()
         """Documents that had expired when they were put: perhaps removed by the same commit."""
         self.snapshots: list[tuple[Snapshot, dict[str, ModelCollection], int]] = []
@@ -149,7 +153,7 @@ class DatabaseMachine(RuleBasedStateMachine):
                 for name, id in done
                 if done[name, id] is not None and model[name].get(id, now_us) is None
             }
-            self.log.append((after, done))
+            self.log.append((after, done, dict(self.numbers)))
         else:
             assert not any(doc is not None for doc in done.values()), "nothing was committed"
         self.model = model
@@ -255,6 +259,31 @@ class DatabaseMachine(RuleBasedStateMachine):
             model.specs = list(specs)
         self.note_commits(before)
 
+    @rule()
+    def exchange_names(self) -> None:
+        before = self.last_lsn()
+        for old, new in (("x", "z"), ("y", "x"), ("z", "y")):
+            self.live_db.rename_collection(old, new)
+        self.model["x"], self.model["y"] = self.model["y"], self.model["x"]
+        self.numbers["x"], self.numbers["y"] = self.numbers["y"], self.numbers["x"]
+        self.note_commits(before)
+
+    @rule(name=names)
+    def drop(self, name: str) -> None:
+        """And another one of this name; of what was dropped the feed tells nothing more."""
+        before = self.last_lsn()
+        self.live_db.drop_collection(name)
+        with pytest.raises(CollectionMissingError), self.live_db.snapshot() as at:
+            at[name]
+        number, expires_at = self.numbers[name], self.model[name].expires_at
+        for _, commit, numbers in self.log:
+            for place in [place for place in commit if numbers[place[0]] == number]:
+                del commit[place]
+        self.live_db.collection(name, expires_at=expires_at)
+        self.model[name] = ModelCollection(expires_at)
+        self.numbers[name] = max(self.numbers.values()) + 1
+        self.note_commits(before)
+
     def note_commits(self, before: int) -> None:
         """Declarations commit too, and `now` never falls behind the time of any commit."""
         if self.last_lsn() != before:
@@ -277,7 +306,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         after = self.last_lsn()
         for behind in range(lsn_number(after) - lsn_number(before)):
             self.last_us = now_us
-            self.log.append((after - behind, dict.fromkeys(held)))
+            self.log.append((after - behind, dict.fromkeys(held), dict(self.numbers)))
         assert self.live_db.expire() == 0
 
     # -- writing -----------------------------------------------------------------------------
@@ -470,7 +499,7 @@ class DatabaseMachine(RuleBasedStateMachine):
             commit[change.collection, change.id] = change.document
             assert (change.op == "put") == (change.document is not None)
         assert list(told) == sorted(told)
-        for lsn, wanted in self.log:
+        for lsn, wanted, _ in self.log:
             got = told.pop(lsn, {})
             for place, doc in wanted.items():
                 if doc is not None and (lsn, *place) not in self.stillborn:

@@ -50,6 +50,8 @@ INDEXES: tuple[Spec, ...] = (
 )
 SEARCHES: tuple[IndexSpec, ...] = (Text("text"), Vector("v", dim=DIM, source="text"))
 LONG_AGO = 1.0
+SPARE = "spare"
+"""How collections are called that come and go."""
 State = dict[tuple[str, str], Doc]
 
 
@@ -179,6 +181,7 @@ def subscriber(db: Database) -> Subscriber:
 def _compare(changes: list[Change], seed: int) -> list[int]:
     """How many commits there were after each that is told."""
     totals: list[int] = []
+    changes = [change for change in changes if not change.collection.startswith(SPARE)]
     for _, group in itertools.groupby(changes, key=lambda change: change.lsn):
         commit = {(change.collection, change.id): change for change in group}
         meta = commit.pop(("meta", "n"), None)
@@ -314,6 +317,19 @@ def _beside(db: Database, feed: Subscriber, seed: int, number: int, shared: Shar
         if number % 2:
             db.build_indexes()
         db.collection("b", indexes=(*INDEXES, *SEARCHES))
+    if number % 9 == 4:
+        _declare_spare(db, number)
+
+
+def _declare_spare(db: Database, number: int) -> None:
+    """Drops what an earlier one has left, half-way or whole, and makes another one."""
+    for name in db.collections():
+        if name.startswith(SPARE):
+            db.drop_collection(name)
+    spare = db.collection(SPARE, indexes=[Ordered("n"), Text("text")])
+    spare.put_many({"id": str(n), "n": n, "text": "tea"} for n in range(30))
+    db.rename_collection(SPARE, f"{SPARE}{number}")
+    assert len(db.collection(f"{SPARE}{number}").find({"n": {"$gte": 10}})) == 20
 
 
 def _search(db: Database, seed: int, number: int, is_alone: bool) -> None:

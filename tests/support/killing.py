@@ -43,6 +43,7 @@ PHASES = (
     "merge",
     "vectors",
     "compact",
+    "schema",
     "recovery",
     "expiry",
     "close",

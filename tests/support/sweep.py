@@ -32,7 +32,7 @@ from support.recorder import SeamRecorder
 from support.reference import same
 from support.searches import compare_searches, put_on_top, small_limits
 from support.trace import Create, Image, Note, Op, Sync, Trace, TraceBuilder, Truncate, Write
-from support.workload import COLLECTIONS, NAME, OPTIONS, Documents, Promise, Recorder, Step
+from support.workload import NAME, OPTIONS, Documents, Promise, Recorder, Step
 
 Outcome = tuple[tuple[int, ...], int, str]
 """(the states that it may be, the next Lsn, what opening reported)"""
@@ -267,8 +267,7 @@ class Sweep:
             raise Lost(f"{place}: {report}")
         documents: Documents = {
             (name, doc["id"]): doc
-            for name in COLLECTIONS
-            if name in db.collections()
+            for name in db.collections()
             for doc in db.collection(name).documents()
         }
         numbers = self._numbers(documents)

@@ -9,6 +9,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, final
 from unittest.mock import patch
@@ -123,6 +124,11 @@ class Workload:
             return Note(b"durable %d" % self._numbers[op.data])
         return op
 
+    @property
+    def now(self) -> Documents:
+        """The state after the last commit."""
+        return self.states[-1]
+
     # -- steps -------------------------------------------------------------------------------
 
     def commit(
@@ -145,6 +151,14 @@ class Workload:
         self.states.append(state)
         word = b"durable" if sync == "always" else b"kept"
         self.note(b"%s %d %d" % (word, number, self.db.stats()["last_lsn"]))
+
+    def declare(self, call: Callable[[], object], state: Documents) -> None:
+        """A commit of the catalog, of class `always`, that leads to a state."""
+        number = len(self.states)
+        self.note(b"begin %d" % number)
+        call()
+        self.states.append(state)
+        self.note(b"durable %d %d" % (number, self.db.stats()["last_lsn"]))
 
     def settled(self) -> None:
         """What was acknowledged so far is on the disk by now."""
@@ -371,6 +385,38 @@ def prepare_text(work: Workload) -> None:
     prepare(work)
 
 
+# -- declarations ------------------------------------------------------------------------------
+
+
+def rename(work: Workload) -> None:
+    """Two collections exchange their names."""
+    for old, new in (("a", "other"), ("b", "a"), ("other", "b")):
+        state = {(new if name == old else name, id): doc for (name, id), doc in work.now.items()}
+        work.declare(partial(work.db.rename_collection, old, new), state)
+
+
+def drop(work: Workload) -> None:
+    """Of many documents in LMDB and above it; then another one of this name."""
+    work.commit([("a", f"d{number}", {"text": "d" * 300}) for number in range(20)])
+    work.db.checkpoint()
+    work.commit([("a", "same", {"text": "late"})])
+    state = {key: doc for key, doc in work.now.items() if key[0] != "a"}
+    work.declare(partial(work.db.drop_collection, "a"), state)
+    work.db.collection("a")
+    if work.rng.random() < 0.5:
+        work.db.build_indexes()
+
+
+SCHEMA_ALPHABET: Final[dict[str, Step]] = {
+    step.__name__: step
+    for step in (
+        *(overwrite, transaction, checkpoint, reopen, text_index, follow, compact),
+        *(rename, drop),
+    )
+}
+"""What changes the catalog."""
+
+
 # -- vectors -----------------------------------------------------------------------------------
 
 VECTOR_INDEXES: Final[dict[str, list[IndexSpec]]] = {
@@ -468,6 +514,7 @@ ALPHABETS: Final[dict[str, tuple[Step, dict[str, Step]]]] = {
     "plain": (prepare, ALPHABET),
     "store": (prepare, STORE_ALPHABET),
     "text": (prepare_text, TEXT_ALPHABET),
+    "schema": (prepare, SCHEMA_ALPHABET),
     "vectors": (prepare_vectors, VECTOR_ALPHABET),
 }
 """What each begins with, and its steps."""

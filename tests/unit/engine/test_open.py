@@ -497,6 +497,8 @@ USES: dict[str, Use] = {
     "collection": lambda db, notes: db.collection("n"),
     "collections": lambda db, notes: db.collections(),
     "definition": lambda db, notes: db.definition("n"),
+    "rename_collection": lambda db, notes: db.rename_collection("n", "m"),
+    "drop_collection": lambda db, notes: db.drop_collection("n"),
     "build_indexes": lambda db, notes: db.build_indexes(),
     "transaction": lambda db, notes: db.transaction().__enter__(),
     "snapshot": lambda db, notes: db.snapshot(),

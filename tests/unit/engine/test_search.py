@@ -22,7 +22,7 @@ from amberdb import (
     Vector,
 )
 from amberdb._errors import CollectionError, ConflictError
-from amberdb.engine import catalog, database, row_folding, vector_cache, vectors
+from amberdb.engine import catalog, declarations, row_folding, vector_cache, vectors
 from amberdb.index.base import IndexSpec
 from support.databases import FakeClock, OpenDatabase
 
@@ -454,7 +454,7 @@ def test_another_analyzer_builds_the_index_anew(
     def newer(spec: object) -> str:
         return f"a newer one of {spec}"
 
-    for module in (catalog, database):
+    for module in (catalog, declarations):
         monkeypatch.setattr(module, "identity_of", newer)
     db = open_db()
     after = db.definition("m").indexes[0]

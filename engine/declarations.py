@@ -1,0 +1,117 @@
+"""Declarations: what a program says of its collections, each made one commit of catalog entries.
+
+    declared -> indexes are built     (engine/indexing.py)
+    renamed  -> nothing else to do: trees have numbers, and only the catalog knows names
+    dropped  -> its trees are emptied (engine/indexing.py), its files in cache/ are removed
+
+Invariants:
+- A declaration takes effect with its commit, whole, and is recovered, snapshotted and backed up
+  like documents. What is to be done after it can be interrupted anywhere and goes on.
+- Views that began before it go on with the catalog of their own Lsn.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import final
+
+from amberdb import _failpoints as failpoints
+from amberdb._errors import DuplicateKeyError, InvalidDocumentError
+from amberdb.engine.catalog import Catalog
+from amberdb.engine.commit import Committer
+from amberdb.engine.indexing import Indexer
+from amberdb.engine.row_index import identity_of
+from amberdb.engine.schema import Head, Schema
+from amberdb.engine.writer import Writer
+from amberdb.index.base import IndexSpec
+
+
+@final
+class Declarations:
+    """Owned by the Database."""
+
+    def __init__(self, committer: Committer, indexer: Indexer, document_bytes_max: int) -> None:
+        self._committer = committer
+        self._indexer = indexer
+        self._document_bytes_max = document_bytes_max
+
+    def declare(
+        self,
+        name: str,
+        specs: list[IndexSpec] | None,
+        expires_at: str | None = None,
+        types: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Changes what is not so already, and returns when Unique indexes are complete. Raises
+        CollectionError; DuplicateKeyError and InvalidDocumentError for a Unique index that cannot
+        be built, and is dropped again."""
+        if self._committer.state.catalog.wanted(name, specs, expires_at, types, 1) is not None:
+            self._commit(lambda writer: self._declared(writer, name, specs, expires_at, types))
+        if self._lacks_unique(name):
+            self._build_unique(name)
+
+    def renew_texts(self) -> None:
+        """Text indexes that another version of their analyzer has made are built anew."""
+        for name, schema in self._committer.state.catalog.schemas.items():
+            indexes = schema.definition.indexes
+            if any(index.identity != identity_of(index.spec) for index in indexes):
+                self.declare(name, [index.spec for index in indexes])
+
+    def rename(self, old: str, new: str) -> None:
+        """Raises CollectionMissingError, and CollectionError when there is a `new` already."""
+        self._commit(lambda writer: writer.view.catalog.rename(writer, old, new))
+        self._committer.embedders.rename(old, self._committer.state.catalog.schema(new))
+
+    def drop(self, name: str) -> None:
+        """Raises CollectionMissingError."""
+        self._commit(lambda writer: writer.view.catalog.drop(writer, name))
+        self._committer.embedders.forget(name)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _commit(self, change: Callable[[Writer], Catalog | None]) -> None:
+        """One commit: `change` adds its effects to the writer and gives the catalog after it."""
+        committer = self._committer
+        writer = committer.begin()
+        try:
+            catalog = change(writer)
+        except BaseException as error:
+            committer.rollback(writer, error)
+            raise
+        if failpoints.on:
+            failpoints.reach("schema.before-commit")
+        committer.commit(writer, catalog=catalog)
+        if failpoints.on:
+            failpoints.reach("schema.committed")
+        committer.searchers.forget(committer.state.catalog.retired)
+
+    def _declared(
+        self,
+        writer: Writer,
+        name: str,
+        specs: list[IndexSpec] | None,
+        expires_at: str | None,
+        types: Mapping[str, str | None] | None,
+    ) -> Catalog | None:
+        """The catalog with the collection as it is wanted; None when another thread was faster."""
+        catalog = writer.view.catalog
+        known = catalog.schemas.get(name)
+        is_empty = known is None or not Head.unpack(writer.view.get(known.head_key)).documents
+        complete_from = writer.lsn if is_empty else 0
+        wanted = catalog.wanted(name, specs, expires_at, types, complete_from)
+        if wanted is None:
+            return None
+        definition, catalog = wanted
+        catalog.save(writer, definition)
+        return catalog.replaced(Schema(definition, self._document_bytes_max))
+
+    def _lacks_unique(self, name: str) -> bool:
+        return any(s.name == name and i.is_unique for s, i in self._indexer.waiting())
+
+    def _build_unique(self, name: str) -> None:
+        try:
+            self._indexer.run()
+        except (DuplicateKeyError, InvalidDocumentError):
+            waiting = {index.number for _, index in self._indexer.waiting() if index.is_unique}
+            schema = self._committer.state.catalog.schema(name)
+            kept = [i.spec for i in schema.definition.indexes if i.tree not in waiting]
+            self._commit(lambda writer: self._declared(writer, name, kept, None, None))
+            raise
