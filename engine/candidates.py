@@ -20,7 +20,7 @@ from amberdb.engine.planner import Plan, choose
 from amberdb.engine.query import Filter
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.row_reader import RowReader
-from amberdb.engine.scan import documents, tails
+from amberdb.engine.scan import Place, documents, keys
 from amberdb.engine.schema import ROWID_SIZE, Schema
 from amberdb.engine.stored import rowid_of
 from amberdb.engine.view import View
@@ -70,10 +70,8 @@ def _rows(view: View, schema: Schema, plan: Plan) -> "NDArray[np.int64] | None":
         found = documents(view, schema, plan)
         rowids = [rowid_of(value) for _, value, _ in islice(found, DOCUMENTS_MAX + 1)]
         return None if len(rowids) > DOCUMENTS_MAX else _array(rowids)
-    ends = tails(view, plan, ENTRIES_MAX + 1)
-    if len(ends) > ENTRIES_MAX * ROWID_SIZE:
-        return None
-    return _array_of_tails(ends, plan.index.descends)
+    places = keys(view, plan, ENTRIES_MAX + 1)
+    return None if len(places) > ENTRIES_MAX else _array_of(places, plan.index.descends)
 
 
 def _array(rowids: list[int]) -> "NDArray[np.int64]":
@@ -82,8 +80,15 @@ def _array(rowids: list[int]) -> "NDArray[np.int64]":
     return np.sort(np.array(rowids, np.int64))
 
 
-def _array_of_tails(ends: bytes, inverted: bool) -> "NDArray[np.int64]":
+def _array_of(places: list[Place], inverted: bool) -> "NDArray[np.int64]":
+    """The rowids that places end in."""
     import numpy as np
 
+    sizes = set(map(len, places))
+    if len(sizes) == 1:  # as a rule: cut off all at once
+        table = np.frombuffer(b"".join(places), np.uint8).reshape(-1, sizes.pop())
+        ends = table[:, -ROWID_SIZE:].tobytes()
+    else:
+        ends = b"".join([place[-ROWID_SIZE:] for place in places])
     rowids = np.frombuffer(ends, ">u8")
     return np.sort((~rowids if inverted else rowids).astype(np.int64))

@@ -8,6 +8,7 @@ Invariants:
 - Bytes that are not what was encoded raise CorruptionError, never anything else.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _VECTOR = 1
+_IS_LITTLE = sys.byteorder == "little"
 
 
 def _encode_vector(value: Any) -> msgspec.msgpack.Ext:
@@ -32,9 +34,9 @@ def _decode_vector(code: int, data: memoryview) -> "NDArray[np.float32]":
 
     if code != _VECTOR or len(data) % 4:
         raise ValueError(f"an extension of type {code} and {len(data)} bytes")
-    array = np.frombuffer(data, "<f4").astype(np.float32)  # a copy, aligned, without the rest
-    array.flags.writeable = False
-    return array
+    # Over bytes of its own: read-only, aligned, and without the rest of the document.
+    array: NDArray[np.float32] = np.frombuffer(bytes(data), "<f4")
+    return array if _IS_LITTLE else array.astype(np.float32)
 
 
 encode = msgspec.msgpack.Encoder(enc_hook=_encode_vector).encode

@@ -7,12 +7,15 @@ Invariants:
 """
 
 from typing import TYPE_CHECKING, final
+from zlib import crc32
 
+from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import CorruptionError
 from amberdb._types import Document
+from amberdb.engine.codec import decode_unchecked
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.schema import Schema
-from amberdb.engine.stored import Stored, unpack
+from amberdb.engine.stored import BODY, damaged, rowid_of
 from amberdb.engine.view import View
 
 if TYPE_CHECKING:
@@ -39,7 +42,22 @@ class RowReader:
 
     def read(self, rowid: int, index: RowIndex) -> Document:
         """document(), not kept."""
-        return self._stored(rowid, index).document()
+        id_bytes = self._get(index.key(rowid))
+        if id_bytes is not None:
+            key = index.documents + id_bytes
+            value = self._get(key)
+            if value is not None:
+                if crc32(value, crc32(key)) != CRC_RESIDUE:
+                    raise damaged(key)
+                if rowid_of(value) == rowid:
+                    document: Document = decode_unchecked(value[BODY])
+                    return document
+        raise CorruptionError(
+            f"{index.spec.name} of {self._schema.name!r} names row {rowid}, whose document is not "
+            "there: run check(), then declare the index anew",
+            collection=self._schema.name,
+            index=index.spec.name,
+        )
 
     def vectors(
         self, rowids: "NDArray[np.int64]", index: RowIndex
@@ -56,19 +74,3 @@ class RowReader:
                 found[at] = vector
                 has[at] = True
         return found, has
-
-    def _stored(self, rowid: int, index: RowIndex) -> Stored:
-        id_bytes = self._get(index.key(rowid))
-        if id_bytes is not None:
-            key = index.documents + id_bytes
-            value = self._get(key)
-            if value is not None:
-                stored = unpack(key, value)
-                if stored.rowid == rowid:
-                    return stored
-        raise CorruptionError(
-            f"{index.spec.name} of {self._schema.name!r} names row {rowid}, whose document is not "
-            "there: run check(), then declare the index anew",
-            collection=self._schema.name,
-            index=index.spec.name,
-        )

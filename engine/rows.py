@@ -122,8 +122,12 @@ class _Kept:
 
 def pending_rows(view: "View", index: RowIndex) -> "Rowids":
     """Rows that the view's own transaction has added, ascending."""
-    fresh = view.pending.effects if view.pending is not None else {}
-    rowids = rowids_of(key for key, lives in _pending_events(fresh, index) if lives)
+    import numpy as np
+
+    if view.pending is None:
+        return np.empty(0, np.int64)
+    events = _pending_events(view.pending.effects, index)
+    rowids = rowids_of(key for key, lives in events if lives)
     rowids.sort()
     return rowids
 

@@ -92,17 +92,16 @@ def entries(view: View, plan: Plan, after: Place | None = None) -> Iterator[Entr
     return chain.from_iterable(scan(view, low, high, plan.reverse, after) for low, high in ranges)
 
 
-def tails(view: View, plan: Plan, limit: int) -> bytes:
-    """What the keys of entries() end in, their rowids, joined: of at most `limit` entries, in no
-    order, in less time. A bound that no key was cut short of tells what is in range by keys
-    alone."""
+def keys(view: View, plan: Plan, limit: int) -> list[Place]:
+    """The places of at most `limit` of entries(), in no order, in less time; each ends in its
+    rowid. A bound that no key was cut short of tells what is in range by keys alone."""
     places: list[Place] = []
     if any(max(len(low), len(high)) > _PREFIX_SIZE for low, high in plan.ranges):
         places += [place for place, _ in islice(entries(view, plan), limit)]
     else:
         for low, high in plan.ranges:
             places += view.keys(low, high, limit - len(places))
-    return b"".join([place[-ROWID_SIZE:] for place in places])
+    return places
 
 
 def _ids(

@@ -56,6 +56,8 @@ UNSAVED_ROWS: Final = 1_000
 UNSAVED_SHARE: Final = 0.05
 """The file is written when more rows, or links of rows, than both are not in it."""
 _BATCH_ROWS: Final = 128
+_YIELD_ROWS: Final = 64
+_YIELD_S: Final = 5e-5
 _PAUSE_S: Final = 1.0
 _PAUSE_FAILED_S: Final = 60.0
 _THREADS: Final = max(1, (os.cpu_count() or 1) // 2)
@@ -242,7 +244,12 @@ class VectorCache:
             missing = missing[missing > built.matrix.floor]
             missing = missing[rows.places(missing) < 0]
             if len(missing):
-                self.add(built.matrix, missing[: 8 * FETCH_ROWS], committed.fetch)
+                for start in range(0, min(len(missing), 8 * FETCH_ROWS), _YIELD_ROWS):
+                    some = missing[start : start + _YIELD_ROWS]
+                    self.add(built.matrix, some, committed.fetch)
+                    # A thread that waits for the interpreter gets it now, not after 5 ms. sleep(0)
+                    # would take it back before that one has woken up.
+                    time.sleep(_YIELD_S)
                 return True  # with another view: this one has been held long enough
         live = rows.alive(committed.alive)
         dead = rows.count - int(np.count_nonzero(live))

@@ -65,8 +65,8 @@ class NearestSearcher:
         """Raises CorruptionError."""
         alive = self._rows.alive(view, schema, self._index)
         own = pending_rows(view, self._index)
-        own = own[alive[own]]  # one may have expired already
         if len(own):
+            own = own[alive[own]]  # one may have expired already
             alive = alive.copy()
             alive[own] = False
         asking = _Question(self._index, self._vectors, question, reader, alive, own)

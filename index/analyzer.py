@@ -115,6 +115,7 @@ class Analyzer:
     """
 
     __slots__ = (
+        "_asked",
         "_canonical",
         "_fold",
         "_is_paired",
@@ -158,6 +159,7 @@ class Analyzer:
         self._is_paired = self._segment is None and self._fold is None
         self._words = _Words(stem, stops, keeps_apostrophes=language in (None, "english"))
         self._terms = _Cache(self._raw_terms)
+        self._asked = _Cache(self._raw_asked)
         self._canonical = _Cache(self._raw_canonical)
 
     @staticmethod
@@ -185,6 +187,11 @@ class Analyzer:
     def pieces(self, text: str) -> list[str]:
         """Words and runs of the text, normalised, in order."""
         return list(chain.from_iterable(map(self._pieces_of, _raw_pieces(text))))
+
+    def asked(self, word: str) -> tuple[list[str], bool]:
+        """query_terms() of a text without white space, and whether it has any pieces()."""
+        found: tuple[list[str], bool] = self._asked[word]
+        return found
 
     def located(self, text: str) -> list[tuple[int, int, list[str]]]:
         """The same with the places that they stand in: start and end in `text`, pieces.
@@ -243,6 +250,9 @@ class Analyzer:
         if self._is_paired and _IS_PLAIN(text):
             return [*text, *map(add, text, text[1:])]
         return list(chain.from_iterable(map(self._piece_terms, self.pieces(text))))
+
+    def _raw_asked(self, word: str) -> tuple[list[str], bool]:
+        return self.query_terms(word), bool(self.pieces(word))
 
     def _raw_canonical(self, raw: str) -> str:
         return " ".join(map(self._piece_canonical, self._pieces_of(raw)))

@@ -23,6 +23,10 @@ BLOCK_BYTES: Final = 512 << 10
 """Of rows that are scored at once: they stay in the cache of one core."""
 
 
+_SORTED_ROWS: Final = 64
+"""So many are sorted in the time of finding the best of them first."""
+
+
 def prepared(vectors: Vectors, metric: Metric) -> Vectors:
     """float32[..., dim] as it is scored; lengths are taken in float64, so none over- or
     underflows."""
@@ -60,7 +64,7 @@ def scores(vectors: Vectors, query: Vectors, metric: Metric, out: Scores) -> Non
 
 def best(rowids: Rowids, found: Scores, limit: int) -> tuple[Rowids, Scores]:
     """The `limit` best, in order. Rows scored -inf are none."""
-    if len(found) > limit:
+    if len(found) > max(_SORTED_ROWS, limit):
         least = np.partition(found, len(found) - limit)[len(found) - limit]
         keep = np.flatnonzero(found >= least)  # more than limit where the last place is shared
         rowids, found = rowids[keep], found[keep]

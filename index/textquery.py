@@ -98,11 +98,11 @@ class _Parser:
                     raise QueryError(f"a quote is opened and not closed: {match[0]!r}")
                 sign, words = match["sign"], match["phrase"]
                 self.phrase(sign, words)
+                has_words = bool(self.analyzer.pieces(words))
             else:
                 sign = word[0] if word[0] in "+-" and word[1:2].isalnum() else ""
-                words = word.removeprefix(sign)
-                self.word(sign, words)
-            asks = asks or (sign != "-" and bool(self.analyzer.pieces(words)))
+                has_words = self.word(sign, word.removeprefix(sign))
+            asks = asks or (sign != "-" and has_words)
         if not asks:
             only = "says only what must not be there" if self.is_negative else "has no word"
             raise QueryError(f"the text query {text!r} {only}: add a word to look for")
@@ -123,14 +123,17 @@ class _Parser:
     def is_negative(self) -> bool:
         return bool(self.excluded or self.excluded_phrases)
 
-    def word(self, sign: str, word: str) -> None:
+    def word(self, sign: str, word: str) -> bool:
+        """Whether there is a word in it."""
+        terms, has_words = self.analyzer.asked(word)
         prefix = self.analyzer.prefix(word.rstrip("*")) if word.endswith("*") else None
         if prefix is not None:
             self.terms(sign, [Prefix(*prefix)])
         elif sign:
             self.phrase(sign, word)
         else:
-            self.terms("", self.analyzer.query_terms(word))
+            self.terms("", terms)
+        return has_words
 
     def terms(self, sign: str, terms: Iterable[Term]) -> None:
         found = dict.fromkeys(terms)

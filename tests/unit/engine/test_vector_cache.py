@@ -1,6 +1,7 @@
 """Graphs and cache files change how long a search takes, and what it finds only within recall."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +103,7 @@ def test_what_fell_due_during_the_pause_is_built_later(
         return now
 
     clock.monotonic = monotonic
+    clock.sleep = time.sleep
     monkeypatch.setattr(vector_cache, "time", clock)
     documents = Documents(1000, dim=DIM)
     harness = Harness(tmp_path, documents)
