@@ -18,6 +18,7 @@ from amberdb.bindings.cli_output import (
     emit,
     grid,
     opened,
+    plain,
     properties,
     show,
     verb,
@@ -101,7 +102,7 @@ def restore(
     with counting() as progress:
         report = restore_chain(archives, target, until=_point(until), progress=progress)
     if as_json:
-        emit({**asdict(report), "time": iso(report.time)})
+        emit(plain(report))
     else:
         show(properties("restored", asdict(report)))
 
@@ -120,7 +121,7 @@ def _point(text: str | None) -> int | datetime | None:
 
 def _tell(reports: list[BackupReport], as_json: bool) -> None:
     if as_json:
-        emit({"archives": [{**asdict(report), "time": iso(report.time)} for report in reports]})
+        emit({"archives": [plain(report) for report in reports]})
         return
     columns = ("", "kind", "from lsn", "to lsn", "time", "bytes", "documents")
     rows: list[tuple[Any, ...]] = [

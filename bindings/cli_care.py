@@ -1,5 +1,5 @@
 """The verbs that look after a database: check and repair, for one that may be damaged and is not
-opened first, and compact.
+opened first, compact and erase.
 
 Invariants:
 - check changes nothing; repair changes nothing without --apply.
@@ -13,13 +13,16 @@ import typer
 
 from amberdb.bindings.cli_output import (
     AsJson,
+    CollectionName,
     DatabasePath,
     Exit,
     counting,
     emit,
     grid,
     opened,
-    progress_bar,
+    pairs_bar,
+    parse_where,
+    plain,
     properties,
     say,
     show,
@@ -71,18 +74,39 @@ def repair(
 @verb
 def compact(path: DatabasePath, as_json: AsJson = False) -> None:
     """Writes the data anew in as few bytes as it takes, and leaves nothing in any file of what was
-    deleted. The disk holds both meanwhile."""
-    with opened(path) as db, progress_bar() as bar:
-        task = bar.add_task("pairs", total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    deleted; `.broken` files go too. The disk holds both meanwhile."""
+    with opened(path) as db, pairs_bar() as advance:
         report = db.compact(advance)
     if as_json:
         emit(asdict(report))
     else:
         show(properties("compacted", asdict(report)))
+
+
+@verb
+def erase(
+    path: DatabasePath,
+    collection: CollectionName,
+    where: Annotated[
+        str, typer.Option(metavar="JSON", help="A filter, see docs/queries.md; {} is all.")
+    ],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept in the receipt.")],
+    as_json: AsJson = False,
+) -> None:
+    """Deletes what matches, leaves nothing of it in any file of the database, and prints the
+    receipt, which names the backups that may still hold it."""
+    question = parse_where(where)
+    assert question is not None
+    with opened(path) as db, pairs_bar() as advance:
+        receipt = db.erase(collection, question, reason=reason, progress=advance)
+    if as_json:
+        emit(plain(receipt))
+        return
+    backups = [(each.path, each.is_full, each.created) for each in receipt.backups]
+    facts = {**plain(receipt), "backups": len(backups), "subscribers": list(receipt.subscribers)}
+    show(properties("erased", facts))
+    if backups:
+        show(grid("out of reach, and may hold it", ("backup", "full", "taken"), backups))
 
 
 def _show_repair(report: RepairReport) -> None:

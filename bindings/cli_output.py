@@ -13,10 +13,11 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from enum import IntEnum
 from functools import wraps
-from typing import Annotated, Any, NoReturn, ParamSpec, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, cast
 
 import typer
 from rich.console import Console
@@ -48,6 +49,9 @@ from amberdb.bindings.demo_kill import DemoError
 from amberdb.bindings.importer import BadLineError, InputDamagedError
 from amberdb.bindings.json_text import dumps, iso, loads
 from amberdb.engine.database import Database, open_database
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CELL_CHARS_MAX = 300
 
@@ -150,6 +154,15 @@ def emit(value: Any) -> None:
     print(dumps(value))
 
 
+def plain(report: "DataclassInstance") -> dict[str, Any]:
+    """A report as JSON has it: times are text."""
+    return asdict(report, dict_factory=_plain)
+
+
+def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: iso(value) if isinstance(value, datetime) else value for name, value in pairs}
+
+
 def show(table: Table | str) -> None:
     """A table, or a line of text as it is."""
     console = Console(soft_wrap=isinstance(table, str))
@@ -222,6 +235,18 @@ def counting() -> Generator[Callable[[str, int], None]]:
             if name not in tasks:
                 tasks[name] = bar.add_task(name, total=None)
             bar.update(tasks[name], completed=count)
+
+        yield advance
+
+
+@contextmanager
+def pairs_bar() -> Generator[Callable[[int, int], None]]:
+    """The bar of a compaction."""
+    with progress_bar() as bar:
+        task = bar.add_task("pairs", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
 
         yield advance
 

@@ -1,5 +1,5 @@
 """The verbs of the command line, but those that have files of their own: import, export, demo,
-search, check and repair, backup, verify and restore.
+search, check, repair, compact and erase, backup, verify and restore.
 
 Invariants:
 - Only put, import and demo create a database, only put and import a collection; the others say
@@ -262,6 +262,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "check": cli_care.check,
     "repair": cli_care.repair,
     "compact": cli_care.compact,
+    "erase": cli_care.erase,
 }
 for _name, _function in VERBS.items():
     app.command(_name, epilog=_CODES)(_function)

@@ -87,7 +87,8 @@ class Backups:
         self._feed = feed
         self._options = options
         self._fs = options.fs
-        self._mutex = threading.Lock()
+        self.mutex = threading.Lock()
+        """Held while a backup is taken."""
 
     def run(
         self,
@@ -105,7 +106,7 @@ class Backups:
             raise ValueError(f"rate_bytes_s={rate_bytes_s!r}: give a number above 0, or None")
         target = archive_path(path)
         pace = _Pace(rate_bytes_s, progress)
-        with self._mutex, file_errors(target):
+        with self.mutex, file_errors(target):
             self._check_target(target)
             try:
                 if base is None:
@@ -114,7 +115,7 @@ class Backups:
                     report = self._incremental(
                         target, archive_path(base), compress is not None, pace
                     )
-                self._remember(report.lsn, hold_log)
+                self._remember(report, hold_log)
             finally:
                 self._feed.pinned = None
         return report
@@ -255,9 +256,9 @@ class Backups:
             size += len(block)
             pace.reached(target, size)
 
-    def _remember(self, lsn: Lsn, hold_log: bool) -> None:
+    def _remember(self, report: BackupReport, hold_log: bool) -> None:
         try:
-            self._feed.archive(lsn, hold_log)
+            self._feed.archive(report, hold_log)
         except AmberError as error:  # the backup is there all the same
             logger.warning("the log is not kept for the next incremental backup: %s", error)
 

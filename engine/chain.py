@@ -66,6 +66,9 @@ class BackupReport:
     """Pairs of keys and values, or commits in an incremental archive."""
     documents: dict[str, int]
     """By collection, in a full archive."""
+    id: str
+    created: datetime
+    """When it was taken."""
 
 
 def verify_backup(
@@ -165,6 +168,8 @@ def report_of(path: str, header: Header, size_bytes: int, items: int) -> BackupR
         size_bytes=size_bytes,
         items=items,
         documents=dict(header.documents),
+        id=header.id.hex(),
+        created=time_of(header.created_us),
     )
 
 

@@ -100,9 +100,10 @@ class Checkpointer:
                     "%s: a merge failed and will be tried again: %s", index.spec.name, error
                 )
 
-    def release_log(self) -> None:
-        committer = self._committer
-        committer.log.recycle(self._retained(self.applied))
+    def release_log(self, *, keep_unread: bool = True) -> None:
+        """Without `keep_unread` also what a subscriber has yet to read."""
+        below = self._retained(self.applied) if keep_unread else self.applied
+        self._committer.log.recycle(below)
 
 
 def apply_overlay(

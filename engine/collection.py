@@ -390,15 +390,17 @@ class Collection(WritableCollection):
     def _writing(
         self, sync: Sync | None, key: bytes | None = None
     ) -> AbstractContextManager[Writer]:
-        return _OneCommit(self._committer, sync, key)
+        return OneCommit(self._committer, sync, key)
 
 
-class _OneCommit:
-    """A writer for one call, committed on leaving."""
+class OneCommit:
+    """The engine's side of one call: a writer, committed on leaving."""
 
     __slots__ = ("_committer", "_key", "_sync", "_writer")
 
-    def __init__(self, committer: Committer, sync: Sync | None, key: bytes | None) -> None:
+    def __init__(
+        self, committer: Committer, sync: Sync | None = None, key: bytes | None = None
+    ) -> None:
         if sync is not None:
             check_sync(sync)
         self._committer = committer

@@ -217,19 +217,11 @@ class Committer:
             self.state = State(state.active, state.frozen, state.built, state.catalog)
 
     def renew_log(self) -> None:
-        """The log goes on in a file that has held no record. Raises StorageError, BusyError."""
+        """The log goes on in a file that has held no record, and keeps none that has, until
+        `log.reuse()`. Raises StorageError, BusyError."""
         self._acquire(self._options.busy_timeout_ms)
         try:
             self.log.renew()
-        finally:
-            self._release()
-
-    def drop_spares(self) -> None:
-        """No file that the log keeps for later stays, nor what it held. Raises StorageError,
-        BusyError."""
-        self._acquire(self._options.busy_timeout_ms)  # a writer may be about to take one
-        try:
-            self.log.drop_spares()
         finally:
             self._release()
 

@@ -1,16 +1,22 @@
 """Compaction: the LMDB file written anew, without free pages and without what is dead.
 
-    checkpoint -> data-<n+1>, every pair in the order of its key -> MANIFEST names it -> in use
-               -> data-<n> removed -> the log begun anew -> files in cache/ removed
+    rewrite   checkpoint -> data-<n+1>, every pair in the order of its key -> MANIFEST names it
+              -> in use -> data-<n> removed -> files in cache/ removed
+    run       dropped indexes purged -> rewrite -> .broken and temporary files removed
+              -> the log begun anew -> checkpoint -> what is behind it removed
 
 Invariants:
 - Both files hold the same until MANIFEST is replaced, and no checkpoint comes between: a crash at
   any step opens one of them, and what is left of the other goes at that open.
 - Readers and writers go on. A reader of the old file keeps it, without a name, until it is done.
 - The new file has no dead rows: of each text index one segment is left. Nothing of what was
-  deleted before is in it, nor in the log that no subscriber holds, nor in cache/.
+  deleted before is in it, nor in cache/; nor, after `run`, in the log that no subscriber holds.
+- The log is begun anew before the checkpoint that lets all of the old one go: what is committed
+  meanwhile keeps no segment with what was deleted.
 """
 
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,11 +25,14 @@ from typing import Final, NoReturn, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import DiskFullError, StorageError
-from amberdb._fs import FileSystem
+from amberdb._fs import ASIDE, remove_directory
 from amberdb.engine import manifest as manifests
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.commit import Committer
-from amberdb.engine.recovery import Opened, data_directory, remove_generation
+from amberdb.engine.feed import Feed
+from amberdb.engine.indexing import Indexer
+from amberdb.engine.options import Options
+from amberdb.engine.recovery import WAL, Opened, data_directory, remove_generation
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.store import Store
 from amberdb.engine.trees import KEY_END, end_of
@@ -37,6 +46,7 @@ _Pairs = Iterator[tuple[bytes, bytes]]
 _CHUNK: Final = 500
 _TRANSACTION_BYTES: Final = 8 << 20
 """So that memory stays bounded, whatever the size of the file."""
+_BROKEN: Final = re.compile(r".+\.broken(\.[0-9]+)?")
 
 
 @final
@@ -48,39 +58,91 @@ class CompactReport:
     bytes_after: int
     pairs_before: int
     pairs_after: int
+    removed: tuple[str, ...] = ()
+    """Names within the directory of `.broken` and temporary files."""
 
 
-def compact(
-    opened: Opened,
-    committer: Committer,
-    checkpointer: Checkpointer,
-    fs: FileSystem,
-    map_bytes: int,
-    progress: Progress | None,
-) -> CompactReport:
-    """Raises DiskFullError before anything is written when it would not fit, StorageError."""
-    with checkpointer.mutex:
-        checkpointer.run()
-        before = committer.store.stats()
-        directory = opened.directory
-        _check_space(directory, before["used_bytes"])
-        generation = opened.manifest.generation + 1
+@final
+class Compactor:
+    """Owned by the Database."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        committer: Committer,
+        checkpointer: Checkpointer,
+        indexer: Indexer,
+        feed: Feed,
+        options: Options,
+    ) -> None:
+        self._opened = opened
+        self._committer = committer
+        self._checkpointer = checkpointer
+        self._indexer = indexer
+        self._feed = feed
+        self._fs = options.fs
+        self._map_bytes = options.map_bytes
+
+    def run(self, progress: Progress | None, *, keep_unread: bool = True) -> CompactReport:
+        """Nothing deleted before is in any file when it returns. With `keep_unread` log stays that
+        a subscriber has yet to read.
+
+        Raises DiskFullError before anything is written when it would not fit, StorageError.
+        """
+        committer = self._committer
+        self._feed.end_chain()
+        self._indexer.purge()
+        with self._checkpointer.mutex:
+            report = self.rewrite(progress)
+            removed = self._remove_left()
+            try:
+                committer.renew_log()
+                self._checkpointer.run()
+                self._checkpointer.release_log(keep_unread=keep_unread)
+            finally:
+                committer.log.reuse()
+            if failpoints.on:
+                failpoints.reach("compact.log-renewed")
+        return replace(report, removed=tuple(removed))
+
+    def rewrite(self, progress: Progress | None) -> CompactReport:
+        """data.mdb alone, and the files in cache/. Raises as `run` does."""
+        committer, opened = self._committer, self._opened
+        with self._checkpointer.mutex:
+            self._checkpointer.run()
+            before = committer.store.stats()
+            _check_space(opened.directory, before["used_bytes"])
+            self._to_next_generation(before["entries"], progress)
+            if failpoints.on:
+                failpoints.reach("compact.switched")
+            remove_generation(self._fs, opened.directory, opened.manifest.generation - 1)
+            if failpoints.on:
+                failpoints.reach("compact.old-removed")
+            committer.searchers.forget_dead()
+            after = committer.store.stats()
+        return CompactReport(
+            before["file_bytes"], after["file_bytes"], before["entries"], after["entries"]
+        )
+
+    def _to_next_generation(self, pairs: int, progress: Progress | None) -> None:
+        fs, directory = self._fs, self._opened.directory
+        generation = self._opened.manifest.generation + 1
         data = data_directory(directory, generation)
         store: Store | None = None
         try:
             remove_generation(fs, directory, generation)  # of a try that failed
             fs.mkdir(data)
-            store = Store(data, fs=fs, create=True, map_bytes=map_bytes)
-            with committer.view() as view:
-                _copy(_pairs(view), store, before["entries"], progress)
+            store = Store(data, fs=fs, create=True, map_bytes=self._map_bytes)
+            with self._committer.view() as view:
+                _copy(_pairs(view), store, pairs, progress)
             if failpoints.on:
                 failpoints.reach("compact.copied")
-            _switch(opened, committer, store, generation, fs)
+            self._switch(store, generation)
         except BaseException as error:
             says = "and has changed nothing"
             if manifests.read(fs, directory).generation == generation:
                 # Which of the two the next open takes is unknown: nothing may get into one alone.
-                committer.log.poison(error)
+                self._committer.log.poison(error)
                 says = "at the last step: close and reopen the database; nothing is lost"
             else:
                 if store is not None:
@@ -91,37 +153,47 @@ def compact(
                     f"{data}: compacting failed {says}: {error}", path=data
                 ) from error
             raise
-        if failpoints.on:
-            failpoints.reach("compact.switched")
-        remove_generation(fs, directory, generation - 1)
-        if failpoints.on:
-            failpoints.reach("compact.old-removed")
-        committer.renew_log()
-        checkpointer.release_log()
-        committer.drop_spares()
-        if failpoints.on:
-            failpoints.reach("compact.log-renewed")
-        committer.searchers.forget_dead()
-        after = committer.store.stats()
-    return CompactReport(
-        before["file_bytes"], after["file_bytes"], before["entries"], after["entries"]
-    )
 
+    def _switch(self, store: Store, generation: int) -> None:
+        """The new file in place of the old one, for the next open and for this process."""
+        opened = self._opened
+        manifest = replace(opened.manifest, generation=generation)
+        self._fs.sync_dir(opened.directory)  # before MANIFEST names what is there
+        if failpoints.on:
+            failpoints.reach("compact.before-manifest")
+        manifest.write(self._fs, opened.directory)
+        if failpoints.on:
+            failpoints.reach("compact.manifest-written")
+        opened.manifest = manifest
+        opened.store = store
+        self._committer.move(store)
 
-def _switch(
-    opened: Opened, committer: Committer, store: Store, generation: int, fs: FileSystem
-) -> None:
-    """The new file in place of the old one, for the next open and for this process."""
-    manifest = replace(opened.manifest, generation=generation)
-    fs.sync_dir(opened.directory)  # before MANIFEST names what is there
-    if failpoints.on:
-        failpoints.reach("compact.before-manifest")
-    manifest.write(fs, opened.directory)
-    if failpoints.on:
-        failpoints.reach("compact.manifest-written")
-    opened.manifest = manifest
-    opened.store = store
-    committer.move(store)
+    def _remove_left(self) -> list[str]:
+        """What recovery or repair has cut or set aside, and what a crash has left unfinished."""
+        fs, removed = self._fs, list[str]()
+        try:
+            for folder in (WAL, ""):
+                where = os.path.join(self._opened.directory, folder)
+                names = [
+                    name
+                    for name in fs.listdir(where)
+                    if _BROKEN.fullmatch(name) or (name.endswith(ASIDE) and not folder)
+                ]
+                for name in names:
+                    path = os.path.join(where, name)
+                    if fs.is_dir(path):
+                        remove_directory(fs, path)
+                    else:
+                        fs.unlink(path)
+                if names:
+                    fs.sync_dir(where)
+                removed += [os.path.join(folder, name) for name in names]
+        except OSError as error:
+            raise StorageError(
+                f"{error.filename}: what was left there could not be removed: {error}",
+                path=error.filename,
+            ) from error
+        return removed
 
 
 def _copy(pairs: _Pairs, store: Store, total: int, progress: Progress | None) -> None:

@@ -22,9 +22,9 @@ from amberdb._errors import (
     CommitUnknownError,
     ForkedError,
 )
-from amberdb._types import Lsn, Sync
+from amberdb._types import Lsn, Sync, Where
 from amberdb.engine.background import Background
-from amberdb.engine.backup import Backups, Compress
+from amberdb.engine.backup import Compress
 from amberdb.engine.cachefile import CacheFolder
 from amberdb.engine.catalog import Catalog
 from amberdb.engine.chain import BackupReport
@@ -32,13 +32,15 @@ from amberdb.engine.check import CheckReport, Progress, check
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.collection import Collection, schema_of
 from amberdb.engine.commit import Committer
-from amberdb.engine.compaction import CompactReport, compact
+from amberdb.engine.compaction import CompactReport
 from amberdb.engine.compaction import Progress as CompactProgress
 from amberdb.engine.declarations import Declarations
+from amberdb.engine.erasure import Erasure
 from amberdb.engine.expiry import Reaper
 from amberdb.engine.feed import Change, Feed, Subscriber
 from amberdb.engine.filling import Filler
 from amberdb.engine.indexing import Indexer, built_trees
+from amberdb.engine.jobs import Jobs
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
 from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
@@ -46,7 +48,7 @@ from amberdb.engine.searchers import VectorParts
 from amberdb.engine.stored import NEVER
 from amberdb.engine.transaction import Snapshot, Transaction, held
 from amberdb.engine.trees import end_of
-from amberdb.engine.vector_builder import VectorBuilder
+from amberdb.engine.upkeep import Upkeep
 from amberdb.engine.view import NEWEST, State, View
 from amberdb.index.base import IndexSpec
 from amberdb.wal import Recovery
@@ -97,10 +99,12 @@ class Database:
         with self._committer.view() as view:
             self._feed.load(view)
         self._checkpointer = Checkpointer(self._committer, self._feed.retained)
-        self._backups = Backups(self.path, self._committer, self._checkpointer, self._feed, options)
         self._indexer = Indexer(self._committer, self._checkpointer)
         self._declarations = Declarations(
             self._committer, self._indexer, options.document_bytes_max
+        )
+        self._upkeep = Upkeep(
+            opened, self._committer, self._checkpointer, self._indexer, self._feed, options
         )
         self._reaper = Reaper(self._committer, options)
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
@@ -124,7 +128,7 @@ class Database:
                     opened.log.last_lsn,
                     [index.number for index in catalog.row_indexes.values()],
                 ),
-                VectorBuilder(background=options.background),
+                Jobs("vectors", background=options.background),
                 self._committer,
             ),
             self._indexer,
@@ -133,6 +137,7 @@ class Database:
         self._declarations.renew_texts()
         self._background.note_indexes()
         self._background.note_expiry()
+        self._upkeep.begin()
         _open_databases.add(self)
 
     def __enter__(self) -> "Database":
@@ -261,25 +266,39 @@ class Database:
         """Writes data.mdb anew without free pages and dead rows, and renews the log and the files
         in cache/. Readers and writers go on, but a writer may have to wait for memory; the disk
         holds both files until it is done. Nothing deleted before is left in the directory, save
-        what a subscriber has yet to read; so the next backup is a full one. `progress(pairs, of)`
-        is called as it goes.
+        what a subscriber has yet to read; so `.broken` files go, and the next backup is a full one.
+        `progress(pairs, of)` is called as it goes.
 
         Raises StorageError, DiskFullError: then nothing has changed, or all but the removal of
         what is no longer needed.
         """
         self._check_open()
-        self._committer.refuse_inside()
-        self._feed.end_chain()
-        self._indexer.purge()
-        options = self.options
-        return compact(
-            self._opened,
-            self._committer,
-            self._checkpointer,
-            options.fs,
-            options.map_bytes,
-            progress,
-        )
+        return self._upkeep.erasures.compact(progress)
+
+    def erase(
+        self,
+        collection: str,
+        where: Where,
+        *,
+        reason: str,
+        progress: CompactProgress | None = None,
+    ) -> Erasure:
+        """Deletes all that match, in one commit, expired ones too, and does what compact() does,
+        so that no file of the directory holds anything of them; the receipt, which is kept.
+        Subscribers who lag get LogTruncatedError. Backups are out of reach; the receipt names
+        them.
+
+        Raises QueryError, CollectionMissingError, TransactionTooLargeError: nothing was done;
+        StorageError, DiskFullError: they are deleted, and the next open, compact() or erase()
+        completes it.
+        """
+        self._check_open()
+        return self._upkeep.erasures.run(collection, where, reason, progress)
+
+    def erasures(self) -> list[Erasure]:
+        """The receipts, the oldest first (the last 1,000); `completed` is None in one that was
+        interrupted and is not complete yet."""
+        return self._upkeep.erasures.receipts()
 
     def check(self, progress: Progress | None = None) -> CheckReport:
         """Compares every index, count and checksum with the documents, as of now."""
@@ -305,7 +324,7 @@ class Database:
         CorruptionError when the database is damaged.
         """
         self._check_open()
-        return self._backups.run(path, base, compress, rate_bytes_s, hold_log, progress)
+        return self._upkeep.backups.run(path, base, compress, rate_bytes_s, hold_log, progress)
 
     def stats(self) -> dict[str, Any]:
         """Lsns, bytes by kind, collections, checkpoints, readers: a snapshot of the insides."""
@@ -337,6 +356,7 @@ class Database:
             "snapshots": len(ages),
             "oldest_snapshot_ms": max(ages, default=0.0),
             "subscribers": dict(self._feed.positions),
+            **self._upkeep.stats(),
         }
 
     def close(self) -> None:
@@ -351,6 +371,7 @@ class Database:
                 return
             self._filler.close()
             self._background.stop()
+            self._upkeep.stop()
             self._committer.searchers.stop()
             for snapshot in held(self._snapshots):
                 snapshot.close()

@@ -7,16 +7,19 @@ Invariants:
   kept for the slowest one, up to a limit; past it, LogTruncatedError names where to go on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, final
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import QueryError
+from amberdb._errors import LogTruncatedError, QueryError
 from amberdb._types import NO_LSN, Document, Lsn
+from amberdb.engine.chain import BackupReport
 from amberdb.engine.codec import decode_effects
 from amberdb.engine.commit import KIND_EXPIRY, Committer
+from amberdb.engine.known_backups import noted
+from amberdb.engine.overlay import Effects
 from amberdb.engine.stored import unpack
 from amberdb.engine.trees import (
     ARCHIVED,
@@ -142,29 +145,41 @@ class Feed:
 
     def move(self, name: str, lsn: Lsn | None) -> None:
         """Keeps a position, or with None forgets the subscriber."""
-        self._store(SUBSCRIBERS + name.encode(), None if lsn is None else lsn.to_bytes(8))
+        self._store({SUBSCRIBERS + name.encode(): None if lsn is None else lsn.to_bytes(8)})
         if lsn is None:
             self.positions.pop(name, None)
         else:
             self.positions[name] = lsn
 
-    def archive(self, lsn: Lsn, is_held: bool) -> None:
+    def archive(self, report: BackupReport, is_held: bool) -> None:
         """Keeps where a backup has ended; `is_held`: the log behind it as well."""
         id = self._committer.store.get(DATABASE_ID) or b""
-        self._store(ARCHIVED, id + lsn.to_bytes(8) + bytes([is_held]))
-        self.archived = lsn
+        self._store({ARCHIVED: id + report.lsn.to_bytes(8) + bytes([is_held])}, [report])
+        self.archived = report.lsn
         self._is_held = is_held
 
     def end_chain(self) -> None:
         """Lets go of the log that the next incremental backup would need: it has to be full."""
         if self.archived is not None:
-            self._store(ARCHIVED, None)
+            self._store({ARCHIVED: None})
             self.archived = None
 
-    def _store(self, key: bytes, value: bytes | None) -> None:
+    def cut_off(self) -> list[str]:
+        """The subscribers for whom the log no longer reaches back to their position, sorted."""
+        log = self._committer.log
+        found: list[str] = []
+        for name, lsn in sorted(self.positions.items()):
+            try:
+                next(log.read(lsn), None)
+            except LogTruncatedError:
+                found.append(name)
+        return found
+
+    def _store(self, effects: Effects, backups: Iterable[BackupReport] = ()) -> None:
         writer = self._committer.begin()
         try:
-            writer.set(key, value)
+            for key, value in (effects | noted(writer.view, backups)).items():
+                writer.set(key, value)
         except BaseException as error:
             self._committer.rollback(writer, error)
             raise

@@ -27,7 +27,7 @@ from amberdb._errors import (
     NotADatabaseError,
     OpenError,
 )
-from amberdb._fs import ASIDE, DirLock, FileSystem
+from amberdb._fs import ASIDE, DirLock, FileSystem, remove_directory
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine import manifest as manifests
 from amberdb.engine.codec import decode_effects
@@ -152,9 +152,7 @@ def remove_generation(fs: FileSystem, path: str, generation: int) -> None:
     """The directory of a generation that is not in use, if it is there."""
     data = data_directory(path, generation)
     if fs.is_dir(data):
-        for name in fs.listdir(data):
-            fs.unlink(os.path.join(data, name))
-        fs.rmdir(data)
+        remove_directory(fs, data)
         fs.sync_dir(path)
 
 
@@ -286,9 +284,7 @@ def remove_unfinished(aside: str, options: Options) -> None:
         if name == LOCK:
             continue
         if name == WAL or name.startswith("data-"):
-            for inner in fs.listdir(path):
-                fs.unlink(os.path.join(path, inner))
-            fs.rmdir(path)
+            remove_directory(fs, path)
         elif name.startswith(manifests.NAME):
             fs.unlink(path)
         else:

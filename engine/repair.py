@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, StorageError
-from amberdb._fs import FileSystem, replace_file
+from amberdb._fs import FileSystem, remove_directory, replace_file
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, lsn_epoch
 from amberdb.engine import manifest as manifests
 from amberdb.engine.cachefile import FOLDER as CACHE_FOLDER
@@ -321,6 +321,4 @@ def _free_name(fs: FileSystem, path: str) -> str:
 def _remove(fs: FileSystem, directory: str) -> None:
     """What an interrupted repair, or a dry run, has made."""
     if fs.exists(directory):
-        for name in fs.listdir(directory):
-            fs.unlink(os.path.join(directory, name))
-        fs.rmdir(directory)
+        remove_directory(fs, directory)

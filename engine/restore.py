@@ -42,6 +42,7 @@ from amberdb.engine.check import CheckReport, Progress, check_view
 from amberdb.engine.checkpoint import apply_overlay
 from amberdb.engine.codec import ArchivedRecord, decode_effects
 from amberdb.engine.indexing import stored_view
+from amberdb.engine.known_backups import entry_of
 from amberdb.engine.manifest import Manifest
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Overlay
@@ -219,6 +220,7 @@ class _Restore:
                             break
                     else:
                         writer.put(DATABASE_ID, manifest.database_id)
+                        writer.put_sorted(map(entry_of, self._chain))
                         return
 
     def _put_records(self, store: Store) -> None:

@@ -30,8 +30,10 @@ from amberdb.engine.trees import (
     COLLECTIONS,
     COUNTERS,
     DATABASE_ID,
+    ERASURES,
     FIRST_TREE,
     HEADS,
+    KNOWN_BACKUPS,
     LAST_TIME,
     SUBSCRIBERS,
     TREE_SIZE,
@@ -45,6 +47,7 @@ LOST_IDS_MAX = 1000
 
 Progress = Callable[[str, int], None]
 _FIRST = tree(FIRST_TREE)
+_SEALED = (COLLECTIONS, COUNTERS, KNOWN_BACKUPS, ERASURES)
 
 
 @dataclass(slots=True)
@@ -157,7 +160,7 @@ class Salvage:
         elif key.startswith(HEADS):
             if is_reached:
                 self._heads[key] = value
-        elif key.startswith((COLLECTIONS, COUNTERS)):
+        elif key.startswith(_SEALED):
             if _is_sound(key, value) and (is_reached or self._get(key) is None):
                 self._put(key, value)
         elif key.startswith(SUBSCRIBERS) and len(value) == 8 and is_reached:
@@ -184,7 +187,7 @@ class Salvage:
             if value is not None:
                 if key.startswith(HEADS):
                     self._heads[key] = value
-                elif key >= _FIRST or key.startswith((COLLECTIONS, COUNTERS, SUBSCRIBERS)):
+                elif key >= _FIRST or key.startswith((*_SEALED, SUBSCRIBERS)):
                     self._take(key, value)
                     self._deleted.discard(key)
             elif key >= _FIRST or key.startswith((COLLECTIONS, SUBSCRIBERS)):
@@ -376,12 +379,12 @@ def _definition(key: bytes, value: bytes) -> CollectionDef:
 
 
 def _is_sound(key: bytes, value: bytes) -> bool:
-    """Whether it is an entry of the catalog, as this version writes it."""
+    """Whether it is what this version writes there."""
     try:
-        if key == COUNTERS:
-            open_entry(key, value)
-        else:
+        if key.startswith(COLLECTIONS):
             _definition(key, value)
+        else:
+            open_entry(key, value)
     except (AmberError, CorruptionError, UnicodeDecodeError):
         return False
     return True

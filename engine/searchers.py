@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 
 from amberdb.engine.cachefile import CacheFolder
 from amberdb.engine.candidates import Candidates
+from amberdb.engine.jobs import Jobs
 from amberdb.engine.planner import is_usable
 from amberdb.engine.row_index import RowIndex
 from amberdb.engine.row_reader import RowReader
 from amberdb.engine.schema import Schema
 from amberdb.engine.search import Ranked
-from amberdb.engine.vector_builder import VectorBuilder
 from amberdb.engine.view import View
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class VectorParts:
     """What the searchers of vector indexes share."""
 
     folder: CacheFolder
-    builder: VectorBuilder
+    builder: Jobs
     committer: "Committer"
 
 

@@ -22,6 +22,8 @@ COUNTERS = META + b"n"
 COLLECTIONS = META + b"c"
 HEADS = META + b"h"
 SUBSCRIBERS = META + b"s"
+KNOWN_BACKUPS = META + b"k"
+ERASURES = META + b"e"
 ARCHIVED = META + b"b"
 """The newest backup: the database's id, the last Lsn, and whether the log behind it is held."""
 

@@ -31,7 +31,7 @@ from amberdb import _failpoints as failpoints
 from amberdb._errors import AmberError
 from amberdb._types import Lsn
 from amberdb.engine.cachefile import Cached, CacheFolder, Label, Unusable
-from amberdb.engine.vector_builder import Stop, VectorBuilder
+from amberdb.engine.jobs import Jobs, Stop
 from amberdb.index.distance import Rowids, Vectors, prepared
 from amberdb.index.hnsw import Graph, Links, library
 from amberdb.index.matrix import Matrix, Rows
@@ -104,7 +104,7 @@ class VectorCache:
         tree: int = 0,
         host: Host | None = None,
         folder: CacheFolder | None = None,
-        builder: VectorBuilder | None = None,
+        builder: Jobs | None = None,
     ) -> None:
         self.spec = spec
         self._tree = tree

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb.engine.cachefile import CacheFolder
-from amberdb.engine.vector_builder import VectorBuilder
+from amberdb.engine.jobs import Jobs
 from amberdb.engine.vector_cache import FETCH_ROWS, Alive, Built, Fetch, Host, VectorCache
 from amberdb.index.distance import Places, Rowids, Scores, Vectors, best, prepared, scores
 from amberdb.index.hnsw import Graph
@@ -80,7 +80,7 @@ class VectorSearcher:
         tree: int = 0,
         host: Host | None = None,
         folder: CacheFolder | None = None,
-        builder: VectorBuilder | None = None,
+        builder: Jobs | None = None,
     ) -> None:
         self.spec = spec
         self.cache = VectorCache(spec, tree, host, folder, builder)

@@ -288,9 +288,13 @@ class Log(GroupCommit):
             self._start_segment(0)
 
     def renew(self) -> None:
-        """Goes on in a segment whose file has never held a record. Raises as `append` does."""
+        """Goes on in a segment whose file has never held a record; and no file of another one is
+        kept for later, until `reuse`. Raises as `append` does."""
         self._check_writable()
-        self.drop_spares()
+        try:
+            self._spare.keep(0)
+        except OSError as error:
+            _refuse(error, "a spare file of the log could not be removed")
         if self._file is None or self._end > RECORDS_START:
             self._start_segment(0)
         elif self._segments[-1].header.recycled:
@@ -300,12 +304,9 @@ class Log(GroupCommit):
             except OSError as error:
                 _refuse(error, "the log's segment could not be overwritten")
 
-    def drop_spares(self) -> None:
-        """Removes the files kept for the next segments, and what they held. Raises StorageError."""
-        try:
-            self._spare.clear()
-        except OSError as error:
-            _refuse(error, "a spare file of the log could not be removed")
+    def reuse(self) -> None:
+        """Files of segments that are given up are kept again for the next ones."""
+        self._spare.keep(self._options.free_segments_max)
 
     def _check_writable(self) -> None:
         if self._closed:

@@ -5,7 +5,7 @@ Invariants:
   a header with a new salt before the name changes.
 - At most one short-lived thread prepares at any time; what it fails at is tried again in the
   foreground by `take`.
-- No more than `keep_max` recycled files are kept.
+- No more than `keep_max` recycled files are kept, and none while `keep(0)` holds.
 """
 
 import os
@@ -101,12 +101,15 @@ class SpareFiles:
                 self._spare[spare] = size
                 self._recycled.add(spare)
 
-    def clear(self) -> None:
-        """Removes them all. Raises OSError."""
+    def keep(self, keep_max: int) -> None:
+        """How many recycled files may be kept from here on. With 0 all that are there are removed;
+        raises OSError then."""
         with self._mutex:
-            paths = list(self._spare)
-            self._spare.clear()
-            self._recycled.clear()
+            self._keep_max = keep_max
+            paths = [] if keep_max else list(self._spare)
+            for path in paths:
+                del self._spare[path]
+                self._recycled.discard(path)
         for path in paths:
             self._fs.unlink(path)
         if paths:

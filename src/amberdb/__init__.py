@@ -75,9 +75,15 @@ from amberdb.engine.documents import (
     REMOVE,
     Projection,
 )
+from amberdb.engine.erasure import (
+    Erasure,
+)
 from amberdb.engine.feed import (
     Change,
     Subscriber,
+)
+from amberdb.engine.known_backups import (
+    KnownBackup,
 )
 from amberdb.engine.offline import (
     check_closed as check,
@@ -136,6 +142,8 @@ __all__ = [
     "Subscriber",
     "CheckReport",
     "CompactReport",
+    "Erasure",
+    "KnownBackup",
     "RepairReport",
     "BackupReport",
     "RestoreReport",

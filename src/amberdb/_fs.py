@@ -329,6 +329,13 @@ class OsFileSystem:
         return _PidLock(path, owner) if self._portable else _OsLock(path, owner)
 
 
+def remove_directory(fs: FileSystem, path: str) -> None:
+    """A directory of files, and them. Its own name is durable only with `sync_dir`."""
+    for name in fs.listdir(path):
+        fs.unlink(os.path.join(path, name))
+    fs.rmdir(path)
+
+
 ASIDE = ".tmp"
 """Behind the name of what is not whole yet."""
 _SYNC_BYTES = 16 << 20

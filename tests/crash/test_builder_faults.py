@@ -162,7 +162,7 @@ def test_a_graph_that_cannot_be_built(
         assert not ways["graph"]
         assert failed.wait(30)
         db._committer.searchers.stop()  # pyright: ignore[reportPrivateUsage]
-        assert "building failed" in caplog.text
+        assert "a job failed" in caplog.text
         compare_searches(db, rng)
         db.close()
     db = opened(tmp_path / "t.amber", FaultyFileSystem())

@@ -14,6 +14,7 @@ from support.workload import (
     SCHEMA_ALPHABET,
     TEXT_ALPHABET,
     compact,
+    erase,
     follow,
     prepare,
     sequence,
@@ -85,6 +86,23 @@ def test_every_pair_of_steps_that_change_the_catalog(first: str) -> None:
         Sweep(figures, f"{first}+{second}", steps, variants=1).run(recoveries=0.01)
     assert figures.points > 200, figures.line()
     assert all(figures.images[mode] for mode in MODES), figures.line()
+
+
+@pytest.mark.slow
+def test_erasure() -> None:
+    """A receipt that is complete is true in every image; one that is not is completed."""
+    figures = Figures()
+    for alphabet, names in (
+        ("plain", "follow+erase+put+reopen+erase"),
+        ("text", "text_index+overwrite+erase+transaction"),
+        ("vectors", "build+erase+embed+reopen"),
+    ):
+        letters = {**ALPHABETS[alphabet][1], "erase": erase}
+        steps = [ALPHABETS[alphabet][0], *(letters[name] for name in names.split("+"))]
+        Sweep(figures, names, steps, variants=1).run(recoveries=0.02)
+    assert all(figures.images[mode] for mode in MODES), figures.line()
+    assert figures.erasures > 100, figures.line()
+    assert figures.resumed > 100, figures.line()
 
 
 @pytest.mark.slow

@@ -365,6 +365,21 @@ class DatabaseMachine(RuleBasedStateMachine):
             lambda c: c.delete_many(where), lambda m, now, _: m.delete_many(where, now), name
         )
 
+    @rule(name=names, where=drawn.filters())
+    def erase(self, name: str, where: Any) -> None:
+        """A delete_many() of what has expired as well; who has yet to read of it moves on."""
+        self.agrees = False
+        model, now_us = self.model[name], self.now_us
+        receipt = self.live_db.erase(name, where, reason="the model")
+        live = len(model.find(where, None, now_us))
+        model.delete_many(where, -(1 << 62))
+        assert receipt.documents >= live
+        assert receipt.completed is not None
+        self.live_db.subscriber("s").acknowledge(amberdb.Lsn(self.last_lsn()))
+        self.last_us = self.now_us
+        self.log.clear()
+        self.agrees = True
+
     @rule(
         steps=st.lists(
             st.tuples(

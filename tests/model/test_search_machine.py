@@ -101,6 +101,11 @@ class SearchMachine(RuleBasedStateMachine):
         assert self.db.collection("memory").delete(id) == was
         self.known.pop(id, None)
 
+    @rule(id=ids)
+    def erase(self, id: str) -> None:
+        self.db.erase("memory", {"id": id}, reason="the model")
+        self.known.pop(id, None)
+
     @rule(days=st.integers(0, 3))
     def time_passes(self, days: int) -> None:
         self.clock.advance(days * 86_400)

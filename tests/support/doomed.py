@@ -25,7 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import amberdb
-from amberdb import Change, Database, Lsn, Ordered, Subscriber, Sync, Text, Unique, Vector
+from amberdb import (
+    Change,
+    Database,
+    LogTruncatedError,
+    Lsn,
+    Ordered,
+    Subscriber,
+    Sync,
+    Text,
+    Unique,
+    Vector,
+)
 from amberdb import _failpoints as failpoints
 from amberdb.index.base import IndexSpec
 from support.databases import SMALL
@@ -112,7 +123,7 @@ def declare(db: Database) -> None:
 class Shared:
     """Numbers in memory that a death leaves as they are."""
 
-    _PLACE, _TELLING, _TOLD, _FOUND, _ACKNOWLEDGED = range(5)
+    _PLACE, _TELLING, _TOLD, _CUT, _FOUND, _ACKNOWLEDGED = range(6)
 
     def __init__(self) -> None:
         self._codes = {name: code for code, name in enumerate(failpoints.NAMES, start=1)}
@@ -157,21 +168,34 @@ class Shared:
     def follow(self, feed: Subscriber, seed: int, *, to_end: bool) -> None:
         """Compares what the feed tells, and acknowledges it. `to_end`: all there is, else what is
         durable."""
-        changes = list(feed.changes())
+        try:
+            changes = list(feed.changes())
+        except LogTruncatedError as cut:
+            assert erases(seed)
+            self._slots[self._CUT] = 1  # until a commit is told, nobody knows how many were not
+            feed.acknowledge(cut.resume)
+            changes = list(feed.changes())
+        is_cut = bool(self._slots[self._CUT])
         totals = _compare(changes, seed)
         if totals:
-            assert totals[0] - 1 in self.told, f"{totals} are told after {self.told}"
+            assert is_cut or totals[0] - 1 in self.told, f"{totals} are told after {self.told}"
             assert totals == list(range(totals[0], totals[-1] + 1)), totals
             self._slots[self._TOLD] = totals[0] - 1
             self._slots[self._TELLING] = totals[-1]
+            self._slots[self._CUT] = 0
         if to_end:
             last = sum(self.acknowledged)
-            assert last in (totals[-1:] or self.told), (last, totals, self.told)
+            assert is_cut or last in (totals[-1:] or self.told), (last, totals, self.told)
             self._slots[self._TELLING] = last
         if changes:
             feed.acknowledge(changes[-1].lsn)
         if totals or to_end:
             self._slots[self._TOLD] = self._slots[self._TELLING]
+
+
+def erases(seed: int) -> bool:
+    """Whether the writers erase now and then, which moves the subscriber on."""
+    return seed % 3 == 0
 
 
 def subscriber(db: Database) -> Subscriber:
@@ -306,6 +330,8 @@ def _beside(db: Database, feed: Subscriber, seed: int, number: int, shared: Shar
         db.checkpoint()
     if number % 13 == 6:
         db.compact()
+    if number % 17 == 9 and erases(seed):
+        db.erase("b", {"n": {"$lt": 0}}, reason="the campaign")
     if number % 5 == 3:
         db.expire()
     if number % 6 == 2:

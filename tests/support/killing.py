@@ -44,6 +44,7 @@ PHASES = (
     "vectors",
     "compact",
     "schema",
+    "erase",
     "recovery",
     "expiry",
     "close",

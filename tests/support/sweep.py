@@ -30,9 +30,18 @@ from support.disk import Disk
 from support.images import MODES, Mode, images
 from support.recorder import SeamRecorder
 from support.reference import same
+from support.remains import files_of
 from support.searches import compare_searches, put_on_top, small_limits
 from support.trace import Create, Image, Note, Op, Sync, Trace, TraceBuilder, Truncate, Write
-from support.workload import NAME, OPTIONS, Documents, Promise, Recorder, Step
+from support.workload import (
+    NAME,
+    OPTIONS,
+    Documents,
+    Promise,
+    Recorder,
+    Step,
+    erased_word,
+)
 
 Outcome = tuple[tuple[int, ...], int, str]
 """(the states that it may be, the next Lsn, what opening reported)"""
@@ -64,6 +73,11 @@ class Figures:
     searches: Counter[str] = field(default_factory=Counter[str])
     """Compared searches of opened images, by way."""
 
+    erasures: int = 0
+    """Complete ones, of opened images."""
+    resumed: int = 0
+    """Opened images whose erasures were not complete, and were completed."""
+
     def add(self, other: "Figures") -> None:
         self.workloads += other.workloads
         self.points += other.points
@@ -74,6 +88,8 @@ class Figures:
         self.cut += other.cut
         self.continued += other.continued
         self.inner_traces += other.inner_traces
+        self.erasures += other.erasures
+        self.resumed += other.resumed
         self.caches += other.caches
         self.searches += other.searches
 
@@ -86,6 +102,7 @@ class Figures:
             f"({self.generated} made, {self.opened} opened, {self.cut} tails cut, "
             f"{self.continued} builds continued, {self.inner_traces} openings swept, "
             f"{self.searches.total()} searches, {self.searches['graph']} of them by graph, "
+            f"{self.erasures} complete erasures, {self.resumed} completed, "
             f"{self.caches['used']} files in cache/ used, {self.caches['dropped']} dropped): "
             f"{shares}"
         )
@@ -219,6 +236,7 @@ class Sweep:
                 db.build_indexes()
                 if self._checked(db, place) != numbers:
                     raise Lost(f"{place}: building the indexes changed the documents")
+            self._look_for_erased(db, image, place)
             try:
                 self._search(db, image, place)
             except AssertionError as error:
@@ -237,6 +255,26 @@ class Sweep:
         finally:
             shutil.rmtree(root)
         return found[0]
+
+    def _look_for_erased(self, db: Database, image: Image, place: str) -> None:
+        """What a receipt calls complete is in no file that the crash left; what waits is in none
+        once it is completed."""
+        waiting: list[bytes] = []
+        for receipt in db.erasures():
+            word = erased_word(int(receipt.reason.split()[1])).encode()
+            if receipt.completed is None:
+                waiting.append(word)
+                continue
+            self.figures.erasures += 1
+            for path, data in image.files.items():
+                if word in data:
+                    raise Lost(f"{place}: {path} has what was erased")
+        if waiting:
+            self.figures.resumed += 1
+            db.compact()
+            for path, data in files_of(db.path):
+                if any(word in data for word in waiting):
+                    raise Lost(f"{place}: {path} has what was erased, after compact()")
 
     def _search(self, db: Database, image: Image, place: str) -> None:
         """In what a crash left, and, with vectors, in what is built of it and put on top: there

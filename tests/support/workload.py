@@ -243,6 +243,27 @@ def compact(work: Workload) -> None:
     work.settled()
 
 
+def erase(work: Workload) -> None:
+    """Of a document with a word of its own, which the receipt tells to who looks for it."""
+    word = erased_word(len(work.states))
+    work.commit([("a", "gone", {"text": f"{word} {word}"})])
+    number = len(work.states)
+    work.note(b"begin %d" % number)
+    work.db.erase("a", {"id": "gone"}, reason=f"{ERASED} {number - 1}")
+    state = dict(work.states[-1])
+    del state["a", "gone"]
+    work.states.append(state)
+    work.note(b"durable %d %d" % (number, work.db.stats()["last_lsn"]))
+
+
+ERASED: Final = "erasure"
+
+
+def erased_word(number: int) -> str:
+    """Of the document that was put by this commit to be erased."""
+    return f"w{number:03}erased"
+
+
 def expire(work: Workload) -> None:
     work.commit([("c", f"e{len(work.states)}", {"text": "e", "dies": work.clock.now + 5})])
     work.clock.advance(10)

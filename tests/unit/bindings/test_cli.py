@@ -341,6 +341,22 @@ def test_compact(filled: Run) -> None:
     assert answer(filled("check", "--json"))["ok"]
 
 
+def test_erase(filled: Run, tmp_path: Path) -> None:
+    filled("backup", str(tmp_path / "full"))
+    receipt = answer(
+        filled("erase", "x", "--where", '{"id": "d1"}', "--reason", "asked to", "--json")
+    )
+    assert (receipt["documents"], receipt["reason"]) == (1, "asked to")
+    assert receipt["completed"].startswith("20")
+    assert [one["path"] for one in receipt["backups"]] == [str(tmp_path / "full")]
+    shown = filled("erase", "x", "--where", '{"id": "d1"}', "--reason", "once more").stdout
+    assert "erased" in shown
+    assert "out of reach" in shown
+    filled("get", "x", "d1", code=1)
+    filled("erase", "x", "--where", "[]", "--reason", "y", code=2)
+    filled("erase", "x", "--where", "{}", "--reason", "", code=2)
+
+
 def test_check_of_a_sound_database(filled: Run) -> None:
     report = answer(filled("check", "--json"))
     assert report["ok"] is True

@@ -5,9 +5,8 @@ import os
 import shutil
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pytest
 
 import amberdb
@@ -19,54 +18,13 @@ from amberdb import (
     StorageError,
     Text,
     TransactionError,
-    Unique,
-    Vector,
 )
 from amberdb import _failpoints as failpoints
-from amberdb.index.base import IndexSpec
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound, audited
 from support.faulty_fs import FaultyFileSystem
+from support.remains import document, files_of, filled, left_of, looked, state_of, vector
 
-DIM = 16
-INDEXES: list[IndexSpec] = [
-    Ordered("n"),
-    Unique("key", sparse=True),
-    Text("content"),
-    Vector("v", dim=DIM, metric="cosine"),
-]
 PLACES = [name for name in failpoints.NAMES if name.startswith("compact.")]
-
-
-def vector(number: int) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(number).standard_normal(DIM).astype(np.float32)
-
-
-def document(number: int, word: str = "kept") -> dict[str, Any]:
-    content = f"{word}unique{number}word tea"
-    return {"id": str(number), "n": number, "content": content, "v": vector(number)}
-
-
-def filled(db: Database) -> Database:
-    """A hundred documents of which forty stay, over several checkpoints."""
-    memory = db.collection("memory", indexes=INDEXES, expires_at="dies")
-    for start in range(0, 100, 20):
-        memory.put_many(document(number) for number in range(start, start + 20))
-        db.checkpoint()
-    memory.search(vector=vector(1))
-    memory.delete_many({"n": {"$gte": 40}})
-    return db
-
-
-def state_of(source: Any) -> Any:
-    """All that can be found, in every way."""
-    memory = source.collection("memory")
-    return (
-        [{**d, "v": d["v"].tolist()} for d in memory.find(order_by="n")],
-        len(memory),
-        memory.count({"n": {"$gt": 7}}),
-        [(hit.id, hit.score) for hit in memory.search("tea", limit=100)],
-        [(hit.id, hit.score) for hit in memory.search(vector=vector(3), limit=100)],
-    )
 
 
 def test_the_same_database_in_fewer_bytes(db: Database, tmp_path: Path) -> None:
@@ -116,37 +74,6 @@ def test_readers_of_before_go_on(db: Database) -> None:
     assert len(db.collection("memory")) == 20
 
 
-def files_of(path: str) -> dict[str, bytes]:
-    return {
-        os.path.join(where, name): Path(where, name).read_bytes()
-        for where, _, names in os.walk(path)
-        for name in names
-    }
-
-
-class Traces(NamedTuple):
-    """What a document could leave: its word, as written and as stemmed, and its vector."""
-
-    words: list[bytes]
-    vectors: list[bytes]
-
-
-def traces_of(number: int) -> Traces:
-    raw = vector(number)
-    word = f"keptunique{number}word"
-    halves = (raw, raw / np.linalg.norm(raw), (raw / np.linalg.norm(raw.astype(np.float64))))
-    return Traces([word.encode()], [half.astype(np.float32).tobytes() for half in halves])
-
-
-def left_of(path: str, number: int) -> list[str]:
-    traces = traces_of(number)
-    return [
-        name
-        for name, data in files_of(path).items()
-        if any(trace in data for trace in (*traces.words, *traces.vectors))
-    ]
-
-
 @pytest.mark.parametrize("reopened", [False, True])
 def test_nothing_deleted_is_left_in_any_file(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, reopened: bool
@@ -154,25 +81,82 @@ def test_nothing_deleted_is_left_in_any_file(
     for name in ("GRAPH_ROWS", "FRESH_ROWS", "UNSAVED_ROWS", "DEAD_ROWS"):
         monkeypatch.setattr(f"amberdb.engine.vector_cache.{name}", 10)
     db = filled(open_db())
-    db.collection("memory").put(document(1, "changed"))
+    db.collection("memory").put({**document(1, "changed"), "v": vector(200)})
     db.collection("memory").search(vector=vector(1))
     db.build_indexes()
     gone = range(40, 100)
     if reopened:
         db.close()
         db = open_db()
-    assert any(left_of(db.path, number) for number in gone), "or this test sees nothing"
+    assert all(looked(db.path, gone).values()), "or this test sees nothing"
     db.compact()
-    for number in gone:
-        assert not left_of(db.path, number), number
-    assert not any(b"keptunique1word" in data for data in files_of(db.path).values())
+    assert not any(looked(db.path, gone).values())
+    assert not left_of(db.path, 1), "what was overwritten"
     assert left_of(db.path, 7)
     # And nothing comes back into a file from what was kept in memory.
     db.collection("memory").search(vector=vector(1))
     db.build_indexes()
     db.close()
-    for number in gone:
-        assert not left_of(db.path, number), number
+    assert not any(looked(db.path, gone).values())
+
+
+def test_what_is_committed_meanwhile_keeps_no_log_of_before(db: Database) -> None:
+    """A commit behind the checkpoint of the compaction, in a segment with what was deleted."""
+    filled(db)
+    numbers = iter(range(300, 400))
+
+    def commit(name: str) -> None:
+        if name in ("compact.copied", "compact.switched", "compact.log-renewed"):
+            failpoints.install(None)
+            db.collection("memory").put(document(next(numbers)))
+            failpoints.install(commit)
+
+    failpoints.install(commit)
+    try:
+        db.compact()
+    finally:
+        failpoints.install(None)
+    assert next(numbers) == 303
+    assert not any(looked(db.path, range(40, 100)).values())
+
+
+def test_broken_and_unfinished_files_go(open_db: OpenDatabase, tmp_path: Path) -> None:
+    db = filled(open_db())
+    whole = Path(db.path)
+    segment = min(whole.glob("wal/*.wal"))
+    names = ["MANIFEST.broken", "MANIFEST.broken.1", f"wal/{segment.name}.broken", "half.tmp"]
+    for name in names:
+        (whole / name).write_bytes(b"keptunique41word")
+    for name in ("data-1.broken", "data-2.tmp", "wal.broken"):
+        (whole / name).mkdir()
+        (whole / name / "data.mdb").write_bytes(b"keptunique41word")
+    (whole / "notes.txt").write_text("not ours")
+    removed = db.compact().removed
+    assert sorted(removed) == sorted([*names, "data-1.broken", "data-2.tmp", "wal.broken"])
+    assert not left_of(db.path, 41)
+    assert (whole / "notes.txt").exists()
+    assert not db.compact().removed
+
+
+def test_a_broken_file_that_cannot_be_removed(tmp_path: Path) -> None:
+    fs = FaultyFileSystem()
+    with audited(tmp_path / "t.amber", fs=fs) as db:
+        filled(db)
+        broken = Path(db.path, "MANIFEST.broken")
+        broken.write_bytes(b"old")
+
+        def fail(name: str) -> None:
+            if name == "compact.old-removed":
+                fs.arm(("unlink",), 1)
+
+        failpoints.install(fail)
+        try:
+            with pytest.raises(StorageError, match=r"MANIFEST\.broken"):
+                db.compact()
+        finally:
+            failpoints.install(None)
+        db.compact()
+        assert not broken.exists()
 
 
 def test_what_a_subscriber_has_yet_to_read_stays(db: Database) -> None:
@@ -288,7 +272,7 @@ def test_after_an_unclean_end(db: Database, tmp_path: Path) -> None:
     with audited(crashed) as db:
         db.compact()
         assert state_of(db) == before
-        assert not any(left_of(db.path, number) for number in range(40, 100))
+        assert not any(looked(db.path, range(40, 100)).values())
     with audited(crashed) as db:
         assert state_of(db) == before
 
@@ -299,7 +283,7 @@ def test_dropped_indexes_go_and_waiting_ones_stay(db: Database) -> None:
     assert db.stats()["collections"]["memory"]["indexes"]["ordered:content"] == "building"
     db.compact()
     assert db.definition("memory").indexes[1].spec == Ordered("content")
-    assert not any(b"tkeptunique" in data for data in files_of(db.path).values())
+    assert not any(b"tkeptunique" in data for _, data in files_of(db.path))
     db.build_indexes()
     assert [d["id"] for d in db.collection("memory").find(order_by="content", limit=2)] == [
         "0",

@@ -22,8 +22,8 @@ from amberdb import (
 )
 from amberdb import _failpoints as failpoints
 from support.databases import SMALL, OpenDatabase, assert_sound
+from support.remains import files_of
 from unit.engine.helpers import abandon, damage_inner_pages, ids
-from unit.engine.test_compact import files_of
 from unit.engine.test_feed import told
 
 INDEXES: list[Any] = [Ordered("n"), Unique("key"), Text("text"), Vector("v", dim=4)]
@@ -156,7 +156,7 @@ def test_it_is_gone_at_once_and_its_bytes_after_compact(db: Database) -> None:
     assert_sound(db)
     db.compact()
     assert_sound(db)
-    for path, data in files_of(db.path).items():
+    for path, data in files_of(db.path):
         assert word not in data, path
         assert vector not in data, path
     kept.put({"id": "d13", "n": 1, "key": 13, "text": "tea word13", "v": VECTOR + 13, "dies": 9e9})

@@ -510,6 +510,8 @@ USES: dict[str, Use] = {
     "checkpoint": lambda db, notes: db.checkpoint(),
     "check": lambda db, notes: db.check(),
     "compact": lambda db, notes: db.compact(),
+    "erase": lambda db, notes: db.erase("n", {}, reason="x"),
+    "erasures": lambda db, notes: db.erasures(),
     "backup": lambda db, notes: db.backup(f"{db.path}.backup"),
     "stats": lambda db, notes: db.stats(),
     "get": lambda db, notes: notes.get("a"),
@@ -576,7 +578,9 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
         "last_lsn", "visible_lsn", "durable_lsn", "applied_lsn", "overlay_bytes", "checkpoints",
         "checkpoint_ms_last", "snapshots", "oldest_snapshot_ms",
     }  # fmt: skip
-    assert set(stats) - set(numbers) == {"path", "log", "store", "collections", "subscribers"}
+    assert set(stats) - set(numbers) == {
+        "path", "log", "store", "collections", "subscribers", "erasures_waiting",
+    }  # fmt: skip
     assert stats["collections"] == {
         "n": {
             "documents": 1,

@@ -15,7 +15,7 @@ from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine import vector_cache, vectors
 from amberdb.engine.cachefile import HEADER_SIZE, CacheFolder
-from amberdb.engine.vector_builder import VectorBuilder
+from amberdb.engine.jobs import Jobs
 from amberdb.engine.vector_cache import Built
 from amberdb.engine.vectors import VectorSearcher
 from amberdb.index import hnsw
@@ -53,7 +53,7 @@ class Harness:
         spec = Vector("v", dim=dim, metric=self.metric, **changes)
         last = Lsn(len(self.documents.alive))
         folder = CacheFolder(self.fs, str(self.path), ID, last, {7})
-        self.builder = VectorBuilder(background=False)
+        self.builder = Jobs(background=False)
         self.searcher = VectorSearcher(
             spec, tree=7, host=self.documents, folder=folder, builder=self.builder
         )
@@ -415,7 +415,7 @@ def test_a_graph_that_is_not_of_its_rows_is_told(tmp_path: Path) -> None:
 def test_searching_building_and_closing_at_once(tmp_path: Path) -> None:
     documents = Documents(600, dim=DIM)
     harness = Harness(tmp_path, documents)
-    builder = harness.builder = VectorBuilder()
+    builder = harness.builder = Jobs()
     harness.searcher.cache._builder = builder  # pyright: ignore[reportPrivateUsage]
     failures: list[BaseException] = []
     searched = threading.Semaphore(0)

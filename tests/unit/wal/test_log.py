@@ -198,7 +198,7 @@ def test_renewed_it_goes_on_in_a_file_without_a_past(directory: LogDirectory, us
     payloads = fill(log, range(70, 71)) if used else []
     log.renew()
     log.recycle(log.last_lsn)
-    log.drop_spares()
+    log.reuse()
     assert directory.names("free") == []
     (only,) = directory.segments()
     assert not directory.fs.read(only)[RECORDS_START:].strip(b"\0")

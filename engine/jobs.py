@@ -1,8 +1,9 @@
-"""The thread that builds graphs and cache files, one for all vector indexes of a database.
+"""A thread for long work, one job after the other: one for the graphs and cache files of vectors,
+another for what looks after the files of a database.
 
 Invariants:
 - It starts when there is something to do and ends when that is done: an idle database has none.
-- Jobs run one after the other, so the memory of one graph in the making is all there is.
+- Jobs run one after the other, so what one of them takes of memory or disk is all there is.
 - close() waits only until the job has seen that it is to stop.
 """
 
@@ -21,10 +22,11 @@ Job: TypeAlias = Callable[[Stop], None]
 
 
 @final
-class VectorBuilder:
+class Jobs:
     """Owned by the Database. Without `background` jobs wait for run()."""
 
-    def __init__(self, *, background: bool = True) -> None:
+    def __init__(self, name: str = "jobs", *, background: bool = True) -> None:
+        self._name = name
         self._background = background
         self._mutex = threading.Lock()
         self._running = threading.Lock()
@@ -40,7 +42,9 @@ class VectorBuilder:
             self._jobs[job] = None
             if not self._background or self._thread is not None:
                 return
-            self._thread = threading.Thread(target=self._run, name="amberdb-vectors", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, name=f"amberdb-{self._name}", daemon=True
+            )
             try:
                 self._thread.start()
             except RuntimeError:  # no thread starts while the interpreter ends
@@ -88,6 +92,6 @@ class VectorBuilder:
                 with self._running:
                     job(self._is_closing)
             except AmberError as error:
-                logger.warning("vectors: building failed and will be tried again: %s", error)
+                logger.warning("%s: a job failed and will be tried again: %s", self._name, error)
             except Exception:
-                logger.exception("vectors: building failed")
+                logger.exception("%s: a job failed", self._name)

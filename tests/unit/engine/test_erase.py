@@ -1,0 +1,274 @@
+"""erase(): documents that are gone from every file, and a receipt that says so. Power loss at every
+step is tests/crash/test_sweep.py's."""
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import amberdb
+from amberdb import (
+    CollectionMissingError,
+    Database,
+    DiskFullError,
+    Erasure,
+    LogTruncatedError,
+    Ordered,
+    QueryError,
+    TransactionError,
+    TransactionTooLargeError,
+)
+from amberdb import _failpoints as failpoints
+from support.databases import SMALL, FakeClock, OpenDatabase, audited
+from support.remains import INDEXES, document, filled, left_of, looked, state_of, vector
+
+WHERE = {"n": {"$gte": 20}}
+GONE = range(20, 40)
+PLACES = [name for name in failpoints.NAMES if name.startswith(("compact.", "erase."))]
+
+
+def erase(db: Database) -> Erasure:
+    return db.erase("memory", WHERE, reason="asked by the user")
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_nothing_erased_is_left_in_any_file(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, reopened: bool
+) -> None:
+    for name in ("GRAPH_ROWS", "FRESH_ROWS", "UNSAVED_ROWS", "DEAD_ROWS"):
+        monkeypatch.setattr(f"amberdb.engine.vector_cache.{name}", 10)
+    db = filled(open_db())
+    db.collection("memory").search(vector=vector(1))
+    db.build_indexes()
+    if reopened:
+        db.close()
+        db = open_db()
+    assert all(looked(db.path, GONE).values()), "or this test sees nothing"
+    receipt = erase(db)
+    assert receipt.documents == len(GONE)
+    assert len(db.collection("memory")) == 20
+    assert not any(looked(db.path, range(20, 100)).values())
+    assert left_of(db.path, 7)
+    db.collection("memory").search(vector=vector(1))
+    db.build_indexes()
+    db.close()
+    assert not any(looked(db.path, range(20, 100)).values())
+
+
+def test_the_receipt_says_what_was_done_and_nothing_of_what_was_erased(
+    open_db: OpenDatabase,
+) -> None:
+    clock = FakeClock()
+    db = filled(open_db(clock=clock))
+    before = db.stats()["last_lsn"]
+    receipt = erase(db)
+    assert receipt.collection == "memory"
+    assert receipt.reason == "asked by the user"
+    assert receipt.lsn == before + 1
+    assert receipt.time.timestamp() == clock.now
+    assert receipt.completed == receipt.time
+    assert (receipt.backups, receipt.subscribers) == ((), ())
+    clock.advance(5)
+    second = db.erase("memory", {"content": "keptunique7word tea"}, reason="one of them")
+    assert second.documents == 1
+    assert not left_of(db.path, 7), "in the receipt, say"
+    assert db.erasures() == [receipt, second]
+    db.close()
+    assert open_db().erasures() == [receipt, second]
+
+
+def test_expired_documents_are_erased_too(open_db: OpenDatabase) -> None:
+    clock = FakeClock()
+    db = open_db(clock=clock)
+    memory = db.collection("memory", indexes=INDEXES, expires_at="dies")
+    memory.put({**document(1), "dies": clock.now + 5})
+    memory.put({**document(2), "dies": clock.now + 5})
+    memory.put(document(3))
+    clock.advance(10)
+    assert len(memory) == 1
+    receipt = db.erase("memory", {"n": 1}, reason="x")
+    assert receipt.documents == 1
+    assert not left_of(db.path, 1)
+    assert left_of(db.path, 2)
+
+
+def test_subscribers_move_on(db: Database) -> None:
+    filled(db)
+    reader, done = db.subscriber("reader", since=amberdb.Lsn(0)), db.subscriber("done")
+    receipt = erase(db)
+    assert receipt.subscribers == ("done", "reader"), "neither was told of the deletes"
+    with pytest.raises(LogTruncatedError) as caught:
+        list(reader.changes())
+    for subscriber in (reader, done):
+        subscriber.acknowledge(caught.value.resume)
+    db.collection("memory").put(document(300))
+    assert [change.id for change in reader.changes()] == ["300"]
+    assert not any(looked(db.path, GONE).values())
+
+
+def test_backups_taken_before_are_named(open_db: OpenDatabase, tmp_path: Path) -> None:
+    db = filled(open_db())
+    db.backup(tmp_path / "full", hold_log=True)
+    db.collection("memory").put(document(300))
+    db.backup(tmp_path / "more", base=tmp_path / "full")
+    receipt = erase(db)
+    assert [Path(each.path).name for each in receipt.backups] == ["full", "more"]
+    assert [each.is_full for each in receipt.backups] == [True, False]
+    db.close()
+    amberdb.restore([tmp_path / "full", tmp_path / "more"], tmp_path / "again", **SMALL)
+    with audited(tmp_path / "again") as again:
+        receipt = erase(again)
+        assert [Path(each.path).name for each in receipt.backups] == ["full", "more"]
+        assert receipt.documents == 21
+
+
+def test_a_backup_that_runs_is_waited_for_and_named(db: Database, tmp_path: Path) -> None:
+    filled(db)
+    erased: list[Erasure] = []
+    eraser = threading.Thread(target=lambda: erased.append(erase(db)))
+    deleted = threading.Event()
+
+    def reach(name: str) -> None:
+        if name == "erase.deleted":
+            deleted.set()
+
+    def progress(path: str, size: int) -> None:
+        if not deleted.is_set():
+            eraser.start()
+            assert deleted.wait(60)
+
+    failpoints.install(reach)
+    try:
+        db.backup(tmp_path / "full", progress=progress)
+    finally:
+        failpoints.install(None)
+    eraser.join()
+    assert [Path(each.path).name for each in erased[0].backups] == ["full"]
+    assert not any(looked(db.path, GONE).values())
+
+
+def test_what_makes_no_sense_is_refused_and_erases_nothing(open_db: OpenDatabase) -> None:
+    db = filled(open_db(transaction_bytes_max=100_000))
+    before = state_of(db)
+    with pytest.raises(CollectionMissingError):
+        db.erase("other", {}, reason="x")
+    with pytest.raises(QueryError):
+        db.erase("memory", {"n": {"$near": 1}}, reason="x")
+    for reason in ("", "x" * 1001, None):
+        with pytest.raises(ValueError, match="say why"):
+            db.erase("memory", {}, reason=reason)  # type: ignore[arg-type]
+    with db.transaction(), pytest.raises(TransactionError):
+        db.erase("memory", {}, reason="x")
+    db.collection("memory").put({"id": "large", "n": -1, "list": list(range(90))})
+    db.collection("memory", indexes=[Ordered("n"), Ordered("list")])
+    db.build_indexes()
+    for number in range(10):
+        db.collection("memory").put({"id": f"l{number}", "list": list(range(100))})
+    with pytest.raises(TransactionTooLargeError):
+        db.erase("memory", {}, reason="x")
+    assert len(before[0]) == 40
+    assert len(db.collection("memory")) == 51
+    assert db.erasures() == []
+
+
+def test_a_full_disk_leaves_it_to_be_completed(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(db)
+    usage = shutil.disk_usage(db.path)
+
+    def full(_: str) -> Any:
+        return usage._replace(free=1000)
+
+    monkeypatch.setattr(shutil, "disk_usage", full)
+    with pytest.raises(DiskFullError):
+        erase(db)
+    assert len(db.collection("memory")) == 20
+    (waiting,) = db.erasures()
+    assert waiting.completed is None
+    assert db.stats()["erasures_waiting"] == [waiting.id]
+    monkeypatch.undo()
+    db.compact()
+    (done,) = db.erasures()
+    assert done.completed is not None
+    assert (done.id, done.documents) == (waiting.id, len(GONE))
+    assert not any(looked(db.path, GONE).values())
+    assert db.stats()["erasures_waiting"] == []
+
+
+class Stopped(Exception):
+    """Raised at a named place."""
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("background", [False, True])
+def test_stopped_at_any_place_it_is_completed_after_the_next_open(
+    tmp_path: Path, place: str, background: bool
+) -> None:
+    def stop(name: str) -> None:
+        if name == place:
+            raise Stopped(name)
+
+    path = tmp_path / "t.amber"
+    db = filled(amberdb.open(path, **SMALL))
+    failpoints.install(stop)
+    try:
+        with pytest.raises(Stopped):
+            erase(db)
+    finally:
+        failpoints.install(None)
+    copy = shutil.copytree(path, tmp_path / "crashed.amber")
+    db.close()
+    for crashed in (path, copy):
+        is_deleted = place != "erase.before-commit"
+        with audited(crashed, background=background) as db:
+            if is_deleted and not background and place != "erase.completed":
+                assert db.stats()["erasures_waiting"]
+            db.compact()
+            assert len(db.collection("memory")) == (20 if is_deleted else 40)
+            assert db.stats()["erasures_waiting"] == []
+            assert [each.documents for each in db.erasures()] == [20] * is_deleted
+            assert not is_deleted or not any(looked(db.path, GONE).values())
+
+
+def test_the_background_completes_it_after_the_next_open(tmp_path: Path) -> None:
+    def stop(name: str) -> None:
+        if name == "compact.copied":
+            raise Stopped(name)
+
+    path = tmp_path / "t.amber"
+    completed = threading.Event()
+
+    def tell(name: str) -> None:
+        if name == "erase.completed":
+            completed.set()
+
+    with audited(path) as db:
+        filled(db)
+        failpoints.install(stop)
+        try:
+            with pytest.raises(Stopped):
+                erase(db)
+            failpoints.install(None)
+            db.close()
+            failpoints.install(tell)
+            with audited(path, background=True) as db:
+                assert completed.wait(60)
+                assert db.stats()["erasures_waiting"] == []
+                assert not any(looked(db.path, GONE).values())
+        finally:
+            failpoints.install(None)
+
+
+def test_a_repair_keeps_receipts(open_db: OpenDatabase) -> None:
+    db = filled(open_db())
+    receipt = erase(db)
+    db.close()
+    (data,) = Path(db.path).glob("data-*/data.mdb")
+    data.write_bytes(data.read_bytes().replace(b"keptunique7word", b"keptUNIQUE7word"))
+    assert amberdb.repair(db.path, apply=True, **SMALL).is_needed
+    db = open_db()
+    assert db.erasures() == [receipt]
+    assert len(db.collection("memory")) == 19
