@@ -35,6 +35,8 @@ class Checkpointer:
         self.count = 0
         self.last_ms = 0.0
         self.applied: Lsn = committer.store.applied_lsn
+        self.on_done: Callable[[], None] = _nobody
+        """Called behind each."""
         self._committer = committer
         self._retained = retained
 
@@ -82,6 +84,7 @@ class Checkpointer:
         if failpoints.on:
             failpoints.reach("checkpoint.before-release")
         self.release_log()
+        self.on_done()
 
     def _merge(self) -> None:
         """Segments of text indexes, one LMDB transaction each. What fails is tried again later:
@@ -135,3 +138,7 @@ def _apply_tree(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None
                 pairs.append((key, value))
         if pairs:
             store.put_sorted(pairs)
+
+
+def _nobody() -> None:
+    """Until somebody takes notice of checkpoints."""

@@ -91,6 +91,14 @@ class Committer:
                 return View(lsn, state, txn, self.now_us(), self.store.path)
             txn.abort()
 
+    @property
+    def overlay_bytes(self) -> int:
+        """Estimated memory of all overlays."""
+        state = self.state
+        return state.active.size_bytes + (
+            state.frozen.size_bytes if state.frozen is not None else 0
+        )
+
     # -- writing -----------------------------------------------------------------------------
 
     def begin(self, timeout_ms: int | None = None, key: bytes | None = None) -> Writer:
@@ -100,7 +108,7 @@ class Committer:
         taken, so that no other writer waits for that.
         """
         timeout_ms = self._options.busy_timeout_ms if timeout_ms is None else timeout_ms
-        if self._overlay_bytes() > self._options.overlay_bytes_max:
+        if self.overlay_bytes > self._options.overlay_bytes_max:
             self._await_room(timeout_ms)
         before = self.state
         value = None
@@ -321,10 +329,10 @@ class Committer:
         """Without the lock: waits while the overlays are over their limit."""
         limit = self._options.overlay_bytes_max
         deadline = time.monotonic() + timeout_ms / 1000
-        while self._overlay_bytes() > limit:
-            self.on_commit(self._overlay_bytes(), NEVER)
+        while self.overlay_bytes > limit:
+            self.on_commit(self.overlay_bytes, NEVER)
             with self._progress:
-                if self._overlay_bytes() <= limit:
+                if self.overlay_bytes <= limit:
                     return
                 if self.checkpoint_failure is not None:
                     raise self.checkpoint_failure
@@ -333,12 +341,6 @@ class Committer:
                         "memory for new commits is full and the checkpoint is behind: try again",
                         timeout_s=timeout_ms / 1000,
                     )
-
-    def _overlay_bytes(self) -> int:
-        state = self.state
-        return state.active.size_bytes + (
-            state.frozen.size_bytes if state.frozen is not None else 0
-        )
 
     def _refuse(self) -> NoReturn:
         raise PoisonedError(

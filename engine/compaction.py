@@ -1,16 +1,17 @@
 """Compaction: the LMDB file written anew, without free pages and without what is dead.
 
     rewrite   checkpoint -> data-<n+1>, every pair in the order of its key -> MANIFEST names it
-              -> in use -> data-<n> removed -> files in cache/ removed
+              -> in use -> data-<n> removed
     run       dropped indexes purged -> rewrite -> .broken and temporary files removed
               -> the log begun anew -> checkpoint -> what is behind it removed
+              -> files in cache/ removed
 
 Invariants:
 - Both files hold the same until MANIFEST is replaced, and no checkpoint comes between: a crash at
   any step opens one of them, and what is left of the other goes at that open.
 - Readers and writers go on. A reader of the old file keeps it, without a name, until it is done.
 - The new file has no dead rows: of each text index one segment is left. Nothing of what was
-  deleted before is in it, nor in cache/; nor, after `run`, in the log that no subscriber holds.
+  deleted before is in it; nor, after `run`, in the log that no subscriber holds, nor in cache/.
 - The log is begun anew before the checkpoint that lets all of the old one go: what is committed
   meanwhile keeps no segment with what was deleted.
 """
@@ -103,10 +104,11 @@ class Compactor:
                 committer.log.reuse()
             if failpoints.on:
                 failpoints.reach("compact.log-renewed")
+            committer.searchers.forget_dead()
         return replace(report, removed=tuple(removed))
 
     def rewrite(self, progress: Progress | None) -> CompactReport:
-        """data.mdb alone, and the files in cache/. Raises as `run` does."""
+        """data.mdb alone. Raises as `run` does, and what `progress` raises: nothing has changed."""
         committer, opened = self._committer, self._opened
         with self._checkpointer.mutex:
             self._checkpointer.run()
@@ -118,7 +120,6 @@ class Compactor:
             remove_generation(self._fs, opened.directory, opened.manifest.generation - 1)
             if failpoints.on:
                 failpoints.reach("compact.old-removed")
-            committer.searchers.forget_dead()
             after = committer.store.stats()
         return CompactReport(
             before["file_bytes"], after["file_bytes"], before["entries"], after["entries"]

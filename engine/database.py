@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NoReturn, final
 
@@ -331,9 +332,6 @@ class Database:
         committer = self._committer
         state = committer.state
         log = committer.log
-        overlay = state.active.size_bytes + (
-            state.frozen.size_bytes if state.frozen is not None else 0
-        )
         with committer.view() as view:
             collections = {
                 name: self._collection_stats(view, schema)
@@ -347,7 +345,7 @@ class Database:
             "durable_lsn": log.durable_lsn,
             "applied_lsn": self._checkpointer.applied,
             "archived_lsn": self._feed.archived,
-            "overlay_bytes": overlay,
+            "overlay_bytes": committer.overlay_bytes,
             "checkpoints": self._checkpointer.count,
             "checkpoint_ms_last": self._checkpointer.last_ms,
             "log": log.stats(),
@@ -474,6 +472,7 @@ def open_database(
     import shutil  # not at the top: most programs never need them, and all would pay
     import tempfile
 
+    options = replace(options, compact="manual")
     shm = "/dev/shm"
     parent = shm if os.path.isdir(shm) and os.access(shm, os.W_OK) else None
     temporary = tempfile.mkdtemp(prefix="amberdb-", dir=parent)

@@ -15,7 +15,6 @@ Invariants:
 import logging
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, final
@@ -31,6 +30,7 @@ from amberdb.engine.commit import Committer
 from amberdb.engine.compaction import Compactor, CompactReport, Progress
 from amberdb.engine.feed import Feed
 from amberdb.engine.indexing import Indexer
+from amberdb.engine.jobs import Stop, check_stop
 from amberdb.engine.known_backups import KnownBackup, known_backup, known_backups, map_of
 from amberdb.engine.page import Query
 from amberdb.engine.schema import Schema, microseconds
@@ -113,11 +113,11 @@ class Erasures:
                 self._complete(waiting)
         return report
 
-    def resume(self, stop: Callable[[], bool]) -> None:
+    def resume(self, stop: Stop) -> None:
         """In the background, after an open: completes what was interrupted."""
         with self._mutex:
-            if self.waiting() and not stop():
-                self.compact()
+            if self.waiting():
+                self.compact(lambda done, of: check_stop(stop))
 
     def waiting(self) -> list[Erasure]:
         """Those that are not complete."""

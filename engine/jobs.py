@@ -13,12 +13,23 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeAlias, final
 
+from amberdb import _failpoints as failpoints
 from amberdb._errors import AmberError
 
 logger = logging.getLogger("amberdb.engine")
 
 Stop: TypeAlias = Callable[[], bool]
 Job: TypeAlias = Callable[[Stop], None]
+
+
+class Stopped(Exception):
+    """Raised inside of a job to end it early: no failure."""
+
+
+def check_stop(stop: Stop) -> None:
+    """Raises Stopped when the job is to end."""
+    if stop():
+        raise Stopped
 
 
 @final
@@ -71,6 +82,8 @@ class Jobs:
             self._closing = True
             self._jobs.clear()
             thread = self._thread
+        if failpoints.on:
+            failpoints.reach("close.stopping")
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
@@ -91,6 +104,8 @@ class Jobs:
             try:
                 with self._running:
                     job(self._is_closing)
+            except Stopped:
+                pass
             except AmberError as error:
                 logger.warning("%s: a job failed and will be tried again: %s", self._name, error)
             except Exception:

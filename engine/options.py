@@ -7,7 +7,7 @@ Invariants:
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
 from amberdb._fs import FileSystem, OsFileSystem
 from amberdb._types import Sync
@@ -52,6 +52,8 @@ class Options:
     """Log kept for lagging subscribers, who get LogTruncatedError past it, and for the next
     incremental backup, which has to be a full one then."""
 
+    compact: Literal["auto", "manual"] = "auto"
+    """"auto": data.mdb is written anew in the background when more than half of it is free."""
     background: bool = True
     """False: no thread of the database's own; checkpoints and the reaper run when called."""
     map_bytes: int = 1 << 40
@@ -63,6 +65,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_sync(self.sync)
+        if self.compact not in ("auto", "manual"):
+            raise ValueError(f"compact={self.compact!r}: use 'auto' or 'manual'")
         for name in self.__slots__:
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 0:

@@ -7,6 +7,7 @@ Invariants:
 
 from typing import Any, final
 
+from amberdb.engine.auto_compaction import AutoCompaction
 from amberdb.engine.backup import Backups
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.commit import Committer
@@ -36,6 +37,9 @@ class Upkeep:
         compactor = Compactor(opened, committer, checkpointer, indexer, feed, options)
         self.erasures = Erasures(committer, compactor, indexer, self.backups, feed)
         self._jobs = Jobs("upkeep", background=options.background)
+        self._compaction = AutoCompaction(
+            opened.directory, committer, checkpointer, compactor, self._jobs, options
+        )
 
     def begin(self) -> None:
         """After an open: goes on with what was interrupted."""
@@ -47,4 +51,7 @@ class Upkeep:
         self._jobs.close()
 
     def stats(self) -> dict[str, Any]:
-        return {"erasures_waiting": [erasure.id for erasure in self.erasures.waiting()]}
+        return {
+            "compaction": self._compaction.stats(),
+            "erasures_waiting": [erasure.id for erasure in self.erasures.waiting()],
+        }

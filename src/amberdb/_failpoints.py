@@ -22,6 +22,7 @@ NAMES = (
     "checkpoint.waited",
     "close.checkpointed",
     "close.marked-clean",
+    "close.stopping",
     "close.synced",
     "commit.appended",
     "commit.before-sync",

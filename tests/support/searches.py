@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from amberdb import Database, Text, Vector
 from amberdb._types import Document
-from amberdb.engine import row_folding, vector_cache, vectors
+from amberdb.engine import auto_compaction, row_folding, vector_cache, vectors
 from amberdb.index.text import TextMaker
 from support.ranking import agree, bm25, nearest
 
@@ -35,13 +35,15 @@ _FEW: Final = (
     (vectors, "EXACT_ROWS", 6),
     (vectors, "VISIT_ROWS", 1e-3),
     (row_folding, "MERGE_WIDTH", 2),
+    (auto_compaction, "BYTES_MIN", 1 << 16),
+    (auto_compaction, "PAUSE_S", 0.0),
 )
 
 
 @contextmanager
 def small_limits() -> Generator[None]:
-    """A dozen rows have a graph and a file in cache/, as ten thousand have, and two segments are
-    merged."""
+    """A dozen rows have a graph and a file in cache/, as ten thousand have, two segments are
+    merged, and a small file is compacted when half of it is free."""
     with ExitStack() as patches:
         for module, name, value in _FEW:
             patches.enter_context(patch.object(module, name, value))

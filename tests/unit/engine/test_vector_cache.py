@@ -1,7 +1,6 @@
 """Graphs and cache files change how long a search takes, and what it finds only within recall."""
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,8 +101,11 @@ def test_what_fell_due_during_the_pause_is_built_later(
         now: float = clock.now
         return now
 
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
     clock.monotonic = monotonic
-    clock.sleep = time.sleep
+    clock.sleep = sleep
     monkeypatch.setattr(vector_cache, "time", clock)
     documents = Documents(1000, dim=DIM)
     harness = Harness(tmp_path, documents)
