@@ -171,6 +171,10 @@ class EmbeddingError(DocumentError, RuntimeError):
     """The embedder of a Vector index failed, or gave something else than one vector per text."""
 
 
+class ExtractionError(AmberError, ValueError):
+    """An extractor could not be asked, or what it said cannot be used: nothing was stored."""
+
+
 class ProjectionError(InvalidDocumentError):
     """A projection leaves fields out, so storing it would lose them: get the whole document."""
 
