@@ -23,10 +23,12 @@ from amberdb.wal.recovery import Recovery as Recovery
 from amberdb.wal.repair import LogRepair as LogRepair
 from amberdb.wal.repair import RepairCut as RepairCut
 from amberdb.wal.repair import repair as repair
+from amberdb.wal.tail import LogTail as LogTail
 
 __all__ = [
     "Log",
     "LogOptions",
+    "LogTail",
     "Record",
     "Recovery",
     "CutReport",

@@ -16,6 +16,8 @@ from amberdb._types import Lsn
 from amberdb.wal.record import Record, Salt, read_header, scan
 from amberdb.wal.segment import RECORDS_START, Segment
 
+_WINDOW_SIZE_MIN = 16 << 10
+"""So that a few new records cost no more than they are; doubled while there are more."""
 _WINDOW_SIZE = 256 << 10
 _HINTS_MAX = 16
 
@@ -105,7 +107,7 @@ class LogReader:
 
 def _scan_file(file: File, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[Record]:
     """As `record.scan`, over a file, one window at a time; ends are offsets in the file."""
-    size = _WINDOW_SIZE
+    size = _WINDOW_SIZE_MIN
     while True:
         window = file.pread(size, start)
         end = 0
@@ -114,7 +116,7 @@ def _scan_file(file: File, start: int, salt: Salt, chain: int, lsn: int) -> Iter
             yield record._replace(end=start + end)
         if end:
             start += end
-            size = _WINDOW_SIZE
+            size = min(2 * size, _WINDOW_SIZE)
             continue
         header = read_header(window, 0, salt)
         if header is None or header.end <= len(window) or header.end > file.size() - start:
