@@ -101,13 +101,17 @@ class CacheFolder:
         database_id: bytes,
         last_lsn: Lsn,
         trees: Collection[int],
+        *,
+        read_only: bool = False,
     ) -> None:
         """`last_lsn` is the last one that recovery found, `trees` are those of search indexes.
-        Raises StorageError."""
+        `read_only` is for a process beside the writer: no file is changed. Raises StorageError."""
         self.path = os.path.join(directory, FOLDER)
+        self.is_read_only = read_only
         self._fs = fs
         self._database_id = database_id
-        self._sweep(last_lsn, trees)
+        if not read_only:
+            self._sweep(last_lsn, trees)
 
     def read(self, tree: int, configuration: bytes) -> Cached | None:
         """The file of a tree, if it is there and as it should be; its sections may not be."""
@@ -150,6 +154,8 @@ class CacheFolder:
 
     def drop(self, tree: int, why: object = None) -> None:
         """Removes the file of a tree."""
+        if self.is_read_only:
+            return
         path = self._file(tree)
         if why is not None:
             logger.warning("%s is dropped and will be built anew: %s", path, why)

@@ -6,7 +6,7 @@ Invariants:
 - In memory it is an immutable value that is replaced after each change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -214,6 +214,13 @@ class Catalog:
             "collection": self.next_collection,
             "retired": list(self.retired),
         }
+
+
+def listed(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
+    """Raises CollectionError."""
+    if not isinstance(indexes, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise CollectionError(f"indexes is a list of declarations, not {indexes!r}")
+    return list(indexes)
 
 
 def sealed_entry(key: bytes, content: dict[str, Any]) -> bytes:

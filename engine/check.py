@@ -14,8 +14,8 @@ from typing import final
 from amberdb._errors import AmberError, LogTruncatedError
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.codec import decode_effects
-from amberdb.engine.commit import Committer
 from amberdb.engine.planner import is_usable
+from amberdb.engine.readable import Readable, ReadableLog
 from amberdb.engine.schema import MULTI, Head, Schema, entry_pairs
 from amberdb.engine.store import EngineError
 from amberdb.engine.stored import NEVER, Stored, unpack
@@ -55,17 +55,17 @@ class CheckReport:
             self.problems.append(problem)
 
 
-def check(committer: Committer, progress: Progress | None = None) -> CheckReport:
+def check(source: Readable, progress: Progress | None = None) -> CheckReport:
     """Documents, indexes, heads, caches and log of an open database."""
     report = CheckReport()
-    with committer.view() as view:
+    with source.view() as view:
         try:
             applied = Lsn(int.from_bytes(view.get_stored(APPLIED) or b""))
-            if applied > committer.log.durable_lsn:
-                durable = committer.log.durable_lsn
+            if applied > source.log.durable_lsn:
+                durable = source.log.durable_lsn
                 report.add(f"LMDB is at Lsn {applied}, and only {durable} is durable")
             elif applied:
-                for record in committer.log.read(Lsn(applied - 1), upto=applied):
+                for record in source.log.read(Lsn(applied - 1), upto=applied):
                     check_applied(view, record, report)
         except LogTruncatedError:
             pass  # recycled
@@ -73,11 +73,11 @@ def check(committer: Committer, progress: Progress | None = None) -> CheckReport
             _note(view, report, "the last applied record", error)
         check_view(view, report, progress)
         try:
-            for problem in committer.searchers.problems(view):
+            for problem in source.searchers.problems(view):
                 report.add(f"{problem}: close the database and delete the folder cache/")
         except (AmberError, EngineError) as error:
             _note(view, report, "the files in cache/", error)
-    _check_log(committer, report)
+    _check_log(source.log, report)
     return report
 
 
@@ -208,12 +208,18 @@ def _check_count(
         )
 
 
-def _check_log(committer: Committer, report: CheckReport) -> None:
+def _check_log(log: ReadableLog, report: CheckReport) -> None:
     """Every durable record that is kept can be read and decoded."""
-    log = committer.log
-    try:
-        for record in log.read(Lsn(log.first_lsn - 1)):
-            decode_effects(record.payload)
-            report.log_records += 1
-    except AmberError as error:
-        report.add(f"log: {error}")
+    after = Lsn(log.first_lsn - 1)
+    while True:
+        try:
+            for record in log.read(after):
+                decode_effects(record.payload)
+                report.log_records += 1
+                after = record.lsn
+            return
+        except LogTruncatedError as error:  # by a checkpoint, this moment
+            after = error.resume
+        except AmberError as error:
+            report.add(f"log: {error}")
+            return

@@ -313,7 +313,6 @@ class WritableCollection(ReadableCollection):
             return len(ids)
 
 
-@final
 class Collection(WritableCollection):
     """A collection of an open database; made by db.collection(). Threads may share it."""
 

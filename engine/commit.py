@@ -31,6 +31,7 @@ from amberdb.engine.embedding import Embedders
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Effects, Overlay
 from amberdb.engine.searchers import Searchers
+from amberdb.engine.status import Status
 from amberdb.engine.store import Store
 from amberdb.engine.stored import NEVER
 from amberdb.engine.view import NEWEST, LateTransaction, Pending, State, View
@@ -53,6 +54,7 @@ class Committer:
         built: frozenset[int],
         catalog: Catalog,
         last_us: int,
+        status: Status,
         options: Options,
     ) -> None:
         self.store = store
@@ -64,6 +66,8 @@ class Committer:
         self.checkpoint_failure: StorageError | None = None
         self._published: int = log.last_lsn
         self._last_us = last_us
+        self._status = status
+        log.on_durable = status.show_durable
         self._options = options
         self._clock = options.clock
         self._lock = threading.Lock()
@@ -191,6 +195,7 @@ class Committer:
             with self._progress:
                 if lsn > self.visible:
                     self.visible = lsn
+                    self._status.show(lsn)
                 if self._followers:
                     self._progress.notify_all()
 

@@ -10,16 +10,15 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import (
     AmberError,
     ClosedError,
-    CollectionError,
     CommitUnknownError,
     ForkedError,
 )
@@ -27,7 +26,7 @@ from amberdb._types import Lsn, Sync, Where
 from amberdb.engine.background import Background
 from amberdb.engine.backup import Compress
 from amberdb.engine.cachefile import CacheFolder
-from amberdb.engine.catalog import Catalog
+from amberdb.engine.catalog import Catalog, listed
 from amberdb.engine.chain import BackupReport
 from amberdb.engine.check import CheckReport, Progress, check
 from amberdb.engine.checkpoint import Checkpointer
@@ -54,7 +53,7 @@ from amberdb.engine.view import NEWEST, State, View
 from amberdb.index.base import IndexSpec
 from amberdb.wal import Recovery
 
-_open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
+open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
 
 
 class _Gone(State):
@@ -69,7 +68,6 @@ class _Gone(State):
         raise self._error
 
 
-@final
 class Database:
     """An open database; made by amberdb.open(). A context manager; threads may share it."""
 
@@ -94,6 +92,7 @@ class Database:
             built,
             catalog,
             opened.last_us,
+            opened.status,
             options,
         )
         self._feed = Feed(self._committer, options.subscriber_log_bytes_max)
@@ -139,7 +138,7 @@ class Database:
         self._background.note_indexes()
         self._background.note_expiry()
         self._upkeep.begin()
-        _open_databases.add(self)
+        open_databases.add(self)
 
     def __enter__(self) -> "Database":
         return self
@@ -172,7 +171,7 @@ class Database:
         dropped. Raises CollectionError; for a Unique index that cannot be, and is dropped again,
         DuplicateKeyError (two documents share a value) or InvalidDocumentError (one has no key).
         """
-        specs = None if indexes is None else _list_of(indexes)
+        specs = None if indexes is None else listed(indexes)
         types = None if required is None else required_types(required)
         self._declarations.declare(name, specs, expires_at, types)
         self._background.note_indexes()
@@ -218,6 +217,17 @@ class Database:
     ) -> Transaction:
         """`with db.transaction() as tx:` writes several collections in one commit, or none."""
         return Transaction(self._committer, sync, timeout_ms)
+
+    def refresh(self) -> Lsn:
+        """With `read_only`: looks for what the writing process has acknowledged since, which reads
+        from now on see; how far that goes. Needed only with `refresh_interval_ms`, since without
+        it each read looks. The writing process itself always sees all of it.
+
+        Raises ReplacedError when there is another database at this path by now,
+        DatabaseMissingError when there is none.
+        """
+        with self._committer.view() as view:
+            return Lsn(view.lsn)
 
     def snapshot(self, *, max_age_ms: int | None = None) -> Snapshot:
         """`with db.snapshot() as at:` reads several collections at one Lsn."""
@@ -419,7 +429,7 @@ class Database:
         with self._checkpointer.mutex:
             committer.shut(_Gone(ClosedError("the database is closed: open it again")))
         self._is_closed = True
-        _open_databases.discard(self)
+        open_databases.discard(self)
         try:
             log.close()
             if log.failed is None:
@@ -451,22 +461,21 @@ class Database:
         self._opened.lock.close()
 
 
-def _list_of(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
-    if not isinstance(indexes, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise CollectionError(f"indexes is a list of declarations, not {indexes!r}")
-    return list(indexes)
-
-
 def open_database(
-    path: str | os.PathLike[str], *, create: bool = True, **settings: Any
+    path: str | os.PathLike[str], *, create: bool = True, read_only: bool = False, **settings: Any
 ) -> Database:
-    """Opens a database, creating it when it is missing; `:memory:` keeps nothing.
+    """Opens a database, creating it when it is missing; `:memory:` keeps nothing. With `read_only`
+    it is read beside the process that writes it, or without one, and never created or changed.
 
     `settings` are the fields of Options. Raises OpenError (LockedError, NotADatabaseError,
     DatabaseMissingError, FormatError), CorruptionError, DiskFullError.
     """
     options = Options(**settings)
     name = os.fspath(path)
+    if read_only:
+        from amberdb.engine.read_only import open_to_read  # it is a Database itself
+
+        return open_to_read(name, options)
     if name != ":memory:":
         return _database_of(open_parts(name, options, create=create), options)
     import shutil  # not at the top: most programs never need them, and all would pay
@@ -494,7 +503,7 @@ def _database_of(opened: Opened, options: Options, temporary: str | None = None)
 
 
 def _close_all() -> None:
-    for database in list(_open_databases):
+    for database in list(open_databases):
         try:
             database.close()
         except AmberError:
@@ -502,9 +511,9 @@ def _close_all() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for database in list(_open_databases):
+    for database in list(open_databases):
         database._abandon()  # pyright: ignore[reportPrivateUsage]
-    _open_databases.clear()
+    open_databases.clear()
 
 
 atexit.register(_close_all)

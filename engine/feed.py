@@ -20,6 +20,7 @@ from amberdb.engine.codec import decode_effects
 from amberdb.engine.commit import KIND_EXPIRY, Committer
 from amberdb.engine.known_backups import noted
 from amberdb.engine.overlay import Effects
+from amberdb.engine.readable import Readable
 from amberdb.engine.stored import unpack
 from amberdb.engine.trees import (
     ARCHIVED,
@@ -29,7 +30,7 @@ from amberdb.engine.trees import (
     TREE_SIZE,
     end_of,
 )
-from amberdb.engine.view import View
+from amberdb.engine.view import State, View
 from amberdb.wal import Record
 
 NAME_BYTES_MAX = 200
@@ -71,12 +72,10 @@ class Feed:
 
     def load(self, view: View) -> None:
         """The positions as stored, and the newest backup if it is of this very database."""
-        stored = view.get(ARCHIVED)
-        if stored is not None and stored.startswith(self._committer.store.get(DATABASE_ID) or b""):
-            self.archived = Lsn(int.from_bytes(stored[-9:-1]))
-            self._is_held = stored[-1] == 1
-        for key, value in view.scan(SUBSCRIBERS, end_of(SUBSCRIBERS)):
-            self.positions[key[len(SUBSCRIBERS) :].decode()] = Lsn(int.from_bytes(value))
+        archive = archive_of(view, self._committer.store.get(DATABASE_ID) or b"")
+        if archive is not None:
+            self.archived, self._is_held = archive
+        self.positions = positions_of(view)
 
     def retained(self, applied: Lsn) -> Lsn:
         """The Lsn up to which the log may go, once `applied` is in LMDB."""
@@ -92,41 +91,8 @@ class Feed:
         return min(applied, *held)
 
     def changes(self, since: Lsn | None, follow: bool, timeout_s: float | None) -> Iterator[Change]:
-        """Changes behind `since` (None: as far back as the log reaches).
-
-        With `follow` it waits for more, up to `timeout_s` each time, and ends when the database
-        is closed. Raises LogTruncatedError with `resume`.
-        """
-        committer = self._committer
-        log = committer.log
-        last = Lsn(log.first_lsn - 1) if since is None else since
-        while True:
-            if follow:
-                log.wait(Lsn(committer.visible))  # only what is durable is told
-            for record in log.read(last):
-                yield from self._of(record)
-                last = record.lsn
-            if not follow or not committer.wait_for_commit(last, timeout_s):
-                return
-
-    def _of(self, record: Record) -> Iterator[Change]:
-        schemas = self._committer.state.catalog.by_tree()
-        time = _EPOCH + timedelta(microseconds=record.time_us)
-        effects = decode_effects(record.payload)
-        for key, value in effects.items():
-            if value is None and key.startswith(COLLECTIONS):
-                yield _of_name(record.lsn, time, key, effects)
-            schema = schemas.get(key[:TREE_SIZE])
-            if schema is None:
-                continue
-            name = schema.definition.name_at(record.lsn)
-            id = key[TREE_SIZE:].decode()
-            if value is not None:
-                document = unpack(key, value).document()
-                yield Change(record.lsn, time, name, "put", id, document)
-            else:
-                op: Op = "expire" if record.kind == KIND_EXPIRY else "delete"
-                yield Change(record.lsn, time, name, op, id, None)
+        """As `changes()` of this module."""
+        return changes(self._committer, since, follow, timeout_s)
 
     def subscriber(self, name: str, since: Lsn | None) -> "Subscriber":
         """Raises QueryError for a name that is not a short str."""
@@ -188,6 +154,60 @@ class Feed:
         self._committer.commit(writer)
         if failpoints.on:
             failpoints.reach("subscriber.moved")
+
+
+def archive_of(view: View, database_id: bytes) -> tuple[Lsn, bool] | None:
+    """Where the newest backup of this very database ends, and whether the log is held for it."""
+    stored = view.get(ARCHIVED)
+    if stored is None or not stored.startswith(database_id):
+        return None
+    return Lsn(int.from_bytes(stored[-9:-1])), stored[-1] == 1
+
+
+def positions_of(view: View) -> dict[str, Lsn]:
+    """Of the subscribers, by name."""
+    found = view.scan(SUBSCRIBERS, end_of(SUBSCRIBERS))
+    return {key[len(SUBSCRIBERS) :].decode(): Lsn(int.from_bytes(lsn)) for key, lsn in found}
+
+
+def changes(
+    source: Readable, since: Lsn | None, follow: bool, timeout_s: float | None
+) -> Iterator[Change]:
+    """Changes behind `since` (None: as far back as the log reaches).
+
+    With `follow` it waits for more, up to `timeout_s` each time, and ends when the database
+    is closed. Raises LogTruncatedError with `resume`.
+    """
+    log = source.log
+    last = Lsn(log.first_lsn - 1) if since is None else since
+    while True:
+        if follow:
+            log.wait(source.visible)  # only what is durable is told
+        for record in log.read(last):
+            yield from _changes_of(source.state, record)
+            last = record.lsn
+        if not follow or not source.wait_for_commit(last, timeout_s):
+            return
+
+
+def _changes_of(state: State, record: Record) -> Iterator[Change]:
+    schemas = state.catalog.by_tree()
+    time = _EPOCH + timedelta(microseconds=record.time_us)
+    effects = decode_effects(record.payload)
+    for key, value in effects.items():
+        if value is None and key.startswith(COLLECTIONS):
+            yield _of_name(record.lsn, time, key, effects)
+        schema = schemas.get(key[:TREE_SIZE])
+        if schema is None:
+            continue
+        name = schema.definition.name_at(record.lsn)
+        id = key[TREE_SIZE:].decode()
+        if value is not None:
+            document = unpack(key, value).document()
+            yield Change(record.lsn, time, name, "put", id, document)
+        else:
+            op: Op = "expire" if record.kind == KIND_EXPIRY else "delete"
+            yield Change(record.lsn, time, name, op, id, None)
 
 
 def _of_name(lsn: Lsn, time: datetime, gone: bytes, effects: Mapping[bytes, object]) -> Change:

@@ -39,6 +39,9 @@ class Options:
 
     snapshot_max_age_ms: int = 600_000
     """A snapshot held longer is closed, since it keeps old pages from being reused."""
+    refresh_interval_ms: int | None = 0
+    """With read_only: how old what is read may be. 0 looks at each read and snapshot for what the
+    writer has acknowledged; None only at refresh(), or when a checkpoint has gone further."""
     reap_interval_ms: int = 1_000
     """The least time between two background removals of expired documents."""
     reap_batch: int = 500

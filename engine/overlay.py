@@ -146,6 +146,31 @@ class Overlay:
         for event in found:
             self.rows.setdefault(event[1][:TREE_SIZE], []).append(event)
 
+    def behind(self, lsn: int) -> "Overlay":
+        """Another one, of the commits behind `lsn` alone."""
+        after = Overlay()
+        for key, version in self.entries.items():
+            newer: list[Version] = []
+            older: Version | None = version
+            while older is not None and older[0] > lsn:
+                newer.append(older)
+                older = older[2]
+            kept: Version | None = None
+            for at, value, _ in reversed(newer):
+                kept = (at, value, kept)
+                after.size_bytes += len(key) + len(value or b"") + ENTRY_BYTES
+            if kept is not None:
+                after.entries[key] = kept
+                after.keys.add(key)
+        for tree, events in self.rows.items():
+            later = [event for event in events if event[0] > lsn]
+            if later:
+                after.rows[tree] = later
+        if after.entries:
+            after.last_lsn = self.last_lsn
+            after.last_us = self.last_us
+        return after
+
     def sorted_trees(self) -> Iterator[list[bytes]]:
         """All keys, a sorted list per tree, trees ascending. Only of a frozen overlay."""
         by_tree: dict[bytes, list[bytes]] = {}

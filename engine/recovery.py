@@ -34,6 +34,7 @@ from amberdb.engine.codec import decode_effects
 from amberdb.engine.manifest import Manifest
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Overlay
+from amberdb.engine.status import Status
 from amberdb.engine.store import DATA_FILE, Store, check_version, lmdb_version
 from amberdb.engine.trees import APPLIED, DATABASE_ID, LAST_TIME
 from amberdb.wal import Log, LogOptions, Record, Recovery
@@ -52,6 +53,7 @@ class Opened:
     store: Store
     log: Log
     overlay: Overlay
+    status: Status
     last_us: int
     """The latest commit time that was replayed: the clock of this database never goes back."""
     recovery: Recovery | None
@@ -88,17 +90,11 @@ def open_errors(path: str) -> Generator[None]:
 
 
 def _open_parts(path: str, options: Options, create: bool, durable: bool) -> Opened:
-    fs = options.fs
     path = os.path.abspath(path)
-    if fs.exists(path) and not fs.is_dir(path):
-        raise NotADatabaseError(
-            f"{path} is a file, and a database is a directory: choose another path", path=path
-        )
-    if not fs.exists(path) or not fs.listdir(path):
+    if not is_there(path, options):
         if not create:
-            raise DatabaseMissingError(f"there is no database at {path}", path=path)
+            raise missing_database(path)
         return _create(path, options, durable)
-    _check_is_database(path, options)
     lock = take_lock(path, options)
     try:
         return _recover(path, lock, options)
@@ -123,10 +119,23 @@ def take_lock(path: str, options: Options) -> DirLock:
         ) from None
 
 
-def _check_is_database(path: str, options: Options) -> None:
-    names = options.fs.listdir(path)
+def missing_database(path: str) -> DatabaseMissingError:
+    return DatabaseMissingError(f"there is no database at {path}", path=path)
+
+
+def is_there(path: str, options: Options) -> bool:
+    """Whether a database is at an absolute path, or nothing. Raises NotADatabaseError for
+    something else, CorruptionError for one without its MANIFEST."""
+    fs = options.fs
+    if fs.exists(path) and not fs.is_dir(path):
+        raise NotADatabaseError(
+            f"{path} is a file, and a database is a directory: choose another path", path=path
+        )
+    names = fs.listdir(path) if fs.exists(path) else []
+    if not names:
+        return False
     if manifests.NAME in names:
-        return
+        return True
     ours = {LOCK, WAL, manifests.NAME + ".tmp"}
     if ours & set(names) and any(name.startswith("data-") for name in names):
         where = os.path.join(path, manifests.NAME)
@@ -361,6 +370,9 @@ def _replayed(
     if failpoints.on:
         failpoints.reach("recovery.replayed")
     try:
+        status = Status.begin(fs, path, manifest.database_id, log.last_lsn)
+        if failpoints.on:
+            failpoints.reach("recovery.status-written")
         manifest = replace(manifest, epoch=epoch, clean_lsn=None)
         manifest.write(fs, path)
     except BaseException:
@@ -370,7 +382,7 @@ def _replayed(
         failpoints.reach("recovery.manifest-written")
     last_us = overlay.last_us or int.from_bytes(store.get(LAST_TIME) or b"")
     return Opened(
-        path, lock, manifest, store, log, overlay, last_us, None if was_clean else recovery
+        path, lock, manifest, store, log, overlay, status, last_us, None if was_clean else recovery
     )
 
 

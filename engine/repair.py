@@ -27,6 +27,7 @@ from amberdb.engine.offline import Examined, examine, held
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import data_directory
 from amberdb.engine.salvage import Loss, Salvage
+from amberdb.engine.status import NAME as STATUS
 from amberdb.engine.store import DATA_FILE, lmdb_version, new_store
 from amberdb.wal import LogRepair, Record, log_begins, segment_ids
 from amberdb.wal import repair as repair_log
@@ -129,8 +130,9 @@ class _Repair:
                 _remove(self._fs, aside)
             self._plan_manifest(aside)
             return
-        # Derived, and of rows that may be lost: their rowids will be given again.
-        _remove(self._fs, os.path.join(self._found.path, CACHE_FOLDER))
+        # Derived, and of commits that may be lost: their rowids and Lsns will be given again.
+        for name in (CACHE_FOLDER, STATUS):
+            _remove(self._fs, os.path.join(self._found.path, name))
         if aside:
             self._fs.rename(aside, data_directory(self._found.path, self._generation))
             self._fs.sync_dir(self._found.path)
@@ -318,7 +320,9 @@ def _free_name(fs: FileSystem, path: str) -> str:
     return name
 
 
-def _remove(fs: FileSystem, directory: str) -> None:
-    """What an interrupted repair, or a dry run, has made."""
-    if fs.exists(directory):
-        remove_directory(fs, directory)
+def _remove(fs: FileSystem, path: str) -> None:
+    """A file, or a directory of files, if it is there."""
+    if fs.is_dir(path):
+        remove_directory(fs, path)
+    elif fs.exists(path):
+        fs.unlink(path)

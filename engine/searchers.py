@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, final
 
+from amberdb._errors import FormatError
 from amberdb.engine.cachefile import CacheFolder
 from amberdb.engine.candidates import Candidates
 from amberdb.engine.jobs import Jobs
@@ -21,8 +22,8 @@ from amberdb.engine.search import Ranked
 from amberdb.engine.view import View
 
 if TYPE_CHECKING:
-    from amberdb.engine.commit import Committer
     from amberdb.engine.indexing import Indexer
+    from amberdb.engine.readable import Readable
 
 
 class Searcher(Protocol):
@@ -61,7 +62,7 @@ class VectorParts:
 
     folder: CacheFolder
     builder: Jobs
-    committer: "Committer"
+    source: "Readable"
 
 
 @final
@@ -73,8 +74,10 @@ class Searchers:
         self._by_tree: dict[int, Searcher] = {}
         self._parts: VectorParts | None = None
         self._indexer: Indexer | None = None
+        self.foreign: frozenset[int] = frozenset()
+        """Trees of text indexes whose terms another analyzer has made, and not this process."""
 
-    def attach(self, parts: VectorParts, indexer: "Indexer") -> None:
+    def attach(self, parts: VectorParts, indexer: "Indexer | None" = None) -> None:
         """Before the first search."""
         self._parts = parts
         self._indexer = indexer
@@ -86,6 +89,12 @@ class Searchers:
             self._indexer.run(stop=is_ready)
 
     def of(self, index: RowIndex) -> Searcher:
+        """Raises FormatError where nobody here can ask it."""
+        if index.number in self.foreign:
+            raise FormatError(
+                f"{index.spec.name} was made by another version of its analyzer: let the writing "
+                "process open the database with this version, which builds it anew"
+            )
         with self._mutex:
             searcher = self._by_tree.get(index.number)
             if searcher is None:
@@ -114,6 +123,8 @@ class Searchers:
         """Of all indexes that are ready. Waits for what is being built."""
         for schema in view.catalog.schemas.values():
             for index in schema.row_indexes:
+                if index.number in self.foreign:
+                    continue
                 if self._parts is not None and is_usable(view, index):
                     with self._parts.builder.alone():
                         for problem in self.of(index).problems(view, schema):

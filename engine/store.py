@@ -14,6 +14,7 @@ import errno
 import gc
 import os
 import re
+import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import takewhile
@@ -54,6 +55,7 @@ _DAMAGE = (
 """Pages are not as they were written."""
 
 _abandoned: list[object] = []
+_opening = threading.Lock()
 _environments: "weakref.WeakValueDictionary[tuple[int, int, int], lmdb.Environment]" = (
     weakref.WeakValueDictionary()
 )
@@ -73,35 +75,40 @@ class Store:
         map_bytes: int,
         sync: bool = True,
         read_only: bool = False,
+        beside: bool = False,
     ) -> None:
         """Raises CorruptionError for a file that LMDB must not map, OpenError otherwise.
 
-        `read_only` touches no file; whoever asks for it closes with `drop`.
+        `read_only` touches no file; whoever asks for it closes with `drop`. `beside` reads while
+        a writer may be there, in this process or another one.
         """
         self.path = os.path.join(directory, DATA_FILE)
         if not create:
-            check_file(fs, self.path, mend=not read_only)
-        # Whoever comes here holds the directory's lock, so an environment that is still there was
-        # left by a database that is closed.
-        left = None if create or read_only else self._left_open()
-        try:
-            env = left or lmdb.open(
-                directory,
-                map_size=map_bytes,
-                max_readers=1024,
-                max_spare_txns=16,
-                sync=sync,
-                metasync=sync,
-                create=create,
-                readonly=read_only,
-                lock=not read_only,
-                lib_version=0,
-            )
-        except lmdb.Error as error:
-            raise OpenError(f"{self.path}: LMDB cannot open it: {error}", path=self.path) from error
-        if not read_only:
-            _environments[self._identity()] = env
-        if left is not None and left.info()["map_size"] < map_bytes:
+            check_file(fs, self.path, mend=not (read_only or beside))
+        with _opening:
+            # Who comes here to write holds the directory's lock, so an environment that is still
+            # there was left by a database that is closed, or is of one that only reads.
+            left = None if create or read_only else self._left_open(writes=not beside)
+            try:
+                env = left or lmdb.open(
+                    directory,
+                    map_size=map_bytes,
+                    max_readers=1024,
+                    max_spare_txns=16,
+                    sync=sync,
+                    metasync=sync,
+                    create=create,
+                    readonly=read_only or beside,
+                    lock=not read_only,
+                    lib_version=0,
+                )
+            except lmdb.Error as error:
+                raise OpenError(
+                    f"{self.path}: LMDB cannot open it: {error}", path=self.path
+                ) from error
+            if not read_only:
+                _environments[self._identity()] = env
+        if left is not None and not beside and left.info()["map_size"] < map_bytes:
             left.set_mapsize(map_bytes)
         self._begin = cast("Callable[[], ReadTransaction]", env.begin)
         self._env: lmdb.Environment | None = env
@@ -143,6 +150,7 @@ class Store:
         Raises DiskFullError, StorageError.
         """
         try:
+            self._live().reader_check()  # those of dead processes would keep pages for ever
             with contextlib.suppress(lmdb.PanicError):
                 self._last_read = self._begin()
             with StoreWriter(self._live().begin(write=True)) as writer:
@@ -215,25 +223,29 @@ class Store:
             return True
         return False
 
-    def _left_open(self) -> lmdb.Environment | None:
-        """What a database that is closed has left of this file. Raises OpenError."""
+    def _left_open(self, *, writes: bool) -> lmdb.Environment | None:
+        """What this process has open of this file, if it will do. Raises OpenError."""
         identity = self._identity()
         env = _environments.get(identity)
         if env is None:
             return None
+        says = "in an environment that LMDB has given up"
         try:
             env.begin().abort()
+            if not (writes and env.flags()["readonly"]):
+                return env
+            says = "to read only"
         except lmdb.PanicError:
-            del env
-            gc.collect()  # it closes with what holds it
-            if identity in _environments:
-                raise OpenError(
-                    f"{self.path}: a read of the closed database keeps an environment open that "
-                    "LMDB has given up: let go of its iterators, or start the process again",
-                    path=self.path,
-                ) from None
-            return None
-        return env
+            pass
+        del env
+        gc.collect()  # it closes with what holds it
+        if identity in _environments:
+            raise OpenError(
+                f"{self.path}: this process has it open {says}: close that database and let go of "
+                "its iterators, or start the process again",
+                path=self.path,
+            )
+        return None
 
     def _identity(self) -> tuple[int, int, int]:
         found = os.stat(self.path)

@@ -21,6 +21,7 @@ from amberdb.engine.collection import ReadableCollection, WritableCollection, sc
 from amberdb.engine.commit import Committer
 from amberdb.engine.embedding import Embedders
 from amberdb.engine.options import check_sync
+from amberdb.engine.readable import Readable
 from amberdb.engine.schema import Schema
 from amberdb.engine.searchers import Searchers
 from amberdb.engine.view import View
@@ -115,10 +116,10 @@ class Snapshot:
     """One Lsn, many reads; made by db.snapshot(). Threads may share it."""
 
     def __init__(
-        self, committer: Committer, max_age_ms: int, left: Callable[["Snapshot"], None]
+        self, source: Readable, max_age_ms: int, left: Callable[["Snapshot"], None]
     ) -> None:
-        self._view = committer.view()
-        self.searchers = committer.searchers
+        self._view = source.view()
+        self.searchers = source.searchers
         self._left = left
         self._max_age_ms = max_age_ms
         self._began = time.monotonic()

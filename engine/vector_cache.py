@@ -203,6 +203,8 @@ class VectorCache:
         built = self._built
         if built is None or self._folder is None or self._host is None:
             return
+        if self._folder.is_read_only:
+            return
         rows = built.matrix.rows()
         if not self._is_unsaved(rows.count, built.covered):
             return

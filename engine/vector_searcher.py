@@ -28,7 +28,7 @@ from amberdb.index.distance import best, prepared, scores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from amberdb.engine.commit import Committer
+    from amberdb.engine.readable import Readable
     from amberdb.engine.searchers import VectorParts
 
     Rowids = NDArray[np.int64]
@@ -48,7 +48,7 @@ class NearestSearcher:
         self._vectors = VectorSearcher(
             index.vector,
             tree=index.number,
-            host=_Host(parts.committer, index, self._rows),
+            host=_Host(parts.source, index, self._rows),
             folder=parts.folder,
             builder=parts.builder,
         )
@@ -94,14 +94,14 @@ class NearestSearcher:
 class _Host:
     """What the cache of an index sees of the database."""
 
-    def __init__(self, committer: "Committer", index: RowIndex, rows: Rows) -> None:
-        self._committer = committer
+    def __init__(self, source: "Readable", index: RowIndex, rows: Rows) -> None:
+        self._source = source
         self._index = index
         self._rows = rows
 
     @contextmanager
     def newest(self) -> Generator[Committed]:
-        with self._committer.view() as view:
+        with self._source.view() as view:
             schemas = view.catalog.schemas.values()
             schema = next(
                 (s for s in schemas if any(i.number == self._index.number for i in s.row_indexes)),
@@ -117,8 +117,8 @@ class _Host:
             yield Committed(alive, partial(reader.vectors, index=self._index))
 
     def sync(self) -> Lsn:
-        self._committer.log.sync()
-        return self._committer.log.durable_lsn
+        self._source.log.sync()
+        return self._source.log.durable_lsn
 
 
 def _nothing(rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":

@@ -9,7 +9,7 @@ Invariants:
 
 import logging
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from time import perf_counter_ns
 
@@ -45,6 +45,8 @@ class GroupCommit:
         self.last_lsn = last_lsn
         self.durable_lsn = last_lsn
         self.failed: BaseException | None = None
+        self.on_durable: Callable[[int], None] = _nobody
+        """Told the durable Lsn before anyone who waits for it returns."""
         self._file: File | None = None
         self._slow_sync_us = slow_sync_ms * 1000
         self._mutex = threading.Lock()
@@ -147,6 +149,7 @@ class GroupCommit:
             failpoints.reach("commit.synced")
         self._syncs += 1
         self._synced_records += lsn_number(target) - lsn_number(self.durable_lsn)
+        self.on_durable(target)
         self.durable_lsn = target
         self._sync_us_last = took_us
         if took_us > self._sync_us_max:
@@ -159,3 +162,7 @@ class GroupCommit:
         if self.failed is None:
             self.failed = error
             logger.error("the log accepts no more writes until it is reopened: %s", error)
+
+
+def _nobody(lsn: int) -> None:
+    """While no other process is told."""

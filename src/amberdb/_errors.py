@@ -57,6 +57,10 @@ class FormatError(OpenError):
     """Written by a newer format or another engine: open it with the version that wrote it."""
 
 
+class ReplacedError(OpenError):
+    """Another database is at this path than when it was opened to read: open it again."""
+
+
 # -- files and log -------------------------------------------------------------------------
 
 
@@ -133,6 +137,10 @@ class TransactionTooLargeError(TransactionError, ValueError):
 
 class SnapshotExpiredError(TransactionError, TimeoutError):
     """The snapshot was open longer than `snapshot_max_age_s`: take a new one."""
+
+
+class ReadOnlyError(TransactionError, PermissionError):
+    """The database was opened with read_only=True: write in the process that owns it."""
 
 
 class ClosedError(AmberError, RuntimeError):

@@ -68,6 +68,7 @@ NAMES = (
     "recovery.manifest-read",
     "recovery.manifest-written",
     "recovery.replayed",
+    "recovery.status-written",
     "recovery.store-open",
     "recovery.tail-rewritten",
     "recovery.tail-synced",

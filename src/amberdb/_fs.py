@@ -88,6 +88,15 @@ class FileSystem(Protocol):
         is touched, where the platform lets a mapped file be replaced."""
         ...
 
+    def share(self, path: str, *, writable: bool = False) -> memoryview:
+        """The whole of a small file, as all processes have it that share it: what one stores in
+        it the others see. Whoever replaces the file under this name leaves them behind."""
+        ...
+
+    def stamp(self, path: str) -> tuple[int, ...]:
+        """Another one after the file under this name was replaced. Raises FileNotFoundError."""
+        ...
+
     def exists(self, path: str) -> bool: ...
 
     def is_dir(self, path: str) -> bool: ...
@@ -295,6 +304,15 @@ class OsFileSystem:
         with open(path, "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
+    def share(self, path: str, *, writable: bool = False) -> memoryview:
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        with open(path, "r+b" if writable else "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=access))
+
+    def stamp(self, path: str) -> tuple[int, ...]:
+        found = os.stat(path)
+        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
 
@@ -331,9 +349,23 @@ class OsFileSystem:
 
 def remove_directory(fs: FileSystem, path: str) -> None:
     """A directory of files, and them. Its own name is durable only with `sync_dir`."""
-    for name in fs.listdir(path):
-        fs.unlink(os.path.join(path, name))
-    fs.rmdir(path)
+    while True:
+        for name in fs.listdir(path):
+            fs.unlink(os.path.join(path, name))
+        try:
+            return fs.rmdir(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # by a process that reads: LMDB's lock file
+                raise
+
+
+def boot_id() -> bytes:
+    """16 bytes that are others after each start of the machine; zeros where no one tells."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return bytes.fromhex(file.read().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return bytes(16)
 
 
 ASIDE = ".tmp"

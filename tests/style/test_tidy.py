@@ -28,6 +28,7 @@ STRUCT_MODULES = {
     "engine/manifest.py",
     "engine/schema.py",  # a collection's counters
     "engine/pages.py",  # pages of LMDB, read without LMDB
+    "engine/status.py",
     "engine/stored.py",
     "index/keys.py",
     "index/packing.py",

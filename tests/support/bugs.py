@@ -203,7 +203,7 @@ def label_a_cache_file_without_syncing_the_log() -> Any:
     """Its rows may be above the Lsn that it bears."""
 
     def unsynced(self: vector_searcher._Host) -> Lsn:
-        return self._committer.log.durable_lsn
+        return self._source.log.durable_lsn
 
     return patch.object(vector_searcher._Host, "sync", unsynced)
 

@@ -134,6 +134,12 @@ class FaultyFileSystem:
     def map(self, path: str) -> memoryview:
         return self.inner.map(path)
 
+    def share(self, path: str, *, writable: bool = False) -> memoryview:
+        return self.inner.share(path, writable=writable)
+
+    def stamp(self, path: str) -> tuple[int, ...]:
+        return self.inner.stamp(path)
+
     def exists(self, path: str) -> bool:
         return self.inner.exists(path)
 

@@ -92,6 +92,12 @@ class RecordingFileSystem:
     def map(self, path: str) -> memoryview:
         return self._inner.map(path)
 
+    def share(self, path: str, *, writable: bool = False) -> memoryview:
+        return self._inner.share(path, writable=writable)
+
+    def stamp(self, path: str) -> tuple[int, ...]:
+        return self._inner.stamp(path)
+
     def exists(self, path: str) -> bool:
         return self._inner.exists(path)
 

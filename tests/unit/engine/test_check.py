@@ -14,6 +14,7 @@ from amberdb.engine.pages import read_metas
 from amberdb.engine.schema import MULTI, Head, Schema
 from amberdb.engine.stored import pack, unpack
 from amberdb.engine.trees import APPLIED
+from amberdb.wal import Log
 from support.databases import SMALL, OpenDatabase
 from unit.engine.helpers import data_file, raw_store
 
@@ -333,3 +334,16 @@ def test_damaged_page_is_a_typed_error_with_its_file(
             assert str(data_file(path)) in report.problems[0]
         finally:
             data_file(path).write_bytes(kept)
+
+
+def test_log_that_is_recycled_when_it_is_about_to_be_read_is_no_damage(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = open_db(segment_bytes_max=4096)
+    notes = db.collection("n")
+    for n in range(60):
+        notes.put({"n": n, "text": "x" * 300})
+    first = db.stats()["last_lsn"] - 50
+    db.checkpoint()
+    monkeypatch.setattr(Log, "first_lsn", first)
+    assert db.check().problems == []

@@ -39,7 +39,7 @@ def test_the_same_database_in_fewer_bytes(db: Database, tmp_path: Path) -> None:
     assert told[-1][0] == report.pairs_after
     assert told[-1][1] == report.pairs_before
     assert db.stats()["collections"]["memory"]["search"]["text:content"]["segments"] == 1
-    assert sorted(os.listdir(db.path)) == ["LOCK", "MANIFEST", "data-2", "wal"]
+    assert sorted(os.listdir(db.path)) == ["LOCK", "MANIFEST", "STATUS", "data-2", "wal"]
     again = db.compact()
     assert again.bytes_after == report.bytes_after
     db.collection("memory").put(document(200))

@@ -501,6 +501,7 @@ USES: dict[str, Use] = {
     "drop_collection": lambda db, notes: db.drop_collection("n"),
     "build_indexes": lambda db, notes: db.build_indexes(),
     "transaction": lambda db, notes: db.transaction().__enter__(),
+    "refresh": lambda db, notes: db.refresh(),
     "snapshot": lambda db, notes: db.snapshot(),
     "changes": lambda db, notes: list(db.changes()),
     "subscriber": lambda db, notes: db.subscriber("reader"),
