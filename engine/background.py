@@ -22,6 +22,7 @@ from amberdb.engine.indexing import Indexer
 from amberdb.engine.options import Options
 from amberdb.engine.stored import NEVER
 from amberdb.engine.transaction import Snapshot, held
+from amberdb.engine.upkeep import Upkeep
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -37,6 +38,7 @@ class Background:
         checkpointer: Checkpointer,
         indexer: Indexer,
         reaper: Reaper,
+        upkeep: Upkeep,
         snapshots: "weakref.WeakSet[Snapshot]",
         options: Options,
     ) -> None:
@@ -44,6 +46,7 @@ class Background:
         self._checkpointer = checkpointer
         self._indexer = indexer
         self._reaper = reaper
+        self._upkeep = upkeep
         self._snapshots = snapshots
         self._options = options
         self._checkpoint_bytes = options.checkpoint_bytes
@@ -100,6 +103,12 @@ class Background:
                     self._note_expiry(next_expiry_us)
                     self._start()
 
+    def note_upkeep(self) -> None:
+        """At open, and when a job has ended: what falls due later is waited for."""
+        if self._options.background and self._upkeep.due_s() is not None:
+            with self._wake:
+                self._start()
+
     def note_snapshot(self) -> None:
         """A snapshot was taken: its age is watched."""
         if self._options.background:
@@ -137,6 +146,7 @@ class Background:
             self._do("checkpoint", self._checkpoint)
             self._do("index build", self._index)
             self._do("removal of expired documents", self._reap)
+            self._do("upkeep", self._upkeep.step)
             for snapshot in held(self._snapshots):
                 snapshot.expire()
 
@@ -144,6 +154,9 @@ class Background:
         due = [at for at in (self._checkpoint_at, self._index_at, self._reap_at) if at is not None]
         now = time.monotonic()
         left = [at - now for at in due]
+        upkeep_s = self._upkeep.due_s()
+        if upkeep_s is not None:
+            left.append(min(upkeep_s, threading.TIMEOUT_MAX / 4))
         left += [snapshot.left_s for snapshot in held(self._snapshots)]
         return max(0.0, min(left)) if left else None
 

@@ -113,6 +113,7 @@ class Database:
             self._checkpointer,
             self._indexer,
             self._reaper,
+            self._upkeep,
             self._snapshots,
             options,
         )
@@ -137,7 +138,7 @@ class Database:
         self._declarations.renew_texts()
         self._background.note_indexes()
         self._background.note_expiry()
-        self._upkeep.begin()
+        self._upkeep.begin(self._background.note_upkeep)
         open_databases.add(self)
 
     def __enter__(self) -> "Database":
@@ -317,7 +318,7 @@ class Database:
 
     def backup(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
         *,
         base: str | os.PathLike[str] | None = None,
         compress: Compress = None,
@@ -325,7 +326,8 @@ class Database:
         hold_log: bool = True,
         progress: Progress | None = None,
     ) -> BackupReport:
-        """Writes one file with everything committed before the call, verified, or nothing.
+        """Writes one file with everything committed before the call, verified, or nothing. Without
+        `path` it is the next of the rolling backups, now.
 
         With `base`, the path of the last backup, only the commits since. Readers and writers go on.
         For the next incremental one the log is kept from here on (up to
@@ -335,6 +337,8 @@ class Database:
         CorruptionError when the database is damaged.
         """
         self._check_open()
+        if path is None:
+            return self._upkeep.backup(progress)
         return self._upkeep.backups.run(path, base, compress, rate_bytes_s, hold_log, progress)
 
     def stats(self) -> dict[str, Any]:
@@ -481,7 +485,7 @@ def open_database(
     import shutil  # not at the top: most programs never need them, and all would pay
     import tempfile
 
-    options = replace(options, compact="manual")
+    options = replace(options, compact="manual", backups=None)
     shm = "/dev/shm"
     parent = shm if os.path.isdir(shm) and os.access(shm, os.W_OK) else None
     temporary = tempfile.mkdtemp(prefix="amberdb-", dir=parent)

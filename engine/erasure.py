@@ -15,6 +15,7 @@ Invariants:
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, final
@@ -77,12 +78,15 @@ class Erasures:
         indexer: Indexer,
         backups: Backups,
         feed: Feed,
+        is_pruned: Callable[[str], bool],
     ) -> None:
         self._committer = committer
         self._compactor = compactor
         self._indexer = indexer
         self._backups = backups
         self._feed = feed
+        self._is_pruned = is_pruned
+        """Whether a backup was removed by the database itself."""
         self._mutex = threading.RLock()
 
     def receipts(self) -> list[Erasure]:
@@ -146,7 +150,7 @@ class Erasures:
 
     def _complete(self, waiting: list[Erasure]) -> None:
         with OneCommit(self._committer, "always") as writer:
-            known = tuple(known_backups(writer.view))
+            known = tuple(b for b in known_backups(writer.view) if not self._is_pruned(b.path))
             behind = tuple(self._feed.cut_off())
             for erasure in waiting:
                 done = replace(

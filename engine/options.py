@@ -4,6 +4,7 @@ Invariants:
 - Options change speed, limits and durability, never an answer, and are not stored.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,42 @@ from amberdb._types import Sync
 
 MIB = 1 << 20
 _SYNCS = get_args(Sync)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollingBackups:
+    """When backups are taken by themselves, where to, and how many are kept. Raises ValueError."""
+
+    directory: str | os.PathLike[str] | None = None
+    """A folder for the backups of one database; None: `<path>.backups`, next to the database."""
+    every_minutes: float | None = 60
+    """After so long, if something was committed since; None: by commits alone."""
+    every_commits: int | None = None
+    """After so many, looked at once in a checkpoint; None: by time alone."""
+    keep_hourly: int = 24
+    """The newest of each of so many hours is kept."""
+    keep_daily: int = 7
+    """The newest full one of each of so many days is kept."""
+    compress: Literal["zstd"] | None = None
+    rate_bytes_s: float | None = None
+    """The most that a backup writes."""
+
+    def __post_init__(self) -> None:
+        if self.every_minutes is None and self.every_commits is None:
+            raise ValueError("give every_minutes or every_commits")
+        for name in ("every_minutes", "every_commits"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value!r}: give a number above 0, or None")
+        for name in ("keep_hourly", "keep_daily"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name}={value!r}: give a number that is not negative")
+
+    def directory_of(self, path: str) -> str:
+        """Where the backups of the database at `path` are."""
+        found = f"{path}.backups" if self.directory is None else os.fspath(self.directory)
+        return os.path.abspath(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +94,8 @@ class Options:
 
     compact: Literal["auto", "manual"] = "auto"
     """"auto": data.mdb is written anew in the background when more than half of it is free."""
+    backups: RollingBackups | None = None
+    """Backups that are taken by themselves; None: none."""
     background: bool = True
     """False: no thread of the database's own; checkpoints and the reaper run when called."""
     map_bytes: int = 1 << 40
@@ -70,6 +109,8 @@ class Options:
         check_sync(self.sync)
         if self.compact not in ("auto", "manual"):
             raise ValueError(f"compact={self.compact!r}: use 'auto' or 'manual'")
+        if self.backups is not None and type(self.backups) is not RollingBackups:
+            raise ValueError(f"backups={self.backups!r}: give RollingBackups(...), or None")
         for name in self.__slots__:
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 0:

@@ -91,6 +91,9 @@ from amberdb.engine.known_backups import (
 from amberdb.engine.offline import (
     check_closed as check,
 )
+from amberdb.engine.options import (
+    RollingBackups,
+)
 from amberdb.engine.page import (
     Page,
 )
@@ -150,6 +153,7 @@ __all__ = [
     "RepairReport",
     "BackupReport",
     "RestoreReport",
+    "RollingBackups",
     "Ordered",
     "Unique",
     "Text",

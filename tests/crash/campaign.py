@@ -99,6 +99,7 @@ def _report(figures: Figures, seed: int, databases: int, seconds: float) -> dict
         "records_replayed": figures.replayed,
         "searches_compared": dict(sorted(figures.searches.items())),
         "files_in_cache_used": figures.caches,
+        "backups_verified": figures.backups,
         "open_ms_max": round(figures.open_ms_max, 1),
         "kills_by_way": dict(sorted(figures.ways.items())),
         "kills_by_phase": {phase: phases[phase] for phase in PHASES},

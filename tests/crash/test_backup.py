@@ -16,11 +16,11 @@ from unittest.mock import patch
 import pytest
 
 import amberdb
-from amberdb import AmberError, Database, DiskFullError, Text
+from amberdb import AmberError, Database, DiskFullError, RollingBackups, Text
 from amberdb._fs import FileSystem
 from amberdb.engine import backup
 from amberdb.wal import segment
-from support.databases import SMALL, assert_sound, audited
+from support.databases import SMALL, FakeClock, assert_sound, audited
 from support.disk import Disk
 from support.faulty_fs import KINDS, FaultyFileSystem, fail_on
 from support.images import MODES, images
@@ -115,6 +115,36 @@ def test_a_backup_is_whole_or_not_there(tmp_path: Path, base: str | None) -> Non
     amberdb.restore([*([root / n for n in CHAIN] if base else []), root / "new"], target, **SMALL)
     with audited(target) as db:
         assert documents(db) == wanted[0]
+
+
+@pytest.mark.slow
+def test_rolling_backups_are_whole_and_none_is_without_its_base(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    schedule = RollingBackups(keep_hourly=1, keep_daily=1)
+    clock = FakeClock()
+
+    def work(fs: FileSystem) -> None:
+        with amberdb.open(root / "t.amber", **SMALL, fs=fs, clock=clock, backups=schedule) as db:
+            for number in range(6):
+                fill(db, range(number, number + 3))
+                if number == 3:
+                    db.compact()
+                clock.advance(40 * 60)
+                db.backup()
+
+    def judge(image: Path, is_done: bool) -> bool:
+        folder = image / "t.amber.backups"
+        found = [amberdb.verify_backup(path)[0] for path in folder.glob("*.amberbak")]
+        ends = {report.lsn for report in found}
+        assert all(report.is_full or report.after_lsn in ends for report in found)
+        assert found or not is_done
+        return bool(found)
+
+    there, missing = sweep(recorded(root, work), tmp_path / "image", judge)
+    assert there > 100
+    assert missing > 20
+    assert len(list((root / "t.amber.backups").iterdir())) < 6
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from amberdb import (
     LogTruncatedError,
     Lsn,
     Ordered,
+    RollingBackups,
     Subscriber,
     Sync,
     Text,
@@ -281,6 +282,9 @@ def write(path: Path, seed: int, sync: Sync, shared: Shared, fate: Fate) -> None
         "segment_bytes_max": 16384,
         "checkpoint_bytes": 60_000,
         "background": seed % 2 == 0,
+        "backups": RollingBackups(
+            every_minutes=None, every_commits=40, keep_hourly=1, keep_daily=0
+        ),
         "reap_interval_ms": 5,
         "reap_grace_ms": 5,
     }
@@ -330,6 +334,8 @@ def _beside(db: Database, feed: Subscriber, seed: int, number: int, shared: Shar
         db.checkpoint()
     if number % 13 == 6:
         db.compact()
+    if number % 19 == 4:
+        db.backup()
     if number % 17 == 9 and erases(seed):
         db.erase("b", {"n": {"$lt": 0}}, reason="the campaign")
     if number % 5 == 3:

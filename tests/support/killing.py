@@ -45,6 +45,7 @@ PHASES = (
     "compact",
     "schema",
     "erase",
+    "rolling",
     "recovery",
     "expiry",
     "close",
@@ -74,6 +75,8 @@ class Figures:
     replayed: int = 0
     searches: Counter[str] = field(default_factory=Counter[str])
     """Compared by the parent, by way."""
+    backups: int = 0
+    """Archives that were verified after a kill."""
     caches: int = 0
     """Files in cache/ that the parent's searches used."""
     open_ms_max: float = 0.0
@@ -213,10 +216,20 @@ class Killer:
             shared.follow(subscriber(db), self.seed, to_end=True)
             self._search(db)
             assert_sound(db)
+        self._verify_backups()
         figures.verified += 1
         figures.unacknowledged += shared.found - self._found
         figures.acknowledged += sum(numbers) - sum(self.numbers) - (shared.found - self._found)
         self.numbers, self._found = numbers, shared.found
+
+    def _verify_backups(self) -> None:
+        """Each is whole, and goes on from one that is there."""
+        folder = Path(f"{self.path}.backups")
+        reports = [amberdb.verify_backup(path)[0] for path in folder.glob("*.amberbak")]
+        ends = {report.lsn for report in reports}
+        assert all(report.is_full or report.after_lsn in ends for report in reports), reports
+        assert len(list(folder.glob("*.tmp"))) <= 1, "those of earlier kills go"
+        self.figures.backups += len(reports)
 
     def _search(self, db: Database) -> None:
         """Of what the writers left, and of what is built of it."""

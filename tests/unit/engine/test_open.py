@@ -580,7 +580,8 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
         "checkpoint_ms_last", "snapshots", "oldest_snapshot_ms",
     }  # fmt: skip
     assert set(stats) - set(numbers) == {
-        "path", "log", "store", "collections", "subscribers", "compaction", "erasures_waiting",
+        "path", "log", "store", "collections", "subscribers", "backups", "compaction",
+        "erasures_waiting",
     }  # fmt: skip
     assert stats["collections"] == {
         "n": {
