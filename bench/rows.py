@@ -179,8 +179,24 @@ class Row:
 def all_rows() -> dict[str, Row]:
     """Every row by name, in the order in which they run."""
     # Imported here, since those modules import this one.
-    from bench import rows_host, rows_speed, rows_state, rows_text, rows_vector, rows_vector_state
+    from bench import (
+        rows_host,
+        rows_profiles,
+        rows_speed,
+        rows_state,
+        rows_text,
+        rows_vector,
+        rows_vector_state,
+    )
 
-    modules = (rows_speed, rows_state, rows_host, rows_text, rows_vector, rows_vector_state)
+    modules = (
+        rows_speed,
+        rows_state,
+        rows_host,
+        rows_text,
+        rows_vector,
+        rows_vector_state,
+        rows_profiles,
+    )
     found = [row for module in modules for row in module.ROWS]
     return {row.name: row for row in found}

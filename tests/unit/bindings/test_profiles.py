@@ -1,0 +1,268 @@
+"""User profiles: partial changes and counters under threads, and the way in from JSON files, some
+of them broken, from SQLite, and back."""
+
+import json
+import os
+import sqlite3
+import threading
+from contextlib import closing
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amberdb import REMOVE, Database, InvalidDocumentError, MissingKeyError
+from amberdb.bindings.profiles import UserProfiles
+from amberdb.bindings.profiles_transfer import (
+    TransferReport,
+    export_json,
+    import_json,
+    import_sqlite,
+)
+from support.databases import FakeClock, OpenDatabase
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def profiles(open_db: OpenDatabase, clock: FakeClock) -> UserProfiles:
+    return UserProfiles(open_db(clock=clock), clock=clock)
+
+
+def test_a_profile_is_made_and_changed_field_by_field(
+    profiles: UserProfiles, clock: FakeClock
+) -> None:
+    made = datetime.fromtimestamp(clock.now, UTC)
+    profiles.save("u1", user_name="小林", basic_info={"city": "杭州", "age": 30})
+    clock.advance(60)
+    after = profiles.save("u1", {"basic_info": {"age": 31}}, interests=["茶"])
+    assert after == profiles.get("u1")
+    assert after == {
+        "id": "u1",
+        "user_id": "u1",
+        "user_name": "小林",
+        "conversation_count": 0,
+        "basic_info": {"city": "杭州", "age": 31},
+        "personality": {},
+        "life_context": {},
+        "interests": ["茶"],
+        "conversation_summary": "",
+        "created_at": made,
+        "last_updated": made + timedelta(seconds=60),
+    }
+    profiles.save("u1", basic_info={"age": REMOVE})
+    found = profiles.get("u1")
+    assert found is not None
+    assert found["basic_info"] == {"city": "杭州"}
+    with pytest.raises(InvalidDocumentError, match="u2"):
+        profiles.save("u1", {"user_id": "u2"})
+    with pytest.raises(InvalidDocumentError):
+        profiles.save("u1", conversation_count="many")
+    profiles.delete("u1")
+    with pytest.raises(MissingKeyError):
+        profiles.delete("u1")
+
+
+def test_counters_lose_nothing_under_threads(profiles: UserProfiles) -> None:
+    def count() -> None:
+        for _ in range(50):
+            profiles.count_conversation("u1")
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert profiles.count_conversation("u1", by=0) == 200
+
+
+def test_profiles_are_found_by_their_last_change(profiles: UserProfiles, clock: FakeClock) -> None:
+    start = datetime.fromtimestamp(clock.now, UTC)
+    for number in range(5):
+        profiles.save(f"u{number}")
+        clock.advance(60)
+    profiles.count_conversation("u0")
+    assert [each["id"] for each in profiles.recent(3)] == ["u0", "u4", "u3"]
+    since, until = start + timedelta(seconds=60), start + timedelta(seconds=180)
+    assert [each["id"] for each in profiles.recent(since=since, until=until)] == ["u2", "u1"]
+    page = profiles.recent(2)
+    assert [each["id"] for each in profiles.recent(2, after=page.cursor)] == ["u3", "u2"]
+    assert len(profiles) == 5
+
+
+# -- JSON files ------------------------------------------------------------------------------
+
+
+def write(path: Path, text: str, age_s: float = 0) -> None:
+    path.write_text(text, encoding="utf-8")
+    os.utime(path, (1e9 - age_s, 1e9 - age_s))
+
+
+def profile(name: str, **more: Any) -> str:
+    given: dict[str, Any] = {"user_name": name, "conversation_count": 3, **more}
+    return json.dumps(given, ensure_ascii=False)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Ten files: good ones, and each way of being broken."""
+    made = tmp_path / "profiles"
+    made.mkdir()
+    write(made / "good.json", profile("好", last_updated="2026-01-02T03:04:05"))
+    write(
+        made / "zoned.json", profile("z", created_at="2026-01-02T03:04:05+08:00", extra=[1, None])
+    )
+    write(made / "a%2Fb.json", profile("slash"))
+    write(made / "other.json", profile("named", user_id="another"))
+    write(made / "torn.json", profile("torn")[:10])
+    write(made / "torn.json.bak", profile("from the backup"))
+    write(made / "both.json", "")
+    write(made / "both.json.tmp", profile("the newer"), age_s=10)
+    write(made / "both.bak", profile("the older"), age_s=20)
+    write(made / "gone.json.bak", profile("only a backup"))
+    write(made / "lost.json", "{")
+    write(made / "lost.json.bak", "[]")
+    write(made / "typed.json", profile("t", interests="tea"))
+    write(made / "times.json", profile("t", created_at="yesterday"))
+    write(made / "count.json", profile("t", conversation_count="a few"))
+    write(made / "readme.txt", "no profile")
+    return made
+
+
+def test_every_file_is_imported_recovered_or_listed(
+    profiles: UserProfiles, source: Path, clock: FakeClock
+) -> None:
+    trial = import_json(profiles, source, dry_run=True)
+    assert len(profiles) == 0
+    report = import_json(profiles, source)
+    assert (trial.found, trial.imported, trial.broken) == (
+        report.found,
+        report.imported,
+        report.broken,
+    )
+    assert (report.found, report.imported, report.verified) == (11, 7, 7)
+    assert {each.source for each in report.broken} == {
+        "lost.json",
+        "typed.json",
+        "times.json",
+        "count.json",
+    }
+    assert "interests" in next(b.reason for b in report.broken if b.source == "typed.json")
+    assert "lost.json.bak" in next(b.reason for b in report.broken if b.source == "lost.json")
+    assert [each.partition(" ")[0] for each in report.recovered] == [
+        "both.json.tmp",
+        "gone.json.bak",
+        "torn.json.bak",
+    ]
+    names = {each["id"]: each["user_name"] for each in profiles.recent(100)}
+    assert names == {
+        "good": "好",
+        "zoned": "z",
+        "a/b": "slash",
+        "another": "named",
+        "torn": "from the backup",
+        "both": "the newer",
+        "gone": "only a backup",
+    }
+    good, zoned = profiles.get("good"), profiles.get("zoned")
+    assert good is not None
+    assert zoned is not None
+    assert good["last_updated"] == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert zoned["created_at"] == datetime(2026, 1, 1, 19, 4, 5, tzinfo=UTC)
+    assert zoned["extra"] == [1, None]
+
+
+def test_an_import_is_run_again(
+    profiles: UserProfiles, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.bindings.profiles_transfer.BATCH", 2)
+
+    def stop(report: TransferReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_json(profiles, source, progress=stop)
+    assert len(profiles) == 2
+    stored = {each["id"] for each in profiles.recent()}
+    changed = stored.pop()
+    profiles.save(changed, user_name="changed since")
+    report = import_json(profiles, source)
+    assert (report.same, report.imported, report.newer) == (1, 5, [changed])
+    found = profiles.get(changed)
+    assert found is not None
+    assert found["user_name"] == "changed since"
+    zone = timezone(timedelta(hours=8))
+    again = import_json(profiles, source, zone=zone)
+    assert again.same >= 5
+
+
+def test_what_is_exported_is_imported_just_so(
+    profiles: UserProfiles, open_db: OpenDatabase, source: Path, tmp_path: Path
+) -> None:
+    import_json(profiles, source)
+    profiles.save("deep", basic_info={"born": datetime(1990, 1, 1, tzinfo=UTC), "x": None})
+    profiles.save("name/with:odd*signs", user_name="\u200b引用")
+    assert export_json(profiles, tmp_path / "out") == 9
+    plain = json.loads((tmp_path / "out" / "good.json").read_text(encoding="utf-8"))
+    assert plain["last_updated"] == "2026-01-02T03:04:05Z"
+    other = UserProfiles(open_db("other.amber"))
+    report = import_json(other, tmp_path / "out")
+    assert (report.imported, report.broken, report.verified) == (9, [], 9)
+    assert sorted(profiles.recent(100), key=lambda each: each["id"]) == sorted(
+        other.recent(100), key=lambda each: each["id"]
+    )
+
+
+# -- SQLite ----------------------------------------------------------------------------------
+
+
+def test_rows_of_the_users_table(profiles: UserProfiles, tmp_path: Path) -> None:
+    path = tmp_path / "memories.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(
+            "CREATE TABLE user_memories (user_id TEXT PRIMARY KEY, user_name TEXT,"
+            " conversation_count INTEGER DEFAULT 0, basic_info TEXT, personality TEXT,"
+            " life_context TEXT, interests TEXT, conversation_summary TEXT,"
+            " created_at TIMESTAMP, last_updated TIMESTAMP)"
+        )
+        rows = [
+            (
+                "u1",
+                "小林",
+                7,
+                '{"city": "杭州"}',
+                "{}",
+                None,
+                '["茶"]',
+                "聊过茶",
+                *["2026-01-01 08:00:00"] * 2,
+            ),
+            ("u2", None, None, None, None, None, None, None, None, None),
+            ("u3", "torn", 1, '{"city": ', None, None, None, None, None, None),
+        ]
+        db.executemany(f"INSERT INTO user_memories VALUES ({','.join('?' * 10)})", rows)
+        db.commit()
+    report = import_sqlite(profiles, path)
+    assert (report.found, report.imported, report.verified) == (3, 2, 2)
+    (broken,) = report.broken
+    assert broken.source == "user_memories: 'u3'"
+    first = profiles.get("u1")
+    assert first is not None
+    assert (first["basic_info"], first["interests"]) == ({"city": "杭州"}, ["茶"])
+    assert first["last_updated"] == datetime(2026, 1, 1, 8, tzinfo=UTC)
+    assert import_sqlite(profiles, path).same == 2
+    with pytest.raises(sqlite3.Error):
+        import_sqlite(profiles, tmp_path / "none.db")
+
+
+def test_profiles_stay_when_the_process_does_not(open_db: OpenDatabase) -> None:
+    db: Database = open_db()
+    UserProfiles(db).save("u1", user_name="kept")
+    db.close()
+    found = UserProfiles(open_db()).get("u1")
+    assert found is not None
+    assert found["user_name"] == "kept"
