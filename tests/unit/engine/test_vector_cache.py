@@ -25,6 +25,8 @@ from support.vectors import Documents, pairs
 DIM = 24
 ID = b"0123456789abcdef"
 
+needs_hnsw = pytest.mark.skipif(hnsw.library() is None, reason="needs the extra hnsw")
+
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +94,7 @@ def _assert_exact(harness: Harness, queries: NDArray[np.float32]) -> None:
         assert harness.search(query)[0] == harness.documents.naive(query, 10, harness.metric)
 
 
+@needs_hnsw
 def test_what_fell_due_during_the_pause_is_built_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +122,7 @@ def test_what_fell_due_during_the_pause_is_built_later(
         assert harness.searcher.stats()["lag"] == lag
 
 
+@needs_hnsw
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("centres", [0, 40])
 def test_recall_of_the_graph(tmp_path: Path, metric: Metric, centres: int) -> None:
@@ -128,6 +132,7 @@ def test_recall_of_the_graph(tmp_path: Path, metric: Metric, centres: int) -> No
     assert harness.recall(documents.drawn(50)) >= 0.98
 
 
+@needs_hnsw
 @pytest.mark.parametrize("churn", [0.5, 2.0])
 def test_recall_after_churn_is_that_of_a_fresh_graph(tmp_path: Path, churn: float) -> None:
     documents = Documents(2000, dim=DIM, centres=30)
@@ -147,6 +152,7 @@ def test_recall_after_churn_is_that_of_a_fresh_graph(tmp_path: Path, churn: floa
     assert harness.recall(queries) >= fresh.recall(queries) - 0.01
 
 
+@needs_hnsw
 def test_fresh_dead_and_unborn_rows_beside_a_graph(tmp_path: Path) -> None:
     documents = Documents(1000, dim=DIM)
     harness = Harness(tmp_path, documents)
@@ -165,6 +171,7 @@ def test_fresh_dead_and_unborn_rows_beside_a_graph(tmp_path: Path) -> None:
     assert how["fresh"] == 0
 
 
+@needs_hnsw
 def test_as_many_as_there_are_however_few_of_the_nearest_live(tmp_path: Path) -> None:
     documents = Documents(1500, dim=DIM)
     harness = Harness(tmp_path, documents)
@@ -245,6 +252,7 @@ def test_a_build_that_is_stopped_anywhere_loses_nothing(tmp_path: Path, calls: i
     _assert_exact(harness, documents.vectors[300:320])
 
 
+@needs_hnsw
 def test_reopening_reads_the_file_and_no_document(tmp_path: Path) -> None:
     documents = Documents(1000, dim=DIM)
     harness = Harness(tmp_path, documents)
@@ -393,7 +401,7 @@ def test_without_the_library_the_same_documents(
     assert harness.searcher.stats()["graph_rows"] == 0
 
 
-@pytest.mark.skipif(hnsw.library() is None, reason="needs the extra hnsw")
+@needs_hnsw
 def test_a_graph_that_is_not_of_its_rows_is_told(tmp_path: Path) -> None:
     documents = Documents(400, dim=DIM)
     harness = Harness(tmp_path, documents)

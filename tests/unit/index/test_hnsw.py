@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from amberdb.index.distance import prepared
-from amberdb.index.hnsw import Graph, Links
+from amberdb.index.hnsw import Graph, Links, library
 from amberdb.index.vector import Metric, Vector
 
+pytestmark = pytest.mark.skipif(library() is None, reason="needs the extra hnsw")
 DIM = 16
 SEED = 11
 
