@@ -84,7 +84,7 @@ def test_every_fault_of_a_file(
     torn = kind == "short pwrite"
     kind = kind.removeprefix("short ")
     count = calls_of(tmp_path, kind)
-    assert count >= 3
+    assert count >= (1 if library() is None else 3)  # a graph is written more than once
     for fail_at in range(1, count + 1):
         fs = FaultyFileSystem(where=WHERE)
         db = opened(tmp_path / f"{fail_at}.amber", fs)
