@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from amberdb._errors import AmberError
+from amberdb._errors import AmberError, MigrationError
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.commit import Committer
 from amberdb.engine.expiry import Reaper
@@ -189,6 +189,8 @@ class Background:
             self._index_at = None  # first, so that a declaration meanwhile is not forgotten
         try:
             self._indexer.run(stop=lambda: self._closing)
+        except MigrationError as error:  # named in the log already; only a new function helps
+            logger.warning("a migration has not come to its end: %s", error)
         except BaseException:
             with self._wake:
                 self._index_at = time.monotonic() + _RETRY_S

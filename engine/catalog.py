@@ -7,17 +7,19 @@ Invariants:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, final
 
 from amberdb._bytes import is_sealed, seal
 from amberdb._errors import (
     CollectionError,
     CollectionMissingError,
+    CollectionVersionError,
     CorruptionError,
     FormatError,
 )
 from amberdb.engine.codec import decode_document, encode
+from amberdb.engine.migration import Upgrade, Upgrades
 from amberdb.engine.row_index import RowIndex, identity_of
 from amberdb.engine.schema import CollectionDef, IndexDef, Schema, check_field, checked_number
 from amberdb.engine.trees import COLLECTIONS, COUNTERS, FIRST_TREE, end_of
@@ -32,6 +34,43 @@ if TYPE_CHECKING:
 NAME_BYTES_MAX = 200
 FORMER_MAX = 256
 """Renamings that a collection remembers, for readers of the feed that are behind them."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What a program says of a collection; None: as it is."""
+
+    indexes: list[IndexSpec] | None = None
+    expires_at: str | None = None
+    required: Mapping[str, str | None] | None = None
+    version: int | None = None
+    upgrades: Upgrades = field(default_factory=dict[int, Upgrade])
+    """Functions to newer versions, of this process."""
+
+    def migrating(
+        self, definition: CollectionDef, upgrades: Upgrades, lsn: int, is_empty: bool
+    ) -> CollectionDef:
+        """At this version, with the steps to it. `upgrades` are functions that are known already.
+        Raises CollectionError, CollectionVersionError."""
+        version, name = self.version, definition.name
+        assert version is not None
+        if version < definition.version:
+            raise CollectionVersionError(
+                f"collection {name!r} is at version {definition.version}, and this program knows "
+                f"version {version}: use the program that brought it there, or a newer one",
+                collection=name,
+                version=definition.version,
+            )
+        newer = range(definition.version + 1, version + 1)
+        steps = () if is_empty else (*definition.steps, *((each, lsn) for each in newer))
+        lacking = [each for each, _ in steps if each not in self.upgrades and each not in upgrades]
+        if lacking and (newer or self.upgrades):
+            raise CollectionError(
+                f"collection {name!r} has documents from before version {lacking[0]}: give the "
+                f"function that upgrades one to it, as migrate={{{lacking[0]}: function}}"
+            )
+        return replace(definition, version=version, steps=steps)
 
 
 class Catalog:
@@ -100,21 +139,14 @@ class Catalog:
         return schema
 
     def wanted(
-        self,
-        name: str,
-        indexes: list[IndexSpec] | None,
-        expires_at: str | None,
-        required: Mapping[str, str | None] | None,
-        complete_from: int,
+        self, name: str, declaration: Declaration, lsn: int, *, is_empty: bool
     ) -> tuple[CollectionDef, "Catalog"] | None:
-        """The definition that a declaration asks for and the counters after it; None when the
-        collection is just so already. What is not given stays as it is.
-
-        `complete_from` is the Lsn of the change when the collection is empty, else 0.
-        """
+        """The definition that a declaration asks for at an Lsn, and the counters after it; None
+        when the collection is just so already. `is_empty`: it has no documents. Raises
+        CollectionError."""
         known = self.schemas.get(name)
         number, next_tree = self.next_collection, self.next_tree
-        retired = list(self.retired)
+        retired = self.retired
         if known is None:
             _check_name(name)
             definition = CollectionDef(
@@ -124,40 +156,24 @@ class Catalog:
         else:
             definition = known.definition
         before = definition
-        if indexes is not None:
-            _check_indexes(indexes)
-            indexes = _with_queues(indexes)
-            kept = {index.spec: index for index in definition.indexes}
-            chosen: list[IndexDef] = []
-            for spec in indexes:
-                index = kept.get(spec)
-                identity = identity_of(spec)
-                if index is not None and index.identity == identity:
-                    del kept[spec]
-                else:  # new, or made by another analyzer
-                    index = IndexDef(spec, next_tree, complete_from, identity)
-                    next_tree += 1
-                chosen.append(index)
-            retired += [index.tree for index in kept.values()]
-            fields = [spec.field for spec in indexes if isinstance(spec, Vector)]
-            for vector in fields:
-                check_field("a Vector index", vector)
-            vectors = tuple(dict.fromkeys([*definition.vectors, *fields]))
-            definition = replace(definition, indexes=tuple(chosen), vectors=vectors)
-        if required is not None:
-            definition = replace(definition, required=dict(required))
-        if expires_at is not None:
-            check_field("expires_at", expires_at)
-            if definition.expires_at != expires_at and not complete_from:
-                raise CollectionError(
-                    f"collection {name!r} has documents that were stored with "
-                    f"expires_at={definition.expires_at!r}: to expire by {expires_at!r}, declare "
-                    "a new collection and put them there"
-                )
-            definition = replace(definition, expires_at=expires_at)
+        if declaration.indexes is not None:
+            complete_from = lsn if is_empty else 0
+            definition, next_tree = _indexed(
+                definition, declaration.indexes, next_tree, complete_from
+            )
+            retired += tuple(
+                index.tree for index in before.indexes if index not in definition.indexes
+            )
+        if declaration.required is not None:
+            definition = replace(definition, required=dict(declaration.required))
+        if declaration.expires_at is not None:
+            definition = _expiring(definition, declaration.expires_at, is_empty)
+        if declaration.version is not None:
+            upgrades: Upgrades = {} if known is None else known.upgrades
+            definition = declaration.migrating(definition, upgrades, lsn, is_empty)
         if known is not None and definition == before:
             return None
-        return definition, Catalog(self.schemas, next_tree, number, tuple(retired))
+        return definition, Catalog(self.schemas, next_tree, number, retired)
 
     def replaced(self, schema: Schema) -> "Catalog":
         """This catalog with one collection added or changed."""
@@ -244,6 +260,39 @@ def _check_name(name: object) -> None:
         )
     if name.isprintable() is False or "\0" in name:
         raise CollectionError(f"{name!r}: the name of a collection is printable text")
+
+
+def _indexed(
+    definition: CollectionDef, indexes: list[IndexSpec], next_tree: int, complete_from: int
+) -> tuple[CollectionDef, int]:
+    """With these indexes, those that it has already as they are; and the next tree after it."""
+    _check_indexes(indexes)
+    indexes = _with_queues(indexes)
+    kept = {index.spec: index for index in definition.indexes}
+    chosen: list[IndexDef] = []
+    for spec in indexes:
+        index = kept.get(spec)
+        identity = identity_of(spec)
+        if index is None or index.identity != identity:  # new, or made by another analyzer
+            index = IndexDef(spec, next_tree, complete_from, identity)
+            next_tree += 1
+        chosen.append(index)
+    fields = [spec.field for spec in indexes if isinstance(spec, Vector)]
+    for vector in fields:
+        check_field("a Vector index", vector)
+    vectors = tuple(dict.fromkeys([*definition.vectors, *fields]))
+    return replace(definition, indexes=tuple(chosen), vectors=vectors), next_tree
+
+
+def _expiring(definition: CollectionDef, expires_at: str, is_empty: bool) -> CollectionDef:
+    check_field("expires_at", expires_at)
+    if definition.expires_at != expires_at and not is_empty:
+        raise CollectionError(
+            f"collection {definition.name!r} has documents that were stored with "
+            f"expires_at={definition.expires_at!r}: to expire by {expires_at!r}, declare "
+            "a new collection and put them there"
+        )
+    return replace(definition, expires_at=expires_at)
 
 
 def _with_queues(indexes: list[IndexSpec]) -> list[IndexSpec]:

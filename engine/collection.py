@@ -71,8 +71,9 @@ class ReadableCollection(ABC):
     def get(self, id: str, default: Any = None) -> Any:
         """The document, whole, or `default` when there is none (or it has expired)."""
         with self._reading() as view:
-            stored = live(view, schema_of(view, self.name), id)
-            return default if stored is None else stored.document()
+            schema = schema_of(view, self.name)
+            stored = live(view, schema, id)
+            return default if stored is None else schema.document(stored)
 
     def record(self, id: str) -> Record:
         """The document with its version and times. Raises MissingKeyError."""
@@ -86,7 +87,7 @@ class ReadableCollection(ABC):
                 Lsn(stored.version),
                 _EPOCH + timedelta(microseconds=stored.created_us),
                 _EPOCH + timedelta(microseconds=stored.updated_us),
-                stored.document(),
+                schema.document(stored),
             )
 
     def __contains__(self, id: object) -> bool:
@@ -121,7 +122,7 @@ class ReadableCollection(ABC):
                 stored = [unpack(key, value) for key, value in block]
             for each in stored:
                 if each.expires_us > now_us:
-                    yield each.document()
+                    yield schema.document(each)
             if len(block) < _BLOCK:
                 return
             after = block[-1][0][TREE_SIZE:] + b"\0"
@@ -346,6 +347,8 @@ class Collection(WritableCollection):
             raise damaged(key, committer.store.path)
         if schema.expires_at is not None and expires_us(value) <= committer.now_us():
             return default
+        if schema.migration is not None:
+            return schema.document(unpack(key, value))
         return decode_unchecked(value[BODY])
 
     def _reading(self) -> AbstractContextManager[View]:
@@ -355,15 +358,14 @@ class Collection(WritableCollection):
         return self._committer.searchers
 
     def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:
-        schema = self._committer.state.catalog.schemas.get(self.name)
-        needed = [
-            index
-            for index in (() if schema is None else schema.row_indexes)
-            if (for_text if index.is_text else for_vector) and not index.complete_from
-        ]
-
         def is_ready() -> bool:
-            return all(index.number in self._committer.state.built for index in needed)
+            state = self._committer.state
+            schema = state.catalog.schema(self.name)
+            return schema.migration is None and all(
+                index.complete_from or index.number in state.built
+                for index in schema.row_indexes
+                if (for_text if index.is_text else for_vector)
+            )
 
         if not is_ready():
             self._committer.searchers.finish(is_ready)

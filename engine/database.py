@@ -26,7 +26,7 @@ from amberdb._types import Lsn, Sync, Where
 from amberdb.engine.background import Background
 from amberdb.engine.backup import Compress
 from amberdb.engine.cachefile import CacheFolder
-from amberdb.engine.catalog import Catalog, listed
+from amberdb.engine.catalog import Catalog
 from amberdb.engine.chain import BackupReport
 from amberdb.engine.check import CheckReport, Progress, check
 from amberdb.engine.checkpoint import Checkpointer
@@ -34,16 +34,18 @@ from amberdb.engine.collection import Collection, schema_of
 from amberdb.engine.commit import Committer
 from amberdb.engine.compaction import CompactReport
 from amberdb.engine.compaction import Progress as CompactProgress
-from amberdb.engine.declarations import Declarations
+from amberdb.engine.declarations import Declarations, declaration_of
 from amberdb.engine.erasure import Erasure
 from amberdb.engine.expiry import Reaper
 from amberdb.engine.feed import Change, Feed, Subscriber
 from amberdb.engine.filling import Filler
 from amberdb.engine.indexing import Indexer, built_trees
 from amberdb.engine.jobs import Jobs
+from amberdb.engine.migration import Upgrade
+from amberdb.engine.migrator import Migrator
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
-from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
+from amberdb.engine.schema import CollectionDef, Head, Schema
 from amberdb.engine.searchers import VectorParts
 from amberdb.engine.stored import NEVER
 from amberdb.engine.transaction import Snapshot, Transaction, held
@@ -99,7 +101,8 @@ class Database:
         with self._committer.view() as view:
             self._feed.load(view)
         self._checkpointer = Checkpointer(self._committer, self._feed.retained)
-        self._indexer = Indexer(self._committer, self._checkpointer)
+        self._migrator = Migrator(self._committer, self._checkpointer, options)
+        self._indexer = Indexer(self._committer, self._checkpointer, self._migrator)
         self._declarations = Declarations(
             self._committer, self._indexer, options.document_bytes_max
         )
@@ -164,21 +167,27 @@ class Database:
         indexes: Sequence[IndexSpec] | None = None,
         expires_at: str | None = None,
         required: Mapping[str, type | None] | Sequence[str] | None = None,
+        version: int | None = None,
+        migrate: Mapping[int, Upgrade] | None = None,
     ) -> Collection:
         """The collection, declared as given; what is not given stays as the catalog has it.
+
+        A `version` above the catalog's comes with `migrate={version: function}` for each step: it
+        makes a document of that version of one of the version below. Every read shows documents
+        of the newest version from here on; they are stored so in the background (migrate() waits
+        for it), meanwhile queries scan. CollectionVersionError: this program is too old.
 
         A new index over existing documents is built in the background, and queries scan until it
         is done; a Unique one is built before this returns. An index that is no longer listed is
         dropped. Raises CollectionError; for a Unique index that cannot be, and is dropped again,
         DuplicateKeyError (two documents share a value) or InvalidDocumentError (one has no key).
         """
-        specs = None if indexes is None else listed(indexes)
-        types = None if required is None else required_types(required)
-        self._declarations.declare(name, specs, expires_at, types)
+        declaration = declaration_of(indexes, expires_at, required, version, migrate)
+        self._declarations.declare(name, declaration)
         self._background.note_indexes()
-        if specs is not None:
+        if declaration.indexes is not None:
             schema = self._committer.state.catalog.schema(name)
-            self._committer.embedders.attach(schema, specs)
+            self._committer.embedders.attach(schema, declaration.indexes)
         return Collection(name, self._committer)
 
     def rename_collection(self, old: str, new: str) -> None:
@@ -204,9 +213,18 @@ class Database:
         with self._committer.view() as view:
             return schema_of(view, name).definition
 
+    def migrate(self, progress: Progress | None = None) -> None:
+        """Returns when every document is stored at its collection's version;
+        `progress(collection, documents)` is called as it goes. Raises MigrationError for the first
+        that cannot be, when all others are; CollectionError when a function was not given."""
+        self._check_open()
+        self._migrator.finish(progress)
+        self._background.note_indexes()
+
     def build_indexes(self, progress: Progress | None = None) -> None:
         """Returns when no index is waiting to be built or purged, and no graph of vectors that a
-        search has found missing; `progress(name, documents)` is called as it goes."""
+        search has found missing, nor a migration whose functions are there (MigrationError);
+        `progress(name, documents)` is called as it goes."""
         self._check_open()
         self._indexer.run(progress)
         self._committer.searchers.build()

@@ -1,6 +1,6 @@
 """Declarations: what a program says of its collections, each made one commit of catalog entries.
 
-    declared -> indexes are built     (engine/indexing.py)
+    declared -> documents are migrated (engine/migrator.py), then indexes are built
     renamed  -> nothing else to do: trees have numbers, and only the catalog knows names
     dropped  -> its trees are emptied (engine/indexing.py), its files in cache/ are removed
 
@@ -10,16 +10,22 @@ Invariants:
 - Views that began before it go on with the catalog of their own Lsn.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import DuplicateKeyError, InvalidDocumentError
-from amberdb.engine.catalog import Catalog
+from amberdb._errors import (
+    CollectionError,
+    DuplicateKeyError,
+    InvalidDocumentError,
+    MigrationError,
+)
+from amberdb.engine.catalog import Catalog, Declaration, listed
 from amberdb.engine.commit import Committer
 from amberdb.engine.indexing import Indexer
+from amberdb.engine.migration import Upgrades
 from amberdb.engine.row_index import identity_of
-from amberdb.engine.schema import Head, Schema
+from amberdb.engine.schema import Head, Schema, required_types
 from amberdb.engine.writer import Writer
 from amberdb.index.base import IndexSpec
 
@@ -33,18 +39,15 @@ class Declarations:
         self._indexer = indexer
         self._document_bytes_max = document_bytes_max
 
-    def declare(
-        self,
-        name: str,
-        specs: list[IndexSpec] | None,
-        expires_at: str | None = None,
-        types: Mapping[str, str | None] | None = None,
-    ) -> None:
-        """Changes what is not so already, and returns when Unique indexes are complete. Raises
-        CollectionError; DuplicateKeyError and InvalidDocumentError for a Unique index that cannot
-        be built, and is dropped again."""
-        if self._committer.state.catalog.wanted(name, specs, expires_at, types, 1) is not None:
-            self._commit(lambda writer: self._declared(writer, name, specs, expires_at, types))
+    def declare(self, name: str, declaration: Declaration) -> None:
+        """Changes what is not so already, and returns when Unique indexes are complete, which
+        brings a migration to its end first. Raises CollectionError; MigrationError, and then the
+        declaration stands; DuplicateKeyError and InvalidDocumentError for a Unique index that
+        cannot be built, and is dropped again."""
+        committer = self._committer
+        if committer.state.catalog.wanted(name, declaration, 1, is_empty=True) is not None:
+            self._commit(lambda writer: self._declared(writer, name, declaration))
+        committer.state.catalog.schema(name).learn(declaration.upgrades)
         if self._lacks_unique(name):
             self._build_unique(name)
 
@@ -53,7 +56,7 @@ class Declarations:
         for name, schema in self._committer.state.catalog.schemas.items():
             indexes = schema.definition.indexes
             if any(index.identity != identity_of(index.spec) for index in indexes):
-                self.declare(name, [index.spec for index in indexes])
+                self.declare(name, Declaration(indexes=[index.spec for index in indexes]))
 
     def rename(self, old: str, new: str) -> None:
         """Raises CollectionMissingError, and CollectionError when there is a `new` already."""
@@ -83,27 +86,23 @@ class Declarations:
             failpoints.reach("schema.committed")
         committer.searchers.forget(committer.state.catalog.retired)
 
-    def _declared(
-        self,
-        writer: Writer,
-        name: str,
-        specs: list[IndexSpec] | None,
-        expires_at: str | None,
-        types: Mapping[str, str | None] | None,
-    ) -> Catalog | None:
+    def _declared(self, writer: Writer, name: str, declaration: Declaration) -> Catalog | None:
         """The catalog with the collection as it is wanted; None when another thread was faster."""
         catalog = writer.view.catalog
         known = catalog.schemas.get(name)
         is_empty = known is None or not Head.unpack(writer.view.get(known.head_key)).documents
-        complete_from = writer.lsn if is_empty else 0
-        wanted = catalog.wanted(name, specs, expires_at, types, complete_from)
+        wanted = catalog.wanted(name, declaration, writer.lsn, is_empty=is_empty)
         if wanted is None:
             return None
         definition, catalog = wanted
         catalog.save(writer, definition)
-        return catalog.replaced(Schema(definition, self._document_bytes_max))
+        upgrades = {**({} if known is None else known.upgrades), **declaration.upgrades}
+        return catalog.replaced(Schema(definition, self._document_bytes_max, upgrades))
 
     def _lacks_unique(self, name: str) -> bool:
+        schema = self._committer.state.catalog.schema(name)
+        if schema.migration is not None:
+            return schema.has_unique and not schema.migration.missing
         return any(s.name == name and i.is_unique for s, i in self._indexer.waiting())
 
     def _build_unique(self, name: str) -> None:
@@ -113,5 +112,36 @@ class Declarations:
             waiting = {index.number for _, index in self._indexer.waiting() if index.is_unique}
             schema = self._committer.state.catalog.schema(name)
             kept = [i.spec for i in schema.definition.indexes if i.tree not in waiting]
-            self._commit(lambda writer: self._declared(writer, name, kept, None, None))
+            without = Declaration(indexes=kept)
+            self._commit(lambda writer: self._declared(writer, name, without))
             raise
+        except MigrationError as error:
+            if error.collection == name:
+                raise
+
+
+def declaration_of(
+    indexes: Sequence[IndexSpec] | None,
+    expires_at: str | None,
+    required: Mapping[str, type | None] | Sequence[str] | None,
+    version: int | None,
+    migrate: Upgrades | None,
+) -> Declaration:
+    """As the catalog takes it. Raises CollectionError."""
+    if version is not None and (type(version) is not int or not 0 < version < 1 << 32):
+        raise CollectionError(f"version={version!r}: versions are counted from 1")
+    if migrate is not None:
+        if version is None:
+            raise CollectionError("migrate leads to a version: say which, as version=...")
+        is_map = isinstance(migrate, Mapping)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_map or not all(
+            type(to) is int and callable(function) for to, function in migrate.items()
+        ):
+            raise CollectionError(f"migrate is a map of versions to functions, not {migrate!r}")
+    return Declaration(
+        indexes=None if indexes is None else listed(indexes),
+        expires_at=expires_at,
+        required=None if required is None else required_types(required),
+        version=version,
+        upgrades=dict(migrate or {}),
+    )

@@ -36,6 +36,7 @@ from amberdb.engine.codec import decode_effects
 from amberdb.engine.indexing import built_trees
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.manifest import Manifest
+from amberdb.engine.migration import Upgrades
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Effects, Overlay
 from amberdb.engine.recovery import WAL, data_directory
@@ -90,6 +91,8 @@ class Follower:
         self._manifest: Manifest | None = None
         self._store: Store | None = None
         self._status: Status | None = None
+        self._upgrades: dict[str, Upgrades] = {}
+        """By collection, what this process was given for documents of older versions."""
         self._end = NO_LSN
         """Up to where all is acknowledged, while no STATUS says more."""
         self._looked_at = 0.0
@@ -131,6 +134,13 @@ class Follower:
         """Looks for what was acknowledged since; the Lsn of the next view, at least."""
         with self._mutex, self._view(looks=True) as view:
             return Lsn(view.lsn)
+
+    def learn(self, name: str, upgrades: Upgrades) -> None:
+        """Functions for the documents of a collection that are of an older version."""
+        with self._mutex:
+            self._upgrades[name] = {**self._upgrades.get(name, {}), **upgrades}
+            if name in self.state.catalog.schemas:
+                self.state.catalog.schemas[name].learn(upgrades)
 
     @property
     def status(self) -> Status | None:
@@ -329,6 +339,9 @@ class Follower:
 
     def _load_catalog(self, view: View) -> Catalog:
         catalog = Catalog.load(view, self._options.document_bytes_max)
+        for name, upgrades in self._upgrades.items():
+            if name in catalog.schemas:
+                catalog.schemas[name].learn(upgrades)
         self._prefixes = catalog.row_prefixes
         self.searchers.forget(catalog.retired)
         indexes = [one for s in catalog.schemas.values() for one in s.definition.indexes]

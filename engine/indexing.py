@@ -1,4 +1,4 @@
-"""Index builds and purges: what a changed declaration leaves to be done.
+"""Index builds and purges: what a changed declaration leaves to be done, migrations first.
 
     declared at Lsn D -> checkpoint to D -> chunks of documents read from LMDB, their entries
     written back in the same LMDB transaction with the place reached -> marked as built
@@ -6,6 +6,7 @@
 Invariants:
 - From D on every commit maintains the new index, so the build reads only LMDB, and what it
   writes is right whenever a later commit's own effects come on top of it.
+- An index of a collection that is being migrated is built after that.
 - Queries use an index only in views that begin after it was marked; until then they scan.
 - Progress and marks are facts of this one file: they are in the LOCAL tree, not in the log. A
   restore from an older file finds them unset and builds again.
@@ -16,12 +17,13 @@ from itertools import islice
 from typing import cast
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import DuplicateKeyError, InvalidDocumentError
+from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
 from amberdb._types import Document
 from amberdb.engine.catalog import Catalog
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.codec import decode_document
 from amberdb.engine.commit import Committer
+from amberdb.engine.migrator import Migrator
 from amberdb.engine.overlay import Overlay
 from amberdb.engine.planner import Plan
 from amberdb.engine.query import parse
@@ -39,7 +41,8 @@ ROWS_CHUNK = 4000
 
 
 Progress = Callable[[str, int], None]
-"""Called with the index's name and the count of documents done so far."""
+"""Called with the name of the index, or of the collection that is being migrated, and the count of
+documents done so far."""
 
 
 def built_trees(view: View) -> frozenset[int]:
@@ -64,16 +67,20 @@ def stored_view(store: Store, overlay: Overlay, lsn: int, document_bytes_max: in
 class Indexer:
     """Owned by the Database; run by its background thread, or by whoever waits for an index."""
 
-    def __init__(self, committer: Committer, checkpointer: Checkpointer) -> None:
+    def __init__(
+        self, committer: Committer, checkpointer: Checkpointer, migrator: Migrator
+    ) -> None:
         self._committer = committer
         self._checkpointer = checkpointer
+        self._migrator = migrator
 
     def waiting(self) -> list[tuple[Schema, AnyIndex]]:
-        """Indexes that are declared and not complete."""
+        """Indexes that are declared, not complete, and can be built."""
         state = self._committer.state
         return [
             (schema, index)
             for schema in state.catalog.schemas.values()
+            if schema.migration is None
             for index in schema.all_indexes
             if not index.complete_from and index.number not in state.built
         ]
@@ -82,17 +89,24 @@ class Indexer:
         return any(found.number == index.number for _, found in self.waiting())
 
     def is_idle(self) -> bool:
-        return not self.waiting() and not self._committer.state.catalog.retired
+        retired = self._committer.state.catalog.retired
+        return not self.waiting() and not retired and not self._migrator.waiting()
 
     def run(
         self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
     ) -> None:
-        """Builds and purges all that waits, until `stop` says so.
+        """Migrates, builds and purges all that waits, until `stop` says so.
 
         Raises StorageError, DuplicateKeyError for a Unique index over documents that are not, and
-        InvalidDocumentError for a document that has no key; each time it can be run again.
+        InvalidDocumentError for a document that has no key; MigrationError when all is done that
+        can be. Each time it can be run again.
         """
-        while not self.is_idle() and not stop():
+        failure: MigrationError | None = None
+        while failure is None and not self.is_idle() and not stop():
+            try:
+                self._migrator.run(progress, stop)
+            except MigrationError as error:
+                failure = error
             # Listed before the checkpoint: what is declared behind it waits for the next one,
             # since commits from before its Lsn may still be above LMDB.
             waiting = self.waiting()
@@ -105,6 +119,8 @@ class Indexer:
             for number in retired:
                 if not stop():
                     self._purge(number)
+        if failure is not None:
+            raise failure
 
     def purge(self) -> None:
         """What is left of dropped indexes goes, and nothing is built. Raises StorageError."""

@@ -6,6 +6,7 @@ Invariants:
   serves an order only when its ties fall as the order's own rule says.
 - Ties of an order go by rowid, in the direction of its last field.
 - A sparse index serves only filters that exclude None and missing in all of its fields.
+- While a collection is being migrated its indexes hold what older documents were, so none is used.
 """
 
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def _candidates(
     begins with; a look that is cheaper than a match."""
     narrowed: list[CompiledIndex] = []
     ordered: list[CompiledIndex] = []
+    if schema.migration is not None:
+        return narrowed
     for index in schema.indexes:
         if _narrows_first(index, where):
             found = narrowed
@@ -125,8 +128,8 @@ def by_documents(schema: Schema, where: Filter, order: tuple[OrderField, ...]) -
 def by_index(
     view: View, schema: Schema, number: int, where: Filter, order: tuple[OrderField, ...]
 ) -> Plan | None:
-    """The plan over the index with this tree; None when it is gone."""
-    for index in schema.indexes:
+    """The plan over the index with this tree; None when it is gone, or of no use for a while."""
+    for index in schema.indexes if schema.migration is None else ():
         if index.number == number and is_usable(view, index):
             is_multi = view.get(MULTI + index.prefix) is not None
             return _match(index, where, order, is_multi=is_multi)

@@ -16,16 +16,17 @@ from typing import Any, NoReturn, final
 
 from amberdb._errors import ClosedError, ForkedError, ReadOnlyError
 from amberdb._types import Lsn, Sync
-from amberdb.engine.catalog import listed
 from amberdb.engine.check import CheckReport, Progress, check
 from amberdb.engine.collection import Collection, ReadableCollection, schema_of
 from amberdb.engine.database import Database, open_databases
+from amberdb.engine.declarations import declaration_of
 from amberdb.engine.feed import Change, archive_of, changes, positions_of
 from amberdb.engine.follower import Follower
+from amberdb.engine.migration import Upgrade
 from amberdb.engine.options import Options
 from amberdb.engine.planner import is_usable
 from amberdb.engine.recovery import is_there, missing_database
-from amberdb.engine.schema import CollectionDef, Head, Schema, required_types
+from amberdb.engine.schema import CollectionDef, Head, Schema
 from amberdb.engine.searchers import Searchers
 from amberdb.engine.transaction import Snapshot, held
 from amberdb.engine.view import View
@@ -55,20 +56,23 @@ class ReadOnlyDatabase(Database):
         indexes: Sequence[IndexSpec] | None = None,
         expires_at: str | None = None,
         required: Mapping[str, type | None] | Sequence[str] | None = None,
+        version: int | None = None,
+        migrate: Mapping[int, Upgrade] | None = None,
     ) -> "ReadOnlyCollection":
         """As the catalog has it. What is declared is only compared with that, so that programs can
-        share a declaration. Raises CollectionMissingError; ReadOnlyError when it differs."""
-        specs = None if indexes is None else listed(indexes)
-        types = None if required is None else required_types(required)
+        share a declaration; the functions of `migrate` upgrade what is read. Raises
+        CollectionMissingError, CollectionVersionError; ReadOnlyError when it differs."""
+        declaration = declaration_of(indexes, expires_at, required, version, migrate)
         with self._follower.view() as view:
             catalog, known = view.catalog, schema_of(view, name).definition
-        wanted = catalog.wanted(name, specs, expires_at, types, 1)
+        wanted = catalog.wanted(name, declaration, 1, is_empty=True)
         if wanted is not None and _declaration(wanted[0]) != _declaration(known):
             raise ReadOnlyError(
                 f"collection {name!r} is declared otherwise in the catalog: declare it in the "
                 "process that writes, or leave the declaration out",
                 collection=name,
             )
+        self._follower.learn(name, declaration.upgrades)
         return ReadOnlyCollection(name, self._follower)
 
     def collections(self) -> list[str]:
@@ -201,7 +205,7 @@ def open_to_read(path: str, options: Options) -> ReadOnlyDatabase:
 def _declaration(definition: CollectionDef) -> tuple[object, ...]:
     """What a program says of a collection: no numbers, no versions of analyzers."""
     specs = [index.spec for index in definition.indexes]
-    return specs, definition.expires_at, definition.required, definition.vectors
+    return specs, definition.version, definition.expires_at, definition.required, definition.vectors
 
 
 def _collection_stats(view: View, schema: Schema) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import AmberError, CorruptionError
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn
-from amberdb.engine.catalog import Catalog, open_entry, sealed_entry
+from amberdb.engine.catalog import Catalog, Declaration, open_entry, sealed_entry
 from amberdb.engine.codec import decode_effects
 from amberdb.engine.overlay import Effects
 from amberdb.engine.pages import Gap, Meta, Pages
@@ -213,7 +213,7 @@ class Salvage:
                 names.add(older.name)
         catalog = self._catalog(definitions, trees)
         for number in sorted(trees - {definition.tree for definition in definitions}):
-            wanted = catalog.wanted(f"recovered-{number}", None, None, None, 0)
+            wanted = catalog.wanted(f"recovered-{number}", Declaration(), 0, is_empty=False)
             assert wanted is not None
             definition, catalog = wanted
             definitions.append(replace(definition, tree=number))

@@ -18,7 +18,7 @@ from amberdb._types import Document
 from amberdb.engine.codec import decode_unchecked
 from amberdb.engine.planner import Plan, Range
 from amberdb.engine.schema import CUT_ENTRY_SIZE, ROWID_SIZE, Schema, unpack_cut
-from amberdb.engine.stored import BODY, damaged, expires_us, rowid_of
+from amberdb.engine.stored import BODY, damaged, expires_us, rowid_of, unpack
 from amberdb.engine.trees import TREE_SIZE, end_of
 from amberdb.engine.view import View
 from amberdb.index.keys import CUT_BYTES
@@ -58,6 +58,7 @@ def documents(
     index = plan.index
     first_only = plan.is_multi and index is not None
     prefix = schema.prefix
+    migration = schema.migration
     get = view.reader()
     for place, id_bytes in entries(view, plan, after):
         key = prefix + id_bytes
@@ -71,7 +72,11 @@ def documents(
             _warn(schema.name, shape)
         if dies_us is not None and expires_us(value) <= dies_us:
             continue
-        document: Document = decode_unchecked(value[BODY])
+        document: Document = (
+            decode_unchecked(value[BODY])
+            if migration is None
+            else schema.document(unpack(key, value))
+        )
         if residual is not None and not residual(document):
             continue
         if first_only and place != _first_place(plan, document, rowid_of(value)):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from struct import Struct
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from amberdb._errors import (
@@ -22,13 +23,14 @@ from amberdb._errors import (
     QueryError,
 )
 from amberdb._types import Document
-from amberdb.engine.codec import encode
+from amberdb.engine.codec import decode_document, encode
 from amberdb.engine.documents import encode_id, is_map, new_id, normalise, surrogate_error
+from amberdb.engine.migration import Migration, Step, Upgrades
 from amberdb.engine.order import OrderField
 from amberdb.engine.overlay import Effects
 from amberdb.engine.query import Filter
 from amberdb.engine.row_index import RowIndex
-from amberdb.engine.stored import NEVER
+from amberdb.engine.stored import NEVER, Stored
 from amberdb.engine.trees import HEADS, META, tree
 from amberdb.index.base import FieldSpec, IndexSpec, compile, spec_from_map
 from amberdb.index.keys import KEY_BYTES_MAX, encode_rowid
@@ -101,6 +103,10 @@ class CollectionDef:
     required: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     vectors: tuple[str, ...] = ()
     """Fields that have ever been declared as vectors: documents may hold arrays there."""
+    version: int = 1
+    """Of its documents, as the program counts: see engine/migration.py."""
+    steps: tuple[Step, ...] = ()
+    """Ascending, those that some documents have yet to take."""
     former: tuple[tuple[int, str], ...] = ()
     """Names that it had, and the Lsn up to which, ascending: the feed tells of the past."""
 
@@ -114,7 +120,10 @@ class CollectionDef:
         return next((name for until, name in self.former if lsn <= until), self.name)
 
     def to_map(self) -> dict[str, Any]:
-        added = {"former": [list(each) for each in self.former]} if self.former else {}
+        added: dict[str, Any] = {} if self.version == 1 else {"version": self.version}
+        for name, pairs in (("steps", self.steps), ("former", self.former)):
+            if pairs:
+                added[name] = [list(pair) for pair in pairs]
         return {
             "number": self.number,
             "tree": self.tree,
@@ -139,6 +148,11 @@ class CollectionDef:
                 expires_at=stored["expires_at"],
                 required=dict(stored["required"]),
                 vectors=tuple(stored.get("vectors", ())),
+                version=checked_number(stored.get("version", 1)),
+                steps=tuple(
+                    (checked_number(version), checked_number(lsn, 1 << 64))
+                    for version, lsn in stored.get("steps", ())
+                ),
                 former=tuple(
                     (checked_number(lsn, 1 << 64), str(former))
                     for lsn, former in stored.get("former", ())
@@ -242,6 +256,7 @@ class Schema:
         "has_unique",
         "head_key",
         "indexes",
+        "migration",
         "name",
         "prefix",
         "queues",
@@ -250,8 +265,15 @@ class Schema:
         "vectors",
     )
 
-    def __init__(self, definition: CollectionDef, document_bytes_max: int) -> None:
+    def __init__(
+        self,
+        definition: CollectionDef,
+        document_bytes_max: int,
+        upgrades: Upgrades = MappingProxyType({}),
+    ) -> None:
         self.definition = definition
+        self.migration = Migration(definition.steps, upgrades) if definition.steps else None
+        """While there may be documents of an older version."""
         self.name = definition.name
         self.prefix = tree(definition.tree)
         self.expiry_prefix = tree(definition.expiry_tree)
@@ -285,9 +307,27 @@ class Schema:
         )
         self._document_bytes_max = document_bytes_max
 
+    @property
+    def upgrades(self) -> Upgrades:
+        """The functions to newer versions that are still needed."""
+        return {} if self.migration is None else self.migration.upgrades
+
+    def learn(self, upgrades: Upgrades) -> None:
+        """Takes these functions, in place of those that it had."""
+        if self.migration is not None:
+            self.migration.upgrades = {**self.migration.upgrades, **upgrades}
+
     def redefined(self, definition: CollectionDef) -> "Schema":
         """The same collection as it is defined from now on."""
-        return Schema(definition, self._document_bytes_max)
+        return Schema(definition, self._document_bytes_max, self.upgrades)
+
+    def document(self, stored: Stored) -> Document:
+        """A stored document as the collection shows it: of its newest version. Raises
+        MigrationError."""
+        migration = self.migration
+        if migration is None or stored.version > migration.since:
+            return stored.document()
+        return decode_document(migration.upgraded(self, stored).body)
 
     def key(self, id: object) -> bytes:
         """The key of a document. Raises InvalidDocumentError for what cannot be an id."""

@@ -140,6 +140,11 @@ class Search:
             for index in self.schema.row_indexes
             if (self.text is not None if index.is_text else index.vector.field in self.vectors)
         ]
+        if self.schema.migration is not None:
+            raise QueryError(
+                f"collection {self.schema.name!r} is being migrated to version "
+                f"{self.schema.definition.version}: try again later, or wait with db.migrate()"
+            )
         for index in found:
             if not is_usable(view, index):
                 raise QueryError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, final
 
-from amberdb._errors import FormatError
+from amberdb._errors import FormatError, MigrationError
 from amberdb.engine.cachefile import CacheFolder
 from amberdb.engine.candidates import Candidates
 from amberdb.engine.jobs import Jobs
@@ -83,10 +83,14 @@ class Searchers:
         self._indexer = indexer
 
     def finish(self, is_ready: Callable[[], bool]) -> None:
-        """Builds declared indexes, in this thread, until what is needed is there. Raises
-        StorageError, and TransactionError inside one's own transaction."""
+        """Migrates, and builds declared indexes, in this thread, until what is needed is there.
+        Raises MigrationError, StorageError, and TransactionError inside one's own transaction."""
         if self._indexer is not None:
-            self._indexer.run(stop=is_ready)
+            try:
+                self._indexer.run(stop=is_ready)
+            except MigrationError:
+                if not is_ready():
+                    raise
 
     def of(self, index: RowIndex) -> Searcher:
         """Raises FormatError where nobody here can ask it."""

@@ -23,6 +23,7 @@ _CRC = Struct("<I")
 HEADER_SIZE = 40
 assert _HEADER.size == HEADER_SIZE
 assert _CRC.size == CRC_SIZE
+_VERSION = Struct("<Q")
 _EXPIRES = Struct("<q")
 _EXPIRES_OFFSET = 24
 _ROWID = Struct("<Q")
@@ -72,6 +73,10 @@ def unpack(key: bytes, value: bytes) -> Stored:
         raise damaged(key)
     version, created, updated, expires, rowid = _HEADER.unpack_from(value)
     return _stored(Stored, (version, created, updated, expires, rowid, value[BODY]))
+
+
+def version_of(value: bytes) -> int:
+    return int(_VERSION.unpack_from(value)[0])
 
 
 def expires_us(value: bytes) -> int:

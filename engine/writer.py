@@ -25,19 +25,16 @@ from amberdb._errors import (
 from amberdb._types import Document
 from amberdb.engine.documents import merge
 from amberdb.engine.overlay import Effects
-from amberdb.engine.planner import Plan
-from amberdb.engine.query import parse
-from amberdb.engine.scan import entries
 from amberdb.engine.schema import (
     MULTI,
-    CompiledIndex,
     Head,
     Prepared,
     Schema,
     entry_pairs,
 )
-from amberdb.engine.stored import NEVER, Stored, pack, unpack
-from amberdb.engine.trees import ENTRY_PREFIX_SIZE, TREE_SIZE, end_of
+from amberdb.engine.stored import NEVER, Stored, pack, unpack, version_of
+from amberdb.engine.trees import ENTRY_PREFIX_SIZE, TREE_SIZE
+from amberdb.engine.unique_check import UniqueCheck
 from amberdb.engine.view import View
 
 _ENTRY_BYTES = 100
@@ -71,7 +68,7 @@ class Writer:
         self._pending = view.pending
         self._effects = view.pending.effects
         self._heads: dict[bytes, Head] = {}
-        self._uniques: dict[bytes, tuple[Schema, CompiledIndex]] = {}
+        self._uniques = UniqueCheck(view)
         self._row_prefixes: set[bytes] = set()
         """Of the search indexes of collections that were written."""
         self._bytes_left = bytes_max
@@ -104,10 +101,18 @@ class Writer:
                 key=id,
                 version=old.version,
             )
-        new = schema.prepare(merge(old.document(), patch))
+        new = schema.prepare(merge(schema.document(old), patch))
         if new.id != id or new.fresh:
             raise InvalidDocumentError("update() cannot change an id: put a copy", field="id")
         self._store(schema, new, old)
+
+    def upgrade(self, schema: Schema, old: Stored, new: Prepared) -> None:
+        """Stores an older document as it is at its collection's version, with the times that it
+        has, unless it was written or removed meanwhile."""
+        value = self.view.get(new.key)
+        if value is not None and version_of(value) == old.version:
+            self._uniques.is_migrating = True
+            self._store(schema, new, old, old.updated_us)
 
     def delete(self, schema: Schema, id: str) -> bool:
         """Whether there was such a document."""
@@ -147,8 +152,7 @@ class Writer:
 
     def finish(self) -> Effects:
         """All effects, after the checks that need the end state. Raises DuplicateKeyError."""
-        for low, (schema, index) in self._uniques.items():
-            self._check_unique(schema, index, low)
+        self._uniques.run(self._live)
         self.save_heads()
         return self._effects
 
@@ -177,7 +181,9 @@ class Writer:
             return None
         return old
 
-    def _store(self, schema: Schema, new: Prepared, old: Stored | None) -> None:
+    def _store(
+        self, schema: Schema, new: Prepared, old: Stored | None, updated_us: int | None = None
+    ) -> None:
         head = None
         if old is None:
             before = None
@@ -190,7 +196,9 @@ class Writer:
             rowid = head.next_rowid
         else:
             rowid = old.rowid
-        value = pack(new.key, self.lsn, created_us, self.now_us, new.expires_us, rowid, new.body)
+        if updated_us is None:
+            updated_us = self.now_us
+        value = pack(new.key, self.lsn, created_us, updated_us, new.expires_us, rowid, new.body)
         effects: Effects = {new.key: value}
         schema.add_entries(effects, new.document, new.id_bytes, rowid, new.expires_us)
         if head is not None and schema.row_indexes:
@@ -211,7 +219,7 @@ class Writer:
             head.documents += old is None
             head.next_rowid += 1
         if schema.has_unique:
-            self._note_unique(schema, new)
+            self._uniques.note(schema, new)
 
     def _remove(self, schema: Schema, key: bytes, old: Stored) -> None:
         self._add(dict.fromkeys(self._keys_of(schema, key, old)), 0)
@@ -243,33 +251,6 @@ class Writer:
             )
         self._bytes_left = left
         self._pending.update(effects)
-
-    # -- unique ------------------------------------------------------------------------------
-
-    def _note_unique(self, schema: Schema, new: Prepared) -> None:
-        for index in schema.indexes:
-            if index.is_unique:
-                for key in index.maker.unique_keys(new.document):
-                    self._uniques[index.prefix + key] = (schema, index)
-
-    def _check_unique(self, schema: Schema, index: CompiledIndex, low: bytes) -> None:
-        """At most one live document has an entry with these full fields."""
-        owner: bytes | None = None
-        plan = Plan(index, ((low, end_of(low)),), False, True, parse(None), False)
-        for _, id_bytes in list(entries(self.view, plan)):
-            if self._live(schema, schema.prefix + id_bytes) is None:
-                continue
-            if owner is None:
-                owner = id_bytes
-            elif owner != id_bytes:
-                raise DuplicateKeyError(
-                    f"collection {schema.name!r}: documents {owner.decode()!r} and "
-                    f"{id_bytes.decode()!r} have the same {', '.join(index.spec.fields)}, "
-                    f"which {index.spec.name} keeps unique",
-                    collection=schema.name,
-                    key=id_bytes.decode(),
-                    index=index.spec.name,
-                )
 
 
 def missing(schema: Schema, id: str) -> MissingKeyError:

@@ -179,6 +179,11 @@ class EmbeddingError(DocumentError, RuntimeError):
     """The embedder of a Vector index failed, or gave something else than one vector per text."""
 
 
+class MigrationError(DocumentError, RuntimeError):
+    """A document cannot be brought to its collection's version (`collection`, `key`, `version`):
+    mend the function, or put or delete the document. Nothing of it was changed."""
+
+
 class ExtractionError(AmberError, ValueError):
     """An extractor could not be asked, or what it said cannot be used: nothing was stored."""
 
@@ -200,6 +205,10 @@ class CursorError(QueryError):
 
 class CollectionError(AmberError, ValueError):
     """The declaration of a collection or of an index is wrong."""
+
+
+class CollectionVersionError(CollectionError):
+    """The collection is at a newer `version` than the program knows: use the newer program."""
 
 
 class CollectionMissingError(CollectionError, KeyError):

@@ -42,7 +42,10 @@ _LONG: dict[str, tuple[str, ...]] = {
     ),
     "store": ("grow+index+shrink+purge+grow+crowd_at_checkpoints+shrink",),
     "text": ("put+text_index+transaction+checkpoint+expire+overwrite+checkpoint+reopen",),
-    "schema": ("text_index+drop+rename+checkpoint+drop+follow+compact+rename+reopen",),
+    "schema": (
+        "text_index+drop+rename+checkpoint+drop+follow+compact+rename+reopen",
+        "migrate+text_index+migrate+reopen+rename+migrate+compact+migrate",
+    ),
     "vectors": (
         "build+fresh_burst+build+churn+checkpoint+build+reopen",
         "build+churn+embed+build+drop_index+declare+expire_vectors+reopen",

@@ -169,7 +169,15 @@ def load_catalog(pairs: dict[bytes, bytes | None]) -> Catalog:
     return Catalog.load(View(NEWEST, state, transaction, 0, "data.mdb"), 1 << 20)
 
 
-DEFINITION = CollectionDef(name="x", number=1, tree=16, expiry_tree=17, former=((3, "w"),)).to_map()
+DEFINITION = CollectionDef(
+    name="x",
+    number=1,
+    tree=16,
+    expiry_tree=17,
+    former=((3, "w"),),
+    version=3,
+    steps=((2, 5), (3, 7)),
+).to_map()
 COUNTERS_MAP = {"tree": 18, "collection": 2, "retired": [19]}
 
 

@@ -1,6 +1,6 @@
 """Random lives of a database beside a dictionary: everything the public API promises, in any order.
 
-Two collections are written, read, declared anew, renamed, dropped, checkpointed, expired,
+Two collections are written, read, declared anew, migrated, renamed, dropped, checkpointed, expired,
 snapshotted, reopened and killed. The model in support/model.py says what each call returns or
 raises.
 """
@@ -39,6 +39,7 @@ from support import drawn
 from support.databases import SMALL, FakeClock, assert_sound
 from support.model import ModelCollection, Spec, index_keys
 from support.reference import Doc, same
+from support.upgrades import stopped_after, upgrade_to, upgrades
 
 NAMES = ("x", "y")
 names = st.sampled_from(NAMES)
@@ -97,6 +98,11 @@ class DatabaseMachine(RuleBasedStateMachine):
     def open(self) -> None:
         options: dict[str, Any] = {**SMALL, **self.options, "clock": self.clock}
         self.db = amberdb.open(self.path, **options)
+        for name in self.db.collections():  # functions are not stored
+            version = self.model[name].version
+            before = self.last_lsn()
+            self.db.collection(name, version=version, migrate=_upgrades(version))
+            self.note_commits(before)
 
     def write(
         self,
@@ -259,6 +265,21 @@ class DatabaseMachine(RuleBasedStateMachine):
             model.specs = list(specs)
         self.note_commits(before)
 
+    @rule(name=names, batches=st.integers(0, 3))
+    def migrate(self, name: str, batches: int) -> None:
+        """To the next version; as many batches are stored at once, 0 is all of them."""
+        try:
+            model = self.model[name].upgraded(upgrade_to(self.model[name].version + 1))
+        except (DuplicateKeyError, InvalidDocumentError):
+            return
+        before = self.last_lsn()
+        version = model.version
+        with stopped_after(batches):
+            self.live_db.collection(name, version=version, migrate=_upgrades(version))
+            self.live_db.migrate()
+        self.model[name] = model
+        self.note_commits(before)
+
     @rule()
     def exchange_names(self) -> None:
         before = self.last_lsn()
@@ -347,6 +368,8 @@ class DatabaseMachine(RuleBasedStateMachine):
         whole = self.with_life(patch, life)
         held = self.model[name].held.get(id)
         right = held.version if held is not None else 1
+        if not right and id in self.live_db.collection(name):
+            right = self.live_db.collection(name).record(id).version
         if_version = {None: None, "right": right, "wrong": right - 1}[version]
 
         def on_model(model: ModelCollection, now_us: int, lsn: int) -> int:
@@ -474,7 +497,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         assert (id in collection) == (wanted is not None)
         if wanted is not None:
             record = collection.record(id)
-            assert record.version == self.model[name].held[id].version
+            assert self.model[name].held[id].version in (0, record.version)
             assert same(record.document, wanted)
 
     @precondition(lambda self: len(self.snapshots) < 3)
@@ -521,7 +544,8 @@ class DatabaseMachine(RuleBasedStateMachine):
                     assert same(got.get(place), doc)
             gone = {place for place, doc in got.items() if doc is None}
             assert all(wanted.get(p) is None or (lsn, *p) in self.stillborn for p in gone)
-        assert all(doc is None for commit in told.values() for doc in commit.values())
+        if all(model.version == 1 for model in self.model.values()):
+            assert all(doc is None for commit in told.values() for doc in commit.values())
         if acknowledge and self.log:
             subscriber.acknowledge(amberdb.Lsn(self.log[-1][0]))
             self.last_us = self.now_us
@@ -550,6 +574,11 @@ class DatabaseMachine(RuleBasedStateMachine):
             if self.db is not None:
                 self.db.close()
             shutil.rmtree(self.directory)
+
+
+def _upgrades(version: int) -> dict[int, Callable[[Doc], Doc]]:
+    """All that lead to it."""
+    return upgrades(range(2, version + 1))
 
 
 _Step = tuple[Callable[[WritableCollection], Any], Callable[..., Any], str]

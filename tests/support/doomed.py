@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import amberdb
 from amberdb import (
@@ -39,6 +40,7 @@ from amberdb import (
     Vector,
 )
 from amberdb import _failpoints as failpoints
+from amberdb.engine import migrator
 from amberdb.index.base import IndexSpec
 from support.databases import SMALL
 from support.faulty_fs import KINDS, FaultyFileSystem
@@ -110,7 +112,11 @@ def numbers_in(db: Database) -> list[int]:
 
 
 def declare(db: Database) -> None:
-    """The collections; their first declaration has all indexes, so `v` is an array for good."""
+    """The collections; their first declaration has all indexes, so `v` is an array for good. Those
+    that were left in the middle of a migration get their function."""
+    for name in db.collections():
+        if name.startswith(SPARE):
+            db.collection(name, version=2, migrate={2: _upgraded})
     db.collection("meta")
     for name in NAMES:
         is_new = name not in db.collections()
@@ -354,14 +360,28 @@ def _beside(db: Database, feed: Subscriber, seed: int, number: int, shared: Shar
 
 
 def _declare_spare(db: Database, number: int) -> None:
-    """Drops what an earlier one has left, half-way or whole, and makes another one."""
+    """Drops what an earlier one has left, half-way or whole, and makes and migrates another one."""
+
+    def check(name: str) -> None:
+        spare = db.collection(name, version=2, migrate={2: _upgraded})
+        assert all(doc["n"] >= 1000 for doc in spare.documents()), name
+        assert len(spare.find({"n": {"$gte": 1010}})) in (0, 20), name
+
     for name in db.collections():
         if name.startswith(SPARE):
+            check(name)
             db.drop_collection(name)
     spare = db.collection(SPARE, indexes=[Ordered("n"), Text("text")])
     spare.put_many({"id": str(n), "n": n, "text": "tea"} for n in range(30))
     db.rename_collection(SPARE, f"{SPARE}{number}")
-    assert len(db.collection(f"{SPARE}{number}").find({"n": {"$gte": 10}})) == 20
+    with patch.object(migrator, "CHUNK", 8):
+        check(f"{SPARE}{number}")
+        db.migrate()
+        check(f"{SPARE}{number}")
+
+
+def _upgraded(doc: Doc) -> Doc:
+    return {**doc, "n": doc["n"] + 1000}
 
 
 def _search(db: Database, seed: int, number: int, is_alone: bool) -> None:

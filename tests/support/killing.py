@@ -44,6 +44,7 @@ PHASES = (
     "vectors",
     "compact",
     "schema",
+    "migration",
     "erase",
     "rolling",
     "recovery",

@@ -9,7 +9,7 @@ Invariants:
 # What a document holds has no static type.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -41,6 +41,7 @@ class Held:
     rowid: int
     expires_us: int
     version: int
+    """0: of its last write or of its migration, which may come any time."""
 
 
 @dataclass
@@ -51,6 +52,7 @@ class ModelCollection:
     specs: list[Spec] = field(default_factory=list[Spec])
     held: dict[str, Held] = field(default_factory=dict[str, Held])
     next_rowid: int = 1
+    version: int = 1
     touched: dict[str, Doc | None] = field(default_factory=dict[str, Doc | None])
     """What the commit in the making has done: the document, or None for a removal."""
 
@@ -75,6 +77,18 @@ class ModelCollection:
             if reference.matches(held.doc, where)
         ]
         return reference.ordered(found, order_by or [])
+
+    def upgraded(self, upgrade: Callable[[Doc], Doc]) -> "ModelCollection":
+        """At the next version. Raises what its indexes refuse."""
+        model = replace(self.copy(), version=self.version + 1)
+        for id, held in self.held.items():
+            model.held[id] = replace(held, doc=upgrade(deepcopy(held.doc)), version=0)
+            for spec in self.specs:
+                index_keys(spec, model.held[id].doc)
+        for spec in self.specs:
+            if isinstance(spec, Unique):
+                model.check_spec(spec, set(model.held), -NEVER)
+        return model
 
     # -- writing -----------------------------------------------------------------------------
 

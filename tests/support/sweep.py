@@ -41,6 +41,7 @@ from support.workload import (
     Recorder,
     Step,
     erased_word,
+    give_functions,
 )
 
 Outcome = tuple[tuple[int, ...], int, str]
@@ -300,6 +301,7 @@ class Sweep:
 
     def _checked(self, db: Database, place: str) -> tuple[int, ...]:
         """The states that it may be."""
+        give_functions(db)
         report = db.check()
         if not report.ok:
             raise Lost(f"{place}: {report}")

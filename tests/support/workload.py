@@ -24,6 +24,7 @@ from support.databases import SMALL, FakeClock
 from support.reference import Doc
 from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits
 from support.trace import Note, Op, Trace, TraceBuilder
+from support.upgrades import stopped_after
 
 NAME: Final = "t.amber"
 COLLECTIONS: Final = ("a", "b", "c")
@@ -113,7 +114,9 @@ class Workload:
             self.settled()
 
     def _open(self) -> Database:
-        return amberdb.open(self._path, **OPTIONS, fs=self._fs, clock=self.clock)
+        db = amberdb.open(self._path, **OPTIONS, fs=self._fs, clock=self.clock)
+        give_functions(db)
+        return db
 
     def recording(self, trace: Trace) -> Recording:
         trace.ops = [self._numbered(op) for op in trace.ops]
@@ -191,6 +194,22 @@ class Workload:
         for id in sorted(lsns, key=lsns.__getitem__):
             self._numbers[b"crowd " + id.encode()] = len(self.states)
             self.states.append({**self.states[-1], ("a", id): {"id": id, "text": "w" * 100}})
+
+
+def upgraded(doc: Doc) -> Doc:
+    """At any newer version of the collection."""
+    return {**doc, "upgraded": doc.get("upgraded", 0) + 1, "text": doc["text"][::-1]}
+
+
+UPGRADES: Final = dict.fromkeys(range(2, 100), upgraded)
+
+
+def give_functions(db: Database) -> None:
+    """To collections that are being migrated: functions are not stored."""
+    for name in db.collections():
+        definition = db.definition(name)
+        if definition.steps:
+            db.collection(name, version=definition.version, migrate=UPGRADES)
 
 
 def reopen_image(root: Path, served: int, now: float, note: Notes, fs: FileSystem) -> None:
@@ -428,11 +447,24 @@ def drop(work: Workload) -> None:
         work.db.build_indexes()
 
 
+def migrate(work: Workload) -> None:
+    """Of many documents, to the next version: to its end, or to its middle."""
+    work.commit([("a", f"m{number}", {"text": "m" * 300}) for number in range(12)])
+    work.db.checkpoint()
+    work.commit([("a", "same", {"text": "late"})], "os")
+    version = work.db.definition("a").version + 1
+    state = {key: upgraded(doc) if key[0] == "a" else doc for key, doc in work.now.items()}
+    with stopped_after(work.rng.choice((0, 0, 2))):
+        declare_a = partial(work.db.collection, "a", version=version, migrate=UPGRADES)
+        work.declare(declare_a, state)
+        work.db.migrate()
+
+
 SCHEMA_ALPHABET: Final[dict[str, Step]] = {
     step.__name__: step
     for step in (
         *(overwrite, transaction, checkpoint, reopen, text_index, follow, compact),
-        *(rename, drop),
+        *(rename, drop, migrate),
     )
 }
 """What changes the catalog."""

@@ -499,6 +499,7 @@ USES: dict[str, Use] = {
     "definition": lambda db, notes: db.definition("n"),
     "rename_collection": lambda db, notes: db.rename_collection("n", "m"),
     "drop_collection": lambda db, notes: db.drop_collection("n"),
+    "migrate": lambda db, notes: db.migrate(),
     "build_indexes": lambda db, notes: db.build_indexes(),
     "transaction": lambda db, notes: db.transaction().__enter__(),
     "refresh": lambda db, notes: db.refresh(),
