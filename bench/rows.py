@@ -180,6 +180,7 @@ def all_rows() -> dict[str, Row]:
     """Every row by name, in the order in which they run."""
     # Imported here, since those modules import this one.
     from bench import (
+        rows_chat,
         rows_host,
         rows_profiles,
         rows_speed,
@@ -197,6 +198,7 @@ def all_rows() -> dict[str, Row]:
         rows_vector,
         rows_vector_state,
         rows_profiles,
+        rows_chat,
     )
     found = [row for module in modules for row in module.ROWS]
     return {row.name: row for row in found}
