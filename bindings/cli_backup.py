@@ -1,4 +1,5 @@
-"""The verbs that keep a database elsewhere and bring it back: backup, verify and restore.
+"""The verbs that keep a database elsewhere and bring it back: backup, verify, restore and
+rescue.
 
 Invariants:
 - None of them overwrites anything.
@@ -25,6 +26,8 @@ from amberdb.bindings.cli_output import (
 )
 from amberdb.bindings.json_text import iso
 from amberdb.engine.chain import BackupReport, points, verify_backup
+from amberdb.engine.database import open_database
+from amberdb.engine.options import RollingBackups
 from amberdb.engine.restore import restore as restore_chain
 
 Archives = Annotated[
@@ -105,6 +108,33 @@ def restore(
         emit(plain(report))
     else:
         show(properties("restored", asdict(report)))
+
+
+@verb
+def rescue(
+    path: DatabasePath,
+    backups: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="The folder of its rolling backups, if elsewhere."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Puts the newest rolling backup in place of a database that is damaged beyond recovery, and
+    keeps what was damaged beside it. Changes nothing where it can be opened."""
+    with open_database(
+        path,
+        create=False,
+        background=False,
+        on_damage="restore",
+        backups=RollingBackups(directory=backups),
+    ) as db:
+        found = db.rescue
+    if as_json:
+        emit({"rescued": None if found is None else {**plain(found), "lost": found.lost}})
+    elif found is None:
+        show("it can be opened: nothing was changed")
+    else:
+        show(properties("restored", {**plain(found), "lost": found.lost}))
 
 
 def _point(text: str | None) -> int | datetime | None:

@@ -1,5 +1,5 @@
 """The verbs of the command line, but those that have files of their own: import, export, demo,
-search, check, repair, compact and erase, backup, verify and restore.
+search, check, repair, compact and erase, backup, verify, restore and rescue.
 
 Invariants:
 - Only put, import and demo create a database, only put and import a collection; the others say
@@ -259,6 +259,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "backup": cli_backup.backup,
     "verify": cli_backup.verify,
     "restore": cli_backup.restore,
+    "rescue": cli_backup.rescue,
     "check": cli_care.check,
     "repair": cli_care.repair,
     "compact": cli_care.compact,

@@ -3,7 +3,7 @@
 Invariants:
 - Only files whose name ends as a backup's does are looked at, and only their headers are read; one
   that cannot be read is left alone.
-- What is pruned is never the base of what is kept; the newest chain is kept whole.
+- What is pruned is never the base of what is kept; what was just taken is kept.
 - An archive is removed before the one that it goes on from: a crash leaves no gap.
 """
 
@@ -39,7 +39,8 @@ Chain = list[Archived]
 
 
 def archives_in(fs: FileSystem, directory: str) -> list[Archived]:
-    """All that can be read, in the order in which they were taken."""
+    """All that can be read, in the order of their last Lsns: a clock may have been set back, and a
+    restored database has Lsns above those of the one before."""
     found: list[Archived] = []
     for name in fs.listdir(directory) if fs.is_dir(directory) else []:
         path = os.path.join(directory, name)
@@ -48,7 +49,7 @@ def archives_in(fs: FileSystem, directory: str) -> list[Archived]:
                 found.append(Archived(path, read_header(fs, path)))
             except (AmberError, OSError):
                 continue
-    return sorted(found, key=lambda each: (each.header.created_us, each.header.last_lsn))
+    return sorted(found, key=_order)
 
 
 def chains_of(archives: Iterable[Archived]) -> list[Chain]:
@@ -61,18 +62,19 @@ def chains_of(archives: Iterable[Archived]) -> list[Chain]:
         for chain in chains:
             if chain[-1].header.id == each.header.base:
                 chain.append(each)
-    return sorted(chains, key=lambda chain: chain[-1].header.created_us)
+    return sorted(chains, key=lambda chain: _order(chain[-1]))
 
 
-def to_prune(chains: list[Chain], keep_hourly: int, keep_daily: int) -> list[str]:
+def to_prune(chains: list[Chain], newest: str, keep_hourly: int, keep_daily: int) -> list[str]:
     """The paths of what is no longer kept, in the order in which they may be removed.
 
-    Kept are the newest chain, the newest archive of each of the last `keep_hourly` hours that have
-    one, the newest full one of each of the last `keep_daily` days, and what these go on from.
+    Kept are `newest`, which was just taken, the newest archive of each of the last `keep_hourly`
+    hours that have one, the newest full one of each of the last `keep_daily` days, and what these
+    go on from.
     """
     every = [each for chain in chains for each in chain]
     full = [each for each in every if each.header.is_full]
-    wanted = {each.path for each in (chains[-1] if chains else [])}
+    wanted = {newest}
     wanted |= _newest(every, keep_hourly, lambda time: (*time.timetuple()[:4],))
     wanted |= _newest(full, keep_daily, lambda time: (*time.timetuple()[:3],))
     gone: list[str] = []
@@ -87,6 +89,10 @@ def _newest(
 ) -> set[str]:
     """The newest archive of each of the last `count` buckets that have one."""
     by_bucket: dict[tuple[int, ...], Archived] = {}
-    for each in sorted(archives, key=lambda each: each.header.created_us):
+    for each in sorted(archives, key=_order):
         by_bucket[bucket(each.created)] = each
     return {by_bucket[key].path for key in sorted(by_bucket)[-count:]} if count else set()
+
+
+def _order(archived: Archived) -> tuple[int, int]:
+    return archived.header.last_lsn, archived.header.created_us

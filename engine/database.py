@@ -20,6 +20,7 @@ from amberdb._errors import (
     AmberError,
     ClosedError,
     CommitUnknownError,
+    CorruptionError,
     ForkedError,
 )
 from amberdb._types import Lsn, Sync, Where
@@ -45,6 +46,7 @@ from amberdb.engine.migration import Upgrade
 from amberdb.engine.migrator import Migrator
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
+from amberdb.engine.rescue import Rescue, explain, finish_rescue, rescue
 from amberdb.engine.schema import CollectionDef, Head, Schema
 from amberdb.engine.searchers import VectorParts
 from amberdb.engine.stored import NEVER
@@ -72,6 +74,9 @@ class _Gone(State):
 
 class Database:
     """An open database; made by amberdb.open(). A context manager; threads may share it."""
+
+    rescue: Rescue | None = None
+    """What open has restored with on_damage="restore", and what is lost. None otherwise."""
 
     def __init__(self, opened: Opened, options: Options, temporary: str | None = None) -> None:
         self.path = opened.directory
@@ -499,7 +504,7 @@ def open_database(
 
         return open_to_read(name, options)
     if name != ":memory:":
-        return _database_of(open_parts(name, options, create=create), options)
+        return _opened(name, options, create, settings)
     import shutil  # not at the top: most programs never need them, and all would pay
     import tempfile
 
@@ -514,6 +519,19 @@ def open_database(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _opened(path: str, options: Options, create: bool, settings: dict[str, Any]) -> Database:
+    finish_rescue(path, options)
+    try:
+        return _database_of(open_parts(path, options, create=create), options)
+    except CorruptionError as error:
+        if options.on_damage == "raise":
+            explain(path, options, error)
+        found = rescue(path, options, settings, error)
+    database = _database_of(open_parts(path, options, create=False), options)
+    database.rescue = found
+    return database
 
 
 def _database_of(opened: Opened, options: Options, temporary: str | None = None) -> Database:

@@ -96,6 +96,9 @@ class Options:
     """"auto": data.mdb is written anew in the background when more than half of it is free."""
     backups: RollingBackups | None = None
     """Backups that are taken by themselves; None: none."""
+    on_damage: Literal["raise", "restore"] = "raise"
+    """"restore": a database that is damaged beyond recovery is set aside at open, and the newest of
+    its rolling backups takes its place."""
     background: bool = True
     """False: no thread of the database's own; checkpoints and the reaper run when called."""
     map_bytes: int = 1 << 40
@@ -109,6 +112,8 @@ class Options:
         check_sync(self.sync)
         if self.compact not in ("auto", "manual"):
             raise ValueError(f"compact={self.compact!r}: use 'auto' or 'manual'")
+        if self.on_damage not in ("raise", "restore"):
+            raise ValueError(f"on_damage={self.on_damage!r}: use 'raise' or 'restore'")
         if self.backups is not None and type(self.backups) is not RollingBackups:
             raise ValueError(f"backups={self.backups!r}: give RollingBackups(...), or None")
         for name in self.__slots__:

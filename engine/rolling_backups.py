@@ -95,7 +95,7 @@ class Schedule:
             if failpoints.on:
                 failpoints.reach("rolling.taken")
             try:
-                self._prune()
+                self._prune(report.path)
             except OSError as error:  # tried again behind the next one
                 self._last_error = f"{error.filename} could not be removed: {error.strerror}"
                 logger.warning("%s", self._last_error)
@@ -191,7 +191,7 @@ class Schedule:
             progress,
         )
 
-    def _prune(self) -> None:
+    def _prune(self, newest: str) -> None:
         with self._committer.view() as view:
             known = {each.path for each in known_backups(view)}
         chains = chains_of(
@@ -199,7 +199,7 @@ class Schedule:
             for each in archives_in(self._fs, self.directory)
             if each.header.database_id == self._own or each.path in known
         )
-        gone = to_prune(chains, self._wanted.keep_hourly, self._wanted.keep_daily)
+        gone = to_prune(chains, newest, self._wanted.keep_hourly, self._wanted.keep_daily)
         for path in gone:
             self._fs.unlink(path)
             self._fs.sync_dir(self.directory)  # before the one that it goes on from

@@ -103,6 +103,9 @@ from amberdb.engine.repair import (
     RepairReport,
     repair,
 )
+from amberdb.engine.rescue import (
+    Rescue,
+)
 from amberdb.engine.restore import (
     RestoreReport,
     restore,
@@ -154,6 +157,7 @@ __all__ = [
     "KnownBackup",
     "RepairReport",
     "BackupReport",
+    "Rescue",
     "RestoreReport",
     "RollingBackups",
     "Ordered",

@@ -357,6 +357,30 @@ def test_erase(filled: Run, tmp_path: Path) -> None:
     filled("erase", "x", "--where", "{}", "--reason", "", code=2)
 
 
+def test_rescue(filled: Run, tmp_path: Path) -> None:
+    path = tmp_path / "t.amber"
+    with amberdb.open(path, background=False, backups=amberdb.RollingBackups()) as db:
+        db.backup()
+    assert answer(filled("rescue", "--json")) == {"rescued": None}
+    assert "nothing was changed" in filled("rescue").stdout
+    for as_json in (True, False):
+        (data,) = path.glob("data-*/data.mdb")
+        data.write_bytes(b"")
+        assert "amberdb rescue" in filled("get", "x", "d1", code=4).stderr
+        if as_json:
+            found = answer(filled("rescue", "--json"))["rescued"]
+            assert Path(found["damaged"]).is_dir()
+            assert found["lost"] in (1, 2)
+            with amberdb.open(path, background=False, backups=amberdb.RollingBackups()) as db:
+                db.backup()
+        else:
+            assert "restored" in filled("rescue", "--backups", f"{path}.backups").stdout
+        filled("get", "x", "d1")
+    (data,) = path.glob("data-*/data.mdb")
+    data.write_bytes(b"")
+    filled("rescue", "--backups", str(tmp_path / "nowhere"), code=4)
+
+
 def test_check_of_a_sound_database(filled: Run) -> None:
     report = answer(filled("check", "--json"))
     assert report["ok"] is True

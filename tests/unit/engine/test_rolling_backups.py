@@ -279,6 +279,19 @@ def _chains(folder: Path) -> list[list[Path]]:
     return chains
 
 
+def test_a_clock_that_is_set_back_prunes_no_new_one(open_db: OpenDatabase) -> None:
+    clock = FakeClock(START)
+    db = open_db(clock=clock, backups=RollingBackups(keep_hourly=1, keep_daily=1))
+    put(db)
+    db.backup()
+    clock.advance(-40 * DAY_S)
+    for _ in range(2):
+        put(db)
+        db.compact()
+        taken = db.backup()
+        assert os.path.basename(taken.path) in names(db)
+
+
 def test_backups_of_another_database_are_left_alone(open_db: OpenDatabase, tmp_path: Path) -> None:
     clock = FakeClock(START)
     schedule = RollingBackups(directory=tmp_path / "shared", keep_hourly=1, keep_daily=0)
@@ -343,7 +356,7 @@ def test_pruning_keeps_every_base_of_what_it_keeps(
     for number, (seconds, is_full) in enumerate(steps, start=1):
         now += seconds
         found.append(archive(number, None if is_full or number == 1 else number - 1, now))
-    gone = to_prune(chains_of(found), hourly, daily)
+    gone = to_prune(chains_of(found), str(len(found)), hourly, daily)
     assert len(set(gone)) == len(gone)
     assert str(len(found)) not in gone, "the newest"
     left = {each.path for each in found}
