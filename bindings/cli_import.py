@@ -19,6 +19,7 @@ from amberdb.bindings.cli_output import (
     Exit,
     emit,
     opened,
+    opened_to_read,
     parse_where,
     progress_bar,
     say,
@@ -128,7 +129,7 @@ def export(
     """Writes documents as JSON lines, as of one moment."""
     question = parse_where(where)
     count = 0
-    with opened(path) as db, progress_bar() as progress:
+    with opened_to_read(path) as db, progress_bar() as progress:
         lines = export_lines(db, collection, question)
         if output == "-":
             for line in lines:

@@ -140,9 +140,17 @@ def say(message: str) -> None:
 
 @contextmanager
 def opened(path: str, *, create: bool = False, background: bool = False) -> Generator[Database]:
-    """The database, for as long as the verb runs. Without `background` it expires nothing and
-    starts no thread."""
+    """The database, for as long as the verb runs; no other process writes meanwhile. Without
+    `background` it expires nothing and starts no thread."""
     with open_database(path, create=create, background=background) as db:
+        yield db
+
+
+@contextmanager
+def opened_to_read(path: str, *, background: bool = False) -> Generator[Database]:
+    """The same for a verb that only reads: beside a process that writes, or without one. Nothing is
+    recovered, expired or changed."""
+    with open_database(path, read_only=True, background=background) as db:
         yield db
 
 

@@ -19,7 +19,7 @@ from amberdb.bindings.cli_output import (
     KeptFields,
     emit,
     grid,
-    opened,
+    opened_to_read,
     parse_where,
     properties,
     say,
@@ -50,7 +50,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Documents that fit best, the best first."""
-    with opened(path) as db, db.snapshot() as at:
+    with opened_to_read(path) as db, db.snapshot() as at:
         hits = at[collection].search(
             text,
             vector=_parse_vector(vector),

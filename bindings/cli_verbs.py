@@ -4,7 +4,8 @@ search, check, repair, compact and erase, backup, verify, restore and rescue.
 Invariants:
 - Only put, import and demo create a database, only put and import a collection; the others say
   that there is none.
-- A verb that reads opens without background work, so looking at a database expires nothing.
+- A verb that reads opens to read only: it runs beside an application that has the database open,
+  and looking at a database changes nothing.
 """
 
 import sys
@@ -32,6 +33,7 @@ from amberdb.bindings.cli_output import (
     emit,
     grid,
     opened,
+    opened_to_read,
     parse_where,
     properties,
     say,
@@ -84,11 +86,8 @@ def _root(
 @verb
 def info(path: DatabasePath, as_json: AsJson = False) -> None:
     """Collections, counts, sizes and Lsns."""
-    with opened(path) as db:
+    with opened_to_read(path) as db:
         stats = db.stats()
-        recovery = db.recovery
-    if recovery is not None:
-        stats["recovered_records"] = recovery.records
     if as_json:
         emit(stats)
         return
@@ -115,7 +114,7 @@ def get(
     as_json: AsJson = False,
 ) -> None:
     """One document, whole."""
-    with opened(path) as db, db.snapshot() as at:
+    with opened_to_read(path) as db, db.snapshot() as at:
         found = at[collection].record(id)
     if as_json:
         emit({**asdict(found)} if record else found.document)
@@ -181,7 +180,7 @@ def find(
     """Documents that match, a page at a time."""
     question = parse_where(where)
     order = words(order_by) or None
-    with opened(path) as db, db.snapshot() as at:
+    with opened_to_read(path) as db, db.snapshot() as at:
         source = at[collection]
         if explain or count:
             found: dict[str, Any] = (
@@ -223,7 +222,7 @@ def log(
     as_json: AsJson = False,
 ) -> None:
     """The last changes, or those behind --since, as far back as the log reaches."""
-    with opened(path, background=follow) as db:
+    with opened_to_read(path) as db:
         if collection is not None and collection not in db.stats()["collections"]:
             raise CollectionMissingError(f"there is no collection {collection!r}")
         changes: Iterable[Change] = (

@@ -1,6 +1,7 @@
 """The verbs, in process: what they print, and the exit codes that scripts rely on."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import amberdb
-from amberdb import Database, DiskFullError, Ordered, Text, Vector
+from amberdb import DiskFullError, Ordered, Text, Vector
 from amberdb.bindings import cli_import
 from amberdb.bindings.cli import app
 from amberdb.bindings.cli_verbs import VERBS
+from amberdb.engine.read_only import ReadOnlyDatabase
 
 Run = Callable[..., Result]
 
@@ -313,24 +315,28 @@ def test_log_of_one_collection(filled: Run) -> None:
     filled("log", "--since", str(last), "--json", code=1)
 
 
-def test_log_follows_until_it_is_interrupted(filled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = Database.changes
+def test_log_follows_until_it_is_interrupted(
+    filled: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ReadOnlyDatabase.changes
+    application = amberdb.open(tmp_path / "t.amber")
 
-    def then_interrupt(db: Database, since: Any = None, *, follow: bool = False) -> Any:
+    def then_interrupt(db: ReadOnlyDatabase, since: Any = None, *, follow: bool = False) -> Any:
         if follow:
-            db.collection("x").put({"id": "while following"})
+            application.collection("x").put({"id": "while following"})
             yield next(changes(db, since, follow=True))
             raise KeyboardInterrupt
         yield from changes(db, since)
 
-    monkeypatch.setattr(Database, "changes", then_interrupt)
-    told = lines(filled("log", "--limit", "1", "--follow", "--json", code=130))
+    monkeypatch.setattr(ReadOnlyDatabase, "changes", then_interrupt)
+    with application:
+        told = lines(filled("log", "--limit", "1", "--follow", "--json", code=130))
     assert [one["id"] for one in told] == ["d9", "while following"]
 
 
 def test_info_as_tables(filled: Run) -> None:
     shown = filled("info").stdout
-    assert "last_lsn" in shown
+    assert "visible_lsn" in shown
     assert "x" in shown
 
 
@@ -441,9 +447,21 @@ def test_missing_database_is_code_3_and_is_not_created(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_locked_database_names_its_owner(filled: Run, tmp_path: Path) -> None:
-    with amberdb.open(tmp_path / "t.amber"):
-        assert "process" in filled("info", code=3).stderr
+def test_beside_an_application_reads_are_answered_and_writes_name_the_owner(
+    filled: Run, tmp_path: Path
+) -> None:
+    with amberdb.open(tmp_path / "t.amber") as db:
+        db.collection("x").put({"id": "just now"})
+        assert json.loads(filled("get", "x", "just now", "--json").stdout) == {"id": "just now"}
+        assert json.loads(filled("find", "x", "--count", "--json").stdout) == {"count": 11}
+        assert lines(filled("log", "--limit", "1", "--json"))[0]["id"] == "just now"
+        assert len(filled("export", "x").stdout.splitlines()) == 11
+        assert json.loads(filled("info", "--json").stdout)["collections"]["x"]["documents"] == 11
+        checked = filled("check", "--json")
+        assert json.loads(checked.stdout)["documents"] >= 11
+        assert f"process {os.getpid()}" in checked.stderr
+        for verb in (["put", "x", "{}"], ["compact"], ["repair"]):
+            assert f"process {os.getpid()}" in filled(*verb, code=3).stderr
 
 
 def test_foreign_directory_is_code_3(run: Run, tmp_path: Path) -> None:

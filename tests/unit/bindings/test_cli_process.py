@@ -77,7 +77,7 @@ def test_reader_that_leaves_ends_the_export_quietly(tmp_path: Path) -> None:
 def test_other_process_is_told_who_has_the_database(tmp_path: Path) -> None:
     path = tmp_path / "t.amber"
     with amberdb.open(path):
-        ran = run("info", str(path))
+        ran = run("compact", str(path))
     assert ran.returncode == 3
     assert str(os.getpid()) in ran.stderr
     assert ran.stderr.count("\n") == 1
