@@ -1,13 +1,13 @@
 """Kills writers until there were enough kills or the time is over, and prints what came of it.
 
     PYTHONPATH=tests python tests/crash/campaign.py [--kills N] [--each N] [--seconds S]
-        [--seed X] [--json PATH] [--directory DIR]
+        [--seed X] [--readers N] [--json PATH] [--directory DIR]
 
 One database per seed and class of durability, with 15 rounds each. Only kills during a commit,
 a checkpoint, a rotation, an index build, a merge, a build of vectors, a recovery, an expiry or a
-close count; `--each` goes on
-until each named place was hit so often. A failure leaves its directory, and names the seed. On a
-file system in memory (--directory /dev/shm) it is several times faster.
+close count; `--each` goes on until each named place was hit so often. With `--readers` other
+processes read meanwhile, and are killed too. A failure leaves its directory, and names the seed. On
+a file system in memory (--directory /dev/shm) it is several times faster.
 """
 
 import argparse
@@ -18,9 +18,11 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from support.killing import PHASES, SYNCS, Figures, Killer
+from support.watching import Watchers
 
 ROUNDS_EACH = 15
 TELL_S = 15.0
@@ -32,6 +34,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--readers", type=int, default=0)
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--directory", type=Path, default=None)
     options = parser.parse_args()
@@ -41,6 +44,7 @@ def main() -> int:
     began = time.monotonic()
     figures = Figures()
     databases = 0
+    seen: Counter[str] = Counter()
 
     def is_over() -> bool:
         enough = figures.counted >= options.kills and figures.least()[0][0] >= options.each
@@ -55,17 +59,21 @@ def main() -> int:
         killer = Killer(directory / "t.amber", seed, sync, figures)
         databases += 1
         try:
-            for _ in range(ROUNDS_EACH):
-                if not is_over():
-                    killer.round()
-                if time.monotonic() - told >= TELL_S:
-                    told = time.monotonic()
-                    _tell(figures, told - began)
+            with Watchers(killer, options.readers, seen) as watchers:
+                for _ in range(ROUNDS_EACH):
+                    if not is_over():
+                        killer.round()
+                        watchers.next_round()
+                    if time.monotonic() - told >= TELL_S:
+                        told = time.monotonic()
+                        _tell(figures, told - began)
         except BaseException:
             print(f"FAILED: seed {seed}, sync={sync}, commits {killer.numbers}: {directory}")
             raise
         shutil.rmtree(directory)
     report = _report(figures, first, databases, time.monotonic() - began)
+    if options.readers:
+        report["readers"] = {"at_once": options.readers, **dict(sorted(seen.items()))}
     text = json.dumps(report, indent=2)
     print(text)
     if options.json is not None:

@@ -4,12 +4,14 @@ lost, and nothing is halved.
 `python tests/crash/campaign.py` runs the same for as long as wished, and prints figures.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from amberdb.index.hnsw import library
 from support.killing import PHASES, SYNCS, Figures, Killer
+from support.watching import COUNTS, Watchers
 
 KILLS = 60
 
@@ -30,3 +32,22 @@ def test_what_was_acknowledged_survives_kill(tmp_path: Path) -> None:
     assert figures.caches
     assert figures.searches["text"] > KILLS
     assert library() is None or figures.searches["graph"] > KILLS
+
+
+@pytest.mark.slow
+def test_readers_beside_writers_that_are_killed(tmp_path: Path) -> None:
+    """Every view of every reader is the state after whole commits: all that was acknowledged before
+    it, and nothing that a death takes back."""
+    figures, seen = Figures(), Counter[str]()
+    killers = [
+        Killer(tmp_path / f"{sync}.amber", seed, sync, figures)
+        for seed, sync in enumerate(SYNCS, start=3)
+    ]
+    for killer in killers:
+        with Watchers(killer, 2, seen) as watchers:
+            for _ in range(6):
+                killer.round()
+                watchers.next_round()
+    assert figures.counted > 12
+    assert seen["killed"]
+    assert all(seen[what] > 0 for what in COUNTS), seen

@@ -104,7 +104,7 @@ class Killer:
         self.rng = random.Random(f"{self.seed}:{self.sync}")
         self.numbers = [0] * THREADS
         """The last commits found by verify()."""
-        self._shared = Shared()
+        self.shared = Shared()
         self._found = 0
         self._state: State = {}
 
@@ -142,7 +142,7 @@ class Killer:
 
     def _run(self, fate: Fate) -> bool:
         """Whether the next open has to recover."""
-        shared = self._shared
+        shared = self.shared
         shared.reach(None)
         half = sum(shared.acknowledged) + fate.commits // 2
         pid = os.fork()
@@ -161,7 +161,7 @@ class Killer:
 
     def _count(self, fate: Fate) -> None:
         figures = self.figures
-        place = fate.place or self._shared.place
+        place = fate.place or self.shared.place
         phase = "between" if place is None else place.partition(".")[0]
         phase = "vectors" if fate.die_in else phase
         figures.phases[phase] += 1
@@ -176,7 +176,7 @@ class Killer:
     def _child(self, fate: Fate) -> None:
         code = 1
         try:
-            write(self.path, self.seed, self.sync, self._shared, fate)
+            write(self.path, self.seed, self.sync, self.shared, fate)
             code = 0
         except BaseException:  # nothing of the parent's may run in the child
             traceback.print_exc()
@@ -184,7 +184,7 @@ class Killer:
             os._exit(code)
 
     def _kill_later(self, pid: int, number: int, wait_s: float) -> None:
-        while sum(self._shared.acknowledged) < number:
+        while sum(self.shared.acknowledged) < number:
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 return
             os.sched_yield()
@@ -194,7 +194,7 @@ class Killer:
         os.kill(pid, signal.SIGKILL)
 
     def verify(self) -> None:
-        shared = self._shared
+        shared = self.shared
         figures = self.figures
         began = time.perf_counter()
         with small_limits(), amberdb.open(self.path, **SMALL) as db:
