@@ -1,0 +1,165 @@
+"""A recorder beside an agent: what it writes down, in which order, and that nothing is lost in
+silence."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from amberdb.bindings import events_recorder
+from amberdb.bindings.events import AgentEvent, EventType
+from amberdb.bindings.events_recorder import EventsLostError, Recorder
+from amberdb.bindings.events_stores import AmberEventStore, InMemoryEventStore
+from support.databases import OpenDatabase
+
+
+def run(work: Callable[[], Any]) -> None:
+    asyncio.run(work())
+
+
+def kinds(events: Sequence[AgentEvent]) -> list[str]:
+    return [event.event_type.name for event in reversed(events)]
+
+
+def test_all_that_an_agent_does_is_recorded_in_order(open_db: OpenDatabase) -> None:
+    async def work() -> None:
+        recorder = Recorder(AmberEventStore(open_db()), "assistant")
+
+        @recorder.tool
+        async def calculator(expression: str) -> int:
+            return len(expression)
+
+        async with recorder:
+            await recorder.user_message("Hello")
+            async with recorder.middleware("limits"):
+                assert await calculator(expression="2+2") == 3
+            with pytest.raises(ZeroDivisionError):
+                async with recorder.run(), recorder.tool_call("divide", {"by": 0}):
+                    raise ZeroDivisionError("by zero")
+            await recorder.model_response("four", tool_calls_count=1)
+            await recorder.record(EventType.CUSTOM, {"action": "login"}, metadata={"source": "web"})
+            found = await recorder.get_memory()
+            assert kinds(found) == [
+                "AGENT_INIT",
+                "USER_MESSAGE",
+                "MIDDLEWARE_PRE",
+                "TOOL_CALL_START",
+                "TOOL_CALL_SUCCESS",
+                "MIDDLEWARE_POST",
+                "TOOL_CALL_START",
+                "TOOL_CALL_ERROR",
+                "AGENT_ERROR",
+                "MODEL_RESPONSE",
+                "CUSTOM",
+            ]
+            (message,) = await recorder.get_memory(event_type=EventType.USER_MESSAGE)
+            assert message.data == {"message": "Hello", "message_length": 5}
+            (result,) = await recorder.get_memory(event_type=EventType.TOOL_CALL_SUCCESS)
+            assert result.data == {"tool_name": "calculator", "result": 3}
+            (error,) = await recorder.get_memory(event_type=EventType.TOOL_CALL_ERROR)
+            assert error.data["error_type"] == "ZeroDivisionError"
+            assert len(await recorder.search_memory("calculator")) == 2
+            stats = await recorder.get_memory_stats()
+            assert (stats["total_events"], stats["by_type"]["AGENT_ERROR"]) == (11, 1)
+
+    run(work)
+
+
+def test_sessions_are_apart() -> None:
+    async def work() -> None:
+        store = InMemoryEventStore()
+        async with Recorder(store, "assistant") as recorder:
+            first = recorder.session_id
+            await recorder.user_message("one")
+            second = recorder.reset_context()
+            await recorder.user_message("two")
+            (event,) = await recorder.get_memory(session_id=second)
+            assert event.data["message"] == "two"
+            assert await recorder.clear_memory(session_id=first) == 2
+            assert len(await recorder.get_memory()) == 1
+            assert await recorder.clear_memory() == 1
+
+    run(work)
+
+
+def test_memory_that_is_turned_off_records_nothing() -> None:
+    async def work() -> None:
+        store = InMemoryEventStore()
+        async with Recorder(store, "assistant", enable_memory=False) as recorder:
+            await recorder.user_message("secret")
+            assert recorder.record_nowait(EventType.CUSTOM)
+            assert await recorder.get_memory() == []
+        assert await store.retrieve() == []
+
+    run(work)
+
+
+def test_a_full_queue_waits_or_says_so() -> None:
+    async def work() -> None:
+        store = InMemoryEventStore()
+        recorder = Recorder(store, "assistant", queue_size=2)
+        # Not initialized: nobody takes anything out.
+        assert recorder.record_nowait(EventType.CUSTOM, {"n": 0})
+        assert recorder.record_nowait(EventType.CUSTOM, {"n": 1})
+        assert not recorder.record_nowait(EventType.CUSTOM, {"n": 2})
+        assert recorder.dropped == 1
+        waits = asyncio.create_task(recorder.record(EventType.CUSTOM, {"n": 3}))
+        await asyncio.sleep(0)
+        assert not waits.done()
+        await recorder.initialize()
+        await waits
+        await recorder.close()
+        found = await store.retrieve(oldest_first=True)
+        numbers = [each.data["n"] for each in found if "n" in each.data]
+        assert numbers == [0, 1, 3]
+
+    run(work)
+
+
+class Failing:
+    """A store_many() that fails until it is mended."""
+
+    def __init__(self, store: InMemoryEventStore) -> None:
+        self.is_down = True
+        self.failed = asyncio.Event()
+        self._store_many = store.store_many
+
+    async def __call__(self, events: Sequence[AgentEvent]) -> int:
+        if self.is_down:
+            self.failed.set()
+            raise ConnectionError("the store is not there")
+        return await self._store_many(events)
+
+
+def test_a_store_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_recorder, "PAUSE_S", 0.001)
+
+    async def work() -> None:
+        store = InMemoryEventStore()
+        failing = Failing(store)
+        monkeypatch.setattr(store, "store_many", failing)
+        async with Recorder(store, "assistant") as recorder:
+            for number in range(250):
+                await recorder.user_message(str(number))
+            await failing.failed.wait()
+            failing.is_down = False
+            found = await recorder.get_memory(event_type=EventType.USER_MESSAGE, limit=None)
+            assert [each.data["message"] for each in reversed(found)] == list(map(str, range(250)))
+
+    run(work)
+
+
+def test_what_cannot_be_stored_is_told_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_recorder, "CLOSE_S", 0.01)
+
+    async def work() -> None:
+        store = InMemoryEventStore()
+        monkeypatch.setattr(store, "store_many", Failing(store))
+        recorder = Recorder(store, "assistant")
+        await recorder.initialize()
+        await recorder.user_message("lost")
+        with pytest.raises(EventsLostError, match="2 events"):
+            await recorder.close()
+
+    run(work)
