@@ -14,7 +14,6 @@ _LAG_SHARE = 0.05
 _LAG_ROWS = 2_000
 """Up to so many rows behind a graph are left there: searches score them one by one."""
 _POLL_S = 0.02
-_WAKE_POLLS = 50
 
 
 class AmberText(TextEngine):
@@ -77,21 +76,13 @@ class AmberVectors(VectorEngine):
         return not facts["building"] and behind <= max(_LAG_ROWS, _LAG_SHARE * facts["rows"])
 
     def catch_up(self, question: Vectors) -> None:
-        """Returns when the graph has caught up."""
-        polls = 0
-        while polls == 0 or not self.is_caught_up():
-            if polls % _WAKE_POLLS == 0:
-                self.wake(question)
-            self.db.build_indexes()
-            time.sleep(_POLL_S)
-            polls += 1
-
-    def wake(self, question: Vectors) -> None:
-        """A search is what finds that there is something to build, but only one that sees another
-        state than the last: after a checkpoint with something in it, for example."""
-        self.db.collection("asked").put({"id": "now"})
-        self.db.checkpoint()
+        """Returns when the graph has caught up. Searches are what find that it has not."""
         self.nearest(question)
+        self.db.build_indexes()
+        while not self.is_caught_up():
+            time.sleep(_POLL_S)
+            self.nearest(question)
+            self.db.build_indexes()
 
     def settle(self) -> None:
         self.db.checkpoint()

@@ -167,8 +167,6 @@ def vector_building(context: Context) -> Iterator[Line]:
     busy: list[int] = []
     while not busy or not engine.is_caught_up():
         busy += _search(engine, loaded, _ASK_STATS_EVERY)
-        if not engine.stats()["building"]:
-            engine.wake(loaded.questions[0])
     grown = engine.stats()["graph_rows"] - before
     engine.close()
     shutil.rmtree(path)
