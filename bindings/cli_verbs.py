@@ -87,20 +87,30 @@ def _root(
 def info(path: DatabasePath, as_json: AsJson = False) -> None:
     """Collections, counts, sizes and Lsns."""
     with opened_to_read(path) as db:
-        stats = db.stats()
+        stats = db.stats().to_map()
     if as_json:
         emit(stats)
         return
     collections = stats.pop("collections")
     plain = {name: value for name, value in stats.items() if not isinstance(value, dict)}
-    for part in ("log", "store"):
+    for part in ("bytes", "log", "store"):  # latencies are those of the process that writes
         plain |= {f"{part} {name}": value for name, value in stats[part].items()}
     show(properties("database", plain))
     rows = [
-        (name, one["documents"], one["expires_at"], "\n".join(_index_words(one["indexes"])))
+        (
+            name,
+            one["documents"],
+            _version_words(one),
+            one["expires_at"],
+            "\n".join(_index_words(one["indexes"])),
+        )
         for name, one in collections.items()
     ]
-    show(grid("collections", ("name", "documents", "expires at", "indexes"), rows))
+    show(grid("collections", ("name", "documents", "version", "expires at", "indexes"), rows))
+    if stats["subscribers"]:
+        behind = stats["subscriber_lag"]
+        places = [(name, str(lsn), behind[name]) for name, lsn in stats["subscribers"].items()]
+        show(grid("subscribers", ("name", "position", "commits behind"), places))
 
 
 @verb
@@ -223,7 +233,7 @@ def log(
 ) -> None:
     """The last changes, or those behind --since, as far back as the log reaches."""
     with opened_to_read(path) as db:
-        if collection is not None and collection not in db.stats()["collections"]:
+        if collection is not None and collection not in db.collections():
             raise CollectionMissingError(f"there is no collection {collection!r}")
         changes: Iterable[Change] = (
             change
@@ -236,7 +246,7 @@ def log(
                 _tell(change, as_json)
         else:
             show(grid("changes", ("lsn", "time", "", "collection", "id"), list(map(_row, told))))
-            archived = db.stats()["archived_lsn"]
+            archived = db.archived_lsn
             if archived is not None:
                 say(f"the last backup goes up to {archived}: `amberdb verify` lists its points")
         if follow:
@@ -269,6 +279,11 @@ for _name, _function in VERBS.items():
 
 
 # -- inside --------------------------------------------------------------------------------------
+
+
+def _version_words(collection: dict[str, Any]) -> str:
+    migrating = "" if collection.get("migrating") is None else " (migrating)"
+    return f"{collection['version']}{migrating}"
 
 
 def _index_words(indexes: dict[str, str]) -> list[str]:

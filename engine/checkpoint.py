@@ -33,7 +33,7 @@ class Checkpointer:
     def __init__(self, committer: Committer, retained: Callable[[Lsn], Lsn]) -> None:
         self.mutex = threading.RLock()
         self.count = 0
-        self.last_ms = 0.0
+        self.last_ms = self.max_ms = self.total_ms = 0.0
         self.applied: Lsn = committer.store.applied_lsn
         self.on_done: Callable[[], None] = _nobody
         """Called behind each."""
@@ -81,6 +81,8 @@ class Checkpointer:
         self.applied = last
         self.count += 1
         self.last_ms = (time.perf_counter() - start) * 1000
+        self.max_ms = max(self.max_ms, self.last_ms)
+        self.total_ms += self.last_ms
         if failpoints.on:
             failpoints.reach("checkpoint.before-release")
         self.release_log()

@@ -47,11 +47,11 @@ from amberdb.engine.migrator import Migrator
 from amberdb.engine.options import Options
 from amberdb.engine.recovery import Opened, mark_clean, open_parts
 from amberdb.engine.rescue import Rescue, explain, finish_rescue, rescue
-from amberdb.engine.schema import CollectionDef, Head, Schema
+from amberdb.engine.schema import CollectionDef
 from amberdb.engine.searchers import VectorParts
+from amberdb.engine.stats import Stats, stats_of
 from amberdb.engine.stored import NEVER
 from amberdb.engine.transaction import Snapshot, Transaction, held
-from amberdb.engine.trees import end_of
 from amberdb.engine.upkeep import Upkeep
 from amberdb.engine.view import NEWEST, State, View
 from amberdb.index.base import IndexSpec
@@ -364,35 +364,24 @@ class Database:
             return self._upkeep.backup(progress)
         return self._upkeep.backups.run(path, base, compress, rate_bytes_s, hold_log, progress)
 
-    def stats(self) -> dict[str, Any]:
-        """Lsns, bytes by kind, collections, checkpoints, readers: a snapshot of the insides."""
-        committer = self._committer
-        state = committer.state
-        log = committer.log
-        with committer.view() as view:
-            collections = {
-                name: self._collection_stats(view, schema)
-                for name, schema in state.catalog.schemas.items()
-            }
-        ages = [snapshot.age_ms for snapshot in held(self._snapshots)]
-        return {
-            "path": self.path,
-            "last_lsn": log.last_lsn,
-            "visible_lsn": committer.visible,
-            "durable_lsn": log.durable_lsn,
-            "applied_lsn": self._checkpointer.applied,
-            "archived_lsn": self._feed.archived,
-            "overlay_bytes": committer.overlay_bytes,
-            "checkpoints": self._checkpointer.count,
-            "checkpoint_ms_last": self._checkpointer.last_ms,
-            "log": log.stats(),
-            "store": committer.store.stats(),
-            "collections": collections,
-            "snapshots": len(ages),
-            "oldest_snapshot_ms": max(ages, default=0.0),
-            "subscribers": dict(self._feed.positions),
-            **self._upkeep.stats(),
-        }
+    def stats(self) -> Stats:
+        """Lsns, bytes by kind, latencies, collections, readers: a snapshot of the insides."""
+        return stats_of(
+            self.path,
+            self._committer,
+            self._checkpointer,
+            self._migrator,
+            self._feed,
+            [snapshot.age_ms for snapshot in held(self._snapshots)],
+            self.options.fs,
+            self._upkeep.stats(),
+        )
+
+    @property
+    def archived_lsn(self) -> Lsn | None:
+        """Where the newest backup ends, while an incremental one can go on from there."""
+        self._check_open()
+        return self._feed.archived
 
     def close(self) -> None:
         """Checkpoints, syncs and lets go of the directory; a second call does nothing.
@@ -418,29 +407,6 @@ class Database:
         """Raises ClosedError, ForkedError, or TransactionError inside one's own transaction."""
         self._committer.state.active  # noqa: B018  raises when it is gone
         self._committer.refuse_inside()
-
-    def _collection_stats(self, view: View, schema: Schema) -> dict[str, Any]:
-        waiting = {index.number for _, index in self._indexer.waiting()}
-        embedders = self._committer.embedders
-        return {
-            "documents": Head.unpack(view.get(schema.head_key)).documents,
-            "expires_at": schema.expires_at,
-            "indexes": {
-                index.spec.name: "building" if index.number in waiting else "ready"
-                for index in schema.all_indexes
-            },
-            "search": {
-                index.spec.name: self._committer.searchers.of(index).stats()
-                for index in schema.row_indexes
-            },
-            "embedding": {
-                queue.spec.fields[0]: {
-                    "waiting": sum(1 for _ in view.scan(queue.prefix, end_of(queue.prefix))),
-                    "error": embedders.failure_of(queue),
-                }
-                for queue in schema.queues
-            },
-        }
 
     def _close_parts(self) -> None:
         committer = self._committer

@@ -61,6 +61,8 @@ class Options:
     """The durability class of commits that do not name their own."""
     sync_interval_ms: int = 100
     """The most that class `interval` may lose on power loss."""
+    slow_sync_ms: int = 1000
+    """A sync of the log that takes longer is logged, once in ten seconds at most."""
     busy_timeout_ms: int = 30_000
     """How long a writer waits for the writer lock, or for room in memory, before BusyError."""
 

@@ -28,6 +28,7 @@ from amberdb.engine.planner import is_usable
 from amberdb.engine.recovery import is_there, missing_database
 from amberdb.engine.schema import CollectionDef, Head, Schema
 from amberdb.engine.searchers import Searchers
+from amberdb.engine.stats import Stats, bytes_of, lag_of, live_share
 from amberdb.engine.transaction import Snapshot, held
 from amberdb.engine.view import View
 from amberdb.index.base import IndexSpec
@@ -103,7 +104,13 @@ class ReadOnlyDatabase(Database):
         """As long as it takes, pages that the writer has given up stay as they are."""
         return check(self._follower, progress)
 
-    def stats(self) -> dict[str, Any]:
+    @property
+    def archived_lsn(self) -> Lsn | None:
+        with self._follower.view() as view:
+            archived = archive_of(view, self._follower.manifest.database_id)
+        return None if archived is None else archived[0]
+
+    def stats(self) -> Stats:
         follower = self._follower
         with follower.view() as view:
             collections = {
@@ -116,21 +123,27 @@ class ReadOnlyDatabase(Database):
             overlay_bytes = sum(overlay.size_bytes for overlay in view.overlays)
         ages = self._watch.ages_ms()
         segments = follower.tail.segments()
-        return {
-            "path": self.path,
-            "read_only": True,
-            "visible_lsn": follower.visible,
-            "durable_lsn": follower.log.durable_lsn,
-            "applied_lsn": Lsn(applied),
-            "archived_lsn": archived[0] if archived is not None else None,
-            "overlay_bytes": overlay_bytes,
-            "log": {"segments": len(segments), "bytes": sum(one.size for one in segments)},
-            "store": follower.store.stats(),
-            "collections": collections,
-            "snapshots": len(ages),
-            "oldest_snapshot_ms": max(ages, default=0.0),
-            "subscribers": positions,
-        }
+        log = {"segments": len(segments), "bytes": sum(one.size for one in segments)}
+        store, last_lsn = follower.store.stats(), Lsn(follower.visible)
+        return Stats(
+            path=self.path,
+            read_only=True,
+            last_lsn=last_lsn,
+            visible_lsn=last_lsn,
+            durable_lsn=follower.log.durable_lsn,
+            applied_lsn=Lsn(applied),
+            archived_lsn=archived[0] if archived is not None else None,
+            overlay_bytes=overlay_bytes,
+            bytes=bytes_of(log, store, self.path, self.options.fs),
+            live_share=live_share(store),
+            log=log,
+            store=dict(store),
+            collections=collections,
+            snapshots=len(ages),
+            oldest_snapshot_ms=max(ages, default=0.0),
+            subscribers=positions,
+            subscriber_lag=lag_of(positions, last_lsn),
+        )
 
     def close(self) -> None:
         if not self._is_closed:
@@ -211,6 +224,7 @@ def _declaration(definition: CollectionDef) -> tuple[object, ...]:
 def _collection_stats(view: View, schema: Schema) -> dict[str, Any]:
     return {
         "documents": Head.unpack(view.get(schema.head_key)).documents,
+        "version": schema.definition.version,
         "expires_at": schema.expires_at,
         "indexes": {
             index.spec.name: "ready" if is_usable(view, index) else "building"

@@ -170,6 +170,7 @@ def _log_options(options: Options) -> LogOptions:
         segment_bytes_min=options.segment_bytes_min,
         segment_bytes_max=options.segment_bytes_max,
         sync_interval_ms=options.sync_interval_ms,
+        slow_sync_ms=options.slow_sync_ms,
     )
 
 

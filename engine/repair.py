@@ -306,7 +306,7 @@ def _drop_unbuilt(db: Database, report: RepairReport) -> None:
         states = collections[name]["indexes"]
         specs = [index.spec for index in db.definition(name).indexes]
         for spec in specs:
-            if states[spec.name] != "ready":
+            if states[spec.name] == "building":
                 report.dropped_indexes.append((name, spec.name))
                 db.collection(name, indexes=[kept for kept in specs if kept is not spec])
                 return

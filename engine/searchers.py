@@ -105,6 +105,13 @@ class Searchers:
                 searcher = self._by_tree[index.number] = self._made(index)
             return searcher
 
+    def stats_of(self, index: RowIndex) -> dict[str, Any]:
+        """Of one that was searched; another one is not loaded for this."""
+        with self._mutex:
+            searcher = self._by_tree.get(index.number)
+        loaded = {} if searcher is None else searcher.stats()
+        return {"loaded": searcher is not None, **loaded}
+
     def forget(self, trees: Iterable[int]) -> None:
         """Of indexes that are gone, their files too."""
         with self._mutex:

@@ -21,6 +21,8 @@ from amberdb._types import Lsn, lsn_number
 logger = logging.getLogger("amberdb.wal")
 
 
+_SLOW_EVERY_NS = 10 * 1_000_000_000
+"""Between two lines about slow syncs."""
 _ANY_LSN = 1 << 64
 """What a thread waits for that wants to lead, and no sync in particular."""
 
@@ -56,6 +58,9 @@ class GroupCommit:
         self._synced_records = 0
         self._sync_us_last = 0.0
         self._sync_us_max = 0.0
+        self._sync_us_total = 0.0
+        self._slow_said_ns = -_SLOW_EVERY_NS
+        self._slow_unsaid = 0
 
     def wait(self, lsn: int) -> None:
         """Returns when `durable_lsn >= lsn`. Raises CommitUnknownError after a failed sync."""
@@ -152,10 +157,24 @@ class GroupCommit:
         self.on_durable(target)
         self.durable_lsn = target
         self._sync_us_last = took_us
+        self._sync_us_total += took_us
         if took_us > self._sync_us_max:
             self._sync_us_max = took_us
         if took_us > self._slow_sync_us:
-            logger.warning("slow sync of the log: %.0f ms", took_us / 1000)
+            self._note_slow(took_us / 1000)
+
+    def _note_slow(self, took_ms: float) -> None:
+        """A line, but not for each of many."""
+        now_ns = perf_counter_ns()
+        if now_ns - self._slow_said_ns < _SLOW_EVERY_NS:
+            self._slow_unsaid += 1
+            return
+        logger.warning(
+            "slow sync of the log: %.0f ms (and %d more since the last such line)",
+            took_ms,
+            self._slow_unsaid,
+        )
+        self._slow_said_ns, self._slow_unsaid = now_ns, 0
 
     def poison(self, error: BaseException) -> None:
         """No more writes and no more acknowledgements until the log is reopened."""

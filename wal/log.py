@@ -529,6 +529,7 @@ class Log(GroupCommit):
             "free_bytes": self._spare.size_bytes(),
             "syncs": syncs,
             "sync_us_last": self._sync_us_last,
+            "sync_us_mean": self._sync_us_total / syncs if syncs else 0.0,
             "sync_us_max": self._sync_us_max,
             "records_per_sync": self._synced_records / syncs if syncs else 0.0,
         }

@@ -116,6 +116,11 @@ from amberdb.engine.search import (
     Hits,
     Recency,
 )
+from amberdb.engine.stats import (
+    FileBytes,
+    Latency,
+    Stats,
+)
 from amberdb.engine.transaction import (
     Snapshot,
     Transaction,
@@ -160,6 +165,9 @@ __all__ = [
     "Rescue",
     "RestoreReport",
     "RollingBackups",
+    "Stats",
+    "FileBytes",
+    "Latency",
     "Ordered",
     "Unique",
     "Text",

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import amberdb
-from amberdb import DiskFullError, Ordered, Text, Vector
+from amberdb import Database, DiskFullError, Ordered, Text, Vector
 from amberdb.bindings import cli_import
 from amberdb.bindings.cli import app
 from amberdb.bindings.cli_verbs import VERBS
@@ -332,6 +332,17 @@ def test_log_follows_until_it_is_interrupted(
     with application:
         told = lines(filled("log", "--limit", "1", "--follow", "--json", code=130))
     assert [one["id"] for one in told] == ["d9", "while following"]
+
+
+def test_log_takes_no_stats(filled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which count and read much, for an Lsn."""
+
+    def refuse(_: Database) -> None:
+        pytest.fail("stats() was called")
+
+    for kind in (Database, ReadOnlyDatabase):
+        monkeypatch.setattr(kind, "stats", refuse)
+    assert "put" in filled("log", "--collection", "x").stdout
 
 
 def test_info_as_tables(filled: Run) -> None:

@@ -516,6 +516,7 @@ USES: dict[str, Use] = {
     "erasures": lambda db, notes: db.erasures(),
     "backup": lambda db, notes: db.backup(f"{db.path}.backup"),
     "stats": lambda db, notes: db.stats(),
+    "archived_lsn": lambda db, notes: db.archived_lsn,
     "get": lambda db, notes: notes.get("a"),
     "record": lambda db, notes: notes.record("a"),
     "in": lambda db, notes: "a" in notes,
@@ -573,20 +574,22 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
     with open_at(made) as db:
         db.collection("n", indexes=[Ordered("x"), Unique("key", sparse=True)], expires_at=None)
         db.collection("m", expires_at="until")
-        stats = db.stats()
+        stats = db.stats().to_map()
     numbers = {name: value for name, value in stats.items() if isinstance(value, (int, float))}
     assert stats.pop("archived_lsn") is None  # no backup yet
     assert set(numbers) == {
         "last_lsn", "visible_lsn", "durable_lsn", "applied_lsn", "overlay_bytes", "checkpoints",
-        "checkpoint_ms_last", "snapshots", "oldest_snapshot_ms",
+        "checkpoint_ms_last", "snapshots", "oldest_snapshot_ms", "live_share", "read_only",
     }  # fmt: skip
     assert set(stats) - set(numbers) == {
         "path", "log", "store", "collections", "subscribers", "backups", "compaction",
-        "erasures_waiting",
+        "erasures_waiting", "bytes", "checkpoint", "sync", "subscriber_lag",
     }  # fmt: skip
     assert stats["collections"] == {
         "n": {
             "documents": 1,
+            "version": 1,
+            "migrating": None,
             "expires_at": None,
             "indexes": {"ordered:x": "ready", "unique:key": "ready"},
             "search": {},
@@ -594,6 +597,8 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
         },
         "m": {
             "documents": 0,
+            "version": 1,
+            "migrating": None,
             "expires_at": "until",
             "indexes": {},
             "search": {},
