@@ -70,6 +70,8 @@ Compress: TypeAlias = Literal["zstd"] | None
 BLOCK_BYTES: Final = 1 << 18
 """A block ends behind the pair or record that brings it here. Larger ones would be no smaller when
 compressed, and hold the interpreter longer."""
+_SLEEP_S: Final = 0.1
+"""A wait is cut in pieces, and `progress` called in between: what it raises ends the wait."""
 _YIELD: Final = 64
 """Pairs read before other threads get the interpreter, for which they would wait 5 ms each time."""
 
@@ -269,17 +271,23 @@ class _Pace:
     def __init__(self, rate_bytes_s: float | None, progress: Progress | None = None) -> None:
         self._rate_bytes_s = rate_bytes_s
         self._progress = progress
+        self._last = ("", 0)
         self._start = monotonic()
 
     def again(self) -> "_Pace":
-        """For reading what was written."""
-        return _Pace(self._rate_bytes_s)
+        """For reading what was written, while which it tells no more than that it goes on."""
+        progress, last = self._progress, self._last
+        return _Pace(self._rate_bytes_s, progress and (lambda _, size: progress(*last)))
 
     def reached(self, path: str, size: int) -> None:
-        if self._progress is not None:
-            self._progress(path, size)
         due = 0.0 if self._rate_bytes_s is None else size / self._rate_bytes_s
-        sleep(max(0.0, self._start + due - monotonic()))
+        self._last = (path, size)
+        left = _SLEEP_S + 1.0
+        while left > _SLEEP_S:  # once at least, so that other threads run
+            if self._progress is not None:
+                self._progress(path, size)
+            left = self._start + due - monotonic()
+            sleep(min(max(0.0, left), _SLEEP_S))
 
 
 def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> Iterator[Content]:

@@ -45,7 +45,6 @@ class Upkeep:
         self._compaction = AutoCompaction(
             opened.directory, committer, checkpointer, compactor, self._jobs, options
         )
-
         self._schedule: Schedule | None = None
         if options.backups is not None:
             self._schedule = Schedule(

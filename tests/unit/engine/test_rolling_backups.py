@@ -220,6 +220,27 @@ def test_the_background_takes_what_is_due(open_db: OpenDatabase, done: threading
     assert not [name for name in names(db) if name.endswith(".tmp")]
 
 
+def test_a_close_does_not_wait_for_a_slow_one(open_db: OpenDatabase) -> None:
+    begun = threading.Event()
+
+    def hook(kind: str, path: str) -> None:
+        if path.endswith(".amberbak.tmp"):
+            begun.set()
+
+    db = open_db(
+        background=True,
+        fs=FaultyFileSystem(hook=hook),
+        backups=RollingBackups(rate_bytes_s=0.01),
+    )
+    put(db)
+    assert begun.wait(WAIT_S)
+    closer = threading.Thread(target=db.close, daemon=True)
+    closer.start()
+    closer.join(WAIT_S)
+    assert not closer.is_alive()
+    assert names(db) == []
+
+
 def test_what_fails_is_told_and_tried_again(
     open_db: OpenDatabase, done: threading.Semaphore, tmp_path: Path,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
