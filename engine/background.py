@@ -89,7 +89,7 @@ class Background:
 
     def note_indexes(self) -> None:
         """A declaration has left something to build or to purge."""
-        if self._options.background and not self._indexer.is_idle():
+        if self._options.background and self._indexer.has_news():
             with self._wake:
                 self._index_at = time.monotonic()
                 self._start()

@@ -92,6 +92,12 @@ class Indexer:
         retired = self._committer.state.catalog.retired
         return not self.waiting() and not retired and not self._migrator.waiting()
 
+    def has_news(self) -> bool:
+        """Whether there is something to do that has not failed for a reason that stays."""
+        if self.waiting() or self._committer.state.catalog.retired:
+            return True
+        return not all(map(self._migrator.has_failed, self._migrator.waiting()))
+
     def run(
         self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
     ) -> None:

@@ -29,7 +29,7 @@ from amberdb._errors import (
 )
 from amberdb.engine.checkpoint import Checkpointer
 from amberdb.engine.commit import Committer
-from amberdb.engine.migration import Migration, failed
+from amberdb.engine.migration import Migration, Upgrades, failed
 from amberdb.engine.options import Options
 from amberdb.engine.schema import Prepared, Schema
 from amberdb.engine.stored import Stored, unpack
@@ -61,6 +61,8 @@ class Migrator:
         self._checkpointer = checkpointer
         self._options = options
         self._mutex = threading.Lock()
+        self._failed: dict[int, Upgrades] = {}
+        """By collection, the functions with which the last pass did not come to its end."""
         self.read: dict[str, int] = {}
         """By collection, while a pass runs: documents that it has met."""
 
@@ -71,6 +73,12 @@ class Migrator:
             for schema in self._committer.state.catalog.schemas.values()
             if schema.migration is not None and not schema.migration.missing
         ]
+
+    def has_failed(self, schema: Schema) -> bool:
+        """Whether it waits with functions that have failed: the background leaves it alone."""
+        migration = schema.migration
+        failed = self._failed.get(schema.definition.number)
+        return migration is not None and failed == migration.upgrades
 
     def run(
         self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
@@ -87,6 +95,9 @@ class Migrator:
                         self._run(found, progress, stop)
                     finally:
                         self.read.pop(schema.name, None)
+                    self._failed.pop(schema.definition.number, None)
+                    if found.failures:
+                        self._failed[schema.definition.number] = schema.upgrades
                     failures += found.failures
         if failures:
             raise failures[0]

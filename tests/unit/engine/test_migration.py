@@ -465,6 +465,8 @@ def test_the_background_tries_a_failing_function_once(
         people = db.collection("p", version=2, migrate={2: fails})
         db.collection("other", indexes=[Ordered("x")])
         assert over.wait(60), "other collections wait for it"
+        db.collection("p", version=2, migrate={2: fails})  # as programs do all the time
+        assert not db._indexer.has_news()  # pyright: ignore[reportPrivateUsage]
     finally:
         failpoints.install(None)
     db.collection("p", version=2, migrate={2: to_2})
