@@ -10,6 +10,8 @@ Invariants:
 - When the log has been recycled under it, LMDB has gone on: it is looked at again.
 - After an unclean end of the writer the next one may have lost a tail: with a new epoch everything
   is begun anew, what searches keep in memory too.
+- Where LMDB cannot keep its table of readers, on a file system that is mounted to read only, a
+  shared lock keeps writers away: they would reuse the pages that are read here.
 - No file is changed, and no LMDB transaction outlives a call, unless a Snapshot holds it.
 """
 
@@ -23,11 +25,13 @@ from amberdb._errors import (
     AmberError,
     CorruptionError,
     DatabaseMissingError,
+    LockedError,
     LogTruncatedError,
     OpenError,
     ReplacedError,
     StorageError,
 )
+from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn, lsn_epoch
 from amberdb.engine import manifest as manifests
 from amberdb.engine.cachefile import CacheFolder
@@ -39,7 +43,7 @@ from amberdb.engine.manifest import Manifest
 from amberdb.engine.migration import Upgrades
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Effects, Overlay
-from amberdb.engine.recovery import WAL, data_directory
+from amberdb.engine.recovery import LOCK, WAL, data_directory
 from amberdb.engine.row_index import identity_of
 from amberdb.engine.searchers import Searchers, VectorParts
 from amberdb.engine.status import Status
@@ -98,7 +102,12 @@ class Follower:
         self._looked_at = 0.0
         self._begin_anew()
         self.log = FollowedLog(self)
-        self.refresh()
+        self._lock = self._kept_away()
+        try:
+            self.refresh()
+        except BaseException:
+            self._let_go()
+            raise
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -172,8 +181,32 @@ class Follower:
             self.searchers.stop()
         with self._mutex:
             self._gone = error
+            self._let_go()
             if self._store is not None:
                 (self._store.abandon if forked else self._store.close)(self._refuse)
+
+    def _kept_away(self) -> DirLock | None:
+        """A lock against writers, where there must be none. Raises LockedError."""
+        if not self._fs.is_read_only(self.path):
+            return None
+        try:
+            return self._fs.lock_shared(os.path.join(self.path, LOCK))
+        except FileNotFoundError:  # no writer has been there since it was put there
+            return None
+        except BlockingIOError as error:
+            pid, _, host = str(error.filename2 or "").partition(" ")
+            raise LockedError(
+                f"{self.path} is mounted to read only and open in process {pid or '?'} on "
+                f"{host or '?'}, which cannot be told that its pages are read: mount it so that "
+                "its lock.mdb can be written, or close it there",
+                path=self.path,
+                pid=int(pid) if pid.isdigit() else None,
+                host=host,
+            ) from None
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     # -- looking -----------------------------------------------------------------------------
 

@@ -294,5 +294,5 @@ def _refusal(name: str) -> Callable[..., NoReturn]:
 
 
 for _name in set(vars(Database)) - set(vars(ReadOnlyDatabase)):
-    if not _name.startswith("_"):
+    if not _name.startswith("_") and callable(getattr(Database, _name)):
         setattr(ReadOnlyDatabase, _name, _refusal(_name))

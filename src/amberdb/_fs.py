@@ -129,6 +129,15 @@ class FileSystem(Protocol):
         """
         ...
 
+    def lock_shared(self, path: str) -> DirLock:
+        """As long as it is held nobody takes the lock file, which is there and is only read; other
+        readers share it. Raises BlockingIOError as lock() does, FileNotFoundError."""
+        ...
+
+    def is_read_only(self, path: str) -> bool:
+        """Whether the file system below takes no changes, as it is mounted there."""
+        ...
+
 
 class _OsFile:
     """Positioned reads and writes, and the cheapest sync that keeps the data."""
@@ -228,6 +237,23 @@ class _OsLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class _OsSharedLock(_OsLock):
+    """The same, shared, through a descriptor that only reads."""
+
+    __slots__ = ()
+
+    def __init__(self, path: str) -> None:
+        assert fcntl is not None
+        fd = os.open(path, os.O_RDONLY | _CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = os.pread(fd, 4096, 0).decode("utf-8", "replace")
+            os.close(fd)
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked", path, None, other) from None
+        self._fd = fd
 
 
 class _PidLock:
@@ -345,6 +371,12 @@ class OsFileSystem:
 
     def lock(self, path: str, owner: str) -> DirLock:
         return _PidLock(path, owner) if self._portable else _OsLock(path, owner)
+
+    def lock_shared(self, path: str) -> DirLock:
+        return _OsSharedLock(path)
+
+    def is_read_only(self, path: str) -> bool:
+        return not self._portable and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def remove_directory(fs: FileSystem, path: str) -> None:

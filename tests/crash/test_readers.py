@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,36 @@ def test_writing_is_refused(open_db: OpenDatabase) -> None:
             with pytest.raises(ReadOnlyError):
                 reader.ask(call)
     assert len(db.collection("a")) == 1
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    """The test's directory at another place, where it is read-only."""
+    place = tmp_path / "mounted"
+    place.mkdir()
+    for command in (
+        ["mount", "--bind", str(tmp_path), str(place)],
+        ["mount", "-o", "remount,bind,ro", str(place)],
+    ):
+        if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+            subprocess.run(["umount", str(place)], check=False, stderr=subprocess.DEVNULL)
+            pytest.skip("this user may not mount")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_directory_that_is_mounted_read_only(open_db: OpenDatabase, mounted: Path) -> None:
+    """LMDB cannot say there which pages are read, so there must be no writer."""
+    db = open_db()
+    db.collection("a").put({"id": "x"})
+    with pytest.raises(LockedError, match="mounted to read only"):
+        amberdb.open(mounted / "t.amber", read_only=True, **SMALL)
+    with pytest.raises(LockedError, match="mounted to read only"):
+        ReadingProcess(mounted / "t.amber")
+    db.close()
+    with ReadingProcess(mounted / "t.amber") as reader, ReadingProcess(mounted / "t.amber") as two:
+        assert reader.ask("list(documents(db.snapshot()))") == ["x"]
+        assert two.ask("db.check().problems") == []
+        with pytest.raises(LockedError):
+            open_db()
+    open_db().collection("a").put({"id": "y"})

@@ -137,6 +137,12 @@ class FaultyFileSystem:
     def share(self, path: str, *, writable: bool = False) -> memoryview:
         return self.inner.share(path, writable=writable)
 
+    def lock_shared(self, path: str) -> DirLock:
+        return self.inner.lock_shared(path)
+
+    def is_read_only(self, path: str) -> bool:
+        return self.inner.is_read_only(path)
+
     def stamp(self, path: str) -> tuple[int, ...]:
         return self.inner.stamp(path)
 

@@ -95,6 +95,12 @@ class RecordingFileSystem:
     def share(self, path: str, *, writable: bool = False) -> memoryview:
         return self._inner.share(path, writable=writable)
 
+    def lock_shared(self, path: str) -> DirLock:
+        return self._inner.lock_shared(path)
+
+    def is_read_only(self, path: str) -> bool:
+        return self._inner.is_read_only(path)
+
     def stamp(self, path: str) -> tuple[int, ...]:
         return self._inner.stamp(path)
 

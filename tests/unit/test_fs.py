@@ -139,6 +139,44 @@ def test_lock_excludes_and_names_the_owner(fs: FileSystem, path: str) -> None:
     fs.lock(path, "other").close()
 
 
+def test_shared_locks_exclude_only_owners(path: str) -> None:
+    fs = OsFileSystem()
+    with pytest.raises(FileNotFoundError):
+        fs.lock_shared(path)
+    owner = fs.lock(path, "1 here")
+    with pytest.raises(BlockingIOError) as caught:
+        fs.lock_shared(path)
+    assert caught.value.filename2 == "1 here"
+    owner.close()
+    first, second = fs.lock_shared(path), fs.lock_shared(path)
+    first.close()
+    with pytest.raises(BlockingIOError):
+        fs.lock(path, "2 here")
+    second.close()
+    fs.lock(path, "2 here").close()
+
+
+def test_what_is_stored_in_a_shared_file_is_seen(fs: FileSystem, path: str) -> None:
+    Path(path).write_bytes(b"old!")
+    seen, kept = fs.share(path), fs.share(path, writable=True)
+    kept[0] = ord("c")
+    assert bytes(seen) == b"cld!"
+    with pytest.raises(TypeError):
+        seen[0] = 0
+    replace_file(fs, path, b"new.")
+    assert (bytes(seen), bytes(fs.share(path))) == (b"cld!", b"new.")
+
+
+def test_a_stamp_is_another_one_after_a_replacement(fs: FileSystem, path: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        fs.stamp(path)
+    replace_file(fs, path, b"one")
+    before = fs.stamp(path)
+    assert fs.stamp(path) == before
+    replace_file(fs, path, b"two")
+    assert fs.stamp(path) != before
+
+
 def test_lock_of_a_dead_process_is_taken_over(path: str) -> None:
     child = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"],

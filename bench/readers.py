@@ -1,0 +1,246 @@
+"""`python -m bench.readers`: what readers in other processes cost the writer, and what they see.
+
+    put       durable puts of one thread, while 0, 1 and 4 processes read at a steady pace, in turns
+    refresh   what one look costs: nothing new; one new commit; and a get and a page as users read
+    seen      from the beginning of a put to the moment when a process that looks without pause has
+              its document, beside the time of the put itself
+
+Invariants:
+- The conditions take turns within each round; a figure is the median of the rounds, and a ratio is
+  of figures of one round.
+- Readers that are not asked in a round wait at a pipe, with the database open and nothing held.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from select import select
+from statistics import median, quantiles
+from threading import Thread
+from typing import Any
+
+import amberdb
+from amberdb import Collection, Database, Ordered
+from bench import workloads
+
+READERS = (0, 1, 4)
+PACE_S = 0.01
+DOCUMENTS = 20_000
+PUTS = 1_000
+LOOKS = 2_000
+
+
+# -- the process that reads ----------------------------------------------------------------------
+
+
+def read(path: str) -> None:
+    """Serves one word a line: `pace` reads until the next line comes; `refresh` and `seen` time."""
+    with amberdb.open(path, read_only=True) as db:
+        events = db.collection("event")
+        print("ready", flush=True)
+        for line in sys.stdin:
+            if line == "pace\n":
+                print(json.dumps(_pace(events)), flush=True)
+            elif line == "refresh\n":
+                print(json.dumps(_looks(db, events)), flush=True)
+            elif line.startswith("seen"):
+                print(json.dumps(_seen(db, events, int(line.split()[1]))), flush=True)
+
+
+def _pace(events: Collection) -> list[float]:
+    """A get and a page of 20, again and again until the next line comes; microseconds of each."""
+    rng = random.Random(os.getpid())
+    entities = [each["entity_id"] for each in workloads.documents(0, 1000)]
+    took: list[float] = []
+    wait_s = 0.0
+    while not select([sys.stdin], [], [], wait_s)[0]:
+        began = time.perf_counter()
+        events.get("missing")
+        events.find({"entity_id": rng.choice(entities)}, order_by="-created_at", limit=20)
+        spent = time.perf_counter() - began
+        took.append(spent * 1e6)
+        wait_s = max(0.0, PACE_S - spent)
+    sys.stdin.readline()
+    return took
+
+
+def _looks(db: Database, events: Collection) -> dict[str, float]:
+    """Microseconds of one call, nothing having been committed in between."""
+
+    def timed(call: Callable[[], object]) -> float:
+        began = time.perf_counter()
+        for _ in range(LOOKS):
+            call()
+        return (time.perf_counter() - began) / LOOKS * 1e6
+
+    return {"refresh": timed(db.refresh), "get": timed(lambda: events.get("missing"))}
+
+
+def _seen(db: Database, events: Collection, count: int) -> dict[str, list[float]]:
+    """Milliseconds from the beginning of a put until its document is here, and microseconds of the
+    look that brought it."""
+    print("looking", flush=True)
+    late: list[float] = []
+    took: list[float] = []
+    last = db.refresh()
+    while len(late) < count:
+        began = time.perf_counter()
+        lsn = db.refresh()
+        if lsn == last:
+            continue
+        took.append((time.perf_counter() - began) * 1e6)
+        found = events.get("clock")
+        assert found is not None
+        late.append((time.monotonic() - found["began"]) * 1e3)
+        last = lsn
+    return {"late_ms": late, "refresh_us": took}
+
+
+# -- the process that writes ---------------------------------------------------------------------
+
+
+class Reader:
+    """A process that serves read()."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-m", "bench.readers", "--read", str(path)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        assert self.line() == "ready\n"
+
+    def say(self, word: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+
+    def line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def run(directory: Path, rounds: int, puts: int) -> dict[str, Any]:
+    path = directory / "bench.amber"
+    with amberdb.open(path) as db:
+        events = db.collection("event", indexes=[Ordered(*i) for i in workloads.INDEXES])
+        for batch in workloads.batches(0, DOCUMENTS):
+            events.put_many(batch)
+        db.checkpoint()
+        readers = [Reader(path) for _ in range(max(READERS))]
+        fresh = workloads.documents(DOCUMENTS, rounds * puts * len(READERS))
+        found: dict[int, list[dict[str, float]]] = {number: [] for number in READERS}
+        for turn in range(rounds):
+            for number in READERS[turn % len(READERS) :] + READERS[: turn % len(READERS)]:
+                found[number].append(_puts(events, list(islice(fresh, puts)), readers[:number]))
+                print(f"round {turn + 1}, {number} readers: {found[number][-1]}", flush=True)
+        looks = _idle_looks(readers[0])
+        seen = _late(events, readers[0], puts)
+        for reader in readers:
+            reader.close()
+    return {"puts": _summary(found), "rounds": found, "looks_us": looks, "seen": seen}
+
+
+def _puts(events: Collection, documents: list[Any], readers: list[Reader]) -> dict[str, float]:
+    for reader in readers:
+        reader.say("pace")
+    took: list[float] = []
+    for document in documents:
+        began = time.perf_counter()
+        events.put(document)
+        took.append((time.perf_counter() - began) * 1e6)
+    reads: list[float] = []
+    for reader in readers:
+        reader.say("stop")
+        reads += json.loads(reader.line())
+    return {**_percentiles(took), **({"read_p50": median(reads)} if reads else {})}
+
+
+def _idle_looks(reader: Reader) -> dict[str, float]:
+    reader.say("refresh")
+    looks: dict[str, float] = json.loads(reader.line())
+    return looks
+
+
+def _late(events: Collection, reader: Reader, puts: int) -> dict[str, dict[str, float]]:
+    reader.say(f"seen {puts // 2}")
+    assert reader.line() == "looking\n"
+    took: list[float] = []
+    answers = Thread(target=lambda: lines.append(reader.line()))
+    lines: list[str] = []
+    answers.start()
+    while answers.is_alive():
+        began = time.monotonic()
+        events.put({"id": "clock", "began": began})
+        took.append((time.monotonic() - began) * 1e3)
+    found = json.loads(lines[0])
+    return {
+        "put_ms": _percentiles(took),
+        "late_ms": _percentiles(found["late_ms"]),
+        "refresh_us": _percentiles(found["refresh_us"]),
+    }
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    cuts = quantiles(values, n=100, method="inclusive")
+    return {"p50": round(cuts[49], 3), "p99": round(cuts[98], 3)}
+
+
+def _summary(found: dict[int, list[dict[str, float]]]) -> dict[str, Any]:
+    """Medians of the rounds, and of the ratios to the round without readers."""
+    return {
+        f"{number} readers": {
+            name: {
+                "us": round(median(one[name] for one in rounds), 1),
+                "ratio": round(
+                    median(
+                        one[name] / base[name] for one, base in zip(rounds, found[0], strict=True)
+                    ),
+                    3,
+                ),
+            }
+            for name in ("p50", "p99")
+        }
+        for number, rounds in found.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="processes that read beside one that writes")
+    parser.add_argument("--read", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--puts", type=int, default=PUTS)
+    parser.add_argument("--dir", type=Path, default=None)
+    parser.add_argument("--json", type=Path, default=None)
+    options = parser.parse_args()
+    if options.read is not None:
+        read(options.read)
+        return
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(dir=options.dir) as directory:
+        result = run(Path(directory), options.rounds, options.puts)
+    result |= {
+        "command": "bench/readers.py " + " ".join(sys.argv[1:]),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load_before": round(load, 2),
+        "load_after": round(os.getloadavg()[0], 2),
+        "pace_s": PACE_S,
+    }
+    print(json.dumps({name: result[name] for name in ("puts", "looks_us", "seen")}, indent=2))
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
