@@ -1,6 +1,7 @@
 """`python -m bench.readers`: what readers in other processes cost the writer, and what they see.
 
-    put       durable puts of one thread, while 0, 1 and 4 processes read at a steady pace, in turns
+    put       durable puts of one thread, while 0, 1 and 4 processes read at a steady pace in turns;
+              the control: 4 that read another database of the same documents
     refresh   what one look costs: nothing new; one new commit; and a get and a page as users read
     seen      from the beginning of a put to the moment when a process that looks without pause has
               its document, beside the time of the put itself
@@ -32,7 +33,7 @@ import amberdb
 from amberdb import Collection, Database, Ordered
 from bench import workloads
 
-READERS = (0, 1, 4)
+READERS = ("0", "1", "4", "4 elsewhere")
 PACE_S = 0.01
 DOCUMENTS = 20_000
 PUTS = 1_000
@@ -131,24 +132,34 @@ class Reader:
 
 
 def run(directory: Path, rounds: int, puts: int) -> dict[str, Any]:
-    path = directory / "bench.amber"
-    with amberdb.open(path) as db:
-        events = db.collection("event", indexes=[Ordered(*i) for i in workloads.INDEXES])
-        for batch in workloads.batches(0, DOCUMENTS):
-            events.put_many(batch)
-        db.checkpoint()
-        readers = [Reader(path) for _ in range(max(READERS))]
+    path, other = directory / "bench.amber", directory / "other.amber"
+    _load(other).close()
+    with _load(path) as db:
+        events = db.collection("event")
+        readers = [Reader(path) for _ in range(4)]
+        elsewhere = [Reader(other) for _ in range(4)]
+        asked = dict(zip(READERS, ([], readers[:1], readers, elsewhere), strict=True))
         fresh = workloads.documents(DOCUMENTS, rounds * puts * len(READERS))
-        found: dict[int, list[dict[str, float]]] = {number: [] for number in READERS}
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in READERS}
         for turn in range(rounds):
-            for number in READERS[turn % len(READERS) :] + READERS[: turn % len(READERS)]:
-                found[number].append(_puts(events, list(islice(fresh, puts)), readers[:number]))
-                print(f"round {turn + 1}, {number} readers: {found[number][-1]}", flush=True)
+            for name in READERS[turn % len(READERS) :] + READERS[: turn % len(READERS)]:
+                found[name].append(_puts(events, list(islice(fresh, puts)), asked[name]))
+                print(f"round {turn + 1}, {name} readers: {found[name][-1]}", flush=True)
         looks = _idle_looks(readers[0])
         seen = _late(events, readers[0], puts)
-        for reader in readers:
+        for reader in (*readers, *elsewhere):
             reader.close()
     return {"puts": _summary(found), "rounds": found, "looks_us": looks, "seen": seen}
+
+
+def _load(path: Path) -> Database:
+    """With all documents, settled."""
+    db = amberdb.open(path)
+    events = db.collection("event", indexes=[Ordered(*fields) for fields in workloads.INDEXES])
+    for batch in workloads.batches(0, DOCUMENTS):
+        events.put_many(batch)
+    db.checkpoint()
+    return db
 
 
 def _puts(events: Collection, documents: list[Any], readers: list[Reader]) -> dict[str, float]:
@@ -196,22 +207,22 @@ def _percentiles(values: list[float]) -> dict[str, float]:
     return {"p50": round(cuts[49], 3), "p99": round(cuts[98], 3)}
 
 
-def _summary(found: dict[int, list[dict[str, float]]]) -> dict[str, Any]:
+def _summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Medians of the rounds, and of the ratios to the round without readers."""
     return {
-        f"{number} readers": {
-            name: {
-                "us": round(median(one[name] for one in rounds), 1),
+        name: {
+            part: {
+                "us": round(median(one[part] for one in rounds), 1),
                 "ratio": round(
                     median(
-                        one[name] / base[name] for one, base in zip(rounds, found[0], strict=True)
+                        one[part] / base[part] for one, base in zip(rounds, found["0"], strict=True)
                     ),
                     3,
                 ),
             }
-            for name in ("p50", "p99")
+            for part in ("p50", "p99")
         }
-        for number, rounds in found.items()
+        for name, rounds in found.items()
     }
 
 
