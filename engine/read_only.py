@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, final
 
-from amberdb._errors import ClosedError, ForkedError, ReadOnlyError
+from amberdb._errors import ClosedError, CorruptionError, ForkedError, ReadOnlyError
 from amberdb._types import Lsn, Sync
 from amberdb.engine.check import CheckReport, Progress, check
 from amberdb.engine.collection import Collection, ReadableCollection, schema_of
@@ -26,6 +26,7 @@ from amberdb.engine.migration import Upgrade
 from amberdb.engine.options import Options
 from amberdb.engine.planner import is_usable
 from amberdb.engine.recovery import is_there, missing_database
+from amberdb.engine.rescue import explain
 from amberdb.engine.schema import CollectionDef, Head, Schema
 from amberdb.engine.searchers import Searchers
 from amberdb.engine.stats import Stats, bytes_of, lag_of, live_share
@@ -206,11 +207,15 @@ class ReadOnlyCollection(Collection):
 
 
 def open_to_read(path: str, options: Options) -> ReadOnlyDatabase:
-    """Raises DatabaseMissingError, NotADatabaseError, FormatError, OpenError, CorruptionError."""
+    """Raises DatabaseMissingError, NotADatabaseError, FormatError, OpenError, and CorruptionError,
+    which names the newest backup if there is one."""
     path = os.path.abspath(path)
-    if not is_there(path, options):
-        raise missing_database(path)
-    database = ReadOnlyDatabase(path, options)
+    try:
+        if not is_there(path, options):
+            raise missing_database(path)
+        database = ReadOnlyDatabase(path, options)
+    except CorruptionError as error:
+        explain(path, options, error)
     open_databases.add(database)
     return database
 
