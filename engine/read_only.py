@@ -24,12 +24,11 @@ from amberdb.engine.feed import Change, archive_of, changes, positions_of
 from amberdb.engine.follower import Follower
 from amberdb.engine.migration import Upgrade
 from amberdb.engine.options import Options
-from amberdb.engine.planner import is_usable
 from amberdb.engine.recovery import is_there, missing_database
 from amberdb.engine.rescue import explain
-from amberdb.engine.schema import CollectionDef, Head, Schema
+from amberdb.engine.schema import CollectionDef
 from amberdb.engine.searchers import Searchers
-from amberdb.engine.stats import Stats, bytes_of, lag_of, live_share
+from amberdb.engine.stats import Stats, bytes_of, facts_of, lag_of, live_share
 from amberdb.engine.transaction import Snapshot, held
 from amberdb.engine.view import View
 from amberdb.index.base import IndexSpec
@@ -115,8 +114,7 @@ class ReadOnlyDatabase(Database):
         follower = self._follower
         with follower.view() as view:
             collections = {
-                name: _collection_stats(view, schema)
-                for name, schema in view.catalog.schemas.items()
+                name: facts_of(view, schema) for name, schema in view.catalog.schemas.items()
             }
             applied = view.applied_lsn
             archived = archive_of(view, follower.manifest.database_id)
@@ -224,18 +222,6 @@ def _declaration(definition: CollectionDef) -> tuple[object, ...]:
     """What a program says of a collection: no numbers, no versions of analyzers."""
     specs = [index.spec for index in definition.indexes]
     return specs, definition.version, definition.expires_at, definition.required, definition.vectors
-
-
-def _collection_stats(view: View, schema: Schema) -> dict[str, Any]:
-    return {
-        "documents": Head.unpack(view.get(schema.head_key)).documents,
-        "version": schema.definition.version,
-        "expires_at": schema.expires_at,
-        "indexes": {
-            index.spec.name: "ready" if is_usable(view, index) else "building"
-            for index in schema.all_indexes
-        },
-    }
 
 
 @final

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn, lsn_number
 from amberdb.engine.cachefile import FOLDER
+from amberdb.engine.planner import is_usable
 from amberdb.engine.schema import Head, Schema
 from amberdb.engine.trees import end_of
 from amberdb.engine.view import View
@@ -199,30 +200,37 @@ def _folder_bytes(folder: str, fs: FileSystem) -> int:
     return size
 
 
-def _collection(
-    view: View, schema: Schema, committer: "Committer", migrator: "Migrator"
-) -> dict[str, Any]:
-    definition, embedders = schema.definition, committer.embedders
-    migrating = schema.migration is not None
+def facts_of(view: View, schema: Schema) -> dict[str, Any]:
+    """What there is to tell of a collection without anything but a view."""
     return {
         "documents": Head.unpack(view.get(schema.head_key)).documents,
-        "version": definition.version,
-        "migrating": {
-            "from_version": definition.steps[0][0] - 1,
-            "functions_missing": schema.migration.missing,
-            "documents_read": migrator.read.get(schema.name, 0),
-        }
-        if schema.migration is not None
-        else None,
+        "version": schema.definition.version,
         "expires_at": schema.expires_at,
         "indexes": {
             index.spec.name: "migrating"
-            if migrating
+            if schema.migration is not None
             else "ready"
-            if index.complete_from or index.number in committer.state.built
+            if is_usable(view, index)
             else "building"
             for index in schema.all_indexes
         },
+    }
+
+
+def _collection(
+    view: View, schema: Schema, committer: "Committer", migrator: "Migrator"
+) -> dict[str, Any]:
+    migration, embedders = schema.migration, committer.embedders
+    migrating = None
+    if migration is not None:
+        migrating = {
+            "from_version": migration.steps[0][0] - 1,
+            "functions_missing": migration.missing,
+            "documents_read": migrator.read.get(schema.name, 0),
+        }
+    return {
+        **facts_of(view, schema),
+        "migrating": migrating,
         "search": {
             index.spec.name: committer.searchers.stats_of(index) for index in schema.row_indexes
         },

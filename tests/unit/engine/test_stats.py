@@ -119,6 +119,8 @@ def test_a_migration_is_told(db: Database) -> None:
     found = db.stats()["collections"]["n"]
     assert found["version"] == 2
     assert found["indexes"] == {"ordered:x": "migrating"}
+    with amberdb.open(db.path, read_only=True, **SMALL) as reader:
+        assert reader.stats()["collections"]["n"]["indexes"] == {"ordered:x": "migrating"}
     assert found["migrating"]["from_version"] == 1
     assert found["migrating"]["functions_missing"] == []
     told: list[int] = []
