@@ -170,7 +170,7 @@ def test_many_checkpoints_leave_few_segments(db: Database, memory: Collection) -
     (stats,) = [s for name, s in search_stats(db).items() if name.startswith("text")]
     memory.search("word")
     assert search_stats(db)["text:content,title"]["segments"] < 2 * row_folding.MERGE_WIDTH
-    assert stats["segments"] == 0, "nothing is read before the first search"
+    assert "segments" not in stats, "nothing is read before the first search"
     assert ids(memory.search("number17")) == ["d17"]
     assert len(memory.search("word", limit=100)) == 30
 
