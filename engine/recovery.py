@@ -34,6 +34,7 @@ from amberdb.engine.codec import decode_effects
 from amberdb.engine.manifest import Manifest
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Overlay
+from amberdb.engine.status import NAME as STATUS
 from amberdb.engine.status import Status
 from amberdb.engine.store import DATA_FILE, Store, check_version, lmdb_version
 from amberdb.engine.trees import APPLIED, DATABASE_ID, LAST_TIME
@@ -295,7 +296,7 @@ def remove_unfinished(aside: str, options: Options) -> None:
             continue
         if name == WAL or name.startswith("data-"):
             remove_directory(fs, path)
-        elif name.startswith(manifests.NAME):
+        elif name.startswith((manifests.NAME, STATUS)):  # opened, and then its rename was lost
             fs.unlink(path)
         else:
             raise NotADatabaseError(
