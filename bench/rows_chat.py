@@ -14,6 +14,7 @@ import amberdb
 from amberdb.bindings.chat import TTL_SECONDS, ChatBuffer
 from bench.harness import AMBER, Budget, Line, Sampler, interleave
 from bench.rows import Context, Row
+from bench.search_engine import library
 
 _REDIS = "redis, appendfsync everysec"
 _START_S = 10.0
@@ -80,8 +81,7 @@ def _to_redis(client: Any) -> Callable[[int], object]:
 @contextmanager
 def _redis(program: str, where: Path) -> Generator[Any]:
     """A server of its own, on a socket file, and a client."""
-    import redis
-
+    redis = library("redis")
     socket = where / "redis.sock"
     options = {
         "port": "0",
@@ -94,7 +94,7 @@ def _redis(program: str, where: Path) -> Generator[Any]:
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
     server = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
     try:
-        client: Any = redis.Redis(unix_socket_path=str(socket))
+        client = redis.Redis(unix_socket_path=str(socket))
         deadline = time.monotonic() + _START_S
         while True:
             try:
