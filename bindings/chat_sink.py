@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Protocol, final
 
 from amberdb import Database, Document, Ordered
-from amberdb._fs import OsFileSystem
+from amberdb._fs import OsFileSystem, append_lines
 from amberdb.bindings.json_text import dumps, loads
 
 ARCHIVE = "chat_archive"
@@ -63,18 +63,7 @@ class JsonlSink:
         """Raises OSError."""
         lines = "".join(f"{dumps(turn)}\n" for turn in turns).encode()
         with self._mutex:
-            is_new = not self._fs.exists(self._path)
-            file = self._fs.open(self._path, create=is_new)
-            try:
-                size = file.size()
-                if size and file.pread(1, size - 1) != b"\n":
-                    lines = b"\n" + lines  # behind a line that a crash cut short
-                file.pwrite(lines, size)
-                file.sync()
-            finally:
-                file.close()
-            if is_new:
-                self._fs.sync_dir(os.path.dirname(os.path.abspath(self._path)))
+            append_lines(self._fs, self._path, lines)
         return {}
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:

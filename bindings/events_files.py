@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, final
 from urllib.parse import quote
 
-from amberdb._fs import OsFileSystem, replace_file
+from amberdb._fs import OsFileSystem, append_lines, replace_file
 from amberdb.bindings.events import AgentEvent, EventStore, Filters, Stats
 from amberdb.bindings.events_stores import chosen, counted, found_by
 from amberdb.bindings.json_text import dumps, iso, loads, parse_date
@@ -138,27 +138,13 @@ class FileEventStore(EventStore):
 
     def _add(self, path: Path, events: Sequence[AgentEvent]) -> None:
         if self._is_lines:
-            self._append(path, "".join(f"{_text(event)}\n" for event in events).encode())
+            lines = "".join(f"{_text(event)}\n" for event in events).encode()
+            append_lines(self._fs, os.fspath(path), lines)
         else:
             before = list(self._read(path)) if path.exists() else []
             self._replace(path, [*before, *events])
         if path.stat().st_size > self._rotate_size:
             self._rotate(path)
-
-    def _append(self, path: Path, lines: bytes) -> None:
-        name = os.fspath(path)
-        is_new = not path.exists()
-        file = self._fs.open(name, create=is_new)
-        try:
-            size = file.size()
-            if size and file.pread(1, size - 1) != b"\n":
-                lines = b"\n" + lines
-            file.pwrite(lines, size)
-            file.sync()
-        finally:
-            file.close()
-        if is_new:
-            self._fs.sync_dir(os.fspath(self._base))
 
     def _replace(self, path: Path, events: Sequence[AgentEvent]) -> None:
         if not events:

@@ -405,6 +405,23 @@ ASIDE = ".tmp"
 _SYNC_BYTES = 16 << 20
 
 
+def append_lines(fs: FileSystem, path: str, lines: bytes) -> None:
+    """Adds whole lines to a file of lines, which is made when missing, and syncs. They begin anew
+    behind a line that a crash cut short. One writer at a time. Raises OSError."""
+    is_new = not fs.exists(path)
+    file = fs.open(path, create=is_new)
+    try:
+        size = file.size()
+        if size and file.pread(1, size - 1) != b"\n":
+            lines = b"\n" + lines
+        file.pwrite(lines, size)
+        file.sync()
+    finally:
+        file.close()
+    if is_new:
+        fs.sync_dir(os.path.dirname(os.path.abspath(path)))
+
+
 def replace_file(
     fs: FileSystem,
     path: str,
