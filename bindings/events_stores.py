@@ -20,6 +20,7 @@ from amberdb.bindings.events import (
     Stats,
     texts,
 )
+from amberdb.bindings.filters import between
 
 COLLECTION: Final = "agent_event"
 
@@ -264,6 +265,4 @@ def _where(filters: Filters | None) -> dict[str, Any]:
         "agent_name": filters.agent_name,
     }
     where: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
-    times = {"$gte": filters.start_time, "$lt": filters.end_time}
-    bounds = {sign: value for sign, value in times.items() if value is not None}
-    return {**where, "timestamp": bounds} if bounds else where
+    return {**where, **between("timestamp", filters.start_time, filters.end_time)}

@@ -32,6 +32,7 @@ from amberdb import (
     Transaction,
     Vector,
 )
+from amberdb.bindings.filters import between
 from amberdb.bindings.memory_documents import (
     FIELDS,
     Documents,
@@ -254,10 +255,7 @@ class Memory:
     ) -> Page:
         """What happened, the latest first; from `since` on, before `until`."""
         where = _where(memory_type, entity_id, category)
-        times = {"$gte": since, "$lt": until}
-        bounds = {sign: value for sign, value in times.items() if value is not None}
-        if bounds:
-            where["created_at"] = bounds
+        where |= between("created_at", since, until)
         return self.db.collection("event").find(
             where, order_by="-created_at", limit=limit, after=after, fields=FIELDS
         )

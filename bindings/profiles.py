@@ -20,6 +20,7 @@ from amberdb import (
     Page,
     Transaction,
 )
+from amberdb.bindings.filters import between
 
 COLLECTION: Final = "user_memories"
 MAPS: Final = ("basic_info", "personality", "life_context", "interests")
@@ -80,10 +81,8 @@ class UserProfiles:
         after: str | None = None,
     ) -> Page:
         """Profiles by `last_updated`, the latest first; from `since` on, before `until`."""
-        times = {"$gte": since, "$lt": until}
-        bounds = {sign: value for sign, value in times.items() if value is not None}
         return self._collection.find(
-            {"last_updated": bounds} if bounds else None,
+            between("last_updated", since, until),
             order_by="-last_updated",
             limit=limit,
             after=after,
