@@ -5,7 +5,7 @@ document gets a new rowid whenever the content of such an index changes. So a ro
 it is born with one commit and dies with another. In the tree of the index a letter says what a
 key is:
 
-    r rowid    entry: id (in log and overlay followed by the row's forward, for text)
+    r rowid    entry: id
     a block    which rows of a block are alive in LMDB, one bit each, sealed; by checkpoints
     s ...      segments of a text index: engine/segments.py
 
@@ -18,6 +18,7 @@ Invariants:
 
 import threading
 from collections.abc import Iterable, Mapping
+from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 from zlib import crc32
@@ -72,7 +73,7 @@ class Rows:
             if kept is None or not kept.leads_to(view):
                 kept = _Kept(view, stored_alive(view, index))
             kept = kept.at(view, index)
-            if self._kept is None or kept.lsn >= self._kept.lsn:
+            if self._kept is None or kept.age >= self._kept.age:
                 self._kept = kept
             return kept.alive
 
@@ -86,8 +87,13 @@ class _Kept:
         self._store_id = view.store_id
         self._places = {overlay.number: 0 for overlay in view.overlays}
         self.alive = alive
-        self.lsn = 0
-        """Of the last event that went in."""
+        self.lsn = view.applied_lsn
+        """Of the last event that went in, or of all that LMDB had."""
+
+    @property
+    def age(self) -> tuple[int, int, int]:
+        """Grows with every event and every checkpoint: a view of the past displaces nothing."""
+        return self.lsn, max(self._places), min(self._places)
 
     def leads_to(self, view: "View") -> bool:
         """Whether only later events of the same overlays are between this and the view."""
@@ -114,7 +120,8 @@ class _Kept:
                 last = max(last, lsn)
         if not events:
             return self
-        after = _Kept(view, _apply(_grown(self.alive, 0), events))
+        after = copy(self)
+        after.alive = _apply(_grown(self.alive, 0), events)
         after._places = places
         after.lsn = last
         return after
