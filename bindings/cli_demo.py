@@ -69,6 +69,7 @@ def _show(report: DemoReport, keep: str | None) -> None:
         show(grid("questions", ("asked", "place", "what was said"), rows))
     changes = [(str(one.lsn), one.op, one.collection, one.id) for one in report.changes]
     show(grid("the last changes", ("lsn", "", "collection", "id"), changes))
+    show(grid("memories and their reasons", ("", "layer", "memory", "reason"), report.memories))
     show(properties("counts", report.counts))
     timings = {name: f"{value:,.2f}" for name, value in report.timings_ms.items()}
     show(properties("milliseconds", timings))

@@ -1,4 +1,5 @@
-"""The demo: a dialogue stored in layers, a writer killed in mid-stream, and proofs of what holds.
+"""The demo: a dialogue stored in layers, a writer killed in mid-stream, memories with reasons, and
+proofs of what holds.
 
 Invariants:
 - Each claim is a proof: computed from what was put in, compared with what the database answers,
@@ -34,6 +35,7 @@ from amberdb.bindings.demo_data import (
     sessions,
 )
 from amberdb.bindings.demo_kill import Aftermath, Kill, aftermath, kill_writer
+from amberdb.bindings.demo_memory import Entry, MemoryDemo
 from amberdb.engine.database import Database
 from amberdb.engine.feed import Change
 
@@ -65,6 +67,8 @@ class DemoReport:
     """The questions about the packaged dialogue."""
     changes: list[Change] = field(default_factory=list[Change])
     """The last ones."""
+    memories: list[Entry] = field(default_factory=list[Entry])
+    """The log of the memories, before one person was forgotten."""
 
     @property
     def ok(self) -> bool:
@@ -113,6 +117,7 @@ class Demo:
                 removed = self._expire(db)
                 self._read_changes(list(feed.changes()), removed)
                 self._check(db, "after all of it, check() finds every index equal to a rebuild")
+            self._remember()
         return self.report
 
     # -- steps -------------------------------------------------------------------------------
@@ -300,6 +305,12 @@ class Demo:
             ", ".join(f"{count} {op}" for (_, op), count in operations.items()),
         )
         self.report.changes = changes[-_SHOWN:]
+
+    def _remember(self) -> None:
+        self._tell("what two people say becomes memories, and one of them is forgotten")
+        with tempfile.TemporaryDirectory(prefix="amberdb-demo-") as directory:
+            path = os.path.join(directory, "memory.amber")
+            self.report.memories = MemoryDemo(path, self._clock, self._prove).run()
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 python tests/crash/points.py --documents 10000 --points 1000 --json PATH --scratch DIR
 
 Between two backups there are writes of all kinds, a checkpoint at least, and once an unclean end.
+Compactions end a chain, and a full backup begins the next one.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import shutil
 import sys
 import time
 from bisect import bisect_right
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from support.reference import Doc
 OPTIONS: dict[str, Any] = {"background": False, "segment_bytes_max": 1 << 20, "map_bytes": 1 << 32}
 INDEXES: list[Any] = [Ordered("n"), Unique("key"), Text("text")]
 Changes = dict[str, Doc | None]
+Chain = list[Path]
 
 
 class History:
@@ -67,9 +70,9 @@ def commit(db: Database, rng: random.Random, history: History, documents: int) -
     history.add(db, changes)
 
 
-def make(root: Path, args: argparse.Namespace, rng: random.Random) -> tuple[list[Path], History]:
+def make(root: Path, args: argparse.Namespace, rng: random.Random) -> tuple[list[Chain], History]:
     history = History()
-    path, chain = root / "0.amber", [root / "full"]
+    path, chains = root / "0.amber", [[root / "full"]]
     db = amberdb.open(path, **OPTIONS, clock=FakeClock())
     docs: dict[str, Doc] = {
         f"d{n}": {"id": f"d{n}", "n": n, "key": f"k{n}", "text": f"word{n % 500}"}
@@ -77,8 +80,15 @@ def make(root: Path, args: argparse.Namespace, rng: random.Random) -> tuple[list
     }
     db.collection("n", indexes=INDEXES).put_many(docs.values())
     history.add(db, {**docs})
-    db.backup(chain[0])
+    db.backup(chains[0][0])
+    compacted = {
+        args.increments * (n + 1) // (args.compactions + 1) for n in range(args.compactions)
+    }
     for number in range(args.increments):
+        if number in compacted:
+            db.compact()
+            chains.append([root / f"full{number}"])
+            db.backup(chains[-1][0])
         for step in range(args.commits):
             commit(db, rng, history, args.documents)
             if step == args.commits // 2:
@@ -89,15 +99,17 @@ def make(root: Path, args: argparse.Namespace, rng: random.Random) -> tuple[list
                 db.close()
                 path = root / "1.amber"
                 db = amberdb.open(path, **OPTIONS, clock=FakeClock())
+        chain = chains[-1]
         chain.append(root / f"later{number}")
         db.backup(chain[-1], base=chain[-2], compress="zstd" if number % 2 else None)
     db.close()
-    return chain, history
+    return chains, history
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("documents", 10_000), ("increments", 10), ("commits", 300)):
+    counts = {"documents": 10_000, "increments": 10, "compactions": 3, "commits": 300}
+    for name, default in counts.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=3600)
@@ -107,29 +119,30 @@ def main() -> None:
     args = parser.parse_args()
     start, rng = time.monotonic(), random.Random(args.seed)
     args.scratch.mkdir(parents=True)
-    chain, history = make(args.scratch, args, rng)
+    chains, history = make(args.scratch, args, rng)
     target = args.scratch / "restored.amber"
-    first = amberdb.verify_backup(chain)[0].lsn
-    done = 0
-    points: set[int] = set()
-    while done < args.points and time.monotonic() - start < args.seconds:
-        until = max(first, rng.choice(history.lsns))
-        amberdb.restore(chain, target, until=until, checkpoint_bytes=1 << 20, **OPTIONS)
+    firsts = [amberdb.verify_backup(chain)[0].lsn for chain in chains]
+    done: Counter[int] = Counter()
+    for until in rng.sample([lsn for lsn in history.lsns if lsn >= firsts[0]], args.points):
+        if time.monotonic() - start > args.seconds:
+            break
+        number = bisect_right(firsts, until) - 1
+        amberdb.restore(chains[number], target, until=until, checkpoint_bytes=1 << 20, **OPTIONS)
         with audited(target, clock=FakeClock()) as db:
             found = {doc["id"]: doc for doc in db.collection("n").documents()}
         assert found == history.at(until), f"seed {args.seed}, Lsn {until}"
         shutil.rmtree(target)
-        points.add(until)
-        done += 1
-        print(f"\r{done} restores at {len(points)} points", end="", file=sys.stderr)
+        done[number] += 1
+        print(f"\r{done.total()} restores", end="", file=sys.stderr)
     figures = {
         "command": f"python tests/crash/points.py --seed {args.seed}",
         "python": platform.python_version(),
         "documents": args.documents,
         "increments": args.increments,
         "commits": len(history.lsns),
-        "restores": done,
-        "points": len(points),
+        "compactions": args.compactions,
+        "points": done.total(),
+        "points by chain": [done[number] for number in range(len(chains))],
         "wrong": 0,
         "seconds": round(time.monotonic() - start),
     }

@@ -4,6 +4,7 @@ import json
 import os
 import random
 from datetime import UTC, datetime
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from amberdb.bindings import demo_kill
 from amberdb.bindings.cli import app
 from amberdb.bindings.demo_data import DemoClock, declare, end_of, open_demo, read_turns
 from amberdb.bindings.demo_kill import DemoError, Kill, aftermath, kill_writer
+from amberdb.bindings.demo_memory import MemoryDemo
 from amberdb.bindings.demo_writer import documents, stream_name
 from amberdb.bindings.importer import BadLineError
+from amberdb.bindings.memory import Memory
 from support.databases import audited
 
 NAME = stream_name(1, 0)
@@ -150,6 +153,23 @@ def test_aftermath_sees_a_changed_document(tmp_path: Path, layer: str) -> None:
         id = NAME if layer == "profile" else f"{NAME}-{2:07}"
         db.collection(layer).update(id, {"content": "changed"})
         assert aftermath(db, kill_of(5)).half
+
+
+def test_a_forget_that_leaves_bytes_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget = Memory.forget
+    monkeypatch.setattr(Memory, "forget", partialmethod(forget, compact=False))
+    held: dict[str, bool] = {}
+
+    def prove(claim: str, ok: bool, detail: str) -> None:
+        held[claim] = ok
+
+    entries = MemoryDemo(str(tmp_path / "m.amber"), DemoClock(1.8e9), prove).run()
+    assert {action for action, *_ in entries} == {"insert", "update", "ignore"}
+    assert not held.pop("who is forgotten is in no file any more")
+    assert len(held) == 4
+    assert all(held.values())
 
 
 def test_failed_proof_is_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
