@@ -1,33 +1,57 @@
-"""Every example runs as a script, twice in the same place, and says nothing on stderr."""
+"""Every example, and every piece of Python in a README, runs as a script, twice in the same place,
+and says nothing on stderr."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PIECES = [
+    pytest.param(piece, id=f"{path.name}-{number}")
+    for path in sorted(ROOT.glob("README*.md"))
+    for number, piece in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.M | re.S), 1
+    )
+]
 LINES_MAX = 60
 
 
 def test_examples_are_found() -> None:
     assert "quickstart.py" in {path.name for path in EXAMPLES}
+    assert len(PIECES) > 1
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_runs_again(example: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", str(example)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=120,
-        )
-        assert ran.returncode == 0, ran.stderr
-        assert ran.stderr == ""
-        assert ran.stdout
+        assert run(example, tmp_path)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_piece_of_a_readme_runs(piece: str, tmp_path: Path) -> None:
+    script = tmp_path / "piece.py"
+    script.write_text(piece, encoding="utf-8")
+    for _ in range(2):
+        run(script, tmp_path)
+
+
+def run(script: Path, folder: Path) -> str:
+    """What it says."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    return ran.stdout
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
