@@ -14,13 +14,6 @@ from numpy.typing import NDArray
 from amberdb.index.ranking import Ranking, Scores, best
 
 RANK_CONSTANT: Final = 10
-DEPTH_MIN: Final = 20
-
-
-def depth(limit: int) -> int:
-    """How many of each ranking are worth fusing for the best `limit`: short lists, since far down
-    a ranking a place says little, and many little votes outvote one first place."""
-    return max(DEPTH_MIN, limit)
 
 
 def fuse(

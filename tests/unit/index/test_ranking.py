@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from amberdb._errors import QueryError
 from amberdb.index import ranking
-from amberdb.index.fusion import decay, depth, fuse, mmr
+from amberdb.index.fusion import decay, fuse, mmr
 from amberdb.index.postings import Source
 from amberdb.index.ranking import Corpus, best
 from amberdb.index.text import Text, TextMaker
@@ -218,8 +218,6 @@ def test_fusion_adds_reciprocal_places() -> None:
     assert scores.tolist() == [1.5, 0.5]
     assert fuse([[5], [6]])[0].tolist() == [6, 5]  # equal: the newer first
     assert len(fuse([[], []])[0]) == 0
-    assert depth(3) == 20
-    assert depth(50) == 50
 
 
 def test_recency_halves_with_each_half_life() -> None:
