@@ -1,7 +1,8 @@
 """Matrix: the vectors of one index in memory, by rowid; exact search runs over it.
 
-Rows lie in the order they were added: first those of a base, which may be a mapped file, then
-chunks of one size. A row's place is its number in that order.
+Rows lie in the order they were added, in pieces: first those of a base, which may be a mapped
+file, then chunks, each as large as all before it within limits: few pieces, whatever the size. A
+row's place is its number in that order.
 
 Invariants:
 - Append-only. What a Rows was made of never moves and never changes, so it is read without a lock
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from amberdb.index.distance import Places, Rowids, Scores, Vectors, block_rows, prepared, scores
 from amberdb.index.vector import Metric
 
-CHUNK_BYTES: Final = 4 << 20
+CHUNK_BYTES_MIN: Final = 1 << 20
+CHUNK_BYTES_MAX: Final = 64 << 20
+"""What no row has touched yet of a chunk is no memory."""
 _UNKNOWN: Final = -1
 
 _N = TypeVar("_N", np.int32, np.int64)
@@ -28,24 +31,22 @@ _N = TypeVar("_N", np.int32, np.int64)
 class Rows:
     """The first `count` rows of a matrix, as they are for good."""
 
-    __slots__ = ("_base", "_chunks", "_metric", "_places", "_shift", "count", "rowids")
+    __slots__ = ("_ends", "_metric", "_pieces", "_places", "count", "rowids")
 
     def __init__(
         self,
         rowids: Rowids,
         places: NDArray[np.int32],
-        base: Vectors,
-        chunks: tuple[Vectors, ...],
+        pieces: tuple[Vectors, ...],
         metric: Metric,
     ) -> None:
         self.rowids = rowids
         """int64[count], by place."""
         self.count = len(rowids)
         self._places = places
-        self._base = base
-        self._chunks = chunks
+        self._pieces = pieces
+        self._ends: Places = np.cumsum([len(piece) for piece in pieces])
         self._metric: Metric = metric
-        self._shift = _chunk_shift(base.shape[1])
 
     def places(self, rowids: Rowids) -> Places:
         """intp[n]: where each row is, -1 for those that are not here."""
@@ -65,7 +66,7 @@ class Rows:
     def scores(self, query: Vectors, start: int = 0) -> Scores:
         """float32[count - start]: of all rows from a place on, by place."""
         found = np.empty(self.count - start, np.float32)
-        for first, piece in self._pieces(start):
+        for first, piece in self._from(start):
             into = found[first - start : first - start + len(piece)]
             scores(piece, query, self._metric, into)
         return found
@@ -81,29 +82,33 @@ class Rows:
 
     def vectors(self, places: Places) -> Vectors:
         """float32[n, dim]: a copy of some rows, as prepared."""
-        found = np.empty((len(places), self._base.shape[1]), np.float32)
-        size = len(self._base)
-        in_base = places < size
-        if in_base.all():
-            # "raise", the default, would go through a buffer.
-            np.take(self._base, places, axis=0, out=found, mode="clip")
-            return found
-        found[in_base] = self._base[places[in_base]]
-        numbers = np.where(in_base, -1, (places - size) >> self._shift)
-        for number in np.unique(numbers[~in_base]).tolist():
-            here = numbers == number
-            inside = (places[here] - size) & ((1 << self._shift) - 1)
-            found[here] = self._chunks[number][inside]
+        found = np.empty((len(places), self._pieces[0].shape[1]), np.float32)
+        ascend = bool((places[1:] >= places[:-1]).all())
+        order = None if ascend else np.argsort(places)
+        if order is not None:
+            places = places[order]
+        first = low = 0
+        for piece, high in zip(self._pieces, places.searchsorted(self._ends).tolist(), strict=True):
+            if high > low:
+                inside = places[low:high] - first
+                if order is None:
+                    # "raise", the default, would go through a buffer.
+                    np.take(piece, inside, axis=0, out=found[low:high], mode="clip")
+                else:
+                    found[order[low:high]] = piece[inside]
+            first += len(piece)
+            low = high
         return found
 
     def pieces(self) -> list[Vectors]:
         """All rows in order, not copied."""
-        return [piece for _, piece in self._pieces(0)]
+        return [piece for _, piece in self._from(0)]
 
-    def _pieces(self, start: int) -> list[tuple[int, Vectors]]:
+    def _from(self, start: int) -> list[tuple[int, Vectors]]:
+        """The rows from a place on, in pieces, and where each begins."""
         found: list[tuple[int, Vectors]] = []
         first = 0
-        for piece in (self._base, *self._chunks):
+        for piece in self._pieces:
             end = min(first + len(piece), self.count)
             if end > start:
                 skip = max(start - first, 0)
@@ -126,10 +131,10 @@ class Matrix:
         """`base`: rowids, and their vectors as prepared() made them."""
         self.floor = floor
         self._metric: Metric = metric
-        self._chunks: list[Vectors] = []
-        self._shift = _chunk_shift(dim)
         rowids, vectors = base or (np.empty(0, np.int64), np.empty((0, dim), np.float32))
-        self._base = vectors
+        self._pieces = [vectors]
+        self._room = 0
+        """Rows that the last piece still takes."""
         self._rowids = rowids
         self._count = len(rowids)
         self._places: NDArray[np.int32] = np.full(
@@ -150,37 +155,40 @@ class Matrix:
         """The same, of vectors from another matrix."""
         if not len(rowids):
             return
-        count, dim = self._count, self._base.shape[1]
+        count = self._count
         self._rowids = _grown(self._rowids, count + len(rowids))
         self._rowids[count : count + len(rowids)] = rowids
         self._places = _grown(self._places, int(rowids.max()) + 1, _UNKNOWN)
         self._places[rowids] = np.arange(count, count + len(rowids), dtype=np.int32)
         done = 0
         while done < len(rowids):
-            number, inside = divmod(count + done - len(self._base), 1 << self._shift)
-            if number == len(self._chunks):
-                self._chunks.append(np.empty((1 << self._shift, dim), np.float32))
-            room = (1 << self._shift) - inside
-            some = vectors[done : done + room]
-            self._chunks[number][inside : inside + len(some)] = some
+            if not self._room:
+                self._room = _chunk_rows(vectors.shape[1], count + done)
+                self._pieces.append(np.empty((self._room, vectors.shape[1]), np.float32))
+            some = vectors[done : done + self._room]
+            last = self._pieces[-1]
+            start = len(last) - self._room
+            last[start : start + len(some)] = some
+            self._room -= len(some)
             done += len(some)
         self._count = count + len(rowids)
         self._rows = self._made()
 
     @property
     def size_bytes(self) -> int:
-        """Of memory, the base included, which may be a mapped file."""
-        rows = self._base.nbytes + sum(chunk.nbytes for chunk in self._chunks)
+        """Of memory that rows have, those of the base included, which may be a mapped file."""
+        rows: int = 4 * self._count * self._pieces[0].shape[1]
         return rows + self._rowids.nbytes + self._places.nbytes
 
     def _made(self) -> Rows:
         rowids = self._rowids[: self._count]
-        return Rows(rowids, self._places, self._base, tuple(self._chunks), self._metric)
+        return Rows(rowids, self._places, tuple(self._pieces), self._metric)
 
 
-def _chunk_shift(dim: int) -> int:
-    """log2 of the rows in a chunk."""
-    return max((CHUNK_BYTES // (4 * dim)).bit_length() - 1, 6)
+def _chunk_rows(dim: int, count: int) -> int:
+    """Of the chunk that follows `count` rows."""
+    size = min(max(4 * dim * count, CHUNK_BYTES_MIN), CHUNK_BYTES_MAX)
+    return max(size // (4 * dim), 64)
 
 
 def _grown(array: NDArray[_N], size: int, fill: int = 0) -> NDArray[_N]:

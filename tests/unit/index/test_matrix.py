@@ -8,7 +8,7 @@ from amberdb.index.distance import prepared, scores
 from amberdb.index.matrix import Matrix
 from amberdb.index.vector import METRICS, Metric
 
-DIM = 2048  # chunks of 512 rows
+DIM = 2048  # the first chunk has 128 rows
 RNG_SEED = 7
 
 
@@ -40,9 +40,10 @@ def test_rows_are_scored_wherever_they_lie(metric: Metric, base: int) -> None:
     assert (rows.scores(query) == expected).all()
     for start in (1, 600, 700, 1212, 1800):
         assert (rows.scores(query, start) == expected[start:]).all()
-    some = np.random.default_rng(1).permutation(1800)[:900]
-    assert (rows.scores_at(some, query) == expected[some]).all()
-    assert (rows.vectors(some) == prepared(vectors[some], metric)).all()
+    shuffled = np.random.default_rng(1).permutation(1800)[:900]
+    for some in (shuffled, np.sort(shuffled), np.arange(1800), np.array([1799]), shuffled[:0]):
+        assert (rows.scores_at(some, query) == expected[some]).all()
+        assert (rows.vectors(some) == prepared(vectors[some], metric)).all()
     assert (rows.places(rowids) == np.arange(1800)).all()
 
 
@@ -81,4 +82,16 @@ def test_its_memory_is_told() -> None:
     matrix = Matrix(DIM, "l2")
     empty = matrix.size_bytes
     matrix.add(*_rows(600))
-    assert matrix.size_bytes - empty > 1024 * DIM * 4  # two chunks
+    assert matrix.size_bytes - empty > 600 * DIM * 4
+
+
+def test_few_pieces_whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amberdb.index.matrix.CHUNK_BYTES_MIN", 1024)
+    monkeypatch.setattr("amberdb.index.matrix.CHUNK_BYTES_MAX", 1024 * 256)
+    matrix = Matrix(4, "l2")
+    for start in range(0, 100_000, 50):
+        matrix.add(np.arange(start, start + 50), np.ones((50, 4), np.float32))
+    pieces = matrix.rows().pieces()
+    assert sum(map(len, pieces)) == 100_000
+    assert len(pieces) < 18
+    assert max(map(len, pieces)) == 256 * 64
