@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict, final
 
-from amberdb import Database, Document, InvalidDocumentError, Ordered, Sync
+from amberdb import Database, Document, Ordered, Sync
 from amberdb.bindings.chat_sink import Sink
+from amberdb.bindings.checks import check_name
 
 logger = logging.getLogger("amberdb.bindings")
 
@@ -124,8 +125,8 @@ class ChatBuffer:
         """One turn, kept when this returns. An important one survives power loss, and is handed to
         the sink at once; when that fails it is pending like the others. Raises
         InvalidDocumentError."""
-        _check_name("conversation_id", conversation_id)
-        _check_name("user_id", user_id)
+        check_name("conversation_id", conversation_id)
+        check_name("user_id", user_id)
         now = self._now()
         tokens = self._count_tokens(user_message) + self._count_tokens(assistant_message)
         turn: Document = {
@@ -269,13 +270,6 @@ class ChatBuffer:
 
 _STATE: Final = frozenset({"retry_at", "attempts", "error", "flushed_at", "expires_at"})
 """Fields of the buffer, which a sink is not told."""
-
-
-def _check_name(field: str, value: object) -> None:
-    if not isinstance(value, str) or not value:
-        raise InvalidDocumentError(
-            f"{field} is a str that is not empty, not {value!r}", field=field
-        )
 
 
 def _ttl_seconds() -> int:

@@ -12,11 +12,10 @@ Invariants:
 - Nobody is told of a memory that was forgotten: its log entries lose entity, reason and metadata.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 
 from amberdb import (
     CollectionError,
@@ -32,13 +31,13 @@ from amberdb import (
     Transaction,
     Vector,
 )
+from amberdb.bindings.checks import check_text
 from amberdb.bindings.filters import between
 from amberdb.bindings.memory_documents import (
     FIELDS,
     Documents,
     check_layer,
     check_owner,
-    check_text,
     forgotten,
 )
 from amberdb.bindings.memory_recall import recall
@@ -56,9 +55,8 @@ from amberdb.bindings.memory_types import (
     Recalled,
     Retention,
 )
+from amberdb.bindings.questions import vectors
 from amberdb.index.vector import Embed
-
-logger = logging.getLogger("amberdb.bindings")
 
 KNOWN_MAX: Final = 50
 """Memories of each layer that an extractor is told of."""
@@ -154,12 +152,12 @@ class Memory:
         check_owner(memory_type, entity_id)
         for decision in decisions:
             self._documents.check(decision)
-        vectors = self._vectors([each.content for each in decisions])
+        embedded = vectors(self._embed, [each.content for each in decisions])
         now = self._now()
         with self.db.transaction() as tx:
             return [
                 self._applied(tx, memory_type, entity_id, decision, vector, now)
-                for decision, vector in zip(decisions, vectors, strict=True)
+                for decision, vector in zip(decisions, embedded, strict=True)
             ]
 
     def update(
@@ -278,7 +276,7 @@ class Memory:
             scope["entity_id"] = entity_id
         for layer in layers:
             check_layer(layer)
-        (vector,) = self._vectors([query])
+        (vector,) = vectors(self._embed, [query])
         chosen = list(dict.fromkeys(layers))
         return recall(self.db, query, vector, layers=chosen, where=scope, limit=limit)
 
@@ -405,21 +403,6 @@ class Memory:
                 tx[layer].update(memory_id, self._documents.patch(old, decision, vector, now))
         entry = self._documents.entry(memory_type, entity_id, memory_id, decision, now)
         return Outcome(action, layer, memory_id, entry["reason"], tx["log"].put(entry))
-
-    def _vectors(self, texts: Sequence[str | None]) -> list[Any]:
-        """One for each text, None where there is none to be had."""
-        found: list[Any] = [None] * len(texts)
-        places = [at for at, text in enumerate(texts) if text]
-        if self._embed is None or not places:
-            return found
-        try:
-            vectors = self._embed([cast(str, texts[at]) for at in places])
-            for at, vector in zip(places, vectors, strict=True):
-                found[at] = vector
-        except Exception as error:
-            logger.warning("the embedder failed, memories get their vectors later: %s", error)
-            return [None] * len(texts)
-        return found
 
 
 def _where(memory_type: MemoryType, entity_id: str, category: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Final, final
 from uuid import uuid4
 
 from amberdb import Document, InvalidDocumentError, QueryError
+from amberdb.bindings.checks import check_text, check_time
 from amberdb.bindings.memory_types import (
     ACTIONS,
     LAYERS,
@@ -178,20 +179,6 @@ def check_layer(layer: object) -> None:
     """Raises QueryError."""
     if layer not in LAYERS:
         raise QueryError(f'a layer is "profile" or "event", not {layer!r}')
-
-
-def check_text(field: str, value: object) -> None:
-    """Raises InvalidDocumentError."""
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidDocumentError(
-            f"{field} is a text that is not empty, not {value!r}", field=field
-        )
-
-
-def check_time(field: str, value: object) -> None:
-    """Raises InvalidDocumentError."""
-    if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
-        raise InvalidDocumentError(f"{field} is an aware datetime, not {value!r}", field=field)
 
 
 def _later(now: datetime, by: timedelta | None) -> datetime | None:

@@ -5,24 +5,17 @@
     vector -> nearest of each layer     -> one list by score /
 
 Invariants:
-- A question is words: quotes and signs in it ask for nothing special.
 - Layers are merged before words and vectors are fused, by scores that are alike: two lists of
   layers have ranks that say nothing of each other.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from amberdb import Database, Fusion
 from amberdb.bindings.memory_documents import FIELDS
 from amberdb.bindings.memory_types import Layer, Recalled
-
-QUERY_SIGNS_MAX: Final = 1000
-"""Of a question, how many count."""
-
-_SIGNS = re.compile(r'(?<!\S)[-+]+|["\u201c\u201d]|\*(?!\S)')
-"""What a search takes for more than words."""
+from amberdb.bindings.questions import words
 
 
 def recall(
@@ -35,10 +28,9 @@ def recall(
     limit: int,
 ) -> list[Recalled]:
     """The best first; equal ones in the order of the layers. Raises QueryError."""
-    words = _SIGNS.sub(" ", question[:QUERY_SIGNS_MAX])
     asked: list[dict[str, Any]] = []
-    if any(map(str.isalnum, words)):
-        asked.append({"text": words})
+    if text := words(question):
+        asked.append({"text": text})
     if vector is not None:
         asked.append({"vector": vector})
     fusion = Fusion()
