@@ -5,6 +5,12 @@ from datetime import datetime
 from amberdb import InvalidDocumentError
 
 
+def check_str(field: str, value: object) -> None:
+    """Raises InvalidDocumentError."""
+    if not isinstance(value, str):
+        raise InvalidDocumentError(f"{field} is a str, not {value!r}", field=field)
+
+
 def check_name(field: str, value: object) -> None:
     """Raises InvalidDocumentError."""
     if not isinstance(value, str) or not value:

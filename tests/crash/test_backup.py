@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -23,7 +23,7 @@ from amberdb.wal import segment
 from support.databases import SMALL, FakeClock, assert_sound, audited
 from support.disk import Disk
 from support.faulty_fs import KINDS, FaultyFileSystem, fail_on
-from support.images import MODES, images
+from support.images import MODES, Mode, images
 from support.recorder import RecordingFileSystem
 from support.reference import Doc
 from support.trace import Trace, TraceBuilder
@@ -52,7 +52,7 @@ def make_chain(directory: Path) -> Documents:
         return documents(db)
 
 
-def recorded(root: Path, work: Callable[[FileSystem], None]) -> Trace:
+def recorded(root: Path, work: Callable[[RecordingFileSystem], None]) -> Trace:
     builder = TraceBuilder(root)
     fs = RecordingFileSystem(builder)
     with fs.stores(), patch.object(segment, "_FILL_SIZE", 2048):
@@ -62,22 +62,29 @@ def recorded(root: Path, work: Callable[[FileSystem], None]) -> Trace:
     return builder.trace
 
 
-def sweep(trace: Trace, root: Path, judge: Callable[[Path, bool], bool]) -> tuple[int, int]:
-    """Every point, every mode. `judge` says whether the whole was there; behind the trace's end it
-    has to be. How many images had it, and how many not."""
+def crashed(trace: Trace, root: Path) -> Iterator[tuple[int, Mode]]:
+    """Every point, every mode: the image is at `root` for as long as it is looked at."""
     disk = Disk(trace)
-    seen = [0, 0]
     for at, op in enumerate(trace.ops):
         disk.apply(op)
         for mode in MODES:
             for image in images(disk, mode, random.Random(f"{at}/{mode}"), 2):
                 image.write_to(root)
                 try:
-                    seen[judge(root, at == len(trace.ops) - 1)] += 1
-                except AssertionError as error:
-                    raise AssertionError(f"operation {at}, {op}, {mode}") from error
+                    yield at, mode
                 finally:
                     shutil.rmtree(root)
+
+
+def sweep(trace: Trace, root: Path, judge: Callable[[Path, bool], bool]) -> tuple[int, int]:
+    """`judge` says whether the whole was there; behind the trace's end it has to be. How many
+    images had it, and how many not."""
+    seen = [0, 0]
+    for at, mode in crashed(trace, root):
+        try:
+            seen[judge(root, at == len(trace.ops) - 1)] += 1
+        except AssertionError as error:
+            raise AssertionError(f"operation {at}, {trace.ops[at]}, {mode}") from error
     return seen[1], seen[0]
 
 
