@@ -1,8 +1,9 @@
 """Files in cache/: derived, disposable, one per tree. Whatever is wrong with one, it is dropped.
 
     header 192: magic 8 | format u32 | tree u32 | database_id 16 | configuration 16 | lsn u64 |
-                floor u64 | 6 times: size u64, crc u32, zero u32 | zero 28 | crc u32
-    sections    each at the next multiple of 64, empty ones nowhere
+                floor u64 | 6 times: size u64, two times crc u32 | zero 28 | crc u32
+    sections    each at the next multiple of 64, empty ones nowhere; a checksum for each half, so
+                that two threads can check a large one
 
 Invariants:
 - A file holds nothing above `lsn`, which was durable before the file was written. One whose Lsn is
@@ -16,6 +17,7 @@ Invariants:
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, final
@@ -30,13 +32,15 @@ logger = logging.getLogger("amberdb.engine")
 
 FOLDER: Final = "cache"
 MAGIC: Final = b"AMBERVC\n"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 SECTIONS_MAX: Final = 6
 ALIGNMENT: Final = 64
 _FIELDS = Struct("<8sII16s16sQQ" + "QII" * SECTIONS_MAX + "28x")
 HEADER_SIZE: Final = 188 + CRC_SIZE
 assert _FIELDS.size + CRC_SIZE == HEADER_SIZE
 _PART_BYTES: Final = 1 << 20
+_THREAD_BYTES: Final = 1 << 22
+"""A half as large is worth a thread: checksums are most of what an open costs."""
 _SUFFIX: Final = ".cache"
 
 
@@ -72,20 +76,20 @@ class Cached:
             raise Unusable("it belongs to another database")
         self.label = Label(tree=tree, configuration=configuration, lsn=Lsn(lsn), floor=floor)
         self._data = data
-        self._sections: list[tuple[int, int, int]] = []
+        self._sections: list[tuple[int, int, tuple[int, int]]] = []
         end = HEADER_SIZE
-        for size, crc in zip(rest[::3], rest[1::3], strict=True):
+        for size, *crcs in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
             start = _aligned(end) if size else end
             end = start + size
-            self._sections.append((start, end, crc))
+            self._sections.append((start, end, (crcs[0], crcs[1])))
         if len(data) != end:
             raise Unusable(f"it has {len(data)} bytes and not {end}")
 
     def section(self, number: int) -> memoryview:
         """Raises Unusable."""
-        start, end, crc = self._sections[number]
+        start, end, crcs = self._sections[number]
         found = self._data[start:end]
-        if crc32(found) != crc:
+        if _checksums(found) != crcs:
             raise Unusable(f"its section {number} is damaged")
         return found
 
@@ -133,12 +137,11 @@ class CacheFolder:
         if not self._fs.is_dir(self.path):
             self._fs.mkdir(self.path)
             self._fs.sync_dir(os.path.dirname(self.path))
+        flat = [[each.cast("B") for each in pieces if each.nbytes] for pieces in sections]
+        flat += [[]] * (SECTIONS_MAX - len(flat))
         table: list[int] = []
-        for pieces in (*sections, *[()] * (SECTIONS_MAX - len(sections))):
-            crc = 0
-            for piece in pieces:
-                crc = crc32(piece, crc)
-            table += (sum(piece.nbytes for piece in pieces), crc, 0)
+        for pieces in flat:
+            table += (sum(map(len, pieces)), *_checksums_of(pieces))
         header = _FIELDS.pack(
             MAGIC,
             FORMAT_VERSION,
@@ -149,7 +152,7 @@ class CacheFolder:
             label.floor,
             *table,
         )
-        parts = _parts(sections)
+        parts = _parts(flat)
         replace_file(self._fs, self._file(label.tree), header + seal(header), parts)
 
     def drop(self, tree: int, why: object = None) -> None:
@@ -215,15 +218,35 @@ def _aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
+def _checksums(data: memoryview) -> tuple[int, int]:
+    """Of both halves."""
+    half = len(data) // 2
+    if half < _THREAD_BYTES:
+        return crc32(data[:half]), crc32(data[half:])
+    with ThreadPoolExecutor(1, "amberdb-checksum") as other:
+        second = other.submit(crc32, data[half:])
+        return crc32(data[:half]), second.result()
+
+
+def _checksums_of(pieces: Sequence[memoryview]) -> tuple[int, int]:
+    """The same of bytes in pieces."""
+    left = sum(map(len, pieces)) // 2
+    first = second = 0
+    for piece in pieces:
+        first = crc32(piece[:left], first)
+        second = crc32(piece[left:], second)
+        left = max(left - len(piece), 0)
+    return first, second
+
+
 def _parts(sections: Iterable[Sequence[memoryview]]) -> Iterator[bytes]:
     """What is behind the header. Zeros in front of a section; an empty one takes no place."""
     end = HEADER_SIZE
     for pieces in sections:
-        filled = [piece.cast("B") for piece in pieces if piece.nbytes]
-        if filled:
+        if pieces:
             yield bytes(_aligned(end) - end)
             end = _aligned(end)
-        for flat in filled:
-            for start in range(0, len(flat), _PART_BYTES):
-                yield bytes(flat[start : start + _PART_BYTES])
-            end += len(flat)
+        for piece in pieces:
+            for start in range(0, len(piece), _PART_BYTES):
+                yield bytes(piece[start : start + _PART_BYTES])
+            end += len(piece)

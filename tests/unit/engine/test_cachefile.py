@@ -8,6 +8,7 @@ import pytest
 from amberdb import StorageError
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
+from amberdb.engine import cachefile
 from amberdb.engine.cachefile import ALIGNMENT, HEADER_SIZE, CacheFolder, Label, Unusable
 from support.faulty_fs import FaultyFileSystem
 
@@ -49,7 +50,11 @@ def test_what_was_written_is_read(file: Path, tmp_path: Path) -> None:
     assert file.stat().st_size == HEADER_SIZE + ALIGNMENT + 65
 
 
-def test_every_flipped_byte_is_noticed(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("thread_bytes", [1, 1 << 22])
+def test_every_flipped_byte_is_noticed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread_bytes: int
+) -> None:
+    monkeypatch.setattr(cachefile, "_THREAD_BYTES", thread_bytes)
     whole = file.read_bytes()
     padding = range(HEADER_SIZE + 7, HEADER_SIZE + ALIGNMENT)
     for at in range(len(whole)):
