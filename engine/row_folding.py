@@ -29,7 +29,8 @@ from amberdb.engine.segments import (
     replace_segments,
 )
 from amberdb.engine.store import Store, StoreWriter
-from amberdb.index.postings import Memtable, is_alive
+from amberdb.index.batch import Batch
+from amberdb.index.postings import is_alive
 
 MERGE_WIDTH: Final = 8
 _TIER_BITS: Final = 3
@@ -42,7 +43,7 @@ DEAD_MIN: Final = 1024
 def fold_rows(store: StoreWriter, overlay: Overlay, keys: Sequence[bytes], index: RowIndex) -> None:
     """The entries of one search index, `keys` ascending, as the overlay leaves them."""
     versions = overlay.entries
-    memtable = Memtable()
+    batch = Batch()
     born: list[tuple[bytes, bytes]] = []
     died: list[int] = []
     for key in keys:
@@ -54,23 +55,23 @@ def fold_rows(store: StoreWriter, overlay: Overlay, keys: Sequence[bytes], index
         else:
             born.append((key, id_bytes))
             if index.is_text:
-                add_row(memtable, index, rowid, id_bytes, versions.get(index.documents + id_bytes))
-    _store_rows(store, index, born, died, memtable)
+                add_row(batch, index, rowid, id_bytes, versions.get(index.documents + id_bytes))
+    _store_rows(store, index, born, died, batch)
 
 
 def fold_documents(
     store: StoreWriter, index: RowIndex, found: Iterable[tuple[int, bytes, Document]]
 ) -> None:
     """(rowid, id, document) of documents in LMDB, for a build."""
-    memtable = Memtable()
+    batch = Batch()
     born: list[tuple[bytes, bytes]] = []
     for rowid, id_bytes, document in found:
         if index.content(document) is not None and not is_stored_alive(store, index, rowid):
             born.append((index.key(rowid), id_bytes))
             if index.maker is not None:
-                memtable.add(rowid, index.maker.occurrences(document))
+                batch.add(rowid, index.maker.occurrences(document))
     born.sort()
-    _store_rows(store, index, born, [], memtable)
+    _store_rows(store, index, born, [], batch)
 
 
 def _store_rows(
@@ -78,15 +79,15 @@ def _store_rows(
     index: RowIndex,
     born: list[tuple[bytes, bytes]],
     died: Sequence[int],
-    memtable: Memtable,
+    batch: Batch,
 ) -> None:
-    """`born` are entries, ascending; the memtable has the same rows."""
+    """`born` are entries, ascending; the batch has the same rows."""
     for start in range(0, len(born), PAIRS_CHUNK):
         store.put_sorted(born[start : start + PAIRS_CHUNK])
     lives = {rowid_of_key(key): True for key, _ in born}
     store_bits(store, index, lives | dict.fromkeys(died, False))
     if index.is_text:
-        add_segment(store, index, [memtable], None)
+        add_segment(store, index, [batch], None)
 
 
 def merge_due(store: Store, index: RowIndex) -> bool:

@@ -30,8 +30,17 @@ from amberdb.engine.row_index import RowIndex, rowid_of_key
 from amberdb.engine.rows import is_applied
 from amberdb.engine.stored import rowid_of, unpack
 from amberdb.engine.trees import end_of
+from amberdb.index.batch import Batch
 from amberdb.index.packing import ROWS_KEY, unpack_rows
-from amberdb.index.postings import Get, Memtable, Scan, Segment, Source, segment_pairs
+from amberdb.index.postings import (
+    Get,
+    Memtable,
+    Packable,
+    Scan,
+    Segment,
+    Source,
+    segment_pairs,
+)
 
 if TYPE_CHECKING:
     from amberdb.engine.rows import Alive
@@ -164,7 +173,7 @@ def _pending(view: "View", index: RowIndex) -> Memtable:
 
 
 def add_row(
-    memtable: Memtable, index: RowIndex, rowid: int, id_bytes: bytes, version: "Version | None"
+    table: Memtable | Batch, index: RowIndex, rowid: int, id_bytes: bytes, version: "Version | None"
 ) -> None:
     """Adds a row by its document, of which `version` is the newest. Raises CorruptionError."""
     assert index.maker is not None
@@ -172,7 +181,7 @@ def add_row(
         value = version[1]
         if value is not None and rowid_of(value) == rowid:
             document = unpack(index.documents + id_bytes, value).document()
-            memtable.add(rowid, index.maker.occurrences(document))
+            table.add(rowid, index.maker.occurrences(document))
             return
         version = version[2]
     raise _damaged(index, f"row {rowid} has no document")
@@ -182,7 +191,7 @@ def add_row(
 
 
 def add_segment(
-    store: "StoreWriter", index: RowIndex, sources: Sequence[Source], alive: "Alive | None"
+    store: "StoreWriter", index: RowIndex, sources: Sequence[Packable], alive: "Alive | None"
 ) -> None:
     """Writes one segment of what is alive in the sources (None: all of it), and lists it."""
     listed = Listed.read(store.get, index)

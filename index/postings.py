@@ -2,6 +2,7 @@
 
 A *source* holds rows of one text index, each under an ordinal, 0 and up. A Memtable takes them one
 by one; a SegmentSource reads what segment_pairs() packed out of one or of several other sources.
+A Batch (index/batch.py) is only there to be packed.
 
 Invariants:
 - A row is in a source as it was written. Whether it is alive in some view is not a source's
@@ -55,13 +56,8 @@ _TERM_BYTES: Final = 240  # of Python's objects: the term, its array, their plac
 _ROW_BYTES: Final = 12
 
 
-class Source(Protocol):
+class Packable(Protocol):
     """Rows of one text index, and what their terms are."""
-
-    @property
-    def table(self) -> object:
-        """What holds its rows: the same one in each view that sees them."""
-        ...
 
     @property
     def rowids(self) -> Rowids:
@@ -73,17 +69,26 @@ class Source(Protocol):
         """By ordinal, in weighted words."""
         ...
 
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """All terms in order, each with its entries (index/packing.py), ordinals ascending. A row
+        may have several of one term: summed() makes one of them."""
+        ...
+
+
+class Source(Packable, Protocol):
+    """Rows that can be searched."""
+
+    @property
+    def table(self) -> object:
+        """What holds its rows: the same one in each view that sees them."""
+        ...
+
     def postings(self, term: str) -> Postings | None:
         """Ordinals that have the term, ascending, and how often; None when there is none."""
         ...
 
     def terms(self, prefix: str, limit: int) -> list[str]:
         """The first `limit` terms with this prefix, in order."""
-        ...
-
-    def items(self) -> Iterator[tuple[str, bytes]]:
-        """All terms in order, each with its entries (index/packing.py), ordinals ascending. A row
-        may have several of one term: summed() makes one of them."""
         ...
 
 
@@ -236,7 +241,7 @@ class SegmentSource:
 # -- packing ---------------------------------------------------------------------------------
 
 
-def segment_pairs(sources: Sequence[Source], alive: Alive | None = None) -> Pairs:
+def segment_pairs(sources: Sequence[Packable], alive: Alive | None = None) -> Pairs:
     """The pairs of a segment with the rows of all sources, in the order of their keys.
 
     Rows that `alive` does not name are dropped; without it all are kept. Nothing comes when none is
@@ -255,7 +260,7 @@ _Part: TypeAlias = tuple[str, int, bytes]
 """A term, the number of its source, its entries there."""
 
 
-def _numbered(source: Source, number: int) -> Iterator[_Part]:
+def _numbered(source: Packable, number: int) -> Iterator[_Part]:
     for term, entries in source.items():
         yield term, number, entries
 
@@ -275,7 +280,7 @@ def _blocks(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
 
 
 def _renumbered(
-    sources: Sequence[Source], alive: Alive | None
+    sources: Sequence[Packable], alive: Alive | None
 ) -> tuple[list[Ordinals], Rowids, Lengths]:
     """Per source its rows' new ordinals, and the rows that are left, by rowid.
 

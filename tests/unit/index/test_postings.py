@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import CorruptionError
+from amberdb.index.batch import Batch
 from amberdb.index.packing import ROWS_KEY, term_key
 from amberdb.index.postings import Memtable, Segment, Source, is_alive, segment_pairs
 from amberdb.index.text import FREQUENCY_MAX, UNIT, Occurrences
@@ -69,6 +70,10 @@ def test_memtables_and_segments_hold_what_was_put_in(
     living = {rowid: terms for rowid, terms in rows.items() if rowid not in dead}
     whole = list(segment_pairs([memtable], alive))
     assert [key for key, _ in whole] == sorted(key for key, _ in whole)
+    batch = Batch()
+    for rowid, occurrences in given_rows.items():
+        batch.add(rowid, occurrences)
+    assert list(segment_pairs([batch], alive)) == whole
     # However rows are spread over sources, and packed before: the same bytes.
     assert list(segment_pairs(spread(given_rows, places), alive)) == whole
     if not living:
