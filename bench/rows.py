@@ -180,6 +180,7 @@ def all_rows() -> dict[str, Row]:
     """Every row by name, in the order in which they run."""
     # Imported here, since those modules import this one.
     from bench import (
+        rows_aio,
         rows_chat,
         rows_host,
         rows_profiles,
@@ -199,6 +200,7 @@ def all_rows() -> dict[str, Row]:
         rows_vector_state,
         rows_profiles,
         rows_chat,
+        rows_aio,
     )
     found = [row for module in modules for row in module.ROWS]
     return {row.name: row for row in found}
