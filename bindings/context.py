@@ -18,7 +18,7 @@ Invariants:
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
@@ -43,6 +43,7 @@ from amberdb.bindings.context_types import (
     tokens_used,
 )
 from amberdb.bindings.json_text import dumps
+from amberdb.bindings.pages import all_pages
 from amberdb.index.vector import Embed
 
 logger = logging.getLogger("amberdb.bindings")
@@ -163,7 +164,7 @@ class AgentContext:
         """Messages that are not in recall storage yet, the oldest first. Raises
         MissingKeyError."""
         self.sessions.get(session_id)
-        where = _where(session_id)
+        where = _queued(session_id)
         return self.db.collection(MAIN).find(where, order_by="position", limit=limit, after=after)
 
     def render(self, session_id: str) -> list[dict[str, Any]]:
@@ -180,7 +181,8 @@ class AgentContext:
                 del texts["summary"]
             left += session["newest_tokens"]
             newest: list[Document] = []
-            for document in _queued(at[MAIN].find, session_id, "-position"):
+            queue = all_pages(at[MAIN].find, _queued(session_id), limit=PAGE, order_by="-position")
+            for document in queue:
                 left -= document["token_count"]
                 if left < 0:
                     break
@@ -303,7 +305,8 @@ class AgentContext:
         limit = min(MOVE_MAX, session["next_position"] - session["first_position"] - 1)
         signs = 0
         leaving: list[Document] = []
-        for document in _queued(self.db.collection(MAIN).find, session["id"], "position"):
+        find, where = self.db.collection(MAIN).find, _queued(session["id"])
+        for document in all_pages(find, where, limit=PAGE, order_by="position"):
             is_enough = excess <= 0 and document["role"] != "tool"
             if is_enough or len(leaving) >= limit or signs >= MOVE_SIGNS_MAX:
                 break
@@ -313,20 +316,8 @@ class AgentContext:
         return leaving
 
 
-def _where(session_id: str) -> dict[str, Any]:
-    """Of the queue."""
+def _queued(session_id: str) -> dict[str, Any]:
     return {"session_id": session_id, "context_type": "queue"}
-
-
-def _queued(find: Callable[..., Page], session_id: str, order_by: str) -> Iterator[Document]:
-    """For as long as somebody asks."""
-    after: str | None = None
-    while True:
-        page = find(_where(session_id), order_by=order_by, limit=PAGE, after=after)
-        yield from page
-        after = page.cursor
-        if after is None:
-            return
 
 
 def _message(document: Document) -> dict[str, Any]:

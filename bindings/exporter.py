@@ -14,8 +14,9 @@ from io import TextIOWrapper
 from typing import BinaryIO, TextIO, cast
 
 from amberdb._fs import OsFileSystem
-from amberdb._types import Document, Where
+from amberdb._types import Where
 from amberdb.bindings.json_text import dumps
+from amberdb.bindings.pages import all_pages
 from amberdb.engine.database import Database
 
 _PAGE = 1000
@@ -31,13 +32,7 @@ def export_lines(db: Database, name: str, where: Where | None = None) -> Iterato
         if not where:
             yield from map(dumps, collection.documents())
             return
-        cursor: str | None = None
-        while True:
-            page = collection.find(where, limit=_PAGE, after=cursor)
-            yield from map(dumps, cast(list[Document], page))
-            cursor = page.cursor
-            if cursor is None:
-                return
+        yield from map(dumps, all_pages(collection.find, where, limit=_PAGE))
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class Importer:
         batch: list[_Line] = []
         size = 0
         try:
-            for number, text in _lines(stream):
+            for number, text in numbered_lines(stream):
                 report.lines = number
                 if number < options.from_line or not text.strip():
                     continue
@@ -150,7 +150,7 @@ class Importer:
         if not fields:
             # The number is part of it, so that two equal turns of a chat stay two documents.
             return _digest(f"{self._source}\0{number}\0".encode() + text.strip())
-        values = [_at(document, path) for path in fields]
+        values = [value_at(document, path) for path in fields]
         for path, value in zip(fields, values, strict=True):
             if value is None:
                 raise ValueError(f"the field {path!r}, which makes the id, is missing")
@@ -226,7 +226,7 @@ def declared_indexes(db: Database, name: str) -> list[IndexSpec]:
     return [index.spec for index in db.definition(name).indexes]
 
 
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """(number, text); of a line over the limit only its beginning, a byte too long."""
     number = 0
     while text := stream.readline(LINE_BYTES_MAX + 1):
@@ -239,7 +239,8 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield number, text
 
 
-def _at(document: Document, path: str) -> Any:
+def value_at(document: Document, path: str) -> Any:
+    """Of a dotted path through maps; None where there is nothing."""
     value: Any = document
     for name in path.split("."):
         value = cast(dict[str, Any], value).get(name) if type(value) is dict else None

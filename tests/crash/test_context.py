@@ -2,7 +2,6 @@
 queue or in recall storage, never in both, its summary beside it; and what is deleted is gone as a
 whole, though its documents are removed in several commits."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,6 @@ from support.trace import Note, Trace
 
 SAID = 10
 WORD = [{"role": "user", "content": "word"}]
-
-
-@pytest.fixture
-def image() -> Iterator[Path]:
-    """Where images are written, in memory where that can be: there are thousands."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as root:
-        yield Path(root) / "image"
 
 
 @pytest.fixture

@@ -1,0 +1,35 @@
+"""A knowledge graph: who works where, since when, and how far one is from another."""
+
+from datetime import UTC, datetime, timedelta
+
+import amberdb
+from amberdb.bindings.graph import KnowledgeGraph
+from amberdb.bindings.graph_transfer import export_jsonl, import_jsonl
+
+now = datetime.now(UTC)
+
+with amberdb.open("graph.amber") as db:
+    graph = KnowledgeGraph(db)
+    graph.add_entity("lin", "person", observations=["likes tea"])
+    for name, kind in (("acme", "company"), ("初创公司", "company"), ("杭州", "city")):
+        graph.add_entity(name, kind)
+
+    last_year = now - timedelta(days=365)
+    job = graph.relate("lin", "works_at", "acme", valid_to=last_year)
+    if not graph.relations(source="lin", relation_type="works_at"):
+        graph.relate("lin", "works_at", "初创公司", valid_from=last_year)
+    graph.relate("初创公司", "located_in", "杭州")
+
+    print("now:", graph.neighbours("lin"))
+    assert graph.neighbours("lin") == ["初创公司"]
+    then = graph.facts("lin", as_of=now - timedelta(days=500))
+    print("then:", [fact["target"] for fact in then])
+    print(" -> ".join(graph.shortest_path("lin", "杭州") or ["no path"]))
+    print("entities with tea:", [hit.id for hit in graph.search("tea")])
+
+    lines = export_jsonl(graph, "memory.jsonl")  # as the MCP memory server has it
+    copy = KnowledgeGraph(db, name="copy")
+    report = import_jsonl(copy, "memory.jsonl")
+    print(f"{lines} lines; new: {report.entities + report.relations}, known: {report.same}")
+    assert not report.broken
+    print(copy.delete_entity("初创公司"), "relations went with it")

@@ -1,0 +1,57 @@
+"""A knowledge graph, crashed after every file operation: an entity is deleted with its relations or
+not at all, and no relation is ever without its ends."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import amberdb
+from amberdb import Database
+from amberdb.bindings.graph import KnowledgeGraph
+from crash.test_backup import recorded
+from crash.test_context import images_after
+from support.databases import SMALL, assert_sound
+from support.recorder import RecordingFileSystem
+
+NAMES = ["hub", *(f"n{number}" for number in range(6))]
+
+
+def opened(root: Path, **options: Any) -> tuple[Database, KnowledgeGraph]:
+    db = amberdb.open(root / "t.amber", **SMALL, **options)
+    return db, KnowledgeGraph(db)
+
+
+@pytest.mark.slow
+def test_an_entity_goes_with_its_relations_or_not_at_all(tmp_path: Path, image: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+
+    def work(fs: RecordingFileSystem) -> None:
+        db, graph = opened(root, fs=fs)
+        with db:
+            for name in NAMES:
+                graph.add_entity(name, "thing", observations=["x" * 200])
+            for name in NAMES[1:]:
+                graph.relate("hub", "knows", name)
+                graph.relate(name, "knows", "hub")
+            graph.relate("n1", "knows", "n2")
+            fs.note(b"made")
+            graph.delete_entity("hub")
+            fs.note(b"gone")
+            db.checkpoint()
+            graph.relate("n2", "knows", "n3")
+
+    seen = {True: 0, False: 0}
+    for place, acknowledged in images_after(recorded(root, work), image, b"made"):
+        db, graph = opened(image)
+        with db:
+            is_there = graph.entity("hub") is not None
+            assert acknowledged == b"made" or not is_there, place
+            relations = graph.relations(as_of="ever", limit=None)
+            ends = {each[end] for each in relations for end in ("source", "target")}
+            assert all(graph.entity(name) is not None for name in ends), place
+            assert len(relations) in ((13,) if is_there else (1, 2)), place
+            assert_sound(db)
+            seen[is_there] += 1
+    assert min(seen.values()) > 3, seen

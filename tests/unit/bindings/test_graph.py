@@ -1,0 +1,408 @@
+"""A knowledge graph: ends that are there, relations that hold for a time, walks, and the files of
+others."""
+
+import itertools
+import json
+import random
+import sys
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amberdb import (
+    CursorError,
+    Database,
+    InvalidDocumentError,
+    MissingKeyError,
+    QueryError,
+)
+from amberdb.bindings import graph_transfer, graph_walks
+from amberdb.bindings.graph import KnowledgeGraph
+from amberdb.bindings.graph_transfer import export_jsonl, import_jsonl, to_networkx
+from support.databases import FakeClock, OpenDatabase
+
+DAY = timedelta(days=1)
+networkx: Any = import_module("networkx")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def now(clock: FakeClock) -> datetime:
+    return datetime.fromtimestamp(clock(), UTC)
+
+
+@pytest.fixture
+def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
+    return open_db(clock=clock)
+
+
+@pytest.fixture
+def graph(db: Database, clock: FakeClock) -> KnowledgeGraph:
+    """lin -works_at-> acme -located_in-> hangzhou; wang -knows-> lin; and an island."""
+    graph = KnowledgeGraph(db, clock=clock)
+    for name, kind in (
+        ("lin", "person"),
+        ("wang", "person"),
+        ("acme", "company"),
+        ("杭州", "city"),
+        ("island", "place"),
+    ):
+        graph.add_entity(name, kind)
+    graph.relate("lin", "works_at", "acme", properties={"as": "engineer"})
+    graph.relate("acme", "located_in", "杭州")
+    graph.relate("wang", "knows", "lin")
+    return graph
+
+
+def links(found: Any) -> list[tuple[str, str, str]]:
+    return [(each["source"], each["relation_type"], each["target"]) for each in found]
+
+
+# -- entities --------------------------------------------------------------------------------
+
+
+def test_an_entity_that_is_told_again_keeps_what_it_had(graph: KnowledgeGraph) -> None:
+    graph.add_entity("lin", "person", observations=["likes tea"], properties={"age": 30})
+    found = graph.add_entity("lin", "human", observations=["likes tea", "speaks 中文"])
+    assert found["entity_type"] == "human"
+    assert found["observations"] == ["likes tea", "speaks 中文"]
+    assert found["properties"] == {"age": 30}
+    assert found == graph.entity("lin")
+    assert graph.entity("nobody") is None
+    assert graph.remove_observations("lin", ["likes tea", "never said"]) == 1
+    with pytest.raises(MissingKeyError):
+        graph.remove_observations("nobody", ["x"])
+    page = graph.entities(limit=3)
+    assert [each["name"] for each in page] == ["杭州", "acme", "lin"]
+    assert [each["name"] for each in graph.entities(after=page.cursor, limit=3)] == [
+        "wang",
+        "island",
+    ]
+    assert [each["name"] for each in graph.entities("company")] == ["acme"]
+
+
+def test_entities_are_found_by_words(graph: KnowledgeGraph) -> None:
+    graph.add_entity("lin", "person", observations=["drinks oolong"])
+    assert [hit.id for hit in graph.search("oolong?")] == ["lin"]
+    assert [hit.id for hit in graph.search("杭州")] == ["杭州"]
+    assert {hit.id for hit in graph.search("person")} == {"lin", "wang"}
+    assert list(graph.search("!?")) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": ""},
+        {"name": 7},
+        {"name": "x" * 481},
+        {"entity_type": ""},
+        {"observations": ["good", 7]},
+        {"properties": {"x": {1}}},
+    ],
+)
+def test_an_entity_that_makes_no_sense_is_refused(
+    graph: KnowledgeGraph, wrong: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {"name": "new", "entity_type": "thing", **wrong}
+    with pytest.raises(InvalidDocumentError):
+        graph.add_entity(**given)
+    assert len(graph.entities()) == 5
+
+
+# -- relations -------------------------------------------------------------------------------
+
+
+def test_both_ends_of_a_relation_are_there(graph: KnowledgeGraph) -> None:
+    for ends in (("lin", "nobody"), ("nobody", "lin")):
+        with pytest.raises(MissingKeyError, match="nobody"):
+            graph.relate(ends[0], "knows", ends[1])
+    with pytest.raises(InvalidDocumentError):
+        graph.relate("lin", "", "wang")
+    assert graph.delete_entity("lin") == 2
+    assert links(graph.relations()) == [("acme", "located_in", "杭州")]
+    assert graph.entity("lin") is None
+    with pytest.raises(MissingKeyError):
+        graph.delete_entity("lin")
+
+
+def test_a_relation_to_itself_goes_with_its_entity(graph: KnowledgeGraph) -> None:
+    graph.relate("lin", "trusts", "lin")
+    assert links(graph.facts("lin")).count(("lin", "trusts", "lin")) == 1
+    assert graph.neighbours("lin", relation_type="trusts") == []
+    assert graph.delete_entity("lin") == 3
+
+
+def test_a_relation_that_is_told_again_is_changed_and_not_doubled(
+    graph: KnowledgeGraph, now: datetime
+) -> None:
+    first = graph.relate("lin", "works_at", "acme", properties={"since": 2020})
+    assert graph.relate("lin", "works_at", "acme", valid_to=now + DAY) == first
+    found = graph.relation(first)
+    assert found is not None
+    assert found["properties"] == {"as": "engineer", "since": 2020}
+    assert found["valid_to"] == now + DAY
+    other = graph.relate("lin", "works_at", "acme", valid_from=now + 2 * DAY)
+    assert other != first
+    assert len(graph.relations(source="lin", as_of="ever")) == 2
+    graph.delete_relation(other)
+    with pytest.raises(MissingKeyError):
+        graph.delete_relation(other)
+    assert graph.relation(other) is None
+
+
+def test_facts_are_those_of_a_time(graph: KnowledgeGraph, now: datetime, clock: FakeClock) -> None:
+    old = graph.relate("wang", "lives_in", "杭州", valid_from=now - 9 * DAY, valid_to=now - 2 * DAY)
+    new = graph.relate("wang", "lives_in", "island", valid_from=now - 2 * DAY)
+
+    def homes(as_of: Any) -> list[str]:
+        found = graph.relations(source="wang", relation_type="lives_in", as_of=as_of)
+        assert [each for each in graph.facts("wang", as_of=as_of) if each in found] == found
+        return [each["target"] for each in found]
+
+    assert homes(now - 10 * DAY) == []
+    assert homes(now - 9 * DAY) == ["杭州"], "valid_from counts"
+    assert homes(now - 2 * DAY) == ["island"], "valid_to does not"
+    assert homes("now") == ["island"]
+    assert homes("ever") == ["island", "杭州"]
+    graph.end_relation(new)
+    clock.advance(1)
+    assert homes("now") == []
+    ended = graph.relation(new)
+    assert ended is not None
+    assert ended["valid_to"] == now
+    for wrong in (now - 3 * DAY, now - 2 * DAY):
+        with pytest.raises(InvalidDocumentError, match="cannot end"):
+            graph.end_relation(new, wrong)
+    with pytest.raises(InvalidDocumentError, match="cannot end"):
+        graph.relate("wang", "x", "lin", valid_from=now, valid_to=now)
+    with pytest.raises(InvalidDocumentError, match="aware"):
+        graph.relate("wang", "x", "lin", valid_from=datetime(2026, 1, 1))
+    with pytest.raises(MissingKeyError):
+        graph.end_relation("nothing")
+    for bad in ("then", datetime(2026, 1, 1), None):
+        with pytest.raises(QueryError):
+            homes(bad)
+    graph.delete_relation(old)
+
+
+def test_pages_of_relations_are_of_one_moment(
+    graph: KnowledgeGraph, now: datetime, clock: FakeClock
+) -> None:
+    for number in range(6):
+        graph.add_entity(f"e{number}", "thing")
+        graph.relate("lin", "has", f"e{number}", valid_to=now + timedelta(seconds=1))
+    page = graph.relations(source="lin", relation_type="has", limit=4)
+    clock.advance(60)
+    assert page.cursor is not None
+    rest = graph.relations(source="lin", relation_type="has", limit=4, after=page.cursor)
+    assert [each["target"] for each in (*page, *rest)] == [f"e{number}" for number in range(6)]
+    assert rest.cursor is None
+    assert graph.relations(source="lin", relation_type="has") == []
+    for wrong in ("", "x", "now/" + page.cursor):
+        with pytest.raises(CursorError):
+            graph.relations(source="lin", relation_type="has", after=wrong)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"source": "lin"}, [("lin", "works_at", "acme")]),
+        ({"target": "lin"}, [("wang", "knows", "lin")]),
+        ({"relation_type": "knows"}, [("wang", "knows", "lin")]),
+        ({"source": "wang", "target": "lin"}, [("wang", "knows", "lin")]),
+        ({"relation_type": "knows", "target": "acme"}, []),
+    ],
+)
+def test_relations_are_found_by_each_of_their_parts(
+    graph: KnowledgeGraph, asked: dict[str, str], expected: list[tuple[str, str, str]]
+) -> None:
+    assert links(graph.relations(**asked)) == expected  # type: ignore[arg-type]
+    assert graph.delete_relations(**asked) == len(expected)
+    assert len(graph.relations()) == 3 - len(expected)
+
+
+def test_relations_are_deleted_in_bounded_commits(graph: KnowledgeGraph, db: Database) -> None:
+    with db.transaction() as tx:
+        for number in range(2_100):
+            given: Any = ("lin", "said", "wang", {}, datetime.fromtimestamp(number, UTC), None)
+            graph.put_relation(tx, *given)
+    before = db.stats()["last_lsn"]
+    assert graph.delete_relations(source="lin", relation_type="said") == 2_100
+    assert db.stats()["last_lsn"] == before + 3
+    with pytest.raises(QueryError):
+        graph.delete_relations()
+
+
+# -- walks -----------------------------------------------------------------------------------
+
+
+def test_walks_go_out_and_in(graph: KnowledgeGraph) -> None:
+    assert graph.neighbours("lin") == ["acme", "wang"]
+    assert graph.neighbours("lin", direction="out") == ["acme"]
+    assert graph.neighbours("lin", direction="in") == ["wang"]
+    assert graph.neighbours("lin", relation_type="knows") == ["wang"]
+    assert graph.k_hop("wang", 2) == {"lin": 1, "acme": 2}
+    assert graph.k_hop("wang", 9) == {"lin": 1, "acme": 2, "杭州": 3}
+    assert graph.shortest_path("wang", "杭州") == ["wang", "lin", "acme", "杭州"]
+    assert graph.shortest_path("杭州", "wang", direction="out") is None
+    assert graph.shortest_path("杭州", "wang", direction="in") == ["杭州", "acme", "lin", "wang"]
+    assert graph.shortest_path("lin", "island") is None
+    assert graph.shortest_path("lin", "lin") == ["lin"]
+    for call in (
+        lambda: graph.neighbours("nobody"),
+        lambda: graph.facts("nobody"),
+        lambda: graph.shortest_path("lin", "nobody"),
+    ):
+        with pytest.raises(MissingKeyError):
+            call()
+    wrong: Any = "sideways"
+    with pytest.raises(QueryError, match="direction"):
+        graph.neighbours("lin", direction=wrong)
+    with pytest.raises(QueryError, match="hops"):
+        graph.k_hop("lin", 0)
+
+
+def test_a_walk_that_meets_too_many_says_so(
+    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_walks, "WALK_MAX", 2)
+    with pytest.raises(QueryError, match="more than 2"):
+        graph.k_hop("wang", 9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_walks_agree_with_networkx(
+    db: Database, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On random graphs, over more than one chunk."""
+    monkeypatch.setattr(graph_walks, "CHUNK", 5)
+    rng = random.Random(seed)
+    graph = KnowledgeGraph(db, name=f"random{seed}")
+    count = 120
+    with db.transaction() as tx:
+        for number in range(count):
+            graph.put_entity(tx, f"n{number}", "node", [], {})
+        for _ in range(rng.choice((60, 150, 400))):
+            ends = rng.sample(range(count), 2)
+            kind = rng.choice("ab")
+            graph.put_relation(tx, f"n{ends[0]}", kind, f"n{ends[1]}", {}, None, None)
+    made = to_networkx(graph)
+    plain = networkx.DiGraph(made)
+    both = plain.to_undirected()
+    for start in rng.sample(sorted(made), 10):
+        lengths: dict[str, int] = networkx.single_source_shortest_path_length(plain, start)
+        assert {start: 0, **graph.k_hop(start, count, direction="out")} == lengths
+        assert graph.neighbours(start) == sorted(both[start])
+        goal = rng.choice(sorted(made))
+        path = graph.shortest_path(start, goal)
+        if path is None:
+            assert not networkx.has_path(both, start, goal)
+        else:
+            assert len(path) - 1 == networkx.shortest_path_length(both, start, goal)
+            assert all(both.has_edge(*pair) for pair in itertools.pairwise(path))
+
+
+# -- in and out ------------------------------------------------------------------------------
+
+
+def test_networkx_is_given_everything(graph: KnowledgeGraph, now: datetime) -> None:
+    graph.add_entity("lin", "person", observations=["likes tea"], properties={"age": 30})
+    graph.relate("lin", "works_at", "island", valid_from=now + DAY)
+    made = to_networkx(graph)
+    assert set(made) == {"lin", "wang", "acme", "杭州", "island"}
+    assert made.nodes["lin"] == {
+        "entity_type": "person",
+        "observations": ["likes tea"],
+        "properties": {"age": 30},
+    }
+    (edge,) = made["lin"]["acme"].values()
+    assert edge == {
+        "relation_type": "works_at",
+        "properties": {"as": "engineer"},
+        "valid_from": None,
+        "valid_to": None,
+    }
+    assert made.number_of_edges() == 3
+    assert to_networkx(graph, as_of="ever").number_of_edges() == 4
+
+
+def test_without_networkx_it_says_what_to_install(
+    graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "networkx", None)
+    with pytest.raises(ImportError, match=r"amberdb\[graph\]"):
+        to_networkx(graph)
+
+
+def test_the_file_is_that_of_the_mcp_memory_server(
+    graph: KnowledgeGraph, db: Database, now: datetime, tmp_path: Path
+) -> None:
+    graph.add_entity("lin", "person", observations=["likes tea", "喜欢猫"])
+    graph.relate("lin", "works_at", "acme", valid_from=now - DAY)
+    graph.relate("lin", "left", "island", valid_to=now - DAY)
+    path = tmp_path / "memory.jsonl"
+    assert export_jsonl(graph, path) == 8
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lin = {"name": "lin", "entityType": "person", "observations": ["likes tea", "喜欢猫"]}
+    assert {"type": "entity", **lin} in lines
+    works = {"from": "lin", "to": "acme", "relationType": "works_at"}
+    assert [each for each in lines if each["type"] == "relation"].count(
+        {"type": "relation", **works}
+    ) == 1
+    assert "left" not in path.read_text(encoding="utf-8")
+
+    other = KnowledgeGraph(db, name="other")
+    told: list[int] = []
+    report = import_jsonl(other, path, progress=lambda report: told.append(report.same))
+    assert (report.entities, report.relations, report.same, report.broken) == (5, 3, 0, [])
+    again = import_jsonl(other, path)
+    assert (again.entities, again.relations, again.same) == (0, 0, 8)
+    assert export_jsonl(other, tmp_path / "again.jsonl") == 8
+    assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
+    assert len(told) == 2
+    entity = other.entity("lin")
+    assert entity is not None
+    assert entity["observations"] == ["likes tea", "喜欢猫"]
+
+
+def test_no_line_is_skipped_in_silence(
+    graph: KnowledgeGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_transfer, "BATCH", 2)
+    path = tmp_path / "memory.jsonl"
+    good: dict[str, Any] = {
+        "type": "entity",
+        "name": "zhao",
+        "entityType": "person",
+        "observations": [],
+    }
+    lines: list[Any] = [
+        {"type": "relation", "from": "zhao", "to": "lin", "relationType": "knows"},
+        {"type": "relation", "from": "zhao", "to": "nobody", "relationType": "knows"},
+        {**good, "observations": ["x", 7]},
+        {**good, "observations": "x"},
+        {**good, "name": ""},
+        {"name": "no type"},
+        {**good, "type": ["entity"]},
+        7,
+        good,
+        good,
+    ]
+    text = "\n".join(map(json.dumps, lines)) + '\n\n{"type": "entity", "nam'
+    path.write_text(text, encoding="utf-8")
+    report = import_jsonl(graph, path)
+    assert (report.entities, report.relations, report.same) == (1, 1, 1)
+    assert [bad.line for bad in report.broken] == [2, 3, 4, 5, 6, 7, 8, 12]
+    reasons = " ".join(bad.reason for bad in report.broken)
+    for word in ("nobody", "observations", "name", "JSON"):
+        assert word in reasons
+    assert links(graph.relations(source="zhao")) == [("zhao", "knows", "lin")]
+    with pytest.raises(FileNotFoundError):
+        import_jsonl(graph, tmp_path / "nothing")
