@@ -23,7 +23,7 @@ from amberdb import (
     aio,
 )
 from amberdb.engine.transaction import SnapshotCollection, TransactionCollection
-from support.awaiting import WaitingDisk, audited, soon
+from support.awaiting import WaitingDisk, assert_face_of, audited, soon
 
 FACES: dict[type, type] = {
     amberdb.Database: aio.Database,
@@ -40,28 +40,11 @@ PLAIN = {"transaction", "snapshot", "changes", "documents", "collection"}
 """Not awaited: they are entered, iterated, or only name what is used later."""
 
 
-def public(kind: type) -> dict[str, Any]:
-    return {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
-
-
-def parameters(method: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
-    found = inspect.signature(method).parameters.values()
-    return [(each.name, each.kind, each.default) for each in list(found)[1:]]
-
-
 @pytest.mark.parametrize("blocking", FACES, ids=lambda kind: kind.__name__)
 def test_every_public_method_has_its_awaited_one_with_the_same_signature(blocking: type) -> None:
-    face = public(FACES[blocking])
-    inside = INSIDE if blocking in (amberdb.Transaction, amberdb.Snapshot) else set[str]()
-    wanted = {name: value for name, value in public(blocking).items() if name not in inside}
-    assert [name for name in wanted if name not in face and name != "rescue"] == []
-    for name, method in wanted.items():
-        if not inspect.isroutine(method):
-            continue
-        assert parameters(face[name]) == parameters(method), name
-        assert face[name].__doc__, name
-        is_plain = name in PLAIN and (name, blocking) != ("collection", amberdb.Database)
-        assert inspect.iscoroutinefunction(face[name]) is not is_plain, name
+    is_of_engine = blocking in (amberdb.Transaction, amberdb.Snapshot)
+    plain = PLAIN - {"collection"} if blocking is amberdb.Database else PLAIN
+    assert_face_of(FACES[blocking], blocking, INSIDE if is_of_engine else set(), plain)
 
 
 @pytest.mark.parametrize("name", ["open", "check", "repair", "restore", "verify_backup"])

@@ -1,0 +1,110 @@
+"""The memory systems over an event loop: every method has its awaited one, and they work."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amberdb import ClosedError, CollectionError, QueryError
+from amberdb.bindings import aio_systems, chat, context, context_external, graph, memory, profiles
+from amberdb.bindings import context_sessions as sessions
+from amberdb.bindings.chat_schedule import Schedule
+from amberdb.bindings.chat_sink import CollectionSink
+from support.awaiting import assert_face_of, audited
+
+FACES: dict[type, type] = {
+    memory.Memory: aio_systems.Memory,
+    chat.ChatBuffer: aio_systems.ChatBuffer,
+    profiles.UserProfiles: aio_systems.UserProfiles,
+    context.AgentContext: aio_systems.AgentContext,
+    sessions.Sessions: aio_systems.Sessions,
+    context_external.ExternalMemory: aio_systems.ExternalMemory,
+    graph.KnowledgeGraph: aio_systems.KnowledgeGraph,
+}
+
+INSIDE = {"now", "live", "put_entity", "put_relation", "snapshot_relations"}
+"""Of one system, for its other modules."""
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+@pytest.mark.parametrize("blocking", FACES, ids=lambda kind: kind.__name__)
+def test_every_public_method_has_its_awaited_one_with_the_same_signature(blocking: type) -> None:
+    assert_face_of(FACES[blocking], blocking, INSIDE)
+
+
+def test_layered_memory(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with audited(tmp_path / "t.amber") as db:
+            with pytest.raises(CollectionError):
+                await aio_systems.open_memory(db, dim=3)
+            layers = await aio_systems.open_memory(db)
+            (told,) = await layers.remember("lin", "用户是一名软件工程师", memory_layer="profile")
+            await layers.update("profile", told.memory_id, content="用户是高级软件工程师")
+            (found,) = await layers.recall("软件工程师", entity_id="lin")
+            assert found.document["content"] == "用户是高级软件工程师"
+            assert len(await layers.logs(told.memory_id)) == 2
+            with pytest.raises(QueryError):
+                await layers.remember("lin", "没有说明哪一层")
+            assert (await layers.forget("lin")).profile == 1
+            assert await layers.profile("lin") == []
+
+    run(work)
+
+
+def test_profiles_count_without_races(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with audited(tmp_path / "t.amber") as db:
+            users = await aio_systems.open_user_profiles(db)
+            await asyncio.gather(*(users.count_conversation("lin") for _ in range(20)))
+            found = await users.get("lin")
+            assert found is not None
+            assert found["conversation_count"] == 20
+            assert await users.count() == 1
+
+    run(work)
+
+
+def test_an_agents_context(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with audited(tmp_path / "t.amber") as db:
+            agent = await aio_systems.open_agent_context(db)
+            user = await agent.sessions.find_or_create_user("lin")
+            session = await agent.sessions.create(user, "assistant")
+            await agent.set_system(session, "You are brief.")
+            await agent.append(session, "user", "Hello")
+            assert [each["content"] for each in await agent.render(session)][-1] == "Hello"
+            await agent.external.archival_insert(session, "the umbrella is in the car")
+            assert len(await agent.external.archival(session)) == 1
+
+    run(work)
+
+
+def test_a_chat_buffer_is_flushed_at_its_times(tmp_path: Path) -> None:
+    async def work() -> None:
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:
+                await db.close()
+
+        async with audited(tmp_path / "t.amber") as db:
+            sink = await db.run(CollectionSink, db.blocking)
+            buffer = await aio_systems.open_chat_buffer(db, sink)
+            await buffer.save_chat("你好", "您好！", "c", "u")
+            flushing = asyncio.create_task(
+                aio_systems.keep_flushing(buffer, Schedule(300), sleep=sleep)
+            )
+            await flushing
+            assert slept == [300.0] * 3
+            with pytest.raises(ClosedError):
+                await buffer.get_stats()
+        async with audited(tmp_path / "t.amber") as db:
+            assert await db["chat_archive"].count() == 1
+
+    run(work)
