@@ -9,6 +9,9 @@ DATA is a folder with two public data sets, which are no part of this repository
 
 Invariants:
 - Every engine gets the same documents and the same questions, and any word of a question counts.
+- `Memory.recall` is the layered memory as it is used: every turn an event of its dialogue, which is
+  the entity. Its vectors are of WordLlama (`pip install wordllama`), 256 numbers looked up by token
+  and averaged: small, and trained on English.
 - An interval is the 95 % range of a paired bootstrap over questions, with a fixed seed: of the
   difference to the engine that is named, question by question.
 """
@@ -25,11 +28,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import amberdb
-from amberdb import Ordered, Text
+from amberdb import Fusion, Ordered, Text
+from amberdb.bindings.memory import Memory
+from amberdb.index.vector import Embed
+from bench.search_engine import library
 
 DEPTH = 10
 RESAMPLES = 10_000
 SEED = 20_261_124
+DIM = 256
+"""Of WordLlama's vectors."""
 
 Search: TypeAlias = Callable[[str, str], list[int]]
 """search(question, group) -> places of the best documents of that group, best first."""
@@ -75,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "fts5 trigram": lambda docs: fts5_search(docs, "trigram", trigrams),
         "fts5 unicode61": lambda docs: fts5_search(docs, "unicode61", words),
     }
+    english |= memories()
+    chinese |= memories()
     names = list(dict.fromkeys(dialogues.groups))
     apart: Scores = {name: [] for name in english}
     for name in names:
@@ -161,6 +171,43 @@ def amberdb_search(docs: Collection, spec: Text) -> Search:
         plain = question.replace('"', " ")
         hits = memory.search(text=plain, where={"group": group}, limit=DEPTH)
         return [int(hit.id) for hit in hits]
+
+    return search
+
+
+def memories() -> dict[str, Callable[[Collection], Search]]:
+    """With vectors too, where there is something to make them."""
+    found: dict[str, Callable[[Collection], Search]] = {"Memory.recall": memory_search}
+    embed = word_llama()
+    if embed is not None:
+        found["Memory.recall, vectors"] = lambda docs: memory_search(docs, embed)
+        found["Memory.recall, vectors 1/4"] = lambda docs: memory_search(docs, embed, 0.25)
+    return found
+
+
+def word_llama() -> Embed | None:
+    try:
+        package = library("wordllama")
+    except ModuleNotFoundError:
+        print("without vectors: wordllama is not installed")
+        return None
+    model = package.WordLlama.load(cache_dir=Path(package.__file__).parent, disable_download=True)
+    return lambda texts: model.embed(texts)
+
+
+def memory_search(docs: Collection, embed: Embed | None = None, weight: float = 1.0) -> Search:
+    memory = Memory(
+        amberdb.open(":memory:"),
+        embed=embed,
+        dim=None if embed is None else DIM,
+        fusion=Fusion(weights={"embedding": weight}),
+    )
+    for place, (text, group) in enumerate(zip(docs.texts, docs.groups, strict=True)):
+        memory.remember(group, text, memory_layer="event", metadata={"place": place})
+
+    def search(question: str, group: str) -> list[int]:
+        found = memory.recall(question, entity_id=group, layers=["event"], limit=DEPTH)
+        return [each.document["metadata"]["place"] for each in found]
 
     return search
 

@@ -22,6 +22,7 @@ from amberdb import (
     Database,
     Document,
     ExtractionError,
+    Fusion,
     InvalidDocumentError,
     MissingKeyError,
     Ordered,
@@ -67,6 +68,7 @@ class Memory:
     """Layered memory over an open database; threads may share it.
 
     embed, dim   list of str -> array of shape (n, dim): memories are found by meaning too
+    fusion       how words and meaning are put together; has weights of "content", "embedding"
     extract      turns text into decisions, for remember(auto_extract=True)
     retention    how long each layer is kept
     categories   more of them, by layer
@@ -81,6 +83,7 @@ class Memory:
         *,
         embed: Embed | None = None,
         dim: int | None = None,
+        fusion: Fusion | None = None,
         extract: Extractor | None = None,
         retention: Retention | None = None,
         categories: Mapping[Layer, Iterable[str]] | None = None,
@@ -90,6 +93,7 @@ class Memory:
             raise CollectionError("embed and dim come together: how long are its vectors?")
         self.db = db
         self._embed = embed
+        self._fusion = fusion or Fusion()
         self._extract = extract
         self._clock = clock
         more = categories or {}
@@ -278,7 +282,9 @@ class Memory:
             check_layer(layer)
         (vector,) = vectors(self._embed, [query])
         chosen = list(dict.fromkeys(layers))
-        return recall(self.db, query, vector, layers=chosen, where=scope, limit=limit)
+        return recall(
+            self.db, query, vector, layers=chosen, where=scope, limit=limit, fusion=self._fusion
+        )
 
     def logs(
         self,

@@ -26,18 +26,19 @@ def recall(
     layers: Sequence[Layer],
     where: Mapping[str, Any],
     limit: int,
+    fusion: Fusion,
 ) -> list[Recalled]:
     """The best first; equal ones in the order of the layers. Raises QueryError."""
-    asked: list[dict[str, Any]] = []
+    asked: dict[str, Mapping[str, Any]] = {}
     if text := words(question):
-        asked.append({"text": text})
+        asked["content"] = {"text": text}
     if vector is not None:
-        asked.append({"vector": vector})
-    fusion = Fusion()
+        asked["embedding"] = {"vector": vector}
     depth = max(fusion.depth, limit) if len(asked) > 1 else limit
-    lists = [_hits(db, each, layers, where, depth) for each in asked]
-    found = _fused(lists, fusion.k) if len(lists) > 1 else [each for one in lists for each in one]
-    return found[:limit]
+    lists = {field: _hits(db, each, layers, where, depth) for field, each in asked.items()}
+    if len(lists) > 1:
+        return _fused(lists, fusion)[:limit]
+    return [each for found in lists.values() for each in found[:limit]]
 
 
 def _hits(
@@ -57,13 +58,14 @@ def _hits(
     return found[:depth]
 
 
-def _fused(lists: Sequence[Sequence[Recalled]], k: float) -> list[Recalled]:
+def _fused(lists: Mapping[str, Sequence[Recalled]], fusion: Fusion) -> list[Recalled]:
     scores: dict[tuple[Layer, str], float] = {}
     documents: dict[tuple[Layer, str], Recalled] = {}
-    for ranked in lists:
+    for field, ranked in lists.items():
+        weight = fusion.weights.get(field, 1.0)
         for rank, each in enumerate(ranked, 1):
             key = each.memory_layer, each.memory_id
-            scores[key] = scores.get(key, 0.0) + 1 / (k + rank)
+            scores[key] = scores.get(key, 0.0) + weight / (fusion.k + rank)
             documents[key] = each
     return [
         Recalled(*key, score, documents[key].document)

@@ -48,6 +48,7 @@ from amberdb.engine.codec import encode
 from amberdb.engine.commit import Committer
 from amberdb.engine.feed import Feed
 from amberdb.engine.indexing import stored_view
+from amberdb.engine.jobs import YIELD_S, Turns
 from amberdb.engine.options import Options
 from amberdb.engine.overlay import Overlay
 from amberdb.engine.schema import Head, Schema
@@ -72,8 +73,8 @@ BLOCK_BYTES: Final = 1 << 18
 compressed, and hold the interpreter longer."""
 _SLEEP_S: Final = 0.1
 """A wait is cut in pieces, and `progress` called in between: what it raises ends the wait."""
-_YIELD: Final = 64
-"""Pairs read before other threads get the interpreter, for which they would wait 5 ms each time."""
+_TURN_PAIRS: Final = 64
+"""Pairs between two looks at the clock."""
 
 
 class Backups:
@@ -287,7 +288,7 @@ class _Pace:
             if self._progress is not None:
                 self._progress(path, size)
             left = self._start + due - monotonic()
-            sleep(min(max(0.0, left), _SLEEP_S))
+            sleep(min(max(YIELD_S, left), _SLEEP_S))
 
 
 def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> Iterator[Content]:
@@ -295,9 +296,10 @@ def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> I
     counts = dict.fromkeys(schemas, 0)
     block: dict[bytes, bytes] = {}
     size = 0
+    turns = Turns()
     for number, (key, value) in enumerate(view.scan(META, KEY_END)):
-        if not number % _YIELD:
-            sleep(0)
+        if not number % _TURN_PAIRS:
+            turns.offer()
         prefix = key[:TREE_SIZE]
         if prefix in counts:
             unpack(key, value)  # for its checksum

@@ -31,7 +31,7 @@ from amberdb import _failpoints as failpoints
 from amberdb._errors import AmberError
 from amberdb._types import Lsn
 from amberdb.engine.cachefile import Cached, CacheFolder, Label, Unusable
-from amberdb.engine.jobs import Jobs, Stop
+from amberdb.engine.jobs import YIELD_S, Jobs, Stop
 from amberdb.index.distance import Rowids, Vectors, prepared
 from amberdb.index.hnsw import Graph, Links, library
 from amberdb.index.matrix import Matrix, Rows
@@ -57,7 +57,6 @@ UNSAVED_SHARE: Final = 0.05
 """The file is written when more rows, or links of rows, than both are not in it."""
 _BATCH_ROWS: Final = 128
 _YIELD_ROWS: Final = 64
-_YIELD_S: Final = 5e-5
 _PAUSE_S: Final = 1.0
 _PAUSE_FAILED_S: Final = 60.0
 _THREADS: Final = max(1, (os.cpu_count() or 1) // 2)
@@ -249,9 +248,7 @@ class VectorCache:
                 for start in range(0, min(len(missing), 8 * FETCH_ROWS), _YIELD_ROWS):
                     some = missing[start : start + _YIELD_ROWS]
                     self.add(built.matrix, some, committed.fetch)
-                    # A thread that waits for the interpreter gets it now, not after 5 ms. sleep(0)
-                    # would take it back before that one has woken up.
-                    time.sleep(_YIELD_S)
+                    time.sleep(YIELD_S)
                 return True  # with another view: this one has been held long enough
         live = rows.alive(committed.alive)
         dead = rows.count - int(np.count_nonzero(live))

@@ -12,6 +12,7 @@ from amberdb import (
     CollectionError,
     Database,
     ExtractionError,
+    Fusion,
     InvalidDocumentError,
     MissingKeyError,
     QueryError,
@@ -281,6 +282,20 @@ def test_recall_finds_by_meaning(db: Database, clock: FakeClock) -> None:
     assert len(found["embedding"]) == DIM
     memory.update("event", car.memory_id, content="drinks tea")
     assert memory.recall("茶", limit=1)[0].memory_id == car.memory_id
+
+
+@pytest.mark.parametrize(
+    ("weights", "first"), [({}, 0), ({"embedding": 20}, 1), ({"content": 0}, 1)]
+)
+def test_words_and_meaning_have_weights(
+    db: Database, clock: FakeClock, weights: dict[str, float], first: int
+) -> None:
+    memory = Memory(db, embed=embed, dim=DIM, fusion=Fusion(weights=weights), clock=clock)
+    contents = ["new tea, car park closed", "an automobile"]
+    for content in contents:
+        memory.remember("u", content, memory_layer="event")
+    found = [each.document["content"] for each in memory.recall("car", limit=2)]
+    assert found[0] == contents[first]
 
 
 def test_a_memory_is_kept_when_the_embedder_is_down(db: Database, clock: FakeClock) -> None:
