@@ -12,7 +12,7 @@ Invariants:
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from errno import ENOSPC
 from typing import NoReturn
@@ -98,6 +98,9 @@ def _open_parts(path: str, options: Options, create: bool, durable: bool) -> Ope
         return _create(path, options, durable)
     lock = take_lock(path, options)
     try:
+        # Whoever made or restored it may have died between its rename and this.
+        with suppress(PermissionError):  # then it was made by somebody else, long ago
+            options.fs.sync_dir(os.path.dirname(path))
         return _recover(path, lock, options)
     except BaseException:
         lock.close()

@@ -80,6 +80,23 @@ def test_the_names_in_a_new_database_are_synced_before_it_gets_its_own(tmp_path:
         assert ("sync_dir", name) in fs.calls[:born]
 
 
+def test_a_name_that_a_dead_process_gave_is_made_durable_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(kind: str, path: str) -> None:
+        if (kind, path) == ("sync_dir", str(tmp_path)):
+            raise Killed
+
+    with pytest.raises(Killed):
+        open_at(tmp_path / "t.amber", fs=FaultyFileSystem(hook=die))
+    fs = FaultyFileSystem()
+    open_at(tmp_path / "t.amber", fs=fs, create=False).close()
+    assert fs.calls[0] == ("sync_dir", tmp_path.name)
+
+
 def test_lmdb_syncs_unless_it_is_for_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
