@@ -243,7 +243,7 @@ def value_at(document: Document, path: str) -> Any:
     """Of a dotted path through maps; None where there is nothing."""
     value: Any = document
     for name in path.split("."):
-        value = cast(dict[str, Any], value).get(name) if type(value) is dict else None
+        value = cast(dict[str, Any], value).get(name) if isinstance(value, dict) else None
     return value
 
 
