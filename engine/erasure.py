@@ -92,7 +92,7 @@ class Erasures:
     def receipts(self) -> list[Erasure]:
         """The oldest first. Raises CorruptionError."""
         with self._committer.view() as view:
-            return _receipts(view)
+            return receipts_of(view)
 
     def run(self, collection: str, where: Where, reason: str, progress: Progress | None) -> Erasure:
         """See Database.erase()."""
@@ -138,7 +138,7 @@ class Erasures:
                 os.urandom(8).hex(), collection, reason, len(ids), Lsn(writer.lsn),
                 time_of(writer.now_us),
             )  # fmt: skip
-            for old in _receipts(writer.view)[: -RECEIPTS_MAX + 1]:
+            for old in receipts_of(writer.view)[: -RECEIPTS_MAX + 1]:
                 if old.completed is not None:
                     writer.set(_key(old), None)
             writer.set(_key(erasure), _entry(erasure))
@@ -164,7 +164,8 @@ class Erasures:
             failpoints.reach("erase.completed")
 
 
-def _receipts(view: View) -> list[Erasure]:
+def receipts_of(view: View) -> list[Erasure]:
+    """The oldest first. Raises CorruptionError."""
     found = view.scan(ERASURES, end_of(ERASURES))
     return [_receipt(open_entry(key, value)) for key, value in found]
 

@@ -20,6 +20,7 @@ from amberdb.engine.check import CheckReport, Progress, check
 from amberdb.engine.collection import Collection, ReadableCollection, schema_of
 from amberdb.engine.database import Database, open_databases
 from amberdb.engine.declarations import declaration_of
+from amberdb.engine.erasure import Erasure, receipts_of
 from amberdb.engine.feed import Change, archive_of, changes, positions_of
 from amberdb.engine.follower import Follower
 from amberdb.engine.migration import Upgrade
@@ -103,6 +104,10 @@ class ReadOnlyDatabase(Database):
     def check(self, progress: Progress | None = None) -> CheckReport:
         """As long as it takes, pages that the writer has given up stay as they are."""
         return check(self._follower, progress)
+
+    def erasures(self) -> list[Erasure]:
+        with self._follower.view() as view:
+            return receipts_of(view)
 
     @property
     def archived_lsn(self) -> Lsn | None:

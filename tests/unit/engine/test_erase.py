@@ -75,6 +75,8 @@ def test_the_receipt_says_what_was_done_and_nothing_of_what_was_erased(
     assert second.documents == 1
     assert not left_of(db.path, 7), "in the receipt, say"
     assert db.erasures() == [receipt, second]
+    with amberdb.open(db.path, read_only=True) as reader:
+        assert reader.erasures() == [receipt, second]
     db.close()
     assert open_db().erasures() == [receipt, second]
 
