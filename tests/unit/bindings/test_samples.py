@@ -1,0 +1,264 @@
+"""The pieces of code in the users' documents, written for AmberDB; the tables in docs/memory.md,
+docs/chat.md, docs/events.md and docs/profiles.md say which is which. What they ask of a server is
+in tests/unit/bindings/test_server.py."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amberdb import Database
+from amberdb.bindings.chat import ChatBuffer, Flushed
+from amberdb.bindings.chat_schedule import Flusher, Schedule
+from amberdb.bindings.chat_sink import CollectionSink
+from amberdb.bindings.events import (
+    AgentEvent,
+    EventStore,
+    EventType,
+    Filters,
+    clean_up,
+    error_rate,
+    migrate,
+)
+from amberdb.bindings.events_files import FileEventStore
+from amberdb.bindings.events_recorder import Recorder
+from amberdb.bindings.events_stores import AmberEventStore, InMemoryEventStore
+from amberdb.bindings.memory import Memory
+from amberdb.bindings.memory_rules import RuleExtractor
+from amberdb.bindings.profiles import UserProfiles
+from support.databases import FakeClock, OpenDatabase
+
+USER = "user123"
+
+
+# -- layered memory ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory(db: Database) -> Memory:
+    return Memory(db, extract=RuleExtractor())
+
+
+def contents(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [each["content"] for each in found]
+
+
+def test_both_layers_are_stored_to_and_asked(memory: Memory) -> None:
+    career = "用户是一名软件工程师，毕业于北京大学"
+    party = "用户今天下午参加了技术分享会，讨论了人工智能的应用"
+    memory.remember(USER, career, memory_layer="profile")
+    memory.remember(USER, party, memory_layer="event", is_permanent=False)
+    assert contents(memory.profile(USER)) == [career]
+    (event,) = memory.events(USER, limit=50)
+    assert event["content"] == party
+    assert event["expiry_date"] > datetime.now(UTC)
+
+
+def test_text_is_sorted_into_layers_by_itself(memory: Memory) -> None:
+    said = "用户今天告诉我他是一名软件工程师，毕业于北京大学。他下午参加了技术分享会。"
+    outcomes = memory.remember(USER, said, auto_extract=True)
+    assert {outcome.action for outcome in outcomes} == {"insert"}
+    assert any("软件工程师" in each for each in contents(memory.profile(USER)))
+    (event,) = memory.events(USER)
+    assert "技术分享会" in event["content"]
+    assert event["category"] == "meeting"
+
+
+@pytest.mark.parametrize("layer", ["profile", "event"])
+def test_each_layer_is_changed_and_deleted_with_a_log(memory: Memory, layer: Any) -> None:
+    (told,) = memory.remember(USER, "用户是一名软件工程师", memory_layer=layer)
+    memory.update(
+        layer, told.memory_id, content="用户是一名高级软件工程师", reason="补充了具体的职级信息"
+    )
+    memory.delete(layer, told.memory_id)
+    log = memory.logs(told.memory_id, memory_layer=layer)
+    assert [entry["action"] for entry in log] == ["delete", "update", "insert"]
+    assert log[1]["reason"] == "补充了具体的职级信息"
+    assert all(entry["reason"] for entry in log)
+
+
+# -- chat buffer -------------------------------------------------------------------------------
+
+
+def save(buffer: ChatBuffer, **more: Any) -> Mapping[str, Any]:
+    return buffer.save_chat(
+        user_message="你好",
+        assistant_message="您好！",
+        conversation_id="conv_123",
+        user_id="user_456",
+        **more,
+    )
+
+
+def test_a_chat_is_hot_first_and_flushed_in_batches(db: Database) -> None:
+    buffer = ChatBuffer(db, CollectionSink(db))
+    result = save(buffer)
+    assert result["success"]
+    assert result["hot_stored"]
+    assert not result["sink_stored"]
+    assert result["note"]
+    for _ in range(149):
+        save(buffer)
+    assert buffer.get_stats()["pending_queue_length"] == 150
+    assert buffer.flush(batch_size=100) == Flushed(
+        success=True, total_pending=150, flushed_count=150, failed_count=0
+    )
+    stats = buffer.get_stats()
+    assert stats["status"] == "active"
+    assert stats["pending_queue_length"] == 0
+    assert stats["ttl_seconds"] == 172_800
+
+
+def test_every_five_minutes_or_at_night_and_important_ones_at_once(db: Database) -> None:
+    buffer = ChatBuffer(db, CollectionSink(db))
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert Schedule(300).next_after(noon) == noon + timedelta(minutes=5)
+    night = Schedule(300, window="02:00-04:00", zone=UTC).next_after(noon)
+    assert night == datetime(2026, 1, 2, 2, tzinfo=UTC)
+    assert save(buffer, important=True)["sink_stored"]
+    with Flusher(buffer, Schedule(300)) as flusher:
+        flusher.wake()
+
+
+def test_what_is_no_longer_hot_is_read_from_the_sink(open_db: OpenDatabase) -> None:
+    clock = FakeClock()
+    db = open_db(clock=clock)
+    buffer = ChatBuffer(db, CollectionSink(db), clock=clock)
+    save(buffer)
+    buffer.flush()
+    clock.advance(3 * 86_400)
+    db.expire()
+    assert buffer.get_stats()["pending_queue_length"] == 0
+    (turn,) = buffer.load_recent_context("conv_123", limit=20)
+    assert turn["assistant_message"] == "您好！"
+
+
+# -- events of agents --------------------------------------------------------------------------
+
+
+async def talk(recorder: Recorder) -> None:
+    """What the agent of the document does."""
+    await recorder.record(
+        EventType.CUSTOM, {"action": "user_login", "user_id": "123"}, metadata={"source": "web"}
+    )
+
+    @recorder.tool
+    async def calculator(expression: str) -> int:
+        return sum(map(int, expression.split("+")))
+
+    await recorder.user_message("Hello!")
+    await recorder.model_response(str(await calculator("2+2")), tool_calls_count=1)
+    await recorder.flush()
+
+
+@pytest.fixture(params=["memory", "jsonl", "json", "database"])
+def store(request: pytest.FixtureRequest, db: Database, tmp_path: Path) -> EventStore:
+    if request.param == "memory":
+        return InMemoryEventStore()
+    if request.param == "database":
+        return AmberEventStore(db)
+    return FileEventStore(
+        tmp_path / "agent_memory",
+        format=request.param,
+        file_per_session=True,
+        rotate_size=10 * 1024 * 1024,
+    )
+
+
+def test_an_agent_is_asked_what_it_did(store: EventStore) -> None:
+    async def main() -> None:
+        async with Recorder(store, "assistant") as agent:
+            await talk(agent)
+            events = await agent.get_memory(limit=100)
+            assert events[-1].event_type is EventType.AGENT_INIT
+            (tool,) = await agent.get_memory(event_type=EventType.TOOL_CALL_SUCCESS)
+            assert tool.data == {"tool_name": "calculator", "result": 4}
+            assert len(await agent.get_memory(session_id=agent.session_id)) == len(events) == 6
+            hour = Filters(start_time=datetime.now(UTC) - timedelta(hours=1))
+            assert len(await store.retrieve(hour, limit=50)) == 6
+            assert len(await agent.search_memory("calculator", limit=10)) == 2
+            stats = await agent.get_memory_stats()
+            assert stats["total_events"] == 6
+            assert stats["by_type"]["USER_MESSAGE"] == 1
+            assert stats["first_event"] is not None
+            assert stats["last_event"] is not None
+            assert error_rate(stats) < 0.1
+            before = agent.session_id
+            agent.reset_context()
+            await agent.user_message("another session")
+            await agent.clear_memory(session_id=before)
+            assert [event.event_type for event in await agent.get_memory()] == [
+                EventType.USER_MESSAGE
+            ]
+            await agent.clear_memory()
+            assert (await agent.get_memory_stats())["total_events"] == 0
+
+    asyncio.run(main())
+
+
+def test_events_move_from_memory_into_a_database(db: Database) -> None:
+    async def main() -> None:
+        source, target = InMemoryEventStore(), AmberEventStore(db)
+        async with Recorder(source, "assistant") as agent:
+            await talk(agent)
+        moved = await migrate(source, target)
+        assert moved.found == moved.stored == moved.verified == 6
+        assert await target.retrieve(limit=100) == await source.retrieve(limit=100)
+
+    asyncio.run(main())
+
+
+def test_what_is_seven_days_old_is_cleaned_up(db: Database) -> None:
+    async def main() -> None:
+        store = AmberEventStore(db)
+        now = datetime.now(UTC)
+        for days in (1, 8):
+            await store.store(
+                AgentEvent(
+                    agent_name="assistant",
+                    session_id="s",
+                    event_type=EventType.USER_MESSAGE,
+                    timestamp=now - timedelta(days=days),
+                    data={"message": "Hello", "message_length": 5},
+                )
+            )
+        task = asyncio.create_task(clean_up(store, timedelta(days=7)))
+        while (await store.get_stats())["total_events"] != 1:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_a_memory_that_is_turned_off() -> None:
+    async def main() -> None:
+        store = InMemoryEventStore()
+        async with Recorder(store, "agent", enable_memory=False) as agent:
+            await talk(agent)
+            assert await agent.get_memory() == []
+        assert (await store.get_stats())["total_events"] == 0
+
+    asyncio.run(main())
+
+
+# -- user profiles -----------------------------------------------------------------------------
+
+
+def test_a_row_of_the_table_of_profiles(db: Database) -> None:
+    profiles = UserProfiles(db)
+    columns = ("basic_info", "personality", "life_context", "interests")
+    profiles.save("u1", user_name="小林", **{name: {"a": 1} for name in columns})
+    profiles.save("u1", basic_info={"b": 2}, conversation_summary="谈了茶")
+    profiles.count_conversation("u1")
+    found = profiles.get("u1")
+    assert found is not None
+    assert found["basic_info"] == {"a": 1, "b": 2}
+    assert (found["conversation_count"], found["conversation_summary"]) == (1, "谈了茶")
+    assert found["created_at"] <= found["last_updated"]
+    assert [each["id"] for each in profiles.recent(since=found["last_updated"])] == ["u1"]
+    assert json.loads(json.dumps(found["interests"])) == {"a": 1}
