@@ -1,5 +1,5 @@
 """The verbs of the command line, but those that have files of their own: import, export, demo,
-search, check, repair, compact and erase, backup, verify, restore and rescue.
+search, serve, check, repair, compact and erase, backup, verify, restore and rescue.
 
 Invariants:
 - Only put, import and demo create a database, only put and import a collection; the others say
@@ -21,6 +21,7 @@ import amberdb.bindings.cli_care as cli_care
 import amberdb.bindings.cli_demo as cli_demo
 import amberdb.bindings.cli_import as cli_import
 import amberdb.bindings.cli_search as cli_search
+import amberdb.bindings.cli_serve as cli_serve
 from amberdb._errors import CollectionMissingError, InvalidDocumentError
 from amberdb._types import NO_LSN, Lsn
 from amberdb.bindings.cli_output import (
@@ -273,6 +274,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "repair": cli_care.repair,
     "compact": cli_care.compact,
     "erase": cli_care.erase,
+    "serve": cli_serve.serve,
 }
 for _name, _function in VERBS.items():
     app.command(_name, epilog=_CODES)(_function)

@@ -23,8 +23,13 @@ async def audited(path: Path, **options: Any) -> AsyncGenerator[aio.Database]:
     async with aio.open(path, **{**SMALL, **options}) as db:
         yield db
         if not db.threads.is_closed:
-            report = await db.check()
-            assert report.ok, report
+            await assert_sound(db)
+
+
+async def assert_sound(db: aio.Database) -> None:
+    """Fails with the first problems that check() finds."""
+    report = await db.check()
+    assert report.ok, report
 
 
 class WaitingDisk(FaultyFileSystem):

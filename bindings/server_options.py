@@ -1,0 +1,53 @@
+"""Options of the HTTP server, checked before anything is opened.
+
+Invariants:
+- It binds to other than the machine itself only with a token.
+"""
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Final, final
+
+TOKEN_CHARS_MIN: Final = 16
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Raises ValueError."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0: one that is free."""
+    token: str | None = field(default=None, repr=False)
+    """What clients send as `Authorization: Bearer <token>`."""
+    body_bytes_max: int = 1 << 20
+    requests_per_s: float = 500.0
+    """Of one client, by its address, over time; `burst` at once."""
+    burst: int = 1_000
+    flush_every_s: float = 300.0
+    """How often the chat buffer is flushed."""
+
+    def __post_init__(self) -> None:
+        if self.token is None:
+            if not is_loopback(self.host):
+                raise ValueError(
+                    f"{self.host} can be reached from elsewhere: give a token, or bind to 127.0.0.1"
+                )
+        elif len(self.token) < TOKEN_CHARS_MIN or not self.token.isascii():
+            raise ValueError(f"a token has at least {TOKEN_CHARS_MIN} ASCII characters")
+        elif self.token != self.token.strip():
+            raise ValueError("a token neither begins nor ends with a space")
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(f"port={self.port!r}: give a number from 0 to 65535")
+        for name in ("body_bytes_max", "requests_per_s", "burst", "flush_every_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)!r}: give a number above 0")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine has this name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

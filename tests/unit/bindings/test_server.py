@@ -1,0 +1,411 @@
+"""The HTTP server: the routes that users described, who is served, and what is refused how."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from amberdb import BusyError, StorageError
+from amberdb.bindings.server import application, open_service
+from amberdb.bindings.server_guard import CLIENTS_MAX, Rates
+from amberdb.bindings.server_options import ServerOptions
+from amberdb.bindings.server_routes import Service
+from support.awaiting import assert_sound
+from support.databases import SMALL, FakeClock
+
+TOKEN = "a-token-of-24-characters"
+LOCAL = "http://127.0.0.1:8000"
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+@asynccontextmanager
+async def served(
+    directory: Path, *, base_url: str = LOCAL, **options: Any
+) -> AsyncGenerator[tuple[httpx.AsyncClient, Service]]:
+    path = str(directory / "t.amber")
+    async with open_service(path, **SMALL) as service:
+        app = application(service, ServerOptions(**options))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url=base_url) as client:
+            yield client, service
+        await assert_sound(service.db)
+
+
+def assert_problem(response: httpx.Response, status: int, words: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = response.json()
+    assert found["status"] == status
+    assert words in found["detail"]
+    assert found["title"]
+    assert found["code"]
+    return found
+
+
+def test_the_requests_of_the_users_document(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, _):
+            await told(client, "user", "user123")
+            await told(client, "agent", "agent7")
+
+    async def told(client: httpx.AsyncClient, memory_type: str, entity: str) -> None:
+        own = f"/memory/{memory_type}/{entity}"
+        stored = await client.post(
+            own,
+            json={
+                "content": "用户是一名软件工程师，毕业于北京大学",
+                "memory_layer": "profile",
+            },
+        )
+        assert stored.status_code == 200
+        (done,) = stored.json()["outcomes"]
+        assert (done["action"], done["memory_layer"]) == ("insert", "profile")
+        event = await client.post(
+            own,
+            json={
+                "content": "用户今天下午参加了技术分享会，讨论了人工智能的应用",
+                "memory_layer": "event",
+                "is_permanent": False,
+            },
+        )
+        event_id = event.json()["outcomes"][0]["memory_id"]
+        extracted = await client.post(
+            own,
+            json={
+                "content": "用户今天告诉我他擅长游泳。他上午提交了代码。",
+                "auto_extract": True,
+            },
+        )
+        assert {each["memory_layer"] for each in extracted.json()["outcomes"]} == {
+            "profile",
+            "event",
+        }
+        profile = (await client.get(f"{own}/profile")).json()["memories"]
+        assert profile[-1]["content"] == "用户是一名软件工程师，毕业于北京大学"
+        assert {each["memory_type"] for each in profile} == {memory_type}
+        events = (await client.get(f"{own}/events?limit=50")).json()["memories"]
+        assert events[-1]["id"] == event_id
+        assert events[-1]["expiry_date"]
+
+        changed = await client.put(
+            f"{own}/profile/{done['memory_id']}",
+            json={"content": "用户是一名高级软件工程师", "reason": "补充了具体的职级信息"},
+        )
+        assert changed.json()["reason"] == "补充了具体的职级信息"
+        changed = await client.put(
+            f"{own}/event/{event_id}",
+            json={"content": "用户下午参加了技术分享会", "reason": "补充了会议的具体主题"},
+        )
+        assert changed.json()["action"] == "update"
+        for layer, id in (("profile", done["memory_id"]), ("event", event_id)):
+            assert (await client.delete(f"{own}/{layer}/{id}")).json()["action"] == "delete"
+        logs = await client.get(f"/memory/{done['memory_id']}/logs?memory_layer=profile")
+        assert [each["action"] for each in logs.json()["logs"]] == ["delete", "update", "insert"]
+
+    run(work)
+
+
+def test_pages_go_on_at_their_cursor(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, _):
+            for n in range(5):
+                given = {"content": f"event {n}", "memory_layer": "event"}
+                await client.post("/memory/user/lin", json=given)
+            found: list[str] = []
+            after: dict[str, str] = {}
+            while True:
+                page = await client.get("/memory/user/lin/events", params={"limit": 2, **after})
+                found += [each["content"] for each in page.json()["memories"]]
+                if page.json()["cursor"] is None:
+                    break
+                after = {"after": page.json()["cursor"]}
+            assert found == [f"event {n}" for n in reversed(range(5))]
+            wrong = await client.get("/memory/user/lin/events?after=nonsense")
+            assert_problem(wrong, 422, "cursor")
+
+    run(work)
+
+
+def test_search_forget_chat_and_stats(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, service):
+            for entity in ("lin", "wang"):
+                given = {"content": f"{entity} likes green tea", "memory_layer": "profile"}
+                await client.post(f"/memory/user/{entity}", json=given)
+            hits = await client.get("/memory/search", params={"query": "tea", "entity_id": "lin"})
+            assert [hit["document"]["entity_id"] for hit in hits.json()["hits"]] == ["lin"]
+            hits = await client.get("/memory/search?query=tea&memory_layer=profile")
+            assert len(hits.json()["hits"]) == 2
+            receipt = (await client.delete("/memory/user/lin")).json()
+            assert (receipt["profile"], receipt["is_compacted"]) == (1, True)
+            hits = await client.get("/memory/search?query=tea")
+            assert len(hits.json()["hits"]) == 1
+
+            turn = {
+                "user_message": "你好",
+                "assistant_message": "您好！",
+                "conversation_id": "conv_123",
+                "user_id": "user_456",
+            }
+            saved = (await client.post("/chat", json=turn)).json()
+            assert saved["hot_stored"]
+            assert not saved["sink_stored"]
+            stats = (await client.get("/stats")).json()
+            assert stats["chat"]["pending_queue_length"] == 1
+            assert stats["database"]["collections"]["profile"]["documents"] == 1
+            flushed = (await client.post("/memory/flush")).json()
+            assert flushed == {
+                "success": True,
+                "total_pending": 1,
+                "flushed_count": 1,
+                "failed_count": 0,
+            }
+            assert await service.db["chat_archive"].count() == 1
+            turns = (await client.get("/chat/conv_123")).json()["turns"]
+            assert [each["id"] for each in turns] == [saved["cid"]]
+            assert (await client.get("/health")).json()["status"] == "ok"
+
+    run(work)
+
+
+def test_a_memory_is_changed_under_its_owner_only(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, _):
+            given = {"content": "likes tea", "memory_layer": "profile"}
+            stored = await client.post("/memory/user/lin", json=given)
+            id = stored.json()["outcomes"][0]["memory_id"]
+            for own in ("/memory/user/wang", "/memory/agent/lin"):
+                wrong = await client.put(f"{own}/profile/{id}", json={"content": "none"})
+                assert_problem(wrong, 404, "no memory")
+                assert_problem(await client.delete(f"{own}/profile/{id}"), 404, "no memory")
+            (kept,) = (await client.get("/memory/user/lin/profile")).json()["memories"]
+            assert kept["content"] == "likes tea"
+
+    run(work)
+
+
+BAD: list[tuple[str, str, bytes | None, int, str]] = [
+    ("GET", "/nowhere", None, 404, "/openapi.json"),
+    ("PATCH", "/memory/user/lin", None, 405, "PATCH"),
+    ("POST", "/memory/user/lin", b'{"content": "a"}', 422, 'memory_layer="profile"'),
+    ("POST", "/memory/user/lin", b'{"content": " "}', 422, "body.content"),
+    ("POST", "/memory/user/lin", b'{"content": "a", "layer": "profile"}', 422, "body.layer"),
+    ("POST", "/memory/user/lin", b"{", 422, "body"),
+    ("POST", "/memory/user/lin", b"\xff", 400, "body"),
+    ("POST", "/memory/user/lin", b"[" * 100_000, 400, "body"),
+    ("POST", "/memory/other/lin", b"{}", 422, "path.memory_type"),
+    ("GET", "/memory/user/lin/events?limit=0", None, 422, "query.limit"),
+    ("GET", "/memory/user/lin/events?since=2026-01-01T00:00:00", None, 422, "query.since"),
+    (
+        "POST",
+        "/memory/user/lin",
+        b'{"content": "a", "memory_layer": "event", "metadata": {"n": NaN}}',
+        422,
+        "NaN",
+    ),
+    (
+        "POST",
+        "/memory/user/lin",
+        b'{"content": "a", "memory_layer": "event", "metadata": {"n": "\\ud800"}}',
+        422,
+        "surrogate",
+    ),
+    (
+        "POST",
+        "/memory/user/lin",
+        b'{"content": "a", "memory_layer": "event", "metadata": {"n": 18446744073709551616}}',
+        422,
+        "64",
+    ),
+    (
+        "POST",
+        "/memory/user/lin",
+        b'{"content": "a", "memory_layer": "event", "category": "unknown"}',
+        422,
+        "category",
+    ),
+]
+
+
+def test_bad_requests_are_told_what_to_do_and_store_nothing(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, service):
+            headers = {"content-type": "application/json"}
+            for method, path, body, status, words in BAD:
+                response = await client.request(method, path, content=body, headers=headers)
+                assert_problem(response, status, words)
+            assert await service.db["event"].count() == 0
+            assert await service.db["log"].count() == 0
+
+    run(work)
+
+
+def test_failures_of_the_server_are_problems_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = {BusyError("x"): 503, StorageError("x"): 500, KeyError("secret"): 500}
+
+    async def work() -> None:
+        async with served(tmp_path) as (client, service):
+            for error, status in failures.items():
+
+                def fail(error: Exception = error) -> None:
+                    raise error
+
+                monkeypatch.setattr(service.db.blocking, "collections", fail)
+                response = await client.get("/health")
+                assert_problem(response, status, "")
+                assert "secret" not in response.text
+                assert ("retry-after" in response.headers) is (status == 503)
+
+    run(work)
+
+
+def test_with_a_token_nobody_is_served_without_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path, base_url="http://db.example", host="0.0.0.0", token=TOKEN) as (
+            client,
+            _,
+        ):
+            wrong: list[dict[str, str]] = [
+                {},
+                {"Authorization": f"Bearer {TOKEN}x"},
+                {"Authorization": f"Basic {TOKEN}"},
+                {"Authorization": TOKEN},
+                {"Authorization": "Bearer"},
+            ]
+            for headers in wrong:
+                for path in ("/stats", "/openapi.json", "/memory/user/lin/profile", "/nowhere"):
+                    refused = await client.get(path, headers=headers)
+                    assert_problem(refused, 401, "Authorization")
+                    assert refused.headers["www-authenticate"] == "Bearer"
+            right = {"Authorization": f"Bearer {TOKEN}"}
+            assert (await client.get("/stats", headers=right)).status_code == 200
+            assert (await client.get("/health")).status_code == 200
+            document = (await client.get("/openapi.json", headers=right)).json()
+            assert document["security"] == [{"token": []}]
+
+    run(work)
+
+
+def test_without_a_token_only_this_machines_names_are_served(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, _):
+            for host in ("127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:80"):
+                response = await client.get("/stats", headers={"host": host})
+                assert response.status_code == 200, host
+            for host in ("evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", ""):
+                assert_problem(await client.get("/stats", headers={"host": host}), 421, "token")
+
+    run(work)
+
+
+def test_a_body_is_limited_whether_or_not_it_says_its_length(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path, body_bytes_max=1_000) as (client, service):
+
+            async def parts() -> AsyncGenerator[bytes]:
+                for _ in range(20):
+                    sent.append(1)
+                    yield b"x" * 100
+
+            sent: list[int] = []
+            said = await client.post("/chat", content=b"x" * 1_001)
+            assert_problem(said, 413, "1000 bytes")
+            unsaid = await client.post("/chat", content=parts())
+            assert_problem(unsaid, 413, "1000 bytes")
+            headers = {"content-length": "-1"}
+            wrong = await client.post("/chat", content=b"", headers=headers)
+            assert_problem(wrong, 400, "Content-Length")
+            assert await service.db["chat"].count() == 0
+
+    run(work)
+
+
+def test_a_client_that_asks_too_often_waits(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path, requests_per_s=0.001, burst=3) as (client, _):
+            codes = [(await client.get("/health")).status_code for _ in range(3)]
+            assert codes == [200] * 3
+            refused = await client.get("/health")
+            assert_problem(refused, 429, "requests a second")
+            assert 900 < int(refused.headers["retry-after"]) <= 1000
+
+    run(work)
+
+
+def test_rates_are_kept_of_each_client_and_of_no_more_than_so_many() -> None:
+    clock = FakeClock()
+    rates = Rates(2.0, 2, clock)
+    assert [rates.take("a") for _ in range(3)] == [0.0, 0.0, 0.5]
+    assert rates.take("b") == 0.0
+    clock.advance(0.5)
+    assert [rates.take("a") for _ in range(2)] == [0.0, 0.5]
+    for n in range(CLIENTS_MAX):
+        rates.take(str(n))
+    assert rates.take("a") == 0.0  # forgotten, so it begins anew
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"host": "0.0.0.0"},
+        {"host": "::"},
+        {"host": "192.168.1.5"},
+        {"host": "db.example"},
+        {"token": "short"},
+        {"token": ""},
+        {"token": " a-token-of-24-characters"},
+        {"token": "\u00fc" * 20},
+        {"port": 65536},
+        {"burst": 0},
+        {"requests_per_s": 0},
+        {"body_bytes_max": -1},
+    ],
+)
+def test_options_that_would_serve_the_wrong_ones_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"token|number"):
+        ServerOptions(**wrong)
+
+
+def test_the_token_is_not_shown() -> None:
+    assert TOKEN not in repr(ServerOptions(token=TOKEN))
+
+
+def test_the_document_names_every_route_and_its_problems(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, _):
+            document = (await client.get("/openapi.json")).json()
+            assert {
+                f"{method.upper()} {path}"
+                for path, methods in document["paths"].items()
+                for method in methods
+            } == {
+                "POST /memory/{memory_type}/{entity_id}",
+                "DELETE /memory/{memory_type}/{entity_id}",
+                "GET /memory/{memory_type}/{entity_id}/profile",
+                "GET /memory/{memory_type}/{entity_id}/events",
+                "PUT /memory/{memory_type}/{entity_id}/{memory_layer}/{memory_id}",
+                "DELETE /memory/{memory_type}/{entity_id}/{memory_layer}/{memory_id}",
+                "GET /memory/{memory_id}/logs",
+                "GET /memory/search",
+                "POST /memory/flush",
+                "POST /chat",
+                "GET /chat/{conversation_id}",
+                "GET /health",
+                "GET /stats",
+            }
+            for methods in document["paths"].values():
+                for route in methods.values():
+                    content = route["responses"]["default"]["content"]
+                    assert list(content) == ["application/problem+json"]
+                    assert route["description"]
+
+    run(work)

@@ -1,0 +1,112 @@
+"""`amberdb serve` as a process: it says where it listens, ends by SIGTERM with everything on disk,
+and refuses what would be unsafe."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from typer.testing import CliRunner
+
+import amberdb
+from amberdb.bindings.cli import app
+
+TOKEN = "a-token-of-24-characters"
+SERVE = [sys.executable, "-m", "amberdb.bindings.cli", "serve"]
+
+
+@contextmanager
+def serving(path: Path, *arguments: str) -> Generator[tuple[httpx.Client, "subprocess.Popen[str]"]]:
+    server = subprocess.Popen(
+        [*SERVE, str(path), "--port", "0", "--json", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        assert line, server.communicate()[1]
+        told: dict[str, Any] = json.loads(line)
+        assert told["pid"] == server.pid
+        with httpx.Client(base_url=told["url"], timeout=30) as client:
+            yield client, server
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_what_was_answered_survives_a_kill_and_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
+    path, file = tmp_path / "t.amber", tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    with serving(path, "--token-file", str(file)) as (client, server):
+        assert client.get("/stats").status_code == 401
+        for n in range(20):
+            given = {"content": f"memory {n}", "memory_layer": "event"}
+            right = {"Authorization": f"Bearer {TOKEN}"}
+            client.post("/memory/user/lin", json=given, headers=right).raise_for_status()
+        server.kill()
+        server.wait()
+    with serving(path) as (client, server):
+        found = client.get("/memory/user/lin/events").json()["memories"]
+        assert [each["content"] for each in found] == [f"memory {n}" for n in reversed(range(20))]
+        server.send_signal(signal.SIGTERM)
+        out, err = server.communicate(timeout=60)
+        assert (server.returncode, out, err) == (0, "", "")
+    with amberdb.open(path) as db:
+        assert db.recovery is None  # it was closed
+        assert db.collection("event").count() == 20
+        assert db.check().ok
+
+
+def test_beside_a_server_another_is_told_why_not(tmp_path: Path) -> None:
+    with serving(tmp_path / "t.amber") as (client, server):
+        refused(["serve", str(tmp_path / "t.amber"), "--port", "0"], 3, str(server.pid))
+        port = str(client.base_url.port)
+        refused(["serve", str(tmp_path / "u.amber"), "--port", port], 6, "in use")
+        assert not (tmp_path / "u.amber").exists()
+        server.send_signal(signal.SIGINT)
+        _, err = server.communicate(timeout=60)
+        assert (server.returncode, err) == (130, "error: interrupted\n")
+    with amberdb.open(tmp_path / "t.amber") as db:
+        assert db.recovery is None
+
+
+def refused(arguments: list[str], code: int, words: str, **environment: str) -> None:
+    """With one line."""
+    result = CliRunner().invoke(app, arguments, env=environment)
+    assert result.exit_code == code, result.output
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_what_would_be_unsafe_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    serve = ["serve", str(tmp_path / "t.amber")]
+    refused([*serve, "--host", "0.0.0.0"], 2, "give a token")
+    refused([*serve, "--host", "0.0.0.0"], 2, "at least 16", AMBERDB_TOKEN="short")
+    refused([*serve, "--model", "m"], 2, "come together")
+    assert not (tmp_path / "t.amber").exists()
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['uvicorn'] = None\n"
+        "from amberdb.bindings.cli import main\n"
+        f"sys.argv = ['amberdb', 'serve', {str(tmp_path / 't.amber')!r}]\nmain()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert 'pip install "amberdb[cli,server]"' in ran.stderr
+
+
+def test_no_other_module_loads_the_extra() -> None:
+    code = "import sys, amberdb.bindings.cli_verbs, amberdb.aio; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in ran.stdout.split()}
+    assert "amberdb" in loaded
+    assert not loaded & {"fastapi", "uvicorn", "starlette", "pydantic"}
