@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 import amberdb
-from amberdb import aio
+from amberdb.bindings import aio
 from amberdb.bindings.aio_systems import keep_flushing, open_chat_buffer, open_memory
 from amberdb.bindings.chat_schedule import Schedule
 from amberdb.bindings.chat_sink import CollectionSink

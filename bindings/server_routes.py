@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import amberdb
-from amberdb import aio
+from amberdb.bindings import aio
 from amberdb.bindings import server_models as models
 from amberdb.bindings.aio_systems import ChatBuffer, Memory
 from amberdb.bindings.memory_types import LAYERS, Action, Decision, Layer, MemoryType
