@@ -187,7 +187,8 @@ class AgentContext:
                 if left < 0:
                     break
                 newest.append(document)
-        system = "\n\n".join(each["content"] for each in texts.values() if each is not None)
+        contents = [each["content"] for each in texts.values() if each is not None]
+        system = "\n\n".join(filter(None, contents))
         head = [{"role": "system", "content": system}] if system else []
         return head + [_message(each) for each in _without_orphans(newest[::-1])]
 
@@ -250,7 +251,7 @@ class AgentContext:
             "content": content,
             "message": more,
             "metadata": dict(message.get("metadata") or {}),
-            "token_count": self._count_tokens(content + (dumps(more) if more else "")),
+            "token_count": self._count_tokens(content + _as_text(more)),
             "created_at": now,
         }
 
@@ -318,6 +319,16 @@ class AgentContext:
 
 def _queued(session_id: str) -> dict[str, Any]:
     return {"session_id": session_id, "context_type": "queue"}
+
+
+def _as_text(more: Mapping[str, Any]) -> str:
+    """To be counted. Raises InvalidDocumentError."""
+    try:
+        return dumps(more) if more else ""
+    except (TypeError, ValueError) as error:
+        raise InvalidDocumentError(
+            f"no message holds this beside its content: {error}", field="message"
+        ) from None
 
 
 def _message(document: Document) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class Deleted:
     lsn: Lsn
     sessions: int
     documents: int
-    """Of main context and external memory."""
+    """Of main context and external memory; with what earlier deletions had to leave, if there was
+    something."""
 
 
 def declare(db: Database, embed: Embed | None, dim: int | None) -> None:

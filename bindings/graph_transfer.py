@@ -7,7 +7,7 @@ Invariants:
 - An export is of one moment, and its file is whole or not there.
 - The file has no place for properties and for times: relations are those valid at one time, each
   written once.
-- No line is skipped in silence: it is stored, the same already, or listed with the reason. An
+- No line is skipped in silence: it is stored, the same already, or counted with the reason. An
   import that was interrupted is run again.
 - Memory holds one batch, however long the file.
 """
@@ -23,6 +23,7 @@ from amberdb import Document, DocumentError, Transaction
 from amberdb.bindings.exporter import whole_file
 from amberdb.bindings.graph import AsOf, KnowledgeGraph
 from amberdb.bindings.importer import (
+    BAD_LINES_KEPT,
     BATCH_BYTES_MAX,
     LINE_BYTES_MAX,
     BadLine,
@@ -50,8 +51,16 @@ class GraphReport:
     relations: int = 0
     same: int = 0
     """There already."""
+    bad: int = 0
+    """Lines that could not be stored."""
     broken: list[BadLine] = field(default_factory=list[BadLine])
-    """Lines that could not be stored, and why."""
+    """The first hundred of them that were met, and why."""
+
+    def refuse(self, number: int, reason: str) -> None:
+        """Notes a line."""
+        self.bad += 1
+        if len(self.broken) < BAD_LINES_KEPT:
+            self.broken.append(BadLine(number, reason))
 
 
 def to_networkx(graph: KnowledgeGraph, *, as_of: AsOf = "now") -> Any:
@@ -148,7 +157,7 @@ def _batches(
                 line = _parsed(text)
             except ValueError as error:
                 if kind == "entity":
-                    report.broken.append(BadLine(number, str(error)))
+                    report.refuse(number, str(error))
                 continue
             if line["type"] != kind:
                 continue
@@ -189,7 +198,7 @@ def _stored(
             given = line["from"], line["relationType"], line["to"]
             _, is_new = graph.put_relation(tx, *given, {}, None, None)
     except DocumentError as error:
-        report.broken.append(BadLine(number, error.message))
+        report.refuse(number, error.message)
         return False
     report.same += not is_new
     return is_new

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from amberdb import Database, DuplicateKeyError, InvalidDocumentError, MissingKeyError
+from amberdb import (
+    Database,
+    DuplicateKeyError,
+    InvalidDocumentError,
+    MissingKeyError,
+    TransactionTooLargeError,
+)
 from amberdb.bindings.context import AgentContext
 from amberdb.bindings.context_types import HANGING, SESSIONS, USERS
 from support.contexts import Summary, make_context, say
@@ -185,3 +191,28 @@ def test_what_is_too_large_for_one_commit_is_gone_at_once_and_removed_in_bounded
     assert len(context.queue(stays)) + len(context.external.recall(stays)) == 8
     assert sessions.delete(stays).documents == 11
     assert hanging(db) == 0
+
+
+def test_what_a_session_holds_does_not_meet_the_limit_of_a_transaction(
+    open_db: OpenDatabase, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only how many sessions a user has does; then nothing has changed."""
+    db = open_db("small.amber", clock=clock, transaction_bytes_max=20_000)
+    context = make_context(db, clock, Summary())
+    sessions = context.sessions
+    user = sessions.create_user("lin")
+    session = sessions.create(user, "helper")
+    for _ in range(100):
+        context.external.archival_insert(session, "car")
+    with pytest.raises(TransactionTooLargeError):
+        sessions.delete(session)
+    monkeypatch.setattr(sessions, "_batch", 20)
+    assert len(context.external.archival(session)) == 100
+    assert sessions.delete(session).documents == 100
+    made = [sessions.create(user, "helper") for _ in range(60)]
+    with pytest.raises(TransactionTooLargeError):
+        sessions.delete_user(user)
+    assert len(sessions.of(user)) == 60
+    for each in made[:40]:
+        sessions.delete(each)
+    assert sessions.delete_user(user).sessions == 20

@@ -400,6 +400,10 @@ def test_no_line_is_skipped_in_silence(
     report = import_jsonl(graph, path)
     assert (report.entities, report.relations, report.same) == (1, 1, 1)
     assert [bad.line for bad in report.broken] == [2, 3, 4, 5, 6, 7, 8, 12]
+    assert report.bad == 8
+    monkeypatch.setattr(graph_transfer, "BAD_LINES_KEPT", 3)
+    again = import_jsonl(graph, path)
+    assert (again.bad, len(again.broken), again.same) == (8, 3, 3)
     reasons = " ".join(bad.reason for bad in report.broken)
     for word in ("nobody", "observations", "name", "JSON"):
         assert word in reasons
