@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -258,6 +259,26 @@ def test_the_hook_runs_while_others_write(
     assert errors == []
     assert contents(context.queue(session)) == ["message 3", "message 4", "meanwhile"]
     assert positions(context.external.recall(session)) == [2, 1, 0]
+
+
+def test_threads_that_append_to_one_session_lose_nothing_to_its_overflows(
+    context: AgentContext, session: str, summary: Summary
+) -> None:
+    def write(thread: int) -> None:
+        for number in range(20):
+            told = context.append(session, "user", f"{thread} {number}" + " word" * 8)
+            assert told.overflow_error is None
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    context.overflow(session)
+    queue = context.queue(session, limit=None)
+    recall = sorted(context.external.recall(session, limit=None), key=lambda each: each["position"])
+    assert positions([*recall, *queue]) == list(range(80))
+    assert summary.told == [each["content"] for each in recall], "each was summed up once, in order"
+    for thread in range(4):
+        said = [each["content"].split()[:2] for each in (*recall, *queue)]
+        assert [each[1] for each in said if each[0] == str(thread)] == [*map(str, range(20))]
 
 
 def test_two_contexts_over_one_database_move_a_message_once(
