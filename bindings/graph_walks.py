@@ -16,7 +16,8 @@ Direction: TypeAlias = Literal["out", "in", "both"]
 
 WALK_MAX: Final = 100_000
 """Entities that one walk may meet."""
-CHUNK: Final = 500
+CHUNK: Final = 200
+"""Names that one query asks for: an index is not used for more."""
 _ENDS: Final[Mapping[Direction, Sequence[tuple[str, str]]]] = {
     "out": [("source", "target")],
     "in": [("target", "source")],

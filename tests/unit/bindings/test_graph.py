@@ -277,6 +277,14 @@ def test_a_walk_that_meets_too_many_says_so(
         graph.k_hop("wang", 9)
 
 
+def test_a_walk_asks_an_index(graph: KnowledgeGraph, db: Database) -> None:
+    names = [f"n{number}" for number in range(graph_walks.CHUNK)]
+    for end in ("source", "target"):
+        for more in ({}, {"relation_type": "knows"}):
+            plan = db.collection("graph_relations").explain({end: {"$in": names}, **more})
+            assert plan["ranges"] == len(names), plan
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_walks_agree_with_networkx(
     db: Database, seed: int, monkeypatch: pytest.MonkeyPatch
