@@ -99,7 +99,8 @@ def import_jsonl(
     progress: Callable[[GraphReport], None] | None = None,
 ) -> GraphReport:
     """Adds what the file has to the graph: entities, then relations, wherever their lines are.
-    Relations are those without times. Raises OSError."""
+    Relations are those without times. Raises OSError, as InputDamagedError for a packed file that
+    ends too early; run it again with a whole one."""
     report = GraphReport()
     for kind in ("entity", "relation"):
         for batch in _batches(os.fspath(path), kind, report):

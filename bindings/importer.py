@@ -117,11 +117,9 @@ class Importer:
                 if len(batch) >= options.batch or size >= BATCH_BYTES_MAX:
                     self._commit(batch)
                     size = 0
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except InputDamagedError:
             self._commit(batch)
-            raise InputDamagedError(
-                f"the input is damaged behind line {report.lines}: {error}", line=report.lines
-            ) from None
+            raise
         self._commit(batch)
         report.next_line = report.lines + 1
         return report
@@ -227,16 +225,27 @@ def declared_indexes(db: Database, name: str) -> list[IndexSpec]:
 
 
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """(number, text); of a line over the limit only its beginning, a byte too long."""
+    """(number, text); of a line over the limit only its beginning, a byte too long. Raises
+    InputDamagedError."""
     number = 0
-    while text := stream.readline(LINE_BYTES_MAX + 1):
+    while text := _read_line(stream, LINE_BYTES_MAX + 1, number):
         number += 1
         if number == 1:
             text = text.removeprefix(_BOM)
         if len(text) > LINE_BYTES_MAX and not text.endswith(b"\n"):
-            while (rest := stream.readline(LINE_BYTES_MAX)) and not rest.endswith(b"\n"):
+            while (rest := _read_line(stream, LINE_BYTES_MAX, number)) and not rest.endswith(b"\n"):
                 pass
         yield number, text
+
+
+def _read_line(stream: BinaryIO, size: int, number: int) -> bytes:
+    """What is behind that line."""
+    try:
+        return stream.readline(size)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputDamagedError(
+            f"the input is damaged behind line {number}: {error}", line=number
+        ) from None
 
 
 def value_at(document: Document, path: str) -> Any:

@@ -22,6 +22,7 @@ from amberdb import (
 from amberdb.bindings import graph_transfer, graph_walks
 from amberdb.bindings.graph import KnowledgeGraph
 from amberdb.bindings.graph_transfer import export_jsonl, import_jsonl, to_networkx
+from amberdb.bindings.importer import InputDamagedError
 from support.databases import FakeClock, OpenDatabase
 
 DAY = timedelta(days=1)
@@ -418,3 +419,12 @@ def test_no_line_is_skipped_in_silence(
     assert links(graph.relations(source="zhao")) == [("zhao", "knows", "lin")]
     with pytest.raises(FileNotFoundError):
         import_jsonl(graph, tmp_path / "nothing")
+
+
+def test_a_packed_file_that_was_cut_short_says_so(graph: KnowledgeGraph, tmp_path: Path) -> None:
+    path = tmp_path / "memory.jsonl.gz"
+    count = export_jsonl(graph, path)
+    assert import_jsonl(graph, path).same == count
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputDamagedError, match="damaged behind line"):
+        import_jsonl(graph, path)
