@@ -11,7 +11,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias, final
+from itertools import islice, takewhile
+from operator import lt
+from typing import Any, Final, TypeAlias, cast, final
 
 from amberdb._errors import BackupChainError, CorruptionError
 from amberdb._fs import FileSystem
@@ -182,21 +184,32 @@ def pairs_of(archive: Archive) -> Iterator[list[Pair]]:
     last = b""
     facts: dict[bytes, bytes] = {}
     for block in archive.pairs():
-        pairs: list[Pair] = []
-        for key, value in block.items():
-            if value is None or key <= last or not _is_key(key):
+        keys = list(block)
+        if not _are_keys(keys, last) or None in block.values():
+            raise CorruptionError(f"a block from the key {keys[0][:40]!r} on cannot be there")
+        for key in takewhile(_FIRST.__gt__, keys):
+            if not _is_key(key):
                 raise CorruptionError(f"the key {key[:40]!r} cannot be there")
-            last = key
             if key.startswith(LOCAL):
-                facts[key] = value
-            pairs.append((key, value))
-        yield pairs
+                facts[key] = cast(bytes, block[key])
+        last = keys[-1] if keys else last
+        yield cast(list[Pair], list(block.items()))
     _check_facts(facts, archive.header)
 
 
 def _is_key(key: bytes) -> bool:
     prefix = key[:TREE_SIZE]
     return TREE_SIZE < len(key) <= KEY_BYTES_MAX and (prefix in (META, LOCAL) or prefix >= _FIRST)
+
+
+def _are_keys(keys: list[bytes], last: bytes) -> bool:
+    """Whether they ascend, behind `last`, and have a key's size; not one by one, which would be
+    half of the time that a backup is read in."""
+    if not keys:
+        return True
+    sizes = list(map(len, keys))
+    is_ascending = last < keys[0] and all(map(lt, keys, islice(keys, 1, None)))
+    return is_ascending and min(sizes) > TREE_SIZE and max(sizes) <= KEY_BYTES_MAX
 
 
 def _check_facts(facts: dict[bytes, bytes], header: Header) -> None:

@@ -166,6 +166,7 @@ def forge(path: Path, header: Header, contents: Iterable[Content], compress: boo
 def test_pairs_that_cannot_be_are_refused(tmp_path: Path, chain: list[Path]) -> None:
     header, pairs = contents_of(chain[0])
     path = tmp_path / "full"
+    entries = list(pairs.items())
     late = tree(99) + b"k"
     applied = header.last_lsn.to_bytes(8)
     wrong: list[Pairs] = [
@@ -173,6 +174,7 @@ def test_pairs_that_cannot_be_are_refused(tmp_path: Path, chain: list[Path]) -> 
         {**pairs, tree(99): b"no key behind the tree"},
         {**pairs, tree(99) + b"k" * 508: b""},
         {late: b"out of order", **pairs},
+        dict((*entries[:-2], entries[-1], entries[-2])),
         dict(sorted({**pairs, tree(2) + b"k": b"a tree that is nobody's"}.items())),
         dict(sorted({**pairs, DATABASE_ID: b"x" * 16}.items())),
         dict(sorted({**pairs, BUILT + b"1": b"1"}.items())),
@@ -185,6 +187,10 @@ def test_pairs_that_cannot_be_are_refused(tmp_path: Path, chain: list[Path]) -> 
     ]
     for one in wrong:
         forge(path, header, [Content(Kind.PAIRS, len(one), encode(one))])
+        refused([path], tmp_path, BackupDamagedError)
+    for before, after in ((entries, entries[-1:]), (entries[:-2] + entries[-1:], entries[-2:-1])):
+        parts = [Content(Kind.PAIRS, len(part), encode(dict(part))) for part in (before, after)]
+        forge(path, header, parts)
         refused([path], tmp_path, BackupDamagedError)
     for kind, data in (
         (Kind.PAIRS, b"\xdf\xff\xff\xff\xff"),
