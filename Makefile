@@ -7,20 +7,22 @@ PYTHON ?= python3
 ARGS ?=
 JOBS ?= 2
 FUZZ_S ?= 300
+SOAK_S ?= 600
 CRASH_S ?= 0
 COVERAGE_PERCENT_MIN ?= 95
 
 VENV := .venv
 BIN := $(VENV)/bin
+HTTP := $(VENV)/http
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check format crash sweep mutants fuzz coverage bench peers docs clean
+.PHONY: help setup demo test check format crash sweep mutants fuzz fuzz-http soak coverage bench peers docs clean
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 17
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 17
 
 setup: $(VENV)/.check ## fill .venv with everything `test` and `check` need
 
@@ -64,6 +66,13 @@ fuzz: $(VENV)/.test ## fuzz and model campaign (FUZZ_S: seconds, FUZZ_SEED: one 
 	        tests/fuzz tests/model $(ARGS) || exit 1; \
 	done
 
+fuzz-http: $(VENV)/.test $(HTTP)/.done ## schemathesis against `amberdb serve` (FUZZ_S: seconds)
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/campaign_http.py --seconds $(FUZZ_S) \
+	    --schemathesis $(HTTP)/bin/schemathesis $(ARGS)
+
+soak: $(VENV)/.test ## eight clients over HTTP and a kill in the middle (SOAK_S: seconds)
+	PYTHONPATH=tests $(BIN)/python tests/crash/soak.py --seconds $(SOAK_S) $(ARGS)
+
 coverage: $(VENV)/.test ## branch coverage of engine, index and wal; fails below 95 percent
 	$(PYTEST) --cov --cov-branch --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='engine/*,index/*,wal/*' --skip-covered --show-missing \
@@ -96,6 +105,12 @@ $(VENV)/.cli: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[test]'
 	@touch $(STAMPS_TEST)
+
+# Apart: it brings a plugin for pytest, which would be in every run of the tests.
+$(HTTP)/.done: | $(BIN)/python
+	$(PYTHON) -m venv $(HTTP)
+	$(HTTP)/bin/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4'
+	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[test,bench]'

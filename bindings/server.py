@@ -78,7 +78,7 @@ def application(service: Service, options: ServerOptions) -> ASGIApp:
     )
     app.state.service = service
     app.include_router(router)
-    handle_errors(app)
+    handle_errors(app, router)
     _describe(app, has_token=options.token is not None)
     return Guard(app, options)
 

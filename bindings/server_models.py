@@ -8,11 +8,21 @@ Invariants:
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from amberdb.bindings.memory_types import Action, Layer, MemoryType
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+def _is_written_out(given: object) -> object:
+    """Raises ValueError for seconds since 1970, which pydantic would take."""
+    if isinstance(given, str) and "-" in given[1:]:
+        return given
+    raise ValueError("a time is written as 2026-01-31T12:00:00+00:00")
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
 
 
 class Request(BaseModel):
@@ -26,11 +36,11 @@ class Remember(Request):
 
     content: Text
     memory_layer: Layer | None = None
-    auto_extract: bool = False
+    auto_extract: StrictBool = False
     category: str | None = None
     metadata: dict[str, Any] = {}
-    is_permanent: bool | None = None
-    expiry_date: AwareDatetime | None = None
+    is_permanent: StrictBool | None = None
+    expiry_date: Moment | None = None
     reason: str = ""
 
 
@@ -41,8 +51,8 @@ class Change(Request):
     reason: str = ""
     category: str | None = None
     metadata: dict[str, Any] = {}
-    is_permanent: bool | None = None
-    expiry_date: AwareDatetime | None = None
+    is_permanent: StrictBool | None = None
+    expiry_date: Moment | None = None
 
 
 class Turn(Request):
@@ -52,7 +62,7 @@ class Turn(Request):
     assistant_message: str
     conversation_id: Text
     user_id: Text
-    important: bool = False
+    important: StrictBool = False
     metadata: dict[str, Any] = {}
 
 

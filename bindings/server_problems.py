@@ -7,15 +7,17 @@ Invariants:
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from amberdb import (
     AmberError,
@@ -73,11 +75,11 @@ def problem(
     )
 
 
-def handle_errors(app: FastAPI) -> None:
-    """Makes problems of what the application raises."""
+def handle_errors(app: FastAPI, router: APIRouter) -> None:
+    """Makes problems of what the application raises, whose routes are those of the router."""
     app.add_exception_handler(AmberError, _of_amberdb)
     app.add_exception_handler(RequestValidationError, _of_request)
-    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(HTTPException, partial(_of_http, router))
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -98,14 +100,25 @@ def _of_request(_: Request, error: Exception) -> Response:
     return problem(422, detail, "RequestError", errors=errors)
 
 
-def _of_http(request: Request, error: Exception) -> Response:
+def _of_http(router: APIRouter, request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = error.detail
+    detail, headers = error.detail, error.headers
     if error.status_code == 404:
         detail = f"there is nothing at {request.url.path}: /openapi.json lists what there is"
     elif error.status_code == 405:
         detail = f"{request.method} has no meaning here: /openapi.json lists what has"
-    return problem(error.status_code, detail, "HttpError", error.headers)
+        headers = {"Allow": ", ".join(_allowed(router, request))}
+    return problem(error.status_code, detail, "HttpError", headers)
+
+
+def _allowed(router: APIRouter, request: Request) -> list[str]:
+    """Of all routes with this path; Starlette names those of the first."""
+    return sorted(
+        method
+        for route in router.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    )
 
 
 def _unexpected(request: Request, error: Exception) -> Response:

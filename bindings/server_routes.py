@@ -10,7 +10,7 @@ from typing import Annotated, Any, final
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,10 +18,34 @@ import amberdb
 from amberdb.bindings import aio
 from amberdb.bindings import server_models as models
 from amberdb.bindings.aio_systems import ChatBuffer, Memory
-from amberdb.bindings.memory_types import LAYERS, Action, Decision, Layer, MemoryType
+from amberdb.bindings.memory_types import LAYERS, MEMORY_TYPES, Action, Decision, Layer, MemoryType
 
 LIMIT_MAX = 1_000
 
+
+class _Names(Convertor[str]):
+    """In a path: one of a few, so that other paths stay apart from it."""
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class _MemoryTypes(_Names):
+    regex = "|".join(MEMORY_TYPES)
+
+
+class _Layers(_Names):
+    regex = "|".join(LAYERS)
+
+
+register_url_convertor("memory_type", _MemoryTypes())
+register_url_convertor("memory_layer", _Layers())
+
+OWNER = "/memory/{memory_type:memory_type}/{entity_id}"
+MEMORY = OWNER + "/{memory_layer:memory_layer}/{memory_id}"
 router = APIRouter()
 
 
@@ -54,7 +78,7 @@ def answer(value: Any) -> Response:
 # -- layered memory ------------------------------------------------------------------------------
 
 
-@router.post("/memory/{memory_type}/{entity_id}", response_model=models.Outcomes)
+@router.post(OWNER, response_model=models.Outcomes)
 async def remember(
     served: Served, memory_type: MemoryType, entity_id: Name, given: models.Remember
 ) -> Response:
@@ -65,7 +89,7 @@ async def remember(
     return answer({"outcomes": outcomes})
 
 
-@router.get("/memory/{memory_type}/{entity_id}/profile", response_model=models.Memories)
+@router.get(OWNER + "/profile", response_model=models.Memories)
 async def profile(
     served: Served,
     memory_type: MemoryType,
@@ -81,14 +105,14 @@ async def profile(
     return answer({"memories": page, "cursor": page.cursor})
 
 
-@router.get("/memory/{memory_type}/{entity_id}/events", response_model=models.Memories)
+@router.get(OWNER + "/events", response_model=models.Memories)
 async def events(
     served: Served,
     memory_type: MemoryType,
     entity_id: Name,
     limit: Limit = 50,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: models.Moment | None = None,
+    until: models.Moment | None = None,
     category: str | None = None,
     after: str | None = None,
 ) -> Response:
@@ -106,7 +130,8 @@ async def events(
 
 
 @router.put(
-    "/memory/{memory_type}/{entity_id}/{memory_layer}/{memory_id}", response_model=models.Done
+    MEMORY,
+    response_model=models.Done,
 )
 async def update(
     served: Served,
@@ -125,7 +150,8 @@ async def update(
 
 
 @router.delete(
-    "/memory/{memory_type}/{entity_id}/{memory_layer}/{memory_id}", response_model=models.Done
+    MEMORY,
+    response_model=models.Done,
 )
 async def delete(
     served: Served,
@@ -143,7 +169,7 @@ async def delete(
     return answer(outcome)
 
 
-@router.delete("/memory/{memory_type}/{entity_id}", response_model=models.Receipt)
+@router.delete(OWNER, response_model=models.Receipt)
 async def forget(
     served: Served, memory_type: MemoryType, entity_id: Name, compact: bool = True
 ) -> Response:

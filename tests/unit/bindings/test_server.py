@@ -200,7 +200,9 @@ BAD: list[tuple[str, str, bytes | None, int, str]] = [
     ("POST", "/memory/user/lin", b"{", 422, "body"),
     ("POST", "/memory/user/lin", b"\xff", 400, "body"),
     ("POST", "/memory/user/lin", b"[" * 100_000, 400, "body"),
-    ("POST", "/memory/other/lin", b"{}", 422, "path.memory_type"),
+    ("POST", "/memory/other/lin", b"{}", 404, "/openapi.json"),
+    ("POST", "/memory/some-id/logs", b"{}", 405, "POST"),
+    ("GET", "/memory/user/lin/events?since=0.5", None, 422, "query.since"),
     ("GET", "/memory/user/lin/events?limit=0", None, 422, "query.limit"),
     ("GET", "/memory/user/lin/events?since=2026-01-01T00:00:00", None, 422, "query.since"),
     (
@@ -243,6 +245,16 @@ def test_bad_requests_are_told_what_to_do_and_store_nothing(tmp_path: Path) -> N
                 assert_problem(response, status, words)
             assert await service.db["event"].count() == 0
             assert await service.db["log"].count() == 0
+
+    run(work)
+
+
+def test_what_has_a_meaning_at_a_path_is_named(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, _):
+            response = await client.patch("/memory/user/lin/profile/x")
+            assert_problem(response, 405, "PATCH")
+            assert response.headers["allow"] == "DELETE, PUT"
 
     run(work)
 

@@ -1,63 +1,38 @@
 """`amberdb serve` as a process: it says where it listens, ends by SIGTERM with everything on disk,
 and refuses what would be unsafe."""
 
-import json
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 from typer.testing import CliRunner
 
 import amberdb
 from amberdb.bindings.cli import app
+from support.serving import Server, serving
 
 TOKEN = "a-token-of-24-characters"
-SERVE = [sys.executable, "-m", "amberdb.bindings.cli", "serve"]
-
-
-@contextmanager
-def serving(path: Path, *arguments: str) -> Generator[tuple[httpx.Client, "subprocess.Popen[str]"]]:
-    server = subprocess.Popen(
-        [*SERVE, str(path), "--port", "0", "--json", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        assert line, server.communicate()[1]
-        told: dict[str, Any] = json.loads(line)
-        assert told["pid"] == server.pid
-        with httpx.Client(base_url=told["url"], timeout=30) as client:
-            yield client, server
-    finally:
-        server.kill()
-        server.communicate()
 
 
 def test_what_was_answered_survives_a_kill_and_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
     path, file = tmp_path / "t.amber", tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
-    with serving(path, "--token-file", str(file)) as (client, server):
+    with serving(path, "--token-file", str(file)) as server, asking(server) as client:
         assert client.get("/stats").status_code == 401
         for n in range(20):
             given = {"content": f"memory {n}", "memory_layer": "event"}
             right = {"Authorization": f"Bearer {TOKEN}"}
             client.post("/memory/user/lin", json=given, headers=right).raise_for_status()
-        server.kill()
-        server.wait()
-    with serving(path) as (client, server):
+        server.process.kill()
+        server.process.wait()
+    with serving(path) as server, asking(server) as client:
         found = client.get("/memory/user/lin/events").json()["memories"]
         assert [each["content"] for each in found] == [f"memory {n}" for n in reversed(range(20))]
-        server.send_signal(signal.SIGTERM)
-        out, err = server.communicate(timeout=60)
-        assert (server.returncode, out, err) == (0, "", "")
+        server.process.send_signal(signal.SIGTERM)
+        out, err = server.process.communicate(timeout=60)
+        assert (server.process.returncode, out, err) == (0, "", "")
     with amberdb.open(path) as db:
         assert db.recovery is None  # it was closed
         assert db.collection("event").count() == 20
@@ -65,16 +40,20 @@ def test_what_was_answered_survives_a_kill_and_sigterm_ends_it_cleanly(tmp_path:
 
 
 def test_beside_a_server_another_is_told_why_not(tmp_path: Path) -> None:
-    with serving(tmp_path / "t.amber") as (client, server):
-        refused(["serve", str(tmp_path / "t.amber"), "--port", "0"], 3, str(server.pid))
-        port = str(client.base_url.port)
+    with serving(tmp_path / "t.amber") as server:
+        refused(["serve", str(tmp_path / "t.amber"), "--port", "0"], 3, str(server.process.pid))
+        port = server.url.rpartition(":")[2]
         refused(["serve", str(tmp_path / "u.amber"), "--port", port], 6, "in use")
         assert not (tmp_path / "u.amber").exists()
-        server.send_signal(signal.SIGINT)
-        _, err = server.communicate(timeout=60)
-        assert (server.returncode, err) == (130, "error: interrupted\n")
+        server.process.send_signal(signal.SIGINT)
+        _, err = server.process.communicate(timeout=60)
+        assert (server.process.returncode, err) == (130, "error: interrupted\n")
     with amberdb.open(tmp_path / "t.amber") as db:
         assert db.recovery is None
+
+
+def asking(server: Server) -> httpx.Client:
+    return httpx.Client(base_url=server.url, timeout=30)
 
 
 def refused(arguments: list[str], code: int, words: str, **environment: str) -> None:

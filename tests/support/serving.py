@@ -1,0 +1,45 @@
+"""`amberdb serve` as a child process, for tests and campaigns.
+
+Invariants:
+- Entering returns when it listens; leaving kills what still runs.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SERVE = (sys.executable, "-m", "amberdb.bindings.cli", "serve")
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that listens."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+
+
+@contextmanager
+def serving(path: Path, *arguments: str, errors: int = subprocess.PIPE) -> Generator[Server]:
+    """On a free port, unless the arguments say another."""
+    process = subprocess.Popen(
+        [*SERVE, str(path), "--json", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        told: dict[str, Any] = json.loads(line)
+        assert told["pid"] == process.pid
+        yield Server(process, told["url"])
+    finally:
+        process.kill()
+        process.communicate()
