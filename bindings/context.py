@@ -97,7 +97,8 @@ class AgentContext:
         self._count_tokens = count_tokens
         self._summarize = summarize
         self._auto_overflow = auto_overflow
-        self._moving: set[str] = set()
+        self._moving: dict[str, bool] = {}
+        """Sessions that a thread is at, and whether another has asked for it since."""
         self._mutex = threading.Lock()
 
     # -- what stands once --------------------------------------------------------------------
@@ -196,21 +197,28 @@ class AgentContext:
 
     def overflow(self, session_id: str) -> int:
         """Moves the oldest messages to recall storage while the main context is over its budget;
-        how many left the queue. Another thread that is at it is left alone. Raises
-        MissingKeyError, and what the summary hook raises; then the messages stay."""
+        how many left the queue. Another thread that is at it looks again, and is left alone.
+        Raises MissingKeyError, and what the summary hook raises; then the messages stay."""
         with self._mutex:
             if session_id in self._moving:
+                self._moving[session_id] = True
                 return 0
-            self._moving.add(session_id)
+            self._moving[session_id] = False
         try:
             session = self.sessions.get(session_id)
             first = session["first_position"]
-            while tokens_used(session) > session["token_budget"] and self._move(session):
+            while True:
+                if tokens_used(session) <= session["token_budget"] or not self._move(session):
+                    with self._mutex:
+                        if not self._moving[session_id]:  # nobody has asked since it was read
+                            del self._moving[session_id]
+                            return int(session["first_position"] - first)
+                        self._moving[session_id] = False
                 session = self.sessions.get(session_id)
-            return int(session["first_position"] - first)
-        finally:
+        except BaseException:
             with self._mutex:
-                self._moving.discard(session_id)
+                self._moving.pop(session_id, None)
+            raise
 
     # -- inside ------------------------------------------------------------------------------
 

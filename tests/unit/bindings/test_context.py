@@ -16,13 +16,14 @@ from amberdb import (
     CollectionError,
     CursorError,
     Database,
+    Document,
     InvalidDocumentError,
     MissingKeyError,
     QueryError,
 )
 from amberdb.bindings import context as context_module
 from amberdb.bindings.context import AgentContext
-from amberdb.bindings.context_types import ARCHIVAL, MAIN, RECALL, SESSIONS
+from amberdb.bindings.context_types import ARCHIVAL, MAIN, RECALL, SESSIONS, Appended, tokens_used
 from support.contexts import (
     BUDGET,
     DIM,
@@ -271,7 +272,8 @@ def test_threads_that_append_to_one_session_lose_nothing_to_its_overflows(
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
-    context.overflow(session)
+    state = context.sessions.get(session)
+    assert tokens_used(state) <= BUDGET
     queue = context.queue(session, limit=None)
     recall = sorted(context.external.recall(session, limit=None), key=lambda each: each["position"])
     assert positions([*recall, *queue]) == list(range(80))
@@ -279,6 +281,30 @@ def test_threads_that_append_to_one_session_lose_nothing_to_its_overflows(
     for thread in range(4):
         said = [each["content"].split()[:2] for each in (*recall, *queue)]
         assert [each[1] for each in said if each[0] == str(thread)] == [*map(str, range(20))]
+
+
+def test_an_append_just_when_an_overflow_is_done_makes_it_look_again(
+    context: AgentContext, session: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appended: list[Appended] = []
+
+    def append() -> None:
+        appended.append(context.append(session, "user", "word " * 25))
+
+    def used(state: Document) -> int:
+        tokens = tokens_used(state)
+        if state["first_position"] and tokens <= BUDGET and not appended:
+            thread = threading.Thread(target=append)
+            thread.start()
+            thread.join(60)
+        return tokens
+
+    monkeypatch.setattr(context_module, "tokens_used", used)
+    say(context, session, clock, 5)
+    assert [each.moved for each in appended] == [0]
+    monkeypatch.undo()
+    assert tokens_used(context.sessions.get(session)) <= BUDGET
+    assert len(context.queue(session)) + len(context.external.recall(session)) == 6
 
 
 def test_two_contexts_over_one_database_move_a_message_once(
