@@ -7,7 +7,8 @@
 The extra `amberdb[server]` brings FastAPI and uvicorn; nothing else in the package imports them.
 
 Invariants:
-- The database is open before the socket listens, and closed after the last answer.
+- A port that is taken is told before the database is opened. Who connects while it is being opened
+  waits; it is closed after the last answer.
 - SIGTERM and SIGINT end it so: no new connections, the requests that run are answered, what is
   pending is on disk.
 """

@@ -1,11 +1,11 @@
 """What stands before the HTTP server's routes: who may ask, how often, and how much.
 
-    Host -> bearer token -> rate of this client -> size of the body -> routes
+    Host -> rate of this client -> bearer token -> size of the body -> routes
 
 Invariants:
 - Without a token only the machine itself is served, and only under its own names: a web page that
   has its own name point here is refused.
-- Tokens are compared in constant time.
+- Tokens are compared in constant time, and guesses are counted like other requests.
 - What is kept of clients is bounded, and so is a body, before any of it is parsed.
 """
 
@@ -63,21 +63,9 @@ class Guard:
         await refusal(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        headers = Headers(scope=scope)
-        token = self._options.token
-        if token is None:
-            host = headers.get("host", "")
-            if not is_loopback(_name(host)):
-                return problem(
-                    421, "without a token only localhost is served: set a token", "NotLocal"
-                )
-        elif scope["path"] != HEALTH and not _is_same(headers.get("authorization", ""), token):
-            return problem(
-                401,
-                "send the header `Authorization: Bearer <token>` with the server's token",
-                "NotAuthorized",
-                {"WWW-Authenticate": "Bearer"},
-            )
+        headers, token = Headers(scope=scope), self._options.token
+        if token is None and not is_loopback(_name(headers.get("host", ""))):
+            return problem(421, "without a token only localhost is served: set a token", "NotLocal")
         client: tuple[str, int] | None = scope.get("client")
         wait_s = self._rates.take(client[0] if client else "")
         if wait_s:
@@ -86,6 +74,14 @@ class Guard:
                 f"more than {self._options.requests_per_s:g} requests a second: wait",
                 "TooManyRequests",
                 {"Retry-After": str(max(1, round(wait_s)))},
+            )
+        given = headers.get("authorization", "")
+        if token is not None and scope["path"] != HEALTH and not _is_same(given, token):
+            return problem(
+                401,
+                "send the header `Authorization: Bearer <token>` with the server's token",
+                "NotAuthorized",
+                {"WWW-Authenticate": "Bearer"},
             )
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():

@@ -329,8 +329,9 @@ def test_a_body_is_limited_whether_or_not_it_says_its_length(tmp_path: Path) -> 
                     yield b"x" * 100
 
             sent: list[int] = []
-            said = await client.post("/chat", content=b"x" * 1_001)
+            said = await client.post("/chat", content=parts(), headers={"content-length": "2000"})
             assert_problem(said, 413, "1000 bytes")
+            assert not sent  # it was refused before a byte was read
             unsaid = await client.post("/chat", content=parts())
             assert_problem(unsaid, 413, "1000 bytes")
             headers = {"content-length": "-1"}
@@ -349,6 +350,16 @@ def test_a_client_that_asks_too_often_waits(tmp_path: Path) -> None:
             refused = await client.get("/health")
             assert_problem(refused, 429, "requests a second")
             assert 900 < int(refused.headers["retry-after"]) <= 1000
+
+    run(work)
+
+
+def test_guesses_of_a_token_are_counted(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path, token=TOKEN, requests_per_s=0.001, burst=3) as (client, _):
+            wrong = {"Authorization": "Bearer a-guess-of-24-characters"}
+            codes = [(await client.get("/stats", headers=wrong)).status_code for _ in range(4)]
+            assert codes == [401, 401, 401, 429]
 
     run(work)
 
