@@ -5,6 +5,7 @@ Invariants:
 - Times have a zone.
 """
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 def _is_written_out(given: object) -> object:
     """Raises ValueError for seconds since 1970, which pydantic would take."""
-    if isinstance(given, str) and "-" in given[1:]:
+    if isinstance(given, str) and re.match(r"\d{4}-\d\d-\d\d", given):
         return given
     raise ValueError("a time is written as 2026-01-31T12:00:00+00:00")
 

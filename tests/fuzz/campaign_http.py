@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     seed = random.randrange(1 << 30) if options.seed is None else options.seed
+    program = Path(options.schemathesis).absolute()
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="amberdb-http-") as directory:
         path = Path(directory) / "t.amber"
@@ -42,7 +43,7 @@ def main() -> int:
         with serving(path, "--requests-per-s", "100000") as server:
             code = subprocess.run(
                 [
-                    options.schemathesis,
+                    program,
                     "run",
                     f"{server.url}/openapi.json",
                     "--no-color",
@@ -54,6 +55,7 @@ def main() -> int:
                     f"--report-json-path={report}",
                 ],
                 check=False,
+                cwd=directory,  # what it keeps for the next run goes with it
             ).returncode
             server.process.send_signal(signal.SIGTERM)
             _, errors = server.process.communicate(timeout=60)

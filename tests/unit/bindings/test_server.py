@@ -203,6 +203,7 @@ BAD: list[tuple[str, str, bytes | None, int, str]] = [
     ("POST", "/memory/other/lin", b"{}", 404, "/openapi.json"),
     ("POST", "/memory/some-id/logs", b"{}", 405, "POST"),
     ("GET", "/memory/user/lin/events?since=0.5", None, 422, "query.since"),
+    ("GET", "/memory/user/lin/events?since=2e-311", None, 422, "query.since"),
     ("GET", "/memory/user/lin/events?limit=0", None, 422, "query.limit"),
     ("GET", "/memory/user/lin/events?since=2026-01-01T00:00:00", None, 422, "query.since"),
     (
