@@ -96,6 +96,8 @@ async def serve(
     the port is taken."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     listening = socket.create_server((options.host, options.port), family=family, backlog=128)
+    # asyncio does it for sockets that it binds itself; else small answers wait 40 ms for an ack.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listening:
         async with open_service(
             path, extract=extract, flush_every_s=options.flush_every_s, **settings

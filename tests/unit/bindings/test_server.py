@@ -1,6 +1,7 @@
 """The HTTP server: the routes that users described, who is served, and what is refused how."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from amberdb import BusyError, StorageError
-from amberdb.bindings.server import application, open_service
+from amberdb.bindings.server import application, open_service, serve
 from amberdb.bindings.server_guard import CLIENTS_MAX, Rates
 from amberdb.bindings.server_options import ServerOptions
 from amberdb.bindings.server_routes import Service
@@ -433,3 +435,15 @@ def test_the_document_names_every_route_and_its_problems(tmp_path: Path) -> None
                     assert route["description"]
 
     run(work)
+
+
+def test_small_answers_wait_for_no_ack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listening: list[socket.socket] = []
+
+    async def listened(_: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        listening.extend(sockets)
+        assert sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    monkeypatch.setattr(uvicorn.Server, "serve", listened)
+    run(lambda: serve(str(tmp_path / "t.amber"), ServerOptions(port=0), **SMALL))
+    assert listening
