@@ -106,13 +106,11 @@ async def in_blocks(
 
 
 def detached(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Of a function that needs no open database."""
-    shape = _shape(function)
+    """Of a function that needs no open database, and reports its progress."""
+    shape = signature(function)
 
     @wraps(function)
     async def awaited(*args: P.args, **kwargs: P.kwargs) -> R:
-        if shape is None:
-            return await alone(lambda: function(*args, **kwargs))
         progress, bound = _reporting(shape, args, kwargs)
         return await alone(lambda: function(*bound.args, **bound.kwargs), on_cancel=progress.stop)
 
@@ -120,11 +118,12 @@ def detached(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
 
 
 def _awaited(lane: Lane, method: Callable[Concatenate[Any, P], R]) -> Awaited[P, R]:
-    name, shape = method.__name__, _shape(method)
+    name, shape = method.__name__, signature(method)
+    reports = "progress" in shape.parameters
 
     @wraps(method)
     async def awaited(face: Face, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if shape is None:
+        if not reports:
             return await face.call(lane, lambda inner: getattr(inner, name)(*args, **kwargs))
         progress, bound = _reporting(shape, (face, *args), kwargs)
         return await face.call(
@@ -152,12 +151,6 @@ class _Progress:
             raise asyncio.CancelledError
         if self._told is not None:
             self._loop.call_soon_threadsafe(self._told, *facts)
-
-
-def _shape(function: Callable[..., Any]) -> Signature | None:
-    """None for one that reports no progress."""
-    shape = signature(function)
-    return shape if "progress" in shape.parameters else None
 
 
 def _reporting(
