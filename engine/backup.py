@@ -68,12 +68,12 @@ from amberdb.engine.view import NEWEST, View
 logger = logging.getLogger("amberdb.engine")
 
 Compress: TypeAlias = Literal["zstd"] | None
-BLOCK_BYTES: Final = 1 << 18
+BLOCK_BYTES: Final = 1 << 16
 """A block ends behind the pair or record that brings it here. Larger ones would be no smaller when
 compressed, and hold the interpreter longer."""
 _SLEEP_S: Final = 0.1
 """A wait is cut in pieces, and `progress` called in between: what it raises ends the wait."""
-_TURN_PAIRS: Final = 64
+_TURN_PAIRS: Final = 32
 """Pairs between two looks at the clock."""
 
 
