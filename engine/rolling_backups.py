@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Final, final
 
 from amberdb import _failpoints as failpoints
@@ -177,19 +178,24 @@ class Schedule:
         return age_s >= CHAIN_S or len(chain) >= CHAIN_MAX or sum(sizes[1:]) > sizes[0]
 
     def _write(self, base: str | None, progress: Progress | None) -> BackupReport:
-        now = datetime.fromtimestamp(self._options.clock(), UTC)
-        kind = "full" if base is None else "more"
-        last = self._committer.log.last_lsn
-        name = f"{now:%Y%m%dT%H%M%SZ}-{self._mark}-{last:016x}-{kind}{SUFFIX}"
         wanted = self._wanted
         return self._backups.run(
-            os.path.join(self.directory, name),
+            self._free_path("full" if base is None else "more"),
             base,
             wanted.compress,
             wanted.rate_bytes_s,
             True,
             progress,
         )
+
+    def _free_path(self, kind: str) -> str:
+        """Numbered where a process died behind a backup of this second and Lsn."""
+        now = datetime.fromtimestamp(self._options.clock(), UTC)
+        last = self._committer.log.last_lsn
+        stem = f"{now:%Y%m%dT%H%M%SZ}-{self._mark}-{last:016x}-{kind}"
+        names = (stem if number == 1 else f"{stem}.{number}" for number in count(1))
+        paths = (os.path.join(self.directory, name + SUFFIX) for name in names)
+        return next(path for path in paths if not self._fs.exists(path))
 
     def _prune(self, newest: str) -> None:
         with self._committer.view() as view:

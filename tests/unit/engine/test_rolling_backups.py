@@ -64,6 +64,24 @@ def done() -> Generator[threading.Semaphore]:
 # -- taking them -----------------------------------------------------------------------------
 
 
+def test_one_that_a_process_died_behind_is_no_obstacle_in_the_same_second(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock(START)
+    db = open_db(clock=clock, backups=RollingBackups())
+    put(db)
+    taken = [db.backup()]
+    put(db)
+    with monkeypatch.context() as died:  # before its commit, which would have been another Lsn
+        died.setattr("amberdb.engine.backup.Backups._remember", lambda *_: None)
+        for _ in range(3):
+            clock.advance(0.1)
+            taken.append(db.backup())
+    assert len({report.path for report in taken}) == len(names(db)) == 4
+    assert len({report.lsn for report in taken[1:]}) == 1
+    assert len(amberdb.verify_backup([report.path for report in taken])) == 4
+
+
 def test_each_goes_on_from_the_one_before(open_db: OpenDatabase, tmp_path: Path) -> None:
     clock = FakeClock(START)
     db = open_db(clock=clock, backups=RollingBackups(keep_hourly=100))
