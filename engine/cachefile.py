@@ -17,7 +17,6 @@ Invariants:
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, final
@@ -222,7 +221,9 @@ def _checksums(data: memoryview) -> tuple[int, int]:
     """Of both halves."""
     half = len(data) // 2
     if half < _THREAD_BYTES:
-        return crc32(data[:half]), crc32(data[half:])
+        return _checksums_of([data])
+    from concurrent.futures import ThreadPoolExecutor  # which no import of amberdb pays for
+
     with ThreadPoolExecutor(1, "amberdb-checksum") as other:
         second = other.submit(crc32, data[half:])
         return crc32(data[:half]), second.result()

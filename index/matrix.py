@@ -83,8 +83,7 @@ class Rows:
     def vectors(self, places: Places) -> Vectors:
         """float32[n, dim]: a copy of some rows, as prepared."""
         found = np.empty((len(places), self._pieces[0].shape[1]), np.float32)
-        ascend = bool((places[1:] >= places[:-1]).all())
-        order = None if ascend else np.argsort(places)
+        order = None if (places[1:] >= places[:-1]).all() else np.argsort(places)
         if order is not None:
             places = places[order]
         first = low = 0
