@@ -217,16 +217,7 @@ class _OsLock:
 
     def __init__(self, path: str, owner: str) -> None:
         assert fcntl is not None
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            other = os.pread(fd, 4096, 0).decode("utf-8", "replace")
-            os.close(fd)
-            raise BlockingIOError(errno.EWOULDBLOCK, "locked", path, None, other) from None
-        except BaseException:
-            os.close(fd)
-            raise
+        fd = _locked(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
         os.ftruncate(fd, 0)
         os.pwrite(fd, owner.encode(), 0)
         self._fd = fd
@@ -246,14 +237,23 @@ class _OsSharedLock(_OsLock):
 
     def __init__(self, path: str) -> None:
         assert fcntl is not None
-        fd = os.open(path, os.O_RDONLY | _CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            other = os.pread(fd, 4096, 0).decode("utf-8", "replace")
-            os.close(fd)
-            raise BlockingIOError(errno.EWOULDBLOCK, "locked", path, None, other) from None
-        self._fd = fd
+        self._fd = _locked(path, os.O_RDONLY, fcntl.LOCK_SH)
+
+
+def _locked(path: str, flags: int, operation: int) -> int:
+    """A descriptor that has the lock. Raises BlockingIOError with what the owner wrote."""
+    assert fcntl is not None
+    fd = os.open(path, flags | _CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        other = os.pread(fd, 4096, 0).decode("utf-8", "replace")
+        os.close(fd)
+        raise BlockingIOError(errno.EWOULDBLOCK, "locked", path, None, other) from None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 class _PidLock:
