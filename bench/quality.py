@@ -29,8 +29,8 @@ import numpy as np
 
 import amberdb
 from amberdb import Fusion, Ordered, Text
-from amberdb.bindings.memory import Memory
-from amberdb.index.vector import Embed
+from amberdb.index.vector.vector import Embed
+from amberdb.memory import Memory
 from bench.search_engine import library
 
 DEPTH = 10

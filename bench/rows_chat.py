@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import amberdb
-from amberdb.bindings.chat import TTL_SECONDS, ChatBuffer
+from amberdb.chat import ChatBuffer
+from amberdb.chat.buffer import TTL_SECONDS
 from bench.harness import AMBER, Budget, Line, Sampler, interleave
 from bench.rows import Context, Row
 from bench.search_engine import library

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import amberdb
-from amberdb.bindings.profiles import MAPS, UserProfiles
+from amberdb.profiles import UserProfiles
+from amberdb.profiles.profiles import MAPS
 from bench.harness import AMBER, Line, Sampler, interleave
 from bench.rows import Context, Row
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import amberdb
 from amberdb import Document
-from amberdb.bindings.context import AgentContext
+from amberdb.context import AgentContext
 
 
 def summarize(summary: str, messages: Sequence[Document]) -> str:

@@ -1,9 +1,7 @@
 """A chat buffer: turns are kept at once, flushed in batches, and read back from both tiers."""
 
 import amberdb
-from amberdb.bindings.chat import ChatBuffer
-from amberdb.bindings.chat_schedule import Flusher, Schedule
-from amberdb.bindings.chat_sink import CollectionSink
+from amberdb.chat import ChatBuffer, CollectionSink, Flusher, Schedule
 
 with amberdb.open("chat.amber") as db:
     buffer = ChatBuffer(db, CollectionSink(db))

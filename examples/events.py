@@ -3,10 +3,7 @@
 import asyncio
 
 import amberdb
-from amberdb.bindings.events import EventType, error_rate, migrate
-from amberdb.bindings.events_files import FileEventStore
-from amberdb.bindings.events_recorder import Recorder
-from amberdb.bindings.events_stores import AmberEventStore
+from amberdb.events import AmberEventStore, EventType, FileEventStore, Recorder, error_rate, migrate
 
 
 async def main() -> None:

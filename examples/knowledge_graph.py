@@ -3,8 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import amberdb
-from amberdb.bindings.graph import KnowledgeGraph
-from amberdb.bindings.graph_transfer import export_jsonl, import_jsonl
+from amberdb.graph import KnowledgeGraph, export_jsonl, import_jsonl
 
 now = datetime.now(UTC)
 

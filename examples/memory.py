@@ -1,8 +1,7 @@
 """Layered memory: what is said goes into layers, every change has a reason, and a forget is one."""
 
 import amberdb
-from amberdb.bindings.memory import Memory
-from amberdb.bindings.memory_rules import RuleExtractor
+from amberdb.memory import Memory, RuleExtractor
 
 with amberdb.open("memory.amber") as db:
     memory = Memory(db, extract=RuleExtractor())

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import amberdb
-from amberdb.bindings.profiles import UserProfiles
-from amberdb.bindings.profiles_transfer import export_json, import_json
+from amberdb.profiles import UserProfiles, export_json, import_json
 
 old = Path("old_profiles")
 old.mkdir(exist_ok=True)

@@ -4,8 +4,7 @@ import asyncio
 
 import httpx
 
-from amberdb.bindings.server import serve
-from amberdb.bindings.server_options import ServerOptions
+from amberdb.server import ServerOptions, serve
 
 
 async def main() -> None:

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import amberdb
 from amberdb import Ordered
-from amberdb.bindings.series import series
+from amberdb.series import series
 
 shanghai = ZoneInfo("Asia/Shanghai")
 monday = datetime(2026, 3, 2, tzinfo=shanghai)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb.index.ranking import Ranking, Scores, best
+from amberdb.index.text.bm25 import Ranking, Scores, best
 
 RANK_CONSTANT: Final = 10
 

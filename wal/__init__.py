@@ -11,10 +11,11 @@ What it promises:
 It knows bytes, no documents. `append` and `rotate` are called under the writer lock.
 """
 
-from amberdb.wal.audit import LogAudit as LogAudit
-from amberdb.wal.audit import audit as audit
-from amberdb.wal.audit import log_begins as log_begins
-from amberdb.wal.audit import segment_ids as segment_ids
+from amberdb.wal.check import LogCheck as LogCheck
+from amberdb.wal.check import check_log as check_log
+from amberdb.wal.check import log_begins as log_begins
+from amberdb.wal.check import segment_ids as segment_ids
+from amberdb.wal.foreign_log import LogTail as LogTail
 from amberdb.wal.log import Log as Log
 from amberdb.wal.log import LogOptions as LogOptions
 from amberdb.wal.record import Record as Record
@@ -23,7 +24,6 @@ from amberdb.wal.recovery import Recovery as Recovery
 from amberdb.wal.repair import LogRepair as LogRepair
 from amberdb.wal.repair import RepairCut as RepairCut
 from amberdb.wal.repair import repair as repair
-from amberdb.wal.tail import LogTail as LogTail
 
 __all__ = [
     "Log",
@@ -32,8 +32,8 @@ __all__ = [
     "Record",
     "Recovery",
     "CutReport",
-    "audit",
-    "LogAudit",
+    "check_log",
+    "LogCheck",
     "log_begins",
     "segment_ids",
     "repair",

@@ -28,7 +28,7 @@ from amberdb._errors import (
 )
 from amberdb._fs import File, FileSystem
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, Sync, lsn_epoch, lsn_number
-from amberdb.wal.commit import GroupCommit
+from amberdb.wal.group_commit import GroupCommit
 from amberdb.wal.interval import IntervalSync
 from amberdb.wal.reader import LogReader
 from amberdb.wal.record import (
@@ -62,7 +62,7 @@ from amberdb.wal.segment import (
     sync_names,
     write_header,
 )
-from amberdb.wal.spare import SpareFiles
+from amberdb.wal.segment_pool import SpareFiles
 
 NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _REFUSE = -1

@@ -18,7 +18,7 @@ from amberdb._fs import FileSystem, replace_file
 from amberdb._types import Lsn
 from amberdb.wal.record import Record, find_headers, scan
 from amberdb.wal.segment import RECORDS_START, Segment, load_segment, parse_name
-from amberdb.wal.spare import is_spare
+from amberdb.wal.segment_pool import is_spare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,87 +56,31 @@ from amberdb._types import (
     Lsn,
     Sync,
 )
-from amberdb.engine.chain import (
-    BackupReport,
-    verify_backup,
-)
-from amberdb.engine.check import (
-    CheckReport,
-)
-from amberdb.engine.collection import (
-    Collection,
-    Record,
-)
-from amberdb.engine.compaction import (
-    CompactReport,
-)
-from amberdb.engine.database import (
-    Database,
-)
-from amberdb.engine.database import (
-    open_database as open,
-)
-from amberdb.engine.documents import (
-    REMOVE,
-    Projection,
-)
-from amberdb.engine.erasure import (
-    Erasure,
-)
-from amberdb.engine.feed import (
-    Change,
-    Subscriber,
-)
-from amberdb.engine.known_backups import (
-    KnownBackup,
-)
-from amberdb.engine.offline import (
-    check_closed as check,
-)
+from amberdb.engine.backup.chain import BackupReport, verify_backup
+from amberdb.engine.backup.history import KnownBackup
+from amberdb.engine.backup.rescue import Rescue
+from amberdb.engine.backup.restore import RestoreReport, restore
+from amberdb.engine.commit.change_feed import Change, Subscriber
+from amberdb.engine.database.collection import Collection, Record
+from amberdb.engine.database.database import Database
+from amberdb.engine.database.database import open_database as open
+from amberdb.engine.database.repair import RepairReport, repair
+from amberdb.engine.database.stats import FileBytes, Latency, Stats
+from amberdb.engine.database.transaction import Snapshot, Transaction
+from amberdb.engine.integrity.check import CheckReport
+from amberdb.engine.integrity.offline import check_closed as check
+from amberdb.engine.maintenance.compaction import CompactReport
+from amberdb.engine.maintenance.erasure import Erasure
 from amberdb.engine.options import (
     RollingBackups,
 )
-from amberdb.engine.page import (
-    Page,
-)
-from amberdb.engine.repair import (
-    RepairReport,
-    repair,
-)
-from amberdb.engine.rescue import (
-    Rescue,
-)
-from amberdb.engine.restore import (
-    RestoreReport,
-    restore,
-)
-from amberdb.engine.search import (
-    Fusion,
-    Hit,
-    Hits,
-    Recency,
-)
-from amberdb.engine.stats import (
-    FileBytes,
-    Latency,
-    Stats,
-)
-from amberdb.engine.transaction import (
-    Snapshot,
-    Transaction,
-)
-from amberdb.index.ordered import (
-    Ordered,
-)
-from amberdb.index.text import (
-    Text,
-)
-from amberdb.index.unique import (
-    Unique,
-)
-from amberdb.index.vector import (
-    Vector,
-)
+from amberdb.engine.query.page import Page
+from amberdb.engine.schema.documents import REMOVE, Projection
+from amberdb.engine.search.search import Fusion, Hit, Hits, Recency
+from amberdb.index.ordered.ordered import Ordered
+from amberdb.index.ordered.unique import Unique
+from amberdb.index.text.text import Text
+from amberdb.index.vector.vector import Vector
 
 __version__ = "0.1.0"
 

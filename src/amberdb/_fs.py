@@ -1,7 +1,7 @@
 """The file seam: every file that AmberDB writes itself goes through these few methods.
 
-Tests put a faulty file system here; LMDB's own file is behind engine/store.py. Nothing else in
-the package imports fcntl or calls fsync.
+Tests put a faulty file system here; LMDB's own file is behind engine/storage/store.py. Nothing
+else in the package imports fcntl or calls fsync.
 
 Invariants:
 - `pwrite` writes all bytes or raises; `sync` returns only after the device has the data.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import amberdb
-from amberdb.index.keys import encode
+from amberdb.index.ordered.keys import encode
 from bench.workloads import INDEXES, NEWEST, Document, documents
 
 # The fixture `benchmark` is Any: its package has no types.

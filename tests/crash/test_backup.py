@@ -18,7 +18,7 @@ import pytest
 import amberdb
 from amberdb import AmberError, Database, DiskFullError, RollingBackups, Text
 from amberdb._fs import FileSystem
-from amberdb.engine import backup
+from amberdb.engine.backup import backup
 from amberdb.wal import segment
 from support.databases import SMALL, FakeClock, assert_sound, audited
 from support.disk import Disk

@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from amberdb.index.hnsw import library
+from amberdb.index.vector.hnsw import library
 from support.bugs import SWEPT
 from support.sweep import Figures, Lost, Sweep
 from support.workload import sequence

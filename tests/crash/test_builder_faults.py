@@ -11,7 +11,7 @@ import pytest
 
 import amberdb
 from amberdb import CommitUnknownError, Database, PoisonedError, Text, Vector
-from amberdb.index.hnsw import Graph, library
+from amberdb.index.vector.hnsw import Graph, library
 from support.databases import SMALL, assert_sound
 from support.faulty_fs import KINDS, FaultyFileSystem
 from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits

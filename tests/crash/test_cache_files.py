@@ -15,9 +15,9 @@ import pytest
 import amberdb
 from amberdb import Text, Vector
 from amberdb._bytes import CRC_SIZE, seal
-from amberdb.engine.cachefile import HEADER_SIZE
-from amberdb.index.base import IndexSpec
-from amberdb.index.hnsw import library
+from amberdb.engine.storage.cache_file import HEADER_SIZE
+from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.vector.hnsw import library
 from support.cache_files import Lie, Parts, forge
 from support.databases import SMALL, assert_sound, audited
 from support.page_damage import in_child

@@ -10,8 +10,8 @@ import pytest
 
 import amberdb
 from amberdb import Database, Document, MissingKeyError
-from amberdb.bindings.context import AgentContext
-from amberdb.bindings.context_types import HANGING, SESSIONS, USERS
+from amberdb.context import AgentContext
+from amberdb.context.types import HANGING, SESSIONS, USERS
 from crash.test_backup import crashed, recorded
 from support.databases import SMALL, FakeClock, assert_sound
 from support.recorder import RecordingFileSystem

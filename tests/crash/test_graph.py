@@ -8,7 +8,7 @@ import pytest
 
 import amberdb
 from amberdb import Database
-from amberdb.bindings.graph import KnowledgeGraph
+from amberdb.graph import KnowledgeGraph
 from crash.test_backup import recorded
 from crash.test_context import images_after
 from support.databases import SMALL, assert_sound

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from amberdb import Change, Document, Lsn
-from amberdb.engine.feed import Op
+from amberdb.engine.commit.change_feed import Op
 from support.concurrent import Round
 from support.history import Count, Find, Get, History, Kind, Operation, Read, Violation, Write
 

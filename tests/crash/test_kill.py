@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from amberdb.index.hnsw import library
+from amberdb.index.vector.hnsw import library
 from support.killing import PHASES, SYNCS, Figures, Killer
 from support.watching import COUNTS, Watchers
 

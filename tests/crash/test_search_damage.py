@@ -14,7 +14,7 @@ import pytest
 
 import amberdb
 from amberdb import AmberError, Text, Vector
-from amberdb.engine.trees import TREE_SIZE
+from amberdb.engine.schema.keyspace import TREE_SIZE
 from support.databases import SMALL
 from support.page_damage import in_child
 from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits

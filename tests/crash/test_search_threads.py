@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from amberdb import Collection, Database, Snapshot, Text, Vector
-from amberdb.engine import row_folding
+from amberdb.engine.search import flush
 from support.databases import OpenDatabase
 
 ROUNDS = 40
@@ -53,7 +53,7 @@ def judge(at: Snapshot, rng: random.Random) -> None:
 def test_what_a_snapshot_finds_is_what_it_has(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(row_folding, "MERGE_WIDTH", 3)
+    monkeypatch.setattr(flush, "MERGE_WIDTH", 3)
     db = open_db(sync="os")
     memory = db.collection(
         "memory", indexes=[Text("content"), Vector("embedding", dim=3, metric="cosine")]

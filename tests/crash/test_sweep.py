@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from amberdb.index.hnsw import library
+from amberdb.index.vector.hnsw import library
 from support.images import MODES
 from support.sweep import Figures, Sweep
 from support.workload import (

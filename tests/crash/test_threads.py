@@ -23,10 +23,10 @@ from amberdb import (
     Transaction,
     Unique,
 )
-from amberdb.engine import indexing
-from amberdb.engine.checkpoint import Checkpointer
-from amberdb.engine.commit import Committer
-from amberdb.engine.overlay import Overlay
+from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.maintenance import index_build
+from amberdb.engine.storage.memtable import Overlay
 from support.databases import OpenDatabase
 from support.faulty_fs import FaultyFileSystem
 
@@ -285,7 +285,7 @@ def test_a_duplicate_that_waits_for_its_sync_is_seen_by_a_unique_build(
     db = open_db(fs=fs)
     users = db.collection("users")
     users.put({"id": "old", "u": 1})
-    build_chunk = indexing._build_chunk  # pyright: ignore[reportPrivateUsage]
+    build_chunk = index_build._build_chunk  # pyright: ignore[reportPrivateUsage]
     writer = threading.Thread(target=users.put, args=({"id": "new", "u": 1},))
 
     def with_a_put_before(*args: Any) -> tuple[int, bool]:
@@ -296,7 +296,7 @@ def test_a_duplicate_that_waits_for_its_sync_is_seen_by_a_unique_build(
             threading.Timer(0.1, fs.gate.set).start()
         return build_chunk(*args)
 
-    monkeypatch.setattr(indexing, "_build_chunk", with_a_put_before)
+    monkeypatch.setattr(index_build, "_build_chunk", with_a_put_before)
     with pytest.raises(DuplicateKeyError):
         db.collection("users", indexes=[Unique("u")])
     writer.join()

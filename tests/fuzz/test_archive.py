@@ -19,8 +19,8 @@ import amberdb
 from amberdb import BackupChainError, BackupDamagedError, BackupError, FormatError, Ordered, Text
 from amberdb._bytes import seal
 from amberdb._fs import OsFileSystem
-from amberdb.engine import archive as archives
-from amberdb.engine.archive import (
+from amberdb.engine.backup import archive as archives
+from amberdb.engine.backup.archive import (
     BLOCK_HEAD_SIZE,
     FILE_HEAD_SIZE,
     PACKED_BYTES_MAX,
@@ -30,8 +30,16 @@ from amberdb.engine.archive import (
     archive_blocks,
     opened_archive,
 )
-from amberdb.engine.codec import encode
-from amberdb.engine.trees import APPLIED, BUILT, COLLECTIONS, COUNTERS, DATABASE_ID, HEADS, tree
+from amberdb.engine.schema.codec import encode
+from amberdb.engine.schema.keyspace import (
+    APPLIED,
+    BUILT,
+    COLLECTIONS,
+    COUNTERS,
+    DATABASE_ID,
+    HEADS,
+    tree,
+)
 from support.databases import SMALL
 
 FS = OsFileSystem()

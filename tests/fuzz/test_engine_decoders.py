@@ -22,15 +22,15 @@ from amberdb import AmberError, CorruptionError, CursorError, Database, Ordered
 from amberdb._bytes import CRC_SIZE, seal
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
-from amberdb.engine import manifest as manifests
-from amberdb.engine import stored
-from amberdb.engine.catalog import Catalog
-from amberdb.engine.codec import decode, decode_document, decode_effects, encode
-from amberdb.engine.manifest import Manifest
-from amberdb.engine.overlay import Overlay
-from amberdb.engine.schema import CollectionDef
-from amberdb.engine.trees import COLLECTIONS, COUNTERS
-from amberdb.engine.view import NEWEST, State, View
+from amberdb.engine.schema import document_format
+from amberdb.engine.schema.catalog import Catalog
+from amberdb.engine.schema.codec import decode, decode_document, decode_effects, encode
+from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS
+from amberdb.engine.schema.schema import CollectionDef
+from amberdb.engine.storage import manifest as manifests
+from amberdb.engine.storage.manifest import Manifest
+from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.view import NEWEST, State, View
 from support import drawn
 from support.databases import SMALL
 from support.reference import same
@@ -133,17 +133,17 @@ def test_payload_of_a_record(effects: dict[bytes, bytes | None], data: st.DataOb
 
 @given(drawn.bodies(), st.data())
 def test_stored_document(body: dict[str, Any], data: st.DataObject) -> None:
-    whole = stored.pack(KEY, 5, -1, 2, stored.NEVER, 7, encode(body))
-    assert same(stored.unpack(KEY, whole).document(), body)
+    whole = document_format.pack(KEY, 5, -1, 2, document_format.NEVER, 7, encode(body))
+    assert same(document_format.unpack(KEY, whole).document(), body)
     damaged = data.draw(mutated(whole) | st.binary(max_size=90))
     if damaged != whole:
         with pytest.raises(CorruptionError):
-            stored.unpack(KEY, damaged)
+            document_format.unpack(KEY, damaged)
     with pytest.raises(CorruptionError):  # under another's key
-        stored.unpack(KEY + b"x", whole)
-    forged = stored.pack(KEY, 5, -1, 2, 3, 7, data.draw(st.binary(max_size=30)))
+        document_format.unpack(KEY + b"x", whole)
+    forged = document_format.pack(KEY, 5, -1, 2, 3, 7, data.draw(st.binary(max_size=30)))
     with contextlib.suppress(CorruptionError):
-        stored.unpack(KEY, forged).document()
+        document_format.unpack(KEY, forged).document()
 
 
 class _NoRead:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import CorruptionError
-from amberdb.index.keys import decode, decode_desc, encode, encode_desc
+from amberdb.index.ordered.keys import decode, decode_desc, encode, encode_desc
 
 tags = st.sampled_from([tag.to_bytes(1, "big") for tag in range(0x10, 0x90, 0x10)])
 # Random bytes mostly fail at the tag, so most begin with one and hold bytes with a meaning.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from amberdb._bytes import seal
 from amberdb._errors import CorruptionError
-from amberdb.index.packing import ROWS_KEY, unpack_postings, unpack_rows
+from amberdb.index.text.packing import ROWS_KEY, unpack_postings, unpack_rows
 
 # Mostly small numbers, since random ones fail at the first length.
 raw = st.binary(max_size=40) | st.lists(st.sampled_from([0, 1, 2, 3, 4, 64, 97, 255])).map(bytes)

@@ -24,7 +24,7 @@ from typing import Any
 
 import amberdb
 from amberdb import REMOVE, Database, Ordered, Unique
-from amberdb.engine.manifest import FORMAT_VERSION
+from amberdb.engine.storage.manifest import FORMAT_VERSION
 from support.databases import SMALL, FakeClock
 
 HERE = Path(__file__).parent

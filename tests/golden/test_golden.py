@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from amberdb import Ordered
-from amberdb.engine.manifest import FORMAT_VERSION
+from amberdb.engine.storage.manifest import FORMAT_VERSION
 from support.databases import FakeClock, OpenDatabase
 
 HERE = Path(__file__).parent

@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import amberdb
 from amberdb import Database, Document, InvalidDocumentError, MissingKeyError
-from amberdb.bindings import context as context_module
-from amberdb.bindings.context import AgentContext
-from amberdb.bindings.context_types import HANGING, SESSIONS, USERS
+from amberdb.context import AgentContext
+from amberdb.context import context as context_module
+from amberdb.context.types import HANGING, SESSIONS, USERS
 from support.databases import SMALL, FakeClock, assert_sound
 
 USER = "lin"

@@ -34,7 +34,7 @@ from amberdb import (
     Unique,
 )
 from amberdb._types import lsn_number
-from amberdb.engine.collection import ReadableCollection, WritableCollection
+from amberdb.engine.database.collection import ReadableCollection, WritableCollection
 from support import drawn
 from support.databases import SMALL, FakeClock, assert_sound
 from support.model import ModelCollection, Spec, index_keys

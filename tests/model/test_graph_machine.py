@@ -14,8 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import amberdb
 from amberdb import Database, InvalidDocumentError, MissingKeyError
-from amberdb.bindings.graph import AsOf, KnowledgeGraph
-from amberdb.bindings.graph_walks import Direction
+from amberdb.graph import AsOf, Direction, KnowledgeGraph
 from support.databases import SMALL, FakeClock, assert_sound
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

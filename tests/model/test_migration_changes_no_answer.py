@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import amberdb
 from amberdb import AmberError, Database, InvalidDocumentError, Unique
-from amberdb.engine.collection import WritableCollection
+from amberdb.engine.database.collection import WritableCollection
 from model.test_index_changes_no_answer import pages
 from support import drawn
 from support.databases import SMALL, FakeClock, assert_sound

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import amberdb
 from amberdb import Database, Ordered, QueryError, Snapshot, Text, Unique, Vector
-from amberdb.engine.collection import ReadableCollection
-from amberdb.index.base import IndexSpec
+from amberdb.engine.database.collection import ReadableCollection
+from amberdb.index.ordered.key_encoder import IndexSpec
 from support.databases import SMALL, FakeClock, assert_sound
 from support.reference import same
 

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 import amberdb
 from amberdb import BackupReport, Database, Ordered, Text, Unique, Vector
-from amberdb.engine import backup, indexing, restore, row_folding
+from amberdb.engine.backup import backup, restore
+from amberdb.engine.maintenance import index_build
+from amberdb.engine.search import flush
 from support.databases import SMALL, FakeClock, audited
 from support.reference import Doc, same
 from unit.wal.helpers import join_preparation
@@ -170,8 +172,8 @@ def test_any_point_of_any_chain_is_the_model_there(
         with (
             patch.object(backup, "BLOCK_BYTES", 300),
             patch.object(restore, "_TRANSACTION_BYTES", 1000),
-            patch.object(indexing, "CHUNK", 3),
-            patch.object(row_folding, "MERGE_WIDTH", 2),
+            patch.object(index_build, "CHUNK", 3),
+            patch.object(flush, "MERGE_WIDTH", 2),
         ):
             world = World(root)
             for part in (before, *between):

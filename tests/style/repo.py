@@ -12,9 +12,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 LAYERS = ("bindings", "engine", "index", "wal")
-"""The four folders that are packages inside `amberdb`."""
+"""The four folders at the top. All but `bindings` are packages; its folders are."""
 
 PACKAGE_FOLDERS = (*LAYERS, "src/amberdb")
+
+PRIVATE_BINDINGS = ("jsonl", "shared")
+"""Folders of bindings/ that only the other ones import: `amberdb._jsonl`, `amberdb._shared`."""
 
 _GENERATED = {
     ".benchmarks",
@@ -67,6 +70,22 @@ def modules(*folders: str) -> list[str]:
 def package_modules() -> list[str]:
     """What is installed: the four layers and the ground floor."""
     return modules(*PACKAGE_FOLDERS)
+
+
+def packages() -> dict[str, str]:
+    """Every folder with an __init__.py, by the name under which it is imported."""
+    found: dict[str, str] = {}
+    for path in package_modules():
+        folder, _, name = path.rpartition("/")
+        if name == "__init__.py":
+            top, _, inner = folder.partition("/")
+            if top == "bindings":
+                inner = "_" + inner if inner in PRIVATE_BINDINGS else inner
+            elif top != "src":
+                inner = folder
+            dotted = "" if top == "src" else "." + inner.replace("/", ".")
+            found[f"amberdb{dotted}"] = folder
+    return found
 
 
 def documents() -> list[str]:

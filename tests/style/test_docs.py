@@ -100,7 +100,7 @@ def test_guarantees_cite_their_tests() -> None:
 
 
 def test_every_verb_is_documented() -> None:
-    from amberdb.bindings.cli import app  # here, so that links are judged without the extra
+    from amberdb.cli.__main__ import app  # here, so that links are judged without the extra
 
     text = "\n".join(read(path) for path in ("README.md", "docs/cli.md") if path in files())
     every = list(verbs(typer.main.get_command(app)))

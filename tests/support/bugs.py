@@ -17,13 +17,15 @@ import lmdb
 
 from amberdb._fs import FileSystem, OsFileSystem
 from amberdb._types import Lsn
-from amberdb.engine import cachefile, checkpoint, manifest, recovery, vector_searcher
-from amberdb.engine.codec import decode_effects
-from amberdb.engine.overlay import Effects, Overlay
-from amberdb.engine.store import Store, StoreWriter
-from amberdb.engine.trees import APPLIED
+from amberdb.engine.commit import checkpoint, recovery
+from amberdb.engine.schema.codec import decode_effects
+from amberdb.engine.schema.keyspace import APPLIED
+from amberdb.engine.search import vector_searcher
+from amberdb.engine.storage import cache_file, manifest
+from amberdb.engine.storage.memtable import Effects, Overlay
+from amberdb.engine.storage.store import Store, StoreWriter
 from amberdb.wal import Log, log
-from amberdb.wal.commit import GroupCommit
+from amberdb.wal.group_commit import GroupCommit
 from amberdb.wal.recovery import load_segments
 from amberdb.wal.segment import SegmentHeader, write_header
 
@@ -216,21 +218,21 @@ def believe_a_cache_file_that_was_not_synced() -> Generator[None]:
         _write_aside(fs, path, data + b"".join(more), sync=False)
         fs.sync_dir(os.path.dirname(path))
 
-    def section(self: cachefile.Cached, number: int) -> memoryview:
+    def section(self: cache_file.Cached, number: int) -> memoryview:
         start, end, _ = self._sections[number]
         return self._data[start:end]
 
     with (
-        patch.object(cachefile, "replace_file", replace),
-        patch.object(cachefile.Cached, "section", section),
+        patch.object(cache_file, "replace_file", replace),
+        patch.object(cache_file.Cached, "section", section),
     ):
         yield
 
 
 def leave_the_file_of_a_dropped_index() -> Any:
-    def unlisted(self: cachefile.CacheFolder, *_: object) -> None: ...
+    def unlisted(self: cache_file.CacheFolder, *_: object) -> None: ...
 
-    return patch.multiple(cachefile.CacheFolder, _sweep=unlisted, drop=unlisted)
+    return patch.multiple(cache_file.CacheFolder, _sweep=unlisted, drop=unlisted)
 
 
 def open_lmdb_without_sync() -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
-from amberdb.engine.cachefile import SECTIONS_MAX, Cached, CacheFolder, Label
+from amberdb.engine.storage.cache_file import SECTIONS_MAX, Cached, CacheFolder, Label
 
 NAMES = ("rowids", "vectors", "graph_rowids", "levels", "base", "upper")
 _DTYPES = (np.int64, np.float32, np.int64, np.int32, np.uint32, np.uint32)

@@ -22,8 +22,8 @@ import amberdb
 from amberdb import ClosedError, Database, Ordered, Snapshot, Subscriber, Transaction
 from amberdb import _failpoints as failpoints
 from amberdb._types import Sync
-from amberdb.engine.collection import ReadableCollection
-from amberdb.engine.store import ReadTransaction, Store
+from amberdb.engine.database.collection import ReadableCollection
+from amberdb.engine.storage.store import ReadTransaction, Store
 from support.databases import SMALL, assert_sound
 from support.faulty_fs import FaultyFileSystem
 from support.history import Count, Find, Get, History, Kind, Operation, Read, Write

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from amberdb import Database, Document
-from amberdb.bindings.context import AgentContext
+from amberdb.context import AgentContext
 from support.databases import FakeClock
 
 DIM = 3

@@ -40,8 +40,8 @@ from amberdb import (
     Vector,
 )
 from amberdb import _failpoints as failpoints
-from amberdb.engine import migrator
-from amberdb.index.base import IndexSpec
+from amberdb.engine.maintenance import migrator
+from amberdb.index.ordered.key_encoder import IndexSpec
 from support.databases import SMALL
 from support.faulty_fs import KINDS, FaultyFileSystem
 from support.model import Spec

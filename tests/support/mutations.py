@@ -19,10 +19,10 @@ from typing import Final, NamedTuple, TypeAlias, cast
 ROOT: Final = Path(__file__).resolve().parents[2]
 TARGETS: Final = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "wal").glob("*.py")),
-    "engine/recovery.py",
-    "engine/manifest.py",
-    "engine/checkpoint.py",
-    "engine/overlay.py",
+    "engine/commit/recovery.py",
+    "engine/storage/manifest.py",
+    "engine/commit/checkpoint.py",
+    "engine/storage/memtable.py",
 )
 """The log and the recovery."""
 _TEXT_MAX = 72

@@ -12,7 +12,7 @@ from math import log, sqrt
 from typing import Any
 
 from amberdb._types import Document
-from amberdb.index.analyzer import Analyzer
+from amberdb.index.text.analyzer import Analyzer
 
 K1, B = 0.9, 0.4
 

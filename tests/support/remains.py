@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from amberdb import Database, Lsn, Ordered, Text, Unique, Vector
 from amberdb._fs import OsFileSystem
-from amberdb.engine import manifest as manifests
-from amberdb.engine.cachefile import SECTIONS_MAX, Cached
-from amberdb.engine.codec import decode_effects
-from amberdb.index.base import IndexSpec
+from amberdb.engine.schema.codec import decode_effects
+from amberdb.engine.storage import manifest as manifests
+from amberdb.engine.storage.cache_file import SECTIONS_MAX, Cached
+from amberdb.index.ordered.key_encoder import IndexSpec
 from amberdb.wal import Record
 from amberdb.wal.recovery import list_directory, load_segments, read_segments
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from amberdb import Database, Text, Vector
 from amberdb._types import Document
-from amberdb.engine import auto_compaction, row_folding, vector_cache, vectors
-from amberdb.index.text import TextMaker
+from amberdb.engine.maintenance import auto_compaction
+from amberdb.engine.search import flush, vector_cache, vector_index
+from amberdb.index.text.text import TextMaker
 from support.ranking import agree, bm25, nearest
 
 DIM: Final = 3
@@ -32,9 +33,9 @@ _FEW: Final = (
     (vector_cache, "UNSAVED_ROWS", 0),
     (vector_cache, "_PAUSE_S", 0.0),
     (vector_cache, "_PAUSE_FAILED_S", 0.0),
-    (vectors, "EXACT_ROWS", 6),
-    (vectors, "VISIT_ROWS", 1e-3),
-    (row_folding, "MERGE_WIDTH", 2),
+    (vector_index, "EXACT_ROWS", 6),
+    (vector_index, "VISIT_ROWS", 1e-3),
+    (flush, "MERGE_WIDTH", 2),
     (auto_compaction, "BYTES_MIN", 1 << 16),
     (auto_compaction, "PAUSE_S", 0.0),
 )

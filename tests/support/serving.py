@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SERVE = (sys.executable, "-m", "amberdb.bindings.cli", "serve")
+SERVE = (sys.executable, "-m", "amberdb.cli.__main__", "serve")
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ import lmdb
 
 import amberdb
 from amberdb import AmberError, Database
-from amberdb.engine.searchers import Searchers
-from amberdb.engine.store import DATA_FILE
+from amberdb.engine.search.searchers import Searchers
+from amberdb.engine.storage.store import DATA_FILE
 from support.databases import FakeClock, assert_sound
 from support.disk import Disk
 from support.images import MODES, Mode, images

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from math import log
 from typing import Any
 
-from amberdb.index.text import TextMaker
-from amberdb.index.textquery import Prefix, Term, TextQuery
+from amberdb.index.text.query import Prefix, Term, TextQuery
+from amberdb.index.text.text import TextMaker
 
 K1, B = 0.9, 0.4
 

@@ -3,9 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 
-from amberdb.index.packing import ROWS_KEY
-from amberdb.index.postings import Memtable, Segment, SegmentSource, Source, segment_pairs
-from amberdb.index.text import UNIT, Occurrences
+from amberdb.index.text.packing import ROWS_KEY
+from amberdb.index.text.postings import Memtable, Segment, SegmentSource, Source, segment_pairs
+from amberdb.index.text.text import UNIT, Occurrences
 
 
 def source_of(pairs: Mapping[bytes, bytes]) -> SegmentSource:

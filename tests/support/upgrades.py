@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from amberdb import _failpoints as failpoints
-from amberdb.engine import migrator
+from amberdb.engine.maintenance import migrator
 from support.reference import Doc
 
 

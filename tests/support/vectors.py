@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb._types import Lsn
-from amberdb.engine.vector_cache import Committed
-from amberdb.index.distance import best, prepared, scores
-from amberdb.index.vector import Metric
+from amberdb.engine.search.vector_cache import Committed
+from amberdb.index.vector.distance import best, prepared, scores
+from amberdb.index.vector.vector import Metric
 
 DIM = 8
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import amberdb
 from amberdb import CollectionMissingError, Database, DatabaseMissingError, Snapshot, Text, Vector
-from amberdb.index.text import TextMaker
+from amberdb.index.text.text import TextMaker
 from support.databases import SMALL, assert_sound
 from support.doomed import NAMES, THREADS, Shared, State, apply
 from support.killing import Killer

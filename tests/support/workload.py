@@ -17,8 +17,8 @@ from unittest.mock import patch
 import amberdb
 from amberdb import Database, Ordered, Sync, Text, Unique, Vector
 from amberdb._fs import FileSystem, OsFileSystem
-from amberdb.engine import indexing
-from amberdb.index.base import IndexSpec
+from amberdb.engine.maintenance import index_build
+from amberdb.index.ordered.key_encoder import IndexSpec
 from amberdb.wal import segment
 from support.databases import SMALL, FakeClock
 from support.reference import Doc
@@ -102,8 +102,8 @@ class Workload:
         # Segments are filled in several writes, as large ones are, and indexes built in chunks.
         with (
             patch.object(segment, "_FILL_SIZE", 2048),
-            patch.object(indexing, "CHUNK", 8),
-            patch.object(indexing, "ROWS_CHUNK", 8),
+            patch.object(index_build, "CHUNK", 8),
+            patch.object(index_build, "ROWS_CHUNK", 8),
             small_limits(),
         ):
             self.db = self._open()

@@ -22,7 +22,7 @@ from amberdb import (
     TransactionError,
     aio,
 )
-from amberdb.engine.transaction import SnapshotCollection, TransactionCollection
+from amberdb.engine.database.transaction import SnapshotCollection, TransactionCollection
 from support.awaiting import WaitingDisk, assert_face_of, audited, soon
 
 FACES: dict[type, type] = {

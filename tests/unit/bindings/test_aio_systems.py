@@ -8,20 +8,22 @@ from typing import Any
 import pytest
 
 from amberdb import ClosedError, CollectionError, QueryError
-from amberdb.bindings import aio_systems, chat, context, context_external, graph, memory, profiles
-from amberdb.bindings import context_sessions as sessions
-from amberdb.bindings.chat_schedule import Schedule
-from amberdb.bindings.chat_sink import CollectionSink
+from amberdb.aio import system
+from amberdb.chat import CollectionSink, Schedule, buffer
+from amberdb.context import context, external, sessions
+from amberdb.graph import graph
+from amberdb.memory import memory
+from amberdb.profiles import profiles
 from support.awaiting import assert_face_of, audited
 
 FACES: dict[type, type] = {
-    memory.Memory: aio_systems.Memory,
-    chat.ChatBuffer: aio_systems.ChatBuffer,
-    profiles.UserProfiles: aio_systems.UserProfiles,
-    context.AgentContext: aio_systems.AgentContext,
-    sessions.Sessions: aio_systems.Sessions,
-    context_external.ExternalMemory: aio_systems.ExternalMemory,
-    graph.KnowledgeGraph: aio_systems.KnowledgeGraph,
+    memory.Memory: system.Memory,
+    buffer.ChatBuffer: system.ChatBuffer,
+    profiles.UserProfiles: system.UserProfiles,
+    context.AgentContext: system.AgentContext,
+    sessions.Sessions: system.Sessions,
+    external.ExternalMemory: system.ExternalMemory,
+    graph.KnowledgeGraph: system.KnowledgeGraph,
 }
 
 INSIDE = {"now", "live", "put_entity", "put_relation", "snapshot_relations"}
@@ -41,8 +43,8 @@ def test_layered_memory(tmp_path: Path) -> None:
     async def work() -> None:
         async with audited(tmp_path / "t.amber") as db:
             with pytest.raises(CollectionError):
-                await aio_systems.open_memory(db, dim=3)
-            layers = await aio_systems.open_memory(db)
+                await system.open_memory(db, dim=3)
+            layers = await system.open_memory(db)
             (told,) = await layers.remember("lin", "用户是一名软件工程师", memory_layer="profile")
             await layers.update("profile", told.memory_id, content="用户是高级软件工程师")
             (found,) = await layers.recall("软件工程师", entity_id="lin")
@@ -59,7 +61,7 @@ def test_layered_memory(tmp_path: Path) -> None:
 def test_profiles_count_without_races(tmp_path: Path) -> None:
     async def work() -> None:
         async with audited(tmp_path / "t.amber") as db:
-            users = await aio_systems.open_user_profiles(db)
+            users = await system.open_user_profiles(db)
             await asyncio.gather(*(users.count_conversation("lin") for _ in range(20)))
             found = await users.get("lin")
             assert found is not None
@@ -72,7 +74,7 @@ def test_profiles_count_without_races(tmp_path: Path) -> None:
 def test_an_agents_context(tmp_path: Path) -> None:
     async def work() -> None:
         async with audited(tmp_path / "t.amber") as db:
-            agent = await aio_systems.open_agent_context(db)
+            agent = await system.open_agent_context(db)
             user = await agent.sessions.find_or_create_user("lin")
             session = await agent.sessions.create(user, "assistant")
             await agent.set_system(session, "You are brief.")
@@ -95,11 +97,9 @@ def test_a_chat_buffer_is_flushed_at_its_times(tmp_path: Path) -> None:
 
         async with audited(tmp_path / "t.amber") as db:
             sink = await db.run(CollectionSink, db.blocking)
-            buffer = await aio_systems.open_chat_buffer(db, sink)
+            buffer = await system.open_chat_buffer(db, sink)
             await buffer.save_chat("你好", "您好！", "c", "u")
-            flushing = asyncio.create_task(
-                aio_systems.keep_flushing(buffer, Schedule(300), sleep=sleep)
-            )
+            flushing = asyncio.create_task(system.keep_flushing(buffer, Schedule(300), sleep=sleep))
             await flushing
             assert slept == [300.0] * 3
             with pytest.raises(ClosedError):

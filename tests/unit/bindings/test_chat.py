@@ -11,10 +11,16 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from amberdb import Database, Document, InvalidDocumentError
-from amberdb.bindings import chat
-from amberdb.bindings.chat import ChatBuffer, count_tokens
-from amberdb.bindings.chat_schedule import Flusher, Schedule
-from amberdb.bindings.chat_sink import CollectionSink, JsonlSink, Sink
+from amberdb.chat import (
+    ChatBuffer,
+    CollectionSink,
+    Flusher,
+    JsonlSink,
+    Schedule,
+    Sink,
+    count_tokens,
+)
+from amberdb.chat import buffer as chat
 from support.databases import FakeClock, OpenDatabase
 
 

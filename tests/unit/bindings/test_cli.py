@@ -11,10 +11,10 @@ from typer.testing import CliRunner, Result
 
 import amberdb
 from amberdb import Database, DiskFullError, Ordered, Text, Vector
-from amberdb.bindings import cli_import
-from amberdb.bindings.cli import app
-from amberdb.bindings.cli_verbs import VERBS
-from amberdb.engine.read_only import ReadOnlyDatabase
+from amberdb.cli import lines as cli_lines
+from amberdb.cli.__main__ import app
+from amberdb.cli.verbs import VERBS
+from amberdb.engine.database.read_only import ReadOnlyDatabase
 
 Run = Callable[..., Result]
 
@@ -252,7 +252,7 @@ def test_interrupted_import_says_where_to_go_on(run: Run, monkeypatch: pytest.Mo
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_import, "_say_bad", interrupt)
+    monkeypatch.setattr(cli_lines, "_say_bad", interrupt)
     text = '{"id": "a"}\n{bad\n{"id": "b"}\n'
     result = run("import", "x", "-", "--on-error", "skip", code=130, input=text)
     assert "1 stored, go on with --from-line 3" in result.stderr

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import amberdb
-from amberdb.bindings.cli import app
+from amberdb.cli.__main__ import app
 
 
 @pytest.fixture

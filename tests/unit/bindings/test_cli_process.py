@@ -10,12 +10,12 @@ import pytest
 
 import amberdb
 
-MODULE = [sys.executable, "-m", "amberdb.bindings.cli"]
+MODULE = [sys.executable, "-m", "amberdb.cli.__main__"]
 
 WITHOUT = """
 import sys
 sys.modules[{name!r}] = None  # import now raises ModuleNotFoundError
-from amberdb.bindings.cli import main
+from amberdb.cli.__main__ import main
 sys.argv = ["amberdb", "info", "x"]
 main()
 """
@@ -44,7 +44,7 @@ def test_without_the_extra_main_says_what_to_install(name: str) -> None:
 
 
 def test_import_of_the_package_leaves_the_extra_alone() -> None:
-    code = "import sys, amberdb, amberdb.bindings.cli; print(*sys.modules)"
+    code = "import sys, amberdb, amberdb.cli.__main__; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     loaded = {name.partition(".")[0] for name in ran.stdout.split()}
     assert "amberdb" in loaded

@@ -21,9 +21,9 @@ from amberdb import (
     MissingKeyError,
     QueryError,
 )
-from amberdb.bindings import context as context_module
-from amberdb.bindings.context import AgentContext
-from amberdb.bindings.context_types import ARCHIVAL, MAIN, RECALL, SESSIONS, Appended, tokens_used
+from amberdb.context import AgentContext, Appended
+from amberdb.context import context as context_module
+from amberdb.context.types import ARCHIVAL, MAIN, RECALL, SESSIONS, tokens_used
 from support.contexts import (
     BUDGET,
     DIM,

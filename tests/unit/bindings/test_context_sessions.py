@@ -11,8 +11,8 @@ from amberdb import (
     MissingKeyError,
     TransactionTooLargeError,
 )
-from amberdb.bindings.context import AgentContext
-from amberdb.bindings.context_types import HANGING, SESSIONS, USERS
+from amberdb.context import AgentContext
+from amberdb.context.types import HANGING, SESSIONS, USERS
 from support.contexts import Summary, make_context, say
 from support.databases import FakeClock, OpenDatabase
 

@@ -13,15 +13,15 @@ from typer.testing import CliRunner
 
 import amberdb
 from amberdb import Database
-from amberdb.bindings import demo as demo_module
-from amberdb.bindings import demo_kill
-from amberdb.bindings.cli import app
-from amberdb.bindings.demo_data import DemoClock, declare, end_of, open_demo, read_turns
-from amberdb.bindings.demo_kill import DemoError, Kill, aftermath, kill_writer
-from amberdb.bindings.demo_memory import MemoryDemo
-from amberdb.bindings.demo_writer import documents, stream_name
-from amberdb.bindings.importer import BadLineError
-from amberdb.bindings.memory import Memory
+from amberdb._jsonl.importer import BadLineError
+from amberdb.cli.__main__ import app
+from amberdb.demo import kill
+from amberdb.demo import run as demo_module
+from amberdb.demo.data import DemoClock, declare, end_of, open_demo, read_turns
+from amberdb.demo.kill import DemoError, Kill, aftermath, kill_writer
+from amberdb.demo.memory import MemoryDemo
+from amberdb.demo.writer import documents, stream_name
+from amberdb.memory import Memory
 from support.databases import audited
 
 NAME = stream_name(1, 0)
@@ -173,7 +173,7 @@ def test_a_forget_that_leaves_bytes_is_seen(
 
 
 def test_failed_proof_is_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_lost(db: Database, kills: list[Kill]) -> demo_kill.Aftermath:
+    def one_lost(db: Database, kills: list[Kill]) -> kill.Aftermath:
         left = aftermath(db, kills)
         left.lost.append("writer-1-0-0000000")
         return left

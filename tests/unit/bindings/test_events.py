@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 
 from amberdb import InvalidDocumentError
-from amberdb.bindings.events import (
+from amberdb.events import (
     AgentEvent,
+    AmberEventStore,
     EventStore,
     EventType,
+    FileEventStore,
+    Format,
+    InMemoryEventStore,
+    NullEventStore,
     clean_up,
     migrate,
 )
-from amberdb.bindings.events_contract import START, EventStoreContract, event
-from amberdb.bindings.events_files import FileEventStore, Format
-from amberdb.bindings.events_stores import AmberEventStore, InMemoryEventStore, NullEventStore
+from amberdb.events.contract import START, EventStoreContract, event
 from support.databases import OpenDatabase
 
 

@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
-from amberdb.bindings import events_recorder
-from amberdb.bindings.events import AgentEvent, EventType
-from amberdb.bindings.events_recorder import EventsLostError, Recorder
-from amberdb.bindings.events_stores import AmberEventStore, InMemoryEventStore
+from amberdb.events import (
+    AgentEvent,
+    AmberEventStore,
+    EventsLostError,
+    EventType,
+    InMemoryEventStore,
+    Recorder,
+    recorder,
+)
 from support.databases import OpenDatabase
 
 
@@ -133,7 +138,7 @@ class Failing:
 
 
 def test_a_store_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events_recorder, "PAUSE_S", 0.001)
+    monkeypatch.setattr(recorder, "PAUSE_S", 0.001)
 
     async def work() -> None:
         store = InMemoryEventStore()
@@ -151,7 +156,7 @@ def test_a_store_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_cannot_be_stored_is_told_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events_recorder, "CLOSE_S", 0.01)
+    monkeypatch.setattr(recorder, "CLOSE_S", 0.01)
 
     async def work() -> None:
         store = InMemoryEventStore()

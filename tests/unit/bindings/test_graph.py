@@ -19,10 +19,8 @@ from amberdb import (
     MissingKeyError,
     QueryError,
 )
-from amberdb.bindings import graph_transfer, graph_walks
-from amberdb.bindings.graph import KnowledgeGraph
-from amberdb.bindings.graph_transfer import export_jsonl, import_jsonl, to_networkx
-from amberdb.bindings.importer import InputDamagedError
+from amberdb._jsonl.importer import InputDamagedError
+from amberdb.graph import KnowledgeGraph, export_jsonl, import_jsonl, to_networkx, transfer, walks
 from support.databases import FakeClock, OpenDatabase
 
 DAY = timedelta(days=1)
@@ -273,13 +271,13 @@ def test_walks_go_out_and_in(graph: KnowledgeGraph) -> None:
 def test_a_walk_that_meets_too_many_says_so(
     graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph_walks, "WALK_MAX", 2)
+    monkeypatch.setattr(walks, "WALK_MAX", 2)
     with pytest.raises(QueryError, match="more than 2"):
         graph.k_hop("wang", 9)
 
 
 def test_a_walk_asks_an_index(graph: KnowledgeGraph, db: Database) -> None:
-    names = [f"n{number}" for number in range(graph_walks.CHUNK)]
+    names = [f"n{number}" for number in range(walks.CHUNK)]
     for end in ("source", "target"):
         for more in ({}, {"relation_type": "knows"}):
             plan = db.collection("graph_relations").explain({end: {"$in": names}, **more})
@@ -291,7 +289,7 @@ def test_walks_agree_with_networkx(
     db: Database, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On random graphs, over more than one chunk."""
-    monkeypatch.setattr(graph_walks, "CHUNK", 5)
+    monkeypatch.setattr(walks, "CHUNK", 5)
     rng = random.Random(seed)
     graph = KnowledgeGraph(db, name=f"random{seed}")
     count = 120
@@ -384,7 +382,7 @@ def test_the_file_is_that_of_the_mcp_memory_server(
 def test_no_line_is_skipped_in_silence(
     graph: KnowledgeGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph_transfer, "BATCH", 2)
+    monkeypatch.setattr(transfer, "BATCH", 2)
     path = tmp_path / "memory.jsonl"
     good: dict[str, Any] = {
         "type": "entity",
@@ -410,7 +408,7 @@ def test_no_line_is_skipped_in_silence(
     assert (report.entities, report.relations, report.same) == (1, 1, 1)
     assert [bad.line for bad in report.broken] == [2, 3, 4, 5, 6, 7, 8, 12]
     assert report.bad == 8
-    monkeypatch.setattr(graph_transfer, "BAD_LINES_KEPT", 3)
+    monkeypatch.setattr(transfer, "BAD_LINES_KEPT", 3)
     again = import_jsonl(graph, path)
     assert (again.bad, len(again.broken), again.same) == (8, 3, 3)
     reasons = " ".join(bad.reason for bad in report.broken)

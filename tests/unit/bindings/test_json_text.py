@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amberdb.bindings.json_text import convert_dates, dumps, loads
+from amberdb._jsonl.text import convert_dates, dumps, loads
 
 _NAMES = st.sampled_from(["$date", "$bytes", "$float", "$map", "$eq", "a", ""]) | st.text()
 _SCALARS = (

@@ -17,8 +17,7 @@ from amberdb import (
     MissingKeyError,
     QueryError,
 )
-from amberdb.bindings.memory import Memory
-from amberdb.bindings.memory_types import Decision, Known, Layer, Retention
+from amberdb.memory import Decision, Known, Layer, Memory, Retention
 from support.databases import FakeClock, OpenDatabase
 
 DIM = 4

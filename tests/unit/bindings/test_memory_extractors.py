@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 
 from amberdb import Database, ExtractionError
-from amberdb.bindings.memory import Memory
-from amberdb.bindings.memory_chat import SCHEMA, ChatExtractor
-from amberdb.bindings.memory_rules import RuleExtractor, sorted_into
-from amberdb.bindings.memory_types import Known
+from amberdb.memory import ChatExtractor, Known, Memory, RuleExtractor
+from amberdb.memory.model import SCHEMA
+from amberdb.memory.rules import sorted_into
 
 SENTENCES = [
     line.split("|")

@@ -13,13 +13,7 @@ from typing import Any
 import pytest
 
 from amberdb import REMOVE, Database, InvalidDocumentError, MissingKeyError
-from amberdb.bindings.profiles import UserProfiles
-from amberdb.bindings.profiles_transfer import (
-    TransferReport,
-    export_json,
-    import_json,
-    import_sqlite,
-)
+from amberdb.profiles import TransferReport, UserProfiles, export_json, import_json, import_sqlite
 from support.databases import FakeClock, OpenDatabase
 
 
@@ -179,7 +173,7 @@ def test_every_file_is_imported_recovered_or_listed(
 def test_an_import_is_run_again(
     profiles: UserProfiles, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amberdb.bindings.profiles_transfer.BATCH", 2)
+    monkeypatch.setattr("amberdb.profiles.transfer.BATCH", 2)
 
     def stop(report: TransferReport) -> None:
         raise KeyboardInterrupt

@@ -12,24 +12,22 @@ from typing import Any
 import pytest
 
 from amberdb import Database
-from amberdb.bindings.chat import ChatBuffer, Flushed
-from amberdb.bindings.chat_schedule import Flusher, Schedule
-from amberdb.bindings.chat_sink import CollectionSink
-from amberdb.bindings.events import (
+from amberdb.chat import ChatBuffer, CollectionSink, Flushed, Flusher, Schedule
+from amberdb.events import (
     AgentEvent,
+    AmberEventStore,
     EventStore,
     EventType,
+    FileEventStore,
     Filters,
+    InMemoryEventStore,
+    Recorder,
     clean_up,
     error_rate,
     migrate,
 )
-from amberdb.bindings.events_files import FileEventStore
-from amberdb.bindings.events_recorder import Recorder
-from amberdb.bindings.events_stores import AmberEventStore, InMemoryEventStore
-from amberdb.bindings.memory import Memory
-from amberdb.bindings.memory_rules import RuleExtractor
-from amberdb.bindings.profiles import UserProfiles
+from amberdb.memory import Memory, RuleExtractor
+from amberdb.profiles import UserProfiles
 from support.databases import FakeClock, OpenDatabase
 
 USER = "user123"

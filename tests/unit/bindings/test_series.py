@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import amberdb
 from amberdb import CollectionMissingError, Database, Document, Ordered, QueryError
-from amberdb.bindings import series as series_module
-from amberdb.bindings.pages import all_pages
-from amberdb.bindings.series import Bucket, Every, series
+from amberdb._shared.pages import all_pages
+from amberdb.series import Bucket, Every, series
+from amberdb.series import buckets as series_module
 from support.databases import SMALL
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

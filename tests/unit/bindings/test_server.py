@@ -12,10 +12,9 @@ import pytest
 import uvicorn
 
 from amberdb import BusyError, StorageError
-from amberdb.bindings.server import application, open_service, serve
-from amberdb.bindings.server_guard import CLIENTS_MAX, Rates
-from amberdb.bindings.server_options import ServerOptions
-from amberdb.bindings.server_routes import Service
+from amberdb.server import ServerOptions, application, open_service, serve
+from amberdb.server.guard import CLIENTS_MAX, Rates
+from amberdb.server.routes import Service
 from support.awaiting import assert_sound
 from support.databases import SMALL, FakeClock
 

@@ -10,7 +10,7 @@ import httpx
 from typer.testing import CliRunner
 
 import amberdb
-from amberdb.bindings.cli import app
+from amberdb.cli.__main__ import app
 from support.serving import Server, serving
 
 TOKEN = "a-token-of-24-characters"
@@ -75,7 +75,7 @@ def test_what_would_be_unsafe_is_refused_before_anything_is_opened(tmp_path: Pat
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['uvicorn'] = None\n"
-        "from amberdb.bindings.cli import main\n"
+        "from amberdb.cli.__main__ import main\n"
         f"sys.argv = ['amberdb', 'serve', {str(tmp_path / 't.amber')!r}]\nmain()"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -84,7 +84,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_no_other_module_loads_the_extra() -> None:
-    code = "import sys, amberdb.bindings.cli_verbs, amberdb.aio; print(*sys.modules)"
+    code = "import sys, amberdb.cli.verbs, amberdb.aio; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     loaded = {name.partition(".")[0] for name in ran.stdout.split()}
     assert "amberdb" in loaded

@@ -11,7 +11,7 @@ pytest.importorskip("opentelemetry.sdk.metrics", reason="the extra `otel` and it
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
-from amberdb.bindings.telemetry import observe
+from amberdb.telemetry import observe
 
 Values = dict[tuple[str, str], float]
 """By name and the attribute beside the path, if there is one."""

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from amberdb import CollectionMissingError, Database, Ordered, Unique
-from amberdb.bindings import importer as importer_module
-from amberdb.bindings.exporter import export_lines, whole_file
-from amberdb.bindings.importer import (
+from amberdb._jsonl import importer as importer_module
+from amberdb._jsonl.exporter import export_lines, whole_file
+from amberdb._jsonl.importer import (
     BadLineError,
     Importer,
     ImportOptions,
@@ -22,7 +22,7 @@ from amberdb.bindings.importer import (
     declared_indexes,
     open_input,
 )
-from amberdb.index.base import IndexSpec
+from amberdb.index.ordered.key_encoder import IndexSpec
 from support.databases import audited
 
 ALL_TYPES: dict[str, Any] = {

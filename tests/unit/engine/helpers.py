@@ -9,7 +9,7 @@ from typing import Any
 import lmdb
 
 from amberdb import Database, Document
-from amberdb.engine.collection import ReadableCollection
+from amberdb.engine.database.collection import ReadableCollection
 from unit.wal.helpers import join_preparation
 
 

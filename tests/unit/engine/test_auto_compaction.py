@@ -13,7 +13,7 @@ import pytest
 import amberdb
 from amberdb import Database
 from amberdb import _failpoints as failpoints
-from amberdb.engine import auto_compaction
+from amberdb.engine.maintenance import auto_compaction
 from support.databases import OpenDatabase, audited
 
 WAIT_S = 60

@@ -28,10 +28,10 @@ from amberdb import (
     Vector,
 )
 from amberdb._types import lsn_epoch
-from amberdb.engine import backup, restore
-from amberdb.engine.archive import BLOCK_HEAD_SIZE
-from amberdb.engine.chain import points
-from amberdb.engine.trees import BUILT, tree
+from amberdb.engine.backup import backup, restore
+from amberdb.engine.backup.archive import BLOCK_HEAD_SIZE
+from amberdb.engine.backup.chain import points
+from amberdb.engine.schema.keyspace import BUILT, tree
 from support.databases import SMALL, FakeClock, OpenDatabase, audited
 from support.reference import Doc
 from unit.engine.helpers import abandon, damage_inner_pages, raw_store

@@ -8,8 +8,8 @@ import pytest
 from amberdb import StorageError
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
-from amberdb.engine import cachefile
-from amberdb.engine.cachefile import ALIGNMENT, HEADER_SIZE, CacheFolder, Label, Unusable
+from amberdb.engine.storage import cache_file
+from amberdb.engine.storage.cache_file import ALIGNMENT, HEADER_SIZE, CacheFolder, Label, Unusable
 from support.faulty_fs import FaultyFileSystem
 
 ID = b"0123456789abcdef"
@@ -54,7 +54,7 @@ def test_what_was_written_is_read(file: Path, tmp_path: Path) -> None:
 def test_every_flipped_byte_is_noticed(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread_bytes: int
 ) -> None:
-    monkeypatch.setattr(cachefile, "_THREAD_BYTES", thread_bytes)
+    monkeypatch.setattr(cache_file, "_THREAD_BYTES", thread_bytes)
     whole = file.read_bytes()
     padding = range(HEADER_SIZE + 7, HEADER_SIZE + ALIGNMENT)
     for at in range(len(whole)):

@@ -9,11 +9,11 @@ import pytest
 
 import amberdb
 from amberdb import CheckReport, CorruptionError, Database, Ordered, Unique
-from amberdb.engine import check as checks
-from amberdb.engine.pages import read_metas
-from amberdb.engine.schema import MULTI, Head, Schema
-from amberdb.engine.stored import pack, unpack
-from amberdb.engine.trees import APPLIED
+from amberdb.engine.integrity import check as checks
+from amberdb.engine.integrity.lmdb_pages import read_metas
+from amberdb.engine.schema.document_format import pack, unpack
+from amberdb.engine.schema.keyspace import APPLIED
+from amberdb.engine.schema.schema import MULTI, Head, Schema
 from amberdb.wal import Log
 from support.databases import SMALL, OpenDatabase
 from unit.engine.helpers import data_file, raw_store

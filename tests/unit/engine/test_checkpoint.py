@@ -19,10 +19,10 @@ from amberdb import (
     StorageError,
 )
 from amberdb._fs import OsFileSystem
-from amberdb.engine.checkpoint import Checkpointer
-from amberdb.engine.overlay import Overlay, SortedKeys
-from amberdb.engine.store import Store
-from amberdb.engine.trees import APPLIED, LAST_TIME
+from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
+from amberdb.engine.storage.memtable import Overlay, SortedKeys
+from amberdb.engine.storage.store import Store
 from support.databases import FakeClock, OpenDatabase
 from support.faulty_fs import FaultyFileSystem, fail_on
 from unit.engine.helpers import abandon, got, raw_store
@@ -239,7 +239,7 @@ def test_background_failure_is_logged_and_tried_again(
             raise failures.pop()
         run(self)
 
-    monkeypatch.setattr("amberdb.engine.background._RETRY_S", 0.001)
+    monkeypatch.setattr("amberdb.engine.maintenance.background._RETRY_S", 0.001)
     monkeypatch.setattr(Checkpointer, "run", fail)
     db = open_db(background=True, checkpoint_interval_ms=0)
     db.collection("n").put({"id": "a"})

@@ -22,7 +22,7 @@ from amberdb import (
     ProjectionError,
     TransactionTooLargeError,
 )
-from amberdb.engine.documents import DEPTH_MAX, ID_BYTES_MAX, IdMaker
+from amberdb.engine.schema.documents import DEPTH_MAX, ID_BYTES_MAX, IdMaker
 from support.databases import OpenDatabase
 from unit.engine.helpers import got
 

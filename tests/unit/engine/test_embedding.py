@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from amberdb import REMOVE, Collection, Database, EmbeddingError, Hits, Vector
-from amberdb.engine import filling
+from amberdb.engine.maintenance import embedding_backfill
 from support.databases import FakeClock, OpenDatabase
 
 DIM = 3
@@ -176,8 +176,8 @@ def come(db: Database, count: int, since: Any = None) -> Iterator[str]:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses that do not last."""
-    monkeypatch.setattr(filling, "PAUSE_S", 0.001)
-    monkeypatch.setattr(filling, "PAUSE_MAX_S", 0.01)
+    monkeypatch.setattr(embedding_backfill, "PAUSE_S", 0.001)
+    monkeypatch.setattr(embedding_backfill, "PAUSE_MAX_S", 0.01)
 
 
 @pytest.mark.usefixtures("soon")
@@ -239,20 +239,20 @@ def test_an_embedder_that_is_down_is_asked_a_few_times(open_db: OpenDatabase) ->
         try:
             return model(texts)
         finally:
-            if model.calls == filling.FAILURES_MAX:
+            if model.calls == embedding_backfill.FAILURES_MAX:
                 asked.set()
 
     memory = embedded(db, embed, defer=True)
     assert asked.wait(60)
     db.close()  # in the pause after the last of them
-    assert model.calls == filling.FAILURES_MAX
+    assert model.calls == embedding_backfill.FAILURES_MAX
     assert memory.name == "memory"
 
 
 def test_close_waits_for_the_call_of_an_embedder_but_not_for_ever(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filling, "PAUSE_S", 0.01)
+    monkeypatch.setattr(embedding_backfill, "PAUSE_S", 0.01)
     db = open_db(background=True)
     asked, answer = threading.Event(), threading.Event()
 

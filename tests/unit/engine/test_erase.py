@@ -38,7 +38,7 @@ def test_nothing_erased_is_left_in_any_file(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, reopened: bool
 ) -> None:
     for name in ("GRAPH_ROWS", "FRESH_ROWS", "UNSAVED_ROWS", "DEAD_ROWS"):
-        monkeypatch.setattr(f"amberdb.engine.vector_cache.{name}", 10)
+        monkeypatch.setattr(f"amberdb.engine.search.vector_cache.{name}", 10)
     db = filled(open_db())
     db.collection("memory").search(vector=vector(1))
     db.build_indexes()

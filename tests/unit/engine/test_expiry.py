@@ -16,7 +16,7 @@ from amberdb import (
     Ordered,
     Unique,
 )
-from amberdb.engine.expiry import Reaper
+from amberdb.engine.maintenance.expiry import Reaper
 from support.databases import FakeClock, OpenDatabase
 
 START = 1_700_000_000.0

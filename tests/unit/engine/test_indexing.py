@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from amberdb import Database, Ordered, Unique
-from amberdb.engine import indexing
-from amberdb.engine.checkpoint import Checkpointer
-from amberdb.engine.indexing import Indexer
-from amberdb.engine.trees import BUILDING, BUILT, tree
+from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.maintenance import index_build
+from amberdb.engine.maintenance.index_build import Indexer
+from amberdb.engine.schema.keyspace import BUILDING, BUILT, tree
 from support.databases import OpenDatabase
 from unit.engine.helpers import ids, raw_store
 
@@ -20,7 +20,7 @@ class Interrupted(Exception): ...
 @pytest.fixture(autouse=True)
 def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks so small that a build has many."""
-    monkeypatch.setattr(indexing, "CHUNK", 10)
+    monkeypatch.setattr(index_build, "CHUNK", 10)
 
 
 def fill(db: Database, count: int = 95) -> None:

@@ -28,7 +28,7 @@ from amberdb import (
     Vector,
 )
 from amberdb import _failpoints as failpoints
-from amberdb.engine import migrator
+from amberdb.engine.maintenance import migrator
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound
 from unit.engine.helpers import abandon, damage_inner_pages, got, ids
 

@@ -14,7 +14,7 @@ from amberdb import (
     Unique,
 )
 from amberdb import _failpoints as failpoints
-from amberdb.engine import migrator
+from amberdb.engine.maintenance import migrator
 from unit.engine.helpers import ids
 from unit.engine.test_migration import interrupted_at
 

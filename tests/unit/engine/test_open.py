@@ -31,8 +31,8 @@ from amberdb import (
 )
 from amberdb._bytes import seal
 from amberdb._fs import OsFileSystem
-from amberdb.engine import manifest as manifests
-from amberdb.engine.manifest import SIZE
+from amberdb.engine.storage import manifest as manifests
+from amberdb.engine.storage.manifest import SIZE
 from support.databases import SMALL, FakeClock, OpenDatabase
 from support.faulty_fs import FaultyFileSystem
 from unit.engine.helpers import abandon, data_file, ids, raw_store

@@ -9,7 +9,7 @@ import pytest
 
 from amberdb import Collection, CursorError, Database, Document, Ordered, Page
 from amberdb._bytes import seal
-from amberdb.engine.codec import decode, encode
+from amberdb.engine.schema.codec import decode, encode
 from support.databases import OpenDatabase
 from unit.engine.helpers import ids
 

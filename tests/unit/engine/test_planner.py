@@ -13,7 +13,7 @@ from amberdb import (
     QueryError,
     Unique,
 )
-from amberdb.engine import scan
+from amberdb.engine.query import scan
 from support.databases import OpenDatabase
 from unit.engine.helpers import ids
 

@@ -14,17 +14,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from amberdb._errors import InvalidDocumentError, QueryError
-from amberdb.engine.order import OrderField, parse_order, sort_key, sorter
-from amberdb.engine.query import (
-    DEPTH_MAX,
-    IN_MAX,
-    Condition,
-    FieldBounds,
-    parse,
-)
-from amberdb.index.base import compile
-from amberdb.index.keys import encode
-from amberdb.index.ordered import Ordered
+from amberdb.engine.query.filter import DEPTH_MAX, IN_MAX, Condition, FieldBounds, parse
+from amberdb.engine.query.order import OrderField, parse_order, sort_key, sorter
+from amberdb.index.ordered.key_encoder import compile
+from amberdb.index.ordered.keys import encode
+from amberdb.index.ordered.ordered import Ordered
 
 MANY = settings(max_examples=4 * settings().max_examples)
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)

@@ -27,8 +27,10 @@ from amberdb import (
     Text,
     Vector,
 )
-from amberdb.engine import catalog, follower, status
-from amberdb.engine.commit import Committer
+from amberdb.engine.commit import follower
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.schema import catalog
+from amberdb.engine.storage import status
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound
 from unit.engine.helpers import abandon, ids
 
@@ -292,7 +294,7 @@ def test_it_can_stay_where_it_is_until_it_is_told(
 def test_an_interval_that_is_over_looks(writer: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     now = FakeClock()
     with reading(writer.path, refresh_interval_ms=500) as db:
-        monkeypatch.setattr("amberdb.engine.follower.time.monotonic", now)
+        monkeypatch.setattr("amberdb.engine.commit.follower.time.monotonic", now)
         db.refresh()
         writer.collection("a").put({"id": "x"})
         assert len(db.collection("a")) == 5

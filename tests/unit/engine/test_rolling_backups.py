@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import amberdb
 from amberdb import BackupError, Database, RollingBackups
 from amberdb import _failpoints as failpoints
-from amberdb.engine.archive import Header
-from amberdb.engine.backup_folder import Archived, chains_of, to_prune
-from amberdb.engine.chain import BackupReport
-from amberdb.engine.feed import Feed
+from amberdb.engine.backup.archive import Header
+from amberdb.engine.backup.chain import BackupReport
+from amberdb.engine.backup.folder import Archived, chains_of, to_prune
+from amberdb.engine.commit.change_feed import Feed
 from support.databases import FakeClock, OpenDatabase, assert_sound, audited
 from support.faulty_fs import FaultyFileSystem
 
@@ -77,7 +77,7 @@ def test_one_that_a_process_died_behind_is_no_obstacle_in_the_same_second(
     taken = [db.backup()]
     put(db)
     with monkeypatch.context() as died:  # before its commit, which would have been another Lsn
-        died.setattr("amberdb.engine.feed.Feed.archive", no_commit)
+        died.setattr("amberdb.engine.commit.change_feed.Feed.archive", no_commit)
         for _ in range(3):
             clock.advance(0.1)
             taken.append(db.backup())
@@ -267,7 +267,7 @@ def test_what_fails_is_told_and_tried_again(
     open_db: OpenDatabase, done: threading.Semaphore, tmp_path: Path,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("amberdb.engine.rolling_backups.RETRY_S", 0.0)
+    monkeypatch.setattr("amberdb.engine.backup.schedule.RETRY_S", 0.0)
     folder = tmp_path / "elsewhere" / "deep"
     db = open_db(background=True, backups=RollingBackups(directory=folder))
     with caplog.at_level(logging.WARNING, "amberdb.engine"):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from amberdb import Collection, Database, Text, Vector
-from amberdb.engine import rows
+from amberdb.engine.search import live_rows
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_bits_are_read_once_after_a_checkpoint(
         assert len(memory.search(text="tea", vector=[1.0, 2.0], limit=3)) == 3
 
     read: list[str] = []
-    stored_alive: Callable[..., Any] = rows.stored_alive
+    stored_alive: Callable[..., Any] = live_rows.stored_alive
 
     def counted(source: Any, index: Any) -> Any:
         read.append(index.spec.name)
@@ -31,7 +31,7 @@ def test_bits_are_read_once_after_a_checkpoint(
 
     search()
     db.checkpoint()
-    monkeypatch.setattr(rows, "stored_alive", counted)
+    monkeypatch.setattr(live_rows, "stored_alive", counted)
     for _ in range(3):
         search()
     assert len(read) == len(set(read)) == 2  # each index, once

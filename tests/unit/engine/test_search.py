@@ -22,8 +22,10 @@ from amberdb import (
     Vector,
 )
 from amberdb._errors import CollectionError, ConflictError
-from amberdb.engine import catalog, declarations, row_folding, vector_cache, vectors
-from amberdb.index.base import IndexSpec
+from amberdb.engine.database import declarations
+from amberdb.engine.schema import catalog
+from amberdb.engine.search import flush, vector_cache, vector_index
+from amberdb.index.ordered.key_encoder import IndexSpec
 from support.databases import FakeClock, OpenDatabase
 
 DIM = 3
@@ -52,7 +54,7 @@ def memory(db: Database) -> Collection:
 def test_a_filter_by_an_index_lets_all_its_rows_through(
     db: Database, monkeypatch: pytest.MonkeyPatch, block: int, fresh: bool, field: str
 ) -> None:
-    monkeypatch.setattr("amberdb.engine.view._KEYS_BLOCK", block)
+    monkeypatch.setattr("amberdb.engine.storage.view._KEYS_BLOCK", block)
     memory = db.collection("memory", indexes=[Ordered(field), Text("content")])
     long = "e" * 600  # past what a key of LMDB holds
     entities = ["a", "b", "b", "c", "d", long + "1", long + "2"]
@@ -169,7 +171,7 @@ def test_many_checkpoints_leave_few_segments(db: Database, memory: Collection) -
         db.checkpoint()
     (stats,) = [s for name, s in search_stats(db).items() if name.startswith("text")]
     memory.search("word")
-    assert search_stats(db)["text:content,title"]["segments"] < 2 * row_folding.MERGE_WIDTH
+    assert search_stats(db)["text:content,title"]["segments"] < 2 * flush.MERGE_WIDTH
     assert "segments" not in stats, "nothing is read before the first search"
     assert ids(memory.search("number17")) == ["d17"]
     assert len(memory.search("word", limit=100)) == 30
@@ -178,7 +180,7 @@ def test_many_checkpoints_leave_few_segments(db: Database, memory: Collection) -
 def test_segments_of_the_dead_are_written_again(
     db: Database, memory: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_folding, "DEAD_MIN", 0)
+    monkeypatch.setattr(flush, "DEAD_MIN", 0)
     memory.put_many([{"id": f"d{n}", "content": f"word{n}"} for n in range(100)])
     db.checkpoint()
     used = db.stats()["store"]["entries"]
@@ -270,8 +272,8 @@ def small_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(vector_cache, name, value)
     monkeypatch.setattr(vector_cache, "UNSAVED_ROWS", 1)
     monkeypatch.setattr(vector_cache, "_PAUSE_S", 0.0)
-    monkeypatch.setattr(vectors, "EXACT_ROWS", 40)
-    monkeypatch.setattr(vectors, "VISIT_ROWS", 0)
+    monkeypatch.setattr(vector_index, "EXACT_ROWS", 40)
+    monkeypatch.setattr(vector_index, "VISIT_ROWS", 0)
 
 
 def many(memory: Collection, count: int) -> None:

@@ -15,7 +15,7 @@ from amberdb import (
     Snapshot,
     SnapshotExpiredError,
 )
-from amberdb.engine.transaction import SnapshotCollection
+from amberdb.engine.database.transaction import SnapshotCollection
 from support.databases import FakeClock, OpenDatabase
 from unit.engine.helpers import ids
 

@@ -10,9 +10,9 @@ import pytest
 import amberdb
 from amberdb import Database, Lsn, Ordered, Stats, Text, Vector
 from amberdb._fs import OsFileSystem
-from amberdb.bindings.json_text import dumps
-from amberdb.engine import vector_cache
-from amberdb.index.hnsw import library
+from amberdb._jsonl.text import dumps
+from amberdb.engine.search import vector_cache
+from amberdb.index.vector.hnsw import library
 from support.databases import SMALL, OpenDatabase
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from amberdb import Lsn
 from amberdb._fs import OsFileSystem, boot_id
-from amberdb.engine import status as statuses
-from amberdb.engine.status import Status
+from amberdb.engine.storage import status as statuses
+from amberdb.engine.storage.status import Status
 
 ID = bytes(range(16))
 FS = OsFileSystem()

@@ -21,7 +21,7 @@ from amberdb import (
     TransactionTooLargeError,
     Unique,
 )
-from amberdb.engine.transaction import TransactionCollection
+from amberdb.engine.database.transaction import TransactionCollection
 from support.databases import OpenDatabase
 from unit.engine.helpers import ids
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
-from amberdb.engine import vector_cache, vectors
-from amberdb.engine.cachefile import HEADER_SIZE, CacheFolder
 from amberdb.engine.jobs import Jobs
-from amberdb.engine.vector_cache import Built
-from amberdb.engine.vectors import VectorSearcher
-from amberdb.index import hnsw
-from amberdb.index.vector import METRICS, Metric, Vector
+from amberdb.engine.search import vector_cache, vector_index
+from amberdb.engine.search.vector_cache import Built
+from amberdb.engine.search.vector_index import VectorSearcher
+from amberdb.engine.storage.cache_file import HEADER_SIZE, CacheFolder
+from amberdb.index.vector import hnsw
+from amberdb.index.vector.vector import METRICS, Metric, Vector
 from support.faulty_fs import FaultyFileSystem
 from support.vectors import Documents, pairs
 
@@ -31,8 +31,8 @@ needs_hnsw = pytest.mark.skipif(hnsw.library() is None, reason="needs the extra 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few hundred rows do what ten thousands do."""
-    monkeypatch.setattr(vectors, "EXACT_ROWS", 300)
-    monkeypatch.setattr(vectors, "VISIT_ROWS", 1)
+    monkeypatch.setattr(vector_index, "EXACT_ROWS", 300)
+    monkeypatch.setattr(vector_index, "VISIT_ROWS", 1)
     monkeypatch.setattr(vector_cache, "GRAPH_ROWS", 300)
     for name in ("FRESH_ROWS", "DEAD_ROWS", "UNSAVED_ROWS"):
         monkeypatch.setattr(vector_cache, name, 50)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amberdb.engine.vectors import VectorSearcher
-from amberdb.index.vector import METRICS, Metric, Vector
+from amberdb.engine.search.vector_index import VectorSearcher
+from amberdb.index.vector.vector import METRICS, Metric, Vector
 from support.vectors import DIM, Documents, pairs
 
 

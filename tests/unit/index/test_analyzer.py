@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import CollectionError
-from amberdb.index.analyzer import TERM_BYTES_MAX, Analyzer, normalise
+from amberdb.index.text.analyzer import TERM_BYTES_MAX, Analyzer, normalise
 
 english = Analyzer.of()
 plain = Analyzer.of(None)
@@ -218,7 +218,7 @@ def test_unknown_libraries_are_refused(options: dict[str, str]) -> None:
 
 
 def test_the_cache_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amberdb.index.analyzer._CACHE_WORDS_MAX", 10)
+    monkeypatch.setattr("amberdb.index.text.analyzer._CACHE_WORDS_MAX", 10)
     analyzer = Analyzer(None)
     many = [f"w{number}" for number in range(1000)]
     assert analyzer.terms(" ".join(many)) == many

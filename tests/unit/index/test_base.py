@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import InvalidDocumentError
-from amberdb.index.base import FieldSpec, KeyMaker, compile
-from amberdb.index.keys import CUT_BYTES, KEY_BYTES_MAX, encode, encode_desc
-from amberdb.index.ordered import Ordered
+from amberdb.index.ordered.key_encoder import FieldSpec, KeyMaker, compile
+from amberdb.index.ordered.keys import CUT_BYTES, KEY_BYTES_MAX, encode, encode_desc
+from amberdb.index.ordered.ordered import Ordered
+from amberdb.index.ordered.unique import Unique
 from amberdb.index.paths import Path
-from amberdb.index.unique import Unique
 
 ROW = (7).to_bytes(8, "big")
 ROW_DOWN = bytes(255 - byte for byte in ROW)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amberdb.index.distance import best, block_rows, prepared, scores
-from amberdb.index.vector import METRICS, Metric
+from amberdb.index.vector.distance import best, block_rows, prepared, scores
+from amberdb.index.vector.vector import METRICS, Metric
 
 
 def _scored(

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amberdb.index.analyzer import Analyzer
-from amberdb.index.highlight import ELLIPSIS, snippet
-from amberdb.index.textquery import parse
+from amberdb.index.text.analyzer import Analyzer
+from amberdb.index.text.highlight import ELLIPSIS, snippet
+from amberdb.index.text.query import parse
 
 english = Analyzer.of()
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amberdb.index.distance import prepared
-from amberdb.index.hnsw import Graph, Links, library
-from amberdb.index.vector import Metric, Vector
+from amberdb.index.vector.distance import prepared
+from amberdb.index.vector.hnsw import Graph, Links, library
+from amberdb.index.vector.vector import Metric, Vector
 
 pytestmark = pytest.mark.skipif(library() is None, reason="needs the extra hnsw")
 DIM = 16

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import CorruptionError, InvalidDocumentError
-from amberdb.index import keys
-from amberdb.index.keys import decode, decode_desc, encode, encode_desc
+from amberdb.index.ordered import keys
+from amberdb.index.ordered.keys import decode, decode_desc, encode, encode_desc
 
 I64_MIN, I64_MAX = -(2**63), 2**63 - 1
 INF = float("inf")

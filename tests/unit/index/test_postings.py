@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import CorruptionError
-from amberdb.index.batch import Batch
-from amberdb.index.packing import ROWS_KEY, term_key
-from amberdb.index.postings import Memtable, Segment, Source, is_alive, segment_pairs
-from amberdb.index.text import FREQUENCY_MAX, UNIT, Occurrences
+from amberdb.index.text.batch import Batch
+from amberdb.index.text.packing import ROWS_KEY, term_key
+from amberdb.index.text.postings import Memtable, Segment, Source, is_alive, segment_pairs
+from amberdb.index.text.text import FREQUENCY_MAX, UNIT, Occurrences
 from support.text_sources import memtable_of, occurrences_of, source_of, spread
 
 ROWIDS_MAX = 60
@@ -122,7 +122,7 @@ def test_many_terms_are_packed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
         for rowid in range(1, 60)
     }
     whole = list(segment_pairs([memtable_of(given_rows)]))
-    monkeypatch.setattr("amberdb.index.postings._BLOCK_ENTRIES", 10)
+    monkeypatch.setattr("amberdb.index.text.postings._BLOCK_ENTRIES", 10)
     assert list(segment_pairs([memtable_of(given_rows)])) == whole
     assert list(segment_pairs(spread(given_rows, [0, 1, 2, 3]))) == whole
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from amberdb._errors import QueryError
-from amberdb.index import ranking
 from amberdb.index.fusion import decay, fuse, mmr
-from amberdb.index.postings import Source
-from amberdb.index.ranking import Corpus, best
-from amberdb.index.text import Text, TextMaker
-from amberdb.index.textquery import TextQuery, parse
+from amberdb.index.text import bm25
+from amberdb.index.text.bm25 import Corpus, best
+from amberdb.index.text.postings import Source
+from amberdb.index.text.query import TextQuery, parse
+from amberdb.index.text.text import Text, TextMaker
 from support.text_reference import ranked
 from support.text_sources import memtable_of, spread
 
@@ -88,15 +88,15 @@ def test_the_best_rows_are_those_of_the_formula(
     alive[list(living)] = True
     rows_of = {rowid: maker.occurrences(document) for rowid, document in rows.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "_SPARSE", 0 if is_sparse else 1 << 30)
-        patch.setattr(ranking, "_FEW", 0)
+        patch.setattr(bm25, "_SPARSE", 0 if is_sparse else 1 << 30)
+        patch.setattr(bm25, "_FEW", 0)
         found = searched(spread(rows_of, places), alive, living, query, limit, among)
         # To the last bit the same, in one source that never held the dead ones.
         fresh: list[Source] = [memtable_of({rowid: rows_of[rowid] for rowid in living})]
         assert searched(fresh, alive, living, query, limit, among) == found
-        patch.setattr(ranking, "_SPARSE", 1 << 30 if is_sparse else 0)
+        patch.setattr(bm25, "_SPARSE", 1 << 30 if is_sparse else 0)
         assert searched(fresh, alive, living, query, limit, among) == found
-        patch.setattr(ranking, "_FEW", 1000)
+        patch.setattr(bm25, "_FEW", 1000)
         assert searched(fresh, alive, living, query, limit, among) == found
     expected = ranked(maker, living, query, among)
     assert len(found) == min(limit, len(expected))
@@ -177,7 +177,7 @@ def test_phrases_are_looked_for_in_the_order_of_scores_until_enough_are_found() 
 
 
 def test_a_prefix_of_too_many_terms_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "PREFIX_TERMS_MAX", 2)
+    monkeypatch.setattr(bm25, "PREFIX_TERMS_MAX", 2)
     corpus = corpus_of("tea teapot", "team")
     with pytest.raises(QueryError, match="write more"):
         corpus.search(query("te*"), 10)

@@ -10,12 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import CollectionError, FormatError
-from amberdb.index.text import (
-    UNIT,
-    WEIGHT_MAX,
-    Text,
-    TextMaker,
-)
+from amberdb.index.text.text import UNIT, WEIGHT_MAX, Text, TextMaker
 from support.text_reference import weighted_terms
 
 units = st.integers(1, WEIGHT_MAX * UNIT)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import QueryError
-from amberdb.index.analyzer import Analyzer
-from amberdb.index.textquery import TERMS_MAX, Prefix, TextQuery, parse
+from amberdb.index.text.analyzer import Analyzer
+from amberdb.index.text.query import TERMS_MAX, Prefix, TextQuery, parse
 
 english = Analyzer.of()
 

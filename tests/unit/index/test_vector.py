@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
-from amberdb.index.vector import Metric, Vector, coerce
+from amberdb.index.vector.vector import Metric, Vector, coerce
 
 
 def _embed(texts: list[str]) -> list[list[float]]:

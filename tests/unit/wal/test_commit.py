@@ -194,7 +194,7 @@ def test_interrupted_waiter_leaves_the_others_to_go_on(
             leader.join()
 
     with monkeypatch.context() as patch:
-        patch.setattr("amberdb.wal.commit.threading.Lock", lambda: _InterruptedGate(until))
+        patch.setattr("amberdb.wal.group_commit.threading.Lock", lambda: _InterruptedGate(until))
         with pytest.raises(KeyboardInterrupt):
             log.wait(second)
     directory.fs.hook = None

@@ -1,0 +1,29 @@
+"""The public names for the tasks of an event loop: docs/aio.md.
+
+    from amberdb import aio
+    async with aio.open("memory.amber") as db: ...
+
+Invariants:
+- Nothing else imports it, so a program without an event loop does not load asyncio.
+"""
+
+from amberdb.aio.collections import Collection, ReadableCollection, WritableCollection
+from amberdb.aio.database import Database, Opening, check, open, repair, restore, verify_backup
+from amberdb.aio.feed import Subscriber
+from amberdb.aio.transaction import Snapshot, Transaction
+
+__all__ = [
+    "open",
+    "check",
+    "repair",
+    "restore",
+    "verify_backup",
+    "Database",
+    "Collection",
+    "ReadableCollection",
+    "WritableCollection",
+    "Transaction",
+    "Snapshot",
+    "Subscriber",
+    "Opening",
+]

@@ -1,0 +1,69 @@
+"""Collections for an event loop: the methods of those of the engine, awaited.
+
+Invariants:
+- What cannot be awaited has another name here: `contains` for `in`, `count` for len(), `delete`
+  for `del`; ids are iterated with `async for`.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, final, overload
+
+import amberdb
+from amberdb import Document
+from amberdb.aio.face import Face, iterates, reads, writes
+from amberdb.aio.threads import Lane, Threads
+from amberdb.engine.database.collection import ReadableCollection as Readable
+from amberdb.engine.database.collection import WritableCollection as Writable
+
+D = TypeVar("D")
+
+
+class ReadableCollection(Face):
+    """The reading half; at["event"] of a snapshot has nothing else."""
+
+    def __init__(
+        self, name: str, threads: Threads, inner: Callable[[], Any], lane: Lane | None = None
+    ) -> None:
+        super().__init__(threads, inner, lane)
+        self.name = name
+
+    @overload
+    async def get(self, id: str) -> Document | None: ...
+
+    @overload
+    async def get(self, id: str, default: D) -> Document | D: ...
+
+    async def get(self, id: str, default: Any = None) -> Any:
+        """The document, whole, or `default` when there is none (or it has expired)."""
+        return await self.call("read", lambda inner: inner.get(id, default))
+
+    async def contains(self, id: object) -> bool:
+        """Whether there is such a document."""
+        return await self.call("read", lambda inner: id in inner)
+
+    record = reads(Readable.record)
+    find = reads(Readable.find)
+    count = reads(Readable.count)
+    search = reads(Readable.search)
+    explain = reads(Readable.explain)
+    documents = iterates(Readable.documents)
+    __aiter__ = iterates(Readable.__iter__)
+
+
+class WritableCollection(ReadableCollection):
+    """The writing half as well; tx["event"] of a transaction."""
+
+    put = writes(Writable.put)
+    insert = writes(Writable.insert)
+    put_many = writes(Writable.put_many)
+    update = writes(Writable.update)
+    delete = writes(Writable.delete)
+    delete_many = writes(Writable.delete_many)
+
+
+@final
+class Collection(WritableCollection):
+    """A collection of an open database: db["event"], or await db.collection("event", ...). Tasks
+    may share it."""
+
+    embed_missing = writes(amberdb.Collection.embed_missing)

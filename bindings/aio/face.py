@@ -1,0 +1,162 @@
+"""The async face of a class: one line for each of its methods, with its signature and docstring.
+
+    class Collection(Face):
+        put = writes(amberdb.Collection.put)
+        find = reads(amberdb.Collection.find)
+
+Invariants:
+- A method is looked up by its name in the thread that runs it, so a subclass's own is called.
+- `progress` is called in the loop. A call that takes one ends early when its await is cancelled.
+- An iterator is read in blocks: one turn of a thread for many items.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial, wraps
+from inspect import BoundArguments, Signature, signature
+from itertools import islice
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from amberdb.aio.threads import Lane, Threads, alone
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+Awaited = Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]
+"""A method that is awaited, with the parameters of the one it stands for."""
+
+BLOCK: Final = 256
+"""Items that an iterator gives in one turn of a thread."""
+
+
+class Face:
+    """Of a blocking object. `inner` makes or finds it, in a thread; with a `lane` all of its calls
+    run there."""
+
+    def __init__(
+        self, threads: Threads, inner: Callable[[], Any], lane: Lane | None = None
+    ) -> None:
+        self.threads = threads
+        self.inner = inner
+        self.lane: Lane | None = lane
+
+    async def call(
+        self,
+        lane: Lane,
+        function: Callable[[Any], R],
+        on_cancel: Callable[[], object] | None = None,
+    ) -> R:
+        """What a function of the blocking object gives, in a thread."""
+        inner = self.inner
+        return await self.threads.run(
+            self.lane or lane, lambda: function(inner()), on_cancel=on_cancel
+        )
+
+
+def reads(method: Callable[Concatenate[Any, P], R]) -> Awaited[P, R]:
+    """Of a method that writes nothing."""
+    return _awaited("read", method)
+
+
+def writes(method: Callable[Concatenate[Any, P], R]) -> Awaited[P, R]:
+    """Of a method that may take the writer lock."""
+    return _awaited("write", method)
+
+
+def gives(
+    method: Callable[Concatenate[Any, P], R], face_of: Callable[[Any, R], T]
+) -> Awaited[P, T]:
+    """Of a method that gives a blocking object: its face is given instead, `face_of(self, object)`.
+    It may take the writer lock."""
+    call = writes(method)
+
+    @wraps(method)
+    async def given(face: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return face_of(face, await call(face, *args, **kwargs))
+
+    return given
+
+
+def iterates(
+    method: Callable[Concatenate[Any, P], Iterator[T]],
+) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
+    """Of a method that gives an iterator."""
+    name = method.__name__
+
+    @wraps(method)
+    def iterated(face: Face, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        run = partial(face.threads.run, face.lane or "read")
+        return in_blocks(run, lambda: getattr(face.inner(), name)(*args, **kwargs))
+
+    return iterated
+
+
+async def in_blocks(
+    run: Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]], begin: Callable[[], Iterator[T]]
+) -> AsyncGenerator[T]:
+    """What an iterator gives that is begun and read by `run`."""
+    items: Iterator[T] = await run(begin)
+    while True:
+        block: list[T] = await run(lambda: list(islice(items, BLOCK)))
+        for item in block:
+            yield item
+        if len(block) < BLOCK:
+            return
+
+
+def detached(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Of a function that needs no open database, and reports its progress."""
+    shape = signature(function)
+
+    @wraps(function)
+    async def awaited(*args: P.args, **kwargs: P.kwargs) -> R:
+        progress, bound = _reporting(shape, args, kwargs)
+        return await alone(lambda: function(*bound.args, **bound.kwargs), on_cancel=progress.stop)
+
+    return awaited
+
+
+def _awaited(lane: Lane, method: Callable[Concatenate[Any, P], R]) -> Awaited[P, R]:
+    name, shape = method.__name__, signature(method)
+    reports = "progress" in shape.parameters
+
+    @wraps(method)
+    async def awaited(face: Face, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not reports:
+            return await face.call(lane, lambda inner: getattr(inner, name)(*args, **kwargs))
+        progress, bound = _reporting(shape, (face, *args), kwargs)
+        return await face.call(
+            lane,
+            lambda inner: getattr(inner, name)(*bound.args[1:], **bound.kwargs),
+            progress.stop,
+        )
+
+    return awaited
+
+
+class _Progress:
+    """In place of the caller's: tells it in its loop, and ends a call whose await was cancelled."""
+
+    def __init__(self, told: Callable[..., object] | None) -> None:
+        self._told = told
+        self._loop = asyncio.get_running_loop()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        self._is_stopped = True
+
+    def __call__(self, *facts: Any) -> None:
+        if self._is_stopped:
+            raise asyncio.CancelledError
+        if self._told is not None:
+            self._loop.call_soon_threadsafe(self._told, *facts)
+
+
+def _reporting(
+    shape: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[_Progress, BoundArguments]:
+    bound = shape.bind(*args, **kwargs)
+    progress = _Progress(bound.arguments.get("progress"))
+    bound.arguments["progress"] = progress
+    return progress, bound

@@ -1,0 +1,109 @@
+"""Transactions and snapshots for an event loop.
+
+Invariants:
+- Tasks take turns: one transaction at a time, in a thread that does nothing else.
+- Leaving one is never cut short: a task that is cancelled in between is told so after the commit,
+  or the rollback, is done.
+"""
+
+from functools import partial
+from types import TracebackType
+from typing import final
+
+import amberdb
+from amberdb import ClosedError, Lsn
+from amberdb.aio.collections import ReadableCollection, WritableCollection
+from amberdb.aio.threads import Threads, Turn
+
+
+@final
+class Transaction:
+    """Made by db.transaction(): `async with` it. Its tasks may share it; their calls run one after
+    another."""
+
+    def __init__(self, threads: Threads, blocking: amberdb.Transaction, timeout_ms: int) -> None:
+        self.threads = threads
+        self._blocking = blocking
+        self._timeout_ms = timeout_ms
+        self._turn: Turn | None = None
+
+    @property
+    def lsn(self) -> Lsn:
+        """After the commit: where it is in the log."""
+        return self._blocking.lsn
+
+    async def __aenter__(self) -> "Transaction":
+        """Raises BusyError, TransactionError."""
+        turn = await self.threads.turn(self._timeout_ms)
+        try:
+            await self.threads.run("transaction", self._blocking.__enter__, undo=_rollback)
+        except BaseException:
+            turn.end()
+            raise
+        self._turn = turn
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._turn is None:
+            raise ClosedError("the transaction is not open: use it with `async with`")
+        leave = partial(self._blocking.__exit__, kind, error, trace)
+        try:
+            await self.threads.run("transaction", leave, must=True)
+        finally:
+            self._turn.end()
+            self._turn = None
+
+    def __getitem__(self, name: str) -> WritableCollection:
+        """Its calls raise CollectionMissingError."""
+        return WritableCollection(name, self.threads, lambda: self._blocking[name], "transaction")
+
+    def collection(self, name: str) -> WritableCollection:
+        """The same as tx[name]."""
+        return self[name]
+
+
+@final
+class Snapshot:
+    """One Lsn, many reads: `async with db.snapshot() as at`. Tasks may share it."""
+
+    def __init__(self, threads: Threads, blocking: amberdb.Snapshot) -> None:
+        self.threads = threads
+        self._blocking = blocking
+
+    @property
+    def lsn(self) -> Lsn:
+        """What it shows: everything acknowledged up to here."""
+        return self._blocking.lsn
+
+    @property
+    def age_ms(self) -> float:
+        """Since it was taken."""
+        return self._blocking.age_ms
+
+    @property
+    def left_s(self) -> float:
+        """Until its age limit."""
+        return self._blocking.left_s
+
+    def __getitem__(self, name: str) -> ReadableCollection:
+        """Its calls raise CollectionMissingError when it did not exist at this Lsn."""
+        return ReadableCollection(name, self.threads, lambda: self._blocking[name])
+
+    def collection(self, name: str) -> ReadableCollection:
+        """The same as at[name]."""
+        return self[name]
+
+    async def close(self) -> None:
+        """Lets LMDB reuse its pages; reading from it raises ClosedError."""
+        if not self.threads.is_closed:
+            await self.threads.run("read", self._blocking.close, must=True)
+
+
+def _rollback(transaction: amberdb.Transaction) -> None:
+    """Of one that nobody got."""
+    transaction.__exit__(ClosedError, ClosedError("its task was cancelled"), None)

@@ -1,0 +1,125 @@
+"""Scheduled flushing: a thread that hands over what is pending every so often, or at night.
+
+Invariants:
+- A flush that fails is logged, and the next one comes at its time.
+- stop() returns when no flush is under way; none comes after it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import time as TimeOfDay
+from typing import Final, final
+
+from amberdb import ClosedError
+from amberdb.chat.buffer import ChatBuffer
+
+logger = logging.getLogger("amberdb.chat")
+
+EVERY_S: Final = 300.0
+
+
+@final
+class Schedule:
+    """When to flush: every `every_s` seconds, and with a window ("02:00-04:00") only within it.
+
+    The window is in the time of `zone`, the machine's own by default; it may go over midnight.
+    Raises ValueError.
+    """
+
+    def __init__(
+        self, every_s: float = EVERY_S, *, window: str | None = None, zone: tzinfo | None = None
+    ) -> None:
+        if every_s <= 0:
+            raise ValueError(f"every_s is a number of seconds, not {every_s!r}")
+        self._every = timedelta(seconds=every_s)
+        self._zone = zone
+        self._window = None if window is None else _window(window)
+
+    def next_after(self, now: datetime) -> datetime:
+        """The next time to flush, after a flush at `now`."""
+        at = now + self._every
+        if self._window is None or self._is_within(at):
+            return at
+        start, _ = self._window
+        local = now.astimezone(self._zone)
+        opens = local.replace(hour=start.hour, minute=start.minute, second=0, microsecond=0)
+        if opens <= local:
+            opens += timedelta(days=1)
+        return opens.astimezone(UTC)
+
+    def _is_within(self, at: datetime) -> bool:
+        assert self._window is not None
+        start, end = self._window
+        local = at.astimezone(self._zone).time()
+        return start <= local < end if start < end else local >= start or local < end
+
+
+@final
+class Flusher:
+    """The thread: it starts at once, and flushes at the times of the schedule."""
+
+    def __init__(
+        self,
+        buffer: ChatBuffer,
+        schedule: Schedule | None = None,
+        *,
+        batch_size: int = 200,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._buffer = buffer
+        self._schedule = schedule or Schedule()
+        self._batch_size = batch_size
+        self._clock = clock
+        self._wake = threading.Condition()
+        self._is_stopped = False
+        self._is_woken = False
+        self._thread = threading.Thread(target=self._run, name="amberdb-chat", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Flusher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wake(self) -> None:
+        """Flushes now, whatever the schedule says."""
+        with self._wake:
+            self._is_woken = True
+            self._wake.notify_all()
+
+    def stop(self) -> None:
+        with self._wake:
+            self._is_stopped = True
+            self._wake.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            now = datetime.fromtimestamp(self._clock(), UTC)
+            left_s = (self._schedule.next_after(now) - now).total_seconds()
+            with self._wake:
+                self._wake.wait_for(lambda: self._is_stopped or self._is_woken, left_s)
+                if self._is_stopped:
+                    return
+                self._is_woken = False
+            try:
+                self._buffer.flush_due(self._batch_size)
+            except ClosedError:
+                return
+            except Exception:
+                logger.exception("a flush failed, and is tried again at its time")
+
+
+def _window(text: str) -> tuple[TimeOfDay, TimeOfDay]:
+    """Raises ValueError."""
+    try:
+        start, end = (TimeOfDay.fromisoformat(part.strip()) for part in text.split("-"))
+    except ValueError:
+        raise ValueError(f'a window is written as "02:00-04:00", not {text!r}') from None
+    if start == end:
+        raise ValueError(f"a window of no length: {text!r}")
+    return start, end

@@ -1,0 +1,1 @@
+"""The demo that `amberdb demo` runs, and its data."""

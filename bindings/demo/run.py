@@ -1,0 +1,380 @@
+"""The demo: a dialogue stored in layers, a writer killed in mid-stream, memories with reasons, and
+proofs of what holds.
+
+Invariants:
+- Each claim is a proof: computed from what was put in, compared with what the database answers,
+  and false if the database is wrong.
+- Reads no clock of the machine for what it stores, so each run of one input says the same, but
+  for the moments of the kills and the timings.
+"""
+
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from statistics import median
+from typing import Any, cast, final
+
+from amberdb._types import Document
+from amberdb.demo.ask import TOP, Asked, ask, read_questions
+from amberdb.demo.data import (
+    LAYERS,
+    DemoClock,
+    Turn,
+    declare,
+    end_of,
+    open_demo,
+    read_turns,
+    sessions,
+)
+from amberdb.demo.kill import Aftermath, Kill, aftermath, kill_writer
+from amberdb.demo.memory import Entry, MemoryDemo
+from amberdb.engine.commit.change_feed import Change
+from amberdb.engine.database.database import Database
+
+NOTES = 20
+_PAGE = 25
+_QUERIES = 200
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A claim, and whether it held."""
+
+    claim: str
+    ok: bool
+    detail: str
+
+
+@dataclass(slots=True)
+class DemoReport:
+    path: str
+    seed: int
+    proofs: list[Proof] = field(default_factory=list[Proof])
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    timings_ms: dict[str, float] = field(default_factory=dict[str, float])
+    recent: list[Document] = field(default_factory=list[Document])
+    """The newest turns of the entity that speaks most."""
+    asked: list[Asked] = field(default_factory=list[Asked])
+    """The questions about the packaged dialogue."""
+    changes: list[Change] = field(default_factory=list[Change])
+    """The last ones."""
+    memories: list[Entry] = field(default_factory=list[Entry])
+    """The log of the memories, before one person was forgotten."""
+
+    @property
+    def ok(self) -> bool:
+        return all(proof.ok for proof in self.proofs)
+
+
+@final
+class Demo:
+    """One run; `tell` gets each proof as soon as it is judged, and each step before it begins."""
+
+    def __init__(
+        self,
+        path: str,
+        turns: list[Turn],
+        *,
+        has_questions: bool,
+        kills: int,
+        seed: int,
+        tell: Callable[[str | Proof], None],
+    ) -> None:
+        self._has_questions = has_questions
+        self.report = DemoReport(path, seed)
+        self._path = path
+        self._turns = turns
+        self._kills = kills
+        self._tell = tell
+        self._chance = random.Random(seed)
+        self._clock = DemoClock(end_of(turns))
+        self._events = {
+            turn.document["id"]: turn.document for turn in turns if turn.layer == "event"
+        }
+
+    def run(self) -> DemoReport:
+        """Raises DemoError, and what the database raises."""
+        with self._timed("all"):
+            self._tell(f"storing a dialogue of {len(self._turns)} turns in {', '.join(LAYERS)}")
+            with open_demo(self._path, self._clock, create=True) as db:
+                self._load(db)
+            db = self._kill_and_reopen()
+            with db:
+                self._query(db)
+                self._page(db)
+                if self._has_questions:
+                    self._ask(db)
+                feed = db.subscriber("demo")  # keeps the log of the next step for it
+                removed = self._expire(db)
+                self._read_changes(list(feed.changes()), removed)
+                self._check(db, "after all of it, check() finds every index equal to a rebuild")
+            self._remember()
+        return self.report
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def _load(self, db: Database) -> None:
+        declare(db)
+        commits = 0
+        with self._timed("load"):
+            for session in sessions(self._turns):
+                with db.transaction() as tx:
+                    for turn in session:
+                        tx["log"].put(turn.document)
+                        tx[turn.layer].put(turn.document)
+                commits += 1
+        layers = Counter(turn.layer for turn in self._turns)
+        self.report.counts |= {"turns": len(self._turns), "sessions": commits, **layers}
+        stored = {one["id"]: one for one in db.collection("log").documents()}
+        given = {turn.document["id"]: turn.document for turn in self._turns}
+        self._prove(
+            "every turn is stored as it was given",
+            stored == given,
+            f"{len(stored)} documents in {commits} transactions",
+        )
+
+    def _kill_and_reopen(self) -> Database:
+        """The open database behind the last kill."""
+        kills: list[Kill] = []
+        while True:
+            self._tell(f"a child process writes, and is killed: {len(kills) + 1} of {self._kills}")
+            kills.append(kill_writer(self._path, len(kills) + 1, self._clock, self._chance))
+            with self._timed(f"reopen {len(kills)}"):
+                db = open_demo(self._path, self._clock)
+            try:
+                self._judge(db, kills)
+            except BaseException:
+                db.close()
+                raise
+            if len(kills) == self._kills:
+                return db
+            db.close()
+
+    def _judge(self, db: Database, kills: list[Kill]) -> None:
+        left = aftermath(db, kills)
+        replayed = db.recovery.records if db.recovery is not None else 0
+        acknowledged = sum(kills[-1].acknowledged.values())
+        counts = self.report.counts
+        counts["acknowledged"] = left.acknowledged
+        counts[f"acknowledged_at_kill_{len(kills)}"] = acknowledged
+        counts["unacknowledged_but_kept"] = left.found - left.acknowledged
+        self._prove(
+            "every acknowledged write is there",
+            acknowledged > 0 and not left.lost and not left.unexpected,
+            f"{acknowledged} acknowledged in {kills[-1].streamed_ms:.0f} ms before this kill, "
+            f"{left.acknowledged} in all, {_named(left.lost, 'lost')}; {replayed} log records "
+            "replayed",
+        )
+        self._prove(
+            "no transaction is half there",
+            not left.half,
+            f"{left.found} compared in three collections, {_named(left.half, 'half')}",
+        )
+        self._prove_dialogue(db, left)
+        self._check(db, "check() finds every index equal to a rebuild")
+
+    def _prove_dialogue(self, db: Database, left: Aftermath) -> None:
+        given = {turn.document["id"]: turn.document for turn in self._turns}
+        with db.snapshot() as at:
+            kept = sum(at["log"].get(id) == document for id, document in given.items())
+            extra = len(at["log"]) - len(given) - left.found
+        self._prove(
+            "what was stored before is untouched",
+            kept == len(given) and extra == 0,
+            f"{kept} of {len(given)} turns, nothing else",
+        )
+
+    def _query(self, db: Database) -> None:
+        entity = self._busiest()
+        log = db.collection("log")
+        wanted = sorted(
+            (turn.document for turn in self._turns if turn.document["entity_id"] == entity),
+            key=lambda document: cast(datetime, document["created_at"]),
+            reverse=True,
+        )
+        times: list[float] = []
+        recent: list[Document] = []
+        for _ in range(_QUERIES):
+            began = time.perf_counter()
+            recent = log.find({"entity_id": entity}, order_by="-created_at", limit=_SHOWN)
+            times.append((time.perf_counter() - began) * 1000)
+        self.report.timings_ms["recent turns of one entity, median"] = median(times)
+        self.report.recent = list(recent)
+        # Compared by time: turns of one moment may come in either order.
+        stamps = [document["created_at"] for document in recent]
+        plan = log.explain({"entity_id": entity}, order_by="-created_at")
+        self._prove(
+            "the newest turns of an entity come through the index",
+            stamps == [document["created_at"] for document in wanted[:_SHOWN]]
+            and all(document in wanted for document in recent)
+            and plan["index"] is not None,
+            f"{plan['index']}, {plan['direction']}",
+        )
+
+    def _page(self, db: Database) -> None:
+        entity = self._busiest()
+        log = db.collection("log")
+        question = {"entity_id": entity}
+        everything = log.find(question, order_by="-created_at")
+        paged: list[Document] = []
+        pages = 0
+        cursor: str | None = None
+        while pages == 0 or cursor is not None:
+            page = log.find(question, order_by="-created_at", limit=_PAGE, after=cursor)
+            paged += page
+            cursor = page.cursor
+            pages += 1
+        self._prove(
+            "pages follow on without gap or repetition",
+            paged == everything and len(paged) == len({one["id"] for one in paged}),
+            f"{len(paged)} turns of {entity} in {pages} pages of {_PAGE}",
+        )
+
+    def _ask(self, db: Database) -> None:
+        log = db.collection("log")
+        began = time.perf_counter()
+        self.report.asked = [ask(log, question) for question in read_questions()]
+        took_ms = (time.perf_counter() - began) * 1000
+        self.report.timings_ms["one question, mean"] = took_ms / len(self.report.asked)
+        for lang, name in (("en", "English"), ("zh", "Chinese")):
+            asked = [one for one in self.report.asked if one.lang == lang]
+            answered = sum(one.place is not None for one in asked)
+            self._prove(
+                f"questions in {name} find what was said, by their words alone",
+                2 * answered >= len(asked) > 0,
+                f"{answered} of {len(asked)} among the first {TOP} hits",
+            )
+
+    def _expire(self, db: Database) -> int:
+        """How many documents were removed."""
+        self._tell("notes that expire, and a clock that is turned on by 30 days")
+        event = db.collection("event")
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        notes = [
+            {
+                "id": f"note-{number}",
+                "entity_id": "demo",
+                "created_at": now,
+                "content": "good for one hour",
+                "expires_at": now + timedelta(hours=1),
+            }
+            for number in range(NOTES)
+        ]
+        event.put_many(notes)
+        self._events |= {str(note["id"]): note for note in notes}
+        before = len(event)
+        alive = self._alive()
+        self._clock.advance(30 * 86_400)
+        alive_later = self._alive()
+        vanished = len(alive) - len(alive_later)
+        dead = [id for id in self._events if id not in alive_later]
+        unseen = all(event.get(id) is None for id in dead)
+        found = {one["id"] for one in event.find({"entity_id": "demo"})}
+        self._prove(
+            "expired documents vanish from every read at once",
+            before - len(event) == vanished >= NOTES and unseen and not found,
+            f"{vanished} gone now and {len(dead) - vanished} earlier, none removed from disk yet",
+        )
+        stored = self._stored(db)
+        with self._timed("remove expired"):
+            removed = db.expire()
+        self._prove(
+            "expire() removes just those from disk",
+            removed == len(dead) == stored - self._stored(db) and self._stored(db) == len(event),
+            f"{stored} stored, {removed} removed, {len(event)} left",
+        )
+        self.report.counts["expired"] = removed
+        return removed
+
+    def _read_changes(self, changes: list[Change], removed: int) -> None:
+        operations = Counter((change.collection, change.op) for change in changes)
+        wanted = Counter({("event", "put"): NOTES, ("event", "expire"): removed})
+        in_order = all(one.lsn <= later.lsn for one, later in pairwise(changes))
+        self._prove(
+            "the change log tells each of these changes once, in order",
+            operations == wanted and in_order,
+            ", ".join(f"{count} {op}" for (_, op), count in operations.items()),
+        )
+        self.report.changes = changes[-_SHOWN:]
+
+    def _remember(self) -> None:
+        self._tell("what two people say becomes memories, and one of them is forgotten")
+        with tempfile.TemporaryDirectory(prefix="amberdb-demo-") as directory:
+            path = os.path.join(directory, "memory.amber")
+            self.report.memories = MemoryDemo(path, self._clock, self._prove).run()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _check(self, db: Database, claim: str) -> None:
+        with self._timed("check"):
+            found = db.check()
+        detail = f"{found.documents} documents, {found.entries} index entries"
+        self._prove(claim, found.ok, "; ".join(found.problems[:3]) or detail)
+
+    def _prove(self, claim: str, ok: bool, detail: str) -> None:
+        proof = Proof(claim, ok, detail)
+        self.report.proofs.append(proof)
+        self._tell(proof)
+
+    @contextmanager
+    def _timed(self, name: str) -> Generator[None]:
+        began = time.perf_counter()
+        yield
+        self.report.timings_ms[name] = (time.perf_counter() - began) * 1000
+
+    def _busiest(self) -> Any:
+        return Counter(turn.document["entity_id"] for turn in self._turns).most_common(1)[0][0]
+
+    def _alive(self) -> set[str]:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        return {
+            id
+            for id, document in self._events.items()
+            if document.get("expires_at") is None or document["expires_at"] > now
+        }
+
+    @staticmethod
+    def _stored(db: Database) -> int:
+        """With those that have expired and are still on disk."""
+        documents: int = db.stats()["collections"]["event"]["documents"]
+        return documents
+
+
+def run_demo(
+    *,
+    source: str | None = None,
+    keep: str | None = None,
+    kills: int = 3,
+    seed: int = 0,
+    tell: Callable[[str | Proof], None] = lambda _: None,
+) -> DemoReport:
+    """Runs it on the packaged dialogue or that of `source`, in `keep` (a directory that does
+    not exist yet, and stays) or a temporary directory. Raises AmberError, OSError."""
+    turns = read_turns(source)
+    if keep is not None:
+        if os.path.exists(keep):
+            raise FileExistsError(17, "is there already: choose a new name", keep)
+        return Demo(
+            keep, turns, has_questions=source is None, kills=kills, seed=seed, tell=tell
+        ).run()
+    directory = tempfile.mkdtemp(prefix="amberdb-demo-")
+    try:
+        path = os.path.join(directory, "demo.amber")
+        return Demo(
+            path, turns, has_questions=source is None, kills=kills, seed=seed, tell=tell
+        ).run()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _named(ids: list[str], word: str) -> str:
+    return f"{len(ids)} {word}" + (f": {', '.join(ids[:3])}" if ids else "")

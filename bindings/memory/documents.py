@@ -1,0 +1,190 @@
+"""The documents of layered memory: how a decision becomes one, what a log entry holds, and what is
+refused.
+
+Invariants:
+- Everything is checked before a transaction begins.
+- A memory has an id before it is stored: `embedding_id` is the same, where there are vectors.
+"""
+
+from collections.abc import Mapping, Set
+from datetime import datetime, timedelta
+from typing import Any, Final, final
+from uuid import uuid4
+
+from amberdb import Document, InvalidDocumentError, QueryError
+from amberdb._shared.checks import check_text, check_time
+from amberdb.memory.types import (
+    ACTIONS,
+    LAYERS,
+    MEMORY_TYPES,
+    Action,
+    Decision,
+    Layer,
+    MemoryType,
+    Retention,
+)
+
+FIELDS: Final = (
+    "id",
+    "memory_type",
+    "entity_id",
+    "content",
+    "category",
+    "metadata",
+    "embedding_id",
+    "is_permanent",
+    "expiry_date",
+    "created_at",
+    "updated_at",
+)
+"""Of a memory as it is given out: all but its vector."""
+
+_REASONS: Final[Mapping[Action, str]] = {
+    "insert": "stored in the {layer} layer as it was given",
+    "update": "changed in the {layer} layer as it was asked for",
+    "ignore": "says nothing that is not known",
+    "delete": "removed from the {layer} layer as it was asked for",
+}
+_FORGOTTEN_KEEPS: Final = (
+    "id",
+    "memory_id",
+    "memory_layer",
+    "action",
+    "created_at",
+    "expiry_date",
+)
+
+
+@final
+class Documents:
+    """Of one Memory."""
+
+    def __init__(
+        self, retention: Retention, categories: Mapping[Layer, Set[str]], *, has_vectors: bool
+    ) -> None:
+        self._retention = retention
+        self._categories = categories
+        self._has_vectors = has_vectors
+
+    def check(self, decision: Decision) -> None:
+        """Raises InvalidDocumentError, QueryError."""
+        check_layer(decision.memory_layer)
+        if decision.action not in ACTIONS:
+            raise InvalidDocumentError(
+                f"an action is one of {', '.join(ACTIONS)}, not {decision.action!r}", field="action"
+            )
+        if decision.action == "insert" or decision.content is not None:
+            check_text("content", decision.content)
+        if decision.action in ("update", "delete"):
+            check_text("memory_id", decision.memory_id)
+        known = self._categories[decision.memory_layer]
+        if decision.category is not None and decision.category not in known:
+            raise InvalidDocumentError(
+                f"the {decision.memory_layer} layer has no category {decision.category!r}, but "
+                f"{', '.join(sorted(known))}: add it with Memory(categories=)",
+                field="category",
+            )
+        check_time("expiry_date", decision.expiry_date)
+
+    def new(
+        self,
+        memory_type: MemoryType,
+        entity_id: str,
+        decision: Decision,
+        vector: Any,
+        now: datetime,
+    ) -> Document:
+        """Of an insert."""
+        layer, given = decision.memory_layer, decision.expiry_date
+        keep = self._retention.of(layer)
+        is_permanent = decision.is_permanent
+        if is_permanent is None:
+            is_permanent = layer == "profile" and given is None and keep is None
+        id = uuid4().hex
+        return {
+            "id": id,
+            "memory_type": memory_type,
+            "entity_id": entity_id,
+            "content": decision.content,
+            "category": decision.category or ("other" if layer == "event" else None),
+            "metadata": dict(decision.metadata),
+            "embedding_id": id if self._has_vectors else None,
+            "is_permanent": is_permanent,
+            "expiry_date": given or (None if is_permanent else _later(now, keep)),
+            "created_at": now,
+            "updated_at": now,
+            **_embedding(vector),
+        }
+
+    def patch(
+        self, old: Document, decision: Decision, vector: Any, now: datetime
+    ) -> dict[str, Any]:
+        """Of an update: what is not given stays."""
+        layer, given = decision.memory_layer, decision.expiry_date
+        patch: dict[str, Any] = {"updated_at": now}
+        if decision.content is not None:
+            patch |= {"content": decision.content, **_embedding(vector)}
+        if decision.category is not None:
+            patch["category"] = decision.category
+        if decision.metadata:
+            patch["metadata"] = dict(decision.metadata)
+        is_permanent = decision.is_permanent
+        if is_permanent is None:
+            is_permanent = old["is_permanent"] and given is None
+        patch["is_permanent"] = is_permanent
+        if given is not None or is_permanent:
+            patch["expiry_date"] = given
+        elif layer == "profile" or old.get("expiry_date") is None:
+            patch["expiry_date"] = _later(now, self._retention.of(layer))
+        return patch
+
+    def entry(
+        self,
+        memory_type: MemoryType,
+        entity_id: str,
+        memory_id: str,
+        decision: Decision,
+        now: datetime,
+    ) -> Document:
+        """Of the log."""
+        layer, action = decision.memory_layer, decision.action
+        return {
+            "memory_id": memory_id,
+            "memory_layer": layer,
+            "action": action,
+            "reason": decision.reason or _REASONS[action].format(layer=layer),
+            "metadata": dict(decision.metadata),
+            "memory_type": memory_type,
+            "entity_id": entity_id,
+            "created_at": now,
+            "expiry_date": _later(now, self._retention.log),
+        }
+
+
+def forgotten(entry: Document, now: datetime) -> Document:
+    """What stays of a log entry: that something was done, and when."""
+    kept = {name: entry[name] for name in _FORGOTTEN_KEEPS}
+    return {**kept, "reason": None, "forgotten_at": now}
+
+
+def check_owner(memory_type: object, entity_id: object) -> None:
+    """Raises QueryError."""
+    if memory_type not in MEMORY_TYPES:
+        raise QueryError(f'memory_type is "user" or "agent", not {memory_type!r}')
+    if not isinstance(entity_id, str) or not entity_id:
+        raise QueryError(f"entity_id is a str that is not empty, not {entity_id!r}")
+
+
+def check_layer(layer: object) -> None:
+    """Raises QueryError."""
+    if layer not in LAYERS:
+        raise QueryError(f'a layer is "profile" or "event", not {layer!r}')
+
+
+def _later(now: datetime, by: timedelta | None) -> datetime | None:
+    return None if by is None else now + by
+
+
+def _embedding(vector: Any) -> dict[str, Any]:
+    """With an embedder that is down the vector is left out, and filled in later."""
+    return {} if vector is None else {"embedding": vector}

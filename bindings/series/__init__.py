@@ -1,0 +1,13 @@
+"""Counts and aggregates over time: docs/series.md."""
+
+from amberdb.series.buckets import (
+    Bucket,
+    Every,
+    series,
+)
+
+__all__ = [
+    "Bucket",
+    "Every",
+    "series",
+]

@@ -1,0 +1,126 @@
+"""Errors over HTTP: application/problem+json, with a status and what to do.
+
+Invariants:
+- What was sent is not sent back, but for what an error's message says of it.
+- An error that nobody expected is logged, and its text stays here.
+"""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+
+from amberdb import (
+    AmberError,
+    BusyError,
+    ClosedError,
+    ConflictError,
+    DiskFullError,
+    DocumentError,
+    DocumentTooLargeError,
+    DuplicateKeyError,
+    EmbeddingError,
+    ExtractionError,
+    MissingKeyError,
+    QueryError,
+    StorageError,
+    TransactionError,
+    TransactionTooLargeError,
+)
+
+logger = logging.getLogger("amberdb.server")
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_S: Final = "1"
+
+_STATUS: Final[tuple[tuple[type[AmberError], int], ...]] = (
+    (MissingKeyError, 404),
+    (DuplicateKeyError, 409),
+    (ConflictError, 409),
+    (DocumentTooLargeError, 413),
+    (TransactionTooLargeError, 413),
+    (EmbeddingError, 502),
+    (ExtractionError, 502),
+    (DocumentError, 422),
+    (QueryError, 422),
+    (DiskFullError, 507),
+    (BusyError, 503),
+    (ClosedError, 503),
+    (StorageError, 500),
+    (TransactionError, 500),
+)
+"""The first that fits."""
+
+
+def problem(
+    status: int, detail: str, code: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """An answer. `code` is for programs, `detail` for people."""
+    title = HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return Response(
+        msgspec.json.encode({**body, "code": code, **more}),
+        status,
+        dict(headers or {}),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def handle_errors(app: FastAPI, router: APIRouter) -> None:
+    """Makes problems of what the application raises, whose routes are those of the router."""
+    app.add_exception_handler(AmberError, _of_amberdb)
+    app.add_exception_handler(RequestValidationError, _of_request)
+    app.add_exception_handler(HTTPException, partial(_of_http, router))
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _of_amberdb(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AmberError)
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if status >= 500:
+        logger.error("%s %s: %s", request.method, request.url.path, error)
+    headers = {"Retry-After": RETRY_S} if status == 503 else None
+    return problem(status, error.message, type(error).__name__, headers)
+
+
+def _of_request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [{"loc": list(each["loc"]), "msg": each["msg"]} for each in error.errors()]
+    places = ", ".join(".".join(map(str, each["loc"])) for each in errors)
+    detail = f"the request is not as /openapi.json has it: look at {places}"
+    return problem(422, detail, "RequestError", errors=errors)
+
+
+def _of_http(router: APIRouter, request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail, headers = error.detail, error.headers
+    if error.status_code == 404:
+        detail = f"there is nothing at {request.url.path}: /openapi.json lists what there is"
+    elif error.status_code == 405:
+        detail = f"{request.method} has no meaning here: /openapi.json lists what has"
+        headers = {"Allow": ", ".join(_allowed(router, request))}
+    return problem(error.status_code, detail, "HttpError", headers)
+
+
+def _allowed(router: APIRouter, request: Request) -> list[str]:
+    """Of all routes with this path; Starlette names those of the first."""
+    return sorted(
+        method
+        for route in router.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    )
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    logger.error("%s %s", request.method, request.url.path, exc_info=error)
+    return problem(500, "an error that nobody expected: see the server's log", "InternalError")

@@ -1,0 +1,253 @@
+"""The routes of the HTTP server: layered memory, its search and its log, the chat buffer.
+
+Invariants:
+- A memory is changed and deleted under its owner: under another one it is not there.
+- An answer of 200 to a write is the database's: it is durable as the database was opened.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, final
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import Response
+
+import amberdb
+from amberdb.aio import database
+from amberdb.aio.system import ChatBuffer, Memory
+from amberdb.memory.types import LAYERS, MEMORY_TYPES, Action, Decision, Layer, MemoryType
+from amberdb.server import models
+
+LIMIT_MAX = 1_000
+
+
+class _Names(Convertor[str]):
+    """In a path: one of a few, so that other paths stay apart from it."""
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class _MemoryTypes(_Names):
+    regex = "|".join(MEMORY_TYPES)
+
+
+class _Layers(_Names):
+    regex = "|".join(LAYERS)
+
+
+register_url_convertor("memory_type", _MemoryTypes())
+register_url_convertor("memory_layer", _Layers())
+
+OWNER = "/memory/{memory_type:memory_type}/{entity_id}"
+MEMORY = OWNER + "/{memory_layer:memory_layer}/{memory_id}"
+router = APIRouter()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the routes speak for."""
+
+    db: database.Database
+    memory: Memory
+    buffer: ChatBuffer
+
+
+def service(request: Request) -> Service:
+    """Of the application."""
+    found: Service = request.app.state.service
+    return found
+
+
+Served = Annotated[Service, Depends(service)]
+Name = Annotated[str, Path(min_length=1, max_length=480)]
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
+
+
+def answer(value: Any) -> Response:
+    """As JSON; times in UTC."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+# -- layered memory ------------------------------------------------------------------------------
+
+
+@router.post(OWNER, response_model=models.Outcomes)
+async def remember(
+    served: Served, memory_type: MemoryType, entity_id: Name, given: models.Remember
+) -> Response:
+    """Stores a memory in a layer; with `auto_extract` what the extractor makes of the text."""
+    outcomes = await served.memory.remember(
+        entity_id, memory_type=memory_type, **given.model_dump()
+    )
+    return answer({"outcomes": outcomes})
+
+
+@router.get(OWNER + "/profile", response_model=models.Memories)
+async def profile(
+    served: Served,
+    memory_type: MemoryType,
+    entity_id: Name,
+    category: str | None = None,
+    limit: Limit = 100,
+    after: str | None = None,
+) -> Response:
+    """What is known to be true of an entity, the last changed first."""
+    page = await served.memory.profile(
+        entity_id, memory_type=memory_type, category=category, limit=limit, after=after
+    )
+    return answer({"memories": page, "cursor": page.cursor})
+
+
+@router.get(OWNER + "/events", response_model=models.Memories)
+async def events(
+    served: Served,
+    memory_type: MemoryType,
+    entity_id: Name,
+    limit: Limit = 50,
+    since: models.Moment | None = None,
+    until: models.Moment | None = None,
+    category: str | None = None,
+    after: str | None = None,
+) -> Response:
+    """What happened, the latest first; from `since` on, before `until`."""
+    page = await served.memory.events(
+        entity_id,
+        memory_type=memory_type,
+        limit=limit,
+        since=since,
+        until=until,
+        category=category,
+        after=after,
+    )
+    return answer({"memories": page, "cursor": page.cursor})
+
+
+@router.put(
+    MEMORY,
+    response_model=models.Done,
+)
+async def update(
+    served: Served,
+    memory_type: MemoryType,
+    entity_id: Name,
+    memory_layer: Layer,
+    memory_id: Name,
+    given: models.Change,
+) -> Response:
+    """Changes what is given of one memory."""
+    decision = Decision(
+        action="update", memory_layer=memory_layer, memory_id=memory_id, **given.model_dump()
+    )
+    (outcome,) = await served.memory.apply(entity_id, [decision], memory_type=memory_type)
+    return answer(outcome)
+
+
+@router.delete(
+    MEMORY,
+    response_model=models.Done,
+)
+async def delete(
+    served: Served,
+    memory_type: MemoryType,
+    entity_id: Name,
+    memory_layer: Layer,
+    memory_id: Name,
+    reason: str = "",
+) -> Response:
+    """Deletes one memory; its log stays readable."""
+    decision = Decision(
+        action="delete", memory_layer=memory_layer, memory_id=memory_id, reason=reason
+    )
+    (outcome,) = await served.memory.apply(entity_id, [decision], memory_type=memory_type)
+    return answer(outcome)
+
+
+@router.delete(OWNER, response_model=models.Receipt)
+async def forget(
+    served: Served, memory_type: MemoryType, entity_id: Name, compact: bool = True
+) -> Response:
+    """Removes all that is known of an entity, and with `compact` every trace in any file."""
+    return answer(await served.memory.forget(entity_id, memory_type=memory_type, compact=compact))
+
+
+@router.get("/memory/search", response_model=models.Hits)
+async def search(
+    served: Served,
+    query: Annotated[str, Query(min_length=1, max_length=10_000, pattern=r"\S")],
+    entity_id: Annotated[str | None, Query(min_length=1, max_length=480)] = None,
+    memory_type: MemoryType = "user",
+    memory_layer: Layer | None = None,
+    limit: Limit = 10,
+) -> Response:
+    """Memories that the query's words, or its meaning, lead to, the best first."""
+    hits = await served.memory.recall(
+        query,
+        entity_id=entity_id,
+        memory_type=memory_type,
+        layers=LAYERS if memory_layer is None else (memory_layer,),
+        limit=limit,
+    )
+    return answer({"hits": hits})
+
+
+@router.get("/memory/{memory_id}/logs", response_model=models.Entries)
+async def logs(
+    served: Served,
+    memory_id: Name,
+    memory_layer: Layer | None = None,
+    action: Action | None = None,
+    limit: Limit = 100,
+    after: str | None = None,
+) -> Response:
+    """What was done with a memory, the latest first; also after it was deleted."""
+    page = await served.memory.logs(
+        memory_id, memory_layer=memory_layer, action=action, limit=limit, after=after
+    )
+    return answer({"logs": page, "cursor": page.cursor})
+
+
+# -- the chat buffer -----------------------------------------------------------------------------
+
+
+@router.post("/memory/flush", response_model=models.FlushedTurns)
+async def flush(
+    served: Served, batch_size: Annotated[int, Query(ge=1, le=10_000)] = 200
+) -> Response:
+    """Hands all pending turns to the sink, in batches."""
+    return answer(await served.buffer.flush(batch_size))
+
+
+@router.post("/chat", response_model=models.SavedTurn)
+async def save_chat(served: Served, given: models.Turn) -> Response:
+    """Keeps one turn of a conversation."""
+    return answer(await served.buffer.save_chat(**given.model_dump()))
+
+
+@router.get("/chat/{conversation_id}", response_model=models.Turns)
+async def load_recent_context(served: Served, conversation_id: Name, limit: Limit = 20) -> Response:
+    """The last turns of a conversation, the oldest first."""
+    return answer({"turns": await served.buffer.load_recent_context(conversation_id, limit)})
+
+
+# -- care ----------------------------------------------------------------------------------------
+
+
+@router.get("/health", response_model=models.Health)
+async def health(served: Served) -> Response:
+    """Whether the database answers. Needs no token."""
+    await served.db.collections()
+    return answer({"status": "ok", "version": amberdb.__version__})
+
+
+@router.get("/stats", response_model=models.Statistics)
+async def stats(served: Served) -> Response:
+    """The insides of the database, and the queue of the chat buffer."""
+    database = (await served.db.stats()).to_map()
+    return answer({"database": database, "chat": await served.buffer.get_stats()})

@@ -1,0 +1,1 @@
+"""Checks and queries that several systems share."""

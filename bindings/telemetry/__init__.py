@@ -1,0 +1,9 @@
+"""OpenTelemetry instruments over Database.stats(); needs the extra `otel`."""
+
+from amberdb.telemetry.instruments import (
+    observe,
+)
+
+__all__ = [
+    "observe",
+]

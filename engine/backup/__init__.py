@@ -1,0 +1,1 @@
+"""Backups: the archive format, chains, backup, restore, schedule and automatic restore."""

@@ -1,0 +1,322 @@
+"""backup(): the pairs of one LMDB read transaction, or the records of the log since another backup.
+
+    full          checkpoint -> one read transaction -> its pairs, keys ascending
+    incremental   sync -> the records behind the base's last Lsn, up to the durable one
+    both          written aside -> synced -> read back whole -> renamed -> directory synced
+
+Invariants:
+- Readers and writers go on: no lock is held but that of backups among themselves.
+- Nothing is under the final name before it was read back and every checksum compared; after a
+  failure nothing is left.
+- Documents whose checksum fails, or that are not as many as their head counts, stop a backup: it
+  would take the place of a better one.
+- While a backup runs the log is kept from where it begins; afterwards, if wanted, from where it
+  ended, within the limit that subscribers have.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from time import monotonic, sleep
+from typing import Any, Final, Literal, TypeAlias
+
+from amberdb._errors import (
+    AmberError,
+    BackupChainError,
+    BackupError,
+    BackupExistsError,
+    CorruptionError,
+    LogTruncatedError,
+)
+from amberdb._fs import ASIDE, replace_file
+from amberdb._types import Lsn
+from amberdb.engine.backup.archive import (
+    Content,
+    Header,
+    Kind,
+    archive_blocks,
+    archive_path,
+    file_errors,
+)
+from amberdb.engine.backup.chain import BackupReport, follows, read_header, verify_chain
+from amberdb.engine.commit.change_feed import Feed
+from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.integrity.check import Progress
+from amberdb.engine.jobs import YIELD_S, Turns
+from amberdb.engine.maintenance.index_build import stored_view
+from amberdb.engine.options import Options
+from amberdb.engine.schema.codec import encode
+from amberdb.engine.schema.document_format import unpack
+from amberdb.engine.schema.keyspace import (
+    APPLIED,
+    BUILT,
+    DATABASE_ID,
+    KEY_END,
+    LAST_TIME,
+    LOCAL,
+    META,
+    TREE_SIZE,
+)
+from amberdb.engine.schema.schema import Head, Schema
+from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.view import NEWEST, View
+
+logger = logging.getLogger("amberdb.engine")
+
+Compress: TypeAlias = Literal["zstd"] | None
+BLOCK_BYTES: Final = 1 << 16
+"""A block ends behind the pair or record that brings it here. Larger ones would be no smaller when
+compressed, and hold the interpreter longer."""
+_SLEEP_S: Final = 0.1
+"""A wait is cut in pieces, and `progress` called in between: what it raises ends the wait."""
+_TURN_PAIRS: Final = 32
+"""Pairs between two looks at the clock."""
+
+
+class Backups:
+    """Owned by the Database."""
+
+    def __init__(
+        self, directory: str, committer: Committer, checkpointer: Checkpointer, feed: Feed,
+        options: Options,
+    ) -> None:  # fmt: skip
+        self._directory = directory
+        self._committer = committer
+        self._checkpointer = checkpointer
+        self._feed = feed
+        self._options = options
+        self._fs = options.fs
+        self.mutex = threading.Lock()
+        """Held while a backup is taken."""
+
+    def run(
+        self,
+        path: str | os.PathLike[str],
+        base: str | os.PathLike[str] | None,
+        compress: Compress,
+        rate_bytes_s: float | None,
+        hold_log: bool,
+        progress: Progress | None,
+    ) -> BackupReport:
+        """See Database.backup()."""
+        if compress not in (None, "zstd"):
+            raise ValueError(f"compress={compress!r}: use 'zstd' or None")
+        if rate_bytes_s is not None and not rate_bytes_s > 0:
+            raise ValueError(f"rate_bytes_s={rate_bytes_s!r}: give a number above 0, or None")
+        target = archive_path(path)
+        pace = _Pace(rate_bytes_s, progress)
+        with self.mutex, file_errors(target):
+            self._check_target(target)
+            try:
+                if base is None:
+                    report = self._full(target, compress is not None, pace)
+                else:
+                    report = self._incremental(
+                        target, archive_path(base), compress is not None, pace
+                    )
+                self._remember(report, hold_log)
+            finally:
+                self._feed.pinned = None
+        return report
+
+    def _check_target(self, target: str) -> None:
+        parent = os.path.dirname(target)
+        if self._fs.exists(target):
+            raise BackupExistsError(f"{target} exists: choose another name", path=target)
+        if not self._fs.is_dir(parent):
+            raise BackupError(f"the directory {parent} does not exist: create it", path=target)
+        if target.startswith(os.path.join(self._directory, "")):
+            raise BackupError(
+                f"{target} is inside of the database: put a backup elsewhere", path=target
+            )
+
+    def _full(self, target: str, compress: bool, pace: "_Pace") -> BackupReport:
+        committer = self._committer
+        self._feed.pinned = committer.log.durable_lsn
+        self._checkpointer.run()
+        with stored_view(
+            committer.store, Overlay(), NEWEST, self._options.document_bytes_max
+        ) as view:
+            schemas = view.catalog.by_tree()
+            heads = {
+                schema.name: Head.unpack(view.get(schema.head_key)).documents
+                for schema in schemas.values()
+            }
+            header = self._header(
+                last_lsn=int.from_bytes(view.get(APPLIED) or b""),
+                time_us=int.from_bytes(view.get(LAST_TIME) or b""),
+                documents=heads,
+            )
+            return self._write(target, header, _pairs(view, schemas, heads), compress, pace)
+
+    def _incremental(
+        self, target: str, base_path: str, compress: bool, pace: "_Pace"
+    ) -> BackupReport:
+        log = self._committer.log
+        base = read_header(self._fs, base_path)
+        after = Lsn(base.last_lsn)
+        self._feed.pinned = after
+        self._check_base(base, base_path)
+        log.sync()
+        last = log.durable_lsn
+        if last < after:
+            raise BackupChainError(
+                f"{base_path} ends at Lsn {after}, and the database at {last}: it has lost "
+                "commits since, or is an older copy; take a full backup",
+                path=base_path,
+            )
+        try:
+            time_us = base.time_us
+            for record in log.read(Lsn(last - 1), upto=last) if last > after else ():
+                time_us = record.time_us
+            header = self._header(
+                base=base.id, after_lsn=after, last_lsn=last, time_us=time_us, documents={}
+            )
+            return self._write(target, header, self._records(after, last), compress, pace)
+        except LogTruncatedError as error:
+            raise BackupChainError(
+                f"the log no longer reaches back to Lsn {after}, where {base_path} ends: take a "
+                "full backup (with hold_log=True the log is kept for the next one, up to "
+                "subscriber_log_bytes_max)",
+                path=base_path,
+            ) from error
+
+    def _check_base(self, base: Header, path: str) -> None:
+        if base.database_id != self._committer.store.get(DATABASE_ID):
+            raise BackupChainError(
+                f"{path} is a backup of another database: take a full one", path=path
+            )
+        if self._feed.archived is None:
+            raise BackupChainError(
+                f"the data was made anew since {path}, by repair or by compaction: take a full "
+                "backup",
+                path=path,
+            )
+
+    def _header(self, **facts: Any) -> Header:
+        return Header(
+            **facts,
+            id=os.urandom(16),
+            database_id=self._committer.store.get(DATABASE_ID) or b"",
+            created_us=int(self._options.clock() * 1_000_000),
+        )
+
+    def _records(self, after: Lsn, last: Lsn) -> Iterator[Content]:
+        block: list[tuple[int, int, int, bytes]] = []
+        size = 0
+        before = after
+        for record in self._committer.log.read(after, upto=last):
+            if not follows(record.lsn, before):
+                raise BackupChainError(
+                    f"the log goes on from Lsn {before} with {record.lsn}: commits between them "
+                    "are lost; take a full backup"
+                )
+            before = record.lsn
+            block.append((record.lsn, record.time_us, record.kind, record.payload))
+            size += len(record.payload)
+            if size >= BLOCK_BYTES:
+                yield Content(Kind.RECORDS, len(block), encode(block))
+                block, size = [], 0
+        if block:
+            yield Content(Kind.RECORDS, len(block), encode(block))
+
+    def _write(
+        self,
+        target: str,
+        header: Header,
+        contents: Iterable[Content],
+        compress: bool,
+        pace: "_Pace",
+    ) -> BackupReport:
+        fs = self._fs
+        blocks = archive_blocks(header, contents, compress=compress)
+        verified: list[BackupReport] = []
+
+        def verify(aside: str) -> None:
+            (report,) = verify_chain([aside], fs, pace.again().reached)
+            if fs.exists(target):  # by somebody else, meanwhile
+                raise BackupExistsError(f"{target} exists: choose another name", path=target)
+            verified.append(replace(report, path=target))
+
+        try:
+            replace_file(fs, target, next(blocks), self._paced(target, blocks, pace), verify=verify)
+        except BaseException:
+            for path in (target + ASIDE, target) if verified else (target + ASIDE,):
+                with suppress(OSError):
+                    fs.unlink(path)
+            raise
+        return verified[0]
+
+    def _paced(self, target: str, blocks: Iterator[bytes], pace: "_Pace") -> Iterator[bytes]:
+        size = 0
+        for block in blocks:
+            self._committer.state.active  # noqa: B018  raises when the database was closed
+            yield block
+            size += len(block)
+            pace.reached(target, size)
+
+    def _remember(self, report: BackupReport, hold_log: bool) -> None:
+        try:
+            self._feed.archive(report, hold_log)
+        except AmberError as error:  # the backup is there all the same
+            logger.warning("the log is not kept for the next incremental backup: %s", error)
+
+
+class _Pace:
+    """Tells how far it is, lets other threads run, and waits where that is faster than wanted."""
+
+    def __init__(self, rate_bytes_s: float | None, progress: Progress | None = None) -> None:
+        self._rate_bytes_s = rate_bytes_s
+        self._progress = progress
+        self._last = ("", 0)
+        self._start = monotonic()
+
+    def again(self) -> "_Pace":
+        """For reading what was written, while which it tells no more than that it goes on."""
+        progress, last = self._progress, self._last
+        return _Pace(self._rate_bytes_s, progress and (lambda _, size: progress(*last)))
+
+    def reached(self, path: str, size: int) -> None:
+        due = 0.0 if self._rate_bytes_s is None else size / self._rate_bytes_s
+        self._last = (path, size)
+        left = _SLEEP_S + 1.0
+        while left > _SLEEP_S:  # once at least, so that other threads run
+            if self._progress is not None:
+                self._progress(path, size)
+            left = self._start + due - monotonic()
+            sleep(min(max(YIELD_S, left), _SLEEP_S))
+
+
+def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> Iterator[Content]:
+    """All of the tree but what is of this file alone."""
+    counts = dict.fromkeys(schemas, 0)
+    block: dict[bytes, bytes] = {}
+    size = 0
+    turns = Turns()
+    for number, (key, value) in enumerate(view.scan(META, KEY_END)):
+        if not number % _TURN_PAIRS:
+            turns.offer()
+        prefix = key[:TREE_SIZE]
+        if prefix in counts:
+            unpack(key, value)  # for its checksum
+            counts[prefix] += 1
+        elif prefix == LOCAL and key not in (APPLIED, LAST_TIME) and not key.startswith(BUILT):
+            continue
+        block[key] = value
+        size += len(key) + len(value)
+        if size >= BLOCK_BYTES:
+            yield Content(Kind.PAIRS, len(block), encode(block))
+            block, size = {}, 0
+    if block:
+        yield Content(Kind.PAIRS, len(block), encode(block))
+    for prefix, count in counts.items():
+        name = schemas[prefix].name
+        if count != heads[name]:
+            raise CorruptionError(
+                f"{name}: the head counts {heads[name]} documents, there are {count}: run "
+                "`amberdb check`, then `repair`"
+            )

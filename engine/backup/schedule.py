@@ -1,0 +1,217 @@
+"""Rolling backups: taken by themselves, every so often, into a folder of their own, and pruned.
+
+    due -> incremental on the newest chain, or full -> pruned
+
+Invariants:
+- A backup is due when something was committed since the last one, and the time or the number of
+  commits is reached; a database that nobody writes to is not backed up again.
+- What fails is logged, told by stats() and tried again; no read or write fails for it.
+- A chain is ended by a full backup after a day, when its increments are larger than their base, and
+  whenever the log does not go on from it.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, Final, final
+
+from amberdb import _failpoints as failpoints
+from amberdb._errors import AmberError, BackupChainError
+from amberdb._fs import ASIDE
+from amberdb._types import Lsn, lsn_epoch
+from amberdb.engine.backup.archive import file_errors
+from amberdb.engine.backup.backup import Backups
+from amberdb.engine.backup.chain import BackupReport
+from amberdb.engine.backup.folder import SUFFIX, Chain, archives_in, chains_of, to_prune
+from amberdb.engine.backup.history import known_backups
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.integrity.check import Progress
+from amberdb.engine.jobs import Jobs, Stop, check_stop
+from amberdb.engine.options import Options
+from amberdb.engine.schema.keyspace import DATABASE_ID
+
+logger = logging.getLogger("amberdb.engine")
+
+CHAIN_S: Final = 86_400
+CHAIN_MAX: Final = 100
+"""Archives: a restore reads them all."""
+RETRY_S: Final = 60.0
+
+
+@final
+class Schedule:
+    """Owned by Upkeep, where `backups=` was given."""
+
+    def __init__(
+        self, path: str, committer: Committer, backups: Backups, jobs: Jobs, options: Options
+    ) -> None:
+        assert options.backups is not None
+        self._wanted = options.backups
+        self._committer = committer
+        self._backups = backups
+        self._jobs = jobs
+        self._options = options
+        self._fs = options.fs
+        self._own = committer.store.get(DATABASE_ID) or b""
+        self._mark = self._own.hex()[:8]
+        """In the name of each: what a crash has left of another database's is its own affair."""
+        self.directory = self._wanted.directory_of(path)
+        self.on_done: Callable[[], None] = _nobody
+        """Called when the background has taken one, or failed to."""
+        self._mutex = threading.Lock()
+        self._is_wanted = False
+        self._taken = 0
+        self._failed = 0
+        self._last_error: str | None = None
+        self._retry_at = 0.0
+        self._last: tuple[int, float] | None = None
+        """(last Lsn, epoch seconds when it was taken) of the newest backup of this database."""
+        newest = self._newest_chain()
+        if newest:
+            header = newest[-1].header
+            self._last = (header.last_lsn, min(header.created_us / 1e6, options.clock()))
+
+    def due_s(self) -> float | None:
+        """Seconds until the next one; None while there is nothing to back up, or it is begun."""
+        return None if self._is_wanted else self._due_s()
+
+    def step(self) -> None:
+        """Called when it may be due, and behind each checkpoint."""
+        due = self.due_s()
+        if due is not None and due <= 0 and self._options.background:
+            self._is_wanted = True
+            self._jobs.want(self._run)
+
+    def take(self, progress: Progress | None = None) -> BackupReport:
+        """Takes one now, and prunes. Raises as Database.backup() does."""
+        with self._mutex, file_errors(self.directory):
+            report = self._take(progress)
+            self._taken += 1
+            self._last = (report.lsn, self._options.clock())
+            if failpoints.on:
+                failpoints.reach("rolling.taken")
+            try:
+                self._prune(report.path)
+            except OSError as error:  # tried again behind the next one
+                self._last_error = f"{error.filename} could not be removed: {error.strerror}"
+                logger.warning("%s", self._last_error)
+        return report
+
+    def is_pruned(self, path: str) -> bool:
+        """Whether it was in the folder, and was removed."""
+        return os.path.dirname(path) == self.directory and not self._fs.exists(path)
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "directory": self.directory,
+            "taken": self._taken,
+            "failed": self._failed,
+            "last_error": self._last_error,
+            "last_lsn": None if self._last is None else self._last[0],
+            "due_in_s": self.due_s(),
+        }
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _take(self, progress: Progress | None) -> BackupReport:
+        if not self._fs.is_dir(self.directory):
+            self._fs.mkdir(self.directory)
+            self._fs.sync_dir(os.path.dirname(self.directory))
+        for name in self._fs.listdir(self.directory):  # what a crash has left
+            if name.endswith(f"{SUFFIX}{ASIDE}") and f"-{self._mark}-" in name:
+                self._fs.unlink(os.path.join(self.directory, name))
+        chain = self._newest_chain()
+        if chain and not self._is_long(chain):
+            with suppress(BackupChainError):
+                return self._write(chain[-1].path, progress)
+        return self._write(None, progress)
+
+    def _due_s(self) -> float | None:
+        last = self._committer.log.last_lsn
+        if self._is_many(last) or (self._last is None and last):
+            due = 0.0
+        elif self._last is None or last <= self._last[0] + 1 or self._wanted.every_minutes is None:
+            return None  # a backup commits once itself
+        else:
+            every_s = self._wanted.every_minutes * 60
+            due = min(max(0.0, self._last[1] + every_s - self._options.clock()), every_s)
+        return max(due, self._retry_at - time.monotonic())
+
+    def _is_many(self, last: Lsn) -> bool:
+        """Whether so many commits came since the last one that it is due."""
+        every = self._wanted.every_commits
+        if every is None or self._last is None:
+            return False
+        before = Lsn(self._last[0])
+        return lsn_epoch(last) != lsn_epoch(before) or last - before > every
+
+    def _run(self, stop: Stop) -> None:
+        try:
+            due = self._due_s()
+            if due is not None and due <= 0:  # and no other call was first
+                self._last_error = None
+                self.take(lambda path, size: check_stop(stop))
+        except AmberError as error:
+            self._failed += 1
+            self._last_error = str(error)
+            self._retry_at = time.monotonic() + RETRY_S
+            logger.warning("a backup into %s failed; tried again later: %s", self.directory, error)
+        finally:
+            self._is_wanted = False
+        if failpoints.on:
+            failpoints.reach("rolling.done")
+        self.on_done()
+
+    def _newest_chain(self) -> Chain:
+        found = archives_in(self._fs, self.directory)
+        chains = chains_of(each for each in found if each.header.database_id == self._own)
+        return chains[-1] if chains else []
+
+    def _is_long(self, chain: Chain) -> bool:
+        age_s = self._options.clock() - chain[0].header.created_us / 1e6
+        sizes = [os.path.getsize(each.path) for each in chain]
+        return age_s >= CHAIN_S or len(chain) >= CHAIN_MAX or sum(sizes[1:]) > sizes[0]
+
+    def _write(self, base: str | None, progress: Progress | None) -> BackupReport:
+        wanted = self._wanted
+        return self._backups.run(
+            self._free_path("full" if base is None else "more"),
+            base,
+            wanted.compress,
+            wanted.rate_bytes_s,
+            True,
+            progress,
+        )
+
+    def _free_path(self, kind: str) -> str:
+        """Numbered where a process died behind a backup of this second and Lsn."""
+        now = datetime.fromtimestamp(self._options.clock(), UTC)
+        last = self._committer.log.last_lsn
+        stem = f"{now:%Y%m%dT%H%M%SZ}-{self._mark}-{last:016x}-{kind}"
+        names = (stem if number == 1 else f"{stem}.{number}" for number in count(1))
+        paths = (os.path.join(self.directory, name + SUFFIX) for name in names)
+        return next(path for path in paths if not self._fs.exists(path))
+
+    def _prune(self, newest: str) -> None:
+        with self._committer.view() as view:
+            known = {each.path for each in known_backups(view)}
+        chains = chains_of(
+            each
+            for each in archives_in(self._fs, self.directory)
+            if each.header.database_id == self._own or each.path in known
+        )
+        gone = to_prune(chains, newest, self._wanted.keep_hourly, self._wanted.keep_daily)
+        for path in gone:
+            self._fs.unlink(path)
+            self._fs.sync_dir(self.directory)  # before the one that it goes on from
+            if failpoints.on:
+                failpoints.reach("rolling.pruned")
+
+
+def _nobody() -> None:
+    """Until somebody waits for a backup."""

@@ -1,0 +1,1 @@
+"""Commits: write batch, unique check, committer, checkpoint, recovery, change feed, follower."""

@@ -1,0 +1,146 @@
+"""The checkpoint: moves a frozen overlay into LMDB, then lets the log go.
+
+Invariants:
+- Nothing above the durable Lsn reaches LMDB.
+- The effects and `applied_lsn` are one LMDB transaction, committed with sync, before any segment
+  is recycled.
+- It works in chunks, so that writers never wait for the interpreter longer than one chunk takes.
+- All LMDB writing (checkpoints, index builds, purges) goes through one mutex.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from amberdb import _failpoints as failpoints
+from amberdb._errors import StorageError
+from amberdb._types import Lsn
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, TREE_SIZE
+from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.store import StoreWriter
+
+logger = logging.getLogger("amberdb.engine")
+
+_CHUNK = 500
+
+
+class Checkpointer:
+    """Owned by the Database. `retained` tells the Lsn below which the log may go."""
+
+    def __init__(self, committer: Committer, retained: Callable[[Lsn], Lsn]) -> None:
+        self.mutex = threading.RLock()
+        self.count = 0
+        self.last_ms = self.max_ms = self.total_ms = 0.0
+        self.applied: Lsn = committer.store.applied_lsn
+        self.on_done: Callable[[], None] = _nobody
+        """Called behind each."""
+        self._committer = committer
+        self._retained = retained
+
+    def run(self) -> None:
+        """Everything committed before the call is in LMDB when it returns.
+
+        Raises StorageError (DiskFullError among them); then nothing is lost, and it can be run
+        again.
+        """
+        with self.mutex:
+            if self._committer.state.frozen is not None:  # an earlier try failed
+                self._apply()
+            if self._committer.freeze() is not None:
+                self._apply()
+            self._merge()
+
+    def _apply(self) -> None:
+        committer = self._committer
+        overlay = committer.state.frozen
+        assert overlay is not None
+        start = time.perf_counter()
+        last = Lsn(overlay.last_lsn)
+        try:
+            if failpoints.on:
+                failpoints.reach("checkpoint.frozen")
+            committer.log.wait(last)
+            if failpoints.on:
+                failpoints.reach("checkpoint.waited")
+            committer.make_visible(last)
+            with committer.store.write() as store:
+                if failpoints.on:
+                    failpoints.reach("checkpoint.in-transaction")
+                apply_overlay(store, overlay, committer.state.catalog.row_indexes)
+                if failpoints.on:
+                    failpoints.reach("checkpoint.before-commit")
+        except StorageError as error:
+            committer.checkpoint_failed(error)
+            raise
+        if failpoints.on:
+            failpoints.reach("checkpoint.committed")
+        committer.stored(committer.state.built, applied=True)
+        self.applied = last
+        self.count += 1
+        self.last_ms = (time.perf_counter() - start) * 1000
+        self.max_ms = max(self.max_ms, self.last_ms)
+        self.total_ms += self.last_ms
+        if failpoints.on:
+            failpoints.reach("checkpoint.before-release")
+        self.release_log()
+        self.on_done()
+
+    def _merge(self) -> None:
+        """Segments of text indexes, one LMDB transaction each. What fails is tried again later:
+        nothing depends on it but speed and size."""
+        committer = self._committer
+        for index in committer.state.catalog.row_indexes.values():
+            from amberdb.engine.search.flush import merge_due
+
+            try:
+                while merge_due(committer.store, index):
+                    committer.stored(committer.state.built)
+                    if failpoints.on:
+                        failpoints.reach("merge.committed")
+            except StorageError as error:
+                logger.warning(
+                    "%s: a merge failed and will be tried again: %s", index.spec.name, error
+                )
+
+    def release_log(self, *, keep_unread: bool = True) -> None:
+        """Without `keep_unread` also what a subscriber has yet to read."""
+        below = self._retained(self.applied) if keep_unread else self.applied
+        self._committer.log.recycle(below)
+
+
+def apply_overlay(
+    store: StoreWriter, overlay: Overlay, row_indexes: Mapping[bytes, RowIndex]
+) -> None:
+    """Everything that a frozen overlay has, and how far it goes."""
+    for keys in overlay.sorted_trees():
+        index = row_indexes.get(keys[0][:TREE_SIZE])
+        if index is None:
+            _apply_tree(store, overlay, keys)
+        else:
+            from amberdb.engine.search.flush import fold_rows  # brings numpy
+
+            fold_rows(store, overlay, keys, index)
+    store.put(APPLIED, overlay.last_lsn.to_bytes(8))
+    store.put(LAST_TIME, overlay.last_us.to_bytes(8))
+
+
+def _apply_tree(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None:
+    entries = overlay.entries
+    delete = store.delete
+    for start in range(0, len(keys), _CHUNK):
+        pairs: list[tuple[bytes, bytes]] = []
+        for key in keys[start : start + _CHUNK]:
+            value = entries[key][1]
+            if value is None:
+                delete(key)
+            else:
+                pairs.append((key, value))
+        if pairs:
+            store.put_sorted(pairs)
+
+
+def _nobody() -> None:
+    """Until somebody takes notice of checkpoints."""

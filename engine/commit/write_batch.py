@@ -1,0 +1,273 @@
+"""The writer: turns operations into effects, the raw pairs that a commit writes.
+
+It lives while the writer lock is held: for one call, or for one transaction. It sees the newest
+of everything, its own effects first.
+
+Invariants:
+- Effects are outcomes: whole values and tombstones, index entries and heads included. Replaying
+  them needs no clock, no schema and no old document.
+- A document that has expired does not exist: a write that meets one deletes it on the way.
+- Unique indexes are judged by the end state, once, in `finish`.
+"""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from amberdb._errors import (
+    ConflictError,
+    CorruptionError,
+    DuplicateKeyError,
+    InvalidDocumentError,
+    MissingKeyError,
+    TransactionTooLargeError,
+)
+from amberdb._types import Document
+from amberdb.engine.commit.unique_check import UniqueCheck
+from amberdb.engine.schema.document_format import NEVER, Stored, pack, unpack, version_of
+from amberdb.engine.schema.documents import merge
+from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, TREE_SIZE
+from amberdb.engine.schema.schema import MULTI, Head, Prepared, Schema, entry_pairs
+from amberdb.engine.storage.memtable import Effects
+from amberdb.engine.storage.view import View
+
+_ENTRY_BYTES = 100
+"""What an index entry counts for, of transaction_bytes_max: most are smaller."""
+
+
+class Writer:
+    """Collects the effects of one commit."""
+
+    __slots__ = (
+        "_bytes_left",
+        "_effects",
+        "_heads",
+        "_pending",
+        "_row_prefixes",
+        "_uniques",
+        "lsn",
+        "next_expiry_us",
+        "now_us",
+        "view",
+    )
+
+    def __init__(self, lsn: int, view: View, bytes_max: int) -> None:
+        self.lsn = lsn
+        """What the commit will be given: the version of all that it writes."""
+        self.now_us = view.now_us
+        self.next_expiry_us = NEVER
+        """The earliest expiry among what was stored: when the reaper has work."""
+        self.view = view
+        assert view.pending is not None
+        self._pending = view.pending
+        self._effects = view.pending.effects
+        self._heads: dict[bytes, Head] = {}
+        self._uniques = UniqueCheck(view)
+        self._row_prefixes: set[bytes] = set()
+        """Of the search indexes of collections that were written."""
+        self._bytes_left = bytes_max
+
+    # -- operations --------------------------------------------------------------------------
+
+    def put(self, schema: Schema, new: Prepared, *, insert: bool = False) -> None:
+        """Stores a document whole. Raises DuplicateKeyError with `insert` when it exists."""
+        old = None if new.fresh else self._live(schema, new.key)
+        if old is not None and insert:
+            raise DuplicateKeyError(
+                f"collection {schema.name!r} has a document {new.id!r} already: "
+                "put() replaces it, update() changes it",
+                collection=schema.name,
+                key=new.id,
+            )
+        self._store(schema, new, old)
+
+    def update(
+        self, schema: Schema, id: str, patch: Mapping[str, Any], if_version: int | None
+    ) -> None:
+        """Merges into a stored document. Raises MissingKeyError, ConflictError."""
+        old = self._live(schema, schema.key(id))
+        if old is None:
+            raise missing(schema, id)
+        if if_version is not None and old.version != if_version:
+            raise ConflictError(
+                f"document {id!r} is at version {old.version}, not {if_version}: "
+                "read it again and retry",
+                key=id,
+                version=old.version,
+            )
+        new = schema.prepare(merge(schema.document(old), patch))
+        if new.id != id or new.fresh:
+            raise InvalidDocumentError("update() cannot change an id: put a copy", field="id")
+        self._store(schema, new, old)
+
+    def upgrade(self, schema: Schema, old: Stored, new: Prepared) -> None:
+        """Stores an older document as it is at its collection's version, with the times that it
+        has, unless it was written or removed meanwhile."""
+        value = self.view.get(new.key)
+        if value is not None and version_of(value) == old.version:
+            self._uniques.is_migrating = True
+            self._store(schema, new, old, old.updated_us)
+
+    def delete(self, schema: Schema, id: str) -> bool:
+        """Whether there was such a document."""
+        key = schema.key(id)
+        old = self._live(schema, key)
+        if old is not None:
+            self._remove(schema, key, old)
+        return old is not None
+
+    def remove_expired(
+        self, schema: Schema, until_us: int, limit: int, after: bytes
+    ) -> tuple[int, bytes]:
+        """Deletes up to `limit` documents that expired by `until_us`: how many there were, and
+        the place to go on behind (a second look from the start would meet all tombstones)."""
+        low = max(schema.expiry_prefix, after + b"\0")
+        found = self.view.scan(low, schema.expiry_bound(until_us))
+        expired = list(islice(found, limit))
+        if not expired:  # and nothing is committed
+            return 0, after
+        keys: list[bytes] = []
+        for place, id_bytes in expired:
+            after = place
+            key = schema.prefix + id_bytes
+            value = self.view.get(key)
+            if value is None:
+                raise CorruptionError(
+                    f"the expiry index of {schema.name!r} names {id_bytes!r}, which is not there"
+                )
+            keys += self._keys_of(schema, key, unpack(key, value))
+        self._add(dict.fromkeys(keys), 0)
+        self._head(schema).documents -= len(expired)
+        return len(expired), after
+
+    def set(self, key: bytes, value: bytes | None) -> None:
+        """A raw pair: what the catalog and the subscribers keep."""
+        self._add({key: value}, 0 if value is None else len(value))
+
+    def finish(self) -> Effects:
+        """All effects, after the checks that need the end state. Raises DuplicateKeyError."""
+        self._uniques.run(self._live)
+        self.save_heads()
+        return self._effects
+
+    def row_keys(self) -> list[bytes]:
+        """The entries of search indexes among the effects."""
+        if not self._row_prefixes:
+            return []
+        prefixes = self._row_prefixes
+        return [key for key in self._effects if key[:ENTRY_PREFIX_SIZE] in prefixes]
+
+    def save_heads(self) -> None:
+        """Puts the counts among the effects: before they are committed, and before they are read
+        inside a transaction."""
+        if self._heads:
+            self._pending.update({key: head.pack() for key, head in self._heads.items()})
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _live(self, schema: Schema, key: bytes) -> Stored | None:
+        value = self.view.get(key)
+        if value is None:
+            return None
+        old = unpack(key, value)
+        if old.expires_us <= self.now_us:
+            self._remove(schema, key, old)
+            return None
+        return old
+
+    def _store(
+        self, schema: Schema, new: Prepared, old: Stored | None, updated_us: int | None = None
+    ) -> None:
+        head = None
+        if old is None:
+            before = None
+            created_us = self.now_us
+        else:
+            before = old.document()
+            created_us = old.created_us
+        if old is None or before is None or not schema.is_same_row(before, new.document):
+            head = self._head(schema)
+            rowid = head.next_rowid
+        else:
+            rowid = old.rowid
+        if updated_us is None:
+            updated_us = self.now_us
+        value = pack(new.key, self.lsn, created_us, updated_us, new.expires_us, rowid, new.body)
+        effects: Effects = {new.key: value}
+        schema.add_entries(effects, new.document, new.id_bytes, rowid, new.expires_us)
+        if head is not None and schema.row_indexes:
+            schema.add_row_entries(effects, new.document, new.id_bytes, rowid)
+            self._row_prefixes |= schema.row_prefixes
+        if new.expires_us < self.next_expiry_us:
+            self.next_expiry_us = new.expires_us
+        if old is not None and before is not None:
+            for key, id_bytes in _entries_of(schema, new.key, old, before).items():
+                if key not in effects:
+                    effects[key] = None
+                elif effects[key] == id_bytes:
+                    del effects[key]
+            if head is not None:
+                effects.update(dict.fromkeys(schema.row_keys(before, old.rowid)))
+        self._add(effects, len(value))
+        if head is not None:  # only now: what was refused must leave no trace in a transaction
+            head.documents += old is None
+            head.next_rowid += 1
+        if schema.has_unique:
+            self._uniques.note(schema, new)
+
+    def _remove(self, schema: Schema, key: bytes, old: Stored) -> None:
+        self._add(dict.fromkeys(self._keys_of(schema, key, old)), 0)
+        self._head(schema).documents -= 1
+
+    def _keys_of(self, schema: Schema, key: bytes, old: Stored) -> list[bytes]:
+        """All that goes with a stored document."""
+        document = old.document()
+        self._row_prefixes |= schema.row_prefixes
+        return [
+            key,
+            *_entries_of(schema, key, old, document),
+            *schema.row_keys(document, old.rowid),
+        ]
+
+    def _head(self, schema: Schema) -> Head:
+        head = self._heads.get(schema.head_key)
+        if head is None:
+            head = Head.unpack(self.view.get(schema.head_key))
+            self._heads[schema.head_key] = head
+        return head
+
+    def _add(self, effects: Mapping[bytes, bytes | None], value_bytes: int) -> None:
+        left = self._bytes_left - value_bytes - _ENTRY_BYTES * len(effects)
+        if left < 0:
+            raise TransactionTooLargeError(
+                "the transaction is over transaction_bytes_max: write in several, "
+                "or raise the limit at open"
+            )
+        self._bytes_left = left
+        self._pending.update(effects)
+
+
+def missing(schema: Schema, id: str) -> MissingKeyError:
+    return MissingKeyError(
+        f"collection {schema.name!r} has no document {id!r}", collection=schema.name, key=id
+    )
+
+
+def _entries_of(schema: Schema, key: bytes, old: Stored, document: Document) -> Effects:
+    """The entries that a stored document has. No marks: that some document has several entries
+    stays true when this one goes."""
+    entries: Effects = {}
+    id_bytes = key[TREE_SIZE:]
+    try:
+        schema.add_entries(entries, document, id_bytes, old.rowid, old.expires_us)
+    except InvalidDocumentError:  # an index was declared later that has no key for it
+        if old.expires_us != NEVER:
+            entries[schema.expiry_key(old.expires_us, old.rowid)] = id_bytes
+        for index in schema.indexes:
+            try:
+                entries.update(entry_pairs(index, document, id_bytes, old.rowid))
+            except InvalidDocumentError:
+                pass  # so it has no entry there
+    for index in schema.indexes:
+        entries.pop(MULTI + index.prefix, None)
+    return entries

@@ -1,0 +1,1 @@
+"""The objects that people call: Database, Collection, Transaction, Snapshot."""

@@ -1,0 +1,147 @@
+"""Declarations: what a program says of its collections, each made one commit of catalog entries.
+
+    declared -> documents are migrated (engine/maintenance/migrator.py), then indexes are built
+    renamed  -> nothing else to do: trees have numbers, and only the catalog knows names
+    dropped  -> its trees are emptied (maintenance/index_build.py), its files in cache/ are removed
+
+Invariants:
+- A declaration takes effect with its commit, whole, and is recovered, snapshotted and backed up
+  like documents. What is to be done after it can be interrupted anywhere and goes on.
+- Views that began before it go on with the catalog of their own Lsn.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+from amberdb import _failpoints as failpoints
+from amberdb._errors import (
+    CollectionError,
+    DuplicateKeyError,
+    InvalidDocumentError,
+    MigrationError,
+)
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.write_batch import Writer
+from amberdb.engine.maintenance.index_build import Indexer
+from amberdb.engine.schema.catalog import Catalog, Declaration, listed
+from amberdb.engine.schema.migration import Upgrades
+from amberdb.engine.schema.schema import Head, Schema, required_types
+from amberdb.engine.schema.search_index import identity_of
+from amberdb.index.ordered.key_encoder import IndexSpec
+
+
+@final
+class Declarations:
+    """Owned by the Database."""
+
+    def __init__(self, committer: Committer, indexer: Indexer, document_bytes_max: int) -> None:
+        self._committer = committer
+        self._indexer = indexer
+        self._document_bytes_max = document_bytes_max
+
+    def declare(self, name: str, declaration: Declaration) -> None:
+        """Changes what is not so already, and returns when Unique indexes are complete, which
+        brings a migration to its end first. Raises CollectionError; MigrationError, and then the
+        declaration stands; DuplicateKeyError and InvalidDocumentError for a Unique index that
+        cannot be built, and is dropped again."""
+        committer = self._committer
+        if committer.state.catalog.wanted(name, declaration, 1, is_empty=True) is not None:
+            self._commit(lambda writer: self._declared(writer, name, declaration))
+        committer.state.catalog.schema(name).learn(declaration.upgrades)
+        if self._lacks_unique(name):
+            self._build_unique(name)
+
+    def renew_texts(self) -> None:
+        """Text indexes that another version of their analyzer has made are built anew."""
+        for name, schema in self._committer.state.catalog.schemas.items():
+            indexes = schema.definition.indexes
+            if any(index.identity != identity_of(index.spec) for index in indexes):
+                self.declare(name, Declaration(indexes=[index.spec for index in indexes]))
+
+    def rename(self, old: str, new: str) -> None:
+        """Raises CollectionMissingError, and CollectionError when there is a `new` already."""
+        self._commit(lambda writer: writer.view.catalog.rename(writer, old, new))
+        self._committer.embedders.rename(old, self._committer.state.catalog.schema(new))
+
+    def drop(self, name: str) -> None:
+        """Raises CollectionMissingError."""
+        self._commit(lambda writer: writer.view.catalog.drop(writer, name))
+        self._committer.embedders.forget(name)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _commit(self, change: Callable[[Writer], Catalog | None]) -> None:
+        """One commit: `change` adds its effects to the writer and gives the catalog after it."""
+        committer = self._committer
+        writer = committer.begin()
+        try:
+            catalog = change(writer)
+        except BaseException as error:
+            committer.rollback(writer, error)
+            raise
+        if failpoints.on:
+            failpoints.reach("schema.before-commit")
+        committer.commit(writer, catalog=catalog)
+        if failpoints.on:
+            failpoints.reach("schema.committed")
+        committer.searchers.forget(committer.state.catalog.retired)
+
+    def _declared(self, writer: Writer, name: str, declaration: Declaration) -> Catalog | None:
+        """The catalog with the collection as it is wanted; None when another thread was faster."""
+        catalog = writer.view.catalog
+        known = catalog.schemas.get(name)
+        is_empty = known is None or not Head.unpack(writer.view.get(known.head_key)).documents
+        wanted = catalog.wanted(name, declaration, writer.lsn, is_empty=is_empty)
+        if wanted is None:
+            return None
+        definition, catalog = wanted
+        catalog.save(writer, definition)
+        upgrades = {**({} if known is None else known.upgrades), **declaration.upgrades}
+        return catalog.replaced(Schema(definition, self._document_bytes_max, upgrades))
+
+    def _lacks_unique(self, name: str) -> bool:
+        schema = self._committer.state.catalog.schema(name)
+        if schema.migration is not None:
+            return schema.has_unique and not schema.migration.missing
+        return any(s.name == name and i.is_unique for s, i in self._indexer.waiting())
+
+    def _build_unique(self, name: str) -> None:
+        try:
+            self._indexer.run()
+        except (DuplicateKeyError, InvalidDocumentError):
+            waiting = {index.number for _, index in self._indexer.waiting() if index.is_unique}
+            schema = self._committer.state.catalog.schema(name)
+            kept = [i.spec for i in schema.definition.indexes if i.tree not in waiting]
+            without = Declaration(indexes=kept)
+            self._commit(lambda writer: self._declared(writer, name, without))
+            raise
+        except MigrationError as error:
+            if error.collection == name:
+                raise
+
+
+def declaration_of(
+    indexes: Sequence[IndexSpec] | None,
+    expires_at: str | None,
+    required: Mapping[str, type | None] | Sequence[str] | None,
+    version: int | None,
+    migrate: Upgrades | None,
+) -> Declaration:
+    """As the catalog takes it. Raises CollectionError."""
+    if version is not None and (type(version) is not int or not 0 < version < 1 << 32):
+        raise CollectionError(f"version={version!r}: versions are counted from 1")
+    if migrate is not None:
+        if version is None:
+            raise CollectionError("migrate leads to a version: say which, as version=...")
+        is_map = isinstance(migrate, Mapping)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_map or not all(
+            type(to) is int and callable(function) for to, function in migrate.items()
+        ):
+            raise CollectionError(f"migrate is a map of versions to functions, not {migrate!r}")
+    return Declaration(
+        indexes=None if indexes is None else listed(indexes),
+        expires_at=expires_at,
+        required=None if required is None else required_types(required),
+        version=version,
+        upgrades=dict(migrate or {}),
+    )

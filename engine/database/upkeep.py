@@ -1,0 +1,90 @@
+"""Upkeep: the long work that looks after the files of a database, and the thread that does it.
+
+Invariants:
+- One job at a time, and none that a close() has to wait for long: each asks whether it is to stop.
+- What fails is logged and told by stats(), and no read or write fails for it.
+"""
+
+from collections.abc import Callable
+from typing import Any, final
+
+from amberdb._errors import BackupError
+from amberdb.engine.backup.backup import Backups
+from amberdb.engine.backup.chain import BackupReport
+from amberdb.engine.backup.schedule import Schedule
+from amberdb.engine.commit.change_feed import Feed
+from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.recovery import Opened
+from amberdb.engine.integrity.check import Progress
+from amberdb.engine.jobs import Jobs
+from amberdb.engine.maintenance.auto_compaction import AutoCompaction
+from amberdb.engine.maintenance.compaction import Compactor
+from amberdb.engine.maintenance.erasure import Erasures
+from amberdb.engine.maintenance.index_build import Indexer
+from amberdb.engine.options import Options
+
+
+@final
+class Upkeep:
+    """Owned by the Database."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        committer: Committer,
+        checkpointer: Checkpointer,
+        indexer: Indexer,
+        feed: Feed,
+        options: Options,
+    ) -> None:
+        self.backups = Backups(opened.directory, committer, checkpointer, feed, options)
+        compactor = Compactor(opened, committer, checkpointer, indexer, feed, options)
+        self.erasures = Erasures(committer, compactor, indexer, self.backups, feed, self._is_pruned)
+        self._jobs = Jobs("upkeep", background=options.background)
+        self._compaction = AutoCompaction(
+            opened.directory, committer, checkpointer, compactor, self._jobs, options
+        )
+        self._schedule: Schedule | None = None
+        if options.backups is not None:
+            self._schedule = Schedule(
+                opened.directory, committer, self.backups, self._jobs, options
+            )
+
+    def begin(self, on_backup: Callable[[], None]) -> None:
+        """After an open: goes on with what was interrupted, and does what has fallen due.
+        `on_backup` is called when a rolling backup was taken, or failed."""
+        if self._schedule is not None:
+            self._schedule.on_done = on_backup
+        if self.erasures.waiting():
+            self._jobs.want(self.erasures.resume)
+        self.step()
+
+    def step(self) -> None:
+        """Begins what is due."""
+        if self._schedule is not None:
+            self._schedule.step()
+
+    def due_s(self) -> float | None:
+        """Seconds until `step` has something to do; None: not before the next commit."""
+        return None if self._schedule is None else self._schedule.due_s()
+
+    def backup(self, progress: Progress | None) -> BackupReport:
+        """The next of the rolling backups, now. Raises BackupError when there are none."""
+        if self._schedule is None:
+            raise BackupError("name the file, or open the database with backups=RollingBackups()")
+        return self._schedule.take(progress)
+
+    def stop(self) -> None:
+        """Returns when no job runs; none will any more."""
+        self._jobs.close()
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "backups": None if self._schedule is None else self._schedule.stats(),
+            "compaction": self._compaction.stats(),
+            "erasures_waiting": [erasure.id for erasure in self.erasures.waiting()],
+        }
+
+    def _is_pruned(self, path: str) -> bool:
+        return self._schedule is not None and self._schedule.is_pruned(path)

@@ -1,0 +1,1 @@
+"""Checks of open and closed databases, salvage and repair."""

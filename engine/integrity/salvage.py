@@ -1,0 +1,390 @@
+"""What is left in a damaged data.mdb and its log, put into a new one.
+
+    leaf pages that the tree leads to -> pages that it lost -> records of the log -> catalog, heads
+    and expiry index, made anew; the other indexes are built by the next opening
+
+Invariants:
+- A document is taken only when its checksum holds under its own key; of two versions the newer.
+- The old file is only read, page by page, and never mapped.
+- Pages that no tree leads to are taken only into the gaps of the tree. While the list of free
+  pages can be read, those are no stale ones; else each document of them is counted as doubtful.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from zlib import crc32
+
+from amberdb._bytes import CRC_RESIDUE
+from amberdb._errors import AmberError, CorruptionError
+from amberdb._fs import FileSystem
+from amberdb._types import NO_LSN, Lsn
+from amberdb.engine.integrity.lmdb_pages import Gap, Meta, Pages
+from amberdb.engine.schema.catalog import Catalog, Declaration, open_entry, sealed_entry
+from amberdb.engine.schema.codec import decode_effects
+from amberdb.engine.schema.document_format import HEADER_SIZE, NEVER, Stored, unpack
+from amberdb.engine.schema.keyspace import (
+    APPLIED,
+    COLLECTIONS,
+    COUNTERS,
+    DATABASE_ID,
+    ERASURES,
+    FIRST_TREE,
+    HEADS,
+    KNOWN_BACKUPS,
+    LAST_TIME,
+    SUBSCRIBERS,
+    TREE_SIZE,
+    end_of,
+    tree,
+)
+from amberdb.engine.schema.schema import CUT_ENTRY_SIZE, CollectionDef, Head, Schema, unpack_cut
+from amberdb.engine.storage.memtable import Effects
+from amberdb.engine.storage.store import Store
+from amberdb.wal import Record
+
+CHUNK = 1000
+LOST_IDS_MAX = 1000
+
+Progress = Callable[[str, int], None]
+_FIRST = tree(FIRST_TREE)
+_SEALED = (COLLECTIONS, COUNTERS, KNOWN_BACKUPS, ERASURES)
+
+
+@dataclass(slots=True)
+class Loss:
+    """What could be kept, and what not."""
+
+    documents: dict[str, int] = field(default_factory=dict[str, int])
+    """Kept, by collection."""
+    missing: dict[str, int] = field(default_factory=dict[str, int])
+    """By collection: how many fewer than its count says. Unknown where the count is lost."""
+    lost_ids: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Collection and id, of those that an index or a damaged value still names; the first 1,000."""
+    renamed: list[str] = field(default_factory=list[str])
+    """Collections whose entry in the catalog is lost: by an older entry, or called after their
+    tree, without indexes."""
+    gaps: int = 0
+    """Places where pages of documents or indexes could not be read."""
+    doubtful: int = 0
+    """Documents from pages that no tree leads to: some may have been changed or deleted since."""
+
+
+class Salvage:
+    """Fills a new store, step by step: pages, log, finish."""
+
+    def __init__(self, store: Store, database_id: bytes, progress: Progress | None) -> None:
+        self.loss = Loss()
+        self._id = database_id
+        self._is_foreign = False
+        self.newest = NO_LSN
+        """The highest version of a document."""
+        self.last_us = 0
+        self.stored_applied: Lsn | None = None
+        """What the old file says, whether that is true or not."""
+        self._store = store
+        self._progress = progress
+        self._damaged: set[bytes] = set()
+        self._deleted: set[bytes] = set()
+        self._heads: dict[bytes, bytes] = {}
+        self._older: dict[int, CollectionDef] = {}
+        self._pending: Effects = {}
+        self._count = 0
+
+    # -- from pages --------------------------------------------------------------------------
+
+    def read_pages(self, fs: FileSystem, path: str, log_begins: Lsn | None) -> None:
+        """Takes everything of the old file. `log_begins` is the Lsn behind which the log has all:
+        an older meta page is as good as the newer one when it is not older than that."""
+        if not fs.exists(path) or fs.is_dir(path):
+            self.loss.gaps += 1
+            return
+        file = fs.open(path, read_only=True)
+        try:
+            self._read_pages(Pages(file), log_begins)
+        finally:
+            file.close()
+
+    def _read_pages(self, pages: Pages, log_begins: Lsn | None) -> None:
+        gaps: list[Gap] = []
+        meta = pages.metas[0] if pages.metas else None
+        if meta is not None:
+            for key, value in pages.walk(meta.main, gaps):
+                self._take(key, value)
+        self._flush()
+        applied = self.stored_applied
+        if len(pages.metas) < 2 and (applied is None or log_begins is None or applied < log_begins):
+            gaps.append(Gap(b"", None, 0))  # the page that is lost may have been the newer one
+            meta = None
+        self.loss.gaps += len(gaps)
+        if gaps:
+            self._read_lost(pages, meta, gaps)
+
+    def _read_lost(self, pages: Pages, meta: Meta | None, gaps: list[Gap]) -> None:
+        free = None if meta is None else pages.free_pages(meta)
+        for number, pairs in pages.unreached():
+            if free is not None and number in free:
+                self._note_older(pairs)
+                continue
+            for key, value in pairs:
+                if any(low <= key and (high is None or key < high) for low, high, _ in gaps):
+                    kept = self._take(key, value, is_reached=free is not None)
+                    self.loss.doubtful += kept and free is None
+        self._flush()
+
+    def _note_older(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """Of a page that LMDB has given up only the names of collections, in case none is left."""
+        for key, value in pairs:
+            if key.startswith(COLLECTIONS) and _is_sound(key, value):
+                definition = _definition(key, value)
+                known = self._older.get(definition.tree)
+                if known is None or len(known.indexes) <= len(definition.indexes):
+                    self._older[definition.tree] = definition
+
+    def _take(self, key: bytes, value: bytes, *, is_reached: bool = True) -> bool:
+        """Whether it is a document that is kept."""
+        if key == DATABASE_ID and len(value) == 16 and value != self._id:
+            self._is_foreign = True  # it comes before any document
+            self.loss.gaps += 1
+            self._pending.clear()
+            self._heads.clear()
+        if self._is_foreign:
+            return False
+        if key >= _FIRST:
+            if crc32(value, crc32(key)) == CRC_RESIDUE and len(value) > HEADER_SIZE:
+                return self._take_document(key, value)
+            if len(value) > HEADER_SIZE and is_reached:
+                self._damaged.add(key)
+        elif key == APPLIED and len(value) == 8:
+            found = Lsn(int.from_bytes(value))
+            self.stored_applied = max(found, self.stored_applied or NO_LSN)
+        elif key.startswith(HEADS):
+            if is_reached:
+                self._heads[key] = value
+        elif key.startswith(_SEALED):
+            if _is_sound(key, value) and (is_reached or self._get(key) is None):
+                self._put(key, value)
+        elif key.startswith(SUBSCRIBERS) and len(value) == 8 and is_reached:
+            self._put(key, value)
+        return False
+
+    def _take_document(self, key: bytes, value: bytes) -> bool:
+        stored = unpack(key, value)
+        older = self._get(key)
+        if older is not None and unpack(key, older).version >= stored.version:
+            return False
+        self.newest = max(self.newest, Lsn(stored.version))
+        self.last_us = max(self.last_us, stored.updated_us)
+        self._put(key, value)
+        return True
+
+    # -- from the log ------------------------------------------------------------------------
+
+    def replay(self, record: Record) -> None:
+        """Lays one record over what is there. Raises CorruptionError."""
+        self._is_foreign = False
+        self.last_us = max(self.last_us, record.time_us)
+        for key, value in decode_effects(record.payload).items():
+            if value is not None:
+                if key.startswith(HEADS):
+                    self._heads[key] = value
+                elif key >= _FIRST or key.startswith((*_SEALED, SUBSCRIBERS)):
+                    self._take(key, value)
+                    self._deleted.discard(key)
+            elif key >= _FIRST or key.startswith((COLLECTIONS, SUBSCRIBERS)):
+                self._deleted.add(key)
+                older = self._get(key)
+                if older is not None and (key < _FIRST or unpack(key, older).version < record.lsn):
+                    self._put(key, None)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def finish(self, applied: Lsn, document_bytes_max: int) -> list[Schema]:
+        """Makes what is derived from the documents, but the indexes; the collections found."""
+        self._flush()
+        self._remove_retired()
+        trees = set(self._document_trees())
+        definitions = self._definitions()
+        names = {definition.name for definition in definitions}
+        unknown = sorted(trees - {definition.tree for definition in definitions})
+        for number in unknown:
+            older = self._older.get(number)
+            if older is not None and older.name not in names:
+                definitions.append(older)
+                names.add(older.name)
+        catalog = self._catalog(definitions, trees)
+        for number in sorted(trees - {definition.tree for definition in definitions}):
+            wanted = catalog.wanted(f"recovered-{number}", Declaration(), 0, is_empty=False)
+            assert wanted is not None
+            definition, catalog = wanted
+            definitions.append(replace(definition, tree=number))
+        self.loss.renamed = [d.name for d in definitions if d.tree in unknown]
+        schemas: list[Schema] = []
+        for definition in definitions:
+            unbuilt = tuple(replace(index, complete_from=0) for index in definition.indexes)
+            schema = Schema(replace(definition, indexes=unbuilt), document_bytes_max)
+            schemas.append(schema)
+            entry = COLLECTIONS + schema.name.encode()
+            self._put(entry, sealed_entry(entry, schema.definition.to_map()))
+            self._finish_collection(schema)
+        self._put(COUNTERS, sealed_entry(COUNTERS, catalog.counters()))
+        self._put(DATABASE_ID, self._id)
+        self._put(APPLIED, applied.to_bytes(8))
+        self._put(LAST_TIME, max(0, self.last_us).to_bytes(8))
+        self._flush()
+        return schemas
+
+    def _remove_retired(self) -> None:
+        """The documents of collections that were dropped and not purged yet."""
+        stored = self._get(COUNTERS)
+        retired: list[int] = [] if stored is None else open_entry(COUNTERS, stored)["retired"]
+        for number in retired:
+            for key, _ in self._items(tree(number)):
+                self._put(key, None)
+        self._flush()
+
+    def _definitions(self) -> list[CollectionDef]:
+        """As the entries have them; of two with the same tree, out of a page that no tree leads
+        to, the one that was renamed more often."""
+        by_tree: dict[int, CollectionDef] = {}
+        for key, value in self._items(COLLECTIONS):
+            found = _definition(key, value)
+            known = by_tree.get(found.tree)
+            if known is None or len(known.former) < len(found.former):
+                by_tree[found.tree] = found
+            gone = found if by_tree[found.tree] is not found else known
+            if gone is not None:
+                self._put(COLLECTIONS + gone.name.encode(), None)
+        self._flush()
+        return list(by_tree.values())
+
+    def _catalog(self, definitions: list[CollectionDef], trees: set[int]) -> Catalog:
+        """The counters, at least above everything that is in use. Nothing is left to purge."""
+        numbers = [FIRST_TREE - 1, *trees]
+        for definition in definitions:
+            numbers += [definition.tree, definition.expiry_tree]
+            numbers += [index.tree for index in definition.indexes]
+        next_tree = max(numbers) + 1
+        next_collection = max((d.number for d in definitions), default=0) + 1
+        stored = self._get(COUNTERS)
+        if stored is not None:
+            counters = open_entry(COUNTERS, stored)
+            next_tree = max(next_tree, counters["tree"])
+            next_collection = max(next_collection, counters["collection"])
+        return Catalog({}, next_tree, next_collection)
+
+    def _document_trees(self) -> Iterator[int]:
+        low = _FIRST
+        while (found := next(iter(self._items_from(low)), None)) is not None:
+            number = int.from_bytes(found[0][:TREE_SIZE])
+            yield number
+            low = tree(number + 1)
+
+    def _finish_collection(self, schema: Schema) -> None:
+        """Count, next rowid, and the expiry index."""
+        count = rowid_max = 0
+        for key, value in self._items(schema.prefix):
+            stored: Stored = unpack(key, value)
+            count += 1
+            rowid_max = max(rowid_max, stored.rowid)
+            if stored.expires_us != NEVER:
+                self._put(schema.expiry_key(stored.expires_us, stored.rowid), key[TREE_SIZE:])
+        self._put(schema.head_key, Head(count, rowid_max + 1).pack())
+        self.loss.documents[schema.name] = count
+        head = self._heads.get(schema.head_key)
+        if (self.loss.gaps or self._damaged) and head is not None and len(head) == 16:
+            missing = Head.unpack(head).documents - count
+            if 0 < missing < 1 << 48:
+                self.loss.missing[schema.name] = missing
+
+    def name_lost(self, fs: FileSystem, path: str, schemas: list[Schema]) -> None:
+        """Reads the old file once more, for the ids that its indexes name and nobody found."""
+        owners = {index.prefix: schema for schema in schemas for index in schema.indexes}
+        owners |= {schema.expiry_prefix: schema for schema in schemas}
+        by_tree = {schema.prefix: schema for schema in schemas}
+        lost = {key for key in self._damaged if key[:TREE_SIZE] in by_tree}
+        if self.loss.gaps and fs.exists(path) and not fs.is_dir(path):
+            file = fs.open(path, read_only=True)
+            try:
+                pages = Pages(file)
+                for meta in pages.metas[:1]:
+                    for key, value in pages.walk(meta.main, []):
+                        owner = owners.get(key[:TREE_SIZE])
+                        if owner is not None:
+                            is_cut = len(key) >= TREE_SIZE + CUT_ENTRY_SIZE
+                            lost.add(owner.prefix + (unpack_cut(value)[0] if is_cut else value))
+                            if len(lost) > CHUNK * 10:
+                                lost = set(self._absent(lost))
+            finally:
+                file.close()
+        for key in sorted(self._absent(lost))[:LOST_IDS_MAX]:
+            id = key[TREE_SIZE:].decode("utf-8", "replace")
+            self.loss.lost_ids.append((by_tree[key[:TREE_SIZE]].name, id))
+
+    def _absent(self, keys: set[bytes]) -> list[bytes]:
+        return [
+            key
+            for key in keys
+            if key not in self._deleted and len(key) <= 484 and self._store.get(key) is None
+        ]
+
+    # -- the new store -----------------------------------------------------------------------
+
+    def _get(self, key: bytes) -> bytes | None:
+        if key in self._pending:
+            return self._pending[key]
+        return self._store.get(key) if len(key) <= 511 else None
+
+    def _put(self, key: bytes, value: bytes | None) -> None:
+        self._pending[key] = value
+        self._count += 1
+        if len(self._pending) >= CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        with self._store.write() as writer:
+            for key, value in sorted(self._pending.items()):
+                if value is None:
+                    writer.delete(key)
+                else:
+                    writer.put(key, value)
+        self._pending.clear()
+        if self._progress is not None:
+            self._progress("salvage", self._count)
+
+    def _items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """In blocks, so that what is written meanwhile disturbs nothing."""
+        end = end_of(prefix)
+        low = prefix
+        while True:
+            block = self._items_from(low, end)
+            yield from block
+            if len(block) < CHUNK:
+                return
+            low = block[-1][0] + b"\0"
+
+    def _items_from(self, low: bytes, end: bytes = b"\xff" * 4) -> list[tuple[bytes, bytes]]:
+        found: list[tuple[bytes, bytes]] = []
+        with self._store.write() as writer:
+            for key, value in writer.items(low):
+                if key >= end or len(found) == CHUNK:
+                    break
+                found.append((key, value))
+        return found
+
+
+def _definition(key: bytes, value: bytes) -> CollectionDef:
+    return CollectionDef.from_map(key[len(COLLECTIONS) :].decode(), open_entry(key, value))
+
+
+def _is_sound(key: bytes, value: bytes) -> bool:
+    """Whether it is what this version writes there."""
+    try:
+        if key.startswith(COLLECTIONS):
+            _definition(key, value)
+        else:
+            open_entry(key, value)
+    except (AmberError, CorruptionError, UnicodeDecodeError):
+        return False
+    return True

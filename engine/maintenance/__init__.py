@@ -1,0 +1,1 @@
+"""Background work: index builds, migration, expiry, embedding backfill, compaction, erasure."""

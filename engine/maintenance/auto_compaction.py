@@ -1,0 +1,111 @@
+"""Automatic compaction: data.mdb is written anew when half of it is free, in the background.
+
+Invariants:
+- It is due when the file has more than twice the bytes that are in use, and is not small; so what
+  it writes was paid for by as many bytes that were given up since the last time.
+- It begins only where there is room for twice what it writes, gives up when commits fill the
+  memory that a checkpoint would free, and at close; then it pauses, longer each time.
+- Neither the log nor a chain of backups nor `.broken` files are touched: that is compact()'s.
+"""
+
+import logging
+import shutil
+import time
+from typing import Any, Final, final
+
+from amberdb._errors import AmberError
+from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.jobs import Jobs, Stop, Stopped
+from amberdb.engine.maintenance.compaction import Compactor
+from amberdb.engine.options import Options
+
+logger = logging.getLogger("amberdb.engine")
+
+BYTES_MIN: Final = 16 << 20
+"""A smaller file is left alone."""
+PAUSE_S: Final = 60.0
+PAUSE_MAX_S: Final = 3600.0
+
+
+@final
+class AutoCompaction:
+    """Owned by Upkeep; asks after each checkpoint whether it is due."""
+
+    def __init__(
+        self,
+        directory: str,
+        committer: Committer,
+        checkpointer: Checkpointer,
+        compactor: Compactor,
+        jobs: Jobs,
+        options: Options,
+    ) -> None:
+        self._directory = directory
+        self._committer = committer
+        self._compactor = compactor
+        self._jobs = jobs
+        self._overlay_bytes_max = options.overlay_bytes_max // 2
+        self._is_on = options.compact == "auto" and options.background
+        self._runs = 0
+        self._given_up = 0
+        self._last_ms = 0.0
+        self._last_error: str | None = None
+        self._pause_s = PAUSE_S
+        self._not_before = 0.0
+        if self._is_on:
+            checkpointer.on_done = self._note_checkpoint
+
+    def is_due(self) -> bool:
+        """Whether more than half of data.mdb is free."""
+        found = self._committer.store.stats()
+        return found["file_bytes"] > max(BYTES_MIN, 2 * found["used_bytes"])
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "is_automatic": self._is_on,
+            "is_due": self.is_due(),
+            "runs": self._runs,
+            "given_up": self._given_up,
+            "last_ms": self._last_ms,
+            "last_error": self._last_error,
+        }
+
+    def _note_checkpoint(self) -> None:
+        if time.monotonic() >= self._not_before and self.is_due():
+            self._jobs.want(self._run)
+
+    def _run(self, stop: Stop) -> None:
+        if time.monotonic() < self._not_before or not self.is_due():
+            return  # compact() was first, say
+        wanted = 2 * self._committer.store.stats()["used_bytes"]
+        free = shutil.disk_usage(self._directory).free
+        if free < wanted:
+            self._give_up(f"{free} bytes are free, and {wanted} wanted")
+            return
+        start = time.perf_counter()
+
+        def watch(done: int, of: int) -> None:
+            if stop() or self._committer.overlay_bytes > self._overlay_bytes_max:
+                raise Stopped("there is too much to do beside it")
+
+        try:
+            report = self._compactor.rewrite(watch)
+        except (AmberError, Stopped) as error:
+            self._give_up(str(error))
+            return
+        self._runs += 1
+        self._last_ms = (time.perf_counter() - start) * 1000
+        self._last_error = None
+        self._pause_s = PAUSE_S
+        logger.info(
+            "%s was compacted from %d to %d bytes",
+            self._committer.store.path, report.bytes_before, report.bytes_after,
+        )  # fmt: skip
+
+    def _give_up(self, why: str) -> None:
+        self._given_up += 1
+        self._last_error = why
+        self._not_before = time.monotonic() + self._pause_s
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, PAUSE_MAX_S)
+        logger.warning("compacting is put off for at least %.0f s: %s", pause_s, why)

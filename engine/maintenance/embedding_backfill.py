@@ -1,0 +1,228 @@
+"""Filling: documents that wait for a vector get it, by embed_missing() or in the background.
+
+    queue of a Vector index -> texts in batches -> embedder -> one transaction for a batch
+
+Invariants:
+- The embedder is called outside the writer lock; a document that has changed meanwhile, or is
+  gone, is left alone.
+- In the background one text that cannot be embedded holds up no other, and an embedder that is
+  down is asked a few times, and again after a pause that doubles.
+- The thread starts when something may wait for an embedder with `defer=True`, and ends when
+  nothing does.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, final
+
+from amberdb._errors import AmberError, EmbeddingError
+from amberdb._types import Document
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.database.collection import live
+from amberdb.engine.database.transaction import Transaction
+from amberdb.engine.query.planner import is_usable
+from amberdb.engine.schema.keyspace import TREE_SIZE, end_of
+from amberdb.engine.search.embedding import BATCH, Embedder
+
+logger = logging.getLogger("amberdb.engine")
+
+FAILURES_MAX: Final = 8
+"""One after the other, and the embedder is taken to be down: one more than it takes to find the
+one bad text of a batch."""
+PAUSE_S: Final = 1.0
+PAUSE_MAX_S: Final = 300.0
+
+_Waiting = tuple[bytes, str, str]
+"""(place in the queue, id, text)"""
+
+
+def fill(
+    committer: Committer, collection: str, progress: Callable[[int], None] | None = None
+) -> int:
+    """All that waits in a collection; how many there were. Raises EmbeddingError."""
+    count = 0
+    for embedder in committer.embedders.of(collection):
+        for batch in _batches(committer, embedder, b""):
+            count += _store(committer, embedder, batch)
+            if progress is not None:
+                progress(count)
+    return count
+
+
+@final
+class Filler:
+    """Of an open database: the thread that fills what waits for embedders with `defer=True`."""
+
+    def __init__(self, committer: Committer, *, background: bool) -> None:
+        self._committer = committer
+        self._background = background
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_wanted = False
+        self._closing = False
+        self._places: dict[bytes, bytes] = {}
+        """By queue: behind which place the next round begins."""
+        committer.embedders.on_waiting = self.want
+
+    def want(self) -> None:
+        """Something may wait."""
+        if not self._background:
+            return
+        with self._wake:
+            self._is_wanted = True
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(
+                    target=self._run, name="amberdb-embedding", daemon=True
+                )
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no thread starts while the interpreter ends
+                    self._thread = None
+
+    def close(self) -> None:
+        """Nothing is filled any more. A call of an embedder that is under way is waited for, but
+        not long: what it returns later finds the database closed."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(PAUSE_S)
+
+    # -- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause_s = PAUSE_S
+        while True:
+            with self._wake:
+                if self._closing or not self._is_wanted:
+                    self._thread = None
+                    return
+                self._is_wanted = False
+            if self._round():
+                pause_s = PAUSE_S
+                continue
+            with self._wake:
+                self._is_wanted = True
+                self._wake.wait_for(lambda: self._closing, pause_s)
+            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
+    def _round(self) -> bool:
+        """Whether all was tried and nothing has failed."""
+        failed = False
+        for embedder in self._committer.embedders.deferring():
+            embedder.failure = self._tried(embedder)
+            if embedder.failure is not None and not self._closing:
+                failed = True
+                logger.warning(
+                    "%s: documents wait for their vectors, and are tried again: %s",
+                    embedder.collection,
+                    embedder.failure,
+                )
+        return not failed
+
+    def _tried(self, embedder: Embedder) -> Exception | None:
+        """All that waits for one embedder; what went wrong, the last of it."""
+        tries = _Tries(self._committer, embedder)
+        queue = embedder.queue.prefix
+        try:
+            for batch in _batches(self._committer, embedder, self._places.pop(queue, b"")):
+                tries.store(batch)
+                if self._closing:
+                    break
+                if tries.is_down:
+                    self._places[queue] = tries.place
+                    break
+        except AmberError as error:
+            return error
+        except Exception as error:
+            logger.exception("%s: embedding failed", embedder.collection)
+            return error
+        return tries.failure
+
+
+@dataclass(slots=True)
+class _Tries:
+    """One round of one embedder."""
+
+    committer: Committer
+    embedder: Embedder
+    failures: int = 0
+    """One after the other."""
+    failure: Exception | None = None
+    place: bytes = b""
+    """Of the last document that was embedded, or refused by itself."""
+
+    @property
+    def is_down(self) -> bool:
+        return self.failures >= FAILURES_MAX
+
+    def store(self, batch: list[_Waiting]) -> None:
+        """All of a batch but what cannot be embedded, found by halves."""
+        try:
+            _store(self.committer, self.embedder, batch)
+        except EmbeddingError as error:
+            self.failure = error
+            self.failures += 1
+            if len(batch) > 1:
+                half = len(batch) // 2
+                for some in (batch[:half], batch[half:]):
+                    if not self.is_down:
+                        self.store(some)
+                return
+        else:
+            self.failures = 0
+        self.place = batch[-1][0]
+
+
+def _batches(committer: Committer, embedder: Embedder, after: bytes) -> Iterator[list[_Waiting]]:
+    """What waits, each batch as of its own moment, those behind a place first."""
+    place = after
+    wrapped = not after
+    while True:
+        place, batch = _waiting(committer, embedder, place)
+        if batch:
+            yield batch
+        if not place:
+            if wrapped:
+                return
+            wrapped = True
+
+
+def _waiting(
+    committer: Committer, embedder: Embedder, after: bytes
+) -> tuple[bytes, list[_Waiting]]:
+    """Some of what waits behind a place, and the place after it; b"" after the last. While the
+    queue is being built the documents themselves are read."""
+    found: list[_Waiting] = []
+    with committer.view() as view:
+        schema = view.catalog.schemas.get(embedder.collection)
+        if schema is None:
+            return b"", found
+        is_built = is_usable(view, embedder.queue)
+        low = embedder.queue.prefix if is_built else schema.prefix
+        pairs = list(islice(view.scan(max(low, after + b"\0"), end_of(low)), BATCH))
+        for place, value in pairs:
+            id = (value if is_built else place[TREE_SIZE:]).decode()
+            stored = live(view, schema, id)
+            text = None if stored is None else embedder.text(stored.document())
+            if text is not None:
+                found.append((place, id, text))
+    return pairs[-1][0] if len(pairs) == BATCH else b"", found
+
+
+def _store(committer: Committer, embedder: Embedder, batch: list[_Waiting]) -> int:
+    """Embeds and stores; how many still wanted it. Raises EmbeddingError."""
+    vectors = embedder.vectors([text for _, _, text in batch])
+    count = 0
+    with Transaction(committer, None, None) as transaction:
+        collection = transaction[embedder.collection]
+        for (_, id, text), vector in zip(batch, vectors, strict=True):
+            document: Document | None = collection.get(id)
+            if document is not None and embedder.text(document) == text:
+                collection.update(id, {embedder.spec.field: vector})
+                count += 1
+    return count

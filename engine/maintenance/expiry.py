@@ -1,0 +1,83 @@
+"""Expiry: removing the documents that reads no longer see.
+
+Invariants:
+- Each removal is an ordinary logged delete, in commits of bounded size, found through the expiry
+  index: its cost follows the number of expired documents, not that of all.
+"""
+
+import time
+from collections.abc import Callable
+
+from amberdb import _failpoints as failpoints
+from amberdb.engine.commit.committer import KIND_EXPIRY, Committer
+from amberdb.engine.options import Options
+from amberdb.engine.schema.document_format import NEVER
+from amberdb.engine.schema.keyspace import TREE_SIZE, end_of
+
+_SIGN = 1 << 63
+
+
+class Reaper:
+    """Owned by the Database; `step` is for the background thread, `expire` for db.expire()."""
+
+    def __init__(self, committer: Committer, options: Options) -> None:
+        self._committer = committer
+        self._batch = max(1, options.reap_batch)
+        self._grace_s = options.reap_grace_ms / 1000
+        self._mark: tuple[float, int] | None = None
+        """(monotonic time, clock then): what had expired by then may go after the grace."""
+
+    def expire(self, until_us: int, stop: Callable[[], bool] = lambda: False) -> int:
+        """Removes everything that expired by `until_us`; how many documents there were."""
+        removed = 0
+        for name in list(self._committer.state.catalog.schemas):
+            count, after = self._batch, b""
+            while count == self._batch and not stop():
+                count, after = self._expire_batch(name, until_us, after)
+                removed += count
+        return removed
+
+    def step(self, stop: Callable[[], bool]) -> float | None:
+        """One turn: marks what has expired, or removes what was marked a grace period ago.
+        Seconds until the next turn; None when nothing has expired."""
+        now = time.monotonic()
+        if self._mark is None:
+            clock_us = self._committer.now_us()
+            if self.next_expiry_us() > clock_us:
+                return None
+            self._mark = (now, clock_us)
+        left_s = self._mark[0] + self._grace_s - now
+        if left_s > 0:
+            return left_s
+        self.expire(min(self._mark[1], self._committer.now_us()), stop)
+        self._mark = None
+        return 0.0 if self.next_expiry_us() <= self._committer.now_us() else None
+
+    def next_expiry_us(self) -> int:
+        """The earliest expiry of any document; NEVER when none will expire."""
+        earliest = NEVER
+        with self._committer.view() as view:
+            for schema in view.catalog.schemas.values():
+                prefix = schema.expiry_prefix
+                for key, _ in view.scan(prefix, end_of(prefix)):
+                    expires = int.from_bytes(key[TREE_SIZE : TREE_SIZE + 8]) - _SIGN
+                    earliest = min(earliest, expires)
+                    break
+        return earliest
+
+    def _expire_batch(self, name: str, until_us: int, after: bytes) -> tuple[int, bytes]:
+        writer = self._committer.begin()
+        try:
+            schema = writer.view.catalog.schemas.get(name)
+            count = 0
+            if schema is not None and schema.expires_at is not None:
+                count, after = writer.remove_expired(schema, until_us, self._batch, after)
+        except BaseException as error:
+            self._committer.rollback(writer, error)
+            raise
+        if failpoints.on:
+            failpoints.reach("expiry.before-commit")
+        self._committer.commit(writer, kind=KIND_EXPIRY)
+        if failpoints.on:
+            failpoints.reach("expiry.committed")
+        return count, after

@@ -1,0 +1,284 @@
+"""Index builds and purges: what a changed declaration leaves to be done, migrations first.
+
+    declared at Lsn D -> checkpoint to D -> chunks of documents read from LMDB, their entries
+    written back in the same LMDB transaction with the place reached -> marked as built
+
+Invariants:
+- From D on every commit maintains the new index, so the build reads only LMDB, and what it
+  writes is right whenever a later commit's own effects come on top of it.
+- An index of a collection that is being migrated is built after that.
+- Queries use an index only in views that begin after it was marked; until then they scan.
+- Progress and marks are facts of this one file: they are in the LOCAL tree, not in the log. A
+  restore from an older file finds them unset and builds again.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import cast
+
+from amberdb import _failpoints as failpoints
+from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
+from amberdb._types import Document
+from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.maintenance.migrator import Migrator
+from amberdb.engine.query.filter import parse
+from amberdb.engine.query.planner import Plan
+from amberdb.engine.query.scan import entries
+from amberdb.engine.schema.catalog import Catalog
+from amberdb.engine.schema.codec import decode_document
+from amberdb.engine.schema.document_format import BODY, expires_us, unpack
+from amberdb.engine.schema.keyspace import BUILDING, BUILT, TREE_SIZE, end_of, tree
+from amberdb.engine.schema.schema import (
+    MULTI,
+    ROWID_SIZE,
+    AnyIndex,
+    CompiledIndex,
+    Schema,
+    entry_pairs,
+)
+from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.store import Store, StoreWriter
+from amberdb.engine.storage.view import State, View
+from amberdb.index.vector.embedding_queue import Waiting
+
+CHUNK = 1000
+ROWS_CHUNK = 4000
+"""The same for search indexes: each chunk of a text index is a segment, to be merged later."""
+
+
+Progress = Callable[[str, int], None]
+"""Called with the name of the index, or of the collection that is being migrated, and the count of
+documents done so far."""
+
+
+def built_trees(view: View) -> frozenset[int]:
+    """The marks, as LMDB has them."""
+    found = view.scan(BUILT, end_of(BUILT))
+    return frozenset(int.from_bytes(key[len(BUILT) :]) for key, _ in found)
+
+
+def stored_view(store: Store, overlay: Overlay, lsn: int, document_bytes_max: int) -> View:
+    """Of a store and an overlay alone, with what they say of the catalog."""
+    bootstrap = State(overlay, None, frozenset(), Catalog({}))
+    view = View(lsn, bootstrap, store.begin(), 0, store.path)
+    try:
+        view.catalog = Catalog.load(view, document_bytes_max)
+        view.built = built_trees(view)
+    except BaseException as error:
+        view.__exit__(None, error, None)
+        raise
+    return view
+
+
+class Indexer:
+    """Owned by the Database; run by its background thread, or by whoever waits for an index."""
+
+    def __init__(
+        self, committer: Committer, checkpointer: Checkpointer, migrator: Migrator
+    ) -> None:
+        self._committer = committer
+        self._checkpointer = checkpointer
+        self._migrator = migrator
+
+    def waiting(self) -> list[tuple[Schema, AnyIndex]]:
+        """Indexes that are declared, not complete, and can be built."""
+        state = self._committer.state
+        return [
+            (schema, index)
+            for schema in state.catalog.schemas.values()
+            if schema.migration is None
+            for index in schema.all_indexes
+            if not index.complete_from and index.number not in state.built
+        ]
+
+    def _is_waiting(self, index: AnyIndex) -> bool:
+        return any(found.number == index.number for _, found in self.waiting())
+
+    def is_idle(self) -> bool:
+        retired = self._committer.state.catalog.retired
+        return not self.waiting() and not retired and not self._migrator.waiting()
+
+    def has_news(self) -> bool:
+        """Whether there is something to do that has not failed for a reason that stays."""
+        if self.waiting() or self._committer.state.catalog.retired:
+            return True
+        return not all(map(self._migrator.has_failed, self._migrator.waiting()))
+
+    def run(
+        self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Migrates, builds and purges all that waits, until `stop` says so.
+
+        Raises StorageError, DuplicateKeyError for a Unique index over documents that are not, and
+        InvalidDocumentError for a document that has no key; MigrationError when all is done that
+        can be. Each time it can be run again.
+        """
+        failure: MigrationError | None = None
+        while failure is None and not self.is_idle() and not stop():
+            try:
+                self._migrator.run(progress, stop)
+            except MigrationError as error:
+                failure = error
+            # Listed before the checkpoint: what is declared behind it waits for the next one,
+            # since commits from before its Lsn may still be above LMDB.
+            waiting = self.waiting()
+            retired = self._committer.state.catalog.retired
+            self._checkpointer.run()
+            if failpoints.on:
+                failpoints.reach("index.declared")
+            for schema, index in waiting:
+                self._build(schema, index, progress, stop)
+            for number in retired:
+                if not stop():
+                    self._purge(number)
+        if failure is not None:
+            raise failure
+
+    def purge(self) -> None:
+        """What is left of dropped indexes goes, and nothing is built. Raises StorageError."""
+        retired = self._committer.state.catalog.retired
+        if retired:
+            self._checkpointer.run()
+        for number in retired:
+            self._purge(number)
+
+    def _build(
+        self,
+        schema: Schema,
+        index: AnyIndex,
+        progress: Progress | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        """One index; a checkpoint has run since it was declared."""
+        done = 0
+        more = True
+        while more:
+            with self._checkpointer.mutex:  # so that no purge comes between question and write
+                if stop() or not self._is_waiting(index):
+                    return
+                with self._committer.store.write() as store:
+                    count, more = _build_chunk(store, schema, index)
+                    if failpoints.on:
+                        failpoints.reach("index.chunk-written")
+            if failpoints.on:
+                failpoints.reach("index.chunk-committed")
+            done += count
+            if progress is not None:
+                progress(index.spec.name, done)
+        if index.is_unique:
+            # What is published and waits for its sync counts too: an empty commit waits for it.
+            self._committer.commit(self._committer.begin())
+            # Complete, so from here on no commit lets another duplicate in; those that came
+            # before are found now.
+            with self._committer.view() as view:
+                refuse_duplicates(view, schema, cast(CompiledIndex, index))
+                if failpoints.on:
+                    failpoints.reach("index.unique-checked")
+        with self._checkpointer.mutex:
+            if not self._is_waiting(index):
+                return
+            with self._committer.store.write() as store:
+                store.delete(BUILDING + index.prefix)
+                store.put(BUILT + index.prefix, b"1")
+                if failpoints.on:
+                    failpoints.reach("index.before-mark")
+            if failpoints.on:
+                failpoints.reach("index.marked")
+            self._committer.stored(self._committer.state.built | {index.number})
+        if isinstance(index.spec, Waiting):
+            self._committer.embedders.on_waiting()
+
+    def _purge(self, number: int) -> None:
+        prefix = tree(number)
+        removed = CHUNK
+        while removed == CHUNK:
+            with self._checkpointer.mutex:
+                with self._committer.store.write() as store:
+                    removed = store.delete_range(prefix, end_of(prefix), CHUNK)
+                    if failpoints.on:
+                        failpoints.reach("purge.chunk-deleted")
+                    if removed < CHUNK:
+                        for mark in (BUILT, BUILDING, MULTI):
+                            store.delete(mark + prefix)
+                state = self._committer.state
+                self._committer.stored(state.built - {number})
+                if failpoints.on:
+                    failpoints.reach("purge.chunk-committed")
+        writer = self._committer.begin()
+        try:
+            catalog = writer.view.catalog.purged(number)
+            catalog.save_counters(writer)
+        except BaseException as error:
+            self._committer.rollback(writer, error)
+            raise
+        if failpoints.on:
+            failpoints.reach("purge.before-catalog")
+        self._committer.commit(writer, catalog=catalog)
+
+
+def _build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[int, bool]:
+    """Documents read, and whether there may be more."""
+    mark = BUILDING + index.prefix
+    low = (store.get(mark) or schema.prefix) + b"\0"
+    chunk = CHUNK if isinstance(index, CompiledIndex) else ROWS_CHUNK
+    found = list(islice(store.scan(low, end_of(schema.prefix)), chunk))
+    if isinstance(index, CompiledIndex):
+        _build_entries(store, index, found)
+    else:
+        from amberdb.engine.search.flush import fold_documents  # brings numpy
+
+        fold_documents(store, index, map(_row, found))
+    if found:
+        store.put(mark, found[-1][0])
+    return len(found), len(found) == chunk
+
+
+def _build_entries(
+    store: StoreWriter, index: CompiledIndex, found: Iterable[tuple[bytes, bytes]]
+) -> None:
+    pairs: dict[bytes, bytes] = {}
+    for key, value in found:
+        stored = unpack(key, value)
+        try:
+            pairs.update(entry_pairs(index, stored.document(), key[TREE_SIZE:], stored.rowid))
+        except InvalidDocumentError as error:
+            raise InvalidDocumentError(
+                f"document {key[TREE_SIZE:].decode()!r}: {error.message}; so {index.spec.name} "
+                "cannot be built: change the document, or drop the index",
+                **error.facts,
+            ) from None
+    if pairs:
+        store.put_sorted(sorted(pairs.items()))
+
+
+def _row(pair: tuple[bytes, bytes]) -> tuple[int, bytes, Document]:
+    """(rowid, id, document) of a stored document."""
+    stored = unpack(*pair)
+    return stored.rowid, pair[0][TREE_SIZE:], stored.document()
+
+
+def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
+    """Raises DuplicateKeyError when two live documents share a value of a Unique index."""
+    plan = Plan(index, ((index.prefix, end_of(index.prefix)),), False, True, parse(None), False)
+    before = (b"", b"")
+    for place, id_bytes in entries(view, plan):
+        value = view.get(schema.prefix + id_bytes)
+        if value is None or expires_us(value) <= view.now_us:
+            continue
+        fields = place[:-ROWID_SIZE]
+        if before[0] == fields and _is_kept_unique(index, value, fields[TREE_SIZE:]):
+            raise DuplicateKeyError(
+                f"collection {schema.name!r}: documents {before[1].decode()!r} and "
+                f"{id_bytes.decode()!r} have the same {', '.join(index.spec.fields)}, so "
+                f"{index.spec.name} cannot be built: change one of them first",
+                collection=schema.name,
+                key=id_bytes.decode(),
+                index=index.spec.name,
+            )
+        before = (fields, id_bytes)
+
+
+def _is_kept_unique(index: CompiledIndex, value: bytes, key: bytes) -> bool:
+    """Whether the document's entry counts: that of a None inside a list does not, when sparse."""
+    return key in index.maker.unique_keys(decode_document(value[BODY]))

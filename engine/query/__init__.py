@@ -1,0 +1,1 @@
+"""Filters, plans, scans and pages."""

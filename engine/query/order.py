@@ -1,0 +1,76 @@
+"""The order of results: parsed, and as bytes that sort documents like an index would.
+
+Invariants:
+- sort_key gives the bytes that an index over the same fields and directions has, so a result that
+  is sorted in memory and one that an index gives are in the same order.
+"""
+
+# What a document holds has no static type, so type(value) and its lists are unknown to pyright.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from amberdb._errors import QueryError
+from amberdb._types import Document, Order
+from amberdb.index.ordered.keys import encode, encode_desc
+from amberdb.index.paths import Path, path_problem
+
+ORDER_FIELDS_MAX = 16
+
+
+class OrderField(NamedTuple):
+    """One field of an order."""
+
+    path: str
+    descending: bool
+
+
+def parse_order(order_by: Order | None) -> tuple[OrderField, ...]:
+    """The fields to sort by, the most significant first. Raises QueryError."""
+    if order_by is None:
+        return ()
+    names: Any = [order_by] if isinstance(order_by, str) else order_by
+    if not isinstance(names, (list, tuple)):
+        raise QueryError(f"order_by takes a field or a list of fields, not {order_by!r}")
+    if len(names) > ORDER_FIELDS_MAX:
+        raise QueryError(f"order_by takes at most {ORDER_FIELDS_MAX} fields, not {len(names)}")
+    order: dict[str, OrderField] = {}
+    for name in names:
+        path: Any = name.removeprefix("-") if isinstance(name, str) else name
+        problem = path_problem(path)
+        if problem:
+            raise QueryError(f"order_by {name!r}: {problem}")
+        if path in order:
+            raise QueryError(f"order_by names the field {path!r} twice")
+        order[path] = OrderField(path, path != name)
+    return tuple(order.values())
+
+
+def sort_key(order: tuple[OrderField, ...], document: Document) -> bytes:
+    """Bytes that sort documents in this order, as an index over the same fields would.
+
+    A list stands for its smallest element, descending for its largest; an empty one for None.
+    """
+    return sorter(order)(document)
+
+
+@lru_cache(maxsize=256)
+def sorter(order: tuple[OrderField, ...]) -> Callable[[Document], bytes]:
+    """sort_key for one order, compiled."""
+    parts = [(Path.of(path).find, encode_desc if desc else encode) for path, desc in order]
+
+    def key(document: Document) -> bytes:
+        keys: list[bytes] = []
+        for find, encoder in parts:
+            value = find(document)
+            if type(value) is list:
+                # Inverted keys turn the order, so the largest element has the smallest of them.
+                elements: list[Any] = value
+                keys.append(min(map(encoder, elements or [None])))
+            else:
+                keys.append(encoder(value))
+        return b"".join(keys)
+
+    return key

@@ -1,0 +1,242 @@
+"""The planner: picks the index for a filter and an order, and the ranges of it to scan.
+
+Invariants:
+- A plan changes how many entries are read, never which documents are found nor, with an order,
+  in which order: whatever the ranges do not decide is left in the residual filter, and an index
+  serves an order only when its ties fall as the order's own rule says.
+- Ties of an order go by rowid, in the direction of its last field.
+- A sparse index serves only filters that exclude None and missing in all of its fields.
+- While a collection is being migrated its indexes hold what older documents were, so none is used.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from amberdb.engine.query.filter import FieldBounds, Filter
+from amberdb.engine.query.order import OrderField
+from amberdb.engine.schema.keyspace import end_of
+from amberdb.engine.schema.schema import MULTI, CompiledIndex, Schema
+from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.storage.view import View
+from amberdb.index.ordered.keys import class_range, class_range_desc, encode, encode_desc
+
+PREFIXES_MAX = 200
+"""Ranges that $in may open in one index; past it the rest is left to the residual filter."""
+
+Range = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a query is answered."""
+
+    index: CompiledIndex | None
+    """None: the documents themselves, by id."""
+    ranges: tuple[Range, ...]
+    """low <= key < high, tree included, ascending and disjoint."""
+    reverse: bool
+    is_sorted: bool
+    """The scan gives the order that was asked for, if one was."""
+    residual: Filter
+    is_multi: bool
+    """A document may have several entries, so it is emitted at its first one in the ranges."""
+    equals: int = 0
+    has_range: bool = False
+
+    @property
+    def is_full_scan(self) -> bool:
+        return self.index is None and not self.has_range
+
+    def explain(self, order: tuple[OrderField, ...]) -> dict[str, Any]:
+        name = "id" if self.index is None else self.index.spec.name
+        return {
+            "index": None if self.is_full_scan else name,
+            "equals": self.equals,
+            "range": self.has_range,
+            "ranges": len(self.ranges),
+            "direction": "descending" if self.reverse else "ascending",
+            "order": "none" if not order else "index" if self.is_sorted else "sort",
+            "filter": self.residual.shape,
+        }
+
+
+def choose(
+    view: View, schema: Schema, where: Filter, order: tuple[OrderField, ...], has_limit: bool
+) -> Plan:
+    """The best plan by rule: equalities, then order, then range."""
+    if _ids(where) is not None:
+        return by_documents(schema, where, order)
+    best: Plan | None = None
+    best_score: tuple[int, ...] = (0, 0, 0, 0)
+    for index in _candidates(view, schema, where, order):
+        if best_score[0] and not _narrows_first(index, where):
+            break  # no equality to be had from here on
+        plan = _match(index, where, order, is_multi=False)
+        score = _score(plan, order, has_limit)
+        if score[:3] > (0, 0, 0) and score > best_score:
+            best, best_score = plan, score
+    if best is None or best.index is None:
+        return by_documents(schema, where, order)
+    if view.get(MULTI + best.index.prefix) is not None:
+        return _match(best.index, where, order, is_multi=True)
+    return best
+
+
+def _candidates(
+    view: View, schema: Schema, where: Filter, order: tuple[OrderField, ...]
+) -> list[CompiledIndex]:
+    """Indexes whose first field the filter narrows, then those whose first field the order
+    begins with; a look that is cheaper than a match."""
+    narrowed: list[CompiledIndex] = []
+    ordered: list[CompiledIndex] = []
+    if schema.migration is not None:
+        return narrowed
+    for index in schema.indexes:
+        if _narrows_first(index, where):
+            found = narrowed
+        elif order and order[0].path == index.maker.paths[0]:
+            found = ordered
+        else:
+            continue
+        if index in schema.queues:
+            continue
+        if is_usable(view, index) and (not index.spec.sparse or _is_dense(index, where)):
+            found.append(index)
+    return narrowed + ordered
+
+
+def _narrows_first(index: CompiledIndex, where: Filter) -> bool:
+    bounds = where.fields.get(index.maker.paths[0])
+    return bounds is not None and bounds.narrows
+
+
+def is_usable(view: View, index: CompiledIndex | RowIndex) -> bool:
+    """Whether the index holds all entries as of this view."""
+    return index.number in view.built or 0 < index.complete_from <= view.lsn
+
+
+def by_documents(schema: Schema, where: Filter, order: tuple[OrderField, ...]) -> Plan:
+    """The plan without an index: the documents that the filter names by id, or all of them."""
+    ids = _ids(where)
+    if ids is None:
+        whole = (schema.prefix, end_of(schema.prefix))
+        return Plan(None, (whole,), False, not order, where, False)
+    ranges = tuple((schema.prefix + id, schema.prefix + id + b"\0") for id in ids)
+    return Plan(None, ranges, False, not order, where, False, equals=1, has_range=True)
+
+
+def by_index(
+    view: View, schema: Schema, number: int, where: Filter, order: tuple[OrderField, ...]
+) -> Plan | None:
+    """The plan over the index with this tree; None when it is gone, or of no use for a while."""
+    for index in schema.indexes if schema.migration is None else ():
+        if index.number == number and is_usable(view, index):
+            is_multi = view.get(MULTI + index.prefix) is not None
+            return _match(index, where, order, is_multi=is_multi)
+    return None
+
+
+def _score(plan: Plan, order: tuple[OrderField, ...], has_limit: bool) -> tuple[int, ...]:
+    serves = int(bool(order) and plan.is_sorted)
+    fields = -len(plan.index.spec.fields) if plan.index is not None else 0
+    if has_limit:
+        return plan.equals, serves, int(plan.has_range), fields
+    return plan.equals, int(plan.has_range), serves, fields
+
+
+def _is_dense(index: CompiledIndex, where: Filter) -> bool:
+    bounds = where.fields
+    return all(path in bounds and bounds[path].excludes_none for path in index.maker.paths)
+
+
+def _ids(where: Filter) -> list[bytes] | None:
+    bounds = where.fields.get("id")
+    if bounds is None or bounds.equals is None:
+        return None
+    return sorted(value.encode() for value in bounds.equals if type(value) is str)
+
+
+def _match(
+    index: CompiledIndex, where: Filter, order: tuple[OrderField, ...], *, is_multi: bool
+) -> Plan:
+    maker = index.maker
+    prefixes = [index.prefix]
+    fixed: set[str] = set()
+    exact: list[str] = []
+    ranges: list[Range] | None = None
+    equals = 0
+    for at, path in enumerate(maker.paths):
+        bounds = where.fields.get(path)
+        if bounds is None or not bounds.narrows:
+            break
+        if bounds.equals is None:
+            ranges = [_range(prefix, bounds, maker.descending[at], is_multi) for prefix in prefixes]
+        elif len(bounds.equals) * len(prefixes) <= PREFIXES_MAX:
+            encode = maker.encoders[at]
+            keys = {encode(value) for value in bounds.equals}
+            prefixes = [prefix + key for prefix in prefixes for key in keys]
+            equals += 1
+            if len(keys) == 1:
+                fixed.add(path)
+        else:
+            break
+        # An empty list has the entry of None, but {x: None} does not match it.
+        if bounds.exact and (bounds.equals is None or None not in bounds.equals):
+            exact.append(path)
+        if ranges is not None:
+            break
+    has_range = ranges is not None
+    if ranges is None:
+        ranges = [(prefix, end_of(prefix)) for prefix in prefixes]
+    ranges = sorted({(low, high) for low, high in ranges if low < high})
+    is_sorted, reverse = not order, False
+    if order and len(prefixes) == 1 and not (is_multi and has_range):
+        is_sorted, reverse = _serves(index, order, set() if is_multi else fixed, equals)
+    residual = where if is_multi else where.without(exact)
+    return Plan(index, tuple(ranges), reverse, is_sorted, residual, is_multi, equals, has_range)
+
+
+def _range(prefix: bytes, bounds: FieldBounds, descending: bool, is_multi: bool) -> Range:
+    """The bytes between the bounds of one field behind a prefix of equal fields."""
+    low, high = bounds.low, bounds.high
+    if low is not None and high is not None and is_multi:
+        high = None  # two elements of one list may each satisfy one side
+    some = low if low is not None else high
+    if descending:
+        first, last = class_range_desc(some)
+        start, end = prefix + first, prefix + last
+        if high is not None:
+            key = prefix + encode_desc(high)
+            start = key if bounds.high_inclusive else end_of(key)
+        if low is not None:
+            key = prefix + encode_desc(low)
+            end = end_of(key) if bounds.low_inclusive else key
+        return start, end
+    first, last = class_range(some)
+    start, end = prefix + first, prefix + last
+    if low is not None:
+        key = prefix + encode(low)
+        start = key if bounds.low_inclusive else end_of(key)
+    if high is not None:
+        key = prefix + encode(high)
+        end = end_of(key) if bounds.high_inclusive else key
+    return start, end
+
+
+def _serves(
+    index: CompiledIndex, order: tuple[OrderField, ...], fixed: set[str], equals: int
+) -> tuple[bool, bool]:
+    """(whether a scan behind `equals` fixed fields gives the order, whether it goes backwards)"""
+    paths = index.maker.paths[equals:]
+    descending = index.maker.descending[equals:]
+    wanted = [field for field in order if field.path not in fixed]
+    if tuple(field.path for field in wanted) != paths:
+        return False, False
+    last_descends = index.maker.descending[-1]
+    turned = {
+        field.descending != stored for field, stored in zip(wanted, descending, strict=True)
+    } or {order[-1].descending != last_descends}
+    if len(turned) > 1:
+        return False, False
+    (reverse,) = turned
+    return (last_descends != reverse) == order[-1].descending, reverse

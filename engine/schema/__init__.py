@@ -1,0 +1,1 @@
+"""Documents, keys and declarations, and their bytes."""

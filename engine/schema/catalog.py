@@ -1,0 +1,320 @@
+"""The catalog: which collections and indexes exist, and the numbers they were given.
+
+Invariants:
+- It is kept in the META tree and changed by ordinary commits, so it is recovered, snapshotted
+  and backed up like documents.
+- In memory it is an immutable value that is replaced after each change.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, final
+
+from amberdb._bytes import is_sealed, seal
+from amberdb._errors import (
+    CollectionError,
+    CollectionMissingError,
+    CollectionVersionError,
+    CorruptionError,
+    FormatError,
+)
+from amberdb.engine.schema.codec import decode_document, encode
+from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_TREE, end_of
+from amberdb.engine.schema.migration import Upgrade, Upgrades
+from amberdb.engine.schema.schema import (
+    CollectionDef,
+    IndexDef,
+    Schema,
+    check_field,
+    checked_number,
+)
+from amberdb.engine.schema.search_index import RowIndex, identity_of
+from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.vector.embedding_queue import Waiting
+from amberdb.index.vector.vector import Vector
+
+if TYPE_CHECKING:
+    from amberdb.engine.commit.write_batch import Writer
+    from amberdb.engine.storage.view import View
+
+NAME_BYTES_MAX = 200
+FORMER_MAX = 256
+"""Renamings that a collection remembers, for readers of the feed that are behind them."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What a program says of a collection; None: as it is."""
+
+    indexes: list[IndexSpec] | None = None
+    expires_at: str | None = None
+    required: Mapping[str, str | None] | None = None
+    version: int | None = None
+    upgrades: Upgrades = field(default_factory=dict[int, Upgrade])
+    """Functions to newer versions, of this process."""
+
+    def migrating(
+        self, definition: CollectionDef, upgrades: Upgrades, lsn: int, is_empty: bool
+    ) -> CollectionDef:
+        """At this version, with the steps to it. `upgrades` are functions that are known already.
+        Raises CollectionError, CollectionVersionError."""
+        version, name = self.version, definition.name
+        assert version is not None
+        if version < definition.version:
+            raise CollectionVersionError(
+                f"collection {name!r} is at version {definition.version}, and this program knows "
+                f"version {version}: use the program that brought it there, or a newer one",
+                collection=name,
+                version=definition.version,
+            )
+        newer = range(definition.version + 1, version + 1)
+        steps = () if is_empty else (*definition.steps, *((each, lsn) for each in newer))
+        lacking = [each for each, _ in steps if each not in self.upgrades and each not in upgrades]
+        if lacking and (newer or self.upgrades):
+            raise CollectionError(
+                f"collection {name!r} has documents from before version {lacking[0]}: give the "
+                f"function that upgrades one to it, as migrate={{{lacking[0]}: function}}"
+            )
+        return replace(definition, version=version, steps=steps)
+
+
+class Catalog:
+    """All collections by name, and the trees of dropped indexes that are still to be purged."""
+
+    __slots__ = ("next_collection", "next_tree", "retired", "schemas")
+
+    def __init__(
+        self,
+        schemas: Mapping[str, Schema],
+        next_tree: int = FIRST_TREE,
+        next_collection: int = 1,
+        retired: tuple[int, ...] = (),
+    ) -> None:
+        self.schemas = schemas
+        self.next_tree = next_tree
+        self.next_collection = next_collection
+        self.retired = retired
+
+    @classmethod
+    def load(cls, view: "View", document_bytes_max: int) -> "Catalog":
+        schemas: dict[str, Schema] = {}
+        for key, value in view.scan(COLLECTIONS, end_of(COLLECTIONS)):
+            name = key[len(COLLECTIONS) :].decode()
+            definition = CollectionDef.from_map(name, open_entry(key, value))
+            schemas[name] = Schema(definition, document_bytes_max)
+        stored = view.get(COUNTERS)
+        if stored is None:
+            return cls(schemas)
+        counters = open_entry(COUNTERS, stored)
+        try:
+            return cls(
+                schemas,
+                checked_number(counters["tree"]),
+                checked_number(counters["collection"]),
+                tuple(map(checked_number, counters["retired"])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"the catalog's counters are not as this version knows them ({error!r}): open it "
+                "with the version that wrote it"
+            ) from error
+
+    @property
+    def row_indexes(self) -> dict[bytes, RowIndex]:
+        """All search indexes by their trees."""
+        return {i.prefix: i for schema in self.schemas.values() for i in schema.row_indexes}
+
+    @property
+    def row_prefixes(self) -> frozenset[bytes]:
+        """How the entries of all search indexes begin."""
+        return frozenset(index.entry_prefix for index in self.row_indexes.values())
+
+    def by_tree(self) -> dict[bytes, Schema]:
+        """Schemas by the prefix of their documents."""
+        return {schema.prefix: schema for schema in self.schemas.values()}
+
+    def schema(self, name: str) -> Schema:
+        """Raises CollectionMissingError."""
+        schema = self.schemas.get(name)
+        if schema is None:
+            raise CollectionMissingError(
+                f"there is no collection {name!r}: declare it with db.collection({name!r})",
+                collection=name,
+            )
+        return schema
+
+    def wanted(
+        self, name: str, declaration: Declaration, lsn: int, *, is_empty: bool
+    ) -> tuple[CollectionDef, "Catalog"] | None:
+        """The definition that a declaration asks for at an Lsn, and the counters after it; None
+        when the collection is just so already. `is_empty`: it has no documents. Raises
+        CollectionError."""
+        known = self.schemas.get(name)
+        number, next_tree = self.next_collection, self.next_tree
+        retired = self.retired
+        if known is None:
+            _check_name(name)
+            definition = CollectionDef(
+                name=name, number=number, tree=next_tree, expiry_tree=next_tree + 1
+            )
+            number, next_tree = number + 1, next_tree + 2
+        else:
+            definition = known.definition
+        before = definition
+        if declaration.indexes is not None:
+            complete_from = lsn if is_empty else 0
+            definition, next_tree = _indexed(
+                definition, declaration.indexes, next_tree, complete_from
+            )
+            retired += tuple(
+                index.tree for index in before.indexes if index not in definition.indexes
+            )
+        if declaration.required is not None:
+            definition = replace(definition, required=dict(declaration.required))
+        if declaration.expires_at is not None:
+            definition = _expiring(definition, declaration.expires_at, is_empty)
+        if declaration.version is not None:
+            upgrades: Upgrades = {} if known is None else known.upgrades
+            definition = declaration.migrating(definition, upgrades, lsn, is_empty)
+        if known is not None and definition == before:
+            return None
+        return definition, Catalog(self.schemas, next_tree, number, retired)
+
+    def replaced(self, schema: Schema) -> "Catalog":
+        """This catalog with one collection added or changed."""
+        schemas = {**self.schemas, schema.name: schema}
+        return Catalog(schemas, self.next_tree, self.next_collection, self.retired)
+
+    def rename(self, writer: "Writer", old: str, new: str) -> "Catalog":
+        """Adds a renaming to the writer's effects; the catalog after it. Raises CollectionError,
+        CollectionMissingError."""
+        schema = self.schema(old)
+        _check_name(new)
+        if new in self.schemas:
+            raise CollectionError(
+                f"there is a collection {new!r} already: drop it first, or choose another name"
+            )
+        former = (*schema.definition.former, (writer.lsn, old))[-FORMER_MAX:]
+        definition = replace(schema.definition, name=new, former=former)
+        writer.set(COLLECTIONS + old.encode(), None)
+        self.save(writer, definition)
+        return self._without(schema).replaced(schema.redefined(definition))
+
+    def drop(self, writer: "Writer", name: str) -> "Catalog":
+        """Adds the removal of a collection to the writer's effects; the catalog after it, which
+        knows the trees to purge. Raises CollectionMissingError."""
+        schema = self.schema(name)
+        writer.set(COLLECTIONS + name.encode(), None)
+        writer.set(schema.head_key, None)
+        catalog = self._without(schema, schema.definition.trees)
+        catalog.save_counters(writer)
+        return catalog
+
+    def _without(self, schema: Schema, retired: tuple[int, ...] = ()) -> "Catalog":
+        schemas = {name: each for name, each in self.schemas.items() if each is not schema}
+        retired = (*self.retired, *retired)
+        return Catalog(schemas, self.next_tree, self.next_collection, retired)
+
+    def purged(self, number: int) -> "Catalog":
+        retired = tuple(tree for tree in self.retired if tree != number)
+        return Catalog(self.schemas, self.next_tree, self.next_collection, retired)
+
+    def save(self, writer: "Writer", definition: CollectionDef) -> None:
+        """Adds the definition and the counters to the writer's effects."""
+        key = COLLECTIONS + definition.name.encode()
+        writer.set(key, sealed_entry(key, definition.to_map()))
+        self.save_counters(writer)
+
+    def save_counters(self, writer: "Writer") -> None:
+        writer.set(COUNTERS, sealed_entry(COUNTERS, self.counters()))
+
+    def counters(self) -> dict[str, Any]:
+        """The numbers as they are stored."""
+        return {
+            "tree": self.next_tree,
+            "collection": self.next_collection,
+            "retired": list(self.retired),
+        }
+
+
+def listed(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
+    """Raises CollectionError."""
+    if not isinstance(indexes, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise CollectionError(f"indexes is a list of declarations, not {indexes!r}")
+    return list(indexes)
+
+
+def sealed_entry(key: bytes, content: dict[str, Any]) -> bytes:
+    """The value of a catalog entry."""
+    data = encode(content)
+    return data + seal(data + key)
+
+
+def open_entry(key: bytes, value: bytes) -> dict[str, Any]:
+    """What sealed_entry() was given. Raises CorruptionError."""
+    data, crc = value[:-4], value[-4:]
+    if not is_sealed(data + key + crc):
+        raise CorruptionError(f"the catalog entry {key!r} fails its checksum: restore a backup")
+    return decode_document(data)
+
+
+def _check_name(name: object) -> None:
+    if type(name) is not str or not 0 < len(name.encode("utf-8", "replace")) <= NAME_BYTES_MAX:
+        raise CollectionError(
+            f"{name!r}: the name of a collection is a str of 1 to {NAME_BYTES_MAX} bytes"
+        )
+    if name.isprintable() is False or "\0" in name:
+        raise CollectionError(f"{name!r}: the name of a collection is printable text")
+
+
+def _indexed(
+    definition: CollectionDef, indexes: list[IndexSpec], next_tree: int, complete_from: int
+) -> tuple[CollectionDef, int]:
+    """With these indexes, those that it has already as they are; and the next tree after it."""
+    _check_indexes(indexes)
+    indexes = _with_queues(indexes)
+    kept = {index.spec: index for index in definition.indexes}
+    chosen: list[IndexDef] = []
+    for spec in indexes:
+        index = kept.get(spec)
+        identity = identity_of(spec)
+        if index is None or index.identity != identity:  # new, or made by another analyzer
+            index = IndexDef(spec, next_tree, complete_from, identity)
+            next_tree += 1
+        chosen.append(index)
+    fields = [spec.field for spec in indexes if isinstance(spec, Vector)]
+    for vector in fields:
+        check_field("a Vector index", vector)
+    vectors = tuple(dict.fromkeys([*definition.vectors, *fields]))
+    return replace(definition, indexes=tuple(chosen), vectors=vectors), next_tree
+
+
+def _expiring(definition: CollectionDef, expires_at: str, is_empty: bool) -> CollectionDef:
+    check_field("expires_at", expires_at)
+    if definition.expires_at != expires_at and not is_empty:
+        raise CollectionError(
+            f"collection {definition.name!r} has documents that were stored with "
+            f"expires_at={definition.expires_at!r}: to expire by {expires_at!r}, declare "
+            "a new collection and put them there"
+        )
+    return replace(definition, expires_at=expires_at)
+
+
+def _with_queues(indexes: list[IndexSpec]) -> list[IndexSpec]:
+    """With a queue beside each vector index that has a source, and no others."""
+    declared = [spec for spec in indexes if not isinstance(spec, Waiting)]
+    sourced = [spec for spec in declared if isinstance(spec, Vector) and spec.source is not None]
+    return [*declared, *map(Waiting.of, sourced)]
+
+
+def _check_indexes(indexes: list[IndexSpec]) -> None:
+    for spec in indexes:
+        if not isinstance(spec, IndexSpec):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise CollectionError(
+                f"an index is declared as Ordered(...) and the like, not {spec!r}"
+            )
+    names = [spec.name for spec in indexes]
+    for name in names:
+        if names.count(name) > 1:
+            raise CollectionError(f"two indexes are named {name!r}: give one of them name=...")

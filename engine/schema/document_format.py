@@ -1,0 +1,98 @@
+"""The bytes of one stored document: a fixed header, the msgpack body, and a seal.
+
+    version u64 | created_us i64 | updated_us i64 | expires_us i64 | rowid u64 | body | crc u32
+
+Invariants:
+- The seal is a CRC-32 seeded with that of the document's key (tree and id), so a value under
+  another's key does not pass. LMDB has no checksums; this is what notices rot on read.
+- `version` is the Lsn of the last write; `rowid` stays for the life of the document.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import NamedTuple, TypeAlias, cast
+from zlib import crc32
+
+from amberdb._bytes import CRC_RESIDUE, CRC_SIZE
+from amberdb._errors import CorruptionError
+from amberdb._types import Document
+from amberdb.engine.schema.codec import decode_document
+
+_HEADER = Struct("<QqqqQ")
+_CRC = Struct("<I")
+HEADER_SIZE = 40
+assert _HEADER.size == HEADER_SIZE
+assert _CRC.size == CRC_SIZE
+_VERSION = Struct("<Q")
+_EXPIRES = Struct("<q")
+_EXPIRES_OFFSET = 24
+_ROWID = Struct("<Q")
+_ROWID_OFFSET = 32
+
+NEVER = (1 << 63) - 1
+"""`expires_us` of a permanent document."""
+
+BODY = slice(HEADER_SIZE, -CRC_SIZE)
+
+
+class Stored(NamedTuple):
+    """A stored document, its body still encoded."""
+
+    version: int
+    created_us: int
+    updated_us: int
+    expires_us: int
+    rowid: int
+    body: bytes
+
+    def document(self) -> Document:
+        return decode_document(self.body)
+
+
+# Past the named constructor, which costs as much as all the rest of unpack().
+_Make: TypeAlias = Callable[[type[Stored], tuple[object, ...]], Stored]
+_stored = cast(_Make, tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+
+
+def pack(
+    key: bytes,
+    version: int,
+    created_us: int,
+    updated_us: int,
+    expires_us: int,
+    rowid: int,
+    body: bytes,
+) -> bytes:
+    data = _HEADER.pack(version, created_us, updated_us, expires_us, rowid) + body
+    return data + _CRC.pack(crc32(data, crc32(key)))
+
+
+def unpack(key: bytes, value: bytes) -> Stored:
+    """Raises CorruptionError when the value is not what was stored under this key."""
+    if crc32(value, crc32(key)) != CRC_RESIDUE or len(value) <= HEADER_SIZE + CRC_SIZE:
+        raise damaged(key)
+    version, created, updated, expires, rowid = _HEADER.unpack_from(value)
+    return _stored(Stored, (version, created, updated, expires, rowid, value[BODY]))
+
+
+def version_of(value: bytes) -> int:
+    return int(_VERSION.unpack_from(value)[0])
+
+
+def expires_us(value: bytes) -> int:
+    """Only the time of expiry, of a value whose seal was checked."""
+    return int(_EXPIRES.unpack_from(value, _EXPIRES_OFFSET)[0])
+
+
+def rowid_of(value: bytes) -> int:
+    return int(_ROWID.unpack_from(value, _ROWID_OFFSET)[0])
+
+
+def damaged(key: bytes, path: str | None = None) -> CorruptionError:
+    """Without a path it gets one where the read is left."""
+    error = CorruptionError(
+        f"the document {key[4:].decode('utf-8', 'replace')!r} in tree "
+        f"{int.from_bytes(key[:4])} fails its checksum: restore a backup, or delete it",
+        key=key,
+    )
+    return error if path is None else error.at(path)

@@ -1,0 +1,309 @@
+"""Search: documents ranked by text, by vectors, or by both at once.
+
+    text   -> BM25 list of each Text index      \\
+                                                 >  fused by reciprocal rank -> recency -> diversity
+    vector -> nearest rows of each Vector index /
+
+One list alone keeps its own scores: BM25, or those of the metric. Several are fused, and so is one
+that is to fade or to be diverse: a document gets weight / (k + rank) from each list that has it
+within `depth`, rank from 1 (Cormack, Clarke and Buettcher 2009).
+
+Invariants:
+- One view: what is found is what find() would see, at the same Lsn, expiry and own pending
+  documents included.
+- As many hits as `limit` asks for, if so many documents match.
+- Equal scores are ordered by rowid, the newer first: the same question has one answer.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast, final
+
+from amberdb._errors import InvalidDocumentError, QueryError
+from amberdb._types import Document, Where
+from amberdb.engine.query.filter import Filter, parse
+from amberdb.engine.query.page import projector
+from amberdb.engine.query.planner import is_usable
+from amberdb.engine.schema.schema import Schema, microseconds
+from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.search.candidates import Candidates
+from amberdb.engine.search.row_reader import RowReader
+from amberdb.engine.storage.view import View
+from amberdb.index.paths import Path
+from amberdb.index.vector.vector import coerce
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from amberdb.engine.search.searchers import Searchers
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """How several lists become one: weight / (k + rank), over the first `depth` of each."""
+
+    k: float = 10.0
+    depth: int = 20
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By the index's name, or by its field; 1.0 where nothing is said."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recency:
+    """Scores fade with age: halved every `half_life`, by a datetime field of the document.
+
+    Documents without it count as `half_life` old.
+    """
+
+    field: str
+    half_life: timedelta
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One document that was found."""
+
+    id: str
+    score: float
+    document: Document
+    snippet: str | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By the index's name: the place in its list, from 1."""
+
+
+@final
+class Hits(list[Hit]):
+    """What was found, best first; `how` says how each index was searched."""
+
+    __slots__ = ("how",)
+
+    def __init__(self, hits: Iterable[Hit], how: dict[str, Any]) -> None:
+        super().__init__(hits)
+        self.how = how
+
+
+Ranked = list[tuple[int, float]]
+"""(rowid, score), best first."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """One question to one collection, checked."""
+
+    schema: Schema
+    text: str | None
+    vectors: "Mapping[str, NDArray[np.float32]]"
+    """By the field of a Vector index."""
+    where: Filter
+    limit: int
+    fusion: Fusion
+    recency: Recency | None
+    diversity: float
+    fields: Sequence[str] | None
+    snippets: bool
+
+    def answer(self, view: View, searchers: "Searchers") -> Hits:
+        """Raises QueryError, CorruptionError."""
+        reader = RowReader(view, self.schema)
+        candidates = Candidates(view, self.schema, self.where, reader)
+        how: dict[str, Any] = {"where": candidates.how, "indexes": {}}
+        lists: dict[RowIndex, Ranked] = {}
+        indexes = self._indexes(view)
+        depth = self._depth(len(indexes))
+        for index in indexes:
+            searcher = searchers.of(index)
+            question = self.text if index.is_text else self.vectors[index.vector.field]
+            ranked, steps = searcher.search(question, view, self.schema, depth, candidates, reader)
+            lists[index] = ranked
+            how["indexes"][index.spec.name] = steps
+        ranked = self._fused(lists) if self._is_fused(len(lists)) else next(iter(lists.values()))
+        origin = {rowid: index for index, each in lists.items() for rowid, _ in each}
+        documents = {rowid: reader.document(rowid, origin[rowid]) for rowid, _ in ranked}
+        if self.recency is not None:
+            ranked = _faded(ranked, documents, self.recency, view.now_us)
+        if self.diversity:
+            ranked = self._diverse(ranked, documents)
+        return Hits(self._hits(ranked[: self.limit], documents, lists), how)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _indexes(self, view: View) -> list[RowIndex]:
+        """Those that the question is for. Raises QueryError."""
+        found = [
+            index
+            for index in self.schema.row_indexes
+            if (self.text is not None if index.is_text else index.vector.field in self.vectors)
+        ]
+        if self.schema.migration is not None:
+            raise QueryError(
+                f"collection {self.schema.name!r} is being migrated to version "
+                f"{self.schema.definition.version}: try again later, or wait with db.migrate()"
+            )
+        for index in found:
+            if not is_usable(view, index):
+                raise QueryError(
+                    f"{index.spec.name} is still being built over the documents that were there: "
+                    "try again later, or wait with db.build_indexes()"
+                )
+        return found
+
+    def _is_fused(self, lists: int) -> bool:
+        return lists > 1 or self.recency is not None or bool(self.diversity)
+
+    def _depth(self, lists: int) -> int:
+        """How many rows each list gives."""
+        return max(self.fusion.depth, self.limit) if self._is_fused(lists) else self.limit
+
+    def _fused(self, lists: Mapping[RowIndex, Ranked]) -> Ranked:
+        from amberdb.index.fusion import fuse  # numpy, which only a search needs
+
+        rankings = [[rowid for rowid, _ in ranked] for ranked in lists.values()]
+        weights = [_weight(self.fusion.weights, index) for index in lists]
+        rowids, scores = fuse(rankings, weights, self.fusion.k)
+        return list(zip(rowids.tolist(), scores.tolist(), strict=True))
+
+    def _diverse(self, ranked: Ranked, documents: Mapping[int, Document]) -> Ranked:
+        """Maximal marginal relevance (Carbonell and Goldstein 1998) over the documents' vectors."""
+        import numpy as np
+
+        from amberdb.index.fusion import mmr
+
+        spec = next(index.vector for index in self.schema.row_indexes if not index.is_text)
+        vectors = [spec.vector(documents[rowid]) for rowid, _ in ranked]
+        zero = np.zeros(spec.dim, np.float32)
+        rows = np.array([zero if vector is None else vector for vector in vectors])
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+        scores = np.array([score for _, score in ranked])
+        return [ranked[at] for at in mmr(scores, rows @ rows.T, self.limit, self.diversity)]
+
+    def _hits(
+        self,
+        ranked: Ranked,
+        documents: Mapping[int, Document],
+        lists: Mapping[RowIndex, Ranked],
+    ) -> list[Hit]:
+        project = None if self.fields is None else projector(self.fields)
+        places = {
+            index.spec.name: {rowid: rank for rank, (rowid, _) in enumerate(each, 1)}
+            for index, each in lists.items()
+        }
+        hits: list[Hit] = []
+        for rowid, score in ranked:
+            document = documents[rowid]
+            ranks = {name: found[rowid] for name, found in places.items() if rowid in found}
+            shown = document if project is None else project(document)
+            snippet = self._snippet(document) if self.snippets else None
+            hits.append(Hit(document["id"], score, shown, snippet, ranks))
+        return hits
+
+    def _snippet(self, document: Document) -> str | None:
+        """By the first text index that has the document; None in a search by vector alone."""
+        from amberdb.index.text.highlight import snippet
+        from amberdb.index.text.query import parse as parse_text
+
+        for index in self.schema.row_indexes:
+            maker = index.maker
+            if maker is not None and self.text is not None and maker.content(document):
+                return snippet(maker.strings(document), parse_text(self.text, maker.analyzer))
+        return None
+
+
+def search_of(
+    schema: Schema,
+    *,
+    text: str | None,
+    vector: Any,
+    where: Where | None,
+    limit: int,
+    fusion: Fusion | None,
+    recency: Recency | None,
+    diversity: float,
+    fields: Sequence[str] | None,
+    snippets: bool,
+) -> Search:
+    """The question, checked without a view. Raises QueryError."""
+    has_text = any(index.is_text for index in schema.row_indexes)
+    if text is None and vector is None:
+        raise QueryError("search() takes text, or a vector, or both")
+    if type(text) not in (str, type(None)):
+        raise QueryError(f"text is a str, not {text!r}")
+    if text is not None and not has_text:
+        raise QueryError(f"collection {schema.name!r} has no Text index: declare one")
+    if type(limit) is not int or limit < 0:
+        raise QueryError(f"limit is a count, not {limit!r}")
+    if not 0.0 <= diversity <= 1.0:
+        raise QueryError(f"diversity is from 0 (none) to 1, not {diversity!r}")
+    if diversity and all(index.is_text for index in schema.row_indexes):
+        raise QueryError("diversity compares vectors, and there is no Vector index: declare one")
+    found = parse(where)
+    schema.refuse_vectors(found)
+    return Search(
+        schema=schema,
+        text=text,
+        vectors={} if vector is None else _vectors(schema, vector),
+        where=found,
+        limit=limit,
+        fusion=fusion or Fusion(),
+        recency=recency,
+        diversity=diversity,
+        fields=fields,
+        snippets=snippets,
+    )
+
+
+def _vectors(schema: Schema, vector: Any) -> "dict[str, NDArray[np.float32]]":
+    """By field: of the only Vector index, or as a map says. Raises QueryError."""
+    specs = {i.vector.field: i.vector for i in schema.row_indexes if not i.is_text}
+    if not specs:
+        raise QueryError(f"collection {schema.name!r} has no Vector index: declare one")
+    if not isinstance(vector, Mapping):
+        if len(specs) > 1:
+            names = ", ".join(map(repr, specs))
+            raise QueryError(f"there are vectors in {names}: say which, as vector={{field: ...}}")
+        vector = {next(iter(specs)): vector}
+    found: dict[str, NDArray[np.float32]] = {}
+    for name, value in cast(Mapping[str, Any], vector).items():
+        spec = specs.get(name)
+        if spec is None:
+            raise QueryError(f"{name!r} has no Vector index in {schema.name!r}")
+        try:
+            found[name] = coerce(value, name, spec.dim, spec.metric)
+        except InvalidDocumentError as error:
+            raise QueryError(f"the vector to search for: {error.message}") from None
+    return found
+
+
+def _weight(weights: Mapping[str, float], index: RowIndex) -> float:
+    names = (index.spec.name, *index.spec.fields)
+    return next((weights[name] for name in names if name in weights), 1.0)
+
+
+def _sorted(scores: Iterable[tuple[int, float]]) -> Ranked:
+    """Best first; among equals the newer row."""
+    return sorted(scores, key=lambda pair: (-pair[1], -pair[0]))
+
+
+def _faded(
+    ranked: Ranked, documents: Mapping[int, Document], recency: Recency, now_us: int
+) -> Ranked:
+    import numpy as np
+
+    from amberdb.index.fusion import decay
+
+    half_life_s = recency.half_life.total_seconds()
+    find = Path.of(recency.field).find
+
+    def age_s(document: Document) -> float:
+        time = find(document)
+        return (now_us - microseconds(time)) / 1e6 if type(time) is datetime else half_life_s
+
+    scores = np.array([score for _, score in ranked], np.float64)
+    ages_s = np.array([age_s(documents[rowid]) for rowid, _ in ranked], np.float64)
+    faded = decay(scores, ages_s, half_life_s).tolist()
+    return _sorted(zip((rowid for rowid, _ in ranked), faded, strict=True))

@@ -1,0 +1,167 @@
+"""Searchers: what an open database keeps in memory of each search index, and how it is asked.
+
+Invariants:
+- One searcher per tree, made at the first search, forgotten with its files when the index is gone.
+- A searcher's memory is a cache: whatever is in it, an answer is that of the view alone.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+from amberdb._errors import FormatError, MigrationError
+from amberdb.engine.jobs import Jobs
+from amberdb.engine.query.planner import is_usable
+from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.search.candidates import Candidates
+from amberdb.engine.search.row_reader import RowReader
+from amberdb.engine.search.search import Ranked
+from amberdb.engine.storage.cache_file import CacheFolder
+from amberdb.engine.storage.view import View
+
+if TYPE_CHECKING:
+    from amberdb.engine.maintenance.index_build import Indexer
+    from amberdb.engine.storage.readable import Readable
+
+
+class Searcher(Protocol):
+    """Of one search index."""
+
+    def search(
+        self,
+        question: Any,
+        view: View,
+        schema: Schema,
+        limit: int,
+        candidates: Candidates,
+        reader: RowReader,
+    ) -> tuple[Ranked, dict[str, Any]]:
+        """The best rows that the candidates let through, best first, and how they were found."""
+        ...
+
+    def problems(self, view: View, schema: Schema) -> Iterator[str]:
+        """What is kept, in memory or in a file, and differs from the documents of a view."""
+        ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+    def save(self) -> None:
+        """Before the database is closed."""
+        ...
+
+    def forget_dead(self) -> None:
+        """After its file was removed: nothing of dead rows will be in another one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VectorParts:
+    """What the searchers of vector indexes share."""
+
+    folder: CacheFolder
+    builder: Jobs
+    source: "Readable"
+
+
+@final
+class Searchers:
+    """Owned by the Database."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._by_tree: dict[int, Searcher] = {}
+        self._parts: VectorParts | None = None
+        self._indexer: Indexer | None = None
+        self.foreign: frozenset[int] = frozenset()
+        """Trees of text indexes whose terms another analyzer has made, and not this process."""
+
+    def attach(self, parts: VectorParts, indexer: "Indexer | None" = None) -> None:
+        """Before the first search."""
+        self._parts = parts
+        self._indexer = indexer
+
+    def finish(self, is_ready: Callable[[], bool]) -> None:
+        """Migrates, and builds declared indexes, in this thread, until what is needed is there.
+        Raises MigrationError, StorageError, and TransactionError inside one's own transaction."""
+        if self._indexer is not None:
+            try:
+                self._indexer.run(stop=is_ready)
+            except MigrationError:
+                if not is_ready():
+                    raise
+
+    def of(self, index: RowIndex) -> Searcher:
+        """Raises FormatError where nobody here can ask it."""
+        if index.number in self.foreign:
+            raise FormatError(
+                f"{index.spec.name} was made by another version of its analyzer: let the writing "
+                "process open the database with this version, which builds it anew"
+            )
+        with self._mutex:
+            searcher = self._by_tree.get(index.number)
+            if searcher is None:
+                searcher = self._by_tree[index.number] = self._made(index)
+            return searcher
+
+    def stats_of(self, index: RowIndex) -> dict[str, Any]:
+        """Of one that was searched; another one is not loaded for this."""
+        with self._mutex:
+            searcher = self._by_tree.get(index.number)
+        loaded = {} if searcher is None else searcher.stats()
+        return {"loaded": searcher is not None, **loaded}
+
+    def forget(self, trees: Iterable[int]) -> None:
+        """Of indexes that are gone, their files too."""
+        with self._mutex:
+            for number in trees:
+                self._by_tree.pop(number, None)
+                if self._parts is not None:
+                    self._parts.folder.drop(number)
+
+    def forget_dead(self) -> None:
+        """No dead row stays in a file, nor in what is kept in memory to be written into one. Waits
+        for what is being built. Raises StorageError."""
+        if self._parts is None:
+            return
+        with self._parts.builder.alone(), self._mutex:
+            self._parts.folder.drop_all()
+            for searcher in self._by_tree.values():
+                searcher.forget_dead()
+
+    def problems(self, view: View) -> Iterator[str]:
+        """Of all indexes that are ready. Waits for what is being built."""
+        for schema in view.catalog.schemas.values():
+            for index in schema.row_indexes:
+                if index.number in self.foreign:
+                    continue
+                if self._parts is not None and is_usable(view, index):
+                    with self._parts.builder.alone():
+                        for problem in self.of(index).problems(view, schema):
+                            yield f"{schema.name}: {index.spec.name}: {problem}"
+
+    def build(self) -> None:
+        """What waits to be built, in this thread."""
+        if self._parts is not None:
+            self._parts.builder.run()
+
+    def stop(self) -> None:
+        """Nothing is built any more."""
+        if self._parts is not None:
+            self._parts.builder.close()
+
+    def save(self) -> None:
+        with self._mutex:
+            for searcher in self._by_tree.values():
+                searcher.save()
+
+    def _made(self, index: RowIndex) -> Searcher:
+        if index.is_text:
+            from amberdb.engine.search.text_searcher import TextSearcher  # brings numpy
+
+            return TextSearcher(index)
+        from amberdb.engine.search.vector_searcher import NearestSearcher
+
+        assert self._parts is not None
+        return NearestSearcher(index, self._parts)

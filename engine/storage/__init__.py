@@ -1,0 +1,1 @@
+"""LMDB, memtables, views, MANIFEST, STATUS and files of the cache."""

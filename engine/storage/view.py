@@ -1,0 +1,307 @@
+"""A view: one Lsn over the overlays and one LMDB read transaction. All reads go through it.
+
+Invariants:
+- The LMDB transaction holds no commit above `lsn`, and the overlays hold every commit between
+  it and `lsn`; so the first version <= lsn in the overlays, newest first, else LMDB, is right.
+- A writer's view has its own unsaved effects on top, and sees the newest of everything.
+- Scans give keys in byte order, ascending or descending, each key once.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from heapq import merge
+from itertools import islice
+from typing import Any, Final, NoReturn
+
+from amberdb._errors import ClosedError
+from amberdb.engine.schema.catalog import Catalog
+from amberdb.engine.schema.keyspace import APPLIED
+from amberdb.engine.storage.memtable import Effects, Overlay, SortedKeys
+from amberdb.engine.storage.store import ReadTransaction, Store, locate
+
+NEWEST: Final = (1 << 64) - 1
+"""As the Lsn of a view: everything that was published, durable or not."""
+
+_ABSENT: Final[Any] = object()
+
+
+class _Closed:
+    """In place of the transaction of a closed view."""
+
+    def abort(self) -> None: ...
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ClosedError("this read is over: nothing can be read through its view any more")
+
+
+_CLOSED: Final[Any] = _Closed()
+
+
+class LateTransaction:
+    """In place of a writer's LMDB transaction until the first read that needs one. Most writes
+    need none: what they replace is in the overlay, or was read before the lock was taken."""
+
+    __slots__ = ("_key", "_store", "_txn", "_value")
+
+    def __init__(self, store: Store, key: bytes | None, value: bytes | None) -> None:
+        self._store = store
+        self._key = key
+        self._value = value
+        self._txn: ReadTransaction | None = None
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._value if key == self._key else self._begun().get(key)
+
+    def cursor(self) -> Any:
+        return self._begun().cursor()
+
+    def id(self) -> int:
+        return self._begun().id()
+
+    def abort(self) -> None:
+        if self._txn is not None:
+            self._txn.abort()
+
+    def _begun(self) -> ReadTransaction:
+        if self._txn is None:
+            self._txn = self._store.begin()
+        return self._txn
+
+
+class State:
+    """What is committed, as one immutable value: swapped whole, so a reader has all or none."""
+
+    __slots__ = ("active", "built", "catalog", "frozen")
+
+    def __init__(
+        self, active: Overlay, frozen: Overlay | None, built: frozenset[int], catalog: Catalog
+    ) -> None:
+        self.active = active
+        self.frozen = frozen
+        self.built = built
+        """Trees of indexes whose entries are complete in LMDB as of now."""
+        self.catalog = catalog
+
+    def knows(self, key: bytes) -> bool:
+        """Whether an overlay has a version of it."""
+        return key in self.active.entries or (
+            self.frozen is not None and key in self.frozen.entries
+        )
+
+    @property
+    def overlays(self) -> tuple[Overlay, ...]:
+        return (self.active,) if self.frozen is None else (self.active, self.frozen)
+
+
+class Pending:
+    """The effects of a transaction that is still open: newest value per key."""
+
+    __slots__ = ("effects", "keys")
+
+    def __init__(self) -> None:
+        self.effects: Effects = {}
+        self.keys: SortedKeys | None = None
+
+    def update(self, effects: Mapping[bytes, bytes | None]) -> None:
+        if self.keys is not None:
+            for key in effects:
+                if key not in self.effects:
+                    self.keys.add(key)
+        self.effects.update(effects)
+
+    def sorted_keys(self) -> SortedKeys:
+        """Made at the first scan: single operations never need it."""
+        if self.keys is None:
+            self.keys = SortedKeys()
+            self.keys.added.extend(self.effects)
+        return self.keys
+
+
+_KEYS_BLOCK: Final = 64
+_KEYS_BLOCK_MAX: Final = 1024
+
+
+class View:
+    """Reads at one Lsn. Close it soon: it keeps LMDB from reusing pages."""
+
+    __slots__ = ("_overlays", "_path", "_txn", "built", "catalog", "lsn", "now_us", "pending")
+
+    def __init__(
+        self,
+        lsn: int,
+        state: State,
+        txn: "ReadTransaction | LateTransaction",
+        now_us: int,
+        path: str,
+        pending: Pending | None = None,
+    ) -> None:
+        self.lsn = lsn
+        self.built = state.built
+        self.catalog = state.catalog
+        self.now_us = now_us
+        """What counts as expired for every read of this view."""
+        self._overlays = state.overlays
+        self._path = path
+        self._txn = txn
+        self.pending = pending
+
+    def __enter__(self) -> "View":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.close()
+        if error is not None:
+            self.locate(error)
+
+    def locate(self, error: BaseException) -> None:
+        """Raises the typed error with the file's path in place of one that a read met. Done once,
+        where a read is left, so that no read pays for it."""
+        locate(self._path, error)
+
+    @property
+    def overlays(self) -> tuple[Overlay, ...]:
+        """Newest first."""
+        return self._overlays
+
+    @property
+    def store_id(self) -> tuple[str, int]:
+        """Of the commit of LMDB that this view reads: equal ids, equal contents. The file too:
+        another one counts its commits anew."""
+        return self._path, self._txn.id()
+
+    @property
+    def applied_lsn(self) -> int:
+        """Up to where LMDB, as this view reads it, holds the commits."""
+        return int.from_bytes(self._txn.get(APPLIED) or b"")
+
+    def close(self) -> None:
+        # Also forgotten: a view lives on in the traceback of every error that passed through it,
+        # and its transaction would keep LMDB's environment open behind a closed database.
+        txn, self._txn = self._txn, _CLOSED
+        txn.abort()
+
+    def get(self, key: bytes) -> bytes | None:
+        if self.pending is not None:
+            value: bytes | None = self.pending.effects.get(key, _ABSENT)
+            if value is not _ABSENT:
+                return value
+        lsn = self.lsn
+        for overlay in self._overlays:
+            version = overlay.entries.get(key)
+            while version is not None:
+                if version[0] <= lsn:
+                    return version[1]
+                version = version[2]
+        return self._txn.get(key)
+
+    def get_stored(self, key: bytes) -> bytes | None:
+        """What LMDB alone has."""
+        return self._txn.get(key)
+
+    def scan_stored(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs of LMDB alone with low <= key < high."""
+        return self._scan_store(low, high, False)
+
+    def reader(self) -> Callable[[bytes], bytes | None]:
+        """`get`, or LMDB's own while nothing is above it: for many gets in a row."""
+        if self.pending is None and not any(overlay.entries for overlay in self._overlays):
+            return self._txn.get
+        return self.get
+
+    def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs of one tree with low <= key < high."""
+        base = self._scan_store(low, high, reverse)
+        fresh = self._fresh_keys(low, high, reverse)
+        return base if fresh is None else self._merged(fresh, base, reverse)
+
+    def keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
+        """At most `limit` keys of scan(), in a fraction of its time while nothing is above LMDB."""
+        if self._fresh_keys(low, high, False) is not None:
+            return [key for key, _ in islice(self.scan(low, high), limit)]
+        cursor = self._txn.cursor()
+        found: list[bytes] = []
+        if cursor.set_range(low):
+            keys = cursor.iternext(values=False)
+            size = _KEYS_BLOCK
+            while len(found) < limit:
+                block = list(islice(keys, min(size, limit - len(found))))
+                size = min(2 * size, _KEYS_BLOCK_MAX)
+                if not block or block[-1] >= high:
+                    found += block[: bisect_left(block, high)]
+                    break
+                found += block
+        return found
+
+    def _scan_store(self, low: bytes, high: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        cursor = self._txn.cursor()
+        if reverse:
+            at_end = not cursor.set_range(high)
+            if not (cursor.last() if at_end else cursor.prev()):
+                return
+            for pair in cursor.iterprev():
+                if pair[0] < low:
+                    return
+                yield pair
+        elif cursor.set_range(low):
+            for pair in cursor.iternext():
+                if pair[0] >= high:
+                    return
+                yield pair
+
+    def _fresh_keys(self, low: bytes, high: bytes, reverse: bool) -> Iterator[bytes] | None:
+        """Keys in range that an overlay or the transaction knows; None when there are none, so
+        that the plain LMDB path is taken."""
+        sources = [overlay.keys for overlay in self._overlays if overlay.entries]
+        if self.pending is not None and self.pending.effects:
+            sources.append(self.pending.sorted_keys())
+        found: list[Iterator[bytes]] = []
+        for source in sources:
+            keys = source.range(low, high, reverse)
+            first = next(keys, None)
+            if first is not None:
+                found.append(_chain(first, keys))
+        if not found:
+            return None
+        return found[0] if len(found) == 1 else merge(*found, reverse=reverse)
+
+    def _fresh_value(self, key: bytes) -> Any:
+        """The value above LMDB's, None when deleted, _ABSENT when LMDB's counts."""
+        if self.pending is not None:
+            value = self.pending.effects.get(key, _ABSENT)
+            if value is not _ABSENT:
+                return value
+        for overlay in self._overlays:
+            version = overlay.entries.get(key)
+            while version is not None:
+                if version[0] <= self.lsn:
+                    return version[1]
+                version = version[2]
+        return _ABSENT
+
+    def _merged(
+        self, fresh: Iterator[bytes], base: Iterator[tuple[bytes, bytes]], reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        pair = next(base, None)
+        last: bytes | None = None
+        for key in fresh:
+            if key == last:
+                continue
+            last = key
+            value = self._fresh_value(key)
+            if value is _ABSENT:
+                continue
+            while pair is not None and (pair[0] > key if reverse else pair[0] < key):
+                yield pair
+                pair = next(base, None)
+            if pair is not None and pair[0] == key:
+                pair = next(base, None)
+            if value is not None:
+                yield key, value
+        if pair is not None:
+            yield pair
+            yield from base
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest

@@ -1,0 +1,1 @@
+"""Ordered and unique indexes: declarations and sortable keys."""

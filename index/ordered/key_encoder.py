@@ -1,0 +1,256 @@
+"""From a document to the entries of its indexes.
+
+Invariants:
+- An entry key is the fields' keys and 8 bytes of rowid. Of fields that do not fit, it has the first
+  CUT_BYTES and a digest of the rest; the rest itself, the remainder, goes into the entry's value,
+  so entries with the same beginning can be put in order on read.
+- The fast ways for one and two plain fields give what the general way gives (a property test).
+- Documents are normalised: plain types, as they come from the codec.
+"""
+
+# What a document holds has no static type, so type(value) and its lists are unknown to pyright.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any, TypeAlias, cast, final
+
+from amberdb._errors import FormatError, InvalidDocumentError
+from amberdb._types import Document
+from amberdb.index.ordered.keys import (
+    CUT_BYTES,
+    DIGEST_BYTES,
+    KEY_BYTES_MAX,
+    SCALAR_ENCODERS,
+    SCALAR_ENCODERS_DESC,
+    Encoder,
+    encode,
+    encode_desc,
+    encode_rowid,
+    encode_rowid_desc,
+)
+from amberdb.index.ordered.ordered import Ordered
+from amberdb.index.ordered.unique import Unique
+from amberdb.index.paths import Path
+from amberdb.index.text.text import Text
+from amberdb.index.vector.embedding_queue import Waiting
+from amberdb.index.vector.vector import Vector
+
+IndexSpec: TypeAlias = Ordered | Unique | Text | Vector | Waiting
+
+FieldSpec: TypeAlias = Ordered | Unique | Waiting
+"""Indexes over fields, whose entries are sorted keys."""
+
+_Keys: TypeAlias = Callable[[Document], list[bytes]]
+
+
+def spec_from_map(stored: Mapping[str, Any]) -> IndexSpec:
+    """The declaration that to_map() stored in the catalog. Raises FormatError."""
+    kind = stored.get("kind")
+    if kind == Ordered.kind:
+        return Ordered.from_map(stored)
+    if kind == Unique.kind:
+        return Unique.from_map(stored)
+    if kind == Text.kind:
+        return Text.from_map(stored)
+    if kind == Vector.kind:
+        return Vector.from_map(stored)
+    if kind == Waiting.kind:
+        return Waiting.from_map(stored)
+    raise FormatError(f"an index of the unknown kind {kind!r}: open with the version that wrote it")
+
+
+@final
+class KeyMaker:
+    """One declaration, compiled: what the engine calls for each document that it writes."""
+
+    __slots__ = (
+        "_paths",
+        "descending",
+        "encoders",
+        "entries",
+        "is_multi",
+        "keys",
+        "paths",
+        "single",
+        "spec",
+    )
+
+    spec: FieldSpec
+    paths: tuple[str, ...]
+    """The indexed fields, without direction."""
+    descending: tuple[bool, ...]
+    encoders: tuple[Encoder, ...]
+    """Per field encode or encode_desc: for the bounds of a scan."""
+    single: Callable[[Document], bytes | None]
+    """single(document): its key when it has exactly one and the fast way finds it; else None."""
+    keys: _Keys
+    """keys(document): the distinct keys, fields part only.
+
+    [] when the index is sparse and a field is missing or None. A list field gives one key per
+    distinct element, an empty one that of None. Raises InvalidDocumentError (`field`) when two
+    fields hold lists, or for a value that has no key.
+    """
+    is_multi: Callable[[Document], bool]
+    """is_multi(document): whether a field holds a list; then it may have any number of keys."""
+    entries: Callable[[Document, int], list[tuple[bytes, bytes]]]
+    """entries(document, rowid): for each key [(entry key, remainder)].
+
+    The entry key is key + rowid, the rowid inverted when the last field descends, and the remainder
+    b"". From KEY_BYTES_MAX on it is key[:CUT_BYTES] + digest + rowid, the rest the remainder.
+    """
+
+    def __init__(self, spec: FieldSpec) -> None:
+        self.spec = spec
+        self.paths = spec.paths
+        self.descending = spec.descending
+        self.encoders = tuple(encode_desc if desc else encode for desc in self.descending)
+        self._paths = tuple(Path.of(path) for path in self.paths)
+        self.single = self._compile_single()
+        self.keys = self._compile_keys()
+        self.is_multi = _compile_is_multi(self._paths)
+        self.entries = _compile_entries(self.keys, self.descending[-1])
+
+    def unique_keys(self, document: Document) -> list[bytes]:
+        """The keys that no other document may have: for a sparse index those without a None,
+        which an empty list or a None inside a list gives; otherwise all."""
+        keys = self.keys(document)
+        if not keys or not self.spec.sparse or not self.is_multi(document):
+            return keys
+        return self._general_keys(document, with_none=False)
+
+    def _compile_single(self) -> Callable[[Document], bytes | None]:
+        if isinstance(self.spec, Waiting):
+            text = self.spec.compiled()
+            return lambda document: None if text(document) is None else b""
+        if len(self._paths) > 2 or not all(path.is_plain for path in self._paths):
+            return _never_single
+        names = self.paths
+        encoders = [_scalar_encoders(desc) for desc in self.descending]
+        sparse = self.spec.sparse
+        first, last = names[0], names[-1]
+        first_encoders, last_encoders = encoders[0], encoders[-1]
+
+        def one(document: Document) -> bytes | None:
+            value = document.get(first)
+            encoder = first_encoders(type(value))
+            if encoder is None or (sparse and value is None):
+                return None
+            try:
+                return encoder(value)
+            except InvalidDocumentError:
+                return None  # the general way names the field
+
+        def two(document: Document) -> bytes | None:
+            left = document.get(first)
+            right = document.get(last)
+            left_encoder = first_encoders(type(left))
+            right_encoder = last_encoders(type(right))
+            if left_encoder is None or right_encoder is None:
+                return None
+            if sparse and (left is None or right is None):
+                return None
+            try:
+                return left_encoder(left) + right_encoder(right)
+            except InvalidDocumentError:
+                return None
+
+        return one if len(names) == 1 else two
+
+    def _compile_keys(self) -> _Keys:
+        single = self.single
+        general: _Keys = _no_keys if isinstance(self.spec, Waiting) else self._general_keys
+
+        def keys(document: Document) -> list[bytes]:
+            key = single(document)
+            return general(document) if key is None else [key]
+
+        return general if single is _never_single else keys
+
+    def _general_keys(self, document: Document, *, with_none: bool = True) -> list[bytes]:
+        """For any number of fields, dotted paths, lists, and for the error messages."""
+        values = [path.find(document) for path in self._paths]
+        if self.spec.sparse and any(value is None for value in values):
+            return []
+        lists = [at for at, value in enumerate(values) if type(value) is list]
+        if len(lists) > 1:
+            names = " and ".join(repr(self.paths[at]) for at in lists)
+            raise InvalidDocumentError(
+                f"{names} both hold lists, and an index takes one list field: {self.spec!r}",
+                field=self.paths[lists[1]],
+            )
+        if not lists:
+            return [b"".join(map(self._encode, range(len(values)), values))]
+        at = lists[0]
+        parts = [
+            b"" if other == at else self._encode(other, value) for other, value in enumerate(values)
+        ]
+        front, back = b"".join(parts[:at]), b"".join(parts[at + 1 :])
+        elements = cast(list[Any], values[at]) or [None]
+        distinct = dict.fromkeys(
+            self._encode(at, element, is_element=True)
+            for element in elements
+            if with_none or element is not None
+        )
+        return [front + key + back for key in distinct]
+
+    def _encode(self, at: int, value: Any, *, is_element: bool = False) -> bytes:
+        if type(self.spec) is Unique and type(value) in ((dict, list) if is_element else (dict,)):
+            raise InvalidDocumentError(
+                f"{self.paths[at]!r} holds a map or a list inside a list,"
+                f" which {self.spec!r} cannot tell from another",
+                field=self.paths[at],
+            )
+        try:
+            return self.encoders[at](value)
+        except InvalidDocumentError as error:
+            raise InvalidDocumentError(
+                f"the field {self.paths[at]!r} holds {error.message}", field=self.paths[at]
+            ) from None
+
+
+def compile(spec: FieldSpec) -> KeyMaker:
+    """The declaration, ready to make keys."""
+    return KeyMaker(spec)
+
+
+def _never_single(_: Document) -> bytes | None:
+    return None
+
+
+def _no_keys(_: Document) -> list[bytes]:
+    return []
+
+
+def _scalar_encoders(descending: bool) -> Callable[[object], Encoder | None]:
+    return (SCALAR_ENCODERS_DESC if descending else SCALAR_ENCODERS).get
+
+
+def _compile_is_multi(paths: tuple[Path, ...]) -> Callable[[Document], bool]:
+    if all(path.is_plain for path in paths) and len(paths) <= 2:
+        names = [path.name for path in paths]
+        first, last = names[0], names[-1]
+        return lambda document: (
+            type(document.get(first)) is list or type(document.get(last)) is list
+        )
+    return lambda document: any(type(path.find(document)) is list for path in paths)
+
+
+def _compile_entries(
+    keys: _Keys, descending: bool
+) -> Callable[[Document, int], list[tuple[bytes, bytes]]]:
+    rowid_bytes = encode_rowid_desc if descending else encode_rowid
+
+    def entries(document: Document, rowid: int) -> list[tuple[bytes, bytes]]:
+        found = keys(document)
+        tail = rowid_bytes(rowid)
+        if len(found) == 1 and len(found[0]) < KEY_BYTES_MAX:
+            return [(found[0] + tail, b"")]
+        return [(key + tail, b"") if len(key) < KEY_BYTES_MAX else _cut(key, tail) for key in found]
+
+    return entries
+
+
+def _cut(key: bytes, tail: bytes) -> tuple[bytes, bytes]:
+    rest = key[CUT_BYTES:]
+    return key[:CUT_BYTES] + blake2b(rest, digest_size=DIGEST_BYTES).digest() + tail, rest

@@ -1,0 +1,1 @@
+"""Full-text indexes: analysis, postings, BM25."""

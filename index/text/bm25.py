@@ -1,0 +1,343 @@
+"""BM25 over the sources of one text index, as one view sees it.
+
+    score(row) = sum over the query's terms of  idf * tf * (K1 + 1) / (tf + K1 * norm)
+
+    idf   = ln(1 + (N - df + 0.5) / (df + 0.5))
+    norm  = 1 - B + B * length / mean length
+    tf    how often the row has the term, each field's occurrences times the field's weight
+    N, mean length    rows with text, and the mean of their lengths in (weighted) terms
+    df    rows that have the term; a prefix counts as one term, whichever words it stands for
+
+Invariants:
+- N, df and the mean are counted over the rows that are alive in the view, whatever else sources
+  hold, and whatever `among` leaves out. Lengths and frequencies are multiples of 1/64, so their
+  sums are exact, and terms are added in the query's order: the same rows have the same scores, to
+  the last bit, however they are spread over sources.
+- Order: higher scores first, then the newer row.
+- A row is found only when it has a scored term, all required ones and no excluded one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Final, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amberdb._errors import QueryError
+from amberdb.index.text.packing import Frequencies, Lengths, Ordinals, Postings, Rowids
+from amberdb.index.text.postings import Alive, Source, is_alive
+from amberdb.index.text.query import Prefix, Term, TextQuery
+
+# Of the two pairs in common use (1.2, 0.75 is the other) the one with less say for length: what is
+# searched here is short, and among short documents length tells little. bench/quality.py measures.
+K1: Final = 0.9
+B: Final = 0.4
+PREFIX_TERMS_MAX: Final = 10_000
+_SPARSE: Final = 64
+"""Fewer than one posting in so many rows: scores are kept for the rows that occur only."""
+_FEW: Final = 200
+"""Up to so many postings are scored one by one."""
+_COLUMNS: Final = 512
+_LEAST: Final = 5e-324  # above 0
+
+Scores: TypeAlias = NDArray[np.float64]
+Ranking: TypeAlias = tuple[Rowids, Scores]
+"""Rows and their scores, best first."""
+Verify: TypeAlias = Callable[[Rowids], NDArray[np.bool_]]
+_Found: TypeAlias = dict[Term, Postings]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows of one source as the view sees them."""
+
+    place: int
+    """Of the source among all."""
+    rowids: Rowids
+    lengths: Lengths
+    alive: Alive | None
+    """By ordinal; None: all are."""
+
+
+@final
+class Corpus:
+    """The sources of a text index in one view, with what BM25 wants to know of all rows.
+
+    Making one reads the rows of all sources; it serves any number of searches in that view, and by
+    over() in each later view with the same rows.
+    """
+
+    __slots__ = ("_alive", "_parts", "_sources", "count", "length_mean")
+
+    count: int
+    """Rows that are alive."""
+    length_mean: float
+
+    def __init__(self, sources: Sequence[Source], alive: Alive) -> None:
+        self._sources = sources
+        self._alive = alive
+        self._parts: list[_Part] = []
+        self.count = 0
+        length = 0.0
+        for place, source in enumerate(sources):
+            rowids = source.rowids
+            if not len(rowids):
+                continue
+            lengths = source.lengths[: len(rowids)]
+            mask = _alive(rowids, alive)
+            count = int(np.count_nonzero(mask))
+            if not count:
+                continue
+            every = count == len(rowids)
+            self.count += count
+            length += float((lengths if every else lengths[mask]).sum(dtype=np.float64))
+            self._parts.append(_Part(place, rowids, lengths, None if every else mask))
+        self.length_mean = length / self.count if self.count else 0.0
+
+    def over(self, sources: Sequence[Source], alive: Alive) -> "Corpus | None":
+        """This one, over sources as another view reads them; None when its rows are others."""
+        if alive is not self._alive or len(sources) != len(self._sources):
+            return None
+        pairs = zip(sources, self._sources, strict=True)
+        if not all(source.table is own.table for source, own in pairs):
+            return None
+        other = Corpus.__new__(Corpus)  # copy() would take longer than most searches may
+        other._sources = sources
+        other._alive, other._parts = self._alive, self._parts
+        other.count, other.length_mean = self.count, self.length_mean
+        return other
+
+    def search(
+        self,
+        query: TextQuery,
+        limit: int,
+        *,
+        among: Rowids | None = None,
+        verify: Verify | None = None,
+    ) -> Ranking:
+        """The best `limit` rows that match.
+
+        among    only these rows count as matches; scores stay as they are
+        verify   verify(rowids) says which of them have the phrases. Asked in the order of scores
+                 until `limit` are found; to be given when query.needs_text.
+
+        Raises QueryError for a prefix of too many words.
+        """
+        terms = dict.fromkeys((*query.scored, *query.required, *query.excluded))
+        held: list[_Found] = [
+            {
+                term: has
+                for term in terms
+                if (has := _postings(self._sources[part.place], part, term)) is not None
+            }
+            for part in self._parts
+        ]
+        weights: dict[Term, float] = {}
+        for term in query.scored:
+            df = sum(len(found[term][0]) for found in held if term in found)
+            weights[term] = log(1 + (self.count - df + 0.5) / (df + 0.5))
+        wanted: Alive | None = None
+        if among is not None:
+            wanted = np.zeros(len(self._alive), np.bool_)
+            wanted[among[among < len(wanted)]] = True
+        count = sum(len(has[0]) for found in held for has in found.values())
+        if count <= _FEW and verify is None and not query.required and not query.excluded:
+            return self._rank_few(held, query, weights, wanted, limit)
+        rankings: list[Ranking] = [(np.empty(0, np.int64), np.empty(0, np.float64))]
+        for part, found in zip(self._parts, held, strict=True):
+            if found:
+                ranking = self._rank(part, found, query, weights, wanted)
+                if len(ranking[0]) == len(part.rowids):  # zeros, mostly
+                    ranking = best(*ranking, limit if verify is None else len(part.rowids))
+                rankings.append(ranking)
+        rowids = np.concatenate([ranking[0] for ranking in rankings])
+        scores = np.concatenate([ranking[1] for ranking in rankings])
+        if verify is None:
+            return best(rowids, scores, limit)
+        return _verified(*best(rowids, scores, len(rowids)), limit, verify)
+
+    def _rank(
+        self,
+        part: _Part,
+        found: _Found,
+        query: TextQuery,
+        weights: Mapping[Term, float],
+        among: Alive | None,
+    ) -> Ranking:
+        """Rows of one source and their scores, in no order; 0 for those that do not match."""
+        scored = [found[term] for term in query.scored if term in found]
+        values = [
+            self._term_scores(part, *found[term], weights[term])
+            for term in query.scored
+            if term in found
+        ]
+        allowed = _allowed(part, found, query, among)
+        size = len(part.rowids)
+        if sum(map(len, values)) * _SPARSE > size:
+            scores = np.zeros(size)
+            for (ordinals, _), value in zip(scored, values, strict=True):
+                scores[ordinals] += value
+            return part.rowids, scores if allowed is None else scores * allowed
+        if not scored:
+            return part.rowids[:0], np.empty(0)
+        ordinals, sums = _summed([ordinals for ordinals, _ in scored], values)
+        if allowed is not None:
+            kept = allowed[ordinals]
+            ordinals, sums = ordinals[kept], sums[kept]
+        return part.rowids[ordinals], sums
+
+    def _rank_few(
+        self,
+        held: Sequence[_Found],
+        query: TextQuery,
+        weights: Mapping[Term, float],
+        among: Alive | None,
+        limit: int,
+    ) -> Ranking:
+        """The same of all sources, for few postings: without numpy, whose calls would cost more.
+        Each number is computed in the same steps, so it is the same to the last bit."""
+        by_length = K1 * B / self.length_mean if self.length_mean else 0.0
+        sums: dict[int, float] = {}
+        for part, found in zip(self._parts, held, strict=True):
+            for term in query.scored:
+                if term in found:
+                    ordinals, frequencies = found[term]
+                    idf = weights[term] * (K1 + 1)
+                    rowids = part.rowids[ordinals].tolist()
+                    lengths = part.lengths[ordinals].tolist()
+                    for rowid, length, tf in zip(
+                        rowids, lengths, frequencies.tolist(), strict=True
+                    ):
+                        norm = length * by_length + K1 * (1 - B) + tf
+                        sums[rowid] = sums.get(rowid, 0.0) + tf * idf / norm
+        if among is not None:
+            sums = {rowid: score for rowid, score in sums.items() if among[rowid]}
+        ranked = sorted(((score, rowid) for rowid, score in sums.items()), reverse=True)[:limit]
+        rowids, scores = [rowid for _, rowid in ranked], [score for score, _ in ranked]
+        return np.array(rowids, np.int64), np.array(scores, np.float64)
+
+    def _term_scores(
+        self, part: _Part, ordinals: Ordinals, frequencies: Frequencies, idf: float
+    ) -> Scores:
+        """What one term adds to the score of each row that has it."""
+        norms = part.lengths[ordinals].astype(np.float64)
+        norms *= K1 * B / self.length_mean
+        norms += K1 * (1 - B)
+        norms += frequencies
+        values: Scores = frequencies * np.float64(idf * (K1 + 1))
+        values /= norms
+        return values
+
+
+def _alive(rowids: Rowids, alive: Alive) -> Alive:
+    """is_alive(), without looking up each row where rowids have no gaps, as they mostly do."""
+    first, last = int(rowids[0]), int(rowids[-1])
+    if last - first == len(rowids) - 1 and last < len(alive) and np.all(rowids[1:] > rowids[:-1]):
+        return alive[first : last + 1]
+    return is_alive(rowids, alive)
+
+
+def _postings(source: Source, part: _Part, term: Term) -> Postings | None:
+    """What the rows that are alive have of a term; None when none has it."""
+    found = _prefix_postings(source, term) if isinstance(term, Prefix) else source.postings(term)
+    if found is None:
+        return None
+    ordinals, frequencies = found
+    size = len(part.rowids)
+    if ordinals[-1] >= size:  # rows that were added meanwhile
+        ordinals = ordinals[: np.searchsorted(ordinals, size)]
+        frequencies = frequencies[: len(ordinals)]
+    if part.alive is not None:
+        kept = part.alive[ordinals]
+        ordinals, frequencies = ordinals[kept], frequencies[kept]
+    return (ordinals, frequencies) if len(ordinals) else None
+
+
+def _prefix_postings(source: Source, prefix: Prefix) -> Postings | None:
+    """All of its terms as one: how often a row has any of them."""
+    terms = source.terms(prefix.start, PREFIX_TERMS_MAX + 1)
+    if len(terms) > PREFIX_TERMS_MAX:
+        raise QueryError(
+            f"more than {PREFIX_TERMS_MAX} terms begin with {prefix.start!r}: "
+            "write more of the word"
+        )
+    found = [
+        postings
+        for term in (*terms, *prefix.also)
+        if (postings := source.postings(term)) is not None
+    ]
+    if not found:
+        return None
+    ordinals, sums = _summed([ordinals for ordinals, _ in found], [values for _, values in found])
+    return ordinals, sums.astype(np.float32)
+
+
+def _summed(
+    ordinals: Sequence[Ordinals], values: Sequence[NDArray[np.floating]]
+) -> tuple[Ordinals, Scores]:
+    """Each ordinal once, ascending, with the sum of its values, added in the order given."""
+    if len(ordinals) == 1:
+        return ordinals[0], values[0].astype(np.float64, copy=False)
+    every, places = np.unique(np.concatenate(ordinals), return_inverse=True)
+    return every, np.bincount(places, np.concatenate(values)).astype(np.float64, copy=False)
+
+
+def _allowed(
+    part: _Part, found: _Found, query: TextQuery, among: Alive | None
+) -> NDArray[np.bool_] | None:
+    """By ordinal whether a row may match; None: every row with a scored term does."""
+    if not query.required and not query.excluded and among is None:
+        return None
+    allowed = np.ones(len(part.rowids), np.bool_)
+    if among is not None:
+        allowed &= _alive(part.rowids, among)
+    for term in query.required:
+        has = np.zeros(len(allowed), np.bool_)
+        if term in found:
+            has[found[term][0]] = True
+        allowed &= has
+    for term in query.excluded:
+        if term in found:
+            allowed[found[term][0]] = False
+    return allowed
+
+
+def best(rowids: Rowids, scores: Scores, limit: int) -> Ranking:
+    """The `limit` rows with the highest scores above 0, in order; of equal ones the newer first."""
+    if len(scores) > _COLUMNS * 4 and limit < _COLUMNS:
+        # `limit` columns have a maximum of at least `bound`, hence as many rows have it.
+        whole = len(scores) - len(scores) % _COLUMNS
+        maxima = scores[:whole].reshape(-1, _COLUMNS).max(axis=0)
+        bound = np.partition(maxima, _COLUMNS - limit)[_COLUMNS - limit]
+        kept = np.flatnonzero(scores >= max(bound, _LEAST))
+    else:
+        kept = np.flatnonzero(scores)
+    rowids, scores = rowids[kept], scores[kept]
+    if len(scores) > limit:
+        # Again for what is left: now by score, and among equal ones by rowid.
+        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+        above = np.flatnonzero(scores > least)
+        equal = np.flatnonzero(scores == least)
+        missing = limit - len(above)
+        if len(equal) > missing:
+            equal = equal[np.argpartition(rowids[equal], -missing)[-missing:]]
+        kept = np.concatenate([above, equal])
+        rowids, scores = rowids[kept], scores[kept]
+    order = np.lexsort((-rowids, -scores))
+    return rowids[order], scores[order]
+
+
+def _verified(rowids: Rowids, scores: Scores, limit: int, verify: Verify) -> Ranking:
+    """The first `limit` that pass, of rows in order."""
+    kept: list[NDArray[np.int64]] = []
+    found = start = 0
+    while found < limit and start < len(rowids):
+        end = start + max(limit, start)  # twice as far each time
+        passed = start + np.flatnonzero(verify(rowids[start:end]))
+        kept.append(passed)
+        found += len(passed)
+        start = end
+    chosen = np.concatenate(kept)[:limit] if kept else np.empty(0, np.int64)
+    return rowids[chosen], scores[chosen]

@@ -1,0 +1,205 @@
+"""The bytes of a packed text segment: the table of its rows, and the postings of each term.
+
+Invariants:
+- Each value ends in its CRC, seeded with its key's, so a value under another key is damage too.
+- Reading raises CorruptionError for bytes that are not what was written, and nothing else.
+- Numbers that ascend are kept as their steps, in the smallest width that takes all of them;
+  frequencies only where one is not 1.
+- Packing is a function of rows and postings: the same ones give the same bytes.
+
+docs/format.md has the layout. An *entry* is one posting as one number: ordinal << 16 | frequency
+in units; that is how postings travel from source to segment.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from struct import Struct
+from sys import byteorder
+from typing import Any, Final, TypeAlias
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._errors import CorruptionError
+from amberdb.index.text.text import UNIT
+
+Rowids: TypeAlias = NDArray[np.int64]
+Lengths: TypeAlias = NDArray[np.float32]
+Ordinals: TypeAlias = NDArray[np.int64]
+Frequencies: TypeAlias = NDArray[np.float32]
+Postings: TypeAlias = tuple[Ordinals, Frequencies]
+Entries: TypeAlias = NDArray[np.uint64]
+Pairs: TypeAlias = Iterator[tuple[bytes, bytes]]
+
+ENTRY_BYTES: Final = 8
+ENTRY_SHIFT: Final = 16
+UNIT_MASK: Final = (1 << ENTRY_SHIFT) - 1
+
+ROWS_KEY: Final = b"d"
+TERM_TAG: Final = b"t"
+
+_ROWS: Final = Struct("<IQB")  # count, first rowid, width of the steps
+_POSTINGS: Final = Struct("<BI")  # form, first ordinal
+assert _ROWS.size == 13
+assert _POSTINGS.size == 5
+_STEPS: Final = {0: "<u1", 1: "<u2", 2: "<u4", 3: "<u8"}  # by width; 1 << width bytes each
+_TOPS: Final = (0xFF, 0xFFFF, 0xFFFFFFFF)
+_ONCE, _WHOLE, _UNITS = 0, 1, 2  # frequencies: all 1; u8, whole; u16, in units
+_FORMS: Final = 9
+"""A form is 3 * (how frequencies are kept) + (width of the steps)."""
+_FEW: Final = 16
+_ROWID_END: Final = 1 << 62
+
+
+def term_key(term: str) -> bytes:
+    """The key of a term's postings."""
+    return TERM_TAG + term.encode()
+
+
+def term_of(key: bytes) -> str:
+    """The term of such a key. Raises CorruptionError."""
+    try:
+        return key[1:].decode()
+    except UnicodeDecodeError as error:
+        raise CorruptionError(f"{key!r} is no term of a text index") from error
+
+
+# -- rows ------------------------------------------------------------------------------------
+
+
+def pack_rows(rowids: Rowids, lengths: Lengths) -> bytes:
+    """The table of at least one row; rowids ascend."""
+    steps = rowids[1:] - rowids[:-1]
+    width = sum(int(steps.max()) > top for top in _TOPS) if len(steps) else 0
+    return _sealed(
+        ROWS_KEY,
+        _ROWS.pack(len(rowids), int(rowids[0]), width)
+        + steps.astype(_STEPS[width]).tobytes()
+        + lengths.astype("<f4").tobytes(),
+    )
+
+
+def unpack_rows(value: bytes) -> tuple[Rowids, Lengths]:
+    """Rowids and lengths by ordinal. Raises CorruptionError."""
+    data = _unsealed(ROWS_KEY, value, _ROWS.size)
+    count, first, width = _ROWS.unpack_from(data)
+    if not count or width >= len(_STEPS):
+        raise _senseless(ROWS_KEY)
+    middle = _ROWS.size + ((count - 1) << width)
+    if len(data) != middle + 4 * count:
+        raise _senseless(ROWS_KEY)
+    steps = np.frombuffer(data[_ROWS.size : middle], _STEPS[width])
+    rowids = _ascending(ROWS_KEY, first, steps, _ROWID_END)
+    lengths = np.frombuffer(data, "<f4", offset=middle).astype(np.float32, copy=False)
+    if not ((lengths >= 0) & (lengths < np.inf)).all():
+        raise _senseless(ROWS_KEY)
+    return rowids, lengths
+
+
+# -- postings --------------------------------------------------------------------------------
+
+
+def pack_postings(terms: Sequence[str], starts: NDArray[np.int64], entries: Entries) -> Pairs:
+    """The pairs of many terms at once: those of terms[i] are entries[starts[i]:starts[i + 1]], at
+    least one, with ascending ordinals."""
+    ordinals = (entries >> ENTRY_SHIFT).astype(np.int64)
+    units = (entries & UNIT_MASK).astype(np.int64)
+    steps = np.zeros(len(ordinals), np.int64)
+    steps[1:] = ordinals[1:] - ordinals[:-1]
+    steps[starts] = 0  # a term's first ordinal is kept as it is
+    widths = np.searchsorted(_TOPS, np.maximum.reduceat(steps, starts))
+    tops = np.maximum.reduceat(units, starts)
+    is_whole = (np.bitwise_or.reduceat(units % UNIT, starts) == 0) & (tops <= 0xFF * UNIT)
+    kinds = np.where(is_whole, np.where(tops == UNIT, _ONCE, _WHOLE), _UNITS)
+    steps_by_width = {width: steps.astype(_STEPS[width]).tobytes() for width in range(3)}
+    whole = (units // UNIT).astype("<u1").tobytes()
+    in_units = units.astype("<u2").tobytes()
+    firsts = ordinals[starts].tolist()
+    begins = starts.tolist()
+    ends = [*begins[1:], len(entries)]
+    for term, first, begin, end, kind, width in zip(
+        terms, firsts, begins, ends, kinds.tolist(), widths.tolist(), strict=True
+    ):
+        key = term_key(term)
+        data = _POSTINGS.pack(3 * kind + width, first)
+        data += steps_by_width[width][(begin + 1) << width : end << width]
+        if kind == _WHOLE:
+            data += whole[begin:end]
+        elif kind == _UNITS:
+            data += in_units[2 * begin : 2 * end]
+        yield key, _sealed(key, data)
+
+
+def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
+    """Ordinals, below `rows`, and frequencies. Raises CorruptionError."""
+    data = _unsealed(key, value, _POSTINGS.size)
+    form, first = _POSTINGS.unpack_from(data)
+    if form >= _FORMS:
+        raise _senseless(key)
+    kind, width = divmod(form, 3)
+    step_bytes = 1 << width
+    count, rest = divmod(len(data) - _POSTINGS.size + step_bytes, step_bytes + kind)
+    if rest or not count:
+        raise _senseless(key)
+    middle = _POSTINGS.size + (count - 1) * step_bytes
+    steps = np.frombuffer(data[_POSTINGS.size : middle], _STEPS[width])
+    ordinals = (_ascending_few if count <= _FEW else _ascending)(key, first, steps, rows)
+    if kind == _ONCE:
+        frequencies = np.ones(count, np.float32)
+        return ordinals, frequencies
+    frequencies = np.frombuffer(data[middle:], _STEPS[kind - 1]).astype(np.float32)
+    if not frequencies.min():
+        raise _senseless(key)
+    if kind == _UNITS:
+        frequencies /= np.float32(UNIT)
+    return ordinals, frequencies
+
+
+def unpack_entries(key: bytes, value: bytes, rows: int) -> bytes:
+    """The same as entries, in bytes of this machine's order. Raises CorruptionError."""
+    if len(value) == _POSTINGS.size + CRC_SIZE and is_sealed(value, crc32(key)):
+        form, first = _POSTINGS.unpack_from(value)
+        if form == _ONCE and first < rows:  # most terms: one row, once
+            entry: int = first << ENTRY_SHIFT | UNIT
+            return entry.to_bytes(ENTRY_BYTES, byteorder)
+    ordinals, frequencies = unpack_postings(key, value, rows)
+    units = np.rint(frequencies * UNIT).astype(np.uint64)
+    return (ordinals.astype(np.uint64) << ENTRY_SHIFT | units).tobytes()
+
+
+def _ascending(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDArray[np.int64]:
+    """Numbers from `first` on, all below `end`."""
+    numbers = np.empty(len(steps) + 1, np.int64)
+    numbers[0] = min(first, end)
+    numbers[1:] = steps
+    if len(steps) and not steps.min():  # min() is vectorised, all() is not
+        raise _senseless(key)
+    np.cumsum(numbers, out=numbers)
+    if not first <= int(numbers[-1]) < end:
+        raise _senseless(key)
+    return numbers
+
+
+def _ascending_few(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDArray[np.int64]:
+    """The same with fewer calls of numpy, which would cost more than they save."""
+    values: list[int] = steps.tolist()
+    numbers = list(accumulate(values, initial=first))
+    if 0 in values or numbers[-1] >= end:
+        raise _senseless(key)
+    return np.array(numbers, np.int64)
+
+
+def _sealed(key: bytes, data: bytes) -> bytes:
+    return data + seal(data, crc32(key))
+
+
+def _unsealed(key: bytes, value: bytes, size_min: int) -> memoryview:
+    if len(value) < size_min + CRC_SIZE or not is_sealed(value, crc32(key)):
+        raise CorruptionError(f"the value of {key!r} in a text index is damaged")
+    return memoryview(value)[:-CRC_SIZE]
+
+
+def _senseless(key: bytes) -> CorruptionError:
+    return CorruptionError(f"the value of {key!r} in a text index makes no sense")

@@ -1,0 +1,244 @@
+"""Text: full-text search over one field or several.
+
+Invariants:
+- A declaration never changes, and from_map(to_map()) gives an equal one; a map with anything
+  unknown in it was written by a newer format and is refused.
+- What is indexed of a document depends on these fields and the declaration alone. A document
+  without a str in them has no entry; one whose str have no terms has one of length 0.
+- A field stands for all its str leaves: of a list its elements, of a map its values, to any depth.
+"""
+# What a document holds has no static type, so type(value) and its lists are unknown to pyright.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar, Final, TypeAlias, cast, final
+
+from amberdb._errors import CollectionError, FormatError
+from amberdb._types import Document
+from amberdb.index.declaration import check_fields, check_name
+from amberdb.index.paths import Path
+from amberdb.index.text.analyzer import Analyzer
+
+WEIGHT_MAX: Final = 64
+UNIT: Final = 64
+"""Term frequencies and lengths are whole numbers of 1/UNIT: sums of them are exact."""
+FREQUENCY_MAX: Final = 0xFFFF
+"""In units; more is cut off."""
+
+Occurrences: TypeAlias = list[tuple[int, list[str]]]
+"""Per field the units that one occurrence of a term counts, and its terms, with repeats."""
+
+_MAP_KEYS: Final = {
+    "kind",
+    "fields",
+    "weights",
+    "language",
+    "stop_words",
+    "segmenter",
+    "fold_traditional",
+    "name",
+}
+
+
+@final
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Text:
+    """Declares a full-text index: `Text("content", "title", weights={"title": 2.0})`.
+
+    weights            field -> how often its words count, above 0 and up to 64; 1.0 else
+    language           of stemming and stop words, in English ("english", "french" ...); None: words
+                       are indexed as they are. Chinese, Japanese and other scripts without spaces
+                       need no language.
+    stop_words         leave out the language's stop words, where there is a list
+    segmenter          "jieba": words in place of pairs of Han signs; needs the extra `zh`
+    fold_traditional   traditional Chinese characters count as simplified ones; needs `zh`
+
+    Raises CollectionError.
+    """
+
+    kind: ClassVar[str] = "text"
+
+    fields: tuple[str, ...]
+    weights: tuple[float, ...]
+    """One for each field."""
+    language: str | None
+    stop_words: bool
+    segmenter: str | None
+    fold_traditional: bool
+    name: str
+
+    def __init__(
+        self,
+        *fields: str,
+        weights: Mapping[str, float] | None = None,
+        language: str | None = "english",
+        stop_words: bool = True,
+        segmenter: str | None = None,
+        fold_traditional: bool = False,
+        name: str | None = None,
+    ) -> None:
+        check_fields(fields)
+        for field in fields:
+            if field.startswith("-"):
+                raise CollectionError(f"a text index has no direction: {field!r}")
+        _check(bool, stop_words=stop_words, fold_traditional=fold_traditional)
+        _check((str, type(None)), language=language, segmenter=segmenter)
+        if segmenter not in (None, "jieba"):
+            raise CollectionError(f"the segmenter is 'jieba' or None, not {segmenter!r}")
+        if name is None:
+            name = self._default_name(fields)
+        check_name(name)
+        settings = {
+            "fields": tuple(fields),
+            "weights": _weights(fields, weights),
+            "language": language,
+            "stop_words": stop_words,
+            "segmenter": segmenter,
+            "fold_traditional": fold_traditional,
+            "name": name,
+        }
+        for attribute, value in settings.items():
+            object.__setattr__(self, attribute, value)
+
+    @classmethod
+    def _default_name(cls, fields: Sequence[str]) -> str:
+        return f"{cls.kind}:{','.join(fields)}"
+
+    def __repr__(self) -> str:
+        parts = [repr(field) for field in self.fields]
+        weights = {
+            field: weight
+            for field, weight in zip(self.fields, self.weights, strict=True)
+            if weight != 1.0
+        }
+        if weights:
+            parts.append(f"weights={weights!r}")
+        for option, default in (
+            ("language", "english"),
+            ("stop_words", True),
+            ("segmenter", None),
+            ("fold_traditional", False),
+            ("name", self._default_name(self.fields)),
+        ):
+            value = getattr(self, option)
+            if value != default:
+                parts.append(f"{option}={value!r}")
+        return f"Text({', '.join(parts)})"
+
+    def to_map(self) -> dict[str, Any]:
+        """What the catalog stores."""
+        return {
+            "kind": self.kind,
+            "fields": list(self.fields),
+            "weights": list(self.weights),
+            "language": self.language,
+            "stop_words": self.stop_words,
+            "segmenter": self.segmenter,
+            "fold_traditional": self.fold_traditional,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_map(cls, stored: Mapping[str, Any]) -> "Text":
+        """The declaration that to_map() stored. Raises FormatError."""
+        if set(stored) != _MAP_KEYS or stored["kind"] != cls.kind:
+            raise FormatError(f"not a text index as this version knows it: {stored!r}")
+        options = dict(stored)
+        del options["kind"]
+        fields, weights = options.pop("fields"), options.pop("weights")
+        if type(fields) is not list or type(weights) is not list or len(fields) != len(weights):
+            raise FormatError(f"a text index is stored with wrong types: {stored!r}")
+        try:
+            return cls(*fields, weights=dict(zip(fields, weights, strict=True)), **options)
+        except (CollectionError, TypeError) as error:
+            raise FormatError(f"a stored text index makes no sense: {error}") from error
+
+
+def _check(kinds: type | tuple[type, ...], **options: object) -> None:
+    for option, value in options.items():
+        if not isinstance(value, kinds):
+            wanted = "True or False" if kinds is bool else "a str or None"
+            raise CollectionError(f"{option} is {wanted}, not {value!r}")
+
+
+def _weights(fields: tuple[str, ...], weights: object) -> tuple[float, ...]:
+    if weights is None:
+        return (1.0,) * len(fields)
+    if not isinstance(weights, Mapping):
+        raise CollectionError(f"weights is a map of field to number, not {weights!r}")
+    given = cast(Mapping[object, object], weights)
+    for field, weight in given.items():
+        if field not in fields:
+            raise CollectionError(f"weights names {field!r}, which the index does not have")
+        if type(weight) not in (int, float) or not 1 / UNIT <= cast(float, weight) <= WEIGHT_MAX:
+            raise CollectionError(
+                f"the weight of {field!r} is a number from 1/{UNIT} to {WEIGHT_MAX}, not {weight!r}"
+            )
+    return tuple(float(cast(float, given.get(field, 1.0))) for field in fields)
+
+
+@final
+class TextMaker:
+    """One Text declaration, compiled: what the engine calls for each document that it writes.
+
+    Raises CollectionError for a language that is not known, or an extra that is not installed.
+    """
+
+    __slots__ = ("_fields", "analyzer", "identity", "spec")
+
+    spec: Text
+    analyzer: Analyzer
+    identity: str
+    """Of the analyzer: an index made under another one has to be rebuilt."""
+
+    def __init__(self, spec: Text) -> None:
+        self.spec = spec
+        self.analyzer = Analyzer.of(
+            spec.language, spec.stop_words, spec.segmenter, spec.fold_traditional
+        )
+        self.identity = self.analyzer.identity
+        self._fields = tuple(
+            (Path.of(field).find, round(weight * UNIT))
+            for field, weight in zip(spec.fields, spec.weights, strict=True)
+        )
+
+    def content(self, document: Document) -> tuple[tuple[str, ...], ...] | None:
+        """Per field its strings; None when there is no string at all, and so nothing to index."""
+        found = tuple(tuple(_leaves(find(document))) for find, _ in self._fields)
+        return found if any(found) else None
+
+    def strings(self, document: Document) -> list[str]:
+        """All strings that are indexed: where phrases and snippets are looked for."""
+        return list(chain.from_iterable(self.content(document) or ()))
+
+    def occurrences(self, document: Document) -> Occurrences:
+        """What the index has of a document."""
+        terms = self.analyzer.terms
+        found: Occurrences = []
+        for find, units in self._fields:
+            value = find(document)
+            if type(value) is str:
+                found.append((units, terms(value)))
+            else:
+                leaves = _leaves(value)
+                found.append((units, list(chain.from_iterable(map(terms, leaves)))))
+        return found
+
+
+def _leaves(value: object) -> list[str]:
+    """All str in lists and maps, in their order."""
+    if type(value) is str:
+        return [value]
+    found: list[str] = []
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is str:
+            found.append(value)
+        elif type(value) is list:
+            waiting.extend(reversed(value))
+        elif type(value) is dict:
+            waiting.extend(reversed(value.values()))
+    return found

@@ -1,0 +1,1 @@
+"""Vector indexes: distances, matrices, the HNSW graph."""

@@ -1,0 +1,226 @@
+"""Graph: approximate nearest neighbours by hnswlib, which is the extra `hnsw`.
+
+The only importer of hnswlib, and the only one who knows what it is like: it raises when it finds
+fewer rows than were asked for, must not be searched while rows are added, keeps its labels and
+vectors inside, and believes whatever it is loaded from.
+
+Invariants:
+- Whoever shares a graph for searching adds no more to it: a copy is made, and grows in its place.
+- A row is added once and never removed: what is dead is for the caller to know.
+- Loaded are only arrays whose every count and link was found to be within bounds.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amberdb.index.vector.distance import Rowids, Vectors
+from amberdb.index.vector.matrix import Rows
+from amberdb.index.vector.vector import Vector
+
+_COUNT_BYTES: Final = 4
+_LABEL_BYTES: Final = 8
+_ROW_OVERHEAD_BYTES: Final = 120
+"""Of hnswlib per row, besides links, label and vector: lock, level, pointer, place by label."""
+_PROBLEM_ROWS: Final = 1024
+"""Whose vectors are compared at once."""
+_TOO_FEW: Final = "Cannot return the results in a contiguous 2D array"
+
+
+def library() -> Any:
+    """hnswlib, or None where it is not installed."""
+    try:
+        import hnswlib  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
+    except ImportError:
+        return None
+    return hnswlib  # pyright: ignore[reportUnknownVariableType]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Links:
+    """A graph without its vectors: what a cache file keeps."""
+
+    rowids: Rowids
+    """int64[n], by node."""
+    levels: NDArray[np.int32]
+    """int32[n]: the highest level of each node."""
+    base: NDArray[np.uint32]
+    """uint32[n, 2 m + 1]: at level 0 the number of neighbours, then their nodes."""
+    upper: NDArray[np.uint32]
+    """uint32[sum of levels, m + 1]: the same for levels 1 and up, node by node."""
+
+    def problem(self, m: int) -> str | None:
+        """Why this is no graph that may be searched; None when it is one."""
+        count = len(self.rowids)
+        levels = self.levels
+        if not count or levels.shape != (count,) or levels.min() < 0:
+            return "levels"
+        if self.base.shape != (count, 2 * m + 1):
+            return "links of level 0"
+        if self.upper.shape != (int(levels.sum(dtype=np.int64)), m + 1):
+            return "links above level 0"
+        if len(np.unique(self.rowids)) != count or self.rowids.min() < 0:
+            return "rowids"
+        if count > 1 and not self.base[:, 0].all():  # hnswlib leaves none alone
+            return "no links for a row"
+        if not _is_within(self.base, np.zeros(count, np.int32), levels):
+            return "a link of level 0"
+        starts = np.cumsum(levels) - levels
+        at = np.arange(len(self.upper)) - np.repeat(starts, levels) + 1
+        if not _is_within(self.upper, at, levels):
+            return "a link above level 0"
+        return None
+
+
+def _is_within(lists: NDArray[np.uint32], at: NDArray[Any], levels: NDArray[np.int32]) -> bool:
+    """Whether each list has at most as many links as it has room for, to nodes of its level."""
+    counts = lists[:, 0]
+    room: int = lists.shape[1] - 1
+    if counts.max(initial=0) > room:
+        return False
+    used: NDArray[np.bool_] = np.less(np.arange(room), counts[:, None])
+    nodes = lists[:, 1:][used]
+    if nodes.max(initial=0) >= len(levels):
+        return False
+    return bool(np.all(levels[nodes] >= np.repeat(at, counts)))
+
+
+@final
+class Graph:
+    """Over prepared vectors (distance.py) of one index."""
+
+    def __init__(self, spec: Vector, capacity: int) -> None:
+        """An empty one; `capacity` is made larger when rows are added. Needs library()."""
+        self.spec = spec
+        self._index = _new(spec, capacity)
+
+    @property
+    def count(self) -> int:
+        return int(self._index.element_count)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of memory, an estimate."""
+        row = 4 * self.spec.dim + 8 * self.spec.m + _COUNT_BYTES + _LABEL_BYTES
+        return int(self._index.max_elements) * (row + _ROW_OVERHEAD_BYTES)
+
+    def add(self, rowids: Rowids, vectors: Vectors, threads: int) -> None:
+        """Other threads go on meanwhile; none of them may search this graph."""
+        wanted = self.count + len(rowids)
+        if wanted > self._index.max_elements:
+            self._index.resize_index(wanted + wanted // 4)
+        self._index.add_items(vectors, rowids, num_threads=threads)
+
+    def search(self, query: Vectors, k: int) -> Rowids:
+        """int64[at most k]: rows near a prepared query, of which the nearest may be missing. A
+        larger k looks further. Fewer are found where fewer are reached."""
+        k = min(k, self.count)
+        while k > 0:
+            try:
+                labels, _ = self._index.knn_query(query, k, num_threads=1)
+            except RuntimeError as error:
+                if not str(error).startswith(_TOO_FEW):
+                    raise
+                k //= 2
+            else:
+                found: Rowids = labels[0].astype(np.int64)
+                return found
+        return np.empty(0, np.int64)
+
+    def copy(self, capacity: int) -> "Graph":
+        """One to go on with. Holds the interpreter for about as long as copying its bytes twice
+        takes."""
+        return self._of(self.spec, self._parameters(), capacity)
+
+    # -- to and from arrays ------------------------------------------------------------------
+
+    def links(self) -> Links:
+        """Copies."""
+        return self._links(self._parameters())
+
+    def problem(self, rows: Rows, covered: int) -> str | None:
+        """What of it is not as of the first `covered` of these rows; None when all is."""
+        parameters = self._parameters()
+        links = self._links(parameters)
+        problem = links.problem(self.spec.m)
+        if problem is not None:
+            return problem
+        places = rows.places(links.rowids)
+        if not np.array_equal(np.sort(places), np.arange(covered)):
+            return "rowids"
+        nodes = parameters["data_level0"].view(np.uint8).reshape(len(places), -1)
+        for start in range(0, len(places), _PROBLEM_ROWS):
+            some = nodes[start : start + _PROBLEM_ROWS, _COUNT_BYTES + 8 * self.spec.m :]
+            vectors = rows.vectors(places[start : start + _PROBLEM_ROWS])
+            if not np.array_equal(some[:, :-_LABEL_BYTES], vectors.view(np.uint8)):
+                return "vectors"
+        return None
+
+    def _links(self, parameters: dict[str, Any]) -> Links:
+        count = parameters["cur_element_count"]
+        m = self.spec.m
+        nodes = parameters["data_level0"].view(np.uint8).reshape(count, -1)
+        end = _COUNT_BYTES + 8 * m
+        return Links(
+            np.ascontiguousarray(nodes[:, -_LABEL_BYTES:]).view(np.int64)[:, 0],
+            parameters["element_levels"][:count].astype(np.int32),
+            np.ascontiguousarray(nodes[:, :end]).view(np.uint32),
+            parameters["link_lists"].view(np.uint32).reshape(-1, m + 1).copy(),
+        )
+
+    @classmethod
+    def of_links(cls, spec: Vector, links: Links, vectors: Vectors) -> "Graph":
+        """The graph again, with float32[n, dim] by node. `links` has no problem()."""
+        count = len(links.rowids)
+        top = int(links.levels.max())
+        nodes = np.empty((count, 8 * spec.m + _COUNT_BYTES + 4 * spec.dim + _LABEL_BYTES), np.uint8)
+        end = _COUNT_BYTES + 8 * spec.m
+        nodes[:, :end] = links.base.view(np.uint8)
+        nodes[:, end:-_LABEL_BYTES] = vectors.view(np.uint8)
+        nodes[:, -_LABEL_BYTES:] = links.rowids[:, None].view(np.uint8)
+        parameters = {
+            **_parameters(_new(spec, count)),
+            "cur_element_count": count,
+            "ep_added": True,
+            "max_level": top,
+            "enterpoint_node": int(np.argmax(links.levels == top)),
+            "label_lookup_external": links.rowids.astype(np.uint64),
+            "label_lookup_internal": np.arange(count, dtype=np.uint32),
+            "element_levels": links.levels,
+            "data_level0": nodes.reshape(-1).view(np.int8),
+            "link_lists": links.upper.reshape(-1).view(np.int8),
+        }
+        return cls._of(spec, parameters, count)
+
+    @classmethod
+    def _of(cls, spec: Vector, parameters: dict[str, Any], capacity: int) -> "Graph":
+        graph = cls.__new__(cls)
+        graph.spec = spec
+        count = parameters["cur_element_count"]
+        graph._index = library().Index(
+            {
+                **parameters,
+                "max_elements": max(capacity, count),
+                "element_levels": parameters["element_levels"][:count],
+                "seed": 100 + count,  # or the levels of the first rows would be drawn again
+            }
+        )
+        return graph
+
+    def _parameters(self) -> dict[str, Any]:
+        return _parameters(self._index)
+
+
+def _new(spec: Vector, capacity: int) -> Any:
+    index = library().Index("l2" if spec.metric == "l2" else "ip", spec.dim)
+    index.init_index(max(capacity, 1), M=spec.m, ef_construction=spec.ef_construction)
+    index.set_ef(spec.ef)
+    return index
+
+
+def _parameters(index: Any) -> dict[str, Any]:
+    parameters: dict[str, Any] = index.__getstate__()[0]
+    return parameters

@@ -1,0 +1,146 @@
+"""Reading a whole log that is not open: every header and every record, and nothing is changed.
+
+Invariants:
+- Whatever is wrong is noted, and reading goes on behind it.
+- What opening would refuse is a problem here; a torn tail, which opening cuts, is not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from amberdb._errors import CorruptionError
+from amberdb._fs import FileSystem
+from amberdb._types import NO_LSN, Lsn
+from amberdb.wal.record import Record, find_headers
+from amberdb.wal.recovery import (
+    Tail,
+    check_follows,
+    check_reaches,
+    check_tail,
+    damage,
+    first_needed,
+    list_directory,
+    read_segment,
+    torn_bytes,
+)
+from amberdb.wal.segment import Segment, load_segment, read_database_id
+
+
+@dataclass(slots=True)
+class LogCheck:
+    """What is in a log, and what is wrong with it."""
+
+    problems: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+    """A torn tail: what its records would have been is unknown, and opening will cut it."""
+    records: int = 0
+    last_lsn: Lsn = NO_LSN
+    """The highest that any header speaks of, whether its record is whole or not."""
+
+
+def check_log(
+    fs: FileSystem,
+    directory: str,
+    database_id: bytes | None,
+    *,
+    applied: Lsn | None,
+    clean_last: Lsn | None,
+    replay: Callable[[Record], None],
+) -> LogCheck:
+    """Reads all of it; `replay` is given each record that is whole, in order.
+
+    `database_id` and `applied` are None when nobody knows them. Raises FormatError, OSError.
+    """
+    report = LogCheck()
+    if not fs.is_dir(directory):
+        report.problems.append(f"{directory} is missing: run `amberdb repair`")
+        return report
+    names, _ = list_directory(fs, directory, clean=False)
+    segments = _load(fs, names, database_id, report)
+    before: Segment | None = None
+    tail: Tail | None = None
+    for segment in segments:
+        if before is None or tail is None:
+            tail = Tail.before(segment)
+        else:
+            _note(report, partial(check_follows, before, segment))
+            _note(report, partial(check_reaches, before, tail, segment))
+        _read(fs, segment, tail, replay, report)
+        before = segment
+    if before is not None and tail is not None:
+        known = tail.last_lsn if applied is None else applied
+        _note(report, partial(first_needed, segments, known))
+        found = len(report.problems)
+        _note(report, partial(check_tail, before, tail, applied=known, clean_last=clean_last))
+        torn = torn_bytes(before, tail)
+        if torn and len(report.problems) == found:
+            report.notes.append(
+                f"{before.path} offset {tail.end}: a torn tail of {len(torn)} bytes, behind Lsn "
+                f"{tail.last_lsn}: opening keeps it as .broken and cuts it"
+            )
+    elif not names and (clean_last is None or clean_last != applied):
+        report.problems.append(f"the log in {directory} is gone")
+    return report
+
+
+def _load(
+    fs: FileSystem, names: list[tuple[Lsn, str]], database_id: bytes | None, report: LogCheck
+) -> list[Segment]:
+    found: list[Segment] = []
+    for first_lsn, path in names:
+        try:
+            found.append(
+                load_segment(fs, path, first_lsn, database_id or read_database_id(fs, path))
+            )
+        except CorruptionError as error:
+            report.problems.append(str(error))
+        except OSError as error:
+            report.problems.append(f"{path} cannot be read: {error.strerror}")
+    return found
+
+
+def _read(
+    fs: FileSystem,
+    segment: Segment,
+    tail: Tail,
+    replay: Callable[[Record], None],
+    report: LogCheck,
+) -> None:
+    if tail.last_lsn < segment.header.previous_last:  # behind a hole, which was noted
+        tail.last_lsn = segment.header.previous_last
+    for record in read_segment(fs, segment, tail):
+        report.records += 1
+        try:
+            replay(record)
+        except CorruptionError as error:
+            report.problems.append(str(damage(segment.path, tail, error.message)))
+    later = find_headers(tail.data, tail.end, segment.header.salt, tail.last_lsn)
+    report.last_lsn = max(report.last_lsn, tail.last_lsn, *(header.lsn for header in later))
+
+
+def _note(report: LogCheck, look: Callable[[], object]) -> None:
+    try:
+        look()
+    except CorruptionError as error:
+        report.problems.append(str(error))
+
+
+def log_begins(fs: FileSystem, directory: str, database_id: bytes) -> Lsn | None:
+    """The Lsn behind which the log has records; None when there is no log."""
+    names = list_directory(fs, directory, clean=False)[0] if fs.is_dir(directory) else []
+    segments = _load(fs, names, database_id, LogCheck())
+    return segments[0].header.previous_last if segments else None
+
+
+def segment_ids(fs: FileSystem, directory: str) -> list[bytes]:
+    """The database that each readable header names, the oldest first."""
+    found: list[bytes] = []
+    if fs.is_dir(directory):
+        for first_lsn, path in list_directory(fs, directory, clean=False)[0]:
+            try:
+                own = read_database_id(fs, path)
+                found.append(load_segment(fs, path, first_lsn, own).header.database_id)
+            except (CorruptionError, OSError):
+                continue
+    return found
