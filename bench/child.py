@@ -66,7 +66,7 @@ def _open_without_checkpoints(path: str, sync: str) -> Any:
         Path(path),
         sync=sync,
         checkpoint_bytes=_NEVER,
-        overlay_bytes_max=_NEVER,
+        memtable_bytes_max=_NEVER,
         checkpoint_interval_ms=_NEVER,
     )
 

@@ -98,7 +98,7 @@ def stall(context: Context) -> Iterator[Line]:
     """Puts until enough checkpoints ran; then as many into SQLite, and as many bare appends."""
     scale = context.scale
     path = context.directory / "stall"
-    options: dict[str, Any] = {} if scale.base >= workloads.BASE_DOCUMENTS else _SMALL_OVERLAY
+    options: dict[str, Any] = {} if scale.base >= workloads.BASE_DOCUMENTS else _SMALL_MEMTABLE
     amber = AmberPeer(path / AMBER, **options)
     load(amber, scale.base)
     before = checkpoints(amber)
@@ -124,7 +124,7 @@ def stall(context: Context) -> Iterator[Line]:
     yield Line("stall", title, "ms", engines, Budget(50, 10, against="", kind="at most"))
 
 
-_SMALL_OVERLAY = {"checkpoint_bytes": _MIB // 2}  # or --quick would never see a checkpoint
+_SMALL_MEMTABLE = {"checkpoint_bytes": _MIB // 2}  # or --quick would never see a checkpoint
 
 
 def checkpoints(engine: AmberPeer) -> int:

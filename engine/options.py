@@ -70,11 +70,11 @@ class Options:
     transaction_bytes_max: int = 256 * MIB
 
     checkpoint_bytes: int = 32 * MIB
-    """Estimated memory of the overlay at which a checkpoint starts."""
+    """Estimated memory of the memtable at which a checkpoint starts."""
     checkpoint_interval_ms: int = 60_000
-    """The age of the oldest commit in the overlay at which a checkpoint starts."""
-    overlay_bytes_max: int = 128 * MIB
-    """Estimated memory of all overlays at which writers wait for the checkpoint."""
+    """The age of the oldest commit in the memtable at which a checkpoint starts."""
+    memtable_bytes_max: int = 128 * MIB
+    """Estimated memory of all memtables at which writers wait for the checkpoint."""
 
     snapshot_max_age_ms: int = 600_000
     """A snapshot held longer is closed, since it keeps old pages from being reused."""

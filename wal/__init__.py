@@ -15,7 +15,7 @@ from amberdb.wal.check import LogCheck as LogCheck
 from amberdb.wal.check import check_log as check_log
 from amberdb.wal.check import log_begins as log_begins
 from amberdb.wal.check import segment_ids as segment_ids
-from amberdb.wal.foreign_log import LogTail as LogTail
+from amberdb.wal.foreign_log import ForeignLogReader as ForeignLogReader
 from amberdb.wal.log import Log as Log
 from amberdb.wal.log import LogOptions as LogOptions
 from amberdb.wal.record import Record as Record
@@ -28,7 +28,7 @@ from amberdb.wal.repair import repair as repair
 __all__ = [
     "Log",
     "LogOptions",
-    "LogTail",
+    "ForeignLogReader",
     "Record",
     "Recovery",
     "CutReport",

@@ -14,7 +14,7 @@ from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn
 from amberdb.wal.record import Record, find_headers
 from amberdb.wal.recovery import (
-    Tail,
+    ScanPosition,
     check_follows,
     check_reaches,
     check_tail,
@@ -59,10 +59,10 @@ def check_log(
     names, _ = list_directory(fs, directory, clean=False)
     segments = _load(fs, names, database_id, report)
     before: Segment | None = None
-    tail: Tail | None = None
+    tail: ScanPosition | None = None
     for segment in segments:
         if before is None or tail is None:
-            tail = Tail.before(segment)
+            tail = ScanPosition.before(segment)
         else:
             _note(report, partial(check_follows, before, segment))
             _note(report, partial(check_reaches, before, tail, segment))
@@ -103,7 +103,7 @@ def _load(
 def _read(
     fs: FileSystem,
     segment: Segment,
-    tail: Tail,
+    tail: ScanPosition,
     replay: Callable[[Record], None],
     report: LogCheck,
 ) -> None:

@@ -26,7 +26,7 @@ from amberdb.wal.segment import Segment
 _TRIES_MAX: Final = 100
 
 
-class LogTail:
+class ForeignLogReader:
     """The log in a directory, as another process leaves it. Safe to use from several threads."""
 
     def __init__(self, fs: FileSystem, directory: str, database_id: bytes) -> None:

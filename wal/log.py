@@ -42,13 +42,13 @@ from amberdb.wal.record import (
 )
 from amberdb.wal.recovery import (
     Recovery,
-    Tail,
+    ScanPosition,
     check_tail,
     first_needed,
     list_directory,
     load_segments,
     read_segments,
-    seal_tail,
+    rewrite_tail,
 )
 from amberdb.wal.segment import (
     RECORDS_START,
@@ -62,7 +62,7 @@ from amberdb.wal.segment import (
     sync_names,
     write_header,
 )
-from amberdb.wal.segment_pool import SpareFiles
+from amberdb.wal.segment_pool import SegmentPool
 
 NO_SPACE = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _REFUSE = -1
@@ -95,7 +95,7 @@ class Log(GroupCommit):
         *,
         database_id: bytes,
         options: LogOptions,
-        spare: SpareFiles,
+        spare: SegmentPool,
         segments: list[Segment],
         last_lsn: Lsn,
         epoch: int,
@@ -143,7 +143,7 @@ class Log(GroupCommit):
             directory,
             database_id=database_id,
             options=options,
-            spare=SpareFiles(fs, directory, options.free_segments_max),
+            spare=SegmentPool(fs, directory, options.free_segments_max),
             segments=[],
             last_lsn=last_lsn,
             epoch=epoch,
@@ -209,13 +209,13 @@ class Log(GroupCommit):
                 failpoints.reach("recovery.log-read")
             check_tail(segments[-1], tail, applied=applied, clean_last=clean_last)
             if clean_last is None:
-                cut = seal_tail(fs, directory, segments[-1], tail)
+                cut = rewrite_tail(fs, directory, segments[-1], tail)
         elif clean_last == applied:
-            tail = Tail(applied, 0, 0, b"")
+            tail = ScanPosition(applied, 0, 0, b"")
         else:
             raise CorruptionError(f"the log in {directory} is gone", path=directory, offset=0)
         last_lsn = max(tail.last_lsn, applied)
-        spare = SpareFiles(fs, directory, options.free_segments_max)
+        spare = SegmentPool(fs, directory, options.free_segments_max)
         for name in spare_names:
             spare.adopt(name)
         log = cls(

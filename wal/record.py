@@ -25,7 +25,7 @@ from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
-from amberdb._bytes import CRC_RESIDUE, CRC_SIZE, seal
+from amberdb._bytes import CRC_RESIDUE, CRC_SIZE, append_crc
 from amberdb._types import Lsn
 
 _FIELDS = Struct("<IIQQqB3xI")
@@ -101,7 +101,7 @@ def encode(
     length = len(payload)
     crc = crc32(payload, chain)
     fields = _pack(salt.marker, length, lsn, synced, time_us, kind, crc)
-    return b"".join((fields, seal(fields, salt.seed), payload, _PADDING[length & 7])), crc
+    return b"".join((fields, append_crc(fields, salt.seed), payload, _PADDING[length & 7])), crc
 
 
 def scan(data: bytes, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[Record]:

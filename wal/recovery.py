@@ -46,7 +46,7 @@ class Recovery:
 
 
 @dataclass(slots=True)
-class Tail:
+class ScanPosition:
     """Where reading came to: behind the last accepted record."""
 
     last_lsn: Lsn
@@ -56,7 +56,7 @@ class Tail:
     """Of the segment that was read last, whole."""
 
     @classmethod
-    def before(cls, segment: Segment) -> "Tail":
+    def before(cls, segment: Segment) -> "ScanPosition":
         """Nothing was read yet, and `segment` is the first to read."""
         header = segment.header
         return cls(header.previous_last, header.previous_crc, RECORDS_START, b"")
@@ -129,13 +129,13 @@ def first_needed(segments: list[Segment], applied: Lsn) -> int:
 
 def read_segments(
     fs: FileSystem, segments: list[Segment], replay: Callable[[Record], None], applied: Lsn
-) -> Tail:
+) -> ScanPosition:
     """Replays what lies behind `applied`, in order, up to the first bad place of the newest.
 
     `segments` begins with the one that holds `applied + 1`. Raises CorruptionError when an
     older one does not reach the next one's beginning.
     """
-    tail = Tail.before(segments[0])
+    tail = ScanPosition.before(segments[0])
     before: Segment | None = None
     for segment in segments:
         if before is not None:
@@ -147,7 +147,7 @@ def read_segments(
     return tail
 
 
-def read_segment(fs: FileSystem, segment: Segment, tail: Tail) -> Iterator[Record]:
+def read_segment(fs: FileSystem, segment: Segment, tail: ScanPosition) -> Iterator[Record]:
     """The valid records of one segment; `tail` is moved along."""
     header = segment.header
     tail.data = fs.read(segment.path)
@@ -158,7 +158,7 @@ def read_segment(fs: FileSystem, segment: Segment, tail: Tail) -> Iterator[Recor
         yield record
 
 
-def check_reaches(before: Segment, tail: Tail, segment: Segment) -> None:
+def check_reaches(before: Segment, tail: ScanPosition, segment: Segment) -> None:
     """Raises CorruptionError unless the records of `before` end where `segment` begins."""
     header = segment.header
     if tail.last_lsn < header.previous_last:
@@ -173,7 +173,9 @@ def check_reaches(before: Segment, tail: Tail, segment: Segment) -> None:
         )
 
 
-def check_tail(segment: Segment, tail: Tail, *, applied: Lsn, clean_last: Lsn | None) -> None:
+def check_tail(
+    segment: Segment, tail: ScanPosition, *, applied: Lsn, clean_last: Lsn | None
+) -> None:
     """Raises CorruptionError if anything shows that the log once went on durably."""
     last = tail.last_lsn
     for header in find_headers(tail.data, tail.end, segment.header.salt, last):
@@ -187,7 +189,7 @@ def check_tail(segment: Segment, tail: Tail, *, applied: Lsn, clean_last: Lsn | 
         raise damage(segment.path, tail, f"Lsn {applied} was applied")
 
 
-def damage(path: str, tail: Tail, evidence: str) -> CorruptionError:
+def damage(path: str, tail: ScanPosition, evidence: str) -> CorruptionError:
     return CorruptionError(
         f"the log is damaged at {path} offset {tail.end}, behind Lsn {tail.last_lsn}: {evidence}",
         path=path,
@@ -196,7 +198,7 @@ def damage(path: str, tail: Tail, evidence: str) -> CorruptionError:
     )
 
 
-def torn_bytes(segment: Segment, tail: Tail) -> bytes:
+def torn_bytes(segment: Segment, tail: ScanPosition) -> bytes:
     """What was written behind the last record and is not whole."""
     rest = tail.data[tail.end :].rstrip(b"\0")
     if not rest or not segment.header.recycled:
@@ -227,7 +229,9 @@ def broken_path(fs: FileSystem, segment_path: str, data: bytes | None = None) ->
     return path
 
 
-def seal_tail(fs: FileSystem, directory: str, segment: Segment, tail: Tail) -> CutReport | None:
+def rewrite_tail(
+    fs: FileSystem, directory: str, segment: Segment, tail: ScanPosition
+) -> CutReport | None:
     """Makes the accepted records durable for certain, and cuts off what lies behind them.
 
     They are written again because after a failed sync the page cache may show bytes that the

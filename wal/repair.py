@@ -15,13 +15,13 @@ from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn
 from amberdb.wal.record import Record, find_headers
 from amberdb.wal.recovery import (
-    Tail,
+    ScanPosition,
     broken_path,
     check_follows,
     check_reaches,
     list_directory,
     read_segment,
-    seal_tail,
+    rewrite_tail,
     torn_bytes,
 )
 from amberdb.wal.segment import (
@@ -122,7 +122,7 @@ def repair(
         )
     if apply:
         fs.sync_dir(directory)
-        seal_tail(fs, directory, segment, tail)
+        rewrite_tail(fs, directory, segment, tail)
     return LogRepair(tail.last_lsn, sorted(cuts, key=lambda c: c.segment))
 
 
@@ -170,7 +170,7 @@ def _is_whole(fs: FileSystem, before: Segment | None, segment: Segment | None) -
     """Whether all records of `before` can be read, up to where `segment` begins."""
     assert before is not None
     assert segment is not None
-    tail = Tail.before(before)
+    tail = ScanPosition.before(before)
     for _ in read_segment(fs, before, tail):
         pass
     try:
@@ -182,11 +182,11 @@ def _is_whole(fs: FileSystem, before: Segment | None, segment: Segment | None) -
 
 def _read_forward(
     fs: FileSystem, loaded: list[Segment | None], start: int, replay: Callable[[Record], None]
-) -> tuple[int, Tail]:
+) -> tuple[int, ScanPosition]:
     """The index of the last segment that can be kept, and where its good part ends."""
     before = loaded[start]
     assert before is not None
-    tail = Tail.before(before)
+    tail = ScanPosition.before(before)
     for index in range(start, len(loaded)):
         segment = loaded[index]
         if index > start:

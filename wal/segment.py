@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from amberdb import _failpoints as failpoints
-from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import CorruptionError, FormatError
 from amberdb._fs import File, FileSystem
 from amberdb._types import Lsn
@@ -122,7 +122,7 @@ def encode_header(header: SegmentHeader) -> bytes:
         header.size,
         header.previous_crc,
     )
-    return (fields + seal(fields)).ljust(RECORDS_START + END_SIZE, b"\0")
+    return (fields + append_crc(fields)).ljust(RECORDS_START + END_SIZE, b"\0")
 
 
 def decode_header(data: bytes, path: str) -> SegmentHeader:
@@ -134,7 +134,7 @@ def decode_header(data: bytes, path: str) -> SegmentHeader:
         raise CorruptionError(f"{path} is not a log segment", path=path, offset=0)
     if version > VERSION:
         raise FormatError(f"{path} has log format {version}, newer than {VERSION}", path=path)
-    if not is_sealed(data[:HEADER_SIZE]) or version != VERSION:
+    if not crc_matches(data[:HEADER_SIZE]) or version != VERSION:
         raise CorruptionError(f"the header of {path} is damaged", path=path, offset=0)
     _, _, flags, database_id, salt, first, previous_first, previous_last, size, crc = (
         _FIELDS.unpack_from(data)

@@ -23,7 +23,7 @@ def is_spare(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-class SpareFiles:
+class SegmentPool:
     """The spare files of one log directory. Safe to use from several threads."""
 
     def __init__(self, fs: FileSystem, directory: str, keep_max: int) -> None:

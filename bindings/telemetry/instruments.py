@@ -120,7 +120,7 @@ _GAUGES: Final[_Instruments] = {
         "Of data.mdb, what is in use.",
         lambda s: [(s.live_share, {})],
     ),
-    "amberdb.overlay.usage": ("By", "Commits in memory.", lambda s: [(s.overlay_bytes, {})]),
+    "amberdb.memtable.usage": ("By", "Commits in memory.", lambda s: [(s.memtable_bytes, {})]),
     "amberdb.sync.duration": ("ms", "Syncs of the log.", lambda s: _latency(s.sync)),
     "amberdb.checkpoint.duration": ("ms", "Checkpoints.", lambda s: _latency(s.checkpoint)),
     "amberdb.snapshot.count": ("{snapshot}", "Open snapshots.", lambda s: [(s.snapshots, {})]),

@@ -24,7 +24,7 @@ from struct import Struct
 from typing import Any, Final, NamedTuple, TypeVar, cast, final
 from zlib import crc32
 
-from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import (
     AmberError,
     BackupDamagedError,
@@ -168,7 +168,7 @@ def archive_blocks(
     """The whole file, piece by piece. Raises BackupError when a block is too large."""
     pack = _packer() if compress else None
     head = _FILE_HEAD.pack(MAGIC, FORMAT_VERSION)
-    piece = head + seal(head)
+    piece = head + append_crc(head)
     chain = crc32(piece)
     digest = sha256(piece)
     size, blocks, items = len(piece), 0, 0
@@ -231,7 +231,7 @@ class Archive:
         head = self._read(FILE_HEAD_SIZE)
         if not head.startswith(MAGIC):
             raise self._damaged("it does not begin as an archive of AmberDB does", 0)
-        if not is_sealed(head):
+        if not crc_matches(head):
             raise self._damaged("it begins with a head that fails its checksum", 0)
         version = _FILE_HEAD.unpack_from(head)[1]
         if version != FORMAT_VERSION:

@@ -31,7 +31,7 @@ from amberdb._errors import (
     CorruptionError,
     LogTruncatedError,
 )
-from amberdb._fs import ASIDE, replace_file
+from amberdb._fs import STAGING_SUFFIX, replace_file
 from amberdb._types import Lsn
 from amberdb.engine.backup.archive import (
     Content,
@@ -59,11 +59,11 @@ from amberdb.engine.schema.keyspace import (
     LAST_TIME,
     LOCAL,
     META,
-    TREE_SIZE,
 )
-from amberdb.engine.schema.schema import Head, Schema
-from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.schema.schema import CollectionCounters, Schema
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.view import NEWEST, View
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -139,11 +139,11 @@ class Backups:
         self._feed.pinned = committer.log.durable_lsn
         self._checkpointer.run()
         with stored_view(
-            committer.store, Overlay(), NEWEST, self._options.document_bytes_max
+            committer.store, Memtable(), NEWEST, self._options.document_bytes_max
         ) as view:
-            schemas = view.catalog.by_tree()
+            schemas = view.catalog.by_keyspace()
             heads = {
-                schema.name: Head.unpack(view.get(schema.head_key)).documents
+                schema.name: CollectionCounters.unpack(view.get(schema.head_key)).documents
                 for schema in schemas.values()
             }
             header = self._header(
@@ -245,7 +245,8 @@ class Backups:
         try:
             replace_file(fs, target, next(blocks), self._paced(target, blocks, pace), verify=verify)
         except BaseException:
-            for path in (target + ASIDE, target) if verified else (target + ASIDE,):
+            staged = target + STAGING_SUFFIX
+            for path in (staged, target) if verified else (staged,):
                 with suppress(OSError):
                     fs.unlink(path)
             raise
@@ -300,7 +301,7 @@ def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> I
     for number, (key, value) in enumerate(view.scan(META, KEY_END)):
         if not number % _TURN_PAIRS:
             turns.offer()
-        prefix = key[:TREE_SIZE]
+        prefix = key[:KEYSPACE_BYTES]
         if prefix in counts:
             unpack(key, value)  # for its checksum
             counts[prefix] += 1

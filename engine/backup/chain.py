@@ -33,20 +33,19 @@ from amberdb.engine.schema.codec import ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
     BUILT,
-    FIRST_TREE,
+    FIRST_KEYSPACE,
     LAST_TIME,
     LOCAL,
     META,
-    TREE_SIZE,
-    tree,
+    prefix_of,
 )
-from amberdb.engine.storage.store import KEY_BYTES_MAX
+from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
 
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Pair: TypeAlias = tuple[bytes, bytes]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST: Final = tree(FIRST_TREE)
+_FIRST: Final = prefix_of(FIRST_KEYSPACE)
 
 
 @final
@@ -198,8 +197,10 @@ def pairs_of(archive: Archive) -> Iterator[list[Pair]]:
 
 
 def _is_key(key: bytes) -> bool:
-    prefix = key[:TREE_SIZE]
-    return TREE_SIZE < len(key) <= KEY_BYTES_MAX and (prefix in (META, LOCAL) or prefix >= _FIRST)
+    prefix = key[:KEYSPACE_BYTES]
+    return KEYSPACE_BYTES < len(key) <= LMDB_KEY_BYTES_MAX and (
+        prefix in (META, LOCAL) or prefix >= _FIRST
+    )
 
 
 def _are_keys(keys: list[bytes], last: bytes) -> bool:
@@ -209,7 +210,7 @@ def _are_keys(keys: list[bytes], last: bytes) -> bool:
         return True
     sizes = list(map(len, keys))
     is_ascending = last < keys[0] and all(map(lt, keys, islice(keys, 1, None)))
-    return is_ascending and min(sizes) > TREE_SIZE and max(sizes) <= KEY_BYTES_MAX
+    return is_ascending and min(sizes) > KEYSPACE_BYTES and max(sizes) <= LMDB_KEY_BYTES_MAX
 
 
 def _check_facts(facts: dict[bytes, bytes], header: Header) -> None:
@@ -218,7 +219,7 @@ def _check_facts(facts: dict[bytes, bytes], header: Header) -> None:
     is_right = facts.pop(APPLIED, None) == header.last_lsn.to_bytes(8)
     is_right = is_right and int.from_bytes(time or b"") == header.time_us
     for key, value in facts.items():
-        if len(key) != len(BUILT) + TREE_SIZE or not key.startswith(BUILT) or value != b"1":
+        if len(key) != len(BUILT) + KEYSPACE_BYTES or not key.startswith(BUILT) or value != b"1":
             is_right = False
     if not is_right:
         raise CorruptionError("its facts about the database do not agree with its header")

@@ -23,7 +23,7 @@ SUFFIX: Final = ".amberbak"
 
 @final
 @dataclass(frozen=True, slots=True)
-class Archived:
+class ArchiveFile:
     """One archive of a folder."""
 
     path: str
@@ -34,25 +34,25 @@ class Archived:
         return time_of(self.header.created_us)
 
 
-Chain = list[Archived]
+Chain = list[ArchiveFile]
 """A full archive, and those that go on from it."""
 
 
-def archives_in(fs: FileSystem, directory: str) -> list[Archived]:
+def archives_in(fs: FileSystem, directory: str) -> list[ArchiveFile]:
     """All that can be read, in the order of their last Lsns: a clock may have been set back, and a
     restored database has Lsns above those of the one before."""
-    found: list[Archived] = []
+    found: list[ArchiveFile] = []
     for name in fs.listdir(directory) if fs.is_dir(directory) else []:
         path = os.path.join(directory, name)
         if name.endswith(SUFFIX):
             try:
-                found.append(Archived(path, read_header(fs, path)))
+                found.append(ArchiveFile(path, read_header(fs, path)))
             except (AmberError, OSError):
                 continue
     return sorted(found, key=_order)
 
 
-def chains_of(archives: Iterable[Archived]) -> list[Chain]:
+def chains_of(archives: Iterable[ArchiveFile]) -> list[Chain]:
     """The chains that they make, that with the newest archive last."""
     chains: list[Chain] = []
     for each in archives:
@@ -85,14 +85,14 @@ def to_prune(chains: list[Chain], newest: str, keep_hourly: int, keep_daily: int
 
 
 def _newest(
-    archives: list[Archived], count: int, bucket: Callable[[datetime], tuple[int, ...]]
+    archives: list[ArchiveFile], count: int, bucket: Callable[[datetime], tuple[int, ...]]
 ) -> set[str]:
     """The newest archive of each of the last `count` buckets that have one."""
-    by_bucket: dict[tuple[int, ...], Archived] = {}
+    by_bucket: dict[tuple[int, ...], ArchiveFile] = {}
     for each in sorted(archives, key=_order):
         by_bucket[bucket(each.created)] = each
     return {by_bucket[key].path for key in sorted(by_bucket)[-count:]} if count else set()
 
 
-def _order(archived: Archived) -> tuple[int, int]:
+def _order(archived: ArchiveFile) -> tuple[int, int]:
     return archived.header.last_lsn, archived.header.created_us

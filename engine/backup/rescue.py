@@ -26,7 +26,7 @@ from amberdb._types import NO_LSN, Lsn, lsn_number
 from amberdb.engine.backup.chain import time_of
 from amberdb.engine.backup.folder import Chain, archives_in, chains_of
 from amberdb.engine.backup.restore import RestoreReport, restore
-from amberdb.engine.commit.recovery import LOCK, WAL, give_aside_up, open_errors, take_lock
+from amberdb.engine.commit.recovery import LOCK, WAL, discard_staging, open_errors, take_lock
 from amberdb.engine.options import Options, RollingBackups
 from amberdb.engine.storage import manifest as manifests
 from amberdb.wal import Record, check_log, segment_ids
@@ -143,7 +143,7 @@ def _restored(
     if options.fs.exists(staged):  # of a try that a crash ended; the backups have it all
         lock = take_lock(staged, options)
         try:
-            give_aside_up(staged, options)
+            discard_staging(staged, options)
         finally:
             lock.close()
     why = f"there is none in {_folder(path, options)}"

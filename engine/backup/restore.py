@@ -1,7 +1,7 @@
 """restore(): a database out of a chain of archives, as of any commit that the chain has.
 
     chain verified -> <target>.tmp: pairs into a new LMDB, keys ascending -> records up to `until`
-    through an overlay, as a checkpoint takes them -> checked -> log, MANIFEST -> renamed
+    through a memtable, as a checkpoint takes them -> checked -> log, MANIFEST -> renamed
 
 Invariants:
 - Nothing is written before every archive was read whole, and nothing has the target's name before
@@ -39,14 +39,14 @@ from amberdb.engine.backup.chain import (
     verify_chain,
 )
 from amberdb.engine.backup.history import entry_of
-from amberdb.engine.commit.checkpoint import apply_overlay
+from amberdb.engine.commit.checkpoint import apply_memtable
 from amberdb.engine.commit.recovery import (
+    acquire_staging,
     data_directory,
-    give_aside_up,
+    discard_staging,
     new_manifest,
     open_errors,
-    put_in_place,
-    take_aside,
+    publish_staging,
 )
 from amberdb.engine.integrity.check import CheckReport, Progress, check_view
 from amberdb.engine.maintenance.index_build import stored_view
@@ -56,16 +56,16 @@ from amberdb.engine.schema.keyspace import (
     APPLIED,
     BUILT,
     DATABASE_ID,
-    FIRST_TREE,
-    TREE_SIZE,
+    FIRST_KEYSPACE,
     end_of,
-    tree,
+    prefix_of,
 )
 from amberdb.engine.schema.schema import MULTI, microseconds
 from amberdb.engine.storage.manifest import Manifest
-from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, new_store
 from amberdb.engine.storage.view import NEWEST
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 Until: TypeAlias = Lsn | int | datetime | None
 
@@ -119,15 +119,15 @@ def restore(
     _check_point(paths[0], headers[0], headers[-1], until)
     reports = verify_chain(paths, options.fs, progress)
     with open_errors(path):
-        aside, lock = take_aside(path, options)
+        aside, lock = acquire_staging(path, options)
         try:
             try:
                 making = _Restore(reports, options, until, progress, RestoreReport(path))
                 manifest = making.run(aside)
-                put_in_place(path, aside, lock, manifest, making.report.lsn, options)
+                publish_staging(path, aside, lock, manifest, making.report.lsn, options)
             except BaseException:
                 with suppress(OSError, AmberError):
-                    give_aside_up(aside, options)
+                    discard_staging(aside, options)
                 raise
         finally:
             lock.close()
@@ -224,20 +224,20 @@ class _Restore:
                         return
 
     def _put_records(self, store: Store) -> None:
-        overlay = Overlay()
+        memtable = Memtable()
         for block in self._records():
             for lsn, time_us, _, payload in block:
                 if self._is_behind(lsn, time_us):
-                    self._apply(store, overlay)
+                    self._apply(store, memtable)
                     return
-                overlay.publish(lsn, decode_effects(payload), len(payload), time_us)
+                memtable.publish(lsn, decode_effects(payload), len(payload), time_us)
                 self.report.lsn, self.report.time = Lsn(lsn), time_of(time_us)
                 self.report.commits += 1
             self._tell("commits", self.report.commits)
-            if overlay.size_bytes >= self._options.checkpoint_bytes:
-                self._apply(store, overlay)
-                overlay = Overlay()
-        self._apply(store, overlay)
+            if memtable.size_bytes >= self._options.checkpoint_bytes:
+                self._apply(store, memtable)
+                memtable = Memtable()
+        self._apply(store, memtable)
 
     def _records(self) -> Iterator[list[ArchivedRecord]]:
         for report in self._chain[1:]:
@@ -250,23 +250,23 @@ class _Restore:
             return time_us > microseconds(until.astimezone(UTC))
         return until is not None and lsn > until
 
-    def _apply(self, store: Store, overlay: Overlay) -> None:
-        if overlay.entries:
-            with stored_view(store, overlay, NEWEST, self._options.document_bytes_max) as view:
+    def _apply(self, store: Store, memtable: Memtable) -> None:
+        if memtable.entries:
+            with stored_view(store, memtable, NEWEST, self._options.document_bytes_max) as view:
                 row_indexes = view.catalog.row_indexes
             with store.write() as writer:
-                apply_overlay(writer, overlay, row_indexes)
+                apply_memtable(writer, memtable, row_indexes)
 
     def _purge(self, store: Store) -> None:
         """Trees that the catalog does not know any more: a purge is not in the log."""
-        with stored_view(store, Overlay(), NEWEST, self._options.document_bytes_max) as view:
+        with stored_view(store, Memtable(), NEWEST, self._options.document_bytes_max) as view:
             known = set(view.catalog.retired)
             for schema in view.catalog.schemas.values():
-                known |= {schema.definition.tree, schema.definition.expiry_tree}
-                known |= {index.tree for index in schema.definition.indexes}
-        low = tree(FIRST_TREE)
-        while (number := _next_tree(store, low)) is not None:
-            prefix = tree(number)
+                known |= {schema.definition.keyspace, schema.definition.expiry_keyspace}
+                known |= {index.keyspace for index in schema.definition.indexes}
+        low = prefix_of(FIRST_KEYSPACE)
+        while (number := _next_keyspace(store, low)) is not None:
+            prefix = prefix_of(number)
             low = end_of(prefix)
             removed = 0 if number in known else _CHUNK
             while removed == _CHUNK:
@@ -279,7 +279,7 @@ class _Restore:
         """Raises BackupDamagedError unless all agrees, as Database.check() has it."""
         report = self.report
         found = CheckReport()
-        with stored_view(store, Overlay(), report.lsn, self._options.document_bytes_max) as view:
+        with stored_view(store, Memtable(), report.lsn, self._options.document_bytes_max) as view:
             assert view.get(APPLIED) == report.lsn.to_bytes(8)
             check_view(view, found, self._progress)
         if not found.ok:
@@ -299,11 +299,11 @@ class _Restore:
             self._progress(what, count)
 
 
-def _next_tree(store: Store, low: bytes) -> int | None:
+def _next_keyspace(store: Store, low: bytes) -> int | None:
     """The first tree from `low` on that has a key."""
     txn = store.begin()
     try:
         cursor = txn.cursor()
-        return int.from_bytes(cursor.key()[:TREE_SIZE]) if cursor.set_range(low) else None
+        return int.from_bytes(cursor.key()[:KEYSPACE_BYTES]) if cursor.set_range(low) else None
     finally:
         txn.abort()

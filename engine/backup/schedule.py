@@ -22,7 +22,7 @@ from typing import Any, Final, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import AmberError, BackupChainError
-from amberdb._fs import ASIDE
+from amberdb._fs import STAGING_SUFFIX
 from amberdb._types import Lsn, lsn_epoch
 from amberdb.engine.backup.archive import file_errors
 from amberdb.engine.backup.backup import Backups
@@ -44,7 +44,7 @@ RETRY_S: Final = 60.0
 
 
 @final
-class Schedule:
+class BackupSchedule:
     """Owned by Upkeep, where `backups=` was given."""
 
     def __init__(
@@ -123,7 +123,7 @@ class Schedule:
             self._fs.mkdir(self.directory)
             self._fs.sync_dir(os.path.dirname(self.directory))
         for name in self._fs.listdir(self.directory):  # what a crash has left
-            if name.endswith(f"{SUFFIX}{ASIDE}") and f"-{self._mark}-" in name:
+            if name.endswith(f"{SUFFIX}{STAGING_SUFFIX}") and f"-{self._mark}-" in name:
                 self._fs.unlink(os.path.join(self.directory, name))
         chain = self._newest_chain()
         if chain and not self._is_long(chain):

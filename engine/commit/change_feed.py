@@ -20,17 +20,11 @@ from amberdb.engine.backup.history import noted
 from amberdb.engine.commit.committer import KIND_EXPIRY, Committer
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.document_format import unpack
-from amberdb.engine.schema.keyspace import (
-    ARCHIVED,
-    COLLECTIONS,
-    DATABASE_ID,
-    SUBSCRIBERS,
-    TREE_SIZE,
-    end_of,
-)
+from amberdb.engine.schema.keyspace import ARCHIVED, COLLECTIONS, DATABASE_ID, SUBSCRIBERS, end_of
 from amberdb.engine.storage.memtable import Effects
 from amberdb.engine.storage.readable import Readable
 from amberdb.engine.storage.view import State, View
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.wal import Record
 
 NAME_BYTES_MAX = 200
@@ -191,17 +185,17 @@ def changes(
 
 
 def _changes_of(state: State, record: Record) -> Iterator[Change]:
-    schemas = state.catalog.by_tree()
+    schemas = state.catalog.by_keyspace()
     time = _EPOCH + timedelta(microseconds=record.time_us)
     effects = decode_effects(record.payload)
     for key, value in effects.items():
         if value is None and key.startswith(COLLECTIONS):
             yield _of_name(record.lsn, time, key, effects)
-        schema = schemas.get(key[:TREE_SIZE])
+        schema = schemas.get(key[:KEYSPACE_BYTES])
         if schema is None:
             continue
         name = schema.definition.name_at(record.lsn)
-        id = key[TREE_SIZE:].decode()
+        id = key[KEYSPACE_BYTES:].decode()
         if value is not None:
             document = unpack(key, value).document()
             yield Change(record.lsn, time, name, "put", id, document)

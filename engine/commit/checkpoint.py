@@ -1,4 +1,4 @@
-"""The checkpoint: moves a frozen overlay into LMDB, then lets the log go.
+"""The checkpoint: moves a frozen memtable into LMDB, then lets the log go.
 
 Invariants:
 - Nothing above the durable Lsn reaches LMDB.
@@ -17,10 +17,11 @@ from amberdb import _failpoints as failpoints
 from amberdb._errors import StorageError
 from amberdb._types import Lsn
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, TREE_SIZE
+from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import StoreWriter
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -55,10 +56,10 @@ class Checkpointer:
 
     def _apply(self) -> None:
         committer = self._committer
-        overlay = committer.state.frozen
-        assert overlay is not None
+        memtable = committer.state.frozen
+        assert memtable is not None
         start = time.perf_counter()
-        last = Lsn(overlay.last_lsn)
+        last = Lsn(memtable.last_lsn)
         try:
             if failpoints.on:
                 failpoints.reach("checkpoint.frozen")
@@ -69,7 +70,7 @@ class Checkpointer:
             with committer.store.write() as store:
                 if failpoints.on:
                     failpoints.reach("checkpoint.in-transaction")
-                apply_overlay(store, overlay, committer.state.catalog.row_indexes)
+                apply_memtable(store, memtable, committer.state.catalog.row_indexes)
                 if failpoints.on:
                     failpoints.reach("checkpoint.before-commit")
         except StorageError as error:
@@ -111,24 +112,24 @@ class Checkpointer:
         self._committer.log.recycle(below)
 
 
-def apply_overlay(
-    store: StoreWriter, overlay: Overlay, row_indexes: Mapping[bytes, RowIndex]
+def apply_memtable(
+    store: StoreWriter, memtable: Memtable, row_indexes: Mapping[bytes, RowIndex]
 ) -> None:
-    """Everything that a frozen overlay has, and how far it goes."""
-    for keys in overlay.sorted_trees():
-        index = row_indexes.get(keys[0][:TREE_SIZE])
+    """Everything that a frozen memtable has, and how far it goes."""
+    for keys in memtable.sorted_keyspaces():
+        index = row_indexes.get(keys[0][:KEYSPACE_BYTES])
         if index is None:
-            _apply_tree(store, overlay, keys)
+            _apply_keyspace(store, memtable, keys)
         else:
-            from amberdb.engine.search.flush import fold_rows  # brings numpy
+            from amberdb.engine.search.flush import flush_rows  # brings numpy
 
-            fold_rows(store, overlay, keys, index)
-    store.put(APPLIED, overlay.last_lsn.to_bytes(8))
-    store.put(LAST_TIME, overlay.last_us.to_bytes(8))
+            flush_rows(store, memtable, keys, index)
+    store.put(APPLIED, memtable.last_lsn.to_bytes(8))
+    store.put(LAST_TIME, memtable.last_us.to_bytes(8))
 
 
-def _apply_tree(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None:
-    entries = overlay.entries
+def _apply_keyspace(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
+    entries = memtable.entries
     delete = store.delete
     for start in range(0, len(keys), _CHUNK):
         pairs: list[tuple[bytes, bytes]] = []

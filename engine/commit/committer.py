@@ -1,12 +1,12 @@
 """The committer: the writer lock, and the way of a commit from effects to acknowledged.
 
-    begin -> Writer -> effects -> one log record -> overlay -> lock released -> synced -> visible
+    begin -> Writer -> effects -> one log record -> memtable -> lock released -> synced -> visible
 
 Invariants:
 - One writer at a time; Lsns are given and published in order.
 - A commit is visible when its own durability class and that of every earlier commit are met, and
   only then is it acknowledged.
-- Whatever interrupts the way between the log and the overlay poisons the database: memory and
+- Whatever interrupts the way between the log and the memtable poisons the database: memory and
   log would disagree.
 - A view begins its LMDB transaction before it reads the visible Lsn, and a checkpoint makes its
   Lsns visible before it commits: so LMDB never holds more than the view may see.
@@ -25,17 +25,17 @@ from amberdb._errors import (
     TransactionError,
 )
 from amberdb._types import Lsn, Sync
-from amberdb.engine.commit.write_batch import Writer
+from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import encode
 from amberdb.engine.schema.document_format import NEVER
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
-from amberdb.engine.storage.memtable import Effects, Overlay
+from amberdb.engine.storage.memtable import Effects, Memtable
 from amberdb.engine.storage.status import Status
 from amberdb.engine.storage.store import Store
-from amberdb.engine.storage.view import NEWEST, LateTransaction, Pending, State, View
+from amberdb.engine.storage.view import NEWEST, LazyTransaction, Pending, State, View
 from amberdb.wal import Log
 
 KIND_COMMIT: Final = 1
@@ -50,7 +50,7 @@ class Committer:
         self,
         store: Store,
         log: Log,
-        overlay: Overlay,
+        memtable: Memtable,
         built: frozenset[int],
         catalog: Catalog,
         last_us: int,
@@ -59,7 +59,7 @@ class Committer:
     ) -> None:
         self.store = store
         self.log = log
-        self.state = State(overlay, None, built, catalog)
+        self.state = State(memtable, None, built, catalog)
         self.visible: int = log.last_lsn
         self.searchers = Searchers()
         self.embedders = Embedders()
@@ -67,7 +67,7 @@ class Committer:
         self._published: int = log.last_lsn
         self._last_us = last_us
         self._status = status
-        log.on_durable = status.show_durable
+        log.on_durable = status.set_durable
         self._options = options
         self._clock = options.clock
         self._lock = threading.Lock()
@@ -96,8 +96,8 @@ class Committer:
             txn.abort()
 
     @property
-    def overlay_bytes(self) -> int:
-        """Estimated memory of all overlays."""
+    def memtable_bytes(self) -> int:
+        """Estimated memory of all memtables."""
         state = self.state
         return state.active.size_bytes + (
             state.frozen.size_bytes if state.frozen is not None else 0
@@ -105,14 +105,14 @@ class Committer:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def begin(self, timeout_ms: int | None = None, key: bytes | None = None) -> Writer:
+    def begin(self, timeout_ms: int | None = None, key: bytes | None = None) -> WriteBatch:
         """Takes the writer lock. Raises BusyError, TransactionError, PoisonedError.
 
         `key` is one that the writer will read: what LMDB has of it is read before the lock is
         taken, so that no other writer waits for that.
         """
         timeout_ms = self._options.busy_timeout_ms if timeout_ms is None else timeout_ms
-        if self.overlay_bytes > self._options.overlay_bytes_max:
+        if self.memtable_bytes > self._options.memtable_bytes_max:
             self._await_room(timeout_ms)
         before = self.state
         value = None
@@ -131,14 +131,14 @@ class Committer:
                 now = self._last_us
             if state is not before:  # a checkpoint may have moved something newer into LMDB
                 key = None
-            late = LateTransaction(self.store, key, value)
+            late = LazyTransaction(self.store, key, value)
             view = View(NEWEST, state, late, now, self.store.path, Pending())
-            return Writer(self.log.next_lsn, view, self._options.transaction_bytes_max)
+            return WriteBatch(self.log.next_lsn, view, self._options.transaction_bytes_max)
         except BaseException:
             self._release()
             raise
 
-    def rollback(self, writer: Writer, error: BaseException | None) -> None:
+    def rollback(self, writer: WriteBatch, error: BaseException | None) -> None:
         """Nothing happened. Raises the typed form of what LMDB raised."""
         try:
             writer.view.__exit__(None, error, None)
@@ -147,7 +147,7 @@ class Committer:
 
     def commit(
         self,
-        writer: Writer,
+        writer: WriteBatch,
         sync: Sync | None = None,
         kind: int = KIND_COMMIT,
         catalog: Catalog | None = None,
@@ -172,7 +172,7 @@ class Committer:
                     state = self.state
                     self.state = State(state.active, state.frozen, state.built, catalog)
                 required = log.required_lsn
-                overlay_bytes = self.state.active.size_bytes  # here, since close() may come next
+                memtable_bytes = self.state.active.size_bytes  # here, since close() may come next
         finally:
             self._release()
         if failpoints.on:
@@ -185,7 +185,7 @@ class Committer:
         if failpoints.on:
             failpoints.reach("commit.visible")
         if effects:
-            self.on_commit(overlay_bytes, writer.next_expiry_us)
+            self.on_commit(memtable_bytes, writer.next_expiry_us)
             self.embedders.note(effects)
         return lsn
 
@@ -195,23 +195,23 @@ class Committer:
             with self._progress:
                 if lsn > self.visible:
                     self.visible = lsn
-                    self._status.show(lsn)
+                    self._status.set_visible(lsn)
                 if self._followers:
                     self._progress.notify_all()
 
-    def freeze(self) -> Overlay | None:
-        """The overlay to checkpoint, frozen: no more commits go into it. None when empty."""
+    def freeze(self) -> Memtable | None:
+        """The memtable to checkpoint, frozen: no more commits go into it. None when empty."""
         self._acquire(self._options.busy_timeout_ms)
         try:
             state = self.state
             if state.frozen is None and state.active.entries:
-                self.state = State(Overlay(), state.active, state.built, state.catalog)
+                self.state = State(Memtable(), state.active, state.built, state.catalog)
             return self.state.frozen
         finally:
             self._release()
 
     def stored(self, built: frozenset[int], *, applied: bool = False) -> None:
-        """LMDB was written: new views see it; with `applied`, instead of the frozen overlay.
+        """LMDB was written: new views see it; with `applied`, instead of the frozen memtable.
         Called with the checkpoint mutex held, so it races with no freeze."""
         with self._lock:  # against a commit that changes the catalog
             state = self.state
@@ -297,10 +297,10 @@ class Committer:
             if failpoints.on:
                 failpoints.reach("commit.appended")
             self._last_us = now_us
-            overlay = self.state.active
-            overlay.publish(lsn, effects, len(payload), now_us)
+            memtable = self.state.active
+            memtable.publish(lsn, effects, len(payload), now_us)
             if row_keys:
-                overlay.note_rows(lsn, row_keys, effects)
+                memtable.note_rows(lsn, row_keys, effects)
             self._published = lsn
             if failpoints.on:
                 failpoints.reach("commit.published")
@@ -331,13 +331,13 @@ class Committer:
         self._lock.release()
 
     def _await_room(self, timeout_ms: int) -> None:
-        """Without the lock: waits while the overlays are over their limit."""
-        limit = self._options.overlay_bytes_max
+        """Without the lock: waits while the memtables are over their limit."""
+        limit = self._options.memtable_bytes_max
         deadline = time.monotonic() + timeout_ms / 1000
-        while self.overlay_bytes > limit:
-            self.on_commit(self.overlay_bytes, NEVER)
+        while self.memtable_bytes > limit:
+            self.on_commit(self.memtable_bytes, NEVER)
             with self._progress:
-                if self.overlay_bytes <= limit:
+                if self.memtable_bytes <= limit:
                     return
                 if self.checkpoint_failure is not None:
                     raise self.checkpoint_failure
@@ -354,5 +354,5 @@ class Committer:
         ) from self.log.failed
 
 
-def _nobody(overlay_bytes: int, next_expiry_us: int) -> None:
+def _nobody(memtable_bytes: int, next_expiry_us: int) -> None:
     """Until the background thread's owner takes notice of commits."""

@@ -1,11 +1,11 @@
 """The follower: what a process that only reads has of a database that another one may be writing.
 
-    MANIFEST changed?  ->  LMDB transaction  ->  visible Lsn of STATUS  ->  log up to it -> overlay
+    MANIFEST changed?  ->  LMDB transaction  ->  visible Lsn of STATUS  ->  log up to it -> memtable
 
 Invariants:
 - A view is of what was acknowledged: up to the visible Lsn that the writer shows, which is read
   after the LMDB transaction has begun, so LMDB never holds more than the view may see.
-- The overlay has the commits behind the applied Lsn of the view's LMDB transaction, all of them up
+- The memtable has the commits behind the applied Lsn of the view's LMDB transaction, all of them up
   to the view's Lsn, and nothing that LMDB has as well.
 - When the log has been recycled under it, LMDB has gone on: it is looked at again.
 - After an unclean end of the writer the next one may have lost a tail: with a new epoch everything
@@ -35,7 +35,7 @@ from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn, lsn_epoch
 from amberdb.engine.commit.recovery import LOCK, WAL, data_directory
 from amberdb.engine.jobs import Jobs
-from amberdb.engine.maintenance.index_build import built_trees
+from amberdb.engine.maintenance.index_build import built_keyspaces
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_effects
@@ -52,11 +52,11 @@ from amberdb.engine.search.searchers import Searchers, VectorParts
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.cache_file import CacheFolder
 from amberdb.engine.storage.manifest import Manifest
-from amberdb.engine.storage.memtable import Effects, Overlay
+from amberdb.engine.storage.memtable import Effects, Memtable
 from amberdb.engine.storage.status import Status
 from amberdb.engine.storage.store import ReadTransaction, Store, check_version
 from amberdb.engine.storage.view import State, View
-from amberdb.wal import LogTail, Record
+from amberdb.wal import ForeignLogReader, Record
 
 _TRIES_MAX: Final = 20
 _PAUSE_MS_MAX: Final = 50
@@ -83,7 +83,7 @@ class Follower:
         """Raises OpenError and its kin, CorruptionError."""
         self.path = path
         self.searchers = Searchers()
-        self.state = State(Overlay(), None, frozenset(), Catalog({}))
+        self.state = State(Memtable(), None, frozenset(), Catalog({}))
         self._options = options
         self._fs = options.fs
         self._mutex = threading.Lock()
@@ -144,12 +144,12 @@ class Follower:
         with self._mutex, self._view(looks=True) as view:
             return Lsn(view.lsn)
 
-    def learn(self, name: str, upgrades: Upgrades) -> None:
+    def register_upgrades(self, name: str, upgrades: Upgrades) -> None:
         """Functions for the documents of a collection that are of an older version."""
         with self._mutex:
             self._upgrades[name] = {**self._upgrades.get(name, {}), **upgrades}
             if name in self.state.catalog.schemas:
-                self.state.catalog.schemas[name].learn(upgrades)
+                self.state.catalog.schemas[name].register_upgrades(upgrades)
 
     @property
     def status(self) -> Status | None:
@@ -157,7 +157,7 @@ class Follower:
         return self._status
 
     @property
-    def tail(self) -> LogTail:
+    def tail(self) -> ForeignLogReader:
         return self._tail
 
     def wait_for_commit(self, after: int, timeout_s: float | None) -> bool:
@@ -263,7 +263,9 @@ class Follower:
         known = self._manifest
         if known is None:
             check_version(self.path, manifest.lmdb_version)
-            self._tail = LogTail(self._fs, os.path.join(self.path, WAL), manifest.database_id)
+            self._tail = ForeignLogReader(
+                self._fs, os.path.join(self.path, WAL), manifest.database_id
+            )
         elif manifest.database_id != known.database_id:
             raise ReplacedError(
                 f"{self.path} is another database than the one that was opened: open it again",
@@ -306,7 +308,7 @@ class Follower:
         self._applied: Lsn = NO_LSN
         self._lsn: Lsn = NO_LSN
         self._last_us = 0
-        self._overlay = Overlay()
+        self._memtable = Memtable()
         self._prefixes: frozenset[bytes] = frozenset()
         if self._manifest is not None:
             id = self._manifest.database_id
@@ -329,16 +331,16 @@ class Follower:
             return
         if lsn_epoch(lsn) > self.manifest.epoch:
             raise _MovedOn
-        overlay = self._overlay if applied == self._applied else self._overlay.behind(applied)
-        last = Lsn(max(overlay.last_lsn, applied))
+        memtable = self._memtable if applied == self._applied else self._memtable.behind(applied)
+        last = Lsn(max(memtable.last_lsn, applied))
         records = list(self._tail.read(last, Lsn(lsn)))
         try:
-            commits = _published(overlay, records)
-            self._take(txn, overlay, lsn, commits, is_new, has_jumped=applied > self._lsn)
+            commits = _published(memtable, records)
+            self._take(txn, memtable, lsn, commits, is_new, has_jumped=applied > self._lsn)
         except BaseException:
-            self._begin_anew()  # some of it may be in the overlay, and not all
+            self._begin_anew()  # some of it may be in the memtable, and not all
             raise
-        self._overlay, self._lsn = overlay, Lsn(lsn)
+        self._memtable, self._lsn = memtable, Lsn(lsn)
         self._txn_id, self._applied = id, applied
 
     def _newest(self) -> int:
@@ -347,7 +349,7 @@ class Follower:
     def _take(
         self,
         txn: ReadTransaction,
-        overlay: Overlay,
+        memtable: Memtable,
         lsn: int,
         commits: list[tuple[Lsn, Effects]],
         is_new: bool,
@@ -357,29 +359,29 @@ class Follower:
         catalog, built = self.state.catalog, self.state.built
         changes = any(key.startswith(_CATALOG) for _, effects in commits for key in effects)
         if is_new or changes:
-            bare = State(overlay, None, frozenset(), Catalog({}))
+            bare = State(memtable, None, frozenset(), Catalog({}))
             view = View(lsn, bare, txn, 0, self.store.path)
-            built = built_trees(view)
+            built = built_keyspaces(view)
             if changes or has_jumped or self._txn_id == _NEVER:
                 catalog = self._load_catalog(view)
         if self._prefixes:
             for at, effects in commits:
                 rows = [key for key in effects if key[:ENTRY_PREFIX_SIZE] in self._prefixes]
                 if rows:
-                    overlay.note_rows(at, rows, effects)
-        self._last_us = overlay.last_us or int.from_bytes(txn.get(LAST_TIME) or b"")
-        self.state = State(overlay, None, built, catalog)
+                    memtable.note_rows(at, rows, effects)
+        self._last_us = memtable.last_us or int.from_bytes(txn.get(LAST_TIME) or b"")
+        self.state = State(memtable, None, built, catalog)
 
     def _load_catalog(self, view: View) -> Catalog:
         catalog = Catalog.load(view, self._options.document_bytes_max)
         for name, upgrades in self._upgrades.items():
             if name in catalog.schemas:
-                catalog.schemas[name].learn(upgrades)
+                catalog.schemas[name].register_upgrades(upgrades)
         self._prefixes = catalog.row_prefixes
         self.searchers.forget(catalog.retired)
         indexes = [one for s in catalog.schemas.values() for one in s.definition.indexes]
         self.searchers.foreign = frozenset(
-            index.tree for index in indexes if index.identity != identity_of(index.spec)
+            index.keyspace for index in indexes if index.identity != identity_of(index.spec)
         )
         return catalog
 
@@ -392,12 +394,12 @@ class Follower:
         raise AssertionError("a store that is not in use any more")
 
 
-def _published(overlay: Overlay, records: list[Record]) -> list[tuple[Lsn, Effects]]:
-    """The commits of the records, which are in the overlay now."""
+def _published(memtable: Memtable, records: list[Record]) -> list[tuple[Lsn, Effects]]:
+    """The commits of the records, which are in the memtable now."""
     commits: list[tuple[Lsn, Effects]] = []
     for record in records:
         effects = decode_effects(record.payload)
-        overlay.publish(record.lsn, effects, len(record.payload), record.time_us)
+        memtable.publish(record.lsn, effects, len(record.payload), record.time_us)
         commits.append((record.lsn, effects))
     return commits
 

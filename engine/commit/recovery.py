@@ -1,13 +1,13 @@
-"""Opening: from a path to a store, a log and an overlay that agree.
+"""Opening: from a path to a store, a log and a memtable that agree.
 
     lock -> MANIFEST -> data file checked, LMDB opened -> log read from applied_lsn and replayed
-    into an overlay -> MANIFEST says "in use" (with the next epoch after an unclean end)
+    into a memtable -> MANIFEST says "in use" (with the next epoch after an unclean end)
 
 Invariants:
 - Nothing is mapped, cut or written before the lock is held and MANIFEST was read.
 - A database is born under `<path>.tmp` and renamed when it is whole, so a crash in between leaves
   nothing under its name.
-- Replay is blind: the pairs of each record go into the overlay as they are.
+- Replay is blind: the pairs of each record go into the memtable as they are.
 """
 
 import os
@@ -27,14 +27,14 @@ from amberdb._errors import (
     NotADatabaseError,
     OpenError,
 )
-from amberdb._fs import ASIDE, DirLock, FileSystem, remove_directory
+from amberdb._fs import STAGING_SUFFIX, DirLock, FileSystem, remove_directory
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import APPLIED, DATABASE_ID, LAST_TIME
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.manifest import Manifest
-from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.status import NAME as STATUS
 from amberdb.engine.storage.status import Status
 from amberdb.engine.storage.store import DATA_FILE, Store, check_version, lmdb_version
@@ -53,7 +53,7 @@ class Opened:
     manifest: Manifest
     store: Store
     log: Log
-    overlay: Overlay
+    memtable: Memtable
     status: Status
     last_us: int
     """The latest commit time that was replayed: the clock of this database never goes back."""
@@ -183,7 +183,7 @@ def _log_options(options: Options) -> LogOptions:
 
 def _create(path: str, options: Options, durable: bool) -> Opened:
     fs = options.fs
-    aside, lock = take_aside(path, options)
+    aside, lock = acquire_staging(path, options)
     try:
         manifest = new_manifest(options)
         data = data_directory(aside, manifest.generation)
@@ -192,18 +192,18 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
         store.close(_not_open)
         if failpoints.on:
             failpoints.reach("create.data-made")
-        put_in_place(path, aside, lock, manifest, NO_LSN, options)
+        publish_staging(path, aside, lock, manifest, NO_LSN, options)
         return _recover(path, lock, options, durable=durable)
     except BaseException:
         lock.close()
         raise
 
 
-def take_aside(path: str, options: Options) -> tuple[str, DirLock]:
+def acquire_staging(path: str, options: Options) -> tuple[str, DirLock]:
     """The directory beside `path` where a database is made, empty, and its lock, which moves
     along with the rename. Raises LockedError, DatabaseMissingError, NotADatabaseError."""
     fs = options.fs
-    aside = path + ASIDE
+    aside = path + STAGING_SUFFIX
     if not fs.exists(aside):
         parent = os.path.dirname(path)
         if not fs.is_dir(parent):
@@ -217,12 +217,12 @@ def take_aside(path: str, options: Options) -> tuple[str, DirLock]:
     try:
         lock = take_lock(aside, options)
     except FileNotFoundError:
-        raise _faster(path) from None
+        raise _lost_creation_race(path) from None
     try:
         if fs.exists(path) and fs.listdir(path):
             if fs.exists(aside) and fs.listdir(aside) == [LOCK]:  # nothing that a crash left
-                give_aside_up(aside, options)
-            raise _faster(path)
+                discard_staging(aside, options)
+            raise _lost_creation_race(path)
         if failpoints.on:
             failpoints.reach("create.locked")
         remove_unfinished(aside, options)
@@ -244,7 +244,7 @@ def new_manifest(options: Options, epoch: int = 1) -> Manifest:
     )
 
 
-def put_in_place(
+def publish_staging(
     path: str, aside: str, lock: DirLock, manifest: Manifest, last_lsn: Lsn, options: Options
 ) -> None:
     """Gives the database its log, which begins behind `last_lsn`, its MANIFEST, and its name."""
@@ -272,7 +272,7 @@ def put_in_place(
     fs.sync_dir(os.path.dirname(path))
 
 
-def give_aside_up(aside: str, options: Options) -> None:
+def discard_staging(aside: str, options: Options) -> None:
     """Removes what take_aside() gave."""
     fs = options.fs
     remove_unfinished(aside, options)
@@ -280,7 +280,7 @@ def give_aside_up(aside: str, options: Options) -> None:
     fs.rmdir(aside)
 
 
-def _faster(path: str) -> LockedError:
+def _lost_creation_race(path: str) -> LockedError:
     return LockedError(
         f"{path} is being created by another process: try again", path=path, pid=None, host=""
     )
@@ -354,11 +354,11 @@ def _replayed(
     path: str, lock: DirLock, options: Options, manifest: Manifest, store: Store
 ) -> Opened:
     fs = options.fs
-    overlay = Overlay()
+    memtable = Memtable()
 
     def replay(record: Record) -> None:
         effects = decode_effects(record.payload)
-        overlay.publish(record.lsn, effects, len(record.payload), record.time_us)
+        memtable.publish(record.lsn, effects, len(record.payload), record.time_us)
 
     was_clean = manifest.clean_lsn is not None
     epoch = manifest.epoch if was_clean else manifest.epoch + 1
@@ -385,9 +385,9 @@ def _replayed(
         raise
     if failpoints.on:
         failpoints.reach("recovery.manifest-written")
-    last_us = overlay.last_us or int.from_bytes(store.get(LAST_TIME) or b"")
+    last_us = memtable.last_us or int.from_bytes(store.get(LAST_TIME) or b"")
     return Opened(
-        path, lock, manifest, store, log, overlay, status, last_us, None if was_clean else recovery
+        path, lock, manifest, store, log, memtable, status, last_us, None if was_clean else recovery
     )
 
 

@@ -14,12 +14,13 @@ from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationEr
 from amberdb.engine.query.filter import parse
 from amberdb.engine.query.planner import Plan, is_usable
 from amberdb.engine.query.scan import entries
-from amberdb.engine.schema.document_format import Stored, unpack
-from amberdb.engine.schema.keyspace import TREE_SIZE, end_of
+from amberdb.engine.schema.document_format import StoredDocument, unpack
+from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import CompiledIndex, Prepared, Schema
 from amberdb.engine.storage.view import View
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
-Live = Callable[[Schema, bytes], Stored | None]
+Live = Callable[[Schema, bytes], StoredDocument | None]
 """The document under a key, unless it has expired."""
 
 
@@ -85,18 +86,18 @@ class UniqueCheck:
                 for fields in _keys_to_be(schema, index, stored):
                     owner = owners.get(index.prefix + fields)
                     if owner is not None:
-                        raise _duplicate(schema, index, key[TREE_SIZE:], owner)
+                        raise _duplicate(schema, index, key[KEYSPACE_BYTES:], owner)
 
 
-def _still_has(schema: Schema, index: CompiledIndex, stored: Stored, low: bytes) -> bool:
+def _still_has(schema: Schema, index: CompiledIndex, stored: StoredDocument, low: bytes) -> bool:
     """Whether a document that has an entry has the value."""
     migration = schema.migration
     if migration is None or stored.version > migration.since:
         return True
-    return low[TREE_SIZE:] in _keys_to_be(schema, index, stored)
+    return low[KEYSPACE_BYTES:] in _keys_to_be(schema, index, stored)
 
 
-def _keys_to_be(schema: Schema, index: CompiledIndex, stored: Stored) -> Collection[bytes]:
+def _keys_to_be(schema: Schema, index: CompiledIndex, stored: StoredDocument) -> Collection[bytes]:
     """What an older document will have in a Unique index. Nothing when it cannot be upgraded: it
     is judged once it can."""
     assert schema.migration is not None

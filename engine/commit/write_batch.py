@@ -24,18 +24,19 @@ from amberdb._errors import (
 )
 from amberdb._types import Document
 from amberdb.engine.commit.unique_check import UniqueCheck
-from amberdb.engine.schema.document_format import NEVER, Stored, pack, unpack, version_of
+from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack, unpack, version_of
 from amberdb.engine.schema.documents import merge
-from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, TREE_SIZE
-from amberdb.engine.schema.schema import MULTI, Head, Prepared, Schema, entry_pairs
+from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE
+from amberdb.engine.schema.schema import MULTI, CollectionCounters, Prepared, Schema, entry_pairs
 from amberdb.engine.storage.memtable import Effects
 from amberdb.engine.storage.view import View
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 _ENTRY_BYTES = 100
 """What an index entry counts for, of transaction_bytes_max: most are smaller."""
 
 
-class Writer:
+class WriteBatch:
     """Collects the effects of one commit."""
 
     __slots__ = (
@@ -61,7 +62,7 @@ class Writer:
         assert view.pending is not None
         self._pending = view.pending
         self._effects = view.pending.effects
-        self._heads: dict[bytes, Head] = {}
+        self._heads: dict[bytes, CollectionCounters] = {}
         self._uniques = UniqueCheck(view)
         self._row_prefixes: set[bytes] = set()
         """Of the search indexes of collections that were written."""
@@ -100,7 +101,7 @@ class Writer:
             raise InvalidDocumentError("update() cannot change an id: put a copy", field="id")
         self._store(schema, new, old)
 
-    def upgrade(self, schema: Schema, old: Stored, new: Prepared) -> None:
+    def upgrade(self, schema: Schema, old: StoredDocument, new: Prepared) -> None:
         """Stores an older document as it is at its collection's version, with the times that it
         has, unless it was written or removed meanwhile."""
         value = self.view.get(new.key)
@@ -165,7 +166,7 @@ class Writer:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _live(self, schema: Schema, key: bytes) -> Stored | None:
+    def _live(self, schema: Schema, key: bytes) -> StoredDocument | None:
         value = self.view.get(key)
         if value is None:
             return None
@@ -176,7 +177,11 @@ class Writer:
         return old
 
     def _store(
-        self, schema: Schema, new: Prepared, old: Stored | None, updated_us: int | None = None
+        self,
+        schema: Schema,
+        new: Prepared,
+        old: StoredDocument | None,
+        updated_us: int | None = None,
     ) -> None:
         head = None
         if old is None:
@@ -215,11 +220,11 @@ class Writer:
         if schema.has_unique:
             self._uniques.note(schema, new)
 
-    def _remove(self, schema: Schema, key: bytes, old: Stored) -> None:
+    def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
         self._add(dict.fromkeys(self._keys_of(schema, key, old)), 0)
         self._head(schema).documents -= 1
 
-    def _keys_of(self, schema: Schema, key: bytes, old: Stored) -> list[bytes]:
+    def _keys_of(self, schema: Schema, key: bytes, old: StoredDocument) -> list[bytes]:
         """All that goes with a stored document."""
         document = old.document()
         self._row_prefixes |= schema.row_prefixes
@@ -229,10 +234,10 @@ class Writer:
             *schema.row_keys(document, old.rowid),
         ]
 
-    def _head(self, schema: Schema) -> Head:
+    def _head(self, schema: Schema) -> CollectionCounters:
         head = self._heads.get(schema.head_key)
         if head is None:
-            head = Head.unpack(self.view.get(schema.head_key))
+            head = CollectionCounters.unpack(self.view.get(schema.head_key))
             self._heads[schema.head_key] = head
         return head
 
@@ -253,11 +258,11 @@ def missing(schema: Schema, id: str) -> MissingKeyError:
     )
 
 
-def _entries_of(schema: Schema, key: bytes, old: Stored, document: Document) -> Effects:
+def _entries_of(schema: Schema, key: bytes, old: StoredDocument, document: Document) -> Effects:
     """The entries that a stored document has. No marks: that some document has several entries
     stays true when this one goes."""
     entries: Effects = {}
-    id_bytes = key[TREE_SIZE:]
+    id_bytes = key[KEYSPACE_BYTES:]
     try:
         schema.add_entries(entries, document, id_bytes, old.rowid, old.expires_us)
     except InvalidDocumentError:  # an index was declared later that has no key for it

@@ -22,17 +22,18 @@ from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb._types import Document, Lsn, Order, Sync, Where
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.commit.write_batch import Writer, missing
+from amberdb.engine.commit.write_batch import WriteBatch, missing
 from amberdb.engine.options import check_sync
 from amberdb.engine.query.page import Page, Query
 from amberdb.engine.schema.codec import decode_unchecked
-from amberdb.engine.schema.document_format import BODY, Stored, damaged, expires_us, unpack
-from amberdb.engine.schema.keyspace import TREE_SIZE, end_of
+from amberdb.engine.schema.document_format import BODY, StoredDocument, damaged, expires_us, unpack
+from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.search import Fusion, Hits, Recency, search_of
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.view import View
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 _D = TypeVar("_D")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -125,7 +126,7 @@ class ReadableCollection(ABC):
                     yield schema.document(each)
             if len(block) < _BLOCK:
                 return
-            after = block[-1][0][TREE_SIZE:] + b"\0"
+            after = block[-1][0][KEYSPACE_BYTES:] + b"\0"
 
     def find(
         self,
@@ -227,7 +228,7 @@ class WritableCollection(ReadableCollection):
     @abstractmethod
     def _writing(
         self, sync: Sync | None, key: bytes | None = None
-    ) -> AbstractContextManager[Writer]:
+    ) -> AbstractContextManager[WriteBatch]:
         """A writer for one call, which will read `key`."""
 
     def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -323,7 +324,7 @@ class Collection(WritableCollection):
 
     def get(self, id: str, default: Any = None) -> Any:
         """The document, whole, or `default` when there is none (or it has expired)."""
-        # The hot path, spelled out: one key needs no view. Overlays first, newest first, and
+        # The hot path, spelled out: one key needs no view. Memtables first, newest first, and
         # only then LMDB, which by then has whatever was dropped from them.
         committer = self._committer
         visible = committer.visible
@@ -392,7 +393,7 @@ class Collection(WritableCollection):
 
     def _writing(
         self, sync: Sync | None, key: bytes | None = None
-    ) -> AbstractContextManager[Writer]:
+    ) -> AbstractContextManager[WriteBatch]:
         return OneCommit(self._committer, sync, key)
 
 
@@ -410,7 +411,7 @@ class OneCommit:
         self._sync: Sync | None = sync
         self._key = key
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> WriteBatch:
         self._writer = self._committer.begin(key=self._key)
         return self._writer
 
@@ -426,7 +427,7 @@ def schema_of(view: View, name: str) -> Schema:
     return view.catalog.schema(name)
 
 
-def live(view: View, schema: Schema, id: str) -> Stored | None:
+def live(view: View, schema: Schema, id: str) -> StoredDocument | None:
     """A document that the view shows. Raises CorruptionError."""
     key = schema.key(id)
     value = view.get(key)

@@ -41,10 +41,10 @@ from amberdb.engine.jobs import Jobs
 from amberdb.engine.maintenance.background import Background
 from amberdb.engine.maintenance.compaction import CompactReport
 from amberdb.engine.maintenance.compaction import Progress as CompactProgress
-from amberdb.engine.maintenance.embedding_backfill import Filler
+from amberdb.engine.maintenance.embedding_backfill import EmbeddingWorker
 from amberdb.engine.maintenance.erasure import Erasure
-from amberdb.engine.maintenance.expiry import Reaper
-from amberdb.engine.maintenance.index_build import Indexer, built_trees
+from amberdb.engine.maintenance.expiry import ExpiryWorker
+from amberdb.engine.maintenance.index_build import Indexer, built_keyspaces
 from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog
@@ -60,7 +60,7 @@ from amberdb.wal import Recovery
 open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
 
 
-class _Gone(State):
+class _ClosedState(State):
     """In place of the state of a database that cannot be used any more: touching it raises."""
 
     __slots__ = ("_error",)
@@ -87,15 +87,15 @@ class Database:
         self._temporary = temporary
         self._closing = threading.Lock()
         self._is_closed = False
-        bootstrap = State(opened.overlay, None, frozenset(), Catalog({}))
+        bootstrap = State(opened.memtable, None, frozenset(), Catalog({}))
         with View(NEWEST, bootstrap, opened.store.begin(), 0, opened.store.path) as view:
             catalog = Catalog.load(view, options.document_bytes_max)
-            built = built_trees(view)
-        opened.overlay.find_rows(catalog.row_prefixes)
+            built = built_keyspaces(view)
+        opened.memtable.find_rows(catalog.row_prefixes)
         self._committer = Committer(
             opened.store,
             opened.log,
-            opened.overlay,
+            opened.memtable,
             built,
             catalog,
             opened.last_us,
@@ -114,7 +114,7 @@ class Database:
         self._upkeep = Upkeep(
             opened, self._committer, self._checkpointer, self._indexer, self._feed, options
         )
-        self._reaper = Reaper(self._committer, options)
+        self._reaper = ExpiryWorker(self._committer, options)
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         self._background = Background(
             self._committer,
@@ -126,8 +126,8 @@ class Database:
             options,
         )
         self._committer.on_commit = self._background.note_commit
-        if opened.overlay.entries:
-            self._background.note_commit(opened.overlay.size_bytes, NEVER)
+        if opened.memtable.entries:
+            self._background.note_commit(opened.memtable.size_bytes, NEVER)
         self._committer.searchers.attach(
             VectorParts(
                 CacheFolder(
@@ -142,7 +142,7 @@ class Database:
             ),
             self._indexer,
         )
-        self._filler = Filler(self._committer, background=options.background)
+        self._filler = EmbeddingWorker(self._committer, background=options.background)
         self._declarations.renew_texts()
         self._background.note_indexes()
         self._background.note_expiry()
@@ -420,7 +420,7 @@ class Database:
             failpoints.reach("close.checkpointed")
         committer.searchers.save()
         with self._checkpointer.mutex:
-            committer.shut(_Gone(ClosedError("the database is closed: open it again")))
+            committer.shut(_ClosedState(ClosedError("the database is closed: open it again")))
         self._is_closed = True
         open_databases.discard(self)
         try:
@@ -450,7 +450,7 @@ class Database:
             path=self.path,
         )
         self._is_closed = True
-        self._committer.abandon(_Gone(error), forked=True)
+        self._committer.abandon(_ClosedState(error), forked=True)
         self._opened.lock.close()
 
 

@@ -21,11 +21,11 @@ from amberdb._errors import (
     MigrationError,
 )
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.commit.write_batch import Writer
+from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.schema.catalog import Catalog, Declaration, listed
 from amberdb.engine.schema.migration import Upgrades
-from amberdb.engine.schema.schema import Head, Schema, required_types
+from amberdb.engine.schema.schema import CollectionCounters, Schema, required_types
 from amberdb.engine.schema.search_index import identity_of
 from amberdb.index.ordered.key_encoder import IndexSpec
 
@@ -47,7 +47,7 @@ class Declarations:
         committer = self._committer
         if committer.state.catalog.wanted(name, declaration, 1, is_empty=True) is not None:
             self._commit(lambda writer: self._declared(writer, name, declaration))
-        committer.state.catalog.schema(name).learn(declaration.upgrades)
+        committer.state.catalog.schema(name).register_upgrades(declaration.upgrades)
         if self._lacks_unique(name):
             self._build_unique(name)
 
@@ -70,7 +70,7 @@ class Declarations:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _commit(self, change: Callable[[Writer], Catalog | None]) -> None:
+    def _commit(self, change: Callable[[WriteBatch], Catalog | None]) -> None:
         """One commit: `change` adds its effects to the writer and gives the catalog after it."""
         committer = self._committer
         writer = committer.begin()
@@ -86,11 +86,14 @@ class Declarations:
             failpoints.reach("schema.committed")
         committer.searchers.forget(committer.state.catalog.retired)
 
-    def _declared(self, writer: Writer, name: str, declaration: Declaration) -> Catalog | None:
+    def _declared(self, writer: WriteBatch, name: str, declaration: Declaration) -> Catalog | None:
         """The catalog with the collection as it is wanted; None when another thread was faster."""
         catalog = writer.view.catalog
         known = catalog.schemas.get(name)
-        is_empty = known is None or not Head.unpack(writer.view.get(known.head_key)).documents
+        is_empty = (
+            known is None
+            or not CollectionCounters.unpack(writer.view.get(known.head_key)).documents
+        )
         wanted = catalog.wanted(name, declaration, writer.lsn, is_empty=is_empty)
         if wanted is None:
             return None
@@ -111,7 +114,7 @@ class Declarations:
         except (DuplicateKeyError, InvalidDocumentError):
             waiting = {index.number for _, index in self._indexer.waiting() if index.is_unique}
             schema = self._committer.state.catalog.schema(name)
-            kept = [i.spec for i in schema.definition.indexes if i.tree not in waiting]
+            kept = [i.spec for i in schema.definition.indexes if i.keyspace not in waiting]
             without = Declaration(indexes=kept)
             self._commit(lambda writer: self._declared(writer, name, without))
             raise

@@ -74,7 +74,7 @@ class ReadOnlyDatabase(Database):
                 "process that writes, or leave the declaration out",
                 collection=name,
             )
-        self._follower.learn(name, declaration.upgrades)
+        self._follower.register_upgrades(name, declaration.upgrades)
         return ReadOnlyCollection(name, self._follower)
 
     def collections(self) -> list[str]:
@@ -124,7 +124,7 @@ class ReadOnlyDatabase(Database):
             applied = view.applied_lsn
             archived = archive_of(view, follower.manifest.database_id)
             positions = positions_of(view)
-            overlay_bytes = sum(overlay.size_bytes for overlay in view.overlays)
+            memtable_bytes = sum(memtable.size_bytes for memtable in view.memtables)
         ages = self._watch.ages_ms()
         segments = follower.tail.segments()
         log = {"segments": len(segments), "bytes": sum(one.size for one in segments)}
@@ -137,7 +137,7 @@ class ReadOnlyDatabase(Database):
             durable_lsn=follower.log.durable_lsn,
             applied_lsn=Lsn(applied),
             archived_lsn=archived[0] if archived is not None else None,
-            overlay_bytes=overlay_bytes,
+            memtable_bytes=memtable_bytes,
             bytes=bytes_of(log, store, self.path, self.options.fs),
             live_share=live_share(store),
             log=log,

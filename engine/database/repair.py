@@ -21,7 +21,7 @@ from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, lsn_epoch
 from amberdb.engine.commit.recovery import data_directory
 from amberdb.engine.database.database import Database, open_database
 from amberdb.engine.integrity.check import Progress
-from amberdb.engine.integrity.offline import Examined, examine, held
+from amberdb.engine.integrity.offline import OfflineCheck, examine, held
 from amberdb.engine.integrity.salvage import Loss, Salvage
 from amberdb.engine.options import Options
 from amberdb.engine.storage import manifest as manifests
@@ -104,7 +104,7 @@ class _Repair:
 
     def __init__(
         self,
-        found: Examined,
+        found: OfflineCheck,
         options: Options,
         report: RepairReport,
         progress: Progress | None,

@@ -15,7 +15,7 @@ from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn, lsn_number
 from amberdb.engine.query.planner import is_usable
 from amberdb.engine.schema.keyspace import end_of
-from amberdb.engine.schema.schema import Head, Schema
+from amberdb.engine.schema.schema import CollectionCounters, Schema
 from amberdb.engine.storage.cache_file import FOLDER
 from amberdb.engine.storage.view import View
 
@@ -73,7 +73,7 @@ class Stats(Mapping[str, Any]):
     """Up to where they are in data.mdb."""
     archived_lsn: Lsn | None
     """Where the newest backup ends, while an incremental one can go on from there."""
-    overlay_bytes: int
+    memtable_bytes: int
     bytes: FileBytes
     live_share: float
     """Of data.mdb, what is in use: from 0 to 1."""
@@ -139,7 +139,7 @@ def stats_of(
         durable_lsn=log.durable_lsn,
         applied_lsn=checkpointer.applied,
         archived_lsn=feed.archived,
-        overlay_bytes=committer.overlay_bytes,
+        memtable_bytes=committer.memtable_bytes,
         bytes=bytes_of(found, store, path, fs),
         live_share=live_share(store),
         checkpoints=count,
@@ -203,7 +203,7 @@ def _folder_bytes(folder: str, fs: FileSystem) -> int:
 def facts_of(view: View, schema: Schema) -> dict[str, Any]:
     """What there is to tell of a collection without anything but a view."""
     return {
-        "documents": Head.unpack(view.get(schema.head_key)).documents,
+        "documents": CollectionCounters.unpack(view.get(schema.head_key)).documents,
         "version": schema.definition.version,
         "expires_at": schema.expires_at,
         "indexes": {

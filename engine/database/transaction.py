@@ -18,7 +18,7 @@ from weakref import WeakSet
 from amberdb._errors import ClosedError, SnapshotExpiredError, TransactionError
 from amberdb._types import NO_LSN, Lsn, Sync
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.commit.write_batch import Writer
+from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.database.collection import ReadableCollection, WritableCollection, schema_of
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.schema import Schema
@@ -42,7 +42,7 @@ class Transaction:
         self.embedders = committer.embedders
         self._sync: Sync | None = sync
         self._timeout_ms = timeout_ms
-        self._writer: Writer | None = None
+        self._writer: WriteBatch | None = None
         self.lsn: Lsn = NO_LSN
         """After the commit: where it is in the log."""
 
@@ -74,7 +74,7 @@ class Transaction:
         """The same as tx[name]."""
         return self[name]
 
-    def writer(self) -> Writer:
+    def writer(self) -> WriteBatch:
         """The engine's side of it. Raises ClosedError outside `with`."""
         if self._writer is None:
             raise ClosedError("the transaction is not open: use it inside its `with` block")
@@ -106,7 +106,7 @@ class TransactionCollection(WritableCollection):
 
     def _writing(
         self, sync: Sync | None, key: bytes | None = None
-    ) -> AbstractContextManager[Writer]:
+    ) -> AbstractContextManager[WriteBatch]:
         writer = self._transaction.writer()
         return _Kept(writer, writer.view)
 
@@ -183,7 +183,7 @@ class Snapshot:
         """Ends what acquire() began. Raises the typed form of what LMDB raised."""
         self._mutex.release()
         if error is not None:
-            self._view.locate(error)
+            self._view.raise_typed(error)
 
     def _end(self, failure: type[ClosedError] | type[SnapshotExpiredError]) -> None:
         with self._mutex:  # not while another thread reads
@@ -245,4 +245,4 @@ class _Kept(Generic[_T]):
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            self._view.locate(error)
+            self._view.raise_typed(error)

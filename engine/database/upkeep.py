@@ -11,7 +11,7 @@ from typing import Any, final
 from amberdb._errors import BackupError
 from amberdb.engine.backup.backup import Backups
 from amberdb.engine.backup.chain import BackupReport
-from amberdb.engine.backup.schedule import Schedule
+from amberdb.engine.backup.schedule import BackupSchedule
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
@@ -45,9 +45,9 @@ class Upkeep:
         self._compaction = AutoCompaction(
             opened.directory, committer, checkpointer, compactor, self._jobs, options
         )
-        self._schedule: Schedule | None = None
+        self._schedule: BackupSchedule | None = None
         if options.backups is not None:
-            self._schedule = Schedule(
+            self._schedule = BackupSchedule(
                 opened.directory, committer, self.backups, self._jobs, options
             )
 

@@ -15,12 +15,13 @@ from amberdb._errors import AmberError, LogTruncatedError
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.query.planner import is_usable
 from amberdb.engine.schema.codec import decode_effects
-from amberdb.engine.schema.document_format import NEVER, Stored, unpack
-from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, TREE_SIZE, end_of
-from amberdb.engine.schema.schema import MULTI, Head, Schema, entry_pairs
+from amberdb.engine.schema.document_format import NEVER, StoredDocument, unpack
+from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, end_of
+from amberdb.engine.schema.schema import MULTI, CollectionCounters, Schema, entry_pairs
 from amberdb.engine.storage.readable import Readable, ReadableLog
 from amberdb.engine.storage.store import EngineError
 from amberdb.engine.storage.view import View
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.wal import Record
 
 PROBLEMS_MAX = 100
@@ -87,12 +88,12 @@ def check_applied(view: View, record: Record, report: CheckReport) -> None:
     time = view.get_stored(LAST_TIME)
     if time is not None and time != record.time_us.to_bytes(8):
         report.add(f"LMDB has the time {time.hex()} for Lsn {record.lsn}, not {record.time_us} us")
-    documents = view.catalog.by_tree()
+    documents = view.catalog.by_keyspace()
     for key, value in decode_effects(record.payload).items():
-        if key[:TREE_SIZE] in documents and view.get_stored(key) != value:
+        if key[:KEYSPACE_BYTES] in documents and view.get_stored(key) != value:
             report.add(
-                f"{documents[key[:TREE_SIZE]].name}: LMDB is said to have Lsn {record.lsn}, and "
-                f"has not what that says of {key[TREE_SIZE:]!r}"
+                f"{documents[key[:KEYSPACE_BYTES]].name}: LMDB is said to have Lsn {record.lsn}, "
+                f"and has not what that says of {key[KEYSPACE_BYTES:]!r}"
             )
 
 
@@ -115,7 +116,7 @@ def check_view(view: View, report: CheckReport, progress: Progress | None) -> No
             try:
                 _check_count(view, schema, prefix, expected[prefix], report)
             except (AmberError, EngineError) as error:
-                number = int.from_bytes(prefix[:TREE_SIZE])
+                number = int.from_bytes(prefix[:KEYSPACE_BYTES])
                 _note(view, report, f"{schema.name}: tree {number}", error)
         for index in rows:
             from amberdb.engine.integrity.search_check import check_rows  # brings numpy
@@ -129,7 +130,7 @@ def check_view(view: View, report: CheckReport, progress: Progress | None) -> No
 def _note(view: View, report: CheckReport, what: str, error: Exception) -> None:
     """The error, with its file."""
     try:
-        view.locate(error)
+        view.raise_typed(error)
     except AmberError as typed:
         error = typed
     report.add(f"{what}: {error}")
@@ -156,7 +157,7 @@ def _check_documents(
             continue
         rowid_max = max(rowid_max, stored.rowid)
     report.documents += count
-    head = Head.unpack(view.get(schema.head_key))
+    head = CollectionCounters.unpack(view.get(schema.head_key))
     if head.documents != count:
         report.add(f"{schema.name}: the head counts {head.documents} documents, there are {count}")
     if rowid_max >= head.next_rowid:
@@ -167,11 +168,11 @@ def _check_document(
     view: View,
     schema: Schema,
     key: bytes,
-    stored: Stored,
+    stored: StoredDocument,
     expected: dict[bytes, int],
     report: CheckReport,
 ) -> None:
-    id_bytes = key[TREE_SIZE:]
+    id_bytes = key[KEYSPACE_BYTES:]
     document = stored.document()
     if document.get("id") != id_bytes.decode():
         report.add(f"{schema.name}: {id_bytes!r} holds a document with id {document.get('id')!r}")
@@ -203,7 +204,7 @@ def _check_count(
     report.entries += found
     if found != expected:
         report.add(
-            f"{schema.name}: tree {int.from_bytes(prefix[:TREE_SIZE])} has {found} entries, "
+            f"{schema.name}: tree {int.from_bytes(prefix[:KEYSPACE_BYTES])} has {found} entries, "
             f"the documents make {expected}"
         )
 

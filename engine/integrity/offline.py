@@ -40,13 +40,13 @@ from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import DATABASE_ID
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.manifest import Manifest
-from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import DATA_FILE, Store, check_file, check_version, verify_file
 from amberdb.wal import LogCheck, Record, check_log, segment_ids
 
 
 @dataclass(slots=True)
-class Examined:
+class OfflineCheck:
     """The parts of a closed database, as far as they can be made out."""
 
     path: str
@@ -107,9 +107,9 @@ def held(path: str, options: Options) -> Generator[str]:
             lock.close()
 
 
-def examine(path: str, options: Options, progress: Progress | None) -> Examined:
+def examine(path: str, options: Options, progress: Progress | None) -> OfflineCheck:
     """All that check() can find, in the order in which an opening would meet it."""
-    found = Examined(path)
+    found = OfflineCheck(path)
     _read_manifest(found, options.fs)
     if progress is not None:
         progress(DATA_FILE, 0)
@@ -129,7 +129,7 @@ def examine(path: str, options: Options, progress: Progress | None) -> Examined:
     return found
 
 
-def _read_manifest(found: Examined, fs: FileSystem) -> None:
+def _read_manifest(found: OfflineCheck, fs: FileSystem) -> None:
     report = found.report
     where = os.path.join(found.path, manifests.NAME)
     generations = [number for n in fs.listdir(found.path) if (number := generation_of(n))]
@@ -154,7 +154,7 @@ def _read_manifest(found: Examined, fs: FileSystem) -> None:
             report.notes.append(f"{unused} is not in use")
 
 
-def _is_sound(found: Examined, fs: FileSystem) -> bool:
+def _is_sound(found: OfflineCheck, fs: FileSystem) -> bool:
     """Whether LMDB may map the file, and finds its way in it."""
     where = os.path.join(found.data, DATA_FILE)
     try:
@@ -171,7 +171,7 @@ def _is_sound(found: Examined, fs: FileSystem) -> bool:
     return not problems
 
 
-def _open(found: Examined, options: Options) -> Store | None:
+def _open(found: OfflineCheck, options: Options) -> Store | None:
     try:
         store = Store(
             found.data, fs=options.fs, create=False, map_bytes=options.map_bytes, read_only=True
@@ -184,7 +184,7 @@ def _open(found: Examined, options: Options) -> Store | None:
     return store
 
 
-def _majority(found: Examined, store: Store | None, fs: FileSystem) -> bytes | None:
+def _majority(found: OfflineCheck, store: Store | None, fs: FileSystem) -> bytes | None:
     """Which database it is, by MANIFEST, data and most of the log; what differs is a problem."""
     where = os.path.join(found.path, manifests.NAME)
     said: list[tuple[str, bytes]] = []
@@ -206,11 +206,11 @@ def _majority(found: Examined, store: Store | None, fs: FileSystem) -> bytes | N
 
 
 def _read(
-    found: Examined, store: Store | None, options: Options, progress: Progress | None
+    found: OfflineCheck, store: Store | None, options: Options, progress: Progress | None
 ) -> None:
     """The log, and the view that an opening would show."""
     report = found.report
-    overlay = Overlay()
+    memtable = Memtable()
     applied = found.applied
     last: list[Record] = []
 
@@ -222,7 +222,7 @@ def _read(
         if record.lsn == applied:
             last.append(record)
         elif applied is not None and record.lsn > applied:
-            overlay.publish(record.lsn, effects, len(record.payload), record.time_us)
+            memtable.publish(record.lsn, effects, len(record.payload), record.time_us)
 
     found.log = check_log(
         options.fs,
@@ -239,10 +239,10 @@ def _read(
         return
     before = len(report.problems)
     if found.log.problems:
-        overlay = Overlay()  # LMDB by itself still has to agree with itself
-    lsn = max(store.applied_lsn, overlay.last_lsn)
+        memtable = Memtable()  # LMDB by itself still has to agree with itself
+    lsn = max(store.applied_lsn, memtable.last_lsn)
     try:
-        with stored_view(store, overlay, lsn, options.document_bytes_max) as view:
+        with stored_view(store, memtable, lsn, options.document_bytes_max) as view:
             for record in last:
                 check_applied(view, record, report)
             check_view(view, report, progress)

@@ -21,32 +21,39 @@ from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.integrity.lmdb_pages import Gap, Meta, Pages
 from amberdb.engine.schema.catalog import Catalog, Declaration, open_entry, sealed_entry
 from amberdb.engine.schema.codec import decode_effects
-from amberdb.engine.schema.document_format import HEADER_SIZE, NEVER, Stored, unpack
+from amberdb.engine.schema.document_format import HEADER_SIZE, NEVER, StoredDocument, unpack
+from amberdb.engine.schema.documents import ID_BYTES_MAX
 from amberdb.engine.schema.keyspace import (
     APPLIED,
     COLLECTIONS,
     COUNTERS,
     DATABASE_ID,
     ERASURES,
-    FIRST_TREE,
+    FIRST_KEYSPACE,
     HEADS,
     KNOWN_BACKUPS,
     LAST_TIME,
     SUBSCRIBERS,
-    TREE_SIZE,
     end_of,
-    tree,
+    prefix_of,
 )
-from amberdb.engine.schema.schema import CUT_ENTRY_SIZE, CollectionDef, Head, Schema, unpack_cut
+from amberdb.engine.schema.schema import (
+    CUT_ENTRY_SIZE,
+    CollectionCounters,
+    CollectionDef,
+    Schema,
+    unpack_cut,
+)
 from amberdb.engine.storage.memtable import Effects
 from amberdb.engine.storage.store import Store
+from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
 from amberdb.wal import Record
 
 CHUNK = 1000
 LOST_IDS_MAX = 1000
 
 Progress = Callable[[str, int], None]
-_FIRST = tree(FIRST_TREE)
+_FIRST = prefix_of(FIRST_KEYSPACE)
 _SEALED = (COLLECTIONS, COUNTERS, KNOWN_BACKUPS, ERASURES)
 
 
@@ -136,9 +143,9 @@ class Salvage:
         for key, value in pairs:
             if key.startswith(COLLECTIONS) and _is_sound(key, value):
                 definition = _definition(key, value)
-                known = self._older.get(definition.tree)
+                known = self._older.get(definition.keyspace)
                 if known is None or len(known.indexes) <= len(definition.indexes):
-                    self._older[definition.tree] = definition
+                    self._older[definition.keyspace] = definition
 
     def _take(self, key: bytes, value: bytes, *, is_reached: bool = True) -> bool:
         """Whether it is a document that is kept."""
@@ -202,22 +209,22 @@ class Salvage:
         """Makes what is derived from the documents, but the indexes; the collections found."""
         self._flush()
         self._remove_retired()
-        trees = set(self._document_trees())
+        keyspaces = set(self._document_keyspaces())
         definitions = self._definitions()
         names = {definition.name for definition in definitions}
-        unknown = sorted(trees - {definition.tree for definition in definitions})
+        unknown = sorted(keyspaces - {definition.keyspace for definition in definitions})
         for number in unknown:
             older = self._older.get(number)
             if older is not None and older.name not in names:
                 definitions.append(older)
                 names.add(older.name)
-        catalog = self._catalog(definitions, trees)
-        for number in sorted(trees - {definition.tree for definition in definitions}):
+        catalog = self._catalog(definitions, keyspaces)
+        for number in sorted(keyspaces - {definition.keyspace for definition in definitions}):
             wanted = catalog.wanted(f"recovered-{number}", Declaration(), 0, is_empty=False)
             assert wanted is not None
             definition, catalog = wanted
-            definitions.append(replace(definition, tree=number))
-        self.loss.renamed = [d.name for d in definitions if d.tree in unknown]
+            definitions.append(replace(definition, keyspace=number))
+        self.loss.renamed = [d.name for d in definitions if d.keyspace in unknown]
         schemas: list[Schema] = []
         for definition in definitions:
             unbuilt = tuple(replace(index, complete_from=0) for index in definition.indexes)
@@ -238,61 +245,61 @@ class Salvage:
         stored = self._get(COUNTERS)
         retired: list[int] = [] if stored is None else open_entry(COUNTERS, stored)["retired"]
         for number in retired:
-            for key, _ in self._items(tree(number)):
+            for key, _ in self._items(prefix_of(number)):
                 self._put(key, None)
         self._flush()
 
     def _definitions(self) -> list[CollectionDef]:
         """As the entries have them; of two with the same tree, out of a page that no tree leads
         to, the one that was renamed more often."""
-        by_tree: dict[int, CollectionDef] = {}
+        by_keyspace: dict[int, CollectionDef] = {}
         for key, value in self._items(COLLECTIONS):
             found = _definition(key, value)
-            known = by_tree.get(found.tree)
+            known = by_keyspace.get(found.keyspace)
             if known is None or len(known.former) < len(found.former):
-                by_tree[found.tree] = found
-            gone = found if by_tree[found.tree] is not found else known
+                by_keyspace[found.keyspace] = found
+            gone = found if by_keyspace[found.keyspace] is not found else known
             if gone is not None:
                 self._put(COLLECTIONS + gone.name.encode(), None)
         self._flush()
-        return list(by_tree.values())
+        return list(by_keyspace.values())
 
-    def _catalog(self, definitions: list[CollectionDef], trees: set[int]) -> Catalog:
+    def _catalog(self, definitions: list[CollectionDef], keyspaces: set[int]) -> Catalog:
         """The counters, at least above everything that is in use. Nothing is left to purge."""
-        numbers = [FIRST_TREE - 1, *trees]
+        numbers = [FIRST_KEYSPACE - 1, *keyspaces]
         for definition in definitions:
-            numbers += [definition.tree, definition.expiry_tree]
-            numbers += [index.tree for index in definition.indexes]
-        next_tree = max(numbers) + 1
+            numbers += [definition.keyspace, definition.expiry_keyspace]
+            numbers += [index.keyspace for index in definition.indexes]
+        next_keyspace = max(numbers) + 1
         next_collection = max((d.number for d in definitions), default=0) + 1
         stored = self._get(COUNTERS)
         if stored is not None:
             counters = open_entry(COUNTERS, stored)
-            next_tree = max(next_tree, counters["tree"])
+            next_keyspace = max(next_keyspace, counters["tree"])
             next_collection = max(next_collection, counters["collection"])
-        return Catalog({}, next_tree, next_collection)
+        return Catalog({}, next_keyspace, next_collection)
 
-    def _document_trees(self) -> Iterator[int]:
+    def _document_keyspaces(self) -> Iterator[int]:
         low = _FIRST
         while (found := next(iter(self._items_from(low)), None)) is not None:
-            number = int.from_bytes(found[0][:TREE_SIZE])
+            number = int.from_bytes(found[0][:KEYSPACE_BYTES])
             yield number
-            low = tree(number + 1)
+            low = prefix_of(number + 1)
 
     def _finish_collection(self, schema: Schema) -> None:
         """Count, next rowid, and the expiry index."""
         count = rowid_max = 0
         for key, value in self._items(schema.prefix):
-            stored: Stored = unpack(key, value)
+            stored: StoredDocument = unpack(key, value)
             count += 1
             rowid_max = max(rowid_max, stored.rowid)
             if stored.expires_us != NEVER:
-                self._put(schema.expiry_key(stored.expires_us, stored.rowid), key[TREE_SIZE:])
-        self._put(schema.head_key, Head(count, rowid_max + 1).pack())
+                self._put(schema.expiry_key(stored.expires_us, stored.rowid), key[KEYSPACE_BYTES:])
+        self._put(schema.head_key, CollectionCounters(count, rowid_max + 1).pack())
         self.loss.documents[schema.name] = count
         head = self._heads.get(schema.head_key)
         if (self.loss.gaps or self._damaged) and head is not None and len(head) == 16:
-            missing = Head.unpack(head).documents - count
+            missing = CollectionCounters.unpack(head).documents - count
             if 0 < missing < 1 << 48:
                 self.loss.missing[schema.name] = missing
 
@@ -300,31 +307,33 @@ class Salvage:
         """Reads the old file once more, for the ids that its indexes name and nobody found."""
         owners = {index.prefix: schema for schema in schemas for index in schema.indexes}
         owners |= {schema.expiry_prefix: schema for schema in schemas}
-        by_tree = {schema.prefix: schema for schema in schemas}
-        lost = {key for key in self._damaged if key[:TREE_SIZE] in by_tree}
+        by_keyspace = {schema.prefix: schema for schema in schemas}
+        lost = {key for key in self._damaged if key[:KEYSPACE_BYTES] in by_keyspace}
         if self.loss.gaps and fs.exists(path) and not fs.is_dir(path):
             file = fs.open(path, read_only=True)
             try:
                 pages = Pages(file)
                 for meta in pages.metas[:1]:
                     for key, value in pages.walk(meta.main, []):
-                        owner = owners.get(key[:TREE_SIZE])
+                        owner = owners.get(key[:KEYSPACE_BYTES])
                         if owner is not None:
-                            is_cut = len(key) >= TREE_SIZE + CUT_ENTRY_SIZE
+                            is_cut = len(key) >= KEYSPACE_BYTES + CUT_ENTRY_SIZE
                             lost.add(owner.prefix + (unpack_cut(value)[0] if is_cut else value))
                             if len(lost) > CHUNK * 10:
                                 lost = set(self._absent(lost))
             finally:
                 file.close()
         for key in sorted(self._absent(lost))[:LOST_IDS_MAX]:
-            id = key[TREE_SIZE:].decode("utf-8", "replace")
-            self.loss.lost_ids.append((by_tree[key[:TREE_SIZE]].name, id))
+            id = key[KEYSPACE_BYTES:].decode("utf-8", "replace")
+            self.loss.lost_ids.append((by_keyspace[key[:KEYSPACE_BYTES]].name, id))
 
     def _absent(self, keys: set[bytes]) -> list[bytes]:
         return [
             key
             for key in keys
-            if key not in self._deleted and len(key) <= 484 and self._store.get(key) is None
+            if key not in self._deleted
+            and len(key) <= KEYSPACE_BYTES + ID_BYTES_MAX
+            and self._store.get(key) is None
         ]
 
     # -- the new store -----------------------------------------------------------------------
@@ -332,7 +341,7 @@ class Salvage:
     def _get(self, key: bytes) -> bytes | None:
         if key in self._pending:
             return self._pending[key]
-        return self._store.get(key) if len(key) <= 511 else None
+        return self._store.get(key) if len(key) <= LMDB_KEY_BYTES_MAX else None
 
     def _put(self, key: bytes, value: bytes | None) -> None:
         self._pending[key] = value

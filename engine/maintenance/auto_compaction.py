@@ -45,7 +45,7 @@ class AutoCompaction:
         self._committer = committer
         self._compactor = compactor
         self._jobs = jobs
-        self._overlay_bytes_max = options.overlay_bytes_max // 2
+        self._memtable_bytes_max = options.memtable_bytes_max // 2
         self._is_on = options.compact == "auto" and options.background
         self._runs = 0
         self._given_up = 0
@@ -86,7 +86,7 @@ class AutoCompaction:
         start = time.perf_counter()
 
         def watch(done: int, of: int) -> None:
-            if stop() or self._committer.overlay_bytes > self._overlay_bytes_max:
+            if stop() or self._committer.memtable_bytes > self._memtable_bytes_max:
                 raise Stopped("there is too much to do beside it")
 
         try:

@@ -19,7 +19,7 @@ from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.database.transaction import Snapshot, held
 from amberdb.engine.database.upkeep import Upkeep
-from amberdb.engine.maintenance.expiry import Reaper
+from amberdb.engine.maintenance.expiry import ExpiryWorker
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.options import Options
 from amberdb.engine.schema.document_format import NEVER
@@ -37,7 +37,7 @@ class Background:
         committer: Committer,
         checkpointer: Checkpointer,
         indexer: Indexer,
-        reaper: Reaper,
+        reaper: ExpiryWorker,
         upkeep: Upkeep,
         snapshots: "weakref.WeakSet[Snapshot]",
         options: Options,
@@ -54,7 +54,7 @@ class Background:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._is_armed = False
-        """The age of the oldest commit in the overlay is being watched."""
+        """The age of the oldest commit in the memtable is being watched."""
         self._checkpoint_at: float | None = None
         self._index_at: float | None = None
         self._reap_at: float | None = None
@@ -62,16 +62,16 @@ class Background:
 
     # -- called by others --------------------------------------------------------------------
 
-    def note_commit(self, overlay_bytes: int, next_expiry_us: int) -> None:
+    def note_commit(self, memtable_bytes: int, next_expiry_us: int) -> None:
         """After every commit: cheap when there is nothing new to do."""
         if (
             self._is_armed
-            and overlay_bytes < self._checkpoint_bytes
+            and memtable_bytes < self._checkpoint_bytes
             and next_expiry_us >= self._next_expiry_us
         ):
             return
         if not self._options.background:
-            if overlay_bytes > self._options.overlay_bytes_max:
+            if memtable_bytes > self._options.memtable_bytes_max:
                 # The commit behind this call is acknowledged, so a failure is the next one's.
                 self._do("checkpoint", self._checkpointer.run)
             return
@@ -79,7 +79,7 @@ class Background:
             now = time.monotonic()
             if self._checkpoint_at is not None and self._committer.checkpoint_failure is not None:
                 pass  # the time of the next try is set
-            elif overlay_bytes >= self._checkpoint_bytes:
+            elif memtable_bytes >= self._checkpoint_bytes:
                 self._checkpoint_at = now
             elif self._checkpoint_at is None:
                 self._checkpoint_at = now + self._options.checkpoint_interval_ms / 1000

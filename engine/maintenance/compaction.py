@@ -26,7 +26,7 @@ from typing import Final, NoReturn, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import DiskFullError, StorageError
-from amberdb._fs import ASIDE, remove_directory
+from amberdb._fs import STAGING_SUFFIX, remove_directory
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
@@ -178,7 +178,7 @@ class Compactor:
                 names = [
                     name
                     for name in fs.listdir(where)
-                    if _BROKEN.fullmatch(name) or (name.endswith(ASIDE) and not folder)
+                    if _BROKEN.fullmatch(name) or (name.endswith(STAGING_SUFFIX) and not folder)
                 ]
                 for name in names:
                     path = os.path.join(where, name)
@@ -236,9 +236,9 @@ def _pairs(view: View) -> _Pairs:
 def _merged(view: View, index: RowIndex) -> _Pairs:
     """The list of segments, and then the pairs of the only one."""
     from amberdb.engine.search.live_rows import stored_alive
-    from amberdb.engine.search.segments import Listed, merged_segment
+    from amberdb.engine.search.segments import SegmentList, merged_segment
 
-    listed = Listed.read(view.get_stored, index)
+    listed = SegmentList.read(view.get_stored, index)
     numbers = [number for number, _ in listed.items]
     rows, pairs = merged_segment(
         view.get_stored, view.scan_stored, index, numbers, listed.next, stored_alive(view, index)

@@ -24,8 +24,9 @@ from amberdb.engine.commit.committer import Committer
 from amberdb.engine.database.collection import live
 from amberdb.engine.database.transaction import Transaction
 from amberdb.engine.query.planner import is_usable
-from amberdb.engine.schema.keyspace import TREE_SIZE, end_of
+from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.search.embedding import BATCH, Embedder
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -53,7 +54,7 @@ def fill(
 
 
 @final
-class Filler:
+class EmbeddingWorker:
     """Of an open database: the thread that fills what waits for embedders with `defer=True`."""
 
     def __init__(self, committer: Committer, *, background: bool) -> None:
@@ -126,7 +127,7 @@ class Filler:
 
     def _tried(self, embedder: Embedder) -> Exception | None:
         """All that waits for one embedder; what went wrong, the last of it."""
-        tries = _Tries(self._committer, embedder)
+        tries = _Attempt(self._committer, embedder)
         queue = embedder.queue.prefix
         try:
             for batch in _batches(self._committer, embedder, self._places.pop(queue, b"")):
@@ -145,7 +146,7 @@ class Filler:
 
 
 @dataclass(slots=True)
-class _Tries:
+class _Attempt:
     """One round of one embedder."""
 
     committer: Committer
@@ -206,7 +207,7 @@ def _waiting(
         low = embedder.queue.prefix if is_built else schema.prefix
         pairs = list(islice(view.scan(max(low, after + b"\0"), end_of(low)), BATCH))
         for place, value in pairs:
-            id = (value if is_built else place[TREE_SIZE:]).decode()
+            id = (value if is_built else place[KEYSPACE_BYTES:]).decode()
             stored = live(view, schema, id)
             text = None if stored is None else embedder.text(stored.document())
             if text is not None:

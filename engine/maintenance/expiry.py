@@ -12,12 +12,13 @@ from amberdb import _failpoints as failpoints
 from amberdb.engine.commit.committer import KIND_EXPIRY, Committer
 from amberdb.engine.options import Options
 from amberdb.engine.schema.document_format import NEVER
-from amberdb.engine.schema.keyspace import TREE_SIZE, end_of
+from amberdb.engine.schema.keyspace import end_of
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 _SIGN = 1 << 63
 
 
-class Reaper:
+class ExpiryWorker:
     """Owned by the Database; `step` is for the background thread, `expire` for db.expire()."""
 
     def __init__(self, committer: Committer, options: Options) -> None:
@@ -60,7 +61,7 @@ class Reaper:
             for schema in view.catalog.schemas.values():
                 prefix = schema.expiry_prefix
                 for key, _ in view.scan(prefix, end_of(prefix)):
-                    expires = int.from_bytes(key[TREE_SIZE : TREE_SIZE + 8]) - _SIGN
+                    expires = int.from_bytes(key[KEYSPACE_BYTES : KEYSPACE_BYTES + 8]) - _SIGN
                     earliest = min(earliest, expires)
                     break
         return earliest

@@ -28,19 +28,13 @@ from amberdb.engine.query.scan import entries
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import BODY, expires_us, unpack
-from amberdb.engine.schema.keyspace import BUILDING, BUILT, TREE_SIZE, end_of, tree
-from amberdb.engine.schema.schema import (
-    MULTI,
-    ROWID_SIZE,
-    AnyIndex,
-    CompiledIndex,
-    Schema,
-    entry_pairs,
-)
-from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.schema.keyspace import BUILDING, BUILT, end_of, prefix_of
+from amberdb.engine.schema.schema import MULTI, AnyIndex, CompiledIndex, Schema, entry_pairs
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, StoreWriter
 from amberdb.engine.storage.view import State, View
-from amberdb.index.vector.embedding_queue import Waiting
+from amberdb.index.ordered.keys import KEYSPACE_BYTES, ROWID_BYTES
+from amberdb.index.vector.embedding_queue import EmbeddingQueue
 
 CHUNK = 1000
 ROWS_CHUNK = 4000
@@ -52,19 +46,19 @@ Progress = Callable[[str, int], None]
 documents done so far."""
 
 
-def built_trees(view: View) -> frozenset[int]:
+def built_keyspaces(view: View) -> frozenset[int]:
     """The marks, as LMDB has them."""
     found = view.scan(BUILT, end_of(BUILT))
     return frozenset(int.from_bytes(key[len(BUILT) :]) for key, _ in found)
 
 
-def stored_view(store: Store, overlay: Overlay, lsn: int, document_bytes_max: int) -> View:
-    """Of a store and an overlay alone, with what they say of the catalog."""
-    bootstrap = State(overlay, None, frozenset(), Catalog({}))
+def stored_view(store: Store, memtable: Memtable, lsn: int, document_bytes_max: int) -> View:
+    """Of a store and a memtable alone, with what they say of the catalog."""
+    bootstrap = State(memtable, None, frozenset(), Catalog({}))
     view = View(lsn, bootstrap, store.begin(), 0, store.path)
     try:
         view.catalog = Catalog.load(view, document_bytes_max)
-        view.built = built_trees(view)
+        view.built = built_keyspaces(view)
     except BaseException as error:
         view.__exit__(None, error, None)
         raise
@@ -186,11 +180,11 @@ class Indexer:
             if failpoints.on:
                 failpoints.reach("index.marked")
             self._committer.stored(self._committer.state.built | {index.number})
-        if isinstance(index.spec, Waiting):
+        if isinstance(index.spec, EmbeddingQueue):
             self._committer.embedders.on_waiting()
 
     def _purge(self, number: int) -> None:
-        prefix = tree(number)
+        prefix = prefix_of(number)
         removed = CHUNK
         while removed == CHUNK:
             with self._checkpointer.mutex:
@@ -226,9 +220,9 @@ def _build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[i
     if isinstance(index, CompiledIndex):
         _build_entries(store, index, found)
     else:
-        from amberdb.engine.search.flush import fold_documents  # brings numpy
+        from amberdb.engine.search.flush import flush_documents  # brings numpy
 
-        fold_documents(store, index, map(_row, found))
+        flush_documents(store, index, map(_row, found))
     if found:
         store.put(mark, found[-1][0])
     return len(found), len(found) == chunk
@@ -241,11 +235,11 @@ def _build_entries(
     for key, value in found:
         stored = unpack(key, value)
         try:
-            pairs.update(entry_pairs(index, stored.document(), key[TREE_SIZE:], stored.rowid))
+            pairs.update(entry_pairs(index, stored.document(), key[KEYSPACE_BYTES:], stored.rowid))
         except InvalidDocumentError as error:
             raise InvalidDocumentError(
-                f"document {key[TREE_SIZE:].decode()!r}: {error.message}; so {index.spec.name} "
-                "cannot be built: change the document, or drop the index",
+                f"document {key[KEYSPACE_BYTES:].decode()!r}: {error.message}; so "
+                f"{index.spec.name} cannot be built: change the document, or drop the index",
                 **error.facts,
             ) from None
     if pairs:
@@ -255,7 +249,7 @@ def _build_entries(
 def _row(pair: tuple[bytes, bytes]) -> tuple[int, bytes, Document]:
     """(rowid, id, document) of a stored document."""
     stored = unpack(*pair)
-    return stored.rowid, pair[0][TREE_SIZE:], stored.document()
+    return stored.rowid, pair[0][KEYSPACE_BYTES:], stored.document()
 
 
 def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
@@ -266,8 +260,8 @@ def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
         value = view.get(schema.prefix + id_bytes)
         if value is None or expires_us(value) <= view.now_us:
             continue
-        fields = place[:-ROWID_SIZE]
-        if before[0] == fields and _is_kept_unique(index, value, fields[TREE_SIZE:]):
+        fields = place[:-ROWID_BYTES]
+        if before[0] == fields and _is_kept_unique(index, value, fields[KEYSPACE_BYTES:]):
             raise DuplicateKeyError(
                 f"collection {schema.name!r}: documents {before[1].decode()!r} and "
                 f"{id_bytes.decode()!r} have the same {', '.join(index.spec.fields)}, so "

@@ -30,7 +30,7 @@ from amberdb._errors import (
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.options import Options
-from amberdb.engine.schema.document_format import Stored, unpack
+from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.migration import Migration, Upgrades, failed
 from amberdb.engine.schema.schema import Prepared, Schema
@@ -46,7 +46,7 @@ _READ: Final = 20_000
 _NAMED_MAX: Final = 10
 """Failed documents that are named in the log."""
 
-_Due = tuple[Stored, Prepared]
+_Due = tuple[StoredDocument, Prepared]
 
 Progress = Callable[[str, int], None]
 """Called with the collection's name and the count of documents read so far."""
@@ -121,7 +121,7 @@ class Migrator:
             self.read[one.schema.name] = one.read
             if progress is not None:
                 progress(one.schema.name, one.read)
-            if self._committer.overlay_bytes >= self._options.checkpoint_bytes:
+            if self._committer.memtable_bytes >= self._options.checkpoint_bytes:
                 self._checkpointer.run()  # nobody else may be there to do so
         if one.is_over and not one.is_stale and not one.failures:
             one.finish()
@@ -163,9 +163,9 @@ class _Pass:
         if due:
             self._store(due)
 
-    def _next(self, view: View) -> list[Stored]:
+    def _next(self, view: View) -> list[StoredDocument]:
         """The next older documents of a view."""
-        found: list[Stored] = []
+        found: list[StoredDocument] = []
         size = read = 0
         for key, value in view.scan(self._place + b"\0", end_of(self.schema.prefix)):
             read += 1

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, TypeAlias, cast, final
 from zlib import crc32
 
-from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import AmberError, CursorError, QueryError
 from amberdb._types import Document, Order, Where
 from amberdb.engine.query.filter import Filter, parse
@@ -26,7 +26,7 @@ from amberdb.engine.query.scan import Place, documents, entries
 from amberdb.engine.schema.codec import decode, encode, encode_sorted
 from amberdb.engine.schema.document_format import rowid_of
 from amberdb.engine.schema.documents import Projection
-from amberdb.engine.schema.schema import Head, Schema
+from amberdb.engine.schema.schema import CollectionCounters, Schema
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
 from amberdb.index.paths import MISSING, Path
@@ -59,7 +59,7 @@ class Page(list[Document]):
         if self._place is None:
             return None
         data = encode([self._query.digest, self._source, self._place])
-        return base64.urlsafe_b64encode(data + seal(data)).decode()
+        return base64.urlsafe_b64encode(data + append_crc(data)).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Query:
         """How many live documents match."""
         schema = self.schema
         if self.filter.is_empty:
-            count = Head.unpack(view.get(schema.head_key)).documents
+            count = CollectionCounters.unpack(view.get(schema.head_key)).documents
             if schema.expires_at is not None:
                 high = schema.expiry_bound(view.now_us)
                 count -= sum(1 for _ in view.scan(schema.expiry_prefix, high))
@@ -202,7 +202,7 @@ def _open_cursor(cursor: str, digest: int) -> tuple[int, Place]:
     """(source, place). Raises CursorError."""
     try:
         data = base64.urlsafe_b64decode(cursor.encode("ascii"))
-        if not is_sealed(data):
+        if not crc_matches(data):
             raise ValueError("damaged")
         owner, source, place = decode(data[:-CRC_SIZE])
         if type(source) is not int or type(place) is not bytes:

@@ -18,14 +18,14 @@ from amberdb._types import Document
 from amberdb.engine.query.planner import Plan, Range
 from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, expires_us, rowid_of, unpack
-from amberdb.engine.schema.keyspace import TREE_SIZE, end_of
-from amberdb.engine.schema.schema import CUT_ENTRY_SIZE, ROWID_SIZE, Schema, unpack_cut
+from amberdb.engine.schema.keyspace import end_of
+from amberdb.engine.schema.schema import CUT_ENTRY_SIZE, Schema, unpack_cut
 from amberdb.engine.storage.view import View
-from amberdb.index.ordered.keys import CUT_BYTES
+from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES, ROWID_BYTES
 
-_CUT_KEY_SIZE = TREE_SIZE + CUT_ENTRY_SIZE
-_PREFIX_SIZE = TREE_SIZE + CUT_BYTES
-_LONG_SIZE = _PREFIX_SIZE + ROWID_SIZE
+_CUT_KEY_SIZE = KEYSPACE_BYTES + CUT_ENTRY_SIZE
+_PREFIX_SIZE = KEYSPACE_BYTES + CUT_BYTES
+_LONG_SIZE = _PREFIX_SIZE + ROWID_BYTES
 """Entries longer than this are gathered by their first _PREFIX_SIZE bytes and sorted."""
 
 FULL_SCAN_MAX = 10_000
@@ -114,7 +114,7 @@ def _ids(
 ) -> Iterator[Entry]:
     low, high = _behind(low, high, reverse, after)
     for key, _ in view.scan(low, high, reverse):
-        yield key, key[TREE_SIZE:]
+        yield key, key[KEYSPACE_BYTES:]
 
 
 def _index_entries(
@@ -148,7 +148,7 @@ def _long_entry(pair: tuple[bytes, bytes]) -> Entry:
     if len(key) < _CUT_KEY_SIZE:
         return pair
     id_bytes, rest = unpack_cut(value)
-    return key[:_PREFIX_SIZE] + rest + key[-ROWID_SIZE:], id_bytes
+    return key[:_PREFIX_SIZE] + rest + key[-ROWID_BYTES:], id_bytes
 
 
 def _behind(low: bytes, high: bytes, reverse: bool, after: Place | None) -> Range:
@@ -171,9 +171,9 @@ def _first_place(plan: Plan, document: Document, rowid: int) -> Place | None:
     """Of a document's several entries in the ranges, the one that the scan meets first."""
     assert plan.index is not None
     places = [
-        fields + cut[-ROWID_SIZE:]
+        fields + cut[-ROWID_BYTES:]
         for cut, rest in plan.index.entries(document, rowid)
-        for fields in [plan.index.prefix + (cut[:CUT_BYTES] + rest if rest else cut[:-ROWID_SIZE])]
+        for fields in [plan.index.prefix + (cut[:CUT_BYTES] + rest if rest else cut[:-ROWID_BYTES])]
     ]
     found = [place for place in places if any(low <= place < high for low, high in plan.ranges)]
     return (max(found) if plan.reverse else min(found)) if found else None
@@ -182,7 +182,7 @@ def _first_place(plan: Plan, document: Document, rowid: int) -> Place | None:
 def _orphan(schema: Schema, plan: Plan, key: bytes) -> CorruptionError:
     name = plan.index.spec.name if plan.index is not None else "id"
     return CorruptionError(
-        f"index {name!r} of {schema.name!r} names the document {key[TREE_SIZE:]!r}, "
+        f"index {name!r} of {schema.name!r} names the document {key[KEYSPACE_BYTES:]!r}, "
         "which is not there: run check()",
         key=key,
     )

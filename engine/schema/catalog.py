@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, final
 
-from amberdb._bytes import is_sealed, seal
+from amberdb._bytes import append_crc, crc_matches
 from amberdb._errors import (
     CollectionError,
     CollectionMissingError,
@@ -19,7 +19,7 @@ from amberdb._errors import (
     FormatError,
 )
 from amberdb.engine.schema.codec import decode_document, encode
-from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_TREE, end_of
+from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_KEYSPACE, end_of
 from amberdb.engine.schema.migration import Upgrade, Upgrades
 from amberdb.engine.schema.schema import (
     CollectionDef,
@@ -30,11 +30,11 @@ from amberdb.engine.schema.schema import (
 )
 from amberdb.engine.schema.search_index import RowIndex, identity_of
 from amberdb.index.ordered.key_encoder import IndexSpec
-from amberdb.index.vector.embedding_queue import Waiting
+from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector
 
 if TYPE_CHECKING:
-    from amberdb.engine.commit.write_batch import Writer
+    from amberdb.engine.commit.write_batch import WriteBatch
     from amberdb.engine.storage.view import View
 
 NAME_BYTES_MAX = 200
@@ -82,17 +82,17 @@ class Declaration:
 class Catalog:
     """All collections by name, and the trees of dropped indexes that are still to be purged."""
 
-    __slots__ = ("next_collection", "next_tree", "retired", "schemas")
+    __slots__ = ("next_collection", "next_keyspace", "retired", "schemas")
 
     def __init__(
         self,
         schemas: Mapping[str, Schema],
-        next_tree: int = FIRST_TREE,
+        next_keyspace: int = FIRST_KEYSPACE,
         next_collection: int = 1,
         retired: tuple[int, ...] = (),
     ) -> None:
         self.schemas = schemas
-        self.next_tree = next_tree
+        self.next_keyspace = next_keyspace
         self.next_collection = next_collection
         self.retired = retired
 
@@ -130,7 +130,7 @@ class Catalog:
         """How the entries of all search indexes begin."""
         return frozenset(index.entry_prefix for index in self.row_indexes.values())
 
-    def by_tree(self) -> dict[bytes, Schema]:
+    def by_keyspace(self) -> dict[bytes, Schema]:
         """Schemas by the prefix of their documents."""
         return {schema.prefix: schema for schema in self.schemas.values()}
 
@@ -151,24 +151,24 @@ class Catalog:
         when the collection is just so already. `is_empty`: it has no documents. Raises
         CollectionError."""
         known = self.schemas.get(name)
-        number, next_tree = self.next_collection, self.next_tree
+        number, next_keyspace = self.next_collection, self.next_keyspace
         retired = self.retired
         if known is None:
             _check_name(name)
             definition = CollectionDef(
-                name=name, number=number, tree=next_tree, expiry_tree=next_tree + 1
+                name=name, number=number, keyspace=next_keyspace, expiry_keyspace=next_keyspace + 1
             )
-            number, next_tree = number + 1, next_tree + 2
+            number, next_keyspace = number + 1, next_keyspace + 2
         else:
             definition = known.definition
         before = definition
         if declaration.indexes is not None:
             complete_from = lsn if is_empty else 0
-            definition, next_tree = _indexed(
-                definition, declaration.indexes, next_tree, complete_from
+            definition, next_keyspace = _indexed(
+                definition, declaration.indexes, next_keyspace, complete_from
             )
             retired += tuple(
-                index.tree for index in before.indexes if index not in definition.indexes
+                index.keyspace for index in before.indexes if index not in definition.indexes
             )
         if declaration.required is not None:
             definition = replace(definition, required=dict(declaration.required))
@@ -179,14 +179,14 @@ class Catalog:
             definition = declaration.migrating(definition, upgrades, lsn, is_empty)
         if known is not None and definition == before:
             return None
-        return definition, Catalog(self.schemas, next_tree, number, retired)
+        return definition, Catalog(self.schemas, next_keyspace, number, retired)
 
     def replaced(self, schema: Schema) -> "Catalog":
         """This catalog with one collection added or changed."""
         schemas = {**self.schemas, schema.name: schema}
-        return Catalog(schemas, self.next_tree, self.next_collection, self.retired)
+        return Catalog(schemas, self.next_keyspace, self.next_collection, self.retired)
 
-    def rename(self, writer: "Writer", old: str, new: str) -> "Catalog":
+    def rename(self, writer: "WriteBatch", old: str, new: str) -> "Catalog":
         """Adds a renaming to the writer's effects; the catalog after it. Raises CollectionError,
         CollectionMissingError."""
         schema = self.schema(old)
@@ -201,38 +201,38 @@ class Catalog:
         self.save(writer, definition)
         return self._without(schema).replaced(schema.redefined(definition))
 
-    def drop(self, writer: "Writer", name: str) -> "Catalog":
+    def drop(self, writer: "WriteBatch", name: str) -> "Catalog":
         """Adds the removal of a collection to the writer's effects; the catalog after it, which
         knows the trees to purge. Raises CollectionMissingError."""
         schema = self.schema(name)
         writer.set(COLLECTIONS + name.encode(), None)
         writer.set(schema.head_key, None)
-        catalog = self._without(schema, schema.definition.trees)
+        catalog = self._without(schema, schema.definition.keyspaces)
         catalog.save_counters(writer)
         return catalog
 
     def _without(self, schema: Schema, retired: tuple[int, ...] = ()) -> "Catalog":
         schemas = {name: each for name, each in self.schemas.items() if each is not schema}
         retired = (*self.retired, *retired)
-        return Catalog(schemas, self.next_tree, self.next_collection, retired)
+        return Catalog(schemas, self.next_keyspace, self.next_collection, retired)
 
     def purged(self, number: int) -> "Catalog":
-        retired = tuple(tree for tree in self.retired if tree != number)
-        return Catalog(self.schemas, self.next_tree, self.next_collection, retired)
+        retired = tuple(keyspace for keyspace in self.retired if keyspace != number)
+        return Catalog(self.schemas, self.next_keyspace, self.next_collection, retired)
 
-    def save(self, writer: "Writer", definition: CollectionDef) -> None:
+    def save(self, writer: "WriteBatch", definition: CollectionDef) -> None:
         """Adds the definition and the counters to the writer's effects."""
         key = COLLECTIONS + definition.name.encode()
         writer.set(key, sealed_entry(key, definition.to_map()))
         self.save_counters(writer)
 
-    def save_counters(self, writer: "Writer") -> None:
+    def save_counters(self, writer: "WriteBatch") -> None:
         writer.set(COUNTERS, sealed_entry(COUNTERS, self.counters()))
 
     def counters(self) -> dict[str, Any]:
         """The numbers as they are stored."""
         return {
-            "tree": self.next_tree,
+            "tree": self.next_keyspace,
             "collection": self.next_collection,
             "retired": list(self.retired),
         }
@@ -248,13 +248,13 @@ def listed(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
 def sealed_entry(key: bytes, content: dict[str, Any]) -> bytes:
     """The value of a catalog entry."""
     data = encode(content)
-    return data + seal(data + key)
+    return data + append_crc(data + key)
 
 
 def open_entry(key: bytes, value: bytes) -> dict[str, Any]:
     """What sealed_entry() was given. Raises CorruptionError."""
     data, crc = value[:-4], value[-4:]
-    if not is_sealed(data + key + crc):
+    if not crc_matches(data + key + crc):
         raise CorruptionError(f"the catalog entry {key!r} fails its checksum: restore a backup")
     return decode_document(data)
 
@@ -269,7 +269,7 @@ def _check_name(name: object) -> None:
 
 
 def _indexed(
-    definition: CollectionDef, indexes: list[IndexSpec], next_tree: int, complete_from: int
+    definition: CollectionDef, indexes: list[IndexSpec], next_keyspace: int, complete_from: int
 ) -> tuple[CollectionDef, int]:
     """With these indexes, those that it has already as they are; and the next tree after it."""
     _check_indexes(indexes)
@@ -280,14 +280,14 @@ def _indexed(
         index = kept.get(spec)
         identity = identity_of(spec)
         if index is None or index.identity != identity:  # new, or made by another analyzer
-            index = IndexDef(spec, next_tree, complete_from, identity)
-            next_tree += 1
+            index = IndexDef(spec, next_keyspace, complete_from, identity)
+            next_keyspace += 1
         chosen.append(index)
     fields = [spec.field for spec in indexes if isinstance(spec, Vector)]
     for vector in fields:
         check_field("a Vector index", vector)
     vectors = tuple(dict.fromkeys([*definition.vectors, *fields]))
-    return replace(definition, indexes=tuple(chosen), vectors=vectors), next_tree
+    return replace(definition, indexes=tuple(chosen), vectors=vectors), next_keyspace
 
 
 def _expiring(definition: CollectionDef, expires_at: str, is_empty: bool) -> CollectionDef:
@@ -303,9 +303,9 @@ def _expiring(definition: CollectionDef, expires_at: str, is_empty: bool) -> Col
 
 def _with_queues(indexes: list[IndexSpec]) -> list[IndexSpec]:
     """With a queue beside each vector index that has a source, and no others."""
-    declared = [spec for spec in indexes if not isinstance(spec, Waiting)]
+    declared = [spec for spec in indexes if not isinstance(spec, EmbeddingQueue)]
     sourced = [spec for spec in declared if isinstance(spec, Vector) and spec.source is not None]
-    return [*declared, *map(Waiting.of, sourced)]
+    return [*declared, *map(EmbeddingQueue.of, sourced)]
 
 
 def _check_indexes(indexes: list[IndexSpec]) -> None:

@@ -35,7 +35,7 @@ NEVER = (1 << 63) - 1
 BODY = slice(HEADER_SIZE, -CRC_SIZE)
 
 
-class Stored(NamedTuple):
+class StoredDocument(NamedTuple):
     """A stored document, its body still encoded."""
 
     version: int
@@ -50,7 +50,7 @@ class Stored(NamedTuple):
 
 
 # Past the named constructor, which costs as much as all the rest of unpack().
-_Make: TypeAlias = Callable[[type[Stored], tuple[object, ...]], Stored]
+_Make: TypeAlias = Callable[[type[StoredDocument], tuple[object, ...]], StoredDocument]
 _stored = cast(_Make, tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -67,12 +67,12 @@ def pack(
     return data + _CRC.pack(crc32(data, crc32(key)))
 
 
-def unpack(key: bytes, value: bytes) -> Stored:
+def unpack(key: bytes, value: bytes) -> StoredDocument:
     """Raises CorruptionError when the value is not what was stored under this key."""
     if crc32(value, crc32(key)) != CRC_RESIDUE or len(value) <= HEADER_SIZE + CRC_SIZE:
         raise damaged(key)
     version, created, updated, expires, rowid = _HEADER.unpack_from(value)
-    return _stored(Stored, (version, created, updated, expires, rowid, value[BODY]))
+    return _stored(StoredDocument, (version, created, updated, expires, rowid, value[BODY]))
 
 
 def version_of(value: bytes) -> int:

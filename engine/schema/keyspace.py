@@ -1,19 +1,20 @@
-"""Where things live in the one LMDB tree: every key begins with four bytes, its tree.
+"""Keyspaces: every key of the one LMDB tree begins with four bytes, the number of its keyspace.
 
-    tree 0  META    collections, heads, subscribers: written through the log like documents
-    tree 1  LOCAL   applied Lsn, database id, which indexes are built: facts about this one file,
-                    written only together with what they speak of, never logged
-    tree 16...      per collection one tree of documents, and one per index; numbers are never
-                    given again, so the entries of a dropped index can be removed in peace
+    0      META    collections, counters, subscribers: written through the log like documents
+    1      LOCAL   applied Lsn, database id, which indexes are built: facts about this one file,
+                   written only together with what they speak of, never logged
+    16...          per collection one keyspace of documents, and one per index; a number is never
+                   reused, so the entries of a dropped index can be removed later
 
 Invariants:
-- A key, tree included, has at most 511 bytes, LMDB's limit.
+- A key, prefix included, has at most LMDB_KEY_BYTES_MAX bytes.
 """
 
-TREE_SIZE = 4
-ENTRY_PREFIX_SIZE = TREE_SIZE + 1
-"""In the tree of a search index one more byte says what a key is; see search/live_rows.py."""
-FIRST_TREE = 16
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
+
+ENTRY_PREFIX_SIZE = KEYSPACE_BYTES + 1
+"""In the keyspace of a search index one more byte says what a key is; see search/live_rows.py."""
+FIRST_KEYSPACE = 16
 
 META = b"\0\0\0\0"
 LOCAL = b"\0\0\0\1"
@@ -32,17 +33,18 @@ LAST_TIME = LOCAL + b"time"
 """When the last applied commit was made: the clock of a database never goes back."""
 DATABASE_ID = LOCAL + b"database"
 BUILT = LOCAL + b"b"
-"""+ tree: an index whose entries are complete. Not there: in the making, or purged."""
+"""+ keyspace: an index whose entries are complete. Not there: in the making, or purged."""
 BUILDING = LOCAL + b"p"
-"""+ tree: the last document key that was read for an index in the making."""
+"""+ keyspace: the last document key that was read for an index in the making."""
 
 
 KEY_END = b"\xff" * 512
-"""Behind every key."""
+"""After every key."""
 
 
-def tree(number: int) -> bytes:
-    return number.to_bytes(TREE_SIZE)
+def prefix_of(number: int) -> bytes:
+    """The first bytes of all keys in a keyspace."""
+    return number.to_bytes(KEYSPACE_BYTES)
 
 
 def end_of(prefix: bytes) -> bytes:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from amberdb._errors import DocumentError, MigrationError
 from amberdb._types import Document
-from amberdb.engine.schema.document_format import Stored, version_of
+from amberdb.engine.schema.document_format import StoredDocument, version_of
 from amberdb.engine.schema.documents import is_map
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ pure: it is called as often as the document is read before it is stored."""
 Upgrades: TypeAlias = Mapping[int, Upgrade]
 """By the version that they lead to."""
 
-Step: TypeAlias = tuple[int, int]
+MigrationStep: TypeAlias = tuple[int, int]
 """(version, the Lsn at which it was declared)"""
 
 _ROUNDING_US: Final = 1000
@@ -41,7 +41,7 @@ class Migration:
 
     __slots__ = ("since", "steps", "upgrades")
 
-    def __init__(self, steps: tuple[Step, ...], upgrades: Upgrades) -> None:
+    def __init__(self, steps: tuple[MigrationStep, ...], upgrades: Upgrades) -> None:
         self.steps = steps
         self.upgrades = upgrades
         """The functions that this process has been given; replaced as a whole."""
@@ -57,7 +57,7 @@ class Migration:
         """Whether a stored document is older."""
         return version_of(value) < self.since
 
-    def upgraded(self, schema: "Schema", stored: Stored) -> "Prepared":
+    def upgraded(self, schema: "Schema", stored: StoredDocument) -> "Prepared":
         """An older document as it is stored next. Raises MigrationError."""
         document: Any = stored.document()
         id: str = document["id"]

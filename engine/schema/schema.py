@@ -26,17 +26,17 @@ from amberdb._types import Document
 from amberdb.engine.query.filter import Filter
 from amberdb.engine.query.order import OrderField
 from amberdb.engine.schema.codec import decode_document, encode
-from amberdb.engine.schema.document_format import NEVER, Stored
+from amberdb.engine.schema.document_format import NEVER, StoredDocument
 from amberdb.engine.schema.documents import encode_id, is_map, new_id, normalise, surrogate_error
-from amberdb.engine.schema.keyspace import HEADS, META, tree
-from amberdb.engine.schema.migration import Migration, Step, Upgrades
+from amberdb.engine.schema.keyspace import HEADS, META, prefix_of
+from amberdb.engine.schema.migration import Migration, MigrationStep, Upgrades
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.memtable import Effects
 from amberdb.index.ordered.key_encoder import FieldSpec, IndexSpec, compile, spec_from_map
-from amberdb.index.ordered.keys import KEY_BYTES_MAX, encode_rowid
+from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, ROWID_BYTES, encode_rowid
 from amberdb.index.paths import path_problem
 from amberdb.index.text.text import Text
-from amberdb.index.vector.embedding_queue import Waiting
+from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector, coerce
 
 TYPES: Final[dict[str, tuple[type, ...]]] = {
@@ -49,8 +49,7 @@ TYPES: Final[dict[str, tuple[type, ...]]] = {
     "list": (list,),
     "dict": (dict,),
 }
-ROWID_SIZE = 8
-CUT_ENTRY_SIZE = KEY_BYTES_MAX + ROWID_SIZE
+CUT_ENTRY_SIZE = FIELD_KEY_BYTES_MAX + ROWID_BYTES
 MULTI = META + b"m"
 """+ tree: some document has more than one entry in this index."""
 
@@ -65,7 +64,7 @@ class IndexDef:
     """An index as declared, and the tree of its entries."""
 
     spec: IndexSpec
-    tree: int
+    keyspace: int
     complete_from: int = 0
     """Declared while the collection was empty, at this Lsn: complete without a build."""
     identity: str = ""
@@ -74,7 +73,7 @@ class IndexDef:
     def to_map(self) -> dict[str, Any]:
         stored = {
             "spec": self.spec.to_map(),
-            "tree": self.tree,
+            "tree": self.keyspace,
             "complete_from": self.complete_from,
         }
         return {**stored, "identity": self.identity} if self.identity else stored
@@ -96,8 +95,8 @@ class CollectionDef:
 
     name: str
     number: int
-    tree: int
-    expiry_tree: int
+    keyspace: int
+    expiry_keyspace: int
     indexes: tuple[IndexDef, ...] = ()
     expires_at: str | None = None
     required: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
@@ -105,15 +104,15 @@ class CollectionDef:
     """Fields that have ever been declared as vectors: documents may hold arrays there."""
     version: int = 1
     """Of its documents, as the program counts: see engine/schema/migration.py."""
-    steps: tuple[Step, ...] = ()
+    steps: tuple[MigrationStep, ...] = ()
     """Ascending, those that some documents have yet to take."""
     former: tuple[tuple[int, str], ...] = ()
     """Names that it had, and the Lsn up to which, ascending: the feed tells of the past."""
 
     @property
-    def trees(self) -> tuple[int, ...]:
+    def keyspaces(self) -> tuple[int, ...]:
         """All that the collection has."""
-        return (self.tree, self.expiry_tree, *(index.tree for index in self.indexes))
+        return (self.keyspace, self.expiry_keyspace, *(index.keyspace for index in self.indexes))
 
     def name_at(self, lsn: int) -> str:
         """What it was called when this commit was made."""
@@ -126,8 +125,8 @@ class CollectionDef:
                 added[name] = [list(pair) for pair in pairs]
         return {
             "number": self.number,
-            "tree": self.tree,
-            "expiry_tree": self.expiry_tree,
+            "tree": self.keyspace,
+            "expiry_tree": self.expiry_keyspace,
             "indexes": [index.to_map() for index in self.indexes],
             "expires_at": self.expires_at,
             "required": dict(self.required),
@@ -142,8 +141,8 @@ class CollectionDef:
             found = cls(
                 name=name,
                 number=checked_number(stored["number"]),
-                tree=checked_number(stored["tree"]),
-                expiry_tree=checked_number(stored["expiry_tree"]),
+                keyspace=checked_number(stored["tree"]),
+                expiry_keyspace=checked_number(stored["expiry_tree"]),
                 indexes=tuple(map(IndexDef.from_map, stored["indexes"])),
                 expires_at=stored["expires_at"],
                 required=dict(stored["required"]),
@@ -182,7 +181,7 @@ def checked_number(value: object, limit: int = 1 << 32) -> int:
 
 
 @dataclass(slots=True)
-class Head:
+class CollectionCounters:
     """How many documents a collection has (expired ones too), and its next rowid."""
 
     documents: int
@@ -192,7 +191,7 @@ class Head:
         return _HEAD.pack(self.documents, self.next_rowid)
 
     @classmethod
-    def unpack(cls, value: bytes | None) -> "Head":
+    def unpack(cls, value: bytes | None) -> "CollectionCounters":
         if value is None:
             return cls(0, 1)
         if len(value) != _HEAD.size:
@@ -230,9 +229,9 @@ class CompiledIndex:
 
     def __init__(self, index: IndexDef, spec: FieldSpec) -> None:
         self.spec = spec
-        self.number = index.tree
+        self.number = index.keyspace
         self.complete_from = index.complete_from
-        self.prefix = tree(index.tree)
+        self.prefix = prefix_of(index.keyspace)
         self.maker = compile(spec)
         self.entries = self.maker.entries
         self.single = self.maker.single
@@ -275,8 +274,8 @@ class Schema:
         self.migration = Migration(definition.steps, upgrades) if definition.steps else None
         """While there may be documents of an older version."""
         self.name = definition.name
-        self.prefix = tree(definition.tree)
-        self.expiry_prefix = tree(definition.expiry_tree)
+        self.prefix = prefix_of(definition.keyspace)
+        self.expiry_prefix = prefix_of(definition.expiry_keyspace)
         self.head_key = HEADS + definition.number.to_bytes(4)
         self.indexes = tuple(
             CompiledIndex(index, index.spec)
@@ -284,7 +283,9 @@ class Schema:
             if isinstance(index.spec, FieldSpec)
         )
         """Those with sorted entries."""
-        self.queues = tuple(index for index in self.indexes if isinstance(index.spec, Waiting))
+        self.queues = tuple(
+            index for index in self.indexes if isinstance(index.spec, EmbeddingQueue)
+        )
         """Of these, those that no filter and no order uses."""
         self.row_indexes = tuple(
             RowIndex(index, index.spec, self.prefix)
@@ -312,7 +313,7 @@ class Schema:
         """The functions to newer versions that are still needed."""
         return {} if self.migration is None else self.migration.upgrades
 
-    def learn(self, upgrades: Upgrades) -> None:
+    def register_upgrades(self, upgrades: Upgrades) -> None:
         """Takes these functions, in place of those that it had."""
         if self.migration is not None:
             self.migration.upgrades = {**self.migration.upgrades, **upgrades}
@@ -321,7 +322,7 @@ class Schema:
         """The same collection as it is defined from now on."""
         return Schema(definition, self._document_bytes_max, self.upgrades)
 
-    def document(self, stored: Stored) -> Document:
+    def document(self, stored: StoredDocument) -> Document:
         """A stored document as the collection shows it: of its newest version. Raises
         MigrationError."""
         migration = self.migration
@@ -407,7 +408,7 @@ class Schema:
         tail = encode_rowid(rowid)
         for index in self.indexes:
             key = index.single(document)
-            if key is None or len(key) >= KEY_BYTES_MAX or index.descends:
+            if key is None or len(key) >= FIELD_KEY_BYTES_MAX or index.descends:
                 found.update(entry_pairs(index, document, id_bytes, rowid))
             else:
                 found[index.prefix + key + tail] = id_bytes

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from amberdb._types import Document
-from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, tree
-from amberdb.index.text.text import Text, TextMaker
+from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, prefix_of
+from amberdb.index.text.text import Text, TextExtractor
 from amberdb.index.vector.vector import Vector
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class RowIndex:
     )
 
     spec: Text | Vector
-    maker: TextMaker | None
+    maker: TextExtractor | None
     """Of a text index."""
     content: Callable[[Document], object]
     """What of a document is indexed, to be compared with ==; None: the document has no entry."""
@@ -45,12 +45,12 @@ class RowIndex:
     def __init__(self, index: "IndexDef", spec: Text | Vector, documents: bytes) -> None:
         self.spec = spec
         self.documents = documents
-        self.number = index.tree
+        self.number = index.keyspace
         self.complete_from = index.complete_from
-        self.prefix = tree(index.tree)
+        self.prefix = prefix_of(index.keyspace)
         self.entry_prefix = self.prefix + ENTRY
         if isinstance(spec, Text):
-            self.maker = maker = TextMaker(spec)
+            self.maker = maker = TextExtractor(spec)
             self.content = maker.content
         else:
             self.maker = None
@@ -72,7 +72,7 @@ class RowIndex:
 
 def identity_of(spec: object) -> str:
     """Of what makes the entries besides the declaration: for text, the analyzer."""
-    return TextMaker(spec).identity if isinstance(spec, Text) else ""
+    return TextExtractor(spec).identity if isinstance(spec, Text) else ""
 
 
 def rowid_of_key(key: bytes) -> int:

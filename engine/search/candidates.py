@@ -20,10 +20,11 @@ from amberdb.engine.query.filter import Filter
 from amberdb.engine.query.planner import Plan, choose
 from amberdb.engine.query.scan import Place, documents, keys
 from amberdb.engine.schema.document_format import rowid_of
-from amberdb.engine.schema.schema import ROWID_SIZE, Schema
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.storage.view import View
+from amberdb.index.ordered.keys import ROWID_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,8 +88,8 @@ def _array_of(places: list[Place], inverted: bool) -> "NDArray[np.int64]":
     sizes = set(map(len, places))
     if len(sizes) == 1:  # as a rule: cut off all at once
         table = np.frombuffer(b"".join(places), np.uint8).reshape(-1, sizes.pop())
-        ends = table[:, -ROWID_SIZE:].tobytes()
+        ends = table[:, -ROWID_BYTES:].tobytes()
     else:
-        ends = b"".join([place[-ROWID_SIZE:] for place in places])
+        ends = b"".join([place[-ROWID_BYTES:] for place in places])
     rowids = np.frombuffer(ends, ">u8")
     return np.sort((~rowids if inverted else rowids).astype(np.int64))

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from amberdb._errors import EmbeddingError, InvalidDocumentError
 from amberdb._types import Document
 from amberdb.engine.schema.documents import REMOVE
-from amberdb.engine.schema.keyspace import TREE_SIZE
 from amberdb.engine.schema.schema import CompiledIndex, Schema
 from amberdb.engine.storage.memtable import Effects
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.index.paths import MISSING, Path
-from amberdb.index.vector.embedding_queue import Waiting
+from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector, coerce
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class Embedder:
         assert spec.embed is not None
         self.spec = spec
         self.collection = schema.name
-        self.text: Callable[[Document], str | None] = Waiting.of(spec).compiled()
+        self.text: Callable[[Document], str | None] = EmbeddingQueue.of(spec).compiled()
         """What is to be embedded of a document; None when there is nothing to do."""
-        self.queue = next(q for q in schema.queues if q.spec == Waiting.of(spec))
+        self.queue = next(q for q in schema.queues if q.spec == EmbeddingQueue.of(spec))
         self.failure: Exception | None = None
         """Of the last round in the background."""
         self._source = Path.of(spec.source)
@@ -136,7 +136,7 @@ class Embedders:
         """After a commit."""
         queues = self._deferring
         if queues and any(
-            value is not None and key[:TREE_SIZE] in queues for key, value in effects.items()
+            value is not None and key[:KEYSPACE_BYTES] in queues for key, value in effects.items()
         ):
             self.on_waiting()
 

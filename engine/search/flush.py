@@ -1,6 +1,6 @@
 """Folding: how the rows of search indexes get into LMDB, and how their segments are kept few.
 
-    a checkpoint folds the entries of a frozen overlay
+    a checkpoint folds the entries of a frozen memtable
     an index build folds the rows of documents from before the declaration
     a merge makes one segment of several of like size
 
@@ -21,13 +21,13 @@ from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
 from amberdb.engine.search.live_rows import is_stored_alive, store_bits, stored_alive
 from amberdb.engine.search.segments import (
     PAIRS_CHUNK,
-    Listed,
+    SegmentList,
     add_row,
     add_segment,
     read_segment,
     replace_segments,
 )
-from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, StoreWriter
 from amberdb.index.text.batch import Batch
 from amberdb.index.text.postings import is_alive
@@ -40,9 +40,11 @@ DEAD_MIN: Final = 1024
 """Dead rows that are not worth writing a segment again."""
 
 
-def fold_rows(store: StoreWriter, overlay: Overlay, keys: Sequence[bytes], index: RowIndex) -> None:
-    """The entries of one search index, `keys` ascending, as the overlay leaves them."""
-    versions = overlay.entries
+def flush_rows(
+    store: StoreWriter, memtable: Memtable, keys: Sequence[bytes], index: RowIndex
+) -> None:
+    """The entries of one search index, `keys` ascending, as the memtable leaves them."""
+    versions = memtable.entries
     batch = Batch()
     born: list[tuple[bytes, bytes]] = []
     died: list[int] = []
@@ -59,7 +61,7 @@ def fold_rows(store: StoreWriter, overlay: Overlay, keys: Sequence[bytes], index
     _store_rows(store, index, born, died, batch)
 
 
-def fold_documents(
+def flush_documents(
     store: StoreWriter, index: RowIndex, found: Iterable[tuple[int, bytes, Document]]
 ) -> None:
     """(rowid, id, document) of documents in LMDB, for a build."""
@@ -95,7 +97,7 @@ def merge_due(store: Store, index: RowIndex) -> bool:
     if not index.is_text:
         return False
     with store.write() as writer:  # one without a change costs no sync
-        listed = Listed.read(writer.get, index)
+        listed = SegmentList.read(writer.get, index)
         numbers = _same_tier(listed)
         if not numbers:
             numbers = _mostly_dead(writer, index, listed)
@@ -106,7 +108,7 @@ def merge_due(store: Store, index: RowIndex) -> bool:
     return bool(numbers)
 
 
-def _same_tier(listed: Listed) -> list[int]:
+def _same_tier(listed: SegmentList) -> list[int]:
     """Enough segments of like size to be merged."""
     tiers: dict[int, list[int]] = {}
     for number, rows in listed.items:
@@ -116,7 +118,7 @@ def _same_tier(listed: Listed) -> list[int]:
     return due[0] if due else []
 
 
-def _mostly_dead(store: StoreWriter, index: RowIndex, listed: Listed) -> list[int]:
+def _mostly_dead(store: StoreWriter, index: RowIndex, listed: SegmentList) -> list[int]:
     """A segment to be written again without its dead rows."""
     alive = stored_alive(store, index)
     total = sum(rows for _, rows in listed.items)

@@ -2,8 +2,8 @@
 
 A text or vector index has one entry per document, its rowid -> its id (schema/search_index.py),
 and a document gets a new rowid whenever the content of such an index changes. So a row never
-changes: it is born with one commit and dies with another. In the tree of the index a letter says what a
-key is:
+changes: it is born with one commit and dies with another. In the keyspace of the index a letter
+says what a key is:
 
     r rowid    entry: id
     a block    which rows of a block are alive in LMDB, one bit each, sealed; by checkpoints
@@ -11,7 +11,7 @@ key is:
 
 Invariants:
 - What is alive is decided by the view alone: the bits of its LMDB transaction, the row events of
-  its overlays up to its Lsn, and its own pending effects. Whatever else knows rows is a cache, and
+  its memtables up to its Lsn, and its own pending effects. Whatever else knows rows is a cache, and
   may know some that are dead, or not born yet.
 - What alive() returns is never changed afterwards; a newer one is a copy.
 """
@@ -23,12 +23,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 from zlib import crc32
 
-from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import CorruptionError
 from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, end_of
-from amberdb.engine.schema.schema import Head, Schema
+from amberdb.engine.schema.schema import CollectionCounters, Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.storage.memtable import Effects, Overlay
+from amberdb.engine.storage.memtable import Effects, Memtable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ class Rows:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._kept: _Kept | None = None
+        self._kept: _CachedLiveRows | None = None
 
     def alive(self, view: "View", schema: Schema, index: RowIndex) -> "Alive":
         """bool[next rowid of the view]: rows whose document can be seen."""
@@ -60,7 +60,7 @@ class Rows:
         expired = _expired(view, schema)
         if not fresh and not len(expired):
             return alive
-        size = max(Head.unpack(view.get(schema.head_key)).next_rowid, len(alive))
+        size = max(CollectionCounters.unpack(view.get(schema.head_key)).next_rowid, len(alive))
         alive = _grown(alive, size)
         _apply(alive, _pending_events(fresh, index))
         alive[expired[expired < size]] = False
@@ -71,21 +71,21 @@ class Rows:
         with self._mutex:
             kept = self._kept
             if kept is None or not kept.leads_to(view):
-                kept = _Kept(view, stored_alive(view, index))
+                kept = _CachedLiveRows(view, stored_alive(view, index))
             kept = kept.at(view, index)
             if self._kept is None or kept.age >= self._kept.age:
                 self._kept = kept
             return kept.alive
 
 
-class _Kept:
-    """Alive rows as of one Lsn, and how far the overlays' events have gone into it."""
+class _CachedLiveRows:
+    """Alive rows as of one Lsn, and how far the memtables' events have gone into it."""
 
     __slots__ = ("_places", "_store_id", "alive", "lsn")
 
     def __init__(self, view: "View", alive: "Alive") -> None:
         self._store_id = view.store_id
-        self._places = {overlay.number: 0 for overlay in view.overlays}
+        self._places = {memtable.number: 0 for memtable in view.memtables}
         self.alive = alive
         self.lsn = view.applied_lsn
         """Of the last event that went in, or of all that LMDB had."""
@@ -96,26 +96,26 @@ class _Kept:
         return self.lsn, max(self._places), min(self._places)
 
     def leads_to(self, view: "View") -> bool:
-        """Whether only later events of the same overlays are between this and the view."""
+        """Whether only later events of the same memtables are between this and the view."""
         return (
             self._store_id == view.store_id
             and self.lsn <= view.lsn
-            and self._places.keys() == {overlay.number for overlay in view.overlays}
+            and self._places.keys() == {memtable.number for memtable in view.memtables}
         )
 
-    def at(self, view: "View", index: RowIndex) -> "_Kept":
+    def at(self, view: "View", index: RowIndex) -> "_CachedLiveRows":
         """This one, or a copy that has gone on to the view's Lsn."""
         events: list[tuple[bytes, bool]] = []
         places = dict(self._places)
         last = self.lsn
-        for overlay in reversed(view.overlays):  # oldest first
-            found = overlay.rows.get(index.prefix)
+        for memtable in reversed(view.memtables):  # oldest first
+            found = memtable.rows.get(index.prefix)
             if found is None:
                 continue
-            for lsn, key, value in islice(found, places[overlay.number], None):
+            for lsn, key, value in islice(found, places[memtable.number], None):
                 if lsn > view.lsn:
                     break
-                places[overlay.number] += 1
+                places[memtable.number] += 1
                 events.append((key, value is not None))
                 last = max(last, lsn)
         if not events:
@@ -217,7 +217,7 @@ def _seed(number: int) -> int:
 
 def _unsealed(index: RowIndex, number: int, value: bytes) -> bytes:
     """The bits of a block. Raises CorruptionError."""
-    if len(value) != _BLOCK_BYTES + CRC_SIZE or not is_sealed(value, _seed(number)):
+    if len(value) != _BLOCK_BYTES + CRC_SIZE or not crc_matches(value, _seed(number)):
         raise CorruptionError(
             f"{index.spec.name}: block {number} of its alive rows fails its checksum: declare the "
             "index anew, and it is built from the documents",
@@ -246,7 +246,7 @@ def store_bits(store: "StoreWriter", index: RowIndex, rows: Mapping[int, bool]) 
             block[place >> 3] &= ~(1 << (place & 7)) & 0xFF
     for number in sorted(blocks):
         bits = bytes(blocks[number])
-        store.put(_block_key(index, number), bits + seal(bits, _seed(number)))
+        store.put(_block_key(index, number), bits + append_crc(bits, _seed(number)))
 
 
 def is_stored_alive(store: "StoreWriter", index: RowIndex, rowid: int) -> bool:
@@ -255,6 +255,6 @@ def is_stored_alive(store: "StoreWriter", index: RowIndex, rowid: int) -> bool:
     return block is not None and bool(block[place >> 3] >> (place & 7) & 1)
 
 
-def is_applied(overlay: Overlay, view: "View") -> bool:
-    """Whether the view's LMDB transaction holds all of a frozen overlay already."""
-    return 0 < overlay.last_lsn <= view.applied_lsn
+def is_applied(memtable: Memtable, view: "View") -> bool:
+    """Whether the view's LMDB transaction holds all of a frozen memtable already."""
+    return 0 < memtable.last_lsn <= view.applied_lsn

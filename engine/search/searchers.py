@@ -71,7 +71,7 @@ class Searchers:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._by_tree: dict[int, Searcher] = {}
+        self._by_keyspace: dict[int, Searcher] = {}
         self._parts: VectorParts | None = None
         self._indexer: Indexer | None = None
         self.foreign: frozenset[int] = frozenset()
@@ -100,23 +100,23 @@ class Searchers:
                 "process open the database with this version, which builds it anew"
             )
         with self._mutex:
-            searcher = self._by_tree.get(index.number)
+            searcher = self._by_keyspace.get(index.number)
             if searcher is None:
-                searcher = self._by_tree[index.number] = self._made(index)
+                searcher = self._by_keyspace[index.number] = self._made(index)
             return searcher
 
     def stats_of(self, index: RowIndex) -> dict[str, Any]:
         """Of one that was searched; another one is not loaded for this."""
         with self._mutex:
-            searcher = self._by_tree.get(index.number)
+            searcher = self._by_keyspace.get(index.number)
         loaded = {} if searcher is None else searcher.stats()
         return {"loaded": searcher is not None, **loaded}
 
-    def forget(self, trees: Iterable[int]) -> None:
+    def forget(self, keyspaces: Iterable[int]) -> None:
         """Of indexes that are gone, their files too."""
         with self._mutex:
-            for number in trees:
-                self._by_tree.pop(number, None)
+            for number in keyspaces:
+                self._by_keyspace.pop(number, None)
                 if self._parts is not None:
                     self._parts.folder.drop(number)
 
@@ -127,7 +127,7 @@ class Searchers:
             return
         with self._parts.builder.alone(), self._mutex:
             self._parts.folder.drop_all()
-            for searcher in self._by_tree.values():
+            for searcher in self._by_keyspace.values():
                 searcher.forget_dead()
 
     def problems(self, view: View) -> Iterator[str]:
@@ -153,7 +153,7 @@ class Searchers:
 
     def save(self) -> None:
         with self._mutex:
-            for searcher in self._by_tree.values():
+            for searcher in self._by_keyspace.values():
                 searcher.save()
 
     def _made(self, index: RowIndex) -> Searcher:
@@ -161,7 +161,7 @@ class Searchers:
             from amberdb.engine.search.text_searcher import TextSearcher  # brings numpy
 
             return TextSearcher(index)
-        from amberdb.engine.search.vector_searcher import NearestSearcher
+        from amberdb.engine.search.vector_searcher import VectorSearcher
 
         assert self._parts is not None
-        return NearestSearcher(index, self._parts)
+        return VectorSearcher(index, self._parts)

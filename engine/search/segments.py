@@ -1,9 +1,9 @@
-"""Segments: where the postings of a text index are, in LMDB and in the overlays.
+"""Segments: where the postings of a text index are, in LMDB and in the memtables.
 
-    checkpoint: the rows of a frozen overlay become one packed segment in LMDB
+    checkpoint: the rows of a frozen memtable become one packed segment in LMDB
     afterwards: segments of like size are merged, and what died is left out
-    search:     a list of sources: the segments of the view's LMDB transaction, a memtable for each
-                overlay, and one of the transaction's own pending rows
+    search:     a list of sources: the segments of the view's LMDB transaction, a postings for each
+                memtable, and one of the transaction's own pending rows
 
 In the tree of the index, besides what engine/search/live_rows.py keeps there:
 
@@ -14,7 +14,7 @@ Invariants:
 - A segment never changes, and no number is given twice. A row is in at most one segment in use.
 - A segment and the list that names it are written in one LMDB transaction, a checkpoint's or a
   merge's; so a view sees exactly the segments of the rows that its transaction holds.
-- A row's terms are made of its document, which is in the overlay that has the row's birth.
+- A row's terms are made of its document, which is in the memtable that has the row's birth.
 - What is dead in a segment is masked by the view's alive rows (live_rows.py), until it is merged.
 """
 
@@ -23,18 +23,18 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, final
 
-from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import CorruptionError
 from amberdb.engine.schema.document_format import rowid_of, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
 from amberdb.engine.search.live_rows import is_applied
-from amberdb.engine.storage.memtable import Overlay, Version
+from amberdb.engine.storage.memtable import Memtable, Version
 from amberdb.index.text.batch import Batch
 from amberdb.index.text.packing import ROWS_KEY, unpack_rows
 from amberdb.index.text.postings import (
     Get,
-    Memtable,
+    InMemoryPostings,
     Packable,
     Scan,
     Segment,
@@ -55,7 +55,7 @@ _U32 = 4
 
 
 @final
-class Listed:
+class SegmentList:
     """The segments of one text index that are in use, oldest first, as LMDB has them."""
 
     __slots__ = ("items", "next")
@@ -66,12 +66,12 @@ class Listed:
         """(number, rows)"""
 
     @classmethod
-    def read(cls, get: Callable[[bytes], bytes | None], index: RowIndex) -> "Listed":
+    def read(cls, get: Callable[[bytes], bytes | None], index: RowIndex) -> "SegmentList":
         """Raises CorruptionError."""
         value = get(index.prefix + LIST)
         if value is None:
             return cls(1, [])
-        if not is_sealed(value) or (len(value) - CRC_SIZE - _U32) % (2 * _U32):
+        if not crc_matches(value) or (len(value) - CRC_SIZE - _U32) % (2 * _U32):
             raise _damaged(index, "the list of its segments fails its checksum")
         numbers = [
             int.from_bytes(value[at : at + _U32]) for at in range(0, len(value) - CRC_SIZE, _U32)
@@ -82,7 +82,7 @@ class Listed:
         """As it is stored."""
         numbers = [self.next, *(number for item in self.items for number in item)]
         data = b"".join(number.to_bytes(_U32) for number in numbers)
-        return index.prefix + LIST, data + seal(data)
+        return index.prefix + LIST, data + append_crc(data)
 
     def write(self, store: "StoreWriter", index: RowIndex) -> None:
         store.put(*self.pair(index))
@@ -95,25 +95,25 @@ class Sources:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._segments: dict[int, Segment] = {}
-        self._memtables: dict[int, _Growing] = {}
+        self._in_memory: dict[int, _MemtablePostings] = {}
         self._newest = 0
 
     def of(self, view: "View", index: RowIndex) -> list[Source]:
         """Segments first, oldest first. Raises CorruptionError."""
         found: list[Source] = []
         with self._mutex:
-            listed = Listed.read(view.get, index)
-            overlays = [o for o in reversed(view.overlays) if not is_applied(o, view)]
+            listed = SegmentList.read(view.get, index)
+            memtables = [o for o in reversed(view.memtables) if not is_applied(o, view)]
             if view.lsn >= self._newest:
                 self._newest = view.lsn if view.pending is None else self._newest
                 _forget(self._segments, {number for number, _ in listed.items})
-                _forget(self._memtables, {overlay.number for overlay in overlays})
+                _forget(self._in_memory, {memtable.number for memtable in memtables})
             for number, _ in listed.items:
                 found.append(self._segment(view, index, number))
-            for overlay in overlays:
-                if index.prefix in overlay.rows:
-                    growing = self._memtables.setdefault(overlay.number, _Growing())
-                    found.append(growing.grown(overlay, index))
+            for memtable in memtables:
+                if index.prefix in memtable.rows:
+                    growing = self._in_memory.setdefault(memtable.number, _MemtablePostings())
+                    found.append(growing.grown(memtable, index))
         if view.pending is not None:
             found.append(_pending(view, index))
         return found
@@ -126,7 +126,7 @@ class Sources:
                     segment.rowids.nbytes + segment.lengths.nbytes
                     for segment in self._segments.values()
                 )
-                + sum(growing.memtable.size_bytes for growing in self._memtables.values()),
+                + sum(growing.postings.size_bytes for growing in self._in_memory.values()),
             }
 
     def _segment(self, view: "View", index: RowIndex, number: int) -> Source:
@@ -136,44 +136,48 @@ class Sources:
         return source_of(segment, view.get, view.scan, index, number)
 
 
-class _Growing:
-    """The memtable of an overlay, and how many of its row events went in."""
+class _MemtablePostings:
+    """The postings of a memtable, and how many of its row events went in."""
 
-    __slots__ = ("_count", "memtable")
+    __slots__ = ("_count", "postings")
 
     def __init__(self) -> None:
-        self.memtable = Memtable()
+        self.postings = InMemoryPostings()
         self._count = 0
 
-    def grown(self, overlay: Overlay, index: RowIndex) -> Memtable:
-        versions = overlay.entries
-        for _, key, id_bytes in overlay.rows[index.prefix][self._count :]:
+    def grown(self, memtable: Memtable, index: RowIndex) -> InMemoryPostings:
+        versions = memtable.entries
+        for _, key, id_bytes in memtable.rows[index.prefix][self._count :]:
             if id_bytes is not None:
                 version = versions.get(index.documents + id_bytes)
-                add_row(self.memtable, index, rowid_of_key(key), id_bytes, version)
+                add_row(self.postings, index, rowid_of_key(key), id_bytes, version)
             self._count += 1
-        return self.memtable
+        return self.postings
 
 
-def _forget(kept: "dict[int, Segment] | dict[int, _Growing]", numbers: set[int]) -> None:
+def _forget(kept: "dict[int, Segment] | dict[int, _MemtablePostings]", numbers: set[int]) -> None:
     for number in kept.keys() - numbers:
         del kept[number]
 
 
-def _pending(view: "View", index: RowIndex) -> Memtable:
+def _pending(view: "View", index: RowIndex) -> InMemoryPostings:
     """The rows of the view's own transaction."""
-    memtable = Memtable()
+    postings = InMemoryPostings()
     assert view.pending is not None
     effects = view.pending.effects
     for key, id_bytes in sorted(effects.items()):
         if id_bytes is not None and key.startswith(index.entry_prefix):
             version: Version = (view.lsn, effects.get(index.documents + id_bytes), None)
-            add_row(memtable, index, rowid_of_key(key), id_bytes, version)
-    return memtable
+            add_row(postings, index, rowid_of_key(key), id_bytes, version)
+    return postings
 
 
 def add_row(
-    table: Memtable | Batch, index: RowIndex, rowid: int, id_bytes: bytes, version: "Version | None"
+    table: InMemoryPostings | Batch,
+    index: RowIndex,
+    rowid: int,
+    id_bytes: bytes,
+    version: "Version | None",
 ) -> None:
     """Adds a row by its document, of which `version` is the newest. Raises CorruptionError."""
     assert index.maker is not None
@@ -194,7 +198,7 @@ def add_segment(
     store: "StoreWriter", index: RowIndex, sources: Sequence[Packable], alive: "Alive | None"
 ) -> None:
     """Writes one segment of what is alive in the sources (None: all of it), and lists it."""
-    listed = Listed.read(store.get, index)
+    listed = SegmentList.read(store.get, index)
     number = listed.next
     low = segment_prefix(index, number)
     rows = 0
@@ -218,7 +222,7 @@ def replace_segments(
 ) -> None:
     """Merges segments into one, without what is dead, and removes them."""
     add_segment(store, index, _sources(store.get, store.scan, index, numbers), alive)
-    listed = Listed.read(store.get, index)
+    listed = SegmentList.read(store.get, index)
     listed.items = [item for item in listed.items if item[0] not in numbers]
     listed.write(store, index)
     for number in numbers:

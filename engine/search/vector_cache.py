@@ -65,17 +65,17 @@ _THREADS: Final = max(1, (os.cpu_count() or 1) // 2)
 
 @final
 @dataclass(frozen=True, slots=True)
-class Committed:
+class CommittedRows:
     """The newest visible state of an index's rows, without pending effects."""
 
     alive: Alive
     fetch: Fetch
 
 
-class Host(Protocol):
+class CacheSource(Protocol):
     """What a cache needs of its database."""
 
-    def newest(self) -> AbstractContextManager[Committed]: ...
+    def newest(self) -> AbstractContextManager[CommittedRows]: ...
 
     def sync(self) -> Lsn:
         """Makes what is committed durable, and tells the Lsn. Raises AmberError."""
@@ -100,13 +100,13 @@ class VectorCache:
     def __init__(
         self,
         spec: Vector,
-        tree: int = 0,
-        host: Host | None = None,
+        keyspace: int = 0,
+        host: CacheSource | None = None,
         folder: CacheFolder | None = None,
         builder: Jobs | None = None,
     ) -> None:
         self.spec = spec
-        self._tree = tree
+        self._tree = keyspace
         self._host = host
         self._folder = folder if sys.byteorder == "little" else None
         self._builder = builder
@@ -333,7 +333,7 @@ class VectorCache:
             links = built.graph.links()
             sections += [[links.rowids], [links.levels], [links.base], [links.upper]]
         label = Label(
-            tree=self._tree,
+            keyspace=self._tree,
             configuration=self._configuration,
             lsn=lsn,
             floor=built.matrix.floor,

@@ -21,7 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb.engine.jobs import Jobs
-from amberdb.engine.search.vector_cache import FETCH_ROWS, Alive, Built, Fetch, Host, VectorCache
+from amberdb.engine.search.vector_cache import (
+    FETCH_ROWS,
+    Alive,
+    Built,
+    CacheSource,
+    Fetch,
+    VectorCache,
+)
 from amberdb.engine.storage.cache_file import CacheFolder
 from amberdb.index.vector.distance import Places, Rowids, Scores, Vectors, best, prepared, scores
 from amberdb.index.vector.hnsw import Graph
@@ -44,7 +51,7 @@ WIDER: Final = 4
 
 
 @final
-class _Sight:
+class _VisibleRows:
     """What one `alive` means for the rows of one matrix; kept for the next search."""
 
     __slots__ = ("_inside", "alive", "apart", "count", "live", "rows", "source")
@@ -69,7 +76,7 @@ class _Sight:
 
 
 @final
-class VectorSearcher:
+class VectorIndex:
     """Of one Vector index of an open database. Without a host it searches exactly, and keeps its
     rows in memory only."""
 
@@ -77,14 +84,14 @@ class VectorSearcher:
         self,
         spec: Vector,
         *,
-        tree: int = 0,
-        host: Host | None = None,
+        keyspace: int = 0,
+        host: CacheSource | None = None,
         folder: CacheFolder | None = None,
         builder: Jobs | None = None,
     ) -> None:
         self.spec = spec
-        self.cache = VectorCache(spec, tree, host, folder, builder)
-        self._kept: _Sight | None = None
+        self.cache = VectorCache(spec, keyspace, host, folder, builder)
+        self._kept: _VisibleRows | None = None
 
     def search(
         self,
@@ -141,7 +148,7 @@ class VectorSearcher:
         self,
         built: Built,
         graph: Graph,
-        sight: _Sight,
+        sight: _VisibleRows,
         wanted: NDArray[np.bool_],
         query: Vectors,
         limit: int,
@@ -193,16 +200,16 @@ class VectorSearcher:
 
     # -- rows --------------------------------------------------------------------------------
 
-    def _sight(self, built: Built, alive: Alive, fetch: Fetch) -> _Sight:
+    def _sight(self, built: Built, alive: Alive, fetch: Fetch) -> _VisibleRows:
         """Of this view, after its new rows were added."""
         matrix = built.matrix
         sight = self._kept
         if sight is None or sight.alive is not alive or sight.source is not matrix:
-            sight = _Sight(matrix, matrix.rows(), alive)
+            sight = _VisibleRows(matrix, matrix.rows(), alive)
             new = sight.apart[sight.apart > matrix.floor]
             if len(new):
                 self.cache.add(matrix, new, fetch)
-                sight = _Sight(matrix, matrix.rows(), alive)
+                sight = _VisibleRows(matrix, matrix.rows(), alive)
             self._kept = sight
         # At each search: what is due may have had to wait for the builder's pause.
         self.cache.note_rows(built, sight.rows.count, sight.rows.count - sight.count)

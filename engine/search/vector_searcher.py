@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from amberdb._types import Lsn
-from amberdb.engine.schema.schema import Head, Schema
+from amberdb.engine.schema.schema import CollectionCounters, Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.live_rows import Rows, pending_rows
 from amberdb.engine.search.row_reader import RowReader
-from amberdb.engine.search.vector_cache import Committed
-from amberdb.engine.search.vector_index import VectorSearcher
+from amberdb.engine.search.vector_cache import CommittedRows
+from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.engine.storage.view import View
 from amberdb.index.vector.distance import best, prepared, scores
 
@@ -39,16 +39,16 @@ ASKED_MAX: Final = 2_000
 
 
 @final
-class NearestSearcher:
+class VectorSearcher:
     """Of one vector index."""
 
     def __init__(self, index: RowIndex, parts: "VectorParts") -> None:
         self._index = index
         self._rows = Rows()
-        self._vectors = VectorSearcher(
+        self._vectors = VectorIndex(
             index.vector,
-            tree=index.number,
-            host=_Host(parts.source, index, self._rows),
+            keyspace=index.number,
+            host=_CacheSource(parts.source, index, self._rows),
             folder=parts.folder,
             builder=parts.builder,
         )
@@ -69,7 +69,7 @@ class NearestSearcher:
             own = own[alive[own]]  # one may have expired already
             alive = alive.copy()
             alive[own] = False
-        asking = _Question(self._index, self._vectors, question, reader, alive, own)
+        asking = _VectorQuery(self._index, self._vectors, question, reader, alive, own)
         found, how = asking.nearest(limit, candidates, view, schema)
         how = {"kind": "vector", **how}
         return list(zip(found[0].tolist(), found[1].tolist(), strict=True)), how
@@ -91,7 +91,7 @@ class NearestSearcher:
 
 
 @final
-class _Host:
+class _CacheSource:
     """What the cache of an index sees of the database."""
 
     def __init__(self, source: "Readable", index: RowIndex, rows: Rows) -> None:
@@ -100,7 +100,7 @@ class _Host:
         self._rows = rows
 
     @contextmanager
-    def newest(self) -> Generator[Committed]:
+    def newest(self) -> Generator[CommittedRows]:
         with self._source.view() as view:
             schemas = view.catalog.schemas.values()
             schema = next(
@@ -108,13 +108,15 @@ class _Host:
                 None,
             )
             if schema is None:  # dropped
-                yield Committed(np.empty(0, np.bool_), _nothing)
+                yield CommittedRows(np.empty(0, np.bool_), _nothing)
                 return
             reader = RowReader(view, schema)
-            alive = np.zeros(Head.unpack(view.get(schema.head_key)).next_rowid, np.bool_)
+            alive = np.zeros(
+                CollectionCounters.unpack(view.get(schema.head_key)).next_rowid, np.bool_
+            )
             known = self._rows.committed(view, self._index)[: len(alive)]
             alive[: len(known)] = known
-            yield Committed(alive, partial(reader.vectors, index=self._index))
+            yield CommittedRows(alive, partial(reader.vectors, index=self._index))
 
     def sync(self) -> Lsn:
         self._source.log.sync()
@@ -126,7 +128,7 @@ def _nothing(rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 @final
-class _Question:
+class _VectorQuery:
     """One vector, asked at one view."""
 
     __slots__ = ("_alive", "_index", "_own", "_reader", "_vector", "_vectors")
@@ -134,7 +136,7 @@ class _Question:
     def __init__(
         self,
         index: RowIndex,
-        vectors: VectorSearcher,
+        vectors: VectorIndex,
         vector: "NDArray[np.float32]",
         reader: RowReader,
         alive: "NDArray[np.bool_]",

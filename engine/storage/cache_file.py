@@ -22,7 +22,7 @@ from struct import Struct
 from typing import Final, final
 from zlib import crc32
 
-from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import StorageError
 from amberdb._fs import FileSystem, replace_file
 from amberdb._types import NO_LSN, Lsn
@@ -48,7 +48,7 @@ _SUFFIX: Final = ".cache"
 class Label:
     """What a file is of."""
 
-    tree: int
+    keyspace: int
     configuration: bytes
     """16 bytes: a digest of all that the content depends on, besides documents."""
     lsn: Lsn
@@ -66,14 +66,18 @@ class Cached:
     def __init__(self, data: memoryview, database_id: bytes) -> None:
         """Raises Unusable."""
         header = bytes(data[:HEADER_SIZE])
-        if len(header) < HEADER_SIZE or not is_sealed(header):
+        if len(header) < HEADER_SIZE or not crc_matches(header):
             raise Unusable("its header is damaged")
-        magic, version, tree, owner, configuration, lsn, floor, *rest = _FIELDS.unpack_from(header)
+        magic, version, keyspace, owner, configuration, lsn, floor, *rest = _FIELDS.unpack_from(
+            header
+        )
         if magic != MAGIC or version != FORMAT_VERSION:
             raise Unusable("it has another format")
         if owner != database_id:
             raise Unusable("it belongs to another database")
-        self.label = Label(tree=tree, configuration=configuration, lsn=Lsn(lsn), floor=floor)
+        self.label = Label(
+            keyspace=keyspace, configuration=configuration, lsn=Lsn(lsn), floor=floor
+        )
         self._data = data
         self._sections: list[tuple[int, int, tuple[int, int]]] = []
         end = HEADER_SIZE
@@ -103,7 +107,7 @@ class CacheFolder:
         directory: str,
         database_id: bytes,
         last_lsn: Lsn,
-        trees: Collection[int],
+        keyspaces: Collection[int],
         *,
         read_only: bool = False,
     ) -> None:
@@ -114,11 +118,11 @@ class CacheFolder:
         self._fs = fs
         self._database_id = database_id
         if not read_only:
-            self._sweep(last_lsn, trees)
+            self._sweep(last_lsn, keyspaces)
 
-    def read(self, tree: int, configuration: bytes) -> Cached | None:
+    def read(self, keyspace: int, configuration: bytes) -> Cached | None:
         """The file of a tree, if it is there and as it should be; its sections may not be."""
-        path = self._file(tree)
+        path = self._file(keyspace)
         try:
             if not self._fs.exists(path):
                 return None
@@ -126,7 +130,7 @@ class CacheFolder:
             if cached.label.configuration != configuration:
                 raise Unusable("the index is declared otherwise")
         except (OSError, Unusable) as error:
-            self.drop(tree, error)
+            self.drop(keyspace, error)
             return None
         return cached
 
@@ -144,7 +148,7 @@ class CacheFolder:
         header = _FIELDS.pack(
             MAGIC,
             FORMAT_VERSION,
-            label.tree,
+            label.keyspace,
             self._database_id,
             label.configuration,
             label.lsn,
@@ -152,13 +156,13 @@ class CacheFolder:
             *table,
         )
         parts = _parts(flat)
-        replace_file(self._fs, self._file(label.tree), header + seal(header), parts)
+        replace_file(self._fs, self._file(label.keyspace), header + append_crc(header), parts)
 
-    def drop(self, tree: int, why: object = None) -> None:
+    def drop(self, keyspace: int, why: object = None) -> None:
         """Removes the file of a tree."""
         if self.is_read_only:
             return
-        path = self._file(tree)
+        path = self._file(keyspace)
         if why is not None:
             logger.warning("%s is dropped and will be built anew: %s", path, why)
         self._remove(path)
@@ -172,10 +176,10 @@ class CacheFolder:
         for name in names:
             self._remove(os.path.join(self.path, name), must=True)
 
-    def _file(self, tree: int) -> str:
-        return os.path.join(self.path, f"{tree}{_SUFFIX}")
+    def _file(self, keyspace: int) -> str:
+        return os.path.join(self.path, f"{keyspace}{_SUFFIX}")
 
-    def _sweep(self, last_lsn: Lsn, trees: Collection[int]) -> None:
+    def _sweep(self, last_lsn: Lsn, keyspaces: Collection[int]) -> None:
         try:
             names = self._fs.listdir(self.path) if self._fs.is_dir(self.path) else []
         except OSError as error:
@@ -191,7 +195,7 @@ class CacheFolder:
                 lsn = label.lsn
                 if lsn > last_lsn:
                     raise Unusable(f"it holds Lsn {lsn}, and the log ends at {last_lsn}")
-                if label.tree not in trees or path != self._file(label.tree):
+                if label.keyspace not in keyspaces or path != self._file(label.keyspace):
                     raise Unusable("it belongs to another index, or to none")
             except (OSError, Unusable) as error:
                 logger.warning("%s is dropped and will be built anew: %s", path, error)

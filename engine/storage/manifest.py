@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from struct import Struct
 
-from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import CorruptionError, FormatError, NotADatabaseError
 from amberdb._fs import FileSystem, replace_file
 from amberdb._types import NO_LSN, Lsn
@@ -52,7 +52,7 @@ class Manifest:
             self.lmdb_version,
             0,
         )
-        replace_file(fs, os.path.join(directory, NAME), data + seal(data))
+        replace_file(fs, os.path.join(directory, NAME), data + append_crc(data))
 
 
 def read(fs: FileSystem, directory: str) -> Manifest:
@@ -60,17 +60,17 @@ def read(fs: FileSystem, directory: str) -> Manifest:
     path = os.path.join(directory, NAME)
     data = fs.read(path)
     if not data.startswith(MAGIC):
-        if len(data) == SIZE and is_sealed(MAGIC + data[len(MAGIC) :]):
+        if len(data) == SIZE and crc_matches(MAGIC + data[len(MAGIC) :]):
             raise CorruptionError(f"{path}: damaged at byte 0", path=path, offset=0)
         raise NotADatabaseError(f"{path} is not AmberDB's: choose another directory", path=path)
     version = int.from_bytes(data[8:12], "little")
-    if version > FORMAT_VERSION and (len(data) != SIZE or is_sealed(data)):
+    if version > FORMAT_VERSION and (len(data) != SIZE or crc_matches(data)):
         raise FormatError(
             f"{path}: format {version}, and this AmberDB reads up to {FORMAT_VERSION}: update it",
             path=path,
             version=version,
         )
-    if len(data) != SIZE or not is_sealed(data):
+    if len(data) != SIZE or not crc_matches(data):
         raise CorruptionError(
             f"{path}: fails its checksum ({len(data)} bytes): restore a backup",
             path=path,

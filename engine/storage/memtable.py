@@ -1,10 +1,10 @@
-"""The overlay (memtable): what was committed and is not yet in LMDB, with all its versions.
+"""The memtable: what was committed and is not yet in LMDB, with all its versions.
 
 Invariants:
 - One writer at a time publishes; any number of threads read without a lock of the writer's.
 - A key's versions are linked newest first; a reader at Lsn L takes the first one <= L. A version
   whose value is None says that the key was deleted.
-- Nothing is ever taken out: after its checkpoint an overlay is dropped whole.
+- Nothing is ever taken out: after its checkpoint a memtable is dropped whole.
 - A row event is a change of a search index's entry; they are kept in the order of their commits, so
   that what a search made of them goes on where it was.
 - Keys are sorted only when somebody scans: a write appends to a list, and the next scan settles
@@ -18,7 +18,8 @@ from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
-from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, TREE_SIZE
+from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 Effects: TypeAlias = dict[bytes, bytes | None]
 """What a commit leaves behind: keys and their new values, None for those that are gone."""
@@ -53,7 +54,7 @@ class SortedKeys:
         between them; keys added behind the iterator's place are not seen."""
         while True:
             with self._mutex:
-                keys = self._settled(low[:TREE_SIZE])
+                keys = self._settled(low[:KEYSPACE_BYTES])
                 if keys is None:
                     return
                 found = keys.irange(low, high, (True, False), reverse)
@@ -66,29 +67,29 @@ class SortedKeys:
             else:
                 low = block[-1] + b"\0"
 
-    def _settled(self, tree: bytes) -> "SortedList[bytes] | None":
+    def _settled(self, keyspace: bytes) -> "SortedList[bytes] | None":
         """The sorted keys of one tree; those of others are only put in their places."""
         if self.added:
             count = len(self.added)
             unsorted = self._unsorted
             for key in self.added[:count]:
-                place = key[:TREE_SIZE]
+                place = key[:KEYSPACE_BYTES]
                 if place in unsorted:
                     unsorted[place].append(key)
                 else:
                     unsorted[place] = [key]
             del self.added[:count]  # what the writer appended meanwhile stays
-        keys = self._sorted.get(tree)
-        fresh = self._unsorted.pop(tree, None)
+        keys = self._sorted.get(keyspace)
+        fresh = self._unsorted.pop(keyspace, None)
         if fresh is not None:
             if keys is None:
-                keys = self._sorted[tree] = SortedList(fresh)
+                keys = self._sorted[keyspace] = SortedList(fresh)
             else:
                 keys.update(fresh)
         return keys
 
 
-class Overlay:
+class Memtable:
     """Versions of keys, from one freeze to the next."""
 
     __slots__ = ("entries", "keys", "last_lsn", "last_us", "number", "rows", "size_bytes")
@@ -101,7 +102,7 @@ class Overlay:
         self.last_us = 0
         """Commit time of the last commit in here; 0 when there is none."""
         self.number = next(_numbers)
-        """Of this process's overlays, this one: what a cache may remember instead of it."""
+        """Of this process's memtables, this one: what a cache may remember instead of it."""
         self.rows: dict[bytes, list[RowEvent]] = {}
         """By the tree of a search index."""
 
@@ -124,12 +125,12 @@ class Overlay:
         """Adds the row events of one commit: `keys` are entries of search indexes."""
         rows = self.rows
         for key in keys:
-            tree = key[:TREE_SIZE]
+            keyspace = key[:KEYSPACE_BYTES]
             event = (lsn, key, effects[key])
-            if tree in rows:
-                rows[tree].append(event)
+            if keyspace in rows:
+                rows[keyspace].append(event)
             else:
-                rows[tree] = [event]
+                rows[keyspace] = [event]
 
     def find_rows(self, prefixes: frozenset[bytes]) -> None:
         """Adds the row events of everything that was replayed, whose entries begin so."""
@@ -144,11 +145,11 @@ class Overlay:
                     newer = newer[2]
         found.sort(key=_lsn_of)
         for event in found:
-            self.rows.setdefault(event[1][:TREE_SIZE], []).append(event)
+            self.rows.setdefault(event[1][:KEYSPACE_BYTES], []).append(event)
 
-    def behind(self, lsn: int) -> "Overlay":
+    def behind(self, lsn: int) -> "Memtable":
         """Another one, of the commits behind `lsn` alone."""
-        after = Overlay()
+        after = Memtable()
         for key, version in self.entries.items():
             newer: list[Version] = []
             older: Version | None = version
@@ -162,27 +163,27 @@ class Overlay:
             if kept is not None:
                 after.entries[key] = kept
                 after.keys.add(key)
-        for tree, events in self.rows.items():
+        for keyspace, events in self.rows.items():
             later = [event for event in events if event[0] > lsn]
             if later:
-                after.rows[tree] = later
+                after.rows[keyspace] = later
         if after.entries:
             after.last_lsn = self.last_lsn
             after.last_us = self.last_us
         return after
 
-    def sorted_trees(self) -> Iterator[list[bytes]]:
-        """All keys, a sorted list per tree, trees ascending. Only of a frozen overlay."""
-        by_tree: dict[bytes, list[bytes]] = {}
+    def sorted_keyspaces(self) -> Iterator[list[bytes]]:
+        """All keys, a sorted list per tree, trees ascending. Only of a frozen memtable."""
+        by_keyspace: dict[bytes, list[bytes]] = {}
         for key in self.entries:
-            tree = key[:TREE_SIZE]
-            keys = by_tree.get(tree)
+            keyspace = key[:KEYSPACE_BYTES]
+            keys = by_keyspace.get(keyspace)
             if keys is None:
-                by_tree[tree] = [key]
+                by_keyspace[keyspace] = [key]
             else:
                 keys.append(key)
-        for tree in sorted(by_tree):
-            yield _sorted_gently(by_tree.pop(tree))
+        for keyspace in sorted(by_keyspace):
+            yield _sorted_gently(by_keyspace.pop(keyspace))
 
 
 def _lsn_of(event: RowEvent) -> int:

@@ -16,7 +16,7 @@ import os
 from struct import Struct
 from typing import Final, final
 
-from amberdb._bytes import CRC_SIZE, seal
+from amberdb._bytes import CRC_SIZE, append_crc
 from amberdb._fs import FileSystem, boot_id
 from amberdb._types import Lsn
 
@@ -54,8 +54,8 @@ class Status:
         if bytes(shared[:_WORDS_START]) != header:
             shared[:_WORDS_START] = bytes(_WORDS_START)  # says nothing until the words are right
         status = cls(shared)
-        status.show(last_lsn)
-        status.show_durable(last_lsn)
+        status.set_visible(last_lsn)
+        status.set_durable(last_lsn)
         shared[:_WORDS_START] = header
         return status
 
@@ -78,18 +78,18 @@ class Status:
     def durable(self) -> int:
         return self._words[_DURABLE]
 
-    def show(self, lsn: int) -> None:
+    def set_visible(self, lsn: int) -> None:
         """Everything up to here is acknowledged, or may be."""
         self._words[_VISIBLE] = lsn
 
-    def show_durable(self, lsn: int) -> None:
+    def set_durable(self, lsn: int) -> None:
         """Everything up to here survives power loss."""
         self._words[_DURABLE] = lsn
 
 
 def _header(database_id: bytes) -> bytes:
     fields = _FIELDS.pack(MAGIC, FORMAT_VERSION, 0, database_id, boot_id())
-    return fields + seal(fields)
+    return fields + append_crc(fields)
 
 
 def _is_there(fs: FileSystem, path: str) -> bool:

@@ -36,7 +36,6 @@ from amberdb.engine.integrity.lmdb_pages import PAGE_SIZE, read_metas
 from amberdb.engine.schema.keyspace import APPLIED
 
 ReadTransaction: TypeAlias = "lmdb.Transaction[bytes]"
-KEY_BYTES_MAX = 511
 DATA_FILE = "data.mdb"
 _FULL_BYTES = 1 << 16
 """Less is no space left: a write that is cut short has taken all but a part of a block."""
@@ -123,9 +122,9 @@ class Store:
             return self._begin()
         except lmdb.PanicError:
             assert self._last_read is not None, "only a write can bring LMDB there"
-            return cast("ReadTransaction", _Shared(self._last_read))
+            return cast("ReadTransaction", _SharedTransaction(self._last_read))
         except lmdb.Error as error:  # no free slot for a reader, say
-            locate(self.path, error)
+            raise_typed(self.path, error)
             raise
 
     def get(self, key: bytes) -> bytes | None:
@@ -136,7 +135,7 @@ class Store:
         except lmdb.PanicError:
             return self.begin().get(key)
         except lmdb.Error as error:
-            locate(self.path, error)
+            raise_typed(self.path, error)
             raise
 
     @property
@@ -169,9 +168,9 @@ class Store:
                     f"{self.path}: no space for a checkpoint: free space; nothing is lost",
                     path=self.path,
                 ) from error
-            locate(self.path, error)
+            raise_typed(self.path, error)
         except CorruptionError as error:
-            locate(self.path, error)
+            raise_typed(self.path, error)
             raise
         finally:
             if not self._is_given_up():
@@ -299,7 +298,7 @@ def new_store(directory: str, fs: FileSystem, map_bytes: int) -> Generator[Store
     fs.sync_dir(directory)
 
 
-class _Shared:
+class _SharedTransaction:
     """One read transaction for all who read, which none of them ends. Threads may share it: a
     read changes nothing in it."""
 
@@ -384,7 +383,7 @@ def _dotted(version: int) -> str:
     return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
 
 
-def locate(path: str, error: BaseException) -> None:
+def raise_typed(path: str, error: BaseException) -> None:
     """Raises the typed error, with the file's path, in place of what a read of it raised."""
     if isinstance(error, lmdb.Error):
         if not isinstance(error, _DAMAGE):

@@ -1,8 +1,8 @@
-"""A view: one Lsn over the overlays and one LMDB read transaction. All reads go through it.
+"""A view: one Lsn over the memtables and one LMDB read transaction. All reads go through it.
 
 Invariants:
-- The LMDB transaction holds no commit above `lsn`, and the overlays hold every commit between
-  it and `lsn`; so the first version <= lsn in the overlays, newest first, else LMDB, is right.
+- The LMDB transaction holds no commit above `lsn`, and the memtables hold every commit between
+  it and `lsn`; so the first version <= lsn in the memtables, newest first, else LMDB, is right.
 - A writer's view has its own unsaved effects on top, and sees the newest of everything.
 - Scans give keys in byte order, ascending or descending, each key once.
 """
@@ -16,8 +16,8 @@ from typing import Any, Final, NoReturn
 from amberdb._errors import ClosedError
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.keyspace import APPLIED
-from amberdb.engine.storage.memtable import Effects, Overlay, SortedKeys
-from amberdb.engine.storage.store import ReadTransaction, Store, locate
+from amberdb.engine.storage.memtable import Effects, Memtable, SortedKeys
+from amberdb.engine.storage.store import ReadTransaction, Store, raise_typed
 
 NEWEST: Final = (1 << 64) - 1
 """As the Lsn of a view: everything that was published, durable or not."""
@@ -37,9 +37,9 @@ class _Closed:
 _CLOSED: Final[Any] = _Closed()
 
 
-class LateTransaction:
+class LazyTransaction:
     """In place of a writer's LMDB transaction until the first read that needs one. Most writes
-    need none: what they replace is in the overlay, or was read before the lock was taken."""
+    need none: what they replace is in the memtable, or was read before the lock was taken."""
 
     __slots__ = ("_key", "_store", "_txn", "_value")
 
@@ -74,7 +74,7 @@ class State:
     __slots__ = ("active", "built", "catalog", "frozen")
 
     def __init__(
-        self, active: Overlay, frozen: Overlay | None, built: frozenset[int], catalog: Catalog
+        self, active: Memtable, frozen: Memtable | None, built: frozenset[int], catalog: Catalog
     ) -> None:
         self.active = active
         self.frozen = frozen
@@ -83,13 +83,13 @@ class State:
         self.catalog = catalog
 
     def knows(self, key: bytes) -> bool:
-        """Whether an overlay has a version of it."""
+        """Whether a memtable has a version of it."""
         return key in self.active.entries or (
             self.frozen is not None and key in self.frozen.entries
         )
 
     @property
-    def overlays(self) -> tuple[Overlay, ...]:
+    def memtables(self) -> tuple[Memtable, ...]:
         return (self.active,) if self.frozen is None else (self.active, self.frozen)
 
 
@@ -124,13 +124,13 @@ _KEYS_BLOCK_MAX: Final = 1024
 class View:
     """Reads at one Lsn. Close it soon: it keeps LMDB from reusing pages."""
 
-    __slots__ = ("_overlays", "_path", "_txn", "built", "catalog", "lsn", "now_us", "pending")
+    __slots__ = ("_memtables", "_path", "_txn", "built", "catalog", "lsn", "now_us", "pending")
 
     def __init__(
         self,
         lsn: int,
         state: State,
-        txn: "ReadTransaction | LateTransaction",
+        txn: "ReadTransaction | LazyTransaction",
         now_us: int,
         path: str,
         pending: Pending | None = None,
@@ -140,7 +140,7 @@ class View:
         self.catalog = state.catalog
         self.now_us = now_us
         """What counts as expired for every read of this view."""
-        self._overlays = state.overlays
+        self._memtables = state.memtables
         self._path = path
         self._txn = txn
         self.pending = pending
@@ -151,17 +151,17 @@ class View:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
         if error is not None:
-            self.locate(error)
+            self.raise_typed(error)
 
-    def locate(self, error: BaseException) -> None:
+    def raise_typed(self, error: BaseException) -> None:
         """Raises the typed error with the file's path in place of one that a read met. Done once,
         where a read is left, so that no read pays for it."""
-        locate(self._path, error)
+        raise_typed(self._path, error)
 
     @property
-    def overlays(self) -> tuple[Overlay, ...]:
+    def memtables(self) -> tuple[Memtable, ...]:
         """Newest first."""
-        return self._overlays
+        return self._memtables
 
     @property
     def store_id(self) -> tuple[str, int]:
@@ -186,8 +186,8 @@ class View:
             if value is not _ABSENT:
                 return value
         lsn = self.lsn
-        for overlay in self._overlays:
-            version = overlay.entries.get(key)
+        for memtable in self._memtables:
+            version = memtable.entries.get(key)
             while version is not None:
                 if version[0] <= lsn:
                     return version[1]
@@ -204,7 +204,7 @@ class View:
 
     def reader(self) -> Callable[[bytes], bytes | None]:
         """`get`, or LMDB's own while nothing is above it: for many gets in a row."""
-        if self.pending is None and not any(overlay.entries for overlay in self._overlays):
+        if self.pending is None and not any(memtable.entries for memtable in self._memtables):
             return self._txn.get
         return self.get
 
@@ -249,9 +249,9 @@ class View:
                 yield pair
 
     def _fresh_keys(self, low: bytes, high: bytes, reverse: bool) -> Iterator[bytes] | None:
-        """Keys in range that an overlay or the transaction knows; None when there are none, so
+        """Keys in range that a memtable or the transaction knows; None when there are none, so
         that the plain LMDB path is taken."""
-        sources = [overlay.keys for overlay in self._overlays if overlay.entries]
+        sources = [memtable.keys for memtable in self._memtables if memtable.entries]
         if self.pending is not None and self.pending.effects:
             sources.append(self.pending.sorted_keys())
         found: list[Iterator[bytes]] = []
@@ -270,8 +270,8 @@ class View:
             value = self.pending.effects.get(key, _ABSENT)
             if value is not _ABSENT:
                 return value
-        for overlay in self._overlays:
-            version = overlay.entries.get(key)
+        for memtable in self._memtables:
+            version = memtable.entries.get(key)
             while version is not None:
                 if version[0] <= self.lsn:
                     return version[1]

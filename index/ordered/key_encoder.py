@@ -20,7 +20,7 @@ from amberdb._types import Document
 from amberdb.index.ordered.keys import (
     CUT_BYTES,
     DIGEST_BYTES,
-    KEY_BYTES_MAX,
+    FIELD_KEY_BYTES_MAX,
     SCALAR_ENCODERS,
     SCALAR_ENCODERS_DESC,
     Encoder,
@@ -33,12 +33,12 @@ from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
 from amberdb.index.paths import Path
 from amberdb.index.text.text import Text
-from amberdb.index.vector.embedding_queue import Waiting
+from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector
 
-IndexSpec: TypeAlias = Ordered | Unique | Text | Vector | Waiting
+IndexSpec: TypeAlias = Ordered | Unique | Text | Vector | EmbeddingQueue
 
-FieldSpec: TypeAlias = Ordered | Unique | Waiting
+FieldSpec: TypeAlias = Ordered | Unique | EmbeddingQueue
 """Indexes over fields, whose entries are sorted keys."""
 
 _Keys: TypeAlias = Callable[[Document], list[bytes]]
@@ -55,13 +55,13 @@ def spec_from_map(stored: Mapping[str, Any]) -> IndexSpec:
         return Text.from_map(stored)
     if kind == Vector.kind:
         return Vector.from_map(stored)
-    if kind == Waiting.kind:
-        return Waiting.from_map(stored)
+    if kind == EmbeddingQueue.kind:
+        return EmbeddingQueue.from_map(stored)
     raise FormatError(f"an index of the unknown kind {kind!r}: open with the version that wrote it")
 
 
 @final
-class KeyMaker:
+class KeyEncoder:
     """One declaration, compiled: what the engine calls for each document that it writes."""
 
     __slots__ = (
@@ -120,7 +120,7 @@ class KeyMaker:
         return self._general_keys(document, with_none=False)
 
     def _compile_single(self) -> Callable[[Document], bytes | None]:
-        if isinstance(self.spec, Waiting):
+        if isinstance(self.spec, EmbeddingQueue):
             text = self.spec.compiled()
             return lambda document: None if text(document) is None else b""
         if len(self._paths) > 2 or not all(path.is_plain for path in self._paths):
@@ -159,7 +159,7 @@ class KeyMaker:
 
     def _compile_keys(self) -> _Keys:
         single = self.single
-        general: _Keys = _no_keys if isinstance(self.spec, Waiting) else self._general_keys
+        general: _Keys = _no_keys if isinstance(self.spec, EmbeddingQueue) else self._general_keys
 
         def keys(document: Document) -> list[bytes]:
             key = single(document)
@@ -209,9 +209,9 @@ class KeyMaker:
             ) from None
 
 
-def compile(spec: FieldSpec) -> KeyMaker:
+def compile(spec: FieldSpec) -> KeyEncoder:
     """The declaration, ready to make keys."""
-    return KeyMaker(spec)
+    return KeyEncoder(spec)
 
 
 def _never_single(_: Document) -> bytes | None:
@@ -244,9 +244,12 @@ def _compile_entries(
     def entries(document: Document, rowid: int) -> list[tuple[bytes, bytes]]:
         found = keys(document)
         tail = rowid_bytes(rowid)
-        if len(found) == 1 and len(found[0]) < KEY_BYTES_MAX:
+        if len(found) == 1 and len(found[0]) < FIELD_KEY_BYTES_MAX:
             return [(found[0] + tail, b"")]
-        return [(key + tail, b"") if len(key) < KEY_BYTES_MAX else _cut(key, tail) for key in found]
+        return [
+            (key + tail, b"") if len(key) < FIELD_KEY_BYTES_MAX else _cut(key, tail)
+            for key in found
+        ]
 
     return entries
 

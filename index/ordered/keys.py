@@ -27,13 +27,13 @@ from typing import Any, Final
 
 from amberdb._errors import CorruptionError, InvalidDocumentError
 
-TREE_ID_BYTES = 4
+KEYSPACE_BYTES = 4
 ROWID_BYTES = 8
 LMDB_KEY_BYTES_MAX = 511
-KEY_BYTES_MAX = LMDB_KEY_BYTES_MAX - TREE_ID_BYTES - ROWID_BYTES
+FIELD_KEY_BYTES_MAX = LMDB_KEY_BYTES_MAX - KEYSPACE_BYTES - ROWID_BYTES
 """The bytes of fields that fit between the tree id and the rowid of one entry."""
 DIGEST_BYTES = 8
-CUT_BYTES = KEY_BYTES_MAX - DIGEST_BYTES
+CUT_BYTES = FIELD_KEY_BYTES_MAX - DIGEST_BYTES
 """What a key of KEY_BYTES_MAX bytes or more keeps of its fields; a digest of the rest follows, and
 the rest itself goes into the entry's value."""
 

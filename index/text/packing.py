@@ -21,7 +21,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb._bytes import CRC_SIZE, is_sealed, seal
+from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import CorruptionError
 from amberdb.index.text.text import UNIT
 
@@ -159,7 +159,7 @@ def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
 
 def unpack_entries(key: bytes, value: bytes, rows: int) -> bytes:
     """The same as entries, in bytes of this machine's order. Raises CorruptionError."""
-    if len(value) == _POSTINGS.size + CRC_SIZE and is_sealed(value, crc32(key)):
+    if len(value) == _POSTINGS.size + CRC_SIZE and crc_matches(value, crc32(key)):
         form, first = _POSTINGS.unpack_from(value)
         if form == _ONCE and first < rows:  # most terms: one row, once
             entry: int = first << ENTRY_SHIFT | UNIT
@@ -192,11 +192,11 @@ def _ascending_few(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDA
 
 
 def _sealed(key: bytes, data: bytes) -> bytes:
-    return data + seal(data, crc32(key))
+    return data + append_crc(data, crc32(key))
 
 
 def _unsealed(key: bytes, value: bytes, size_min: int) -> memoryview:
-    if len(value) < size_min + CRC_SIZE or not is_sealed(value, crc32(key)):
+    if len(value) < size_min + CRC_SIZE or not crc_matches(value, crc32(key)):
         raise CorruptionError(f"the value of {key!r} in a text index is damaged")
     return memoryview(value)[:-CRC_SIZE]
 

@@ -107,7 +107,7 @@ def summed(entries: Entries) -> Entries:
 
 
 @final
-class Memtable:
+class InMemoryPostings:
     """A source that grows: rows that no checkpoint has packed yet."""
 
     __slots__ = ("_entries", "_lengths", "_occurrences", "_order", "_rowids")
@@ -123,7 +123,7 @@ class Memtable:
         return len(self._rowids)
 
     @property
-    def table(self) -> "Memtable":
+    def table(self) -> "InMemoryPostings":
         return self
 
     def add(self, rowid: int, occurrences: Occurrences) -> None:

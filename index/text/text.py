@@ -180,7 +180,7 @@ def _weights(fields: tuple[str, ...], weights: object) -> tuple[float, ...]:
 
 
 @final
-class TextMaker:
+class TextExtractor:
     """One Text declaration, compiled: what the engine calls for each document that it writes.
 
     Raises CollectionError for a language that is not known, or an extra that is not installed.

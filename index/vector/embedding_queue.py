@@ -18,7 +18,7 @@ from amberdb.index.vector.vector import Vector
 
 
 @final
-class Waiting(Declaration):
+class EmbeddingQueue(Declaration):
     """Over the vector's field and its source, in this order."""
 
     __slots__ = ()
@@ -26,7 +26,7 @@ class Waiting(Declaration):
     kind: ClassVar[str] = "waiting"
 
     @classmethod
-    def of(cls, vector: Vector) -> "Waiting":
+    def of(cls, vector: Vector) -> "EmbeddingQueue":
         """Of a Vector index with a source."""
         assert vector.source is not None
         return cls(vector.field, vector.source, sparse=True, name=f"{cls.kind}:{vector.name}")

@@ -15,11 +15,11 @@ CRC_RESIDUE = 0x2144DF1C
 """crc32(data + seal(data)) for every data and every seed: a property of the polynomial."""
 
 
-def seal(data: bytes, seed: int = 0) -> bytes:
+def append_crc(data: bytes, seed: int = 0) -> bytes:
     """The 4 bytes to put behind `data` so that `is_sealed` holds with the same seed."""
     return _U32.pack(crc32(data, seed))
 
 
-def is_sealed(sealed: bytes, seed: int = 0) -> bool:
+def crc_matches(sealed: bytes, seed: int = 0) -> bool:
     """Whether these bytes end in their own seal. Hot paths compare with CRC_RESIDUE inline."""
     return crc32(sealed, seed) == CRC_RESIDUE

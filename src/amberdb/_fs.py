@@ -400,7 +400,7 @@ def boot_id() -> bytes:
         return bytes(16)
 
 
-ASIDE = ".tmp"
+STAGING_SUFFIX = ".tmp"
 """Behind the name of what is not whole yet."""
 _SYNC_BYTES = 16 << 20
 
@@ -433,7 +433,7 @@ def replace_file(
     """Puts `data`, and what `more` gives, under the name for good: written aside, synced, renamed,
     directory synced. Much is synced in parts, so that another file's sync never waits for all.
     `verify` is called before the rename with the name aside, and may raise."""
-    aside = path + ASIDE
+    aside = path + STAGING_SUFFIX
     if fs.exists(aside):
         fs.unlink(aside)
     file = fs.open(aside, create=True)

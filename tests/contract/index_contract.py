@@ -52,7 +52,7 @@ class IndexContract:
 
     case: ClassVar[Case]
 
-    @pytest.fixture(params=[nothing, checkpoint], ids=["overlay", "store"])
+    @pytest.fixture(params=[nothing, checkpoint], ids=["memtable", "store"])
     def settle(self, request: pytest.FixtureRequest) -> Callable[[Database], None]:
         """Called between the steps."""
         settle: Callable[[Database], None] = request.param

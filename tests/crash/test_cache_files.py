@@ -14,7 +14,7 @@ import pytest
 
 import amberdb
 from amberdb import Text, Vector
-from amberdb._bytes import CRC_SIZE, seal
+from amberdb._bytes import CRC_SIZE, append_crc
 from amberdb.engine.storage.cache_file import HEADER_SIZE
 from amberdb.index.ordered.key_encoder import IndexSpec
 from amberdb.index.vector.hnsw import library
@@ -171,7 +171,10 @@ LIES: Final[dict[str, tuple[Lie, str | None]]] = {
     "no rows, and a graph": (_without_rows, "not one of its rows"),
     "an Lsn in the future": (lambda parts: parts.relabel(lsn=1 << 50), "the log ends at"),
     "an Lsn of long ago": (lambda parts: parts.relabel(lsn=0), None),
-    "another tree": (lambda parts: parts.relabel(tree=parts.label.tree + 1), "another index"),
+    "another tree": (
+        lambda parts: parts.relabel(keyspace=parts.label.keyspace + 1),
+        "another index",
+    ),
     "another configuration": (lambda parts: parts.relabel(configuration=bytes(16)), "otherwise"),
     "a floor behind the last row": (lambda parts: parts.relabel(floor=1 << 40), "begins behind"),
     "a floor within the rows": (lambda parts: parts.relabel(floor=ROWS // 2), None),
@@ -239,7 +242,7 @@ def _resealed(at: int, value: bytes) -> Callable[[bytes], bytes]:
     def change(data: bytes) -> bytes:
         header = bytearray(data[: HEADER_SIZE - CRC_SIZE])
         header[at : at + len(value)] = value
-        return bytes(header) + seal(bytes(header)) + data[HEADER_SIZE:]
+        return bytes(header) + append_crc(bytes(header)) + data[HEADER_SIZE:]
 
     return change
 
@@ -298,7 +301,7 @@ def test_a_file_of_an_index_that_was_declared_anew(copy: Path) -> None:
         db.collection("a", indexes=[])
         db.collection("a", indexes=INDEXES)
         db.build_indexes()
-        number = max(index.tree for index in db.definition("a").indexes)
+        number = max(index.keyspace for index in db.definition("a").indexes)
     (copy / "cache" / f"{number}.cache").write_bytes(old)
     judge(copy, "another index")
 

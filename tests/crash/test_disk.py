@@ -84,7 +84,7 @@ def test_a_checkpoint_that_fails_inside_of_lmdb_is_tried_again(
 def test_a_meta_page_that_cannot_be_written_ends_lmdb_and_not_the_reads(
     open_db: OpenDatabase,
 ) -> None:
-    db = filled(open_db, overlay_bytes_max=200_000)
+    db = filled(open_db, memtable_bytes_max=200_000)
     notes = db.collection("a")
     at = db.snapshot()
     with replaced(data_of(db), "/dev/full", meta=True):

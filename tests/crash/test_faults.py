@@ -223,7 +223,7 @@ def test_a_failing_checkpoint_acknowledges_up_to_the_limit(
     options: dict[str, Any] = {
         "map_bytes": 1 << 20,
         "checkpoint_bytes": 400_000,
-        "overlay_bytes_max": 2_000_000,
+        "memtable_bytes_max": 2_000_000,
         "background": background,
         "busy_timeout_ms": 5000,
     }

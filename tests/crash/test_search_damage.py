@@ -14,7 +14,7 @@ import pytest
 
 import amberdb
 from amberdb import AmberError, Text, Vector
-from amberdb.engine.schema.keyspace import TREE_SIZE
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from support.databases import SMALL
 from support.page_damage import in_child
 from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits
@@ -48,19 +48,23 @@ def made() -> Iterator[Path]:
 def search_keys(path: Path) -> dict[str, list[bytes]]:
     """The keys of the search indexes, by the letter behind the tree."""
     with amberdb.open(path, create=False, **SMALL) as db:
-        trees = [index.tree.to_bytes(TREE_SIZE) for index in db.definition("n").indexes]
+        keyspaces = [
+            index.keyspace.to_bytes(KEYSPACE_BYTES) for index in db.definition("n").indexes
+        ]
     found: dict[str, list[bytes]] = {letter: [] for letter in LETTERS}
     with raw_store(path) as txn:
         for key, _ in txn.cursor():
-            if key[:TREE_SIZE] in trees:
-                found[chr(key[TREE_SIZE])].append(key)
+            if key[:KEYSPACE_BYTES] in keyspaces:
+                found[chr(key[KEYSPACE_BYTES])].append(key)
     return found
 
 
 def damage(path: Path, key: bytes, rng: random.Random) -> None:
     with raw_store(path) as txn:
         value = bytearray(txn.get(key) or b"")
-        size = len(value) if chr(key[TREE_SIZE]) != "a" else DOCUMENTS // 8  # rows that there are
+        size = (
+            len(value) if chr(key[KEYSPACE_BYTES]) != "a" else DOCUMENTS // 8
+        )  # rows that there are
         value[rng.randrange(size)] ^= 1 << rng.randrange(8)
         txn.put(key, bytes(value))
 

@@ -26,7 +26,7 @@ from amberdb import (
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.maintenance import index_build
-from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.memtable import Memtable
 from support.databases import OpenDatabase
 from support.faulty_fs import FaultyFileSystem
 
@@ -314,10 +314,10 @@ def test_get_does_not_see_a_commit_that_waits_for_its_sync_while_a_checkpoint_do
     frozen = threading.Event()
     freeze = Committer.freeze
 
-    def told(self: Committer) -> Overlay | None:
-        overlay = freeze(self)
+    def told(self: Committer) -> Memtable | None:
+        memtable = freeze(self)
         frozen.set()
-        return overlay
+        return memtable
 
     monkeypatch.setattr(Committer, "freeze", told)
     fs.gate.clear()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import amberdb
 from amberdb import BackupChainError, BackupDamagedError, BackupError, FormatError, Ordered, Text
-from amberdb._bytes import seal
+from amberdb._bytes import append_crc
 from amberdb._fs import OsFileSystem
 from amberdb.engine.backup import archive as archives
 from amberdb.engine.backup.archive import (
@@ -38,7 +38,7 @@ from amberdb.engine.schema.keyspace import (
     COUNTERS,
     DATABASE_ID,
     HEADS,
-    tree,
+    prefix_of,
 )
 from support.databases import SMALL
 
@@ -137,7 +137,7 @@ def test_blocks_missing_doubled_or_out_of_order_are_refused(
 def test_a_newer_format_is_told_from_damage(tmp_path: Path, chain: list[Path]) -> None:
     data = chain[0].read_bytes()
     head = data[:8] + (2).to_bytes(4, "little")
-    (tmp_path / "new").write_bytes(head + seal(head) + data[FILE_HEAD_SIZE:])
+    (tmp_path / "new").write_bytes(head + append_crc(head) + data[FILE_HEAD_SIZE:])
     with pytest.raises(FormatError, match="update it"):
         amberdb.verify_backup(tmp_path / "new")
     for data in (b"", b"AMBERBAK", b"\x7fELF" * 40, bytes(1000)):
@@ -175,18 +175,18 @@ def test_pairs_that_cannot_be_are_refused(tmp_path: Path, chain: list[Path]) -> 
     header, pairs = contents_of(chain[0])
     path = tmp_path / "full"
     entries = list(pairs.items())
-    late = tree(99) + b"k"
+    late = prefix_of(99) + b"k"
     applied = header.last_lsn.to_bytes(8)
     wrong: list[Pairs] = [
         {**pairs, late: None},
-        {**pairs, tree(99): b"no key behind the tree"},
-        {**pairs, tree(99) + b"k" * 508: b""},
+        {**pairs, prefix_of(99): b"no key behind the tree"},
+        {**pairs, prefix_of(99) + b"k" * 508: b""},
         {late: b"out of order", **pairs},
         dict((*entries[:-2], entries[-1], entries[-2])),
-        dict(sorted({**pairs, tree(2) + b"k": b"a tree that is nobody's"}.items())),
+        dict(sorted({**pairs, prefix_of(2) + b"k": b"a tree that is nobody's"}.items())),
         dict(sorted({**pairs, DATABASE_ID: b"x" * 16}.items())),
         dict(sorted({**pairs, BUILT + b"1": b"1"}.items())),
-        dict(sorted({**pairs, BUILT + tree(18): b"2"}.items())),
+        dict(sorted({**pairs, BUILT + prefix_of(18): b"2"}.items())),
         {**pairs, APPLIED: (header.last_lsn + 1).to_bytes(8)},
         {key: value for key, value in pairs.items() if key != APPLIED},
         {**pairs, APPLIED: applied + b"\0"},
@@ -220,8 +220,8 @@ def test_pairs_that_contradict_each_other_are_refused(tmp_path: Path, chain: lis
     path = tmp_path / "full"
     head = next(key for key in pairs if key.startswith(HEADS))
     collection = next(key for key in pairs if key.startswith(COLLECTIONS))
-    entry = next(key for key in pairs if key.startswith(tree(18)))
-    document = tree(16) + b"a"
+    entry = next(key for key in pairs if key.startswith(prefix_of(18)))
+    document = prefix_of(16) + b"a"
     assert document in pairs
     wrong: list[Pairs] = [
         {**pairs, head: b"short"},
@@ -233,7 +233,7 @@ def test_pairs_that_contradict_each_other_are_refused(tmp_path: Path, chain: lis
         {**pairs, document: pairs[document][:-1] + b"?"},
         dict(sorted({**pairs, COLLECTIONS + b"\xff\xfe": b""}.items())),
         dict(sorted({**pairs, entry + b"x": b"a"}.items())),
-        dict.fromkeys(pairs, b"") | {k: v for k, v in pairs.items() if k[:4] == tree(1)},
+        dict.fromkeys(pairs, b"") | {k: v for k, v in pairs.items() if k[:4] == prefix_of(1)},
     ]
     for one in wrong:
         forge(path, header, [Content(Kind.PAIRS, len(one), encode(one))])
@@ -287,7 +287,7 @@ def test_records_that_cannot_be_are_refused(tmp_path: Path, chain: list[Path]) -
         [(lsn, 1 << 62, kind, payload), *rest],
         [(lsn, time_us, kind, b"\xc1"), *rest],
         [(lsn, time_us, kind, encode({APPLIED: bytes(8)})), *rest],
-        [(lsn, time_us, kind, encode({tree(16): b""})), *rest],
+        [(lsn, time_us, kind, encode({prefix_of(16): b""})), *rest],
         [(lsn, time_us, kind), *rest],
         [(far, time_us, kind, payload), *rest],
         [*good[:-1], (good[-1][0], good[-1][1] + 1, kind, good[-1][3])],
@@ -330,14 +330,14 @@ def test_sizes_are_compared_before_anything_is_allocated(
         (2, 3, b"xyz", 3, "makes no sense"),
     ):
         head = block_head.pack(Kind.PAIRS, packing, 0, size, length)
-        path.write_bytes(start + head + seal(head + stored, chained) + stored)
+        path.write_bytes(start + head + append_crc(head + stored, chained) + stored)
         with pytest.raises(BackupDamagedError, match=message):
             amberdb.verify_backup(path)
         refused([path], tmp_path, BackupDamagedError)
     trailing = zstandard.ZstdCompressor().compress(encode(pairs)) + b"more"
     size = len(encode(pairs))
     head = block_head.pack(Kind.PAIRS, 1, 0, size, len(trailing))
-    path.write_bytes(start + head + seal(head + trailing, chained) + trailing)
+    path.write_bytes(start + head + append_crc(head + trailing, chained) + trailing)
     refused([path], tmp_path, BackupDamagedError)
     forge(path, header, _split(pairs, 1000), compress=True)
     assert amberdb.verify_backup(path)

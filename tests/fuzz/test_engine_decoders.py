@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import amberdb
 from amberdb import AmberError, CorruptionError, CursorError, Database, Ordered
-from amberdb._bytes import CRC_SIZE, seal
+from amberdb._bytes import CRC_SIZE, append_crc
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine.schema import document_format
@@ -29,7 +29,7 @@ from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS
 from amberdb.engine.schema.schema import CollectionDef
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.manifest import Manifest
-from amberdb.engine.storage.memtable import Overlay
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.view import NEWEST, State, View
 from support import drawn
 from support.databases import SMALL
@@ -93,7 +93,7 @@ def test_manifest(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject)
     whole = manifest_bytes(tmp_path_factory.getbasetemp())
     damaged = data.draw(st.binary(max_size=90) | mutated(whole))
     if data.draw(st.booleans()):
-        damaged = damaged[:-CRC_SIZE] + seal(damaged[:-CRC_SIZE])
+        damaged = damaged[:-CRC_SIZE] + append_crc(damaged[:-CRC_SIZE])
     try:
         found = manifests.read(_Memory(damaged), "d")
     except AmberError:
@@ -162,9 +162,9 @@ class _NoRead:
 
 
 def load_catalog(pairs: dict[bytes, bytes | None]) -> Catalog:
-    overlay = Overlay()
-    overlay.publish(1, pairs, 0, 1)
-    state = State(overlay, None, frozenset(), Catalog({}))
+    memtable = Memtable()
+    memtable.publish(1, pairs, 0, 1)
+    state = State(memtable, None, frozenset(), Catalog({}))
     transaction: Any = _NoRead()
     return Catalog.load(View(NEWEST, state, transaction, 0, "data.mdb"), 1 << 20)
 
@@ -172,8 +172,8 @@ def load_catalog(pairs: dict[bytes, bytes | None]) -> Catalog:
 DEFINITION = CollectionDef(
     name="x",
     number=1,
-    tree=16,
-    expiry_tree=17,
+    keyspace=16,
+    expiry_keyspace=17,
     former=((3, "w"),),
     version=3,
     steps=((2, 5), (3, 7)),
@@ -188,12 +188,12 @@ def test_catalog_entry(data: st.DataObject) -> None:
     damaged = data.draw(
         st.one_of(mutated(content), st.binary(max_size=60), msgpack.map(encode), _changed(content))
     )
-    sealed = damaged + seal(damaged + key)
+    sealed = damaged + append_crc(damaged + key)
     for value in (sealed, damaged):
         with contextlib.suppress(AmberError):
             catalog = load_catalog({key: value})
             assert all(name == "x" for name in catalog.schemas)
-    assert load_catalog({key: content + seal(content + key)}) is not None
+    assert load_catalog({key: content + append_crc(content + key)}) is not None
 
 
 @st.composite
@@ -245,7 +245,7 @@ def test_cursor(db: Database, query: tuple[Any, Any], data: st.DataObject) -> No
         )
     )
     for cursor in (
-        base64.urlsafe_b64encode(damaged + seal(damaged)).decode(),
+        base64.urlsafe_b64encode(damaged + append_crc(damaged)).decode(),
         base64.urlsafe_b64encode(damaged).decode(),
         data.draw(st.text(max_size=30)),
     ):

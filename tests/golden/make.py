@@ -94,7 +94,7 @@ def content(db: Database) -> dict[str, Any]:
     return {
         name: {
             "indexes": [
-                [index.spec.to_map(), index.tree, index.complete_from]
+                [index.spec.to_map(), index.keyspace, index.complete_from]
                 for index in db.definition(name).indexes
             ],
             "expires_at": db.definition(name).expires_at,

@@ -170,15 +170,15 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     @initialize(
         segment=st.sampled_from([4096, 65536]),
-        overlay=st.sampled_from([4000, 20_000, 1 << 20]),
+        memtable=st.sampled_from([4000, 20_000, 1 << 20]),
         expires=st.booleans(),
         specs=drawn.declarations(),
     )
-    def create(self, segment: int, overlay: int, expires: bool, specs: list[Spec]) -> None:
+    def create(self, segment: int, memtable: int, expires: bool, specs: list[Spec]) -> None:
         self.options = {
             "segment_bytes_min": 4096,
             "segment_bytes_max": segment,
-            "overlay_bytes_max": overlay,
+            "memtable_bytes_max": memtable,
             "reap_batch": 2,
         }
         self.open()

@@ -9,7 +9,7 @@ LONG = "x" * 600
 
 
 @pytest.mark.parametrize("way", ["delete", "put", "update", "delete_many", "expire"])
-@pytest.mark.parametrize("stored", [False, True], ids=["overlay", "lmdb"])
+@pytest.mark.parametrize("stored", [False, True], ids=["memtable", "lmdb"])
 def test_index_over_documents_that_have_no_key(
     open_db: OpenDatabase, way: str, stored: bool
 ) -> None:

@@ -1,6 +1,6 @@
 """An index never changes an answer: the same documents with many indexes and with none.
 
-Some documents are in LMDB, some in the overlay above it, some are deleted or replaced in either,
+Some documents are in LMDB, some in the memtable above it, some are deleted or replaced in either,
 and some of the indexes are built from what is there instead of being written along.
 """
 

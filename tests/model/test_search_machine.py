@@ -1,5 +1,5 @@
 """Search against its definition, while documents come, change, expire and go: whatever mix of LMDB,
-frozen and active overlay and own transaction holds them, and across reopening."""
+frozen and active memtable and own transaction holds them, and across reopening."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

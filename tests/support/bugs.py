@@ -22,7 +22,7 @@ from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import APPLIED
 from amberdb.engine.search import vector_searcher
 from amberdb.engine.storage import cache_file, manifest
-from amberdb.engine.storage.memtable import Effects, Overlay
+from amberdb.engine.storage.memtable import Effects, Memtable
 from amberdb.engine.storage.store import Store, StoreWriter
 from amberdb.wal import Log, log
 from amberdb.wal.group_commit import GroupCommit
@@ -105,19 +105,19 @@ def recycle_before_the_checkpoint() -> Any:
 
 
 def checkpoint_half_of_it() -> Any:
-    apply_tree = checkpoint._apply_tree
+    apply_tree = checkpoint._apply_keyspace
 
-    def half(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None:
-        apply_tree(store, overlay, keys[: len(keys) - len(keys) // 2])
+    def half(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
+        apply_tree(store, memtable, keys[: len(keys) - len(keys) // 2])
 
     return patch.object(checkpoint, "_apply_tree", half)
 
 
 def ignore_tombstones_at_the_checkpoint() -> Any:
-    apply_tree = checkpoint._apply_tree
+    apply_tree = checkpoint._apply_keyspace
 
-    def kept(store: StoreWriter, overlay: Overlay, keys: list[bytes]) -> None:
-        apply_tree(store, overlay, [k for k in keys if overlay.entries[k][1] is not None])
+    def kept(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
+        apply_tree(store, memtable, [k for k in keys if memtable.entries[k][1] is not None])
 
     return patch.object(checkpoint, "_apply_tree", kept)
 
@@ -204,10 +204,10 @@ def ignore_the_class_of_a_commit() -> Any:
 def label_a_cache_file_without_syncing_the_log() -> Any:
     """Its rows may be above the Lsn that it bears."""
 
-    def unsynced(self: vector_searcher._Host) -> Lsn:
+    def unsynced(self: vector_searcher._CacheSource) -> Lsn:
         return self._source.log.durable_lsn
 
-    return patch.object(vector_searcher._Host, "sync", unsynced)
+    return patch.object(vector_searcher._CacheSource, "sync", unsynced)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Invariants:
 - Leaving `audited` runs check() and asserts that it found nothing, then closes; a test that has
   failed already keeps its own error.
-- Options are small, so that a test of a few documents sees segments end, overlays reach LMDB
+- Options are small, so that a test of a few documents sees segments end, memtables reach LMDB
   and both mix; background work is off, so that nothing happens on its own.
 """
 

@@ -41,7 +41,7 @@ from support.trace import (
     Truncate,
     Write,
 )
-from support.workload import Recording, Step, Workload, reopen_image
+from support.workload import MigrationStep, Recording, Workload, reopen_image
 
 SOURCE: Final = Path(__file__).with_suffix(".c")
 # number, covers, a, b, descriptor, kind, size of text, size of data
@@ -82,7 +82,7 @@ class PreloadRecorder(AbstractContextManager["PreloadRecorder"]):
         """Of act(root), a function that the worker can import."""
         return self._pool.submit(_recorded, TraceBuilder(root), root, partial(act, root)).result()
 
-    def workload(self, root: Path, seed: int, steps: list[Step]) -> Recording:
+    def workload(self, root: Path, seed: int, steps: list[MigrationStep]) -> Recording:
         return self._pool.submit(_workload, root, seed, steps).result()
 
     def opening(self, builder: TraceBuilder, root: Path, served: int, now: float) -> Trace:
@@ -99,7 +99,7 @@ def _begin(bug: Callable[[], AbstractContextManager[Any]] | None) -> None:
         _patches.enter_context(bug())
 
 
-def _workload(root: Path, seed: int, steps: list[Step]) -> Recording:
+def _workload(root: Path, seed: int, steps: list[MigrationStep]) -> Recording:
     work = Workload(root, seed, _note)
     return work.recording(_recorded(TraceBuilder(root), root, partial(work.run, steps)))
 

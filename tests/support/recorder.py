@@ -29,13 +29,13 @@ from support.trace import (
     Truncate,
     Write,
 )
-from support.workload import Recording, Step, Workload, reopen_image
+from support.workload import MigrationStep, Recording, Workload, reopen_image
 
 
 class SeamRecorder:
     """Records in this process, at the file seam."""
 
-    def workload(self, root: Path, seed: int, steps: list[Step]) -> Recording:
+    def workload(self, root: Path, seed: int, steps: list[MigrationStep]) -> Recording:
         builder = TraceBuilder(root)
         fs = RecordingFileSystem(builder)
         work = Workload(root, seed, fs.note, fs)

@@ -20,7 +20,7 @@ from amberdb import Database, Text, Vector
 from amberdb._types import Document
 from amberdb.engine.maintenance import auto_compaction
 from amberdb.engine.search import flush, vector_cache, vector_index
-from amberdb.index.text.text import TextMaker
+from amberdb.index.text.text import TextExtractor
 from support.ranking import agree, bm25, nearest
 
 DIM: Final = 3
@@ -94,7 +94,7 @@ def _by_words(
 ) -> int:
     texts = [document["text"] for document in documents if "text" in document]
     question = " ".join((*rng.sample(texts, min(2, len(texts))), rng.choice(WORDS)))
-    analyzer = TextMaker(spec).analyzer
+    analyzer = TextExtractor(spec).analyzer
     scores = bm25(documents, question, ("text",), analyzer)
     for limit in LIMITS:
         agree(db.collection(name).search(question, limit=limit), scores, limit)

@@ -32,7 +32,7 @@ ROUNDS = 4
 SYNCS: tuple[Sync, ...] = ("os", "os", "os", "os", "always")
 OPTIONS: dict[str, Any] = {
     **SMALL,
-    "overlay_bytes_max": 600_000,
+    "memtable_bytes_max": 600_000,
     "map_bytes": 1 << 26,
     "sync": "os",
 }

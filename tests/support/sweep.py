@@ -39,9 +39,9 @@ from support.workload import (
     NAME,
     OPTIONS,
     Documents,
+    MigrationStep,
     Promise,
     Recorder,
-    Step,
     erased_word,
     give_functions,
 )
@@ -123,7 +123,7 @@ class Sweep:
         self,
         figures: Figures,
         name: str,
-        steps: Iterable[Step],
+        steps: Iterable[MigrationStep],
         *,
         seed: int = 0,
         variants: int = 2,
@@ -296,9 +296,13 @@ class Sweep:
         db.build_indexes()
         put_on_top(db, rng)
         self.figures.searches += compare_searches(db, rng)
-        trees = {index.tree for name in db.collections() for index in db.definition(name).indexes}
-        strays = [path.name for path in folder.glob("*") if path.name[:-6] not in map(str, trees)]
-        assert not strays, f"{strays} are in cache/, and the indexes are {trees}"
+        keyspaces = {
+            index.keyspace for name in db.collections() for index in db.definition(name).indexes
+        }
+        strays = [
+            path.name for path in folder.glob("*") if path.name[:-6] not in map(str, keyspaces)
+        ]
+        assert not strays, f"{strays} are in cache/, and the indexes are {keyspaces}"
         assert_sound(db)
 
     def _checked(self, db: Database, place: str) -> tuple[int, ...]:

@@ -12,12 +12,12 @@ from math import log
 from typing import Any
 
 from amberdb.index.text.query import Prefix, Term, TextQuery
-from amberdb.index.text.text import TextMaker
+from amberdb.index.text.text import TextExtractor
 
 K1, B = 0.9, 0.4
 
 
-def weighted_terms(maker: TextMaker, document: Mapping[str, Any]) -> dict[str, float]:
+def weighted_terms(maker: TextExtractor, document: Mapping[str, Any]) -> dict[str, float]:
     """How often the document has each term, each field's occurrences times its weight."""
     counts: dict[str, float] = {}
     for field, weight in zip(maker.spec.fields, maker.spec.weights, strict=True):
@@ -41,7 +41,7 @@ def frequency(counts: Mapping[str, float], term: Term) -> float:
 
 
 def ranked(
-    maker: TextMaker,
+    maker: TextExtractor,
     rows: Mapping[int, Mapping[str, Any]],
     query: TextQuery,
     among: Sequence[int] | None = None,

@@ -4,7 +4,13 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 
 from amberdb.index.text.packing import ROWS_KEY
-from amberdb.index.text.postings import Memtable, Segment, SegmentSource, Source, segment_pairs
+from amberdb.index.text.postings import (
+    InMemoryPostings,
+    Segment,
+    SegmentSource,
+    Source,
+    segment_pairs,
+)
 from amberdb.index.text.text import UNIT, Occurrences
 
 
@@ -26,11 +32,11 @@ def occurrences_of(counts: Mapping[str, int], unit: int = 1) -> Occurrences:
     return [(UNIT, [term for term, count in counts.items() for _ in range(count)])]
 
 
-def memtable_of(rows: Mapping[int, Occurrences]) -> Memtable:
-    memtable = Memtable()
+def in_memory_of(rows: Mapping[int, Occurrences]) -> InMemoryPostings:
+    postings = InMemoryPostings()
     for rowid, occurrences in rows.items():
-        memtable.add(rowid, occurrences)
-    return memtable
+        postings.add(rowid, occurrences)
+    return postings
 
 
 def spread(rows: Mapping[int, Occurrences], places: Sequence[int]) -> list[Source]:
@@ -41,6 +47,6 @@ def spread(rows: Mapping[int, Occurrences], places: Sequence[int]) -> list[Sourc
         shares.setdefault(places[at % len(places)], {})[rowid] = occurrences
     sources: list[Source] = []
     for place, share in shares.items():
-        memtable = memtable_of(share)
-        sources.append(source_of(dict(segment_pairs([memtable]))) if place % 2 else memtable)
+        postings = in_memory_of(share)
+        sources.append(source_of(dict(segment_pairs([postings]))) if place % 2 else postings)
     return sources

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb._types import Lsn
-from amberdb.engine.search.vector_cache import Committed
+from amberdb.engine.search.vector_cache import CommittedRows
 from amberdb.index.vector.distance import best, prepared, scores
 from amberdb.index.vector.vector import Metric
 
@@ -61,8 +61,8 @@ class Documents:
         return pairs(*best(rowids, out, limit))
 
     @contextmanager
-    def newest(self) -> Generator[Committed]:
-        yield Committed(self.alive, self.fetch)
+    def newest(self) -> Generator[CommittedRows]:
+        yield CommittedRows(self.alive, self.fetch)
 
     def sync(self) -> Lsn:
         return Lsn(len(self.alive))

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import amberdb
 from amberdb import CollectionMissingError, Database, DatabaseMissingError, Snapshot, Text, Vector
-from amberdb.index.text.text import TextMaker
+from amberdb.index.text.text import TextExtractor
 from support.databases import SMALL, assert_sound
 from support.doomed import NAMES, THREADS, Shared, State, apply
 from support.killing import Killer
@@ -187,7 +187,7 @@ class _Watch:
             4,
         )
         words = drawn_text(self._rng)
-        scores = bm25(documents, words, ("text",), TextMaker(Text("text")).analyzer)
+        scores = bm25(documents, words, ("text",), TextExtractor(Text("text")).analyzer)
         agree(at["b"].search(words, limit=4), scores, 4)
         self._count("searches")
 

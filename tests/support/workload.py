@@ -30,7 +30,7 @@ NAME: Final = "t.amber"
 COLLECTIONS: Final = ("a", "b", "c")
 OPTIONS: Final[dict[str, Any]] = {**SMALL, "segment_bytes_max": 8192, "map_bytes": 1 << 26}
 Documents: TypeAlias = dict[tuple[str, str], Doc]
-Step: TypeAlias = Callable[["Workload"], None]
+MigrationStep: TypeAlias = Callable[["Workload"], None]
 Notes: TypeAlias = Callable[[bytes], None]
 """Puts a note into the trace."""
 
@@ -48,7 +48,7 @@ class Recording:
 class Recorder(Protocol):
     """Runs something, and makes a trace of it."""
 
-    def workload(self, root: Path, seed: int, steps: list[Step]) -> Recording: ...
+    def workload(self, root: Path, seed: int, steps: list[MigrationStep]) -> Recording: ...
 
     def opening(self, builder: TraceBuilder, root: Path, served: int, now: float) -> Trace:
         """Of reopen_image()."""
@@ -98,7 +98,7 @@ class Workload:
         self._numbers: dict[bytes, int] = {}
         """Of commits whose notes were made before their number was known."""
 
-    def run(self, steps: Iterable[Step]) -> None:
+    def run(self, steps: Iterable[MigrationStep]) -> None:
         # Segments are filled in several writes, as large ones are, and indexes built in chunks.
         with (
             patch.object(segment, "_FILL_SIZE", 2048),
@@ -361,7 +361,7 @@ def crowd_at_checkpoints(work: Workload) -> None:
     worker.join()
 
 
-ALPHABET: Final[dict[str, Step]] = {
+ALPHABET: Final[dict[str, MigrationStep]] = {
     step.__name__: step
     for step in (
         put,
@@ -381,7 +381,7 @@ ALPHABET: Final[dict[str, Step]] = {
 }
 
 
-STORE_ALPHABET: Final[dict[str, Step]] = {
+STORE_ALPHABET: Final[dict[str, MigrationStep]] = {
     step.__name__: step
     for step in (
         burst,
@@ -408,7 +408,7 @@ def prepare(work: Workload) -> None:
     work.commit([("a", "same", {"text": "x"}), ("b", "t", {"text": "x"}), ("c", "t", {"n": 1})])
 
 
-TEXT_ALPHABET: Final[dict[str, Step]] = {
+TEXT_ALPHABET: Final[dict[str, MigrationStep]] = {
     step.__name__: step
     for step in (
         *(put, overwrite, transaction, checkpoint, expire, reopen, text_index, drop_index),
@@ -460,7 +460,7 @@ def migrate(work: Workload) -> None:
         work.db.migrate()
 
 
-SCHEMA_ALPHABET: Final[dict[str, Step]] = {
+SCHEMA_ALPHABET: Final[dict[str, MigrationStep]] = {
     step.__name__: step
     for step in (
         *(overwrite, transaction, checkpoint, reopen, text_index, follow, compact),
@@ -537,7 +537,7 @@ def expire_vectors(work: Workload) -> None:
     work.db.expire()
 
 
-VECTOR_ALPHABET: Final[dict[str, Step]] = {
+VECTOR_ALPHABET: Final[dict[str, MigrationStep]] = {
     step.__name__: step
     for step in (
         embed,
@@ -563,7 +563,7 @@ def prepare_vectors(work: Workload) -> None:
     work.commit([_drawn(work, name, n) for name, count in counts.items() for n in range(count)])
 
 
-ALPHABETS: Final[dict[str, tuple[Step, dict[str, Step]]]] = {
+ALPHABETS: Final[dict[str, tuple[MigrationStep, dict[str, MigrationStep]]]] = {
     "plain": (prepare, ALPHABET),
     "store": (prepare, STORE_ALPHABET),
     "text": (prepare_text, TEXT_ALPHABET),
@@ -573,7 +573,7 @@ ALPHABETS: Final[dict[str, tuple[Step, dict[str, Step]]]] = {
 """What each begins with, and its steps."""
 
 
-def sequence(alphabet: str, names: Iterable[str]) -> list[Step]:
+def sequence(alphabet: str, names: Iterable[str]) -> list[MigrationStep]:
     begin, letters = ALPHABETS[alphabet]
     letters = {"crowd": crowd, **letters}
     return [begin, *(letters[name] for name in names)]

@@ -146,7 +146,7 @@ def test_without_room_it_is_put_off(
 
 def test_it_gives_way_to_writers_and_pauses(open_db: OpenDatabase, places: Places) -> None:
     """Commits that fill half of what memory there is end it; so the next checkpoint is near."""
-    db = open_db(background=True, overlay_bytes_max=200_000, checkpoint_bytes=1 << 30)
+    db = open_db(background=True, memtable_bytes_max=200_000, checkpoint_bytes=1 << 30)
 
     def write() -> None:
         places.actions.clear()

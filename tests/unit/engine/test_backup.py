@@ -31,7 +31,7 @@ from amberdb._types import lsn_epoch
 from amberdb.engine.backup import backup, restore
 from amberdb.engine.backup.archive import BLOCK_HEAD_SIZE
 from amberdb.engine.backup.chain import points
-from amberdb.engine.schema.keyspace import BUILT, tree
+from amberdb.engine.schema.keyspace import BUILT, prefix_of
 from support.databases import SMALL, FakeClock, OpenDatabase, audited
 from support.reference import Doc
 from unit.engine.helpers import abandon, damage_inner_pages, raw_store
@@ -227,7 +227,7 @@ def test_a_database_that_is_closed_meanwhile_leaves_no_backup(db: Database, tmp_
 def test_a_damaged_document_stops_a_backup(open_db: OpenDatabase, tmp_path: Path) -> None:
     db = open_db()
     fill(db, range(5))
-    prefix = tree(db.definition("n").tree)
+    prefix = prefix_of(db.definition("n").keyspace)
     db.close()
     copy = tmp_path / "copy.amber"
     shutil.copytree(db.path, copy)
@@ -454,7 +454,7 @@ def test_indexes_that_came_and_went_behind_the_full_backup(db: Database, tmp_pat
     db.collection("n", indexes=[*INDEXES, Ordered("text")])
     db.build_indexes()  # so there is a mark
     db.backup(tmp_path / "full")
-    gone = {index.tree for index in db.definition("n").indexes}
+    gone = {index.keyspace for index in db.definition("n").indexes}
     db.collection("n", indexes=[Ordered("key"), Text("key")])
     db.build_indexes()
     db.collection("n").put({"id": "late", "key": "k late"})
@@ -462,10 +462,10 @@ def test_indexes_that_came_and_went_behind_the_full_backup(db: Database, tmp_pat
     amberdb.restore([tmp_path / "full", tmp_path / "later"], tmp_path / "r.amber", **SMALL)
     with raw_store(tmp_path / "r.amber") as txn:
         keys = [key for key, _ in txn.cursor()]
-    trees = {int.from_bytes(key[:4]) for key in keys}
-    trees |= {int.from_bytes(key[-4:]) for key in keys if key.startswith(BUILT)}
+    keyspaces = {int.from_bytes(key[:4]) for key in keys}
+    keyspaces |= {int.from_bytes(key[-4:]) for key in keys if key.startswith(BUILT)}
     assert gone
-    assert not gone & trees, "a purge is not in the log, and its entries would stay for ever"
+    assert not gone & keyspaces, "a purge is not in the log, and its entries would stay for ever"
     with audited(tmp_path / "r.amber") as copy:
         copy.build_indexes()
         assert copy.stats()["collections"] == db.stats()["collections"]

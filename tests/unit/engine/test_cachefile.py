@@ -14,7 +14,7 @@ from support.faulty_fs import FaultyFileSystem
 
 ID = b"0123456789abcdef"
 CONFIGURATION = b"c" * 16
-LABEL = Label(tree=7, configuration=CONFIGURATION, lsn=Lsn(5), floor=3)
+LABEL = Label(keyspace=7, configuration=CONFIGURATION, lsn=Lsn(5), floor=3)
 SECTIONS = [[b"abc", b"", b"defg"], [], [b"x" * 65]]
 
 

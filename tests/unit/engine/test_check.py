@@ -13,7 +13,7 @@ from amberdb.engine.integrity import check as checks
 from amberdb.engine.integrity.lmdb_pages import read_metas
 from amberdb.engine.schema.document_format import pack, unpack
 from amberdb.engine.schema.keyspace import APPLIED
-from amberdb.engine.schema.schema import MULTI, Head, Schema
+from amberdb.engine.schema.schema import MULTI, CollectionCounters, Schema
 from amberdb.wal import Log
 from support.databases import SMALL, OpenDatabase
 from unit.engine.helpers import data_file, raw_store
@@ -71,7 +71,7 @@ def stray(txn: "lmdb.Transaction[bytes]", prefix: bytes) -> None:
 
 
 def set_head(txn: "lmdb.Transaction[bytes]", schema: Schema, documents: int, rowid: int) -> None:
-    txn.put(schema.head_key, Head(documents, rowid).pack())
+    txn.put(schema.head_key, CollectionCounters(documents, rowid).pack())
 
 
 def misplace(txn: "lmdb.Transaction[bytes]", schema: Schema) -> None:

@@ -21,7 +21,7 @@ from amberdb import (
 from amberdb._fs import OsFileSystem
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
-from amberdb.engine.storage.memtable import Overlay, SortedKeys
+from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.store import Store
 from support.databases import FakeClock, OpenDatabase
 from support.faulty_fs import FaultyFileSystem, fail_on
@@ -36,12 +36,12 @@ def fill(db: Database, count: int = 2000) -> None:
 
 def test_a_checkpoint_moves_everything_into_the_store(db: Database) -> None:
     fill(db)
-    assert db.stats()["overlay_bytes"] > 0
+    assert db.stats()["memtable_bytes"] > 0
     assert db.stats()["store"]["entries"] < 10
     began = time.perf_counter()
     db.checkpoint()
     stats = db.stats()
-    assert stats["overlay_bytes"] == 0
+    assert stats["memtable_bytes"] == 0
     assert stats["store"]["entries"] > 4000
     assert stats["applied_lsn"] == stats["last_lsn"] == stats["durable_lsn"]
     assert stats["checkpoints"] == 1
@@ -108,7 +108,7 @@ def test_a_failed_checkpoint_loses_nothing_and_can_be_run_again(
             db.checkpoint()
     notes = db.collection("n")
     assert notes.count({"x": 3}) == 200
-    assert got(notes, "00013")["x"] == 3, "from the overlay that is still frozen"
+    assert got(notes, "00013")["x"] == 3, "from the memtable that is still frozen"
     notes.put({"id": "later", "x": 3})
     assert notes.count({"x": 3}) == 201
     assert db.stats()["checkpoints"] == 0
@@ -139,22 +139,22 @@ def test_store_that_cannot_be_written_is_an_error(db: Database) -> None:
 
 def test_writers_wait_for_room_and_get_it(open_db: OpenDatabase) -> None:
     db = open_db(
-        background=True, checkpoint_bytes=50_000, overlay_bytes_max=100_000, busy_timeout_ms=30_000
+        background=True, checkpoint_bytes=50_000, memtable_bytes_max=100_000, busy_timeout_ms=30_000
     )
     notes = db.collection("n")
     for n in range(100):
         notes.put({"id": str(n), "x": bytes(10_000)}, sync="os")
     assert notes.count() == 100
-    assert db.stats()["overlay_bytes"] < 250_000
+    assert db.stats()["memtable_bytes"] < 250_000
     assert db.stats()["checkpoints"] > 2
 
 
 def test_without_a_background_the_writer_checkpoints_itself(open_db: OpenDatabase) -> None:
-    db = open_db(overlay_bytes_max=100_000)
+    db = open_db(memtable_bytes_max=100_000)
     notes = db.collection("n")
     for n in range(100):
         notes.put({"id": str(n), "x": bytes(10_000)}, sync="os")
-    assert db.stats()["overlay_bytes"] < 250_000
+    assert db.stats()["memtable_bytes"] < 250_000
     assert db.stats()["checkpoints"] > 2
 
 
@@ -164,7 +164,7 @@ def never(self: Checkpointer) -> None: ...
 def test_writers_that_get_no_room_in_time_are_refused(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = open_db(overlay_bytes_max=10_000, busy_timeout_ms=1, background=True)
+    db = open_db(memtable_bytes_max=10_000, busy_timeout_ms=1, background=True)
     notes = db.collection("n")
     monkeypatch.setattr(Checkpointer, "run", never)
     notes.put({"id": "a", "x": bytes(20_000)})
@@ -179,7 +179,7 @@ def test_writers_that_get_no_room_in_time_are_refused(
 def test_writers_are_refused_while_checkpoints_fail(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = open_db(overlay_bytes_max=10_000)
+    db = open_db(memtable_bytes_max=10_000)
     notes = db.collection("n")
 
     def fail(self: Store) -> None:
@@ -206,14 +206,14 @@ def test_checkpoints_run_in_the_background(open_db: OpenDatabase, options: dict[
     fill(db)
     thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
     for _ in range(10_000):
-        if not db.stats()["overlay_bytes"]:
+        if not db.stats()["memtable_bytes"]:
             break
         thread.join(0.001)
-    assert db.stats()["overlay_bytes"] == 0
+    assert db.stats()["memtable_bytes"] == 0
     assert db.stats()["checkpoints"] >= 1
 
 
-def test_overlay_left_by_a_crash_is_checkpointed_in_the_background(
+def test_memtable_left_by_a_crash_is_checkpointed_in_the_background(
     open_db: OpenDatabase, tmp_path: Path
 ) -> None:
     db = open_db()
@@ -222,10 +222,10 @@ def test_overlay_left_by_a_crash_is_checkpointed_in_the_background(
     copy = open_db("copy.amber", background=True, checkpoint_interval_ms=0)
     thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
     for _ in range(10_000):
-        if not copy.stats()["overlay_bytes"]:
+        if not copy.stats()["memtable_bytes"]:
             break
         thread.join(0.001)
-    assert copy.stats()["overlay_bytes"] == 0
+    assert copy.stats()["memtable_bytes"] == 0
 
 
 def test_background_failure_is_logged_and_tried_again(
@@ -336,11 +336,11 @@ def test_interruption_between_log_and_memory_poisons(
     notes = db.collection("n")
     notes.put({"id": "a"})
 
-    def interrupted(self: Overlay, *_: object) -> None:
+    def interrupted(self: Memtable, *_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Overlay, "publish", interrupted)
+        patch.setattr(Memtable, "publish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             notes.put({"id": "b"})
     with pytest.raises(PoisonedError):
@@ -367,13 +367,13 @@ def test_close_after_a_failed_sync_raises_nothing_new(open_db: OpenDatabase) -> 
 
 
 @pytest.mark.parametrize("count", [100, 20_000])
-def test_a_frozen_overlay_gives_sorted_trees(count: int) -> None:
-    overlay = Overlay()
+def test_a_frozen_memtable_gives_sorted_trees(count: int) -> None:
+    memtable = Memtable()
     keys = [b"%04d%06d" % (number % 3, number * 7919 % 1_000_003) for number in range(count)]
-    overlay.publish(1, dict.fromkeys(keys, b""), 0, 0)
-    trees = list(overlay.sorted_trees())
-    assert [tree[0][:4] for tree in trees] == [b"0000", b"0001", b"0002"]
-    assert [key for tree in trees for key in tree] == sorted(keys)
+    memtable.publish(1, dict.fromkeys(keys, b""), 0, 0)
+    keyspaces = list(memtable.sorted_keyspaces())
+    assert [keyspace[0][:4] for keyspace in keyspaces] == [b"0000", b"0001", b"0002"]
+    assert [key for keyspace in keyspaces for key in keyspace] == sorted(keys)
 
 
 def test_sorted_keys_see_what_is_added_between_blocks() -> None:
@@ -392,13 +392,13 @@ def test_sorted_keys_see_what_is_added_between_blocks() -> None:
     assert list(keys.range(b"none", b"nonf", False)) == []
 
 
-def test_large_overlay_is_sorted_by_tree() -> None:
-    overlay = Overlay()
+def test_large_memtable_is_sorted_by_tree() -> None:
+    memtable = Memtable()
     keys = [b"tr%02d%06d" % (n % 3, (n * 7919) % 30_000) for n in range(30_000)]
-    overlay.publish(1, dict.fromkeys(keys, b""), 0, 5)
-    trees = list(overlay.sorted_trees())
-    assert [key for tree in trees for key in tree] == sorted(set(keys))
-    assert len(trees) == 3
+    memtable.publish(1, dict.fromkeys(keys, b""), 0, 5)
+    keyspaces = list(memtable.sorted_keyspaces())
+    assert [key for keyspace in keyspaces for key in keyspace] == sorted(set(keys))
+    assert len(keyspaces) == 3
 
 
 # -- options ---------------------------------------------------------------------------------

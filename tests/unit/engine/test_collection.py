@@ -247,12 +247,12 @@ def test_record_of_nothing_is_an_error(notes: Collection) -> None:
     assert caught.value.key == "a"
 
 
-@pytest.mark.parametrize("where", ["overlay", "store", "both"])
+@pytest.mark.parametrize("where", ["memtable", "store", "both"])
 def test_iteration_goes_by_id_over_any_number(db: Database, where: str) -> None:
     notes = db.collection("note")
     wanted = [f"{n:05d}" for n in range(1300)]
     notes.put_many({"id": id} for id in wanted[::2])
-    if where != "overlay":
+    if where != "memtable":
         db.checkpoint()
     notes.put_many({"id": id} for id in wanted[1::2])
     if where == "store":

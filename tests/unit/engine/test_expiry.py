@@ -16,7 +16,7 @@ from amberdb import (
     Ordered,
     Unique,
 )
-from amberdb.engine.maintenance.expiry import Reaper
+from amberdb.engine.maintenance.expiry import ExpiryWorker
 from support.databases import FakeClock, OpenDatabase
 
 START = 1_700_000_000.0
@@ -32,7 +32,7 @@ def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
     return open_db(clock=clock)
 
 
-@pytest.fixture(params=["overlay", "store"])
+@pytest.fixture(params=["memtable", "store"])
 def notes(db: Database, clock: FakeClock, request: pytest.FixtureRequest) -> Collection:
     """`gone` expires in ten seconds, `kept` never."""
     notes = db.collection(
@@ -299,10 +299,10 @@ def test_document_put_just_when_the_background_is_done_is_removed_too(
 ) -> None:
     db = open_db(clock=clock, background=True, reap_grace_ms=0, reap_interval_ms=0)
     notes = db.collection("n", expires_at="until")
-    step = Reaper.step
+    step = ExpiryWorker.step
     put = threading.Event()
 
-    def put_then(self: Reaper, stop: Callable[[], bool]) -> float | None:
+    def put_then(self: ExpiryWorker, stop: Callable[[], bool]) -> float | None:
         left_s = step(self, stop)
         if left_s is None and not put.is_set():
             notes.put({"id": "late", "until": START + 20})
@@ -310,7 +310,7 @@ def test_document_put_just_when_the_background_is_done_is_removed_too(
             put.set()
         return left_s
 
-    monkeypatch.setattr(Reaper, "step", put_then)
+    monkeypatch.setattr(ExpiryWorker, "step", put_then)
     since = db.stats()["last_lsn"]
     clock.advance(10)
     notes.put({"id": "first", "until": START + 10})

@@ -9,7 +9,7 @@ from amberdb import Database, Ordered, Unique
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.maintenance import index_build
 from amberdb.engine.maintenance.index_build import Indexer
-from amberdb.engine.schema.keyspace import BUILDING, BUILT, tree
+from amberdb.engine.schema.keyspace import BUILDING, BUILT, prefix_of
 from support.databases import OpenDatabase
 from unit.engine.helpers import ids, raw_store
 
@@ -29,8 +29,8 @@ def fill(db: Database, count: int = 95) -> None:
     )
 
 
-def tree_of(db: Database, name: str) -> int:
-    (found,) = [i.tree for i in db.definition("n").indexes if i.spec.name == name]
+def keyspace_of(db: Database, name: str) -> int:
+    (found,) = [i.keyspace for i in db.definition("n").indexes if i.spec.name == name]
     return found
 
 
@@ -187,18 +187,18 @@ def test_index_dropped_just_after_the_checkpoint_of_a_purge_leaves_nothing(
     db = open_db()
     notes = db.collection("n", indexes=[Ordered("x"), Ordered("l")])
     fill(db)
-    trees = [tree_of(db, "ordered:x"), tree_of(db, "ordered:l")]
+    keyspaces = [keyspace_of(db, "ordered:x"), keyspace_of(db, "ordered:l")]
     notes = db.collection("n", indexes=[Ordered("x")])
     monkeypatch.setattr(Checkpointer, "run", drop_then)
     db.build_indexes()
     assert notes.count() == 96
     db.close()
-    assert leftovers(db.path, trees) == []
+    assert leftovers(db.path, keyspaces) == []
 
 
-def leftovers(path: str, trees: list[int]) -> list[bytes]:
+def leftovers(path: str, keyspaces: list[int]) -> list[bytes]:
     """Keys of these trees, and marks about them."""
-    prefixes = [tree(number) for number in trees]
+    prefixes = [prefix_of(number) for number in keyspaces]
     starts = (*prefixes, *(mark + prefix for mark in (BUILT, BUILDING) for prefix in prefixes))
     with raw_store(path) as txn:
         return [key for key, _ in txn.cursor() if key.startswith(starts)]
@@ -210,7 +210,7 @@ def test_entries_of_a_dropped_index_are_purged(open_db: OpenDatabase) -> None:
     fill(db)
     db.checkpoint()
     notes.put({"id": "late", "x": 1, "l": [1]})
-    dropped = [tree_of(db, "ordered:x"), tree_of(db, "ordered:l")]
+    dropped = [keyspace_of(db, "ordered:x"), keyspace_of(db, "ordered:l")]
     db.collection("n", indexes=[])
     db.build_indexes()
     assert_finds(db)
@@ -222,7 +222,7 @@ def test_purge_that_was_left_is_done_after_reopening(open_db: OpenDatabase) -> N
     db = open_db()
     db.collection("n", indexes=[Ordered("x")])
     fill(db)
-    dropped = [tree_of(db, "ordered:x")]
+    dropped = [keyspace_of(db, "ordered:x")]
     db.collection("n", indexes=[])
     db.close()
     assert leftovers(db.path, dropped) != []
@@ -236,7 +236,7 @@ def test_index_dropped_while_it_is_built(open_db: OpenDatabase) -> None:
     db = open_db()
     fill(db)
     db.collection("n", indexes=[Ordered("x")])
-    dropped = [tree_of(db, "ordered:x")]
+    dropped = [keyspace_of(db, "ordered:x")]
 
     def drop(name: str, count: int) -> None:
         if count == 50:
@@ -255,7 +255,7 @@ def test_a_tree_is_never_given_twice(open_db: OpenDatabase) -> None:
     for _ in range(3):
         db.collection("n", indexes=[Ordered("x")])
         db.build_indexes()
-        given.append(tree_of(db, "ordered:x"))
+        given.append(keyspace_of(db, "ordered:x"))
         db.collection("n", indexes=[])
         db.build_indexes()
         db.close()
@@ -279,9 +279,9 @@ def test_index_of_an_empty_collection_needs_no_build(db: Database) -> None:
 def test_index_kept_by_a_new_declaration_keeps_its_entries(db: Database) -> None:
     db.collection("n", indexes=[Ordered("x"), Ordered("l")])
     fill(db)
-    before = tree_of(db, "ordered:x")
+    before = keyspace_of(db, "ordered:x")
     db.collection("n", indexes=[Ordered("y"), Ordered("x")])
-    assert tree_of(db, "ordered:x") == before
+    assert keyspace_of(db, "ordered:x") == before
     assert db.stats()["collections"]["n"]["indexes"] == {
         "ordered:y": "building",
         "ordered:x": "ready",
@@ -295,10 +295,10 @@ def test_index_kept_by_a_new_declaration_keeps_its_entries(db: Database) -> None
 def test_changed_declaration_is_another_index(db: Database, changed: Ordered | Unique) -> None:
     db.collection("n", indexes=[Ordered("x")])
     fill(db)
-    before = tree_of(db, "ordered:x")
+    before = keyspace_of(db, "ordered:x")
     db.collection("n", indexes=[changed])
     db.build_indexes()
-    assert tree_of(db, changed.name) > before
+    assert keyspace_of(db, changed.name) > before
     assert_finds(db)
 
 

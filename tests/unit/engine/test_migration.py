@@ -643,7 +643,7 @@ def test_large_documents_go_in_commits_of_bounded_size(open_db: OpenDatabase) ->
     db.collection("p", version=2, migrate={2: lambda d: {**d, "x": d["x"] * 3}})
     db.checkpoint()
     before = db.stats()["checkpoints"]
-    db.migrate(lambda name, count: sizes.append(db.stats()["overlay_bytes"]))
+    db.migrate(lambda name, count: sizes.append(db.stats()["memtable_bytes"]))
     assert max(sizes) < 600_000
     assert db.stats()["checkpoints"] > before + 3
     assert all(len(each["x"]) == 120_000 for each in people.documents())

@@ -15,7 +15,7 @@ from amberdb import (
     NotADatabaseError,
     Ordered,
 )
-from amberdb._bytes import seal
+from amberdb._bytes import append_crc
 from amberdb.engine.integrity.lmdb_pages import read_metas
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, LAST_TIME
 from support.databases import SMALL
@@ -115,7 +115,7 @@ def test_a_newer_format_is_no_damage(made: Path) -> None:
     manifest = made / "MANIFEST"
     data = bytearray(manifest.read_bytes()[:-4])
     data[8] = 99
-    manifest.write_bytes(bytes(data) + seal(bytes(data)))
+    manifest.write_bytes(bytes(data) + append_crc(bytes(data)))
     for look in (amberdb.check, amberdb.repair):
         with pytest.raises(FormatError):
             look(made, **SMALL)

@@ -29,7 +29,7 @@ from amberdb import (
     TransactionError,
     Unique,
 )
-from amberdb._bytes import seal
+from amberdb._bytes import append_crc
 from amberdb._fs import OsFileSystem
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.manifest import SIZE
@@ -195,7 +195,7 @@ def write_manifest(path: Path, change: Callable[[bytearray], None], *, sealed: b
     data = bytearray((path / "MANIFEST").read_bytes())
     change(data)
     if sealed:
-        data[-4:] = seal(bytes(data[:-4]))
+        data[-4:] = append_crc(bytes(data[:-4]))
     (path / "MANIFEST").write_bytes(bytes(data))
 
 
@@ -257,7 +257,7 @@ def test_a_new_manifest_byte_by_byte(tmp_path: Path) -> None:
         expected = b"AMBERDB\n" + bytes([1, 0, 0, 0, flag, 0, 0, 0]) + data[16:32]
         expected += generation + epoch + lsn.to_bytes(8, "little") + created
         expected += lmdb_version + bytes(4)
-        assert data == expected + seal(expected)
+        assert data == expected + append_crc(expected)
 
 
 def test_manifest_of_a_newer_format_may_have_another_size(made: Path) -> None:
@@ -485,7 +485,7 @@ def test_closed_twice_is_closed(made: Path) -> None:
 def test_closed_cleanly_there_is_nothing_to_recover(made: Path) -> None:
     with open_at(made) as db:
         assert db.recovery is None
-        assert db.stats()["overlay_bytes"] == 0
+        assert db.stats()["memtable_bytes"] == 0
 
 
 def test_close_inside_ones_own_transaction_is_refused(made: Path) -> None:
@@ -595,7 +595,7 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
     numbers = {name: value for name, value in stats.items() if isinstance(value, (int, float))}
     assert stats.pop("archived_lsn") is None  # no backup yet
     assert set(numbers) == {
-        "last_lsn", "visible_lsn", "durable_lsn", "applied_lsn", "overlay_bytes", "checkpoints",
+        "last_lsn", "visible_lsn", "durable_lsn", "applied_lsn", "memtable_bytes", "checkpoints",
         "checkpoint_ms_last", "snapshots", "oldest_snapshot_ms", "live_share", "read_only",
     }  # fmt: skip
     assert set(stats) - set(numbers) == {

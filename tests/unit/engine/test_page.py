@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from amberdb import Collection, CursorError, Database, Document, Ordered, Page
-from amberdb._bytes import seal
+from amberdb._bytes import append_crc
 from amberdb.engine.schema.codec import decode, encode
 from support.databases import OpenDatabase
 from unit.engine.helpers import ids
@@ -153,7 +153,7 @@ def reseal(cursor: str, change: Callable[[list[Any]], object]) -> str:
 
 
 def sealed(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data + seal(data)).decode()
+    return base64.urlsafe_b64encode(data + append_crc(data)).decode()
 
 
 DAMAGE: dict[str, Callable[[str], Any]] = {
@@ -164,7 +164,7 @@ DAMAGE: dict[str, Callable[[str], Any]] = {
     "not ASCII": lambda cursor: "下" + cursor,
     "bytes": lambda cursor: cursor.encode(),
     "number": lambda cursor: 5,
-    "nothing sealed": lambda cursor: base64.urlsafe_b64encode(seal(b"")).decode(),
+    "nothing sealed": lambda cursor: base64.urlsafe_b64encode(append_crc(b"")).decode(),
     "too few parts": lambda cursor: reseal(cursor, lambda parts: parts.pop()),
     "other digest": lambda cursor: reseal(cursor, lambda parts: parts.__setitem__(0, 1)),
     "no map": lambda cursor: reseal(cursor, lambda parts: parts.__setitem__(0, {})),

@@ -17,7 +17,7 @@ from amberdb import BackupError, Database, RollingBackups
 from amberdb import _failpoints as failpoints
 from amberdb.engine.backup.archive import Header
 from amberdb.engine.backup.chain import BackupReport
-from amberdb.engine.backup.folder import Archived, chains_of, to_prune
+from amberdb.engine.backup.folder import ArchiveFile, chains_of, to_prune
 from amberdb.engine.commit.change_feed import Feed
 from support.databases import FakeClock, OpenDatabase, assert_sound, audited
 from support.faulty_fs import FaultyFileSystem
@@ -372,7 +372,7 @@ def test_what_cannot_be_removed_is_removed_later(tmp_path: Path) -> None:
         assert "could not be removed" in rolling(db)["last_error"]
 
 
-def archive(number: int, base: int | None, created_s: int) -> Archived:
+def archive(number: int, base: int | None, created_s: int) -> ArchiveFile:
     header = Header(
         id=number.to_bytes(16),
         database_id=bytes(16),
@@ -383,7 +383,7 @@ def archive(number: int, base: int | None, created_s: int) -> Archived:
         created_us=created_s * 1_000_000,
         documents={},
     )
-    return Archived(f"{number}", header)
+    return ArchiveFile(f"{number}", header)
 
 
 @given(
@@ -394,7 +394,7 @@ def archive(number: int, base: int | None, created_s: int) -> Archived:
 def test_pruning_keeps_every_base_of_what_it_keeps(
     steps: list[tuple[int, bool]], hourly: int, daily: int
 ) -> None:
-    found: list[Archived] = []
+    found: list[ArchiveFile] = []
     now = int(START)
     for number, (seconds, is_full) in enumerate(steps, start=1):
         now += seconds

@@ -118,11 +118,11 @@ def test_what_is_committed_is_found_at_once_and_what_is_deleted_no_more(
 def test_a_change_of_something_else_keeps_the_row(db: Database, memory: Collection) -> None:
     memory.put({"id": "a", "content": "umbrella", "embedding": [1, 0, 0]})
     db.checkpoint()
-    before = db.stats()["overlay_bytes"]
+    before = db.stats()["memtable_bytes"]
     memory.update("a", {"entity": "lin"})
-    written = db.stats()["overlay_bytes"] - before
+    written = db.stats()["memtable_bytes"] - before
     memory.update("a", {"content": "umbrella!"})
-    assert db.stats()["overlay_bytes"] - before - written > written
+    assert db.stats()["memtable_bytes"] - before - written > written
     assert ids(memory.search("umbrella")) == ["a"]
 
 
@@ -461,7 +461,7 @@ def test_another_analyzer_builds_the_index_anew(
     db = open_db()
     after = db.definition("m").indexes[0]
     assert after.identity != before.identity
-    assert after.tree != before.tree
+    assert after.keyspace != before.keyspace
     db.build_indexes()
     assert ids(db.collection("m").search("meeting")) == ["a"]
 

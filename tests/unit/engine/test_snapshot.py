@@ -72,7 +72,7 @@ CHANGES: dict[str, Callable[[Database], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-@pytest.mark.parametrize("applied", [False, True], ids=["overlay", "store"])
+@pytest.mark.parametrize("applied", [False, True], ids=["memtable", "store"])
 @pytest.mark.parametrize("later", ["", "checkpoint"])
 def test_nothing_that_happens_beside_a_snapshot_changes_it(
     open_db: OpenDatabase, change: Callable[[Database], object], applied: bool, later: str

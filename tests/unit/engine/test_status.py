@@ -27,9 +27,9 @@ def test_what_one_stores_the_other_sees(tmp_path: Path) -> None:
     reader = read(tmp_path)
     assert reader is not None
     assert (reader.visible, reader.durable) == (7, 7)
-    writer.show(9)
+    writer.set_visible(9)
     assert (reader.visible, reader.durable) == (9, 7)
-    writer.show_durable(8)
+    writer.set_durable(8)
     assert (reader.visible, reader.durable) == (9, 8)
 
 

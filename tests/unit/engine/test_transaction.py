@@ -183,7 +183,7 @@ def test_delete_many_sees_what_the_transaction_wrote(bank: Database) -> None:
     assert list(bank.collection("a")) == ["a"]
 
 
-def test_a_transaction_sees_store_and_overlay_beneath_its_own(bank: Database) -> None:
+def test_a_transaction_sees_store_and_memtable_beneath_its_own(bank: Database) -> None:
     bank.checkpoint()
     bank.collection("a").update("b", {"x": 11})
     with bank.transaction() as tx:

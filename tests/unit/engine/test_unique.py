@@ -8,7 +8,7 @@ from support.databases import FakeClock, OpenDatabase
 LONG = "long " * 200
 
 
-@pytest.fixture(params=["overlay", "store"])
+@pytest.fixture(params=["memtable", "store"])
 def users(db: Database, request: pytest.FixtureRequest) -> Collection:
     """Three users with a name each; in memory, or in LMDB."""
     users = db.collection("user", indexes=[Unique("name", name="by_name")])

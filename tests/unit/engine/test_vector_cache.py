@@ -15,7 +15,7 @@ from amberdb._types import Lsn
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.search import vector_cache, vector_index
 from amberdb.engine.search.vector_cache import Built
-from amberdb.engine.search.vector_index import VectorSearcher
+from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.engine.storage.cache_file import HEADER_SIZE, CacheFolder
 from amberdb.index.vector import hnsw
 from amberdb.index.vector.vector import METRICS, Metric, Vector
@@ -49,14 +49,14 @@ class Harness:
         self.fs = FaultyFileSystem()
         self.open()
 
-    def open(self, **changes: Any) -> VectorSearcher:
+    def open(self, **changes: Any) -> VectorIndex:
         dim = self.documents.vectors.shape[1]
         spec = Vector("v", dim=dim, metric=self.metric, **changes)
         last = Lsn(len(self.documents.alive))
         folder = CacheFolder(self.fs, str(self.path), ID, last, {7})
         self.builder = Jobs(background=False)
-        self.searcher = VectorSearcher(
-            spec, tree=7, host=self.documents, folder=folder, builder=self.builder
+        self.searcher = VectorIndex(
+            spec, keyspace=7, host=self.documents, folder=folder, builder=self.builder
         )
         return self.searcher
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import InvalidDocumentError
-from amberdb.index.ordered.key_encoder import FieldSpec, KeyMaker, compile
-from amberdb.index.ordered.keys import CUT_BYTES, KEY_BYTES_MAX, encode, encode_desc
+from amberdb.index.ordered.key_encoder import FieldSpec, KeyEncoder, compile
+from amberdb.index.ordered.keys import CUT_BYTES, FIELD_KEY_BYTES_MAX, encode, encode_desc
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
 from amberdb.index.paths import Path
@@ -175,15 +175,17 @@ def test_unique_keys() -> None:
     assert dense.unique_keys({"a": []}) == dense.unique_keys({}) == [encode(None)]
 
 
-@pytest.mark.parametrize("size", [KEY_BYTES_MAX - 4, KEY_BYTES_MAX - 3, KEY_BYTES_MAX, 2000])
+@pytest.mark.parametrize(
+    "size", [FIELD_KEY_BYTES_MAX - 4, FIELD_KEY_BYTES_MAX - 3, FIELD_KEY_BYTES_MAX, 2000]
+)
 def test_long_keys_are_cut(size: int) -> None:
     maker = compile(Ordered("a"))
     key = encode("x" * size)
     [(entry, remainder)] = maker.entries({"a": "x" * size}, 7)
-    if len(key) < KEY_BYTES_MAX:
+    if len(key) < FIELD_KEY_BYTES_MAX:
         assert (entry, remainder) == (key + ROW, b"")
     else:
-        assert len(entry) == KEY_BYTES_MAX + len(ROW)
+        assert len(entry) == FIELD_KEY_BYTES_MAX + len(ROW)
         assert entry[:CUT_BYTES] + remainder == key
         assert entry.endswith(ROW)
 
@@ -197,7 +199,7 @@ def test_elements_equal_up_to_the_cut_have_entries_of_their_own() -> None:
 
 
 def test_bounds_for_a_scan() -> None:
-    maker: KeyMaker = compile(Ordered("a", "-m.x"))
+    maker: KeyEncoder = compile(Ordered("a", "-m.x"))
     assert maker.paths == ("a", "m.x")
     assert maker.descending == (False, True)
     assert [encoder("v") for encoder in maker.encoders] == [encode("v"), encode_desc("v")]

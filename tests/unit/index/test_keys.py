@@ -297,7 +297,7 @@ def test_a_rowid_has_eight_bytes() -> None:
 
 
 def test_the_budget_of_a_key() -> None:
-    whole = keys.TREE_ID_BYTES + keys.KEY_BYTES_MAX + keys.ROWID_BYTES
+    whole = keys.KEYSPACE_BYTES + keys.FIELD_KEY_BYTES_MAX + keys.ROWID_BYTES
     assert whole == keys.LMDB_KEY_BYTES_MAX == 511
 
 

@@ -1,4 +1,4 @@
-"""Sources of a text index: what memtables and segments hold, and how segments are packed."""
+"""Sources of a text index: the content of in-memory postings and segments, and packing."""
 
 import itertools
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from amberdb._errors import CorruptionError
 from amberdb.index.text.batch import Batch
 from amberdb.index.text.packing import ROWS_KEY, term_key
-from amberdb.index.text.postings import Memtable, Segment, Source, is_alive, segment_pairs
+from amberdb.index.text.postings import InMemoryPostings, Segment, Source, is_alive, segment_pairs
 from amberdb.index.text.text import FREQUENCY_MAX, UNIT, Occurrences
-from support.text_sources import memtable_of, occurrences_of, source_of, spread
+from support.text_sources import in_memory_of, occurrences_of, source_of, spread
 
 ROWIDS_MAX = 60
 frequencies = st.integers(1, 3).map(lambda count: count * UNIT) | st.sampled_from(
@@ -55,20 +55,20 @@ def expected(rows: Mapping[int, Mapping[str, int]]) -> dict[str, dict[int, float
 
 
 @given(rows, places, st.sets(st.integers(1, ROWIDS_MAX)))
-def test_memtables_and_segments_hold_what_was_put_in(
+def test_in_memory_and_segments_hold_what_was_put_in(
     rows: dict[int, dict[str, int]], places: list[int], dead: set[int]
 ) -> None:
     given_rows = occurring(rows)
-    memtable = memtable_of(given_rows)
-    assert content(memtable) == expected(rows)
-    assert dict(zip(memtable.rowids.tolist(), memtable.lengths.tolist(), strict=True)) == {
+    postings = in_memory_of(given_rows)
+    assert content(postings) == expected(rows)
+    assert dict(zip(postings.rowids.tolist(), postings.lengths.tolist(), strict=True)) == {
         rowid: sum(terms.values()) / UNIT for rowid, terms in rows.items()
     }
 
     alive = np.ones(ROWIDS_MAX + 1, np.bool_)
     alive[list(dead)] = False
     living = {rowid: terms for rowid, terms in rows.items() if rowid not in dead}
-    whole = list(segment_pairs([memtable], alive))
+    whole = list(segment_pairs([postings], alive))
     assert [key for key, _ in whole] == sorted(key for key, _ in whole)
     batch = Batch()
     for rowid, occurrences in given_rows.items():
@@ -90,30 +90,30 @@ def test_memtables_and_segments_hold_what_was_put_in(
 @given(rows, st.sampled_from(["", "a", "ab", "abcd", "会", "\U0001f600", "z"]), st.integers(1, 4))
 def test_terms_with_a_prefix(rows: dict[int, dict[str, int]], prefix: str, limit: int) -> None:
     known = sorted({term for terms in rows.values() for term in terms if term.startswith(prefix)})
-    memtable = memtable_of(occurring(rows))
-    assert memtable.terms(prefix, limit) == known[:limit]
+    postings = in_memory_of(occurring(rows))
+    assert postings.terms(prefix, limit) == known[:limit]
     if rows:
-        assert source_of(dict(segment_pairs([memtable]))).terms(prefix, limit) == known[:limit]
+        assert source_of(dict(segment_pairs([postings]))).terms(prefix, limit) == known[:limit]
 
 
 @pytest.mark.parametrize("gap", [1, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**40])
 def test_rowids_with_gaps_of_every_width(gap: int) -> None:
     given_rows = {rowid: occurrences_of({"a": 1}) for rowid in (5, 5 + gap, 6 + gap)}
-    segment = source_of(dict(segment_pairs([memtable_of(given_rows)])))
+    segment = source_of(dict(segment_pairs([in_memory_of(given_rows)])))
     assert segment.rowids.tolist() == [5, 5 + gap, 6 + gap]
 
 
 @pytest.mark.parametrize("gap", [1, 255, 256, 65_535, 65_536, 70_000])
 def test_ordinals_with_gaps_of_every_width(gap: int) -> None:
-    memtable = Memtable()
+    growing = InMemoryPostings()
     rare, common = occurrences_of({"rare": 1, "common": 2}), occurrences_of({"common": 1})
     for rowid in range(1, gap + 3):
-        memtable.add(rowid, rare if rowid in (1, 1 + gap) else common)
-    segment = source_of(dict(segment_pairs([memtable])))
+        growing.add(rowid, rare if rowid in (1, 1 + gap) else common)
+    segment = source_of(dict(segment_pairs([growing])))
     postings = segment.postings("rare")
     assert postings is not None
     assert postings[0].tolist() == [0, gap]
-    assert content(segment) == content(memtable)
+    assert content(segment) == content(growing)
 
 
 def test_many_terms_are_packed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,48 +121,48 @@ def test_many_terms_are_packed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
         rowid: occurrences_of({f"w{number}": 1 for number in range(rowid % 7, 40, rowid % 3 + 1)})
         for rowid in range(1, 60)
     }
-    whole = list(segment_pairs([memtable_of(given_rows)]))
+    whole = list(segment_pairs([in_memory_of(given_rows)]))
     monkeypatch.setattr("amberdb.index.text.postings._BLOCK_ENTRIES", 10)
-    assert list(segment_pairs([memtable_of(given_rows)])) == whole
+    assert list(segment_pairs([in_memory_of(given_rows)])) == whole
     assert list(segment_pairs(spread(given_rows, [0, 1, 2, 3]))) == whole
 
 
 def test_rows_added_after_rowids_were_taken_are_left_out_of_a_segment() -> None:
-    memtable = memtable_of({1: occurrences_of({"a": 1})})
-    pairs = segment_pairs([memtable, memtable_of({9: occurrences_of({"a": 2})})])
+    postings = in_memory_of({1: occurrences_of({"a": 1})})
+    pairs = segment_pairs([postings, in_memory_of({9: occurrences_of({"a": 2})})])
     taken = [next(pairs)]
     for rowid in range(2, 20):
-        memtable.add(rowid, occurrences_of({"a": 1, "b": 1}))
+        postings.add(rowid, occurrences_of({"a": 1, "b": 1}))
     segment = source_of(dict([*taken, *pairs]))
     assert content(segment) == {"a": {1: 1.0, 9: 2.0}}
 
 
 def test_widths_and_forms_are_the_smallest_that_will_do() -> None:
-    memtable = memtable_of(
+    postings = in_memory_of(
         {rowid: occurrences_of({"a" if rowid < 3 else "b": 1, "c": 1}) for rowid in range(1, 999)}
     )
-    memtable.add(999, occurrences_of({"d": 2, "e": 1}))
-    memtable.add(1000, occurrences_of({"e": 32}, UNIT))
-    pairs = dict(segment_pairs([memtable]))
+    postings.add(999, occurrences_of({"d": 2, "e": 1}))
+    postings.add(1000, occurrences_of({"e": 32}, UNIT))
+    pairs = dict(segment_pairs([postings]))
     sizes = {term: len(pairs[term_key(term)]) - 4 - 5 for term in "abcde"}
     # A step of one byte for each row but the first; frequencies only where one is not 1.
     assert sizes == {"a": 1, "b": 995, "c": 997, "d": 1, "e": 1 + 2 * 2}
 
 
 def test_arrays_that_were_taken_do_not_hinder_adding() -> None:
-    memtable = memtable_of({1: occurrences_of({"a": 1})})
-    held = memtable.rowids, memtable.lengths, memtable.postings("a")
-    memtable.add(2, occurrences_of({"a": 1}))
-    assert len(memtable) == 2
+    postings = in_memory_of({1: occurrences_of({"a": 1})})
+    held = postings.rowids, postings.lengths, postings.postings("a")
+    postings.add(2, occurrences_of({"a": 1}))
+    assert len(postings) == 2
     assert held[0].tolist() == [1]
 
 
 def test_a_memtable_reports_what_it_holds() -> None:
-    memtable = Memtable()
-    sizes = [memtable.size_bytes]
+    postings = InMemoryPostings()
+    sizes = [postings.size_bytes]
     for rowid in range(1, 100):
-        memtable.add(rowid, occurrences_of({"a": 1, f"w{rowid}": 1}))
-        sizes.append(memtable.size_bytes)
+        postings.add(rowid, occurrences_of({"a": 1, f"w{rowid}": 1}))
+        sizes.append(postings.size_bytes)
     assert sizes == sorted(set(sizes))
 
 
@@ -179,7 +179,7 @@ def segment_of_three() -> dict[bytes, bytes]:
         300: occurrences_of({"one": 1, "half": 32}, UNIT),
         301: occurrences_of({"one": 1, "twice": 1, "half": 1}, UNIT),
     }
-    return dict(segment_pairs([memtable_of(given_rows)]))
+    return dict(segment_pairs([in_memory_of(given_rows)]))
 
 
 @pytest.mark.parametrize("key", [ROWS_KEY, term_key("one"), term_key("twice"), term_key("half")])
@@ -208,6 +208,6 @@ def test_a_value_under_another_key_is_damage() -> None:
 
 
 def test_postings_beyond_the_table_of_rows_are_damage() -> None:
-    short = dict(segment_pairs([memtable_of({1: occurrences_of({"one": 1})})]))
+    short = dict(segment_pairs([in_memory_of({1: occurrences_of({"one": 1})})]))
     with pytest.raises(CorruptionError):
         content(source_of(segment_of_three() | {ROWS_KEY: short[ROWS_KEY]}))

@@ -14,11 +14,11 @@ from amberdb.index.text import bm25
 from amberdb.index.text.bm25 import Corpus, best
 from amberdb.index.text.postings import Source
 from amberdb.index.text.query import TextQuery, parse
-from amberdb.index.text.text import Text, TextMaker
+from amberdb.index.text.text import Text, TextExtractor
 from support.text_reference import ranked
-from support.text_sources import memtable_of, spread
+from support.text_sources import in_memory_of, spread
 
-maker = TextMaker(Text("content", "title", weights={"title": 2.5}))
+maker = TextExtractor(Text("content", "title", weights={"title": 2.5}))
 words = ["tea", "teas", "cake", "meeting", "room", "the", "会议", "会议室", "gen-itgc"]
 strings = st.lists(st.sampled_from(words), max_size=8).map(" ".join)
 documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
@@ -92,7 +92,7 @@ def test_the_best_rows_are_those_of_the_formula(
         patch.setattr(bm25, "_FEW", 0)
         found = searched(spread(rows_of, places), alive, living, query, limit, among)
         # To the last bit the same, in one source that never held the dead ones.
-        fresh: list[Source] = [memtable_of({rowid: rows_of[rowid] for rowid in living})]
+        fresh: list[Source] = [in_memory_of({rowid: rows_of[rowid] for rowid in living})]
         assert searched(fresh, alive, living, query, limit, among) == found
         patch.setattr(bm25, "_SPARSE", 1 << 30 if is_sparse else 0)
         assert searched(fresh, alive, living, query, limit, among) == found
@@ -109,7 +109,7 @@ def test_the_best_rows_are_those_of_the_formula(
 
 def corpus_of(*texts: str) -> Corpus:
     rows_of = {rowid: maker.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)}
-    return Corpus([memtable_of(rows_of)], np.ones(len(texts) + 1, np.bool_))
+    return Corpus([in_memory_of(rows_of)], np.ones(len(texts) + 1, np.bool_))
 
 
 def query(text: str) -> TextQuery:
@@ -148,11 +148,11 @@ def test_a_score_depends_on_the_visible_rows_only() -> None:
     for rowid in range(10, 60):
         churned[rowid] = maker.occurrences({"content": "tea tea room" * (rowid % 5)})
     alive = np.array([False, True, True, True, True])
-    expected = Corpus([memtable_of(rows_of)], alive).search(query("tea cake"), 9)
+    expected = Corpus([in_memory_of(rows_of)], alive).search(query("tea cake"), 9)
     found = Corpus(spread(churned, [0, 1, 2]), alive).search(query("tea cake"), 9)
     assert found[0].tolist() == expected[0].tolist()
     assert found[1].tolist() == expected[1].tolist()
-    filtered = Corpus([memtable_of(rows_of)], alive).search(
+    filtered = Corpus([in_memory_of(rows_of)], alive).search(
         query("tea cake"), 9, among=np.array([2, 4])
     )
     by_row = dict(zip(*(values.tolist() for values in expected), strict=True))
@@ -185,7 +185,7 @@ def test_a_prefix_of_too_many_terms_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_rows_added_during_a_search_do_not_count() -> None:
-    memtable = memtable_of({1: maker.occurrences({"content": "tea"})})
+    memtable = in_memory_of({1: maker.occurrences({"content": "tea"})})
     alive = np.ones(3, np.bool_)
     corpus = Corpus([memtable], alive)
     expected = corpus.search(query("tea te*"), 10)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import CollectionError, FormatError
-from amberdb.index.text.text import UNIT, WEIGHT_MAX, Text, TextMaker
+from amberdb.index.text.text import UNIT, WEIGHT_MAX, Text, TextExtractor
 from support.text_reference import weighted_terms
 
 units = st.integers(1, WEIGHT_MAX * UNIT)
@@ -107,11 +107,11 @@ def test_a_stored_declaration_of_another_version_is_refused(change: dict[str, An
 
 def test_an_unknown_language_is_refused_when_the_index_is_made() -> None:
     with pytest.raises(CollectionError, match="klingon"):
-        TextMaker(Text("a", language="klingon"))
+        TextExtractor(Text("a", language="klingon"))
 
 
 def test_a_field_stands_for_all_its_strings() -> None:
-    maker = TextMaker(Text("content", "meta.tags"))
+    maker = TextExtractor(Text("content", "meta.tags"))
     document: dict[str, Any] = {
         "content": ["one", {"x": "two", "y": ["three", 4, None]}, "five"],
         "meta": {"tags": {"k": "six"}, "other": "seven"},
@@ -125,7 +125,7 @@ def test_a_field_stands_for_all_its_strings() -> None:
 
 
 def test_no_string_is_no_content_and_an_empty_one_is_content_without_terms() -> None:
-    maker = TextMaker(Text("a", "b"))
+    maker = TextExtractor(Text("a", "b"))
     nothings: list[dict[str, Any]] = [{}, {"a": None, "b": 3}, {"a": [], "b": {"c": 1}}]
     for nothing in nothings:
         assert maker.content(nothing) is None
@@ -136,7 +136,7 @@ def test_no_string_is_no_content_and_an_empty_one_is_content_without_terms() -> 
 
 
 def test_content_changes_with_a_string_and_with_nothing_else() -> None:
-    maker = TextMaker(Text("a", "b"))
+    maker = TextExtractor(Text("a", "b"))
     content = maker.content({"a": "x", "n": 1})
     assert content == maker.content({"a": "x", "n": 2, "b": 3})
     assert content == maker.content({"a": ["x"]})
@@ -152,7 +152,7 @@ def test_content_changes_with_a_string_and_with_nothing_else() -> None:
 
 @given(declarations(), documents)
 def test_a_term_counts_as_often_as_its_fields_weigh(spec: Text, document: dict[str, Any]) -> None:
-    maker = TextMaker(spec)
+    maker = TextExtractor(spec)
     expected = weighted_terms(maker, {**document, "b.c": None})
     counts: Counter[str] = Counter()
     for units, terms in maker.occurrences(document):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from amberdb._bytes import seal
+from amberdb._bytes import append_crc
 from amberdb._errors import CorruptionError, FormatError
 from amberdb._types import Lsn
 from amberdb.wal.segment import (
@@ -60,9 +60,9 @@ def test_magic_version_and_checksum_have_their_own_errors() -> None:
         decode_header(b"X" + data[1:], "x")
     assert caught.value.offset == 0
     with pytest.raises(FormatError, match="newer"):
-        decode_header((newer + seal(newer)).ljust(RECORDS_START, b"\0"), "x")
+        decode_header((newer + append_crc(newer)).ljust(RECORDS_START, b"\0"), "x")
     with pytest.raises(CorruptionError, match="header of x is damaged") as caught:
-        decode_header((older + seal(older)).ljust(RECORDS_START, b"\0"), "x")
+        decode_header((older + append_crc(older)).ljust(RECORDS_START, b"\0"), "x")
     assert caught.value.offset == 0
     with pytest.raises(CorruptionError, match="damaged"):
         decode_header(data[:70] + b"?" + data[71:], "x")

@@ -4,18 +4,18 @@ import pytest
 
 from amberdb._errors import CorruptionError, LogTruncatedError
 from amberdb._types import NO_LSN, Lsn
-from amberdb.wal import LogTail
+from amberdb.wal import ForeignLogReader
 from unit.wal.helpers import DATABASE_ID, LogDirectory, fill, lsn
 
 
-def payloads(tail: LogTail, after: int, upto: int) -> list[bytes]:
+def payloads(tail: ForeignLogReader, after: int, upto: int) -> list[bytes]:
     start = lsn(after) if after else NO_LSN
     return [record.payload for record in tail.read(start, lsn(upto))]
 
 
 def test_what_is_appended_is_read_from_any_place(directory: LogDirectory) -> None:
     log = directory.create()
-    tail = LogTail(directory.fs, directory.path, DATABASE_ID)
+    tail = ForeignLogReader(directory.fs, directory.path, DATABASE_ID)
     written: list[bytes] = []
     for first in range(1, 300, 23):  # over many segments
         written += fill(log, range(first, first + 23), sync=False, size=50)
@@ -27,7 +27,7 @@ def test_what_is_appended_is_read_from_any_place(directory: LogDirectory) -> Non
 
 def test_recycled_and_used_again_it_says_where_to_go_on(directory: LogDirectory) -> None:
     log = directory.create()
-    tail = LogTail(directory.fs, directory.path, DATABASE_ID)
+    tail = ForeignLogReader(directory.fs, directory.path, DATABASE_ID)
     written = fill(log, range(1, 200), size=50)
     assert payloads(tail, 0, 199) == written
     for last in range(250, 1000, 50):  # spare files are segments again
@@ -45,7 +45,7 @@ def test_recycled_and_used_again_it_says_where_to_go_on(directory: LogDirectory)
 def test_recycled_while_it_reads(directory: LogDirectory) -> None:
     log = directory.create()
     written = fill(log, range(1, 300), size=100)
-    tail = LogTail(directory.fs, directory.path, DATABASE_ID)
+    tail = ForeignLogReader(directory.fs, directory.path, DATABASE_ID)
     records = tail.read(NO_LSN, lsn(299))
     found = [next(records).payload for _ in range(3)]
     log.recycle(lsn(200))
@@ -60,21 +60,21 @@ def test_damage_is_no_change(directory: LogDirectory) -> None:
     log = directory.create()
     fill(log, range(1, 100))
     log.close()
-    tail = LogTail(directory.fs, directory.path, DATABASE_ID)
+    tail = ForeignLogReader(directory.fs, directory.path, DATABASE_ID)
     second = directory.headers(directory.segments()[0])[1]
     directory.damage(directory.segments()[0], second.offset + 44)
     with pytest.raises(CorruptionError):
         payloads(tail, 0, 99)
     directory.damage(directory.segments()[0], 20)
     with pytest.raises(CorruptionError):
-        LogTail(directory.fs, directory.path, DATABASE_ID).segments()
+        ForeignLogReader(directory.fs, directory.path, DATABASE_ID).segments()
 
 
 def test_the_end_is_the_one_that_recovery_finds(directory: LogDirectory) -> None:
     log = directory.create()
     fill(log, range(1, 100), size=50)
     fill(log, range(100, 103), sync=False)
-    tail = LogTail(directory.fs, directory.path, DATABASE_ID)
+    tail = ForeignLogReader(directory.fs, directory.path, DATABASE_ID)
     assert tail.end(NO_LSN) == tail.end(lsn(50)) == lsn(102)
     log.close()
     last = directory.headers(directory.segments()[-1])[-1]
@@ -93,7 +93,7 @@ def test_the_end_is_the_one_that_recovery_finds(directory: LogDirectory) -> None
 def test_the_next_epoch_is_read_behind_the_last(directory: LogDirectory) -> None:
     log = directory.create()
     written = fill(log, range(1, 20))
-    tail = LogTail(directory.fs, directory.path, DATABASE_ID)
+    tail = ForeignLogReader(directory.fs, directory.path, DATABASE_ID)
     assert payloads(tail, 0, 19) == written
     log.close()
     log, _ = directory.reopen()
