@@ -41,7 +41,7 @@ from amberdb.engine.schema.codec import (
     decode_records,
     encode,
 )
-from amberdb.engine.storage.memtable import Effects
+from amberdb.engine.schema.keyspace import Effects
 
 T = TypeVar("T", bound=Sized)
 

@@ -47,9 +47,9 @@ from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.integrity.check import Progress
 from amberdb.engine.jobs import YIELD_S, Turns
-from amberdb.engine.maintenance.index_build import stored_view
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import encode
+from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.keyspace import (
     APPLIED,
@@ -60,9 +60,9 @@ from amberdb.engine.schema.keyspace import (
     LOCAL,
     META,
 )
-from amberdb.engine.schema.schema import CollectionCounters, Schema
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.memtable import Memtable
-from amberdb.engine.storage.view import NEWEST, View
+from amberdb.engine.storage.view import NEWEST, View, stored_view
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
@@ -143,7 +143,7 @@ class Backups:
         ) as view:
             schemas = view.catalog.by_keyspace()
             heads = {
-                schema.name: CollectionCounters.unpack(view.get(schema.head_key)).documents
+                schema.name: CollectionCounters.unpack(view.get(schema.counters_key)).documents
                 for schema in schemas.values()
             }
             header = self._header(

@@ -26,10 +26,9 @@ from amberdb.engine.backup.archive import (
     archive_path,
     opened_archive,
 )
-from amberdb.engine.commit.committer import KIND_COMMIT, KIND_EXPIRY
 from amberdb.engine.integrity.check import Progress
 from amberdb.engine.options import Options
-from amberdb.engine.schema.codec import ArchivedRecord, decode_effects
+from amberdb.engine.schema.codec import KIND_COMMIT, KIND_EXPIRY, ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
     BUILT,

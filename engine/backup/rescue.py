@@ -26,9 +26,9 @@ from amberdb._types import NO_LSN, Lsn, lsn_number
 from amberdb.engine.backup.chain import time_of
 from amberdb.engine.backup.folder import Chain, archives_in, chains_of
 from amberdb.engine.backup.restore import RestoreReport, restore
-from amberdb.engine.commit.recovery import LOCK, WAL, discard_staging, open_errors, take_lock
 from amberdb.engine.options import Options, RollingBackups
 from amberdb.engine.storage import manifest as manifests
+from amberdb.engine.storage.directory import LOCK, WAL, discard_staging, open_errors, take_lock
 from amberdb.wal import Record, check_log, segment_ids
 
 logger = logging.getLogger("amberdb.engine")

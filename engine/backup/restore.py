@@ -40,16 +40,7 @@ from amberdb.engine.backup.chain import (
 )
 from amberdb.engine.backup.history import entry_of
 from amberdb.engine.commit.checkpoint import apply_memtable
-from amberdb.engine.commit.recovery import (
-    acquire_staging,
-    data_directory,
-    discard_staging,
-    new_manifest,
-    open_errors,
-    publish_staging,
-)
 from amberdb.engine.integrity.check import CheckReport, Progress, check_view
-from amberdb.engine.maintenance.index_build import stored_view
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
@@ -60,11 +51,20 @@ from amberdb.engine.schema.keyspace import (
     end_of,
     prefix_of,
 )
-from amberdb.engine.schema.schema import MULTI, microseconds
+from amberdb.engine.schema.ordered_index import MULTI
+from amberdb.engine.schema.schema import microseconds
+from amberdb.engine.storage.directory import (
+    acquire_staging,
+    data_directory,
+    discard_staging,
+    new_manifest,
+    open_errors,
+    publish_staging,
+)
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, new_store
-from amberdb.engine.storage.view import NEWEST
+from amberdb.engine.storage.view import NEWEST, stored_view
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 Until: TypeAlias = Lsn | int | datetime | None

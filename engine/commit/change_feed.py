@@ -17,11 +17,17 @@ from amberdb._errors import LogTruncatedError, QueryError
 from amberdb._types import NO_LSN, Document, Lsn
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.history import noted
-from amberdb.engine.commit.committer import KIND_EXPIRY, Committer
-from amberdb.engine.schema.codec import decode_effects
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.schema.codec import KIND_EXPIRY, decode_effects
 from amberdb.engine.schema.document_format import unpack
-from amberdb.engine.schema.keyspace import ARCHIVED, COLLECTIONS, DATABASE_ID, SUBSCRIBERS, end_of
-from amberdb.engine.storage.memtable import Effects
+from amberdb.engine.schema.keyspace import (
+    ARCHIVED,
+    COLLECTIONS,
+    DATABASE_ID,
+    SUBSCRIBERS,
+    Effects,
+    end_of,
+)
 from amberdb.engine.storage.readable import Readable
 from amberdb.engine.storage.view import State, View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES

@@ -15,7 +15,7 @@ Invariants:
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import (
@@ -26,21 +26,18 @@ from amberdb._errors import (
 )
 from amberdb._types import Lsn, Sync
 from amberdb.engine.commit.write_batch import WriteBatch
-from amberdb.engine.options import Options
+from amberdb.engine.options import Options, check_sync
 from amberdb.engine.schema.catalog import Catalog
-from amberdb.engine.schema.codec import encode
+from amberdb.engine.schema.codec import KIND_COMMIT, encode
 from amberdb.engine.schema.document_format import NEVER
+from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
-from amberdb.engine.storage.memtable import Effects, Memtable
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.status import Status
 from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import NEWEST, LazyTransaction, Pending, State, View
 from amberdb.wal import Log
-
-KIND_COMMIT: Final = 1
-KIND_EXPIRY: Final = 2
-"""A commit of the reaper, or of db.expire(): its deletes are removals of the expired."""
 
 
 class Committer:
@@ -356,3 +353,28 @@ class Committer:
 
 def _nobody(memtable_bytes: int, next_expiry_us: int) -> None:
     """Until the background thread's owner takes notice of commits."""
+
+
+class OneCommit:
+    """The engine's side of one call: a writer, committed on leaving."""
+
+    __slots__ = ("_committer", "_key", "_sync", "_writer")
+
+    def __init__(
+        self, committer: Committer, sync: Sync | None = None, key: bytes | None = None
+    ) -> None:
+        if sync is not None:
+            check_sync(sync)
+        self._committer = committer
+        self._sync: Sync | None = sync
+        self._key = key
+
+    def __enter__(self) -> WriteBatch:
+        self._writer = self._committer.begin(key=self._key)
+        return self._writer
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._committer.commit(self._writer, self._sync)
+        else:
+            self._committer.rollback(self._writer, error)

@@ -33,9 +33,7 @@ from amberdb._errors import (
 )
 from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn, lsn_epoch
-from amberdb.engine.commit.recovery import LOCK, WAL, data_directory
 from amberdb.engine.jobs import Jobs
-from amberdb.engine.maintenance.index_build import built_keyspaces
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_effects
@@ -45,17 +43,21 @@ from amberdb.engine.schema.keyspace import (
     COUNTERS,
     ENTRY_PREFIX_SIZE,
     LAST_TIME,
+    Effects,
 )
 from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.search_index import identity_of
-from amberdb.engine.search.searchers import Searchers, VectorParts
+from amberdb.engine.search.searcher import VectorParts
+from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.cache_file import CacheFolder
+from amberdb.engine.storage.data_file import check_version
+from amberdb.engine.storage.directory import LOCK, WAL, data_directory
 from amberdb.engine.storage.manifest import Manifest
-from amberdb.engine.storage.memtable import Effects, Memtable
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.status import Status
-from amberdb.engine.storage.store import ReadTransaction, Store, check_version
-from amberdb.engine.storage.view import State, View
+from amberdb.engine.storage.store import ReadTransaction, Store
+from amberdb.engine.storage.view import State, View, built_keyspaces
 from amberdb.wal import ForeignLogReader, Record
 
 _TRIES_MAX: Final = 20

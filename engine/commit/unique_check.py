@@ -11,12 +11,11 @@ from collections.abc import Callable, Collection
 from typing import final
 
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
-from amberdb.engine.query.filter import parse
-from amberdb.engine.query.planner import Plan, is_usable
-from amberdb.engine.query.scan import entries
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import end_of
-from amberdb.engine.schema.schema import CompiledIndex, Prepared, Schema
+from amberdb.engine.schema.ordered_index import CompiledIndex
+from amberdb.engine.schema.schema import Prepared, Schema
+from amberdb.engine.storage.index_scan import entries
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
@@ -49,7 +48,7 @@ class UniqueCheck:
         """Raises DuplicateKeyError."""
         owners: dict[Schema, dict[bytes, bytes]] = {}
         for low, (schema, index) in self._noted.items():
-            if self.is_migrating and not is_usable(self._view, index):
+            if self.is_migrating and not self._view.is_built(index):
                 continue
             owner = self._owner(schema, index, low, live)
             if owner is not None and schema.migration is not None and not self.is_migrating:
@@ -60,8 +59,7 @@ class UniqueCheck:
     def _owner(self, schema: Schema, index: CompiledIndex, low: bytes, live: Live) -> bytes | None:
         """At most one live document has an entry with these full fields: its id."""
         owner: bytes | None = None
-        plan = Plan(index, ((low, end_of(low)),), False, True, parse(None), False)
-        for _, id_bytes in list(entries(self._view, plan)):
+        for _, id_bytes in list(entries(self._view, [(low, end_of(low))])):
             stored = live(schema, schema.prefix + id_bytes)
             if stored is None or not _still_has(schema, index, stored, low):
                 continue

@@ -4,7 +4,7 @@ It lives while the writer lock is held: for one call, or for one transaction. It
 of everything, its own effects first.
 
 Invariants:
-- Effects are outcomes: whole values and tombstones, index entries and heads included. Replaying
+- Effects are outcomes: whole values and tombstones, index entries and counters included. Replaying
   them needs no clock, no schema and no old document.
 - A document that has expired does not exist: a write that meets one deletes it on the way.
 - Unique indexes are judged by the end state, once, in `finish`.
@@ -24,11 +24,12 @@ from amberdb._errors import (
 )
 from amberdb._types import Document
 from amberdb.engine.commit.unique_check import UniqueCheck
+from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack, unpack, version_of
 from amberdb.engine.schema.documents import merge
-from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE
-from amberdb.engine.schema.schema import MULTI, CollectionCounters, Prepared, Schema, entry_pairs
-from amberdb.engine.storage.memtable import Effects
+from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects
+from amberdb.engine.schema.ordered_index import MULTI, entry_pairs
+from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
@@ -41,8 +42,8 @@ class WriteBatch:
 
     __slots__ = (
         "_bytes_left",
+        "_counters",
         "_effects",
-        "_heads",
         "_pending",
         "_row_prefixes",
         "_uniques",
@@ -62,7 +63,7 @@ class WriteBatch:
         assert view.pending is not None
         self._pending = view.pending
         self._effects = view.pending.effects
-        self._heads: dict[bytes, CollectionCounters] = {}
+        self._counters: dict[bytes, CollectionCounters] = {}
         self._uniques = UniqueCheck(view)
         self._row_prefixes: set[bytes] = set()
         """Of the search indexes of collections that were written."""
@@ -138,7 +139,7 @@ class WriteBatch:
                 )
             keys += self._keys_of(schema, key, unpack(key, value))
         self._add(dict.fromkeys(keys), 0)
-        self._head(schema).documents -= len(expired)
+        self._counters_of(schema).documents -= len(expired)
         return len(expired), after
 
     def set(self, key: bytes, value: bytes | None) -> None:
@@ -148,7 +149,7 @@ class WriteBatch:
     def finish(self) -> Effects:
         """All effects, after the checks that need the end state. Raises DuplicateKeyError."""
         self._uniques.run(self._live)
-        self.save_heads()
+        self.save_counters()
         return self._effects
 
     def row_keys(self) -> list[bytes]:
@@ -158,11 +159,11 @@ class WriteBatch:
         prefixes = self._row_prefixes
         return [key for key in self._effects if key[:ENTRY_PREFIX_SIZE] in prefixes]
 
-    def save_heads(self) -> None:
+    def save_counters(self) -> None:
         """Puts the counts among the effects: before they are committed, and before they are read
         inside a transaction."""
-        if self._heads:
-            self._pending.update({key: head.pack() for key, head in self._heads.items()})
+        if self._counters:
+            self._pending.update({key: counters.pack() for key, counters in self._counters.items()})
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -183,7 +184,7 @@ class WriteBatch:
         old: StoredDocument | None,
         updated_us: int | None = None,
     ) -> None:
-        head = None
+        counters = None
         if old is None:
             before = None
             created_us = self.now_us
@@ -191,8 +192,8 @@ class WriteBatch:
             before = old.document()
             created_us = old.created_us
         if old is None or before is None or not schema.is_same_row(before, new.document):
-            head = self._head(schema)
-            rowid = head.next_rowid
+            counters = self._counters_of(schema)
+            rowid = counters.next_rowid
         else:
             rowid = old.rowid
         if updated_us is None:
@@ -200,7 +201,7 @@ class WriteBatch:
         value = pack(new.key, self.lsn, created_us, updated_us, new.expires_us, rowid, new.body)
         effects: Effects = {new.key: value}
         schema.add_entries(effects, new.document, new.id_bytes, rowid, new.expires_us)
-        if head is not None and schema.row_indexes:
+        if counters is not None and schema.row_indexes:
             schema.add_row_entries(effects, new.document, new.id_bytes, rowid)
             self._row_prefixes |= schema.row_prefixes
         if new.expires_us < self.next_expiry_us:
@@ -211,18 +212,18 @@ class WriteBatch:
                     effects[key] = None
                 elif effects[key] == id_bytes:
                     del effects[key]
-            if head is not None:
+            if counters is not None:
                 effects.update(dict.fromkeys(schema.row_keys(before, old.rowid)))
         self._add(effects, len(value))
-        if head is not None:  # only now: what was refused must leave no trace in a transaction
-            head.documents += old is None
-            head.next_rowid += 1
+        if counters is not None:  # only now: what was refused must leave no trace in a transaction
+            counters.documents += old is None
+            counters.next_rowid += 1
         if schema.has_unique:
             self._uniques.note(schema, new)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
         self._add(dict.fromkeys(self._keys_of(schema, key, old)), 0)
-        self._head(schema).documents -= 1
+        self._counters_of(schema).documents -= 1
 
     def _keys_of(self, schema: Schema, key: bytes, old: StoredDocument) -> list[bytes]:
         """All that goes with a stored document."""
@@ -234,12 +235,12 @@ class WriteBatch:
             *schema.row_keys(document, old.rowid),
         ]
 
-    def _head(self, schema: Schema) -> CollectionCounters:
-        head = self._heads.get(schema.head_key)
-        if head is None:
-            head = CollectionCounters.unpack(self.view.get(schema.head_key))
-            self._heads[schema.head_key] = head
-        return head
+    def _counters_of(self, schema: Schema) -> CollectionCounters:
+        counters = self._counters.get(schema.counters_key)
+        if counters is None:
+            counters = CollectionCounters.unpack(self.view.get(schema.counters_key))
+            self._counters[schema.counters_key] = counters
+        return counters
 
     def _add(self, effects: Mapping[bytes, bytes | None], value_bytes: int) -> None:
         left = self._bytes_left - value_bytes - _ENTRY_BYTES * len(effects)

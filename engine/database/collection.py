@@ -21,18 +21,18 @@ from zlib import crc32
 from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb._types import Document, Lsn, Order, Sync, Where
-from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch, missing
-from amberdb.engine.options import check_sync
-from amberdb.engine.query.page import Page, Query
+from amberdb.engine.query.page import Page
+from amberdb.engine.query.query import Query
 from amberdb.engine.schema.codec import decode_unchecked
-from amberdb.engine.schema.document_format import BODY, StoredDocument, damaged, expires_us, unpack
+from amberdb.engine.schema.document_format import BODY, damaged, expires_us, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.search import Fusion, Hits, Recency, search_of
 from amberdb.engine.search.searchers import Searchers
-from amberdb.engine.storage.view import View
+from amberdb.engine.storage.view import View, live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 _D = TypeVar("_D")
@@ -395,41 +395,3 @@ class Collection(WritableCollection):
         self, sync: Sync | None, key: bytes | None = None
     ) -> AbstractContextManager[WriteBatch]:
         return OneCommit(self._committer, sync, key)
-
-
-class OneCommit:
-    """The engine's side of one call: a writer, committed on leaving."""
-
-    __slots__ = ("_committer", "_key", "_sync", "_writer")
-
-    def __init__(
-        self, committer: Committer, sync: Sync | None = None, key: bytes | None = None
-    ) -> None:
-        if sync is not None:
-            check_sync(sync)
-        self._committer = committer
-        self._sync: Sync | None = sync
-        self._key = key
-
-    def __enter__(self) -> WriteBatch:
-        self._writer = self._committer.begin(key=self._key)
-        return self._writer
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            self._committer.commit(self._writer, self._sync)
-        else:
-            self._committer.rollback(self._writer, error)
-
-
-def schema_of(view: View, name: str) -> Schema:
-    """Raises CollectionMissingError."""
-    return view.catalog.schema(name)
-
-
-def live(view: View, schema: Schema, id: str) -> StoredDocument | None:
-    """A document that the view shows. Raises CorruptionError."""
-    key = schema.key(id)
-    value = view.get(key)
-    stored = None if value is None else unpack(key, value)
-    return None if stored is None or stored.expires_us <= view.now_us else stored

@@ -31,10 +31,10 @@ from amberdb.engine.commit.change_feed import Change, Feed, Subscriber
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.recovery import Opened, mark_clean, open_parts
-from amberdb.engine.database.collection import Collection, schema_of
+from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.declarations import Declarations, declaration_of
 from amberdb.engine.database.stats import Stats, stats_of
-from amberdb.engine.database.transaction import Snapshot, Transaction, held
+from amberdb.engine.database.transaction import Snapshot, Transaction
 from amberdb.engine.database.upkeep import Upkeep
 from amberdb.engine.integrity.check import CheckReport, Progress, check
 from amberdb.engine.jobs import Jobs
@@ -44,16 +44,17 @@ from amberdb.engine.maintenance.compaction import Progress as CompactProgress
 from amberdb.engine.maintenance.embedding_backfill import EmbeddingWorker
 from amberdb.engine.maintenance.erasure import Erasure
 from amberdb.engine.maintenance.expiry import ExpiryWorker
-from amberdb.engine.maintenance.index_build import Indexer, built_keyspaces
+from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog
+from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.document_format import NEVER
 from amberdb.engine.schema.migration import Upgrade
-from amberdb.engine.schema.schema import CollectionDef
-from amberdb.engine.search.searchers import VectorParts
+from amberdb.engine.search.searcher import VectorParts
 from amberdb.engine.storage.cache_file import CacheFolder
-from amberdb.engine.storage.view import NEWEST, State, View
+from amberdb.engine.storage.held_view import held
+from amberdb.engine.storage.view import NEWEST, State, View, built_keyspaces, schema_of
 from amberdb.index.ordered.key_encoder import IndexSpec
 from amberdb.wal import Recovery
 

@@ -24,8 +24,10 @@ from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.schema.catalog import Catalog, Declaration, listed
+from amberdb.engine.schema.counters import CollectionCounters
+from amberdb.engine.schema.definition import required_types
 from amberdb.engine.schema.migration import Upgrades
-from amberdb.engine.schema.schema import CollectionCounters, Schema, required_types
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import identity_of
 from amberdb.index.ordered.key_encoder import IndexSpec
 
@@ -92,7 +94,7 @@ class Declarations:
         known = catalog.schemas.get(name)
         is_empty = (
             known is None
-            or not CollectionCounters.unpack(writer.view.get(known.head_key)).documents
+            or not CollectionCounters.unpack(writer.view.get(known.counters_key)).documents
         )
         wanted = catalog.wanted(name, declaration, writer.lsn, is_empty=is_empty)
         if wanted is None:

@@ -8,8 +8,6 @@ Invariants:
 """
 
 import os
-import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, final
@@ -19,19 +17,20 @@ from amberdb._types import Lsn, Sync
 from amberdb.engine.backup.rescue import explain
 from amberdb.engine.commit.change_feed import Change, archive_of, changes, positions_of
 from amberdb.engine.commit.follower import Follower
-from amberdb.engine.commit.recovery import is_there, missing_database
-from amberdb.engine.database.collection import Collection, ReadableCollection, schema_of
+from amberdb.engine.database.collection import Collection, ReadableCollection
 from amberdb.engine.database.database import Database, open_databases
 from amberdb.engine.database.declarations import declaration_of
 from amberdb.engine.database.stats import Stats, bytes_of, facts_of, lag_of, live_share
-from amberdb.engine.database.transaction import Snapshot, held
+from amberdb.engine.database.transaction import Snapshot
 from amberdb.engine.integrity.check import CheckReport, Progress, check
 from amberdb.engine.maintenance.erasure import Erasure, receipts_of
 from amberdb.engine.options import Options
+from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.migration import Upgrade
-from amberdb.engine.schema.schema import CollectionDef
 from amberdb.engine.search.searchers import Searchers
-from amberdb.engine.storage.view import View
+from amberdb.engine.storage.directory import is_there, missing_database
+from amberdb.engine.storage.held_view import _SnapshotWatch
+from amberdb.engine.storage.view import View, schema_of
 from amberdb.index.ordered.key_encoder import IndexSpec
 
 
@@ -227,55 +226,6 @@ def _declaration(definition: CollectionDef) -> tuple[object, ...]:
     """What a program says of a collection: no numbers, no versions of analyzers."""
     specs = [index.spec for index in definition.indexes]
     return specs, definition.version, definition.expires_at, definition.required, definition.vectors
-
-
-@final
-class _SnapshotWatch:
-    """Ends snapshots at their age limit, in a thread that runs only while there are some."""
-
-    def __init__(self, *, background: bool) -> None:
-        self._background = background
-        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closing = False
-        self.discard = self._snapshots.discard
-
-    def add(self, snapshot: Snapshot) -> Snapshot:
-        self._snapshots.add(snapshot)
-        if self._background:
-            with self._wake:
-                self._wake.notify()
-                if self._thread is None and not self._closing:
-                    self._thread = threading.Thread(
-                        target=self._run, name="amberdb-snapshots", daemon=True
-                    )
-                    self._thread.start()
-        return snapshot
-
-    def ages_ms(self) -> list[float]:
-        return [snapshot.age_ms for snapshot in held(self._snapshots)]
-
-    def close(self) -> None:
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join()
-        for snapshot in held(self._snapshots):
-            snapshot.close()
-
-    def _run(self) -> None:
-        while True:
-            for snapshot in held(self._snapshots):
-                snapshot.expire()
-            with self._wake:
-                left_s = [snapshot.left_s for snapshot in held(self._snapshots)]
-                if self._closing or not left_s:
-                    self._thread = None
-                    return
-                self._wake.wait(max(0.0, min(left_s)))
 
 
 def _refusal(name: str) -> Callable[..., NoReturn]:

@@ -18,7 +18,6 @@ from typing import Any, final
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, StorageError
 from amberdb._fs import FileSystem, remove_directory, replace_file
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, lsn_epoch
-from amberdb.engine.commit.recovery import data_directory
 from amberdb.engine.database.database import Database, open_database
 from amberdb.engine.integrity.check import Progress
 from amberdb.engine.integrity.offline import OfflineCheck, examine, held
@@ -26,9 +25,11 @@ from amberdb.engine.integrity.salvage import Loss, Salvage
 from amberdb.engine.options import Options
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.cache_file import FOLDER as CACHE_FOLDER
+from amberdb.engine.storage.data_file import DATA_FILE, lmdb_version
+from amberdb.engine.storage.directory import data_directory
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.status import NAME as STATUS
-from amberdb.engine.storage.store import DATA_FILE, lmdb_version, new_store
+from amberdb.engine.storage.store import new_store
 from amberdb.wal import LogRepair, Record, log_begins, segment_ids
 from amberdb.wal import repair as repair_log
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, final
 
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn, lsn_number
-from amberdb.engine.query.planner import is_usable
+from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import end_of
-from amberdb.engine.schema.schema import CollectionCounters, Schema
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.cache_file import FOLDER
 from amberdb.engine.storage.view import View
 
@@ -203,14 +203,14 @@ def _folder_bytes(folder: str, fs: FileSystem) -> int:
 def facts_of(view: View, schema: Schema) -> dict[str, Any]:
     """What there is to tell of a collection without anything but a view."""
     return {
-        "documents": CollectionCounters.unpack(view.get(schema.head_key)).documents,
+        "documents": CollectionCounters.unpack(view.get(schema.counters_key)).documents,
         "version": schema.definition.version,
         "expires_at": schema.expires_at,
         "indexes": {
             index.spec.name: "migrating"
             if schema.migration is not None
             else "ready"
-            if is_usable(view, index)
+            if view.is_built(index)
             else "building"
             for index in schema.all_indexes
         },

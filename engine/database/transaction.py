@@ -13,19 +13,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Generic, TypeVar, final
-from weakref import WeakSet
 
 from amberdb._errors import ClosedError, SnapshotExpiredError, TransactionError
 from amberdb._types import NO_LSN, Lsn, Sync
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.write_batch import WriteBatch
-from amberdb.engine.database.collection import ReadableCollection, WritableCollection, schema_of
+from amberdb.engine.database.collection import ReadableCollection, WritableCollection
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.readable import Readable
-from amberdb.engine.storage.view import View
+from amberdb.engine.storage.view import View, schema_of
 
 _T = TypeVar("_T")
 
@@ -92,7 +91,7 @@ class TransactionCollection(WritableCollection):
 
     def _reading(self) -> AbstractContextManager[View]:
         writer = self._transaction.writer()
-        writer.save_heads()
+        writer.save_counters()
         return _Kept(writer.view, writer.view)
 
     def _searchers(self) -> Searchers:
@@ -192,15 +191,6 @@ class Snapshot:
             self._failure = failure
             self._view.close()
         self._left(self)
-
-
-def held(snapshots: "WeakSet[Snapshot]") -> list[Snapshot]:
-    """Those that somebody still has; other threads take and drop some while they are listed."""
-    while True:
-        try:
-            return list(snapshots)
-        except RuntimeError:  # the set changed size
-            pass
 
 
 class _SnapshotRead:

@@ -13,11 +13,12 @@ from typing import final
 
 from amberdb._errors import AmberError, LogTruncatedError
 from amberdb._types import NO_LSN, Lsn
-from amberdb.engine.query.planner import is_usable
 from amberdb.engine.schema.codec import decode_effects
+from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, unpack
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, end_of
-from amberdb.engine.schema.schema import MULTI, CollectionCounters, Schema, entry_pairs
+from amberdb.engine.schema.ordered_index import MULTI, entry_pairs
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.readable import Readable, ReadableLog
 from amberdb.engine.storage.store import EngineError
 from amberdb.engine.storage.view import View
@@ -109,8 +110,8 @@ def check_view(view: View, report: CheckReport, progress: Progress | None) -> No
             _check_documents(view, schema, expected, report, progress)
         except (AmberError, EngineError) as error:
             _note(view, report, schema.name, error)
-        usable = [index.prefix for index in schema.indexes if is_usable(view, index)]
-        rows = [index for index in schema.row_indexes if is_usable(view, index)]
+        usable = [index.prefix for index in schema.indexes if view.is_built(index)]
+        rows = [index for index in schema.row_indexes if view.is_built(index)]
         usable += [index.entry_prefix for index in rows]
         for prefix in (*usable, schema.expiry_prefix):
             try:
@@ -157,7 +158,7 @@ def _check_documents(
             continue
         rowid_max = max(rowid_max, stored.rowid)
     report.documents += count
-    head = CollectionCounters.unpack(view.get(schema.head_key))
+    head = CollectionCounters.unpack(view.get(schema.counters_key))
     if head.documents != count:
         report.add(f"{schema.name}: the head counts {head.documents} documents, there are {count}")
     if rowid_max >= head.next_rowid:
@@ -179,7 +180,7 @@ def _check_document(
     if stored.version > view.lsn:
         report.add(f"{schema.name}: {id_bytes!r} has version {stored.version} above {view.lsn}")
     for index in schema.indexes:
-        if not is_usable(view, index):
+        if not view.is_built(index):
             continue
         for entry, wanted in entry_pairs(index, document, id_bytes, stored.rowid).items():
             if not entry.startswith(MULTI):
@@ -187,7 +188,7 @@ def _check_document(
             if view.get(entry) != wanted:
                 report.add(f"{schema.name}: {id_bytes!r} has no entry in {index.spec.name}")
     for row_index in schema.row_indexes:
-        if is_usable(view, row_index) and row_index.content(document) is not None:
+        if view.is_built(row_index) and row_index.content(document) is not None:
             expected[row_index.entry_prefix] += 1
             if view.get(row_index.key(stored.rowid)) != id_bytes:
                 report.add(f"{schema.name}: {id_bytes!r} has no entry in {row_index.spec.name}")

@@ -21,49 +21,33 @@ Format (LMDB 0.9, 64 bit, little endian): a page header of 16 bytes, then what i
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
 from amberdb._fs import File
+from amberdb.engine.storage.data_file import (
+    _META,
+    PAGE_HEADER_SIZE,
+    PAGE_SIZE,
+    Meta,
+    Tree,
+    read_metas,
+)
 
 _PAGE = Struct("<QHHHH")
 _NODE = Struct("<HHHH")
-_META = Struct("<IIQQ" + "IHHQQQQQ" * 2 + "QQ")
 _NUMBER = Struct("<Q")
-PAGE_HEADER_SIZE = 16
 NODE_HEADER_SIZE = 8
 assert _PAGE.size == PAGE_HEADER_SIZE
 assert _NODE.size == NODE_HEADER_SIZE
 assert _META.size == 136
 assert _NUMBER.size == 8
 
-PAGE_SIZE = 4096
-"""Where no meta page says otherwise."""
-_MAGIC = 0xBEEFC0DE
 _BRANCH, _LEAF = 1, 2
 _BIG, _SUB, _DUPLICATES = 1, 2, 4
 _DEPTH_MAX = 32
 
 Pair = tuple[bytes, bytes]
-
-
-class Tree(NamedTuple):
-    """The root of one tree, as a meta page has it."""
-
-    depth: int
-    root: int
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Meta:
-    """A meta page that can be one."""
-
-    transaction: int
-    page_size: int
-    last_page: int
-    free: Tree
-    main: Tree
 
 
 class Gap(NamedTuple):
@@ -72,23 +56,6 @@ class Gap(NamedTuple):
     low: bytes
     high: bytes | None
     page: int
-
-
-def read_metas(head: bytes) -> list[Meta]:
-    """The valid ones of the two, from the first 64 KiB of the file."""
-    found: list[Meta] = []
-    page_size = PAGE_SIZE
-    for number in range(2):
-        offset = number * page_size + PAGE_HEADER_SIZE
-        if len(head) < offset + _META.size:
-            break
-        magic, version, _, _, *trees, last_page, transaction = _META.unpack_from(head, offset)
-        size = trees[0]
-        if magic == _MAGIC and version == 1 and 512 <= size <= 1 << 16 and not size & (size - 1):
-            page_size = size
-            free, main = Tree(trees[2], trees[7]), Tree(trees[10], trees[15])
-            found.append(Meta(transaction, size, last_page, free, main))
-    return found
 
 
 class Pages:

@@ -26,22 +26,23 @@ from amberdb._errors import (
 )
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn
-from amberdb.engine.commit.recovery import (
+from amberdb.engine.integrity.check import CheckReport, Progress, check_applied, check_view
+from amberdb.engine.options import Options
+from amberdb.engine.schema.codec import decode_effects
+from amberdb.engine.schema.keyspace import DATABASE_ID
+from amberdb.engine.storage import manifest as manifests
+from amberdb.engine.storage.data_file import DATA_FILE, check_file, check_version, verify_file
+from amberdb.engine.storage.directory import (
     WAL,
     data_directory,
     generation_of,
     open_errors,
     take_lock,
 )
-from amberdb.engine.integrity.check import CheckReport, Progress, check_applied, check_view
-from amberdb.engine.maintenance.index_build import stored_view
-from amberdb.engine.options import Options
-from amberdb.engine.schema.codec import decode_effects
-from amberdb.engine.schema.keyspace import DATABASE_ID
-from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
-from amberdb.engine.storage.store import DATA_FILE, Store, check_file, check_version, verify_file
+from amberdb.engine.storage.store import Store
+from amberdb.engine.storage.view import stored_view
 from amberdb.wal import LogCheck, Record, check_log, segment_ids
 
 

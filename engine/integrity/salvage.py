@@ -18,33 +18,31 @@ from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import AmberError, CorruptionError
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn
-from amberdb.engine.integrity.lmdb_pages import Gap, Meta, Pages
+from amberdb.engine.integrity.lmdb_pages import Gap, Pages
 from amberdb.engine.schema.catalog import Catalog, Declaration, open_entry, sealed_entry
 from amberdb.engine.schema.codec import decode_effects
+from amberdb.engine.schema.counters import CollectionCounters
+from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.document_format import HEADER_SIZE, NEVER, StoredDocument, unpack
 from amberdb.engine.schema.documents import ID_BYTES_MAX
 from amberdb.engine.schema.keyspace import (
     APPLIED,
+    COLLECTION_COUNTERS,
     COLLECTIONS,
     COUNTERS,
     DATABASE_ID,
     ERASURES,
     FIRST_KEYSPACE,
-    HEADS,
     KNOWN_BACKUPS,
     LAST_TIME,
     SUBSCRIBERS,
+    Effects,
     end_of,
     prefix_of,
 )
-from amberdb.engine.schema.schema import (
-    CUT_ENTRY_SIZE,
-    CollectionCounters,
-    CollectionDef,
-    Schema,
-    unpack_cut,
-)
-from amberdb.engine.storage.memtable import Effects
+from amberdb.engine.schema.ordered_index import CUT_ENTRY_SIZE, unpack_cut
+from amberdb.engine.schema.schema import Schema
+from amberdb.engine.storage.data_file import Meta
 from amberdb.engine.storage.store import Store
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
 from amberdb.wal import Record
@@ -92,7 +90,7 @@ class Salvage:
         self._progress = progress
         self._damaged: set[bytes] = set()
         self._deleted: set[bytes] = set()
-        self._heads: dict[bytes, bytes] = {}
+        self._counters: dict[bytes, bytes] = {}
         self._older: dict[int, CollectionDef] = {}
         self._pending: Effects = {}
         self._count = 0
@@ -153,7 +151,7 @@ class Salvage:
             self._is_foreign = True  # it comes before any document
             self.loss.gaps += 1
             self._pending.clear()
-            self._heads.clear()
+            self._counters.clear()
         if self._is_foreign:
             return False
         if key >= _FIRST:
@@ -164,9 +162,9 @@ class Salvage:
         elif key == APPLIED and len(value) == 8:
             found = Lsn(int.from_bytes(value))
             self.stored_applied = max(found, self.stored_applied or NO_LSN)
-        elif key.startswith(HEADS):
+        elif key.startswith(COLLECTION_COUNTERS):
             if is_reached:
-                self._heads[key] = value
+                self._counters[key] = value
         elif key.startswith(_SEALED):
             if _is_sound(key, value) and (is_reached or self._get(key) is None):
                 self._put(key, value)
@@ -192,8 +190,8 @@ class Salvage:
         self.last_us = max(self.last_us, record.time_us)
         for key, value in decode_effects(record.payload).items():
             if value is not None:
-                if key.startswith(HEADS):
-                    self._heads[key] = value
+                if key.startswith(COLLECTION_COUNTERS):
+                    self._counters[key] = value
                 elif key >= _FIRST or key.startswith((*_SEALED, SUBSCRIBERS)):
                     self._take(key, value)
                     self._deleted.discard(key)
@@ -295,9 +293,9 @@ class Salvage:
             rowid_max = max(rowid_max, stored.rowid)
             if stored.expires_us != NEVER:
                 self._put(schema.expiry_key(stored.expires_us, stored.rowid), key[KEYSPACE_BYTES:])
-        self._put(schema.head_key, CollectionCounters(count, rowid_max + 1).pack())
+        self._put(schema.counters_key, CollectionCounters(count, rowid_max + 1).pack())
         self.loss.documents[schema.name] = count
-        head = self._heads.get(schema.head_key)
+        head = self._counters.get(schema.counters_key)
         if (self.loss.gaps or self._damaged) and head is not None and len(head) == 16:
             missing = CollectionCounters.unpack(head).documents - count
             if 0 < missing < 1 << 48:

@@ -17,12 +17,13 @@ from collections.abc import Callable
 from amberdb._errors import AmberError, MigrationError
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.database.transaction import Snapshot, held
+from amberdb.engine.database.transaction import Snapshot
 from amberdb.engine.database.upkeep import Upkeep
 from amberdb.engine.maintenance.expiry import ExpiryWorker
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.options import Options
 from amberdb.engine.schema.document_format import NEVER
+from amberdb.engine.storage.held_view import held
 
 logger = logging.getLogger("amberdb.engine")
 

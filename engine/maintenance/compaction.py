@@ -30,12 +30,13 @@ from amberdb._fs import STAGING_SUFFIX, remove_directory
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.commit.recovery import WAL, Opened, data_directory, remove_generation
+from amberdb.engine.commit.recovery import Opened
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.options import Options
 from amberdb.engine.schema.keyspace import KEY_END, end_of
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage import manifest as manifests
+from amberdb.engine.storage.directory import WAL, data_directory, remove_generation
 from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import View
 

@@ -21,11 +21,10 @@ from typing import Final, final
 from amberdb._errors import AmberError, EmbeddingError
 from amberdb._types import Document
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.database.collection import live
 from amberdb.engine.database.transaction import Transaction
-from amberdb.engine.query.planner import is_usable
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.search.embedding import BATCH, Embedder
+from amberdb.engine.storage.view import live
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
@@ -203,7 +202,7 @@ def _waiting(
         schema = view.catalog.schemas.get(embedder.collection)
         if schema is None:
             return b"", found
-        is_built = is_usable(view, embedder.queue)
+        is_built = view.is_built(embedder.queue)
         low = embedder.queue.prefix if is_built else schema.prefix
         pairs = list(islice(view.scan(max(low, after + b"\0"), end_of(low)), BATCH))
         for place, value in pairs:

@@ -27,16 +27,15 @@ from amberdb.engine.backup.backup import Backups
 from amberdb.engine.backup.chain import time_of
 from amberdb.engine.backup.history import KnownBackup, known_backup, known_backups, map_of
 from amberdb.engine.commit.change_feed import Feed
-from amberdb.engine.commit.committer import Committer
-from amberdb.engine.database.collection import OneCommit, schema_of
+from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.jobs import Stop, check_stop
 from amberdb.engine.maintenance.compaction import Compactor, CompactReport, Progress
 from amberdb.engine.maintenance.index_build import Indexer
-from amberdb.engine.query.page import Query
+from amberdb.engine.query.query import Query
 from amberdb.engine.schema.catalog import open_entry, sealed_entry
 from amberdb.engine.schema.keyspace import ERASURES, end_of
 from amberdb.engine.schema.schema import Schema, microseconds
-from amberdb.engine.storage.view import View
+from amberdb.engine.storage.view import View, schema_of
 
 logger = logging.getLogger("amberdb.engine")
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 
 from amberdb import _failpoints as failpoints
-from amberdb.engine.commit.committer import KIND_EXPIRY, Committer
+from amberdb.engine.commit.committer import Committer
 from amberdb.engine.options import Options
+from amberdb.engine.schema.codec import KIND_EXPIRY
 from amberdb.engine.schema.document_format import NEVER
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES

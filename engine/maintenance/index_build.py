@@ -22,17 +22,14 @@ from amberdb._types import Document
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.maintenance.migrator import Migrator
-from amberdb.engine.query.filter import parse
-from amberdb.engine.query.planner import Plan
-from amberdb.engine.query.scan import entries
-from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import BODY, expires_us, unpack
 from amberdb.engine.schema.keyspace import BUILDING, BUILT, end_of, prefix_of
-from amberdb.engine.schema.schema import MULTI, AnyIndex, CompiledIndex, Schema, entry_pairs
-from amberdb.engine.storage.memtable import Memtable
-from amberdb.engine.storage.store import Store, StoreWriter
-from amberdb.engine.storage.view import State, View
+from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex, entry_pairs
+from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.storage.index_scan import entries
+from amberdb.engine.storage.store import StoreWriter
+from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, ROWID_BYTES
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
 
@@ -44,25 +41,6 @@ ROWS_CHUNK = 4000
 Progress = Callable[[str, int], None]
 """Called with the name of the index, or of the collection that is being migrated, and the count of
 documents done so far."""
-
-
-def built_keyspaces(view: View) -> frozenset[int]:
-    """The marks, as LMDB has them."""
-    found = view.scan(BUILT, end_of(BUILT))
-    return frozenset(int.from_bytes(key[len(BUILT) :]) for key, _ in found)
-
-
-def stored_view(store: Store, memtable: Memtable, lsn: int, document_bytes_max: int) -> View:
-    """Of a store and a memtable alone, with what they say of the catalog."""
-    bootstrap = State(memtable, None, frozenset(), Catalog({}))
-    view = View(lsn, bootstrap, store.begin(), 0, store.path)
-    try:
-        view.catalog = Catalog.load(view, document_bytes_max)
-        view.built = built_keyspaces(view)
-    except BaseException as error:
-        view.__exit__(None, error, None)
-        raise
-    return view
 
 
 class Indexer:
@@ -254,9 +232,9 @@ def _row(pair: tuple[bytes, bytes]) -> tuple[int, bytes, Document]:
 
 def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
     """Raises DuplicateKeyError when two live documents share a value of a Unique index."""
-    plan = Plan(index, ((index.prefix, end_of(index.prefix)),), False, True, parse(None), False)
+    whole = (index.prefix, end_of(index.prefix))
     before = (b"", b"")
-    for place, id_bytes in entries(view, plan):
+    for place, id_bytes in entries(view, [whole]):
         value = view.get(schema.prefix + id_bytes)
         if value is None or expires_us(value) <= view.now_us:
             continue

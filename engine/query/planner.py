@@ -12,18 +12,17 @@ Invariants:
 from dataclasses import dataclass
 from typing import Any
 
-from amberdb.engine.query.filter import FieldBounds, Filter
+from amberdb.engine.query.condition import FieldBounds
+from amberdb.engine.query.filter import Filter
 from amberdb.engine.query.order import OrderField
 from amberdb.engine.schema.keyspace import end_of
-from amberdb.engine.schema.schema import MULTI, CompiledIndex, Schema
-from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.storage.view import View
+from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex
+from amberdb.engine.schema.schema import Schema
+from amberdb.engine.storage.source import Range, Source
 from amberdb.index.ordered.keys import class_range, class_range_desc, encode, encode_desc
 
 PREFIXES_MAX = 200
 """Ranges that $in may open in one index; past it the rest is left to the residual filter."""
-
-Range = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Plan:
     index: CompiledIndex | None
     """None: the documents themselves, by id."""
     ranges: tuple[Range, ...]
-    """low <= key < high, tree included, ascending and disjoint."""
+    """Ascending and disjoint."""
     reverse: bool
     is_sorted: bool
     """The scan gives the order that was asked for, if one was."""
@@ -61,14 +60,14 @@ class Plan:
 
 
 def choose(
-    view: View, schema: Schema, where: Filter, order: tuple[OrderField, ...], has_limit: bool
+    source: Source, schema: Schema, where: Filter, order: tuple[OrderField, ...], has_limit: bool
 ) -> Plan:
     """The best plan by rule: equalities, then order, then range."""
     if _ids(where) is not None:
         return by_documents(schema, where, order)
     best: Plan | None = None
     best_score: tuple[int, ...] = (0, 0, 0, 0)
-    for index in _candidates(view, schema, where, order):
+    for index in _candidates(source, schema, where, order):
         if best_score[0] and not _narrows_first(index, where):
             break  # no equality to be had from here on
         plan = _match(index, where, order, is_multi=False)
@@ -77,13 +76,13 @@ def choose(
             best, best_score = plan, score
     if best is None or best.index is None:
         return by_documents(schema, where, order)
-    if view.get(MULTI + best.index.prefix) is not None:
+    if source.get(MULTI + best.index.prefix) is not None:
         return _match(best.index, where, order, is_multi=True)
     return best
 
 
 def _candidates(
-    view: View, schema: Schema, where: Filter, order: tuple[OrderField, ...]
+    source: Source, schema: Schema, where: Filter, order: tuple[OrderField, ...]
 ) -> list[CompiledIndex]:
     """Indexes whose first field the filter narrows, then those whose first field the order
     begins with; a look that is cheaper than a match."""
@@ -100,7 +99,7 @@ def _candidates(
             continue
         if index in schema.queues:
             continue
-        if is_usable(view, index) and (not index.spec.sparse or _is_dense(index, where)):
+        if source.is_built(index) and (not index.spec.sparse or _is_dense(index, where)):
             found.append(index)
     return narrowed + ordered
 
@@ -108,11 +107,6 @@ def _candidates(
 def _narrows_first(index: CompiledIndex, where: Filter) -> bool:
     bounds = where.fields.get(index.maker.paths[0])
     return bounds is not None and bounds.narrows
-
-
-def is_usable(view: View, index: CompiledIndex | RowIndex) -> bool:
-    """Whether the index holds all entries as of this view."""
-    return index.number in view.built or 0 < index.complete_from <= view.lsn
 
 
 def by_documents(schema: Schema, where: Filter, order: tuple[OrderField, ...]) -> Plan:
@@ -126,12 +120,12 @@ def by_documents(schema: Schema, where: Filter, order: tuple[OrderField, ...]) -
 
 
 def by_index(
-    view: View, schema: Schema, number: int, where: Filter, order: tuple[OrderField, ...]
+    source: Source, schema: Schema, number: int, where: Filter, order: tuple[OrderField, ...]
 ) -> Plan | None:
-    """The plan over the index with this tree; None when it is gone, or of no use for a while."""
+    """The plan over the index with this keyspace; None when it was dropped or is not usable."""
     for index in schema.indexes if schema.migration is None else ():
-        if index.number == number and is_usable(view, index):
-            is_multi = view.get(MULTI + index.prefix) is not None
+        if index.number == number and source.is_built(index):
+            is_multi = source.get(MULTI + index.prefix) is not None
             return _match(index, where, order, is_multi=is_multi)
     return None
 
@@ -165,14 +159,15 @@ def _match(
     exact: list[str] = []
     ranges: list[Range] | None = None
     equals = 0
-    for at, path in enumerate(maker.paths):
+    for position, path in enumerate(maker.paths):
         bounds = where.fields.get(path)
         if bounds is None or not bounds.narrows:
             break
         if bounds.equals is None:
-            ranges = [_range(prefix, bounds, maker.descending[at], is_multi) for prefix in prefixes]
+            descends = maker.descending[position]
+            ranges = [_range(prefix, bounds, descends, is_multi) for prefix in prefixes]
         elif len(bounds.equals) * len(prefixes) <= PREFIXES_MAX:
-            encode = maker.encoders[at]
+            encode = maker.encoders[position]
             keys = {encode(value) for value in bounds.equals}
             prefixes = [prefix + key for prefix in prefixes for key in keys]
             equals += 1
@@ -197,7 +192,7 @@ def _match(
 
 
 def _range(prefix: bytes, bounds: FieldBounds, descending: bool, is_multi: bool) -> Range:
-    """The bytes between the bounds of one field behind a prefix of equal fields."""
+    """The keys between the bounds of one field, after a prefix of equal fields."""
     low, high = bounds.low, bounds.high
     if low is not None and high is not None and is_multi:
         high = None  # two elements of one list may each satisfy one side
@@ -226,7 +221,7 @@ def _range(prefix: bytes, bounds: FieldBounds, descending: bool, is_multi: bool)
 def _serves(
     index: CompiledIndex, order: tuple[OrderField, ...], fixed: set[str], equals: int
 ) -> tuple[bool, bool]:
-    """(whether a scan behind `equals` fixed fields gives the order, whether it goes backwards)"""
+    """(whether a scan after `equals` fixed fields gives the order, whether it runs backwards)"""
     paths = index.maker.paths[equals:]
     descending = index.maker.descending[equals:]
     wanted = [field for field in order if field.path not in fixed]

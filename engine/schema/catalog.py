@@ -19,15 +19,10 @@ from amberdb._errors import (
     FormatError,
 )
 from amberdb.engine.schema.codec import decode_document, encode
+from amberdb.engine.schema.definition import CollectionDef, IndexDef, check_field, checked_number
 from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_KEYSPACE, end_of
 from amberdb.engine.schema.migration import Upgrade, Upgrades
-from amberdb.engine.schema.schema import (
-    CollectionDef,
-    IndexDef,
-    Schema,
-    check_field,
-    checked_number,
-)
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex, identity_of
 from amberdb.index.ordered.key_encoder import IndexSpec
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
@@ -206,7 +201,7 @@ class Catalog:
         knows the trees to purge. Raises CollectionMissingError."""
         schema = self.schema(name)
         writer.set(COLLECTIONS + name.encode(), None)
-        writer.set(schema.head_key, None)
+        writer.set(schema.counters_key, None)
         catalog = self._without(schema, schema.definition.keyspaces)
         catalog.save_counters(writer)
         return catalog

@@ -9,7 +9,7 @@ Invariants:
 """
 
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -79,3 +79,10 @@ def decode_effects(payload: bytes) -> dict[bytes, bytes | None]:
         return _decode_effects(payload)
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptionError(f"a log record's payload is damaged: {error}") from error
+
+
+KIND_COMMIT: Final = 1
+
+
+KIND_EXPIRY: Final = 2
+"""A commit of the reaper, or of db.expire(): its deletes are removals of the expired."""

@@ -10,6 +10,8 @@ Invariants:
 - A key, prefix included, has at most LMDB_KEY_BYTES_MAX bytes.
 """
 
+from typing import TypeAlias
+
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 ENTRY_PREFIX_SIZE = KEYSPACE_BYTES + 1
@@ -21,7 +23,7 @@ LOCAL = b"\0\0\0\1"
 
 COUNTERS = META + b"n"
 COLLECTIONS = META + b"c"
-HEADS = META + b"h"
+COLLECTION_COUNTERS = META + b"h"
 SUBSCRIBERS = META + b"s"
 KNOWN_BACKUPS = META + b"k"
 ERASURES = META + b"e"
@@ -51,3 +53,7 @@ def end_of(prefix: bytes) -> bytes:
     """The first key after all that start with the prefix."""
     kept = prefix.rstrip(b"\xff")
     return kept[:-1] + bytes([kept[-1] + 1]) if kept else KEY_END
+
+
+Effects: TypeAlias = dict[bytes, bytes | None]
+"""What a commit leaves behind: keys and their new values, None for those that are gone."""

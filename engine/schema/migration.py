@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from amberdb._errors import DocumentError, MigrationError
 from amberdb._types import Document
+from amberdb.engine.schema.definition import MigrationStep
 from amberdb.engine.schema.document_format import StoredDocument, version_of
 from amberdb.engine.schema.documents import is_map
 
@@ -28,8 +29,6 @@ pure: it is called as often as the document is read before it is stored."""
 Upgrades: TypeAlias = Mapping[int, Upgrade]
 """By the version that they lead to."""
 
-MigrationStep: TypeAlias = tuple[int, int]
-"""(version, the Lsn at which it was declared)"""
 
 _ROUNDING_US: Final = 1000
 """A time of expiry may be written in another type, which rounds."""

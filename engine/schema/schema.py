@@ -7,196 +7,34 @@ Invariants:
 - The expiry index is an entry expires_us + rowid -> id for every document that will expire.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime
 from struct import Struct
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from amberdb._errors import (
-    CollectionError,
-    CorruptionError,
     DocumentTooLargeError,
-    FormatError,
     InvalidDocumentError,
-    QueryError,
 )
 from amberdb._types import Document
-from amberdb.engine.query.filter import Filter
-from amberdb.engine.query.order import OrderField
 from amberdb.engine.schema.codec import decode_document, encode
+from amberdb.engine.schema.definition import TYPES, CollectionDef
 from amberdb.engine.schema.document_format import NEVER, StoredDocument
 from amberdb.engine.schema.documents import encode_id, is_map, new_id, normalise, surrogate_error
-from amberdb.engine.schema.keyspace import HEADS, META, prefix_of
-from amberdb.engine.schema.migration import Migration, MigrationStep, Upgrades
+from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, Effects, prefix_of
+from amberdb.engine.schema.migration import Migration, Upgrades
+from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.storage.memtable import Effects
-from amberdb.index.ordered.key_encoder import FieldSpec, IndexSpec, compile, spec_from_map
-from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, ROWID_BYTES, encode_rowid
-from amberdb.index.paths import path_problem
+from amberdb.index.ordered.key_encoder import FieldSpec
+from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, encode_rowid
 from amberdb.index.text.text import Text
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector, coerce
 
-TYPES: Final[dict[str, tuple[type, ...]]] = {
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-    "str": (str,),
-    "bytes": (bytes,),
-    "datetime": (datetime,),
-    "list": (list,),
-    "dict": (dict,),
-}
-CUT_ENTRY_SIZE = FIELD_KEY_BYTES_MAX + ROWID_BYTES
-MULTI = META + b"m"
-"""+ tree: some document has more than one entry in this index."""
-
-_HEAD = Struct("<QQ")
 _EXPIRY = Struct(">QQ")
 _SIGN = 1 << 63
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-
-
-@dataclass(frozen=True, slots=True)
-class IndexDef:
-    """An index as declared, and the tree of its entries."""
-
-    spec: IndexSpec
-    keyspace: int
-    complete_from: int = 0
-    """Declared while the collection was empty, at this Lsn: complete without a build."""
-    identity: str = ""
-    """Of what made its entries, besides the declaration: the analyzer of a text index."""
-
-    def to_map(self) -> dict[str, Any]:
-        stored = {
-            "spec": self.spec.to_map(),
-            "tree": self.keyspace,
-            "complete_from": self.complete_from,
-        }
-        return {**stored, "identity": self.identity} if self.identity else stored
-
-    @classmethod
-    def from_map(cls, stored: Mapping[str, Any]) -> "IndexDef":
-        """Raises FormatError, and what a map of another form raises."""
-        return cls(
-            spec_from_map(stored["spec"]),
-            checked_number(stored["tree"]),
-            checked_number(stored["complete_from"], 1 << 64),
-            str(stored.get("identity", "")),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionDef:
-    """A collection as the catalog stores it."""
-
-    name: str
-    number: int
-    keyspace: int
-    expiry_keyspace: int
-    indexes: tuple[IndexDef, ...] = ()
-    expires_at: str | None = None
-    required: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
-    vectors: tuple[str, ...] = ()
-    """Fields that have ever been declared as vectors: documents may hold arrays there."""
-    version: int = 1
-    """Of its documents, as the program counts: see engine/schema/migration.py."""
-    steps: tuple[MigrationStep, ...] = ()
-    """Ascending, those that some documents have yet to take."""
-    former: tuple[tuple[int, str], ...] = ()
-    """Names that it had, and the Lsn up to which, ascending: the feed tells of the past."""
-
-    @property
-    def keyspaces(self) -> tuple[int, ...]:
-        """All that the collection has."""
-        return (self.keyspace, self.expiry_keyspace, *(index.keyspace for index in self.indexes))
-
-    def name_at(self, lsn: int) -> str:
-        """What it was called when this commit was made."""
-        return next((name for until, name in self.former if lsn <= until), self.name)
-
-    def to_map(self) -> dict[str, Any]:
-        added: dict[str, Any] = {} if self.version == 1 else {"version": self.version}
-        for name, pairs in (("steps", self.steps), ("former", self.former)):
-            if pairs:
-                added[name] = [list(pair) for pair in pairs]
-        return {
-            "number": self.number,
-            "tree": self.keyspace,
-            "expiry_tree": self.expiry_keyspace,
-            "indexes": [index.to_map() for index in self.indexes],
-            "expires_at": self.expires_at,
-            "required": dict(self.required),
-            "vectors": list(self.vectors),
-            **added,
-        }
-
-    @classmethod
-    def from_map(cls, name: str, stored: Mapping[str, Any]) -> "CollectionDef":
-        """What to_map() gave. Raises FormatError for anything else."""
-        try:
-            found = cls(
-                name=name,
-                number=checked_number(stored["number"]),
-                keyspace=checked_number(stored["tree"]),
-                expiry_keyspace=checked_number(stored["expiry_tree"]),
-                indexes=tuple(map(IndexDef.from_map, stored["indexes"])),
-                expires_at=stored["expires_at"],
-                required=dict(stored["required"]),
-                vectors=tuple(stored.get("vectors", ())),
-                version=checked_number(stored.get("version", 1)),
-                steps=tuple(
-                    (checked_number(version), checked_number(lsn, 1 << 64))
-                    for version, lsn in stored.get("steps", ())
-                ),
-                former=tuple(
-                    (checked_number(lsn, 1 << 64), str(former))
-                    for lsn, former in stored.get("former", ())
-                ),
-            )
-            if found.expires_at is not None:
-                check_field("expires_at", found.expires_at)
-            for vector in found.vectors:
-                check_field("a vector", vector)
-            for required, kind in found.required.items():
-                check_field("required", required)
-                if kind is not None and kind not in TYPES:
-                    raise ValueError(f"the type {kind!r}")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FormatError(
-                f"the catalog entry of {name!r} is not as this version knows it ({error!r}): open "
-                "it with the version that wrote it"
-            ) from error
-        return found
-
-
-def checked_number(value: object, limit: int = 1 << 32) -> int:
-    """A number as the catalog stores it. Raises ValueError."""
-    if type(value) is not int or not 0 <= value < limit:
-        raise ValueError(f"the number {value!r}")
-    return value
-
-
-@dataclass(slots=True)
-class CollectionCounters:
-    """How many documents a collection has (expired ones too), and its next rowid."""
-
-    documents: int
-    next_rowid: int
-
-    def pack(self) -> bytes:
-        return _HEAD.pack(self.documents, self.next_rowid)
-
-    @classmethod
-    def unpack(cls, value: bytes | None) -> "CollectionCounters":
-        if value is None:
-            return cls(0, 1)
-        if len(value) != _HEAD.size:
-            raise CorruptionError("the head of a collection is damaged: restore a backup")
-        return cls(*_HEAD.unpack(value))
 
 
 class Prepared(NamedTuple):
@@ -212,33 +50,6 @@ class Prepared(NamedTuple):
     """The id was made just now, so nothing can be stored under it."""
 
 
-class CompiledIndex:
-    """An index ready to make entries."""
-
-    __slots__ = (
-        "complete_from",
-        "descends",
-        "entries",
-        "is_unique",
-        "maker",
-        "number",
-        "prefix",
-        "single",
-        "spec",
-    )
-
-    def __init__(self, index: IndexDef, spec: FieldSpec) -> None:
-        self.spec = spec
-        self.number = index.keyspace
-        self.complete_from = index.complete_from
-        self.prefix = prefix_of(index.keyspace)
-        self.maker = compile(spec)
-        self.entries = self.maker.entries
-        self.single = self.maker.single
-        self.descends = self.maker.descending[-1]
-        self.is_unique = spec.kind == "unique"
-
-
 AnyIndex: TypeAlias = CompiledIndex | RowIndex
 
 
@@ -249,11 +60,11 @@ class Schema:
         "_document_bytes_max",
         "_required",
         "all_indexes",
+        "counters_key",
         "definition",
         "expires_at",
         "expiry_prefix",
         "has_unique",
-        "head_key",
         "indexes",
         "migration",
         "name",
@@ -276,7 +87,7 @@ class Schema:
         self.name = definition.name
         self.prefix = prefix_of(definition.keyspace)
         self.expiry_prefix = prefix_of(definition.expiry_keyspace)
-        self.head_key = HEADS + definition.number.to_bytes(4)
+        self.counters_key = COLLECTION_COUNTERS + definition.number.to_bytes(4)
         self.indexes = tuple(
             CompiledIndex(index, index.spec)
             for index in definition.indexes
@@ -376,13 +187,6 @@ class Schema:
         rest = {name: value for name, value in document.items() if name not in arrays}
         return {**normalise(rest), **arrays}
 
-    def refuse_vectors(self, where: Filter, order: tuple[OrderField, ...] = ()) -> None:
-        """Raises QueryError for a filter or an order that compares vectors."""
-        where.refuse_vectors(self.vectors)
-        for path, _ in order:
-            if path in self.vectors:
-                raise QueryError(f"{path!r} holds vectors, which have no order")
-
     def add_row_entries(
         self, found: Effects, document: Document, id_bytes: bytes, rowid: int
     ) -> None:
@@ -450,62 +254,7 @@ class Schema:
         )
 
 
-def entry_pairs(
-    index: CompiledIndex, document: Document, id_bytes: bytes, rowid: int
-) -> dict[bytes, bytes]:
-    """Key and value of a document's entries in one index, and the mark that there are several."""
-    entries = index.entries(document, rowid)
-    found = {
-        index.prefix + entry: (
-            id_bytes if len(entry) < CUT_ENTRY_SIZE else pack_cut(id_bytes, remainder)
-        )
-        for entry, remainder in entries
-    }
-    if len(entries) > 1:
-        found[MULTI + index.prefix] = b"1"
-    return found
-
-
 def microseconds(time: datetime) -> int:
     """Since 1970, exactly."""
     since = time - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def pack_cut(id_bytes: bytes, remainder: bytes) -> bytes:
-    """The value of an entry whose key has the full cut length."""
-    return len(id_bytes).to_bytes(2) + id_bytes + remainder
-
-
-def unpack_cut(value: bytes) -> tuple[bytes, bytes]:
-    """(id, the fields' bytes that did not fit the key)"""
-    size = int.from_bytes(value[:2])
-    return value[2 : 2 + size], value[2 + size :]
-
-
-def required_types(
-    required: Mapping[str, type | None] | Sequence[str],
-) -> dict[str, str | None]:
-    """A declaration of required fields in the form of the catalog. Raises CollectionError."""
-    if isinstance(required, (str, bytes)):
-        raise CollectionError(f"required is a list or a map of fields, not {required!r}")
-    types = required if isinstance(required, Mapping) else dict.fromkeys(required)
-    found: dict[str, str | None] = {}
-    for name, kind in types.items():
-        check_field("required", name)
-        word = None if kind is None else getattr(kind, "__name__", repr(kind))
-        if word is not None and word not in TYPES:
-            raise CollectionError(
-                f"required field {name!r}: {word} is not one of {', '.join(TYPES)}"
-            )
-        found[name] = word
-    return found
-
-
-def check_field(what: str, name: object) -> None:
-    """Raises CollectionError for what is not the name of a field of the document itself."""
-    problem = path_problem(name)
-    if problem is None and "." in str(name):
-        problem = f"{name!r} is a path, and this is asked of a field of the document itself"
-    if problem is not None:
-        raise CollectionError(f"{what}: {problem}")

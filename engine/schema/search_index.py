@@ -13,7 +13,7 @@ from amberdb.index.text.text import Text, TextExtractor
 from amberdb.index.vector.vector import Vector
 
 if TYPE_CHECKING:
-    from amberdb.engine.schema.schema import IndexDef
+    from amberdb.engine.schema.definition import IndexDef
 
 ENTRY: Final = b"r"
 

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, final
 from amberdb._types import Document
 from amberdb.engine.query.filter import Filter
 from amberdb.engine.query.planner import Plan, choose
-from amberdb.engine.query.scan import Place, documents, keys
+from amberdb.engine.query.scan import documents
 from amberdb.engine.schema.document_format import rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.row_reader import RowReader
+from amberdb.engine.storage.index_scan import places
+from amberdb.engine.storage.source import Place
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import ROWID_BYTES
 
@@ -71,8 +73,8 @@ def _rows(view: View, schema: Schema, plan: Plan) -> "NDArray[np.int64] | None":
         found = documents(view, schema, plan)
         rowids = [rowid_of(value) for _, value, _ in islice(found, DOCUMENTS_MAX + 1)]
         return None if len(rowids) > DOCUMENTS_MAX else _array(rowids)
-    places = keys(view, plan, ENTRIES_MAX + 1)
-    return None if len(places) > ENTRIES_MAX else _array_of(places, plan.index.descends)
+    ends = places(view, plan.ranges, ENTRIES_MAX + 1)
+    return None if len(ends) > ENTRIES_MAX else _array_of(ends, plan.index.descends)
 
 
 def _array(rowids: list[int]) -> "NDArray[np.int64]":

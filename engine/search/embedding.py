@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from amberdb._errors import EmbeddingError, InvalidDocumentError
 from amberdb._types import Document
 from amberdb.engine.schema.documents import REMOVE
-from amberdb.engine.schema.schema import CompiledIndex, Schema
-from amberdb.engine.storage.memtable import Effects
+from amberdb.engine.schema.keyspace import Effects
+from amberdb.engine.schema.ordered_index import CompiledIndex
+from amberdb.engine.schema.schema import Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.index.paths import MISSING, Path
 from amberdb.index.vector.embedding_queue import EmbeddingQueue

@@ -25,10 +25,11 @@ from zlib import crc32
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import CorruptionError
-from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, end_of
-from amberdb.engine.schema.schema import CollectionCounters, Schema
+from amberdb.engine.schema.counters import CollectionCounters
+from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects, end_of
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.storage.memtable import Effects, Memtable
+from amberdb.engine.storage.memtable import Memtable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,7 @@ class Rows:
         expired = _expired(view, schema)
         if not fresh and not len(expired):
             return alive
-        size = max(CollectionCounters.unpack(view.get(schema.head_key)).next_rowid, len(alive))
+        size = max(CollectionCounters.unpack(view.get(schema.counters_key)).next_rowid, len(alive))
         alive = _grown(alive, size)
         _apply(alive, _pending_events(fresh, index))
         alive[expired[expired < size]] = False

@@ -29,7 +29,7 @@ class RowReader:
     a row has an entry only in those that have content of it."""
 
     def __init__(self, view: View, schema: Schema) -> None:
-        self._get = view.reader()
+        self._get = view.get
         self._schema = schema
         self._documents: dict[int, Document] = {}
 

@@ -24,11 +24,12 @@ from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb._types import Document, Where
 from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.page import projector
-from amberdb.engine.query.planner import is_usable
+from amberdb.engine.query.query import refuse_vectors
 from amberdb.engine.schema.schema import Schema, microseconds
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.row_reader import RowReader
+from amberdb.engine.search.searcher import Ranked
 from amberdb.engine.storage.view import View
 from amberdb.index.paths import Path
 from amberdb.index.vector.vector import coerce
@@ -87,10 +88,6 @@ class Hits(list[Hit]):
         self.how = how
 
 
-Ranked = list[tuple[int, float]]
-"""(rowid, score), best first."""
-
-
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
@@ -146,7 +143,7 @@ class Search:
                 f"{self.schema.definition.version}: try again later, or wait with db.migrate()"
             )
         for index in found:
-            if not is_usable(view, index):
+            if not view.is_built(index):
                 raise QueryError(
                     f"{index.spec.name} is still being built over the documents that were there: "
                     "try again later, or wait with db.build_indexes()"
@@ -242,7 +239,7 @@ def search_of(
     if diversity and all(index.is_text for index in schema.row_indexes):
         raise QueryError("diversity compares vectors, and there is no Vector index: declare one")
     found = parse(where)
-    schema.refuse_vectors(found)
+    refuse_vectors(schema, found)
     return Search(
         schema=schema,
         text=text,

@@ -7,62 +7,15 @@ Invariants:
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, final
 
 from amberdb._errors import FormatError, MigrationError
-from amberdb.engine.jobs import Jobs
-from amberdb.engine.query.planner import is_usable
-from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.search.candidates import Candidates
-from amberdb.engine.search.row_reader import RowReader
-from amberdb.engine.search.search import Ranked
-from amberdb.engine.storage.cache_file import CacheFolder
+from amberdb.engine.search.searcher import Searcher, VectorParts
 from amberdb.engine.storage.view import View
 
 if TYPE_CHECKING:
     from amberdb.engine.maintenance.index_build import Indexer
-    from amberdb.engine.storage.readable import Readable
-
-
-class Searcher(Protocol):
-    """Of one search index."""
-
-    def search(
-        self,
-        question: Any,
-        view: View,
-        schema: Schema,
-        limit: int,
-        candidates: Candidates,
-        reader: RowReader,
-    ) -> tuple[Ranked, dict[str, Any]]:
-        """The best rows that the candidates let through, best first, and how they were found."""
-        ...
-
-    def problems(self, view: View, schema: Schema) -> Iterator[str]:
-        """What is kept, in memory or in a file, and differs from the documents of a view."""
-        ...
-
-    def stats(self) -> dict[str, Any]: ...
-
-    def save(self) -> None:
-        """Before the database is closed."""
-        ...
-
-    def forget_dead(self) -> None:
-        """After its file was removed: nothing of dead rows will be in another one."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class VectorParts:
-    """What the searchers of vector indexes share."""
-
-    folder: CacheFolder
-    builder: Jobs
-    source: "Readable"
 
 
 @final
@@ -136,7 +89,7 @@ class Searchers:
             for index in schema.row_indexes:
                 if index.number in self.foreign:
                     continue
-                if self._parts is not None and is_usable(view, index):
+                if self._parts is not None and view.is_built(index):
                     with self._parts.builder.alone():
                         for problem in self.of(index).problems(view, schema):
                             yield f"{schema.name}: {index.spec.name}: {problem}"

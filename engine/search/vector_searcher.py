@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from amberdb._types import Lsn
-from amberdb.engine.schema.schema import CollectionCounters, Schema
+from amberdb.engine.schema.counters import CollectionCounters
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.live_rows import Rows, pending_rows
@@ -28,7 +29,7 @@ from amberdb.index.vector.distance import best, prepared, scores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from amberdb.engine.search.searchers import VectorParts
+    from amberdb.engine.search.searcher import VectorParts
     from amberdb.engine.storage.readable import Readable
 
     Rowids = NDArray[np.int64]
@@ -112,7 +113,7 @@ class _CacheSource:
                 return
             reader = RowReader(view, schema)
             alive = np.zeros(
-                CollectionCounters.unpack(view.get(schema.head_key)).next_rowid, np.bool_
+                CollectionCounters.unpack(view.get(schema.counters_key)).next_rowid, np.bool_
             )
             known = self._rows.committed(view, self._index)[: len(alive)]
             alive[: len(known)] = known

@@ -18,11 +18,9 @@ from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
-from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE
+from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
-Effects: TypeAlias = dict[bytes, bytes | None]
-"""What a commit leaves behind: keys and their new values, None for those that are gone."""
 Version: TypeAlias = "tuple[int, bytes | None, Version | None]"
 """(lsn, value or None when deleted, the older version)"""
 

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import gc
 import os
-import re
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -26,17 +25,15 @@ from amberdb._errors import (
     ClosedError,
     CorruptionError,
     DiskFullError,
-    FormatError,
     OpenError,
     StorageError,
 )
 from amberdb._fs import FileSystem
 from amberdb._types import Lsn
-from amberdb.engine.integrity.lmdb_pages import PAGE_SIZE, read_metas
 from amberdb.engine.schema.keyspace import APPLIED
+from amberdb.engine.storage.data_file import DATA_FILE, check_file
 
 ReadTransaction: TypeAlias = "lmdb.Transaction[bytes]"
-DATA_FILE = "data.mdb"
 _FULL_BYTES = 1 << 16
 """Less is no space left: a write that is cut short has taken all but a part of a block."""
 
@@ -364,25 +361,6 @@ class StoreWriter:
         return count
 
 
-def lmdb_version() -> int:
-    major, minor, patch = lmdb.version()[:3]
-    return major << 16 | minor << 8 | patch
-
-
-def check_version(path: str, wrote: int) -> None:
-    """Raises FormatError when another engine of LMDB wrote the data."""
-    if wrote >> 8 != lmdb_version() >> 8:
-        raise FormatError(
-            f"{path} was written by LMDB {_dotted(wrote)}, and this is "
-            f"{_dotted(lmdb_version())}: open it with the version that wrote it",
-            path=path,
-        )
-
-
-def _dotted(version: int) -> str:
-    return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
-
-
 def raise_typed(path: str, error: BaseException) -> None:
     """Raises the typed error, with the file's path, in place of what a read of it raised."""
     if isinstance(error, lmdb.Error):
@@ -394,63 +372,3 @@ def raise_typed(path: str, error: BaseException) -> None:
         ) from error
     if isinstance(error, CorruptionError) and "path" not in error.facts:
         raise error.at(path) from error
-
-
-def check_file(fs: FileSystem, path: str, *, mend: bool = True) -> None:
-    """Whether LMDB may map this file. Raises CorruptionError naming what is wrong.
-
-    Only unwritten free pages may be missing at the end; to `mend` is to make them good.
-    """
-    if not fs.exists(path):
-        raise CorruptionError(f"{path} is missing: restore a backup", path=path, offset=0)
-    file = fs.open(path, read_only=True)
-    try:
-        size = file.size()
-        metas = read_metas(file.pread(1 << 16, 0))
-        if not metas and size > 1 << 16:
-            raise CorruptionError(f"{path}: both meta pages are damaged", path=path, offset=0)
-    finally:
-        file.close()
-    if not metas:
-        raise CorruptionError(f"{path}: no LMDB meta page in it", path=path, offset=0)
-    meta = max(metas)
-    wanted = (meta.last_page + 1) * meta.page_size
-    if size < wanted:
-        problems = verify_file(path)
-        if problems:
-            raise CorruptionError(
-                f"{path}: {size} bytes, but its meta page speaks of {wanted}, and {problems[0]}: "
-                "the file was truncated; restore a backup",
-                path=path,
-                offset=size,
-            )
-        if not mend:
-            return
-        file = fs.open(path)
-        try:
-            file.truncate(wanted)
-        finally:
-            file.close()
-
-
-def verify_file(path: str) -> list[str]:
-    """Reads every page that can be reached, without LMDB; what is wrong with them, and where."""
-    from lmdb import verify  # needed once in a thousand opens
-
-    look = cast(
-        "Callable[[str, bool], list[str]]",
-        verify.verify,  # pyright: ignore[reportUnknownMemberType]
-    )
-    try:
-        found = look(path, False)
-    except verify.VerifyError as error:
-        found = [str(error)]
-    except Exception as error:  # bytes that the verifier did not think of
-        found = [f"the verifier failed: {error!r}"]
-    return [_with_offset(path, problem) for problem in found]
-
-
-def _with_offset(path: str, problem: str) -> str:
-    page = re.search(r"\bpage (\d+)", problem)
-    where = f" offset {int(page[1]) * PAGE_SIZE}" if page else ""
-    return f"{path}{where}: {problem}"

@@ -8,15 +8,18 @@ Invariants:
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from heapq import merge
 from itertools import islice
 from typing import Any, Final, NoReturn
 
 from amberdb._errors import ClosedError
 from amberdb.engine.schema.catalog import Catalog
-from amberdb.engine.schema.keyspace import APPLIED
-from amberdb.engine.storage.memtable import Effects, Memtable, SortedKeys
+from amberdb.engine.schema.document_format import StoredDocument, unpack
+from amberdb.engine.schema.keyspace import APPLIED, BUILT, Effects, end_of
+from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.storage.memtable import Memtable, SortedKeys
+from amberdb.engine.storage.source import Get
 from amberdb.engine.storage.store import ReadTransaction, Store, raise_typed
 
 NEWEST: Final = (1 << 64) - 1
@@ -35,6 +38,11 @@ class _Closed:
 
 
 _CLOSED: Final[Any] = _Closed()
+
+
+def _closed_get(key: bytes, /) -> NoReturn:
+    _CLOSED.get(key)
+    raise AssertionError("unreachable")
 
 
 class LazyTransaction:
@@ -124,7 +132,17 @@ _KEYS_BLOCK_MAX: Final = 1024
 class View:
     """Reads at one Lsn. Close it soon: it keeps LMDB from reusing pages."""
 
-    __slots__ = ("_memtables", "_path", "_txn", "built", "catalog", "lsn", "now_us", "pending")
+    __slots__ = (
+        "_memtables",
+        "_path",
+        "_txn",
+        "built",
+        "catalog",
+        "get",
+        "lsn",
+        "now_us",
+        "pending",
+    )
 
     def __init__(
         self,
@@ -144,6 +162,10 @@ class View:
         self._path = path
         self._txn = txn
         self.pending = pending
+        is_plain = pending is None and not any(table.entries for table in self._memtables)
+        self.get: Get = txn.get if is_plain else self._layered_get
+        """The value of a key, or None. LMDB's own method while nothing is above LMDB: what is
+        committed after this has a higher Lsn."""
 
     def __enter__(self) -> "View":
         return self
@@ -178,9 +200,14 @@ class View:
         # Also forgotten: a view lives on in the traceback of every error that passed through it,
         # and its transaction would keep LMDB's environment open behind a closed database.
         txn, self._txn = self._txn, _CLOSED
+        self.get = _closed_get
         txn.abort()
 
-    def get(self, key: bytes) -> bytes | None:
+    def is_built(self, index: AnyIndex) -> bool:
+        """Whether the index holds all entries as of this view."""
+        return index.number in self.built or 0 < index.complete_from <= self.lsn
+
+    def _layered_get(self, key: bytes, /) -> bytes | None:
         if self.pending is not None:
             value: bytes | None = self.pending.effects.get(key, _ABSENT)
             if value is not _ABSENT:
@@ -201,12 +228,6 @@ class View:
     def scan_stored(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The pairs of LMDB alone with low <= key < high."""
         return self._scan_store(low, high, False)
-
-    def reader(self) -> Callable[[bytes], bytes | None]:
-        """`get`, or LMDB's own while nothing is above it: for many gets in a row."""
-        if self.pending is None and not any(memtable.entries for memtable in self._memtables):
-            return self._txn.get
-        return self.get
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Pairs of one tree with low <= key < high."""
@@ -305,3 +326,35 @@ class View:
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield first
     yield from rest
+
+
+def built_keyspaces(view: View) -> frozenset[int]:
+    """The marks, as LMDB has them."""
+    found = view.scan(BUILT, end_of(BUILT))
+    return frozenset(int.from_bytes(key[len(BUILT) :]) for key, _ in found)
+
+
+def stored_view(store: Store, memtable: Memtable, lsn: int, document_bytes_max: int) -> View:
+    """Of a store and a memtable alone, with what they say of the catalog."""
+    bootstrap = State(memtable, None, frozenset(), Catalog({}))
+    view = View(lsn, bootstrap, store.begin(), 0, store.path)
+    try:
+        view.catalog = Catalog.load(view, document_bytes_max)
+        view.built = built_keyspaces(view)
+    except BaseException as error:
+        view.__exit__(None, error, None)
+        raise
+    return view
+
+
+def schema_of(view: View, name: str) -> Schema:
+    """Raises CollectionMissingError."""
+    return view.catalog.schema(name)
+
+
+def live(view: View, schema: Schema, id: str) -> StoredDocument | None:
+    """A document that the view shows. Raises CorruptionError."""
+    key = schema.key(id)
+    value = view.get(key)
+    stored = None if value is None else unpack(key, value)
+    return None if stored is None or stored.expires_us <= view.now_us else stored

@@ -34,10 +34,10 @@ from amberdb.engine.schema.codec import encode
 from amberdb.engine.schema.keyspace import (
     APPLIED,
     BUILT,
+    COLLECTION_COUNTERS,
     COLLECTIONS,
     COUNTERS,
     DATABASE_ID,
-    HEADS,
     prefix_of,
 )
 from support.databases import SMALL
@@ -218,7 +218,7 @@ def test_pairs_that_cannot_be_are_refused(tmp_path: Path, chain: list[Path]) -> 
 def test_pairs_that_contradict_each_other_are_refused(tmp_path: Path, chain: list[Path]) -> None:
     header, pairs = contents_of(chain[0])
     path = tmp_path / "full"
-    head = next(key for key in pairs if key.startswith(HEADS))
+    head = next(key for key in pairs if key.startswith(COLLECTION_COUNTERS))
     collection = next(key for key in pairs if key.startswith(COLLECTIONS))
     entry = next(key for key in pairs if key.startswith(prefix_of(18)))
     document = prefix_of(16) + b"a"

@@ -25,8 +25,8 @@ from amberdb._types import Lsn
 from amberdb.engine.schema import document_format
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode, decode_document, decode_effects, encode
+from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS
-from amberdb.engine.schema.schema import CollectionDef
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable

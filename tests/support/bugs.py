@@ -19,10 +19,10 @@ from amberdb._fs import FileSystem, OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine.commit import checkpoint, recovery
 from amberdb.engine.schema.codec import decode_effects
-from amberdb.engine.schema.keyspace import APPLIED
+from amberdb.engine.schema.keyspace import APPLIED, Effects
 from amberdb.engine.search import vector_searcher
 from amberdb.engine.storage import cache_file, manifest
-from amberdb.engine.storage.memtable import Effects, Memtable
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, StoreWriter
 from amberdb.wal import Log, log
 from amberdb.wal.group_commit import GroupCommit

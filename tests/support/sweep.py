@@ -26,7 +26,7 @@ import lmdb
 import amberdb
 from amberdb import AmberError, Database
 from amberdb.engine.search.searchers import Searchers
-from amberdb.engine.storage.store import DATA_FILE
+from amberdb.engine.storage.data_file import DATA_FILE
 from support.databases import FakeClock, assert_sound
 from support.disk import Disk
 from support.images import MODES, Mode, images

@@ -10,10 +10,12 @@ import pytest
 import amberdb
 from amberdb import CheckReport, CorruptionError, Database, Ordered, Unique
 from amberdb.engine.integrity import check as checks
-from amberdb.engine.integrity.lmdb_pages import read_metas
+from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import pack, unpack
 from amberdb.engine.schema.keyspace import APPLIED
-from amberdb.engine.schema.schema import MULTI, CollectionCounters, Schema
+from amberdb.engine.schema.ordered_index import MULTI
+from amberdb.engine.schema.schema import Schema
+from amberdb.engine.storage.data_file import read_metas
 from amberdb.wal import Log
 from support.databases import SMALL, OpenDatabase
 from unit.engine.helpers import data_file, raw_store
@@ -71,7 +73,7 @@ def stray(txn: "lmdb.Transaction[bytes]", prefix: bytes) -> None:
 
 
 def set_head(txn: "lmdb.Transaction[bytes]", schema: Schema, documents: int, rowid: int) -> None:
-    txn.put(schema.head_key, CollectionCounters(documents, rowid).pack())
+    txn.put(schema.counters_key, CollectionCounters(documents, rowid).pack())
 
 
 def misplace(txn: "lmdb.Transaction[bytes]", schema: Schema) -> None:
@@ -116,8 +118,8 @@ DAMAGE: dict[str, tuple[Plant, str]] = {
     "expiry entry too many": (lambda t, s: stray(t, s.expiry_prefix), "has 2 entries, .* make 1"),
     "count in the head": (lambda t, s: set_head(t, s, 4, 6), "counts 4 documents, there are 5"),
     "rowid in the head": (lambda t, s: set_head(t, s, 5, 5), "rowid 5 is in use"),
-    "head lost": (lambda t, s: t.delete(s.head_key), "counts 0 documents"),
-    "head damaged": (lambda t, s: t.put(s.head_key, b"abc"), "n: "),
+    "head lost": (lambda t, s: t.delete(s.counters_key), "counts 0 documents"),
+    "head damaged": (lambda t, s: t.put(s.counters_key, b"abc"), "n: "),
 }
 
 

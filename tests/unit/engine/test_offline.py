@@ -16,8 +16,8 @@ from amberdb import (
     Ordered,
 )
 from amberdb._bytes import append_crc
-from amberdb.engine.integrity.lmdb_pages import read_metas
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, LAST_TIME
+from amberdb.engine.storage.data_file import read_metas
 from support.databases import SMALL
 from unit.engine.helpers import abandon, data_file, raw_store
 from unit.wal.helpers import join_preparation

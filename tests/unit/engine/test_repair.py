@@ -9,8 +9,9 @@ import pytest
 import amberdb
 from amberdb import Ordered, RepairReport, StorageError, Unique
 from amberdb._fs import OsFileSystem
-from amberdb.engine.integrity.lmdb_pages import Gap, Pages, Tree
+from amberdb.engine.integrity.lmdb_pages import Gap, Pages
 from amberdb.engine.schema.document_format import pack, unpack
+from amberdb.engine.storage.data_file import Tree
 from support.databases import SMALL, assert_sound
 from support.reference import Doc
 from unit.engine.helpers import data_file, raw_store

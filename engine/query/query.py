@@ -1,0 +1,174 @@
+"""A query: a filter and an order over one collection, parsed, planned and answered.
+
+Invariants:
+- A cursor continues where it stopped: over the same index, or over the documents, or in the sorted
+  result; so the index that a later plan would choose does not matter.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import islice
+from typing import Any, TypeAlias
+
+from amberdb._errors import CursorError, QueryError
+from amberdb._types import Document, Order, Where
+from amberdb.engine.query.filter import Filter, parse
+from amberdb.engine.query.order import OrderField, parse_order, sorter
+from amberdb.engine.query.page import Identity, Page, open_cursor, projector
+from amberdb.engine.query.planner import Plan, by_documents, by_index, choose
+from amberdb.engine.query.scan import documents
+from amberdb.engine.schema.counters import CollectionCounters
+from amberdb.engine.schema.document_format import rowid_of
+from amberdb.engine.schema.schema import Schema
+from amberdb.engine.storage.index_scan import entries
+from amberdb.engine.storage.source import Place, Source
+from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
+
+_DOCUMENTS = 0
+_SORTED = -1
+"""In a cursor, in place of an index: the documents were scanned; the result was sorted."""
+
+_Sorted: TypeAlias = tuple[bytes, Document]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query of one collection, parsed."""
+
+    schema: Schema
+    where: Where | None
+    filter: Filter
+    order: tuple[OrderField, ...]
+
+    @classmethod
+    def of(cls, schema: Schema, where: Where | None, order_by: Order | None = None) -> "Query":
+        """Raises QueryError."""
+        parsed, order = parse(where), parse_order(order_by)
+        if schema.vectors:
+            refuse_vectors(schema, parsed, order)
+        return cls(schema, where, parsed, order)
+
+    @property
+    def identity(self) -> Identity:
+        """Binds a cursor to this query."""
+        return self.schema.definition.number, self.where or None, self.order
+
+    def find(
+        self,
+        source: Source,
+        limit: int | None,
+        after: str | None,
+        fields: Sequence[str] | None,
+    ) -> Page:
+        """The documents that match, in order. Raises QueryError, CursorError."""
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise QueryError(f"limit is a count or None, not {limit!r}")
+        project = None if fields is None else projector(fields)
+        if after is None:
+            origin, place = None, None
+        else:
+            origin, place = open_cursor(after, self.identity)
+        plan = self._plan(source, limit, origin)
+        if plan.is_sorted and origin != _SORTED:
+            page = self._scanned(source, plan, limit, place)
+        else:
+            page = self._sorted(source, plan, limit, place)
+        if project is not None:
+            page[:] = map(project, page)
+        return page
+
+    def count(self, source: Source) -> int:
+        """The number of live documents that match."""
+        schema = self.schema
+        if self.filter.is_empty:
+            count = CollectionCounters.unpack(source.get(schema.counters_key)).documents
+            if schema.expires_at is not None:
+                high = schema.expiry_bound(source.now_us)
+                count -= sum(1 for _ in source.scan(schema.expiry_prefix, high))
+            return count
+        plan = choose(source, schema, self.filter, (), False)
+        if (
+            plan.index is not None
+            and plan.residual.is_empty
+            and not plan.is_multi
+            and schema.expires_at is None
+        ):
+            return sum(1 for _ in entries(source, plan.ranges))
+        return sum(1 for _ in documents(source, schema, plan, shape=self._shape(plan)))
+
+    def ids(self, source: Source) -> list[str]:
+        """The ids of all documents that match."""
+        plan = choose(source, self.schema, self.filter, (), False)
+        found = documents(source, self.schema, plan, shape=self._shape(plan))
+        return [document["id"] for _, _, document in found]
+
+    def explain(self, source: Source) -> dict[str, Any]:
+        return choose(source, self.schema, self.filter, self.order, True).explain(self.order)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _shape(self, plan: Plan) -> str:
+        """The query as a warning of a full scan names it; empty when all documents were asked
+        for."""
+        if not plan.is_full_scan or (self.filter.is_empty and not self.order):
+            return ""
+        order = ", ".join("-" * field.descending + field.path for field in self.order)
+        return f"{self.filter.shape} order_by=[{order}]" if order else self.filter.shape
+
+    def _plan(self, source: Source, limit: int | None, origin: int | None) -> Plan:
+        """The best plan; with a cursor, the plan that the cursor continues."""
+        if origin is None or origin == _SORTED:
+            return choose(source, self.schema, self.filter, self.order, limit is not None)
+        if origin == _DOCUMENTS:
+            return by_documents(self.schema, self.filter, self.order)
+        plan = by_index(source, self.schema, origin, self.filter, self.order)
+        if plan is None or not plan.is_sorted:
+            raise CursorError(
+                "the index that this cursor continues was dropped or is being rebuilt: start again"
+            )
+        return plan
+
+    def _scanned(self, source: Source, plan: Plan, limit: int | None, after: Place | None) -> Page:
+        found = documents(source, self.schema, plan, after, shape=self._shape(plan))
+        page = Page((), self.identity, _DOCUMENTS if plan.index is None else plan.index.number)
+        if limit == 0:
+            return page
+        last = None
+        for last in islice(found, limit):
+            page.append(last[2])
+        if last is not None and len(page) == limit:
+            page.stop_at(last[0])
+        return page
+
+    def _sorted(self, source: Source, plan: Plan, limit: int | None, after: Place | None) -> Page:
+        key = sorter(self.order)
+        rowid = encode_rowid_desc if self.order[-1].descending else encode_rowid
+
+        def keyed() -> Iterator[_Sorted]:
+            for _, value, document in documents(source, self.schema, plan, shape=self._shape(plan)):
+                place = key(document) + rowid(rowid_of(value))
+                if after is None or place > after:
+                    yield place, document
+
+        by_place: Callable[[_Sorted], bytes] = _first
+        if limit is None:
+            best = sorted(keyed(), key=by_place)
+        else:
+            best = nsmallest(limit, keyed(), key=by_place)
+        page = Page((document for _, document in best), self.identity, _SORTED)
+        if best and len(best) == limit:
+            page.stop_at(best[-1][0])
+        return page
+
+
+def refuse_vectors(schema: Schema, where: Filter, order: tuple[OrderField, ...] = ()) -> None:
+    """Raises QueryError for a filter or an order that compares vectors."""
+    where.refuse_vectors(schema.vectors)
+    for path, _ in order:
+        if path in schema.vectors:
+            raise QueryError(f"{path!r} holds vectors, which have no order")
+
+
+def _first(item: _Sorted) -> bytes:
+    return item[0]

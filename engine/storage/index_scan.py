@@ -1,0 +1,112 @@
+"""Index scans: the entries of one ordered index, or of the documents, within ranges of keys.
+
+Invariants:
+- Entries come in the order of their full fields, then of their rowid, also where LMDB's limit cut
+  the key: entries that share a cut key are gathered and sorted by the bytes that were cut off.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+
+from amberdb.engine.schema.keyspace import end_of
+from amberdb.engine.schema.ordered_index import CUT_ENTRY_SIZE, unpack_cut
+from amberdb.engine.storage.source import Place, Range, Source
+from amberdb.engine.storage.view import View
+from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES, ROWID_BYTES
+
+_CUT_KEY_SIZE = KEYSPACE_BYTES + CUT_ENTRY_SIZE
+_PREFIX_SIZE = KEYSPACE_BYTES + CUT_BYTES
+_LONG_SIZE = _PREFIX_SIZE + ROWID_BYTES
+"""Entries longer than this are gathered by their first _PREFIX_SIZE bytes and sorted."""
+
+Entry = tuple[Place, bytes]
+"""(place, id) of an index entry. When LMDB's key is not cut, it is the place."""
+
+
+def entries(
+    source: Source,
+    ranges: Sequence[Range],
+    *,
+    of_index: bool = True,
+    reverse: bool = False,
+    after: Place | None = None,
+) -> Iterator[Entry]:
+    """The entries in the ranges (ascending, disjoint), those after a place only. Without `of_index`
+    the ranges are of document keys."""
+    if reverse:
+        ranges = ranges[::-1]
+    if after is not None:
+        ranges = [(low, high) for low, high in ranges if (low < after if reverse else after < high)]
+    scan = _index_entries if of_index else _document_entries
+    if len(ranges) == 1:  # one generator less for each entry
+        return scan(source, *ranges[0], reverse, after)
+    return chain.from_iterable(scan(source, low, high, reverse, after) for low, high in ranges)
+
+
+def places(view: View, ranges: Sequence[Range], limit: int) -> list[Place]:
+    """At most `limit` places of an index, in no order; each ends in its rowid. Faster than
+    entries(): when no bound was cut, keys alone decide which entries are in range."""
+    if any(max(len(low), len(high)) > _PREFIX_SIZE for low, high in ranges):
+        return [place for place, _ in islice(entries(view, ranges), limit)]
+    found: list[Place] = []
+    for low, high in ranges:
+        found += view.keys(low, high, limit - len(found))
+    return found
+
+
+def _document_entries(
+    source: Source, low: bytes, high: bytes, reverse: bool, after: Place | None
+) -> Iterator[Entry]:
+    low, high = _after(low, high, reverse, after)
+    for key, _ in source.scan(low, high, reverse):
+        yield key, key[KEYSPACE_BYTES:]
+
+
+def _index_entries(
+    source: Source, low: bytes, high: bytes, reverse: bool, after: Place | None
+) -> Iterator[Entry]:
+    has_long_bound = len(low) > _PREFIX_SIZE or len(high) > _PREFIX_SIZE
+    start = low[:_PREFIX_SIZE]
+    end = end_of(high[:_PREFIX_SIZE]) if len(high) > _PREFIX_SIZE else high
+    start, end = _after(start, end, reverse, after)
+    group: list[Entry] = []
+    for pair in source.scan(start, end, reverse):
+        key = pair[0]
+        if group and (len(key) <= _LONG_SIZE or group[0][0][:_PREFIX_SIZE] != key[:_PREFIX_SIZE]):
+            yield from _sorted_group(group, reverse)
+            group = []
+        if len(key) <= _LONG_SIZE:
+            yield pair
+            continue
+        place, id_bytes = _long_entry(pair)
+        if has_long_bound and not low <= place < high:
+            continue
+        if after is not None and (place >= after if reverse else place <= after):
+            continue
+        group.append((place, id_bytes))
+    if group:
+        yield from _sorted_group(group, reverse)
+
+
+def _long_entry(pair: tuple[bytes, bytes]) -> Entry:
+    key, value = pair
+    if len(key) < _CUT_KEY_SIZE:
+        return pair
+    id_bytes, rest = unpack_cut(value)
+    return key[:_PREFIX_SIZE] + rest + key[-ROWID_BYTES:], id_bytes
+
+
+def _after(low: bytes, high: bytes, reverse: bool, after: Place | None) -> Range:
+    """The part of a range of LMDB's keys after a place. For a long entry it begins with the whole
+    group of that entry, which _index_entries filters."""
+    if after is None:
+        return low, high
+    if len(after) > _LONG_SIZE:
+        group = after[:_PREFIX_SIZE]
+        return (low, min(high, end_of(group))) if reverse else (max(low, group), high)
+    return (low, min(high, after)) if reverse else (max(low, after + b"\0"), high)
+
+
+def _sorted_group(group: list[Entry], reverse: bool) -> list[Entry]:
+    group.sort(reverse=reverse)
+    return group

@@ -1,0 +1,48 @@
+"""A source: the three methods that a query needs of whatever holds a database.
+
+A view of this process is a source. Planner, filter, order, page and query import this protocol and
+nothing else of storage, so the same modules serve a database behind a socket or on a server.
+
+Invariants:
+- All calls on one source answer as of one Lsn, and expiry is judged by one `now_us`.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from amberdb.engine.schema.schema import AnyIndex
+
+Range = tuple[bytes, bytes]
+"""low <= key < high, prefix of the keyspace included."""
+
+Place = bytes
+"""The position of an entry: prefix, full fields (nothing cut off) and rowid; in a scan of documents
+the document's key. Places sort as the entries do, since no fields are a prefix of others."""
+
+
+class Source(Protocol):
+    """Reads of keys and values at one Lsn."""
+
+    @property
+    def now_us(self) -> int:
+        """Microseconds since 1970; a document that expires at or before it is not visible."""
+        ...
+
+    @property
+    def get(self) -> "Get":
+        """Reads one value."""
+        ...
+
+    def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs of one keyspace with low <= key < high, in byte order."""
+        ...
+
+    def is_built(self, index: AnyIndex) -> bool:
+        """Whether the index holds all entries as of this Lsn."""
+        ...
+
+
+class Get(Protocol):
+    def __call__(self, key: bytes, /) -> bytes | None:
+        """The value of a key; None when it is missing."""
+        ...
