@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 from amberdb._fs import FileSystem, OsFileSystem
 from amberdb._types import Sync
@@ -122,6 +122,35 @@ class Options:
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 0:
                 raise ValueError(f"{name}={value}: give a number that is not negative")
+
+
+class OpenOptions(TypedDict, total=False):
+    """The fields of Options as keyword arguments, so that type checkers see a wrong name."""
+
+    sync: Sync
+    sync_interval_ms: int
+    slow_sync_ms: int
+    busy_timeout_ms: int
+    document_bytes_max: int
+    transaction_bytes_max: int
+    checkpoint_bytes: int
+    checkpoint_interval_ms: int
+    memtable_bytes_max: int
+    snapshot_max_age_ms: int
+    refresh_interval_ms: int | None
+    reap_interval_ms: int
+    reap_batch: int
+    reap_grace_ms: int
+    segment_bytes_min: int
+    segment_bytes_max: int
+    subscriber_log_bytes_max: int
+    compact: Literal["auto", "manual"]
+    backups: RollingBackups | None
+    on_damage: Literal["raise", "restore"]
+    background: bool
+    map_bytes: int
+    clock: Callable[[], float]
+    fs: FileSystem
 
 
 def check_sync(sync: object) -> None:

@@ -27,7 +27,7 @@ from amberdb.cli.output import (
 )
 from amberdb.engine.backup.chain import BackupReport, points, verify_backup
 from amberdb.engine.backup.restore import restore as restore_chain
-from amberdb.engine.database.database import open_database
+from amberdb.engine.database.open import open_database
 from amberdb.engine.options import RollingBackups
 
 Archives = Annotated[

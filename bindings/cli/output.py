@@ -48,7 +48,8 @@ from amberdb._jsonl.importer import BadLineError, InputDamagedError
 from amberdb._jsonl.text import dumps, iso, loads
 from amberdb._types import Where
 from amberdb.demo.kill import DemoError
-from amberdb.engine.database.database import Database, open_database
+from amberdb.engine.database.database import Database
+from amberdb.engine.database.open import open_database
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -23,7 +23,8 @@ from typing import Any, Final, cast, final
 from amberdb._jsonl.importer import BadLineError
 from amberdb._jsonl.text import loads, parse_date
 from amberdb._types import Document
-from amberdb.engine.database.database import Database, open_database
+from amberdb.engine.database.database import Database
+from amberdb.engine.database.open import open_database
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.text.text import Text
 

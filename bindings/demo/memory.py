@@ -15,7 +15,8 @@ from typing import Any, Final, cast, final
 
 from amberdb._jsonl.text import loads
 from amberdb._types import Document
-from amberdb.engine.database.database import Database, open_database
+from amberdb.engine.database.database import Database
+from amberdb.engine.database.open import open_database
 from amberdb.memory.memory import Memory
 from amberdb.memory.rules import RuleExtractor
 from amberdb.memory.types import Outcome

@@ -42,7 +42,7 @@ from amberdb.engine.backup.archive import (
     file_errors,
 )
 from amberdb.engine.backup.chain import BackupReport, follows, read_header, verify_chain
-from amberdb.engine.commit.change_feed import Feed
+from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.integrity.check import Progress
@@ -81,13 +81,13 @@ class Backups:
     """Owned by the Database."""
 
     def __init__(
-        self, directory: str, committer: Committer, checkpointer: Checkpointer, feed: Feed,
-        options: Options,
+        self, directory: str, committer: Committer, checkpointer: Checkpointer,
+        history: BackupHistory, options: Options,
     ) -> None:  # fmt: skip
         self._directory = directory
         self._committer = committer
         self._checkpointer = checkpointer
-        self._feed = feed
+        self._history = history
         self._options = options
         self._fs = options.fs
         self.mutex = threading.Lock()
@@ -111,16 +111,18 @@ class Backups:
         pace = _Pace(rate_bytes_s, progress)
         with self.mutex, file_errors(target):
             self._check_target(target)
-            try:
-                if base is None:
+            base_path = None if base is None else archive_path(base)
+            header = None if base_path is None else read_header(self._fs, base_path)
+            log = self._committer.log
+            after = log.durable_lsn if header is None else Lsn(header.last_lsn)
+            with self._history.hold_log(after):
+                if header is None or base_path is None:
                     report = self._full(target, compress is not None, pace)
                 else:
                     report = self._incremental(
-                        target, archive_path(base), compress is not None, pace
+                        target, header, base_path, compress is not None, pace
                     )
                 self._remember(report, hold_log)
-            finally:
-                self._feed.pinned = None
         return report
 
     def _check_target(self, target: str) -> None:
@@ -136,30 +138,27 @@ class Backups:
 
     def _full(self, target: str, compress: bool, pace: "_Pace") -> BackupReport:
         committer = self._committer
-        self._feed.pinned = committer.log.durable_lsn
         self._checkpointer.run()
         with stored_view(
             committer.store, Memtable(), NEWEST, self._options.document_bytes_max
         ) as view:
             schemas = view.catalog.by_keyspace()
-            heads = {
+            counts = {
                 schema.name: CollectionCounters.unpack(view.get(schema.counters_key)).documents
                 for schema in schemas.values()
             }
             header = self._header(
                 last_lsn=int.from_bytes(view.get(APPLIED) or b""),
                 time_us=int.from_bytes(view.get(LAST_TIME) or b""),
-                documents=heads,
+                documents=counts,
             )
-            return self._write(target, header, _pairs(view, schemas, heads), compress, pace)
+            return self._write(target, header, _pairs(view, schemas, counts), compress, pace)
 
     def _incremental(
-        self, target: str, base_path: str, compress: bool, pace: "_Pace"
+        self, target: str, base: Header, base_path: str, compress: bool, pace: "_Pace"
     ) -> BackupReport:
         log = self._committer.log
-        base = read_header(self._fs, base_path)
         after = Lsn(base.last_lsn)
-        self._feed.pinned = after
         self._check_base(base, base_path)
         log.sync()
         last = log.durable_lsn
@@ -190,7 +189,7 @@ class Backups:
             raise BackupChainError(
                 f"{path} is a backup of another database: take a full one", path=path
             )
-        if self._feed.archived is None:
+        if self._history.archived is None:
             raise BackupChainError(
                 f"the data was made anew since {path}, by repair or by compaction: take a full "
                 "backup",
@@ -255,14 +254,14 @@ class Backups:
     def _paced(self, target: str, blocks: Iterator[bytes], pace: "_Pace") -> Iterator[bytes]:
         size = 0
         for block in blocks:
-            self._committer.state.active  # noqa: B018  raises when the database was closed
+            self._committer.check_open()
             yield block
             size += len(block)
             pace.reached(target, size)
 
     def _remember(self, report: BackupReport, hold_log: bool) -> None:
         try:
-            self._feed.archive(report, hold_log)
+            self._history.record(report, hold_log=hold_log)
         except AmberError as error:  # the backup is there all the same
             logger.warning("the log is not kept for the next incremental backup: %s", error)
 
@@ -292,9 +291,9 @@ class _Pace:
             sleep(min(max(YIELD_S, left), _SLEEP_S))
 
 
-def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> Iterator[Content]:
-    """All of the tree but what is of this file alone."""
-    counts = dict.fromkeys(schemas, 0)
+def _pairs(view: View, schemas: dict[bytes, Schema], counts: dict[str, int]) -> Iterator[Content]:
+    """All pairs but the facts about this one file."""
+    found = dict.fromkeys(schemas, 0)
     block: dict[bytes, bytes] = {}
     size = 0
     turns = Turns()
@@ -302,9 +301,9 @@ def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> I
         if not number % _TURN_PAIRS:
             turns.offer()
         prefix = key[:KEYSPACE_BYTES]
-        if prefix in counts:
+        if prefix in found:
             unpack(key, value)  # for its checksum
-            counts[prefix] += 1
+            found[prefix] += 1
         elif prefix == LOCAL and key not in (APPLIED, LAST_TIME) and not key.startswith(BUILT):
             continue
         block[key] = value
@@ -314,10 +313,10 @@ def _pairs(view: View, schemas: dict[bytes, Schema], heads: dict[str, int]) -> I
             block, size = {}, 0
     if block:
         yield Content(Kind.PAIRS, len(block), encode(block))
-    for prefix, count in counts.items():
+    for prefix, count in found.items():
         name = schemas[prefix].name
-        if count != heads[name]:
+        if count != counts[name]:
             raise CorruptionError(
-                f"{name}: the head counts {heads[name]} documents, there are {count}: run "
+                f"{name}: the counter says {counts[name]} documents, and there are {count}: run "
                 "`amberdb check`, then `repair`"
             )

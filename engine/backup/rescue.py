@@ -18,14 +18,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, final
+from typing import Final, NoReturn, final
 
 from amberdb._errors import AmberError, BackupError, CorruptionError, LockedError
 from amberdb._fs import DirLock, FileSystem
 from amberdb._types import NO_LSN, Lsn, lsn_number
 from amberdb.engine.backup.chain import time_of
 from amberdb.engine.backup.folder import Chain, archives_in, chains_of
-from amberdb.engine.backup.restore import RestoreReport, restore
+from amberdb.engine.backup.restore import RestoreReport, restore_chain
 from amberdb.engine.options import Options, RollingBackups
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.directory import LOCK, WAL, discard_staging, open_errors, take_lock
@@ -108,7 +108,7 @@ def explain(path: str, options: Options, error: CorruptionError) -> NoReturn:
     ) from error
 
 
-def rescue(path: str, options: Options, settings: dict[str, Any], error: CorruptionError) -> Rescue:
+def rescue(path: str, options: Options, error: CorruptionError) -> Rescue:
     """Puts the newest backup that is sound in place. Raises the error when there is none; whatever
     it raises, the damaged database is where it was, or the next open finishes it."""
     fs = options.fs
@@ -123,7 +123,7 @@ def rescue(path: str, options: Options, settings: dict[str, Any], error: Corrupt
                     path=path, pid=None, host="",
                 )  # fmt: skip
             last = _last_known(path, fs)
-            chain, report = _restored(path, options, settings, error)
+            chain, report = _restored(path, options, error)
             aside = _free_aside(path, options)
             _swap(path, aside, lock, options)
         finally:
@@ -136,7 +136,7 @@ def rescue(path: str, options: Options, settings: dict[str, Any], error: Corrupt
 
 
 def _restored(
-    path: str, options: Options, settings: dict[str, Any], error: CorruptionError
+    path: str, options: Options, error: CorruptionError
 ) -> tuple[Sequence[str], RestoreReport]:
     """Of the newest chain, as far as it is sound, else of the one before."""
     staged = path + STAGED
@@ -151,7 +151,7 @@ def _restored(
         paths = [each.path for each in chain]
         while paths:
             try:
-                return paths, restore(paths, staged, **settings)
+                return paths, restore_chain(paths, staged, options)
             except BackupError as refused:
                 why = refused.message
                 logger.warning("%s cannot be restored: %s", paths[-1], why)

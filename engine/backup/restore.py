@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias, final
+from typing import Final, TypeAlias, Unpack, final
 
 from amberdb._errors import (
     AmberError,
@@ -38,10 +38,10 @@ from amberdb.engine.backup.chain import (
     time_of,
     verify_chain,
 )
-from amberdb.engine.backup.history import entry_of
+from amberdb.engine.backup.history import to_entry
 from amberdb.engine.commit.checkpoint import apply_memtable
 from amberdb.engine.integrity.check import CheckReport, Progress, check_view
-from amberdb.engine.options import Options
+from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.codec import ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
@@ -97,17 +97,27 @@ def restore(
     *,
     until: Until = None,
     progress: Progress | None = None,
-    **settings: Any,
+    **settings: Unpack[OpenOptions],
 ) -> RestoreReport:
     """Makes a new database at `target` of a full backup, or of a chain that begins with one.
 
-    `until` is an Lsn, or an aware datetime: the last commit not behind it is the last that is
-    taken; None takes all. `progress(what, count)` is called as it goes; `settings` are those of
-    open(). Raises BackupExistsError, RestorePointError, BackupDamagedError, BackupChainError,
-    FormatError (newer), LockedError, DatabaseMissingError (the parent), DiskFullError, OpenError;
-    then nothing is left.
+    `until` is an Lsn, or an aware datetime: the last commit at or before it is the last one that
+    is restored; None restores all. `progress(step, count)` is called as it goes; `settings` are
+    those of open(). Raises BackupExistsError, RestorePointError, BackupDamagedError,
+    BackupChainError, FormatError (newer), LockedError, DatabaseMissingError (the parent),
+    DiskFullError, OpenError; then nothing is left.
     """
-    options = Options(**settings)
+    return restore_chain(chain, target, Options(**settings), until, progress)
+
+
+def restore_chain(
+    chain: Paths,
+    target: str | os.PathLike[str],
+    options: Options,
+    until: Until = None,
+    progress: Progress | None = None,
+) -> RestoreReport:
+    """restore(), with the options of the database."""
     path = archive_path(target)
     paths = paths_of(chain)
     if options.fs.exists(path):
@@ -220,7 +230,7 @@ class _Restore:
                             break
                     else:
                         writer.put(DATABASE_ID, manifest.database_id)
-                        writer.put_sorted(map(entry_of, self._chain))
+                        writer.put_sorted(map(to_entry, self._chain))
                         return
 
     def _put_records(self, store: Store) -> None:

@@ -1,13 +1,13 @@
-"""The change feed: the log, told as changes of documents, and of the names of collections.
+"""The change feed: the log as changes of documents, and of the names of collections.
 
 Invariants:
-- Only durable commits are told, whole, in order, each once per reading. Of a collection that was
-  dropped meanwhile nothing is told but that.
-- A subscriber's position is an ordinary commit, so it survives what documents survive. The log is
-  kept for the slowest one, up to a limit; past it, LogTruncatedError names where to go on.
+- Only durable commits are published, whole, in order, each once per reading. A collection that was
+  dropped meanwhile appears with its drop alone.
+- A subscriber's position is an ordinary commit, so it is as durable as documents are. The log is
+  held for the slowest one, up to a limit; past it, LogTruncatedError names the Lsn to resume at.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, final
@@ -15,17 +15,13 @@ from typing import Literal, final
 from amberdb import _failpoints as failpoints
 from amberdb._errors import LogTruncatedError, QueryError
 from amberdb._types import NO_LSN, Document, Lsn
-from amberdb.engine.backup.chain import BackupReport
-from amberdb.engine.backup.history import noted
-from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.schema.codec import KIND_EXPIRY, decode_effects
 from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.keyspace import (
-    ARCHIVED,
     COLLECTIONS,
-    DATABASE_ID,
     SUBSCRIBERS,
-    Effects,
     end_of,
 )
 from amberdb.engine.storage.readable import Readable
@@ -58,37 +54,15 @@ class Change:
 
 
 class Feed:
-    """Owned by the Database."""
+    """The change feed of an open database, and the positions of its subscribers."""
 
-    def __init__(self, committer: Committer, log_bytes_max: int) -> None:
+    def __init__(self, committer: Committer, retention: LogRetention) -> None:
         self._committer = committer
-        self._log_bytes_max = log_bytes_max
-        self.positions: dict[str, Lsn] = {}
-        self.archived: Lsn | None = None
-        """Where the newest backup ends, while another one can go on from there."""
-        self.pinned: Lsn | None = None
-        """Where a backup that is running begins to read the log."""
-        self._is_held = False
-
-    def load(self, view: View) -> None:
-        """The positions as stored, and the newest backup if it is of this very database."""
-        archive = archive_of(view, self._committer.store.get(DATABASE_ID) or b"")
-        if archive is not None:
-            self.archived, self._is_held = archive
-        self.positions = positions_of(view)
-
-    def retained(self, applied: Lsn) -> Lsn:
-        """The Lsn up to which the log may go, once `applied` is in LMDB."""
-        held = list(self.positions.values())
-        if self._is_held and self.archived is not None:
-            held.append(self.archived)
-        if self.pinned is not None:
-            held.append(self.pinned)
-        if not held or self._committer.log.bytes_used > self._log_bytes_max:
-            return applied
-        if failpoints.on:
-            failpoints.reach("subscriber.log-kept")
-        return min(applied, *held)
+        self._retention = retention
+        with committer.view() as view:
+            self.positions = positions_of(view)
+        for name, lsn in self.positions.items():
+            retention.hold(_holder(name), lsn)
 
     def changes(self, since: Lsn | None, follow: bool, timeout_s: float | None) -> Iterator[Change]:
         """As `changes()` of this module."""
@@ -104,68 +78,44 @@ class Feed:
         return Subscriber(self, name)
 
     def check_reached(self, lsn: Lsn) -> None:
-        """Raises QueryError for an Lsn that no commit has been given yet: what comes up to it
-        would never be told."""
+        """Raises QueryError for an Lsn that no commit has yet: the changes up to it would be
+        skipped."""
         if lsn > self._committer.log.last_lsn:
             raise QueryError(f"there is no Lsn {lsn} yet: acknowledge the lsn of a change")
 
     def move(self, name: str, lsn: Lsn | None) -> None:
-        """Keeps a position, or with None forgets the subscriber."""
-        self._store({SUBSCRIBERS + name.encode(): None if lsn is None else lsn.to_bytes(8)})
+        """Stores a position; with None removes the subscriber."""
+        with OneCommit(self._committer) as batch:
+            batch.set(SUBSCRIBERS + name.encode(), None if lsn is None else lsn.to_bytes(8))
+            if failpoints.on:
+                failpoints.reach("subscriber.before-commit")
+        if failpoints.on:
+            failpoints.reach("subscriber.moved")
         if lsn is None:
             self.positions.pop(name, None)
+            self._retention.release(_holder(name))
         else:
             self.positions[name] = lsn
+            self._retention.hold(_holder(name), lsn)
 
-    def archive(self, report: BackupReport, is_held: bool) -> None:
-        """Keeps where a backup has ended; `is_held`: the log behind it as well."""
-        id = self._committer.store.get(DATABASE_ID) or b""
-        self._store({ARCHIVED: id + report.lsn.to_bytes(8) + bytes([is_held])}, [report])
-        self.archived = report.lsn
-        self._is_held = is_held
-
-    def end_chain(self) -> None:
-        """Lets go of the log that the next incremental backup would need: it has to be full."""
-        if self.archived is not None:
-            self._store({ARCHIVED: None})
-            self.archived = None
-
-    def cut_off(self) -> list[str]:
+    def truncated_subscribers(self) -> list[str]:
         """The subscribers for whom the log no longer reaches back to their position, sorted."""
         log = self._committer.log
-        found: list[str] = []
+        names: list[str] = []
         for name, lsn in sorted(self.positions.items()):
             try:
                 next(log.read(lsn), None)
             except LogTruncatedError:
-                found.append(name)
-        return found
-
-    def _store(self, effects: Effects, backups: Iterable[BackupReport] = ()) -> None:
-        writer = self._committer.begin()
-        try:
-            for key, value in (effects | noted(writer.view, backups)).items():
-                writer.set(key, value)
-        except BaseException as error:
-            self._committer.rollback(writer, error)
-            raise
-        if failpoints.on:
-            failpoints.reach("subscriber.before-commit")
-        self._committer.commit(writer)
-        if failpoints.on:
-            failpoints.reach("subscriber.moved")
+                names.append(name)
+        return names
 
 
-def archive_of(view: View, database_id: bytes) -> tuple[Lsn, bool] | None:
-    """Where the newest backup of this very database ends, and whether the log is held for it."""
-    stored = view.get(ARCHIVED)
-    if stored is None or not stored.startswith(database_id):
-        return None
-    return Lsn(int.from_bytes(stored[-9:-1])), stored[-1] == 1
+def _holder(name: str) -> str:
+    return f"subscriber {name}"
 
 
 def positions_of(view: View) -> dict[str, Lsn]:
-    """Of the subscribers, by name."""
+    """The positions of the subscribers, by name."""
     found = view.scan(SUBSCRIBERS, end_of(SUBSCRIBERS))
     return {key[len(SUBSCRIBERS) :].decode(): Lsn(int.from_bytes(lsn)) for key, lsn in found}
 
@@ -173,7 +123,7 @@ def positions_of(view: View) -> dict[str, Lsn]:
 def changes(
     source: Readable, since: Lsn | None, follow: bool, timeout_s: float | None
 ) -> Iterator[Change]:
-    """Changes behind `since` (None: as far back as the log reaches).
+    """Changes after `since` (None: as far back as the log reaches).
 
     With `follow` it waits for more, up to `timeout_s` each time, and ends when the database
     is closed. Raises LogTruncatedError with `resume`.
@@ -182,7 +132,7 @@ def changes(
     last = Lsn(log.first_lsn - 1) if since is None else since
     while True:
         if follow:
-            log.wait(source.visible)  # only what is durable is told
+            log.wait(source.visible)  # only durable changes are published
         for record in log.read(last):
             yield from _changes_of(source.state, record)
             last = record.lsn
@@ -211,7 +161,7 @@ def _changes_of(state: State, record: Record) -> Iterator[Change]:
 
 
 def _of_name(lsn: Lsn, time: datetime, gone: bytes, effects: Mapping[bytes, object]) -> Change:
-    """Of a commit that takes a name out of the catalog, and puts another one in or none."""
+    """The change of a commit that removes a name from the catalog: a rename or a drop."""
     entries = [key for key in effects if key.startswith(COLLECTIONS) and key != gone]
     new_name = entries[0][len(COLLECTIONS) :].decode() if entries else None
     op: Op = "drop" if new_name is None else "rename"
@@ -232,12 +182,13 @@ class Subscriber:
         return self._feed.positions.get(self.name, NO_LSN)
 
     def changes(self, *, follow: bool = False, timeout_s: float | None = None) -> Iterator[Change]:
-        """Changes behind the position. Raises LogTruncatedError with `resume`: acknowledge that
-        Lsn to go on from there."""
+        """Changes after the position. Raises LogTruncatedError with `resume`: acknowledge that Lsn
+        to continue from there."""
         return self._feed.changes(self.position, follow, timeout_s)
 
     def acknowledge(self, lsn: Lsn) -> None:
-        """Everything up to `lsn` is done with: it will not be told again, and its log may go."""
+        """Moves the position to `lsn`: changes up to it do not come again, and their log may be
+        recycled. Raises QueryError."""
         self._feed.check_reached(lsn)
         if lsn < self.position:
             raise QueryError(
@@ -246,5 +197,5 @@ class Subscriber:
         self._feed.move(self.name, lsn)
 
     def remove(self) -> None:
-        """Forgets the position and lets the log go."""
+        """Removes the position; the log is held for it no longer."""
         self._feed.move(self.name, None)

@@ -17,6 +17,7 @@ from amberdb import _failpoints as failpoints
 from amberdb._errors import StorageError
 from amberdb._types import Lsn
 from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.memtable import Memtable
@@ -29,17 +30,17 @@ _CHUNK = 500
 
 
 class Checkpointer:
-    """Owned by the Database. `retained` tells the Lsn below which the log may go."""
+    """Applies memtables to LMDB, one at a time, and recycles the log below."""
 
-    def __init__(self, committer: Committer, retained: Callable[[Lsn], Lsn]) -> None:
+    def __init__(self, committer: Committer, retention: LogRetention) -> None:
         self.mutex = threading.RLock()
         self.count = 0
         self.last_ms = self.max_ms = self.total_ms = 0.0
         self.applied: Lsn = committer.store.applied_lsn
-        self.on_done: Callable[[], None] = _nobody
-        """Called behind each."""
+        self.on_done: Callable[[], None] = _ignore
+        """Called after each checkpoint."""
         self._committer = committer
-        self._retained = retained
+        self._retention = retention
 
     def run(self) -> None:
         """Everything committed before the call is in LMDB when it returns.
@@ -78,7 +79,7 @@ class Checkpointer:
             raise
         if failpoints.on:
             failpoints.reach("checkpoint.committed")
-        committer.stored(committer.state.built, applied=True)
+        committer.checkpoint_applied(committer.state.built, applied=True)
         self.applied = last
         self.count += 1
         self.last_ms = (time.perf_counter() - start) * 1000
@@ -98,7 +99,7 @@ class Checkpointer:
 
             try:
                 while merge_due(committer.store, index):
-                    committer.stored(committer.state.built)
+                    committer.checkpoint_applied(committer.state.built)
                     if failpoints.on:
                         failpoints.reach("merge.committed")
             except StorageError as error:
@@ -107,8 +108,8 @@ class Checkpointer:
                 )
 
     def release_log(self, *, keep_unread: bool = True) -> None:
-        """Without `keep_unread` also what a subscriber has yet to read."""
-        below = self._retained(self.applied) if keep_unread else self.applied
+        """Recycles log that is applied and not held; without `keep_unread` held log too."""
+        below = self._retention.recyclable(self.applied) if keep_unread else self.applied
         self._committer.log.recycle(below)
 
 
@@ -143,5 +144,5 @@ def _apply_keyspace(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -
             store.put_sorted(pairs)
 
 
-def _nobody() -> None:
-    """Until somebody takes notice of checkpoints."""
+def _ignore() -> None:
+    pass

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import (
+    AmberError,
     BusyError,
     PoisonedError,
     StorageError,
@@ -28,15 +29,13 @@ from amberdb._types import Lsn, Sync
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.options import Options, check_sync
 from amberdb.engine.schema.catalog import Catalog
-from amberdb.engine.schema.codec import KIND_COMMIT, encode
+from amberdb.engine.schema.codec import encode
 from amberdb.engine.schema.document_format import NEVER
 from amberdb.engine.schema.keyspace import Effects
-from amberdb.engine.search.embedding import Embedders
-from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.status import Status
 from amberdb.engine.storage.store import Store
-from amberdb.engine.storage.view import NEWEST, LazyTransaction, Pending, State, View
+from amberdb.engine.storage.view import NEWEST, ClosedState, LazyTransaction, Pending, State, View
 from amberdb.wal import Log
 
 
@@ -58,8 +57,6 @@ class Committer:
         self.log = log
         self.state = State(memtable, None, built, catalog)
         self.visible: int = log.last_lsn
-        self.searchers = Searchers()
-        self.embedders = Embedders()
         self.checkpoint_failure: StorageError | None = None
         self._published: int = log.last_lsn
         self._last_us = last_us
@@ -72,8 +69,11 @@ class Committer:
         self._progress = threading.Condition()
         """Notified when a checkpoint ends, or when the visible Lsn grows and somebody follows."""
         self._followers = 0
-        self.is_shut = False
-        self.on_commit: Callable[[int, int], None] = _nobody
+        self._closed: AmberError | None = None
+        self.on_commit: Callable[[int, int], None] = _ignore_commit
+        """Called after each commit with the memtable's bytes and the earliest expiry written."""
+        self.on_effects: Callable[[Effects], None] = _ignore_effects
+        """Called after each commit with its effects."""
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -142,17 +142,11 @@ class Committer:
         finally:
             self._release()
 
-    def commit(
-        self,
-        writer: WriteBatch,
-        sync: Sync | None = None,
-        kind: int = KIND_COMMIT,
-        catalog: Catalog | None = None,
-    ) -> Lsn:
+    def commit(self, writer: WriteBatch, sync: Sync | None = None) -> Lsn:
         """Returns when the commit is acknowledged: its Lsn, or the newest read if it wrote nothing.
 
-        A changed catalog takes effect with the commit. Raises what `Writer.finish` raises,
-        DiskFullError (then nothing happened), PoisonedError, CommitUnknownError.
+        Raises what `WriteBatch.finish` raises, DiskFullError (then nothing happened),
+        PoisonedError, CommitUnknownError.
         """
         log = self.log
         try:
@@ -160,14 +154,14 @@ class Committer:
                 effects = writer.finish()
                 sync = sync or self._options.sync
                 if effects:
-                    lsn = self._publish(effects, writer.row_keys(), writer.now_us, sync, kind)
+                    lsn = self._append_and_apply(writer, effects, sync)
                 else:
                     lsn = Lsn(self._published)
                     if sync == "always":  # that there was nothing to do must be durable as well
                         log.required_lsn = lsn
-                if catalog is not None:
+                if writer.catalog is not None:
                     state = self.state
-                    self.state = State(state.active, state.frozen, state.built, catalog)
+                    self.state = State(state.active, state.frozen, state.built, writer.catalog)
                 required = log.required_lsn
                 memtable_bytes = self.state.active.size_bytes  # here, since close() may come next
         finally:
@@ -183,7 +177,7 @@ class Committer:
             failpoints.reach("commit.visible")
         if effects:
             self.on_commit(memtable_bytes, writer.next_expiry_us)
-            self.embedders.note(effects)
+            self.on_effects(effects)
         return lsn
 
     def make_visible(self, lsn: int) -> None:
@@ -207,7 +201,7 @@ class Committer:
         finally:
             self._release()
 
-    def stored(self, built: frozenset[int], *, applied: bool = False) -> None:
+    def checkpoint_applied(self, built: frozenset[int], *, applied: bool = False) -> None:
         """LMDB was written: new views see it; with `applied`, instead of the frozen memtable.
         Called with the checkpoint mutex held, so it races with no freeze."""
         with self._lock:  # against a commit that changes the catalog
@@ -218,7 +212,7 @@ class Committer:
             self.checkpoint_failure = None
             self._progress.notify_all()
 
-    def move(self, store: Store) -> None:
+    def switch_store(self, store: Store) -> None:
         """To another file of the same contents. Called with the checkpoint mutex held. Whoever has
         the old store reads on in it."""
         with self._lock:  # against a commit that changes the catalog
@@ -245,8 +239,8 @@ class Committer:
         with self._progress:
             self._followers += 1
             try:
-                self._progress.wait_for(lambda: self.visible > after or self.is_shut, timeout_s)
-                return self.visible > after and not self.is_shut
+                self._progress.wait_for(lambda: self.visible > after or self.is_closed, timeout_s)
+                return self.visible > after and not self.is_closed
             finally:
                 self._followers -= 1
 
@@ -254,48 +248,64 @@ class Committer:
         with self._progress:
             self._progress.notify_all()
 
-    def refuse_inside(self) -> None:
-        """Raises TransactionError in a thread that has a transaction open: what waits for other
-        threads must not be called from there, since those may wait for this one."""
+    def await_published(self) -> None:
+        """Returns when everything published so far is acknowledged, by an empty commit."""
+        with OneCommit(self):
+            pass
+
+    def check_open(self) -> None:
+        """Raises ClosedError or ForkedError once the database is closed, and TransactionError in a
+        thread that has a transaction open: a call that waits for other threads must not be made
+        there, since those may wait for this one."""
+        if self._closed is not None:
+            raise self._closed
+        self.check_outside()
+
+    def check_outside(self) -> None:
+        """Raises TransactionError in a thread that has a transaction open."""
         if self._owner == threading.get_ident():
             raise TransactionError("this thread is inside its own open transaction: leave it first")
 
-    def shut(self, gone: State) -> None:
-        """For close(): waits for the writer, then makes every call meet `gone`."""
+    @property
+    def is_closed(self) -> bool:
+        return self._closed is not None
+
+    def close_to(self, error: AmberError) -> None:
+        """Waits for the writer, then makes every later call raise the error."""
         self._acquire(self._options.busy_timeout_ms)
-        self.abandon(gone)
+        self._end(error)
+        self.store.release(self._raise_closed)
         self._release()
         self.wake_followers()
 
-    def abandon(self, gone: State, *, forked: bool = False) -> None:
-        """Makes every call meet `gone`, whose every attribute raises."""
-        self.state = gone
-        self.is_shut = True
+    def abandon_after_fork(self, error: AmberError) -> None:
+        """In a forked child: makes every call raise, and touches no file of the parent."""
+        self._end(error)
+        self.store.abandon_after_fork(self._raise_closed)
 
-        def begin() -> NoReturn:
-            gone.active  # noqa: B018
-            raise AssertionError("unreachable")
+    def _end(self, error: AmberError) -> None:
+        self._closed = error
+        self.state = ClosedState(error)
 
-        if forked:
-            self.store.abandon(begin)
-        else:
-            self.store.close(begin)
+    def _raise_closed(self) -> NoReturn:
+        assert self._closed is not None
+        raise self._closed
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _publish(
-        self, effects: Effects, row_keys: list[bytes], now_us: int, sync: Sync, kind: int
-    ) -> Lsn:
+    def _append_and_apply(self, writer: WriteBatch, effects: Effects, sync: Sync) -> Lsn:
+        """The commit into the log, then into the memtable."""
         payload = encode(effects)
+        row_keys = writer.row_keys()
         if failpoints.on:
             failpoints.reach("commit.encoded")
         try:
-            lsn = self.log.append(payload, now_us, kind, sync)
+            lsn = self.log.append(payload, writer.now_us, writer.kind, sync)
             if failpoints.on:
                 failpoints.reach("commit.appended")
-            self._last_us = now_us
+            self._last_us = writer.now_us
             memtable = self.state.active
-            memtable.publish(lsn, effects, len(payload), now_us)
+            memtable.publish(lsn, effects, len(payload), writer.now_us)
             if row_keys:
                 memtable.note_rows(lsn, row_keys, effects)
             self._published = lsn
@@ -351,8 +361,12 @@ class Committer:
         ) from self.log.failed
 
 
-def _nobody(memtable_bytes: int, next_expiry_us: int) -> None:
-    """Until the background thread's owner takes notice of commits."""
+def _ignore_commit(memtable_bytes: int, next_expiry_us: int) -> None:
+    pass
+
+
+def _ignore_effects(effects: Effects) -> None:
+    pass
 
 
 class OneCommit:

@@ -79,17 +79,17 @@ _RETRIED = (_MovedOn, LogTruncatedError, CorruptionError, FileNotFoundError)
 
 @final
 class Follower:
-    """Owned by a ReadOnlyDatabase, in place of a Committer. Threads may share it."""
+    """The readable of a database that another process may be writing. Threads may share it."""
 
     def __init__(self, path: str, options: Options) -> None:
         """Raises OpenError and its kin, CorruptionError."""
         self.path = path
-        self.searchers = Searchers()
+        self._searchers: Searchers | None = None
         self.state = State(Memtable(), None, frozenset(), Catalog({}))
         self._options = options
         self._fs = options.fs
         self._mutex = threading.Lock()
-        self._gone: AmberError | None = None
+        self._closed: AmberError | None = None
         self._closing = threading.Event()
         self._where = os.path.join(path, manifests.NAME)
         self._stamp: tuple[int, ...] = ()
@@ -124,9 +124,16 @@ class Follower:
 
     @property
     def store(self) -> Store:
-        self._check_open()
+        self.check_open()
         assert self._store is not None
         return self._store
+
+    @property
+    def searchers(self) -> Searchers:
+        """Of the files as they were opened last; new after an unclean end of the writer."""
+        self.check_open()
+        assert self._searchers is not None
+        return self._searchers
 
     @property
     def manifest(self) -> Manifest:
@@ -180,12 +187,13 @@ class Follower:
             self._mutex = threading.Lock()
         else:
             self._closing.set()
-            self.searchers.stop()
+            if self._searchers is not None:
+                self._searchers.stop()
         with self._mutex:
-            self._gone = error
+            self._closed = error
             self._let_go()
             if self._store is not None:
-                (self._store.abandon if forked else self._store.close)(self._refuse)
+                (self._store.abandon_after_fork if forked else self._store.release)(self._refuse)
 
     def _kept_away(self) -> DirLock | None:
         """A lock against writers, where there must be none. Raises LockedError."""
@@ -222,7 +230,7 @@ class Follower:
         """With the mutex held."""
         tries = 0
         while True:
-            self._check_open()
+            self.check_open()
             try:
                 return self._try_view(looks or tries > 0)
             except _RETRIED as error:
@@ -300,7 +308,7 @@ class Follower:
                 raise _MovedOn from None
             raise
         if self._store is not None:
-            self._store.close(self._refuse)
+            self._store.release(self._refuse)
         self._store = store
         self._txn_id = _NEVER
 
@@ -316,8 +324,7 @@ class Follower:
             id = self._manifest.database_id
             folder = CacheFolder(self._fs, self.path, id, NO_LSN, (), read_only=True)
             builder = Jobs("vectors", background=self._options.background)
-            self.searchers = Searchers()
-            self.searchers.attach(VectorParts(folder, builder, self))
+            self._searchers = Searchers(VectorParts(folder, builder, self))
 
     # -- catching up -------------------------------------------------------------------------
 
@@ -387,12 +394,13 @@ class Follower:
         )
         return catalog
 
-    def _check_open(self) -> None:
-        if self._gone is not None:
-            raise self._gone
+    def check_open(self) -> None:
+        """Raises ClosedError, ForkedError."""
+        if self._closed is not None:
+            raise self._closed
 
     def _refuse(self) -> NoReturn:
-        self._check_open()
+        self.check_open()
         raise AssertionError("a store that is not in use any more")
 
 

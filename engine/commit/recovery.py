@@ -68,7 +68,7 @@ class Opened:
         try:
             self.log.close()
         finally:
-            self.store.close(_not_open)
+            self.store.release(_not_open)
             self.lock.close()
 
 
@@ -106,7 +106,7 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
         data = data_directory(aside, manifest.generation)
         fs.mkdir(data)
         store = _open_store(data, manifest, options, create=True, durable=durable)
-        store.close(_not_open)
+        store.release(_not_open)
         if failpoints.on:
             failpoints.reach("create.data-made")
         publish_staging(path, aside, lock, manifest, NO_LSN, options)
@@ -159,7 +159,7 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
                 remove_generation(fs, path, generation)
         return _replayed(path, lock, options, manifest, store)
     except BaseException:
-        store.close(_not_open)  # now: the exception's frames would keep it open
+        store.release(_not_open)  # now: the exception's frames would keep it open
         raise
 
 

@@ -102,7 +102,7 @@ def _keys_to_be(schema: Schema, index: CompiledIndex, stored: StoredDocument) ->
     if not index.is_unique:
         return ()
     try:
-        return index.maker.unique_keys(schema.migration.upgraded(schema, stored).document)
+        return index.maker.unique_keys(schema.upgraded(stored).document)
     except (MigrationError, InvalidDocumentError):
         return ()
 

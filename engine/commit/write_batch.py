@@ -24,6 +24,8 @@ from amberdb._errors import (
 )
 from amberdb._types import Document
 from amberdb.engine.commit.unique_check import UniqueCheck
+from amberdb.engine.schema.catalog import Catalog
+from amberdb.engine.schema.codec import KIND_COMMIT
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack, unpack, version_of
 from amberdb.engine.schema.documents import merge
@@ -47,6 +49,8 @@ class WriteBatch:
         "_pending",
         "_row_prefixes",
         "_uniques",
+        "catalog",
+        "kind",
         "lsn",
         "next_expiry_us",
         "now_us",
@@ -56,6 +60,9 @@ class WriteBatch:
     def __init__(self, lsn: int, view: View, bytes_max: int) -> None:
         self.lsn = lsn
         """What the commit will be given: the version of all that it writes."""
+        self.kind = KIND_COMMIT
+        self.catalog: Catalog | None = None
+        """The catalog from this commit on, when it changes."""
         self.now_us = view.now_us
         self.next_expiry_us = NEVER
         """The earliest expiry among what was stored: when the reaper has work."""
@@ -89,7 +96,7 @@ class WriteBatch:
         """Merges into a stored document. Raises MissingKeyError, ConflictError."""
         old = self._live(schema, schema.key(id))
         if old is None:
-            raise missing(schema, id)
+            raise missing(schema.name, id)
         if if_version is not None and old.version != if_version:
             raise ConflictError(
                 f"document {id!r} is at version {old.version}, not {if_version}: "
@@ -253,9 +260,9 @@ class WriteBatch:
         self._pending.update(effects)
 
 
-def missing(schema: Schema, id: str) -> MissingKeyError:
+def missing(collection: str, id: str) -> MissingKeyError:
     return MissingKeyError(
-        f"collection {schema.name!r} has no document {id!r}", collection=schema.name, key=id
+        f"collection {collection!r} has no document {id!r}", collection=collection, key=id
     )
 
 

@@ -1,6 +1,6 @@
 """Collections as people use them: one set of methods, over three ways of reading and writing.
 
-    Collection              each call by itself: a fresh view, or a commit of its own
+    Collection              each call alone: a fresh view, or a commit of its own
     TransactionCollection   inside `with db.transaction() as tx`: tx[name]
     SnapshotCollection      inside `with db.snapshot() as at`: at[name], reading only
 
@@ -19,10 +19,13 @@ from typing import Any, TypeVar, final, overload
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
-from amberdb._errors import InvalidDocumentError, QueryError
+from amberdb._errors import InvalidDocumentError, MigrationError, QueryError, ReadOnlyError
 from amberdb._types import Document, Lsn, Order, Sync, Where
-from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.commit.committer import OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch, missing
+from amberdb.engine.database.engine import Engine
+from amberdb.engine.database.following import FollowingEngine
+from amberdb.engine.maintenance.embedding_backfill import backfill
 from amberdb.engine.query.page import Page
 from amberdb.engine.query.query import Query
 from amberdb.engine.schema.codec import decode_unchecked
@@ -82,7 +85,7 @@ class ReadableCollection(ABC):
             schema = schema_of(view, self.name)
             stored = live(view, schema, id)
             if stored is None:
-                raise missing(schema, id)
+                raise missing(self.name, id)
             return Record(
                 id,
                 Lsn(stored.version),
@@ -90,6 +93,13 @@ class ReadableCollection(ABC):
                 _EPOCH + timedelta(microseconds=stored.updated_us),
                 schema.document(stored),
             )
+
+    def __getitem__(self, id: str) -> Document:
+        """The document, whole. Raises MissingKeyError."""
+        document = self.get(id)
+        if document is None:
+            raise missing(self.name, id)
+        return document
 
     def __contains__(self, id: object) -> bool:
         if type(id) is not str:
@@ -303,7 +313,7 @@ class WritableCollection(ReadableCollection):
         with self._writing(None) as writer:
             schema = schema_of(writer.view, self.name)
             if not writer.delete(schema, id):
-                raise missing(schema, id)
+                raise missing(self.name, id)
 
     def delete_many(self, where: Where, *, sync: Sync | None = None) -> int:
         """Deletes all that match, in one commit; how many there were. Raises QueryError."""
@@ -316,17 +326,31 @@ class WritableCollection(ReadableCollection):
 
 
 class Collection(WritableCollection):
-    """A collection of an open database; made by db.collection(). Threads may share it."""
+    """A collection of an open database; made by db.collection() or db[name].
 
-    def __init__(self, name: str, committer: Committer) -> None:
+    Threads may share it."""
+
+    def __init__(self, name: str, engine: Engine | FollowingEngine) -> None:
         super().__init__(name)
-        self._committer = committer
+        self._engine = engine
+        self._committer = engine.committer if isinstance(engine, Engine) else None
+
+    def __repr__(self) -> str:
+        return f"<amberdb.Collection {self.name!r} of {self._engine.path!r}>"
+
+    @overload
+    def get(self, id: str) -> Document | None: ...
+
+    @overload
+    def get(self, id: str, default: _D) -> Document | _D: ...
 
     def get(self, id: str, default: Any = None) -> Any:
-        """The document, whole, or `default` when there is none (or it has expired)."""
+        """The document, whole, or `default` when it is missing or has expired."""
         # The hot path, spelled out: one key needs no view. Memtables first, newest first, and
-        # only then LMDB, which by then has whatever was dropped from them.
+        # only then LMDB, which by then holds every commit that was dropped from them.
         committer = self._committer
+        if committer is None:
+            return super().get(id, default)
         visible = committer.visible
         state = committer.state
         try:
@@ -352,15 +376,29 @@ class Collection(WritableCollection):
             return schema.document(unpack(key, value))
         return decode_unchecked(value[BODY])
 
+    def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
+        """Gives a vector to each document that has text in the source field of an embedder and
+        no vector yet; how many. `progress(count)` is called after each batch. Raises
+        EmbeddingError; the batches before it are stored."""
+        engine = self._writing_engine()
+        schema_name = self._schema().name
+        return backfill(engine.committer, engine.embedders, schema_name, progress)
+
+    # -- inside ------------------------------------------------------------------------------
+
     def _reading(self) -> AbstractContextManager[View]:
-        return self._committer.view()
+        return self._engine.readable.view()
 
     def _searchers(self) -> Searchers:
-        return self._committer.searchers
+        return self._engine.searchers
 
     def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:
+        engine = self._engine
+        if isinstance(engine, FollowingEngine):
+            return  # another process builds them; a search that cannot be answered yet raises
+
         def is_ready() -> bool:
-            state = self._committer.state
+            state = engine.committer.state
             schema = state.catalog.schema(self.name)
             return schema.migration is None and all(
                 index.complete_from or index.number in state.built
@@ -369,29 +407,33 @@ class Collection(WritableCollection):
             )
 
         if not is_ready():
-            self._committer.searchers.finish(is_ready)
+            try:
+                engine.indexer.run(stop=is_ready)
+            except MigrationError:
+                if not is_ready():
+                    raise
 
-    def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
-        """Gives a vector to each document that has text in the source field of an embedder and
-        none yet; how many. `progress` is told the count so far. Raises EmbeddingError; what was
-        done by then stays."""
-        from amberdb.engine.maintenance.embedding_backfill import (
-            fill,  # made of transactions, so of collections
-        )
-
-        self._schema()  # of an open database
-        return fill(self._committer, self.name, progress)
-
-    def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        return self._committer.embedders.filled(self.name, documents)
+    def _writing_engine(self) -> Engine:
+        """Raises ReadOnlyError."""
+        engine = self._engine
+        if isinstance(engine, FollowingEngine):
+            raise ReadOnlyError(
+                f"collection {self.name!r} was opened read-only: write in the process that owns "
+                "the database",
+                collection=self.name,
+            )
+        return engine
 
     def _embedders(self) -> Embedders:
-        return self._committer.embedders
+        return self._writing_engine().embedders
+
+    def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        return self._embedders().filled(self.name, documents)
 
     def _schema(self) -> Schema:
-        return self._committer.state.catalog.schema(self.name)
+        return self._writing_engine().committer.state.catalog.schema(self.name)
 
     def _writing(
         self, sync: Sync | None, key: bytes | None = None
     ) -> AbstractContextManager[WriteBatch]:
-        return OneCommit(self._committer, sync, key)
+        return OneCommit(self._writing_engine().committer, sync, key)

@@ -20,7 +20,7 @@ from amberdb._errors import (
     InvalidDocumentError,
     MigrationError,
 )
-from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.schema.catalog import Catalog, Declaration, listed
@@ -29,6 +29,8 @@ from amberdb.engine.schema.definition import required_types
 from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import identity_of
+from amberdb.engine.search.embedding import Embedders
+from amberdb.engine.search.searchers import Searchers
 from amberdb.index.ordered.key_encoder import IndexSpec
 
 
@@ -36,9 +38,18 @@ from amberdb.index.ordered.key_encoder import IndexSpec
 class Declarations:
     """Owned by the Database."""
 
-    def __init__(self, committer: Committer, indexer: Indexer, document_bytes_max: int) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        indexer: Indexer,
+        searchers: Searchers,
+        embedders: Embedders,
+        document_bytes_max: int,
+    ) -> None:
         self._committer = committer
         self._indexer = indexer
+        self._searchers = searchers
+        self._embedders = embedders
         self._document_bytes_max = document_bytes_max
 
     def declare(self, name: str, declaration: Declaration) -> None:
@@ -52,6 +63,8 @@ class Declarations:
         committer.state.catalog.schema(name).register_upgrades(declaration.upgrades)
         if self._lacks_unique(name):
             self._build_unique(name)
+        if declaration.indexes is not None:
+            self._embedders.attach(committer.state.catalog.schema(name), declaration.indexes)
 
     def renew_texts(self) -> None:
         """Text indexes that another version of their analyzer has made are built anew."""
@@ -62,31 +75,25 @@ class Declarations:
 
     def rename(self, old: str, new: str) -> None:
         """Raises CollectionMissingError, and CollectionError when there is a `new` already."""
-        self._commit(lambda writer: writer.view.catalog.rename(writer, old, new))
-        self._committer.embedders.rename(old, self._committer.state.catalog.schema(new))
+        self._commit(lambda batch: batch.view.catalog.rename(batch, old, new))
+        self._embedders.rename(old, self._committer.state.catalog.schema(new))
 
     def drop(self, name: str) -> None:
         """Raises CollectionMissingError."""
-        self._commit(lambda writer: writer.view.catalog.drop(writer, name))
-        self._committer.embedders.forget(name)
+        self._commit(lambda batch: batch.view.catalog.drop(batch, name))
+        self._embedders.forget(name)
 
     # -- inside ------------------------------------------------------------------------------
 
     def _commit(self, change: Callable[[WriteBatch], Catalog | None]) -> None:
-        """One commit: `change` adds its effects to the writer and gives the catalog after it."""
-        committer = self._committer
-        writer = committer.begin()
-        try:
-            catalog = change(writer)
-        except BaseException as error:
-            committer.rollback(writer, error)
-            raise
-        if failpoints.on:
-            failpoints.reach("schema.before-commit")
-        committer.commit(writer, catalog=catalog)
+        """One commit: `change` adds its effects to the batch and returns the catalog after it."""
+        with OneCommit(self._committer) as batch:
+            batch.catalog = change(batch)
+            if failpoints.on:
+                failpoints.reach("schema.before-commit")
         if failpoints.on:
             failpoints.reach("schema.committed")
-        committer.searchers.forget(committer.state.catalog.retired)
+        self._searchers.forget(self._committer.state.catalog.retired)
 
     def _declared(self, writer: WriteBatch, name: str, declaration: Declaration) -> Catalog | None:
         """The catalog with the collection as it is wanted; None when another thread was faster."""
@@ -108,15 +115,15 @@ class Declarations:
         schema = self._committer.state.catalog.schema(name)
         if schema.migration is not None:
             return schema.has_unique and not schema.migration.missing
-        return any(s.name == name and i.is_unique for s, i in self._indexer.waiting())
+        return any(s.name == name and i.is_unique for s, i in self._indexer.pending())
 
     def _build_unique(self, name: str) -> None:
         try:
             self._indexer.run()
         except (DuplicateKeyError, InvalidDocumentError):
-            waiting = {index.number for _, index in self._indexer.waiting() if index.is_unique}
+            pending = {index.number for _, index in self._indexer.pending() if index.is_unique}
             schema = self._committer.state.catalog.schema(name)
-            kept = [i.spec for i in schema.definition.indexes if i.keyspace not in waiting]
+            kept = [i.spec for i in schema.definition.indexes if i.keyspace not in pending]
             without = Declaration(indexes=kept)
             self._commit(lambda writer: self._declared(writer, name, without))
             raise

@@ -13,16 +13,17 @@ Invariants:
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import Unpack, final
 
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, StorageError
 from amberdb._fs import FileSystem, remove_directory, replace_file
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, lsn_epoch
-from amberdb.engine.database.database import Database, open_database
+from amberdb.engine.database.database import Database
+from amberdb.engine.database.open import open_with
 from amberdb.engine.integrity.check import Progress
 from amberdb.engine.integrity.offline import OfflineCheck, examine, held
 from amberdb.engine.integrity.salvage import Loss, Salvage
-from amberdb.engine.options import Options
+from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.cache_file import FOLDER as CACHE_FOLDER
 from amberdb.engine.storage.data_file import DATA_FILE, lmdb_version
@@ -75,7 +76,7 @@ def repair(
     *,
     apply: bool = False,
     progress: Progress | None = None,
-    **settings: Any,
+    **settings: Unpack[OpenOptions],
 ) -> RepairReport:
     """Makes a database of what can be read of a damaged one; by default it only says how.
 
@@ -96,7 +97,7 @@ def repair(
             )
         _Repair(found, options, report, progress).run(apply)
     if apply:
-        _finish(whole, settings, report, progress)
+        _finish(whole, options, report, progress)
     return report
 
 
@@ -279,11 +280,10 @@ class _Repair:
 # -- after it ------------------------------------------------------------------------------------
 
 
-def _finish(
-    path: str, settings: dict[str, Any], report: RepairReport, progress: Progress | None
-) -> None:
+def _finish(path: str, options: Options, report: RepairReport, progress: Progress | None) -> None:
     """Opens it as anybody would, builds the indexes, and checks."""
-    with open_database(path, create=False, **{**settings, "background": False}) as db:
+    options = replace(options, background=False)
+    with open_with(path, options, create=False) as db:
         while True:
             try:
                 db.build_indexes(progress)

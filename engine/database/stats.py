@@ -9,21 +9,24 @@ Invariants:
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn, lsn_number
+from amberdb.engine.backup.history import BackupHistory, newest_backup
+from amberdb.engine.commit.change_feed import Feed, positions_of
+from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.follower import Follower
+from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.search.embedding import Embedders
+from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.cache_file import FOLDER
+from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import View
-
-if TYPE_CHECKING:
-    from amberdb.engine.commit.change_feed import Feed
-    from amberdb.engine.commit.checkpoint import Checkpointer
-    from amberdb.engine.commit.committer import Committer
-    from amberdb.engine.maintenance.migrator import Migrator
 
 
 @final
@@ -113,23 +116,30 @@ class Stats(Mapping[str, Any]):
 
 def stats_of(
     path: str,
-    committer: "Committer",
-    checkpointer: "Checkpointer",
-    migrator: "Migrator",
-    feed: "Feed",
-    ages_ms: list[float],
+    committer: Committer,
+    checkpointer: Checkpointer,
+    migrator: Migrator,
+    feed: Feed,
+    history: BackupHistory,
+    searchers: Searchers,
+    embedders: Embedders,
+    held_views: HeldViews,
     fs: FileSystem,
-    upkeep: Mapping[str, Any],
+    maintenance: Mapping[str, Any],
 ) -> Stats:
     """Of a database that is open to write."""
     log, state = committer.log, committer.state
-    found, store = log.stats(), committer.store.stats()
+    log_stats, store = log.stats(), committer.store.stats()
     with committer.view() as view:
         collections = {
-            name: _collection(view, schema, committer, migrator)
+            name: {
+                **collection_facts(view, schema),
+                "migrating": _migrating(schema, migrator),
+                "search": {i.spec.name: searchers.stats_of(i) for i in schema.row_indexes},
+                "embedding": _embedding(view, schema, embedders),
+            }
             for name, schema in state.catalog.schemas.items()
         }
-    positions = dict(feed.positions)
     last_ms, count = checkpointer.last_ms, checkpointer.count
     mean_ms = checkpointer.total_ms / count if count else 0.0
     return Stats(
@@ -138,53 +148,81 @@ def stats_of(
         visible_lsn=committer.visible,
         durable_lsn=log.durable_lsn,
         applied_lsn=checkpointer.applied,
-        archived_lsn=feed.archived,
+        archived_lsn=history.archived,
         memtable_bytes=committer.memtable_bytes,
-        bytes=bytes_of(found, store, path, fs),
-        live_share=live_share(store),
         checkpoints=count,
         checkpoint_ms_last=last_ms,
         checkpoint=Latency(count, last_ms, mean_ms, checkpointer.max_ms),
         sync=Latency(
-            int(found["syncs"]),
-            found["sync_us_last"] / 1000,
-            found["sync_us_mean"] / 1000,
-            found["sync_us_max"] / 1000,
+            int(log_stats["syncs"]),
+            log_stats["sync_us_last"] / 1000,
+            log_stats["sync_us_mean"] / 1000,
+            log_stats["sync_us_max"] / 1000,
         ),
-        log=found,
-        store=dict(store),
         collections=collections,
-        snapshots=len(ages_ms),
-        oldest_snapshot_ms=max(ages_ms, default=0.0),
-        subscribers=positions,
-        subscriber_lag=lag_of(positions, log.last_lsn),
-        **upkeep,
+        **_files(path, log_stats, store, fs),
+        **_readers(held_views, dict(feed.positions), log.last_lsn),
+        **maintenance,
     )
 
 
-def bytes_of(
-    log: Mapping[str, Any], store: Mapping[str, int], path: str, fs: FileSystem
-) -> FileBytes:
-    """`log` and `store` as they tell of themselves."""
-    used = store["used_bytes"]
-    return FileBytes(
-        log=int(log["bytes"]),
-        log_spare=int(log.get("free_bytes", 0)),
-        data_used=used,
-        data_free=store["file_bytes"] - used,
-        cache=_folder_bytes(os.path.join(path, FOLDER), fs),
+def following_stats(path: str, follower: Follower, held_views: HeldViews, fs: FileSystem) -> Stats:
+    """Of a database that is open read-only."""
+    with follower.view() as view:
+        collections = {
+            name: collection_facts(view, schema) for name, schema in view.catalog.schemas.items()
+        }
+        applied = view.applied_lsn
+        newest = newest_backup(view, follower.manifest.database_id)
+        positions = positions_of(view)
+        memtable_bytes = sum(memtable.size_bytes for memtable in view.memtables)
+    segments = follower.tail.segments()
+    log = {"segments": len(segments), "bytes": sum(segment.size for segment in segments)}
+    last_lsn = Lsn(follower.visible)
+    return Stats(
+        path=path,
+        read_only=True,
+        last_lsn=last_lsn,
+        visible_lsn=last_lsn,
+        durable_lsn=follower.log.durable_lsn,
+        applied_lsn=Lsn(applied),
+        archived_lsn=None if newest is None else newest[0],
+        memtable_bytes=memtable_bytes,
+        collections=collections,
+        **_files(path, log, follower.store.stats(), fs),
+        **_readers(held_views, positions, last_lsn),
     )
 
 
-def live_share(store: Mapping[str, int]) -> float:
-    """Of data.mdb, as the store tells of itself."""
-    return store["used_bytes"] / store["file_bytes"] if store["file_bytes"] else 1.0
+def _files(
+    path: str, log: Mapping[str, Any], store: Mapping[str, int], fs: FileSystem
+) -> dict[str, Any]:
+    """The fields about files, from the stats of the log and of the store."""
+    used, size = store["used_bytes"], store["file_bytes"]
+    return {
+        "bytes": FileBytes(
+            log=int(log["bytes"]),
+            log_spare=int(log.get("free_bytes", 0)),
+            data_used=used,
+            data_free=size - used,
+            cache=_folder_bytes(os.path.join(path, FOLDER), fs),
+        ),
+        "live_share": used / size if size else 1.0,
+        "log": dict(log),
+        "store": dict(store),
+    }
 
 
-def lag_of(positions: Mapping[str, Lsn], last_lsn: Lsn) -> dict[str, int]:
-    """By subscriber: commits behind its position."""
+def _readers(held_views: HeldViews, positions: Mapping[str, Lsn], last_lsn: Lsn) -> dict[str, Any]:
+    """The fields about snapshots and subscribers."""
+    ages_ms = held_views.ages_ms()
     last = lsn_number(last_lsn)
-    return {name: max(0, last - lsn_number(lsn)) for name, lsn in positions.items()}
+    return {
+        "snapshots": len(ages_ms),
+        "oldest_snapshot_ms": max(ages_ms, default=0.0),
+        "subscribers": dict(positions),
+        "subscriber_lag": {name: max(0, last - lsn_number(lsn)) for name, lsn in positions.items()},
+    }
 
 
 def _folder_bytes(folder: str, fs: FileSystem) -> int:
@@ -200,8 +238,8 @@ def _folder_bytes(folder: str, fs: FileSystem) -> int:
     return size
 
 
-def facts_of(view: View, schema: Schema) -> dict[str, Any]:
-    """What there is to tell of a collection without anything but a view."""
+def collection_facts(view: View, schema: Schema) -> dict[str, Any]:
+    """The facts of a collection that a view alone gives."""
     return {
         "documents": CollectionCounters.unpack(view.get(schema.counters_key)).documents,
         "version": schema.definition.version,
@@ -217,28 +255,22 @@ def facts_of(view: View, schema: Schema) -> dict[str, Any]:
     }
 
 
-def _collection(
-    view: View, schema: Schema, committer: "Committer", migrator: "Migrator"
-) -> dict[str, Any]:
-    migration, embedders = schema.migration, committer.embedders
-    migrating = None
-    if migration is not None:
-        migrating = {
-            "from_version": migration.steps[0][0] - 1,
-            "functions_missing": migration.missing,
-            "documents_read": migrator.read.get(schema.name, 0),
-        }
+def _migrating(schema: Schema, migrator: Migrator) -> dict[str, Any] | None:
+    migration = schema.migration
+    if migration is None:
+        return None
     return {
-        **facts_of(view, schema),
-        "migrating": migrating,
-        "search": {
-            index.spec.name: committer.searchers.stats_of(index) for index in schema.row_indexes
-        },
-        "embedding": {
-            queue.spec.fields[0]: {
-                "waiting": sum(1 for _ in view.scan(queue.prefix, end_of(queue.prefix))),
-                "error": embedders.failure_of(queue),
-            }
-            for queue in schema.queues
-        },
+        "from_version": migration.steps[0][0] - 1,
+        "functions_missing": migration.missing,
+        "documents_read": migrator.read.get(schema.name, 0),
+    }
+
+
+def _embedding(view: View, schema: Schema, embedders: Embedders) -> dict[str, Any]:
+    return {
+        queue.spec.fields[0]: {
+            "waiting": sum(1 for _ in view.scan(queue.prefix, end_of(queue.prefix))),
+            "error": embedders.failure_of(queue),
+        }
+        for queue in schema.queues
     }

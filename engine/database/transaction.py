@@ -7,23 +7,20 @@ Invariants:
   since LMDB cannot reuse pages that it may still read.
 """
 
-import threading
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Generic, TypeVar, final
 
-from amberdb._errors import ClosedError, SnapshotExpiredError, TransactionError
+from amberdb._errors import ClosedError, TransactionError
 from amberdb._types import NO_LSN, Lsn, Sync
-from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.database.collection import ReadableCollection, WritableCollection
+from amberdb.engine.database.engine import Engine
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
-from amberdb.engine.storage.readable import Readable
+from amberdb.engine.storage.held_view import HeldView
 from amberdb.engine.storage.view import View, schema_of
 
 _T = TypeVar("_T")
@@ -33,12 +30,12 @@ _T = TypeVar("_T")
 class Transaction:
     """Made by db.transaction(); use it with `with`, in one thread."""
 
-    def __init__(self, committer: Committer, sync: Sync | None, timeout_ms: int | None) -> None:
+    def __init__(self, engine: Engine, sync: Sync | None, timeout_ms: int | None) -> None:
         if sync is not None:
             check_sync(sync)
-        self._committer = committer
-        self.searchers = committer.searchers
-        self.embedders = committer.embedders
+        self._committer = engine.committer
+        self.searchers = engine.searchers
+        self.embedders = engine.embedders
         self._sync: Sync | None = sync
         self._timeout_ms = timeout_ms
         self._writer: WriteBatch | None = None
@@ -92,7 +89,7 @@ class TransactionCollection(WritableCollection):
     def _reading(self) -> AbstractContextManager[View]:
         writer = self._transaction.writer()
         writer.save_counters()
-        return _Kept(writer.view, writer.view)
+        return _TypedErrors(writer.view, writer.view)
 
     def _searchers(self) -> Searchers:
         return self._transaction.searchers
@@ -107,24 +104,17 @@ class TransactionCollection(WritableCollection):
         self, sync: Sync | None, key: bytes | None = None
     ) -> AbstractContextManager[WriteBatch]:
         writer = self._transaction.writer()
-        return _Kept(writer, writer.view)
+        return _TypedErrors(writer, writer.view)
 
 
 @final
 class Snapshot:
     """One Lsn, many reads; made by db.snapshot(). Threads may share it."""
 
-    def __init__(
-        self, source: Readable, max_age_ms: int, left: Callable[["Snapshot"], None]
-    ) -> None:
-        self._view = source.view()
-        self.searchers = source.searchers
-        self._left = left
-        self._max_age_ms = max_age_ms
-        self._began = time.monotonic()
-        self._mutex = threading.RLock()
-        self._failure: type[ClosedError] | type[SnapshotExpiredError] | None = None
-        self.lsn: Lsn = Lsn(self._view.lsn)
+    def __init__(self, held: HeldView, searchers: Searchers) -> None:
+        self._held = held
+        self.searchers = searchers
+        self.lsn: Lsn = held.lsn
 
     def __enter__(self) -> "Snapshot":
         return self
@@ -132,9 +122,12 @@ class Snapshot:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<amberdb.Snapshot at {self.lsn}>"
+
     def __getitem__(self, name: str) -> "SnapshotCollection":
         """Raises CollectionMissingError when it did not exist at this Lsn."""
-        with self.reading() as view:
+        with self._held as view:
             schema_of(view, name)
         return SnapshotCollection(name, self)
 
@@ -145,65 +138,20 @@ class Snapshot:
     @property
     def age_ms(self) -> float:
         """Since it was taken."""
-        return (time.monotonic() - self._began) * 1000
+        return self._held.age_ms
 
     @property
     def left_s(self) -> float:
-        """Until its age limit."""
-        return self._max_age_ms / 1000 - (time.monotonic() - self._began)
+        """Seconds until its age limit."""
+        return self._held.left_s
 
     def close(self) -> None:
         """Lets LMDB reuse its pages; reading from it raises ClosedError."""
-        self._end(ClosedError)
+        self._held.close()
 
-    def expire(self) -> None:
-        """Closes it when it is older than its limit; reading raises SnapshotExpiredError."""
-        if self.age_ms > self._max_age_ms:
-            self._end(SnapshotExpiredError)
-
-    def reading(self) -> "_SnapshotRead":
-        """The engine's side of it: its view, for one call."""
-        return _SnapshotRead(self)
-
-    def acquire(self) -> View:
-        """The engine's side of it: its view, until release()."""
-        self.expire()
-        self._mutex.acquire()
-        if self._failure is not None:
-            self._mutex.release()
-            raise self._failure(
-                f"the snapshot was open for more than {self._max_age_ms} ms: take a new one"
-                if self._failure is SnapshotExpiredError
-                else "the snapshot is closed: use it inside its `with` block"
-            )
-        return self._view
-
-    def release(self, error: BaseException | None = None) -> None:
-        """Ends what acquire() began. Raises the typed form of what LMDB raised."""
-        self._mutex.release()
-        if error is not None:
-            self._view.raise_typed(error)
-
-    def _end(self, failure: type[ClosedError] | type[SnapshotExpiredError]) -> None:
-        with self._mutex:  # not while another thread reads
-            if self._failure is not None:
-                return
-            self._failure = failure
-            self._view.close()
-        self._left(self)
-
-
-class _SnapshotRead:
-    __slots__ = ("_snapshot",)
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def __enter__(self) -> View:
-        return self._snapshot.acquire()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._snapshot.release(error)
+    def reading(self) -> HeldView:
+        """For its collections: the view, for one call."""
+        return self._held
 
 
 @final
@@ -221,8 +169,8 @@ class SnapshotCollection(ReadableCollection):
         return self._snapshot.searchers
 
 
-class _Kept(Generic[_T]):
-    """What outlives the call that uses it."""
+class _TypedErrors(Generic[_T]):
+    """A context that outlives the call, and raises the typed form of LMDB's errors."""
 
     __slots__ = ("_thing", "_view")
 

@@ -19,6 +19,7 @@ from amberdb.engine.schema.document_format import NEVER, StoredDocument, unpack
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, end_of
 from amberdb.engine.schema.ordered_index import MULTI, entry_pairs
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.readable import Readable, ReadableLog
 from amberdb.engine.storage.store import EngineError
 from amberdb.engine.storage.view import View
@@ -57,8 +58,8 @@ class CheckReport:
             self.problems.append(problem)
 
 
-def check(source: Readable, progress: Progress | None = None) -> CheckReport:
-    """Documents, indexes, heads, caches and log of an open database."""
+def check(source: Readable, searchers: Searchers, progress: Progress | None = None) -> CheckReport:
+    """Checks documents, indexes, counters, caches and log of an open database."""
     report = CheckReport()
     with source.view() as view:
         try:
@@ -75,7 +76,7 @@ def check(source: Readable, progress: Progress | None = None) -> CheckReport:
             _note(view, report, "the last applied record", error)
         check_view(view, report, progress)
         try:
-            for problem in source.searchers.problems(view):
+            for problem in searchers.problems(view):
                 report.add(f"{problem}: close the database and delete the folder cache/")
         except (AmberError, EngineError) as error:
             _note(view, report, "the files in cache/", error)

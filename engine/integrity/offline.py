@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Unpack
 
 from amberdb._errors import (
     AmberError,
@@ -27,7 +27,7 @@ from amberdb._errors import (
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.integrity.check import CheckReport, Progress, check_applied, check_view
-from amberdb.engine.options import Options
+from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import DATABASE_ID
 from amberdb.engine.storage import manifest as manifests
@@ -77,7 +77,7 @@ class OfflineCheck:
 
 
 def check_closed(
-    path: str | os.PathLike[str], progress: Progress | None = None, **settings: Any
+    path: str | os.PathLike[str], progress: Progress | None = None, **settings: Unpack[OpenOptions]
 ) -> CheckReport:
     """Examines a database that nobody has open, also one that cannot be opened; changes nothing.
 
@@ -123,7 +123,7 @@ def examine(path: str, options: Options, progress: Progress | None) -> OfflineCh
         _read(found, store, options, progress)
     finally:
         if store is not None:
-            store.drop()
+            store.close()
     found.needs_data = found.needs_data or found.applied is None
     if found.applied is not None and found.applied > max(found.log.last_lsn, found.clean_lsn):
         found.needs_data = True  # nothing else bears out that there was such a commit

@@ -1,29 +1,28 @@
-"""The background thread: checkpoints, index builds, and the removal of what has expired.
+"""The background worker: checkpoints, index builds, and the removal of expired documents.
 
 Invariants:
 - It starts when there is first something to do, and sleeps without a timeout when nothing is
-  due: an idle database wakes nobody.
-- What fails is logged and tried again later; nothing acknowledged depends on it.
-- The reaper removes a document only when it was expired by the clock both before and after a
-  grace period of a clock that cannot jump, so a wrong clock that is soon mended destroys nothing.
+  due: an idle database wakes no thread.
+- A job that fails is logged and tried again later; nothing acknowledged depends on it.
+- An expired document is removed only when it was expired by the clock both before and after a
+  grace period of a clock that cannot jump, so a wrong clock that is soon corrected destroys
+  nothing.
 """
 
 import logging
 import threading
 import time
-import weakref
 from collections.abc import Callable
 
 from amberdb._errors import AmberError, MigrationError
+from amberdb._worker import FOREVER, Worker
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.database.transaction import Snapshot
-from amberdb.engine.database.upkeep import Upkeep
 from amberdb.engine.maintenance.expiry import ExpiryWorker
 from amberdb.engine.maintenance.index_build import Indexer
+from amberdb.engine.maintenance.maintenance import Maintenance
 from amberdb.engine.options import Options
 from amberdb.engine.schema.document_format import NEVER
-from amberdb.engine.storage.held_view import held
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -31,34 +30,32 @@ _RETRY_S = 1.0
 
 
 class Background:
-    """Owned by the Database."""
+    """Times the periodic work of an open database."""
 
     def __init__(
         self,
         committer: Committer,
         checkpointer: Checkpointer,
         indexer: Indexer,
-        reaper: ExpiryWorker,
-        upkeep: Upkeep,
-        snapshots: "weakref.WeakSet[Snapshot]",
+        expiry: ExpiryWorker,
+        maintenance: Maintenance,
         options: Options,
     ) -> None:
         self._committer = committer
         self._checkpointer = checkpointer
         self._indexer = indexer
-        self._reaper = reaper
-        self._upkeep = upkeep
-        self._snapshots = snapshots
+        self._expiry = expiry
+        self._maintenance = maintenance
         self._options = options
         self._checkpoint_bytes = options.checkpoint_bytes
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closing = False
+        self._worker = Worker("amberdb", self._step)
+        self._mutex = threading.Lock()
+        """Guards the times below."""
         self._is_armed = False
         """The age of the oldest commit in the memtable is being watched."""
         self._checkpoint_at: float | None = None
         self._index_at: float | None = None
-        self._reap_at: float | None = None
+        self._expire_at: float | None = None
         self._next_expiry_us = NEVER
 
     # -- called by others --------------------------------------------------------------------
@@ -73,10 +70,10 @@ class Background:
             return
         if not self._options.background:
             if memtable_bytes > self._options.memtable_bytes_max:
-                # The commit behind this call is acknowledged, so a failure is the next one's.
+                # The commit before this call is acknowledged, so a failure is the next one's.
                 self._do("checkpoint", self._checkpointer.run)
             return
-        with self._wake:
+        with self._mutex:
             now = time.monotonic()
             if self._checkpoint_at is not None and self._committer.checkpoint_failure is not None:
                 pass  # the time of the next try is set
@@ -86,140 +83,115 @@ class Background:
                 self._checkpoint_at = now + self._options.checkpoint_interval_ms / 1000
             self._is_armed = True
             self._note_expiry(next_expiry_us)
-            self._start()
+        self._worker.wake()
 
     def note_indexes(self) -> None:
         """A declaration has left something to build or to purge."""
         if self._options.background and self._indexer.has_news():
-            with self._wake:
+            with self._mutex:
                 self._index_at = time.monotonic()
-                self._start()
+            self._worker.wake()
 
     def note_expiry(self) -> None:
         """At open: when the first document expires."""
         if self._options.background:
-            next_expiry_us = self._reaper.next_expiry_us()
+            next_expiry_us = self._expiry.next_expiry_us()
             if next_expiry_us != NEVER:
-                with self._wake:
+                with self._mutex:
                     self._note_expiry(next_expiry_us)
-                    self._start()
+                self._worker.wake()
 
-    def note_upkeep(self) -> None:
-        """At open, and when a job has ended: what falls due later is waited for."""
-        if self._options.background and self._upkeep.due_s() is not None:
-            with self._wake:
-                self._start()
-
-    def note_snapshot(self) -> None:
-        """A snapshot was taken: its age is watched."""
-        if self._options.background:
-            with self._wake:
-                self._start()
+    def note_maintenance(self) -> None:
+        """At open, and when a job has ended: work that falls due later is waited for."""
+        if self._options.background and self._maintenance.due_s() is not None:
+            self._worker.wake()
 
     def stop(self) -> None:
-        """Returns when the thread has ended; called once, by close()."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        """Returns when the worker has ended; called once, by close()."""
+        self._worker.close()
 
-    # -- the thread --------------------------------------------------------------------------
+    # -- the worker --------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        """With `_wake` held: wakes the thread, or starts it."""
-        if self._closing:
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="amberdb", daemon=True)
-            self._thread.start()
-        else:
-            self._wake.notify()
+    def _step(self) -> float:
+        self._do("checkpoint", self._checkpoint)
+        self._do("index build", self._index)
+        self._do("removal of expired documents", self._expire)
+        self._do("maintenance", self._maintenance.step)
+        return self._sleep_s()
 
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                if not self._closing:
-                    self._wake.wait(self._sleep_s())
-                if self._closing:
-                    return
-            self._do("checkpoint", self._checkpoint)
-            self._do("index build", self._index)
-            self._do("removal of expired documents", self._reap)
-            self._do("upkeep", self._upkeep.step)
-            for snapshot in held(self._snapshots):
-                snapshot.expire()
-
-    def _sleep_s(self) -> float | None:
-        due = [at for at in (self._checkpoint_at, self._index_at, self._reap_at) if at is not None]
+    def _sleep_s(self) -> float:
+        times = (self._checkpoint_at, self._index_at, self._expire_at)
         now = time.monotonic()
-        left = [at - now for at in due]
-        upkeep_s = self._upkeep.due_s()
-        if upkeep_s is not None:
-            left.append(min(upkeep_s, threading.TIMEOUT_MAX / 4))
-        left += [snapshot.left_s for snapshot in held(self._snapshots)]
-        return max(0.0, min(left)) if left else None
+        left = [at - now for at in times if at is not None]
+        maintenance_s = self._maintenance.due_s()
+        if maintenance_s is not None:
+            left.append(maintenance_s)
+        return max(0.0, min(left)) if left else FOREVER
 
-    def _do(self, what: str, job: Callable[[], None]) -> None:
+    def _do(self, name: str, job: Callable[[], None]) -> None:
+        if self._worker.is_closing:
+            return
         try:
             job()
         except AmberError as error:
-            logger.warning("%s failed and will be tried again: %s", what, error)
+            logger.warning("%s failed and will be tried again: %s", name, error)
         except Exception:
-            logger.exception("%s failed", what)
+            logger.exception("%s failed", name)
 
     def _checkpoint(self) -> None:
         if not _is_due(self._checkpoint_at):
             return
-        with self._wake:
+        with self._mutex:
             self._checkpoint_at = None
             self._is_armed = False
         try:
             self._checkpointer.run()
         except BaseException:
             if self._committer.log.failed is None:  # else only reopening helps
-                with self._wake:
+                with self._mutex:
                     self._checkpoint_at = time.monotonic() + _RETRY_S
             raise
 
     def _index(self) -> None:
         if not _is_due(self._index_at):
             return
-        with self._wake:
+        with self._mutex:
             self._index_at = None  # first, so that a declaration meanwhile is not forgotten
         try:
-            self._indexer.run(stop=lambda: self._closing)
+            self._indexer.run(stop=self._is_closing)
         except MigrationError as error:  # named in the log already; only a new function helps
-            logger.warning("a migration has not come to its end: %s", error)
+            logger.warning("a migration has not completed: %s", error)
         except BaseException:
-            with self._wake:
+            with self._mutex:
                 self._index_at = time.monotonic() + _RETRY_S
             raise
 
-    def _reap(self) -> None:
-        if not _is_due(self._reap_at):
+    def _expire(self) -> None:
+        if not _is_due(self._expire_at):
             return
-        with self._wake:
-            self._reap_at = time.monotonic() + self._options.reap_interval_ms / 1000
+        with self._mutex:
+            self._expire_at = time.monotonic() + self._options.reap_interval_ms / 1000
             self._next_expiry_us = NEVER
-        again_s = self._reaper.step(stop=lambda: self._closing)
-        with self._wake:
+        again_s = self._expiry.step(stop=self._is_closing)
+        with self._mutex:
             if again_s is not None:
-                self._reap_at = time.monotonic() + again_s
+                self._expire_at = time.monotonic() + again_s
             else:
-                self._reap_at = None
+                self._expire_at = None
                 self._next_expiry_us = NEVER  # or what a commit noted meanwhile is forgotten
-                self._note_expiry(self._reaper.next_expiry_us())
+                self._note_expiry(self._expiry.next_expiry_us())
+
+    def _is_closing(self) -> bool:
+        return self._worker.is_closing
 
     def _note_expiry(self, next_expiry_us: int) -> None:
-        """With `_wake` held."""
+        """With `_mutex` held."""
         if next_expiry_us < self._next_expiry_us:
             self._next_expiry_us = next_expiry_us
             in_s = (next_expiry_us - self._committer.now_us()) / 1_000_000
             at = time.monotonic() + max(in_s, 0.0)
-            if self._reap_at is None or at < self._reap_at:
-                self._reap_at = min(at, time.monotonic() + threading.TIMEOUT_MAX / 4)
+            if self._expire_at is None or at < self._expire_at:
+                self._expire_at = at
 
 
 def _is_due(at: float | None) -> bool:

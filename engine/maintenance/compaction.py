@@ -27,7 +27,7 @@ from typing import Final, NoReturn, final
 from amberdb import _failpoints as failpoints
 from amberdb._errors import DiskFullError, StorageError
 from amberdb._fs import STAGING_SUFFIX, remove_directory
-from amberdb.engine.commit.change_feed import Feed
+from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.recovery import Opened
@@ -35,6 +35,7 @@ from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.options import Options
 from amberdb.engine.schema.keyspace import KEY_END, end_of
 from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.directory import WAL, data_directory, remove_generation
 from amberdb.engine.storage.store import Store
@@ -74,14 +75,16 @@ class Compactor:
         committer: Committer,
         checkpointer: Checkpointer,
         indexer: Indexer,
-        feed: Feed,
+        searchers: Searchers,
+        history: BackupHistory,
         options: Options,
     ) -> None:
         self._opened = opened
         self._committer = committer
         self._checkpointer = checkpointer
         self._indexer = indexer
-        self._feed = feed
+        self._searchers = searchers
+        self._history = history
         self._fs = options.fs
         self._map_bytes = options.map_bytes
 
@@ -92,7 +95,7 @@ class Compactor:
         Raises DiskFullError before anything is written when it would not fit, StorageError.
         """
         committer = self._committer
-        self._feed.end_chain()
+        self._history.end_chain()
         self._indexer.purge()
         with self._checkpointer.mutex:
             report = self.rewrite(progress)
@@ -105,7 +108,7 @@ class Compactor:
                 committer.log.reuse()
             if failpoints.on:
                 failpoints.reach("compact.log-renewed")
-            committer.searchers.forget_dead()
+            self._searchers.forget_dead()
         return replace(report, removed=tuple(removed))
 
     def rewrite(self, progress: Progress | None) -> CompactReport:
@@ -148,7 +151,7 @@ class Compactor:
                 says = "at the last step: close and reopen the database; nothing is lost"
             else:
                 if store is not None:
-                    store.close(_unused)
+                    store.release(_unused)
                 remove_generation(fs, directory, generation)
             if isinstance(error, OSError) and not isinstance(error, StorageError):
                 raise StorageError(
@@ -168,7 +171,7 @@ class Compactor:
             failpoints.reach("compact.manifest-written")
         opened.manifest = manifest
         opened.store = store
-        self._committer.move(store)
+        self._committer.switch_store(store)
 
     def _remove_left(self) -> list[str]:
         """What recovery or repair has cut or set aside, and what a crash has left unfinished."""

@@ -1,4 +1,4 @@
-"""Filling: documents that wait for a vector get it, by embed_missing() or in the background.
+"""Embedding backfill: pending documents get their vectors, by embed_missing() or in the background.
 
     queue of a Vector index -> texts in batches -> embedder -> one transaction for a batch
 
@@ -12,19 +12,17 @@ Invariants:
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, final
 
 from amberdb._errors import AmberError, EmbeddingError
-from amberdb._types import Document
-from amberdb.engine.commit.committer import Committer
-from amberdb.engine.database.transaction import Transaction
+from amberdb._worker import Worker
+from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.schema.keyspace import end_of
-from amberdb.engine.search.embedding import BATCH, Embedder
-from amberdb.engine.storage.view import live
+from amberdb.engine.search.embedding import BATCH, Embedder, Embedders
+from amberdb.engine.storage.view import live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
@@ -35,16 +33,20 @@ one bad text of a batch."""
 PAUSE_S: Final = 1.0
 PAUSE_MAX_S: Final = 300.0
 
-_Waiting = tuple[bytes, str, str]
+_Pending = tuple[bytes, str, str]
 """(place in the queue, id, text)"""
 
 
-def fill(
-    committer: Committer, collection: str, progress: Callable[[int], None] | None = None
+def backfill(
+    committer: Committer,
+    embedders: Embedders,
+    collection: str,
+    progress: Callable[[int], None] | None = None,
 ) -> int:
-    """All that waits in a collection; how many there were. Raises EmbeddingError."""
+    """Embeds every pending document of a collection; how many there were. Raises
+    EmbeddingError."""
     count = 0
-    for embedder in committer.embedders.of(collection):
+    for embedder in embedders.of(collection):
         for batch in _batches(committer, embedder, b""):
             count += _store(committer, embedder, batch)
             if progress is not None:
@@ -54,68 +56,38 @@ def fill(
 
 @final
 class EmbeddingWorker:
-    """Of an open database: the thread that fills what waits for embedders with `defer=True`."""
+    """The worker that embeds the pending documents of embedders with `defer=True`."""
 
-    def __init__(self, committer: Committer, *, background: bool) -> None:
+    def __init__(self, committer: Committer, embedders: Embedders, *, background: bool) -> None:
         self._committer = committer
-        self._background = background
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._is_wanted = False
-        self._closing = False
+        self._embedders = embedders
+        self._worker = Worker("amberdb-embedding", self._step)
+        self._pause_s = PAUSE_S
         self._places: dict[bytes, bytes] = {}
-        """By queue: behind which place the next round begins."""
-        committer.embedders.on_waiting = self.want
-
-    def want(self) -> None:
-        """Something may wait."""
-        if not self._background:
-            return
-        with self._wake:
-            self._is_wanted = True
-            if self._thread is None and not self._closing:
-                self._thread = threading.Thread(
-                    target=self._run, name="amberdb-embedding", daemon=True
-                )
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no thread starts while the interpreter ends
-                    self._thread = None
+        """By queue: the place after which the next round begins."""
+        if background:
+            embedders.on_pending = self._worker.wake
 
     def close(self) -> None:
-        """Nothing is filled any more. A call of an embedder that is under way is waited for, but
-        not long: what it returns later finds the database closed."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify_all()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(PAUSE_S)
+        """Ends the worker. A call of an embedder that is running is waited for, but not long: the
+        vectors that it returns later find the database closed."""
+        self._worker.close(PAUSE_S)
 
-    # -- the thread --------------------------------------------------------------------------
+    # -- the worker --------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        pause_s = PAUSE_S
-        while True:
-            with self._wake:
-                if self._closing or not self._is_wanted:
-                    self._thread = None
-                    return
-                self._is_wanted = False
-            if self._round():
-                pause_s = PAUSE_S
-                continue
-            with self._wake:
-                self._is_wanted = True
-                self._wake.wait_for(lambda: self._closing, pause_s)
-            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+    def _step(self) -> float | None:
+        if self._round():
+            self._pause_s = PAUSE_S
+            return None
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, PAUSE_MAX_S)
+        return pause_s
 
     def _round(self) -> bool:
         """Whether all was tried and nothing has failed."""
         failed = False
-        for embedder in self._committer.embedders.deferring():
+        for embedder in self._embedders.deferring():
             embedder.failure = self._tried(embedder)
-            if embedder.failure is not None and not self._closing:
+            if embedder.failure is not None and not self._worker.is_closing:
                 failed = True
                 logger.warning(
                     "%s: documents wait for their vectors, and are tried again: %s",
@@ -131,7 +103,7 @@ class EmbeddingWorker:
         try:
             for batch in _batches(self._committer, embedder, self._places.pop(queue, b"")):
                 tries.store(batch)
-                if self._closing:
+                if self._worker.is_closing:
                     break
                 if tries.is_down:
                     self._places[queue] = tries.place
@@ -160,7 +132,7 @@ class _Attempt:
     def is_down(self) -> bool:
         return self.failures >= FAILURES_MAX
 
-    def store(self, batch: list[_Waiting]) -> None:
+    def store(self, batch: list[_Pending]) -> None:
         """All of a batch but what cannot be embedded, found by halves."""
         try:
             _store(self.committer, self.embedder, batch)
@@ -178,12 +150,12 @@ class _Attempt:
         self.place = batch[-1][0]
 
 
-def _batches(committer: Committer, embedder: Embedder, after: bytes) -> Iterator[list[_Waiting]]:
+def _batches(committer: Committer, embedder: Embedder, after: bytes) -> Iterator[list[_Pending]]:
     """What waits, each batch as of its own moment, those behind a place first."""
     place = after
     wrapped = not after
     while True:
-        place, batch = _waiting(committer, embedder, place)
+        place, batch = _pending(committer, embedder, place)
         if batch:
             yield batch
         if not place:
@@ -192,12 +164,12 @@ def _batches(committer: Committer, embedder: Embedder, after: bytes) -> Iterator
             wrapped = True
 
 
-def _waiting(
+def _pending(
     committer: Committer, embedder: Embedder, after: bytes
-) -> tuple[bytes, list[_Waiting]]:
+) -> tuple[bytes, list[_Pending]]:
     """Some of what waits behind a place, and the place after it; b"" after the last. While the
     queue is being built the documents themselves are read."""
-    found: list[_Waiting] = []
+    found: list[_Pending] = []
     with committer.view() as view:
         schema = view.catalog.schemas.get(embedder.collection)
         if schema is None:
@@ -214,15 +186,16 @@ def _waiting(
     return pairs[-1][0] if len(pairs) == BATCH else b"", found
 
 
-def _store(committer: Committer, embedder: Embedder, batch: list[_Waiting]) -> int:
-    """Embeds and stores; how many still wanted it. Raises EmbeddingError."""
+def _store(committer: Committer, embedder: Embedder, batch: list[_Pending]) -> int:
+    """Embeds the texts and stores the vectors, in one commit; the number of documents that still
+    had the text. Raises EmbeddingError."""
     vectors = embedder.vectors([text for _, _, text in batch])
     count = 0
-    with Transaction(committer, None, None) as transaction:
-        collection = transaction[embedder.collection]
+    with OneCommit(committer) as writer:
+        schema = schema_of(writer.view, embedder.collection)
         for (_, id, text), vector in zip(batch, vectors, strict=True):
-            document: Document | None = collection.get(id)
-            if document is not None and embedder.text(document) == text:
-                collection.update(id, {embedder.spec.field: vector})
+            stored = live(writer.view, schema, id)
+            if stored is not None and embedder.text(schema.document(stored)) == text:
+                writer.update(schema, id, {embedder.spec.field: vector}, None)
                 count += 1
     return count

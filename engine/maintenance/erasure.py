@@ -25,7 +25,7 @@ from amberdb._errors import QueryError
 from amberdb._types import Lsn, Where
 from amberdb.engine.backup.backup import Backups
 from amberdb.engine.backup.chain import time_of
-from amberdb.engine.backup.history import KnownBackup, known_backup, known_backups, map_of
+from amberdb.engine.backup.history import KnownBackup, from_map, known_backups, to_map
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.jobs import Stop, check_stop
@@ -105,24 +105,24 @@ class Erasures:
     def compact(self, progress: Progress | None = None) -> CompactReport:
         """See Database.compact(); and completes what was erased before."""
         with self._mutex:
-            waiting = self.waiting()
-            if not waiting:
+            pending = self.pending()
+            if not pending:
                 return self._compactor.run(progress)
             with self._backups.mutex:
                 self._indexer.run()  # its place in a build is the key of a document
                 report = self._compactor.run(progress, keep_unread=False)
                 if failpoints.on:
                     failpoints.reach("erase.compacted")
-                self._complete(waiting)
+                self._complete(pending)
         return report
 
     def resume(self, stop: Stop) -> None:
         """In the background, after an open: completes what was interrupted."""
         with self._mutex:
-            if self.waiting():
+            if self.pending():
                 self.compact(lambda done, of: check_stop(stop))
 
-    def waiting(self) -> list[Erasure]:
+    def pending(self) -> list[Erasure]:
         """Those that are not complete."""
         return [found for found in self.receipts() if found.completed is None]
 
@@ -147,11 +147,11 @@ class Erasures:
             failpoints.reach("erase.deleted")
         return erasure
 
-    def _complete(self, waiting: list[Erasure]) -> None:
+    def _complete(self, pending: list[Erasure]) -> None:
         with OneCommit(self._committer, "always") as writer:
             known = tuple(b for b in known_backups(writer.view) if not self._is_pruned(b.path))
-            behind = tuple(self._feed.cut_off())
-            for erasure in waiting:
+            behind = tuple(self._feed.truncated_subscribers())
+            for erasure in pending:
                 done = replace(
                     erasure,
                     completed=time_of(writer.now_us),
@@ -183,7 +183,7 @@ def _entry(erasure: Erasure) -> bytes:
         "lsn": erasure.lsn,
         "time_us": microseconds(erasure.time),
         "completed_us": None if done is None else microseconds(done),
-        "backups": [map_of(backup) for backup in erasure.backups],
+        "backups": [to_map(backup) for backup in erasure.backups],
         "subscribers": list(erasure.subscribers),
     }
     return sealed_entry(_key(erasure), found)
@@ -199,7 +199,7 @@ def _receipt(found: dict[str, Any]) -> Erasure:
         lsn=Lsn(found["lsn"]),
         time=time_of(found["time_us"]),
         completed=None if done_us is None else time_of(done_us),
-        backups=tuple(map(known_backup, found["backups"])),
+        backups=tuple(map(from_map, found["backups"])),
         subscribers=tuple(found["subscribers"]),
     )
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from amberdb import _failpoints as failpoints
-from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import KIND_EXPIRY
 from amberdb.engine.schema.document_format import NEVER
@@ -68,18 +68,14 @@ class ExpiryWorker:
         return earliest
 
     def _expire_batch(self, name: str, until_us: int, after: bytes) -> tuple[int, bytes]:
-        writer = self._committer.begin()
-        try:
-            schema = writer.view.catalog.schemas.get(name)
-            count = 0
+        count = 0
+        with OneCommit(self._committer) as batch:
+            batch.kind = KIND_EXPIRY
+            schema = batch.view.catalog.schemas.get(name)
             if schema is not None and schema.expires_at is not None:
-                count, after = writer.remove_expired(schema, until_us, self._batch, after)
-        except BaseException as error:
-            self._committer.rollback(writer, error)
-            raise
-        if failpoints.on:
-            failpoints.reach("expiry.before-commit")
-        self._committer.commit(writer, kind=KIND_EXPIRY)
+                count, after = batch.remove_expired(schema, until_us, self._batch, after)
+            if failpoints.on:
+                failpoints.reach("expiry.before-commit")
         if failpoints.on:
             failpoints.reach("expiry.committed")
         return count, after

@@ -20,13 +20,14 @@ from amberdb import _failpoints as failpoints
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
 from amberdb._types import Document
 from amberdb.engine.commit.checkpoint import Checkpointer
-from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import BODY, expires_us, unpack
 from amberdb.engine.schema.keyspace import BUILDING, BUILT, end_of, prefix_of
 from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex, entry_pairs
 from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.index_scan import entries
 from amberdb.engine.storage.store import StoreWriter
 from amberdb.engine.storage.view import View
@@ -47,13 +48,18 @@ class Indexer:
     """Owned by the Database; run by its background thread, or by whoever waits for an index."""
 
     def __init__(
-        self, committer: Committer, checkpointer: Checkpointer, migrator: Migrator
+        self,
+        committer: Committer,
+        checkpointer: Checkpointer,
+        migrator: Migrator,
+        embedders: Embedders,
     ) -> None:
         self._committer = committer
+        self._embedders = embedders
         self._checkpointer = checkpointer
         self._migrator = migrator
 
-    def waiting(self) -> list[tuple[Schema, AnyIndex]]:
+    def pending(self) -> list[tuple[Schema, AnyIndex]]:
         """Indexes that are declared, not complete, and can be built."""
         state = self._committer.state
         return [
@@ -64,18 +70,18 @@ class Indexer:
             if not index.complete_from and index.number not in state.built
         ]
 
-    def _is_waiting(self, index: AnyIndex) -> bool:
-        return any(found.number == index.number for _, found in self.waiting())
+    def _is_pending(self, index: AnyIndex) -> bool:
+        return any(found.number == index.number for _, found in self.pending())
 
     def is_idle(self) -> bool:
         retired = self._committer.state.catalog.retired
-        return not self.waiting() and not retired and not self._migrator.waiting()
+        return not self.pending() and not retired and not self._migrator.pending()
 
     def has_news(self) -> bool:
         """Whether there is something to do that has not failed for a reason that stays."""
-        if self.waiting() or self._committer.state.catalog.retired:
+        if self.pending() or self._committer.state.catalog.retired:
             return True
-        return not all(map(self._migrator.has_failed, self._migrator.waiting()))
+        return not all(map(self._migrator.has_failed, self._migrator.pending()))
 
     def run(
         self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
@@ -94,12 +100,12 @@ class Indexer:
                 failure = error
             # Listed before the checkpoint: what is declared behind it waits for the next one,
             # since commits from before its Lsn may still be above LMDB.
-            waiting = self.waiting()
+            pending = self.pending()
             retired = self._committer.state.catalog.retired
             self._checkpointer.run()
             if failpoints.on:
                 failpoints.reach("index.declared")
-            for schema, index in waiting:
+            for schema, index in pending:
                 self._build(schema, index, progress, stop)
             for number in retired:
                 if not stop():
@@ -127,7 +133,7 @@ class Indexer:
         more = True
         while more:
             with self._checkpointer.mutex:  # so that no purge comes between question and write
-                if stop() or not self._is_waiting(index):
+                if stop() or not self._is_pending(index):
                     return
                 with self._committer.store.write() as store:
                     count, more = _build_chunk(store, schema, index)
@@ -139,8 +145,8 @@ class Indexer:
             if progress is not None:
                 progress(index.spec.name, done)
         if index.is_unique:
-            # What is published and waits for its sync counts too: an empty commit waits for it.
-            self._committer.commit(self._committer.begin())
+            # Commits that are published and wait for their sync count too.
+            self._committer.await_published()
             # Complete, so from here on no commit lets another duplicate in; those that came
             # before are found now.
             with self._committer.view() as view:
@@ -148,7 +154,7 @@ class Indexer:
                 if failpoints.on:
                     failpoints.reach("index.unique-checked")
         with self._checkpointer.mutex:
-            if not self._is_waiting(index):
+            if not self._is_pending(index):
                 return
             with self._committer.store.write() as store:
                 store.delete(BUILDING + index.prefix)
@@ -157,9 +163,9 @@ class Indexer:
                     failpoints.reach("index.before-mark")
             if failpoints.on:
                 failpoints.reach("index.marked")
-            self._committer.stored(self._committer.state.built | {index.number})
+            self._committer.checkpoint_applied(self._committer.state.built | {index.number})
         if isinstance(index.spec, EmbeddingQueue):
-            self._committer.embedders.on_waiting()
+            self._embedders.on_pending()
 
     def _purge(self, number: int) -> None:
         prefix = prefix_of(number)
@@ -174,19 +180,14 @@ class Indexer:
                         for mark in (BUILT, BUILDING, MULTI):
                             store.delete(mark + prefix)
                 state = self._committer.state
-                self._committer.stored(state.built - {number})
+                self._committer.checkpoint_applied(state.built - {number})
                 if failpoints.on:
                     failpoints.reach("purge.chunk-committed")
-        writer = self._committer.begin()
-        try:
-            catalog = writer.view.catalog.purged(number)
-            catalog.save_counters(writer)
-        except BaseException as error:
-            self._committer.rollback(writer, error)
-            raise
-        if failpoints.on:
-            failpoints.reach("purge.before-catalog")
-        self._committer.commit(writer, catalog=catalog)
+        with OneCommit(self._committer) as batch:
+            batch.catalog = batch.view.catalog.purged(number)
+            batch.catalog.save_counters(batch)
+            if failpoints.on:
+                failpoints.reach("purge.before-catalog")
 
 
 def _build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[int, bool]:

@@ -22,13 +22,14 @@ from typing import Final, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import (
+    AmberError,
     CollectionError,
     DocumentError,
     MigrationError,
     TransactionTooLargeError,
 )
 from amberdb.engine.commit.checkpoint import Checkpointer
-from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.options import Options
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import end_of
@@ -66,7 +67,7 @@ class Migrator:
         self.read: dict[str, int] = {}
         """By collection, while a pass runs: documents that it has met."""
 
-    def waiting(self) -> list[Schema]:
+    def pending(self) -> list[Schema]:
         """Collections with older documents whose functions are all there."""
         return [
             schema
@@ -85,10 +86,10 @@ class Migrator:
     ) -> None:
         """One pass over each collection that waits. Raises MigrationError, the first, when
         documents could not be upgraded; all others were. StorageError, BusyError."""
-        self._committer.refuse_inside()
+        self._committer.check_outside()
         failures: list[MigrationError] = []
         with self._mutex:
-            for schema in self.waiting():
+            for schema in self.pending():
                 if not stop():
                     found = _Pass(self._committer, schema, self._options)
                     try:
@@ -105,7 +106,7 @@ class Migrator:
     def finish(self, progress: Progress | None = None) -> None:
         """All that there is. Raises what run() does, and CollectionError for a collection whose
         functions this process has not been given."""
-        while self.waiting():
+        while self.pending():
             self.run(progress)
         for schema in self._committer.state.catalog.schemas.values():
             if schema.migration is not None and schema.migration.missing:
@@ -146,7 +147,7 @@ class _Pass:
     def begin(self) -> None:
         """What was committed before the declaration may wait for its sync: an empty commit waits
         for it, so that every view from here on has it."""
-        self._committer.commit(self._committer.begin())
+        self._committer.await_published()
 
     def step(self) -> None:
         """One batch."""
@@ -155,7 +156,7 @@ class _Pass:
         due: list[_Due] = []
         for stored in found:
             try:
-                due.append((stored, self._migration.upgraded(self.schema, stored)))
+                due.append((stored, self.schema.upgraded(stored)))
             except MigrationError as error:
                 self._note(error)
         if failpoints.on:
@@ -186,54 +187,42 @@ class _Pass:
 
     def _store(self, due: list[_Due]) -> None:
         """In one commit, or in smaller ones where one of them is refused."""
-        committer = self._committer
-        writer = committer.begin()
         try:
-            if not self._is_changed(writer.view):
-                for stored, prepared in due:
-                    writer.upgrade(self.schema, stored, prepared)
-        except BaseException as error:
-            committer.rollback(writer, error)
-            self._retry(due, error)
-            return
-        if failpoints.on:
-            failpoints.reach("migration.before-commit")
-        try:
-            committer.commit(writer)
-        except DocumentError as error:
+            with OneCommit(self._committer) as batch:
+                if not self._is_changed(batch.view):
+                    for stored, prepared in due:
+                        batch.upgrade(self.schema, stored, prepared)
+                if failpoints.on:
+                    failpoints.reach("migration.before-commit")
+        except (DocumentError, TransactionTooLargeError) as error:
             self._retry(due, error)
             return
         if failpoints.on:
             failpoints.reach("migration.committed")
 
-    def _retry(self, due: list[_Due], error: BaseException) -> None:
-        """Halves, down to the document that is refused."""
-        if not isinstance(error, (DocumentError, TransactionTooLargeError)):
-            raise error
+    def _retry(self, due: list[_Due], error: AmberError) -> None:
+        """Stores halves, down to the document that is refused."""
         if len(due) > 1:
             half = len(due) // 2
             self._store(due[:half])
             self._store(due[half:])
             return
         id, (version, _) = due[0][1].id, self._migration.steps[-1]
-        self._note(failed(self.schema.name, id, version, f"gave what cannot be stored: {error}"))
+        self._note(
+            failed(
+                self.schema.name, id, version, f"returned a document that cannot be stored: {error}"
+            )
+        )
 
     def finish(self) -> None:
         """All are of the newest version: the catalog says so from here on."""
-        committer = self._committer
-        writer = committer.begin()
-        catalog = None
-        try:
-            if not self._is_changed(writer.view):
+        with OneCommit(self._committer) as batch:
+            if not self._is_changed(batch.view):
                 definition = replace(self.schema.definition, steps=())
-                writer.view.catalog.save(writer, definition)
-                catalog = writer.view.catalog.replaced(self.schema.redefined(definition))
-        except BaseException as error:
-            committer.rollback(writer, error)
-            raise
-        if failpoints.on:
-            failpoints.reach("migration.before-end")
-        committer.commit(writer, catalog=catalog)
+                batch.view.catalog.save(batch, definition)
+                batch.catalog = batch.view.catalog.replaced(self.schema.redefined(definition))
+            if failpoints.on:
+                failpoints.reach("migration.before-end")
         if failpoints.on:
             failpoints.reach("migration.ended")
 

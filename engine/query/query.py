@@ -17,11 +17,10 @@ from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.order import OrderField, parse_order, sorter
 from amberdb.engine.query.page import Identity, Page, open_cursor, projector
 from amberdb.engine.query.planner import Plan, by_documents, by_index, choose
-from amberdb.engine.query.scan import documents
+from amberdb.engine.query.scan import count_entries, documents
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import rowid_of
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.storage.index_scan import entries
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
 
@@ -94,7 +93,7 @@ class Query:
             and not plan.is_multi
             and schema.expires_at is None
         ):
-            return sum(1 for _ in entries(source, plan.ranges))
+            return count_entries(source, plan)
         return sum(1 for _ in documents(source, schema, plan, shape=self._shape(plan)))
 
     def ids(self, source: Source) -> list[str]:

@@ -16,7 +16,7 @@ from amberdb.engine.query.planner import Plan
 from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, expires_us, rowid_of, unpack
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.storage.index_scan import entries
+from amberdb.engine.storage.index_scan import Entry, entries
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES, ROWID_BYTES
 
@@ -44,10 +44,7 @@ def documents(
     prefix = schema.prefix
     migration = schema.migration
     get = source.get
-    found = entries(
-        source, plan.ranges, of_index=index is not None, reverse=plan.reverse, after=after
-    )
-    for place, id_bytes in found:
+    for place, id_bytes in _entries(source, plan, after):
         key = prefix + id_bytes
         value = get(key)
         if value is None:
@@ -69,6 +66,17 @@ def documents(
         if first_only and place != _first_place(plan, document, rowid_of(value)):
             continue
         yield place, value, document
+
+
+def count_entries(source: Source, plan: Plan) -> int:
+    """The number of entries within the plan's ranges."""
+    return sum(1 for _ in _entries(source, plan))
+
+
+def _entries(source: Source, plan: Plan, after: Place | None = None) -> Iterator[Entry]:
+    return entries(
+        source, plan.ranges, of_index=plan.index is not None, reverse=plan.reverse, after=after
+    )
 
 
 def _first_place(plan: Plan, document: Document, rowid: int) -> Place | None:

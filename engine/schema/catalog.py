@@ -6,9 +6,9 @@ Invariants:
 - In memory it is an immutable value that is replaced after each change.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, Protocol, final
 
 from amberdb._bytes import append_crc, crc_matches
 from amberdb._errors import (
@@ -28,13 +28,26 @@ from amberdb.index.ordered.key_encoder import IndexSpec
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector
 
-if TYPE_CHECKING:
-    from amberdb.engine.commit.write_batch import WriteBatch
-    from amberdb.engine.storage.view import View
-
 NAME_BYTES_MAX = 200
 FORMER_MAX = 256
-"""Renamings that a collection remembers, for readers of the feed that are behind them."""
+"""Former names that a collection remembers, for readers of the feed that lag."""
+
+
+class CatalogReader(Protocol):
+    """Reads of catalog entries: a view."""
+
+    def get(self, key: bytes, /) -> bytes | None: ...
+
+    def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class CatalogWriter(Protocol):
+    """Takes catalog entries into a commit: a write batch."""
+
+    @property
+    def lsn(self) -> int: ...
+
+    def set(self, key: bytes, value: bytes | None) -> None: ...
 
 
 @final
@@ -92,13 +105,13 @@ class Catalog:
         self.retired = retired
 
     @classmethod
-    def load(cls, view: "View", document_bytes_max: int) -> "Catalog":
+    def load(cls, source: CatalogReader, document_bytes_max: int) -> "Catalog":
         schemas: dict[str, Schema] = {}
-        for key, value in view.scan(COLLECTIONS, end_of(COLLECTIONS)):
+        for key, value in source.scan(COLLECTIONS, end_of(COLLECTIONS)):
             name = key[len(COLLECTIONS) :].decode()
             definition = CollectionDef.from_map(name, open_entry(key, value))
             schemas[name] = Schema(definition, document_bytes_max)
-        stored = view.get(COUNTERS)
+        stored = source.get(COUNTERS)
         if stored is None:
             return cls(schemas)
         counters = open_entry(COUNTERS, stored)
@@ -181,7 +194,7 @@ class Catalog:
         schemas = {**self.schemas, schema.name: schema}
         return Catalog(schemas, self.next_keyspace, self.next_collection, self.retired)
 
-    def rename(self, writer: "WriteBatch", old: str, new: str) -> "Catalog":
+    def rename(self, writer: CatalogWriter, old: str, new: str) -> "Catalog":
         """Adds a renaming to the writer's effects; the catalog after it. Raises CollectionError,
         CollectionMissingError."""
         schema = self.schema(old)
@@ -196,7 +209,7 @@ class Catalog:
         self.save(writer, definition)
         return self._without(schema).replaced(schema.redefined(definition))
 
-    def drop(self, writer: "WriteBatch", name: str) -> "Catalog":
+    def drop(self, writer: CatalogWriter, name: str) -> "Catalog":
         """Adds the removal of a collection to the writer's effects; the catalog after it, which
         knows the trees to purge. Raises CollectionMissingError."""
         schema = self.schema(name)
@@ -215,13 +228,13 @@ class Catalog:
         retired = tuple(keyspace for keyspace in self.retired if keyspace != number)
         return Catalog(self.schemas, self.next_keyspace, self.next_collection, retired)
 
-    def save(self, writer: "WriteBatch", definition: CollectionDef) -> None:
+    def save(self, writer: CatalogWriter, definition: CollectionDef) -> None:
         """Adds the definition and the counters to the writer's effects."""
         key = COLLECTIONS + definition.name.encode()
         writer.set(key, sealed_entry(key, definition.to_map()))
         self.save_counters(writer)
 
-    def save_counters(self, writer: "WriteBatch") -> None:
+    def save_counters(self, writer: CatalogWriter) -> None:
         writer.set(COUNTERS, sealed_entry(COUNTERS, self.counters()))
 
     def counters(self) -> dict[str, Any]:

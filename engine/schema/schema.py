@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from amberdb._errors import (
+    DocumentError,
     DocumentTooLargeError,
     InvalidDocumentError,
 )
@@ -23,7 +24,7 @@ from amberdb.engine.schema.definition import TYPES, CollectionDef
 from amberdb.engine.schema.document_format import NEVER, StoredDocument
 from amberdb.engine.schema.documents import encode_id, is_map, new_id, normalise, surrogate_error
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, Effects, prefix_of
-from amberdb.engine.schema.migration import Migration, Upgrades
+from amberdb.engine.schema.migration import Migration, Upgrades, failed
 from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.index.ordered.key_encoder import FieldSpec
@@ -33,6 +34,8 @@ from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector, coerce
 
 _EXPIRY = Struct(">QQ")
+_ROUNDING_US = 1000
+"""The largest change of a time of expiry by a migration: another type of the field rounds."""
 _SIGN = 1 << 63
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
@@ -139,7 +142,27 @@ class Schema:
         migration = self.migration
         if migration is None or stored.version > migration.since:
             return stored.document()
-        return decode_document(migration.upgraded(self, stored).body)
+        return decode_document(self.upgraded(stored).body)
+
+    def upgraded(self, stored: StoredDocument) -> Prepared:
+        """An older document as the migrator stores it. Raises MigrationError."""
+        assert self.migration is not None
+        document = stored.document()
+        id: str = document["id"]
+        version = self.migration.newest_version
+        upgraded = self.migration.upgrade(self.name, document, stored.version)
+        try:
+            prepared = self.prepare(upgraded)
+        except DocumentError as error:
+            problem = f"returned a document that cannot be stored: {error.message}"
+            raise failed(self.name, id, version, problem) from error
+        if prepared.fresh or prepared.id != id:
+            problem = "changed the id: put a copy under another id instead"
+            raise failed(self.name, id, version, problem)
+        if abs(prepared.expires_us - stored.expires_us) > _ROUNDING_US:
+            problem = f"changed {self.expires_at!r}, when it expires: change that with update()"
+            raise failed(self.name, id, version, problem)
+        return prepared._replace(expires_us=stored.expires_us)
 
     def key(self, id: object) -> bytes:
         """The key of a document. Raises InvalidDocumentError for what cannot be an id."""

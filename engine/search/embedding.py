@@ -99,8 +99,8 @@ class Embedders:
     def __init__(self) -> None:
         self._by_collection: dict[str, list[Embedder]] = {}
         self._deferring: dict[bytes, Embedder] = {}
-        self.on_waiting: Callable[[], None] = _nobody
-        """Called when a document waits for an embedder that is to be tried again."""
+        self.on_pending: Callable[[], object] = _ignore
+        """Called when a document may be pending for an embedder with `defer=True`."""
 
     def attach(self, schema: Schema, specs: Sequence[object]) -> None:
         """Takes the place of what the collection had."""
@@ -139,7 +139,7 @@ class Embedders:
         if queues and any(
             value is not None and key[:KEYSPACE_BYTES] in queues for key, value in effects.items()
         ):
-            self.on_waiting()
+            self.on_pending()
 
     def filled(
         self, collection: str, documents: Sequence[Mapping[str, Any]]
@@ -182,8 +182,8 @@ class Embedders:
             if each.spec.defer
         }
         if self._deferring:
-            self.on_waiting()
+            self.on_pending()
 
 
-def _nobody() -> None:
-    """Until there is somebody who fills what waits."""
+def _ignore() -> None:
+    pass

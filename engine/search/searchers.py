@@ -6,44 +6,25 @@ Invariants:
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Iterable, Iterator
+from typing import Any, final
 
-from amberdb._errors import FormatError, MigrationError
+from amberdb._errors import FormatError
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.searcher import Searcher, VectorParts
 from amberdb.engine.storage.view import View
 
-if TYPE_CHECKING:
-    from amberdb.engine.maintenance.index_build import Indexer
-
 
 @final
 class Searchers:
-    """Owned by the Database."""
+    """The searchers of an open database, one for each search index."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: VectorParts) -> None:
         self._mutex = threading.Lock()
         self._by_keyspace: dict[int, Searcher] = {}
-        self._parts: VectorParts | None = None
-        self._indexer: Indexer | None = None
+        self._parts = parts
         self.foreign: frozenset[int] = frozenset()
         """Trees of text indexes whose terms another analyzer has made, and not this process."""
-
-    def attach(self, parts: VectorParts, indexer: "Indexer | None" = None) -> None:
-        """Before the first search."""
-        self._parts = parts
-        self._indexer = indexer
-
-    def finish(self, is_ready: Callable[[], bool]) -> None:
-        """Migrates, and builds declared indexes, in this thread, until what is needed is there.
-        Raises MigrationError, StorageError, and TransactionError inside one's own transaction."""
-        if self._indexer is not None:
-            try:
-                self._indexer.run(stop=is_ready)
-            except MigrationError:
-                if not is_ready():
-                    raise
 
     def of(self, index: RowIndex) -> Searcher:
         """Raises FormatError where nobody here can ask it."""
@@ -70,14 +51,11 @@ class Searchers:
         with self._mutex:
             for number in keyspaces:
                 self._by_keyspace.pop(number, None)
-                if self._parts is not None:
-                    self._parts.folder.drop(number)
+                self._parts.folder.drop(number)
 
     def forget_dead(self) -> None:
         """No dead row stays in a file, nor in what is kept in memory to be written into one. Waits
         for what is being built. Raises StorageError."""
-        if self._parts is None:
-            return
         with self._parts.builder.alone(), self._mutex:
             self._parts.folder.drop_all()
             for searcher in self._by_keyspace.values():
@@ -89,20 +67,18 @@ class Searchers:
             for index in schema.row_indexes:
                 if index.number in self.foreign:
                     continue
-                if self._parts is not None and view.is_built(index):
+                if view.is_built(index):
                     with self._parts.builder.alone():
                         for problem in self.of(index).problems(view, schema):
                             yield f"{schema.name}: {index.spec.name}: {problem}"
 
     def build(self) -> None:
         """What waits to be built, in this thread."""
-        if self._parts is not None:
-            self._parts.builder.run()
+        self._parts.builder.run()
 
     def stop(self) -> None:
         """Nothing is built any more."""
-        if self._parts is not None:
-            self._parts.builder.close()
+        self._parts.builder.close()
 
     def save(self) -> None:
         with self._mutex:
@@ -116,5 +92,4 @@ class Searchers:
             return TextSearcher(index)
         from amberdb.engine.search.vector_searcher import VectorSearcher
 
-        assert self._parts is not None
         return VectorSearcher(index, self._parts)

@@ -1,66 +1,118 @@
-"""Held views: one view for many reads, with an age limit."""
+"""Held views: one view for many reads of a Snapshot, closed at an age limit.
+
+Invariants:
+- A held view keeps LMDB from reusing the pages that it may read, so it has an age limit: past it,
+  reads raise SnapshotExpiredError.
+- A view is closed while no thread reads through it.
+"""
 
 import threading
-import weakref
+import time
+from collections.abc import Callable
 from typing import final
 from weakref import WeakSet
 
-from amberdb.engine.database.transaction import Snapshot
-
-
-def held(snapshots: "WeakSet[Snapshot]") -> list[Snapshot]:
-    """Those that somebody still has; other threads take and drop some while they are listed."""
-    while True:
-        try:
-            return list(snapshots)
-        except RuntimeError:  # the set changed size
-            pass
+from amberdb._errors import ClosedError, SnapshotExpiredError
+from amberdb._types import Lsn
+from amberdb._worker import Worker
+from amberdb.engine.storage.view import View
 
 
 @final
-class _SnapshotWatch:
-    """Ends snapshots at their age limit, in a thread that runs only while there are some."""
+class HeldView:
+    """A view with an age limit. Threads may share it; one of them reads at a time."""
 
-    def __init__(self, *, background: bool) -> None:
-        self._background = background
-        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closing = False
-        self.discard = self._snapshots.discard
+    def __init__(self, view: View, max_age_ms: int, closed: "Callable[[HeldView], None]") -> None:
+        self._view = view
+        self._closed = closed
+        self._max_age_ms = max_age_ms
+        self._began = time.monotonic()
+        self._mutex = threading.RLock()
+        self._failure: type[ClosedError] | type[SnapshotExpiredError] | None = None
+        self.lsn: Lsn = Lsn(view.lsn)
 
-    def add(self, snapshot: Snapshot) -> Snapshot:
-        self._snapshots.add(snapshot)
-        if self._background:
-            with self._wake:
-                self._wake.notify()
-                if self._thread is None and not self._closing:
-                    self._thread = threading.Thread(
-                        target=self._run, name="amberdb-snapshots", daemon=True
-                    )
-                    self._thread.start()
-        return snapshot
+    @property
+    def age_ms(self) -> float:
+        return (time.monotonic() - self._began) * 1000
 
-    def ages_ms(self) -> list[float]:
-        return [snapshot.age_ms for snapshot in held(self._snapshots)]
+    @property
+    def left_s(self) -> float:
+        """Seconds until the age limit."""
+        return self._max_age_ms / 1000 - (time.monotonic() - self._began)
+
+    def __enter__(self) -> View:
+        """The view, for one call. Raises ClosedError, SnapshotExpiredError."""
+        self.expire()
+        self._mutex.acquire()
+        if self._failure is not None:
+            self._mutex.release()
+            raise self._failure(
+                f"the snapshot was open for more than {self._max_age_ms} ms: take a new one"
+                if self._failure is SnapshotExpiredError
+                else "the snapshot is closed: use it inside its `with` block"
+            )
+        return self._view
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raises the typed form of an LMDB error."""
+        self._mutex.release()
+        if error is not None:
+            self._view.raise_typed(error)
 
     def close(self) -> None:
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join()
-        for snapshot in held(self._snapshots):
-            snapshot.close()
+        """LMDB may reuse its pages from here on; reads raise ClosedError."""
+        self._end(ClosedError)
 
-    def _run(self) -> None:
+    def expire(self) -> None:
+        """Closes the view when it is older than its limit."""
+        if self.age_ms > self._max_age_ms:
+            self._end(SnapshotExpiredError)
+
+    def _end(self, failure: type[ClosedError] | type[SnapshotExpiredError]) -> None:
+        with self._mutex:  # not while another thread reads
+            if self._failure is not None:
+                return
+            self._failure = failure
+            self._view.close()
+        self._closed(self)
+
+
+@final
+class HeldViews:
+    """The held views of an open database, and the worker that ends them at their age limit.
+
+    Without `background` a view ends when it is next read after its limit."""
+
+    def __init__(self, *, background: bool) -> None:
+        self._views: WeakSet[HeldView] = WeakSet()
+        self._worker = Worker("amberdb-snapshots", self._step) if background else None
+
+    def hold(self, view: View, max_age_ms: int) -> HeldView:
+        held = HeldView(view, max_age_ms, self._views.discard)
+        self._views.add(held)
+        if self._worker is not None:
+            self._worker.wake()
+        return held
+
+    def ages_ms(self) -> list[float]:
+        return [view.age_ms for view in self._open()]
+
+    def close(self) -> None:
+        """Closes all views."""
+        if self._worker is not None:
+            self._worker.close()
+        for view in self._open():
+            view.close()
+
+    def _step(self) -> float | None:
+        for view in self._open():
+            view.expire()
+        left_s = [view.left_s for view in self._open()]
+        return max(0.0, min(left_s)) if left_s else None
+
+    def _open(self) -> list[HeldView]:
         while True:
-            for snapshot in held(self._snapshots):
-                snapshot.expire()
-            with self._wake:
-                left_s = [snapshot.left_s for snapshot in held(self._snapshots)]
-                if self._closing or not left_s:
-                    self._thread = None
-                    return
-                self._wake.wait(max(0.0, min(left_s)))
+            try:
+                return list(self._views)
+            except RuntimeError:  # other threads take and drop views while they are listed
+                pass

@@ -252,8 +252,8 @@ class Store:
             raise ClosedError("the database is closed: open it again")
         return self._env
 
-    def close(self, begin: Callable[[], NoReturn]) -> None:
-        """Lets go of the file; `begin` is what later reads meet, and should raise.
+    def release(self, begin: Callable[[], NoReturn]) -> None:
+        """Releases the file; later reads call `begin`, which raises.
 
         The environment is dropped, not closed: unmapping under a reader in another thread would
         kill the process. It closes with the last reference to a read; until then, opening the
@@ -263,18 +263,18 @@ class Store:
         self._env = None
         self._last_read = None
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Closes a store that was opened to read only, by one thread, which has read all of it."""
         env = self._live()
         self._env = self._last_read = None
         del self._begin
         env.close()
 
-    def abandon(self, begin: Callable[[], NoReturn]) -> None:
-        """close() in a forked child: the environment is the parent's, and is kept untouched
+    def abandon_after_fork(self, begin: Callable[[], NoReturn]) -> None:
+        """release() in a forked child: the environment is the parent's, and is kept untouched
         until the child exits, since closing it here would be closing it there."""
         _abandoned.append(self._env)
-        self.close(begin)
+        self.release(begin)
 
 
 @contextlib.contextmanager
@@ -286,7 +286,7 @@ def new_store(directory: str, fs: FileSystem, map_bytes: int) -> Generator[Store
     try:
         yield store
     finally:
-        store.drop()
+        store.close()
     file = fs.open(store.path)
     try:
         file.sync()

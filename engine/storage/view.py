@@ -13,7 +13,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, Final, NoReturn
 
-from amberdb._errors import ClosedError
+from amberdb._errors import AmberError, ClosedError
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, Effects, end_of
@@ -99,6 +99,19 @@ class State:
     @property
     def memtables(self) -> tuple[Memtable, ...]:
         return (self.active,) if self.frozen is None else (self.active, self.frozen)
+
+
+class ClosedState(State):
+    """The state of a closed database: every use of it raises. So the hot paths need no check of
+    their own."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: AmberError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> NoReturn:  # the slots of State were never set
+        raise self._error
 
 
 class Pending:

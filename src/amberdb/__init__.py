@@ -63,7 +63,7 @@ from amberdb.engine.backup.restore import RestoreReport, restore
 from amberdb.engine.commit.change_feed import Change, Subscriber
 from amberdb.engine.database.collection import Collection, Record
 from amberdb.engine.database.database import Database
-from amberdb.engine.database.database import open_database as open
+from amberdb.engine.database.open import open_database as open
 from amberdb.engine.database.repair import RepairReport, repair
 from amberdb.engine.database.stats import FileBytes, Latency, Stats
 from amberdb.engine.database.transaction import Snapshot, Transaction

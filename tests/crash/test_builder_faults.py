@@ -14,6 +14,7 @@ from amberdb import CommitUnknownError, Database, PoisonedError, Text, Vector
 from amberdb.index.vector.hnsw import Graph, library
 from support.databases import SMALL, assert_sound
 from support.faulty_fs import KINDS, FaultyFileSystem
+from support.inside import engine_of
 from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits
 
 WHERE = "/cache"
@@ -121,7 +122,7 @@ def test_the_builder_cannot_sync_the_log(tmp_path: Path, caplog: pytest.LogCaptu
     compare_searches(db, rng)
     fs.arm(("sync",), 1)
     with caplog.at_level(logging.WARNING):
-        db._committer.searchers.save()  # pyright: ignore[reportPrivateUsage]
+        engine_of(db).searchers.save()
     assert fs.failed
     assert "was not written" in caplog.text
     assert not (tmp_path / "t.amber" / "cache").exists()
@@ -161,7 +162,7 @@ def test_a_graph_that_cannot_be_built(
         ways = compare_searches(db, rng)
         assert not ways["graph"]
         assert failed.wait(30)
-        db._committer.searchers.stop()  # pyright: ignore[reportPrivateUsage]
+        engine_of(db).searchers.stop()
         assert "a job failed" in caplog.text
         compare_searches(db, rng)
         db.close()

@@ -30,6 +30,7 @@ from amberdb.engine.storage.data_file import DATA_FILE
 from support.databases import FakeClock, assert_sound
 from support.disk import Disk
 from support.images import MODES, Mode, images
+from support.inside import engine_of
 from support.recorder import SeamRecorder
 from support.reference import same
 from support.remains import files_of
@@ -232,9 +233,9 @@ class Sweep:
             numbers = self._checked(db, place)
             recovery = db.recovery
             self.figures.cut += recovery is not None and recovery.cut is not None
-            next_lsn = db._committer.log.next_lsn  # pyright: ignore[reportPrivateUsage]
+            next_lsn = engine_of(db).committer.log.next_lsn
             found.append((numbers, next_lsn, f"{numbers} {recovery}"))
-            if not db._indexer.is_idle():  # pyright: ignore[reportPrivateUsage]
+            if not engine_of(db).indexer.is_idle():
                 self.figures.continued += 1
                 db.build_indexes()
                 if self._checked(db, place) != numbers:

@@ -14,7 +14,6 @@ from amberdb import Database, DiskFullError, Ordered, Text, Vector
 from amberdb.cli import lines as cli_lines
 from amberdb.cli.__main__ import app
 from amberdb.cli.verbs import VERBS
-from amberdb.engine.database.read_only import ReadOnlyDatabase
 
 Run = Callable[..., Result]
 
@@ -318,17 +317,17 @@ def test_log_of_one_collection(filled: Run) -> None:
 def test_log_follows_until_it_is_interrupted(
     filled: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = ReadOnlyDatabase.changes
+    changes = Database.changes
     application = amberdb.open(tmp_path / "t.amber")
 
-    def then_interrupt(db: ReadOnlyDatabase, since: Any = None, *, follow: bool = False) -> Any:
+    def then_interrupt(db: Database, since: Any = None, *, follow: bool = False) -> Any:
         if follow:
             application.collection("x").put({"id": "while following"})
             yield next(changes(db, since, follow=True))
             raise KeyboardInterrupt
         yield from changes(db, since)
 
-    monkeypatch.setattr(ReadOnlyDatabase, "changes", then_interrupt)
+    monkeypatch.setattr(Database, "changes", then_interrupt)
     with application:
         told = lines(filled("log", "--limit", "1", "--follow", "--json", code=130))
     assert [one["id"] for one in told] == ["d9", "while following"]
@@ -340,8 +339,7 @@ def test_log_takes_no_stats(filled: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(_: Database) -> None:
         pytest.fail("stats() was called")
 
-    for kind in (Database, ReadOnlyDatabase):
-        monkeypatch.setattr(kind, "stats", refuse)
+    monkeypatch.setattr(Database, "stats", refuse)
     assert "put" in filled("log", "--collection", "x").stdout
 
 

@@ -18,6 +18,7 @@ from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.data_file import read_metas
 from amberdb.wal import Log
 from support.databases import SMALL, OpenDatabase
+from support.inside import engine_of
 from unit.engine.helpers import data_file, raw_store
 
 
@@ -38,7 +39,7 @@ def made(open_db: OpenDatabase, tmp_path: Path) -> Path:
 
 def schema_at(path: Path) -> Schema:
     with amberdb.open(path, **SMALL) as db:
-        return db._committer.state.catalog.schemas["n"]  # pyright: ignore[reportPrivateUsage]
+        return engine_of(db).committer.state.catalog.schemas["n"]
 
 
 Txn = "lmdb.Transaction[bytes]"

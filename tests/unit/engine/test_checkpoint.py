@@ -25,6 +25,7 @@ from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.store import Store
 from support.databases import FakeClock, OpenDatabase
 from support.faulty_fs import FaultyFileSystem, fail_on
+from support.inside import engine_of
 from unit.engine.helpers import abandon, got, raw_store
 
 
@@ -131,7 +132,7 @@ def test_store_without_room_is_a_full_disk(open_db: OpenDatabase) -> None:
 
 def test_store_that_cannot_be_written_is_an_error(db: Database) -> None:
     fill(db, 10)
-    store = db._committer.store  # pyright: ignore[reportPrivateUsage]
+    store = engine_of(db).committer.store
     with pytest.raises(StorageError), store.write() as writer:
         writer.put(b"k" * 600, b"too long for a key")
     db.checkpoint()

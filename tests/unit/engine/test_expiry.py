@@ -18,6 +18,7 @@ from amberdb import (
 )
 from amberdb.engine.maintenance.expiry import ExpiryWorker
 from support.databases import FakeClock, OpenDatabase
+from support.inside import engine_of
 
 START = 1_700_000_000.0
 
@@ -249,7 +250,7 @@ def test_nothing_is_removed_within_the_grace(open_db: OpenDatabase, clock: FakeC
     notes = db.collection("n", expires_at="until")
     notes.put({"id": "a", "until": START + 1})
     clock.advance(10)
-    reaper = db._reaper  # pyright: ignore[reportPrivateUsage]
+    reaper = engine_of(db).expiry
     left_s = reaper.step(lambda: False)
     assert left_s is not None
     assert 3590 < left_s < 3600.1
@@ -260,7 +261,7 @@ def test_clock_that_jumps_and_comes_back_within_the_grace_destroys_nothing(
     open_db: OpenDatabase, clock: FakeClock
 ) -> None:
     db = open_db(clock=clock, reap_grace_ms=0)
-    reaper = db._reaper  # pyright: ignore[reportPrivateUsage]
+    reaper = engine_of(db).expiry
     notes = db.collection("n", expires_at="until")
     notes.put_many([{"id": "a", "until": START + 1}, {"id": "b", "until": START + 1000}])
     clock.advance(1e6)
@@ -350,7 +351,7 @@ def test_times_never_go_back(open_db: OpenDatabase, clock: FakeClock, reopen: st
 
 def test_reaper_with_a_stop_does_no_more(db: Database, notes: Collection, clock: FakeClock) -> None:
     clock.advance(10)
-    reaper = db._reaper  # pyright: ignore[reportPrivateUsage]
+    reaper = engine_of(db).expiry
     assert reaper.expire(2**62, lambda: True) == 0
     stopped = threading.Event()
     assert reaper.expire(2**62, stopped.is_set) == 1

@@ -11,6 +11,7 @@ from amberdb.engine.maintenance import index_build
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.schema.keyspace import BUILDING, BUILT, prefix_of
 from support.databases import OpenDatabase
+from support.inside import engine_of
 from unit.engine.helpers import ids, raw_store
 
 
@@ -112,7 +113,7 @@ def await_idle(db: Database) -> None:
     """Until the background has built and purged everything."""
     thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
     for _ in range(10_000):
-        if db._indexer.is_idle():  # pyright: ignore[reportPrivateUsage]
+        if engine_of(db).indexer.is_idle():
             return
         assert thread.is_alive()
         thread.join(0.001)

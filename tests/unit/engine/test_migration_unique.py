@@ -94,7 +94,7 @@ def test_an_index_over_documents_that_have_no_key_before_it(db: Database) -> Non
     db.build_indexes()
     assert people.count({"a": 1, "b": 2}) == 20
     db.collection("p", version=3, migrate={3: lambda d: {**d, "b": [2]}})
-    with pytest.raises(MigrationError, match=r"version 3 gave what cannot be stored"):
+    with pytest.raises(MigrationError, match=r"version 3 returned a document that"):
         db.migrate()
     with pytest.raises(InvalidDocumentError):
         people.update("01", {})

@@ -19,6 +19,7 @@ from amberdb._bytes import append_crc
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, LAST_TIME
 from amberdb.engine.storage.data_file import read_metas
 from support.databases import SMALL
+from support.inside import engine_of
 from unit.engine.helpers import abandon, data_file, raw_store
 from unit.wal.helpers import join_preparation
 
@@ -203,7 +204,7 @@ def test_an_applied_lsn_that_hides_a_record_is_found(made: Path, tmp_path: Path)
 def test_a_mark_that_an_index_is_built_is_compared(made: Path) -> None:
     with amberdb.open(made, **SMALL) as db:
         db.collection("n", indexes=[Ordered("x"), Ordered("y")])
-        schemas = db._committer.state.catalog.schemas  # pyright: ignore[reportPrivateUsage]
+        schemas = engine_of(db).committer.state.catalog.schemas
         number = schemas["n"].indexes[1].prefix
     with raw_store(made) as txn:
         txn.put(BUILT + number, b"1")

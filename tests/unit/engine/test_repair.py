@@ -13,6 +13,7 @@ from amberdb.engine.integrity.lmdb_pages import Gap, Pages
 from amberdb.engine.schema.document_format import pack, unpack
 from amberdb.engine.storage.data_file import Tree
 from support.databases import SMALL, assert_sound
+from support.inside import engine_of
 from support.reference import Doc
 from unit.engine.helpers import data_file, raw_store
 from unit.engine.test_offline import content
@@ -177,7 +178,7 @@ def test_a_damaged_document_is_lost_by_name(made: Path) -> None:
     wanted = documents(made)
     join_preparation()
     with amberdb.open(made, **SMALL) as db:
-        schemas = db._committer.state.catalog.schemas  # pyright: ignore[reportPrivateUsage]
+        schemas = engine_of(db).committer.state.catalog.schemas
         key = schemas["n"].key("0500")
     with raw_store(made) as txn:
         value = bytearray(txn.get(key) or b"")
@@ -247,7 +248,7 @@ def test_documents_without_a_catalog_get_it_from_an_older_page_or_a_name_of_thei
 def test_an_index_that_the_rest_does_not_allow_is_dropped_and_named(made: Path) -> None:
     """A document whose value is that of another one: both have the same key in a Unique index."""
     with amberdb.open(made, **SMALL) as db:
-        schema = db._committer.state.catalog.schemas["n"]  # pyright: ignore[reportPrivateUsage]
+        schema = engine_of(db).committer.state.catalog.schemas["n"]
     with raw_store(made) as txn:
         stored = unpack(schema.key("0500"), txn.get(schema.key("0500")) or b"")
         body = stored.body.replace(b"0500", b"9999")

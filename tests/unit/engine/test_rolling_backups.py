@@ -18,7 +18,7 @@ from amberdb import _failpoints as failpoints
 from amberdb.engine.backup.archive import Header
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.folder import ArchiveFile, chains_of, to_prune
-from amberdb.engine.commit.change_feed import Feed
+from amberdb.engine.backup.history import BackupHistory
 from support.databases import FakeClock, OpenDatabase, assert_sound, audited
 from support.faulty_fs import FaultyFileSystem
 
@@ -69,7 +69,7 @@ def done() -> Generator[threading.Semaphore]:
 def test_one_that_a_process_died_behind_is_no_obstacle_in_the_same_second(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_commit(self: Feed, report: BackupReport, hold_log: bool) -> None: ...
+    def no_commit(self: BackupHistory, report: BackupReport, *, hold_log: bool) -> None: ...
 
     clock = FakeClock(START)
     db = open_db(clock=clock, backups=RollingBackups())
@@ -77,7 +77,7 @@ def test_one_that_a_process_died_behind_is_no_obstacle_in_the_same_second(
     taken = [db.backup()]
     put(db)
     with monkeypatch.context() as died:  # before its commit, which would have been another Lsn
-        died.setattr("amberdb.engine.commit.change_feed.Feed.archive", no_commit)
+        died.setattr("amberdb.engine.backup.history.BackupHistory.record", no_commit)
         for _ in range(3):
             clock.advance(0.1)
             taken.append(db.backup())

@@ -172,7 +172,7 @@ def test_snapshot_past_its_age_reads_nothing(
     fill(db)
     at = db.snapshot(max_age_ms=3_600_000)
     notes = at["n"]
-    at._max_age_ms = 0  # pyright: ignore[reportPrivateUsage]  # an hour later
+    at._held._max_age_ms = 0  # pyright: ignore[reportPrivateUsage]  # an hour later
     with pytest.raises(SnapshotExpiredError, match="take a new one"):
         use(at, notes)
     assert db.stats()["snapshots"] == 0
@@ -190,9 +190,9 @@ def test_age_limit_comes_from_the_options(open_db: OpenDatabase) -> None:
 def test_expired_snapshot_is_closed_in_the_background(open_db: OpenDatabase) -> None:
     db = open_db(background=True, snapshot_max_age_ms=1)
     at = db.snapshot()
-    thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
+    pause = threading.Event()
     while db.stats()["snapshots"]:
-        thread.join(0.001)
+        pause.wait(0.001)
     with pytest.raises(SnapshotExpiredError):
         at["n"]
 

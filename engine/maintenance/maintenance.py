@@ -1,8 +1,8 @@
-"""Upkeep: the long work that looks after the files of a database, and the thread that does it.
+"""Maintenance: the long work on the files of a database, and the one job queue that runs it.
 
 Invariants:
 - One job at a time, and none that a close() has to wait for long: each asks whether it is to stop.
-- What fails is logged and told by stats(), and no read or write fails for it.
+- A job that fails is logged and reported by stats(); no read or write fails for it.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Any, final
 from amberdb._errors import BackupError
 from amberdb.engine.backup.backup import Backups
 from amberdb.engine.backup.chain import BackupReport
+from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.backup.schedule import BackupSchedule
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.checkpoint import Checkpointer
@@ -23,11 +24,12 @@ from amberdb.engine.maintenance.compaction import Compactor
 from amberdb.engine.maintenance.erasure import Erasures
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.options import Options
+from amberdb.engine.search.searchers import Searchers
 
 
 @final
-class Upkeep:
-    """Owned by the Database."""
+class Maintenance:
+    """Backups, compaction and erasure of an open database."""
 
     def __init__(
         self,
@@ -35,13 +37,15 @@ class Upkeep:
         committer: Committer,
         checkpointer: Checkpointer,
         indexer: Indexer,
+        searchers: Searchers,
         feed: Feed,
+        history: BackupHistory,
         options: Options,
     ) -> None:
-        self.backups = Backups(opened.directory, committer, checkpointer, feed, options)
-        compactor = Compactor(opened, committer, checkpointer, indexer, feed, options)
+        self.backups = Backups(opened.directory, committer, checkpointer, history, options)
+        compactor = Compactor(opened, committer, checkpointer, indexer, searchers, history, options)
         self.erasures = Erasures(committer, compactor, indexer, self.backups, feed, self._is_pruned)
-        self._jobs = Jobs("upkeep", background=options.background)
+        self._jobs = Jobs("maintenance", background=options.background)
         self._compaction = AutoCompaction(
             opened.directory, committer, checkpointer, compactor, self._jobs, options
         )
@@ -52,21 +56,21 @@ class Upkeep:
             )
 
     def begin(self, on_backup: Callable[[], None]) -> None:
-        """After an open: goes on with what was interrupted, and does what has fallen due.
-        `on_backup` is called when a rolling backup was taken, or failed."""
+        """After an open: continues work that was interrupted, and begins work that is due.
+        `on_backup` is called after each rolling backup, taken or failed."""
         if self._schedule is not None:
             self._schedule.on_done = on_backup
-        if self.erasures.waiting():
+        if self.erasures.pending():
             self._jobs.want(self.erasures.resume)
         self.step()
 
     def step(self) -> None:
-        """Begins what is due."""
+        """Begins the work that is due."""
         if self._schedule is not None:
             self._schedule.step()
 
     def due_s(self) -> float | None:
-        """Seconds until `step` has something to do; None: not before the next commit."""
+        """Seconds until `step` has work; None: not before the next commit."""
         return None if self._schedule is None else self._schedule.due_s()
 
     def backup(self, progress: Progress | None) -> BackupReport:
@@ -76,14 +80,14 @@ class Upkeep:
         return self._schedule.take(progress)
 
     def stop(self) -> None:
-        """Returns when no job runs; none will any more."""
+        """Returns when no job runs; none will start again."""
         self._jobs.close()
 
     def stats(self) -> dict[str, Any]:
         return {
             "backups": None if self._schedule is None else self._schedule.stats(),
             "compaction": self._compaction.stats(),
-            "erasures_waiting": [erasure.id for erasure in self.erasures.waiting()],
+            "erasures_waiting": [erasure.id for erasure in self.erasures.pending()],
         }
 
     def _is_pruned(self, path: str) -> bool:

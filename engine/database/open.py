@@ -1,0 +1,92 @@
+"""Opening: from a path to a Database over the engine that fits.
+
+Invariants:
+- An open that fails leaves nothing open: neither the lock, nor the log, nor LMDB.
+"""
+
+import os
+from dataclasses import replace
+from typing import Unpack
+
+from amberdb._errors import CorruptionError
+from amberdb.engine.backup.rescue import Rescue, explain, finish_rescue, rescue
+from amberdb.engine.commit.recovery import Opened, open_parts
+from amberdb.engine.database.database import Database
+from amberdb.engine.database.engine import Engine
+from amberdb.engine.database.following import FollowingEngine
+from amberdb.engine.options import OpenOptions, Options
+
+
+def open_database(
+    path: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    **settings: Unpack[OpenOptions],
+) -> Database:
+    """Opens the database in the directory `path`, and creates it when it is missing.
+
+        db = amberdb.open("memory.amber", sync="interval")
+
+    path       a directory; ":memory:" is a database that is deleted when it is closed
+    create     False: a missing database is a DatabaseMissingError
+    read_only  reads beside the process that writes, or without one; creates and changes nothing
+    settings   the fields of amberdb.Options, with their units in their names (docs/api.md)
+
+    Raises OpenError (LockedError, NotADatabaseError, DatabaseMissingError, FormatError),
+    CorruptionError, DiskFullError; ValueError for an option that is out of range.
+    """
+    options = Options(**settings)
+    name = os.fspath(path)
+    if read_only:
+        return Database(FollowingEngine(os.path.abspath(name), options))
+    if name == ":memory:":
+        return _open_in_memory(options)
+    return open_with(name, options, create=create)
+
+
+def open_with(path: str, options: Options, *, create: bool) -> Database:
+    """open() of a directory to write, with its options as one value."""
+    return Database(_open_to_write(path, options, create))
+
+
+def _open_to_write(path: str, options: Options, create: bool) -> Engine:
+    finish_rescue(path, options)
+    try:
+        return _engine_of(open_parts(path, options, create=create), options)
+    except CorruptionError as error:
+        if options.on_damage == "raise":
+            explain(path, options, error)
+        done = rescue(path, options, error)
+    return _engine_of(open_parts(path, options, create=False), options, rescue=done)
+
+
+def _open_in_memory(options: Options) -> Database:
+    import shutil  # not at the top: most programs never need them, and all would pay
+    import tempfile
+
+    options = replace(options, compact="manual", backups=None)
+    shm = "/dev/shm"
+    parent = shm if os.path.isdir(shm) and os.access(shm, os.W_OK) else None
+    temporary = tempfile.mkdtemp(prefix="amberdb-", dir=parent)
+    try:
+        inner = os.path.join(temporary, "memory.amber")
+        opened = open_parts(inner, options, create=True, durable=False)
+        return Database(_engine_of(opened, options, temporary=temporary))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _engine_of(
+    opened: Opened,
+    options: Options,
+    *,
+    rescue: Rescue | None = None,
+    temporary: str | None = None,
+) -> Engine:
+    try:
+        return Engine(opened, options, rescue=rescue, temporary=temporary)
+    except BaseException:  # a damaged catalog, say
+        opened.close()
+        raise
