@@ -298,7 +298,7 @@ class WritableCollection(ReadableCollection):
         """Merges into a document (maps recursively; None stores None; REMOVE takes a field out);
         its new version. Raises MissingKeyError, ConflictError, and what put() raises."""
         (patch,) = self._embedded([patch])
-        patch = self._embedders().freed(self.name, patch)
+        patch = self._embedders().without_stale_vectors(self.name, patch)
         with self._writing(sync, self._schema().key(id)) as writer:
             writer.update(schema_of(writer.view, self.name), id, patch, if_version)
             return Lsn(writer.lsn)
@@ -428,7 +428,7 @@ class Collection(WritableCollection):
         return self._writing_engine().embedders
 
     def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        return self._embedders().filled(self.name, documents)
+        return self._embedders().with_vectors(self.name, documents)
 
     def _schema(self) -> Schema:
         return self._writing_engine().committer.state.catalog.schema(self.name)

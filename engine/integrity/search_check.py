@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
-from amberdb.engine.search.live_rows import Rows
+from amberdb.engine.search.live_rows import LiveRows
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.segments import Sources
 from amberdb.engine.storage.view import View
@@ -37,7 +37,7 @@ def check_rows(view: View, schema: Schema, index: RowIndex, report: Callable[[st
     name = f"{schema.name}: {index.spec.name}"
     entries = view.scan(index.entry_prefix, end_of(index.entry_prefix))
     rowids = np.array([rowid_of_key(key) for key, _ in entries], np.int64)
-    alive = np.flatnonzero(Rows().committed(view, index))
+    alive = np.flatnonzero(LiveRows().committed(view, index))
     if not np.array_equal(rowids, alive):
         wrong = np.setxor1d(rowids, alive)
         report(f"{name}: {len(wrong)} rows are marked wrongly, the first is {wrong[0]}")

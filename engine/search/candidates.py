@@ -1,19 +1,19 @@
-"""Candidates: which rows a filter lets through, for a search that ranks rows.
+"""Candidates: the rows that pass the filter of a search, by prefilter or by postfilter.
 
-    few rows by an index  -> `among`: their rowids, read off the index entries; exactly these
+    few rows by an index  -> prefilter: their rowids, read from the index entries; only these rows
                              are ranked
-    anything else         -> `accepts`: rows are ranked first, and their documents asked from the
-                             best downwards until enough have passed
+    anything else         -> postfilter: rows are ranked first, and their documents are checked,
+                             best first, until enough have passed
 
 Invariants:
-- Either way the answer is that of ranking all rows that match: only how many documents are read
-  differs.
-- Rowids ascend, each once: an index whose documents may have several entries is not read this way.
+- Both give the result of ranking all rows that match; only the number of documents read differs.
+- Rowids of a prefilter ascend and are distinct: the entries of an index that may hold several for
+  one document are not used.
 """
 
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from amberdb._types import Document
 from amberdb.engine.query.filter import Filter
@@ -32,19 +32,25 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Rowids: TypeAlias = NDArray[np.int64]
+
+Postfilter: TypeAlias = Callable[[int, RowIndex], bool]
+"""Whether the document of a row of an index passes the filter."""
+
 ENTRIES_MAX: Final = 20_000
-"""Rows that are read off an index before ranking; past it, ranking comes first."""
+"""The most index entries read for a prefilter; with more matches the filter is a postfilter."""
 DOCUMENTS_MAX: Final = 2_000
-"""The same where each row's document has to be read to know."""
+"""The most documents read for a prefilter, where the entries alone do not decide the filter."""
 
 
 @final
 class Candidates:
-    """Of one search: `among` is None when there is no filter, or when `accepts` has to be asked."""
+    """The filter of one search. Both `prefilter` and `postfilter` are None without a filter, else
+    one of them is."""
 
     def __init__(self, view: View, schema: Schema, where: Filter, reader: RowReader) -> None:
-        self.among: NDArray[np.int64] | None = None
-        self.accepts: Callable[[int, RowIndex], bool] | None = None
+        self.prefilter: Rowids | None = None
+        self.postfilter: Postfilter | None = None
         self.how: dict[str, Any] = {"filter": where.shape}
         self._reader = reader
         self._where = where
@@ -52,46 +58,47 @@ class Candidates:
             return
         plan = choose(view, schema, where, (), False)
         self.how["index"] = plan.explain(())["index"]
-        self.among = None if plan.is_full_scan else _rows(view, schema, plan)
-        if self.among is None:
-            self.accepts = self._accepts
-        self.how["rows"] = "asked one by one" if self.among is None else len(self.among)
+        rowids = None if plan.is_full_scan else _few_rows(view, schema, plan)
+        self.prefilter = rowids
+        if rowids is None:
+            self.postfilter = self._passes
+        self.how["rows"] = "checked one by one" if rowids is None else len(rowids)
 
-    def all_rows(self, view: View, schema: Schema) -> "NDArray[np.int64]":
-        """The rows that match, however many: the last resort of a ranking that found too few."""
+    def all_rows(self, view: View, schema: Schema) -> "Rowids":
+        """The rowids of all documents that match, however many, ascending."""
         plan = choose(view, schema, self._where, (), False)
         return _array([rowid_of(value) for _, value, _ in documents(view, schema, plan)])
 
-    def _accepts(self, rowid: int, index: RowIndex) -> bool:
+    def _passes(self, rowid: int, index: RowIndex) -> bool:
         document: Document = self._reader.document(rowid, index)
         return self._where.matches(document)
 
 
-def _rows(view: View, schema: Schema, plan: Plan) -> "NDArray[np.int64] | None":
-    """None when there are too many."""
+def _few_rows(view: View, schema: Schema, plan: Plan) -> "Rowids | None":
+    """The rowids of the documents that a plan finds; None when they are too many to prefilter."""
     if plan.index is None or plan.is_multi or not plan.residual.is_empty:
-        found = documents(view, schema, plan)
-        rowids = [rowid_of(value) for _, value, _ in islice(found, DOCUMENTS_MAX + 1)]
+        matches = documents(view, schema, plan)
+        rowids = [rowid_of(value) for _, value, _ in islice(matches, DOCUMENTS_MAX + 1)]
         return None if len(rowids) > DOCUMENTS_MAX else _array(rowids)
-    ends = places(view, plan.ranges, ENTRIES_MAX + 1)
-    return None if len(ends) > ENTRIES_MAX else _array_of(ends, plan.index.descends)
+    entries = places(view, plan.ranges, ENTRIES_MAX + 1)
+    return None if len(entries) > ENTRIES_MAX else _array_of(entries, plan.index.descends)
 
 
-def _array(rowids: list[int]) -> "NDArray[np.int64]":
+def _array(rowids: list[int]) -> "Rowids":
     import numpy as np
 
     return np.sort(np.array(rowids, np.int64))
 
 
-def _array_of(places: list[Place], inverted: bool) -> "NDArray[np.int64]":
-    """The rowids that places end in."""
+def _array_of(places: list[Place], inverted: bool) -> "Rowids":
+    """The rowids at the end of the places, inverted where the index descends."""
     import numpy as np
 
     sizes = set(map(len, places))
-    if len(sizes) == 1:  # as a rule: cut off all at once
+    if len(sizes) == 1:  # the common case, without a loop
         table = np.frombuffer(b"".join(places), np.uint8).reshape(-1, sizes.pop())
-        ends = table[:, -ROWID_BYTES:].tobytes()
+        data = table[:, -ROWID_BYTES:].tobytes()
     else:
-        ends = b"".join([place[-ROWID_BYTES:] for place in places])
-    rowids = np.frombuffer(ends, ">u8")
+        data = b"".join([place[-ROWID_BYTES:] for place in places])
+    rowids = np.frombuffer(data, ">u8")
     return np.sort((~rowids if inverted else rowids).astype(np.int64))

@@ -1,16 +1,17 @@
-"""Embedding: documents that come with text get their vectors, before anything is locked.
+"""Embedding: vectors for documents that are written with text and without a vector.
 
-A Vector index declared with `source` and `embed` is an embedder: what is stored with text in the
-source field and without a vector gets one. The function is not stored: it is there from the
-declaration in this process on. What has no vector all the same waits for embed_missing(), or with
-`defer=True` for maintenance/embedding_backfill.py; index/vector/embedding_queue.py lists it.
+A Vector index declared with `source` and `embed` has an embedder: a document with text in the
+source field and without a vector gets one before it is stored. The function is not stored; it is
+known to the process that made the declaration. A document that is stored without a vector is
+pending (index/vector/embedding_queue.py) until embed_missing() or, with `defer=True`, the
+background thread (maintenance/embedding_backfill.py) embeds it.
 
 Invariants:
-- It is called outside the writer lock and outside of transactions, in batches, and never for a
-  document that brings its vector.
-- When it fails, nothing is stored and the error says so; with `defer=True` the document is stored
-  without a vector, and waits.
-- A vector is of the text that is beside it: a change of the text alone takes the old one out.
+- The function is called outside the writer lock and outside transactions, in batches, and never
+  for a document that has a vector.
+- When it fails, the write fails and stores nothing; with `defer=True` the document is stored
+  without a vector, and is pending.
+- A stored vector belongs to the text beside it: a change of the text alone removes the old vector.
 """
 
 import logging
@@ -37,11 +38,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("amberdb.engine")
 
 BATCH: Final = 64
+"""The most texts in one call of an embedding function."""
 
 
 @final
 class Embedder:
-    """One declaration that came with a function."""
+    """A Vector index declared with an embedding function, in one collection."""
 
     def __init__(self, spec: Vector, schema: Schema) -> None:
         assert spec.source is not None
@@ -49,23 +51,23 @@ class Embedder:
         self.spec = spec
         self.collection = schema.name
         self.text: Callable[[Document], str | None] = EmbeddingQueue.of(spec).compiled()
-        """What is to be embedded of a document; None when there is nothing to do."""
+        """The text of a document that needs a vector; None if it has no text, or has a vector."""
         self.queue = next(q for q in schema.queues if q.spec == EmbeddingQueue.of(spec))
         self.failure: Exception | None = None
-        """Of the last round in the background."""
+        """The error of the last attempt in the background; None after a success."""
         self._source = Path.of(spec.source)
         self._embed = spec.embed
 
     def is_source_of(self, patch: Mapping[str, Any]) -> bool:
-        """Whether it says something of the text."""
+        """Whether a patch sets the source field."""
         return self._source.get(dict(patch)) is not MISSING
 
     def vectors(self, texts: Sequence[str]) -> "Vectors":
-        """One for each, of which the index takes every one. Raises EmbeddingError."""
-        found: Vectors = []
+        """One valid vector for each text. Raises EmbeddingError."""
+        vectors: Vectors = []
         for start in range(0, len(texts), BATCH):
-            found += self._batch(list(texts[start : start + BATCH]))
-        return found
+            vectors += self._batch(list(texts[start : start + BATCH]))
+        return vectors
 
     def _batch(self, texts: list[str]) -> "Vectors":
         import numpy as np
@@ -79,22 +81,22 @@ class Embedder:
             ) from error
         if vectors.shape != (len(texts), spec.dim):
             raise EmbeddingError(
-                f"the embedder of {spec.name} gave an array of shape {vectors.shape} for "
-                f"{len(texts)} texts, and ({len(texts)}, {spec.dim}) was declared",
+                f"the embedder of {spec.name} returned an array of shape {vectors.shape} for "
+                f"{len(texts)} texts; the declaration needs ({len(texts)}, {spec.dim})",
                 index=spec.name,
             )
         try:
             return [coerce(vector, spec.field, spec.dim, spec.metric) for vector in vectors]
         except InvalidDocumentError as error:
             raise EmbeddingError(
-                f"the embedder of {spec.name} gave what is no vector of it: {error.message}",
+                f"the embedder of {spec.name} returned an invalid vector: {error.message}",
                 index=spec.name,
             ) from error
 
 
 @final
 class Embedders:
-    """Of an open database."""
+    """The embedders of an open database, by collection."""
 
     def __init__(self) -> None:
         self._by_collection: dict[str, list[Embedder]] = {}
@@ -103,52 +105,55 @@ class Embedders:
         """Called when a document may be pending for an embedder with `defer=True`."""
 
     def attach(self, schema: Schema, specs: Sequence[object]) -> None:
-        """Takes the place of what the collection had."""
-        found = [
+        """Replaces the embedders of a collection by those of the given index declarations."""
+        embedders = [
             Embedder(spec, schema)
             for spec in specs
             if isinstance(spec, Vector) and spec.embed is not None
         ]
-        self._by_collection[schema.name] = found
+        self._by_collection[schema.name] = embedders
         self._note_deferring()
 
     def rename(self, old: str, schema: Schema) -> None:
-        """Those of a collection that has another name now."""
-        self.attach(schema, [each.spec for each in self._by_collection.pop(old, ())])
+        """Moves the embedders of a renamed collection to its new schema."""
+        self.attach(schema, [embedder.spec for embedder in self._by_collection.pop(old, ())])
 
     def forget(self, collection: str) -> None:
-        """Of one that is gone."""
+        """Removes the embedders of a dropped collection."""
         self._by_collection.pop(collection, None)
         self._note_deferring()
 
     def of(self, collection: str) -> Sequence[Embedder]:
+        """The embedders of a collection; empty without one."""
         return self._by_collection.get(collection, ())
 
     def deferring(self) -> list[Embedder]:
-        """Those that are tried again in the background."""
+        """The embedders with `defer=True`, which the background thread retries."""
         return list(self._deferring.values())
 
     def failure_of(self, queue: CompiledIndex) -> str | None:
-        """Why documents of a queue still wait, as far as is known."""
+        """The last error of the background thread for the pending documents of a queue; None
+        without one."""
         embedder = self._deferring.get(queue.prefix)
         return str(embedder.failure) if embedder is not None and embedder.failure else None
 
     def note(self, effects: Effects) -> None:
-        """After a commit."""
+        """Calls on_pending() if a commit with these effects added a pending document."""
         queues = self._deferring
         if queues and any(
             value is not None and key[:KEYSPACE_BYTES] in queues for key, value in effects.items()
         ):
             self.on_pending()
 
-    def filled(
+    def with_vectors(
         self, collection: str, documents: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
-        """The documents, with vectors where an embedder can give some. Raises EmbeddingError."""
+        """The documents, each with a vector for every embedder whose text it has. Raises
+        EmbeddingError."""
         for embedder in self.of(collection):
             texts = {
-                at: text
-                for at, document in enumerate(documents)
+                position: text
+                for position, document in enumerate(documents)
                 if (text := embedder.text(dict(document))) is not None
             }
             if not texts:
@@ -161,12 +166,12 @@ class Embedders:
                 logger.warning("%s: stored without vectors: %s", collection, error)
                 continue
             documents = list(documents)
-            for at, vector in zip(texts, vectors, strict=True):
-                documents[at] = {**documents[at], embedder.spec.field: vector}
+            for position, vector in zip(texts, vectors, strict=True):
+                documents[position] = {**documents[position], embedder.spec.field: vector}
         return documents
 
-    def freed(self, collection: str, patch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The patch; where it has a text and brings no vector, the old one goes."""
+    def without_stale_vectors(self, collection: str, patch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The patch; where it sets a source field and no vector, it also removes the old vector."""
         for embedder in self.of(collection):
             if embedder.is_source_of(patch) and embedder.spec.field not in patch:
                 patch = {**patch, embedder.spec.field: REMOVE}
@@ -176,14 +181,14 @@ class Embedders:
 
     def _note_deferring(self) -> None:
         self._deferring = {
-            each.queue.prefix: each
+            embedder.queue.prefix: embedder
             for embedders in self._by_collection.values()
-            for each in embedders
-            if each.spec.defer
+            for embedder in embedders
+            if embedder.spec.defer
         }
         if self._deferring:
             self.on_pending()
 
 
 def _ignore() -> None:
-    pass
+    """The default of Embedders.on_pending."""

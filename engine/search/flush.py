@@ -1,15 +1,15 @@
-"""Folding: how the rows of search indexes get into LMDB, and how their segments are kept few.
+"""Flush and merge: rows of search indexes are written to LMDB, and their segments are kept few.
 
-    a checkpoint folds the entries of a frozen memtable
-    an index build folds the rows of documents from before the declaration
-    a merge makes one segment of several of like size
+    a checkpoint flushes the entries of a frozen memtable
+    an index build flushes the rows of the documents that existed before the declaration
+    a merge replaces several segments of similar size by one
 
 Invariants:
-- Entries, bits and segment are written in the LMDB transaction of whoever calls: all or nothing.
-- A row is folded once: a build passes over rows that a checkpoint has brought already.
-- When nothing is due there are fewer than MERGE_WIDTH segments of a tier, and dead rows are no more
-  than live ones and DEAD_MIN. A segment past ROWS_MAX is merged no further: a merge is one
-  transaction.
+- Entries, bitmaps and segment are written in the caller's LMDB transaction: all or nothing.
+- A row is flushed once: a build skips the rows that a checkpoint has flushed already.
+- When no merge is due, a tier has fewer than MERGE_WIDTH segments, and the dead rows are at most
+  the live rows plus DEAD_MIN. A segment of ROWS_MAX rows or more is not merged with others: a merge
+  is one transaction.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,73 +34,77 @@ from amberdb.index.text.postings import is_alive
 
 MERGE_WIDTH: Final = 8
 _TIER_BITS: Final = 3
-"""A tier holds segments of up to MERGE_WIDTH times the rows of the one below."""
+"""A segment of the next tier has 2 ** _TIER_BITS times as many rows."""
 ROWS_MAX: Final = 1 << 20
 DEAD_MIN: Final = 1024
-"""Dead rows that are not worth writing a segment again."""
+"""Up to this many dead rows are not worth rewriting a segment."""
 
 
 def flush_rows(
     store: StoreWriter, memtable: Memtable, keys: Sequence[bytes], index: RowIndex
 ) -> None:
-    """The entries of one search index, `keys` ascending, as the memtable leaves them."""
+    """Flushes entries of one search index as of the end of a memtable; `keys` ascend. Raises
+    CorruptionError."""
     versions = memtable.entries
     batch = Batch()
-    born: list[tuple[bytes, bytes]] = []
-    died: list[int] = []
+    added: list[tuple[bytes, bytes]] = []
+    removed: list[int] = []
     for key in keys:
         id_bytes = versions[key][1]
         rowid = rowid_of_key(key)
         if id_bytes is None:
             store.delete(key)
-            died.append(rowid)
+            removed.append(rowid)
         else:
-            born.append((key, id_bytes))
+            added.append((key, id_bytes))
             if index.is_text:
                 add_row(batch, index, rowid, id_bytes, versions.get(index.documents + id_bytes))
-    _store_rows(store, index, born, died, batch)
+    _store_rows(store, index, added, removed, batch)
 
 
 def flush_documents(
-    store: StoreWriter, index: RowIndex, found: Iterable[tuple[int, bytes, Document]]
+    store: StoreWriter, index: RowIndex, documents: Iterable[tuple[int, bytes, Document]]
 ) -> None:
-    """(rowid, id, document) of documents in LMDB, for a build."""
+    """Flushes the rows of documents that LMDB holds, given as (rowid, id, document), for an index
+    build. Raises CorruptionError."""
     batch = Batch()
-    born: list[tuple[bytes, bytes]] = []
-    for rowid, id_bytes, document in found:
+    added: list[tuple[bytes, bytes]] = []
+    for rowid, id_bytes, document in documents:
         if index.content(document) is not None and not is_stored_alive(store, index, rowid):
-            born.append((index.key(rowid), id_bytes))
+            added.append((index.key(rowid), id_bytes))
             if index.maker is not None:
                 batch.add(rowid, index.maker.occurrences(document))
-    born.sort()
-    _store_rows(store, index, born, [], batch)
+    added.sort()
+    _store_rows(store, index, added, [], batch)
 
 
 def _store_rows(
     store: StoreWriter,
     index: RowIndex,
-    born: list[tuple[bytes, bytes]],
-    died: Sequence[int],
+    added: list[tuple[bytes, bytes]],
+    removed: Sequence[int],
     batch: Batch,
 ) -> None:
-    """`born` are entries, ascending; the batch has the same rows."""
-    for start in range(0, len(born), PAIRS_CHUNK):
-        store.put_sorted(born[start : start + PAIRS_CHUNK])
-    lives = {rowid_of_key(key): True for key, _ in born}
-    store_bits(store, index, lives | dict.fromkeys(died, False))
+    """Writes entries, bits, and one segment. `added` are entries in order of their keys, `removed`
+    rowids; the batch holds the postings of the added rows."""
+    for start in range(0, len(added), PAIRS_CHUNK):
+        store.put_sorted(added[start : start + PAIRS_CHUNK])
+    bits = {rowid_of_key(key): True for key, _ in added}
+    store_bits(store, index, bits | dict.fromkeys(removed, False))
     if index.is_text:
         add_segment(store, index, [batch], None)
 
 
 def merge_due(store: Store, index: RowIndex) -> bool:
-    """Merges once, in a transaction of its own, if it is time; whether it was."""
+    """Merges segments once, in one transaction, if a merge is due; whether it was. Raises
+    CorruptionError."""
     if not index.is_text:
         return False
-    with store.write() as writer:  # one without a change costs no sync
-        listed = SegmentList.read(writer.get, index)
-        numbers = _same_tier(listed)
+    with store.write() as writer:  # without a change it costs no sync
+        segments = SegmentList.read(writer.get, index)
+        numbers = _same_tier(segments)
         if not numbers:
-            numbers = _mostly_dead(writer, index, listed)
+            numbers = _mostly_dead(writer, index, segments)
         if numbers:
             replace_segments(writer, index, numbers, stored_alive(writer, index))
             if failpoints.on:
@@ -108,23 +112,23 @@ def merge_due(store: Store, index: RowIndex) -> bool:
     return bool(numbers)
 
 
-def _same_tier(listed: SegmentList) -> list[int]:
-    """Enough segments of like size to be merged."""
+def _same_tier(segments: SegmentList) -> list[int]:
+    """The numbers of the segments in a tier that has MERGE_WIDTH or more; empty without one."""
     tiers: dict[int, list[int]] = {}
-    for number, rows in listed.items:
+    for number, rows in segments.items:
         if rows < ROWS_MAX:
             tiers.setdefault(rows.bit_length() // _TIER_BITS, []).append(number)
     due = [numbers for numbers in tiers.values() if len(numbers) >= MERGE_WIDTH]
     return due[0] if due else []
 
 
-def _mostly_dead(store: StoreWriter, index: RowIndex, listed: SegmentList) -> list[int]:
-    """A segment to be written again without its dead rows."""
+def _mostly_dead(store: StoreWriter, index: RowIndex, segments: SegmentList) -> list[int]:
+    """The number of a segment with more dead than live rows, to be rewritten; empty without one."""
     alive = stored_alive(store, index)
-    total = sum(rows for _, rows in listed.items)
+    total = sum(rows for _, rows in segments.items)
     if total <= 2 * int(alive.sum()) + DEAD_MIN:
-        return []  # so no table of rows has to be read
-    for number, rows in listed.items:
+        return []  # without reading the rows of a segment
+    for number, rows in segments.items:
         segment = read_segment(store.get, index, number)
         if 2 * int(is_alive(segment.rowids, alive).sum()) < rows:
             return [number]

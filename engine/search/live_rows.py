@@ -1,19 +1,19 @@
-"""Rows: the entries of search indexes, and which of them are alive at a view.
+"""Live rows: which rows of a search index are alive as of a view.
 
 A text or vector index has one entry per document, its rowid -> its id (schema/search_index.py),
-and a document gets a new rowid whenever the content of such an index changes. So a row never
-changes: it is born with one commit and dies with another. In the keyspace of the index a letter
-says what a key is:
+and a document gets a new rowid whenever the content of such an index changes. So a row is
+immutable: one commit adds it and another removes it. A key in the keyspace of the index has a
+letter for its kind:
 
     r rowid    entry: id
-    a block    which rows of a block are alive in LMDB, one bit each, sealed; by checkpoints
-    s ...      segments of a text index: engine/search/segments.py
+    a block    bitmap of the live rows of a block as of LMDB, and a crc; written by checkpoints
+    l, s ...   segments of a text index: engine/search/segments.py
 
 Invariants:
-- What is alive is decided by the view alone: the bits of its LMDB transaction, the row events of
-  its memtables up to its Lsn, and its own pending effects. Whatever else knows rows is a cache, and
-  may know some that are dead, or not born yet.
-- What alive() returns is never changed afterwards; a newer one is a copy.
+- The view alone decides which rows are alive: the bitmap in its LMDB transaction, the row events of
+  its memtables up to its Lsn, and its own pending effects. Everything else that knows rows is a
+  cache, and may hold rows that are dead, or not added yet, as of the view.
+- A mask that alive() or committed() returned is never modified; a newer one is a copy.
 """
 
 import threading
@@ -30,6 +30,7 @@ from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects, end_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.memtable import Memtable
+from amberdb.index.ordered.keys import ROWID_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,8 +39,14 @@ if TYPE_CHECKING:
     from amberdb.engine.storage.store import StoreWriter
     from amberdb.engine.storage.view import View
 
+    # bool[], by rowid: which rows are alive.
     Alive: TypeAlias = NDArray[np.bool_]
     Rowids: TypeAlias = NDArray[np.int64]
+
+REBUILD: Final = (
+    "drop the index from the declaration and declare it again, which rebuilds it from the documents"
+)
+"""What to do about a damaged search index."""
 
 BITS: Final = b"a"
 BLOCK_ROWS: Final = 8192
@@ -47,89 +54,92 @@ _BLOCK_BYTES = BLOCK_ROWS // 8
 
 
 @final
-class Rows:
-    """Of one search index: alive rows at any view, the last answer kept."""
+class LiveRows:
+    """The live rows of one search index as of any view; those of the newest view are cached."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._kept: _CachedLiveRows | None = None
+        self._cached: _CachedLiveRows | None = None
 
     def alive(self, view: "View", schema: Schema, index: RowIndex) -> "Alive":
-        """bool[next rowid of the view]: rows whose document can be seen."""
+        """bool[at least the view's next rowid], by rowid: rows whose document the view sees. Raises
+        CorruptionError."""
         alive = self.committed(view, index)
-        fresh = view.pending.effects if view.pending is not None else {}
+        pending = view.pending.effects if view.pending is not None else {}
         expired = _expired(view, schema)
-        if not fresh and not len(expired):
+        if not pending and not len(expired):
             return alive
         size = max(CollectionCounters.unpack(view.get(schema.counters_key)).next_rowid, len(alive))
         alive = _grown(alive, size)
-        _apply(alive, _pending_events(fresh, index))
+        _apply(alive, _pending_events(pending, index))
         alive[expired[expired < size]] = False
         return alive
 
     def committed(self, view: "View", index: RowIndex) -> "Alive":
-        """The same without the view's own pending effects, and with what has expired."""
+        """bool[], by rowid: the rows alive as of the view's Lsn, without its own pending effects;
+        rows of expired documents count. Raises CorruptionError."""
         with self._mutex:
-            kept = self._kept
-            if kept is None or not kept.leads_to(view):
-                kept = _CachedLiveRows(view, stored_alive(view, index))
-            kept = kept.at(view, index)
-            if self._kept is None or kept.age >= self._kept.age:
-                self._kept = kept
-            return kept.alive
+            cached = self._cached
+            if cached is None or not cached.leads_to(view):
+                cached = _CachedLiveRows(view, stored_alive(view, index))
+            cached = cached.at(view, index)
+            if self._cached is None or cached.age >= self._cached.age:
+                self._cached = cached
+            return cached.alive
 
 
 class _CachedLiveRows:
-    """Alive rows as of one Lsn, and how far the memtables' events have gone into it."""
+    """The live rows as of one Lsn, and how many events of each memtable are applied to them."""
 
-    __slots__ = ("_places", "_store_id", "alive", "lsn")
+    __slots__ = ("_positions", "_store_id", "alive", "lsn")
 
     def __init__(self, view: "View", alive: "Alive") -> None:
         self._store_id = view.store_id
-        self._places = {memtable.number: 0 for memtable in view.memtables}
+        self._positions = {memtable.number: 0 for memtable in view.memtables}
         self.alive = alive
         self.lsn = view.applied_lsn
-        """Of the last event that went in, or of all that LMDB had."""
+        """The Lsn of the last event applied, at first that of the LMDB transaction."""
 
     @property
     def age(self) -> tuple[int, int, int]:
-        """Grows with every event and every checkpoint: a view of the past displaces nothing."""
-        return self.lsn, max(self._places), min(self._places)
+        """Grows with every event and every checkpoint, so that the rows of an older view do not
+        replace those of a newer one."""
+        return self.lsn, max(self._positions), min(self._positions)
 
     def leads_to(self, view: "View") -> bool:
-        """Whether only later events of the same memtables are between this and the view."""
+        """Whether applying later events of the same memtables leads from here to the view."""
         return (
             self._store_id == view.store_id
             and self.lsn <= view.lsn
-            and self._places.keys() == {memtable.number for memtable in view.memtables}
+            and self._positions.keys() == {memtable.number for memtable in view.memtables}
         )
 
     def at(self, view: "View", index: RowIndex) -> "_CachedLiveRows":
-        """This one, or a copy that has gone on to the view's Lsn."""
+        """The live rows as of the view's Lsn: a copy, or this object when nothing was added."""
         events: list[tuple[bytes, bool]] = []
-        places = dict(self._places)
+        positions = dict(self._positions)
         last = self.lsn
         for memtable in reversed(view.memtables):  # oldest first
-            found = memtable.rows.get(index.prefix)
-            if found is None:
+            row_events = memtable.rows.get(index.prefix)
+            if row_events is None:
                 continue
-            for lsn, key, value in islice(found, places[memtable.number], None):
+            for lsn, key, value in islice(row_events, positions[memtable.number], None):
                 if lsn > view.lsn:
                     break
-                places[memtable.number] += 1
+                positions[memtable.number] += 1
                 events.append((key, value is not None))
                 last = max(last, lsn)
         if not events:
             return self
         after = copy(self)
         after.alive = _apply(_grown(self.alive, 0), events)
-        after._places = places
+        after._positions = positions
         after.lsn = last
         return after
 
 
 def pending_rows(view: "View", index: RowIndex) -> "Rowids":
-    """Rows that the view's own transaction has added, ascending."""
+    """The rowids that the view's own transaction has added, ascending."""
     import numpy as np
 
     if view.pending is None:
@@ -141,12 +151,13 @@ def pending_rows(view: "View", index: RowIndex) -> "Rowids":
 
 
 def _pending_events(effects: Effects, index: RowIndex) -> list[tuple[bytes, bool]]:
+    """The row events of a transaction: the key of an entry, and whether it was added."""
     prefix = index.entry_prefix
     return [(key, value is not None) for key, value in effects.items() if key.startswith(prefix)]
 
 
 def rowids_of(keys: Iterable[bytes]) -> "Rowids":
-    """The rowids of entry keys of a search index."""
+    """The rowids in entry keys of a search index, in the same order."""
     import numpy as np
 
     joined = b"".join(keys)
@@ -158,39 +169,41 @@ def _grown(alive: "Alive", size: int) -> "Alive":
     """A copy with room for at least `size` rows."""
     import numpy as np
 
-    copy = np.zeros(max(size, len(alive)), np.bool_)
-    copy[: len(alive)] = alive
-    return copy
+    grown = np.zeros(max(size, len(alive)), np.bool_)
+    grown[: len(alive)] = alive
+    return grown
 
 
 def _apply(alive: "Alive", events: list[tuple[bytes, bool]]) -> "Alive":
-    """Marks births, then deaths: no row is born twice. In place where there is room."""
-    born = rowids_of(key for key, lives in events if lives)
-    died = rowids_of(key for key, lives in events if not lives)
-    size = int(max(born.max(initial=0), died.max(initial=0))) + 1
+    """Marks the added rows, then clears the removed ones: no rowid is added twice. In place where
+    there is room."""
+    added = rowids_of(key for key, lives in events if lives)
+    removed = rowids_of(key for key, lives in events if not lives)
+    size = int(max(added.max(initial=0), removed.max(initial=0))) + 1
     if size > len(alive):
         alive = _grown(alive, max(size, len(alive) + len(alive) // 8))
-    alive[born] = True
-    alive[died] = False
+    alive[added] = True
+    alive[removed] = False
     return alive
 
 
 def _expired(view: "View", schema: Schema) -> "Rowids":
-    """Rows of documents that have expired and are not removed yet."""
+    """The rows of documents that have expired and are not deleted yet."""
     import numpy as np
 
     if schema.expires_at is None:
         return np.empty(0, np.int64)
     high = schema.expiry_bound(view.now_us)
-    tails = b"".join(key[-8:] for key, _ in view.scan(schema.expiry_prefix, high))
-    return np.frombuffer(tails, ">u8").astype(np.int64)
+    rowids = b"".join(key[-ROWID_BYTES:] for key, _ in view.scan(schema.expiry_prefix, high))
+    return np.frombuffer(rowids, ">u8").astype(np.int64)
 
 
-# -- bits --------------------------------------------------------------------------------------
+# -- bitmaps --------------------------------------------------------------------------------------
 
 
 def stored_alive(source: "View | StoreWriter", index: RowIndex) -> "Alive":
-    """What LMDB has, as of the transaction of the view or the writer."""
+    """The live rows as of LMDB, in the transaction of the view or the writer. Raises
+    CorruptionError."""
     import numpy as np
 
     low = index.prefix + BITS
@@ -199,7 +212,7 @@ def stored_alive(source: "View | StoreWriter", index: RowIndex) -> "Alive":
         return np.zeros(0, np.bool_)
     bits = np.zeros((max(blocks) + 1, _BLOCK_BYTES), np.uint8)
     for number, value in blocks.items():
-        bits[number] = np.frombuffer(_unsealed(index, number, value), np.uint8)
+        bits[number] = np.frombuffer(_checked(index, number, value), np.uint8)
     return np.unpackbits(bits.ravel(), bitorder="little").view(np.bool_)
 
 
@@ -212,50 +225,54 @@ def _block_key(index: RowIndex, number: int) -> bytes:
 
 
 def _seed(number: int) -> int:
-    """Of the seal: of the key within the index, so that none passes for a document's."""
+    """The seed of a block's checksum, from its key within the index: a document's value does not
+    pass for a block."""
     return crc32(BITS + number.to_bytes(4))
 
 
-def _unsealed(index: RowIndex, number: int, value: bytes) -> bytes:
+def damaged_index(index: RowIndex, problem: str) -> CorruptionError:
+    """The error for damage in the keyspace of a search index."""
+    return CorruptionError(f"{index.spec.name}: {problem}: {REBUILD}", index=index.spec.name)
+
+
+def _checked(index: RowIndex, number: int, value: bytes) -> bytes:
     """The bits of a block. Raises CorruptionError."""
     if len(value) != _BLOCK_BYTES + CRC_SIZE or not crc_matches(value, _seed(number)):
-        raise CorruptionError(
-            f"{index.spec.name}: block {number} of its alive rows fails its checksum: declare the "
-            "index anew, and it is built from the documents",
-            index=index.spec.name,
-        )
+        raise damaged_index(index, f"block {number} of its live rows fails its checksum")
     return value[:_BLOCK_BYTES]
 
 
 def _stored_block(store: "StoreWriter", index: RowIndex, number: int) -> bytes | None:
     value = store.get(_block_key(index, number))
-    return None if value is None else _unsealed(index, number, value)
+    return None if value is None else _checked(index, number, value)
 
 
 def store_bits(store: "StoreWriter", index: RowIndex, rows: Mapping[int, bool]) -> None:
-    """Sets the bits of some rows in LMDB: True where they live from now on."""
+    """Writes the bits of some rows to LMDB, by rowid: True for a row that is alive. Raises
+    CorruptionError."""
     blocks: dict[int, bytearray] = {}
     for rowid, lives in rows.items():
-        number, place = divmod(rowid, BLOCK_ROWS)
+        number, bit = divmod(rowid, BLOCK_ROWS)
         block = blocks.get(number)
         if block is None:
             stored = _stored_block(store, index, number)
             block = blocks[number] = bytearray(stored or _BLOCK_BYTES)
         if lives:
-            block[place >> 3] |= 1 << (place & 7)
+            block[bit >> 3] |= 1 << (bit & 7)
         else:
-            block[place >> 3] &= ~(1 << (place & 7)) & 0xFF
+            block[bit >> 3] &= ~(1 << (bit & 7)) & 0xFF
     for number in sorted(blocks):
         bits = bytes(blocks[number])
         store.put(_block_key(index, number), bits + append_crc(bits, _seed(number)))
 
 
 def is_stored_alive(store: "StoreWriter", index: RowIndex, rowid: int) -> bool:
-    number, place = divmod(rowid, BLOCK_ROWS)
+    """Whether a row is alive as of LMDB. Raises CorruptionError."""
+    number, bit = divmod(rowid, BLOCK_ROWS)
     block = _stored_block(store, index, number)
-    return block is not None and bool(block[place >> 3] >> (place & 7) & 1)
+    return block is not None and bool(block[bit >> 3] >> (bit & 7) & 1)
 
 
 def is_applied(memtable: Memtable, view: "View") -> bool:
-    """Whether the view's LMDB transaction holds all of a frozen memtable already."""
+    """Whether the view's LMDB transaction already holds everything in a frozen memtable."""
     return 0 < memtable.last_lsn <= view.applied_lsn

@@ -1,9 +1,9 @@
-"""From rows to documents, for one search: what it scored becomes what it returns.
+"""Reads the documents of the rows that one search ranked.
 
 Invariants:
-- One view; a document is read and decoded once, however often it is asked for.
-- A row that is alive has an entry, and the entry a document with that rowid; anything else is
-  damage, and raises.
+- One view. document() reads and decodes a document once, however often it is called.
+- A live row has an entry, and the entry names a document with that rowid; anything else is damage,
+  and raises.
 """
 
 from typing import TYPE_CHECKING, final
@@ -16,6 +16,7 @@ from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.search.live_rows import REBUILD
 from amberdb.engine.storage.view import View
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 @final
 class RowReader:
-    """Rows of one collection at one view. `index` is the search index that the rows came from:
-    a row has an entry only in those that have content of it."""
+    """Rows of one collection at one view. In each call `index` is the search index that ranked the
+    row: a row has an entry only in the indexes of the fields that its document has."""
 
     def __init__(self, view: View, schema: Schema) -> None:
         self._get = view.get
@@ -34,14 +35,14 @@ class RowReader:
         self._documents: dict[int, Document] = {}
 
     def document(self, rowid: int, index: RowIndex) -> Document:
-        """Raises CorruptionError."""
+        """The document of a row, cached for this search. Raises CorruptionError."""
         document = self._documents.get(rowid)
         if document is None:
             document = self._documents[rowid] = self.read(rowid, index)
         return document
 
     def read(self, rowid: int, index: RowIndex) -> Document:
-        """document(), not kept."""
+        """The document of a row, not cached. Raises CorruptionError."""
         id_bytes = self._get(index.key(rowid))
         if id_bytes is not None:
             key = index.documents + id_bytes
@@ -53,8 +54,8 @@ class RowReader:
                     document: Document = decode_unchecked(value[BODY])
                     return document
         raise CorruptionError(
-            f"{index.spec.name} of {self._schema.name!r} names row {rowid}, whose document is not "
-            "there: run check(), then declare the index anew",
+            f"{index.spec.name} of {self._schema.name!r} names row {rowid}, whose document is "
+            f"missing: run check(), then {REBUILD}",
             collection=self._schema.name,
             index=index.spec.name,
         )
@@ -62,15 +63,16 @@ class RowReader:
     def vectors(
         self, rowids: "NDArray[np.int64]", index: RowIndex
     ) -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
-        """float32[n, dim] of a vector index, and which rows have one (all that are alive)."""
+        """float32[n, dim]: the vectors of rows of a vector index, and bool[n]: which rows have a
+        vector, as all live rows do. Raises CorruptionError."""
         import numpy as np
 
         spec = index.vector
-        found = np.zeros((len(rowids), spec.dim), np.float32)
-        has = np.zeros(len(rowids), np.bool_)
-        for at, rowid in enumerate(rowids.tolist()):
+        vectors = np.zeros((len(rowids), spec.dim), np.float32)
+        has_vector = np.zeros(len(rowids), np.bool_)
+        for position, rowid in enumerate(rowids.tolist()):
             vector = spec.vector(self.read(rowid, index))
             if vector is not None:
-                found[at] = vector
-                has[at] = True
-        return found, has
+                vectors[position] = vector
+                has_vector[position] = True
+        return vectors, has_vector

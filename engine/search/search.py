@@ -4,15 +4,16 @@
                                                  >  fused by reciprocal rank -> recency -> diversity
     vector -> nearest rows of each Vector index /
 
-One list alone keeps its own scores: BM25, or those of the metric. Several are fused, and so is one
-that is to fade or to be diverse: a document gets weight / (k + rank) from each list that has it
-within `depth`, rank from 1 (Cormack, Clarke and Buettcher 2009).
+A single list keeps its own scores: BM25, or those of the metric. Several lists are fused, and so is
+a single list when recency or diversity is asked for: a document gets weight / (k + rank) from each
+list that holds it within `depth`, rank from 1 (Cormack, Clarke and Buettcher 2009).
 
 Invariants:
-- One view: what is found is what find() would see, at the same Lsn, expiry and own pending
-  documents included.
-- As many hits as `limit` asks for, if so many documents match.
-- Equal scores are ordered by rowid, the newer first: the same question has one answer.
+- One view: a search sees the documents that find() sees at the same Lsn, with the same expiry and
+  the transaction's own pending documents.
+- There are `limit` hits if that many documents match.
+- Equal scores are ordered by rowid, the newer first: the same query has one answer.
+- A document is read for a hit, and for recency or diversity, never only because a list ranked it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,20 +45,21 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fusion:
-    """How several lists become one: weight / (k + rank), over the first `depth` of each."""
+    """How ranked lists are fused: weight / (k + rank), over the first `depth` rows of each list, or
+    the first `limit` where the search asks for more."""
 
     k: float = 10.0
     depth: int = 20
     weights: Mapping[str, float] = field(default_factory=dict[str, float])
-    """By the index's name, or by its field; 1.0 where nothing is said."""
+    """By the index's name or by its field; 1.0 for an index that is not named."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recency:
-    """Scores fade with age: halved every `half_life`, by a datetime field of the document.
+    """Scores decay with age: they halve every `half_life`, by a datetime field of the document.
 
-    Documents without it count as `half_life` old.
+    A document without the field counts as one `half_life` old.
     """
 
     field: str
@@ -67,19 +69,19 @@ class Recency:
 @final
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document that was found."""
+    """One document of a search result, with its score."""
 
     id: str
     score: float
     document: Document
     snippet: str | None = None
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
-    """By the index's name: the place in its list, from 1."""
+    """By the index's name: the document's rank in the list of that index, from 1."""
 
 
 @final
 class Hits(list[Hit]):
-    """What was found, best first; `how` says how each index was searched."""
+    """The hits of a search, best first; `how` reports how each index was searched."""
 
     __slots__ = ("how",)
 
@@ -91,12 +93,12 @@ class Hits(list[Hit]):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """One question to one collection, checked."""
+    """One search of one collection, its arguments checked."""
 
     schema: Schema
     text: str | None
     vectors: "Mapping[str, NDArray[np.float32]]"
-    """By the field of a Vector index."""
+    """Query vectors, by the field of a Vector index."""
     where: Filter
     limit: int
     fusion: Fusion
@@ -106,7 +108,7 @@ class Search:
     snippets: bool
 
     def answer(self, view: View, searchers: "Searchers") -> Hits:
-        """Raises QueryError, CorruptionError."""
+        """The hits as of the view. Raises QueryError, CorruptionError."""
         reader = RowReader(view, self.schema)
         candidates = Candidates(view, self.schema, self.where, reader)
         how: dict[str, Any] = {"where": candidates.how, "indexes": {}}
@@ -115,15 +117,17 @@ class Search:
         depth = self._depth(len(indexes))
         for index in indexes:
             searcher = searchers.of(index)
-            question = self.text if index.is_text else self.vectors[index.vector.field]
-            ranked, steps = searcher.search(question, view, self.schema, depth, candidates, reader)
+            query = self.text if index.is_text else self.vectors[index.vector.field]
+            ranked, steps = searcher.search(query, view, self.schema, depth, candidates, reader)
             lists[index] = ranked
             how["indexes"][index.spec.name] = steps
         ranked = self._fused(lists) if self._is_fused(len(lists)) else next(iter(lists.values()))
-        origin = {rowid: index for index, each in lists.items() for rowid, _ in each}
+        if self.recency is None and not self.diversity:
+            ranked = ranked[: self.limit]  # before reading: the others need no document
+        origin = {rowid: index for index, listed in lists.items() for rowid, _ in listed}
         documents = {rowid: reader.document(rowid, origin[rowid]) for rowid, _ in ranked}
         if self.recency is not None:
-            ranked = _faded(ranked, documents, self.recency, view.now_us)
+            ranked = _decayed(ranked, documents, self.recency, view.now_us)
         if self.diversity:
             ranked = self._diverse(ranked, documents)
         return Hits(self._hits(ranked[: self.limit], documents, lists), how)
@@ -131,8 +135,9 @@ class Search:
     # -- inside ------------------------------------------------------------------------------
 
     def _indexes(self, view: View) -> list[RowIndex]:
-        """Those that the question is for. Raises QueryError."""
-        found = [
+        """The indexes that are searched: all Text indexes for a text, and the Vector index of each
+        query vector. Raises QueryError."""
+        indexes = [
             index
             for index in self.schema.row_indexes
             if (self.text is not None if index.is_text else index.vector.field in self.vectors)
@@ -142,23 +147,23 @@ class Search:
                 f"collection {self.schema.name!r} is being migrated to version "
                 f"{self.schema.definition.version}: try again later, or wait with db.migrate()"
             )
-        for index in found:
+        for index in indexes:
             if not view.is_built(index):
                 raise QueryError(
-                    f"{index.spec.name} is still being built over the documents that were there: "
+                    f"{index.spec.name} is still being built over the existing documents: "
                     "try again later, or wait with db.build_indexes()"
                 )
-        return found
+        return indexes
 
     def _is_fused(self, lists: int) -> bool:
         return lists > 1 or self.recency is not None or bool(self.diversity)
 
     def _depth(self, lists: int) -> int:
-        """How many rows each list gives."""
+        """How many rows each index ranks: at least `limit`."""
         return max(self.fusion.depth, self.limit) if self._is_fused(lists) else self.limit
 
     def _fused(self, lists: Mapping[RowIndex, Ranked]) -> Ranked:
-        from amberdb.index.fusion import fuse  # numpy, which only a search needs
+        from amberdb.index.fusion import fuse  # imports numpy, which only a search needs
 
         rankings = [[rowid for rowid, _ in ranked] for ranked in lists.values()]
         weights = [_weight(self.fusion.weights, index) for index in lists]
@@ -166,7 +171,8 @@ class Search:
         return list(zip(rowids.tolist(), scores.tolist(), strict=True))
 
     def _diverse(self, ranked: Ranked, documents: Mapping[int, Document]) -> Ranked:
-        """Maximal marginal relevance (Carbonell and Goldstein 1998) over the documents' vectors."""
+        """The first `limit` rows by maximal marginal relevance (Carbonell and Goldstein 1998) over
+        the documents' vectors."""
         import numpy as np
 
         from amberdb.index.fusion import mmr
@@ -177,7 +183,7 @@ class Search:
         rows = np.array([zero if vector is None else vector for vector in vectors])
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
         scores = np.array([score for _, score in ranked])
-        return [ranked[at] for at in mmr(scores, rows @ rows.T, self.limit, self.diversity)]
+        return [ranked[choice] for choice in mmr(scores, rows @ rows.T, self.limit, self.diversity)]
 
     def _hits(
         self,
@@ -186,21 +192,24 @@ class Search:
         lists: Mapping[RowIndex, Ranked],
     ) -> list[Hit]:
         project = None if self.fields is None else projector(self.fields)
-        places = {
-            index.spec.name: {rowid: rank for rank, (rowid, _) in enumerate(each, 1)}
-            for index, each in lists.items()
+        ranks_by_index = {
+            index.spec.name: {rowid: rank for rank, (rowid, _) in enumerate(listed, 1)}
+            for index, listed in lists.items()
         }
         hits: list[Hit] = []
         for rowid, score in ranked:
             document = documents[rowid]
-            ranks = {name: found[rowid] for name, found in places.items() if rowid in found}
-            shown = document if project is None else project(document)
+            ranks = {
+                name: by_row[rowid] for name, by_row in ranks_by_index.items() if rowid in by_row
+            }
+            projected = document if project is None else project(document)
             snippet = self._snippet(document) if self.snippets else None
-            hits.append(Hit(document["id"], score, shown, snippet, ranks))
+            hits.append(Hit(document["id"], score, projected, snippet, ranks))
         return hits
 
     def _snippet(self, document: Document) -> str | None:
-        """By the first text index that has the document; None in a search by vector alone."""
+        """A snippet of the fields of the first Text index that holds the document; None without a
+        text query."""
         from amberdb.index.text.highlight import snippet
         from amberdb.index.text.query import parse as parse_text
 
@@ -224,27 +233,30 @@ def search_of(
     fields: Sequence[str] | None,
     snippets: bool,
 ) -> Search:
-    """The question, checked without a view. Raises QueryError."""
+    """A search with its arguments checked against the schema. Raises QueryError."""
     has_text = any(index.is_text for index in schema.row_indexes)
     if text is None and vector is None:
-        raise QueryError("search() takes text, or a vector, or both")
+        raise QueryError("search() takes text, a vector, or both")
     if type(text) not in (str, type(None)):
-        raise QueryError(f"text is a str, not {text!r}")
+        raise QueryError(f"text must be a str, not {text!r}")
     if text is not None and not has_text:
         raise QueryError(f"collection {schema.name!r} has no Text index: declare one")
     if type(limit) is not int or limit < 0:
-        raise QueryError(f"limit is a count, not {limit!r}")
+        raise QueryError(f"limit must be an int of at least 0, not {limit!r}")
     if not 0.0 <= diversity <= 1.0:
-        raise QueryError(f"diversity is from 0 (none) to 1, not {diversity!r}")
+        raise QueryError(f"diversity must be from 0 (none) to 1, not {diversity!r}")
     if diversity and all(index.is_text for index in schema.row_indexes):
-        raise QueryError("diversity compares vectors, and there is no Vector index: declare one")
-    found = parse(where)
-    refuse_vectors(schema, found)
+        raise QueryError(
+            f"diversity compares vectors, and collection {schema.name!r} has no Vector index: "
+            "declare one"
+        )
+    parsed = parse(where)
+    refuse_vectors(schema, parsed)
     return Search(
         schema=schema,
         text=text,
         vectors={} if vector is None else _vectors(schema, vector),
-        where=found,
+        where=parsed,
         limit=limit,
         fusion=fusion or Fusion(),
         recency=recency,
@@ -255,25 +267,26 @@ def search_of(
 
 
 def _vectors(schema: Schema, vector: Any) -> "dict[str, NDArray[np.float32]]":
-    """By field: of the only Vector index, or as a map says. Raises QueryError."""
+    """Query vectors by field, from one vector (for the only Vector index) or a map of field to
+    vector. Raises QueryError."""
     specs = {i.vector.field: i.vector for i in schema.row_indexes if not i.is_text}
     if not specs:
         raise QueryError(f"collection {schema.name!r} has no Vector index: declare one")
     if not isinstance(vector, Mapping):
         if len(specs) > 1:
             names = ", ".join(map(repr, specs))
-            raise QueryError(f"there are vectors in {names}: say which, as vector={{field: ...}}")
+            raise QueryError(f"several fields hold vectors ({names}): pass vector={{field: ...}}")
         vector = {next(iter(specs)): vector}
-    found: dict[str, NDArray[np.float32]] = {}
+    vectors: dict[str, NDArray[np.float32]] = {}
     for name, value in cast(Mapping[str, Any], vector).items():
         spec = specs.get(name)
         if spec is None:
             raise QueryError(f"{name!r} has no Vector index in {schema.name!r}")
         try:
-            found[name] = coerce(value, name, spec.dim, spec.metric)
+            vectors[name] = coerce(value, name, spec.dim, spec.metric)
         except InvalidDocumentError as error:
-            raise QueryError(f"the vector to search for: {error.message}") from None
-    return found
+            raise QueryError(f"query vector: {error.message}") from None
+    return vectors
 
 
 def _weight(weights: Mapping[str, float], index: RowIndex) -> float:
@@ -282,13 +295,14 @@ def _weight(weights: Mapping[str, float], index: RowIndex) -> float:
 
 
 def _sorted(scores: Iterable[tuple[int, float]]) -> Ranked:
-    """Best first; among equals the newer row."""
+    """Best first; of equal scores the newer row first."""
     return sorted(scores, key=lambda pair: (-pair[1], -pair[0]))
 
 
-def _faded(
+def _decayed(
     ranked: Ranked, documents: Mapping[int, Document], recency: Recency, now_us: int
 ) -> Ranked:
+    """Scores that halve with every half-life of the document's age, ranked again."""
     import numpy as np
 
     from amberdb.index.fusion import decay
@@ -302,5 +316,5 @@ def _faded(
 
     scores = np.array([score for _, score in ranked], np.float64)
     ages_s = np.array([age_s(documents[rowid]) for rowid, _ in ranked], np.float64)
-    faded = decay(scores, ages_s, half_life_s).tolist()
-    return _sorted(zip((rowid for rowid, _ in ranked), faded, strict=True))
+    decayed = decay(scores, ages_s, half_life_s).tolist()
+    return _sorted(zip((rowid for rowid, _ in ranked), decayed, strict=True))

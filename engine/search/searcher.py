@@ -1,4 +1,4 @@
-"""A searcher answers queries over one search index."""
+"""Searcher: the protocol of an object that answers queries over one search index."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,38 +20,44 @@ Ranked = list[tuple[int, float]]
 
 
 class Searcher(Protocol):
-    """Of one search index."""
+    """Answers queries over one text or vector index. What it keeps in memory is a cache."""
 
     def search(
         self,
-        question: Any,
+        query: Any,
         view: View,
         schema: Schema,
         limit: int,
         candidates: Candidates,
         reader: RowReader,
     ) -> tuple[Ranked, dict[str, Any]]:
-        """The best rows that the candidates let through, best first, and how they were found."""
+        """The best `limit` rows of the view that pass the candidates' filter, best first, and how
+        they were found. `query` is a str for a text index, a vector for a vector index."""
         ...
 
     def problems(self, view: View, schema: Schema) -> Iterator[str]:
-        """What is kept, in memory or in a file, and differs from the documents of a view."""
+        """Differences between the cache, in memory or in a file, and the documents of a view, in
+        words, for check()."""
         ...
 
-    def stats(self) -> dict[str, Any]: ...
+    def stats(self) -> dict[str, Any]:
+        """The size and the state of the cache, for db.stats()."""
+        ...
 
     def save(self) -> None:
-        """Before the database is closed."""
+        """Writes the cache file, if the index has one; called before the database is closed."""
         ...
 
     def forget_dead(self) -> None:
-        """After its file was removed: nothing of dead rows will be in another one."""
+        """Drops dead rows from memory, so that no later cache file holds them. The present file
+        was removed before the call."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VectorParts:
-    """What the searchers of vector indexes share."""
+    """What the searchers of all vector indexes of a database share: the folder of their cache
+    files, the thread that builds graphs, and the source of views."""
 
     folder: CacheFolder
     builder: Jobs

@@ -1,8 +1,9 @@
-"""Searchers: what an open database keeps in memory of each search index, and how it is asked.
+"""Searchers: one searcher for each search index of an open database.
 
 Invariants:
-- One searcher per tree, made at the first search, forgotten with its files when the index is gone.
-- A searcher's memory is a cache: whatever is in it, an answer is that of the view alone.
+- A searcher is created at the first search of its index; it is dropped, with its cache file, when
+  the index is dropped.
+- A searcher's memory is a cache: whatever it holds, the result depends on the view alone.
 """
 
 import threading
@@ -17,52 +18,54 @@ from amberdb.engine.storage.view import View
 
 @final
 class Searchers:
-    """The searchers of an open database, one for each search index."""
+    """The searchers of an open database, by the keyspace of their index."""
 
     def __init__(self, parts: VectorParts) -> None:
         self._mutex = threading.Lock()
         self._by_keyspace: dict[int, Searcher] = {}
         self._parts = parts
         self.foreign: frozenset[int] = frozenset()
-        """Trees of text indexes whose terms another analyzer has made, and not this process."""
+        """Keyspaces of text indexes whose terms come from another version of the analyzer."""
 
     def of(self, index: RowIndex) -> Searcher:
-        """Raises FormatError where nobody here can ask it."""
+        """The searcher of an index. Raises FormatError for an index in `foreign`: this process
+        would analyze queries differently."""
         if index.number in self.foreign:
             raise FormatError(
-                f"{index.spec.name} was made by another version of its analyzer: let the writing "
-                "process open the database with this version, which builds it anew"
+                f"{index.spec.name} was built by another version of its analyzer: open the "
+                "database for writing with this version, which rebuilds the index"
             )
         with self._mutex:
             searcher = self._by_keyspace.get(index.number)
             if searcher is None:
-                searcher = self._by_keyspace[index.number] = self._made(index)
+                searcher = self._by_keyspace[index.number] = self._create(index)
             return searcher
 
     def stats_of(self, index: RowIndex) -> dict[str, Any]:
-        """Of one that was searched; another one is not loaded for this."""
+        """Statistics of an index; an index that was not searched yet is not loaded for them."""
         with self._mutex:
             searcher = self._by_keyspace.get(index.number)
         loaded = {} if searcher is None else searcher.stats()
         return {"loaded": searcher is not None, **loaded}
 
     def forget(self, keyspaces: Iterable[int]) -> None:
-        """Of indexes that are gone, their files too."""
+        """Drops the searchers and cache files of dropped indexes."""
         with self._mutex:
             for number in keyspaces:
                 self._by_keyspace.pop(number, None)
                 self._parts.folder.drop(number)
 
     def forget_dead(self) -> None:
-        """No dead row stays in a file, nor in what is kept in memory to be written into one. Waits
-        for what is being built. Raises StorageError."""
+        """Removes all cache files, and dead rows from memory, so that no file holds or will hold
+        one. Waits until the builder is idle. Raises StorageError."""
         with self._parts.builder.alone(), self._mutex:
             self._parts.folder.drop_all()
             for searcher in self._by_keyspace.values():
                 searcher.forget_dead()
 
     def problems(self, view: View) -> Iterator[str]:
-        """Of all indexes that are ready. Waits for what is being built."""
+        """Differences between the caches of all built indexes and the documents of the view, in
+        words. Waits until the builder is idle."""
         for schema in view.catalog.schemas.values():
             for index in schema.row_indexes:
                 if index.number in self.foreign:
@@ -73,21 +76,22 @@ class Searchers:
                             yield f"{schema.name}: {index.spec.name}: {problem}"
 
     def build(self) -> None:
-        """What waits to be built, in this thread."""
+        """Runs the pending builds of graphs in this thread."""
         self._parts.builder.run()
 
     def stop(self) -> None:
-        """Nothing is built any more."""
+        """Ends the running build; no other is started."""
         self._parts.builder.close()
 
     def save(self) -> None:
+        """Writes the cache files of the indexes that were searched."""
         with self._mutex:
             for searcher in self._by_keyspace.values():
                 searcher.save()
 
-    def _made(self, index: RowIndex) -> Searcher:
+    def _create(self, index: RowIndex) -> Searcher:
         if index.is_text:
-            from amberdb.engine.search.text_searcher import TextSearcher  # brings numpy
+            from amberdb.engine.search.text_searcher import TextSearcher  # imports numpy
 
             return TextSearcher(index)
         from amberdb.engine.search.vector_searcher import VectorSearcher

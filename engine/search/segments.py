@@ -1,21 +1,21 @@
-"""Segments: where the postings of a text index are, in LMDB and in the memtables.
+"""Segments: the postings of a text index, in LMDB and in memory.
 
     checkpoint: the rows of a frozen memtable become one packed segment in LMDB
-    afterwards: segments of like size are merged, and what died is left out
-    search:     a list of sources: the segments of the view's LMDB transaction, a postings for each
-                memtable, and one of the transaction's own pending rows
+    merge:      segments of similar size become one segment without their dead rows
+    search:     over a list of sources: the segments in the view's LMDB transaction, postings in
+                memory for each memtable, and postings for the transaction's own pending rows
 
-In the tree of the index, besides what engine/search/live_rows.py keeps there:
+Keys in the keyspace of the index, besides those of engine/search/live_rows.py:
 
-    l                the segments in use: next number u32; number u32 and rows u32 of each; a seal
+    l                the list of segments: next number u32; number u32 and rows u32 of each; crc u32
     s number u32 ... the pairs of one segment (index/text/postings.py)
 
 Invariants:
-- A segment never changes, and no number is given twice. A row is in at most one segment in use.
-- A segment and the list that names it are written in one LMDB transaction, a checkpoint's or a
-  merge's; so a view sees exactly the segments of the rows that its transaction holds.
-- A row's terms are made of its document, which is in the memtable that has the row's birth.
-- What is dead in a segment is masked by the view's alive rows (live_rows.py), until it is merged.
+- A segment is immutable, and no number is given twice. A row is in at most one listed segment.
+- A segment and the list that names it are written in one LMDB transaction, of a checkpoint or a
+  merge; so a view sees exactly the segments of the rows that its transaction holds.
+- The terms of a row come from its document, which is in the same memtable as the row's entry.
+- Dead rows of a segment are masked by the view's live rows (live_rows.py) until it is merged.
 """
 
 import threading
@@ -24,11 +24,10 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, final
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
-from amberdb._errors import CorruptionError
 from amberdb.engine.schema.document_format import rowid_of, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
-from amberdb.engine.search.live_rows import is_applied
+from amberdb.engine.search.live_rows import damaged_index, is_applied
 from amberdb.engine.storage.memtable import Memtable, Version
 from amberdb.index.text.batch import Batch
 from amberdb.index.text.packing import ROWS_KEY, unpack_rows
@@ -56,7 +55,7 @@ _U32 = 4
 
 @final
 class SegmentList:
-    """The segments of one text index that are in use, oldest first, as LMDB has them."""
+    """The segments of one text index as of one LMDB transaction, oldest first."""
 
     __slots__ = ("items", "next")
 
@@ -67,19 +66,21 @@ class SegmentList:
 
     @classmethod
     def read(cls, get: Callable[[bytes], bytes | None], index: RowIndex) -> "SegmentList":
-        """Raises CorruptionError."""
+        """Reads the list of an index; without one no segment was written yet. Raises
+        CorruptionError."""
         value = get(index.prefix + LIST)
         if value is None:
             return cls(1, [])
         if not crc_matches(value) or (len(value) - CRC_SIZE - _U32) % (2 * _U32):
-            raise _damaged(index, "the list of its segments fails its checksum")
+            raise damaged_index(index, "the list of its segments fails its checksum")
         numbers = [
-            int.from_bytes(value[at : at + _U32]) for at in range(0, len(value) - CRC_SIZE, _U32)
+            int.from_bytes(value[offset : offset + _U32])
+            for offset in range(0, len(value) - CRC_SIZE, _U32)
         ]
         return cls(numbers[0], list(zip(numbers[1::2], numbers[2::2], strict=True)))
 
     def pair(self, index: RowIndex) -> tuple[bytes, bytes]:
-        """As it is stored."""
+        """The key and the value of the list."""
         numbers = [self.next, *(number for item in self.items for number in item)]
         data = b"".join(number.to_bytes(_U32) for number in numbers)
         return index.prefix + LIST, data + append_crc(data)
@@ -90,7 +91,8 @@ class SegmentList:
 
 @final
 class Sources:
-    """Of one text index: what it takes to score a view's rows. What can be kept is kept."""
+    """The sources of one text index. Segments and postings of memtables are cached for the views
+    that follow."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -99,26 +101,28 @@ class Sources:
         self._newest = 0
 
     def of(self, view: "View", index: RowIndex) -> list[Source]:
-        """Segments first, oldest first. Raises CorruptionError."""
-        found: list[Source] = []
+        """The sources of a view: segments, memtables, pending rows; oldest first. Raises
+        CorruptionError."""
+        sources: list[Source] = []
         with self._mutex:
-            listed = SegmentList.read(view.get, index)
+            segments = SegmentList.read(view.get, index)
             memtables = [o for o in reversed(view.memtables) if not is_applied(o, view)]
             if view.lsn >= self._newest:
                 self._newest = view.lsn if view.pending is None else self._newest
-                _forget(self._segments, {number for number, _ in listed.items})
-                _forget(self._in_memory, {memtable.number for memtable in memtables})
-            for number, _ in listed.items:
-                found.append(self._segment(view, index, number))
+                _drop_others(self._segments, {number for number, _ in segments.items})
+                _drop_others(self._in_memory, {memtable.number for memtable in memtables})
+            for number, _ in segments.items:
+                sources.append(self._segment(view, index, number))
             for memtable in memtables:
                 if index.prefix in memtable.rows:
-                    growing = self._in_memory.setdefault(memtable.number, _MemtablePostings())
-                    found.append(growing.grown(memtable, index))
+                    in_memory = self._in_memory.setdefault(memtable.number, _MemtablePostings())
+                    sources.append(in_memory.updated(memtable, index))
         if view.pending is not None:
-            found.append(_pending(view, index))
-        return found
+            sources.append(_pending(view, index))
+        return sources
 
     def stats(self) -> dict[str, int]:
+        """The cached segments, and the bytes of everything cached."""
         with self._mutex:
             return {
                 "segments": len(self._segments),
@@ -126,7 +130,7 @@ class Sources:
                     segment.rowids.nbytes + segment.lengths.nbytes
                     for segment in self._segments.values()
                 )
-                + sum(growing.postings.size_bytes for growing in self._in_memory.values()),
+                + sum(in_memory.postings.size_bytes for in_memory in self._in_memory.values()),
             }
 
     def _segment(self, view: "View", index: RowIndex, number: int) -> Source:
@@ -137,7 +141,7 @@ class Sources:
 
 
 class _MemtablePostings:
-    """The postings of a memtable, and how many of its row events went in."""
+    """The postings of one memtable, and how many of its row events they hold."""
 
     __slots__ = ("_count", "postings")
 
@@ -145,7 +149,8 @@ class _MemtablePostings:
         self.postings = InMemoryPostings()
         self._count = 0
 
-    def grown(self, memtable: Memtable, index: RowIndex) -> InMemoryPostings:
+    def updated(self, memtable: Memtable, index: RowIndex) -> InMemoryPostings:
+        """The postings after the memtable's new row events were added. Raises CorruptionError."""
         versions = memtable.entries
         for _, key, id_bytes in memtable.rows[index.prefix][self._count :]:
             if id_bytes is not None:
@@ -155,13 +160,16 @@ class _MemtablePostings:
         return self.postings
 
 
-def _forget(kept: "dict[int, Segment] | dict[int, _MemtablePostings]", numbers: set[int]) -> None:
-    for number in kept.keys() - numbers:
-        del kept[number]
+def _drop_others(
+    cached: "dict[int, Segment] | dict[int, _MemtablePostings]", numbers: set[int]
+) -> None:
+    """Removes everything but these numbers."""
+    for number in cached.keys() - numbers:
+        del cached[number]
 
 
 def _pending(view: "View", index: RowIndex) -> InMemoryPostings:
-    """The rows of the view's own transaction."""
+    """The postings of the pending rows of the view's own transaction."""
     postings = InMemoryPostings()
     assert view.pending is not None
     effects = view.pending.effects
@@ -179,7 +187,8 @@ def add_row(
     id_bytes: bytes,
     version: "Version | None",
 ) -> None:
-    """Adds a row by its document, of which `version` is the newest. Raises CorruptionError."""
+    """Adds the postings of a row, from the version of its document that has this rowid; `version`
+    is the newest one. Raises CorruptionError."""
     assert index.maker is not None
     while version is not None:
         value = version[1]
@@ -188,7 +197,7 @@ def add_row(
             table.add(rowid, index.maker.occurrences(document))
             return
         version = version[2]
-    raise _damaged(index, f"row {rowid} has no document")
+    raise damaged_index(index, f"row {rowid} has no document")
 
 
 # -- writing, inside a checkpoint, a build or a merge ------------------------------------------
@@ -197,50 +206,52 @@ def add_row(
 def add_segment(
     store: "StoreWriter", index: RowIndex, sources: Sequence[Packable], alive: "Alive | None"
 ) -> None:
-    """Writes one segment of what is alive in the sources (None: all of it), and lists it."""
-    listed = SegmentList.read(store.get, index)
-    number = listed.next
-    low = segment_prefix(index, number)
+    """Writes the live rows of the sources as one segment and adds it to the list; all rows if
+    `alive` is None, nothing if no row is alive. Raises CorruptionError."""
+    segments = SegmentList.read(store.get, index)
+    number = segments.next
+    prefix = segment_prefix(index, number)
     rows = 0
     chunk: list[tuple[bytes, bytes]] = []
     for key, value in segment_pairs(sources, alive):
         if key == ROWS_KEY:
             rows = len(unpack_rows(value)[0])
-        chunk.append((low + key, value))
+        chunk.append((prefix + key, value))
         if len(chunk) == PAIRS_CHUNK:
             store.put_sorted(chunk)
             chunk = []
     store.put_sorted(chunk)
     if rows:
-        listed.next += 1
-        listed.items.append((number, rows))
-        listed.write(store, index)
+        segments.next += 1
+        segments.items.append((number, rows))
+        segments.write(store, index)
 
 
 def replace_segments(
     store: "StoreWriter", index: RowIndex, numbers: Sequence[int], alive: "Alive"
 ) -> None:
-    """Merges segments into one, without what is dead, and removes them."""
+    """Merges segments into one without their dead rows, and removes them. Raises
+    CorruptionError."""
     add_segment(store, index, _sources(store.get, store.scan, index, numbers), alive)
-    listed = SegmentList.read(store.get, index)
-    listed.items = [item for item in listed.items if item[0] not in numbers]
-    listed.write(store, index)
+    segments = SegmentList.read(store.get, index)
+    segments.items = [item for item in segments.items if item[0] not in numbers]
+    segments.write(store, index)
     for number in numbers:
-        low = segment_prefix(index, number)
-        while store.delete_range(low, end_of(low), PAIRS_CHUNK) == PAIRS_CHUNK:
+        prefix = segment_prefix(index, number)
+        while store.delete_range(prefix, end_of(prefix), PAIRS_CHUNK) == PAIRS_CHUNK:
             pass
 
 
 def merged_segment(
     get: Get, scan: Scan, index: RowIndex, numbers: Sequence[int], number: int, alive: "Alive"
 ) -> tuple[int, Iterator[tuple[bytes, bytes]]]:
-    """Segments as one with another number, without what is dead: its rows, and its pairs in
-    order. Raises CorruptionError."""
-    low = segment_prefix(index, number)
+    """Several segments as one with the number `number`, without their dead rows: the count of its
+    rows, and its pairs in order of the keys. Raises CorruptionError."""
+    prefix = segment_prefix(index, number)
     pairs = segment_pairs(_sources(get, scan, index, numbers), alive)
     first = list(islice(pairs, 1))
     rows = len(unpack_rows(first[0][1])[0]) if first else 0
-    return rows, ((low + key, value) for key, value in chain(first, pairs))
+    return rows, ((prefix + key, value) for key, value in chain(first, pairs))
 
 
 # -- keys --------------------------------------------------------------------------------------
@@ -251,32 +262,25 @@ def segment_prefix(index: RowIndex, number: int) -> bytes:
 
 
 def read_segment(get: Get, index: RowIndex, number: int) -> Segment:
-    """Raises CorruptionError."""
+    """The rows of a segment; its postings stay in LMDB. Raises CorruptionError."""
     rows = get(segment_prefix(index, number) + ROWS_KEY)
     if rows is None:
-        raise _damaged(index, f"its segment {number} is missing")
+        raise damaged_index(index, f"its segment {number} is missing")
     return Segment(rows)
 
 
 def source_of(segment: Segment, get: Get, scan: Scan, index: RowIndex, number: int) -> Source:
-    """A segment as one reader sees it: its pairs, as if they were alone."""
-    low = segment_prefix(index, number)
-    size = len(low)
+    """A segment with its pairs, read by `get` and `scan` and without the segment's prefix."""
+    prefix = segment_prefix(index, number)
+    size = len(prefix)
 
     def scan_inside(start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return ((key[size:], value) for key, value in scan(low + start, low + end))
+        return ((key[size:], value) for key, value in scan(prefix + start, prefix + end))
 
-    return segment.source(lambda key: get(low + key), scan_inside)
+    return segment.source(lambda key: get(prefix + key), scan_inside)
 
 
 def _sources(get: Get, scan: Scan, index: RowIndex, numbers: Sequence[int]) -> list[Source]:
     return [
         source_of(read_segment(get, index, number), get, scan, index, number) for number in numbers
     ]
-
-
-def _damaged(index: RowIndex, what: str) -> CorruptionError:
-    return CorruptionError(
-        f"{index.spec.name}: {what}: declare the index anew, and it is built from the documents",
-        index=index.spec.name,
-    )

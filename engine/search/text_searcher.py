@@ -1,10 +1,10 @@
-"""Asking a text index: from a view and a question to its best rows.
+"""Search of one text index: the rows of a view that match a text query, by BM25.
 
 Invariants:
-- df, N and lengths are counted over the rows that are alive in the view, so a score depends on
-  the visible documents only.
-- What postings cannot decide (phrases, and a filter that no index answers) is asked of documents,
-  from the best row downwards, until enough have passed.
+- df, N and lengths are counted over the live rows of the view, so a score depends on the visible
+  documents only.
+- What postings cannot decide (phrases, and a postfilter) is checked in the documents, best row
+  first, until enough have passed.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
-from amberdb.engine.search.live_rows import Rows
+from amberdb.engine.search.live_rows import LiveRows
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.segments import Sources
 from amberdb.engine.storage.view import View
@@ -32,77 +32,80 @@ if TYPE_CHECKING:
 
 @final
 class TextSearcher:
-    """Of one text index."""
+    """Answers queries over one text index."""
 
     def __init__(self, index: RowIndex) -> None:
         assert index.maker is not None
         self._index = index
         self._maker = index.maker
-        self._rows = Rows()
+        self._live_rows = LiveRows()
         self._sources = Sources()
-        self._kept: Corpus | None = None
+        self._cached: Corpus | None = None
+        """The corpus of the last search."""
 
     def search(
         self,
-        question: str,
+        query: str,
         view: View,
         schema: Schema,
         limit: int,
         candidates: Candidates,
         reader: RowReader,
     ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
-        """Raises QueryError, CorruptionError."""
-        query = parse(question, self._maker.analyzer)
-        alive = self._rows.alive(view, schema, self._index)
+        """The best `limit` rows of the view, rowid and score, best first, and how they were found.
+        Raises QueryError, CorruptionError."""
+        parsed = parse(query, self._maker.analyzer)
+        alive = self._live_rows.alive(view, schema, self._index)
         sources = self._sources.of(view, self._index)
-        verify = self._verify(query, candidates, reader)
+        verify = self._verify(parsed, candidates, reader)
         corpus = self._corpus(sources, alive)
-        rowids, scores = corpus.search(query, limit, among=candidates.among, verify=verify)
+        rowids, scores = corpus.search(parsed, limit, among=candidates.prefilter, verify=verify)
         how = {
             "kind": "text",
             "rows": corpus.count,
             "sources": len(sources),
-            "documents asked": verify is not None,
+            "documents checked": verify is not None,
         }
         return list(zip(rowids.tolist(), scores.tolist(), strict=True)), how
 
     def problems(self, view: View, schema: Schema) -> Iterator[str]:
-        """None: what it keeps is made of entries that check() compares."""
+        """Yields none: the cache is derived from postings, which check() compares itself."""
         return iter(())
 
     def stats(self) -> dict[str, Any]:
         return self._sources.stats()
 
     def save(self) -> None:
-        """Nothing of it outlives the process."""
+        """Does nothing: a text index has no cache file."""
 
     def forget_dead(self) -> None:
-        """The same."""
+        """Does nothing: a text index has no cache file."""
 
     def _corpus(self, sources: list[Source], alive: "Alive") -> Corpus:
-        """The last one, if it will do."""
-        kept = self._kept
-        corpus = kept.over(sources, alive) if kept is not None else None
+        """The corpus of the last search where rows and sources are the same, else a new one."""
+        cached = self._cached
+        corpus = cached.over(sources, alive) if cached is not None else None
         if corpus is None:
-            corpus = self._kept = Corpus(sources, alive)
+            corpus = self._cached = Corpus(sources, alive)
         return corpus
 
     def _verify(
         self, query: TextQuery, candidates: Candidates, reader: RowReader
     ) -> "Verify | None":
-        accepts = candidates.accepts
-        if accepts is None and not query.needs_text:
+        """A check of ranked rows by their documents; None when the postings decide."""
+        postfilter = candidates.postfilter
+        if postfilter is None and not query.needs_text:
             return None
         import numpy as np
 
         def verify(rowids: "NDArray[np.int64]") -> "NDArray[np.bool_]":
             passed = np.ones(len(rowids), np.bool_)
-            for at, rowid in enumerate(rowids.tolist()):
-                if accepts is not None and not accepts(rowid, self._index):
-                    passed[at] = False
+            for position, rowid in enumerate(rowids.tolist()):
+                if postfilter is not None and not postfilter(rowid, self._index):
+                    passed[position] = False
                 elif query.needs_text:
                     document = reader.document(rowid, self._index)
-                    passed[at] = query.matches(self._maker.strings(document))
+                    passed[position] = query.matches(self._maker.strings(document))
             return passed
 
         return verify

@@ -1,27 +1,25 @@
-"""What makes vector search fast: the rows of one index in memory, a graph over the first of them,
-and a file that has both for the next open.
+"""Vector cache: the rows of one Vector index in memory, and an HNSW graph over the first of them.
 
-    documents -> matrix, appended by the searches that need rows -> graph, built aside -> cache file
+    documents -> matrix: searches append the rows that they need
+              -> graph: a background job builds it over the matrix
+              -> cache file: both, for the next open (vector_file.py)
 
 Invariants:
-- `built` is replaced by one assignment and never changed: a search takes it once.
-- The graph has exactly the first `covered` rows of the matrix, dead ones too; both drop the dead
-  ones at once, when they are more than a fifth.
-- A graph that can be searched is never added to. While one is built there are two of it in memory,
-  and while the dead are dropped two of the matrix.
-- The file has only rows that were durable before it was written. It is never needed.
+- `built` is replaced by one assignment and never modified: a search reads it once.
+- The graph holds exactly the first `covered` rows of the matrix, dead rows included. Both are built
+  again without the dead rows when these are more than a fifth.
+- No row is added to a graph that is searched: it is copied and extended. So a build holds two
+  graphs in memory, and dropping dead rows holds two matrices.
+- The cache file is written after all of its rows are durable.
 """
 
-import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Final, Protocol, TypeAlias, final
 
 import numpy as np
@@ -31,9 +29,9 @@ from amberdb import _failpoints as failpoints
 from amberdb._errors import AmberError
 from amberdb._types import Lsn
 from amberdb.engine.jobs import YIELD_S, Jobs, Stop
-from amberdb.engine.storage.cache_file import Cached, CacheFolder, Label, Unusable
+from amberdb.engine.search.vector_file import VectorFile
 from amberdb.index.vector.distance import Rowids, Vectors, prepared
-from amberdb.index.vector.hnsw import Graph, Links, library
+from amberdb.index.vector.hnsw import Graph, library
 from amberdb.index.vector.matrix import Matrix, Rows
 from amberdb.index.vector.vector import Vector
 
@@ -43,79 +41,74 @@ Alive: TypeAlias = NDArray[np.bool_]
 Fetch: TypeAlias = Callable[[Rowids], tuple[Vectors, NDArray[np.bool_]]]
 
 FETCH_ROWS: Final = 1024
-"""Rows that are fetched at once."""
+"""Rows fetched in one call."""
 GRAPH_ROWS: Final = 10_000
-"""From so many rows on there is a graph."""
+"""The number of live rows from which on a graph is built."""
 FRESH_ROWS: Final = 2_000
 FRESH_SHARE: Final = 0.05
-"""A graph is extended when more rows than both are behind it; until then they are scored."""
+"""The graph is extended when more rows than both are not in it; until then searches score them."""
 DEAD_ROWS: Final = 1_000
 DEAD_SHARE: Final = 0.2
-"""Dead rows are dropped when they are more than both."""
-UNSAVED_ROWS: Final = 1_000
-UNSAVED_SHARE: Final = 0.05
-"""The file is written when more rows, or links of rows, than both are not in it."""
+"""Dead rows are dropped when there are more than both."""
 _BATCH_ROWS: Final = 128
 _YIELD_ROWS: Final = 64
 _PAUSE_S: Final = 1.0
 _PAUSE_FAILED_S: Final = 60.0
 _THREADS: Final = max(1, (os.cpu_count() or 1) // 2)
-"""Of a build: the rest is left to those who search and write."""
+"""Threads of one build: the other processors are left to searches and writes."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class CommittedRows:
-    """The newest visible state of an index's rows, without pending effects."""
+    """The rows of an index as of the newest visible commit; no transaction's pending rows."""
 
     alive: Alive
     fetch: Fetch
 
 
 class CacheSource(Protocol):
-    """What a cache needs of its database."""
+    """The database, as its vector caches use it."""
 
-    def newest(self) -> AbstractContextManager[CommittedRows]: ...
+    def newest(self) -> AbstractContextManager[CommittedRows]:
+        """The newest visible rows; they can be fetched while the context is open."""
+        ...
 
     def sync(self) -> Lsn:
-        """Makes what is committed durable, and tells the Lsn. Raises AmberError."""
+        """Makes all commits durable; the Lsn of the last. Raises AmberError."""
         ...
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What searches use."""
+    """A matrix and the graph over its first rows, as one search uses them."""
 
     matrix: Matrix
     graph: Graph | None
     covered: int
-    """How many rows the graph has."""
+    """The number of rows in the graph."""
 
 
 @final
 class VectorCache:
-    """Of one Vector index. Without a host it only grows, in memory."""
+    """The cache of one Vector index. Without a source there is no graph and no file: rows are kept
+    in memory and never dropped."""
 
     def __init__(
         self,
         spec: Vector,
-        keyspace: int = 0,
-        host: CacheSource | None = None,
-        folder: CacheFolder | None = None,
+        *,
+        source: CacheSource | None = None,
+        file: VectorFile | None = None,
         builder: Jobs | None = None,
     ) -> None:
         self.spec = spec
-        self._tree = keyspace
-        self._host = host
-        self._folder = folder if sys.byteorder == "little" else None
+        self._source = source
+        self._file = file
         self._builder = builder
         self._adding = threading.Lock()
         self._built: Built | None = None
-        self._cached: Cached | None = None
-        """A file whose graph is not loaded yet."""
-        self._saved = (0, 0)
-        """Rows and covered rows in the file."""
         self._dead = 0
         self._is_building = False
         self._pause_until = 0.0
@@ -124,6 +117,8 @@ class VectorCache:
 
     @property
     def built(self) -> Built:
+        """The matrix and graph in use; at the first call the matrix of the file, or an empty
+        one."""
         built = self._built
         if built is None:
             with self._adding:
@@ -133,22 +128,24 @@ class VectorCache:
         return built
 
     def add(self, matrix: Matrix, rowids: Rowids, fetch: Fetch) -> None:
-        """Fetches and adds those that are not in it by now."""
+        """Fetches the rows that are not in the matrix yet, and adds them."""
         with self._adding:
             missing = rowids[matrix.rows().places(rowids) < 0]
             for start in range(0, len(missing), FETCH_ROWS):
-                some = missing[start : start + FETCH_ROWS]
-                vectors, has = fetch(some)
-                matrix.add(some[has], vectors[has])
+                fetched = missing[start : start + FETCH_ROWS]
+                vectors, has_vector = fetch(fetched)
+                matrix.add(fetched[has_vector], vectors[has_vector])
 
     def note_rows(self, built: Built, rows: int, dead: int) -> None:
-        """What a search saw of the matrix: is there something to build?"""
+        """Takes the number of rows and of dead rows that a search saw, and starts a build if one is
+        due."""
         self._dead = dead
-        if self._cached is not None or self._is_due(built, rows, dead):
-            self._want()
+        has_unread_graph = self._file is not None and self._file.has_unread_graph
+        if has_unread_graph or self._is_due(built, rows, dead):
+            self._request_build()
 
     def stats(self) -> dict[str, Any]:
-        """Rows in memory, in the graph and dead; bytes; and whether something is being built."""
+        """The counts of rows in memory, in the graph and dead; bytes; whether a build runs."""
         built = self.built
         rows = built.matrix.rows().count
         return {
@@ -162,16 +159,17 @@ class VectorCache:
         }
 
     def problems(self, alive: Alive, fetch: Fetch) -> Iterator[str]:
-        """What differs from the documents of a view, whose `alive` this is; a graph is compared
-        with the matrix. No job of the builder runs meanwhile."""
+        """Differences between the matrix and the documents of a view whose live rows are `alive`,
+        and between the graph and the matrix. No job of the builder may run meanwhile."""
         self._load_graph()
         built = self.built
         rows = built.matrix.rows()
         places = np.flatnonzero(rows.alive(alive))
         for start in range(0, len(places), FETCH_ROWS):
             some = places[start : start + FETCH_ROWS]
-            vectors, has = fetch(rows.rowids[some])
-            same = (rows.vectors(some) == prepared(vectors, self.spec.metric)).all(axis=1) & has
+            vectors, has_vector = fetch(rows.rowids[some])
+            same = (rows.vectors(some) == prepared(vectors, self.spec.metric)).all(axis=1)
+            same &= has_vector
             if not same.all():
                 yield f"row {rows.rowids[some][~same][0]} has another vector in cache/"
         if built.graph is not None:
@@ -182,8 +180,8 @@ class VectorCache:
     # -- building ----------------------------------------------------------------------------
 
     def build(self, stop: Stop) -> None:
-        """The job of the builder: everything that is due. What is unfinished when it is to stop is
-        kept where it can be used. Raises AmberError."""
+        """The builder's job: does all that is due, then saves the file. When it is stopped, the
+        rows that a graph was extended by so far stay in use. Raises AmberError."""
         self._is_building = True
         pause_s = _PAUSE_FAILED_S
         try:
@@ -192,53 +190,55 @@ class VectorCache:
                 pass
             if not stop():
                 self.save()
-            pause_s = _PAUSE_S  # what a view sees of dead rows may be more than was committed
+            pause_s = _PAUSE_S  # a view with expired rows sees more dead rows than a build drops
         finally:
             self._is_building = False
             self._pause_until = time.monotonic() + pause_s
 
     def save(self) -> None:
-        """Writes the file, if enough has changed; also called when the database is closed."""
-        built = self._built
-        if built is None or self._folder is None or self._host is None:
-            return
-        if self._folder.is_read_only:
+        """Writes the file if enough of the rows or of the graph is not in it; also called when the
+        database is closed. A failure is logged."""
+        built, file = self._built, self._file
+        if built is None or file is None or self._source is None or not file.is_writable:
             return
         rows = built.matrix.rows()
-        if not self._is_unsaved(rows.count, built.covered):
+        if not file.is_outdated(rows.count, built.covered):
             return
         try:
-            lsn = self._host.sync()  # after rows(): all of them were visible, so committed before
+            lsn = self._source.sync()  # after rows(): they were visible, so committed before
             if failpoints.on:
                 failpoints.reach("vectors.saving")
-            self._write(self._folder, built, rows, lsn)
+            file.write(rows, built.matrix.floor, built.graph, built.covered, lsn)
             if failpoints.on:
                 failpoints.reach("vectors.saved")
         except (AmberError, OSError) as error:
             logger.warning("the cache of %s was not written: %s", self.spec.name, error)
 
     def forget_dead(self) -> None:
-        """After the file was removed: matrix and graph go too if they have a dead row, and are made
-        of the documents at the next search. No job of the builder runs meanwhile."""
+        """Drops matrix and graph if they hold a dead row; the next search reads the documents. The
+        file was removed before the call. No job of the builder may run meanwhile."""
         with self._adding:
-            self._cached = None
-            self._saved = (0, 0)
+            if self._file is not None:
+                self._file.forget()
             built = self._built
-            if built is not None and self._host is not None:
-                with self._host.newest() as committed:
+            if built is not None and self._source is not None:
+                with self._source.newest() as committed:
                     if not built.matrix.rows().alive(committed.alive).all():
                         self._built = None
 
-    def _want(self) -> None:
-        if self._builder is None or self._host is None or self._is_building:
+    # -- building, inside ----------------------------------------------------------------------
+
+    def _request_build(self) -> None:
+        if self._builder is None or self._source is None or self._is_building:
             return
         if time.monotonic() >= self._pause_until:
             self._builder.want(self.build)
 
     def _step(self, stop: Stop) -> bool:
-        """Brings the rows up to date, and then does one thing; False when nothing was due."""
-        assert self._host is not None
-        with self._host.newest() as committed:
+        """One step of a build: adds missing rows, or drops dead rows, or extends the graph. False
+        when nothing was due."""
+        assert self._source is not None
+        with self._source.newest() as committed:
             built = self.built
             rows = built.matrix.rows()
             missing = np.flatnonzero(committed.alive)
@@ -249,18 +249,19 @@ class VectorCache:
                     some = missing[start : start + _YIELD_ROWS]
                     self.add(built.matrix, some, committed.fetch)
                     time.sleep(YIELD_S)
-                return True  # with another view: this one has been held long enough
+                return True  # the next step takes a new view: a held one keeps pages from reuse
         live = rows.alive(committed.alive)
         dead = rows.count - int(np.count_nonzero(live))
         self._dead = dead
-        if _is_dead(rows.count, dead):
+        if _are_many_dead(rows.count, dead):
             return self._drop_dead(built, rows, live, len(committed.alive), stop)
         if self._is_due(built, rows.count, dead):
             return self._extend(built, stop)
         return False
 
     def _extend(self, built: Built, stop: Stop) -> bool:
-        """A copy of the graph, with the rows behind it, in place of it."""
+        """Replaces the graph by a copy that also holds the rows added since. True: the caller goes
+        on with the next step."""
         rows = built.matrix.rows()
         capacity = rows.count + rows.count // 4
         graph = Graph(self.spec, capacity) if built.graph is None else built.graph.copy(capacity)
@@ -270,7 +271,7 @@ class VectorCache:
             _add(graph, rows, covered, end)
             covered = end
             if end == rows.count < 2 * max(built.covered, GRAPH_ROWS):
-                rows = built.matrix.rows()  # goes on to what came meanwhile
+                rows = built.matrix.rows()  # rows added meanwhile
         if failpoints.on:
             failpoints.reach("vectors.extended")
         with self._adding:
@@ -281,7 +282,8 @@ class VectorCache:
     def _drop_dead(
         self, built: Built, rows: Rows, live: NDArray[np.bool_], next_rowid: int, stop: Stop
     ) -> bool:
-        """A matrix and a graph of the rows that are alive, in place of those."""
+        """Replaces matrix and graph by others of the live rows alone, `live` by place; rows added
+        meanwhile are kept. False when it was stopped before."""
         places = np.flatnonzero(live)
         matrix = Matrix(self.spec.dim, self.spec.metric, floor=next_rowid - 1)
         graph = Graph(self.spec, len(places) * 5 // 4) if self._wants_graph(len(places)) else None
@@ -300,11 +302,12 @@ class VectorCache:
             late = late[fresh.rowids[late] > matrix.floor]
             matrix.add_prepared(fresh.rowids[late], fresh.vectors(late))
             self._built = Built(matrix, graph, graph.count if graph is not None else 0)
-            self._saved = (0, 0)
+            if self._file is not None:
+                self._file.forget()
         return True
 
     def _is_due(self, built: Built, rows: int, dead: int) -> bool:
-        if _is_dead(rows, dead):
+        if _are_many_dead(rows, dead):
             return True
         if self._wants_graph(rows - dead):
             return rows - built.covered > max(FRESH_ROWS, FRESH_SHARE * rows)
@@ -313,119 +316,31 @@ class VectorCache:
     def _wants_graph(self, rows: int) -> bool:
         return rows >= GRAPH_ROWS and library() is not None
 
-    # -- the file ----------------------------------------------------------------------------
-
-    @property
-    def _configuration(self) -> bytes:
-        """Of all that the bytes depend on."""
-        spec = self.spec
-        parts = [spec.field, spec.dim, spec.metric, spec.m, spec.ef_construction]
-        return blake2b(json.dumps(parts).encode(), digest_size=16).digest()
-
-    def _is_unsaved(self, rows: int, covered: int) -> bool:
-        saved_rows, saved_covered = self._saved
-        behind = max(rows - saved_rows, covered - saved_covered)
-        return behind > max(UNSAVED_ROWS, UNSAVED_SHARE * rows)
-
-    def _write(self, folder: CacheFolder, built: Built, rows: Rows, lsn: Lsn) -> None:
-        sections: list[list[Any]] = [[rows.rowids], list(rows.pieces())]
-        if built.graph is not None:
-            links = built.graph.links()
-            sections += [[links.rowids], [links.levels], [links.base], [links.upper]]
-        label = Label(
-            keyspace=self._tree,
-            configuration=self._configuration,
-            lsn=lsn,
-            floor=built.matrix.floor,
-        )
-        folder.write(label, [[memoryview(piece) for piece in pieces] for pieces in sections])
-        self._saved = (rows.count, built.covered)
-
     def _load_matrix(self) -> Matrix:
-        spec = self.spec
-        cached = None
-        if self._folder is not None:
-            cached = self._folder.read(self._tree, self._configuration)
-        if cached is not None:
-            try:
-                base = _base(cached, spec.dim, self._next_rowid())
-            except (Unusable, ValueError) as error:
-                self._drop_file(error)
-            else:
-                self._cached = cached
-                self._saved = (len(base[0]), 0)
-                return Matrix(spec.dim, spec.metric, base, cached.label.floor)
-        return Matrix(spec.dim, spec.metric)
+        matrix = None if self._file is None else self._file.load_matrix(self._next_rowid)
+        return Matrix(self.spec.dim, self.spec.metric) if matrix is None else matrix
 
     def _next_rowid(self) -> int:
-        assert self._host is not None
-        with self._host.newest() as committed:
+        assert self._source is not None
+        with self._source.newest() as committed:
             return len(committed.alive)
 
     def _load_graph(self) -> None:
-        """The graph of the file, if its matrix is still the one in use."""
+        """Takes the graph of the file into use, if its rows are those of the matrix in use."""
         built = self.built
-        cached, self._cached = self._cached, None
-        if cached is None or built.graph is not None or library() is None:
+        if self._file is None or built.graph is not None:
             return
-        try:
-            links = _links(cached, self.spec.m)
-            if links is None:
-                return
-            rows = built.matrix.rows()
-            places = rows.places(links.rowids)
-            if not np.array_equal(np.sort(places), np.arange(len(places))):
-                raise Unusable("its graph is not one of its rows")
-        except (Unusable, ValueError) as error:
-            self._drop_file(error)
-            return
-        graph = Graph.of_links(self.spec, links, rows.vectors(places))
-        with self._adding:
-            self._built = Built(built.matrix, graph, len(places))
-        self._saved = (self._saved[0], len(places))
-
-    def _drop_file(self, why: object) -> None:
-        assert self._folder is not None
-        self._folder.drop(self._tree, why)
-        self._saved = (0, 0)
+        graph = self._file.load_graph(built.matrix.rows())
+        if graph is not None:
+            with self._adding:
+                self._built = Built(built.matrix, graph, graph.count)
 
 
-def _is_dead(rows: int, dead: int) -> bool:
+def _are_many_dead(rows: int, dead: int) -> bool:
     return dead > max(DEAD_ROWS, DEAD_SHARE * rows)
 
 
 def _add(graph: Graph, rows: Rows, start: int, end: int) -> None:
+    """Adds the rows from one place to another to a graph."""
     places = np.arange(start, end)
     graph.add(rows.rowids[start:end], rows.vectors(places), _THREADS)
-
-
-def _base(cached: Cached, dim: int, next_rowid: int) -> tuple[Rowids, Vectors]:
-    """The rows of a file, each once and of rowids that were given. Raises Unusable, ValueError."""
-    rowids = np.frombuffer(cached.section(0), np.int64)
-    vectors = np.frombuffer(cached.section(1), np.float32).reshape(-1, dim)
-    if len(rowids) != len(vectors):
-        raise Unusable(f"it has {len(rowids)} rowids and {len(vectors)} vectors")
-    if rowids.min(initial=0) < 0 or rowids.max(initial=0) >= next_rowid:
-        raise Unusable("it has rows that never were")
-    if np.count_nonzero(np.bincount(rowids, minlength=1)) != len(rowids):
-        raise Unusable("it has a row twice")
-    if cached.label.floor >= next_rowid:
-        raise Unusable("it begins behind the last row")
-    return rowids, vectors
-
-
-def _links(cached: Cached, m: int) -> Links | None:
-    """None where there was no graph. Raises Unusable, ValueError."""
-    rowids = np.frombuffer(cached.section(2), np.int64)
-    if not len(rowids):
-        return None
-    links = Links(
-        rowids,
-        np.frombuffer(cached.section(3), np.int32),
-        np.frombuffer(cached.section(4), np.uint32).reshape(-1, 2 * m + 1),
-        np.frombuffer(cached.section(5), np.uint32).reshape(-1, m + 1),
-    )
-    problem = links.problem(m)
-    if problem is not None:
-        raise Unusable(f"its graph has wrong {problem}")
-    return links

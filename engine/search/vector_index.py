@@ -1,18 +1,21 @@
-"""Search by vector: the rows that are alive at a view, nearest first.
+"""Vector index: the live rows of a view that are nearest to a query vector.
 
-    few rows (in all, or `among`)  -> exact: each is scored
-    many                           -> the graph proposes, exact scores decide; rows behind the graph
-                                      are scored too; too few alive: wider, at last exact
+    few rows   -> exact: every row is scored
+    many rows  -> the graph proposes rows and exact scores rank them; rows that are not in the graph
+                  yet are scored too. If too few of the proposed rows are alive, the graph is
+                  searched wider, and in the end every row is scored
 
-Vectors of record are in the documents; engine/search/vector_cache.py has what makes this fast.
+The vectors of record are those in the documents; engine/search/vector_cache.py holds copies of them
+in memory, and the graph.
 
 Invariants:
-- What is alive decides what is found: `alive` of the caller's view and nothing else. A cache may
-  know rows that are dead or not yet born for a view, and lack some that are alive: those are
-  fetched, so the state of a cache never changes an answer of exact search.
-- Scores are exact, whatever found the row; higher is closer, equals go by rowid, the newer first.
-- As many rows as `limit` asks for, if so many are alive.
-- Searches run side by side, and wait for nothing but the fetching of rows that they need too.
+- The result depends on `alive`, the mask of the caller's view, alone. The cache may hold rows that
+  are dead, or not added yet, as of the view, and may lack live rows: those are fetched, so the
+  state of the cache never changes the result of an exact search.
+- Scores are exact, whatever proposed the row; higher is nearer, and of equal scores the newer row
+  comes first.
+- There are `limit` rows if that many are alive.
+- Searches run concurrently; a search waits only while another one fetches rows that it needs too.
 """
 
 from typing import Any, Final, TypeAlias, final
@@ -20,78 +23,64 @@ from typing import Any, Final, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb.engine.jobs import Jobs
-from amberdb.engine.search.vector_cache import (
-    FETCH_ROWS,
-    Alive,
-    Built,
-    CacheSource,
-    Fetch,
-    VectorCache,
-)
-from amberdb.engine.storage.cache_file import CacheFolder
+from amberdb.engine.search.vector_cache import FETCH_ROWS, Alive, Built, Fetch, VectorCache
 from amberdb.index.vector.distance import Places, Rowids, Scores, Vectors, best, prepared, scores
 from amberdb.index.vector.hnsw import Graph
 from amberdb.index.vector.matrix import Matrix, Rows
-from amberdb.index.vector.vector import Vector
+from amberdb.index.vector.vector import Metric
 
-_Found: TypeAlias = tuple[Rowids, Scores]
+_Nearest: TypeAlias = tuple[Rowids, Scores]
 
 EXACT_ROWS: Final = 10_000
-"""Up to so many rows are scored one and all."""
+"""Up to this many rows every row is scored; with more, the graph is searched."""
 VISIT_ROWS: Final = 10
-"""What a row that the graph looks at costs, in rows scored."""
+"""The cost of one row visited in the graph, in rows scored sequentially: a visit is a random access
+and compares the links of the row."""
 GATHERED: Final = 3
-"""What scoring one row out of many costs, in rows scored in their order."""
+"""The cost of scoring one row gathered by its place, in rows scored sequentially: the row is copied
+first."""
 SHORTLIST: Final = 16
-"""Rows of the graph's answer past `limit` that are scored exactly: its own order is as good as
-exact but for rounding."""
+"""Rows past `limit` of the graph's result that are scored exactly: the graph's order differs from
+the exact order by rounding only."""
 WIDER: Final = 4
-"""How much wider the graph is searched when too few of what it found are alive."""
+"""How many times more rows the graph proposes when too few of those proposed are alive."""
 
 
 @final
 class _VisibleRows:
-    """What one `alive` means for the rows of one matrix; kept for the next search."""
+    """The rows of one matrix that are alive by one mask; computed once for searches of equal
+    views."""
 
-    __slots__ = ("_inside", "alive", "apart", "count", "live", "rows", "source")
+    __slots__ = ("_visible_covered", "alive", "count", "matrix", "rows", "uncached", "visible")
 
-    def __init__(self, source: Matrix, rows: Rows, alive: Alive) -> None:
-        self.source = source
+    def __init__(self, matrix: Matrix, rows: Rows, alive: Alive) -> None:
+        self.matrix = matrix
         self.rows = rows
         self.alive = alive
-        self.live = rows.alive(alive)
-        """bool[rows.count], by place."""
-        self.count = int(np.count_nonzero(self.live))
-        apart = np.flatnonzero(alive)
-        self.apart: Rowids = apart[rows.places(apart) < 0]
-        """Rowids that are alive and not in the matrix."""
-        self._inside = (0, 0)
+        self.visible = rows.alive(alive)
+        """bool[rows.count], by place in the matrix."""
+        self.count = int(np.count_nonzero(self.visible))
+        rowids = np.flatnonzero(alive)
+        self.uncached: Rowids = rowids[rows.places(rowids) < 0]
+        """Live rows that are not in the matrix."""
+        self._visible_covered = (0, 0)
 
-    def inside(self, covered: int) -> int:
+    def count_covered(self, covered: int) -> int:
         """How many of the first `covered` rows are alive."""
-        if self._inside[0] != covered:
-            self._inside = covered, int(np.count_nonzero(self.live[:covered]))
-        return self._inside[1]
+        if self._visible_covered[0] != covered:
+            self._visible_covered = covered, int(np.count_nonzero(self.visible[:covered]))
+        return self._visible_covered[1]
 
 
 @final
 class VectorIndex:
-    """Of one Vector index of an open database. Without a host it searches exactly, and keeps its
-    rows in memory only."""
+    """Nearest-neighbour search over one Vector index of an open database."""
 
-    def __init__(
-        self,
-        spec: Vector,
-        *,
-        keyspace: int = 0,
-        host: CacheSource | None = None,
-        folder: CacheFolder | None = None,
-        builder: Jobs | None = None,
-    ) -> None:
-        self.spec = spec
-        self.cache = VectorCache(spec, keyspace, host, folder, builder)
-        self._kept: _VisibleRows | None = None
+    def __init__(self, cache: VectorCache) -> None:
+        self.cache = cache
+        self._metric: Metric = cache.spec.metric
+        self._visible_rows: _VisibleRows | None = None
+        """Of the last search."""
 
     def search(
         self,
@@ -99,85 +88,87 @@ class VectorIndex:
         limit: int,
         alive: Alive,
         fetch: Fetch,
-        among: Rowids | None = None,
+        prefilter: Rowids | None = None,
     ) -> tuple[Rowids, Scores, dict[str, Any]]:
         """Rowids int64[k] and scores float32[k] of the nearest rows, k at most `limit`, and how
         they were found.
 
-        query   float32[dim], as coerce() makes it
-        alive   bool[], by rowid: the rows of the view. It must not change any more
-        fetch   rowids -> float32[n, dim] and bool[n]: the vectors in the documents, and which
-                have one
-        among   only these rows, ascending
+        query      float32[dim], as coerce() returns it
+        alive      bool[], by rowid: the live rows of the view. It must not change afterwards
+        fetch      rowids -> float32[n, dim] and bool[n]: the vectors in the documents, and which
+                   documents have one
+        prefilter  only these rows are ranked, ascending
         """
-        query = prepared(query, self.spec.metric)
+        query = prepared(query, self._metric)
         built = self.cache.built
-        sight = self._sight(built, alive, fetch)
-        rows, wanted, apart, count = sight.rows, sight.live, sight.apart, sight.count
+        visible_rows = self._visible(built, alive, fetch)
+        rows, wanted, count = visible_rows.rows, visible_rows.visible, visible_rows.count
+        uncached = visible_rows.uncached
         places: Places | None = None
-        if among is not None:
-            among = among[among < len(alive)]
-            among = among[alive[among]]
-            places = rows.places(among)
-            apart = among[places < 0]
+        if prefilter is not None:
+            prefilter = prefilter[prefilter < len(alive)]
+            prefilter = prefilter[alive[prefilter]]
+            places = rows.places(prefilter)
+            uncached = prefilter[places < 0]
             places = np.sort(places[places >= 0])
             count = len(places)
         how: dict[str, Any] = {"search": "exact", "rows": count}
-        found: _Found | None = None
+        nearest: _Nearest | None = None
         uses_graph = built.graph is not None and limit > 0 and count > EXACT_ROWS
         if places is not None and (uses_graph or count * GATHERED > rows.count):
             wanted = np.zeros(rows.count, np.bool_)
             wanted[places] = True
             places = places if count * GATHERED <= rows.count else None
         if built.graph is not None and uses_graph:
-            found = self._near(built, built.graph, sight, wanted, query, limit, how)
-        if found is None:
-            found = _exact(rows, wanted, places, query, limit)
-        if len(apart):
-            how["fetched"] = len(apart)
-            found = self._with_apart(found, apart, query, limit, fetch)
-        return *found, how
+            nearest = self._by_graph(built, built.graph, visible_rows, wanted, query, limit, how)
+        if nearest is None:
+            nearest = _exact(rows, wanted, places, query, limit)
+        if len(uncached):
+            how["fetched"] = len(uncached)
+            nearest = self._merge_uncached(nearest, uncached, query, limit, fetch)
+        return *nearest, how
 
     def stats(self) -> dict[str, Any]:
-        """Rows in memory, in the graph and dead; bytes; and whether something is being built."""
+        """The counts of rows in memory, in the graph and dead; bytes; whether a build runs."""
         return self.cache.stats()
 
     # -- by graph ----------------------------------------------------------------------------
 
-    def _near(
+    def _by_graph(
         self,
         built: Built,
         graph: Graph,
-        sight: _VisibleRows,
+        visible_rows: _VisibleRows,
         wanted: NDArray[np.bool_],
         query: Vectors,
         limit: int,
         how: dict[str, Any],
-    ) -> _Found | None:
-        """None when scoring all rows is cheaper, or the graph does not reach enough of them."""
-        rows = sight.rows
+    ) -> _Nearest | None:
+        """The nearest of the `wanted` rows, a mask by place, and an entry in `how`. None when
+        scoring every row is cheaper, or the graph does not reach enough wanted rows."""
+        rows = visible_rows.rows
         covered = min(built.covered, rows.count)
-        if wanted is sight.live:
-            inside = sight.inside(covered)
+        if wanted is visible_rows.visible:
+            wanted_covered = visible_rows.count_covered(covered)
         else:
-            inside = int(np.count_nonzero(wanted[:covered]))
-        if not inside:
+            wanted_covered = int(np.count_nonzero(wanted[:covered]))
+        if not wanted_covered:
             return None
-        k = max(self.spec.ef, limit * built.covered // inside)
+        k = max(self.cache.spec.ef, limit * built.covered // wanted_covered)
         widened = 0
-        while k * VISIT_ROWS < inside:
+        while k * VISIT_ROWS < wanted_covered:
             near = rows.places(graph.search(query, k))
             near = near[near >= 0]
             near = near[wanted[near]]
-            if len(near) >= min(limit, inside):
-                near = np.sort(near[: limit + SHORTLIST])  # nearest first, as the graph has it
-                rowids, found = rows.rowids[near], rows.scores_at(near, query)
+            if len(near) >= min(limit, wanted_covered):
+                near = np.sort(near[: limit + SHORTLIST])  # the graph returns the nearest first
+                rowids, values = rows.rowids[near], rows.scores_at(near, query)
                 fresh = int(np.count_nonzero(wanted[covered:]))
                 if fresh:
                     rowids = np.concatenate((rowids, rows.rowids[covered:]))
-                    found = np.concatenate((found, _scored(rows, wanted, query, covered)))
+                    values = np.concatenate((values, _scored(rows, wanted, query, covered)))
                 how.update(search="graph", k=k, fresh=fresh, widened=widened)
-                return best(rowids, found, limit)
+                return best(rowids, values, limit)
             k *= WIDER
             widened += 1
         how["widened"] = widened
@@ -185,48 +176,57 @@ class VectorIndex:
 
     # -- exact -------------------------------------------------------------------------------
 
-    def _with_apart(
-        self, found: _Found, rowids: Rowids, query: Vectors, limit: int, fetch: Fetch
-    ) -> _Found:
-        """Together with rows that no cache holds: a view older than the caches has such."""
-        for start in range(0, len(rowids), FETCH_ROWS):
-            some = rowids[start : start + FETCH_ROWS]
-            vectors, has = fetch(some)
-            theirs = np.empty(int(np.count_nonzero(has)), np.float32)
-            scores(prepared(vectors[has], self.spec.metric), query, self.spec.metric, theirs)
-            joined = np.concatenate((found[0], some[has])), np.concatenate((found[1], theirs))
-            found = best(*joined, limit)
-        return found
+    def _merge_uncached(
+        self, nearest: _Nearest, uncached: Rowids, query: Vectors, limit: int, fetch: Fetch
+    ) -> _Nearest:
+        """The nearest of the given rows and of live rows that the cache lacks, which are fetched.
+        A view older than the cache sees such rows."""
+        rowids, values = nearest
+        for start in range(0, len(uncached), FETCH_ROWS):
+            fetched = uncached[start : start + FETCH_ROWS]
+            vectors, has_vector = fetch(fetched)
+            fetched, vectors = fetched[has_vector], prepared(vectors[has_vector], self._metric)
+            fetched_values = np.empty(len(fetched), np.float32)
+            scores(vectors, query, self._metric, fetched_values)
+            rowids, values = best(
+                np.concatenate((rowids, fetched)), np.concatenate((values, fetched_values)), limit
+            )
+        return rowids, values
 
     # -- rows --------------------------------------------------------------------------------
 
-    def _sight(self, built: Built, alive: Alive, fetch: Fetch) -> _VisibleRows:
-        """Of this view, after its new rows were added."""
+    def _visible(self, built: Built, alive: Alive, fetch: Fetch) -> _VisibleRows:
+        """The visible rows of a view; its new rows are added to the matrix first."""
         matrix = built.matrix
-        sight = self._kept
-        if sight is None or sight.alive is not alive or sight.source is not matrix:
-            sight = _VisibleRows(matrix, matrix.rows(), alive)
-            new = sight.apart[sight.apart > matrix.floor]
+        visible_rows = self._visible_rows
+        if (
+            visible_rows is None
+            or visible_rows.alive is not alive
+            or visible_rows.matrix is not matrix
+        ):
+            visible_rows = _VisibleRows(matrix, matrix.rows(), alive)
+            new = visible_rows.uncached[visible_rows.uncached > matrix.floor]
             if len(new):
                 self.cache.add(matrix, new, fetch)
-                sight = _VisibleRows(matrix, matrix.rows(), alive)
-            self._kept = sight
-        # At each search: what is due may have had to wait for the builder's pause.
-        self.cache.note_rows(built, sight.rows.count, sight.rows.count - sight.count)
-        return sight
+                visible_rows = _VisibleRows(matrix, matrix.rows(), alive)
+            self._visible_rows = visible_rows
+        # At every search: a build that was due during the builder's pause starts with a later one.
+        count = visible_rows.rows.count
+        self.cache.note_rows(built, count, count - visible_rows.count)
+        return visible_rows
 
 
 def _exact(
     rows: Rows, wanted: NDArray[np.bool_], places: Places | None, query: Vectors, limit: int
-) -> _Found:
-    """Of some places, or of all that are wanted."""
+) -> _Nearest:
+    """The nearest rows at some places, or of all wanted rows, a mask by place."""
     if places is not None:
         return best(rows.rowids[places], rows.scores_at(places, query), limit)
     return best(rows.rowids, _scored(rows, wanted, query), limit)
 
 
 def _scored(rows: Rows, wanted: NDArray[np.bool_], query: Vectors, start: int = 0) -> Scores:
-    """By place, from one on; -inf where they are not wanted."""
-    found = rows.scores(query, start)
-    found[~wanted[start:]] = -np.inf
-    return found
+    """The scores of all rows from a place on, by place; -inf for rows that are not wanted."""
+    values = rows.scores(query, start)
+    values[~wanted[start:]] = -np.inf
+    return values

@@ -1,10 +1,10 @@
-"""Asking a vector index: from a view and a vector to the nearest rows.
+"""Search of one vector index: the rows of a view that are nearest to a query vector.
 
 Invariants:
-- Rows of the view's own transaction are scored here, and never shown to what is kept in memory:
-  they may be rolled back, and their rowids be given to other documents.
-- A filter that no index answers is asked of the nearest rows first, then of twice as many, and at
-  last all that match are listed: never fewer hits than there are.
+- Pending rows of the view's own transaction are scored here and never reach the cache: they may be
+  rolled back, and their rowids given to other documents.
+- A postfilter checks the documents of the nearest rows, then of more and more rows, and is replaced
+  by the rowids of all documents that match when too few pass: no hit is missed.
 """
 
 from collections.abc import Generator, Iterator
@@ -19,9 +19,10 @@ from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
-from amberdb.engine.search.live_rows import Rows, pending_rows
+from amberdb.engine.search.live_rows import LiveRows, pending_rows
 from amberdb.engine.search.row_reader import RowReader
-from amberdb.engine.search.vector_cache import CommittedRows
+from amberdb.engine.search.vector_cache import CommittedRows, VectorCache
+from amberdb.engine.search.vector_file import VectorFile
 from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.engine.storage.view import View
 from amberdb.index.vector.distance import best, prepared, scores
@@ -33,51 +34,55 @@ if TYPE_CHECKING:
     from amberdb.engine.storage.readable import Readable
 
     Rowids = NDArray[np.int64]
-    Found = tuple[Rowids, NDArray[np.float32]]
+    Nearest = tuple[Rowids, NDArray[np.float32]]
 
-ASKED_MAX: Final = 2_000
-"""Nearest rows whose documents are asked before all that match the filter are listed."""
+CHECKED_MAX: Final = 2_000
+"""The most ranked rows whose documents a postfilter checks."""
+_WIDER: Final = 4
+"""How many times more rows are ranked when too few have passed the postfilter."""
 
 
 @final
 class VectorSearcher:
-    """Of one vector index."""
+    """Answers queries over one vector index."""
 
     def __init__(self, index: RowIndex, parts: "VectorParts") -> None:
         self._index = index
-        self._rows = Rows()
+        self._live_rows = LiveRows()
         self._vectors = VectorIndex(
-            index.vector,
-            keyspace=index.number,
-            host=_CacheSource(parts.source, index, self._rows),
-            folder=parts.folder,
-            builder=parts.builder,
+            VectorCache(
+                index.vector,
+                source=_CacheSource(parts.source, index, self._live_rows),
+                file=VectorFile(index.vector, index.number, parts.folder),
+                builder=parts.builder,
+            )
         )
 
     def search(
         self,
-        question: "NDArray[np.float32]",
+        query: "NDArray[np.float32]",
         view: View,
         schema: Schema,
         limit: int,
         candidates: Candidates,
         reader: RowReader,
     ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
-        """Raises CorruptionError."""
-        alive = self._rows.alive(view, schema, self._index)
-        own = pending_rows(view, self._index)
-        if len(own):
-            own = own[alive[own]]  # one may have expired already
+        """The nearest `limit` rows of the view, rowid and score, nearest first, and how they were
+        found. Raises CorruptionError."""
+        alive = self._live_rows.alive(view, schema, self._index)
+        pending = pending_rows(view, self._index)
+        if len(pending):
+            pending = pending[alive[pending]]  # a pending row may have expired already
             alive = alive.copy()
-            alive[own] = False
-        asking = _VectorQuery(self._index, self._vectors, question, reader, alive, own)
-        found, how = asking.nearest(limit, candidates, view, schema)
+            alive[pending] = False
+        vector_query = _VectorQuery(self._index, self._vectors, query, reader, alive, pending)
+        (rowids, values), how = vector_query.nearest(limit, candidates, view, schema)
         how = {"kind": "vector", **how}
-        return list(zip(found[0].tolist(), found[1].tolist(), strict=True)), how
+        return list(zip(rowids.tolist(), values.tolist(), strict=True)), how
 
     def problems(self, view: View, schema: Schema) -> Iterator[str]:
-        """Raises CorruptionError."""
-        alive = self._rows.alive(view, schema, self._index)
+        """Differences between the cache and the documents of a view. Raises CorruptionError."""
+        alive = self._live_rows.alive(view, schema, self._index)
         fetch = partial(RowReader(view, schema).vectors, index=self._index)
         return self._vectors.cache.problems(alive, fetch)
 
@@ -93,15 +98,16 @@ class VectorSearcher:
 
 @final
 class _CacheSource:
-    """What the cache of an index sees of the database."""
+    """The committed rows of one index, for its cache."""
 
-    def __init__(self, source: "Readable", index: RowIndex, rows: Rows) -> None:
+    def __init__(self, source: "Readable", index: RowIndex, live_rows: LiveRows) -> None:
         self._source = source
         self._index = index
-        self._rows = rows
+        self._live_rows = live_rows
 
     @contextmanager
     def newest(self) -> Generator[CommittedRows]:
+        """The newest visible rows while the context is open; none if the index was dropped."""
         with self._source.view() as view:
             schemas = view.catalog.schemas.values()
             schema = next(
@@ -109,30 +115,31 @@ class _CacheSource:
                 None,
             )
             if schema is None:  # dropped
-                yield CommittedRows(np.empty(0, np.bool_), _nothing)
+                yield CommittedRows(np.empty(0, np.bool_), _no_vectors)
                 return
             reader = RowReader(view, schema)
             alive = np.zeros(
                 CollectionCounters.unpack(view.get(schema.counters_key)).next_rowid, np.bool_
             )
-            known = self._rows.committed(view, self._index)[: len(alive)]
-            alive[: len(known)] = known
+            committed = self._live_rows.committed(view, self._index)[: len(alive)]
+            alive[: len(committed)] = committed
             yield CommittedRows(alive, partial(reader.vectors, index=self._index))
 
     def sync(self) -> Lsn:
+        """Makes all commits durable; the Lsn of the last. Raises AmberError."""
         self._source.log.sync()
         return self._source.log.durable_lsn
 
 
-def _nothing(rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
+def _no_vectors(rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
     return np.empty((len(rowids), 0), np.float32), np.zeros(len(rowids), np.bool_)
 
 
 @final
 class _VectorQuery:
-    """One vector, asked at one view."""
+    """A query vector and the rows of one view."""
 
-    __slots__ = ("_alive", "_index", "_own", "_reader", "_vector", "_vectors")
+    __slots__ = ("_alive", "_index", "_pending", "_reader", "_vector", "_vectors")
 
     def __init__(
         self,
@@ -141,50 +148,53 @@ class _VectorQuery:
         vector: "NDArray[np.float32]",
         reader: RowReader,
         alive: "NDArray[np.bool_]",
-        own: "Rowids",
+        pending: "Rowids",
     ) -> None:
-        """`alive` are committed rows; those of the view's own transaction are in `own`."""
+        """`alive` marks committed rows; `pending` are the live rows of the view's own
+        transaction."""
         self._index = index
         self._vectors = vectors
         self._vector = vector
         self._reader = reader
         self._alive = alive
-        self._own = own
+        self._pending = pending
 
     def nearest(
         self, limit: int, candidates: Candidates, view: View, schema: Schema
-    ) -> "tuple[Found, dict[str, Any]]":
-        """Those that the candidates let through."""
-        accepts = candidates.accepts
-        if accepts is None:
-            return self._ranked(limit, candidates.among)
-        asked = 2 * limit
-        while asked <= ASKED_MAX:
-            (rowids, values), how = self._ranked(asked, None)
-            passed = np.array([accepts(rowid, self._index) for rowid in rowids.tolist()], np.bool_)
-            if np.count_nonzero(passed) >= limit or len(rowids) < asked:
-                found = rowids[passed][:limit], values[passed][:limit]
-                return found, {**how, "documents asked": len(rowids)}
-            asked *= 4
-        among = candidates.all_rows(view, schema)
-        found, how = self._ranked(limit, among)
-        return found, {**how, "documents asked": "all that the filter had to read"}
+    ) -> "tuple[Nearest, dict[str, Any]]":
+        """The nearest rows that pass the candidates' filter."""
+        postfilter = candidates.postfilter
+        if postfilter is None:
+            return self._ranked(limit, candidates.prefilter)
+        checked = 2 * limit
+        while checked <= CHECKED_MAX:
+            (rowids, values), how = self._ranked(checked, None)
+            passed = np.array(
+                [postfilter(rowid, self._index) for rowid in rowids.tolist()], np.bool_
+            )
+            if np.count_nonzero(passed) >= limit or len(rowids) < checked:
+                nearest = rowids[passed][:limit], values[passed][:limit]
+                return nearest, {**how, "documents checked": len(rowids)}
+            checked *= _WIDER
+        nearest, how = self._ranked(limit, candidates.all_rows(view, schema))
+        return nearest, {**how, "documents checked": "all candidates of the filter"}
 
-    def _ranked(self, limit: int, among: "Rowids | None") -> "tuple[Found, dict[str, Any]]":
-        """The nearest rows, of all or among some."""
+    def _ranked(self, limit: int, prefilter: "Rowids | None") -> "tuple[Nearest, dict[str, Any]]":
+        """The nearest rows, of all rows or of those in the prefilter; committed and pending."""
         rowids, values, how = self._vectors.search(
-            self._vector, limit, self._alive, self._fetch, among
+            self._vector, limit, self._alive, self._fetch, prefilter
         )
-        own = self._own
-        if len(own) and among is not None:
-            own = np.intersect1d(own, among)
-        if len(own):
+        pending = self._pending
+        if len(pending) and prefilter is not None:
+            pending = np.intersect1d(pending, prefilter)
+        if len(pending):
             metric = self._index.vector.metric
-            vectors = prepared(self._fetch(own)[0], metric)
-            theirs = np.empty(len(own), np.float32)
-            scores(vectors, prepared(self._vector, metric), metric, theirs)
-            joined = np.concatenate((rowids, own)), np.concatenate((values, theirs))
-            rowids, values = best(*joined, limit)
+            vectors = prepared(self._fetch(pending)[0], metric)
+            pending_values = np.empty(len(pending), np.float32)
+            scores(vectors, prepared(self._vector, metric), metric, pending_values)
+            rowids, values = best(
+                np.concatenate((rowids, pending)), np.concatenate((values, pending_values)), limit
+            )
         return (rowids, values), how
 
     def _fetch(self, rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":

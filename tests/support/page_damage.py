@@ -25,7 +25,7 @@ from unittest.mock import patch
 
 import amberdb
 from amberdb import AmberError, Collection, Database, Ordered, Text, Unique, Vector
-from amberdb.engine.search import vector_cache
+from amberdb.engine.search import vector_file
 from support.databases import SMALL
 from support.reference import Doc
 from support.searches import DIM, WORDS, compare_searches, drawn_text, drawn_vector
@@ -42,7 +42,7 @@ def make(path: Path, copy: Path, *, documents: int) -> Answer:
     """A closed database with inner pages, overflow pages, free pages, lists, what expires, several
     segments, and files in cache/; its copy, and its answer."""
     rng = random.Random(documents)
-    with patch.object(vector_cache, "UNSAVED_ROWS", 0), amberdb.open(path, **SMALL) as db:
+    with patch.object(vector_file, "UNSAVED_ROWS", 0), amberdb.open(path, **SMALL) as db:
         for name in NAMES:
             notes = db.collection(
                 name,

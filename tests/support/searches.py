@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from amberdb import Database, Text, Vector
 from amberdb._types import Document
 from amberdb.engine.maintenance import auto_compaction
-from amberdb.engine.search import flush, vector_cache, vector_index
+from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.index.text.text import TextExtractor
 from support.ranking import agree, bm25, nearest
 
@@ -30,7 +30,7 @@ _FEW: Final = (
     (vector_cache, "GRAPH_ROWS", 8),
     (vector_cache, "FRESH_ROWS", 2),
     (vector_cache, "DEAD_ROWS", 3),
-    (vector_cache, "UNSAVED_ROWS", 0),
+    (vector_file, "UNSAVED_ROWS", 0),
     (vector_cache, "_PAUSE_S", 0.0),
     (vector_cache, "_PAUSE_FAILED_S", 0.0),
     (vector_index, "EXACT_ROWS", 6),

@@ -51,11 +51,11 @@ class Documents:
         limit: int,
         metric: Metric,
         alive: NDArray[np.bool_] | None = None,
-        among: NDArray[np.int64] | None = None,
+        prefilter: NDArray[np.int64] | None = None,
     ) -> list[tuple[int, float]]:
         rowids = np.flatnonzero(self.alive if alive is None else alive)
-        if among is not None:
-            rowids = np.intersect1d(rowids, among)
+        if prefilter is not None:
+            rowids = np.intersect1d(rowids, prefilter)
         out = np.empty(len(rowids), np.float32)
         scores(prepared(self.vectors[rowids], metric), prepared(query, metric), metric, out)
         return pairs(*best(rowids, out, limit))

@@ -22,9 +22,12 @@ from amberdb import (
     Vector,
 )
 from amberdb._errors import CollectionError, ConflictError
+from amberdb._types import Document
 from amberdb.engine.database import declarations
 from amberdb.engine.schema import catalog
-from amberdb.engine.search import flush, vector_cache, vector_index
+from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
+from amberdb.engine.search.row_reader import RowReader
 from amberdb.index.ordered.key_encoder import IndexSpec
 from support.databases import FakeClock, OpenDatabase
 
@@ -88,6 +91,17 @@ def test_explain_says_how_a_search_was_answered(memory: Collection) -> None:
     assert how["indexes"]["text:content,title"]["rows"] == 20
     with pytest.raises(QueryError, match="order_by"):
         memory.explain({}, text="tea", order_by="entity")
+
+
+def test_explain_counts_the_documents_that_a_postfilter_checked(memory: Collection) -> None:
+    memory.put_many(
+        {"rest": number % 2, "content": "tea", "embedding": [1.0, number, 0.0]}
+        for number in range(20)
+    )
+    how = memory.explain({"rest": 1}, text="tea", vector=[1.0, 0.0, 0.0])
+    assert how["where"]["rows"] == "checked one by one"
+    assert how["indexes"]["text:content,title"]["documents checked"] is True
+    assert how["indexes"]["vector:embedding"]["documents checked"] == 20
 
 
 def test_words_of_both_languages_find_their_documents(memory: Collection) -> None:
@@ -261,7 +275,7 @@ def test_several_vector_fields(db: Database) -> None:
     assert ids(both.search(vector={"a": [1, 0]})) == ["x", "y"]
     assert ids(both.search(vector={"b": [1, 0]})) == ["y", "x"]
     assert both.search(vector={"b": [1, 0]})[0].score == 0.0
-    with pytest.raises(QueryError, match="say which"):
+    with pytest.raises(QueryError, match="several fields"):
         both.search(vector=[1, 0])
 
 
@@ -270,7 +284,7 @@ def small_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows do what many do."""
     for name, value in (("GRAPH_ROWS", 50), ("FRESH_ROWS", 10), ("DEAD_ROWS", 10)):
         monkeypatch.setattr(vector_cache, name, value)
-    monkeypatch.setattr(vector_cache, "UNSAVED_ROWS", 1)
+    monkeypatch.setattr(vector_file, "UNSAVED_ROWS", 1)
     monkeypatch.setattr(vector_cache, "_PAUSE_S", 0.0)
     monkeypatch.setattr(vector_index, "EXACT_ROWS", 40)
     monkeypatch.setattr(vector_index, "VISIT_ROWS", 0)
@@ -351,6 +365,44 @@ def test_a_document_that_both_find_comes_first(memory: Collection) -> None:
     assert hits[0].ranks == {"text:content,title": 2, "vector:embedding": 2}
     only_near = Fusion(weights={"embedding": 1.0, "content": 0.001})
     assert memory.search("umbrella", vector=[1, 0, 0], fusion=only_near)[0].id == "near"
+
+
+@pytest.fixture
+def read_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rowids of the documents that searches read."""
+    rowids: list[int] = []
+    read = RowReader.read
+
+    def spy(self: RowReader, rowid: int, index: RowIndex) -> Document:
+        rowids.append(rowid)
+        return read(self, rowid, index)
+
+    monkeypatch.setattr(RowReader, "read", spy)
+    return rowids
+
+
+def test_a_search_reads_only_the_documents_that_it_returns(
+    memory: Collection, read_rows: list[int]
+) -> None:
+    memory.put_many(
+        {
+            "content": "tea " * (1 + number % 7),
+            "embedding": [1.0, number, number % 5],
+            "at": datetime(2026, 1, 1 + number % 28, tzinfo=UTC),
+        }
+        for number in range(100)
+    )
+    query: dict[str, Any] = {"text": "tea", "vector": [1.0, 40.0, 0.0]}
+    whole = memory.search(**query, limit=20)  # the depth of fusion
+    for limit in (0, 1, 5, 19):
+        read_rows.clear()
+        hits = memory.search(**query, limit=limit)
+        assert len(read_rows) == len(set(read_rows)) == limit
+        assert list(map(repr, hits)) == list(map(repr, whole[:limit]))
+    read_rows.clear()
+    recency = Recency(field="at", half_life=timedelta(days=7))
+    assert len(memory.search(**query, limit=5, recency=recency)) == 5
+    assert len(read_rows) > 5, "an older document may overtake only if its time is known"
 
 
 def test_old_documents_fade(db: Database, memory: Collection) -> None:

@@ -11,7 +11,7 @@ import amberdb
 from amberdb import Database, Lsn, Ordered, Stats, Text, Vector
 from amberdb._fs import OsFileSystem
 from amberdb._jsonl.text import dumps
-from amberdb.engine.search import vector_cache
+from amberdb.engine.search import vector_cache, vector_file
 from amberdb.index.vector.hnsw import library
 from support.databases import SMALL, OpenDatabase
 
@@ -48,7 +48,8 @@ def test_latencies_are_counted(db: Database) -> None:
 
 
 def test_bytes_by_kind(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GRAPH_ROWS", "FRESH_ROWS", "UNSAVED_ROWS", "DEAD_ROWS"):
+    monkeypatch.setattr(vector_file, "UNSAVED_ROWS", 10)
+    for name in ("GRAPH_ROWS", "FRESH_ROWS", "DEAD_ROWS"):
         monkeypatch.setattr(vector_cache, name, 10)
     notes = db.collection("n", indexes=[Vector("v", dim=4)])
     notes.put_many({"id": str(n), "v": np.eye(4, dtype=np.float32)[n % 4]} for n in range(400))
@@ -81,7 +82,8 @@ def test_subscribers_that_lag(db: Database) -> None:
 def test_a_search_index_that_nobody_has_asked_is_not_loaded(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("GRAPH_ROWS", "FRESH_ROWS", "UNSAVED_ROWS", "DEAD_ROWS"):
+    monkeypatch.setattr(vector_file, "UNSAVED_ROWS", 10)
+    for name in ("GRAPH_ROWS", "FRESH_ROWS", "DEAD_ROWS"):
         monkeypatch.setattr(vector_cache, name, 10)
     db = open_db()
     notes = db.collection("n", indexes=[Vector("v", dim=4), Text("text")])

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine.jobs import Jobs
-from amberdb.engine.search import vector_cache, vector_index
-from amberdb.engine.search.vector_cache import Built
+from amberdb.engine.search import vector_cache, vector_file, vector_index
+from amberdb.engine.search.vector_cache import Built, VectorCache
+from amberdb.engine.search.vector_file import VectorFile
 from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.engine.storage.cache_file import HEADER_SIZE, CacheFolder
 from amberdb.index.vector import hnsw
@@ -34,15 +35,19 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_index, "EXACT_ROWS", 300)
     monkeypatch.setattr(vector_index, "VISIT_ROWS", 1)
     monkeypatch.setattr(vector_cache, "GRAPH_ROWS", 300)
-    for name in ("FRESH_ROWS", "DEAD_ROWS", "UNSAVED_ROWS"):
-        monkeypatch.setattr(vector_cache, name, 50)
+    monkeypatch.setattr(vector_cache, "FRESH_ROWS", 50)
+    monkeypatch.setattr(vector_cache, "DEAD_ROWS", 50)
+    monkeypatch.setattr(vector_file, "UNSAVED_ROWS", 50)
 
 
 class Harness:
     """A searcher over documents, with a cache folder, opened as often as a test likes."""
 
-    def __init__(self, path: Path, documents: Documents, metric: Metric = "cosine") -> None:
+    def __init__(
+        self, path: Path, documents: Documents, metric: Metric = "cosine", keyspace: int = 7
+    ) -> None:
         path.mkdir(exist_ok=True)
+        self.keyspace = keyspace
         self.path = path
         self.documents = documents
         self.metric: Metric = metric
@@ -53,10 +58,11 @@ class Harness:
         dim = self.documents.vectors.shape[1]
         spec = Vector("v", dim=dim, metric=self.metric, **changes)
         last = Lsn(len(self.documents.alive))
-        folder = CacheFolder(self.fs, str(self.path), ID, last, {7})
+        folder = CacheFolder(self.fs, str(self.path), ID, last, {self.keyspace})
         self.builder = Jobs(background=False)
+        self.vector_file = VectorFile(spec, self.keyspace, folder)
         self.searcher = VectorIndex(
-            spec, keyspace=7, host=self.documents, folder=folder, builder=self.builder
+            VectorCache(spec, source=self.documents, file=self.vector_file, builder=self.builder)
         )
         return self.searcher
 
@@ -68,10 +74,10 @@ class Harness:
         query: NDArray[np.float32],
         limit: int = 10,
         alive: NDArray[np.bool_] | None = None,
-        among: NDArray[np.int64] | None = None,
+        prefilter: NDArray[np.int64] | None = None,
     ) -> tuple[list[tuple[int, float]], dict[str, object]]:
         alive = self.documents.alive if alive is None else alive
-        found = self.searcher.search(query, limit, alive, self.documents.fetch, among)
+        found = self.searcher.search(query, limit, alive, self.documents.fetch, prefilter)
         return pairs(*found), found[2]
 
     def recall(self, queries: NDArray[np.float32]) -> float:
@@ -86,7 +92,7 @@ class Harness:
 
     @property
     def file(self) -> Path:
-        return self.path / "cache" / "7.cache"
+        return self.path / "cache" / f"{self.keyspace}.cache"
 
 
 def _assert_exact(harness: Harness, queries: NDArray[np.float32]) -> None:
@@ -184,8 +190,8 @@ def test_as_many_as_there_are_however_few_of_the_nearest_live(tmp_path: Path) ->
     assert how["widened"]
     assert len(harness.search(query, limit=2000)[0]) == 400
     far = np.array(ranked[-350:])
-    found, how = harness.search(query, among=far)
-    assert found == documents.naive(query, 10, "cosine", among=far)
+    found, how = harness.search(query, prefilter=far)
+    assert found == documents.naive(query, 10, "cosine", prefilter=far)
 
 
 def test_a_view_older_than_the_caches(tmp_path: Path) -> None:
@@ -323,8 +329,7 @@ def test_a_file_that_is_cut_or_another_ones_is_dropped(tmp_path: Path) -> None:
     harness.build()
     whole = harness.file.read_bytes()
     other = Documents(400, seed=9, dim=DIM)
-    others = Harness(tmp_path / "other", other)
-    others.searcher.cache._tree = 8  # pyright: ignore[reportPrivateUsage]
+    others = Harness(tmp_path / "other", other, keyspace=8)
     others.build()
     swapped = (tmp_path / "other" / "cache" / "8.cache").read_bytes()
     for data in (b"", whole[:100], whole[:-1], whole + b"\0", swapped):
@@ -363,8 +368,7 @@ def test_the_lsn_of_a_file_is_not_older_than_its_rows(tmp_path: Path) -> None:
     documents.sync = late_sync  # type: ignore[method-assign]
     harness.searcher.cache.save()
     cached = CacheFolder(OsFileSystem(), str(tmp_path), ID, Lsn(401), {7}).read(
-        7,
-        harness.searcher.cache._configuration,  # pyright: ignore[reportPrivateUsage]
+        7, harness.vector_file.configuration
     )
     assert cached is not None
     assert np.frombuffer(cached.section(0), np.int64).max() < cached.label.lsn

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from amberdb.engine.search.vector_cache import VectorCache
 from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.index.vector.vector import METRICS, Metric, Vector
 from support.vectors import DIM, Documents, pairs
@@ -16,7 +17,7 @@ from support.vectors import DIM, Documents, pairs
 def test_it_finds_what_naive_search_finds(metric: Metric) -> None:
     documents = Documents(3000)
     documents.delete(5, 17, 2999)
-    searcher = VectorIndex(Vector("v", dim=DIM, metric=metric))
+    searcher = VectorIndex(VectorCache(Vector("v", dim=DIM, metric=metric)))
     query = documents.vectors[17] + np.float32(0.01)
     for limit in (1, 10, 5000):
         found = searcher.search(query, limit, documents.alive, documents.fetch)
@@ -28,7 +29,7 @@ def test_it_finds_what_naive_search_finds(metric: Metric) -> None:
 
 def test_fresh_rows_are_found_and_dead_ones_are_not() -> None:
     documents = Documents(10)
-    searcher = VectorIndex(Vector("v", dim=DIM))
+    searcher = VectorIndex(VectorCache(Vector("v", dim=DIM)))
     for turn in range(20):
         documents.put(turn)
         documents.delete(turn + 1)
@@ -40,7 +41,7 @@ def test_fresh_rows_are_found_and_dead_ones_are_not() -> None:
 
 def test_an_older_view_still_sees_its_rows() -> None:
     documents = Documents(50)
-    searcher = VectorIndex(Vector("v", dim=DIM, metric="l2"))
+    searcher = VectorIndex(VectorCache(Vector("v", dim=DIM, metric="l2")))
     old = documents.alive
     documents.delete(*range(1, 26))
     documents.put(30)
@@ -51,19 +52,19 @@ def test_an_older_view_still_sees_its_rows() -> None:
     assert found[0][0] == 3
 
 
-def test_among_is_a_filter() -> None:
+def test_a_prefilter_restricts_the_rows() -> None:
     documents = Documents(500)
     documents.delete(3, 4)
-    searcher = VectorIndex(Vector("v", dim=DIM, metric="ip"))
+    searcher = VectorIndex(VectorCache(Vector("v", dim=DIM, metric="ip")))
     query = documents.vectors[3]
-    for among in ([], [3], [3, 7, 9, 10**6], list(range(300, 400))):
-        array = np.array(among, np.int64)
-        found = searcher.search(query, 10, documents.alive, documents.fetch, array)
-        assert pairs(*found) == documents.naive(query, 10, "ip", among=array)
+    for rowids in ([], [3], [3, 7, 9, 10**6], list(range(300, 400))):
+        prefilter = np.array(rowids, np.int64)
+        found = searcher.search(query, 10, documents.alive, documents.fetch, prefilter)
+        assert pairs(*found) == documents.naive(query, 10, "ip", prefilter=prefilter)
 
 
 def test_nothing_there() -> None:
-    searcher = VectorIndex(Vector("v", dim=DIM))
+    searcher = VectorIndex(VectorCache(Vector("v", dim=DIM)))
     documents = Documents(0)
     query = np.ones(DIM, np.float32)
     assert pairs(*searcher.search(query, 10, documents.alive, documents.fetch)) == []
@@ -72,14 +73,14 @@ def test_nothing_there() -> None:
 def test_equal_vectors_newest_first() -> None:
     documents = Documents(40)
     documents.vectors[1:] = documents.vectors[1]
-    searcher = VectorIndex(Vector("v", dim=DIM))
+    searcher = VectorIndex(VectorCache(Vector("v", dim=DIM)))
     found, _, _ = searcher.search(documents.vectors[1], 3, documents.alive, documents.fetch)
     assert found.tolist() == [40, 39, 38]
 
 
 def test_many_threads_at_different_views() -> None:
     documents = Documents(300)
-    searcher = VectorIndex(Vector("v", dim=DIM))
+    searcher = VectorIndex(VectorCache(Vector("v", dim=DIM)))
     views: list[NDArray[np.bool_]] = []
     for turn in range(8):
         documents.put(40)

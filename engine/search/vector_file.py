@@ -1,0 +1,163 @@
+"""The cache file of one Vector index: its rows and the links of its graph, for the next open.
+
+    section 0   rowids, int64[n]
+    section 1   prepared vectors (distance.py), float32[n, dim]
+    section 2   rowids of the graph, int64[k]; empty without a graph, and so are the next three
+    section 3   the level of each, int32[k]
+    section 4   links of the base level, uint32[k, 2 m + 1]
+    section 5   links of the levels above, uint32[., m + 1]
+
+Invariants:
+- The file is never needed: an unusable one is dropped, and its rows are read from the documents.
+- Only rows that were durable before the file was written are in it; the caller gives their Lsn.
+- A file with other parameters than the declared index has (`configuration`) is not read.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, Final, final
+
+import numpy as np
+
+from amberdb._types import Lsn
+from amberdb.engine.storage.cache_file import Cached, CacheFolder, Label, Unusable
+from amberdb.index.vector.distance import Rowids, Vectors
+from amberdb.index.vector.hnsw import Graph, Links, library
+from amberdb.index.vector.matrix import Matrix, Rows
+from amberdb.index.vector.vector import Vector
+
+UNSAVED_ROWS: Final = 1_000
+UNSAVED_SHARE: Final = 0.05
+"""The file is written when more rows, or links of rows, than both are not in it."""
+_IS_LITTLE_ENDIAN: Final = sys.byteorder == "little"
+"""Arrays are written as they are in memory, and only little-endian files are defined."""
+
+
+@final
+class VectorFile:
+    """Reads and writes the cache file of one Vector index."""
+
+    def __init__(self, spec: Vector, keyspace: int, folder: CacheFolder) -> None:
+        self._spec = spec
+        self._keyspace = keyspace
+        self._folder = folder
+        self._unread: Cached | None = None
+        """The open file, until its graph is read or given up."""
+        self._saved = (0, 0)
+        """Rows, and rows in the graph, that the file holds."""
+
+    @property
+    def is_writable(self) -> bool:
+        return _IS_LITTLE_ENDIAN and not self._folder.is_read_only
+
+    @property
+    def has_unread_graph(self) -> bool:
+        """Whether load_matrix() opened a file and load_graph() was not called since."""
+        return self._unread is not None
+
+    @property
+    def configuration(self) -> bytes:
+        """A digest of all parameters that the content depends on."""
+        spec = self._spec
+        parts = [spec.field, spec.dim, spec.metric, spec.m, spec.ef_construction]
+        return blake2b(json.dumps(parts).encode(), digest_size=16).digest()
+
+    def load_matrix(self, next_rowid: Callable[[], int]) -> Matrix | None:
+        """The rows of the file; None without a usable one. `next_rowid` reads the first rowid that
+        was not given yet, which no row of the file may reach."""
+        if not _IS_LITTLE_ENDIAN:
+            return None
+        cached = self._folder.read(self._keyspace, self.configuration)
+        if cached is None:
+            return None
+        spec = self._spec
+        try:
+            base = _base(cached, spec.dim, next_rowid())
+        except (Unusable, ValueError) as error:
+            self._drop(error)
+            return None
+        self._unread = cached
+        self._saved = (len(base[0]), 0)
+        return Matrix(spec.dim, spec.metric, base, cached.label.floor)
+
+    def load_graph(self, rows: Rows) -> Graph | None:
+        """The graph of the file that load_matrix() opened; None without a usable one. `rows` are
+        those of the matrix, which may have grown since."""
+        cached, self._unread = self._unread, None
+        if cached is None or library() is None:
+            return None
+        try:
+            links = _links(cached, self._spec.m)
+            if links is None:
+                return None
+            places = rows.places(links.rowids)
+            if not np.array_equal(np.sort(places), np.arange(len(places))):
+                raise Unusable("its graph holds other rows than the file")
+        except (Unusable, ValueError) as error:
+            self._drop(error)
+            return None
+        graph = Graph.of_links(self._spec, links, rows.vectors(places))
+        self._saved = (self._saved[0], len(places))
+        return graph
+
+    def is_outdated(self, rows: int, covered: int) -> bool:
+        """Whether enough of so many rows, or rows in the graph, are missing in the file."""
+        saved_rows, saved_covered = self._saved
+        unsaved = max(rows - saved_rows, covered - saved_covered)
+        return unsaved > max(UNSAVED_ROWS, UNSAVED_SHARE * rows)
+
+    def write(self, rows: Rows, floor: int, graph: Graph | None, covered: int, lsn: Lsn) -> None:
+        """Replaces the file. All rows were committed at or before `lsn`, which is durable. Raises
+        OSError."""
+        sections: list[list[Any]] = [[rows.rowids], list(rows.pieces())]
+        if graph is not None:
+            links = graph.links()
+            sections += [[links.rowids], [links.levels], [links.base], [links.upper]]
+        label = Label(
+            keyspace=self._keyspace, configuration=self.configuration, lsn=lsn, floor=floor
+        )
+        self._folder.write(label, [[memoryview(piece) for piece in pieces] for pieces in sections])
+        self._saved = (rows.count, covered)
+
+    def forget(self) -> None:
+        """Counts nothing as saved: the file was removed, or the rows in memory were replaced."""
+        self._unread = None
+        self._saved = (0, 0)
+
+    def _drop(self, why: object) -> None:
+        self._folder.drop(self._keyspace, why)
+        self._saved = (0, 0)
+
+
+def _base(cached: Cached, dim: int, next_rowid: int) -> tuple[Rowids, Vectors]:
+    """The rows of a file, distinct and with rowids that were given. Raises Unusable, ValueError."""
+    rowids = np.frombuffer(cached.section(0), np.int64)
+    vectors = np.frombuffer(cached.section(1), np.float32).reshape(-1, dim)
+    if len(rowids) != len(vectors):
+        raise Unusable(f"it has {len(rowids)} rowids and {len(vectors)} vectors")
+    if rowids.min(initial=0) < 0 or rowids.max(initial=0) >= next_rowid:
+        raise Unusable("it has rowids that were never given")
+    if np.count_nonzero(np.bincount(rowids, minlength=1)) != len(rowids):
+        raise Unusable("it has a row twice")
+    if cached.label.floor >= next_rowid:
+        raise Unusable("its floor is past the last row")
+    return rowids, vectors
+
+
+def _links(cached: Cached, m: int) -> Links | None:
+    """The links of the graph in a file; None without a graph. Raises Unusable, ValueError."""
+    rowids = np.frombuffer(cached.section(2), np.int64)
+    if not len(rowids):
+        return None
+    links = Links(
+        rowids,
+        np.frombuffer(cached.section(3), np.int32),
+        np.frombuffer(cached.section(4), np.uint32).reshape(-1, 2 * m + 1),
+        np.frombuffer(cached.section(5), np.uint32).reshape(-1, m + 1),
+    )
+    problem = links.problem(m)
+    if problem is not None:
+        raise Unusable(f"its graph has wrong {problem}")
+    return links
