@@ -1,1 +1,1 @@
-"""Filters, plans, scans and pages."""
+"""Queries: filters, plans, scans, pages and cursors."""

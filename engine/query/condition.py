@@ -1,11 +1,11 @@
-"""A condition on one field, and the bounds of index keys that conditions give the planner.
+"""Conditions on fields, and the bounds of index keys that the planner derives from them.
 
 Invariants:
-- Bounds only narrow: every document that meets the conditions has an index key within them.
+- Bounds are necessary: every document that meets the conditions has an index key within them.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias, final
+from typing import Any, Final, NamedTuple, TypeAlias, cast, final
 
 from amberdb._types import Document
 from amberdb.engine.query.operators import Test
@@ -21,19 +21,17 @@ _HIGHS: Final = {"$lt": False, "$lte": True}
 
 
 class FieldBounds(NamedTuple):
-    """Where the keys of matching documents lie, for one field of the conjunction.
+    """The keys that matching documents can have in an index, for one field of a conjunction.
 
-    `equals`, when not None: a matching document has a key among those of these values (distinct,
-    perhaps none at all); low and high are None then. For a list operand they are the keys that
-    the operand's list has in an index, not the list itself.
-    `low`, `high`: None means no bound on this side. They only hold within the class of the bound
-    that is there, so the open side ends with the class (keys.class_range). Both have one class.
-    On a field that holds a list, different elements may satisfy the two, so a scan of an index
-    with several entries per document may use only one of them.
-    `excludes_none`: no document matches in which the field is missing or None.
-    `exact`: for a document whose field holds no list, these bounds say all that the covered
-    conditions say. (Nothing is exact
-    for a key that was cut at FIELD_KEY_BYTES_MAX.)
+    `equals`, when not None: a matching document has the key of one of these values (distinct,
+    perhaps none); low and high are None. For a list operand they are the values whose keys an index
+    holds for that list.
+    `low`, `high`: None means no bound on this side. Both bounds have the same type class, and a
+    missing bound is the end of the class (keys.class_range). In a list, different elements may meet
+    the two bounds, so a scan of an index with several entries per document uses only one of them.
+    `excludes_none`: no document matches whose field is missing or None.
+    `exact`: for a document whose field holds no list, the bounds decide the covered conditions. (A
+    key that was cut at FIELD_KEY_BYTES_MAX is never exact.)
     `covered`: the conditions that the bounds come from.
     """
 
@@ -49,13 +47,14 @@ class FieldBounds(NamedTuple):
 
     @property
     def narrows(self) -> bool:
-        """Whether there is anything to scan by; if not, any key of the index may match."""
+        """Whether there is a bound; without one any key of the index may match."""
         return self.equals is not None or self.low is not None or self.high is not None
 
 
 @final
 class Condition:
-    """One operator on one field."""
+    """One operator on one field. `test` is a predicate on the field's value, `matches` on the
+    document."""
 
     __slots__ = ("matches", "operand", "operator", "path", "test")
 
@@ -68,29 +67,31 @@ class Condition:
 
     @property
     def excludes_none(self) -> bool:
+        """Whether neither None nor a missing field meets the condition."""
         return not self.test(None) and not self.test(MISSING)
 
     @property
     def asks_presence(self) -> bool:
-        """Whether it only asks if there is a value."""
+        """Whether the condition only tests if the field has a value."""
         return self.operator == "$exists" or (self.operator in _EQUALITY and self.operand is None)
 
     @property
     def shape(self) -> str:
+        """The condition without its value."""
         return f"{self.path}: {_operator_shape(self.operator, self.operand)}"
 
 
 def _operator_shape(name: str, operand: Any) -> str:
     if name == "$not":
-        inner = ", ".join(f"{each.operator}: ?" for each in operand)
+        inner = ", ".join(f"{condition.operator}: ?" for condition in operand)
         return f"{{$not: {{{inner}}}}}"
     return "?" if name == "$eq" else f"{{{name}: ?}}"
 
 
 def _on_field(path: Path, name: str, operand: Any, test: Test) -> Match:
-    """A test of a document: reads the field, then tests its value. $eq and $exists on a plain field
-    have closures that skip the path."""
-    # $not may hold $exists, so it needs to know missing from None; the other tests take either.
+    """A predicate on a document: reads the field, then tests its value. For a top-level field it
+    reads the dict directly, and the equality of a str, the most common test, is one closure."""
+    # $not may contain $exists, so it gets MISSING; the other tests take None for a missing field.
     get = path.get if name in ("$exists", "$not") else path.find
     if not path.is_plain:
         return lambda document: test(get(document))
@@ -110,58 +111,61 @@ def _on_field(path: Path, name: str, operand: Any, test: Test) -> Match:
 
 
 def bounds_of(path: str, conditions: list[Condition]) -> FieldBounds:
-    """The tightest bounds that the conjunction of conditions on one field gives."""
-    excludes_none = any(each.excludes_none for each in conditions)
+    """The bounds of the conjunction of conditions on one field: the shortest list of equal values,
+    or a range."""
+    excludes_none = any(condition.excludes_none for condition in conditions)
     best: tuple[list[Any], bool, Condition] | None = None
-    for each in conditions:
-        found = _candidates(each)
-        if found is not None and (best is None or len(found[0]) < len(best[0])):
-            best = (*found, each)
+    for condition in conditions:
+        equal = _equal_values(condition)
+        if equal is not None and (best is None or len(equal[0]) < len(best[0])):
+            best = (*equal, condition)
     if best is not None:
-        # One condition only: a list may meet two equalities with different elements.
+        # From one condition only: in a list, different elements may meet two equalities.
         equals, exact, covered = best
         return FieldBounds(path, equals, None, False, None, False, excludes_none, exact, (covered,))
     return _range_bounds(path, conditions, excludes_none)
 
 
 def _range_bounds(path: str, conditions: list[Condition], excludes_none: bool) -> FieldBounds:
+    """The tightest range of the conditions that compare with values of one type class."""
     low: Any = None
     high: Any = None
     low_inclusive = high_inclusive = False
     covered: list[Condition] = []
     tag: int | None = None
-    for each in conditions:
-        is_low = each.operator in _LOWS
-        if not is_low and each.operator not in _HIGHS:
+    for condition in conditions:
+        name, operand = condition.operator, condition.operand
+        if name not in _LOWS and name not in _HIGHS:
             continue
         if tag is None:
-            tag = class_tag(each.operand)
-        elif class_tag(each.operand) != tag:
-            continue  # only a list can meet both; the other class is left to the residual
-        covered.append(each)
-        if is_low:
-            inclusive = _LOWS[each.operator]
-            if low is None or each.operand > low or (each.operand == low and not inclusive):
-                low, low_inclusive = each.operand, inclusive
+            tag = class_tag(operand)
+        elif class_tag(operand) != tag:
+            continue  # only a list can meet both; the residual filter decides the other class
+        covered.append(condition)
+        if name in _LOWS:
+            inclusive = _LOWS[name]
+            if low is None or operand > low or (operand == low and not inclusive):
+                low, low_inclusive = operand, inclusive
         else:
-            inclusive = _HIGHS[each.operator]
-            if high is None or each.operand < high or (each.operand == high and not inclusive):
-                high, high_inclusive = each.operand, inclusive
+            inclusive = _HIGHS[name]
+            if high is None or operand < high or (operand == high and not inclusive):
+                high, high_inclusive = operand, inclusive
     return FieldBounds(
         path, None, low, low_inclusive, high, high_inclusive,
         excludes_none, bool(covered), tuple(covered),
     )  # fmt: skip
 
 
-def _candidates(condition: Condition) -> tuple[list[Any], bool] | None:
-    """Values of which a matching document has a key, and whether that is all the condition says."""
+def _equal_values(condition: Condition) -> tuple[list[Any], bool] | None:
+    """The values of which a matching document has a key, and whether having one decides the
+    condition; None for a condition that is not an equality."""
     name, operand = condition.operator, condition.operand
     if name == "$eq":
         if type(operand) is not list and type(operand) is not dict:
             return [operand], True
-        return _in_index(operand), False
+        return _indexed_values(operand), False
     if name == "$in":
-        distinct = {encode(key): key for value in operand for key in _in_index(value)}
+        distinct = {encode(key): key for value in operand for key in _indexed_values(value)}
         exact = not any(type(value) is list or type(value) is dict for value in operand)
         return list(distinct.values()), exact
     if name == "$contains" and type(operand) is not str:
@@ -171,11 +175,12 @@ def _candidates(condition: Condition) -> tuple[list[Any], bool] | None:
     return None
 
 
-def _in_index(operand: Any) -> list[Any]:
-    """An index holds a list by its elements (an empty one as None), so a field that equals the
-    list has the key of the first; or an element is that list, and has the key of any list."""
+def _indexed_values(operand: Any) -> list[Any]:
+    """The values of which a field that equals the operand has a key. An index holds the elements of
+    a list (None for an empty list), so a field equal to the list has the key of its first element;
+    a field with the list as an element has the key that all nested lists share."""
     if type(operand) is not list:
         return [operand]
-    elements: list[Any] = operand
+    elements = cast(list[Any], operand)
     first = elements[0] if elements else None
     return [first] if type(first) is list else [first, []]

@@ -1,16 +1,16 @@
-"""The filter language: a map to a compiled predicate, and to what the planner may take from it.
+"""The filter language: parses a map into a predicate and into bounds for the planner.
 
-docs/queries.md is its definition.
+docs/queries.md defines the language.
 
 Invariants:
-- `matches` is the whole meaning of a filter. `fields` only narrows where to look: every document
-  that matches has, for each field, an index key within the FieldBounds given for it.
-- A filter keeps nothing of the caller's maps, so changing them afterwards changes no filter.
-- Documents are as the codec gives them: plain types, datetimes in UTC, no NaN.
-- No comparison leaves its class of types, and True is not 1.
+- `matches` is the full meaning of a filter. `fields` only narrows the search: every document that
+  matches has, for each field, an index key within the FieldBounds of the field.
+- A filter copies the caller's maps, so changing them afterwards does not change the filter.
+- Documents are as the codec decodes them: plain types, datetimes in UTC, no NaN.
+- Values of different type classes are never equal or ordered; True is not 1.
 """
 
-# What a document holds has no static type, so type(value) and its lists are unknown to pyright.
+# The values of a document have no static type, so type(value) and lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -34,7 +34,7 @@ from amberdb.index.paths import Path
 
 @final
 class Branch:
-    """$or and the top-level $not: whole filters below."""
+    """$or or a top-level $not: an operator over whole filters."""
 
     __slots__ = ("children", "matches", "operator")
 
@@ -46,13 +46,14 @@ class Branch:
 
     @property
     def shape(self) -> str:
+        """The branch without its values."""
         inner = ", ".join(child.shape for child in self.children)
         return f"{self.operator}: [{inner}]" if self.operator == "$or" else f"$not: {inner}"
 
 
 @final
 class Filter:
-    """A parsed filter: the conjunction of its parts. `matches(document)` answers for a document."""
+    """A parsed filter: the conjunction of its parts. `matches(document)` is its predicate."""
 
     __slots__ = ("_fields", "matches", "parts")
 
@@ -66,24 +67,27 @@ class Filter:
 
     @property
     def is_empty(self) -> bool:
-        """Whether every document matches because nothing is asked."""
+        """Whether the filter has no condition, so that every document matches."""
         return not self.parts
 
     @property
     def fields(self) -> dict[str, FieldBounds]:
-        """By dotted path: what the conjunctive conditions say of the field's keys."""
+        """The bounds of index keys by dotted path, from the conditions that every match meets."""
         if self._fields is None:
             by_path: dict[str, list[Condition]] = {}
             for part in self.parts:
                 if isinstance(part, Condition):
                     by_path.setdefault(part.path, []).append(part)
-            self._fields = {path: bounds_of(path, found) for path, found in by_path.items()}
+            self._fields = {
+                path: bounds_of(path, conditions) for path, conditions in by_path.items()
+            }
         return self._fields
 
     def without(self, paths: Iterable[str]) -> "Filter":
-        """What is left to ask when the bounds of these fields have been met exactly.
+        """The residual filter after a scan within the bounds of these fields: without the
+        conditions that the bounds decide.
 
-        Only for fields that hold no list in any document of the index.
+        The fields must hold no list in any document of the scanned index.
         """
         dropped: set[int] = set()
         for path in paths:
@@ -95,21 +99,21 @@ class Filter:
         return Filter(part for part in self.parts if id(part) not in dropped)
 
     def refuse_vectors(self, fields: Container[str]) -> None:
-        """Raises QueryError where the filter compares a field that holds vectors: they have no
-        order, and equality of floats is not what anybody means."""
+        """Raises QueryError if the filter compares a field that holds vectors: vectors have no
+        order, and equal floats are not a useful condition."""
         for part in self.parts:
             if isinstance(part, Branch):
                 for child in part.children:
                     child.refuse_vectors(fields)
             elif part.path in fields and not part.asks_presence:
                 raise QueryError(
-                    f"{part.path!r} holds vectors: a filter may ask {{{part.path!r}: "
-                    "{'$exists': True}}, and search(vector=...) finds what is near"
+                    f"{part.path!r} holds vectors: filter by {{{part.path!r}: "
+                    "{'$exists': True}}, or use search(vector=...) for the nearest"
                 )
 
     @property
     def shape(self) -> str:
-        """The filter without its values: the same for all filters of one query in the code."""
+        """The filter without its values: equal for all filters that one line of code makes."""
         return "{" + ", ".join(part.shape for part in self.parts) + "}"
 
     def __repr__(self) -> str:
@@ -120,7 +124,8 @@ class Filter:
 
 
 def parse(where: Where | None) -> Filter:
-    """The filter, checked and compiled. Raises QueryError naming the part that is wrong."""
+    """Checks and compiles a filter; None is the empty filter. Raises QueryError, which names the
+    invalid part."""
     if where is None:
         return _EMPTY
     parts: list[Condition | Branch] = []
@@ -132,7 +137,7 @@ def _parse_map(where: object, parts: list[Condition | Branch], depth: int) -> No
     if not is_map(where):
         raise QueryError(f"a filter is a map, not {type(where).__name__}: {show(where)}")
     if depth > DEPTH_MAX:
-        raise QueryError(f"a filter of more than {DEPTH_MAX} levels")
+        raise QueryError(f"a filter has at most {DEPTH_MAX} levels")
     for name, operand in where.items():
         if isinstance(name, str) and name.startswith("$"):
             _parse_branch(name, operand, parts, depth)
@@ -147,8 +152,8 @@ def _parse_branch(name: str, operand: Any, parts: list[Condition | Branch], dept
         parts.append(Branch("$not", (Filter(inner),)))
         return
     if name not in ("$and", "$or"):
-        hint = " belongs to a field: {field: {...}}" if name in _OPERATORS else " is no operator"
-        raise QueryError(f"{name}{hint}; filters are joined by $and, $or and $not")
+        hint = " needs a field: {field: {...}}" if name in _OPERATORS else " is not an operator"
+        raise QueryError(f"{name}{hint}; filters are combined with $and, $or and $not")
     if not is_list(operand) or not operand:
         raise QueryError(f"{name} takes a list of at least one filter, not {show(operand)}")
     children: list[Filter] = []
@@ -165,7 +170,7 @@ def _parse_branch(name: str, operand: Any, parts: list[Condition | Branch], dept
 
 def _parse_field(name: Any, operand: Any, parts: list[Condition | Branch], depth: int) -> None:
     try:
-        path = Path.of(name).name  # kept, so a name is checked once
+        path = Path.of(name).name  # cached by name, so that a name is checked once
     except ValueError as error:
         raise QueryError(f"in a filter: {error}") from None
     if is_map(operand) and _is_operators(path, operand):
@@ -177,22 +182,24 @@ def _parse_field(name: Any, operand: Any, parts: list[Condition | Branch], depth
 
 
 def _is_operators(path: str, operand: Mapping[Any, Any]) -> bool:
-    marked = [isinstance(name, str) and name.startswith("$") for name in operand]
-    if any(marked) and not all(marked):
+    """Whether a map holds operators, and not a value to compare. Raises QueryError for a mix."""
+    are_operators = [isinstance(name, str) and name.startswith("$") for name in operand]
+    if any(are_operators) and not all(are_operators):
         raise QueryError(f"{path}: operators and plain keys in one map: {show(operand)}")
-    return any(marked)
+    return any(are_operators)
 
 
 def _refuse_operators_inside(path: str, operand: Any, depth: int) -> None:
-    """{"a": {"b": {"$gt": 1}}} would quietly match nothing: it means {"a.b": {"$gt": 1}}."""
+    """Raises QueryError for an operator inside a value: {"a": {"b": {"$gt": 1}}} would compare a
+    map and match nothing, where {"a.b": {"$gt": 1}} was meant."""
     if depth > DEPTH_MAX:
-        raise QueryError(f"{path}: a value of more than {DEPTH_MAX} levels")
+        raise QueryError(f"{path}: a value has at most {DEPTH_MAX} levels")
     if is_map(operand):
         for name, value in operand.items():
             if isinstance(name, str) and name.startswith("$"):
                 raise QueryError(
-                    f"{path}: {name} inside a map that is compared as a whole; name the field by a"
-                    f" dotted path, or compare with $eq if the map does hold such a key"
+                    f"{path}: {name} inside a map that is compared as a whole: use a dotted path "
+                    "to the inner field, or $eq if the stored map has this key"
                 )
             _refuse_operators_inside(path, value, depth + 1)
     elif is_list(operand):
@@ -204,13 +211,13 @@ def _condition(path: str, name: str, argument: Any, depth: int) -> Condition:
     make = _OPERATORS.get(name)
     if make is None:
         hint = (
-            "joins filters, not the operators of a field"
+            "combines filters, not the operators of a field"
             if name in ("$and", "$or")
-            else (f"is no operator; there are {' '.join(_OPERATORS)}")
+            else f"is not an operator; the operators are {' '.join(_OPERATORS)}"
         )
         raise QueryError(f"{path}: {name} {hint}")
     if depth > DEPTH_MAX:
-        raise QueryError(f"a filter of more than {DEPTH_MAX} levels")
+        raise QueryError(f"a filter has at most {DEPTH_MAX} levels")
     where = f"{path}: {name}"
     operand, test = make(where, argument, depth)
     return Condition(path, name, operand, test)
@@ -221,7 +228,7 @@ def _op_not(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
     if not is_map(argument) or not _is_operators(path, argument):
         raise QueryError(f"{where} takes a map of operators, not {show(argument)}")
     inner = tuple(_condition(path, name, operand, depth + 1) for name, operand in argument.items())
-    return inner, negated(_all_of(tuple(each.test for each in inner)))
+    return inner, negated(_all_of(tuple(condition.test for condition in inner)))
 
 
 _OPERATORS: Final[dict[str, Operator]] = {**OPERATORS, "$not": _op_not}
@@ -231,6 +238,7 @@ _OPERATORS: Final[dict[str, Operator]] = {**OPERATORS, "$not": _op_not}
 
 
 def _all_of(tests: tuple[Callable[[Any], bool], ...]) -> Callable[[Any], bool]:
+    """Whether a value passes all tests; one and two tests, the common cases, without a loop."""
     if not tests:
         return lambda _: True
     if len(tests) == 1:
@@ -239,13 +247,13 @@ def _all_of(tests: tuple[Callable[[Any], bool], ...]) -> Callable[[Any], bool]:
         first, second = tests
         return lambda value: first(value) and second(value)
 
-    def test(value: Any) -> bool:
-        for each in tests:  # noqa: SIM110  # all() would build a generator
-            if not each(value):
+    def passes(value: Any) -> bool:
+        for test in tests:  # noqa: SIM110  # all() would build a generator
+            if not test(value):
                 return False
         return True
 
-    return test
+    return passes
 
 
 def _any_of(tests: tuple[Callable[[Any], bool], ...]) -> Callable[[Any], bool]:

@@ -1,12 +1,12 @@
-"""The operators of filters. Each takes ("path: $op", operand, depth) and returns the checked
-operand and a test of a field's value.
+"""The operators of filters: functions from ("path: $op", operand, depth) to the checked operand and
+a test of a field's value.
 
 Invariants:
-- An operator copies its operand, so that later changes by the caller change no filter.
-- A test of one element, which is no list, is applied to the elements of a list by _any_element.
+- An operator copies its operand, so that later changes by the caller do not change the filter.
+- A test of a single value is applied to the elements of a list by _any_element.
 """
 
-# What a document holds has no static type, so type(value) and its lists are unknown to pyright.
+# The values of a document have no static type, so type(value) and lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import operator
@@ -24,7 +24,7 @@ IN_MAX = 10_000
 
 
 Test: TypeAlias = Callable[[Any], bool]
-"""Of the value of a field: None when missing, except for $exists, which gets MISSING."""
+"""A predicate on a field's value. A missing field is None, but MISSING for $exists and $not."""
 Operator: TypeAlias = Callable[[str, Any, int], tuple[Any, Test]]
 
 
@@ -32,7 +32,7 @@ _SCALARS: Final[frozenset[object]] = frozenset({str, int, float, bool, type(None
 
 
 def is_map(value: object) -> TypeGuard[Mapping[Any, Any]]:
-    # Asking an abstract class takes longer than all the rest, so the commonest go first.
+    # isinstance() with an abstract class is slow, so the common types are excluded first.
     return type(value) not in _SCALARS and isinstance(value, Mapping)
 
 
@@ -45,7 +45,7 @@ def show(value: object) -> str:
 
 
 def _plain(where: str, value: Any, depth: int) -> Any:
-    """The operand as a document would hold it, and a copy. Raises QueryError."""
+    """A copy of the operand in the types of stored documents. Raises QueryError."""
     if depth > DEPTH_MAX:
         raise QueryError(f"{where} takes a value of at most {DEPTH_MAX} levels")
     if is_map(value):
@@ -70,9 +70,9 @@ def _plain_scalar(value: Any) -> Any:
         return value
     if isinstance(value, datetime):
         try:
-            # Between two zones == says False for any time near a change of clocks.
+            # Between two zones == is always False for a time at a daylight-saving change.
             return value.astimezone(UTC)
-        except OverflowError:  # datetime.max of a zone west of Greenwich still compares
+        except OverflowError:  # datetime.max west of Greenwich: it compares as it is
             return value
     if isinstance(value, str):
         return str.__str__(value)
@@ -84,10 +84,10 @@ def _plain_scalar(value: Any) -> Any:
 
 
 def _same(left: Any, right: Any) -> bool:
-    """Equality of plain values at any depth: 1 is 1.0, but not True."""
+    """Equality of plain values at any depth: 1 equals 1.0, but not True."""
     kind: object = type(left)
     if kind is not type(right):
-        # Only int and float have equals in another class, and each other at that.
+        # Of different types only an int and a float can be equal.
         return left == right and kind is not bool and type(right) is not bool
     if kind is dict:
         return len(left) == len(right) and all(
@@ -99,7 +99,7 @@ def _same(left: Any, right: Any) -> bool:
 
 
 def _equal_one(operand: Any) -> Test:
-    """Whether a value that is no list, or one element, is the operand (which is no list)."""
+    """A test of a single value for equality with an operand that is not a list."""
     if type(operand) is bool:
         return lambda value: value is operand
     if type(operand) is int or type(operand) is float:
@@ -112,6 +112,8 @@ def _equal_one(operand: Any) -> Test:
 
 
 def _any_element(one: Test) -> Test:
+    """A test that a list passes if one of its elements passes, and another value if it passes."""
+
     def test(value: Any) -> bool:
         if type(value) is list:
             elements: list[Any] = value
@@ -125,6 +127,7 @@ def _any_element(one: Test) -> Test:
 
 
 def _equal(operand: Any) -> Test:
+    """A test of a field for $eq: the value, or one element of a list, equals the operand."""
     if type(operand) is not list:
         return _any_element(_equal_one(operand))
 
@@ -160,7 +163,7 @@ def _op_in(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
         raise QueryError(f"{where} takes at most {IN_MAX:,} values, not {len(argument):,}")
     operand = [_plain(where, value, depth + 1) for value in argument]
     bools = {value for value in operand if type(value) is bool}
-    # Equal numbers have equal hashes, int or float; bools, being equal to them too, stay apart.
+    # An int and an equal float have one hash. A bool equals an int too: bools have their own set.
     plain = {value for value in operand if type(value) not in (bool, list, dict)}
     maps: list[Any] = [value for value in operand if type(value) is dict]
     lists = [_equal(value) for value in operand if type(value) is list]
@@ -170,7 +173,7 @@ def _op_in(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
         if kind is bool:
             return value in bools
         if kind is dict:
-            return any(_same(each, value) for each in maps)
+            return any(_same(operand_map, value) for operand_map in maps)
         if kind is list:
             return False
         return value in plain or (value is MISSING and None in plain)
@@ -178,7 +181,7 @@ def _op_in(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
     test = _any_element(one)
     if not lists:
         return operand, test
-    return operand, lambda value: test(value) or any(each(value) for each in lists)
+    return operand, lambda value: test(value) or any(equal(value) for equal in lists)
 
 
 def _op_nin(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
@@ -240,4 +243,4 @@ OPERATORS: Final[dict[str, Operator]] = {
     "$exists": _op_exists,
     "$contains": _op_contains,
 }
-"""All operators of a field but $not, which needs the parser."""
+"""All operators of a field except $not, which needs the parser (filter.py)."""

@@ -1,11 +1,11 @@
-"""The order of results: parsed, and as bytes that sort documents like an index would.
+"""The order of a result: parsed, and as byte keys that sort documents as an index sorts them.
 
 Invariants:
-- sort_key gives the bytes that an index over the same fields and directions has, so a result that
-  is sorted in memory and one that an index gives are in the same order.
+- The keys of sorter() are those of an index over the same fields and directions, so a result that
+  is sorted in memory has the order of a result that is read from an index.
 """
 
-# What a document holds has no static type, so type(value) and its lists are unknown to pyright.
+# The values of a document have no static type, so type(value) and lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable
@@ -21,14 +21,15 @@ ORDER_FIELDS_MAX = 16
 
 
 class OrderField(NamedTuple):
-    """One field of an order."""
+    """One field of an order, as a dotted path."""
 
     path: str
     descending: bool
 
 
 def parse_order(order_by: Order | None) -> tuple[OrderField, ...]:
-    """The fields to sort by, the most significant first. Raises QueryError."""
+    """The fields of an order, most significant first; "-" before a name means descending. Raises
+    QueryError."""
     if order_by is None:
         return ()
     names: Any = [order_by] if isinstance(order_by, str) else order_by
@@ -48,17 +49,13 @@ def parse_order(order_by: Order | None) -> tuple[OrderField, ...]:
     return tuple(order.values())
 
 
-def sort_key(order: tuple[OrderField, ...], document: Document) -> bytes:
-    """Bytes that sort documents in this order, as an index over the same fields would.
-
-    A list stands for its smallest element, descending for its largest; an empty one for None.
-    """
-    return sorter(order)(document)
-
-
 @lru_cache(maxsize=256)
 def sorter(order: tuple[OrderField, ...]) -> Callable[[Document], bytes]:
-    """sort_key for one order, compiled."""
+    """A function from a document to its key: bytes that sort documents in this order.
+
+    A list sorts by its smallest element, or by its largest where the field descends; an empty list
+    sorts as None.
+    """
     parts = [(Path.of(path).find, encode_desc if desc else encode) for path, desc in order]
 
     def key(document: Document) -> bytes:
@@ -66,7 +63,7 @@ def sorter(order: tuple[OrderField, ...]) -> Callable[[Document], bytes]:
         for find, encoder in parts:
             value = find(document)
             if type(value) is list:
-                # Inverted keys turn the order, so the largest element has the smallest of them.
+                # A descending key is inverted, so the largest element has the smallest key.
                 elements: list[Any] = value
                 keys.append(min(map(encoder, elements or [None])))
             else:

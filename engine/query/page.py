@@ -1,10 +1,10 @@
 """Pages of documents, the cursors between them, and projections.
 
 Invariants:
-- Paging is by key: a cursor holds the place of the last document, not a count, so documents that
-  are written or removed between pages neither repeat nor hide others.
-- A cursor belongs to one collection, filter and order, and says so with a checksum; it carries
-  no secret and is not trusted: anything else raises CursorError.
+- Paging is by key: a cursor holds the place of the last document, not a count, so a document that
+  is written or removed between two pages neither repeats nor hides others.
+- A cursor holds a digest of its collection, filter and order, and a checksum. It is not secret and
+  not trusted: a cursor that is damaged or belongs to another query raises CursorError.
 """
 
 import base64
@@ -39,12 +39,13 @@ class Page(list[Document]):
         self._place: Place | None = None
 
     def stop_at(self, place: Place) -> None:
-        """For find(): the place of the last document, when there may be more."""
+        """Sets the place of the last document, from which the cursor is made. find() calls it when
+        the page is full, so that there may be more documents."""
         self._place = place
 
     @property
     def cursor(self) -> str | None:
-        """Where the next page continues; None when this page was not filled."""
+        """The cursor to the next page; None when this page was not full, and so the last."""
         if self._place is None:
             return None
         data = encode([_digest(self._identity), self._origin, self._place])
@@ -52,53 +53,56 @@ class Page(list[Document]):
 
 
 def _digest(identity: Identity) -> int:
-    """Equal for equal queries."""
+    """A checksum of the identity: equal for equal queries."""
     try:
         return crc32(encode_sorted(list(identity)))
-    except (TypeError, ValueError):  # a Mapping, or a value that is not plain
+    except (TypeError, ValueError):  # a Mapping that is no dict, or a value of another type
         return crc32(repr(list(identity)).encode())
 
 
 def open_cursor(cursor: str, identity: Identity) -> tuple[int, Place]:
-    """The cursor's origin (an index, the documents or a sorted result) and its place. Raises
-    CursorError."""
+    """The origin of a cursor (the number of an index, or a constant of query.py for a scan of
+    documents or a sorted result) and its place. Raises CursorError."""
     try:
         data = base64.urlsafe_b64decode(cursor.encode("ascii"))
         if not crc_matches(data):
             raise ValueError("damaged")
         digest, origin, place = decode(data[:-CRC_SIZE])
         if type(origin) is not int or type(place) is not bytes:
-            raise ValueError("not ours")
+            raise ValueError("not of these types")
     except (AmberError, ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
-        raise CursorError("not a cursor of a page: pass page.cursor as it was") from None
+        raise CursorError("not a valid cursor: pass page.cursor unchanged") from None
     if digest != _digest(identity):
-        raise CursorError("this cursor belongs to another query: repeat filter and order with it")
+        raise CursorError(
+            "this cursor belongs to another query: use the collection, filter and order of its page"
+        )
     return origin, place
 
 
 def projector(fields: Sequence[str]) -> Callable[[Document], Projection]:
-    """A function that keeps these fields of a document. Raises QueryError."""
+    """A function that copies these fields of a document, given as dotted paths. Raises
+    QueryError."""
     if isinstance(fields, str):
-        raise QueryError(f"fields is a list of fields, not {fields!r}")
+        raise QueryError(f"fields must be a list of fields, not the str {fields!r}")
     try:
         paths = [Path.of(name) for name in fields]
     except (ValueError, TypeError, AttributeError) as error:
         raise QueryError(f"fields: {error}") from None
 
     def project(document: Document) -> Projection:
-        kept = Projection()
+        projection = Projection()
         for path in paths:
             value = path.get(document)
             if value is MISSING:
                 continue
-            inner: dict[str, Any] = kept
+            parent: dict[str, Any] = projection
             for name in path.segments[:-1]:
-                below: Any = inner.setdefault(name, {})
-                if type(below) is not dict:
-                    break  # a list that another path keeps whole
-                inner = cast(dict[str, Any], below)
+                child: Any = parent.setdefault(name, {})
+                if type(child) is not dict:
+                    break  # a list, which a shorter path has copied whole
+                parent = cast(dict[str, Any], child)
             else:
-                inner[path.segments[-1]] = value
-        return kept
+                parent[path.segments[-1]] = value
+        return projection
 
     return project

@@ -1,12 +1,13 @@
-"""The planner: picks the index for a filter and an order, and the ranges of it to scan.
+"""The planner: chooses the index for a filter and an order, and the key ranges to scan.
 
 Invariants:
-- A plan changes how many entries are read, never which documents are found nor, with an order,
-  in which order: whatever the ranges do not decide is left in the residual filter, and an index
-  serves an order only when its ties fall as the order's own rule says.
-- Ties of an order go by rowid, in the direction of its last field.
-- A sparse index serves only filters that exclude None and missing in all of its fields.
-- While a collection is being migrated its indexes hold what older documents were, so none is used.
+- A plan changes how many entries are read, never which documents match or their order: conditions
+  that the ranges do not decide stay in the residual filter, and an index serves an order only if it
+  breaks ties as the order does.
+- Ties of an order are broken by rowid, in the direction of its last field.
+- A sparse index serves only filters that exclude None and missing values in all of its fields.
+- While a collection is being migrated, its indexes hold entries of the older documents, so no index
+  is used.
 """
 
 from dataclasses import dataclass
@@ -22,24 +23,26 @@ from amberdb.engine.storage.source import Range, Source
 from amberdb.index.ordered.keys import class_range, class_range_desc, encode, encode_desc
 
 PREFIXES_MAX = 200
-"""Ranges that $in may open in one index; past it the rest is left to the residual filter."""
+"""The most ranges that $in conditions open in one index; further conditions stay in the residual
+filter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a query is answered."""
+    """The index, the ranges and the residual filter of a query."""
 
     index: CompiledIndex | None
-    """None: the documents themselves, by id."""
+    """None: a scan of the documents, by id."""
     ranges: tuple[Range, ...]
     """Ascending and disjoint."""
     reverse: bool
     is_sorted: bool
-    """The scan gives the order that was asked for, if one was."""
+    """The scan yields the order of the query, if it has one."""
     residual: Filter
     is_multi: bool
-    """A document may have several entries, so it is emitted at its first one in the ranges."""
+    """A document may have several entries, so it is yielded at its first entry in the ranges."""
     equals: int = 0
+    """How many leading fields of the index the ranges fix by equality."""
     has_range: bool = False
 
     @property
@@ -62,14 +65,15 @@ class Plan:
 def choose(
     source: Source, schema: Schema, where: Filter, order: tuple[OrderField, ...], has_limit: bool
 ) -> Plan:
-    """The best plan by rule: equalities, then order, then range."""
+    """The best plan by rule. Most fields fixed by equality first; then, with a limit, an index in
+    the order of the query before a range, and without a limit a range before the order."""
     if _ids(where) is not None:
         return by_documents(schema, where, order)
     best: Plan | None = None
     best_score: tuple[int, ...] = (0, 0, 0, 0)
     for index in _candidates(source, schema, where, order):
         if best_score[0] and not _narrows_first(index, where):
-            break  # no equality to be had from here on
+            break  # the other candidates only serve the order, and fix no field
         plan = _match(index, where, order, is_multi=False)
         score = _score(plan, order, has_limit)
         if score[:3] > (0, 0, 0) and score > best_score:
@@ -84,23 +88,23 @@ def choose(
 def _candidates(
     source: Source, schema: Schema, where: Filter, order: tuple[OrderField, ...]
 ) -> list[CompiledIndex]:
-    """Indexes whose first field the filter narrows, then those whose first field the order
-    begins with; a look that is cheaper than a match."""
+    """Usable indexes whose first field the filter narrows, then those whose first field is the
+    first of the order. This test is cheaper than _match()."""
     narrowed: list[CompiledIndex] = []
     ordered: list[CompiledIndex] = []
     if schema.migration is not None:
         return narrowed
     for index in schema.indexes:
         if _narrows_first(index, where):
-            found = narrowed
+            matching = narrowed
         elif order and order[0].path == index.maker.paths[0]:
-            found = ordered
+            matching = ordered
         else:
             continue
         if index in schema.queues:
             continue
         if source.is_built(index) and (not index.spec.sparse or _is_dense(index, where)):
-            found.append(index)
+            matching.append(index)
     return narrowed + ordered
 
 
@@ -110,7 +114,7 @@ def _narrows_first(index: CompiledIndex, where: Filter) -> bool:
 
 
 def by_documents(schema: Schema, where: Filter, order: tuple[OrderField, ...]) -> Plan:
-    """The plan without an index: the documents that the filter names by id, or all of them."""
+    """The plan without an index: the documents whose ids the filter names, or all documents."""
     ids = _ids(where)
     if ids is None:
         whole = (schema.prefix, end_of(schema.prefix))
@@ -122,7 +126,7 @@ def by_documents(schema: Schema, where: Filter, order: tuple[OrderField, ...]) -
 def by_index(
     source: Source, schema: Schema, number: int, where: Filter, order: tuple[OrderField, ...]
 ) -> Plan | None:
-    """The plan over the index with this keyspace; None when it was dropped or is not usable."""
+    """The plan over the index with this number; None if it was dropped or is not usable."""
     for index in schema.indexes if schema.migration is None else ():
         if index.number == number and source.is_built(index):
             is_multi = source.get(MULTI + index.prefix) is not None
@@ -139,11 +143,13 @@ def _score(plan: Plan, order: tuple[OrderField, ...], has_limit: bool) -> tuple[
 
 
 def _is_dense(index: CompiledIndex, where: Filter) -> bool:
+    """Whether a sparse index has an entry for every document that matches."""
     bounds = where.fields
     return all(path in bounds and bounds[path].excludes_none for path in index.maker.paths)
 
 
 def _ids(where: Filter) -> list[bytes] | None:
+    """The ids that the filter names, as bytes, ascending; None if it does not fix the id."""
     bounds = where.fields.get("id")
     if bounds is None or bounds.equals is None:
         return None
@@ -192,10 +198,10 @@ def _match(
 
 
 def _range(prefix: bytes, bounds: FieldBounds, descending: bool, is_multi: bool) -> Range:
-    """The keys between the bounds of one field, after a prefix of equal fields."""
+    """The range of keys between the bounds of one field, under a prefix of fixed fields."""
     low, high = bounds.low, bounds.high
     if low is not None and high is not None and is_multi:
-        high = None  # two elements of one list may each satisfy one side
+        high = None  # one element of a list may meet the low bound and another the high one
     some = low if low is not None else high
     if descending:
         first, last = class_range_desc(some)

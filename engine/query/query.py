@@ -1,8 +1,8 @@
 """A query: a filter and an order over one collection, parsed, planned and answered.
 
 Invariants:
-- A cursor continues where it stopped: over the same index, or over the documents, or in the sorted
-  result; so the index that a later plan would choose does not matter.
+- A cursor continues the scan it came from: of the same index, of the documents, or of the sorted
+  result. The plan that would be chosen for the query now does not matter.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,8 @@ from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
 
 _DOCUMENTS = 0
 _SORTED = -1
-"""In a cursor, in place of an index: the documents were scanned; the result was sorted."""
+"""Origins of a cursor in place of the number of an index: a scan of the documents, a sorted
+result."""
 
 _Sorted: TypeAlias = tuple[bytes, Document]
 
@@ -42,7 +43,7 @@ class Query:
 
     @classmethod
     def of(cls, schema: Schema, where: Where | None, order_by: Order | None = None) -> "Query":
-        """Raises QueryError."""
+        """Parses and checks a query. Raises QueryError."""
         parsed, order = parse(where), parse_order(order_by)
         if schema.vectors:
             refuse_vectors(schema, parsed, order)
@@ -50,7 +51,7 @@ class Query:
 
     @property
     def identity(self) -> Identity:
-        """Binds a cursor to this query."""
+        """The collection's number, the filter and the order, to which a cursor is bound."""
         return self.schema.definition.number, self.where or None, self.order
 
     def find(
@@ -60,9 +61,9 @@ class Query:
         after: str | None,
         fields: Sequence[str] | None,
     ) -> Page:
-        """The documents that match, in order. Raises QueryError, CursorError."""
+        """A page of the documents that match, in order. Raises QueryError, CursorError."""
         if limit is not None and (type(limit) is not int or limit < 0):
-            raise QueryError(f"limit is a count or None, not {limit!r}")
+            raise QueryError(f"limit must be None or an int of at least 0, not {limit!r}")
         project = None if fields is None else projector(fields)
         if after is None:
             origin, place = None, None
@@ -78,7 +79,7 @@ class Query:
         return page
 
     def count(self, source: Source) -> int:
-        """The number of live documents that match."""
+        """The number of documents that match and have not expired."""
         schema = self.schema
         if self.filter.is_empty:
             count = CollectionCounters.unpack(source.get(schema.counters_key)).documents
@@ -99,24 +100,25 @@ class Query:
     def ids(self, source: Source) -> list[str]:
         """The ids of all documents that match."""
         plan = choose(source, self.schema, self.filter, (), False)
-        found = documents(source, self.schema, plan, shape=self._shape(plan))
-        return [document["id"] for _, _, document in found]
+        matches = documents(source, self.schema, plan, shape=self._shape(plan))
+        return [document["id"] for _, _, document in matches]
 
     def explain(self, source: Source) -> dict[str, Any]:
+        """The plan of find() with a limit, as a map for the user."""
         return choose(source, self.schema, self.filter, self.order, True).explain(self.order)
 
     # -- inside ------------------------------------------------------------------------------
 
     def _shape(self, plan: Plan) -> str:
-        """The query as a warning of a full scan names it; empty when all documents were asked
-        for."""
+        """The query in the words of a full-scan warning; empty, which means no warning, when an
+        index is used or when the query asks for all documents."""
         if not plan.is_full_scan or (self.filter.is_empty and not self.order):
             return ""
         order = ", ".join("-" * field.descending + field.path for field in self.order)
         return f"{self.filter.shape} order_by=[{order}]" if order else self.filter.shape
 
     def _plan(self, source: Source, limit: int | None, origin: int | None) -> Plan:
-        """The best plan; with a cursor, the plan that the cursor continues."""
+        """The plan of the cursor's origin; without a cursor the best plan. Raises CursorError."""
         if origin is None or origin == _SORTED:
             return choose(source, self.schema, self.filter, self.order, limit is not None)
         if origin == _DOCUMENTS:
@@ -129,18 +131,20 @@ class Query:
         return plan
 
     def _scanned(self, source: Source, plan: Plan, limit: int | None, after: Place | None) -> Page:
-        found = documents(source, self.schema, plan, after, shape=self._shape(plan))
+        """A page from a scan that is in the query's order."""
+        matches = documents(source, self.schema, plan, after, shape=self._shape(plan))
         page = Page((), self.identity, _DOCUMENTS if plan.index is None else plan.index.number)
         if limit == 0:
             return page
-        last = None
-        for last in islice(found, limit):
-            page.append(last[2])
-        if last is not None and len(page) == limit:
-            page.stop_at(last[0])
+        match = None
+        for match in islice(matches, limit):
+            page.append(match[2])
+        if match is not None and len(page) == limit:
+            page.stop_at(match[0])
         return page
 
     def _sorted(self, source: Source, plan: Plan, limit: int | None, after: Place | None) -> Page:
+        """A page from all documents that match, sorted in memory."""
         key = sorter(self.order)
         rowid = encode_rowid_desc if self.order[-1].descending else encode_rowid
 

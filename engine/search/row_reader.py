@@ -48,7 +48,7 @@ class RowReader:
             key = index.documents + id_bytes
             value = self._get(key)
             if value is not None:
-                if crc32(value, crc32(key)) != CRC_RESIDUE:
+                if crc32(value, crc32(key)) != CRC_RESIDUE:  # inline, as in scan.py
                     raise damaged(key)
                 if rowid_of(value) == rowid:
                     document: Document = decode_unchecked(value[BODY])
