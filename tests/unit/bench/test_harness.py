@@ -1,4 +1,4 @@
-"""The arithmetic of the bench, and one row end to end: a wrong harness makes every figure a lie."""
+"""The arithmetic of the harness, its report, and one row end to end."""
 
 import json
 import random
@@ -8,19 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import compare, report
-from bench.harness import (
-    AMBER,
-    Budget,
-    Line,
-    Measured,
-    Sampler,
-    file_system_of,
-    interleave,
-    latencies_us,
-    percentile,
-)
-from bench.workloads import batches, document_id, documents
+from bench import compare
+from bench.harness import report
+from bench.harness.latency import latencies_us, percentile
+from bench.harness.line import AMBER, Budget, Line, Measured
+from bench.harness.machine import file_system_of
+from bench.harness.sampler import Sampler, interleave
+from bench.workloads.events import batches, document_id, documents
 
 
 def line(own: list[float], peer: list[float], budget: Budget | None = None) -> Line:
@@ -225,4 +219,4 @@ def test_one_row_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert all(engine["value"] > 0 for engine in one["engines"].values())
     assert result["lines"][1]["verdict"] in ("met", "floor", "missed")
     assert "until settled" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == [target]  # the databases are gone
+    assert list(tmp_path.iterdir()) == [target]  # the databases were removed
