@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.care.databases import DOCUMENTS, Care
+from bench.care.databases import DOCUMENTS, Databases
 
 PARTS = ("full", "beside", "chain", "compact")
 
@@ -29,21 +29,21 @@ PARTS = ("full", "beside", "chain", "compact")
 def run(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     load = os.getloadavg()[0]
     began = time.monotonic()
-    care = Care(root, options.documents, options.rounds)
+    databases = Databases(root, options.documents, options.rounds)
     try:
         result: dict[str, Any] = {"loaded s": round(time.monotonic() - began)}
         if "full" in options.parts:
-            result["full"] = care.full()
+            result["full"] = databases.full()
         if "beside" in options.parts:
-            result["beside"] = care.beside(options.puts)
+            result["beside"] = databases.beside(options.puts)
         if "chain" in options.parts:
-            chain, history, result["increment"] = care.increments(options.increments)
-            result["restore"] = care.restore(chain)
-            result["points"] = care.points(chain, history, options.points)
+            chain, history, result["increment"] = databases.increments(options.increments)
+            result["restore"] = databases.restore(chain)
+            result["points"] = databases.points(chain, history, options.points)
         if "compact" in options.parts:
-            result["compact"] = care.compact()
+            result["compact"] = databases.compact()
     finally:
-        care.close()
+        databases.close()
     return result | {
         "command": "python -m bench.care " + " ".join(sys.argv[1:]),
         "documents": options.documents,

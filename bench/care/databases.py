@@ -29,13 +29,11 @@ from bench.workloads.events import CATEGORIES, Document
 DOCUMENTS = 1_000_000
 CHANGES = 10_000
 """Commits between two backups."""
-
-
 REMOVED = CATEGORIES[: len(CATEGORIES) // 2]
 Took = dict[str, list[float]]
 
 
-class Care:
+class Databases:
     """The two databases, and one method for each measurement."""
 
     def __init__(self, root: Path, documents: int, rounds: int) -> None:

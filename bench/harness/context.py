@@ -3,7 +3,7 @@
 Invariants:
 - The shared engines hold `scale.base` documents, settled, before the first row that uses them.
 - Rows that put into the shared engines take documents from `fresh`, so no number is put twice.
-- The Context deletes no database of a row: rows leave none, and the run removes the directory.
+- A row leaves no database behind; the shared ones are deleted with the run's directory.
 """
 
 import shutil

@@ -25,15 +25,15 @@ def locomo(samples: list[Any]) -> Collection:
     """The texts of the turns as documents, and the questions that have evidence among them."""
     result = Collection([], [], [])
     for sample in samples:
-        places: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for name, turns in sample["conversation"].items():
             if re.fullmatch(r"session_\d+", name):
                 for turn in turns:
-                    places[turn["dia_id"]] = len(result.texts)
+                    numbers[turn["dia_id"]] = len(result.texts)
                     result.texts.append(turn["text"])
                     result.groups.append(sample["sample_id"])
         for asked in sample["qa"]:
-            answers = frozenset(places[turn] for turn in asked["evidence"] if turn in places)
+            answers = frozenset(numbers[turn] for turn in asked["evidence"] if turn in numbers)
             if answers:
                 result.questions.append(Question(asked["question"], sample["sample_id"], answers))
     return result
@@ -44,11 +44,11 @@ def cmrc(data: dict[str, Any]) -> Collection:
     result = Collection([], [], [])
     for article in data["data"]:
         for paragraph in article["paragraphs"]:
-            place = frozenset([len(result.texts)])
+            number = frozenset([len(result.texts)])
             result.texts.append(paragraph["context"])
             result.groups.append("all")
             result.questions.extend(
-                Question(asked["question"], "all", place)
+                Question(asked["question"], "all", number)
                 for asked in paragraph["qas"]
                 if asked["question"].strip()
             )

@@ -30,8 +30,8 @@ def first(question: Question, found: Sequence[int]) -> float:
 
 
 def reciprocal(question: Question, found: Sequence[int]) -> float:
-    places = [at for at, place in enumerate(found, 1) if place in question.answers]
-    return 1 / places[0] if places else 0.0
+    ranks = [rank for rank, number in enumerate(found, 1) if number in question.answers]
+    return 1 / ranks[0] if ranks else 0.0
 
 
 def answers(docs: Collection, search: Search) -> list[tuple[Question, list[int]]]:

@@ -34,8 +34,8 @@ def amberdb_search(docs: Collection, spec: Text) -> Search:
     memory = amberdb.open(":memory:").collection("turns", indexes=[Ordered("group"), spec])
     memory.put_many(
         [
-            {"id": str(place), "text": text, "group": group}
-            for place, (text, group) in enumerate(zip(docs.texts, docs.groups, strict=True))
+            {"id": str(number), "text": text, "group": group}
+            for number, (text, group) in enumerate(zip(docs.texts, docs.groups, strict=True))
         ]
     )
 
@@ -74,8 +74,8 @@ def memory_search(docs: Collection, embed: Embed | None = None, weight: float = 
         dim=None if embed is None else DIM,
         fusion=Fusion(weights={"embedding": weight}),
     )
-    for place, (text, group) in enumerate(zip(docs.texts, docs.groups, strict=True)):
-        memory.remember(group, text, memory_layer="event", metadata={"place": place})
+    for number, (text, group) in enumerate(zip(docs.texts, docs.groups, strict=True)):
+        memory.remember(group, text, memory_layer="event", metadata={"place": number})
 
     def search(question: str, group: str) -> list[int]:
         found = memory.recall(question, entity_id=group, layers=["event"], limit=DEPTH)
