@@ -1,7 +1,7 @@
 """One AmberDB and one SQLite database with the same documents, and the measurements on them.
 
 Invariants:
-- What is compared takes turns on the same disk; a figure is the median of the rounds.
+- Compared operations take turns on the same disk; a figure is the median of the rounds.
 - Every restored database is checked and counted before its time is reported.
 """
 
