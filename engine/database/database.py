@@ -54,7 +54,7 @@ from amberdb.engine.schema.schema import CollectionDef
 from amberdb.engine.search.searchers import VectorParts
 from amberdb.engine.storage.cache_file import CacheFolder
 from amberdb.engine.storage.view import NEWEST, State, View
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from amberdb.wal import Recovery
 
 open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()

@@ -27,7 +27,7 @@ from amberdb.engine.schema.catalog import Catalog, Declaration, listed
 from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.schema import CollectionCounters, Schema, required_types
 from amberdb.engine.schema.search_index import identity_of
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 
 
 @final

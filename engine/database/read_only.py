@@ -32,7 +32,7 @@ from amberdb.engine.schema.migration import Upgrade
 from amberdb.engine.schema.schema import CollectionDef
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.view import View
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 
 
 @final

@@ -32,9 +32,10 @@ from amberdb.engine.schema.keyspace import HEADS, META, prefix_of
 from amberdb.engine.schema.migration import Migration, MigrationStep, Upgrades
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.memtable import Effects
-from amberdb.index.ordered.key_encoder import FieldSpec, IndexSpec, compile, spec_from_map
+from amberdb.index.ordered.key_encoder import FieldSpec, KeyEncoder
 from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, ROWID_BYTES, encode_rowid
 from amberdb.index.paths import path_problem
+from amberdb.index.registry import IndexSpec, spec_from_map
 from amberdb.index.text.text import Text
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector, coerce
@@ -232,7 +233,7 @@ class CompiledIndex:
         self.number = index.keyspace
         self.complete_from = index.complete_from
         self.prefix = prefix_of(index.keyspace)
-        self.maker = compile(spec)
+        self.maker = KeyEncoder(spec)
         self.entries = self.maker.entries
         self.single = self.maker.single
         self.descends = self.maker.descending[-1]

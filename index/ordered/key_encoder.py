@@ -11,11 +11,11 @@ Invariants:
 # What a document holds has no static type, so type(value) and its lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, TypeAlias, cast, final
 
-from amberdb._errors import FormatError, InvalidDocumentError
+from amberdb._errors import InvalidDocumentError
 from amberdb._types import Document
 from amberdb.index.ordered.keys import (
     CUT_BYTES,
@@ -32,32 +32,12 @@ from amberdb.index.ordered.keys import (
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
 from amberdb.index.paths import Path
-from amberdb.index.text.text import Text
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
-from amberdb.index.vector.vector import Vector
-
-IndexSpec: TypeAlias = Ordered | Unique | Text | Vector | EmbeddingQueue
 
 FieldSpec: TypeAlias = Ordered | Unique | EmbeddingQueue
 """Indexes over fields, whose entries are sorted keys."""
 
 _Keys: TypeAlias = Callable[[Document], list[bytes]]
-
-
-def spec_from_map(stored: Mapping[str, Any]) -> IndexSpec:
-    """The declaration that to_map() stored in the catalog. Raises FormatError."""
-    kind = stored.get("kind")
-    if kind == Ordered.kind:
-        return Ordered.from_map(stored)
-    if kind == Unique.kind:
-        return Unique.from_map(stored)
-    if kind == Text.kind:
-        return Text.from_map(stored)
-    if kind == Vector.kind:
-        return Vector.from_map(stored)
-    if kind == EmbeddingQueue.kind:
-        return EmbeddingQueue.from_map(stored)
-    raise FormatError(f"an index of the unknown kind {kind!r}: open with the version that wrote it")
 
 
 @final
@@ -207,11 +187,6 @@ class KeyEncoder:
             raise InvalidDocumentError(
                 f"the field {self.paths[at]!r} holds {error.message}", field=self.paths[at]
             ) from None
-
-
-def compile(spec: FieldSpec) -> KeyEncoder:
-    """The declaration, ready to make keys."""
-    return KeyEncoder(spec)
 
 
 def _never_single(_: Document) -> bytes | None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb.engine.query.filter import DEPTH_MAX, IN_MAX, Condition, FieldBounds, parse
 from amberdb.engine.query.order import OrderField, parse_order, sort_key, sorter
-from amberdb.index.ordered.key_encoder import compile
+from amberdb.index.ordered.key_encoder import KeyEncoder
 from amberdb.index.ordered.keys import encode
 from amberdb.index.ordered.ordered import Ordered
 
@@ -484,7 +484,7 @@ def test_bounds_hold_for_every_match(where: Any, document: dict[str, Any]) -> No
     assume(found.fields)
     matches = found.matches(document)
     for path, bounds in found.fields.items():
-        maker = compile(Ordered(path))
+        maker = KeyEncoder(Ordered(path))
         keys = maker.keys(document)
         if matches:
             for side in ("low", "high"):
@@ -492,7 +492,7 @@ def test_bounds_hold_for_every_match(where: Any, document: dict[str, Any]) -> No
             if not maker.is_multi(document):
                 assert within(keys[0], bounds)
             if bounds.excludes_none:
-                assert compile(Ordered(path, sparse=True)).keys(document)
+                assert KeyEncoder(Ordered(path, sparse=True)).keys(document)
         if bounds.exact and not maker.is_multi(document):
             covered = all(each.matches(document) for each in bounds.covered)
             assert covered is within(keys[0], bounds)
@@ -504,7 +504,7 @@ def test_the_residual_and_the_bounds_are_the_filter(
     where: Any, document: dict[str, Any], paths: set[str]
 ) -> None:
     found = parse(where)
-    makers = {path: compile(Ordered(path)) for path in paths if path in found.fields}
+    makers = {path: KeyEncoder(Ordered(path)) for path in paths if path in found.fields}
     assume(not any(maker.is_multi(document) for maker in makers.values()))
     inside = all(
         within(maker.keys(document)[0], found.fields[path]) for path, maker in makers.items()
@@ -662,7 +662,7 @@ orders: st.SearchStrategy[list[str]] = st.lists(
 def test_sort_key_is_the_first_key_of_an_index(order: list[str], document: dict[str, Any]) -> None:
     parsed = parse_order(order)
     try:
-        keys = compile(Ordered(*order)).keys(document)
+        keys = KeyEncoder(Ordered(*order)).keys(document)
     except InvalidDocumentError:  # two lists, which a heap can sort and an index cannot
         assume(False)
     assert sort_key(parsed, document) == sorter(parsed)(document) == min(keys)
