@@ -7,8 +7,7 @@ Invariants:
   does. All lists are equal in this order, and so are all maps: whoever reads them re-checks.
 - No encoding is a proper prefix of another, so encodings put behind each other sort as tuples.
   Inverting every byte reverses the order and keeps that property.
-- `decode` undoes `encode`, accepts nothing that `encode` does not write, and raises only
-  CorruptionError.
+- Nothing decodes a key: the document is read by the id in the entry's value.
 
 Format of a field (docs/format.md draws it): one byte of class tag, then
     bool        1 byte: 0 or 1
@@ -21,11 +20,11 @@ Format of a field (docs/format.md draws it): one byte of class tag, then
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from struct import Struct
 from typing import Any, Final
 
-from amberdb._errors import CorruptionError, InvalidDocumentError
+from amberdb._errors import InvalidDocumentError
 
 KEYSPACE_BYTES = 4
 ROWID_BYTES = 8
@@ -49,17 +48,15 @@ _EXACT = 1 << 53
 _DIFF_ZERO = 0x8000
 _BIAS = 1 << 63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _ROWID_MAX = (1 << 64) - 1
 
 _INVERTED: Final = bytes(255 - byte for byte in range(256))
 _TAGGED_DOUBLE = Struct(">Bd")
 _TAGGED_U64 = Struct(">BQ")
-_DOUBLE = Struct(">d")
 _U16 = Struct(">H")
 _U64 = Struct(">Q")
 assert _TAGGED_DOUBLE.size == _TAGGED_U64.size == 9
-assert _DOUBLE.size == _U64.size == ROWID_BYTES
+assert _U64.size == ROWID_BYTES
 assert _U16.size == 2
 
 _pack_number = _TAGGED_DOUBLE.pack
@@ -186,9 +183,6 @@ def encode_desc(value: object) -> bytes:
     return encode(value).translate(_INVERTED)
 
 
-sort_key = encode
-
-
 def _encoder_of(value: object) -> Encoder:
     """For subclasses (IntEnum, StrEnum, numpy's float64 ...): that of the class they stem from."""
     if isinstance(value, (bytearray, memoryview)):
@@ -201,11 +195,6 @@ def _encoder_of(value: object) -> Encoder:
     raise InvalidDocumentError(
         f"a value of type {type(value).__module__}.{type(value).__qualname__} is not stored"
     )
-
-
-def invert(data: bytes) -> bytes:
-    """Every bit turned: what makes a field descending."""
-    return data.translate(_INVERTED)
 
 
 def _descending(encoder: Encoder) -> Encoder:
@@ -227,14 +216,6 @@ def encode_rowid_desc(rowid: int) -> bytes:
     return _U64.pack(rowid ^ _ROWID_MAX)
 
 
-def decode_rowid(data: bytes, *, descending: bool = False) -> int:
-    """The rowid of exactly 8 bytes."""
-    if len(data) != ROWID_BYTES:
-        raise CorruptionError(f"a rowid has {ROWID_BYTES} bytes, not {len(data)}")
-    rowid: int = _U64.unpack(data)[0]
-    return rowid ^ _ROWID_MAX if descending else rowid
-
-
 # -- classes ---------------------------------------------------------------------------------
 
 
@@ -253,101 +234,3 @@ def class_range_desc(value: object) -> tuple[bytes, bytes]:
     """The same for encode_desc: low <= encode_desc(v) < high."""
     tag = 0xFF - encode(value)[0]
     return bytes([tag]), bytes([tag + 1])
-
-
-# -- decoding --------------------------------------------------------------------------------
-
-
-def decode(data: bytes, offset: int = 0) -> tuple[Any, int]:
-    """The value whose encoding starts at `offset`, and the offset behind it.
-
-    A number comes back as an int when it is one of 64 bits; a list as [], a map as {}; a datetime
-    in UTC. Raises CorruptionError, its `offset` naming the field.
-    """
-    if not 0 <= offset < len(data):
-        raise CorruptionError("a key ends where a field should start", offset=offset)
-    tag = data[offset]
-    if tag == TAG_NUMBER:
-        return _decode_number(data, offset)
-    if tag in (TAG_STR, TAG_BYTES):
-        return _decode_text(data, offset)
-    if tag == TAG_DATETIME:
-        return _decode_datetime(data, offset)
-    if tag == TAG_BOOL:
-        byte = _slice(data, offset, 1)[0]
-        if byte > 1:
-            raise CorruptionError(f"a bool is 0 or 1, not {byte}", offset=offset)
-        return byte == 1, offset + 2
-    if tag == TAG_NONE:
-        return None, offset + 1
-    if tag == TAG_LIST:
-        return [], offset + 1
-    if tag == TAG_MAP:
-        return {}, offset + 1
-    raise CorruptionError(f"no class has the tag {tag:#04x}", offset=offset)
-
-
-def decode_desc(data: bytes, offset: int = 0) -> tuple[Any, int]:
-    """decode() for a field that was written by encode_desc()."""
-    return decode(data.translate(_INVERTED), offset)
-
-
-def _slice(data: bytes, offset: int, size: int) -> bytes:
-    """The `size` bytes behind the tag."""
-    part = data[offset + 1 : offset + 1 + size]
-    if len(part) != size:
-        raise CorruptionError("a key ends inside a field", offset=offset)
-    return part
-
-
-def _decode_number(data: bytes, offset: int) -> tuple[int | float, int]:
-    body = _slice(data, offset, 8)
-    if body[0] & 0x80:
-        value: float = -_DOUBLE.unpack(body)[0]
-    else:
-        value = _DOUBLE.unpack(body.translate(_INVERTED))[0]
-    if value != value:
-        raise CorruptionError("NaN in a key", offset=offset)
-    if -_EXACT < value < _EXACT:
-        end = offset + 9
-        number = int(value) if value.is_integer() else value
-    else:
-        end = offset + 11
-        diff = _U16.unpack(_slice(data, offset, 10)[8:])[0] - _DIFF_ZERO
-        number = value
-        if abs(value) != float("inf") and INT_MIN <= int(value) + diff <= INT_MAX:
-            number = int(value) + diff
-        elif diff:
-            raise CorruptionError("a difference behind a number that has none", offset=offset)
-    if encode(number) != data[offset:end]:  # -0.0, or a difference too large for its double
-        raise CorruptionError("a number is not in its one form", offset=offset)
-    return number, end
-
-
-def _decode_text(data: bytes, offset: int) -> tuple[str | bytes, int]:
-    start = end = offset + 1
-    while True:
-        end = data.find(b"\x00", end)
-        if end < 0 or end + 1 >= len(data):
-            raise CorruptionError("a str or bytes without its end", offset=offset)
-        if data[end + 1] == 0x00:
-            break
-        if data[end + 1] != 0xFF:
-            raise CorruptionError("a lone 00 inside a str or bytes", offset=offset)
-        end += 2
-    body = data[start:end].replace(b"\x00\xff", b"\x00")
-    if data[offset] == TAG_BYTES:
-        return body, end + 2
-    try:
-        return body.decode(), end + 2
-    except UnicodeDecodeError as error:
-        raise CorruptionError("a str that is not UTF-8", offset=offset) from error
-
-
-def _decode_datetime(data: bytes, offset: int) -> tuple[datetime, int]:
-    microseconds = _U64.unpack(_slice(data, offset, 8))[0] - _BIAS
-    try:
-        # By the unit, since timedelta(microseconds=...) goes through seconds as floats.
-        return _EPOCH + microseconds * _MICROSECOND, offset + 9
-    except OverflowError as error:
-        raise CorruptionError("a datetime outside the years 1 to 9999", offset=offset) from error
