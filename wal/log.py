@@ -278,15 +278,6 @@ class Log(GroupCommit):
             self._append_failed(error, data, offset)
         return Lsn(lsn)
 
-    def rotate(self) -> None:
-        """Seals the current segment; the next append goes into a new one, which is ready.
-
-        Does nothing while the segment is empty. Raises as `append` does.
-        """
-        self._check_writable()
-        if self._end > RECORDS_START:
-            self._start_segment(0)
-
     def renew(self) -> None:
         """Goes on in a segment whose file has never held a record; and no file of another one is
         kept for later, until `reuse`. Raises as `append` does."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import CorruptionError
-from amberdb._fs import FileSystem, replace_file
+from amberdb._fs import FileSystem, first_free_name, replace_file
 from amberdb._types import Lsn
 from amberdb.wal.record import Record, find_headers, scan
 from amberdb.wal.segment import RECORDS_START, Segment, load_segment, parse_name
@@ -221,12 +221,11 @@ def keep_broken(fs: FileSystem, segment_path: str, data: bytes) -> str:
 
 def broken_path(fs: FileSystem, segment_path: str, data: bytes | None = None) -> str:
     """A free name, or that of a file with the same bytes: a cut that a crash interrupted."""
-    path = segment_path + ".broken"
-    number = 0
-    while fs.exists(path) and (data is None or fs.read(path) != data):
-        number += 1
-        path = f"{segment_path}.broken.{number}"
-    return path
+    return first_free_name(
+        fs,
+        segment_path + ".broken",
+        fits=lambda path: data is not None and fs.read(path) == data,
+    )
 
 
 def rewrite_tail(

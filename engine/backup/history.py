@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, final
 
+from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn
-from amberdb.engine.backup.chain import BackupReport, time_of
+from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.schema.catalog import open_entry, sealed_entry
 from amberdb.engine.schema.keyspace import KNOWN_BACKUPS, end_of
-from amberdb.engine.schema.schema import microseconds
 from amberdb.engine.storage.memtable import Effects
 from amberdb.engine.storage.view import View
 

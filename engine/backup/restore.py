@@ -26,7 +26,8 @@ from amberdb._errors import (
     FormatError,
     RestorePointError,
 )
-from amberdb._types import NO_LSN, Lsn, lsn_epoch
+from amberdb._time import microseconds, time_of
+from amberdb._types import NO_LSN, Lsn, Progress, lsn_epoch
 from amberdb.engine.backup.archive import Header, archive_path, opened_archive
 from amberdb.engine.backup.chain import (
     BackupReport,
@@ -35,7 +36,6 @@ from amberdb.engine.backup.chain import (
     pairs_of,
     paths_of,
     records_of,
-    time_of,
     verify_chain,
 )
 from amberdb.engine.backup.history import entry_of
@@ -48,7 +48,7 @@ from amberdb.engine.commit.recovery import (
     open_errors,
     publish_staging,
 )
-from amberdb.engine.integrity.check import CheckReport, Progress, check_view
+from amberdb.engine.integrity.check import CheckReport, check_view
 from amberdb.engine.maintenance.index_build import stored_view
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import ArchivedRecord, decode_effects
@@ -60,7 +60,7 @@ from amberdb.engine.schema.keyspace import (
     end_of,
     prefix_of,
 )
-from amberdb.engine.schema.schema import MULTI, microseconds
+from amberdb.engine.schema.schema import MULTI
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, new_store
@@ -124,7 +124,7 @@ def restore(
             try:
                 making = _Restore(reports, options, until, progress, RestoreReport(path))
                 manifest = making.run(aside)
-                publish_staging(path, aside, lock, manifest, making.report.lsn, options)
+                publish_staging(path, aside, manifest, making.report.lsn, options)
             except BaseException:
                 with suppress(OSError, AmberError):
                     discard_staging(aside, options)

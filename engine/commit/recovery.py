@@ -192,7 +192,7 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
         store.close(_not_open)
         if failpoints.on:
             failpoints.reach("create.data-made")
-        publish_staging(path, aside, lock, manifest, NO_LSN, options)
+        publish_staging(path, aside, manifest, NO_LSN, options)
         return _recover(path, lock, options, durable=durable)
     except BaseException:
         lock.close()
@@ -245,7 +245,7 @@ def new_manifest(options: Options, epoch: int = 1) -> Manifest:
 
 
 def publish_staging(
-    path: str, aside: str, lock: DirLock, manifest: Manifest, last_lsn: Lsn, options: Options
+    path: str, aside: str, manifest: Manifest, last_lsn: Lsn, options: Options
 ) -> None:
     """Gives the database its log, which begins behind `last_lsn`, its MANIFEST, and its name."""
     fs = options.fs
@@ -268,7 +268,6 @@ def publish_staging(
     fs.rename(aside, path)
     if failpoints.on:
         failpoints.reach("create.renamed")
-    lock.moved(os.path.join(path, LOCK))
     fs.sync_dir(os.path.dirname(path))
 
 

@@ -23,7 +23,7 @@ from amberdb._errors import (
     CorruptionError,
     ForkedError,
 )
-from amberdb._types import Lsn, Sync, Where
+from amberdb._types import Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.rescue import Rescue, explain, finish_rescue, rescue
@@ -36,11 +36,10 @@ from amberdb.engine.database.declarations import Declarations, declaration_of
 from amberdb.engine.database.stats import Stats, stats_of
 from amberdb.engine.database.transaction import Snapshot, Transaction, held
 from amberdb.engine.database.upkeep import Upkeep
-from amberdb.engine.integrity.check import CheckReport, Progress, check
+from amberdb.engine.integrity.check import CheckReport, check
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.maintenance.background import Background
-from amberdb.engine.maintenance.compaction import CompactReport
-from amberdb.engine.maintenance.compaction import Progress as CompactProgress
+from amberdb.engine.maintenance.compaction import CompactProgress, CompactReport
 from amberdb.engine.maintenance.embedding_backfill import EmbeddingWorker
 from amberdb.engine.maintenance.erasure import Erasure
 from amberdb.engine.maintenance.expiry import ExpiryWorker

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn, final
 
 from amberdb._errors import ClosedError, CorruptionError, ForkedError, ReadOnlyError
-from amberdb._types import Lsn, Sync
+from amberdb._types import Lsn, Progress, Sync
 from amberdb.engine.backup.rescue import explain
 from amberdb.engine.commit.change_feed import Change, archive_of, changes, positions_of
 from amberdb.engine.commit.follower import Follower
@@ -25,7 +25,7 @@ from amberdb.engine.database.database import Database, open_databases
 from amberdb.engine.database.declarations import declaration_of
 from amberdb.engine.database.stats import Stats, bytes_of, facts_of, lag_of, live_share
 from amberdb.engine.database.transaction import Snapshot, held
-from amberdb.engine.integrity.check import CheckReport, Progress, check
+from amberdb.engine.integrity.check import CheckReport, check
 from amberdb.engine.maintenance.erasure import Erasure, receipts_of
 from amberdb.engine.options import Options
 from amberdb.engine.schema.migration import Upgrade

@@ -25,7 +25,7 @@ from amberdb._errors import (
     NotADatabaseError,
 )
 from amberdb._fs import FileSystem
-from amberdb._types import NO_LSN, Lsn
+from amberdb._types import NO_LSN, Lsn, Progress
 from amberdb.engine.commit.recovery import (
     WAL,
     data_directory,
@@ -33,7 +33,7 @@ from amberdb.engine.commit.recovery import (
     open_errors,
     take_lock,
 )
-from amberdb.engine.integrity.check import CheckReport, Progress, check_applied, check_view
+from amberdb.engine.integrity.check import CheckReport, check_applied, check_view
 from amberdb.engine.maintenance.index_build import stored_view
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import decode_effects

@@ -18,7 +18,7 @@ from typing import cast
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
-from amberdb._types import Document
+from amberdb._types import Document, Progress
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.maintenance.migrator import Migrator
@@ -39,11 +39,6 @@ from amberdb.index.vector.embedding_queue import EmbeddingQueue
 CHUNK = 1000
 ROWS_CHUNK = 4000
 """The same for search indexes: each chunk of a text index is a segment, to be merged later."""
-
-
-Progress = Callable[[str, int], None]
-"""Called with the name of the index, or of the collection that is being migrated, and the count of
-documents done so far."""
 
 
 def built_keyspaces(view: View) -> frozenset[int]:

@@ -22,6 +22,7 @@ from amberdb._errors import (
     InvalidDocumentError,
     QueryError,
 )
+from amberdb._time import microseconds
 from amberdb._types import Document
 from amberdb.engine.query.filter import Filter
 from amberdb.engine.query.order import OrderField
@@ -57,7 +58,6 @@ MULTI = META + b"m"
 _HEAD = Struct("<QQ")
 _EXPIRY = Struct(">QQ")
 _SIGN = 1 << 63
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,12 +465,6 @@ def entry_pairs(
     if len(entries) > 1:
         found[MULTI + index.prefix] = b"1"
     return found
-
-
-def microseconds(time: datetime) -> int:
-    """Since 1970, exactly."""
-    since = time - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def pack_cut(id_bytes: bytes, remainder: bytes) -> bytes:

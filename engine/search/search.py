@@ -21,11 +21,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast, final
 
 from amberdb._errors import InvalidDocumentError, QueryError
+from amberdb._time import microseconds
 from amberdb._types import Document, Where
 from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.page import projector
 from amberdb.engine.query.planner import is_usable
-from amberdb.engine.schema.schema import Schema, microseconds
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.row_reader import RowReader

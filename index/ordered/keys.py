@@ -20,11 +20,12 @@ Format of a field (docs/format.md draws it): one byte of class tag, then
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from struct import Struct
 from typing import Any, Final
 
 from amberdb._errors import InvalidDocumentError
+from amberdb._time import microseconds
 
 KEYSPACE_BYTES = 4
 ROWID_BYTES = 8
@@ -47,7 +48,6 @@ _EXACT = 1 << 53
 """Below it every int is a double; from it on the number carries its difference."""
 _DIFF_ZERO = 0x8000
 _BIAS = 1 << 63
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWID_MAX = (1 << 64) - 1
 
 _INVERTED: Final = bytes(255 - byte for byte in range(256))
@@ -131,13 +131,9 @@ def _encode_datetime(value: datetime) -> bytes:
     if value is last:  # several indexes of one document have the same field
         return key
     try:
-        age = value - _EPOCH
+        key = _pack_datetime(TAG_DATETIME, microseconds(value) + _BIAS)
     except TypeError:
         raise InvalidDocumentError("a datetime without a time zone") from None
-    key = _pack_datetime(
-        TAG_DATETIME,
-        (age.days * 86_400 + age.seconds) * 1_000_000 + age.microseconds + _BIAS,
-    )
     _last_datetime = (value, key)
     return key
 

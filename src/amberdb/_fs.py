@@ -12,31 +12,20 @@ Invariants:
 import errno
 import mmap
 import os
-import threading
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Protocol
 
 try:
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-_POSIX = fcntl is not None
-
-_BINARY: int = getattr(os, "O_BINARY", 0)
-_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
+except ImportError as error:
+    raise ImportError("AmberDB needs a POSIX system: Windows is not supported") from error
 
 
 def _cheapest_sync() -> Callable[[int], object]:
     full: int | None = getattr(fcntl, "F_FULLFSYNC", None)
-    if fcntl is not None and full is not None:  # macOS: fsync leaves it in the drive's cache
-        return partial(_full_sync, fcntl.fcntl, full)
+    if full is not None:  # macOS: fsync leaves the data in the drive's cache
+        return lambda fd: fcntl.fcntl(fd, full)
     return getattr(os, "fdatasync", os.fsync)
-
-
-def _full_sync(control: Callable[[int, int], object], command: int, fd: int) -> None:
-    control(fd, command)
 
 
 _sync = _cheapest_sync()
@@ -67,10 +56,6 @@ class File(Protocol):
 class DirLock(Protocol):
     """A lock that the kernel lets go of when its process dies."""
 
-    def moved(self, path: str) -> None:
-        """The lock file is at `path` now: its directory was renamed."""
-        ...
-
     def close(self) -> None: ...
 
 
@@ -88,12 +73,12 @@ class FileSystem(Protocol):
         is touched, where the platform lets a mapped file be replaced."""
         ...
 
-    def share(self, path: str, *, writable: bool = False) -> memoryview:
+    def map_shared(self, path: str, *, writable: bool = False) -> memoryview:
         """The whole of a small file, as all processes have it that share it: what one stores in
         it the others see. Whoever replaces the file under this name leaves them behind."""
         ...
 
-    def stamp(self, path: str) -> tuple[int, ...]:
+    def file_identity(self, path: str) -> tuple[int, ...]:
         """Another one after the file under this name was replaced. Raises FileNotFoundError."""
         ...
 
@@ -181,48 +166,16 @@ class _OsFile:
             self._fd = -1
 
 
-class _SeekFile(_OsFile):
-    """Where there is no pread, pwrite and fdatasync."""
-
-    __slots__ = ("_mutex",)
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(fd)
-        self._mutex = threading.Lock()
-
-    def pread(self, size: int, offset: int) -> bytes:
-        with self._mutex:
-            os.lseek(self._fd, offset, os.SEEK_SET)
-            parts: list[bytes] = []
-            while size > 0 and (data := os.read(self._fd, size)):
-                parts.append(data)
-                size -= len(data)
-        return b"".join(parts)
-
-    def pwrite(self, data: bytes, offset: int) -> None:
-        with self._mutex:
-            os.lseek(self._fd, offset, os.SEEK_SET)
-            written = 0
-            while written < len(data):
-                written += os.write(self._fd, data[written:])
-
-    def sync(self) -> None:
-        os.fsync(self._fd)
-
-
 class _OsLock:
     """An flock: it goes with its last descriptor, so with the process at the latest."""
 
     __slots__ = ("_fd",)
 
     def __init__(self, path: str, owner: str) -> None:
-        assert fcntl is not None
         fd = _locked(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
         os.ftruncate(fd, 0)
         os.pwrite(fd, owner.encode(), 0)
         self._fd = fd
-
-    def moved(self, path: str) -> None: ...
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -236,14 +189,12 @@ class _OsSharedLock(_OsLock):
     __slots__ = ()
 
     def __init__(self, path: str) -> None:
-        assert fcntl is not None
         self._fd = _locked(path, os.O_RDONLY, fcntl.LOCK_SH)
 
 
 def _locked(path: str, flags: int, operation: int) -> int:
     """A descriptor that has the lock. Raises BlockingIOError with what the owner wrote."""
-    assert fcntl is not None
-    fd = os.open(path, flags | _CLOEXEC, 0o644)
+    fd = os.open(path, flags, 0o644)
     try:
         fcntl.flock(fd, operation | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -256,86 +207,31 @@ def _locked(path: str, flags: int, operation: int) -> int:
     return fd
 
 
-class _PidLock:
-    """Where there is no flock: a file made exclusively, whose first word is the owner's pid.
-
-    A file left by a dead process is taken over; a pid in use again by another program would
-    keep it, which is why flock is preferred wherever it exists.
-    """
-
-    def __init__(self, path: str, owner: str) -> None:
-        other = self._create(path, owner)
-        if other is not None and not _is_alive(other):
-            os.unlink(path)
-            other = self._create(path, owner)
-        if other is not None:
-            raise BlockingIOError(errno.EWOULDBLOCK, "locked", path, None, other)
-        self._path = path
-        self._pid = os.getpid()
-
-    @staticmethod
-    def _create(path: str, owner: str) -> str | None:
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC, 0o644)
-        except FileExistsError:
-            with open(path, encoding="utf-8") as file:
-                return file.read()
-        os.write(fd, owner.encode())
-        os.close(fd)
-        return None
-
-    def moved(self, path: str) -> None:
-        self._path = path
-
-    def close(self) -> None:
-        if self._path and self._pid == os.getpid():
-            os.unlink(self._path)
-        self._path = ""
-
-
-def _is_alive(owner: str) -> bool:
-    word = owner.split(" ", 1)[0]
-    if not word.isdigit():
-        return False
-    try:
-        os.kill(int(word), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
 class OsFileSystem:
-    """The real one. `portable=True` uses only what every platform has (no fcntl, fdatasync,
-    pread or directory sync), so that this path can be tested anywhere."""
-
-    def __init__(self, *, portable: bool = not _POSIX) -> None:
-        self._portable = portable
+    """The file system of the operating system."""
 
     def open(self, path: str, *, create: bool = False, read_only: bool = False) -> File:
         flags = os.O_RDONLY if read_only else os.O_RDWR
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        fd = os.open(path, flags | _BINARY | _CLOEXEC, 0o644)
-        return _SeekFile(fd) if self._portable else _OsFile(fd)
+        return _OsFile(os.open(path, flags, 0o644))
 
     def read(self, path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
 
     def map(self, path: str) -> memoryview:
-        if self._portable or not os.path.getsize(path):
-            return memoryview(self.read(path))
+        if not os.path.getsize(path):  # mmap refuses an empty file
+            return memoryview(b"")
         with open(path, "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
-    def share(self, path: str, *, writable: bool = False) -> memoryview:
+    def map_shared(self, path: str, *, writable: bool = False) -> memoryview:
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         with open(path, "r+b" if writable else "rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=access))
 
-    def stamp(self, path: str) -> tuple[int, ...]:
+    def file_identity(self, path: str) -> tuple[int, ...]:
         found = os.stat(path)
         return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
@@ -361,22 +257,20 @@ class OsFileSystem:
         os.unlink(path)
 
     def sync_dir(self, path: str) -> None:
-        if self._portable:
-            return
-        fd = os.open(path, os.O_RDONLY | _CLOEXEC)
+        fd = os.open(path, os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
 
     def lock(self, path: str, owner: str) -> DirLock:
-        return _PidLock(path, owner) if self._portable else _OsLock(path, owner)
+        return _OsLock(path, owner)
 
     def lock_shared(self, path: str) -> DirLock:
         return _OsSharedLock(path)
 
     def is_read_only(self, path: str) -> bool:
-        return not self._portable and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def remove_directory(fs: FileSystem, path: str) -> None:
@@ -389,6 +283,18 @@ def remove_directory(fs: FileSystem, path: str) -> None:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:  # by a process that reads: LMDB's lock file
                 raise
+
+
+def first_free_name(
+    fs: FileSystem, path: str, suffix: str = "", *, fits: Callable[[str], bool] | None = None
+) -> str:
+    """`path` + `suffix`, or the first of path.1, path.2 ... + `suffix` that does not exist. A name
+    that exists is returned when `fits(name)`."""
+    name, number = path + suffix, 0
+    while fs.exists(name) and not (fits is not None and fits(name)):
+        number += 1
+        name = f"{path}.{number}{suffix}"
+    return name
 
 
 def boot_id() -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from amberdb._errors import CommitUnknownError, PoisonedError
 from amberdb.wal import LogOptions
 from support.faulty_fs import fail_on
-from unit.wal.helpers import LogDirectory, fill, lsn
+from unit.wal.helpers import LogDirectory, fill, lsn, rotate
 
 BROKEN = OSError(errno.EIO, "injected")
 
@@ -212,7 +212,7 @@ def test_rotation_waits_for_the_leader(directory: LogDirectory) -> None:
     found = log.append(b"x", 0, 1, "always")
     threads = start(lambda: log.wait(found))
     gate.entered.acquire()
-    threads += start(log.rotate)
+    threads += start(lambda: rotate(log))
     gate.open.release()
     for thread in threads:
         thread.join()

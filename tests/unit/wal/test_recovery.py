@@ -11,7 +11,7 @@ from amberdb.wal import LogOptions
 from amberdb.wal.record import encode
 from amberdb.wal.segment import decode_header
 from support.faulty_fs import fail_on
-from unit.wal.helpers import LogDirectory, fill, lsn
+from unit.wal.helpers import LogDirectory, fill, lsn, rotate
 
 FIXED = LogOptions(segment_bytes_min=4096, segment_bytes_max=4096)
 
@@ -140,7 +140,7 @@ def test_zeroed_record_before_a_later_sync_is_damage(directory: LogDirectory) ->
 def test_damage_in_a_sealed_segment_is_seen_by_the_next(directory: LogDirectory) -> None:
     log = directory.create()
     fill(log, range(1, 4), sync=False)  # no record saw a durable one
-    log.rotate()
+    rotate(log)
     log.close()
     path = directory.segments()[0]
     last = directory.headers(path)[-1]
@@ -253,7 +253,7 @@ def test_segment_that_was_written_behind_another_record(directory: LogDirectory)
     log.close()
     kept = directory.fs.read(directory.segments()[0])
     log, _ = directory.reopen(clean=lsn(9))
-    log.rotate()
+    rotate(log)
     log.close()
     path = directory.segments()[0]
     header = decode_header(kept, path)
@@ -365,8 +365,7 @@ def test_torn_tail_in_a_recycled_segment(directory: LogDirectory) -> None:
     log = directory.create(FIXED)
     fill(log, range(1, 70))
     log.recycle(log.last_lsn)
-    log.rotate()
-    log.rotate()
+    rotate(log)
     payloads = fill(log, range(70, 73))
     fill(log, range(73, 76), sync=False)
     path = directory.segments()[-1]
