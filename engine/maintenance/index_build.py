@@ -270,4 +270,4 @@ def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
 
 def _is_kept_unique(index: CompiledIndex, value: bytes, key: bytes) -> bool:
     """Whether the document's entry counts: that of a None inside a list does not, when sparse."""
-    return key in index.maker.unique_keys(decode_document(value[BODY]))
+    return key in index.encoder.unique_keys(decode_document(value[BODY]))

@@ -94,7 +94,7 @@ def _candidates(
     for index in schema.indexes:
         if _narrows_first(index, where):
             found = narrowed
-        elif order and order[0].path == index.maker.paths[0]:
+        elif order and order[0].path == index.encoder.paths[0]:
             found = ordered
         else:
             continue
@@ -106,7 +106,7 @@ def _candidates(
 
 
 def _narrows_first(index: CompiledIndex, where: Filter) -> bool:
-    bounds = where.fields.get(index.maker.paths[0])
+    bounds = where.fields.get(index.encoder.paths[0])
     return bounds is not None and bounds.narrows
 
 
@@ -146,7 +146,7 @@ def _score(plan: Plan, order: tuple[OrderField, ...], has_limit: bool) -> tuple[
 
 def _is_dense(index: CompiledIndex, where: Filter) -> bool:
     bounds = where.fields
-    return all(path in bounds and bounds[path].excludes_none for path in index.maker.paths)
+    return all(path in bounds and bounds[path].excludes_none for path in index.encoder.paths)
 
 
 def _ids(where: Filter) -> list[bytes] | None:
@@ -159,20 +159,22 @@ def _ids(where: Filter) -> list[bytes] | None:
 def _match(
     index: CompiledIndex, where: Filter, order: tuple[OrderField, ...], *, is_multi: bool
 ) -> Plan:
-    maker = index.maker
+    encoder = index.encoder
     prefixes = [index.prefix]
     fixed: set[str] = set()
     exact: list[str] = []
     ranges: list[Range] | None = None
     equals = 0
-    for at, path in enumerate(maker.paths):
+    for at, path in enumerate(encoder.paths):
         bounds = where.fields.get(path)
         if bounds is None or not bounds.narrows:
             break
         if bounds.equals is None:
-            ranges = [_range(prefix, bounds, maker.descending[at], is_multi) for prefix in prefixes]
+            ranges = [
+                _range(prefix, bounds, encoder.descending[at], is_multi) for prefix in prefixes
+            ]
         elif len(bounds.equals) * len(prefixes) <= PREFIXES_MAX:
-            encode = maker.encoders[at]
+            encode = encoder.encoders[at]
             keys = {encode(value) for value in bounds.equals}
             prefixes = [prefix + key for prefix in prefixes for key in keys]
             equals += 1
@@ -227,12 +229,12 @@ def _serves(
     index: CompiledIndex, order: tuple[OrderField, ...], fixed: set[str], equals: int
 ) -> tuple[bool, bool]:
     """(whether a scan behind `equals` fixed fields gives the order, whether it goes backwards)"""
-    paths = index.maker.paths[equals:]
-    descending = index.maker.descending[equals:]
+    paths = index.encoder.paths[equals:]
+    descending = index.encoder.descending[equals:]
     wanted = [field for field in order if field.path not in fixed]
     if tuple(field.path for field in wanted) != paths:
         return False, False
-    last_descends = index.maker.descending[-1]
+    last_descends = index.encoder.descending[-1]
     turned = {
         field.descending != stored for field, stored in zip(wanted, descending, strict=True)
     } or {order[-1].descending != last_descends}

@@ -219,9 +219,9 @@ class CompiledIndex:
     __slots__ = (
         "complete_from",
         "descends",
+        "encoder",
         "entries",
         "is_unique",
-        "maker",
         "number",
         "prefix",
         "single",
@@ -233,10 +233,10 @@ class CompiledIndex:
         self.number = index.keyspace
         self.complete_from = index.complete_from
         self.prefix = prefix_of(index.keyspace)
-        self.maker = KeyEncoder(spec)
-        self.entries = self.maker.entries
-        self.single = self.maker.single
-        self.descends = self.maker.descending[-1]
+        self.encoder = KeyEncoder(spec)
+        self.entries = self.encoder.entries
+        self.single = self.encoder.single
+        self.descends = self.encoder.descending[-1]
         self.is_unique = spec.kind == "unique"
 
 

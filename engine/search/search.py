@@ -209,9 +209,11 @@ class Search:
         from amberdb.index.text.query import parse as parse_text
 
         for index in self.schema.row_indexes:
-            maker = index.maker
-            if maker is not None and self.text is not None and maker.content(document):
-                return snippet(maker.strings(document), parse_text(self.text, maker.analyzer))
+            extractor = index.extractor
+            if extractor is not None and self.text is not None and extractor.content(document):
+                return snippet(
+                    extractor.strings(document), parse_text(self.text, extractor.analyzer)
+                )
         return None
 
 

@@ -484,16 +484,16 @@ def test_bounds_hold_for_every_match(where: Any, document: dict[str, Any]) -> No
     assume(found.fields)
     matches = found.matches(document)
     for path, bounds in found.fields.items():
-        maker = KeyEncoder(Ordered(path))
-        keys = maker.keys(document)
+        encoder = KeyEncoder(Ordered(path))
+        keys = encoder.keys(document)
         if matches:
             for side in ("low", "high"):
                 assert any(within(key, bounds, side) for key in keys)
-            if not maker.is_multi(document):
+            if not encoder.is_multi(document):
                 assert within(keys[0], bounds)
             if bounds.excludes_none:
                 assert KeyEncoder(Ordered(path, sparse=True)).keys(document)
-        if bounds.exact and not maker.is_multi(document):
+        if bounds.exact and not encoder.is_multi(document):
             covered = all(each.matches(document) for each in bounds.covered)
             assert covered is within(keys[0], bounds)
 
@@ -504,10 +504,10 @@ def test_the_residual_and_the_bounds_are_the_filter(
     where: Any, document: dict[str, Any], paths: set[str]
 ) -> None:
     found = parse(where)
-    makers = {path: KeyEncoder(Ordered(path)) for path in paths if path in found.fields}
-    assume(not any(maker.is_multi(document) for maker in makers.values()))
+    encoders = {path: KeyEncoder(Ordered(path)) for path in paths if path in found.fields}
+    assume(not any(encoder.is_multi(document) for encoder in encoders.values()))
     inside = all(
-        within(maker.keys(document)[0], found.fields[path]) for path, maker in makers.items()
+        within(encoder.keys(document)[0], found.fields[path]) for path, encoder in encoders.items()
     )
     assert (inside and found.without(paths).matches(document)) is found.matches(document)
 

@@ -17,7 +17,7 @@ from amberdb.index.text.text import Text, TextExtractor
 from support.text_reference import ranked
 from support.text_sources import in_memory_of, spread
 
-maker = TextExtractor(Text("content", "title", weights={"title": 2.5}))
+extractor = TextExtractor(Text("content", "title", weights={"title": 2.5}))
 words = ["tea", "teas", "cake", "meeting", "room", "the", "会议", "会议室", "gen-itgc"]
 strings = st.lists(st.sampled_from(words), max_size=8).map(" ".join)
 documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
@@ -36,7 +36,7 @@ queries = st.lists(clauses, min_size=1, max_size=4).map(" ".join)
 
 def parsed(text: str) -> TextQuery | None:
     try:
-        return parse(text, maker.analyzer)
+        return parse(text, extractor.analyzer)
     except QueryError:
         return None
 
@@ -50,7 +50,9 @@ def searched(
     among: list[int] | None = None,
 ) -> list[tuple[int, float]]:
     def verify(rowids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return np.array([query.matches(maker.strings(rows[rowid])) for rowid in rowids.tolist()])
+        return np.array(
+            [query.matches(extractor.strings(rows[rowid])) for rowid in rowids.tolist()]
+        )
 
     rowids, scores = Corpus(sources, alive).search(
         query,
@@ -85,7 +87,7 @@ def test_the_best_rows_are_those_of_the_formula(
     living = {rowid: document for rowid, document in rows.items() if rowid not in dead}
     alive = np.zeros(max(living, default=0) + 1, np.bool_)
     alive[list(living)] = True
-    rows_of = {rowid: maker.occurrences(document) for rowid, document in rows.items()}
+    rows_of = {rowid: extractor.occurrences(document) for rowid, document in rows.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bm25, "_SPARSE", 0 if is_sparse else 1 << 30)
         patch.setattr(bm25, "_FEW", 0)
@@ -97,7 +99,7 @@ def test_the_best_rows_are_those_of_the_formula(
         assert searched(fresh, alive, living, query, limit, among) == found
         patch.setattr(bm25, "_FEW", 1000)
         assert searched(fresh, alive, living, query, limit, among) == found
-    expected = ranked(maker, living, query, among)
+    expected = ranked(extractor, living, query, among)
     assert len(found) == min(limit, len(expected))
     assert found == sorted(found, key=lambda row: (-row[1], -row[0]))
     scores = dict(expected)
@@ -107,12 +109,14 @@ def test_the_best_rows_are_those_of_the_formula(
 
 
 def corpus_of(*texts: str) -> Corpus:
-    rows_of = {rowid: maker.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)}
+    rows_of = {
+        rowid: extractor.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)
+    }
     return Corpus([in_memory_of(rows_of)], np.ones(len(texts) + 1, np.bool_))
 
 
 def query(text: str) -> TextQuery:
-    return parse(text, maker.analyzer)
+    return parse(text, extractor.analyzer)
 
 
 def test_equal_scores_put_the_newer_row_first() -> None:
@@ -142,10 +146,12 @@ def test_nothing_is_found_in_nothing() -> None:
 
 def test_a_score_depends_on_the_visible_rows_only() -> None:
     texts = ["tea", "tea cake", "room with tea", "cake"]
-    rows_of = {rowid: maker.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)}
+    rows_of = {
+        rowid: extractor.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)
+    }
     churned = dict(rows_of)
     for rowid in range(10, 60):
-        churned[rowid] = maker.occurrences({"content": "tea tea room" * (rowid % 5)})
+        churned[rowid] = extractor.occurrences({"content": "tea tea room" * (rowid % 5)})
     alive = np.array([False, True, True, True, True])
     expected = Corpus([in_memory_of(rows_of)], alive).search(query("tea cake"), 9)
     found = Corpus(spread(churned, [0, 1, 2]), alive).search(query("tea cake"), 9)
@@ -184,11 +190,11 @@ def test_a_prefix_of_too_many_terms_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_rows_added_during_a_search_do_not_count() -> None:
-    memtable = in_memory_of({1: maker.occurrences({"content": "tea"})})
+    memtable = in_memory_of({1: extractor.occurrences({"content": "tea"})})
     alive = np.ones(3, np.bool_)
     corpus = Corpus([memtable], alive)
     expected = corpus.search(query("tea te*"), 10)
-    memtable.add(2, maker.occurrences({"content": "tea tea"}))
+    memtable.add(2, extractor.occurrences({"content": "tea tea"}))
     found = corpus.search(query("tea te*"), 10)
     assert [values.tolist() for values in found] == [values.tolist() for values in expected]
     assert Corpus([memtable], alive).search(query("tea"), 10)[0].tolist() == [2, 1]

@@ -76,34 +76,34 @@ def reference(spec: FieldSpec, document: dict[str, Any]) -> set[bytes] | None:
 def test_keys_and_entries_follow_the_rules(
     spec: FieldSpec, document: dict[str, Any], rowid: int
 ) -> None:
-    maker = KeyEncoder(spec)
+    encoder = KeyEncoder(spec)
     expected = reference(spec, document)
     if expected is None:
         with pytest.raises(InvalidDocumentError):
-            maker.keys(document)
+            encoder.keys(document)
         with pytest.raises(InvalidDocumentError):
-            maker.entries(document, rowid)
+            encoder.entries(document, rowid)
         return
-    found = maker.keys(document)
+    found = encoder.keys(document)
     assert set(found) == expected
     assert len(found) == len(expected)
     tail = rowid.to_bytes(8, "big")
     if spec.descending[-1]:
         tail = bytes(255 - byte for byte in tail)
-    assert set(maker.entries(document, rowid)) == {(key + tail, b"") for key in expected}
-    assert maker.is_multi(document) == any(
+    assert set(encoder.entries(document, rowid)) == {(key + tail, b"") for key in expected}
+    assert encoder.is_multi(document) == any(
         isinstance(Path(path).find(document), list) for path in spec.paths
     )
 
 
 def test_two_plain_fields() -> None:
     time = datetime(2024, 1, 1, tzinfo=UTC)
-    maker = KeyEncoder(Ordered("entity_id", "created_at"))
+    encoder = KeyEncoder(Ordered("entity_id", "created_at"))
     document = {"entity_id": "u1", "created_at": time}
-    assert maker.keys(document) == [encode("u1") + encode(time)]
-    assert maker.entries(document, 7) == [(encode("u1") + encode(time) + ROW, b"")]
-    assert maker.keys({}) == [encode(None) * 2]
-    assert not maker.is_multi(document)
+    assert encoder.keys(document) == [encode("u1") + encode(time)]
+    assert encoder.entries(document, 7) == [(encode("u1") + encode(time) + ROW, b"")]
+    assert encoder.keys({}) == [encode(None) * 2]
+    assert not encoder.is_multi(document)
 
 
 def test_the_last_direction_turns_the_rowid() -> None:
@@ -113,16 +113,16 @@ def test_the_last_direction_turns_the_rowid() -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_lists(sparse: bool) -> None:
-    maker = KeyEncoder(Ordered("tags", "-n", sparse=sparse))
+    encoder = KeyEncoder(Ordered("tags", "-n", sparse=sparse))
     tail = encode_desc(1)
     document = {"tags": ["x", "y", "x", 1, 1.0, True, [2], [3]], "n": 1}
     elements: list[Any] = ["x", "y", 1, True, []]
     expected = [encode(value) + tail for value in elements]
-    assert maker.keys(document) == expected
-    assert maker.is_multi(document)
-    assert maker.keys({"tags": [], "n": 1}) == [encode(None) + tail]
-    assert maker.is_multi({"tags": [], "n": 1})
-    assert maker.keys({"tags": [None], "n": 1}) == [encode(None) + tail]
+    assert encoder.keys(document) == expected
+    assert encoder.is_multi(document)
+    assert encoder.keys({"tags": [], "n": 1}) == [encode(None) + tail]
+    assert encoder.is_multi({"tags": [], "n": 1})
+    assert encoder.keys({"tags": [None], "n": 1}) == [encode(None) + tail]
 
 
 def test_two_lists_are_refused() -> None:
@@ -135,38 +135,38 @@ def test_two_lists_are_refused() -> None:
 @pytest.mark.parametrize("fields", [("a",), ("a", "b"), ("a", "b", "c")])
 def test_sparse_leaves_out_what_is_missing(fields: tuple[str, ...]) -> None:
     full = {"a": 1, "b": 2, "c": 3}
-    maker = KeyEncoder(Ordered(*fields, sparse=True))
-    assert len(maker.keys(full)) == 1
+    encoder = KeyEncoder(Ordered(*fields, sparse=True))
+    assert len(encoder.keys(full)) == 1
     for field in fields:
-        assert maker.keys(full | {field: None}) == []
-        assert maker.entries({name: 1 for name in full if name != field}, 7) == []
+        assert encoder.keys(full | {field: None}) == []
+        assert encoder.entries({name: 1 for name in full if name != field}, 7) == []
         assert len(KeyEncoder(Ordered(*fields)).keys(full | {field: None})) == 1
 
 
 @pytest.mark.parametrize("make", [Ordered, Unique])
 @pytest.mark.parametrize("fields", [("bad",), ("a", "bad"), ("a", "b", "bad"), ("m.bad",)])
 def test_a_refused_value_names_its_field(make: type[Ordered], fields: tuple[str, ...]) -> None:
-    maker = KeyEncoder(make(*fields))
+    encoder = KeyEncoder(make(*fields))
     for value in (float("nan"), "\ud800", 2**64, object(), [float("nan")]):
         with pytest.raises(InvalidDocumentError, match="bad") as caught:
-            maker.entries({"bad": value, "m": {"bad": value}}, 1)
+            encoder.entries({"bad": value, "m": {"bad": value}}, 1)
         assert caught.value.field == fields[-1]
 
 
 def test_unique_refuses_what_it_cannot_tell_apart() -> None:
-    maker = KeyEncoder(Unique("a", "b"))
+    encoder = KeyEncoder(Unique("a", "b"))
     for value in ({}, {"x": 1}, [{"x": 1}], [[1]]):
         with pytest.raises(InvalidDocumentError) as caught:
-            maker.keys({"a": 1, "b": value})
+            encoder.keys({"a": 1, "b": value})
         assert caught.value.field == "b"
         assert KeyEncoder(Ordered("a", "b")).keys({"a": 1, "b": value})
 
 
 def test_unique_keys() -> None:
     dense, sparse = KeyEncoder(Unique("a")), KeyEncoder(Unique("a", sparse=True))
-    for maker in (dense, sparse):
-        assert maker.unique_keys({"a": 1}) == [encode(1)]
-        assert maker.unique_keys({"a": [1, 2]}) == [encode(1), encode(2)]
+    for encoder in (dense, sparse):
+        assert encoder.unique_keys({"a": 1}) == [encode(1)]
+        assert encoder.unique_keys({"a": [1, 2]}) == [encode(1), encode(2)]
     # Two documents with an empty list share no value; in a sparse index they do not collide.
     assert sparse.keys({"a": []}) == [encode(None)]
     assert sparse.unique_keys({"a": []}) == []
@@ -179,9 +179,9 @@ def test_unique_keys() -> None:
     "size", [FIELD_KEY_BYTES_MAX - 4, FIELD_KEY_BYTES_MAX - 3, FIELD_KEY_BYTES_MAX, 2000]
 )
 def test_long_keys_are_cut(size: int) -> None:
-    maker = KeyEncoder(Ordered("a"))
+    encoder = KeyEncoder(Ordered("a"))
     key = encode("x" * size)
-    [(entry, remainder)] = maker.entries({"a": "x" * size}, 7)
+    [(entry, remainder)] = encoder.entries({"a": "x" * size}, 7)
     if len(key) < FIELD_KEY_BYTES_MAX:
         assert (entry, remainder) == (key + ROW, b"")
     else:
@@ -199,7 +199,10 @@ def test_elements_equal_up_to_the_cut_have_entries_of_their_own() -> None:
 
 
 def test_bounds_for_a_scan() -> None:
-    maker: KeyEncoder = KeyEncoder(Ordered("a", "-m.x"))
-    assert maker.paths == ("a", "m.x")
-    assert maker.descending == (False, True)
-    assert [encoder("v") for encoder in maker.encoders] == [encode("v"), encode_desc("v")]
+    encoder: KeyEncoder = KeyEncoder(Ordered("a", "-m.x"))
+    assert encoder.paths == ("a", "m.x")
+    assert encoder.descending == (False, True)
+    assert [encode_field("v") for encode_field in encoder.encoders] == [
+        encode("v"),
+        encode_desc("v"),
+    ]
