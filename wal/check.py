@@ -80,7 +80,7 @@ def check_log(
                 f"{tail.last_lsn}: opening keeps it as .broken and cuts it"
             )
     elif not names and (clean_last is None or clean_last != applied):
-        report.problems.append(f"the log in {directory} is gone")
+        report.problems.append(f"the log in {directory} is missing")
     return report
 
 

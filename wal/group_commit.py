@@ -43,13 +43,16 @@ class GroupCommit:
     """The durable end of a log. Whoever waits alone syncs in its own thread; of several, one
     leads and syncs for all that was appended so far."""
 
-    def __init__(self, last_lsn: Lsn, slow_sync_ms: int) -> None:
+    def __init__(self, last_lsn: Lsn, slow_sync_ms: int, on_failed: Callable[[], None]) -> None:
         self.last_lsn = last_lsn
+        """The last record that was written: the log sets it after each append."""
         self.durable_lsn = last_lsn
         self.failed: BaseException | None = None
-        self.on_durable: Callable[[int], None] = _nobody
-        """Told the durable Lsn before anyone who waits for it returns."""
-        self._file: File | None = None
+        self.on_durable: Callable[[int], None] = _ignore
+        """Called with the durable Lsn before any thread that waits for it returns."""
+        self.file: File | None = None
+        """The file to sync. Only the leader changes it."""
+        self._on_failed = on_failed
         self._slow_sync_us = slow_sync_ms * 1000
         self._mutex = threading.Lock()
         self._leading = False
@@ -71,7 +74,7 @@ class GroupCommit:
                 if self.durable_lsn < lsn:
                     if lsn > self.last_lsn:
                         raise ValueError(f"Lsn {lsn} was not appended")
-                    self._sync_file()
+                    self.sync_file()
             finally:
                 self._hand_over()
 
@@ -80,7 +83,7 @@ class GroupCommit:
         self.wait(self.last_lsn)
 
     @contextmanager
-    def _lead(self) -> Generator[None, None, None]:
+    def lead(self) -> Generator[None, None, None]:
         """Keeps every other thread from syncing, so that the file can be changed."""
         while not self._takes_lead(_ANY_LSN):
             pass
@@ -129,15 +132,16 @@ class GroupCommit:
         for waiter in woken:
             waiter.gate.release()
 
-    def _sync_file(self) -> None:
-        """The leader's work."""
+    def sync_file(self) -> None:
+        """Syncs all that was appended so far. Only the leader calls it. Raises
+        CommitUnknownError."""
         if self.failed is not None:
             raise CommitUnknownError(
                 "an earlier write or sync of the log failed; reopen to learn what was kept",
                 lsn=self.last_lsn,
             ) from self.failed
         target = self.last_lsn  # before the file: what is in an older file is durable already
-        file = self._file
+        file = self.file
         assert file is not None, "all is durable while no file is open"
         if failpoints.on:
             failpoints.reach("commit.before-sync")
@@ -176,12 +180,23 @@ class GroupCommit:
         )
         self._slow_said_ns, self._slow_unsaid = now_ns, 0
 
+    def stats(self) -> dict[str, int | float]:
+        syncs = self._syncs
+        return {
+            "syncs": syncs,
+            "sync_us_last": self._sync_us_last,
+            "sync_us_mean": self._sync_us_total / syncs if syncs else 0.0,
+            "sync_us_max": self._sync_us_max,
+            "records_per_sync": self._synced_records / syncs if syncs else 0.0,
+        }
+
     def poison(self, error: BaseException) -> None:
         """No more writes and no more acknowledgements until the log is reopened."""
         if self.failed is None:
             self.failed = error
             logger.error("the log accepts no more writes until it is reopened: %s", error)
+        self._on_failed()
 
 
-def _nobody(lsn: int) -> None:
-    """While no other process is told."""
+def _ignore(lsn: int) -> None:
+    """The default of on_durable."""

@@ -62,6 +62,39 @@ class ScanPosition:
         return cls(header.previous_last, header.previous_crc, RECORDS_START, b"")
 
 
+def recover(
+    fs: FileSystem,
+    directory: str,
+    segments: list[Segment],
+    *,
+    applied: Lsn,
+    clean_last: Lsn | None,
+    replay: Callable[[Record], None],
+) -> tuple[ScanPosition, Recovery]:
+    """Replays the records after `applied`; cuts a torn tail, unless the log was closed cleanly at
+    `clean_last`. Raises CorruptionError, OSError."""
+    records = 0
+
+    def count(record: Record) -> None:
+        nonlocal records
+        records += 1
+        replay(record)
+
+    cut = None
+    if segments:
+        tail = read_segments(fs, segments[first_needed(segments, applied) :], count, applied)
+        if failpoints.on:
+            failpoints.reach("recovery.log-read")
+        check_tail(segments[-1], tail, applied=applied, clean_last=clean_last)
+        if clean_last is None:
+            cut = rewrite_and_truncate_tail(fs, directory, segments[-1], tail)
+    elif clean_last == applied:
+        tail = ScanPosition(applied, 0, 0, b"")
+    else:
+        raise CorruptionError(f"the log in {directory} is missing", path=directory, offset=0)
+    return tail, Recovery(max(tail.last_lsn, applied), records, cut)
+
+
 def list_directory(
     fs: FileSystem, directory: str, *, clean: bool = True
 ) -> tuple[list[tuple[Lsn, str]], list[str]]:
@@ -228,7 +261,7 @@ def broken_path(fs: FileSystem, segment_path: str, data: bytes | None = None) ->
     )
 
 
-def rewrite_tail(
+def rewrite_and_truncate_tail(
     fs: FileSystem, directory: str, segment: Segment, tail: ScanPosition
 ) -> CutReport | None:
     """Makes the accepted records durable for certain, and cuts off what lies behind them.

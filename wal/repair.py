@@ -21,7 +21,7 @@ from amberdb.wal.recovery import (
     check_reaches,
     list_directory,
     read_segment,
-    rewrite_tail,
+    rewrite_and_truncate_tail,
     torn_bytes,
 )
 from amberdb.wal.segment import (
@@ -122,7 +122,7 @@ def repair(
         )
     if apply:
         fs.sync_dir(directory)
-        rewrite_tail(fs, directory, segment, tail)
+        rewrite_and_truncate_tail(fs, directory, segment, tail)
     return LogRepair(tail.last_lsn, sorted(cuts, key=lambda c: c.segment))
 
 

@@ -5,7 +5,7 @@ Invariants:
   a header with a new salt before the name changes.
 - At most one short-lived thread prepares at any time; what it fails at is tried again in the
   foreground by `take`.
-- No more than `keep_max` recycled files are kept, and none while `keep(0)` holds.
+- No more than `capacity` recycled files are kept, and none while `set_capacity(0)` holds.
 """
 
 import os
@@ -26,10 +26,10 @@ def is_spare(name: str) -> bool:
 class SegmentPool:
     """The spare files of one log directory. Safe to use from several threads."""
 
-    def __init__(self, fs: FileSystem, directory: str, keep_max: int) -> None:
+    def __init__(self, fs: FileSystem, directory: str, capacity: int) -> None:
         self._fs = fs
         self._directory = directory
-        self._keep_max = keep_max
+        self._capacity = capacity
         self._mutex = threading.Lock()
         self._spare: dict[str, int] = {}  # path -> bytes
         self._recycled: set[str] = set()
@@ -43,7 +43,7 @@ class SegmentPool:
         match = _NAME.fullmatch(name)
         assert match is not None
         self._number = max(self._number, int(match[1]) + 1)
-        if len(self._spare) >= self._keep_max:
+        if len(self._spare) >= self._capacity:
             discard(self._fs, path)
             return
         file = self._fs.open(path, read_only=True)
@@ -63,7 +63,7 @@ class SegmentPool:
     def take(self, size: int) -> tuple[str, int, bool]:
         """A spare file of at least `size` bytes: path, bytes, whether it was used before.
 
-        It stays spare until `used` is called. Raises OSError when one must be made and cannot.
+        It stays spare until `mark_used` is called. Raises OSError when one must be made and cannot.
         """
         worker = self._worker
         if worker is not None:
@@ -75,17 +75,17 @@ class SegmentPool:
             assert found is not None
         return found, self._spare[found], found in self._recycled
 
-    def used(self, path: str) -> None:
+    def mark_used(self, path: str) -> None:
         """The file bears another name now."""
         with self._mutex:
             self._spare.pop(path, None)
             self._recycled.discard(path)
 
-    def give(self, path: str, size: int, useful: range) -> None:
+    def recycle(self, path: str, size: int, useful: range) -> None:
         """Retires a segment: kept under a spare name when its size lies in `useful` and there is
         room, else removed. The change of the directory is durable on return. Raises OSError."""
         with self._mutex:
-            keep = size in useful and len(self._spare) < self._keep_max
+            keep = size in useful and len(self._spare) < self._capacity
             spare = self._next_path()
         if failpoints.on:
             failpoints.reach("checkpoint.recycling")
@@ -101,12 +101,12 @@ class SegmentPool:
                 self._spare[spare] = size
                 self._recycled.add(spare)
 
-    def keep(self, keep_max: int) -> None:
+    def set_capacity(self, capacity: int) -> None:
         """How many recycled files may be kept from here on. With 0 all that are there are removed;
         raises OSError then."""
         with self._mutex:
-            self._keep_max = keep_max
-            paths = [] if keep_max else list(self._spare)
+            self._capacity = capacity
+            paths = [] if capacity else list(self._spare)
             for path in paths:
                 del self._spare[path]
                 self._recycled.discard(path)

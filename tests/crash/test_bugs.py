@@ -29,7 +29,7 @@ SLICES: Final = {
     "acknowledge_before_the_sync": Slice("put+burst", "drop unsynced: commit 2 was acknowledged"),
     "forget_the_last_record_of_a_group": Slice("put", "reordered: .* shows that more was durable"),
     "ignore_the_class_of_a_commit": Slice("put+burst", "drop unsynced: commit 2 was acknowledged"),
-    "drop_the_directory_sync_of_the_log": Slice("put", "the log in .* is gone"),
+    "drop_the_directory_sync_of_the_log": Slice("put", "the log in .* is missing"),
     "rename_manifest_before_its_sync": Slice("put", "MANIFEST is not AmberDB's"),
     "drop_the_directory_sync_of_manifest": Slice("put", "rename lost: .* was closed at Lsn 0"),
     "recycle_before_the_checkpoint": Slice("put+burst", "clean prefix: .*the log begins at"),

@@ -39,7 +39,7 @@ def skip_the_sync_of_the_log() -> Any:
     def pretend(self: GroupCommit) -> None:
         self.durable_lsn = self.last_lsn
 
-    return patch.object(GroupCommit, "_sync_file", pretend)
+    return patch.object(GroupCommit, "sync_file", pretend)
 
 
 def acknowledge_before_the_sync() -> Any:
@@ -48,14 +48,14 @@ def acknowledge_before_the_sync() -> Any:
 
 def forget_the_last_record_of_a_group() -> Any:
     """The sync is over before the newest record was written: as if it covered that too."""
-    sync_file = GroupCommit._sync_file
     append = Log.append
 
     def late(self: Log, payload: bytes, time_us: int, kind: int, sync: Any) -> Lsn:
-        if self._file is not None and self.durable_lsn < self.last_lsn:
-            sync_file(self)
+        group = self._group
+        if group.file is not None and group.durable_lsn < group.last_lsn:
+            group.sync_file()
         lsn = append(self, payload, time_us, kind, sync)
-        self.durable_lsn = lsn
+        group.durable_lsn = lsn
         return lsn
 
     return patch.object(Log, "append", late)

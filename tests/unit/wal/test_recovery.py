@@ -232,9 +232,9 @@ def test_empty_directory(directory: LogDirectory) -> None:
     assert directory.payloads() == payloads
     for path in directory.segments():
         os.unlink(path)
-    with pytest.raises(CorruptionError, match="is gone"):
+    with pytest.raises(CorruptionError, match="is missing"):
         directory.reopen()
-    with pytest.raises(CorruptionError, match="is gone"):
+    with pytest.raises(CorruptionError, match="is missing"):
         directory.reopen(clean=lsn(9), applied=lsn(8))
 
 
