@@ -384,21 +384,18 @@ class Schema:
             if path in self.vectors:
                 raise QueryError(f"{path!r} holds vectors, which have no order")
 
-    def add_row_entries(
-        self, found: Effects, document: Document, id_bytes: bytes, rowid: int
-    ) -> None:
-        """Adds what the document, new at this rowid, has in the search indexes."""
-        for index in self.row_indexes:
-            if index.content(document) is not None:
-                found[index.key(rowid)] = id_bytes
+    def row_contents(self, document: Document) -> list[object]:
+        """The document's content for each search index. Two documents with equal lists are the
+        same to all of them."""
+        return [index.content(document) for index in self.row_indexes]
 
-    def row_keys(self, document: Document, rowid: int) -> list[bytes]:
-        """The keys of a stored document's entries in the search indexes."""
-        return [i.key(rowid) for i in self.row_indexes if i.content(document) is not None]
-
-    def is_same_row(self, old: Document, new: Document) -> bool:
-        """Whether no search index sees a difference."""
-        return all(index.content(old) == index.content(new) for index in self.row_indexes)
+    def row_keys(self, contents: list[object], rowid: int) -> list[bytes]:
+        """The keys of the entries in the search indexes of a document with these contents."""
+        return [
+            index.key(rowid)
+            for index, content in zip(self.row_indexes, contents, strict=True)
+            if content is not None
+        ]
 
     def add_entries(
         self, found: Effects, document: Document, id_bytes: bytes, rowid: int, expires_us: int

@@ -17,7 +17,7 @@ Invariants:
 import dataclasses
 from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeGuard, final
 
 from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
 from amberdb._types import Document
@@ -150,17 +150,25 @@ class Vector:
             raise FormatError(f"a stored index makes no sense: {error}") from error
 
     def vector(self, document: Document) -> "Array | None":
-        """What of this document is indexed: float32[dim], or None."""
+        """The vector of a stored document that is indexed: float32[dim], read-only; None when the
+        document has none that fits.
+
+        An array that is float32 and read-only, as prepared and decoded documents have it, is
+        checked and returned without a copy.
+        """
         value = Path.of(self.field).find(document)
         if value is None:
             return None
         try:
+            if _is_converted(value, self.dim):
+                _check_length(value, value, self.field, self.metric)
+                return value
             return coerce(value, self.field, self.dim, self.metric)
         except InvalidDocumentError:
             return None
 
     def content(self, document: Document) -> bytes | None:
-        """vector(), as little-endian bytes: comparable, and so is None."""
+        """vector() as little-endian bytes, to be compared with ==; None for none."""
         vector = self.vector(document)
         return None if vector is None else vector.astype("<f4", copy=False).tobytes()
 
@@ -168,6 +176,15 @@ class Vector:
 def _check_number(what: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise CollectionError(f"{what} is a whole number from {low} to {high}, not {value!r}")
+
+
+def _is_converted(value: object, dim: int) -> "TypeGuard[Array]":
+    """Whether this has the form that coerce() returns, with `dim` numbers."""
+    if getattr(value, "shape", None) != (dim,):  # of most lists, before numpy is imported
+        return False
+    import numpy as np
+
+    return type(value) is np.ndarray and value.dtype == np.float32 and not value.flags.writeable
 
 
 def coerce(value: object, field: str, dim: int | None, metric: Metric | None) -> "Array":
@@ -203,8 +220,11 @@ def coerce(value: object, field: str, dim: int | None, metric: Metric | None) ->
             f"has {len(given)} numbers, and the index takes {dim}",
             "embed with the model that the index was declared for",
         )
-    with np.errstate(over="ignore"):
-        vector = given.astype(np.float32)  # a copy, also of float32
+    if given.dtype == np.float32:
+        vector = given.astype(np.float32)  # a copy, though nothing is converted
+    else:
+        with np.errstate(over="ignore"):
+            vector = given.astype(np.float32)
     _check_length(vector, given, field, metric)
     vector.flags.writeable = False
     return vector
