@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb.index.vector.distance import Rowids, Vectors
-from amberdb.index.vector.matrix import Rows
+from amberdb.index.vector.matrix import MatrixView
 from amberdb.index.vector.vector import Vector
 
 _COUNT_BYTES: Final = 4
@@ -141,7 +141,7 @@ class Graph:
         """Copies."""
         return self._links(self._parameters())
 
-    def problem(self, rows: Rows, covered: int) -> str | None:
+    def problem(self, rows: MatrixView, covered: int) -> str | None:
         """What of it is not as of the first `covered` of these rows; None when all is."""
         parameters = self._parameters()
         links = self._links(parameters)

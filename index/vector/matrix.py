@@ -5,9 +5,9 @@ file, then chunks, each as large as all before it within limits: few pieces, wha
 row's place is its number in that order.
 
 Invariants:
-- Append-only. What a Rows was made of never moves and never changes, so it is read without a lock
+- Append-only. What a MatrixView was made of never moves and never changes, so it is read without a lock
   while rows are added; only the one who adds needs one.
-- A row is added once. Rows up to `floor` that are not in it were dead when it was begun; whoever
+- A row is added once. Rows up to `base_rowid_max` that are not in it were dead when it was begun; whoever
   still sees one scores it apart.
 """
 
@@ -36,7 +36,7 @@ _N = TypeVar("_N", np.int32, np.int64)
 
 
 @final
-class Rows:
+class MatrixView:
     """The first `count` rows of a matrix, as they are for good."""
 
     __slots__ = ("_ends", "_metric", "_pieces", "_places", "count", "rowids")
@@ -133,10 +133,10 @@ class Matrix:
         dim: int,
         metric: Metric,
         base: tuple[Rowids, Vectors] | None = None,
-        floor: int = 0,
+        base_rowid_max: int = 0,
     ) -> None:
         """`base`: rowids, and their vectors as prepared() made them."""
-        self.floor = floor
+        self.base_rowid_max = base_rowid_max
         self._metric: Metric = metric
         rowids, vectors = base or (np.empty(0, np.int64), np.empty((0, dim), np.float32))
         self._pieces = [vectors]
@@ -150,7 +150,7 @@ class Matrix:
         self._places[rowids] = np.arange(len(rowids), dtype=np.int32)
         self._rows = self._made()
 
-    def rows(self) -> Rows:
+    def rows(self) -> MatrixView:
         return self._rows
 
     def add(self, rowids: Rowids, vectors: Vectors) -> None:
@@ -187,9 +187,9 @@ class Matrix:
         rows: int = 4 * self._count * self._pieces[0].shape[1]
         return rows + self._rowids.nbytes + self._places.nbytes
 
-    def _made(self) -> Rows:
+    def _made(self) -> MatrixView:
         rowids = self._rowids[: self._count]
-        return Rows(rowids, self._places, tuple(self._pieces), self._metric)
+        return MatrixView(rowids, self._places, tuple(self._pieces), self._metric)
 
 
 def _chunk_rows(dim: int, count: int) -> int:
