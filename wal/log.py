@@ -1,12 +1,12 @@
-"""The log: append, wait, rotate, recycle, read, recover.
+"""The log: append, wait, recycle, read, recover.
 
 Invariants:
 - An Lsn is given only after the record's bytes were written, in order, without gaps.
-- Space is secured before: only a rotation needs more, and a full disk there changes nothing.
+- Space is allocated before: only a rotation needs more, and a full disk there changes nothing.
 - A segment is synced before the next one is used: only the newest can have a torn tail.
 - Any other failure of a write or a sync poisons the log: `failed` is set, nothing more is
-  written or acknowledged, and only opening again finds out what was kept.
-- The directory always holds at least one segment, so an empty one is noticed.
+  written or acknowledged, and only opening again shows which records were kept.
+- The directory always holds at least one segment, so an empty directory is an error.
 """
 
 import errno
@@ -65,7 +65,7 @@ _REFUSE = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """Sizes and times of a log. A segment is twice as large as the one before, within limits."""
+    """Sizes and times of a log. Each segment is twice as large as the previous, within limits."""
 
     segment_bytes_min: int = 1 << 20
     segment_bytes_max: int = 16 << 20
@@ -77,7 +77,7 @@ class LogOptions:
 class Log:
     """An append-only log of commits in one directory. Make one with `create` or `open`.
 
-    Whoever appends or rotates holds the writer lock; everything else is safe from any thread.
+    `append`, `renew` and `close` are called under the writer lock; everything else is thread-safe.
     """
 
     required_lsn: int
@@ -109,12 +109,12 @@ class Log:
         self._next = (epoch << LSN_NUMBER_BITS) | (lsn_number(last_lsn) + 1)
         self._chain = chain
         self._closed = False
-        # The file in use; none until the first append needs one.
+        # The file in use: none before the first append.
         self._salt = NO_SALT
         self._pwrite: Callable[[bytes, int], None] = _no_file
         self._end = 0
         self._limit = 0
-        self._soft_limit = 0  # what append looks at: half of the segment, then its limit
+        self._soft_limit = 0  # checked by append: half of the segment, then its limit
         self._interval = IntervalSync(self.sync, options.sync_interval_ms / 1000)
         self._reader = LogReader(fs, self._list_segments)
 
@@ -131,7 +131,7 @@ class Log:
         epoch: int = 1,
         last_lsn: Lsn = NO_LSN,
     ) -> "Log":
-        """Starts a log in an empty directory, behind `last_lsn`. Raises DiskFullError or
+        """Starts a log in an empty directory, after `last_lsn`. Raises DiskFullError or
         StorageError."""
         log = cls(
             fs,
@@ -160,10 +160,10 @@ class Log:
         epoch: int,
         replay: Callable[[Record], None],
     ) -> "tuple[Log, Recovery]":
-        """Reads what is there, calls `replay` for each record behind `applied`, and goes on.
+        """Reads a log, calls `replay` with each record after `applied`, and continues it.
 
-        `clean_last` is the last Lsn of a clean close, None after any other end; then `epoch`
-        must be a new one. Raises CorruptionError, FormatError, DiskFullError or StorageError.
+        `clean_last` is the last Lsn of a clean close, None after a crash; then `epoch` must be
+        new. Raises CorruptionError, FormatError, DiskFullError or StorageError.
         """
         try:
             names, spare_names = list_directory(fs, directory)
@@ -278,8 +278,8 @@ class Log:
         return Lsn(lsn)
 
     def renew(self) -> None:
-        """Goes on in a segment whose file has never held a record; and no file of another one is
-        kept for later, until `reuse`. Raises as `append` does."""
+        """Continues in a segment whose file has never held a record, and keeps no file of an old
+        segment until `reuse`. Raises as `append` does."""
         self._check_writable()
         try:
             self._pool.set_capacity(0)
@@ -295,7 +295,7 @@ class Log:
                 _refuse(error, "the log's segment could not be overwritten")
 
     def reuse(self) -> None:
-        """Files of segments that are given up are kept again for the next ones."""
+        """Recycles files of old segments again, after `renew`."""
         self._pool.set_capacity(self._options.free_segments_max)
 
     def _check_writable(self) -> None:
@@ -307,7 +307,7 @@ class Log:
             ) from self.failed
 
     def _make_room(self, length: int) -> None:
-        """Off the hot path: half of the segment is full, or all, or nothing may be written."""
+        """Off the hot path: the segment is full or half full, or the log refuses writes."""
         self._check_writable()
         if length > PAYLOAD_BYTES_MAX:
             raise ValueError(f"a log record cannot hold {length} bytes")
@@ -320,14 +320,14 @@ class Log:
 
     def _set_soft_limit(self, limit: int) -> None:
         self._soft_limit = limit
-        if self.failed is not None or self._closed:  # perhaps since the caller looked
+        if self.failed is not None or self._closed:  # possibly since the caller checked
             self._soft_limit = _REFUSE
 
     def _refuse_appends(self) -> None:
         self._soft_limit = _REFUSE
 
     def _append_failed(self, error: BaseException, data: bytes, offset: int) -> NoReturn:
-        """Poisons the log, unless the disk is full and the record cannot be taken for whole."""
+        """Poisons the log, unless the disk is full and no reader can take the record for whole."""
         if isinstance(error, OSError) and error.errno in NO_SPACE and self._end == offset:
             file = self._group.file
             assert file is not None
@@ -361,7 +361,7 @@ class Log:
         return size_for(record_bytes, preferred)
 
     def _start_segment(self, record_bytes: int) -> None:
-        """Secures space, syncs the segment in use, and goes on in a new one."""
+        """Allocates space, syncs the current segment, and continues in a new one."""
         try:
             spare, size, recycled = self._pool.take(self._next_size(record_bytes))
         except OSError as error:
@@ -387,7 +387,7 @@ class Log:
                 size=size,
                 recycled=recycled,
             )
-            if self._is_empty():  # and too small: the new one takes its name and its place
+            if self._is_empty():  # and too small: the new one takes its name
                 empty = self._segments[-1].header
                 header = replace(
                     header, previous_first=empty.previous_first, previous_crc=empty.previous_crc
@@ -412,10 +412,10 @@ class Log:
                 failpoints.reach("rotation.names-synced")
             file = self._fs.open(path)
         except OSError as error:
-            if self._is_empty():  # what had this name is gone
+            if self._is_empty():  # the segment with this name was replaced
                 self.poison(error)
                 self._check_writable()
-            try:  # a segment that is there but not in use would contradict what follows
+            try:  # an unused segment would contradict the following ones
                 self._fs.unlink(path)
                 self._fs.sync_dir(self._directory)
             except OSError as second:
@@ -439,7 +439,7 @@ class Log:
         return bool(self._segments) and self._segments[-1].header.first_lsn == self._next
 
     def _refuse_segment(self, error: OSError) -> NoReturn:
-        """Nothing was lost and the old segment stays in use; but a failed sync is final."""
+        """Raises. No record is lost and the old segment stays in use; a failed sync poisons."""
         if isinstance(error, SyncFailedError) and error.errno not in NO_SPACE:
             self.poison(error)
             self._check_writable()
@@ -455,10 +455,10 @@ class Log:
         self._set_soft_limit(min(self._limit, segment.size // 2))
 
     def recycle(self, below: Lsn) -> int:
-        """Gives up the segments whose records are all `<= below`, the oldest first.
+        """Removes the segments whose records are all `<= below`, oldest first, never the newest.
 
-        Never the newest. Returns the bytes taken from the log; a few of the files are kept for
-        the next segments. Raises StorageError; what was given up before stays so.
+        Returns the bytes removed from the log; a few files are kept for the next segments. Raises
+        StorageError; segments removed before that stay removed.
         """
         freed = 0
         with self._recycling:
@@ -467,7 +467,7 @@ class Log:
                 try:
                     self._pool.recycle(segment.path, segment.size, useful)
                 except OSError as error:
-                    # Giving up later ones first would leave a gap that no open accepts.
+                    # Removing later segments first would leave a gap, which open() refuses.
                     if self._fs.exists(segment.path):
                         with self._layout:
                             self._segments.insert(0, segment)
@@ -484,17 +484,17 @@ class Log:
     # -- reading ---------------------------------------------------------------------------
 
     def read(self, after: Lsn, *, upto: Lsn | None = None) -> Iterator[Record]:
-        """The records behind `after`, up to the last durable one at this moment, or `upto`.
+        """The records after `after`, up to `upto` or the last that is durable at the call.
 
         Raises LogTruncatedError (at once or while iterating) with `resume`, the Lsn to read
-        after instead, when they are no longer kept; CorruptionError on damage.
+        after instead, when records were recycled; CorruptionError on damage.
         """
         last = self.durable_lsn if upto is None else min(upto, self.last_lsn)
         return self._reader.read(after, last)
 
     @property
     def first_lsn(self) -> Lsn:
-        """The oldest record kept, or the next one when there is none."""
+        """The oldest record in the log, or the next one when it is empty."""
         with self._layout:
             for segment, later in pairwise(self._segments):
                 if later.header.previous_last >= segment.header.first_lsn:
@@ -523,7 +523,7 @@ class Log:
     def close(self) -> None:
         """Syncs unless the log has failed, and ends its threads. Raises CommitUnknownError.
 
-        Whoever holds the writer lock calls it; a second call does nothing.
+        A second call does nothing.
         """
         if self._closed:
             return

@@ -4,8 +4,8 @@ Invariants:
 - The total order is None (and missing) < bool < number < str < bytes < datetime < list < map.
   int and float compare exactly, -0.0 is 0.0, str compares by code point, datetime by instant.
 - encode(a) < encode(b) exactly when a sorts before b, and they are equal exactly when neither
-  does. All lists are equal in this order, and so are all maps: whoever reads them re-checks.
-- No encoding is a proper prefix of another, so encodings put behind each other sort as tuples.
+  does. All lists are equal in this order, and so are all maps: a reader compares the values.
+- No encoding is a proper prefix of another, so concatenated encodings sort as tuples.
   Inverting every byte reverses the order and keeps that property.
 - Nothing decodes a key: the document is read by the id in the entry's value.
 
@@ -31,21 +31,21 @@ KEYSPACE_BYTES = 4
 ROWID_BYTES = 8
 LMDB_KEY_BYTES_MAX = 511
 FIELD_KEY_BYTES_MAX = LMDB_KEY_BYTES_MAX - KEYSPACE_BYTES - ROWID_BYTES
-"""The bytes of fields that fit between the tree id and the rowid of one entry."""
+"""The bytes of fields that fit between the keyspace and the rowid of one entry."""
 DIGEST_BYTES = 8
 CUT_BYTES = FIELD_KEY_BYTES_MAX - DIGEST_BYTES
-"""What a key of KEY_BYTES_MAX bytes or more keeps of its fields; a digest of the rest follows, and
-the rest itself goes into the entry's value."""
+"""The bytes that an entry key keeps of fields with FIELD_KEY_BYTES_MAX bytes or more; a digest of
+the rest follows, and the rest itself goes into the entry's value."""
 
 TAG_NONE, TAG_BOOL, TAG_NUMBER, TAG_STR = 0x10, 0x20, 0x30, 0x40
 TAG_BYTES, TAG_DATETIME, TAG_LIST, TAG_MAP = 0x50, 0x60, 0x70, 0x80
-# The gaps leave room for classes to come; none is 00 or FF, so a class has a byte on each side.
+# The gaps leave room for future classes; none is 00 or FF, so a class has a byte on each side.
 
 Encoder = Callable[[Any], bytes]
 
 INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 _EXACT = 1 << 53
-"""Below it every int is a double; from it on the number carries its difference."""
+"""Every smaller int is exactly a double; from here on a key also has the difference."""
 _DIFF_ZERO = 0x8000
 _BIAS = 1 << 63
 _ROWID_MAX = (1 << 64) - 1
@@ -82,7 +82,7 @@ def _encode_bool(value: bool) -> bytes:
 
 def _encode_int(value: int) -> bytes:
     if -_EXACT < value < _EXACT:
-        if value > 0:  # a double with its sign turned is the double with its top bit turned
+        if value > 0:  # negating a double flips its top bit
             return _pack_number(TAG_NUMBER, -value)
         if value:
             return _pack_number(_TAG_NUMBER_INVERTED, value).translate(_INVERTED)
@@ -97,7 +97,7 @@ def _encode_float(value: float) -> bytes:
     if -_EXACT < value < _EXACT:
         return _encode_double(value)
     if value != value:
-        raise InvalidDocumentError("NaN has no place in any order")
+        raise InvalidDocumentError("NaN, which has no place in any order")
     return _encode_double(value) + _NO_DIFF
 
 
@@ -168,19 +168,19 @@ _encoder_for: Final[Callable[[object], Encoder | None]] = _ENCODERS.get
 
 
 def encode(value: object) -> bytes:
-    """The key of one value. Raises InvalidDocumentError for what is not stored: NaN, an int
-    beyond 64 bits, a lone surrogate, a datetime without a time zone, any other type."""
+    """The key of one value. Raises InvalidDocumentError for a value that is not storable: NaN, an
+    int beyond 64 bits, a lone surrogate, a datetime without a time zone, any other type."""
     encoder = _encoder_for(type(value))
     return encoder(value) if encoder is not None else _encoder_of(value)(value)
 
 
 def encode_desc(value: object) -> bytes:
-    """encode() with every byte inverted: sorts the other way round."""
+    """encode() with every byte inverted: sorts in descending order."""
     return encode(value).translate(_INVERTED)
 
 
 def _encoder_of(value: object) -> Encoder:
-    """For subclasses (IntEnum, StrEnum, numpy's float64 ...): that of the class they stem from."""
+    """The encoder of the base class, for subclasses (IntEnum, StrEnum, numpy's float64 ...)."""
     if isinstance(value, (bytearray, memoryview)):
         return lambda view: _encode_bytes(bytes(view))
     for kind in (str, int, datetime, float, bytes, list, tuple):
@@ -189,7 +189,8 @@ def _encoder_of(value: object) -> Encoder:
     if isinstance(value, Mapping):
         return _encode_map
     raise InvalidDocumentError(
-        f"a value of type {type(value).__module__}.{type(value).__qualname__} is not stored"
+        f"a value of type {type(value).__module__}.{type(value).__qualname__}, which is not "
+        "storable: use None, bool, int, float, str, bytes, datetime, list or dict"
     )
 
 
@@ -203,12 +204,12 @@ SCALAR_ENCODERS_DESC: Final[dict[object, Encoder]] = {
 
 
 def encode_rowid(rowid: int) -> bytes:
-    """The tail of an entry key: 8 bytes, big-endian."""
+    """The end of an entry key: 8 bytes, big-endian."""
     return _U64.pack(rowid)
 
 
 def encode_rowid_desc(rowid: int) -> bytes:
-    """The same, inverted: ties of a descending index go downwards too."""
+    """encode_rowid() inverted: ties in a descending index descend too."""
     return _U64.pack(rowid ^ _ROWID_MAX)
 
 
@@ -216,7 +217,7 @@ def encode_rowid_desc(rowid: int) -> bytes:
 
 
 def class_tag(value: object) -> int:
-    """The tag of the class that the value compares in (TAG_NONE ... TAG_MAP)."""
+    """The tag of the class of values that this one is ordered among (TAG_NONE ... TAG_MAP)."""
     return encode(value)[0]
 
 
@@ -227,6 +228,6 @@ def class_range(value: object) -> tuple[bytes, bytes]:
 
 
 def class_range_desc(value: object) -> tuple[bytes, bytes]:
-    """The same for encode_desc: low <= encode_desc(v) < high."""
+    """class_range() for encode_desc: low <= encode_desc(v) < high for the values of the class."""
     tag = 0xFF - encode(value)[0]
     return bytes([tag]), bytes([tag + 1])

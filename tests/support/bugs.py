@@ -25,6 +25,7 @@ from amberdb.engine.storage import cache_file, manifest
 from amberdb.engine.storage.memtable import Effects, Memtable
 from amberdb.engine.storage.store import Store, StoreWriter
 from amberdb.wal import Log, log
+from amberdb.wal import recovery as wal_recovery
 from amberdb.wal.group_commit import GroupCommit
 from amberdb.wal.recovery import load_segments
 from amberdb.wal.segment import SegmentHeader, write_header
@@ -110,7 +111,7 @@ def checkpoint_half_of_it() -> Any:
     def half(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
         apply_tree(store, memtable, keys[: len(keys) - len(keys) // 2])
 
-    return patch.object(checkpoint, "_apply_tree", half)
+    return patch.object(checkpoint, "_apply_keyspace", half)
 
 
 def ignore_tombstones_at_the_checkpoint() -> Any:
@@ -119,7 +120,7 @@ def ignore_tombstones_at_the_checkpoint() -> Any:
     def kept(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
         apply_tree(store, memtable, [k for k in keys if memtable.entries[k][1] is not None])
 
-    return patch.object(checkpoint, "_apply_tree", kept)
+    return patch.object(checkpoint, "_apply_keyspace", kept)
 
 
 def checkpoint_without_the_applied_lsn() -> Any:
@@ -159,7 +160,7 @@ def keep_the_epoch() -> Any:
 
 
 def accept_the_tail_without_rewriting_it() -> Any:
-    return patch.object(log, "seal_tail", _nothing)
+    return patch.object(wal_recovery, "rewrite_and_truncate_tail", _nothing)
 
 
 def always_mark_clean() -> Any:

@@ -116,7 +116,7 @@ def test_the_array_of_the_caller_stays_his() -> None:
         ([[1.0], [1.0, 2.0]], "flat list"),
         ([1.0, float("nan")], "nan at 1: give finite"),
         ([float("inf"), 1.0], "inf at 0: give finite"),
-        ([1.0, 1e39], "1e[+]39.* at 1: float32 ends"),
+        ([1.0, 1e39], "1e[+]39.* at 1: the limit of float32"),
         ([0.0, -0.0], "all zeros"),
         ([0, 1e-60], "all zeros"),
         ([True, False], "type bool"),

@@ -1,4 +1,4 @@
-"""A log in a directory of its own, on a file system that fails on demand."""
+"""A log in its own directory, on a file system that fails on demand."""
 
 from pathlib import Path
 

@@ -103,7 +103,7 @@ def test_any_flipped_byte_before_a_later_sync_is_damage(
         with pytest.raises(CorruptionError) as caught:
             directory.reopen()
         assert (caught.value.path, caught.value.offset) == (path, bad.offset)
-        assert directory.fs.read(path) != whole  # and nothing was repaired by itself
+        assert directory.fs.read(path) != whole  # and nothing was repaired silently
         directory.damage(path, offset)
     assert directory.fs.read(path) == whole
     assert directory.names("broken") == []
@@ -199,7 +199,7 @@ def test_missing_first_segment(directory: LogDirectory) -> None:
     paths = directory.segments()
     assert len(paths) > 2
     os.unlink(paths[0])
-    with pytest.raises(CorruptionError, match="the log begins at") as caught:
+    with pytest.raises(CorruptionError, match="the log begins with") as caught:
         directory.reopen()
     assert (caught.value.path, caught.value.offset) == (paths[1], 0)
     begin = directory.headers(paths[1])[0].lsn
@@ -261,13 +261,13 @@ def test_segment_that_was_written_behind_another_record(directory: LogDirectory)
     last = directory.headers(path)[-1]
     frame, _ = encode(header.salt, chain, last.lsn, 0, 0, 1, b"other!")
     directory.damage(path, last.offset, frame)
-    with pytest.raises(CorruptionError, match="was not written behind") as caught:
+    with pytest.raises(CorruptionError, match="was not written after") as caught:
         directory.reopen()
     assert (caught.value.path, caught.value.offset) == (directory.segments()[1], 56)
     directory.damage(path, 0, kept)
     extra, _ = encode(header.salt, last.crc, last.lsn + 1, 0, 0, 1, b"extra!")
     directory.damage(path, last.end, extra)
-    with pytest.raises(CorruptionError, match="was not written behind"):
+    with pytest.raises(CorruptionError, match="was not written after"):
         directory.reopen()
 
 
