@@ -189,12 +189,12 @@ def add_row(
 ) -> None:
     """Adds the postings of a row, from the version of its document that has this rowid; `version`
     is the newest one. Raises CorruptionError."""
-    assert index.maker is not None
+    assert index.extractor is not None
     while version is not None:
         value = version[1]
         if value is not None and rowid_of(value) == rowid:
             document = unpack(index.documents + id_bytes, value).document()
-            table.add(rowid, index.maker.occurrences(document))
+            table.add(rowid, index.extractor.occurrences(document))
             return
         version = version[2]
     raise damaged_index(index, f"row {rowid} has no document")

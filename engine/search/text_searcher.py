@@ -35,9 +35,9 @@ class TextSearcher:
     """Answers queries over one text index."""
 
     def __init__(self, index: RowIndex) -> None:
-        assert index.maker is not None
+        assert index.extractor is not None
         self._index = index
-        self._maker = index.maker
+        self._extractor = index.extractor
         self._live_rows = LiveRows()
         self._sources = Sources()
         self._cached: Corpus | None = None
@@ -54,7 +54,7 @@ class TextSearcher:
     ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
         """The best `limit` rows of the view, rowid and score, best first, and how they were found.
         Raises QueryError, CorruptionError."""
-        parsed = parse(query, self._maker.analyzer)
+        parsed = parse(query, self._extractor.analyzer)
         alive = self._live_rows.alive(view, schema, self._index)
         sources = self._sources.of(view, self._index)
         verify = self._verify(parsed, candidates, reader)
@@ -105,7 +105,7 @@ class TextSearcher:
                     passed[position] = False
                 elif query.needs_text:
                     document = reader.document(rowid, self._index)
-                    passed[position] = query.matches(self._maker.strings(document))
+                    passed[position] = query.matches(self._extractor.strings(document))
             return passed
 
         return verify

@@ -32,7 +32,7 @@ from amberdb.engine.jobs import YIELD_S, Jobs, Stop
 from amberdb.engine.search.vector_file import VectorFile
 from amberdb.index.vector.distance import Rowids, Vectors, prepared
 from amberdb.index.vector.hnsw import Graph, library
-from amberdb.index.vector.matrix import Matrix, Rows
+from amberdb.index.vector.matrix import Matrix, MatrixView
 from amberdb.index.vector.vector import Vector
 
 logger = logging.getLogger("amberdb.engine")
@@ -208,7 +208,7 @@ class VectorCache:
             lsn = self._source.sync()  # after rows(): they were visible, so committed before
             if failpoints.on:
                 failpoints.reach("vectors.saving")
-            file.write(rows, built.matrix.floor, built.graph, built.covered, lsn)
+            file.write(rows, built.matrix.base_rowid_max, built.graph, built.covered, lsn)
             if failpoints.on:
                 failpoints.reach("vectors.saved")
         except (AmberError, OSError) as error:
@@ -242,7 +242,7 @@ class VectorCache:
             built = self.built
             rows = built.matrix.rows()
             missing = np.flatnonzero(committed.alive)
-            missing = missing[missing > built.matrix.floor]
+            missing = missing[missing > built.matrix.base_rowid_max]
             missing = missing[rows.places(missing) < 0]
             if len(missing):
                 for start in range(0, min(len(missing), 8 * FETCH_ROWS), _YIELD_ROWS):
@@ -280,12 +280,12 @@ class VectorCache:
         return True
 
     def _drop_dead(
-        self, built: Built, rows: Rows, live: NDArray[np.bool_], next_rowid: int, stop: Stop
+        self, built: Built, rows: MatrixView, live: NDArray[np.bool_], next_rowid: int, stop: Stop
     ) -> bool:
         """Replaces matrix and graph by others of the live rows alone, `live` by place; rows added
         meanwhile are kept. False when it was stopped before."""
         places = np.flatnonzero(live)
-        matrix = Matrix(self.spec.dim, self.spec.metric, floor=next_rowid - 1)
+        matrix = Matrix(self.spec.dim, self.spec.metric, base_rowid_max=next_rowid - 1)
         graph = Graph(self.spec, len(places) * 5 // 4) if self._wants_graph(len(places)) else None
         for start in range(0, len(places), _BATCH_ROWS):
             if stop():
@@ -299,7 +299,7 @@ class VectorCache:
         with self._adding:
             fresh = built.matrix.rows()
             late = np.arange(rows.count, fresh.count)
-            late = late[fresh.rowids[late] > matrix.floor]
+            late = late[fresh.rowids[late] > matrix.base_rowid_max]
             matrix.add_prepared(fresh.rowids[late], fresh.vectors(late))
             self._built = Built(matrix, graph, graph.count if graph is not None else 0)
             if self._file is not None:
@@ -340,7 +340,7 @@ def _are_many_dead(rows: int, dead: int) -> bool:
     return dead > max(DEAD_ROWS, DEAD_SHARE * rows)
 
 
-def _add(graph: Graph, rows: Rows, start: int, end: int) -> None:
+def _add(graph: Graph, rows: MatrixView, start: int, end: int) -> None:
     """Adds the rows from one place to another to a graph."""
     places = np.arange(start, end)
     graph.add(rows.rowids[start:end], rows.vectors(places), _THREADS)

@@ -25,7 +25,7 @@ from amberdb._types import Lsn
 from amberdb.engine.storage.cache_file import Cached, CacheFolder, Label, Unusable
 from amberdb.index.vector.distance import Rowids, Vectors
 from amberdb.index.vector.hnsw import Graph, Links, library
-from amberdb.index.vector.matrix import Matrix, Rows
+from amberdb.index.vector.matrix import Matrix, MatrixView
 from amberdb.index.vector.vector import Vector
 
 UNSAVED_ROWS: Final = 1_000
@@ -82,7 +82,7 @@ class VectorFile:
         self._saved = (len(base[0]), 0)
         return Matrix(spec.dim, spec.metric, base, cached.label.floor)
 
-    def load_graph(self, rows: Rows) -> Graph | None:
+    def load_graph(self, rows: MatrixView) -> Graph | None:
         """The graph of the file that load_matrix() opened; None without a usable one. `rows` are
         those of the matrix, which may have grown since."""
         cached, self._unread = self._unread, None
@@ -108,7 +108,9 @@ class VectorFile:
         unsaved = max(rows - saved_rows, covered - saved_covered)
         return unsaved > max(UNSAVED_ROWS, UNSAVED_SHARE * rows)
 
-    def write(self, rows: Rows, floor: int, graph: Graph | None, covered: int, lsn: Lsn) -> None:
+    def write(
+        self, rows: MatrixView, floor: int, graph: Graph | None, covered: int, lsn: Lsn
+    ) -> None:
         """Replaces the file. All rows were committed at or before `lsn`, which is durable. Raises
         OSError."""
         sections: list[list[Any]] = [[rows.rowids], list(rows.pieces())]

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from amberdb.engine.search.vector_cache import FETCH_ROWS, Alive, Built, Fetch, VectorCache
 from amberdb.index.vector.distance import Places, Rowids, Scores, Vectors, best, prepared, scores
 from amberdb.index.vector.hnsw import Graph
-from amberdb.index.vector.matrix import Matrix, Rows
+from amberdb.index.vector.matrix import Matrix, MatrixView
 from amberdb.index.vector.vector import Metric
 
 _Nearest: TypeAlias = tuple[Rowids, Scores]
@@ -53,7 +53,7 @@ class _VisibleRows:
 
     __slots__ = ("_visible_covered", "alive", "count", "matrix", "rows", "uncached", "visible")
 
-    def __init__(self, matrix: Matrix, rows: Rows, alive: Alive) -> None:
+    def __init__(self, matrix: Matrix, rows: MatrixView, alive: Alive) -> None:
         self.matrix = matrix
         self.rows = rows
         self.alive = alive
@@ -205,7 +205,7 @@ class VectorIndex:
             or visible_rows.matrix is not matrix
         ):
             visible_rows = _VisibleRows(matrix, matrix.rows(), alive)
-            new = visible_rows.uncached[visible_rows.uncached > matrix.floor]
+            new = visible_rows.uncached[visible_rows.uncached > matrix.base_rowid_max]
             if len(new):
                 self.cache.add(matrix, new, fetch)
                 visible_rows = _VisibleRows(matrix, matrix.rows(), alive)
@@ -217,7 +217,7 @@ class VectorIndex:
 
 
 def _exact(
-    rows: Rows, wanted: NDArray[np.bool_], places: Places | None, query: Vectors, limit: int
+    rows: MatrixView, wanted: NDArray[np.bool_], places: Places | None, query: Vectors, limit: int
 ) -> _Nearest:
     """The nearest rows at some places, or of all wanted rows, a mask by place."""
     if places is not None:
@@ -225,7 +225,7 @@ def _exact(
     return best(rows.rowids, _scored(rows, wanted, query), limit)
 
 
-def _scored(rows: Rows, wanted: NDArray[np.bool_], query: Vectors, start: int = 0) -> Scores:
+def _scored(rows: MatrixView, wanted: NDArray[np.bool_], query: Vectors, start: int = 0) -> Scores:
     """The scores of all rows from a place on, by place; -inf for rows that are not wanted."""
     values = rows.scores(query, start)
     values[~wanted[start:]] = -np.inf

@@ -28,7 +28,7 @@ from amberdb.engine.schema import catalog
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.engine.search.row_reader import RowReader
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from support.databases import FakeClock, OpenDatabase
 
 DIM = 3
