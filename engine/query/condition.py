@@ -4,8 +4,11 @@ Invariants:
 - Bounds are necessary: every document that meets the conditions has an index key within them.
 """
 
+# The values of a document have no static type, so lists of them are unknown to pyright.
+# pyright: reportUnknownVariableType=false
+
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias, cast, final
+from typing import Any, Final, NamedTuple, TypeAlias, final
 
 from amberdb._types import Document
 from amberdb.engine.query.operators import Test
@@ -181,6 +184,6 @@ def _indexed_values(operand: Any) -> list[Any]:
     a field with the list as an element has the key that all nested lists share."""
     if type(operand) is not list:
         return [operand]
-    elements = cast(list[Any], operand)
+    elements: list[Any] = operand
     first = elements[0] if elements else None
     return [first] if type(first) is list else [first, []]

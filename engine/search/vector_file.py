@@ -109,7 +109,12 @@ class VectorFile:
         return unsaved > max(UNSAVED_ROWS, UNSAVED_SHARE * rows)
 
     def write(
-        self, rows: MatrixView, floor: int, graph: Graph | None, covered: int, lsn: Lsn
+        self,
+        rows: MatrixView,
+        base_rowid_max: int,
+        graph: Graph | None,
+        covered: int,
+        lsn: Lsn,
     ) -> None:
         """Replaces the file. All rows were committed at or before `lsn`, which is durable. Raises
         OSError."""
@@ -118,7 +123,7 @@ class VectorFile:
             links = graph.links()
             sections += [[links.rowids], [links.levels], [links.base], [links.upper]]
         label = Label(
-            keyspace=self._keyspace, configuration=self.configuration, lsn=lsn, floor=floor
+            keyspace=self._keyspace, configuration=self.configuration, lsn=lsn, floor=base_rowid_max
         )
         self._folder.write(label, [[memoryview(piece) for piece in pieces] for pieces in sections])
         self._saved = (rows.count, covered)

@@ -183,7 +183,7 @@ def test_entry_without_its_document_is_an_error(made: Path) -> None:
     with raw_store(made) as txn:
         txn.delete(schema.key("b"))
     with amberdb.open(made, **SMALL) as db:
-        with pytest.raises(CorruptionError, match="which is not there"):
+        with pytest.raises(CorruptionError, match="which is missing"):
             db.collection("n").find({"x": {"$gte": 0}})
         assert db.collection("n").get("b") is None
 
