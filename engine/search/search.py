@@ -67,25 +67,32 @@ class Recency:
 @final
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document that was found."""
+    """One result of search(): a document and its score."""
 
     id: str
     score: float
+    """Higher is better; comparable within one answer."""
     document: Document
     snippet: str | None = None
+    """The part of its text that matched, with `snippets=True`."""
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
-    """By the index's name: the place in its list, from 1."""
+    """By the index's name: the rank in its list, from 1."""
 
 
 @final
 class Hits(list[Hit]):
-    """What was found, best first; `how` says how each index was searched."""
+    """A list of Hit, best first; `how` says how each index was searched."""
 
     __slots__ = ("how",)
 
     def __init__(self, hits: Iterable[Hit], how: dict[str, Any]) -> None:
         super().__init__(hits)
         self.how = how
+
+    def __repr__(self) -> str:
+        indexes = ", ".join(self.how.get("indexes", ())) or "no index"
+        best = [(hit.id, round(hit.score, 4)) for hit in self[:3]]
+        return f"<amberdb.Hits {len(self)} by {indexes}; best (id, score): {best}>"
 
 
 @final
