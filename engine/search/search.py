@@ -67,21 +67,19 @@ class Recency:
 @final
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result of search(): a document and its score."""
+    """One document that was found."""
 
     id: str
     score: float
-    """Higher is better; comparable within one answer."""
     document: Document
     snippet: str | None = None
-    """The part of its text that matched, with `snippets=True`."""
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
-    """By the index's name: the rank in its list, from 1."""
+    """By the index's name: the place in its list, from 1."""
 
 
 @final
 class Hits(list[Hit]):
-    """A list of Hit, best first; `how` says how each index was searched."""
+    """What was found, best first; `how` says how each index was searched."""
 
     __slots__ = ("how",)
 

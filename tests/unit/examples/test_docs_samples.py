@@ -9,7 +9,7 @@ import ast
 import asyncio
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import amberdb
-from amberdb import Database, Ordered, RestorePointError, Text, Vector, aio
+from amberdb import Database, Ordered, Text, Vector, aio
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
