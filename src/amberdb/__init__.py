@@ -1,10 +1,18 @@
 """AmberDB: the embedded database for the memory of agents and apps.
 
-engine/     the database              index/      documents to sorted bytes
-wal/        the log                   bindings/   what applications plug in
-_errors, _types, _fs, _bytes          the ground floor
+    import amberdb
 
-db = amberdb.open("memory.amber")
+    with amberdb.open("memory.amber") as db:
+        notes = db.collection("note", indexes=[amberdb.Text("content")])
+        notes.put({"content": "umbrella is in the car"})
+        notes.search("umbrella")
+
+Every public name of the database is here. The systems on top have packages of their own:
+amberdb.memory, chat, context, events, graph, profiles, series, telemetry, aio, server.
+
+Invariants:
+- `__all__` is the public API; every name in it says `__module__ == "amberdb"`, so errors, help()
+  and pickles show the name under which it is imported, and inner modules can move.
 """
 
 from amberdb._errors import (
@@ -166,3 +174,11 @@ __all__ = [
     "TransactionError",
     "TransactionTooLargeError",
 ]
+
+for _name in __all__:
+    _thing = globals()[_name]
+    if getattr(_thing, "__module__", "").startswith("amberdb."):
+        _thing.__module__ = __name__
+        if hasattr(_thing, "__code__"):  # a function that is exported under a shorter name
+            _thing.__name__ = _thing.__qualname__ = _name
+del _name, _thing
