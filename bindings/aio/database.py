@@ -17,10 +17,10 @@ Invariants:
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from functools import partial
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, final
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, final
 
 import amberdb
-from amberdb import BusyError, Change, Lsn, Sync, TransactionError
+from amberdb import BusyError, Change, Lsn, OpenOptions, Sync, TransactionError
 from amberdb.aio.collections import Collection
 from amberdb.aio.face import Face, detached, opens_face, reads, writes
 from amberdb.aio.feed import Subscriber, stream_changes
@@ -70,7 +70,7 @@ def open(
     read_only: bool = False,
     read_threads: int = READ_THREADS,
     write_threads: int = WRITE_THREADS,
-    **settings: Any,
+    **settings: Unpack[OpenOptions],
 ) -> "Opening[Database]":
     """amberdb.open(), to be awaited or used with `async with`.
 

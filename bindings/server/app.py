@@ -19,14 +19,14 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 import amberdb
-from amberdb import aio
+from amberdb import OpenOptions, aio
 from amberdb.chat import CollectionSink, Schedule
 from amberdb.chat.aio import keep_flushing, open_chat_buffer
 from amberdb.memory import Extractor, RuleExtractor
@@ -51,7 +51,11 @@ _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
 
 @asynccontextmanager
 async def open_service(
-    path: str, *, extract: Extractor | None = None, flush_every_s: float = 300.0, **settings: Any
+    path: str,
+    *,
+    extract: Extractor | None = None,
+    flush_every_s: float = 300.0,
+    **settings: Unpack[OpenOptions],
 ) -> AsyncGenerator[Service]:
     """Opens the database with its systems; turns are flushed to a collection. The default extractor
     is RuleExtractor. `settings` are options of aio.open(). Raises as aio.open()."""
@@ -89,7 +93,7 @@ async def serve(
     *,
     extract: Extractor | None = None,
     ready: Callable[[str], object] = lambda url: None,
-    **settings: Any,
+    **settings: Unpack[OpenOptions],
 ) -> None:
     """Runs the server until a signal ends it; `ready` is called with the URL. Raises as aio.open(),
     and OSError when the port is in use."""

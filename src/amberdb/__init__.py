@@ -79,7 +79,7 @@ from amberdb.engine.integrity.check import CheckReport
 from amberdb.engine.integrity.offline import check_closed as check
 from amberdb.engine.maintenance.compaction import CompactReport
 from amberdb.engine.maintenance.erasure import Erasure
-from amberdb.engine.options import Options, RollingBackups
+from amberdb.engine.options import OpenOptions, Options, RollingBackups
 from amberdb.engine.query.page import Page
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.documents import REMOVE, Projection
@@ -103,6 +103,7 @@ __all__ = [
     "value_at",
     "Database",
     "Options",
+    "OpenOptions",
     "Collection",
     "ReadableCollection",
     "WritableCollection",
