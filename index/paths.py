@@ -2,10 +2,10 @@
 
 Invariants:
 - A path goes through maps only; every segment is a map key, also one that looks like a number.
-- At a list, the path continues in each of the list's maps, and its value is the flat list of the
-  values found there (lists at the end are concatenated). Other elements are skipped. When no map
-  has the rest of the path, the field is missing.
-- Filters, orders and indexes all read documents through this module, so they agree.
+- Where it meets a list on its way, it goes on in each of the list's maps, and stands for the flat
+  list of what it found there (lists found at the end are joined). Other elements are passed over;
+  when none of them leads on, the field is missing.
+- Filters, orders, indexes, imports and series all read through this module, so they agree.
 
 A key that itself contains a dot cannot be reached: `a.b` is always b inside a.
 """
@@ -13,7 +13,7 @@ A key that itself contains a dot cannot be reached: `a.b` is always b inside a.
 # What a document holds has no static type, so type(value) and its lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast, final
@@ -71,6 +71,17 @@ class Path:
     def of(name: str) -> "Path":
         """Path(name), from a cache."""
         return Path(name)
+
+
+def value_at(document: Mapping[str, Any], path: str, default: Any = None) -> Any:
+    """The value at a dotted path, as filters, orders and indexes read it: `value_at(event, "a.b")`.
+
+    A path that meets a list goes on in each map of the list and returns the list of all values
+    found there. `default` when the field is missing. Raises ValueError for an invalid path.
+    """
+    plain = document if type(document) is dict else dict(document)  # a Projection, for one
+    value = Path.of(path).get(plain)
+    return default if value is MISSING else value
 
 
 def path_problem(name: object) -> str | None:

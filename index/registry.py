@@ -16,6 +16,8 @@ from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector
 
 IndexSpec: TypeAlias = Ordered | Unique | Text | Vector | EmbeddingQueue
+"""The declaration of an index, for `db.collection(name, indexes=[...])`. An EmbeddingQueue is added
+by a Vector with `defer=True`; programs do not declare one."""
 
 _KINDS: dict[object, type[IndexSpec]] = {
     spec.kind: spec for spec in (Ordered, Unique, Text, Vector, EmbeddingQueue)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice, takewhile
 from operator import lt
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Final, TypeAlias, Unpack, cast, final
 
 from amberdb._errors import BackupChainError, CorruptionError
 from amberdb._fs import FileSystem
@@ -27,7 +27,7 @@ from amberdb.engine.backup.archive import (
     archive_path,
     opened_archive,
 )
-from amberdb.engine.options import Options
+from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.codec import KIND_COMMIT, KIND_EXPIRY, ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
@@ -71,7 +71,7 @@ class BackupReport:
 
 
 def verify_backup(
-    chain: Paths, progress: Progress | None = None, **settings: Any
+    chain: Paths, progress: Progress | None = None, **settings: Unpack[OpenOptions]
 ) -> list[BackupReport]:
     """Reads all of a backup, or of a chain in its order, and compares every size and checksum.
 
@@ -81,7 +81,7 @@ def verify_backup(
     return verify_chain(paths_of(chain), Options(**settings).fs, progress)
 
 
-def points(chain: Paths, **settings: Any) -> Iterator[tuple[Lsn, datetime]]:
+def points(chain: Paths, **settings: Unpack[OpenOptions]) -> Iterator[tuple[Lsn, datetime]]:
     """Every commit that a restore of this chain can end at: Lsn and time, ascending. Raises as
     `verify_backup` does."""
     fs = Options(**settings).fs

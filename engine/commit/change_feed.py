@@ -176,6 +176,9 @@ class Subscriber:
         self._feed = feed
         self.name = name
 
+    def __repr__(self) -> str:
+        return f"<amberdb.Subscriber {self.name!r} at Lsn {self.position}>"
+
     @property
     def position(self) -> Lsn:
         """The last Lsn that was acknowledged."""

@@ -46,18 +46,24 @@ _BLOCK = 512
 @final
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A document with what the engine knows of it."""
+    """A document with its version and its times, as record() returns it."""
 
     id: str
     version: Lsn
     """The Lsn of its last write: for `update(..., if_version=)`."""
     created_at: datetime
+    """When it was first stored, in UTC."""
     updated_at: datetime
+    """When it was last written, in UTC."""
     document: Document
 
 
 class ReadableCollection(ABC):
-    """The reading half. Every read raises CorruptionError for a document that is damaged."""
+    """The methods that read, of every kind of collection.
+
+    Every read raises CorruptionError for a damaged document, CollectionMissingError for a
+    collection that was dropped or renamed, and ClosedError once the database is closed.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -73,14 +79,25 @@ class ReadableCollection(ABC):
     def get(self, id: str, default: _D) -> Document | _D: ...
 
     def get(self, id: str, default: Any = None) -> Any:
-        """The document, whole, or `default` when there is none (or it has expired)."""
+        """The whole document, or `default` when it is missing or has expired.
+
+            events.get("a"), events.get("a", {})
+
+        Vectors are read-only float32 arrays of shape (dim,).
+        """
         with self._reading() as view:
             schema = schema_of(view, self.name)
             stored = live(view, schema, id)
             return default if stored is None else schema.document(stored)
 
     def record(self, id: str) -> Record:
-        """The document with its version and times. Raises MissingKeyError."""
+        """The document with its version and times.
+
+            record = events.record("a")
+            events.update("a", {"done": True}, if_version=record.version)
+
+        Raises MissingKeyError.
+        """
         with self._reading() as view:
             schema = schema_of(view, self.name)
             stored = live(view, schema, id)
@@ -95,7 +112,7 @@ class ReadableCollection(ABC):
             )
 
     def __getitem__(self, id: str) -> Document:
-        """The document, whole. Raises MissingKeyError."""
+        """The whole document: events["a"]. Raises MissingKeyError."""
         document = self.get(id)
         if document is None:
             raise missing(self.name, id)
@@ -117,12 +134,16 @@ class ReadableCollection(ABC):
         return True  # a collection without documents is still a collection
 
     def __iter__(self) -> Iterator[str]:
-        """The ids, in their order, in blocks: each block is as of its own moment, except in a
-        snapshot or a transaction, where all are of one."""
+        """The ids, ascending. Read in blocks, each at the Lsn of its own time; in a snapshot or a
+        transaction all are read at one Lsn."""
         return (document["id"] for document in self.documents())
 
     def documents(self) -> Iterator[Document]:
-        """All live documents by id, in blocks, for as many as there are."""
+        """All documents that have not expired, by id ascending, as an iterator.
+
+        Read in blocks of 512, each at the Lsn of its own time; in a snapshot or a transaction all
+        are read at one Lsn.
+        """
         after = b""
         while True:
             with self._reading() as view:
@@ -147,17 +168,31 @@ class ReadableCollection(ABC):
         after: str | None = None,
         fields: Sequence[str] | None = None,
     ) -> Page:
-        """Documents that match, as a Page (a list with a cursor).
+        """The documents that match a filter, as a Page: a list with a cursor.
 
-        `after` is the cursor of the page before; `fields` names what to keep of each document.
-        Raises QueryError, CursorError.
+            page = events.find({"entity_id": "lin", "created_at": {"$gte": since}},
+                               order_by="-created_at", limit=50)
+            more = events.find({"entity_id": "lin", "created_at": {"$gte": since}},
+                               order_by="-created_at", limit=50, after=page.cursor)
+
+        where     a filter (docs/queries.md); None: every document
+        order_by  a field or a list of fields, `-` in front for descending; None: the order of the
+                  index that answers
+        limit     the most documents to return; None: all
+        after     page.cursor of the page before, with the same `where` and `order_by`
+        fields    paths to keep of each document: the page holds Projections, which put() refuses
+
+        page.cursor is None when the page was not filled, so there is no next one. Raises
+        QueryError for an invalid argument, CursorError for a cursor of another query, or of an
+        index that was dropped. Warns with FullScanWarning when no index answers over many
+        documents.
         """
         with self._reading() as view:
             query = Query.of(schema_of(view, self.name), where, order_by)
             return query.find(view, limit, after, fields)
 
     def count(self, where: Where | None = None) -> int:
-        """How many documents match. Raises QueryError."""
+        """The number of documents that match; of all without `where`. Raises QueryError."""
         with self._reading() as view:
             return Query.of(schema_of(view, self.name), where).count(view)
 
@@ -174,16 +209,27 @@ class ReadableCollection(ABC):
         fields: Sequence[str] | None = None,
         snippets: bool = False,
     ) -> Hits:
-        """Documents ranked by text, by a vector, or by both; those that `where` lets through.
+        """The best matches by text, by vector, or by both, best first, as Hits (a list of Hit).
 
-        text       words; "a phrase", +must, -not and prefix* (docs/search.md)
-        vector     what is near it is found; {field: vector} where there are several Vector indexes
-        fusion     how the lists of text and vectors become one
-        recency    lets old documents fade; diversity, 0 to 1, passes over what is like a better hit
-        snippets   with each hit the part of its text that matched, marked
+            for hit in memory.search("umbrella", vector=embed("umbrella"), limit=5):
+                print(hit.score, hit.id, hit.document)
 
-        Never fewer than `limit` while more documents match. An index that is still being built is
-        waited for; inside a transaction or a snapshot it is a QueryError. Raises QueryError.
+        text       words to look for; "a phrase", +must, -not, prefix* (docs/search.md)
+        vector     numbers of shape (dim,); with several Vector indexes {field: numbers}
+        where      a filter (docs/queries.md); only documents that match it are ranked
+        limit      the most hits; never fewer while more documents match
+        fusion     weights of the lists of text and vector, when both are given
+        recency    lowers the score of old documents: halved every `half_life`
+        diversity  0.0 to 1.0: how much to avoid hits that are similar to better ones
+        fields     paths to keep of each document
+        snippets   hit.snippet is the part of the text that matched, its words between `**`
+
+        score is BM25 for text alone; the cosine, inner product or negative distance for a vector
+        alone; otherwise the fused score, comparable within one answer only.
+
+        An index that is still being built is finished first; in a transaction or a snapshot that
+        is a QueryError. Raises QueryError for an invalid argument or a missing index,
+        MigrationError.
         """
         self._finish_indexes(for_text=text is not None, for_vector=vector is not None)
         with self._reading() as view:
@@ -202,11 +248,11 @@ class ReadableCollection(ABC):
             return question.answer(view, self._searchers())
 
     def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:  # noqa: B027
-        """Before a search that needs them; nothing can be waited for at a fixed Lsn."""
+        """Finishes the indexes that a search needs; at a fixed Lsn there is nothing to wait for."""
 
     @abstractmethod
     def _searchers(self) -> Searchers:
-        """Of the open database."""
+        """The searchers of the open database."""
 
     def explain(
         self,
@@ -216,9 +262,14 @@ class ReadableCollection(ABC):
         text: str | None = None,
         vector: Any = None,
     ) -> dict[str, Any]:
-        """How find() would answer: index, equalities, range, direction, order, what is left to
-        the filter. With a text or a vector, how search() has answered: which rows the filter
-        left, and how each index was searched. Raises QueryError."""
+        """How find() answers, or search() when a text or a vector is given.
+
+            events.explain({"entity_id": "lin"}, order_by="-created_at")["index"]
+
+        Of find(): index, equalities, range, direction, order, and the conditions that the filter
+        checks document by document. Of search(), which is run: the rows that the filter left, and
+        how each index was searched. Raises QueryError.
+        """
         if text is not None or vector is not None:
             if order_by is not None:
                 raise QueryError("search() orders by score: leave order_by out")
@@ -228,37 +279,48 @@ class ReadableCollection(ABC):
 
 
 class WritableCollection(ReadableCollection):
-    """The writing half. Writes raise BusyError, DiskFullError, PoisonedError and, when a sync
-    fails, CommitUnknownError; after any of the first three nothing was stored."""
+    """The methods that write.
+
+    A write raises BusyError, DiskFullError or PoisonedError (nothing was stored), and
+    CommitUnknownError when the sync of the log fails. `sync` is the durability class of the
+    commit, "always", "interval" or "os"; None takes that of the database.
+    """
 
     @abstractmethod
     def _schema(self) -> Schema:
-        """As of now, for preparing; the writer's own counts."""
+        """The newest schema, to prepare documents before the writer lock is taken; the writer
+        compares it with its own."""
 
     @abstractmethod
     def _writing(
         self, sync: Sync | None, key: bytes | None = None
     ) -> AbstractContextManager[WriteBatch]:
-        """A writer for one call, which will read `key`."""
+        """A write batch for one call, which will read `key`."""
 
     def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """With the vectors that an embedder makes of them. Not inside a transaction: nobody waits
-        for a model with the writer lock in hand."""
+        """The documents with the vectors that an embedder makes of them. In a transaction the
+        documents as they are: no model is called while the writer lock is held."""
         return documents
 
     @abstractmethod
     def _embedders(self) -> Embedders:
-        """Of the open database."""
+        """The embedders of the open database."""
 
     def put(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
-        """Stores a document under its "id" (made when missing), replacing another; its id.
+        """Stores a document under its "id", in place of an existing one; returns the id.
 
-        Raises InvalidDocumentError, DocumentTooLargeError, DuplicateKeyError (Unique indexes).
+            id = events.put({"entity_id": "lin", "content": "..."})   # without "id": a new one
+
+        Values: None, bool, int (64 bit), float (not NaN), str, bytes, aware datetime, list, dict;
+        in the field of a Vector index a list or array of shape (dim,).
+
+        Raises InvalidDocumentError with the field's name, DocumentTooLargeError,
+        DuplicateKeyError (a Unique index), EmbeddingError.
         """
         return self._put(document, sync, insert=False)
 
     def insert(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
-        """put(), but raises DuplicateKeyError when the id exists."""
+        """Stores a document as put() does, but raises DuplicateKeyError when the id exists."""
         return self._put(document, sync, insert=True)
 
     def _put(self, document: Mapping[str, Any], sync: Sync | None, *, insert: bool) -> str:
@@ -275,8 +337,17 @@ class WritableCollection(ReadableCollection):
     def put_many(
         self, documents: Iterable[Mapping[str, Any]], *, sync: Sync | None = None
     ) -> list[str]:
-        """put() of all of them in one commit: all or none. Raises TransactionTooLargeError;
-        inside a transaction what came before it is pending then, so let the error leave it."""
+        """Stores documents in one commit, all or none; returns their ids in the same order.
+
+            ids = events.put_many([{"content": "one"}, {"content": "two"}])
+
+        All documents are in memory at once, and one commit holds at most
+        `transaction_bytes_max` (256 MiB): store more in several calls. Of documents with the same
+        "id" the last one stays.
+
+        Raises what put() raises, and TransactionTooLargeError. In a transaction the documents
+        before the failing one are already part of it: let the error leave the `with` block.
+        """
         schema = self._schema()
         prepared = [schema.prepare(each) for each in self._embedded(list(documents))]
         with self._writing(sync) as writer:
@@ -295,8 +366,18 @@ class WritableCollection(ReadableCollection):
         if_version: int | None = None,
         sync: Sync | None = None,
     ) -> Lsn:
-        """Merges into a document (maps recursively; None stores None; REMOVE takes a field out);
-        its new version. Raises MissingKeyError, ConflictError, and what put() raises."""
+        """Merges `patch` into a stored document; returns its new version, an Lsn.
+
+            events.update("a", {"done": True, "place": {"city": "Hangzhou"}, "old": REMOVE})
+
+        A map in the patch is merged recursively, any other value replaces the field; None stores
+        None; amberdb.REMOVE deletes the field. The id cannot be changed.
+
+        if_version  the version that the document must still have (record(id).version)
+
+        Raises MissingKeyError when there is no such document, ConflictError when it is at another
+        version, and what put() raises.
+        """
         (patch,) = self._embedded([patch])
         patch = self._embedders().without_stale_vectors(self.name, patch)
         with self._writing(sync, self._schema().key(id)) as writer:
@@ -304,19 +385,25 @@ class WritableCollection(ReadableCollection):
             return Lsn(writer.lsn)
 
     def delete(self, id: str, *, sync: Sync | None = None) -> bool:
-        """Whether there was such a document."""
+        """Deletes a document; returns whether it existed."""
         with self._writing(sync, self._schema().key(id)) as writer:
             return writer.delete(schema_of(writer.view, self.name), id)
 
     def __delitem__(self, id: str) -> None:
-        """Raises MissingKeyError."""
+        """Deletes a document: del events["a"]. Raises MissingKeyError."""
         with self._writing(None) as writer:
             schema = schema_of(writer.view, self.name)
             if not writer.delete(schema, id):
                 raise missing(self.name, id)
 
     def delete_many(self, where: Where, *, sync: Sync | None = None) -> int:
-        """Deletes all that match, in one commit; how many there were. Raises QueryError."""
+        """Deletes the documents that match, in one commit; returns how many.
+
+            events.delete_many({"entity_id": "lin"})
+
+        Documents that have expired are not among them: they do not match anything. Raises
+        QueryError, TransactionTooLargeError.
+        """
         with self._writing(sync) as writer:
             schema = schema_of(writer.view, self.name)
             ids = Query.of(schema, where).ids(writer.view)
@@ -326,9 +413,12 @@ class WritableCollection(ReadableCollection):
 
 
 class Collection(WritableCollection):
-    """A collection of an open database; made by db.collection() or db[name].
+    """A collection of an open database, returned by db.collection() or db[name].
 
-    Threads may share it."""
+        "a" in events; len(events); events["a"]; del events["a"]; for id in events: ...
+
+    Each call is one read or one commit of its own. Threads may share it.
+    """
 
     def __init__(self, name: str, engine: Engine | FollowingEngine) -> None:
         super().__init__(name)
@@ -345,7 +435,12 @@ class Collection(WritableCollection):
     def get(self, id: str, default: _D) -> Document | _D: ...
 
     def get(self, id: str, default: Any = None) -> Any:
-        """The document, whole, or `default` when it is missing or has expired."""
+        """The whole document, or `default` when it is missing or has expired.
+
+            events.get("a"), events.get("a", {})
+
+        Vectors are read-only float32 arrays of shape (dim,). Raises CorruptionError.
+        """
         # The hot path, spelled out: one key needs no view. Memtables first, newest first, and
         # only then LMDB, which by then holds every commit that was dropped from them.
         committer = self._committer
@@ -377,9 +472,12 @@ class Collection(WritableCollection):
         return decode_unchecked(value[BODY])
 
     def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
-        """Gives a vector to each document that has text in the source field of an embedder and
-        no vector yet; how many. `progress(count)` is called after each batch. Raises
-        EmbeddingError; the batches before it are stored."""
+        """Embeds the documents that still wait for a vector, now; returns how many.
+
+        Those are documents with text in the `source` field of a Vector index and no vector.
+        `progress(count)` is called after each batch. Raises EmbeddingError; the batches before it
+        are stored.
+        """
         engine = self._writing_engine()
         schema_name = self._schema().name
         return backfill(engine.committer, engine.embedders, schema_name, progress)

@@ -39,7 +39,12 @@ _open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
 
 
 class Database:
-    """An open database; made by amberdb.open(). A context manager; threads may share it."""
+    """An open database, returned by amberdb.open(). Threads may share it.
+
+    with amberdb.open("memory.amber") as db:      # closed at the end of the block
+        events = db.collection("event")           # created when it is missing
+        db["event"].put({"content": "..."})       # an existing collection by its name
+    """
 
     def __init__(self, engine: Engine | FollowingEngine) -> None:
         self._engine = engine
@@ -69,14 +74,19 @@ class Database:
         return f"<amberdb.Database {self.path!r}{marks}>"
 
     def __getitem__(self, name: str) -> Collection:
-        """db["event"]: the collection as the catalog has it. Raises CollectionMissingError."""
+        """The existing collection of this name, with the definition in the catalog.
+
+            db["event"].get("a")
+
+        Unlike collection(), it creates and declares nothing. Raises CollectionMissingError.
+        """
         with self._engine.readable.view() as view:
             schema_of(view, name)
         return Collection(name, self._engine)
 
     def _writing(self, verb: str) -> Engine:
-        """The engine, open, for a method that writes. Raises ReadOnlyError, ClosedError,
-        ForkedError, and TransactionError inside one's own transaction."""
+        """The open engine, for a method that writes. Raises ReadOnlyError, ClosedError,
+        ForkedError, and TransactionError in a thread that has a transaction open."""
         engine = self._engine
         engine.check_open()
         if isinstance(engine, FollowingEngine):
@@ -99,59 +109,86 @@ class Database:
         version: int | None = None,
         migrate: Mapping[int, Upgrade] | None = None,
     ) -> Collection:
-        """The collection, declared as given; what is not given stays as the catalog has it.
+        """Creates or declares a collection and returns it.
 
-        A `version` above the catalog's comes with `migrate={version: function}` for each step: it
-        makes a document of that version of one of the version below. Every read shows documents
-        of the newest version from here on; they are stored so in the background (migrate() waits
-        for it), meanwhile queries scan. CollectionVersionError: this program is too old.
+            events = db.collection(
+                "event",
+                indexes=[Ordered("entity_id", "created_at"), Unique("source_key", sparse=True)],
+                expires_at="expiry_date",
+                required={"content": str},
+            )
 
-        A new index over existing documents is built in the background, and queries scan until it
-        is done; a Unique one is built before this returns. An index that is no longer listed is
-        dropped. Raises CollectionError; for a Unique index that cannot be, and is dropped again,
-        DuplicateKeyError (two documents share a value) or InvalidDocumentError (one has no key).
+        indexes     the complete list: a new index is built in the background over the documents
+                    that exist (a Unique one before this returns), an index that is not listed is
+                    dropped
+        expires_at  the field with the time of expiry: an aware datetime, or seconds since 1970; a
+                    document without it never expires
+        required    fields that every document must have: a list of names, or {name: type}
+        version     the version of documents that this program writes; the first is 1
+        migrate     {version: function} for each step up to `version`; a function takes a document
+                    of the version below and returns the new document. Reads show upgraded
+                    documents from now on; the stored ones are upgraded in the background
+                    (migrate() waits for it)
+
+        An argument that is left out keeps the definition in the catalog.
+
+        Raises CollectionError for an invalid declaration, CollectionVersionError when the stored
+        documents are newer than `version`. A Unique index that cannot be built is dropped again:
+        DuplicateKeyError (two documents share a value), InvalidDocumentError (a document has no
+        key for it).
         """
         declaration = declaration_of(indexes, expires_at, required, version, migrate)
         self._engine.declare(name, declaration)
         return Collection(name, self._engine)
 
     def rename_collection(self, old: str, new: str) -> None:
-        """The same documents and indexes under another name. Open Collection objects go by name:
-        those of the old one raise CollectionMissingError. Raises CollectionError when there is a
-        `new` already, CollectionMissingError when there is no `old`."""
+        """Renames a collection, with its documents and indexes.
+
+        A Collection object refers to its collection by name: an object of the old name raises
+        CollectionMissingError. Raises CollectionError when `new` exists already,
+        CollectionMissingError when `old` does not exist.
+        """
         self._writing("rename_collection").declarations.rename(old, new)
 
     def drop_collection(self, name: str) -> None:
-        """The collection is gone with this commit: its documents, its indexes, its name. Snapshots
-        keep it. Its space is given back in the background, in bounded batches; build_indexes()
-        returns when that is done, and after compact() no file has anything of it. Raises
-        CollectionMissingError."""
+        """Deletes a collection in one commit: documents, indexes and name.
+
+        Open snapshots keep it. Its space is freed in the background, in bounded batches;
+        build_indexes() returns when that is done. After compact() no file of the database holds
+        any of it. Raises CollectionMissingError.
+        """
         engine = self._writing("drop_collection")
         engine.declarations.drop(name)
         engine.background.note_indexes()
 
     def collections(self) -> list[str]:
-        """The names in the catalog, sorted."""
+        """The names of all collections, sorted."""
         with self._engine.readable.view() as view:
             return sorted(view.catalog.schemas)
 
     def definition(self, name: str) -> CollectionDef:
-        """How a collection is declared. Raises CollectionMissingError."""
+        """The definition of a collection, from the catalog. Raises CollectionMissingError."""
         with self._engine.readable.view() as view:
             return schema_of(view, name).definition
 
     def migrate(self, progress: Progress | None = None) -> None:
-        """Returns when every document is stored at its collection's version;
-        `progress(collection, documents)` is called as it goes. Raises MigrationError for the first
-        that cannot be, when all others are; CollectionError when a function was not given."""
+        """Waits until every document is stored at the version of its collection.
+
+        `progress(collection, documents)` is called during the work. Raises CollectionError when a
+        function of `migrate=` was not given, and MigrationError for the first document that cannot
+        be upgraded, after all others were.
+        """
         engine = self._writing("migrate")
         engine.migrator.finish(progress)
         engine.background.note_indexes()
 
     def build_indexes(self, progress: Progress | None = None) -> None:
-        """Returns when no index is waiting to be built or purged, and no graph of vectors that a
-        search has found missing, nor a migration whose functions are there (MigrationError);
-        `progress(name, documents)` is called as it goes."""
+        """Waits until every index is built, every dropped one is removed, and every migration
+        whose functions were given is complete.
+
+        Graphs of vectors that a search found missing are built too. `progress(name, documents)` is
+        called during the work. Raises MigrationError.
+        """
         engine = self._writing("build_indexes")
         engine.indexer.run(progress)
         engine.searchers.build()
@@ -161,21 +198,51 @@ class Database:
     def transaction(
         self, *, sync: Sync | None = None, timeout_ms: int | None = None
     ) -> Transaction:
-        """`with db.transaction() as tx:` writes several collections in one commit, or none."""
+        """A transaction over all collections: one commit, or none.
+
+            with db.transaction() as tx:
+                tx["profile"].put({"id": "lin", "name": "Lin"})
+                tx["log"].insert({"text": "profile saved"})
+            tx.lsn                                   # the commit's place in the log
+
+        sync        durability class of the commit: "always", "interval" or "os"; None: that of
+                    the database
+        timeout_ms  the longest wait for the writer lock, in milliseconds; None: `busy_timeout_ms`
+
+        One transaction runs at a time; it is serializable and reads its own writes. When the block
+        raises, nothing is stored. A write through `db` inside the block raises TransactionError.
+
+        Raises BusyError when the lock is not free in time, ReadOnlyError; at the end of the block
+        DuplicateKeyError, TransactionTooLargeError, DiskFullError, PoisonedError (nothing is
+        stored), and CommitUnknownError when the sync of the log failed.
+        """
         return Transaction(self._writing("transaction"), sync, timeout_ms)
 
     def refresh(self) -> Lsn:
-        """With `read_only`: looks for what the writing process has acknowledged since, which reads
-        from now on see; how far that goes. Needed only with `refresh_interval_ms`, since without
-        it each read looks. The writing process itself always sees all of it.
+        """With `read_only`: makes all that the writing process has acknowledged visible to reads.
 
-        Raises ReplacedError when there is another database at this path by now,
-        DatabaseMissingError when there is none.
+        Returns the newest visible Lsn. It is needed only when `refresh_interval_ms` was set: by
+        default every read refreshes. In the writing process it changes nothing.
+
+        Raises ReplacedError when another database is at this path by now, DatabaseMissingError
+        when none is.
         """
         return self._engine.refresh()
 
     def snapshot(self, *, max_age_ms: int | None = None) -> Snapshot:
-        """`with db.snapshot() as at:` reads several collections at one Lsn."""
+        """A read-only view of all collections at one Lsn.
+
+            with db.snapshot() as at:
+                at["event"].find({"entity_id": "lin"})
+                at["profile"].get("lin")             # as of the same commit
+            at.lsn
+
+        max_age_ms  the snapshot is closed after so many milliseconds, since it keeps old pages
+                    from being reused; None: `snapshot_max_age_ms`
+
+        A snapshot never waits for a writer and never makes a writer wait. Reads raise
+        SnapshotExpiredError past the age limit and ClosedError after the block.
+        """
         engine = self._engine
         limit_ms = self.options.snapshot_max_age_ms if max_age_ms is None else max_age_ms
         return Snapshot(engine.held_views.hold(engine.readable.view(), limit_ms), engine.searchers)
@@ -183,47 +250,68 @@ class Database:
     def changes(
         self, since: Lsn | None = None, *, follow: bool = False, timeout_s: float | None = None
     ) -> Iterator[Change]:
-        """Changes of documents behind `since`, durable ones only, in order.
+        """The change feed: durable commits after `since`, in commit order.
 
-        None means as far back as the log reaches. With `follow` it waits for more, until the
-        database is closed or nothing came for `timeout_s`. Raises LogTruncatedError.
+            for change in db.changes(since=lsn):
+                print(change.lsn, change.op, change.collection, change.id, change.document)
+
+        since      an Lsn: changes after it; None: from the oldest commit in the log
+        follow     wait for more commits instead of ending, until the database is closed
+        timeout_s  with `follow`: end after so many seconds without a new commit; None: never
+
+        Raises LogTruncatedError, with the Lsn to go on from in `resume`, when the log no longer
+        reaches back to `since`; a subscriber() keeps the log for its position.
         """
         self._engine.check_open()
         self._engine.refresh()
         return changes(self._engine.readable, since, follow, timeout_s)
 
     def subscriber(self, name: str, *, since: Lsn | None = None) -> Subscriber:
-        """A reader of the feed whose position is kept in the database; new ones begin at `since`,
-        or now. The log is kept for it, up to `subscriber_log_bytes_max`."""
+        """A durable subscriber: a reader of the change feed whose position the database stores.
+
+            feed = db.subscriber("indexer")          # the position of an earlier run, or now
+            for change in feed.changes():
+                handle(change)
+                feed.acknowledge(change.lsn)
+
+        since  where a new subscriber begins; None: after the newest commit
+
+        The log after the position is kept for it, up to `subscriber_log_bytes_max`. Raises
+        QueryError for a name that is not a str of 1 to 200 bytes, ReadOnlyError.
+        """
         return self._writing("subscriber").feed.subscriber(name, since)
 
     def expire(self) -> int:
-        """Removes everything that has expired by now; how many documents there were."""
+        """Removes the documents that have expired by now; returns how many."""
         engine = self._writing("expire")
         return engine.expiry.expire(engine.committer.now_us())
 
     # -- care --------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Returns when everything committed so far survives power loss."""
+        """Syncs the log: every commit so far survives power loss when this returns. Raises
+        CommitUnknownError."""
         self._writing("sync").committer.log.sync()
 
     def checkpoint(self) -> None:
-        """Moves everything committed so far into LMDB and lets its log go.
+        """Writes every commit so far into LMDB and recycles its log.
 
-        Raises StorageError, and CommitUnknownError after a failed sync; nothing is lost by that.
+        Raises StorageError, and CommitUnknownError after a failed sync; no commit is lost then.
         """
         self._writing("checkpoint").checkpointer.run()
 
     def compact(self, progress: CompactProgress | None = None) -> CompactReport:
-        """Writes data.mdb anew without free pages and dead rows, and renews the log and the files
-        in cache/. Readers and writers go on, but a writer may have to wait for memory; the disk
-        holds both files until it is done. Nothing deleted before is left in the directory, save
-        what a subscriber has yet to read; so `.broken` files go, and the next backup is a full one.
-        `progress(pairs, of)` is called as it goes.
+        """Rewrites data.mdb without free pages and deleted rows, and the files in cache/, and
+        rotates the log.
 
-        Raises StorageError, DiskFullError: then nothing has changed, or all but the removal of
-        what is no longer needed.
+        Afterwards no file in the directory holds a document that was deleted before the call,
+        except log that a subscriber has yet to read. Documents that have expired and are not
+        removed yet (see expire()) are still stored. `.broken` files are deleted; the next backup
+        is a full one. Readers and writers continue; a writer may have to wait for memory. The
+        disk holds the old and the new file until it is done. `progress(pairs, of)` is called
+        during the work.
+
+        Raises StorageError, DiskFullError: then nothing has changed, or only old files are left.
         """
         return self._writing("compact").maintenance.erasures.compact(progress)
 
@@ -235,26 +323,36 @@ class Database:
         reason: str,
         progress: CompactProgress | None = None,
     ) -> Erasure:
-        """Deletes all that match, in one commit, expired ones too, and does what compact() does,
-        so that no file of the directory holds anything of them; the receipt, which is kept.
-        Subscribers who lag get LogTruncatedError. Backups are out of reach; the receipt names
-        them.
+        """Deletes the documents that match, in one commit, and then removes them from every file.
 
-        Raises QueryError, CollectionMissingError, TransactionTooLargeError: nothing was done;
-        StorageError, DiskFullError: they are deleted, and the next open, compact() or erase()
-        completes it.
+            receipt = db.erase("event", {"entity_id": "lin"}, reason="request 17")
+            receipt.documents, receipt.completed, receipt.backups
+
+        Expired documents are deleted too, and the log that subscribers have yet to read is
+        removed (they get LogTruncatedError). Returns the receipt, which the database keeps. It
+        names the backups that may still hold the documents: those are out of reach.
+
+        Raises QueryError, CollectionMissingError, TransactionTooLargeError: nothing was done.
+        StorageError, DiskFullError: the documents are deleted, and the next open, compact() or
+        erase() completes the erasure.
         """
         erasures = self._writing("erase").maintenance.erasures
         return erasures.run(collection, where, reason, progress)
 
     def erasures(self) -> list[Erasure]:
-        """The receipts, the oldest first (the last 1,000); `completed` is None in one that was
-        interrupted and is not complete yet."""
+        """The receipts of erase(), the oldest first; the last 1,000 are kept. `completed` is None
+        for an erasure that was interrupted and is not complete yet."""
         with self._engine.readable.view() as view:
             return receipts_of(view)
 
     def check(self, progress: Progress | None = None) -> CheckReport:
-        """Compares every index, count and checksum with the documents, as of now."""
+        """Compares every index, count and checksum with the documents, at the newest Lsn.
+
+            report = db.check()
+            report.ok, report.problems               # one line for each problem, with its place
+
+        `progress(step, count)` is called during the work.
+        """
         return check(self._engine.readable, self._engine.searchers, progress)
 
     def backup(
@@ -267,15 +365,22 @@ class Database:
         hold_log: bool = True,
         progress: Progress | None = None,
     ) -> BackupReport:
-        """Writes one file with everything committed before the call, verified, or nothing. Without
-        `path` it is the next of the rolling backups, now.
+        """Writes one verified archive of every commit before the call, or no file at all.
 
-        With `base`, the path of the last backup, only the commits since. Readers and writers go on.
-        For the next incremental one the log is kept from here on (up to
-        `subscriber_log_bytes_max`), unless `hold_log` is False. `rate_bytes_s` limits the speed;
-        `progress(path, bytes)` is called for each block. Raises BackupExistsError,
-        BackupChainError when it cannot go on from the base, BackupError, DiskFullError,
-        CorruptionError when the database is damaged.
+            db.backup("monday.amberbak")                            # full
+            db.backup("tuesday.amberbak", base="monday.amberbak")   # the commits since
+
+        path          the new file; None: the next of the rolling backups, in their folder
+        base          the last backup: the archive is incremental, with the commits after it
+        compress      "zstd" (extra `zstd`) or None
+        rate_bytes_s  the most that is written, in bytes per second; None: no limit
+        hold_log      keep the log from here on for the next incremental backup, up to
+                      `subscriber_log_bytes_max`
+        progress      called as `progress(path, bytes)` for each block
+
+        Readers and writers continue. Raises BackupExistsError, BackupChainError when the archive
+        cannot follow `base`, BackupError, DiskFullError, and CorruptionError when the database is
+        damaged.
         """
         maintenance = self._writing("backup").maintenance
         if path is None:
@@ -283,19 +388,24 @@ class Database:
         return maintenance.backups.run(path, base, compress, rate_bytes_s, hold_log, progress)
 
     def stats(self) -> Stats:
-        """Lsns, bytes by kind, latencies, collections, readers: a snapshot of the insides."""
+        """Measurements of the open database: Lsns, bytes by kind, latencies, collections, readers.
+
+            db.stats().bytes.total, db.stats().sync.mean_ms, db.stats()["last_lsn"]
+
+        It loads no search index. The documents that wait for a vector are counted one by one.
+        """
         return self._engine.stats()
 
     @property
     def archived_lsn(self) -> Lsn | None:
-        """Where the newest backup ends, while an incremental one can go on from there."""
+        """The last Lsn of the newest backup while an incremental one can follow it; else None."""
         self._engine.check_open()
         return self._engine.archived_lsn
 
     def close(self) -> None:
-        """Checkpoints, syncs and releases the directory; a second call does nothing.
+        """Checkpoints, syncs the log and releases the directory; a second call does nothing.
 
-        Open snapshots are closed. Raises BusyError while another thread is inside a transaction,
+        Open snapshots are closed. Raises BusyError while another thread has a transaction open,
         CommitUnknownError when the last sync failed.
         """
         self._engine.close()

@@ -26,15 +26,20 @@ def open_database(
 ) -> Database:
     """Opens the database in the directory `path`, and creates it when it is missing.
 
-        db = amberdb.open("memory.amber", sync="interval")
+        db = amberdb.open("memory.amber", sync="interval", checkpoint_bytes=64 << 20)
 
     path       a directory; ":memory:" is a database that is deleted when it is closed
     create     False: a missing database is a DatabaseMissingError
     read_only  reads beside the process that writes, or without one; creates and changes nothing
-    settings   the fields of amberdb.Options, with their units in their names (docs/api.md)
+    settings   options; the unit is in the name (`_ms`, `_bytes`). The list is in docs/api.md
 
-    Raises OpenError (LockedError, NotADatabaseError, DatabaseMissingError, FormatError),
-    CorruptionError, DiskFullError; ValueError for an option that is out of range.
+    Returns an open Database: use it with `with`, or call close(). One process writes a database
+    at a time, any number of others open it with read_only=True.
+
+    Raises LockedError (another process writes it: its pid), NotADatabaseError,
+    DatabaseMissingError, FormatError (a newer version wrote it), and other OpenErrors;
+    CorruptionError, DiskFullError; TypeError for an unknown option, ValueError for one that is
+    out of range.
     """
     options = Options(**settings)
     name = os.fspath(path)
@@ -46,7 +51,7 @@ def open_database(
 
 
 def open_with(path: str, options: Options, *, create: bool) -> Database:
-    """open() of a directory to write, with its options as one value."""
+    """Opens a directory for writing, with the options as one value."""
     return Database(_open_to_write(path, options, create))
 
 

@@ -1,9 +1,9 @@
-"""Stats: what an open database tells of its insides, as one value.
+"""Stats: measurements of an open database, as one value.
 
 Invariants:
-- Telling changes nothing and loads nothing: a search index that nobody has asked yet is said to be
-  not loaded, and stays so.
-- What is measured on the way of commits and checkpoints is a count, a sum, and two numbers more.
+- Taking them changes nothing and loads nothing: a search index that was not searched yet is
+  reported as not loaded, and stays so.
+- A commit or a checkpoint updates four numbers: the count, the sum, the last and the largest.
 """
 
 import os
@@ -32,7 +32,7 @@ from amberdb.engine.storage.view import View
 @final
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long something took, over its `count` times since the database was opened."""
+    """Durations in milliseconds of `count` operations since the database was opened."""
 
     count: int = 0
     last_ms: float = 0.0
@@ -43,57 +43,58 @@ class Latency:
 @final
 @dataclass(frozen=True, slots=True)
 class FileBytes:
-    """On the disk, by kind."""
+    """Bytes on the disk, by kind of file."""
 
     log: int = 0
     log_spare: int = 0
-    """Of files that wait to be segments."""
+    """Files that are kept to become segments."""
     data_used: int = 0
     """Pages of data.mdb in use."""
     data_free: int = 0
-    """Pages that are free until something is written into them, or compact() gives them back."""
+    """Free pages of data.mdb: the next writes use them, compact() returns them to the disk."""
     cache: int = 0
 
     @property
     def total(self) -> int:
-        """Of all of them."""
+        """The sum."""
         return sum(getattr(self, each.name) for each in fields(self))
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats(Mapping[str, Any]):
-    """What db.stats() gives: `stats.last_lsn`, or as of a map `stats["last_lsn"]`."""
+    """The result of db.stats(), as attributes and as a map: `stats.last_lsn`,
+    `stats["last_lsn"]`."""
 
     path: str
     read_only: bool = False
     last_lsn: Lsn = NO_LSN
-    """Of the last commit; where only reading is done, the newest that is known."""
+    """The last commit; on a read-only database the newest one that is known."""
     visible_lsn: int
-    """Up to where commits are acknowledged."""
+    """The last commit that is acknowledged."""
     durable_lsn: Lsn
     applied_lsn: Lsn
-    """Up to where they are in data.mdb."""
+    """The last commit that a checkpoint has written to data.mdb."""
     archived_lsn: Lsn | None
-    """Where the newest backup ends, while an incremental one can go on from there."""
+    """The last Lsn of the newest backup while an incremental one can follow it; else None."""
     memtable_bytes: int
     bytes: FileBytes
     live_share: float
-    """Of data.mdb, what is in use: from 0 to 1."""
+    """The share of data.mdb that is in use, from 0 to 1."""
     checkpoints: int = 0
     checkpoint_ms_last: float = 0.0
     checkpoint: Latency = field(default_factory=Latency)
     sync: Latency = field(default_factory=Latency)
-    """Of the log: what a commit of class `always` waits for."""
+    """Syncs of the log, which a commit of class `always` waits for."""
     log: dict[str, Any]
     store: dict[str, Any]
     collections: dict[str, dict[str, Any]]
     snapshots: int
     oldest_snapshot_ms: float
-    """The oldest reader of this process: pages that it may see are not used again."""
+    """The age of the oldest snapshot of this process; the pages that it may read are kept."""
     subscribers: dict[str, Lsn]
     subscriber_lag: dict[str, int]
-    """Commits that each of them has yet to acknowledge."""
+    """By subscriber: the commits that it has yet to acknowledge."""
     backups: Any = None
     compaction: Any = None
     erasures_waiting: list[str] = field(default_factory=list[str])
@@ -110,7 +111,7 @@ class Stats(Mapping[str, Any]):
         return len(fields(self))
 
     def to_map(self) -> dict[str, Any]:
-        """All of it in dictionaries and lists, as JSON has it."""
+        """All values in dictionaries and lists, ready for JSON."""
         return asdict(self)
 
 
@@ -127,7 +128,7 @@ def stats_of(
     fs: FileSystem,
     maintenance: Mapping[str, Any],
 ) -> Stats:
-    """Of a database that is open to write."""
+    """The stats of a database that is open for writing."""
     log, state = committer.log, committer.state
     log_stats, store = log.stats(), committer.store.stats()
     with committer.view() as view:
@@ -167,7 +168,7 @@ def stats_of(
 
 
 def following_stats(path: str, follower: Follower, held_views: HeldViews, fs: FileSystem) -> Stats:
-    """Of a database that is open read-only."""
+    """The stats of a database that is open read-only."""
     with follower.view() as view:
         collections = {
             name: collection_facts(view, schema) for name, schema in view.catalog.schemas.items()
@@ -197,7 +198,7 @@ def following_stats(path: str, follower: Follower, held_views: HeldViews, fs: Fi
 def _files(
     path: str, log: Mapping[str, Any], store: Mapping[str, int], fs: FileSystem
 ) -> dict[str, Any]:
-    """The fields about files, from the stats of the log and of the store."""
+    """The fields about files."""
     used, size = store["used_bytes"], store["file_bytes"]
     return {
         "bytes": FileBytes(
@@ -226,7 +227,7 @@ def _readers(held_views: HeldViews, positions: Mapping[str, Lsn], last_lsn: Lsn)
 
 
 def _folder_bytes(folder: str, fs: FileSystem) -> int:
-    """Of its files; some of them may go while they are counted."""
+    """The size of the files in a folder; some may be deleted while they are counted."""
     if not fs.is_dir(folder):
         return 0
     size = 0
@@ -239,7 +240,7 @@ def _folder_bytes(folder: str, fs: FileSystem) -> int:
 
 
 def collection_facts(view: View, schema: Schema) -> dict[str, Any]:
-    """The facts of a collection that a view alone gives."""
+    """The facts about a collection that a view alone provides."""
     return {
         "documents": CollectionCounters.unpack(view.get(schema.counters_key)).documents,
         "version": schema.definition.version,

@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 @final
 class Transaction:
-    """Made by db.transaction(); use it with `with`, in one thread."""
+    """A transaction, returned by db.transaction(). Use it with `with`, in one thread, once."""
 
     def __init__(self, engine: Engine, sync: Sync | None, timeout_ms: int | None) -> None:
         if sync is not None:
@@ -40,7 +40,7 @@ class Transaction:
         self._timeout_ms = timeout_ms
         self._writer: WriteBatch | None = None
         self.lsn: Lsn = NO_LSN
-        """After the commit: where it is in the log."""
+        """The Lsn of the commit, after the block; NO_LSN before."""
 
     def __enter__(self) -> "Transaction":
         """Raises BusyError, TransactionError."""
@@ -61,8 +61,14 @@ class Transaction:
         else:
             self._committer.rollback(writer, error)
 
+    def __repr__(self) -> str:
+        state = (
+            "open" if self._writer else f"committed at Lsn {self.lsn}" if self.lsn else "not open"
+        )
+        return f"<amberdb.Transaction {state}>"
+
     def __getitem__(self, name: str) -> "TransactionCollection":
-        """Raises CollectionMissingError."""
+        """The collection inside the transaction: tx["event"]. Raises CollectionMissingError."""
         schema_of(self.writer().view, name)
         return TransactionCollection(name, self)
 
@@ -71,7 +77,8 @@ class Transaction:
         return self[name]
 
     def writer(self) -> WriteBatch:
-        """The engine's side of it. Raises ClosedError outside `with`."""
+        """The write batch, for the collections of the transaction. Raises ClosedError outside the
+        `with` block."""
         if self._writer is None:
             raise ClosedError("the transaction is not open: use it inside its `with` block")
         return self._writer
@@ -79,8 +86,10 @@ class Transaction:
 
 @final
 class TransactionCollection(WritableCollection):
-    """A collection inside a transaction: sees what the transaction wrote, and everything
-    committed before it began. `sync` of single calls has no meaning here and is ignored."""
+    """A collection inside a transaction: reads see its own writes and every earlier commit.
+
+    `sync` of single calls is ignored: the transaction has one.
+    """
 
     def __init__(self, name: str, transaction: Transaction) -> None:
         super().__init__(name)
@@ -109,7 +118,7 @@ class TransactionCollection(WritableCollection):
 
 @final
 class Snapshot:
-    """One Lsn, many reads; made by db.snapshot(). Threads may share it."""
+    """A view of all collections at one Lsn, returned by db.snapshot(). Threads may share it."""
 
     def __init__(self, held: HeldView, searchers: Searchers) -> None:
         self._held = held
@@ -123,10 +132,12 @@ class Snapshot:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<amberdb.Snapshot at {self.lsn}>"
+        state = " closed" if self._held.is_closed else ""
+        return f"<amberdb.Snapshot at Lsn {self.lsn}, age {self.age_ms:.0f} ms{state}>"
 
     def __getitem__(self, name: str) -> "SnapshotCollection":
-        """Raises CollectionMissingError when it did not exist at this Lsn."""
+        """The collection at the snapshot's Lsn: at["event"]. Raises CollectionMissingError when it
+        did not exist then, SnapshotExpiredError, ClosedError."""
         with self._held as view:
             schema_of(view, name)
         return SnapshotCollection(name, self)
@@ -137,26 +148,26 @@ class Snapshot:
 
     @property
     def age_ms(self) -> float:
-        """Since it was taken."""
+        """Milliseconds since the snapshot was taken."""
         return self._held.age_ms
 
     @property
     def left_s(self) -> float:
-        """Seconds until its age limit."""
+        """Seconds until the age limit."""
         return self._held.left_s
 
     def close(self) -> None:
-        """Lets LMDB reuse its pages; reading from it raises ClosedError."""
+        """Ends the snapshot, so that LMDB can reuse its pages; reads raise ClosedError."""
         self._held.close()
 
     def reading(self) -> HeldView:
-        """For its collections: the view, for one call."""
+        """The held view, for the collections of the snapshot."""
         return self._held
 
 
 @final
 class SnapshotCollection(ReadableCollection):
-    """A collection as of a snapshot's Lsn."""
+    """A collection at a snapshot's Lsn, read-only."""
 
     def __init__(self, name: str, snapshot: Snapshot) -> None:
         super().__init__(name)

@@ -10,6 +10,7 @@ Invariants:
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Sequence
+from reprlib import repr as shorten
 from typing import Any, TypeAlias, cast, final
 from zlib import crc32
 
@@ -28,7 +29,10 @@ Identity: TypeAlias = tuple[int, Where | None, tuple[OrderField, ...]]
 
 @final
 class Page(list[Document]):
-    """A list of documents with a cursor to the next page: `find(..., after=page.cursor)`."""
+    """A list of documents with a cursor to the next page: `find(..., after=page.cursor)`.
+
+    It is equal to a list of the same documents.
+    """
 
     __slots__ = ("_identity", "_origin", "_place")
 
@@ -37,6 +41,10 @@ class Page(list[Document]):
         self._identity = identity
         self._origin = origin
         self._place: Place | None = None
+
+    def __repr__(self) -> str:
+        ending = "last page" if self._place is None else "next page: after=page.cursor"
+        return f"<amberdb.Page of {len(self)}, {ending}: {shorten(list(self))}>"
 
     def stop_at(self, place: Place) -> None:
         """Sets the place of the last document, from which the cursor is made. find() calls it when

@@ -85,6 +85,7 @@ class CollectionDef:
         return next((name for until, name in self.former if lsn <= until), self.name)
 
     def to_map(self) -> dict[str, Any]:
+        """The map that the catalog stores under the collection's name."""
         added: dict[str, Any] = {} if self.version == 1 else {"version": self.version}
         for name, pairs in (("steps", self.steps), ("former", self.former)):
             if pairs:

@@ -90,6 +90,11 @@ class Hits(list[Hit]):
         super().__init__(hits)
         self.how = how
 
+    def __repr__(self) -> str:
+        indexes = ", ".join(self.how.get("indexes", ())) or "no index"
+        best = [(hit.id, round(hit.score, 4)) for hit in self[:3]]
+        return f"<amberdb.Hits {len(self)} by {indexes}; best (id, score): {best}>"
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,10 @@ class HeldView:
         self.lsn: Lsn = Lsn(view.lsn)
 
     @property
+    def is_closed(self) -> bool:
+        return self._failure is not None
+
+    @property
     def age_ms(self) -> float:
         return (time.monotonic() - self._began) * 1000
 

@@ -1,10 +1,18 @@
 """AmberDB: the embedded database for the memory of agents and apps.
 
-engine/     the database              index/      documents to sorted bytes
-wal/        the log                   bindings/   what applications plug in
-_errors, _types, _fs, _bytes          the ground floor
+    import amberdb
 
-db = amberdb.open("memory.amber")
+    with amberdb.open("memory.amber") as db:
+        notes = db.collection("note", indexes=[amberdb.Text("content")])
+        notes.put({"content": "umbrella is in the car"})
+        notes.search("umbrella")
+
+Every public name of the database is here. The systems on top have packages of their own:
+amberdb.memory, chat, context, events, graph, profiles, series, telemetry, aio, server.
+
+Invariants:
+- `__all__` is the public API; every name in it says `__module__ == "amberdb"`, so errors, help()
+  and pickles show the name under which it is imported, and inner modules can move.
 """
 
 from amberdb._errors import (
@@ -54,14 +62,22 @@ from amberdb._errors import (
 from amberdb._types import (
     Document,
     Lsn,
+    Order,
     Sync,
+    Where,
 )
 from amberdb.engine.backup.chain import BackupReport, verify_backup
+from amberdb.engine.backup.chain import points as restore_points
 from amberdb.engine.backup.history import KnownBackup
 from amberdb.engine.backup.rescue import Rescue
 from amberdb.engine.backup.restore import RestoreReport, restore
 from amberdb.engine.commit.change_feed import Change, Subscriber
-from amberdb.engine.database.collection import Collection, Record
+from amberdb.engine.database.collection import (
+    Collection,
+    ReadableCollection,
+    Record,
+    WritableCollection,
+)
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.open import open_database as open
 from amberdb.engine.database.repair import RepairReport, repair
@@ -71,16 +87,17 @@ from amberdb.engine.integrity.check import CheckReport
 from amberdb.engine.integrity.offline import check_closed as check
 from amberdb.engine.maintenance.compaction import CompactReport
 from amberdb.engine.maintenance.erasure import Erasure
-from amberdb.engine.options import (
-    RollingBackups,
-)
+from amberdb.engine.options import OpenOptions, Options, RollingBackups
 from amberdb.engine.query.page import Page
+from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.documents import REMOVE, Projection
 from amberdb.engine.search.search import Fusion, Hit, Hits, Recency
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
+from amberdb.index.paths import value_at
+from amberdb.index.registry import IndexSpec
 from amberdb.index.text.text import Text
-from amberdb.index.vector.vector import Vector
+from amberdb.index.vector.vector import Embed, Vector
 
 __version__ = "0.1.0"
 
@@ -90,8 +107,15 @@ __all__ = [
     "repair",
     "restore",
     "verify_backup",
+    "restore_points",
+    "value_at",
     "Database",
+    "Options",
+    "OpenOptions",
     "Collection",
+    "ReadableCollection",
+    "WritableCollection",
+    "CollectionDef",
     "Record",
     "Page",
     "Projection",
@@ -116,11 +140,15 @@ __all__ = [
     "Unique",
     "Text",
     "Vector",
+    "IndexSpec",
+    "Embed",
     "Hit",
     "Hits",
     "Fusion",
     "Recency",
     "Document",
+    "Where",
+    "Order",
     "Lsn",
     "Sync",
     "AmberError",
@@ -166,3 +194,11 @@ __all__ = [
     "TransactionError",
     "TransactionTooLargeError",
 ]
+
+for _name in __all__:
+    _thing = globals()[_name]
+    if getattr(_thing, "__module__", "").startswith("amberdb."):
+        _thing.__module__ = __name__
+        if hasattr(_thing, "__code__"):  # a function that is exported under a shorter name
+            _thing.__name__ = _thing.__qualname__ = _name
+del _name, _thing

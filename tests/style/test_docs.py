@@ -20,7 +20,11 @@ _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 _CITED_TEST = re.compile(r"\btests/[\w/]+\.py::[\w:]+")
 _FOREIGN = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
+_PROMISE = re.compile(r"^\| (\d+) \| ")
+_TEST_OR_FILE = re.compile(r"`(tests/[\w/]+\.py(?:::[\w:]+)?)`")
+
 GUARANTEES = "docs/guarantees.md"
+WALK = "CONTRIBUTING.md"
 
 
 def links(path: str) -> Iterator[str]:
@@ -94,9 +98,46 @@ def test_cited_tests_exist(path: str) -> None:
     assert lost == []
 
 
-def test_guarantees_cite_their_tests() -> None:
-    assert GUARANTEES in files()
-    assert _CITED_TEST.search(read(GUARANTEES)), "a guarantee without a test is a hope"
+def promises() -> list[tuple[int, list[str]]]:
+    """Of each promise the number and the tests that its row names."""
+    found: list[tuple[int, list[str]]] = []
+    for line in read(GUARANTEES).splitlines():
+        if row := _PROMISE.match(line):
+            found.append((int(row[1]), _TEST_OR_FILE.findall(line.rpartition(" | ")[2])))
+    return found
+
+
+def test_promises_are_numbered_once_and_in_order() -> None:
+    numbers = [number for number, _ in promises()]
+    assert len(numbers) > 50
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    without = [number for number, cited in promises() if not cited]
+    assert without == [], "a promise without a test is a hope"
+    lost = [
+        (number, path)
+        for number, cited in promises()
+        for path in cited
+        if path.partition("::")[0] not in files()
+    ]
+    assert lost == []  # and the functions: test_cited_tests_exist
+
+
+def test_the_walk_names_files_that_exist() -> None:
+    # CONTRIBUTING.md: for behaviours that the README names, the file where each lives.
+    text = read(WALK).partition("## Where a behaviour lives")[2].partition("\n## ")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "](" in line]
+    assert len(rows) >= 10
+    for row in rows:
+        named = re.findall(r"\]\(([\w/]+\.py)\)", row)
+        assert named, row
+        assert [path for path in named if path not in files()] == []
+        function = re.findall(r"`(\w+)(?:\(\))?`", row.rpartition(" | ")[2])
+        assert function, row
+        source = "\n".join(read(path) for path in named)
+        assert [name for name in function if not re.search(rf"\b{name}\b", source)] == []
 
 
 def test_every_verb_is_documented() -> None:
