@@ -30,9 +30,9 @@ from amberdb.cli.output import (
     show,
     verb,
 )
-from amberdb.engine.database.repair import RepairReport
 from amberdb.engine.database.repair import repair as repair_closed
 from amberdb.engine.integrity.offline import check_closed
+from amberdb.engine.integrity.repair import RepairReport
 
 
 @verb

@@ -391,6 +391,18 @@ def remove_directory(fs: FileSystem, path: str) -> None:
                 raise
 
 
+def first_free_name(
+    fs: FileSystem, path: str, suffix: str = "", *, fits: Callable[[str], bool] | None = None
+) -> str:
+    """`path` + `suffix`, or the first of path.1, path.2 ... + `suffix` that does not exist. A name
+    that exists is returned when `fits(name)`."""
+    name, number = path + suffix, 0
+    while fs.exists(name) and not (fits is not None and fits(name)):
+        number += 1
+        name = f"{path}.{number}{suffix}"
+    return name
+
+
 def boot_id() -> bytes:
     """16 bytes that are others after each start of the machine; zeros where no one tells."""
     try:

@@ -5,7 +5,7 @@ Invariants:
   unclean open takes the next epoch, so the numbers of a lost tail are never reused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NewType, TypeAlias
 
 Lsn = NewType("Lsn", int)
@@ -33,6 +33,10 @@ Where: TypeAlias = Mapping[str, Any]
 
 Order: TypeAlias = str | Sequence[str]
 """One field or several, each optionally with `-` in front for descending."""
+
+Progress: TypeAlias = Callable[[str, int], None]
+"""Called during long work with the name of the collection or index that it is at, and the count
+of documents done there."""
 
 
 def lsn_epoch(lsn: int) -> int:

@@ -73,7 +73,9 @@ def stray(txn: "lmdb.Transaction[bytes]", prefix: bytes) -> None:
     txn.put(key[:-1] + bytes([key[-1] ^ 0x40]), value)
 
 
-def set_head(txn: "lmdb.Transaction[bytes]", schema: Schema, documents: int, rowid: int) -> None:
+def set_counters(
+    txn: "lmdb.Transaction[bytes]", schema: Schema, documents: int, rowid: int
+) -> None:
     txn.put(schema.counters_key, CollectionCounters(documents, rowid).pack())
 
 
@@ -99,8 +101,8 @@ DAMAGE: dict[str, tuple[Plant, str]] = {
         lambda t, s: t.put(s.key("b"), t.get(s.key("a")) or b""),
         "'b'.*checksum",
     ),
-    "document with another id": (misplace, "b'z' holds a document with id 'b'"),
-    "document lost": (lambda t, s: t.delete(s.key("b")), "counts 5 documents, there are 4"),
+    "document with another id": (misplace, "b'z' has a document with the id 'b'"),
+    "document lost": (lambda t, s: t.delete(s.key("b")), "counter says 5 documents, there are 4"),
     "version from the future": (from_the_future, "version 1152921504606846976 above"),
     "entry lost": (lambda t, s: remove_first(t, s.indexes[0].prefix), "no entry in ordered:x"),
     "entry of another": (
@@ -117,10 +119,13 @@ DAMAGE: dict[str, tuple[Plant, str]] = {
     ),
     "expiry entry lost": (lambda t, s: remove_first(t, s.expiry_prefix), "in the expiry index"),
     "expiry entry too many": (lambda t, s: stray(t, s.expiry_prefix), "has 2 entries, .* make 1"),
-    "count in the head": (lambda t, s: set_head(t, s, 4, 6), "counts 4 documents, there are 5"),
-    "rowid in the head": (lambda t, s: set_head(t, s, 5, 5), "rowid 5 is in use"),
-    "head lost": (lambda t, s: t.delete(s.counters_key), "counts 0 documents"),
-    "head damaged": (lambda t, s: t.put(s.counters_key, b"abc"), "n: "),
+    "document counter": (
+        lambda t, s: set_counters(t, s, 4, 6),
+        "counter says 4 documents, there are 5",
+    ),
+    "next rowid": (lambda t, s: set_counters(t, s, 5, 5), "rowid 5 is in use"),
+    "counters lost": (lambda t, s: t.delete(s.counters_key), "counter says 0 documents"),
+    "counters damaged": (lambda t, s: t.put(s.counters_key, b"abc"), "n: "),
 }
 
 

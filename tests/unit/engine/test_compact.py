@@ -181,7 +181,7 @@ def test_a_disk_without_room_is_said_beforehand(
         return usage._replace(free=1000)
 
     monkeypatch.setattr(shutil, "disk_usage", full)
-    with pytest.raises(DiskFullError, match="compacting takes"):
+    with pytest.raises(DiskFullError, match="compaction needs"):
         db.compact()
     assert "data-2" not in os.listdir(db.path)
     monkeypatch.undo()
