@@ -1,4 +1,4 @@
-"""The automatic policy: the file stays under about twice the live data; nobody waits for that."""
+"""Automatic compaction: the file stays under about twice the live data, and blocks no caller."""
 
 import logging
 import os
@@ -54,7 +54,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Generator[Places]:
 
 
 def half_free(db: Database) -> None:
-    """Most of what was there is gone, in LMDB too."""
+    """Deletes most documents, in LMDB too."""
     notes = db.collection("n")
     for start in range(0, 400, 100):
         notes.put_many({"id": str(n), "text": "x" * 3000} for n in range(start, start + 100))
@@ -145,7 +145,7 @@ def test_without_room_it_is_put_off(
 
 
 def test_it_gives_way_to_writers_and_pauses(open_db: OpenDatabase, places: Places) -> None:
-    """Commits that fill half of what memory there is end it; so the next checkpoint is near."""
+    """Commits that fill half of the memory end it, so that the next checkpoint can run."""
     db = open_db(background=True, memtable_bytes_max=200_000, checkpoint_bytes=1 << 30)
 
     def write() -> None:

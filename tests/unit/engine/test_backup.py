@@ -1,4 +1,4 @@
-"""Backups: of one Lsn, whole or not there; chains that cannot be applied wrongly; restore."""
+"""Backups of one Lsn, complete or absent; chains that cannot be applied wrongly; restore."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ def last(db: Database) -> int:
 
 
 def restored(chain: Sequence[Path] | Path, target: Path, **how: Any) -> Documents:
-    """What a restore makes of it; it opens, checks, and takes writes."""
+    """The documents after a restore; the database opens, passes check(), and accepts writes."""
     amberdb.restore(chain, target, **how, **SMALL)
     with audited(target) as db:
         found = documents(db)
@@ -71,7 +71,7 @@ def restored(chain: Sequence[Path] | Path, target: Path, **how: Any) -> Document
 
 
 def others(directory: Path) -> list[str]:
-    """Names in the directory, the database's left out."""
+    """The names in the directory other than the database."""
     return sorted(name for name in os.listdir(directory) if name != "t.amber")
 
 
@@ -145,7 +145,7 @@ def test_readers_and_writers_go_on_and_are_not_in_it(
     def work() -> None:
         fill(db, range(200, 250), "other")
         db.collection("n").delete_many({"n": {"$lt": 50}})
-        for n in range(200, 250):  # so much that the log would be recycled
+        for n in range(200, 250):  # enough to recycle the log
             db.collection("n").update(f"{n}", {"text": "x" * 1000})
             db.checkpoint()
         assert len(documents(db)) == 200
@@ -180,7 +180,7 @@ def test_a_rate_is_kept_by_waiting(
     monkeypatch.setattr(backup, "BLOCK_BYTES", 1000)
     fill(db, range(100))
     report = db.backup(tmp_path / "full", rate_bytes_s=1000)
-    assert now[0] == pytest.approx(2 * report.size_bytes / 1000, rel=0.1)  # written, and read
+    assert now[0] == pytest.approx(2 * report.size_bytes / 1000, rel=0.1)  # written, then read back
 
 
 def test_what_cannot_be_written_is_refused_and_nothing_is_overwritten(
@@ -450,13 +450,13 @@ def test_compaction_ends_a_chain_and_leaves_nothing_for_it(db: Database, tmp_pat
     assert restored([tmp_path / "b1", tmp_path / "b2"], tmp_path / "r.amber") == documents(db)
 
 
-# -- what a restore has to do besides ------------------------------------------------------------
+# -- the rest of a restore -------------------------------------------------------------------------
 
 
 def test_indexes_that_came_and_went_behind_the_full_backup(db: Database, tmp_path: Path) -> None:
     fill(db, range(30))
     db.collection("n", indexes=[*INDEXES, Ordered("text")])
-    db.build_indexes()  # so there is a mark
+    db.build_indexes()  # sets the mark BUILT
     db.backup(tmp_path / "full")
     gone = {index.keyspace for index in db.definition("n").indexes}
     db.collection("n", indexes=[Ordered("key"), Text("key")])
@@ -469,7 +469,7 @@ def test_indexes_that_came_and_went_behind_the_full_backup(db: Database, tmp_pat
     keyspaces = {int.from_bytes(key[:4]) for key in keys}
     keyspaces |= {int.from_bytes(key[-4:]) for key in keys if key.startswith(BUILT)}
     assert gone
-    assert not gone & keyspaces, "a purge is not in the log, and its entries would stay for ever"
+    assert not gone & keyspaces, "the log has no purges, so restore has to delete the entries"
     with audited(tmp_path / "r.amber") as copy:
         copy.build_indexes()
         assert copy.stats()["collections"] == db.stats()["collections"]

@@ -1,4 +1,4 @@
-"""check(): every kind of damage to what is derived is planted, and reported."""
+"""check(): every kind of damage to derived data is planted, and reported."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ from unit.engine.helpers import data_file, raw_store
 
 @pytest.fixture
 def made(open_db: OpenDatabase, tmp_path: Path) -> Path:
-    """A closed database: indexes of each kind, a list, a document that will expire."""
+    """A closed database with indexes of each kind, a list, and a document that will expire."""
     db = open_db()
     notes = db.collection(
         "n",
@@ -80,7 +80,7 @@ def set_counters(
 
 
 def misplace(txn: "lmdb.Transaction[bytes]", schema: Schema) -> None:
-    """The document of b, sealed as if it were that of z."""
+    """Stores the document of b under the key of z, with a correct checksum."""
     stored = unpack(schema.key("b"), txn.get(schema.key("b")) or b"")
     txn.put(schema.key("z"), pack(schema.key("z"), *stored))
 
@@ -278,8 +278,7 @@ def test_index_in_the_making_is_not_damage(db: Database) -> None:
 
 
 def lose_pages(path: Path) -> None:
-    """Turns the inner pages' numbers of their children into such as are not there: LMDB says so,
-    and nothing ends the process."""
+    """Makes inner pages refer to pages that do not exist: LMDB reports that without a crash."""
     data = bytearray(data_file(path).read_bytes())
     root = max(read_metas(bytes(data[: 1 << 16]))).main.root
     start = root * 4096
@@ -294,7 +293,7 @@ def lose_pages(path: Path) -> None:
 def in_transaction(read: Callable[[Any], object]) -> Callable[[Database], object]:
     def run(db: Database) -> None:
         with db.transaction() as tx:
-            with pytest.raises(CorruptionError) as caught:  # at once, not only on leaving
+            with pytest.raises(CorruptionError) as caught:  # at the read itself
                 read(tx["n"])
             raise caught.value
 
@@ -331,7 +330,7 @@ def test_damaged_page_is_a_typed_error_with_its_file(
     db.close()
     path = Path(db.path)
     kept = data_file(path).read_bytes()
-    with amberdb.open(path, **SMALL) as db:  # the catalog is in memory when its page is lost
+    with amberdb.open(path, **SMALL) as db:  # reads the catalog before its page is lost
         lose_pages(path)
         try:
             with pytest.raises(CorruptionError) as caught:

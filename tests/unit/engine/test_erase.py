@@ -1,5 +1,5 @@
-"""erase(): documents that are gone from every file, and a receipt that says so. Power loss at every
-step is tests/crash/test_sweep.py's."""
+"""erase(): documents removed from every file, and the receipt of it. Power loss at every step is in
+tests/crash/test_sweep.py."""
 
 import shutil
 import threading
