@@ -137,7 +137,7 @@ def check_link(before: Header, header: Header, before_path: str, path: str) -> N
     if not is_same:
         why = "is of another database"
     elif header.is_full:
-        why = "is a full backup, which begins a chain of its own"
+        why = "is a full backup, which begins a new chain"
     else:
         why = f"continues another archive after Lsn {header.after_lsn}: one is missing, or the "
         why += "order is wrong"

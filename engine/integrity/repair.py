@@ -1,7 +1,7 @@
 """Repair of a damaged database: new data from every readable document, and the log cut at damage.
 
     OfflineCheck -> readable documents of data.mdb and log, into data-<n+1>.tmp -> renamed ->
-    MANIFEST -> the old data set aside -> log cut
+    MANIFEST -> the old data renamed -> log cut
 
 Invariants:
 - A run that is not applied changes nothing: it does the same work in a staging directory, so its
@@ -116,7 +116,7 @@ class Repair:
             self._fs.sync_dir(self._checked.path)
         self._write_manifest(planned)
         if staging:
-            self._set_data_aside()
+            self._keep_broken_data()
         self._repair_log(apply=True)
 
     # -- data --------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Repair:
             return stored
         return salvage.newest or None
 
-    def _set_data_aside(self) -> None:
+    def _keep_broken_data(self) -> None:
         fs, old = self._fs, self._checked.data
         if fs.exists(old):
             broken = first_free_name(fs, old + ".broken")
@@ -231,7 +231,7 @@ class Repair:
         highest = max(planned.last_lsn, self._applied or NO_LSN, *lost)
         manifest = checked.manifest
         if manifest is None:
-            self._set_manifest_aside(where)
+            self._keep_broken_manifest(where)
             manifest = Manifest(
                 database_id=self._id,
                 generation=self._generation,
@@ -246,7 +246,7 @@ class Repair:
             fs, checked.path
         )
 
-    def _set_manifest_aside(self, where: str) -> None:
+    def _keep_broken_manifest(self, where: str) -> None:
         """Keeps an unreadable MANIFEST; a file stays in place until the new one replaces it."""
         fs = self._fs
         if fs.exists(where):

@@ -12,6 +12,7 @@ from amberdb._errors import CorruptionError, FormatError
 from amberdb._fs import FileSystem
 
 _META = Struct("<IIQQ" + "IHHQQQQQ" * 2 + "QQ")
+assert _META.size == 136
 
 
 PAGE_HEADER_SIZE = 16

@@ -324,7 +324,7 @@ def test_a_chain_with_a_gap_or_out_of_order_is_refused(
         "one is missing": [full, two],
         "order": [full, two, one],
         "another archive": [full, one, one],
-        "chain of its own": [full, full],
+        "new chain": [full, full],
         "another database": [full, tmp_path / "foreign"],
         "at least one": [],
     }
