@@ -1,4 +1,4 @@
-"""Benchmarks: AmberDB beside what else one would reach for, same run, same documents.
+"""Benchmarks: AmberDB and comparable engines, in the same run and on the same documents.
 
-`python -m bench` runs every row; bench/README.md says what each row does and how to read it.
+`python -m bench` runs every row; bench/README.md describes each row and how to read the report.
 """

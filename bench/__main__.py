@@ -1,9 +1,9 @@
 """`python -m bench`: runs rows and prints the report; see bench/README.md.
 
 Invariants:
-- Progress goes to stderr, the report to stdout; the raw result is written after every row, so that
-  an interrupted run keeps what it has.
-- The databases are made in a temporary directory that is removed in the end.
+- Progress goes to stderr, the report to stdout; the raw result is written after every row, so an
+  interrupted run keeps the rows that ended.
+- The databases are made in a temporary directory that the run removes.
 """
 
 import argparse
@@ -18,7 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import harness, report, rows
+from bench.harness import report
+from bench.harness.context import Context
+from bench.harness.line import Line
+from bench.harness.machine import machine, machine_line
+from bench.harness.row import Row
+from bench.harness.scale import QUICK, Scale
+from bench.rows.registry import all_rows
 
 RESULTS = Path(__file__).parent / "results"
 LOCAL_RESULTS = RESULTS / "local"
@@ -26,7 +32,7 @@ LOCAL_RESULTS = RESULTS / "local"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    known = rows.all_rows()
+    known = all_rows()
     if options.list:
         print("\n".join(f"{row.name:10} {row.about}" for row in known.values()))
         return 0
@@ -41,20 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    names = list(rows.all_rows())
+    names = list(all_rows())
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rows", nargs="+", choices=names, metavar="ROW", help=", ".join(names))
-    parser.add_argument("--rounds", type=int, help="turns of each engine in a row")
+    parser.add_argument("--rounds", type=int, help="rounds of each row")
     parser.add_argument("--size", type=int, help="documents of the growth and memory rows")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: no figure counts")
-    parser.add_argument("--dir", type=Path, help="where databases are made (a real disk)")
-    parser.add_argument("--json", type=Path, help="where the raw result goes")
-    parser.add_argument("--list", action="store_true", help="only say which rows there are")
+    parser.add_argument(
+        "--quick", action="store_true", help="run every row in a small size; no figure counts"
+    )
+    parser.add_argument("--dir", type=Path, help="directory for the databases; choose a real disk")
+    parser.add_argument("--json", type=Path, help="file for the raw result")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
     return parser.parse_args(arguments)
 
 
-def scale_of(options: argparse.Namespace) -> rows.Scale:
-    scale = rows.QUICK if options.quick else rows.Scale()
+def scale_of(options: argparse.Namespace) -> Scale:
+    scale = QUICK if options.quick else Scale()
     if options.rounds:
         scale = replace(scale, rounds=options.rounds, builds=min(scale.builds, options.rounds))
     if options.size:
@@ -62,30 +70,28 @@ def scale_of(options: argparse.Namespace) -> rows.Scale:
     return scale
 
 
-def run(
-    chosen: Sequence[rows.Row], directory: Path, scale: rows.Scale, options: argparse.Namespace
-) -> int:
+def run(chosen: Sequence[Row], directory: Path, scale: Scale, options: argparse.Namespace) -> int:
     started = time.monotonic()
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
 
-    facts = harness.machine(directory)
-    print(harness.machine_line(facts))
+    facts = machine(directory)
+    print(machine_line(facts))
     if not facts["durable"]:
-        say(f"WARNING: {facts['file_system']} keeps nothing: figures of durable rows are void")
+        say(f"WARNING: {facts['file_system']} is in memory: figures of durable rows are void")
     moment = datetime.now(UTC)
     target = options.json or LOCAL_RESULTS / f"{moment:%Y-%m-%d-%H%M%S}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    lines: list[harness.Line] = []
+    lines: list[Line] = []
     failed: dict[str, str] = {}
-    context = rows.Context(directory, scale, say=say)
+    context = Context(directory, scale, say=say)
     try:
         for row in chosen:
             say(f"row {row.name}: {row.about}")
             try:
                 lines += row.run(context)
-            except Exception as error:  # one broken row must not cost the others
+            except Exception as error:  # the other rows still run
                 failed[row.name] = f"{type(error).__name__}: {error}"
                 say(f"row {row.name} FAILED: {failed[row.name]}")
             target.write_text(as_json(facts, moment, scale, lines, failed))
@@ -99,8 +105,8 @@ def run(
 def as_json(
     facts: dict[str, Any],
     moment: datetime,
-    scale: rows.Scale,
-    lines: Sequence[harness.Line],
+    scale: Scale,
+    lines: Sequence[Line],
     failed: dict[str, str],
 ) -> str:
     result = {
@@ -113,10 +119,10 @@ def as_json(
     return json.dumps(result, indent=1, ensure_ascii=False) + "\n"
 
 
-def print_report(lines: Sequence[harness.Line], failed: dict[str, str]) -> None:
+def print_report(lines: Sequence[Line], failed: dict[str, str]) -> None:
     print(f"\n{report.table(lines)}\n\n{report.latency_table(lines)}\n")
-    if said := report.notes(lines):
-        print(f"{said}\n")
+    if notes := report.notes(lines):
+        print(f"{notes}\n")
     for name, error in failed.items():
         print(f"{name} FAILED: {error}")
 

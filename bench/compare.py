@@ -1,10 +1,10 @@
-"""Two raw results row by row: `python -m bench.compare base.json head.json`.
+"""Compares two raw results row by row: `python -m bench.compare base.json head.json`.
 
 Invariants:
-- Compared are AmberDB's own figures, and its ratio to each peer: when machines or minutes differ,
-  only the ratio means something.
-- Lower is better in every figure, so change = head / base below 1 is an improvement.
-- Rows that only one result has are named, not dropped silently.
+- AmberDB's own figures are compared, and its ratio to each peer: when machines or times differ,
+  only the ratio is meaningful.
+- Lower is better in every figure: change = head / base below 1 is an improvement.
+- Rows that only one result has are listed.
 """
 
 import argparse
@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.harness import AMBER
-from bench.report import aligned, number
+from bench.harness.line import AMBER
+from bench.harness.report import aligned, number
 
 Key = tuple[str, str]
 
 _NOISE = 0.05
-"""Changes below this part are not worth a mark, unless the rounds do not even overlap."""
+"""Smaller relative changes get no mark."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(base: Mapping[str, Any], head: Mapping[str, Any]) -> str:
-    """The table, then the machines if they differ, then what cannot be compared."""
+    """The table, then how the machines differ, then the rows of one result only."""
     before, after = _by_key(base), _by_key(head)
     cells = [["row", "measure", "unit", "base", "head", "change", "", "ratios base -> head"]]
     for key in before.keys() & after.keys():
@@ -79,7 +79,7 @@ def _row(base: Mapping[str, Any], head: Mapping[str, Any]) -> list[str]:
 
 
 def _mark(change: float, base: Sequence[float], head: Sequence[float]) -> str:
-    """Speaks only when the medians differ and the rounds of the two results do not overlap."""
+    """better or worse when the rounds of the results do not overlap; noise when they do."""
     if abs(change - 1) < _NOISE:
         return ""
     if max(head) < min(base):

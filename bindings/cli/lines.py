@@ -38,9 +38,9 @@ from amberdb.cli.output import (
 )
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.database import Database
-from amberdb.index.ordered.key_encoder import IndexSpec
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
+from amberdb.index.registry import IndexSpec
 
 _SPARSE = ":sparse"
 

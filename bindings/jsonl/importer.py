@@ -23,7 +23,7 @@ from amberdb._jsonl.text import convert_dates, dumps, loads
 from amberdb._types import Document
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.database import Database
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 
 BATCH_BYTES_MAX = 8 << 20
 LINE_BYTES_MAX = 64 << 20

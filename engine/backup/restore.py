@@ -134,7 +134,7 @@ def restore_chain(
             try:
                 run = _Restore(reports, options, until, progress, RestoreReport(path))
                 manifest = run.make(staging)
-                publish_staging(path, staging, lock, manifest, run.report.lsn, options)
+                publish_staging(path, staging, manifest, run.report.lsn, options)
             except BaseException:
                 with suppress(OSError, AmberError):
                     discard_staging(staging, options)

@@ -32,7 +32,7 @@ from amberdb.engine.options import Options
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.migration import Upgrade
 from amberdb.engine.storage.view import schema_of
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from amberdb.wal import Recovery
 
 _open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()

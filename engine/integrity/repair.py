@@ -186,7 +186,7 @@ class Repair:
         ids = segment_ids(fs, directory)
         if not fs.is_dir(directory) or (ids and self._id not in ids):  # missing, or another's
             if not apply:
-                return LogRepair(self._applied or NO_LSN, [], is_anew=True)
+                return LogRepair(self._applied or NO_LSN, [], is_restarted=True)
             if fs.exists(directory):
                 self._report.broken.append(first_free_name(fs, directory + ".broken"))
                 fs.rename(directory, self._report.broken[-1])
@@ -213,7 +213,7 @@ class Repair:
         )
         if highest > last:
             report.lost_lsns.append((Lsn(last + 1), highest))
-        if planned.is_anew:
+        if planned.is_restarted:
             report.feed_begins = last
 
     # -- MANIFEST ----------------------------------------------------------------------------

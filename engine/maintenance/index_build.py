@@ -250,4 +250,4 @@ def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
 
 def _is_kept_unique(index: CompiledIndex, value: bytes, key: bytes) -> bool:
     """Whether the entry has to be unique: in a sparse index a None inside a list does not."""
-    return key in index.maker.unique_keys(decode_document(value[BODY]))
+    return key in index.encoder.unique_keys(decode_document(value[BODY]))

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from amberdb._errors import CollectionError, FormatError
-from amberdb.index.ordered.key_encoder import IndexSpec, spec_from_map
 from amberdb.index.paths import path_problem
+from amberdb.index.registry import IndexSpec, spec_from_map
 
 MigrationStep: TypeAlias = tuple[int, int]
 """(version, the Lsn at which it was declared)"""

@@ -1,7 +1,7 @@
 """Micro-benchmarks: a few single calls, small enough for every test run.
 
-They notice a call that got several times slower; `python -m bench` measures in earnest. To see the
-figures: `pytest tests/bench --benchmark-only -n 0`. With xdist each call simply runs once.
+They detect a call that became several times slower; `python -m bench` measures precisely. To see
+the figures: `pytest tests/bench --benchmark-only -n 0`. With xdist each call simply runs once.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import pytest
 
 import amberdb
 from amberdb.index.ordered.keys import encode
-from bench.workloads import INDEXES, NEWEST, Document, documents
+from bench.workloads.events import INDEXES, NEWEST, Document, documents
 
 # The fixture `benchmark` is Any: its package has no types.
 
@@ -24,7 +24,7 @@ ROUNDS = 200
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> Iterator[amberdb.Collection]:
-    """Documents of one entity, in their final place."""
+    """Documents of one entity, checkpointed."""
     path: Path = tmp_path_factory.mktemp("micro") / "micro.amber"
     with amberdb.open(path, sync="os") as db:
         indexes = [amberdb.Ordered(*fields) for fields in INDEXES]

@@ -1,4 +1,4 @@
-"""The arithmetic of the bench, and one row end to end: a wrong harness makes every figure a lie."""
+"""The arithmetic of the harness, its report, and one row end to end."""
 
 import json
 import random
@@ -8,19 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import compare, report
-from bench.harness import (
-    AMBER,
-    Budget,
-    Line,
-    Measured,
-    Sampler,
-    file_system_of,
-    interleave,
-    latencies_us,
-    percentile,
-)
-from bench.workloads import batches, document_id, documents
+from bench import compare
+from bench.harness import report
+from bench.harness.latency import latencies_us, percentile
+from bench.harness.line import AMBER, Budget, Line, Measured
+from bench.harness.machine import file_system_of
+from bench.harness.sampler import Sampler, interleave
+from bench.workloads.events import batches, document_id, documents
 
 
 def line(own: list[float], peer: list[float], budget: Budget | None = None) -> Line:
@@ -209,6 +203,25 @@ def test_the_file_system_is_the_one_of_the_longest_mount(tmp_path: Path) -> None
     assert file_system_of(tmp_path) != "proc"
 
 
+@pytest.mark.parametrize("row", ["vector_put", "unique_put"])
+def test_index_put_rows_time_three_operations(row: str, tmp_path: Path) -> None:
+    pytest.importorskip("msgpack", reason="the peers are in the extra `bench`")
+    pytest.importorskip("rocksdict", reason="the peers are in the extra `bench`")
+    from bench.__main__ import main
+
+    target = tmp_path / "result.json"
+    arguments = ["--rows", row, "--quick", "--rounds", "2"]
+    assert main([*arguments, "--dir", str(tmp_path), "--json", str(target)]) == 0
+    result = json.loads(target.read_text())
+    assert result["failed"] == {}
+    assert [one["title"].split()[0] for one in result["lines"]] == ["insert", "replace", "update"]
+    for one in result["lines"]:
+        assert len(one["engines"]) > 1
+        assert all(engine["operations"] == 100 for engine in one["engines"].values())
+        assert all(engine["latencies"].keys() >= {"p99.9"} for engine in one["engines"].values())
+    assert list(tmp_path.iterdir()) == [target]  # the databases were removed
+
+
 def test_one_row_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("msgpack", reason="the peers are in the extra `bench`")
     pytest.importorskip("rocksdict", reason="the peers are in the extra `bench`")
@@ -225,4 +238,4 @@ def test_one_row_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert all(engine["value"] > 0 for engine in one["engines"].values())
     assert result["lines"][1]["verdict"] in ("met", "floor", "missed")
     assert "until settled" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == [target]  # the databases are gone
+    assert list(tmp_path.iterdir()) == [target]  # the databases were removed

@@ -1,5 +1,4 @@
-"""What the search rows measure with: documents that are always the same, true answers, and every
-row end to end."""
+"""The search rows: deterministic documents, true answers, and every row end to end."""
 
 import json
 from pathlib import Path
@@ -7,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import embeddings, texts
+from bench.workloads import texts, vectors
 
 DIM = 8
 
@@ -35,24 +34,24 @@ def test_questions_have_words_of_the_asked_ranks() -> None:
 
 
 def test_vectors_are_the_same_in_every_run_and_slice_and_no_question_is_one() -> None:
-    whole = embeddings.vectors(0, 2_500, DIM)
-    assert np.array_equal(whole[1_000:], embeddings.vectors(1_000, 1_500, DIM))
-    batches = list(embeddings.batches(0, 2_500, DIM))
+    whole = vectors.vectors(0, 2_500, DIM)
+    assert np.array_equal(whole[1_000:], vectors.vectors(1_000, 1_500, DIM))
+    batches = list(vectors.batches(0, 2_500, DIM))
     assert [len(batch) for batch in batches] == [1_000, 1_000, 500]
     assert np.array_equal(batches[2][0]["embedding"], whole[2_000])
-    for question in embeddings.questions(10, DIM):
+    for question in vectors.questions(10, DIM):
         assert not np.any(np.all(whole == question, axis=1))
 
 
 def test_true_answers_are_the_nearest_by_cosine() -> None:
     stored = np.array([[1, 0], [0, 4], [3, 3], [-1, 0]], np.float32)
     question = np.array([2, 1], np.float32)
-    assert embeddings.nearest([question], stored, 3) == [[2, 0, 1]]
-    assert embeddings.nearest([question], stored, 3, np.array([3, 1])) == [[1, 3]]
+    assert vectors.nearest([question], stored, 3) == [[2, 0, 1]]
+    assert vectors.nearest([question], stored, 3, np.array([3, 1])) == [[1, 3]]
 
 
 def test_recall_is_the_share_of_the_true_answers() -> None:
-    fleet = pytest.importorskip("bench.fleet", reason="the peers are in the extra `bench`")
+    fleet = pytest.importorskip("bench.rows.fleet", reason="the peers are in the extra `bench`")
     assert fleet.recall_of([["a", "b"], ["c"]], [["b", "x"], ["c", "d"]]) == 0.5
 
 
@@ -60,22 +59,23 @@ def test_recall_is_the_share_of_the_true_answers() -> None:
 def test_every_search_row_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the peers that every development environment has; the others are left out, by name."""
+    """With the peers of the extras `bench` and `hnsw`; the others are reported as left out."""
     for module in ("msgpack", "rocksdict", "hnswlib"):
         pytest.importorskip(module, reason="the peers are in the extras `bench` and `hnsw`")
-    from bench import peers_text, peers_vector, rows_text, rows_vector, rows_vector_state
     from bench.__main__ import main
+    from bench.engines import chroma, lancedb, sqlite_vec
+    from bench.rows import hybrid, text, vector, vector_state
 
     absent = (
-        peers_text.LanceTextPeer,
-        peers_vector.SqliteVecPeer,
-        peers_vector.SqliteVecByEntityPeer,
-        peers_vector.ChromaPeer,
-        peers_vector.LanceVectorPeer,
+        lancedb.LanceTextPeer,
+        lancedb.LanceVectorPeer,
+        sqlite_vec.SqliteVecPeer,
+        sqlite_vec.SqliteVecByEntityPeer,
+        chroma.ChromaPeer,
     )
     for kind in absent:
         monkeypatch.setattr(kind, "packages", ("absent",))
-    modules = (rows_text, rows_vector, rows_vector_state)
+    modules = (text, vector, hybrid, vector_state)
     names = [row.name for module in modules for row in module.ROWS]
     target = tmp_path / "result.json"
     arguments = ["--quick", "--rounds", "1", "--dir", str(tmp_path), "--json", str(target)]
@@ -92,4 +92,4 @@ def test_every_search_row_end_to_end(
     assert nearest["notes"]["left out: chroma"] == "absent is not installed"
     assert float(nearest["notes"]["recall@10 of amberdb"].split(",")[0]) > 0.95
     assert "left out: sqlite-vec" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == [target]  # the databases are gone
+    assert list(tmp_path.iterdir()) == [target]  # the databases were removed

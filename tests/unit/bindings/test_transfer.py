@@ -22,7 +22,7 @@ from amberdb._jsonl.importer import (
     declared_indexes,
     open_input,
 )
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from support.databases import audited
 
 ALL_TYPES: dict[str, Any] = {

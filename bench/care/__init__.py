@@ -1,0 +1,1 @@
+"""Backup, restore and compaction of a large database: `python -m bench.care`."""

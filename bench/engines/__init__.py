@@ -1,0 +1,1 @@
+"""AmberDB and the engines that it is compared with, behind common interfaces."""

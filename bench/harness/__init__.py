@@ -1,0 +1,1 @@
+"""Timing, budgets, the report, and what a row needs to run."""

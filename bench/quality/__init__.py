@@ -1,0 +1,1 @@
+"""How well text search finds the right documents: `python -m bench.quality`."""

@@ -1,0 +1,76 @@
+"""`python -m bench.quality DATA`: what text search finds, compared with SQLite's FTS5 in one run.
+
+DATA is a folder with two public data sets, which are not part of this repository:
+
+    locomo-two.json       two dialogues of LoCoMo (snap-research/LoCoMo): questions, and the turns
+                          that are their evidence
+    cmrc2018-trial.json   the trial set of CMRC 2018 (ymcui/cmrc2018): Chinese passages, and
+                          questions about each
+
+Invariants:
+- Every engine gets the same documents and the same questions.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from amberdb import Text
+from bench.quality.datasets import Collection, cmrc, locomo, only
+from bench.quality.scores import Scores, answers, first, recall, recalls, reciprocal, report
+from bench.quality.searches import (
+    DEPTH,
+    Search,
+    amberdb_search,
+    fts5_search,
+    memories,
+    trigrams,
+    words,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__)
+    parser.add_argument("data", type=Path, help="the folder with the data sets")
+    options = parser.parse_args(arguments)
+    dialogues = locomo(json.loads((options.data / "locomo-two.json").read_text("utf-8")))
+    passages = cmrc(json.loads((options.data / "cmrc2018-trial.json").read_text("utf-8")))
+    english: dict[str, Callable[[Collection], Search]] = {
+        "amberdb": lambda docs: amberdb_search(docs, Text("text")),
+        "amberdb, stop words kept": lambda docs: amberdb_search(
+            docs, Text("text", stop_words=False)
+        ),
+        "amberdb, plain words": lambda docs: amberdb_search(docs, Text("text", language=None)),
+        "fts5 porter": lambda docs: fts5_search(docs, "porter unicode61", words),
+        "fts5 unicode61": lambda docs: fts5_search(docs, "unicode61", words),
+        "fts5 trigram": lambda docs: fts5_search(docs, "trigram", trigrams),
+    }
+    chinese: dict[str, Callable[[Collection], Search]] = {
+        "amberdb": lambda docs: amberdb_search(docs, Text("text")),
+        "amberdb, jieba": lambda docs: amberdb_search(docs, Text("text", segmenter="jieba")),
+        "fts5 trigram": lambda docs: fts5_search(docs, "trigram", trigrams),
+        "fts5 unicode61": lambda docs: fts5_search(docs, "unicode61", words),
+    }
+    english |= memories()
+    chinese |= memories()
+    names = list(dict.fromkeys(dialogues.groups))
+    apart: Scores = {name: [] for name in english}
+    for name in names:
+        part = only(dialogues, name)
+        figures = {engine: recalls(part, make(part)) for engine, make in english.items()}
+        report(f"dialogue {name}, evidence recall@{DEPTH}", figures, "fts5 porter")
+        for engine, values in figures.items():
+            apart[engine] += values
+    report(f"dialogues apart, evidence recall@{DEPTH}", apart, "fts5 porter")
+    shared = {engine: recalls(dialogues, make(dialogues)) for engine, make in english.items()}
+    report(f"one store, filtered, evidence recall@{DEPTH}", shared, "fts5 porter")
+    found = {engine: answers(passages, make(passages)) for engine, make in chinese.items()}
+    for title, measure in (("recall@1", first), ("MRR", reciprocal), ("recall@10", recall)):
+        figures = {engine: [measure(*pair) for pair in pairs] for engine, pairs in found.items()}
+        report(f"Chinese passages, {title}", figures, "fts5 trigram")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,70 @@
+"""The public data sets of the quality runs, as documents and questions."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    text: str
+    group: str
+    answers: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Documents, each in a group (a dialogue), and questions, each about one group."""
+
+    texts: list[str]
+    groups: list[str]
+    questions: list[Question]
+
+
+def locomo(samples: list[Any]) -> Collection:
+    """The texts of the turns as documents, and the questions that have evidence among them."""
+    result = Collection([], [], [])
+    for sample in samples:
+        numbers: dict[str, int] = {}
+        for name, turns in sample["conversation"].items():
+            if re.fullmatch(r"session_\d+", name):
+                for turn in turns:
+                    numbers[turn["dia_id"]] = len(result.texts)
+                    result.texts.append(turn["text"])
+                    result.groups.append(sample["sample_id"])
+        for asked in sample["qa"]:
+            answers = frozenset(numbers[turn] for turn in asked["evidence"] if turn in numbers)
+            if answers:
+                result.questions.append(Question(asked["question"], sample["sample_id"], answers))
+    return result
+
+
+def cmrc(data: dict[str, Any]) -> Collection:
+    """Passages as documents; the answer to a question is its passage."""
+    result = Collection([], [], [])
+    for article in data["data"]:
+        for paragraph in article["paragraphs"]:
+            number = frozenset([len(result.texts)])
+            result.texts.append(paragraph["context"])
+            result.groups.append("all")
+            result.questions.extend(
+                Question(asked["question"], "all", number)
+                for asked in paragraph["qas"]
+                if asked["question"].strip()
+            )
+    return result
+
+
+def only(whole: Collection, group: str) -> Collection:
+    """The documents and questions of one group, renumbered."""
+    kept = [number for number, owner in enumerate(whole.groups) if owner == group]
+    renumbered = {old: new for new, old in enumerate(kept)}
+    return Collection(
+        [whole.texts[number] for number in kept],
+        [group] * len(kept),
+        [
+            Question(asked.text, group, frozenset(renumbered[number] for number in asked.answers))
+            for asked in whole.questions
+            if asked.group == group
+        ],
+    )

@@ -1,0 +1,1 @@
+"""Readers in other processes beside one writer: `python -m bench.readers`."""

@@ -1,0 +1,39 @@
+"""Every row by name."""
+
+from bench.harness.row import Row
+from bench.rows import (
+    aio,
+    chat,
+    host,
+    hybrid,
+    index_puts,
+    profiles,
+    recovery,
+    size,
+    speed,
+    stall,
+    text,
+    vector,
+    vector_state,
+)
+
+_MODULES = (
+    speed,
+    recovery,
+    stall,
+    size,
+    host,
+    text,
+    vector,
+    hybrid,
+    vector_state,
+    index_puts,
+    profiles,
+    chat,
+    aio,
+)
+
+
+def all_rows() -> dict[str, Row]:
+    """Every row by name, in the order in which they run."""
+    return {row.name: row for module in _MODULES for row in module.ROWS}

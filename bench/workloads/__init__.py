@@ -1,0 +1,1 @@
+"""The documents and questions of the rows, from one fixed seed."""

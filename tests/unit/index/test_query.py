@@ -1,0 +1,139 @@
+"""Text queries: what each sign means, and what is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amberdb._errors import QueryError
+from amberdb.index.text.analyzer import Analyzer
+from amberdb.index.text.query import TERMS_MAX, Prefix, TextQuery, parse
+
+english = Analyzer.of()
+
+
+def query(text: str) -> TextQuery:
+    return parse(text, english)
+
+
+def test_plain_words_are_any_of_them() -> None:
+    found = query("the old meetings, 下午的会议 gen-itgc old")
+    assert found.scored == ("old", "meet", "下午", "午的", "的会", "会议", "gen", "itgc", "genitgc")
+    assert not found.required
+    assert not found.excluded
+    assert not found.needs_text
+
+
+def test_signs() -> None:
+    found = query("+meeting -rooms tea")
+    assert found.scored == ("meet", "tea")
+    assert found.required == ("meet",)
+    assert found.excluded == ("room",)
+    assert not found.needs_text
+
+
+def test_signs_inside_words_are_punctuation() -> None:
+    for text in ("a tea - cake", "tea-cake", "tea + cake", "--tea cake", 'tea" cake', "tea*cake"):
+        found = query(text)
+        assert not found.required, text
+        assert not found.excluded, text
+        assert {"tea", "cake"} <= set(found.scored), text
+
+
+def test_phrases_are_required_and_read_in_the_text() -> None:
+    found = query('"the old meeting room" tea')
+    assert found.required == ("old", "meet", "room")
+    assert found.scored == ("old", "meet", "room", "tea")
+    assert found.needs_text
+    assert found.matches(["We saw the old meeting-room."])
+    assert found.matches(["nothing here", "THE OLD MEETINGS ROOM"])
+    assert not found.matches(["the old", "meeting room"])
+    assert not found.matches(["the meeting room, old"])
+    assert not found.matches([])
+
+
+def test_a_phrase_of_one_term_needs_no_text() -> None:
+    for text, term in (
+        ('"meeting"', "meet"),
+        ('"会议"', "会议"),
+        ('"猫"', "猫"),
+        ("+会议", "会议"),
+    ):
+        found = query(text)
+        assert found.required == (term,)
+        assert not found.needs_text
+
+
+def test_excluded_phrases() -> None:
+    found = query('tea -"green tea" -会议室')
+    assert found.scored == ("tea",)
+    assert not found.excluded
+    assert found.matches(["black tea, 会议"])
+    assert not found.matches(["black tea", "green tea"])
+    assert not found.matches(["tea 在会议室里"])
+
+
+def test_signed_words_of_several_pieces_are_phrases() -> None:
+    found = query("+gen-itgc +会议室")
+    assert found.required == ("gen", "itgc", "会议", "议室")
+    assert set(found.scored) == {"gen", "itgc", "genitgc", "会议", "议室"}
+    assert found.matches(["重跑gen-itgc后去会议室"])
+    assert not found.matches(["itgc gen 会议室"])
+
+
+def test_prefixes() -> None:
+    found = query("tea* +meeti* -caf*")
+    assert found.scored == (Prefix("tea"), Prefix("meeti", ("meet",)))
+    assert found.required == (Prefix("meeti", ("meet",)),)
+    assert found.excluded == (Prefix("caf"),)
+    # Runs have pairs, so there a * adds nothing.
+    assert query("会议*").scored == ("会议",)
+
+
+def test_a_query_of_stop_words_only_finds_nothing_and_is_no_error() -> None:
+    found = query("what is it?")
+    assert not found.scored
+    assert not found.required
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "add a word"),
+        ("  ", "add a word"),
+        ("?! ...", "add a word"),
+        ("*", "add a word"),
+        ("-tea", "only excluded words"),
+        ('-"green tea" -cake', "only excluded words"),
+        ('tea "green', "unclosed quote"),
+        ('tea ""', "no word"),
+        ('tea "?"', "no word"),
+        ('"to be or not"', "only stop words"),
+        ("tea +the", "only stop words"),
+        ("tea -the", "only stop words"),
+        ("\ud800", "surrogate"),
+        (" ".join(f"w{number}" for number in range(TERMS_MAX + 1)), "the limit is"),
+    ],
+)
+def test_nonsense_is_refused(text: str, says: str) -> None:
+    with pytest.raises(QueryError, match=says):
+        query(text)
+
+
+def test_a_query_is_a_str() -> None:
+    with pytest.raises(QueryError, match="must be a str"):
+        parse(b"tea", english)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+pieces = st.sampled_from(
+    ['"', "+", "-", "*", " ", "tea", "the", "会议室", "gen-itgc", "\ud800", "?"]
+)
+
+
+@given(st.lists(pieces, max_size=10).map("".join) | st.text(max_size=20))
+def test_any_text_is_a_query_or_a_query_error(text: str) -> None:
+    try:
+        found = query(text)
+    except QueryError:
+        return
+    assert set(found.required) <= set(found.scored)
+    assert isinstance(found.matches([text]), bool)
