@@ -1,10 +1,10 @@
-"""A thread for long work, one job after the other: one for the graphs and cache files of vectors,
-another for what looks after the files of a database.
+"""A queue of long jobs, run one after the other by a background thread. A database has two: one
+for the graphs and cache files of vectors, one for maintenance.
 
 Invariants:
-- It starts when there is something to do and ends when that is done: an idle database has none.
-- Jobs run one after the other, so what one of them takes of memory or disk is all there is.
-- close() waits only until the job has seen that it is to stop.
+- The thread starts with the first job and ends when the queue is empty: an idle database has none.
+- At most one job runs at a time, so the memory and disk that one job needs is the peak.
+- close() waits only until the running job has seen that it is to stop.
 """
 
 import logging
@@ -16,35 +16,38 @@ from typing import Final, TypeAlias, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import AmberError
+from amberdb._worker import Worker
 
 logger = logging.getLogger("amberdb.engine")
 
 Stop: TypeAlias = Callable[[], bool]
+"""Returns whether the job is to stop."""
 Job: TypeAlias = Callable[[Stop], None]
 
 
 YIELD_S: Final = 5e-5
-"""A sleep that gives the interpreter to a thread that waits for it, who would get it after 5 ms
-otherwise. sleep(0) would take it back before that one has woken up."""
+"""A sleep that hands the interpreter to a waiting thread, which would get it after 5 ms otherwise.
+sleep(0) would take it back before that thread has woken up."""
 _TURN_S: Final = 2e-4
 
 
 @final
 class Turns:
-    """For a long loop beside threads that serve somebody: a turn lasts 0.2 ms."""
+    """Divides a long loop into turns of 0.2 ms, so that threads that serve requests run between
+    them."""
 
     def __init__(self) -> None:
         self._end_s = time.perf_counter() + _TURN_S
 
     def offer(self) -> None:
-        """To be called often, and between any two steps."""
+        """Lets other threads run if the turn is over. Cheap: to be called every few steps."""
         if time.perf_counter() >= self._end_s:
             time.sleep(YIELD_S)
             self._end_s = time.perf_counter() + _TURN_S
 
 
 class Stopped(Exception):
-    """Raised inside of a job to end it early: no failure."""
+    """Raised inside a job to end it early: no failure."""
 
 
 def check_stop(stop: Stop) -> None:
@@ -55,39 +58,34 @@ def check_stop(stop: Stop) -> None:
 
 @final
 class Jobs:
-    """Owned by the Database. Without `background` jobs wait for run()."""
+    """A queue of jobs and the thread that runs them. Without `background` they wait for run()."""
 
     def __init__(self, name: str = "jobs", *, background: bool = True) -> None:
         self._name = name
         self._background = background
         self._mutex = threading.Lock()
+        """Guards the queue."""
         self._running = threading.Lock()
+        """Held while a job runs."""
         self._jobs: dict[Job, None] = {}
-        self._thread: threading.Thread | None = None
-        self._closing = False
+        self._worker = Worker(f"amberdb-{name}", self._step)
+        self._is_closing = False
 
     def want(self, job: Job) -> None:
-        """Runs it soon; one that waits already is not run twice."""
+        """Queues a job; one that is queued already is not queued twice."""
         with self._mutex:
-            if self._closing:
+            if self._is_closing:
                 return
             self._jobs[job] = None
-            if not self._background or self._thread is not None:
-                return
-            self._thread = threading.Thread(
-                target=self._run, name=f"amberdb-{self._name}", daemon=True
-            )
-            try:
-                self._thread.start()
-            except RuntimeError:  # no thread starts while the interpreter ends
-                self._thread = None
+        if self._background:
+            self._worker.wake()
 
     def run(self) -> None:
-        """Does what waits now, in this thread, and waits for what the other one is doing. Raises
-        what a job raises."""
+        """Runs the queued jobs in the caller's thread, and waits for the one that the background
+        thread is running. Raises what a job raises."""
         while (job := self._next()) is not None:
             with self._running:
-                job(self._is_closing)
+                job(self._must_stop)
         with self._running:
             pass
 
@@ -98,36 +96,36 @@ class Jobs:
             yield
 
     def close(self) -> None:
-        """Returns when no job runs; none will any more."""
+        """Empties the queue and ends the thread. Returns when its job has ended."""
         with self._mutex:
-            self._closing = True
+            self._is_closing = True
             self._jobs.clear()
-            thread = self._thread
         if failpoints.on:
             failpoints.reach("close.stopping")
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        self._worker.close()
 
-    def _is_closing(self) -> bool:
-        return self._closing
+    def _must_stop(self) -> bool:
+        return self._is_closing
 
     def _next(self) -> Job | None:
         with self._mutex:
             job = next(iter(self._jobs), None)
             if job is not None:
                 del self._jobs[job]
-            elif threading.current_thread() is self._thread:
-                self._thread = None
             return job
 
-    def _run(self) -> None:
-        while (job := self._next()) is not None:
-            try:
-                with self._running:
-                    job(self._is_closing)
-            except Stopped:
-                pass
-            except AmberError as error:
-                logger.warning("%s: a job failed and will be tried again: %s", self._name, error)
-            except Exception:
-                logger.exception("%s: a job failed", self._name)
+    def _step(self) -> float | None:
+        """Runs one job in the background thread; None when the queue is empty."""
+        job = self._next()
+        if job is None:
+            return None
+        try:
+            with self._running:
+                job(self._must_stop)
+        except Stopped:
+            pass
+        except AmberError as error:
+            logger.warning("%s: a job failed and will be tried again: %s", self._name, error)
+        except Exception:
+            logger.exception("%s: a job failed", self._name)
+        return 0.0

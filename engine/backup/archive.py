@@ -1,28 +1,32 @@
-"""The archive: the file that a backup is. A chain of checked blocks, written and read as a stream.
+"""The archive: the file format of a backup. Blocks with checksums, written and read as a stream.
 
     file head   magic 8 | format u32 | crc u32
     block       kind u8 | packing u8 | zero u16 | size u32 | stored u32 | crc u32 | stored bytes
 
-The first block is the header, the last one the end, which counts and hashes all before it.
+The first block is the header, a map; the last block is the end, a map of the count, size and hash
+of everything before it.
 
 Invariants:
-- The crc of a block covers its head and its stored bytes, seeded with the crc before: a block that
-  is missing, doubled, out of order or of another archive is refused where it stands.
-- A stated size is compared with what the file still has, and an unpacked one with a limit, before
-  anything is allocated.
-- Reading ends well only behind an end that agrees with what was read, at the end of the file.
+- The crc of a block covers its head and its stored bytes, seeded with the crc of the block before:
+  a block that is missing, duplicated, out of order or from another archive is refused at its
+  offset.
+- A stored size is compared with the rest of the file, and an unpacked size with a limit, before
+  memory is allocated.
+- A read succeeds only if the end agrees with everything read and is the end of the file.
 """
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from enum import IntEnum
 from errno import ENOSPC
 from hashlib import sha256
 from struct import Struct
-from typing import Any, Final, NamedTuple, TypeVar, cast, final
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, final
 from zlib import crc32
+
+import msgspec
+from msgspec import Meta
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import (
@@ -36,10 +40,10 @@ from amberdb._errors import (
 from amberdb._fs import File, FileSystem
 from amberdb.engine.schema.codec import (
     ArchivedRecord,
-    decode,
     decode_effects,
     decode_records,
     encode,
+    map_decoder,
 )
 from amberdb.engine.schema.keyspace import Effects
 
@@ -56,17 +60,16 @@ assert _BLOCK_HEAD.size + CRC_SIZE == BLOCK_HEAD_SIZE
 
 STORED_BYTES_MAX: Final = (1 << 32) - 1
 PACKED_BYTES_MAX: Final = 4 << 20
-"""What is larger is not compressed, so that no archive can ask for more memory than it has bytes,
-or than this."""
-_FACTS_BYTES_MAX: Final = 4 << 20
-"""Of header and end."""
+"""Larger blocks are not compressed: a block never unpacks to more than this."""
+_MAP_BYTES_MAX: Final = 4 << 20
+"""Of the maps in header and end."""
 LSN_MAX: Final = (1 << 63) - 1
 TIME_US_MAX: Final = 253_402_300_799_999_999
-"""The end of the year 9999, as far as datetime goes."""
+"""The last microsecond of the year 9999, the largest datetime."""
 
 
 class Kind(IntEnum):
-    """What a block is."""
+    """The content of a block."""
 
     HEADER = 1
     PAIRS = 2
@@ -84,29 +87,32 @@ class Packing(IntEnum):
 
 
 class Content(NamedTuple):
-    """A block between header and end, unpacked."""
+    """The unpacked content of a block between header and end."""
 
     kind: Kind
     items: int
-    """Pairs or records."""
+    """The number of pairs or records."""
     data: bytes
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """What an archive is."""
+_Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
+_Time = Annotated[int, Meta(ge=0, le=TIME_US_MAX)]
 
-    id: bytes
-    database_id: bytes
-    base: bytes = b""
-    """The archive that this one goes on from; empty: a full one."""
-    after_lsn: int = 0
+
+@final
+class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The first block of an archive."""
+
+    id: _Id
+    database_id: _Id
+    base: Annotated[bytes, Meta(max_length=16)]
+    """The id of the archive that this one continues; empty: a full backup."""
+    after_lsn: Annotated[int, Meta(ge=0)]
     """The last Lsn of the base; 0 in a full archive."""
-    last_lsn: int
-    time_us: int
-    """Of the commit `last_lsn`."""
-    created_us: int
+    last_lsn: Annotated[int, Meta(le=LSN_MAX)]
+    time_us: _Time
+    """The time of the commit `last_lsn`."""
+    created_us: _Time
     documents: dict[str, int]
     """By collection, as of `last_lsn`; empty in an incremental archive. For people."""
 
@@ -114,31 +120,10 @@ class Header:
     def is_full(self) -> bool:
         return not self.base
 
-    @classmethod
-    def from_map(cls, value: Any) -> "Header":
-        """Raises CorruptionError."""
-        found = cls(**_checked(value, {field.name: field.type for field in fields(cls)}))
-        times = (found.time_us, found.created_us)
-        if (
-            len(found.id) != 16
-            or len(found.database_id) != 16
-            or len(found.base) not in (0, 16)
-            or not 0 <= found.after_lsn <= found.last_lsn <= LSN_MAX
-            or (found.is_full and found.after_lsn)
-            or not all(0 <= time <= TIME_US_MAX for time in times)
-            or any(type(n) is not str or type(c) is not int for n, c in found.documents.items())
-        ):
-            raise CorruptionError("its header makes no sense")
-        return found
-
-    def to_map(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """What must have been read before it."""
+class End(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The last block: the counts, size and hash of everything before it."""
 
     blocks: int
     items: int
@@ -146,17 +131,18 @@ class End:
     sha256: bytes
 
 
-_TYPES: Final[dict[Any, type[Any]]] = {bytes: bytes, int: int, dict[str, int]: dict}
+_decode_header = map_decoder(Header)
+_decode_end = map_decoder(End)
 
 
-def _checked(value: Any, types: dict[str, Any]) -> dict[str, Any]:
-    """A map with just these names, and values of these types."""
-    found = cast(dict[str, Any], value if type(value) is dict else {})
-    if found.keys() != types.keys():
-        raise CorruptionError("a block of facts has other names than this version knows")
-    if any(type(found[name]) is not _TYPES[kind] for name, kind in types.items()):
-        raise CorruptionError("a block of facts has values of other types than this version knows")
-    return found
+def _checked_header(data: bytes) -> Header:
+    """Raises CorruptionError."""
+    header = _decode_header(data)
+    if len(header.base) not in (0, 16) or (header.is_full and header.after_lsn):
+        raise CorruptionError("its header is invalid: `base` and `after_lsn` do not fit together")
+    if header.after_lsn > header.last_lsn:
+        raise CorruptionError("its header is invalid: `after_lsn` is above `last_lsn`")
+    return header
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -165,7 +151,7 @@ def _checked(value: Any, types: dict[str, Any]) -> dict[str, Any]:
 def archive_blocks(
     header: Header, contents: Iterable[Content], *, compress: bool
 ) -> Iterator[bytes]:
-    """The whole file, piece by piece. Raises BackupError when a block is too large."""
+    """The bytes of the file, block by block. Raises BackupError when a block is too large."""
     pack = _packer() if compress else None
     head = _FILE_HEAD.pack(MAGIC, FORMAT_VERSION)
     piece = head + append_crc(head)
@@ -183,13 +169,12 @@ def archive_blocks(
         digest.update(piece)
         size, blocks, items = size + len(piece), blocks + 1, items + count
         yield piece
-    facts = {"blocks": blocks, "items": items, "size": size, "sha256": digest.digest()}
-    data = encode(facts)
+    data = encode(End(blocks=blocks, items=items, size=size, sha256=digest.digest()))
     yield _block(Kind.END, Packing.NONE, len(data), data, chain)[0]
 
 
 def _framed(header: Header, contents: Iterable[Content]) -> Iterator[Content]:
-    yield Content(Kind.HEADER, 0, encode(header.to_map()))
+    yield Content(Kind.HEADER, 0, encode(header))
     yield from contents
 
 
@@ -218,26 +203,27 @@ def _zstandard() -> Any:
 
 @final
 class Archive:
-    """An archive that is being read, by one thread, once."""
+    """A reader of one archive, for one thread; it reads the file once, in order."""
 
     def __init__(self, file: File, path: str) -> None:
         """Raises BackupDamagedError, FormatError."""
         self.path = path
         self.size_bytes = file.size()
         self._file = file
-        self._at = 0
+        self.offset = 0
+        """The end of what was read."""
         self._digest = sha256()
         self._blocks = self._items = 0
         head = self._read(FILE_HEAD_SIZE)
         if not head.startswith(MAGIC):
-            raise self._damaged("it does not begin as an archive of AmberDB does", 0)
+            raise self._damaged("it is not an archive of AmberDB", 0)
         if not crc_matches(head):
-            raise self._damaged("it begins with a head that fails its checksum", 0)
+            raise self._damaged("its file head fails its checksum", 0)
         version = _FILE_HEAD.unpack_from(head)[1]
         if version != FORMAT_VERSION:
             raise FormatError(
-                f"{path}: an archive of format {version}, and this AmberDB reads "
-                f"{FORMAT_VERSION}: update it",
+                f"{path} has archive format {version}, and this version of AmberDB reads format "
+                f"{FORMAT_VERSION}: update AmberDB",
                 path=path,
                 version=version,
             )
@@ -245,44 +231,46 @@ class Archive:
         self._digest.update(head)
         kind, data = self._block()
         if kind != Kind.HEADER:
-            raise self._damaged("its first block is no header", FILE_HEAD_SIZE)
-        self.header = Header.from_map(self._facts(data))
+            raise self._damaged("its first block is not a header", FILE_HEAD_SIZE)
+        self._check_map_size(data)
+        self.header = _checked_header(data)
 
     def pairs(self) -> Iterator[Effects]:
-        """Of a full archive, block by block. Raises CorruptionError, at the latest behind the last
-        of them."""
+        """The pairs of a full archive, block by block. Raises CorruptionError, at the latest after
+        the last block."""
         return self._contents(Kind.PAIRS, decode_effects)
 
     def records(self) -> Iterator[list[ArchivedRecord]]:
-        """The same of an incremental one."""
+        """The records of an incremental archive, block by block. Raises CorruptionError, at the
+        latest after the last block."""
         return self._contents(Kind.RECORDS, decode_records)
 
-    def _contents(self, wanted: Kind, decoded: Callable[[bytes], T]) -> Iterator[T]:
+    def _contents(self, wanted: Kind, decode: Callable[[bytes], T]) -> Iterator[T]:
         items = 0
         while True:
-            start, digest = self._at, self._digest.digest()
+            start, digest = self.offset, self._digest.digest()
             kind, data = self._block()
             if kind == Kind.END:
                 break
             if kind != wanted:
-                raise self._damaged(f"a block of kind {kind} among those of {wanted}", start)
-            found = decoded(data)
-            items += len(found)
-            yield found
-        end = End(**_checked(self._facts(data), {f.name: f.type for f in fields(End)}))
-        seen = End(blocks=self._blocks - 1, items=items, size=start, sha256=digest)
-        if end != seen:
-            raise self._damaged("its end does not agree with what was read", start)
-        if self._at != self.size_bytes:
-            raise self._damaged(f"{self.size_bytes - self._at} bytes behind its end", self._at)
+                raise self._damaged(f"a block of kind {kind} between those of {wanted}", start)
+            block = decode(data)
+            items += len(block)
+            yield block
+        self._check_map_size(data)
+        read = End(blocks=self._blocks - 1, items=items, size=start, sha256=digest)
+        if _decode_end(data) != read:
+            raise self._damaged("its end does not agree with the blocks before it", start)
+        if self.offset != self.size_bytes:
+            raise self._damaged(f"{self.size_bytes - self.offset} bytes after its end", self.offset)
 
-    def _facts(self, data: bytes) -> Any:
-        if len(data) > _FACTS_BYTES_MAX:
-            raise self._damaged(f"{len(data)} bytes of facts", self._at)
-        return decode(data)
+    def _check_map_size(self, data: bytes) -> None:
+        if len(data) > _MAP_BYTES_MAX:
+            raise self._damaged(f"a header or end of {len(data)} bytes", self.offset)
 
     def _block(self) -> tuple[int, bytes]:
-        start = self._at
+        """(kind, unpacked content) of the next block."""
+        start = self.offset
         head = self._read(BLOCK_HEAD_SIZE)
         kind, packing, zero, size, length = _BLOCK_HEAD.unpack_from(head)
         is_packed = packing == Packing.ZSTD
@@ -292,7 +280,7 @@ class Archive:
             or packing not in iter(Packing)
             or (size > PACKED_BYTES_MAX if is_packed else size != length)
         ):
-            raise self._damaged("a block whose head makes no sense", start)
+            raise self._damaged("a block with an invalid head", start)
         stored = self._read(length)
         crc = crc32(stored, crc32(head[:-CRC_SIZE], self._chain))
         if crc.to_bytes(CRC_SIZE, "little") != head[-CRC_SIZE:]:
@@ -310,33 +298,28 @@ class Archive:
                 return bytes(zstd.ZstdDecompressor().decompress(stored, allow_extra_data=False))
         except zstd.ZstdError as error:
             raise self._damaged(f"a block that zstd refuses ({error})", start) from error
-        raise self._damaged("a packed block of another size than its head says", start)
+        raise self._damaged("a packed block whose size is not that in its head", start)
 
     def _read(self, size: int) -> bytes:
-        if size > self.size_bytes - self._at:
-            raise self._damaged("the file is cut short", self._at)
-        data = self._file.pread(size, self._at)
+        if size > self.size_bytes - self.offset:
+            raise self._damaged("the file is truncated", self.offset)
+        data = self._file.pread(size, self.offset)
         if len(data) != size:
-            raise self._damaged("the file is cut short", self._at)
-        self._at += size
+            raise self._damaged("the file is truncated", self.offset)
+        self.offset += size
         return data
 
-    def _damaged(self, what: str, offset: int) -> BackupDamagedError:
-        return damaged(self.path, what, offset)
-
-    @property
-    def offset(self) -> int:
-        """How far it was read."""
-        return self._at
+    def _damaged(self, problem: str, offset: int) -> BackupDamagedError:
+        return damaged(self.path, problem, offset)
 
 
 @contextmanager
 def opened_archive(fs: FileSystem, path: str) -> Generator[Archive]:
-    """Raises BackupDamagedError with the place for all damage that the block meets, BackupError
-    when the file cannot be read, FormatError for a newer one."""
+    """An open archive. Damage found inside the `with` raises BackupDamagedError with its offset, a
+    file that cannot be read BackupError, a newer format FormatError."""
     with file_errors(path):
         if fs.is_dir(path):
-            raise BackupError(f"{path} is a directory, and a backup is a file", path=path)
+            raise BackupError(f"{path} is a directory: a backup is a file", path=path)
         file = fs.open(path, read_only=True)
         offset = FILE_HEAD_SIZE
         try:
@@ -347,20 +330,20 @@ def opened_archive(fs: FileSystem, path: str) -> Generator[Archive]:
                 offset = archive.offset
         except BackupError:
             raise
-        except CorruptionError as error:  # of the content of a block that was read whole
+        except CorruptionError as error:  # in a block whose checksum was right
             raise damaged(path, error.message, offset) from error
         finally:
             file.close()
 
 
-def damaged(path: str, what: str, offset: int) -> BackupDamagedError:
-    """The error for an archive."""
-    return BackupDamagedError(f"{path} offset {offset}: {what}", path=path, offset=offset)
+def damaged(path: str, problem: str, offset: int) -> BackupDamagedError:
+    """The error for a damaged archive."""
+    return BackupDamagedError(f"{path} offset {offset}: {problem}", path=path, offset=offset)
 
 
 @contextmanager
 def file_errors(path: str) -> Generator[None]:
-    """What a file system refuses is a BackupError, or a DiskFullError."""
+    """Raises BackupError for an OSError, DiskFullError when no space is left."""
     try:
         yield
     except AmberError:
@@ -373,5 +356,5 @@ def file_errors(path: str) -> Generator[None]:
 
 
 def archive_path(path: str | os.PathLike[str]) -> str:
-    """Absolute, so that an error names the file wherever it is read."""
+    """The absolute path, so that an error names the file independently of the directory."""
     return os.path.abspath(os.fspath(path))

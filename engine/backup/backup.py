@@ -1,17 +1,17 @@
 """backup(): the pairs of one LMDB read transaction, or the records of the log since another backup.
 
     full          checkpoint -> one read transaction -> its pairs, keys ascending
-    incremental   sync -> the records behind the base's last Lsn, up to the durable one
-    both          written aside -> synced -> read back whole -> renamed -> directory synced
+    incremental   sync -> the records after the base's last Lsn, up to the durable Lsn
+    both          staging file -> synced -> read back whole -> renamed -> directory synced
 
 Invariants:
-- Readers and writers go on: no lock is held but that of backups among themselves.
-- Nothing is under the final name before it was read back and every checksum compared; after a
-  failure nothing is left.
-- Documents whose checksum fails, or that are not as many as their head counts, stop a backup: it
-  would take the place of a better one.
-- While a backup runs the log is kept from where it begins; afterwards, if wanted, from where it
-  ended, within the limit that subscribers have.
+- Readers and writers are not blocked: the only lock held is that between backups.
+- A file gets its final name after it was read back and every checksum compared; a failure leaves
+  no file.
+- A document whose checksum fails, or a counter that differs from the number of documents, stops a
+  backup: it would replace a better one.
+- While a backup runs the log is kept from its start; after it, with `hold_log`, from its end,
+  within the limit of subscribers.
 """
 
 import logging
@@ -68,16 +68,16 @@ logger = logging.getLogger("amberdb.engine")
 
 Compress: TypeAlias = Literal["zstd"] | None
 BLOCK_BYTES: Final = 1 << 16
-"""A block ends behind the pair or record that brings it here. Larger ones would be no smaller when
-compressed, and hold the interpreter longer."""
+"""A block ends after the pair or record that reaches this size. Larger blocks compress no better,
+and hold the interpreter longer."""
 _SLEEP_S: Final = 0.1
-"""A wait is cut in pieces, and `progress` called in between: what it raises ends the wait."""
+"""The longest sleep between two calls of `progress`, which may raise to end the backup."""
 _TURN_PAIRS: Final = 32
-"""Pairs between two looks at the clock."""
+"""Pairs between two reads of the clock."""
 
 
 class Backups:
-    """Owned by the Database."""
+    """Takes backups of an open database, one at a time."""
 
     def __init__(
         self, directory: str, committer: Committer, checkpointer: Checkpointer,
@@ -132,7 +132,7 @@ class Backups:
             raise BackupError(f"the directory {parent} does not exist: create it", path=target)
         if target.startswith(os.path.join(self._directory, "")):
             raise BackupError(
-                f"{target} is inside of the database: put a backup elsewhere", path=target
+                f"{target} is inside the database: choose a path outside it", path=target
             )
 
     def _full(self, target: str, compress: bool, pace: "_Pace") -> BackupReport:
@@ -147,6 +147,8 @@ class Backups:
                 for schema in schemas.values()
             }
             header = self._header(
+                base=b"",
+                after_lsn=0,
                 last_lsn=int.from_bytes(view.get(APPLIED) or b""),
                 time_us=int.from_bytes(view.get(LAST_TIME) or b""),
                 documents=counts,
@@ -164,7 +166,7 @@ class Backups:
         if last < after:
             raise BackupChainError(
                 f"{base_path} ends at Lsn {after}, and the database at {last}: it has lost "
-                "commits since, or is an older copy; take a full backup",
+                "commits since, or is an older copy: take a full backup",
                 path=base_path,
             )
         try:
@@ -190,8 +192,7 @@ class Backups:
             )
         if self._history.archived is None:
             raise BackupChainError(
-                f"the data was made anew since {path}, by repair or by compaction: take a full "
-                "backup",
+                f"the data was rewritten after {path} by repair or compaction: take a full backup",
                 path=path,
             )
 
@@ -210,8 +211,8 @@ class Backups:
         for record in self._committer.log.read(after, upto=last):
             if not follows(record.lsn, before):
                 raise BackupChainError(
-                    f"the log goes on from Lsn {before} with {record.lsn}: commits between them "
-                    "are lost; take a full backup"
+                    f"the log continues after Lsn {before} with {record.lsn}: the commits between "
+                    "them are lost: take a full backup"
                 )
             before = record.lsn
             block.append((record.lsn, record.time_us, record.kind, record.payload))
@@ -234,17 +235,17 @@ class Backups:
         blocks = archive_blocks(header, contents, compress=compress)
         verified: list[BackupReport] = []
 
-        def verify(aside: str) -> None:
-            (report,) = verify_chain([aside], fs, pace.again().reached)
-            if fs.exists(target):  # by somebody else, meanwhile
+        def verify(staging: str) -> None:
+            (report,) = verify_chain([staging], fs, pace.for_verification().reached)
+            if fs.exists(target):  # created by another process meanwhile
                 raise BackupExistsError(f"{target} exists: choose another name", path=target)
             verified.append(replace(report, path=target))
 
         try:
             replace_file(fs, target, next(blocks), self._paced(target, blocks, pace), verify=verify)
         except BaseException:
-            staged = target + STAGING_SUFFIX
-            for path in (staged, target) if verified else (staged,):
+            staging = target + STAGING_SUFFIX
+            for path in (staging, target) if verified else (staging,):
                 with suppress(OSError):
                     fs.unlink(path)
             raise
@@ -261,12 +262,12 @@ class Backups:
     def _remember(self, report: BackupReport, hold_log: bool) -> None:
         try:
             self._history.record(report, hold_log=hold_log)
-        except AmberError as error:  # the backup is there all the same
+        except AmberError as error:  # the backup itself is complete
             logger.warning("the log is not kept for the next incremental backup: %s", error)
 
 
 class _Pace:
-    """Tells how far it is, lets other threads run, and waits where that is faster than wanted."""
+    """Calls `progress`, lets other threads run, and limits the rate in bytes per second."""
 
     def __init__(self, rate_bytes_s: float | None, progress: Progress | None = None) -> None:
         self._rate_bytes_s = rate_bytes_s
@@ -274,16 +275,18 @@ class _Pace:
         self._last = ("", 0)
         self._start = monotonic()
 
-    def again(self) -> "_Pace":
-        """For reading what was written, while which it tells no more than that it goes on."""
+    def for_verification(self) -> "_Pace":
+        """The pace of reading the file back: `progress` is called with its last arguments, so that
+        it can still end the backup."""
         progress, last = self._progress, self._last
         return _Pace(self._rate_bytes_s, progress and (lambda _, size: progress(*last)))
 
     def reached(self, path: str, size: int) -> None:
+        """To be called with the bytes of `path` written or read so far."""
         due = 0.0 if self._rate_bytes_s is None else size / self._rate_bytes_s
         self._last = (path, size)
         left = _SLEEP_S + 1.0
-        while left > _SLEEP_S:  # once at least, so that other threads run
+        while left > _SLEEP_S:  # at least once, so that other threads run
             if self._progress is not None:
                 self._progress(path, size)
             left = self._start + due - monotonic()
@@ -291,8 +294,9 @@ class _Pace:
 
 
 def _pairs(view: View, schemas: dict[bytes, Schema], counts: dict[str, int]) -> Iterator[Content]:
-    """All pairs but the facts about this one file."""
-    found = dict.fromkeys(schemas, 0)
+    """All pairs but those that describe this data.mdb only. Raises CorruptionError when a document
+    is damaged or a counter is wrong."""
+    documents = dict.fromkeys(schemas, 0)
     block: dict[bytes, bytes] = {}
     size = 0
     turns = Turns()
@@ -300,9 +304,9 @@ def _pairs(view: View, schemas: dict[bytes, Schema], counts: dict[str, int]) -> 
         if not number % _TURN_PAIRS:
             turns.offer()
         prefix = key[:KEYSPACE_BYTES]
-        if prefix in found:
-            unpack(key, value)  # for its checksum
-            found[prefix] += 1
+        if prefix in documents:
+            unpack(key, value)  # checks its checksum
+            documents[prefix] += 1
         elif prefix == LOCAL and key not in (APPLIED, LAST_TIME) and not key.startswith(BUILT):
             continue
         block[key] = value
@@ -312,7 +316,7 @@ def _pairs(view: View, schemas: dict[bytes, Schema], counts: dict[str, int]) -> 
             block, size = {}, 0
     if block:
         yield Content(Kind.PAIRS, len(block), encode(block))
-    for prefix, count in found.items():
+    for prefix, count in documents.items():
         name = schemas[prefix].name
         if count != counts[name]:
             raise CorruptionError(

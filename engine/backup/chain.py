@@ -1,10 +1,10 @@
-"""A chain of archives: a full one, and incremental ones, each of which goes on from the one before.
+"""A chain of archives: a full one, then incremental ones, each the continuation of the one before.
 
 Invariants:
-- A chain is looked at whole before anything is done with it: every block of every archive is read,
-  and archives that do not follow each other are refused.
-- Keys ascend, and those of the LOCAL tree are the few that a backup takes along; Lsns follow each
-  other without a gap. So whatever the bytes say, LMDB gets pairs that it can hold.
+- A chain is verified whole before it is used: every block of every archive is read, and archives
+  that do not follow each other are refused.
+- Keys ascend, the LOCAL keyspace has only the entries that a backup includes, and Lsns follow each
+  other without a gap: whatever the bytes of an archive, LMDB is given valid pairs.
 """
 
 import os
@@ -49,22 +49,22 @@ _FIRST: Final = prefix_of(FIRST_KEYSPACE)
 @final
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """One archive, as it was written or verified."""
+    """One archive that was written or verified."""
 
     path: str
     is_full: bool
     after_lsn: Lsn
-    """Of an incremental archive: the last Lsn of the one that it goes on from."""
+    """The last Lsn of the archive that an incremental one continues."""
     lsn: Lsn
-    """The last commit in it: the database can be restored to any from `after_lsn` on (of a full
-    one, to this)."""
+    """The last commit in it. A chain can be restored to any commit from `after_lsn` to `lsn` of an
+    incremental archive, and to `lsn` alone of a full one."""
     time: datetime
-    """Of that commit."""
+    """The time of the commit `lsn`."""
     size_bytes: int
     items: int
-    """Pairs of keys and values, or commits in an incremental archive."""
+    """The number of pairs in a full archive, of commits in an incremental one."""
     documents: dict[str, int]
-    """By collection, in a full archive."""
+    """The number of documents by collection, in a full archive."""
     id: str
     created: datetime
     """When it was taken."""
@@ -73,10 +73,11 @@ class BackupReport:
 def verify_backup(
     chain: Paths, progress: Progress | None = None, **settings: Unpack[OpenOptions]
 ) -> list[BackupReport]:
-    """Reads all of a backup, or of a chain in its order, and compares every size and checksum.
+    """Reads a backup, or a chain in its order, and compares every size and checksum.
 
-    A chain may begin with an incremental archive here. `progress(path, bytes)` is called as it
-    goes. Raises BackupDamagedError with file and offset, BackupChainError, FormatError (newer).
+    Unlike for a restore, the chain may begin with an incremental archive. `progress(path, bytes)`
+    is called during the work. Raises BackupDamagedError with file and offset, BackupChainError,
+    FormatError (newer).
     """
     return verify_chain(paths_of(chain), Options(**settings).fs, progress)
 
@@ -99,13 +100,14 @@ def points(chain: Paths, **settings: Unpack[OpenOptions]) -> Iterator[tuple[Lsn,
 def verify_chain(
     paths: Sequence[str], fs: FileSystem, progress: Progress | None = None
 ) -> list[BackupReport]:
-    """The same, inside."""
+    """verify_backup() with the file system of an open database."""
     linked_headers(paths, fs)
     return [_verified(fs, path, progress) for path in paths]
 
 
 def linked_headers(paths: Sequence[str], fs: FileSystem) -> list[Header]:
-    """Of archives that go on from each other, of which no more is read."""
+    """The headers of a chain. Raises BackupChainError unless each archive continues the one before;
+    nothing but the headers is read."""
     headers = [read_header(fs, path) for path in paths]
     for number in range(1, len(paths)):
         check_link(headers[number - 1], headers[number], paths[number - 1], paths[number])
@@ -113,31 +115,31 @@ def linked_headers(paths: Sequence[str], fs: FileSystem) -> list[Header]:
 
 
 def paths_of(chain: Paths) -> list[str]:
-    """Raises BackupChainError for a chain of nothing."""
+    """The absolute paths of a chain. Raises BackupChainError when it is empty."""
     given = [chain] if isinstance(chain, (str, os.PathLike)) else chain
     paths = [archive_path(path) for path in given]
     if not paths:
-        raise BackupChainError("a chain has at least one archive: name it")
+        raise BackupChainError("the chain is empty: name at least one archive")
     return paths
 
 
 def read_header(fs: FileSystem, path: str) -> Header:
-    """Of an archive of which no more is read. Raises BackupError and its kin."""
+    """The header of an archive; nothing else of it is read. Raises BackupError, FormatError."""
     with opened_archive(fs, path) as archive:
         return archive.header
 
 
 def check_link(before: Header, header: Header, before_path: str, path: str) -> None:
-    """Raises BackupChainError unless the second archive goes on from the first."""
+    """Raises BackupChainError unless the second archive continues the first."""
     is_same = header.database_id == before.database_id
     if is_same and header.base == before.id and header.after_lsn == before.last_lsn:
         return
     if not is_same:
         why = "is of another database"
     elif header.is_full:
-        why = "is a full backup, which begins a chain of its own"
+        why = "is a full backup, which begins a new chain"
     else:
-        why = f"goes on from Lsn {header.after_lsn} of another archive: one is missing, or the "
+        why = f"continues another archive after Lsn {header.after_lsn}: one is missing, or the "
         why += "order is wrong"
     raise BackupChainError(f"{path} does not follow {before_path}: it {why}", path=path)
 
@@ -146,14 +148,15 @@ def _verified(fs: FileSystem, path: str, progress: Progress | None) -> BackupRep
     with opened_archive(fs, path) as archive:
         read = pairs_of if archive.header.is_full else records_of
         items = 0
-        for found in read(archive):
-            items += len(found)
+        for block in read(archive):
+            items += len(block)
             if progress is not None:
                 progress(path, archive.offset)
         return report_of(path, archive.header, archive.size_bytes, items)
 
 
 def report_of(path: str, header: Header, size_bytes: int, items: int) -> BackupReport:
+    """The report of an archive with this header."""
     return BackupReport(
         path=path,
         is_full=header.is_full,
@@ -168,26 +171,26 @@ def report_of(path: str, header: Header, size_bytes: int, items: int) -> BackupR
     )
 
 
-# -- what is in them -----------------------------------------------------------------------------
+# -- contents ------------------------------------------------------------------------------------
 
 
 def pairs_of(archive: Archive) -> Iterator[list[Pair]]:
-    """All pairs of a full archive, keys ascending, those of LOCAL as the header has it. Raises
-    CorruptionError."""
+    """The blocks of a full archive: pairs with keys ascending, and with the LOCAL entries that
+    agree with the header. Raises CorruptionError."""
     last = b""
-    facts: dict[bytes, bytes] = {}
+    local: dict[bytes, bytes] = {}
     for block in archive.pairs():
         keys = list(block)
         if not _are_keys(keys, last) or None in block.values():
-            raise CorruptionError(f"a block from the key {keys[0][:40]!r} on cannot be there")
+            raise CorruptionError(f"the block that begins with the key {keys[0][:40]!r} is invalid")
         for key in takewhile(_FIRST.__gt__, keys):
             if not _is_key(key):
-                raise CorruptionError(f"the key {key[:40]!r} cannot be there")
+                raise CorruptionError(f"the key {key[:40]!r} is invalid")
             if key.startswith(LOCAL):
-                facts[key] = cast(bytes, block[key])
+                local[key] = cast(bytes, block[key])
         last = keys[-1] if keys else last
         yield cast(list[Pair], list(block.items()))
-    _check_facts(facts, archive.header)
+    _check_local(local, archive.header)
 
 
 def _is_key(key: bytes) -> bool:
@@ -198,8 +201,8 @@ def _is_key(key: bytes) -> bool:
 
 
 def _are_keys(keys: list[bytes], last: bytes) -> bool:
-    """Whether they ascend, behind `last`, and have a key's size; not one by one, which would be
-    half of the time that a backup is read in."""
+    """Whether they ascend, all after `last`, and have the size of a key. Checked as a list: a loop
+    over single keys took half of the time of reading a backup."""
     if not keys:
         return True
     sizes = list(map(len, keys))
@@ -207,20 +210,21 @@ def _are_keys(keys: list[bytes], last: bytes) -> bool:
     return is_ascending and min(sizes) > KEYSPACE_BYTES and max(sizes) <= LMDB_KEY_BYTES_MAX
 
 
-def _check_facts(facts: dict[bytes, bytes], header: Header) -> None:
-    """The LOCAL tree says what the header says, and which indexes are complete; no more."""
-    time = facts.pop(LAST_TIME, None)
-    is_right = facts.pop(APPLIED, None) == header.last_lsn.to_bytes(8)
+def _check_local(local: dict[bytes, bytes], header: Header) -> None:
+    """Raises CorruptionError unless the LOCAL entries are the Lsn and time of the header and marks
+    of complete indexes."""
+    time = local.pop(LAST_TIME, None)
+    is_right = local.pop(APPLIED, None) == header.last_lsn.to_bytes(8)
     is_right = is_right and int.from_bytes(time or b"") == header.time_us
-    for key, value in facts.items():
+    for key, value in local.items():
         if len(key) != len(BUILT) + KEYSPACE_BYTES or not key.startswith(BUILT) or value != b"1":
             is_right = False
     if not is_right:
-        raise CorruptionError("its facts about the database do not agree with its header")
+        raise CorruptionError("its LOCAL entries do not agree with its header")
 
 
 def records_of(archive: Archive) -> Iterator[list[ArchivedRecord]]:
-    """All records of an incremental archive, without a gap. Raises CorruptionError."""
+    """The blocks of an incremental archive: records without a gap. Raises CorruptionError."""
     header = archive.header
     last, time_us = header.after_lsn, None
     for block in archive.records():
@@ -233,16 +237,16 @@ def records_of(archive: Archive) -> Iterator[list[ArchivedRecord]]:
 
 
 def follows(lsn: int, last: int) -> bool:
-    """Whether no commit is missing between the two."""
+    """Whether `lsn` is the next commit after `last`, with none missing between them."""
     return lsn_number(lsn) == lsn_number(last) + 1 and lsn_epoch(lsn) >= lsn_epoch(last)
 
 
 def check_record(record: ArchivedRecord, last: int) -> None:
-    """Raises CorruptionError unless this can be the record behind `last`."""
+    """Raises CorruptionError unless the record can be the one after Lsn `last`."""
     lsn, time_us, kind, payload = record
     is_known = kind in (KIND_COMMIT, KIND_EXPIRY) and 0 <= time_us <= TIME_US_MAX
     if not is_known or not 0 < lsn <= LSN_MAX or not follows(lsn, last):
-        raise CorruptionError(f"the record {lsn} cannot be behind {last}")
+        raise CorruptionError(f"the record {lsn} cannot come after {last}")
     for key in decode_effects(payload):
         if not _is_key(key) or key.startswith(LOCAL):
-            raise CorruptionError(f"the record {lsn} has the key {key[:40]!r}, which cannot be")
+            raise CorruptionError(f"the record {lsn} has the invalid key {key[:40]!r}")

@@ -1,10 +1,10 @@
-"""A folder of backups: which archives are in it, which chains they make, and which may go.
+"""A folder of backups: its archives, the chains that they form, and which of them to prune.
 
 Invariants:
-- Only files whose name ends as a backup's does are looked at, and only their headers are read; one
-  that cannot be read is left alone.
-- What is pruned is never the base of what is kept; what was just taken is kept.
-- An archive is removed before the one that it goes on from: a crash leaves no gap.
+- Only files with the suffix of a backup count, and only their headers are read; a file that cannot
+  be read is ignored.
+- The base of an archive that is kept is never pruned, nor is the newest archive.
+- An archive is removed before its base: a crash leaves no chain with a gap.
 """
 
 import os
@@ -25,7 +25,7 @@ SUFFIX: Final = ".amberbak"
 @final
 @dataclass(frozen=True, slots=True)
 class ArchiveFile:
-    """One archive of a folder."""
+    """An archive in a folder."""
 
     path: str
     header: Header
@@ -36,53 +36,52 @@ class ArchiveFile:
 
 
 Chain = list[ArchiveFile]
-"""A full archive, and those that go on from it."""
+"""A full archive and its incremental ones, in their order."""
 
 
 def archives_in(fs: FileSystem, directory: str) -> list[ArchiveFile]:
-    """All that can be read, in the order of their last Lsns: a clock may have been set back, and a
-    restored database has Lsns above those of the one before."""
-    found: list[ArchiveFile] = []
+    """All readable archives, in the order of their last Lsns, not of their times: a clock may have
+    been set back, and a restored database continues with higher Lsns."""
+    archives: list[ArchiveFile] = []
     for name in fs.listdir(directory) if fs.is_dir(directory) else []:
         path = os.path.join(directory, name)
         if name.endswith(SUFFIX):
             try:
-                found.append(ArchiveFile(path, read_header(fs, path)))
+                archives.append(ArchiveFile(path, read_header(fs, path)))
             except (AmberError, OSError):
                 continue
-    return sorted(found, key=_order)
+    return sorted(archives, key=_order)
 
 
 def chains_of(archives: Iterable[ArchiveFile]) -> list[Chain]:
-    """The chains that they make, that with the newest archive last."""
+    """The chains that the archives form, the one with the newest archive last."""
     chains: list[Chain] = []
-    for each in archives:
-        if each.header.is_full:
-            chains.append([each])
+    for archive in archives:
+        if archive.header.is_full:
+            chains.append([archive])
             continue
         for chain in chains:
-            if chain[-1].header.id == each.header.base:
-                chain.append(each)
+            if chain[-1].header.id == archive.header.base:
+                chain.append(archive)
     return sorted(chains, key=lambda chain: _order(chain[-1]))
 
 
 def to_prune(chains: list[Chain], newest: str, keep_hourly: int, keep_daily: int) -> list[str]:
-    """The paths of what is no longer kept, in the order in which they may be removed.
+    """The paths of the archives to remove, in the order in which to remove them.
 
-    Kept are `newest`, which was just taken, the newest archive of each of the last `keep_hourly`
-    hours that have one, the newest full one of each of the last `keep_daily` days, and what these
-    go on from.
+    Kept are `newest`, the newest archive of each of the last `keep_hourly` hours that have one, the
+    newest full archive of each of the last `keep_daily` days, and the bases of these.
     """
-    every = [each for chain in chains for each in chain]
-    full = [each for each in every if each.header.is_full]
-    wanted = {newest}
-    wanted |= _newest(every, keep_hourly, lambda time: (*time.timetuple()[:4],))
-    wanted |= _newest(full, keep_daily, lambda time: (*time.timetuple()[:3],))
-    gone: list[str] = []
+    archives = [archive for chain in chains for archive in chain]
+    full = [archive for archive in archives if archive.header.is_full]
+    kept = {newest}
+    kept |= _newest(archives, keep_hourly, lambda time: (*time.timetuple()[:4],))
+    kept |= _newest(full, keep_daily, lambda time: (*time.timetuple()[:3],))
+    pruned: list[str] = []
     for chain in chains:
-        while chain and chain[-1].path not in wanted:
-            gone.append(chain.pop().path)
-    return gone
+        while chain and chain[-1].path not in kept:
+            pruned.append(chain.pop().path)
+    return pruned
 
 
 def _newest(
@@ -90,10 +89,10 @@ def _newest(
 ) -> set[str]:
     """The newest archive of each of the last `count` buckets that have one."""
     by_bucket: dict[tuple[int, ...], ArchiveFile] = {}
-    for each in sorted(archives, key=_order):
-        by_bucket[bucket(each.created)] = each
+    for archive in sorted(archives, key=_order):
+        by_bucket[bucket(archive.created)] = archive
     return {by_bucket[key].path for key in sorted(by_bucket)[-count:]} if count else set()
 
 
-def _order(archived: ArchiveFile) -> tuple[int, int]:
-    return archived.header.last_lsn, archived.header.created_us
+def _order(archive: ArchiveFile) -> tuple[int, int]:
+    return archive.header.last_lsn, archive.header.created_us

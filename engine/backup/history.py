@@ -1,9 +1,9 @@
 """Backup history: the backups that were taken of a database, or that it was restored from.
 
-    META k | created_us u64 | id, 16 bytes  ->  a map of the fields below, with a checksum
+    META k | created_us u64 | id, 16 bytes  ->  the map of StoredBackup, with a checksum
 
 Invariants:
-- Written by the commit that ends a backup; past KNOWN_MAX the oldest are forgotten.
+- Written by the commit that ends a backup; past KNOWN_MAX entries the oldest are removed.
 - An entry describes the file as it was taken: it may have been moved, copied or removed since.
 """
 
@@ -11,14 +11,17 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, final
+from typing import Final, final
+
+import msgspec
 
 from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.retention import LogRetention
-from amberdb.engine.schema.catalog import open_entry, sealed_entry
+from amberdb.engine.schema.catalog import entry_data, sealed_entry
+from amberdb.engine.schema.codec import map_decoder
 from amberdb.engine.schema.keyspace import (
     ARCHIVED,
     DATABASE_ID,
@@ -43,33 +46,41 @@ class KnownBackup:
     created: datetime
 
 
-def from_map(stored: dict[str, Any]) -> KnownBackup:
-    """The inverse of to_map()."""
-    return KnownBackup(
-        stored["path"], stored["is_full"], Lsn(stored["lsn"]), time_of(stored["created_us"])
-    )
+@final
+class StoredBackup(msgspec.Struct, frozen=True, kw_only=True):
+    """A known backup as it is stored."""
+
+    path: str
+    is_full: bool
+    lsn: int
+    created_us: int
+
+    @classmethod
+    def of(cls, backup: KnownBackup | BackupReport) -> "StoredBackup":
+        return cls(
+            path=backup.path,
+            is_full=backup.is_full,
+            lsn=backup.lsn,
+            created_us=microseconds(backup.created),
+        )
+
+    def known(self) -> KnownBackup:
+        return KnownBackup(self.path, self.is_full, Lsn(self.lsn), time_of(self.created_us))
 
 
-def to_map(backup: KnownBackup | BackupReport) -> dict[str, Any]:
-    """The map that is stored."""
-    return {
-        "path": backup.path,
-        "is_full": backup.is_full,
-        "lsn": backup.lsn,
-        "created_us": microseconds(backup.created),
-    }
+_decode = map_decoder(StoredBackup)
 
 
 def known_backups(view: View) -> list[KnownBackup]:
-    """Those that the view has, the oldest first. Raises CorruptionError."""
-    found = view.scan(KNOWN_BACKUPS, end_of(KNOWN_BACKUPS))
-    return [from_map(open_entry(key, value)) for key, value in found]
+    """The history, the oldest backup first. Raises CorruptionError."""
+    entries = view.scan(KNOWN_BACKUPS, end_of(KNOWN_BACKUPS))
+    return [_decode(entry_data(key, value)).known() for key, value in entries]
 
 
 def to_entry(report: BackupReport) -> tuple[bytes, bytes]:
     """The catalog entry of a backup."""
     key = KNOWN_BACKUPS + microseconds(report.created).to_bytes(8) + bytes.fromhex(report.id)
-    return key, sealed_entry(key, to_map(report))
+    return key, sealed_entry(key, StoredBackup.of(report))
 
 
 def record_backups(view: View, reports: Iterable[BackupReport]) -> Effects:
@@ -81,8 +92,8 @@ def record_backups(view: View, reports: Iterable[BackupReport]) -> Effects:
 
 
 def newest_backup(view: View, database_id: bytes) -> tuple[Lsn, bool] | None:
-    """The Lsn at which the newest backup of this very database ends, and whether the log is held
-    for the next incremental one."""
+    """The Lsn at which the newest backup of this database ends, and whether the log is held for
+    the next incremental one. None after a restore, whose backups are of another database id."""
     stored = view.get(ARCHIVED)
     if stored is None or not stored.startswith(database_id):
         return None
@@ -95,13 +106,13 @@ _RUNNING: Final = "running backup"
 
 @final
 class BackupHistory:
-    """Where the newest backup of an open database ends, and the log that is held from there."""
+    """The end of the newest backup of an open database, and the log that is held after it."""
 
     def __init__(self, committer: Committer, retention: LogRetention) -> None:
         self._committer = committer
         self._retention = retention
         self.archived: Lsn | None = None
-        """Where the newest backup ends, while an incremental one can continue from there."""
+        """The last Lsn of the newest backup; None while no incremental one can continue it."""
         with committer.view() as view:
             newest = newest_backup(view, self._database_id)
         if newest is not None:
@@ -119,7 +130,7 @@ class BackupHistory:
             self._retention.release(_RUNNING)
 
     def record(self, report: BackupReport, *, hold_log: bool) -> None:
-        """Stores that a backup was taken; with `hold_log` the log after it is kept for the next
+        """Adds a backup to the history. With `hold_log` the log after it is kept for the next
         incremental one."""
         end = self._database_id + report.lsn.to_bytes(8) + bytes([hold_log])
         with OneCommit(self._committer) as batch:
@@ -133,7 +144,7 @@ class BackupHistory:
             self._retention.release(_CHAIN)
 
     def end_chain(self) -> None:
-        """Releases the log that the next incremental backup would need: it has to be full."""
+        """Releases the log after the newest backup: the next backup has to be full."""
         if self.archived is not None:
             with OneCommit(self._committer) as batch:
                 batch.set(ARCHIVED, None)

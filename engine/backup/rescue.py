@@ -1,14 +1,15 @@
-"""Rescue: the newest backup in place of a database that is damaged beyond recovery.
+"""Automatic restore: replaces a database that is damaged beyond recovery by its newest backup. It
+runs at open with on_damage="restore", and as the command `amberdb rescue`.
 
     damage -> locked -> newest chain, verified and restored as <path>.restored
            -> <path> renamed to <path>.damaged-<time> -> <path>.restored renamed to <path>
 
 Invariants:
-- Nothing is moved before what takes its place is whole, checked, synced and has its name; no file
-  of the damaged directory is changed or removed.
-- A crash between the two renames leaves nothing under the path: the next open does the second one,
-  and creates nothing.
-- Only archives of this very database take its place.
+- The damaged directory is renamed only after the restored one is complete, checked and synced; no
+  file of the damaged directory is changed or removed.
+- A crash between the two renames leaves nothing under the path: the next open completes the second
+  rename instead of creating a database.
+- Only backups of the same database are used.
 """
 
 import logging
@@ -40,30 +41,31 @@ DAMAGED: Final = ".damaged-"
 @final
 @dataclass(frozen=True, slots=True)
 class Rescue:
-    """What open() has done with a damaged database: `db.rescue`."""
+    """The report of an automatic restore at open: `db.rescue`."""
 
     problem: str
-    """Why it could not be opened."""
+    """Why the database could not be opened."""
     damaged: str
-    """Where it is kept, as it was."""
+    """The directory that keeps the damaged database unchanged."""
     chain: tuple[str, ...]
-    """The backups that it was restored from."""
+    """The backups that were restored."""
     lsn: Lsn
-    """The last commit that came back."""
+    """The last commit that was restored."""
     time: datetime
-    """Of that commit."""
+    """The time of that commit."""
     last_lsn: Lsn | None
-    """The last commit that the damaged database speaks of; None when nothing can be read of it."""
+    """The last commit that the damaged database mentions; None when it cannot be read."""
 
     @property
     def lost(self) -> int | None:
-        """How many commits did not come back, at most: those of the database itself are counted
-        too. None when nobody knows."""
+        """The most commits that can be lost: those that the database makes for itself are counted
+        too. None: unknown."""
         return _lost(self.lsn, self.last_lsn)
 
 
 def finish_rescue(path: str, options: Options) -> None:
-    """Gives what was restored its name, where a crash came before that. Raises LockedError."""
+    """Completes an automatic restore that a crash interrupted between its two renames. Raises
+    LockedError."""
     fs = options.fs
     path = os.path.abspath(path)
     staged = path + STAGED
@@ -77,13 +79,14 @@ def finish_rescue(path: str, options: Options) -> None:
         finally:
             lock.close()
     logger.warning(
-        "%s: a restore that was interrupted is finished; what was damaged is kept as %s",
+        "%s: an interrupted automatic restore is completed; the damaged database is kept as %s",
         path, ", ".join(_damaged(path, fs)),
     )  # fmt: skip
 
 
 def explain(path: str, options: Options, error: CorruptionError) -> NoReturn:
-    """Raises the error, with the newest backup, what would be lost, and the command to run."""
+    """Raises the error with the newest backup, the number of commits that a restore would lose, and
+    the command for it added."""
     path = os.path.abspath(path)
     chain = next(iter(_candidates(path, options)), None)
     if chain is None:
@@ -96,8 +99,9 @@ def explain(path: str, options: Options, error: CorruptionError) -> NoReturn:
         command += ["--backups", folder]
     raise CorruptionError(
         f"{error.message}. The newest backup is {chain[-1].path}, up to Lsn {newest.last_lsn} of "
-        f"{time_of(newest.time_us).isoformat()}; {_told(lost)} would be lost. To put it in place, "
-        f"and what is damaged aside: `{shlex.join(command)}`, or open with on_damage='restore'",
+        f"{time_of(newest.time_us).isoformat()}; {_count_of(lost)} would be lost. To restore it, "
+        f"and keep the damaged database beside it: `{shlex.join(command)}`, or open with "
+        "on_damage='restore'",
         **{
             **error.facts,
             "backup": chain[-1].path,
@@ -108,38 +112,40 @@ def explain(path: str, options: Options, error: CorruptionError) -> NoReturn:
 
 
 def rescue(path: str, options: Options, error: CorruptionError) -> Rescue:
-    """Puts the newest backup that is sound in place. Raises the error when there is none; whatever
-    it raises, the damaged database is where it was, or the next open finishes it."""
+    """Replaces the damaged database by its newest sound backup. Raises `error` when there is none.
+    After any failure the damaged database is still in its place, or the next open completes the
+    restore."""
     fs = options.fs
     path = os.path.abspath(path)
-    seen = _manifest_bytes(path, fs)
+    manifest_before = _manifest_bytes(path, fs)
     with open_errors(path):
         lock = take_lock(path, options)
         try:
-            if _manifest_bytes(path, fs) != seen:
+            if _manifest_bytes(path, fs) != manifest_before:
                 raise LockedError(
                     f"{path} was restored by another process: open it again",
                     path=path, pid=None, host="",
                 )  # fmt: skip
             last = _last_known(path, fs)
             chain, report = _restored(path, options, error)
-            aside = _free_aside(path, options)
-            _swap(path, aside, options)
+            damaged = _damaged_name(path, options)
+            _swap(path, damaged, options)
         finally:
             lock.close()
-    found = Rescue(error.message, aside, tuple(chain), report.lsn, report.time, last)
+    done = Rescue(error.message, damaged, tuple(chain), report.lsn, report.time, last)
     logger.warning("%s is restored from %s up to Lsn %d of %s; %s are lost. It was damaged (%s), "
-        "and is kept as %s", path, chain[-1], found.lsn, found.time.isoformat(),
-        _told(found.lost), found.problem, aside)  # fmt: skip
-    return found
+        "and is kept as %s", path, chain[-1], done.lsn, done.time.isoformat(),
+        _count_of(done.lost), done.problem, damaged)  # fmt: skip
+    return done
 
 
 def _restored(
     path: str, options: Options, error: CorruptionError
 ) -> tuple[Sequence[str], RestoreReport]:
-    """Of the newest chain, as far as it is sound, else of the one before."""
+    """Restores the newest chain, without its last archives where these are damaged; if none of it
+    can be restored, the chain before. Returns the archives used."""
     staged = path + STAGED
-    if options.fs.exists(staged):  # of a try that a crash ended; the backups have it all
+    if options.fs.exists(staged):  # left by a restore that a crash ended
         lock = take_lock(staged, options)
         try:
             discard_staging(staged, options)
@@ -147,7 +153,7 @@ def _restored(
             lock.close()
     why = f"there is none in {_folder(path, options)}"
     for chain in _candidates(path, options):
-        paths = [each.path for each in chain]
+        paths = [archive.path for archive in chain]
         while paths:
             try:
                 return paths, restore_chain(paths, staged, options)
@@ -160,14 +166,14 @@ def _restored(
     ) from error
 
 
-def _swap(path: str, aside: str, options: Options) -> None:
-    """Both are locked, so nobody opens or finishes either in between."""
+def _swap(path: str, damaged: str, options: Options) -> None:
+    """The two renames. Both directories are locked, so no process opens either in between."""
     fs = options.fs
     staged, parent = path + STAGED, os.path.dirname(path)
     lock = take_lock(staged, options)
     try:
-        fs.rename(path, aside)
-        fs.sync_dir(parent)  # so that never both have lost their names
+        fs.rename(path, damaged)
+        fs.sync_dir(parent)  # before the second rename, so that no crash keeps only that one
         fs.rename(staged, path)
         fs.sync_dir(parent)
     finally:
@@ -175,14 +181,14 @@ def _swap(path: str, aside: str, options: Options) -> None:
 
 
 def _candidates(path: str, options: Options) -> list[Chain]:
-    """The chains of backups of this database, the newest first. None where nobody can tell whose
-    they are."""
+    """The chains of backups of this database, the newest first. None when its id cannot be read
+    and the folder has backups of several databases."""
     archives = archives_in(options.fs, _folder(path, options))
     own = _database_id(path, options.fs)
     if own is None:
-        owners = {each.header.database_id for each in archives}
+        owners = {archive.header.database_id for archive in archives}
         own = owners.pop() if len(owners) == 1 else None
-    return chains_of(each for each in archives if each.header.database_id == own)[::-1]
+    return chains_of(archive for archive in archives if archive.header.database_id == own)[::-1]
 
 
 def _folder(path: str, options: Options) -> str:
@@ -193,12 +199,12 @@ def _database_id(path: str, fs: FileSystem) -> bytes | None:
     try:
         return manifests.read(fs, path).database_id
     except (AmberError, OSError):
-        found = Counter(segment_ids(fs, os.path.join(path, WAL))).most_common(1)
-        return found[0][0] if found else None
+        by_count = Counter(segment_ids(fs, os.path.join(path, WAL))).most_common(1)
+        return by_count[0][0] if by_count else None
 
 
 def _last_known(path: str, fs: FileSystem) -> Lsn | None:
-    """The highest Lsn that MANIFEST or log speak of."""
+    """The highest Lsn that MANIFEST or log mention."""
     known: list[Lsn] = []
     try:
         known.append(manifests.read(fs, path).clean_lsn or NO_LSN)
@@ -207,15 +213,15 @@ def _last_known(path: str, fs: FileSystem) -> Lsn | None:
     try:
         log = os.path.join(path, WAL)
         known.append(
-            check_log(fs, log, None, applied=None, clean_last=None, replay=_unread).last_lsn
+            check_log(fs, log, None, applied=None, clean_last=None, replay=_ignore).last_lsn
         )
     except (AmberError, OSError):
         pass
     return max(known, default=NO_LSN) or None
 
 
-def _unread(record: Record) -> None:
-    """Only how far they go is asked."""
+def _ignore(record: Record) -> None:
+    """Records need no replay here: only the last Lsn counts."""
 
 
 def _manifest_bytes(path: str, fs: FileSystem) -> bytes | None:
@@ -228,19 +234,21 @@ def _manifest_bytes(path: str, fs: FileSystem) -> bytes | None:
 def _damaged(path: str, fs: FileSystem) -> list[str]:
     parent, name = os.path.split(path)
     return [
-        os.path.join(parent, each) for each in fs.listdir(parent) if each.startswith(name + DAMAGED)
+        os.path.join(parent, other)
+        for other in fs.listdir(parent)
+        if other.startswith(name + DAMAGED)
     ]
 
 
-def _free_aside(path: str, options: Options) -> str:
+def _damaged_name(path: str, options: Options) -> str:
     now = datetime.fromtimestamp(options.clock(), UTC)
     return first_free_name(options.fs, f"{path}{DAMAGED}{now:%Y%m%dT%H%M%SZ}")
 
 
 def _lost(lsn: Lsn, last: Lsn | None) -> int | None:
-    """Commits between the two; an epoch more counts none by itself."""
+    """The number of commits between the two; a new epoch alone counts none."""
     return None if last is None else max(0, lsn_number(last) - lsn_number(lsn))
 
 
-def _told(lost: int | None) -> str:
+def _count_of(lost: int | None) -> str:
     return "an unknown number of commits" if lost is None else f"at most {lost} commits"

@@ -1,14 +1,14 @@
-"""restore(): a database out of a chain of archives, as of any commit that the chain has.
+"""restore(): makes a database from a chain of archives, as of any commit in the chain.
 
-    chain verified -> <target>.tmp: pairs into a new LMDB, keys ascending -> records up to `until`
-    through a memtable, as a checkpoint takes them -> checked -> log, MANIFEST -> renamed
+    chain verified -> <target>.tmp: pairs into a new LMDB file, keys ascending -> records up to
+    `until` through a memtable, as in a checkpoint -> checked -> log, MANIFEST -> renamed
 
 Invariants:
-- Nothing is written before every archive was read whole, and nothing has the target's name before
-  what was made agrees with itself in everything that check() compares.
-- No file of an archive reaches the disk: only pairs do, in an LMDB file of our own making.
-- The new database has an id of its own, and an epoch above every Lsn of the chain: no Lsn of the
-  commits behind `until` is given again.
+- Nothing is written before every archive was read whole, and the target's name appears only after
+  check() found nothing in the new database.
+- No archive contains a file: only its pairs are used, written by LMDB into a new file.
+- The new database has its own id, and an epoch above every Lsn of the chain: no Lsn of a commit
+  after `until` is used again.
 """
 
 import os
@@ -69,25 +69,26 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 Until: TypeAlias = Lsn | int | datetime | None
 
 _TRANSACTION_BYTES: Final = 64 << 20
-"""Of pairs in one LMDB transaction."""
+"""The size of the pairs in one LMDB transaction."""
 _CHUNK: Final = 1000
 
 
 @final
 @dataclass(slots=True)
 class RestoreReport:
-    """What restore() has made."""
+    """The database that restore() made."""
 
     path: str
     lsn: Lsn = NO_LSN
     """The last commit in it."""
     time: datetime = field(default_factory=lambda: time_of(0))
-    """Of that commit."""
+    """The time of that commit."""
     pairs: int = 0
-    """Out of the full archive."""
+    """The number of pairs from the full archive."""
     commits: int = 0
-    """Out of incremental ones."""
+    """The number of commits from incremental archives."""
     documents: int = 0
+    """The number of documents in the new database."""
 
 
 def restore(
@@ -98,13 +99,13 @@ def restore(
     progress: Progress | None = None,
     **settings: Unpack[OpenOptions],
 ) -> RestoreReport:
-    """Makes a new database at `target` of a full backup, or of a chain that begins with one.
+    """Makes a new database at `target` from a full backup, or from a chain that begins with one.
 
-    `until` is an Lsn, or an aware datetime: the last commit at or before it is the last one that
-    is restored; None restores all. `progress(step, count)` is called as it goes; `settings` are
-    those of open(). Raises BackupExistsError, RestorePointError, BackupDamagedError,
+    `until` is an Lsn or an aware datetime, inclusive: the last commit at or before it is the last
+    one restored; None restores all. `progress(step, count)` is called during the work; `settings`
+    are those of open(). Raises BackupExistsError, RestorePointError, BackupDamagedError,
     BackupChainError, FormatError (newer), LockedError, DatabaseMissingError (the parent),
-    DiskFullError, OpenError; then nothing is left.
+    DiskFullError, OpenError; no file is left then.
     """
     return restore_chain(chain, target, Options(**settings), until, progress)
 
@@ -116,7 +117,7 @@ def restore_chain(
     until: Until = None,
     progress: Progress | None = None,
 ) -> RestoreReport:
-    """restore(), with the options of the database."""
+    """restore() with Options."""
     path = archive_path(target)
     paths = paths_of(chain)
     if options.fs.exists(path):
@@ -128,35 +129,37 @@ def restore_chain(
     _check_point(paths[0], headers[0], headers[-1], until)
     reports = verify_chain(paths, options.fs, progress)
     with open_errors(path):
-        aside, lock = acquire_staging(path, options)
+        staging, lock = acquire_staging(path, options)
         try:
             try:
-                making = _Restore(reports, options, until, progress, RestoreReport(path))
-                manifest = making.run(aside)
-                publish_staging(path, aside, manifest, making.report.lsn, options)
+                run = _Restore(reports, options, until, progress, RestoreReport(path))
+                manifest = run.make(staging)
+                publish_staging(path, staging, manifest, run.report.lsn, options)
             except BaseException:
                 with suppress(OSError, AmberError):
-                    discard_staging(aside, options)
+                    discard_staging(staging, options)
                 raise
         finally:
             lock.close()
-    return making.report
+    return run.report
 
 
 def _check_until(until: Until) -> None:
     if isinstance(until, datetime):
         if until.tzinfo is None:
-            raise ValueError(f"until={until!r}: give a datetime with a zone")
+            raise ValueError(f"until={until!r}: give a datetime with a time zone")
     elif until is not None and type(until) is not int:
         raise ValueError(f"until={until!r}: give an Lsn or a datetime")
 
 
 def _check_point(path: str, full: Header, last: Header, until: Until) -> None:
-    """Raises RestorePointError unless the chain has it."""
+    """Raises RestorePointError unless `until` is a point within the chain. A time after the last
+    commit is one: all is restored."""
     facts = {"first_lsn": Lsn(full.last_lsn), "last_lsn": Lsn(last.last_lsn)}
     if not full.is_full:
         raise RestorePointError(
-            f"{path} is incremental: a chain begins with a full backup; name that first", **facts
+            f"{path} is incremental: name the full backup that its chain begins with first",
+            **facts,
         )
     begin, end = time_of(full.time_us), time_of(last.time_us)
     if isinstance(until, datetime):
@@ -165,18 +168,18 @@ def _check_point(path: str, full: Header, last: Header, until: Until) -> None:
         is_early = until is not None and until < full.last_lsn
         is_late = until is not None and until > last.last_lsn
     if is_early or is_late:
+        where = "after them: add a later incremental backup"
+        if is_early:
+            where = "before them: name the chain of an older full backup"
         raise RestorePointError(
             f"the chain has the points from Lsn {full.last_lsn} ({begin.isoformat()}) to Lsn "
-            f"{last.last_lsn} ({end.isoformat()}), and {until} is "
-            + (
-                "before them: name the chain of an older full backup" if is_early else "behind them"
-            ),
+            f"{last.last_lsn} ({end.isoformat()}), and {until} is {where}",
             **facts,
         )
 
 
 class _Restore:
-    """One run, over archives that were verified."""
+    """One restore of verified archives."""
 
     def __init__(
         self,
@@ -192,11 +195,11 @@ class _Restore:
         self._progress = progress
         self.report = report
 
-    def run(self, aside: str) -> Manifest:
-        """Fills the directory; what is still to be written of it."""
+    def make(self, staging: str) -> Manifest:
+        """Makes data.mdb in the staging directory. Returns the MANIFEST to write."""
         options, report = self._options, self.report
         manifest = new_manifest(options, lsn_epoch(self._chain[-1].lsn) + 1)
-        directory = data_directory(aside, manifest.generation)
+        directory = data_directory(staging, manifest.generation)
         report.lsn, report.time = self._chain[0].lsn, self._chain[0].time
         with new_store(directory, options.fs, options.map_bytes) as store:
             try:
@@ -210,12 +213,12 @@ class _Restore:
                 raise self._unsound(error.message) from error
             except AmberError:
                 raise
-            except Exception as error:  # its checksums are right: a forger's work, and no damage
+            except Exception as error:  # the checksums are right, so the archive is forged
                 raise self._unsound(repr(error)) from error
         return manifest
 
     def _put_pairs(self, store: Store, manifest: Manifest) -> None:
-        """In bounded transactions: nobody reads before the last one."""
+        """Writes the full archive, in transactions of bounded size."""
         with opened_archive(self._options.fs, self._chain[0].path) as archive:
             blocks = pairs_of(archive)
             while True:
@@ -224,7 +227,7 @@ class _Restore:
                     for pairs in blocks:
                         writer.append_sorted(pairs)
                         self.report.pairs += len(pairs)
-                        self._tell("pairs", self.report.pairs)
+                        self._report("pairs", self.report.pairs)
                         if archive.offset - start >= _TRANSACTION_BYTES:
                             break
                     else:
@@ -236,13 +239,13 @@ class _Restore:
         memtable = Memtable()
         for block in self._records():
             for lsn, time_us, _, payload in block:
-                if self._is_behind(lsn, time_us):
+                if self._is_after_until(lsn, time_us):
                     self._apply(store, memtable)
                     return
                 memtable.publish(lsn, decode_effects(payload), len(payload), time_us)
                 self.report.lsn, self.report.time = Lsn(lsn), time_of(time_us)
                 self.report.commits += 1
-            self._tell("commits", self.report.commits)
+            self._report("commits", self.report.commits)
             if memtable.size_bytes >= self._options.checkpoint_bytes:
                 self._apply(store, memtable)
                 memtable = Memtable()
@@ -253,7 +256,7 @@ class _Restore:
             with opened_archive(self._options.fs, report.path) as archive:
                 yield from records_of(archive)
 
-    def _is_behind(self, lsn: int, time_us: int) -> bool:
+    def _is_after_until(self, lsn: int, time_us: int) -> bool:
         until = self._until
         if isinstance(until, datetime):
             return time_us > microseconds(until.astimezone(UTC))
@@ -267,7 +270,7 @@ class _Restore:
                 apply_memtable(writer, memtable, row_indexes)
 
     def _purge(self, store: Store) -> None:
-        """Trees that the catalog does not know any more: a purge is not in the log."""
+        """Deletes keyspaces that are no longer in the catalog: the log does not contain purges."""
         with stored_view(store, Memtable(), NEWEST, self._options.document_bytes_max) as view:
             known = set(view.catalog.retired)
             for schema in view.catalog.schemas.values():
@@ -285,31 +288,31 @@ class _Restore:
                         writer.delete(mark + prefix)
 
     def _check(self, store: Store) -> None:
-        """Raises BackupDamagedError unless all agrees, as Database.check() has it."""
+        """Raises BackupDamagedError for the first problem that Database.check() would find."""
         report = self.report
-        found = CheckReport()
+        check = CheckReport()
         with stored_view(store, Memtable(), report.lsn, self._options.document_bytes_max) as view:
             assert view.get(APPLIED) == report.lsn.to_bytes(8)
-            check_view(view, found, self._progress)
-        if not found.ok:
-            raise self._unsound(found.problems[0])
-        report.documents = found.documents
+            check_view(view, check, self._progress)
+        if not check.ok:
+            raise self._unsound(check.problems[0])
+        report.documents = check.documents
 
     def _unsound(self, problem: str) -> BackupDamagedError:
         path = self._chain[0].path
         return BackupDamagedError(
-            f"{path}: what it holds does not agree with itself ({problem}): take another backup, "
-            "or another `until`",
+            f"{path}: its contents are inconsistent ({problem}): restore another backup, or to "
+            "another `until`",
             path=path,
         )
 
-    def _tell(self, what: str, count: int) -> None:
+    def _report(self, step: str, count: int) -> None:
         if self._progress is not None:
-            self._progress(what, count)
+            self._progress(step, count)
 
 
 def _next_keyspace(store: Store, low: bytes) -> int | None:
-    """The first tree from `low` on that has a key."""
+    """The first keyspace from `low` on that has a key."""
     txn = store.begin()
     try:
         cursor = txn.cursor()

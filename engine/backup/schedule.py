@@ -1,13 +1,13 @@
-"""Rolling backups: taken by themselves, every so often, into a folder of their own, and pruned.
+"""Rolling backups: taken automatically at an interval into their own folder, and pruned.
 
     due -> incremental on the newest chain, or full -> pruned
 
 Invariants:
-- A backup is due when something was committed since the last one, and the time or the number of
-  commits is reached; a database that nobody writes to is not backed up again.
-- What fails is logged, told by stats() and tried again; no read or write fails for it.
-- A chain is ended by a full backup after a day, when its increments are larger than their base, and
-  whenever the log does not go on from it.
+- A backup is due when a commit was made after the last one, and the interval or the number of
+  commits is reached; a database without writes is not backed up again.
+- A failure is logged, reported by stats() and tried again; no read or write fails because of it.
+- A full backup begins a new chain after a day, when the increments are larger than their base, and
+  when the log no longer reaches back to the end of the chain.
 """
 
 import logging
@@ -37,13 +37,13 @@ logger = logging.getLogger("amberdb.engine")
 
 CHAIN_S: Final = 86_400
 CHAIN_MAX: Final = 100
-"""Archives: a restore reads them all."""
+"""The most archives in a chain: a restore reads all of them."""
 RETRY_S: Final = 60.0
 
 
 @final
 class BackupSchedule:
-    """Owned by Upkeep, where `backups=` was given."""
+    """Takes the rolling backups of a database that was opened with `backups=`."""
 
     def __init__(
         self, path: str, committer: Committer, backups: Backups, jobs: Jobs, options: Options
@@ -57,10 +57,11 @@ class BackupSchedule:
         self._fs = options.fs
         self._own = committer.store.get(DATABASE_ID) or b""
         self._mark = self._own.hex()[:8]
-        """In the name of each: what a crash has left of another database's is its own affair."""
+        """Part of every file name: databases that share a folder leave each other's staging files
+        alone."""
         self.directory = self._wanted.directory_of(path)
-        self.on_done: Callable[[], None] = _nobody
-        """Called when the background has taken one, or failed to."""
+        self.on_done: Callable[[], None] = lambda: None
+        """Called after each backup in the background, taken or failed."""
         self._mutex = threading.Lock()
         self._is_wanted = False
         self._taken = 0
@@ -75,18 +76,19 @@ class BackupSchedule:
             self._last = (header.last_lsn, min(header.created_us / 1e6, options.clock()))
 
     def due_s(self) -> float | None:
-        """Seconds until the next one; None while there is nothing to back up, or it is begun."""
+        """Seconds until the next backup; None while there is nothing to back up, and while one is
+        queued or running."""
         return None if self._is_wanted else self._due_s()
 
     def step(self) -> None:
-        """Called when it may be due, and behind each checkpoint."""
+        """Queues a backup if one is due. Called when one may be, and after each checkpoint."""
         due = self.due_s()
         if due is not None and due <= 0 and self._options.background:
             self._is_wanted = True
             self._jobs.want(self._run)
 
     def take(self, progress: Progress | None = None) -> BackupReport:
-        """Takes one now, and prunes. Raises as Database.backup() does."""
+        """Takes a backup now, and prunes. Raises the errors of Database.backup()."""
         with self._mutex, file_errors(self.directory):
             report = self._take(progress)
             self._taken += 1
@@ -95,13 +97,13 @@ class BackupSchedule:
                 failpoints.reach("rolling.taken")
             try:
                 self._prune(report.path)
-            except OSError as error:  # tried again behind the next one
+            except OSError as error:  # tried again after the next backup
                 self._last_error = f"{error.filename} could not be removed: {error.strerror}"
                 logger.warning("%s", self._last_error)
         return report
 
     def is_pruned(self, path: str) -> bool:
-        """Whether it was in the folder, and was removed."""
+        """Whether the path is in the folder and no longer exists."""
         return os.path.dirname(path) == self.directory and not self._fs.exists(path)
 
     def stats(self) -> dict[str, Any]:
@@ -114,13 +116,13 @@ class BackupSchedule:
             "due_in_s": self.due_s(),
         }
 
-    # -- inside ------------------------------------------------------------------------------
+    # -- one backup --------------------------------------------------------------------------
 
     def _take(self, progress: Progress | None) -> BackupReport:
         if not self._fs.is_dir(self.directory):
             self._fs.mkdir(self.directory)
             self._fs.sync_dir(os.path.dirname(self.directory))
-        for name in self._fs.listdir(self.directory):  # what a crash has left
+        for name in self._fs.listdir(self.directory):  # left by a crash
             if name.endswith(f"{SUFFIX}{STAGING_SUFFIX}") and f"-{self._mark}-" in name:
                 self._fs.unlink(os.path.join(self.directory, name))
         chain = self._newest_chain()
@@ -141,7 +143,7 @@ class BackupSchedule:
         return max(due, self._retry_at - time.monotonic())
 
     def _is_many(self, last: Lsn) -> bool:
-        """Whether so many commits came since the last one that it is due."""
+        """Whether the number of commits after the last backup makes the next one due."""
         every = self._wanted.every_commits
         if every is None or self._last is None:
             return False
@@ -151,14 +153,14 @@ class BackupSchedule:
     def _run(self, stop: Stop) -> None:
         try:
             due = self._due_s()
-            if due is not None and due <= 0:  # and no other call was first
+            if due is not None and due <= 0:  # unless take() was first
                 self._last_error = None
                 self.take(lambda path, size: check_stop(stop))
         except AmberError as error:
             self._failed += 1
             self._last_error = str(error)
             self._retry_at = time.monotonic() + RETRY_S
-            logger.warning("a backup into %s failed; tried again later: %s", self.directory, error)
+            logger.warning("a backup into %s failed; it is tried again: %s", self.directory, error)
         finally:
             self._is_wanted = False
         if failpoints.on:
@@ -166,13 +168,13 @@ class BackupSchedule:
         self.on_done()
 
     def _newest_chain(self) -> Chain:
-        found = archives_in(self._fs, self.directory)
-        chains = chains_of(each for each in found if each.header.database_id == self._own)
+        archives = archives_in(self._fs, self.directory)
+        chains = chains_of(own for own in archives if own.header.database_id == self._own)
         return chains[-1] if chains else []
 
     def _is_long(self, chain: Chain) -> bool:
         age_s = self._options.clock() - chain[0].header.created_us / 1e6
-        sizes = [os.path.getsize(each.path) for each in chain]
+        sizes = [os.path.getsize(archive.path) for archive in chain]
         return age_s >= CHAIN_S or len(chain) >= CHAIN_MAX or sum(sizes[1:]) > sizes[0]
 
     def _write(self, base: str | None, progress: Progress | None) -> BackupReport:
@@ -187,7 +189,8 @@ class BackupSchedule:
         )
 
     def _free_path(self, kind: str) -> str:
-        """Numbered where a process died behind a backup of this second and Lsn."""
+        """Numbered when a backup of this second and Lsn exists: its process died before it was
+        recorded."""
         now = datetime.fromtimestamp(self._options.clock(), UTC)
         last = self._committer.log.last_lsn
         stem = f"{now:%Y%m%dT%H%M%SZ}-{self._mark}-{last:016x}-{kind}"
@@ -195,19 +198,15 @@ class BackupSchedule:
 
     def _prune(self, newest: str) -> None:
         with self._committer.view() as view:
-            known = {each.path for each in known_backups(view)}
+            known = {backup.path for backup in known_backups(view)}
         chains = chains_of(
-            each
-            for each in archives_in(self._fs, self.directory)
-            if each.header.database_id == self._own or each.path in known
+            archive
+            for archive in archives_in(self._fs, self.directory)
+            if archive.header.database_id == self._own or archive.path in known
         )
-        gone = to_prune(chains, newest, self._wanted.keep_hourly, self._wanted.keep_daily)
-        for path in gone:
+        wanted = self._wanted
+        for path in to_prune(chains, newest, wanted.keep_hourly, wanted.keep_daily):
             self._fs.unlink(path)
-            self._fs.sync_dir(self.directory)  # before the one that it goes on from
+            self._fs.sync_dir(self.directory)  # before its base is removed
             if failpoints.on:
                 failpoints.reach("rolling.pruned")
-
-
-def _nobody() -> None:
-    """Until somebody waits for a backup."""

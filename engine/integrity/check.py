@@ -1,10 +1,10 @@
-"""check(): the proof that everything derived equals a rebuild from the documents.
+"""check(): verifies that all derived data equals a rebuild from the documents.
 
 Invariants:
-- It reads one snapshot and changes nothing; writers go on meanwhile.
-- What is wrong is noted, and the check goes on behind it.
-- Every document is decoded (its checksum with it); every entry it should have is looked up, and
-  entries are counted: all there and no more means equal, in memory that does not grow.
+- It reads one snapshot and changes nothing; writers are not blocked.
+- A problem is added to the report, and the check continues after it.
+- Every document is decoded, which verifies its checksum. Every entry that a document should have
+  is looked up, and entries are counted: all present and no more means equal, in constant memory.
 """
 
 from dataclasses import dataclass, field
@@ -31,12 +31,12 @@ PROBLEMS_MAX = 100
 @final
 @dataclass(slots=True)
 class CheckReport:
-    """What check() found: `ok`, and otherwise a line for each problem (the first hundred), with
-    file and place."""
+    """The result of check(): `ok`, or a line for each problem (the first hundred) with its file and
+    offset or key."""
 
     problems: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
-    """What is no damage, but worth knowing: a torn tail that the next opening will cut."""
+    """Findings that are not damage, such as a torn tail that the next open cuts."""
     collections: int = 0
     documents: int = 0
     entries: int = 0
@@ -45,11 +45,11 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether no problem was found."""
         return not self.problems
 
     def add(self, problem: str) -> None:
-        """For check(): notes a problem, up to PROBLEMS_MAX of them."""
+        """Adds a problem, up to PROBLEMS_MAX of them."""
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(problem)
 
@@ -62,12 +62,14 @@ def check(source: Readable, searchers: Searchers, progress: Progress | None = No
             applied = Lsn(int.from_bytes(view.get_stored(APPLIED) or b""))
             if applied > source.log.durable_lsn:
                 durable = source.log.durable_lsn
-                report.add(f"LMDB is at Lsn {applied}, and only {durable} is durable")
+                report.add(
+                    f"LMDB has Lsn {applied} applied, and the log is durable up to {durable}"
+                )
             elif applied:
                 for record in source.log.read(Lsn(applied - 1), upto=applied):
                     check_applied(view, record, report)
         except LogTruncatedError:
-            pass  # recycled
+            pass  # the segment with the record was recycled
         except (AmberError, EngineError) as error:
             _note(view, report, "the last applied record", error)
         check_view(view, report, progress)
@@ -81,8 +83,9 @@ def check(source: Readable, searchers: Searchers, progress: Progress | None = No
 
 
 def check_applied(view: View, record: Record, report: CheckReport) -> None:
-    """LMDB has what this record, its last one, says. Nothing else covers the applied Lsn and the
-    time beside it, and too high an Lsn would hide the records behind the true one."""
+    """Checks that LMDB contains the effects of the record with its applied Lsn. That Lsn and the
+    time beside it have no checksum, and an Lsn that is too high would hide the records after the
+    true one from replay."""
     time = view.get_stored(LAST_TIME)
     if time is not None and time != record.time_us.to_bytes(8):
         report.add(f"LMDB has the time {time.hex()} for Lsn {record.lsn}, not {record.time_us} us")
@@ -90,13 +93,13 @@ def check_applied(view: View, record: Record, report: CheckReport) -> None:
     for key, value in decode_effects(record.payload).items():
         if key[:KEYSPACE_BYTES] in documents and view.get_stored(key) != value:
             report.add(
-                f"{documents[key[:KEYSPACE_BYTES]].name}: LMDB is said to have Lsn {record.lsn}, "
-                f"and has not what that says of {key[KEYSPACE_BYTES:]!r}"
+                f"{documents[key[:KEYSPACE_BYTES]].name}: LMDB has Lsn {record.lsn} applied, and "
+                f"{key[KEYSPACE_BYTES:]!r} is not as in that record"
             )
 
 
 def check_view(view: View, report: CheckReport, progress: Progress | None) -> None:
-    """Every collection of a view against its own documents."""
+    """Checks every collection of a view against its documents."""
     report.lsn = Lsn(view.lsn)
     for schema in view.catalog.schemas.values():
         report.collections += 1
@@ -115,7 +118,7 @@ def check_view(view: View, report: CheckReport, progress: Progress | None) -> No
                 _check_count(view, schema, prefix, expected[prefix], report)
             except (AmberError, EngineError) as error:
                 number = int.from_bytes(prefix[:KEYSPACE_BYTES])
-                _note(view, report, f"{schema.name}: tree {number}", error)
+                _note(view, report, f"{schema.name}: keyspace {number}", error)
         for index in rows:
             from amberdb.engine.integrity.search_check import check_rows  # brings numpy
 
@@ -125,13 +128,13 @@ def check_view(view: View, report: CheckReport, progress: Progress | None) -> No
                 _note(view, report, f"{schema.name}: {index.spec.name}", error)
 
 
-def _note(view: View, report: CheckReport, what: str, error: Exception) -> None:
-    """The error, with its file."""
+def _note(view: View, report: CheckReport, place: str, error: Exception) -> None:
+    """Adds an error as a problem, with the name of its file."""
     try:
         view.raise_typed(error)
     except AmberError as typed:
         error = typed
-    report.add(f"{what}: {error}")
+    report.add(f"{place}: {error}")
 
 
 def _check_documents(
@@ -155,11 +158,13 @@ def _check_documents(
             continue
         rowid_max = max(rowid_max, stored.rowid)
     report.documents += count
-    head = CollectionCounters.unpack(view.get(schema.counters_key))
-    if head.documents != count:
-        report.add(f"{schema.name}: the head counts {head.documents} documents, there are {count}")
-    if rowid_max >= head.next_rowid:
-        report.add(f"{schema.name}: rowid {rowid_max} is in use, the next is {head.next_rowid}")
+    counters = CollectionCounters.unpack(view.get(schema.counters_key))
+    if counters.documents != count:
+        report.add(
+            f"{schema.name}: the counter says {counters.documents} documents, there are {count}"
+        )
+    if rowid_max >= counters.next_rowid:
+        report.add(f"{schema.name}: rowid {rowid_max} is in use, the next is {counters.next_rowid}")
 
 
 def _check_document(
@@ -173,16 +178,16 @@ def _check_document(
     id_bytes = key[KEYSPACE_BYTES:]
     document = stored.document()
     if document.get("id") != id_bytes.decode():
-        report.add(f"{schema.name}: {id_bytes!r} holds a document with id {document.get('id')!r}")
+        report.add(f"{schema.name}: {id_bytes!r} has a document with the id {document.get('id')!r}")
     if stored.version > view.lsn:
         report.add(f"{schema.name}: {id_bytes!r} has version {stored.version} above {view.lsn}")
     for index in schema.indexes:
         if not view.is_built(index):
             continue
-        for entry, wanted in entry_pairs(index, document, id_bytes, stored.rowid).items():
+        for entry, expected_value in entry_pairs(index, document, id_bytes, stored.rowid).items():
             if not entry.startswith(MULTI):
                 expected[index.prefix] += 1
-            if view.get(entry) != wanted:
+            if view.get(entry) != expected_value:
                 report.add(f"{schema.name}: {id_bytes!r} has no entry in {index.spec.name}")
     for row_index in schema.row_indexes:
         if view.is_built(row_index) and row_index.content(document) is not None:
@@ -198,17 +203,17 @@ def _check_document(
 def _check_count(
     view: View, schema: Schema, prefix: bytes, expected: int, report: CheckReport
 ) -> None:
-    found = sum(1 for _ in view.scan(prefix, end_of(prefix)))
-    report.entries += found
-    if found != expected:
+    count = sum(1 for _ in view.scan(prefix, end_of(prefix)))
+    report.entries += count
+    if count != expected:
         report.add(
-            f"{schema.name}: tree {int.from_bytes(prefix[:KEYSPACE_BYTES])} has {found} entries, "
-            f"the documents make {expected}"
+            f"{schema.name}: keyspace {int.from_bytes(prefix[:KEYSPACE_BYTES])} has {count} "
+            f"entries, the documents make {expected}"
         )
 
 
 def _check_log(log: ReadableLog, report: CheckReport) -> None:
-    """Every durable record that is kept can be read and decoded."""
+    """Reads and decodes every durable record that the log still has."""
     after = Lsn(log.first_lsn - 1)
     while True:
         try:
@@ -217,7 +222,7 @@ def _check_log(log: ReadableLog, report: CheckReport) -> None:
                 report.log_records += 1
                 after = record.lsn
             return
-        except LogTruncatedError as error:  # by a checkpoint, this moment
+        except LogTruncatedError as error:  # by a checkpoint meanwhile
             after = error.resume
         except AmberError as error:
             report.add(f"log: {error}")

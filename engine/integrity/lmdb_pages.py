@@ -1,20 +1,20 @@
-"""Pages of LMDB's file, read without LMDB: before it maps the file, and when it must not.
+"""A reader of LMDB's file that does not use LMDB, for files that LMDB must not map.
 
-A page that is not what it should be never ends a walk: what can be read of the others is given,
-and each hole is noted as a gap, with the range of keys that may be missing there.
+A damaged page does not end a walk: the pairs of all other pages are returned, and each unreadable
+place is recorded as a gap, with the range of keys that may be missing there.
 
 Invariants:
-- Nothing is believed: every offset is checked, and no page is read twice as part of a tree.
-- Pairs of a tree come in order of their keys, each within the range that the inner pages above
-  give it; what lies elsewhere is a gap.
+- No value is trusted: every offset is checked, and no page is read twice as part of a tree.
+- The pairs of a tree come in the order of their keys, each within the range that the inner pages
+  above give it; a key outside its range makes a gap.
 
-Format (LMDB 0.9, 64 bit, little endian): a page header of 16 bytes, then what its flags say.
+Format (LMDB 0.9, 64 bit, little endian): a page header of 16 bytes, then by its flags:
 
     page    number u64 | pad u16 | flags u16 | lower u16 | upper u16 | u16 offsets of nodes ...
             of an overflow page lower and upper are one u32, the count of its pages
     node    size or page, low u16, high u16 | flags u16 | key size u16 | key | value
-            inner: the child's page number is low, high, flags; a large value is the number of
-            its first overflow page
+            inner: the child's page number is low, high, flags; a large value: the number of its
+            first overflow page
     meta    magic u32 | version u32 | address u64 | map u64 | free tree 48 | main tree 48 |
             last page u64 | transaction u64
     tree    page size u32 | flags u16 | depth u16 | three counts u64 | entries u64 | root u64
@@ -26,7 +26,6 @@ from typing import NamedTuple
 
 from amberdb._fs import File
 from amberdb.engine.storage.data_file import (
-    _META,
     PAGE_HEADER_SIZE,
     PAGE_SIZE,
     Meta,
@@ -40,7 +39,6 @@ _NUMBER = Struct("<Q")
 NODE_HEADER_SIZE = 8
 assert _PAGE.size == PAGE_HEADER_SIZE
 assert _NODE.size == NODE_HEADER_SIZE
-assert _META.size == 136
 assert _NUMBER.size == 8
 
 _BRANCH, _LEAF = 1, 2
@@ -59,7 +57,7 @@ class Gap(NamedTuple):
 
 
 class Pages:
-    """One file, page by page; `reached` marks the pages that a tree led to."""
+    """The pages of one file; `reached` marks those that a tree refers to."""
 
     def __init__(self, file: File) -> None:
         self._file = file
@@ -71,8 +69,8 @@ class Pages:
         self.reached[:2] = b"\1\1"[: self.count]
 
     def walk(self, tree: Tree, gaps: list[Gap], *, is_free: bool = False) -> Iterator[Pair]:
-        """The pairs of a tree, and where some may be missing. The keys of the free tree are
-        numbers, not ordered as bytes."""
+        """The pairs of a tree; ranges that may lack pairs are added to `gaps`. The keys of the free
+        tree are numbers, not in the order of their bytes."""
         if tree.depth or 2 <= tree.root < self.count:
             yield from self._walk(tree.root, max(1, tree.depth), b"", None, gaps, is_free)
 
@@ -90,7 +88,7 @@ class Pages:
         if not (whole and all_inside and is_sorted):
             gaps.append(Gap(low, high, number))
         if keys and not inside:
-            return  # another tree's, or another place's
+            return  # a page of another tree, or of another part of this one
         self.reached[number] = 1
         if levels == 1:
             for node in nodes:
@@ -102,13 +100,13 @@ class Pages:
                         gaps.append(Gap(low, high, number))
             return
         bounds = [low, *(node[3] for node in nodes[1:])]
-        for at, node in enumerate(nodes):
-            end = bounds[at + 1] if at + 1 < len(nodes) else high
+        for number, node in enumerate(nodes):
+            end = bounds[number + 1] if number + 1 < len(nodes) else high
             child = node[0] | node[1] << 16 | node[2] << 32
-            yield from self._walk(child, levels - 1, bounds[at], end, gaps, free)
+            yield from self._walk(child, levels - 1, bounds[number], end, gaps, free)
 
     def unreached(self) -> Iterator[tuple[int, list[Pair]]]:
-        """Leaf pages that no tree led to: lost ones, and those that LMDB has given up."""
+        """Leaf pages that no tree refers to: lost pages, and pages that LMDB has freed."""
         for number in range(2, self.count):
             page, whole = self._page(number, _LEAF)
             if whole:
@@ -116,18 +114,18 @@ class Pages:
                 yield number, [(key, value) for key, value in pairs if value is not None]
 
     def free_pages(self, meta: Meta) -> set[int] | None:
-        """The pages that hold nothing any more; None when that list is damaged."""
+        """The numbers of the free pages; None when their list is damaged."""
         gaps: list[Gap] = []
-        found: set[int] = set()
+        free: set[int] = set()
         for _, value in self.walk(meta.free, gaps, is_free=True):
             numbers = [number for (number,) in _NUMBER.iter_unpack(value[: len(value) & -8])]
             if not numbers or numbers[0] != len(numbers) - 1:
                 return None
-            found.update(numbers[1:])
-        return None if gaps else found
+            free.update(numbers[1:])
+        return None if gaps else free
 
     def _page(self, number: int, kind: int) -> tuple[bytes, bool]:
-        """Nothing if it cannot be a page of this kind, and whether it says that it is."""
+        """(page, whether its header is right); b"" if it cannot be a page of this kind."""
         if not 2 <= number < self.count or self.reached[number]:
             return b"", False
         page = self._file.pread(self.page_size, number * self.page_size)
@@ -139,7 +137,7 @@ class Pages:
         return (page if may_be else b""), is_own and is_kind
 
     def _value(self, page: bytes, node: "_Node") -> bytes | None:
-        """None when it cannot be read."""
+        """The value of a node; None when it cannot be read."""
         low, high, flags, _, offset = node
         size = low | high << 16
         if flags & (_SUB | _DUPLICATES):
@@ -158,15 +156,15 @@ class Pages:
 
 
 _Node = tuple[int, int, int, bytes, int]
-"""low, high, flags, key, and where the value begins"""
+"""(low, high, flags, key, offset of the value)"""
 
 
 def _nodes(page: bytes) -> tuple[list[_Node], bool]:
-    """The nodes of a page that lie inside it, and whether those are all."""
+    """(nodes that lie within the page, whether these are all)."""
     _, _, _, lower, upper = _PAGE.unpack_from(page)
     size = len(page)
     whole = PAGE_HEADER_SIZE <= lower <= upper <= size
-    found: list[_Node] = []
+    nodes: list[_Node] = []
     for place in range(PAGE_HEADER_SIZE, min(lower, size - 1), 2):
         offset = int.from_bytes(page[place : place + 2], "little")
         start = offset + NODE_HEADER_SIZE
@@ -177,5 +175,5 @@ def _nodes(page: bytes) -> tuple[list[_Node], bool]:
         if start + key_size > size:
             whole = False
             continue
-        found.append((low, high, flags, page[start : start + key_size], start + key_size))
-    return found, whole
+        nodes.append((low, high, flags, page[start : start + key_size], start + key_size))
+    return nodes, whole

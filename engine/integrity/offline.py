@@ -1,13 +1,12 @@
-"""Looking at a database that nobody has open, and that perhaps cannot be opened.
+"""check() of a closed database, which may be too damaged to open.
 
-    lock -> MANIFEST -> pages of data.mdb -> LMDB, to read only -> every record of the log ->
-    check() of what an opening would show
+    lock -> MANIFEST -> pages of data.mdb -> LMDB, read-only -> every record of the log ->
+    check() of the view that an open would show
 
 Invariants:
-- Nothing is changed, but the name in LOCK: no recovery, no cut, no file made longer.
-- LMDB maps data.mdb only when every page that can be reached was found sound, so that no damage
-  ends the process.
-- Each finding names its file, and the place where there is one.
+- No file is changed but LOCK: no recovery, no cut, no file is extended.
+- LMDB maps data.mdb only if every reachable page was found sound: damage cannot crash the process.
+- Each problem names its file, and the offset if it has one.
 """
 
 import os
@@ -48,23 +47,23 @@ from amberdb.wal import LogCheck, Record, check_log, segment_ids
 
 @dataclass(slots=True)
 class OfflineCheck:
-    """The parts of a closed database, as far as they can be made out."""
+    """The state of a closed database, as far as its files can be read."""
 
     path: str
     manifest: Manifest | None = None
     generation: int = 1
     database_id: bytes | None = None
     applied: Lsn | None = None
-    """What LMDB says, when its pages are sound."""
+    """The Lsn that LMDB has applied, if its pages are sound."""
     is_data_sound: bool = False
     needs_data: bool = False
-    """Whether anything in data.mdb is not as it should be, or cannot be told."""
+    """Whether data.mdb has to be rebuilt: it has a problem, or its state is unknown."""
     log: LogCheck = field(default_factory=LogCheck)
     report: CheckReport = field(default_factory=CheckReport)
 
     @property
     def clean_lsn(self) -> Lsn:
-        """Where it was closed cleanly; NO_LSN where it was not, or nobody knows."""
+        """The last Lsn at a clean close; NO_LSN after an unclean one, or if it is unknown."""
         return (self.manifest.clean_lsn if self.manifest is not None else None) or NO_LSN
 
     @property
@@ -79,27 +78,28 @@ class OfflineCheck:
 def check_closed(
     path: str | os.PathLike[str], progress: Progress | None = None, **settings: Unpack[OpenOptions]
 ) -> CheckReport:
-    """Examines a database that nobody has open, also one that cannot be opened; changes nothing.
+    """Checks a closed database, also one that cannot be opened; changes nothing.
 
-    Every page of data.mdb that can be reached and every record of the log is read, and where
-    they are sound, everything that Database.check() compares. `settings` are those of open().
-    Raises LockedError, DatabaseMissingError, NotADatabaseError, FormatError (newer), OpenError.
+    Reads every reachable page of data.mdb and every record of the log. If these are sound, it also
+    compares everything that Database.check() compares. `settings` are those of open(). Raises
+    LockedError, DatabaseMissingError, NotADatabaseError, FormatError (newer), OpenError.
     """
     options = Options(**settings)
-    with held(os.fspath(path), options) as whole:
-        return examine(whole, options, progress).report
+    with locked_path(os.fspath(path), options) as whole:
+        return check_offline(whole, options, progress).report
 
 
 @contextmanager
-def held(path: str, options: Options) -> Generator[str]:
-    """The absolute path of a database, locked, whatever state it is in."""
+def locked_path(path: str, options: Options) -> Generator[str]:
+    """The absolute path of a database, locked, whatever the state of its files. Raises
+    DatabaseMissingError, NotADatabaseError, LockedError, OpenError."""
     fs = options.fs
     path = os.path.abspath(path)
     with open_errors(path):
         if not fs.exists(path):
             raise DatabaseMissingError(f"there is no database at {path}", path=path)
         names = fs.listdir(path) if fs.is_dir(path) else []
-        if not any(n in (manifests.NAME, WAL) or generation_of(n) for n in names):
+        if not any(name in (manifests.NAME, WAL) or generation_of(name) for name in names):
             raise NotADatabaseError(f"{path} is not a database: choose another path", path=path)
         lock = take_lock(path, options)
         try:
@@ -108,111 +108,111 @@ def held(path: str, options: Options) -> Generator[str]:
             lock.close()
 
 
-def examine(path: str, options: Options, progress: Progress | None) -> OfflineCheck:
-    """All that check() can find, in the order in which an opening would meet it."""
-    found = OfflineCheck(path)
-    _read_manifest(found, options.fs)
+def check_offline(path: str, options: Options, progress: Progress | None) -> OfflineCheck:
+    """Checks the files of a locked database, in the order in which an open reads them."""
+    result = OfflineCheck(path)
+    _read_manifest(result, options.fs)
     if progress is not None:
         progress(DATA_FILE, 0)
-    found.is_data_sound = _is_sound(found, options.fs)
+    result.is_data_sound = _is_sound(result, options.fs)
     store = None
     try:
-        if found.is_data_sound:
-            store = _open(found, options)
-        found.database_id = _majority(found, store, options.fs)
-        _read(found, store, options, progress)
+        if result.is_data_sound:
+            store = _open(result, options)
+        result.database_id = _majority(result, store, options.fs)
+        _read(result, store, options, progress)
     finally:
         if store is not None:
             store.close()
-    found.needs_data = found.needs_data or found.applied is None
-    if found.applied is not None and found.applied > max(found.log.last_lsn, found.clean_lsn):
-        found.needs_data = True  # nothing else bears out that there was such a commit
-    return found
+    result.needs_data = result.needs_data or result.applied is None
+    if result.applied is not None and result.applied > max(result.log.last_lsn, result.clean_lsn):
+        result.needs_data = True  # no other source confirms that commit
+    return result
 
 
-def _read_manifest(found: OfflineCheck, fs: FileSystem) -> None:
-    report = found.report
-    where = os.path.join(found.path, manifests.NAME)
-    generations = [number for n in fs.listdir(found.path) if (number := generation_of(n))]
+def _read_manifest(result: OfflineCheck, fs: FileSystem) -> None:
+    report = result.report
+    where = os.path.join(result.path, manifests.NAME)
+    generations = [number for n in fs.listdir(result.path) if (number := generation_of(n))]
     try:
-        found.manifest = manifests.read(fs, found.path)
+        result.manifest = manifests.read(fs, result.path)
     except FormatError:
         raise
     except (FileNotFoundError, IsADirectoryError):
         report.add(f"{where} is missing")
     except NotADatabaseError:
-        report.add(f"{where} offset 0: it does not begin as a MANIFEST does")
+        report.add(f"{where} offset 0: it is not a MANIFEST of AmberDB")
     except AmberError as error:
         report.add(str(error))
-    if found.manifest is not None:
-        check_version(found.path, found.manifest.lmdb_version)
-        found.generation = found.manifest.generation
+    if result.manifest is not None:
+        check_version(result.path, result.manifest.lmdb_version)
+        result.generation = result.manifest.generation
     elif generations:
-        found.generation = max(generations)
+        result.generation = max(generations)
     for number in generations:
-        if number != found.generation:
-            unused = data_directory(found.path, number)
+        if number != result.generation:
+            unused = data_directory(result.path, number)
             report.notes.append(f"{unused} is not in use")
 
 
-def _is_sound(found: OfflineCheck, fs: FileSystem) -> bool:
-    """Whether LMDB may map the file, and finds its way in it."""
-    where = os.path.join(found.data, DATA_FILE)
+def _is_sound(result: OfflineCheck, fs: FileSystem) -> bool:
+    """Whether LMDB can map the file without a crash; adds problems."""
+    where = os.path.join(result.data, DATA_FILE)
     try:
-        check_file(fs, where, mend=False)
+        check_file(fs, where, repair=False)
     except CorruptionError as error:
-        found.report.add(str(error))
+        result.report.add(str(error))
         return False
     except OSError as error:
-        found.report.add(f"{where} cannot be read: {error.strerror}")
+        result.report.add(f"{where} cannot be read: {error.strerror}")
         return False
     problems = verify_file(where)
     for problem in problems:
-        found.report.add(problem)
+        result.report.add(problem)
     return not problems
 
 
-def _open(found: OfflineCheck, options: Options) -> Store | None:
+def _open(result: OfflineCheck, options: Options) -> Store | None:
     try:
         store = Store(
-            found.data, fs=options.fs, create=False, map_bytes=options.map_bytes, read_only=True
+            result.data, fs=options.fs, create=False, map_bytes=options.map_bytes, read_only=True
         )
     except AmberError as error:
-        found.report.add(str(error))
-        found.is_data_sound = False
+        result.report.add(str(error))
+        result.is_data_sound = False
         return None
-    found.applied = store.applied_lsn
+    result.applied = store.applied_lsn
     return store
 
 
-def _majority(found: OfflineCheck, store: Store | None, fs: FileSystem) -> bytes | None:
-    """Which database it is, by MANIFEST, data and most of the log; what differs is a problem."""
-    where = os.path.join(found.path, manifests.NAME)
-    said: list[tuple[str, bytes]] = []
-    if found.manifest is not None:
-        said.append((where, found.manifest.database_id))
+def _majority(result: OfflineCheck, store: Store | None, fs: FileSystem) -> bytes | None:
+    """The database id by majority of MANIFEST, data and log; a file that differs is a problem."""
+    where = os.path.join(result.path, manifests.NAME)
+    stored: list[tuple[str, bytes]] = []
+    if result.manifest is not None:
+        stored.append((where, result.manifest.database_id))
     if store is not None:
-        said.append((store.path, store.get(DATABASE_ID) or b""))
-    segments = Counter(segment_ids(fs, found.log_directory)).most_common(1)
-    said += [(found.log_directory, own) for own, _ in segments]
-    if not said:
+        stored.append((store.path, store.get(DATABASE_ID) or b""))
+    segments = Counter(segment_ids(fs, result.log_directory)).most_common(1)
+    stored += [(result.log_directory, own) for own, _ in segments]
+    if not stored:
         return None
-    id = Counter(own for _, own in said).most_common(1)[0][0]
-    for path, own in said:
-        if own != id and path != found.log_directory:  # whose segments are looked at one by one
-            found.report.add(f"{path} belongs to another database than the rest")
-            found.needs_data = found.needs_data or path != where
-            found.manifest = None if path == where else found.manifest
+    id = Counter(own for _, own in stored).most_common(1)[0][0]
+    for path, own in stored:
+        if own != id and path != result.log_directory:  # its segments are checked one by one
+            result.report.add(f"{path} belongs to another database than the other files")
+            result.needs_data = result.needs_data or path != where
+            result.manifest = None if path == where else result.manifest
     return id if len(id) == 16 else None
 
 
 def _read(
-    found: OfflineCheck, store: Store | None, options: Options, progress: Progress | None
+    result: OfflineCheck, store: Store | None, options: Options, progress: Progress | None
 ) -> None:
-    """The log, and the view that an opening would show."""
-    report = found.report
+    """Checks the log, and the view that an open would show."""
+    report = result.report
     memtable = Memtable()
-    applied = found.applied
+    applied = result.applied
     last: list[Record] = []
 
     def replay(record: Record) -> None:
@@ -225,22 +225,22 @@ def _read(
         elif applied is not None and record.lsn > applied:
             memtable.publish(record.lsn, effects, len(record.payload), record.time_us)
 
-    found.log = check_log(
+    result.log = check_log(
         options.fs,
-        found.log_directory,
-        found.database_id,
+        result.log_directory,
+        result.database_id,
         applied=applied,
-        clean_last=found.manifest.clean_lsn if found.manifest is not None else None,
+        clean_last=result.manifest.clean_lsn if result.manifest is not None else None,
         replay=replay,
     )
-    report.notes += found.log.notes
-    for problem in found.log.problems:
+    report.notes += result.log.notes
+    for problem in result.log.problems:
         report.add(problem)
     if store is None:
         return
     before = len(report.problems)
-    if found.log.problems:
-        memtable = Memtable()  # LMDB by itself still has to agree with itself
+    if result.log.problems:
+        memtable = Memtable()  # LMDB alone still has to be consistent
     lsn = max(store.applied_lsn, memtable.last_lsn)
     try:
         with stored_view(store, memtable, lsn, options.document_bytes_max) as view:
@@ -249,4 +249,4 @@ def _read(
             check_view(view, report, progress)
     except AmberError as error:
         report.add(str(error))
-    found.needs_data = found.needs_data or len(report.problems) > before
+    result.needs_data = result.needs_data or len(report.problems) > before

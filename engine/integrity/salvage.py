@@ -1,13 +1,13 @@
-"""What is left in a damaged data.mdb and its log, put into a new one.
+"""Salvage: copies the readable documents of a damaged data.mdb and its log into a new store.
 
-    leaf pages that the tree leads to -> pages that it lost -> records of the log -> catalog, heads
-    and expiry index, made anew; the other indexes are built by the next opening
+    leaf pages of the tree -> lost pages -> records of the log -> catalog, counters and expiry
+    index, rebuilt; the other indexes are built by the next open
 
 Invariants:
-- A document is taken only when its checksum holds under its own key; of two versions the newer.
+- A document is kept only if its checksum is right for its own key; of two versions, the newer one.
 - The old file is only read, page by page, and never mapped.
-- Pages that no tree leads to are taken only into the gaps of the tree. While the list of free
-  pages can be read, those are no stale ones; else each document of them is counted as doubtful.
+- Pages that no tree refers to fill only the gaps of the tree. If the list of free pages can be
+  read, stale pages are excluded; otherwise each document from such a page counts as doubtful.
 """
 
 from collections.abc import Iterator
@@ -56,35 +56,37 @@ _SEALED = (COLLECTIONS, COUNTERS, KNOWN_BACKUPS, ERASURES)
 
 @dataclass(slots=True)
 class Loss:
-    """What could be kept, and what not."""
+    """The result of a salvage."""
 
     documents: dict[str, int] = field(default_factory=dict[str, int])
-    """Kept, by collection."""
+    """By collection: the number of documents kept."""
     missing: dict[str, int] = field(default_factory=dict[str, int])
-    """By collection: how many fewer than its count says. Unknown where the count is lost."""
+    """By collection: how many documents fewer were kept than its counter says. Absent where the
+    counter is lost."""
     lost_ids: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """Collection and id, of those that an index or a damaged value still names; the first 1,000."""
+    """(collection, id) of lost documents that an index or a damaged value still names; the first
+    1,000."""
     renamed: list[str] = field(default_factory=list[str])
-    """Collections whose entry in the catalog is lost: by an older entry, or called after their
-    tree, without indexes."""
+    """Collections whose catalog entry is lost: restored from an older entry, or named after the
+    number of their keyspace, without indexes."""
     gaps: int = 0
     """Places where pages of documents or indexes could not be read."""
     doubtful: int = 0
-    """Documents from pages that no tree leads to: some may have been changed or deleted since."""
+    """Documents from pages that no tree refers to: some may have been changed or deleted since."""
 
 
 class Salvage:
-    """Fills a new store, step by step: pages, log, finish."""
+    """Fills a new store in three steps: read_pages(), replay() for each record, finish()."""
 
     def __init__(self, store: Store, database_id: bytes, progress: Progress | None) -> None:
         self.loss = Loss()
         self._id = database_id
         self._is_foreign = False
         self.newest = NO_LSN
-        """The highest version of a document."""
+        """The highest version of a document found."""
         self.last_us = 0
         self.stored_applied: Lsn | None = None
-        """What the old file says, whether that is true or not."""
+        """The applied Lsn in the old file, which may be wrong."""
         self._store = store
         self._progress = progress
         self._damaged: set[bytes] = set()
@@ -97,8 +99,8 @@ class Salvage:
     # -- from pages --------------------------------------------------------------------------
 
     def read_pages(self, fs: FileSystem, path: str, log_begins: Lsn | None) -> None:
-        """Takes everything of the old file. `log_begins` is the Lsn behind which the log has all:
-        an older meta page is as good as the newer one when it is not older than that."""
+        """Takes all pairs of the old file. The log has everything after the Lsn `log_begins`: an
+        older meta page is sufficient if it is not older than that."""
         if not fs.exists(path) or fs.is_dir(path):
             self.loss.gaps += 1
             return
@@ -136,7 +138,7 @@ class Salvage:
         self._flush()
 
     def _note_older(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        """Of a page that LMDB has given up only the names of collections, in case none is left."""
+        """Notes the catalog entries of a freed page, for collections whose own entry is lost."""
         for key, value in pairs:
             if key.startswith(COLLECTIONS) and _is_sound(key, value):
                 definition = _definition(key, value)
@@ -145,7 +147,7 @@ class Salvage:
                     self._older[definition.keyspace] = definition
 
     def _take(self, key: bytes, value: bytes, *, is_reached: bool = True) -> bool:
-        """Whether it is a document that is kept."""
+        """Takes one pair. Returns whether it is a document that is kept."""
         if key == DATABASE_ID and len(value) == 16 and value != self._id:
             self._is_foreign = True  # it comes before any document
             self.loss.gaps += 1
@@ -159,8 +161,8 @@ class Salvage:
             if len(value) > HEADER_SIZE and is_reached:
                 self._damaged.add(key)
         elif key == APPLIED and len(value) == 8:
-            found = Lsn(int.from_bytes(value))
-            self.stored_applied = max(found, self.stored_applied or NO_LSN)
+            applied = Lsn(int.from_bytes(value))
+            self.stored_applied = max(applied, self.stored_applied or NO_LSN)
         elif key.startswith(COLLECTION_COUNTERS):
             if is_reached:
                 self._counters[key] = value
@@ -184,7 +186,7 @@ class Salvage:
     # -- from the log ------------------------------------------------------------------------
 
     def replay(self, record: Record) -> None:
-        """Lays one record over what is there. Raises CorruptionError."""
+        """Applies one record of the log. Raises CorruptionError."""
         self._is_foreign = False
         self.last_us = max(self.last_us, record.time_us)
         for key, value in decode_effects(record.payload).items():
@@ -200,10 +202,11 @@ class Salvage:
                 if older is not None and (key < _FIRST or unpack(key, older).version < record.lsn):
                     self._put(key, None)
 
-    # -- the end -----------------------------------------------------------------------------
+    # -- derived data ------------------------------------------------------------------------
 
     def finish(self, applied: Lsn, document_bytes_max: int) -> list[Schema]:
-        """Makes what is derived from the documents, but the indexes; the collections found."""
+        """Rebuilds catalog, counters and expiry indexes from the documents. Returns the schemas of
+        the collections found."""
         self._flush()
         self._remove_retired()
         keyspaces = set(self._document_keyspaces())
@@ -238,7 +241,7 @@ class Salvage:
         return schemas
 
     def _remove_retired(self) -> None:
-        """The documents of collections that were dropped and not purged yet."""
+        """Removes the documents of collections that were dropped and not purged yet."""
         stored = self._get(COUNTERS)
         retired: list[int] = [] if stored is None else open_entry(COUNTERS, stored)["retired"]
         for number in retired:
@@ -247,22 +250,22 @@ class Salvage:
         self._flush()
 
     def _definitions(self) -> list[CollectionDef]:
-        """As the entries have them; of two with the same tree, out of a page that no tree leads
-        to, the one that was renamed more often."""
+        """The collections of the catalog. A page that no tree refers to may add a second entry for
+        a keyspace: the entry that was renamed more often is the newer one."""
         by_keyspace: dict[int, CollectionDef] = {}
         for key, value in self._items(COLLECTIONS):
-            found = _definition(key, value)
-            known = by_keyspace.get(found.keyspace)
-            if known is None or len(known.former) < len(found.former):
-                by_keyspace[found.keyspace] = found
-            gone = found if by_keyspace[found.keyspace] is not found else known
-            if gone is not None:
-                self._put(COLLECTIONS + gone.name.encode(), None)
+            definition = _definition(key, value)
+            known = by_keyspace.get(definition.keyspace)
+            if known is None or len(known.former) < len(definition.former):
+                by_keyspace[definition.keyspace] = definition
+            outdated = definition if by_keyspace[definition.keyspace] is not definition else known
+            if outdated is not None:
+                self._put(COLLECTIONS + outdated.name.encode(), None)
         self._flush()
         return list(by_keyspace.values())
 
     def _catalog(self, definitions: list[CollectionDef], keyspaces: set[int]) -> Catalog:
-        """The counters, at least above everything that is in use. Nothing is left to purge."""
+        """A catalog whose next numbers are above all that are in use, with nothing to purge."""
         numbers = [FIRST_KEYSPACE - 1, *keyspaces]
         for definition in definitions:
             numbers += [definition.keyspace, definition.expiry_keyspace]
@@ -278,13 +281,13 @@ class Salvage:
 
     def _document_keyspaces(self) -> Iterator[int]:
         low = _FIRST
-        while (found := next(iter(self._items_from(low)), None)) is not None:
-            number = int.from_bytes(found[0][:KEYSPACE_BYTES])
+        while (item := next(iter(self._items_from(low)), None)) is not None:
+            number = int.from_bytes(item[0][:KEYSPACE_BYTES])
             yield number
             low = prefix_of(number + 1)
 
     def _finish_collection(self, schema: Schema) -> None:
-        """Count, next rowid, and the expiry index."""
+        """Rebuilds the counters and the expiry index of a collection."""
         count = rowid_max = 0
         for key, value in self._items(schema.prefix):
             stored: StoredDocument = unpack(key, value)
@@ -294,14 +297,15 @@ class Salvage:
                 self._put(schema.expiry_key(stored.expires_us, stored.rowid), key[KEYSPACE_BYTES:])
         self._put(schema.counters_key, CollectionCounters(count, rowid_max + 1).pack())
         self.loss.documents[schema.name] = count
-        head = self._counters.get(schema.counters_key)
-        if (self.loss.gaps or self._damaged) and head is not None and len(head) == 16:
-            missing = CollectionCounters.unpack(head).documents - count
+        stored_counters = self._counters.get(schema.counters_key)
+        has_lost = bool(self.loss.gaps or self._damaged)
+        if has_lost and stored_counters is not None and len(stored_counters) == 16:
+            missing = CollectionCounters.unpack(stored_counters).documents - count
             if 0 < missing < 1 << 48:
                 self.loss.missing[schema.name] = missing
 
     def name_lost(self, fs: FileSystem, path: str, schemas: list[Schema]) -> None:
-        """Reads the old file once more, for the ids that its indexes name and nobody found."""
+        """Reads the old file again for the ids of lost documents that its indexes name."""
         owners = {index.prefix: schema for schema in schemas for index in schema.indexes}
         owners |= {schema.expiry_prefix: schema for schema in schemas}
         by_keyspace = {schema.prefix: schema for schema in schemas}
@@ -360,7 +364,7 @@ class Salvage:
             self._progress("salvage", self._count)
 
     def _items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """In blocks, so that what is written meanwhile disturbs nothing."""
+        """The pairs of a keyspace, read in blocks: writes between them are allowed."""
         end = end_of(prefix)
         low = prefix
         while True:
@@ -371,13 +375,13 @@ class Salvage:
             low = block[-1][0] + b"\0"
 
     def _items_from(self, low: bytes, end: bytes = b"\xff" * 4) -> list[tuple[bytes, bytes]]:
-        found: list[tuple[bytes, bytes]] = []
+        items: list[tuple[bytes, bytes]] = []
         with self._store.write() as writer:
             for key, value in writer.items(low):
-                if key >= end or len(found) == CHUNK:
+                if key >= end or len(items) == CHUNK:
                     break
-                found.append((key, value))
-        return found
+                items.append((key, value))
+        return items
 
 
 def _definition(key: bytes, value: bytes) -> CollectionDef:
@@ -385,7 +389,7 @@ def _definition(key: bytes, value: bytes) -> CollectionDef:
 
 
 def _is_sound(key: bytes, value: bytes) -> bool:
-    """Whether it is what this version writes there."""
+    """Whether this version can read the entry."""
     try:
         if key.startswith(COLLECTIONS):
             _definition(key, value)

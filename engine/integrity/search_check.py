@@ -1,9 +1,9 @@
-"""check() of a search index: its rows, bits and postings against the documents.
+"""check() of a search index: its rows, live-row bitmap and postings against the documents.
 
 Invariants:
 - Postings are compared by sums: each (row, term, frequency) adds a hash of the term times the
-  frequency to the row's sum, over whatever source it is in, so no posting can be missing, of
-  another row or too many, and memory stays at a few bytes per row.
+  frequency to the sum of its row, over all sources. A posting that is missing, duplicated or of
+  another row changes a sum, and memory stays at a few bytes per row.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ _MASK: Final = (1 << 64) - 1
 
 
 def check_rows(view: View, schema: Schema, index: RowIndex, report: Callable[[str], None]) -> None:
-    """Reports what is wrong. Raises CorruptionError for what cannot be read at all."""
+    """Reports each problem. Raises CorruptionError when the index cannot be read."""
     import numpy as np
 
     name = f"{schema.name}: {index.spec.name}"
@@ -40,9 +40,9 @@ def check_rows(view: View, schema: Schema, index: RowIndex, report: Callable[[st
     alive = np.flatnonzero(LiveRows().committed(view, index))
     if not np.array_equal(rowids, alive):
         wrong = np.setxor1d(rowids, alive)
-        report(f"{name}: {len(wrong)} rows are marked wrongly, the first is {wrong[0]}")
+        report(f"{name}: the live-row bitmap is wrong for {len(wrong)} rows, first row {wrong[0]}")
     elif index.extractor is not None and len(rowids):
-        _check_postings(view, schema, index, rowids, lambda what: report(f"{name}: {what}"))
+        _check_postings(view, schema, index, rowids, lambda problem: report(f"{name}: {problem}"))
 
 
 def _check_postings(
@@ -54,7 +54,7 @@ def _check_postings(
 ) -> None:
     sums, lengths, doubles = _sums(view, index, int(rowids[-1]) + 1)
     for rowid in rowids[doubles[rowids] > 1].tolist():
-        report(f"row {rowid} is in several segments")
+        report(f"row {rowid} is in more than one segment")
     reader = RowReader(view, schema)
     for rowid in rowids.tolist():
         assert index.extractor is not None
@@ -65,11 +65,11 @@ def _check_postings(
         wanted = sum(_hash(term) * min(count, FREQUENCY_MAX) for term, count in counts.items())
         length = sum(counts.values()) / UNIT
         if int(sums[rowid]) != wanted & _MASK or not isclose(lengths[rowid], length, rel_tol=1e-6):
-            report(f"the postings of row {rowid} are not those of its document")
+            report(f"the postings of row {rowid} differ from its document")
 
 
 def _sums(view: View, index: RowIndex, size: int) -> "tuple[NDArray[Any], ...]":
-    """By rowid: the sum over its postings, its length, and in how many sources it is."""
+    """By rowid: the sum over its postings, its length, and the number of sources it is in."""
     import numpy as np
 
     from amberdb.index.text.postings import summed

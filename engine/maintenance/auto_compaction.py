@@ -1,11 +1,12 @@
-"""Automatic compaction: data.mdb is written anew when half of it is free, in the background.
+"""Automatic compaction: rewrites data.mdb in the background when more than half of it is free.
 
 Invariants:
-- It is due when the file has more than twice the bytes that are in use, and is not small; so what
-  it writes was paid for by as many bytes that were given up since the last time.
-- It begins only where there is room for twice what it writes, gives up when commits fill the
-  memory that a checkpoint would free, and at close; then it pauses, longer each time.
-- Neither the log nor a chain of backups nor `.broken` files are touched: that is compact()'s.
+- It is due when the file has more than twice the bytes in use, and more than BYTES_MIN: each byte
+  written is paid for by a byte that was freed since the last compaction.
+- It starts only with free disk space for twice the bytes it writes. It is abandoned at close, and
+  when commits fill the memory that a checkpoint would free; the next attempt waits, longer each
+  time.
+- The log, chains of backups and `.broken` files are left alone: compact() handles those.
 """
 
 import logging
@@ -23,14 +24,15 @@ from amberdb.engine.options import Options
 logger = logging.getLogger("amberdb.engine")
 
 BYTES_MIN: Final = 16 << 20
-"""A smaller file is left alone."""
+"""Smaller files are not compacted."""
 PAUSE_S: Final = 60.0
+"""After an attempt that was given up; doubled each time, up to PAUSE_MAX_S."""
 PAUSE_MAX_S: Final = 3600.0
 
 
 @final
 class AutoCompaction:
-    """Owned by Upkeep; asks after each checkpoint whether it is due."""
+    """Queues a compaction after a checkpoint when one is due."""
 
     def __init__(
         self,
@@ -58,8 +60,8 @@ class AutoCompaction:
 
     def is_due(self) -> bool:
         """Whether more than half of data.mdb is free."""
-        found = self._committer.store.stats()
-        return found["file_bytes"] > max(BYTES_MIN, 2 * found["used_bytes"])
+        stats = self._committer.store.stats()
+        return stats["file_bytes"] > max(BYTES_MIN, 2 * stats["used_bytes"])
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -77,17 +79,17 @@ class AutoCompaction:
 
     def _run(self, stop: Stop) -> None:
         if time.monotonic() < self._not_before or not self.is_due():
-            return  # compact() was first, say
+            return  # compact() ran meanwhile, for example
         wanted = 2 * self._committer.store.stats()["used_bytes"]
         free = shutil.disk_usage(self._directory).free
         if free < wanted:
-            self._give_up(f"{free} bytes are free, and {wanted} wanted")
+            self._give_up(f"{free} bytes of disk are free, and {wanted} are needed")
             return
         start = time.perf_counter()
 
         def watch(done: int, of: int) -> None:
             if stop() or self._committer.memtable_bytes > self._memtable_bytes_max:
-                raise Stopped("there is too much to do beside it")
+                raise Stopped("closing, or commits are filling the memtable")
 
         try:
             report = self._compactor.rewrite(watch)
@@ -108,4 +110,4 @@ class AutoCompaction:
         self._last_error = why
         self._not_before = time.monotonic() + self._pause_s
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, PAUSE_MAX_S)
-        logger.warning("compacting is put off for at least %.0f s: %s", pause_s, why)
+        logger.warning("compaction is postponed for at least %.0f s: %s", pause_s, why)

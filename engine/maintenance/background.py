@@ -1,12 +1,11 @@
-"""The background worker: checkpoints, index builds, and the removal of expired documents.
+"""The background thread: checkpoints, index builds, and the removal of expired documents.
 
 Invariants:
-- It starts when there is first something to do, and sleeps without a timeout when nothing is
-  due: an idle database wakes no thread.
-- A job that fails is logged and tried again later; nothing acknowledged depends on it.
-- An expired document is removed only when it was expired by the clock both before and after a
-  grace period of a clock that cannot jump, so a wrong clock that is soon corrected destroys
-  nothing.
+- It starts with the first work, and sleeps without a timeout when nothing is due: an idle database
+  wakes no thread.
+- Work that fails is logged and tried again later; nothing acknowledged depends on it.
+- An expired document is removed only if it was expired by the clock both before and after a grace
+  period measured by a monotonic clock: a wrong clock that is soon corrected destroys nothing.
 """
 
 import logging
@@ -30,7 +29,7 @@ _RETRY_S = 1.0
 
 
 class Background:
-    """Times the periodic work of an open database."""
+    """Schedules the periodic work of an open database."""
 
     def __init__(
         self,
@@ -52,7 +51,7 @@ class Background:
         self._mutex = threading.Lock()
         """Guards the times below."""
         self._is_armed = False
-        """The age of the oldest commit in the memtable is being watched."""
+        """A time for the next checkpoint is set."""
         self._checkpoint_at: float | None = None
         self._index_at: float | None = None
         self._expire_at: float | None = None
@@ -61,7 +60,7 @@ class Background:
     # -- called by others --------------------------------------------------------------------
 
     def note_commit(self, memtable_bytes: int, next_expiry_us: int) -> None:
-        """After every commit: cheap when there is nothing new to do."""
+        """Called after every commit; cheap if it makes nothing due."""
         if (
             self._is_armed
             and memtable_bytes < self._checkpoint_bytes
@@ -70,13 +69,13 @@ class Background:
             return
         if not self._options.background:
             if memtable_bytes > self._options.memtable_bytes_max:
-                # The commit before this call is acknowledged, so a failure is the next one's.
+                # The commit before this call is acknowledged, so the next one raises a failure.
                 self._do("checkpoint", self._checkpointer.run)
             return
         with self._mutex:
             now = time.monotonic()
             if self._checkpoint_at is not None and self._committer.checkpoint_failure is not None:
-                pass  # the time of the next try is set
+                pass  # the time of the next attempt is set
             elif memtable_bytes >= self._checkpoint_bytes:
                 self._checkpoint_at = now
             elif self._checkpoint_at is None:
@@ -86,14 +85,14 @@ class Background:
         self._worker.wake()
 
     def note_indexes(self) -> None:
-        """A declaration has left something to build or to purge."""
+        """Called after a declaration, which may leave indexes to build or to purge."""
         if self._options.background and self._indexer.has_news():
             with self._mutex:
                 self._index_at = time.monotonic()
             self._worker.wake()
 
     def note_expiry(self) -> None:
-        """At open: when the first document expires."""
+        """Called at open: schedules the removal of the first document that expires."""
         if self._options.background:
             next_expiry_us = self._expiry.next_expiry_us()
             if next_expiry_us != NEVER:
@@ -102,15 +101,15 @@ class Background:
                 self._worker.wake()
 
     def note_maintenance(self) -> None:
-        """At open, and when a job has ended: work that falls due later is waited for."""
+        """Called at open and after a job: sleeps until the next maintenance is due."""
         if self._options.background and self._maintenance.due_s() is not None:
             self._worker.wake()
 
     def stop(self) -> None:
-        """Returns when the worker has ended; called once, by close()."""
+        """Called once, by close(). Returns when the thread has ended."""
         self._worker.close()
 
-    # -- the worker --------------------------------------------------------------------------
+    # -- in the background thread -------------------------------------------------------------
 
     def _step(self) -> float:
         self._do("checkpoint", self._checkpoint)
@@ -122,11 +121,11 @@ class Background:
     def _sleep_s(self) -> float:
         times = (self._checkpoint_at, self._index_at, self._expire_at)
         now = time.monotonic()
-        left = [at - now for at in times if at is not None]
+        left_s = [time_s - now for time_s in times if time_s is not None]
         maintenance_s = self._maintenance.due_s()
         if maintenance_s is not None:
-            left.append(maintenance_s)
-        return max(0.0, min(left)) if left else FOREVER
+            left_s.append(maintenance_s)
+        return max(0.0, min(left_s)) if left_s else FOREVER
 
     def _do(self, name: str, job: Callable[[], None]) -> None:
         if self._worker.is_closing:
@@ -147,7 +146,7 @@ class Background:
         try:
             self._checkpointer.run()
         except BaseException:
-            if self._committer.log.failed is None:  # else only reopening helps
+            if self._committer.log.failed is None:  # otherwise only reopening helps
                 with self._mutex:
                     self._checkpoint_at = time.monotonic() + _RETRY_S
             raise
@@ -156,10 +155,10 @@ class Background:
         if not _is_due(self._index_at):
             return
         with self._mutex:
-            self._index_at = None  # first, so that a declaration meanwhile is not forgotten
+            self._index_at = None  # before the run, so that a declaration during it counts
         try:
             self._indexer.run(stop=self._is_closing)
-        except MigrationError as error:  # named in the log already; only a new function helps
+        except MigrationError as error:  # no retry: only another function can help
             logger.warning("a migration has not completed: %s", error)
         except BaseException:
             with self._mutex:
@@ -178,21 +177,21 @@ class Background:
                 self._expire_at = time.monotonic() + again_s
             else:
                 self._expire_at = None
-                self._next_expiry_us = NEVER  # or what a commit noted meanwhile is forgotten
+                self._next_expiry_us = NEVER  # so that the next line sets the time in any case
                 self._note_expiry(self._expiry.next_expiry_us())
 
     def _is_closing(self) -> bool:
         return self._worker.is_closing
 
     def _note_expiry(self, next_expiry_us: int) -> None:
-        """With `_mutex` held."""
+        """Schedules the removal of a document that expires; `_mutex` is held."""
         if next_expiry_us < self._next_expiry_us:
             self._next_expiry_us = next_expiry_us
             in_s = (next_expiry_us - self._committer.now_us()) / 1_000_000
-            at = time.monotonic() + max(in_s, 0.0)
-            if self._expire_at is None or at < self._expire_at:
-                self._expire_at = at
+            expire_at = time.monotonic() + max(in_s, 0.0)
+            if self._expire_at is None or expire_at < self._expire_at:
+                self._expire_at = expire_at
 
 
-def _is_due(at: float | None) -> bool:
-    return at is not None and at <= time.monotonic()
+def _is_due(time_s: float | None) -> bool:
+    return time_s is not None and time_s <= time.monotonic()

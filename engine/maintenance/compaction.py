@@ -1,19 +1,18 @@
-"""Compaction: the LMDB file written anew, without free pages and without what is dead.
+"""Compaction: rewrites the LMDB file without free pages and dead rows.
 
-    rewrite   checkpoint -> data-<n+1>, every pair in the order of its key -> MANIFEST names it
+    rewrite   checkpoint -> data-<n+1>, all pairs in the order of their keys -> MANIFEST names it
               -> in use -> data-<n> removed
     run       dropped indexes purged -> rewrite -> .broken and temporary files removed
-              -> the log begun anew -> checkpoint -> what is behind it removed
-              -> files in cache/ removed
+              -> new log segment -> checkpoint -> older segments removed -> files in cache/ removed
 
 Invariants:
-- Both files hold the same until MANIFEST is replaced, and no checkpoint comes between: a crash at
-  any step opens one of them, and what is left of the other goes at that open.
-- Readers and writers go on. A reader of the old file keeps it, without a name, until it is done.
-- The new file has no dead rows: of each text index one segment is left. Nothing of what was
-  deleted before is in it; nor, after `run`, in the log that no subscriber holds, nor in cache/.
-- The log is begun anew before the checkpoint that lets all of the old one go: what is committed
-  meanwhile keeps no segment with what was deleted.
+- Both files have the same content until MANIFEST is replaced, and no checkpoint runs between: after
+  a crash at any step the next open uses one of them and removes the other.
+- Readers and writers are not blocked. A reader of the old file keeps it, unlinked, until it closes.
+- The new file has no dead rows: each text index has one segment. Documents deleted before are not
+  in it; after `run` they are also not in cache/, nor in log that no subscriber holds.
+- The new log segment begins before the checkpoint that releases the old ones: commits made
+  meanwhile do not keep a segment with deleted documents.
 """
 
 import os
@@ -42,32 +41,32 @@ from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import View
 
 CompactProgress = Callable[[int, int], None]
-"""Called with the pairs written so far, and how many there were."""
+"""Called with the number of pairs written so far, and of all pairs in the old file."""
 
 _Pairs = Iterator[tuple[bytes, bytes]]
 
 _CHUNK: Final = 500
 _TRANSACTION_BYTES: Final = 8 << 20
-"""So that memory stays bounded, whatever the size of the file."""
+"""The size of the pairs in one LMDB transaction, which bounds the memory."""
 _BROKEN: Final = re.compile(r".+\.broken(\.[0-9]+)?")
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What a compaction has done; bytes are those of data.mdb."""
+    """The result of a compaction; bytes are those of data.mdb."""
 
     bytes_before: int
     bytes_after: int
     pairs_before: int
     pairs_after: int
     removed: tuple[str, ...] = ()
-    """Names within the directory of `.broken` and temporary files."""
+    """Names of removed `.broken` and temporary files, relative to the database's directory."""
 
 
 @final
 class Compactor:
-    """Owned by the Database."""
+    """Compacts an open database."""
 
     def __init__(
         self,
@@ -89,17 +88,18 @@ class Compactor:
         self._map_bytes = options.map_bytes
 
     def run(self, progress: CompactProgress | None, *, keep_unread: bool = True) -> CompactReport:
-        """Nothing deleted before is in any file when it returns. With `keep_unread` log stays that
-        a subscriber has yet to read.
+        """Compacts data.mdb, log and cache/. When it returns, no file contains a document that was
+        deleted before, except, with `keep_unread`, the log that a subscriber has yet to read.
 
-        Raises DiskFullError before anything is written when it would not fit, StorageError.
+        Raises DiskFullError, before anything is written, when the new file would not fit;
+        StorageError.
         """
         committer = self._committer
         self._history.end_chain()
         self._indexer.purge()
         with self._checkpointer.mutex:
             report = self.rewrite(progress)
-            removed = self._remove_left()
+            removed = self._remove_leftovers()
             try:
                 committer.renew_log()
                 self._checkpointer.run()
@@ -112,7 +112,8 @@ class Compactor:
         return replace(report, removed=tuple(removed))
 
     def rewrite(self, progress: CompactProgress | None) -> CompactReport:
-        """data.mdb alone. Raises as `run` does, and what `progress` raises: nothing has changed."""
+        """Compacts data.mdb only. Raises the errors of run(), and whatever `progress` raises: then
+        nothing has changed."""
         committer, opened = self._committer, self._opened
         with self._checkpointer.mutex:
             self._checkpointer.run()
@@ -135,7 +136,7 @@ class Compactor:
         data = data_directory(directory, generation)
         store: Store | None = None
         try:
-            remove_generation(fs, directory, generation)  # of a try that failed
+            remove_generation(fs, directory, generation)  # left by an attempt that failed
             fs.mkdir(data)
             store = Store(data, fs=fs, create=True, map_bytes=self._map_bytes)
             with self._committer.view() as view:
@@ -144,26 +145,26 @@ class Compactor:
                 failpoints.reach("compact.copied")
             self._switch(store, generation)
         except BaseException as error:
-            says = "and has changed nothing"
+            outcome = "and has changed nothing"
             if manifests.read(fs, directory).generation == generation:
-                # Which of the two the next open takes is unknown: nothing may get into one alone.
+                # Either generation may be the durable one: a commit could get into the other.
                 self._committer.log.poison(error)
-                says = "at the last step: close and reopen the database; nothing is lost"
+                outcome = "at the last step: close and reopen the database; nothing is lost"
             else:
                 if store is not None:
                     store.release(_unused)
                 remove_generation(fs, directory, generation)
             if isinstance(error, OSError) and not isinstance(error, StorageError):
                 raise StorageError(
-                    f"{data}: compacting failed {says}: {error}", path=data
+                    f"{data}: compaction failed {outcome}: {error}", path=data
                 ) from error
             raise
 
     def _switch(self, store: Store, generation: int) -> None:
-        """The new file in place of the old one, for the next open and for this process."""
+        """Makes the new file current, for the next open and for this process."""
         opened = self._opened
         manifest = replace(opened.manifest, generation=generation)
-        self._fs.sync_dir(opened.directory)  # before MANIFEST names what is there
+        self._fs.sync_dir(opened.directory)  # before MANIFEST names the new generation
         if failpoints.on:
             failpoints.reach("compact.before-manifest")
         manifest.write(self._fs, opened.directory)
@@ -173,8 +174,9 @@ class Compactor:
         opened.store = store
         self._committer.switch_store(store)
 
-    def _remove_left(self) -> list[str]:
-        """What recovery or repair has cut or set aside, and what a crash has left unfinished."""
+    def _remove_leftovers(self) -> list[str]:
+        """Removes the `.broken` files of recovery and repair, and staging files that a crash left.
+        Returns their names."""
         fs, removed = self._fs, list[str]()
         try:
             for folder in (WAL, ""):
@@ -195,7 +197,7 @@ class Compactor:
                 removed += [os.path.join(folder, name) for name in names]
         except OSError as error:
             raise StorageError(
-                f"{error.filename}: what was left there could not be removed: {error}",
+                f"{error.filename}: leftover files could not be removed: {error}",
                 path=error.filename,
             ) from error
         return removed
@@ -222,9 +224,10 @@ def _copy(pairs: _Pairs, store: Store, total: int, progress: CompactProgress | N
 
 
 def _pairs(view: View) -> _Pairs:
-    """All that the view's LMDB transaction holds, ascending, of text indexes one segment each."""
+    """All pairs in the view's LMDB transaction, keys ascending, each text index merged into one
+    segment."""
     low = b""
-    for index in sorted(view.catalog.row_indexes.values(), key=lambda found: found.prefix):
+    for index in sorted(view.catalog.row_indexes.values(), key=lambda index: index.prefix):
         if index.is_text:
             from amberdb.engine.search.segments import LIST, SEGMENT  # brings numpy
 
@@ -238,7 +241,7 @@ def _pairs(view: View) -> _Pairs:
 
 
 def _merged(view: View, index: RowIndex) -> _Pairs:
-    """The list of segments, and then the pairs of the only one."""
+    """The list of segments, then the pairs of the one merged segment."""
     from amberdb.engine.search.live_rows import stored_alive
     from amberdb.engine.search.segments import SegmentList, merged_segment
 
@@ -256,7 +259,7 @@ def _check_space(directory: str, wanted: int) -> None:
     free = shutil.disk_usage(directory).free
     if free < wanted:
         raise DiskFullError(
-            f"{directory}: compacting takes {wanted} bytes until it is done, and {free} are free: "
+            f"{directory}: compaction needs {wanted} bytes of disk space, and {free} are free: "
             "free some; nothing has changed",
             path=directory,
         )

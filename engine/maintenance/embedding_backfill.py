@@ -1,14 +1,14 @@
-"""Embedding backfill: pending documents get their vectors, by embed_missing() or in the background.
+"""Embedding backfill: gives pending documents their vectors, in embed_missing() or the background.
 
-    queue of a Vector index -> texts in batches -> embedder -> one transaction for a batch
+    queue of a Vector index -> texts in batches -> embedder -> one transaction for each batch
 
 Invariants:
-- The embedder is called outside the writer lock; a document that has changed meanwhile, or is
-  gone, is left alone.
-- In the background one text that cannot be embedded holds up no other, and an embedder that is
-  down is asked a few times, and again after a pause that doubles.
-- The thread starts when something may wait for an embedder with `defer=True`, and ends when
-  nothing does.
+- The embedder is called outside the writer lock; a document that was changed or deleted meanwhile
+  is skipped.
+- In the background a text that cannot be embedded does not delay the others. An embedder that is
+  down is called FAILURES_MAX times, and again after a pause that doubles.
+- The thread starts when a document may be pending for an embedder with `defer=True`, and ends when
+  none is.
 """
 
 import logging
@@ -28,13 +28,13 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 logger = logging.getLogger("amberdb.engine")
 
 FAILURES_MAX: Final = 8
-"""One after the other, and the embedder is taken to be down: one more than it takes to find the
-one bad text of a batch."""
+"""After so many failures in a row an embedder counts as down. One more than it takes to find one
+bad text in a batch by halving."""
 PAUSE_S: Final = 1.0
 PAUSE_MAX_S: Final = 300.0
 
 _Pending = tuple[bytes, str, str]
-"""(place in the queue, id, text)"""
+"""(position in the queue, id, text)"""
 
 
 def backfill(
@@ -43,7 +43,7 @@ def backfill(
     collection: str,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Embeds every pending document of a collection; how many there were. Raises
+    """Embeds every pending document of a collection. Returns their number. Raises
     EmbeddingError."""
     count = 0
     for embedder in embedders.of(collection):
@@ -56,24 +56,24 @@ def backfill(
 
 @final
 class EmbeddingWorker:
-    """The worker that embeds the pending documents of embedders with `defer=True`."""
+    """The background worker that embeds pending documents of embedders with `defer=True`."""
 
     def __init__(self, committer: Committer, embedders: Embedders, *, background: bool) -> None:
         self._committer = committer
         self._embedders = embedders
         self._worker = Worker("amberdb-embedding", self._step)
         self._pause_s = PAUSE_S
-        self._places: dict[bytes, bytes] = {}
-        """By queue: the place after which the next round begins."""
+        self._positions: dict[bytes, bytes] = {}
+        """By queue: the position after which the next round begins."""
         if background:
             embedders.on_pending = self._worker.wake
 
     def close(self) -> None:
-        """Ends the worker. A call of an embedder that is running is waited for, but not long: the
-        vectors that it returns later find the database closed."""
+        """Ends the worker. Waits a short time for a running call of an embedder: vectors that it
+        returns later find the database closed."""
         self._worker.close(PAUSE_S)
 
-    # -- the worker --------------------------------------------------------------------------
+    # -- in the background thread -------------------------------------------------------------
 
     def _step(self) -> float | None:
         if self._round():
@@ -83,57 +83,57 @@ class EmbeddingWorker:
         return pause_s
 
     def _round(self) -> bool:
-        """Whether all was tried and nothing has failed."""
+        """Tries all pending documents. Returns whether none has failed."""
         failed = False
         for embedder in self._embedders.deferring():
-            embedder.failure = self._tried(embedder)
+            embedder.failure = self._run_embedder(embedder)
             if embedder.failure is not None and not self._worker.is_closing:
                 failed = True
                 logger.warning(
-                    "%s: documents wait for their vectors, and are tried again: %s",
+                    "%s: pending documents could not be embedded and are tried again: %s",
                     embedder.collection,
                     embedder.failure,
                 )
         return not failed
 
-    def _tried(self, embedder: Embedder) -> Exception | None:
-        """All that waits for one embedder; what went wrong, the last of it."""
-        tries = _Attempt(self._committer, embedder)
+    def _run_embedder(self, embedder: Embedder) -> Exception | None:
+        """Tries all documents that are pending for one embedder. Returns the last failure."""
+        attempt = _Attempt(self._committer, embedder)
         queue = embedder.queue.prefix
         try:
-            for batch in _batches(self._committer, embedder, self._places.pop(queue, b"")):
-                tries.store(batch)
+            for batch in _batches(self._committer, embedder, self._positions.pop(queue, b"")):
+                attempt.store(batch)
                 if self._worker.is_closing:
                     break
-                if tries.is_down:
-                    self._places[queue] = tries.place
+                if attempt.is_down:
+                    self._positions[queue] = attempt.position
                     break
         except AmberError as error:
             return error
         except Exception as error:
             logger.exception("%s: embedding failed", embedder.collection)
             return error
-        return tries.failure
+        return attempt.failure
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """One round of one embedder."""
+    """The attempts with one embedder in one round."""
 
     committer: Committer
     embedder: Embedder
     failures: int = 0
-    """One after the other."""
+    """Failures in a row."""
     failure: Exception | None = None
-    place: bytes = b""
-    """Of the last document that was embedded, or refused by itself."""
+    position: bytes = b""
+    """The position of the last document that was embedded, or refused alone."""
 
     @property
     def is_down(self) -> bool:
         return self.failures >= FAILURES_MAX
 
     def store(self, batch: list[_Pending]) -> None:
-        """All of a batch but what cannot be embedded, found by halves."""
+        """Embeds and stores a batch; when it fails, each half of it, down to the bad text."""
         try:
             _store(self.committer, self.embedder, batch)
         except EmbeddingError as error:
@@ -141,24 +141,25 @@ class _Attempt:
             self.failures += 1
             if len(batch) > 1:
                 half = len(batch) // 2
-                for some in (batch[:half], batch[half:]):
+                for part in (batch[:half], batch[half:]):
                     if not self.is_down:
-                        self.store(some)
+                        self.store(part)
                 return
         else:
             self.failures = 0
-        self.place = batch[-1][0]
+        self.position = batch[-1][0]
 
 
 def _batches(committer: Committer, embedder: Embedder, after: bytes) -> Iterator[list[_Pending]]:
-    """What waits, each batch as of its own moment, those behind a place first."""
-    place = after
+    """The pending documents in batches, each read in its own view. Begins after the position
+    `after`, and continues with the start of the queue."""
+    position = after
     wrapped = not after
     while True:
-        place, batch = _pending(committer, embedder, place)
+        position, batch = _pending(committer, embedder, position)
         if batch:
             yield batch
-        if not place:
+        if not position:
             if wrapped:
                 return
             wrapped = True
@@ -167,28 +168,28 @@ def _batches(committer: Committer, embedder: Embedder, after: bytes) -> Iterator
 def _pending(
     committer: Committer, embedder: Embedder, after: bytes
 ) -> tuple[bytes, list[_Pending]]:
-    """Some of what waits behind a place, and the place after it; b"" after the last. While the
-    queue is being built the documents themselves are read."""
-    found: list[_Pending] = []
+    """(position to continue after, pending documents after `after`); the position is b"" at the
+    end. While the queue is being built, the documents themselves are read."""
+    pending: list[_Pending] = []
     with committer.view() as view:
         schema = view.catalog.schemas.get(embedder.collection)
         if schema is None:
-            return b"", found
+            return b"", pending
         is_built = view.is_built(embedder.queue)
         low = embedder.queue.prefix if is_built else schema.prefix
         pairs = list(islice(view.scan(max(low, after + b"\0"), end_of(low)), BATCH))
-        for place, value in pairs:
-            id = (value if is_built else place[KEYSPACE_BYTES:]).decode()
+        for key, value in pairs:
+            id = (value if is_built else key[KEYSPACE_BYTES:]).decode()
             stored = live(view, schema, id)
             text = None if stored is None else embedder.text(stored.document())
             if text is not None:
-                found.append((place, id, text))
-    return pairs[-1][0] if len(pairs) == BATCH else b"", found
+                pending.append((key, id, text))
+    return pairs[-1][0] if len(pairs) == BATCH else b"", pending
 
 
 def _store(committer: Committer, embedder: Embedder, batch: list[_Pending]) -> int:
-    """Embeds the texts and stores the vectors, in one commit; the number of documents that still
-    had the text. Raises EmbeddingError."""
+    """Embeds the texts and stores the vectors in one commit. Returns the number of documents that
+    still have the text. Raises EmbeddingError."""
     vectors = embedder.vectors([text for _, _, text in batch])
     count = 0
     with OneCommit(committer) as writer:

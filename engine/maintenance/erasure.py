@@ -1,15 +1,16 @@
-"""Erasure: documents that are to be gone from every file, and the receipt for it.
+"""Erasure: removes documents from every file of the database, and keeps a receipt.
 
-    documents deleted and the erasure marked, in one commit -> what compact() does, and the log that
-    subscribers have yet to read goes too -> the mark becomes the receipt
+    documents deleted and the receipt stored as pending, in one commit -> compact(), which also
+    removes the log that subscribers have yet to read -> the receipt is completed
 
-    META e | the commit's Lsn, u64 -> a sealed map of the fields of the receipt
+    META e | the commit's Lsn, u64  ->  the map of _StoredErasure, with a checksum
 
 Invariants:
-- A mark without a time of completion is an erasure that was interrupted, by a crash or a full disk:
-  the next open, compact() or erase() goes on with it.
-- No backup runs while one is completed: those that hold what was erased are all known by then.
-- A receipt holds nothing of a document, nor of the filter.
+- A receipt without a time of completion is an erasure that was interrupted by a crash or a full
+  disk: the next open, compact() or erase() completes it.
+- No backup runs while an erasure is completed: its receipt names all backups that may hold the
+  documents.
+- A receipt contains nothing of the documents, nor of the filter.
 """
 
 import logging
@@ -18,21 +19,24 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, final
+from typing import Final, final
+
+import msgspec
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import QueryError
 from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn, Where
 from amberdb.engine.backup.backup import Backups
-from amberdb.engine.backup.history import KnownBackup, from_map, known_backups, to_map
+from amberdb.engine.backup.history import KnownBackup, StoredBackup, known_backups
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.jobs import Stop, check_stop
 from amberdb.engine.maintenance.compaction import Compactor, CompactProgress, CompactReport
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.query.query import Query
-from amberdb.engine.schema.catalog import open_entry, sealed_entry
+from amberdb.engine.schema.catalog import entry_data, sealed_entry
+from amberdb.engine.schema.codec import map_decoder
 from amberdb.engine.schema.keyspace import ERASURES, end_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.view import View, schema_of
@@ -40,7 +44,7 @@ from amberdb.engine.storage.view import View, schema_of
 logger = logging.getLogger("amberdb.engine")
 
 RECEIPTS_MAX: Final = 1000
-"""Past it the oldest receipts are forgotten."""
+"""Past this number the oldest completed receipts are removed."""
 REASON_BYTES_MAX: Final = 1000
 _BEFORE_ALL_TIME: Final = -(1 << 62)
 
@@ -48,27 +52,44 @@ _BEFORE_ALL_TIME: Final = -(1 << 62)
 @final
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """The receipt of db.erase(): what was done, and nothing of what was erased."""
+    """The receipt of db.erase(), without any content of the erased documents."""
 
     id: str
     collection: str
     reason: str
     documents: int
-    """How many were deleted, expired ones that were still on the disk among them."""
+    """The number of documents deleted, including expired ones that were still on the disk."""
     lsn: Lsn
     """The commit that deleted them."""
     time: datetime
-    """Of that commit."""
+    """The time of that commit."""
     completed: datetime | None = None
-    """When nothing of them was in any file of the directory any more; None: not yet."""
+    """When no file of the directory contained the documents any more; None: pending."""
     backups: tuple[KnownBackup, ...] = ()
-    """Taken before, and out of reach: they may hold what was erased."""
+    """Backups taken before, outside the database's control: they may contain the documents."""
     subscribers: tuple[str, ...] = ()
-    """Those for whom the log no longer reaches back to their position."""
+    """Subscribers whose unread part of the log was removed."""
+
+
+class _StoredErasure(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt as it is stored."""
+
+    id: str
+    collection: str
+    reason: str
+    documents: int
+    lsn: int
+    time_us: int
+    completed_us: int | None
+    backups: list[StoredBackup]
+    subscribers: list[str]
+
+
+_decode = map_decoder(_StoredErasure)
 
 
 class Erasures:
-    """Owned by the Database."""
+    """Erases documents, and completes erasures that were interrupted."""
 
     def __init__(
         self,
@@ -85,11 +106,11 @@ class Erasures:
         self._backups = backups
         self._feed = feed
         self._is_pruned = is_pruned
-        """Whether a backup was removed by the database itself."""
+        """Whether the database itself has removed this backup."""
         self._mutex = threading.RLock()
 
     def receipts(self) -> list[Erasure]:
-        """The oldest first. Raises CorruptionError."""
+        """All receipts, the oldest first. Raises CorruptionError."""
         with self._committer.view() as view:
             return receipts_of(view)
 
@@ -98,20 +119,20 @@ class Erasures:
     ) -> Erasure:
         """See Database.erase()."""
         if type(reason) is not str or not 0 < len(reason.encode()) <= REASON_BYTES_MAX:
-            raise QueryError(f"reason={reason!r}: say why, in up to {REASON_BYTES_MAX} bytes")
+            raise QueryError(f"reason={reason!r}: give a text of 1 to {REASON_BYTES_MAX} bytes")
         with self._mutex:
             erasure = self._delete(collection, where, reason)
             self.compact(progress)
-        return next(found for found in self.receipts() if found.id == erasure.id)
+        return next(receipt for receipt in self.receipts() if receipt.id == erasure.id)
 
     def compact(self, progress: CompactProgress | None = None) -> CompactReport:
-        """See Database.compact(); and completes what was erased before."""
+        """See Database.compact(). Also completes pending erasures."""
         with self._mutex:
             pending = self.pending()
             if not pending:
                 return self._compactor.run(progress)
             with self._backups.mutex:
-                self._indexer.run()  # its place in a build is the key of a document
+                self._indexer.run()  # the position of a build is the key of a document
                 report = self._compactor.run(progress, keep_unread=False)
                 if failpoints.on:
                     failpoints.reach("erase.compacted")
@@ -119,14 +140,14 @@ class Erasures:
         return report
 
     def resume(self, stop: Stop) -> None:
-        """In the background, after an open: completes what was interrupted."""
+        """The background job after an open: completes erasures that were interrupted."""
         with self._mutex:
             if self.pending():
                 self.compact(lambda done, of: check_stop(stop))
 
     def pending(self) -> list[Erasure]:
-        """Those that are not complete."""
-        return [found for found in self.receipts() if found.completed is None]
+        """Receipts of erasures that are not completed."""
+        return [receipt for receipt in self.receipts() if receipt.completed is None]
 
     def _delete(self, collection: str, where: Where, reason: str) -> Erasure:
         committer = self._committer
@@ -152,13 +173,13 @@ class Erasures:
     def _complete(self, pending: list[Erasure]) -> None:
         with OneCommit(self._committer, "always") as writer:
             known = tuple(b for b in known_backups(writer.view) if not self._is_pruned(b.path))
-            behind = tuple(self._feed.truncated_subscribers())
+            truncated = tuple(self._feed.truncated_subscribers())
             for erasure in pending:
                 done = replace(
                     erasure,
                     completed=time_of(writer.now_us),
                     backups=known,
-                    subscribers=behind,
+                    subscribers=truncated,
                 )
                 writer.set(_key(done), _entry(done))
         if failpoints.on:
@@ -166,9 +187,9 @@ class Erasures:
 
 
 def receipts_of(view: View) -> list[Erasure]:
-    """The oldest first. Raises CorruptionError."""
-    found = view.scan(ERASURES, end_of(ERASURES))
-    return [_receipt(open_entry(key, value)) for key, value in found]
+    """All receipts, the oldest first. Raises CorruptionError."""
+    entries = view.scan(ERASURES, end_of(ERASURES))
+    return [_receipt(_decode(entry_data(key, value))) for key, value in entries]
 
 
 def _key(erasure: Erasure) -> bytes:
@@ -176,38 +197,37 @@ def _key(erasure: Erasure) -> bytes:
 
 
 def _entry(erasure: Erasure) -> bytes:
-    done = erasure.completed
-    found = {
-        "id": erasure.id,
-        "collection": erasure.collection,
-        "reason": erasure.reason,
-        "documents": erasure.documents,
-        "lsn": erasure.lsn,
-        "time_us": microseconds(erasure.time),
-        "completed_us": None if done is None else microseconds(done),
-        "backups": [to_map(backup) for backup in erasure.backups],
-        "subscribers": list(erasure.subscribers),
-    }
-    return sealed_entry(_key(erasure), found)
+    stored = _StoredErasure(
+        id=erasure.id,
+        collection=erasure.collection,
+        reason=erasure.reason,
+        documents=erasure.documents,
+        lsn=erasure.lsn,
+        time_us=microseconds(erasure.time),
+        completed_us=None if erasure.completed is None else microseconds(erasure.completed),
+        backups=list(map(StoredBackup.of, erasure.backups)),
+        subscribers=list(erasure.subscribers),
+    )
+    return sealed_entry(_key(erasure), stored)
 
 
-def _receipt(found: dict[str, Any]) -> Erasure:
-    done_us = found["completed_us"]
+def _receipt(stored: _StoredErasure) -> Erasure:
+    completed_us = stored.completed_us
     return Erasure(
-        id=found["id"],
-        collection=found["collection"],
-        reason=found["reason"],
-        documents=found["documents"],
-        lsn=Lsn(found["lsn"]),
-        time=time_of(found["time_us"]),
-        completed=None if done_us is None else time_of(done_us),
-        backups=tuple(map(from_map, found["backups"])),
-        subscribers=tuple(found["subscribers"]),
+        id=stored.id,
+        collection=stored.collection,
+        reason=stored.reason,
+        documents=stored.documents,
+        lsn=Lsn(stored.lsn),
+        time=time_of(stored.time_us),
+        completed=None if completed_us is None else time_of(completed_us),
+        backups=tuple(backup.known() for backup in stored.backups),
+        subscribers=tuple(stored.subscribers),
     )
 
 
 def _ids(view: View, schema: Schema, where: Where) -> list[str]:
-    """Of all documents that match, also of those that have expired and are still there."""
+    """The ids of all documents that match, including expired ones that are still on the disk."""
     now_us = view.now_us
     view.now_us = _BEFORE_ALL_TIME
     try:

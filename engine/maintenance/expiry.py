@@ -1,8 +1,8 @@
-"""Expiry: removing the documents that reads no longer see.
+"""Expiry: removal of expired documents, which reads no longer see.
 
 Invariants:
-- Each removal is an ordinary logged delete, in commits of bounded size, found through the expiry
-  index: its cost follows the number of expired documents, not that of all.
+- Each removal is an ordinary logged delete, in commits of bounded size. Expired documents are found
+  in the expiry index, so the cost depends on their number, not on the size of the collection.
 """
 
 import time
@@ -20,17 +20,18 @@ _SIGN = 1 << 63
 
 
 class ExpiryWorker:
-    """Owned by the Database; `step` is for the background thread, `expire` for db.expire()."""
+    """Removes expired documents: step() in the background thread, expire() for db.expire()."""
 
     def __init__(self, committer: Committer, options: Options) -> None:
         self._committer = committer
         self._batch = max(1, options.reap_batch)
         self._grace_s = options.reap_grace_ms / 1000
         self._mark: tuple[float, int] | None = None
-        """(monotonic time, clock then): what had expired by then may go after the grace."""
+        """(monotonic time, clock at that time): documents expired by that clock are removed after
+        the grace period."""
 
     def expire(self, until_us: int, stop: Callable[[], bool] = lambda: False) -> int:
-        """Removes everything that expired by `until_us`; how many documents there were."""
+        """Removes the documents that expired by `until_us`. Returns their number."""
         removed = 0
         for name in list(self._committer.state.catalog.schemas):
             count, after = self._batch, b""
@@ -40,8 +41,9 @@ class ExpiryWorker:
         return removed
 
     def step(self, stop: Callable[[], bool]) -> float | None:
-        """One turn: marks what has expired, or removes what was marked a grace period ago.
-        Seconds until the next turn; None when nothing has expired."""
+        """Marks the time when a document has expired; after the grace period removes the documents
+        that had expired at the mark. Returns the seconds until the next call; None: no document
+        has expired."""
         now = time.monotonic()
         if self._mark is None:
             clock_us = self._committer.now_us()
@@ -56,18 +58,19 @@ class ExpiryWorker:
         return 0.0 if self.next_expiry_us() <= self._committer.now_us() else None
 
     def next_expiry_us(self) -> int:
-        """The earliest expiry of any document; NEVER when none will expire."""
+        """The earliest expiry time of any document; NEVER if no document expires."""
         earliest = NEVER
         with self._committer.view() as view:
             for schema in view.catalog.schemas.values():
                 prefix = schema.expiry_prefix
                 for key, _ in view.scan(prefix, end_of(prefix)):
-                    expires = int.from_bytes(key[KEYSPACE_BYTES : KEYSPACE_BYTES + 8]) - _SIGN
-                    earliest = min(earliest, expires)
+                    expires_us = int.from_bytes(key[KEYSPACE_BYTES : KEYSPACE_BYTES + 8]) - _SIGN
+                    earliest = min(earliest, expires_us)
                     break
         return earliest
 
     def _expire_batch(self, name: str, until_us: int, after: bytes) -> tuple[int, bytes]:
+        """Removes one batch in one commit: (documents removed, position to continue after)."""
         count = 0
         with OneCommit(self._committer) as batch:
             batch.kind = KIND_EXPIRY

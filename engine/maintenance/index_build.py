@@ -1,15 +1,15 @@
-"""Index builds and purges: what a changed declaration leaves to be done, migrations first.
+"""Index builds and purges after a changed declaration; migrations run first.
 
-    declared at Lsn D -> checkpoint to D -> chunks of documents read from LMDB, their entries
-    written back in the same LMDB transaction with the place reached -> marked as built
+    declared at Lsn D -> checkpoint to D -> chunks of documents read from LMDB, their entries and
+    the position reached written in the same LMDB transaction -> marked as built
 
 Invariants:
-- From D on every commit maintains the new index, so the build reads only LMDB, and what it
-  writes is right whenever a later commit's own effects come on top of it.
-- An index of a collection that is being migrated is built after that.
-- Queries use an index only in views that begin after it was marked; until then they scan.
-- Progress and marks are facts of this one file: they are in the LOCAL tree, not in the log. A
-  restore from an older file finds them unset and builds again.
+- Every commit after D maintains the new index, so the build reads only LMDB; the effects of later
+  commits are applied on top of its entries.
+- An index of a collection that is being migrated is built after the migration.
+- Queries use an index only in views that begin after it was marked as built; until then they scan.
+- Positions and marks describe this data.mdb: they are in the LOCAL keyspace, not in the log. In an
+  older copy of the file they are unset, and the index is built again.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,11 +36,11 @@ from amberdb.index.vector.embedding_queue import EmbeddingQueue
 
 CHUNK = 1000
 ROWS_CHUNK = 4000
-"""The same for search indexes: each chunk of a text index is a segment, to be merged later."""
+"""For search indexes: each chunk of a text index becomes a segment, to be merged later."""
 
 
 class Indexer:
-    """Owned by the Database; run by its background thread, or by whoever waits for an index."""
+    """Builds and purges indexes: in the background thread, or in a caller that waits for them."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Indexer:
         self._migrator = migrator
 
     def pending(self) -> list[tuple[Schema, AnyIndex]]:
-        """Indexes that are declared, not complete, and can be built."""
+        """Indexes that are declared and not built, of collections without a migration."""
         state = self._committer.state
         return [
             (schema, index)
@@ -66,14 +66,15 @@ class Indexer:
         ]
 
     def _is_pending(self, index: AnyIndex) -> bool:
-        return any(found.number == index.number for _, found in self.pending())
+        return any(other.number == index.number for _, other in self.pending())
 
     def is_idle(self) -> bool:
+        """Whether there is nothing to migrate, build or purge."""
         retired = self._committer.state.catalog.retired
         return not self.pending() and not retired and not self._migrator.pending()
 
     def has_news(self) -> bool:
-        """Whether there is something to do that has not failed for a reason that stays."""
+        """Whether there is work other than migrations whose functions have failed."""
         if self.pending() or self._committer.state.catalog.retired:
             return True
         return not all(map(self._migrator.has_failed, self._migrator.pending()))
@@ -81,11 +82,12 @@ class Indexer:
     def run(
         self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
     ) -> None:
-        """Migrates, builds and purges all that waits, until `stop` says so.
+        """Migrates, builds and purges until nothing is pending or `stop()` is true. Progress is
+        called with the name of the index, or of the collection that is being migrated.
 
-        Raises StorageError, DuplicateKeyError for a Unique index over documents that are not, and
-        InvalidDocumentError for a document that has no key; MigrationError when all is done that
-        can be. Each time it can be run again.
+        Raises StorageError; DuplicateKeyError when documents share a value of a Unique index;
+        InvalidDocumentError when a document has no valid key; MigrationError after all other work
+        is done. It can be run again after each.
         """
         failure: MigrationError | None = None
         while failure is None and not self.is_idle() and not stop():
@@ -93,8 +95,8 @@ class Indexer:
                 self._migrator.run(progress, stop)
             except MigrationError as error:
                 failure = error
-            # Listed before the checkpoint: what is declared behind it waits for the next one,
-            # since commits from before its Lsn may still be above LMDB.
+            # Listed before the checkpoint: an index declared after it needs the next checkpoint,
+            # since commits from before its Lsn may still be in the memtable.
             pending = self.pending()
             retired = self._committer.state.catalog.retired
             self._checkpointer.run()
@@ -109,7 +111,7 @@ class Indexer:
             raise failure
 
     def purge(self) -> None:
-        """What is left of dropped indexes goes, and nothing is built. Raises StorageError."""
+        """Deletes the entries of dropped indexes; builds nothing. Raises StorageError."""
         retired = self._committer.state.catalog.retired
         if retired:
             self._checkpointer.run()
@@ -123,11 +125,11 @@ class Indexer:
         progress: Progress | None,
         stop: Callable[[], bool],
     ) -> None:
-        """One index; a checkpoint has run since it was declared."""
+        """Builds one index; a checkpoint has run after its declaration."""
         done = 0
         more = True
         while more:
-            with self._checkpointer.mutex:  # so that no purge comes between question and write
+            with self._checkpointer.mutex:  # so that no purge runs between check and write
                 if stop() or not self._is_pending(index):
                     return
                 with self._committer.store.write() as store:
@@ -140,10 +142,9 @@ class Indexer:
             if progress is not None:
                 progress(index.spec.name, done)
         if index.is_unique:
-            # Commits that are published and wait for their sync count too.
+            # Includes commits that are published and not yet synced.
             self._committer.await_published()
-            # Complete, so from here on no commit lets another duplicate in; those that came
-            # before are found now.
+            # All entries exist, so commits refuse further duplicates; earlier ones are found now.
             with self._committer.view() as view:
                 refuse_duplicates(view, schema, cast(CompiledIndex, index))
                 if failpoints.on:
@@ -186,33 +187,33 @@ class Indexer:
 
 
 def _build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[int, bool]:
-    """Documents read, and whether there may be more."""
+    """Builds the entries of the next documents: (number of documents, whether more may follow)."""
     mark = BUILDING + index.prefix
     low = (store.get(mark) or schema.prefix) + b"\0"
     chunk = CHUNK if isinstance(index, CompiledIndex) else ROWS_CHUNK
-    found = list(islice(store.scan(low, end_of(schema.prefix)), chunk))
+    documents = list(islice(store.scan(low, end_of(schema.prefix)), chunk))
     if isinstance(index, CompiledIndex):
-        _build_entries(store, index, found)
+        _build_entries(store, index, documents)
     else:
         from amberdb.engine.search.flush import flush_documents  # brings numpy
 
-        flush_documents(store, index, map(_row, found))
-    if found:
-        store.put(mark, found[-1][0])
-    return len(found), len(found) == chunk
+        flush_documents(store, index, map(_row, documents))
+    if documents:
+        store.put(mark, documents[-1][0])
+    return len(documents), len(documents) == chunk
 
 
 def _build_entries(
-    store: StoreWriter, index: CompiledIndex, found: Iterable[tuple[bytes, bytes]]
+    store: StoreWriter, index: CompiledIndex, documents: Iterable[tuple[bytes, bytes]]
 ) -> None:
     pairs: dict[bytes, bytes] = {}
-    for key, value in found:
+    for key, value in documents:
         stored = unpack(key, value)
         try:
             pairs.update(entry_pairs(index, stored.document(), key[KEYSPACE_BYTES:], stored.rowid))
         except InvalidDocumentError as error:
             raise InvalidDocumentError(
-                f"document {key[KEYSPACE_BYTES:].decode()!r}: {error.message}; so "
+                f"document {key[KEYSPACE_BYTES:].decode()!r}: {error.message}; "
                 f"{index.spec.name} cannot be built: change the document, or drop the index",
                 **error.facts,
             ) from None
@@ -221,7 +222,7 @@ def _build_entries(
 
 
 def _row(pair: tuple[bytes, bytes]) -> tuple[int, bytes, Document]:
-    """(rowid, id, document) of a stored document."""
+    """(rowid, id, document) of a stored pair."""
     stored = unpack(*pair)
     return stored.rowid, pair[0][KEYSPACE_BYTES:], stored.document()
 
@@ -230,15 +231,15 @@ def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
     """Raises DuplicateKeyError when two live documents share a value of a Unique index."""
     whole = (index.prefix, end_of(index.prefix))
     before = (b"", b"")
-    for place, id_bytes in entries(view, [whole]):
+    for position, id_bytes in entries(view, [whole]):
         value = view.get(schema.prefix + id_bytes)
         if value is None or expires_us(value) <= view.now_us:
             continue
-        fields = place[:-ROWID_BYTES]
+        fields = position[:-ROWID_BYTES]
         if before[0] == fields and _is_kept_unique(index, value, fields[KEYSPACE_BYTES:]):
             raise DuplicateKeyError(
                 f"collection {schema.name!r}: documents {before[1].decode()!r} and "
-                f"{id_bytes.decode()!r} have the same {', '.join(index.spec.fields)}, so "
+                f"{id_bytes.decode()!r} have the same {', '.join(index.spec.fields)}: "
                 f"{index.spec.name} cannot be built: change one of them first",
                 collection=schema.name,
                 key=id_bytes.decode(),
@@ -248,5 +249,5 @@ def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
 
 
 def _is_kept_unique(index: CompiledIndex, value: bytes, key: bytes) -> bool:
-    """Whether the document's entry counts: that of a None inside a list does not, when sparse."""
+    """Whether the entry has to be unique: in a sparse index a None inside a list does not."""
     return key in index.encoder.unique_keys(decode_document(value[BODY]))

@@ -1,8 +1,8 @@
-"""Maintenance: the long work on the files of a database, and the one job queue that runs it.
+"""Maintenance: long work on the files of a database, and the job queue that runs it.
 
 Invariants:
-- One job at a time, and none that a close() has to wait for long: each asks whether it is to stop.
-- A job that fails is logged and reported by stats(); no read or write fails for it.
+- One job runs at a time, and each checks often whether it is to stop: close() does not wait long.
+- A job that fails is logged and reported by stats(); no read or write fails because of it.
 """
 
 from collections.abc import Callable
@@ -56,8 +56,8 @@ class Maintenance:
             )
 
     def begin(self, on_backup: Callable[[], None]) -> None:
-        """After an open: continues work that was interrupted, and begins work that is due.
-        `on_backup` is called after each rolling backup, taken or failed."""
+        """After an open: continues interrupted work, and begins work that is due. `on_backup` is
+        called after each rolling backup, taken or failed."""
         if self._schedule is not None:
             self._schedule.on_done = on_backup
         if self.erasures.pending():
@@ -70,11 +70,11 @@ class Maintenance:
             self._schedule.step()
 
     def due_s(self) -> float | None:
-        """Seconds until `step` has work; None: not before the next commit."""
+        """Seconds until step() has work; None: not before the next commit."""
         return None if self._schedule is None else self._schedule.due_s()
 
     def backup(self, progress: Progress | None) -> BackupReport:
-        """The next of the rolling backups, now. Raises BackupError when there are none."""
+        """Takes the next rolling backup now. Raises BackupError without `backups=`."""
         if self._schedule is None:
             raise BackupError("name the file, or open the database with backups=RollingBackups()")
         return self._schedule.take(progress)

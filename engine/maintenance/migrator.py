@@ -1,16 +1,16 @@
-"""The migrator: stores older documents as their collection's version has them, in the background.
+"""The migrator: upgrades stored documents to the version of their collection, in the background.
 
     declared at Lsn D -> documents from before D in batches: read, upgraded, stored by ordinary
-    commits -> a commit that takes the steps out of the catalog
+    commits -> a commit that removes the steps from the catalog
 
 Invariants:
-- Functions of users are called outside the writer lock, on what one view has; what was written
-  meanwhile is of the new version already, and is left alone.
-- A batch is one commit of bounded size, an ordinary one: replay runs no function. Interrupted
-  anywhere, the next pass reads past what is done and goes on.
-- The steps are taken out only after a pass that has met every document from before D, and none
-  that failed.
-- A document that cannot be upgraded holds up no other one. It stays as it is, reads of it
+- Functions of users are called outside the writer lock, on the documents of one view. A document
+  written meanwhile has the new version already, and is skipped.
+- A batch is one ordinary commit of bounded size: replay calls no function. After an interruption
+  the next pass skips the documents that are done.
+- The steps are removed only after a pass that has read every document from before D without a
+  failure.
+- A document that cannot be upgraded does not stop the others. It stays unchanged, reads of it
   raise, and the pass ends with its error.
 """
 
@@ -42,18 +42,18 @@ logger = logging.getLogger("amberdb.engine")
 
 CHUNK = 500
 _BYTES: Final = 4 << 20
-"""Of documents in one commit, about."""
+"""The approximate size of the documents in one commit."""
 _READ: Final = 20_000
-"""Documents of one view at most: it keeps LMDB from reusing pages."""
+"""The most documents read in one view: a long view keeps LMDB from reusing pages."""
 _NAMED_MAX: Final = 10
-"""Failed documents that are named in the log."""
+"""The most failed documents that are logged in one pass."""
 
 _Due = tuple[StoredDocument, Prepared]
 
 
 @final
 class Migrator:
-    """Owned by the Database; run by engine/maintenance/index_build.py, before indexes are built."""
+    """Migrates collections; engine/maintenance/index_build.py runs it before indexes are built."""
 
     def __init__(self, committer: Committer, checkpointer: Checkpointer, options: Options) -> None:
         self._committer = committer
@@ -61,12 +61,12 @@ class Migrator:
         self._options = options
         self._mutex = threading.Lock()
         self._failed: dict[int, Upgrades] = {}
-        """By collection, the functions with which the last pass did not come to its end."""
+        """By collection: the functions with which the last pass failed."""
         self.read: dict[str, int] = {}
-        """By collection, while a pass runs: documents that it has met."""
+        """By collection, while a pass runs: the number of documents read."""
 
     def pending(self) -> list[Schema]:
-        """Collections with older documents whose functions are all there."""
+        """Collections with older documents for which this process has all functions."""
         return [
             schema
             for schema in self._committer.state.catalog.schemas.values()
@@ -74,7 +74,8 @@ class Migrator:
         ]
 
     def has_failed(self, schema: Schema) -> bool:
-        """Whether it waits with functions that have failed: the background leaves it alone."""
+        """Whether the last pass failed with the functions that the collection has now: the
+        background does not try these again."""
         migration = schema.migration
         failed = self._failed.get(schema.definition.number)
         return migration is not None and failed == migration.upgrades
@@ -82,52 +83,52 @@ class Migrator:
     def run(
         self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
     ) -> None:
-        """One pass over each collection that waits. Raises MigrationError, the first, when
-        documents could not be upgraded; all others were. StorageError, BusyError."""
+        """One pass over each pending collection. Raises the first MigrationError when documents
+        could not be upgraded, after all others were; StorageError, BusyError."""
         self._committer.check_outside()
         failures: list[MigrationError] = []
         with self._mutex:
             for schema in self.pending():
                 if not stop():
-                    found = _Pass(self._committer, schema, self._options)
+                    migration_pass = _Pass(self._committer, schema, self._options)
                     try:
-                        self._run(found, progress, stop)
+                        self._run(migration_pass, progress, stop)
                     finally:
                         self.read.pop(schema.name, None)
                     self._failed.pop(schema.definition.number, None)
-                    if found.failures:
+                    if migration_pass.failures:
                         self._failed[schema.definition.number] = schema.upgrades
-                    failures += found.failures
+                    failures += migration_pass.failures
         if failures:
             raise failures[0]
 
     def finish(self, progress: Progress | None = None) -> None:
-        """All that there is. Raises what run() does, and CollectionError for a collection whose
-        functions this process has not been given."""
+        """Completes all migrations. Raises the errors of run(), and CollectionError for a
+        collection for which this process has no functions."""
         while self.pending():
             self.run(progress)
         for schema in self._committer.state.catalog.schemas.values():
             if schema.migration is not None and schema.migration.missing:
                 raise CollectionError(
                     f"collection {schema.name!r} has documents from before version "
-                    f"{schema.migration.missing[0]}: declare it with version and migrate first"
+                    f"{schema.migration.missing[0]}: declare it with version= and migrate= first"
                 )
 
-    def _run(self, one: "_Pass", progress: Progress | None, stop: Callable[[], bool]) -> None:
-        one.begin()
-        while not one.is_over and not one.is_stale and not stop():
-            one.step()
-            self.read[one.schema.name] = one.read
+    def _run(self, current: "_Pass", progress: Progress | None, stop: Callable[[], bool]) -> None:
+        current.begin()
+        while not current.is_over and not current.is_stale and not stop():
+            current.step()
+            self.read[current.schema.name] = current.read
             if progress is not None:
-                progress(one.schema.name, one.read)
+                progress(current.schema.name, current.read)
             if self._committer.memtable_bytes >= self._options.checkpoint_bytes:
-                self._checkpointer.run()  # nobody else may be there to do so
-        if one.is_over and not one.is_stale and not one.failures:
-            one.finish()
+                self._checkpointer.run()  # this may be the background thread, which runs them
+        if current.is_over and not current.is_stale and not current.failures:
+            current.finish()
 
 
 class _Pass:
-    """Over the documents of one collection, in the order of their keys."""
+    """One pass over the documents of a collection, in the order of their keys."""
 
     def __init__(self, committer: Committer, schema: Schema, options: Options) -> None:
         assert schema.migration is not None
@@ -136,23 +137,23 @@ class _Pass:
         self.read = 0
         self.is_over = False
         self.is_stale = False
-        """The collection was declared anew, renamed or dropped meanwhile: another pass is due."""
+        """The collection was declared again, renamed or dropped meanwhile: another pass is due."""
         self._migration: Migration = schema.migration
         self._committer = committer
         self._bytes_max = min(_BYTES, options.transaction_bytes_max // 8)
-        self._place = schema.prefix
+        self._position = schema.prefix
 
     def begin(self) -> None:
-        """What was committed before the declaration may wait for its sync: an empty commit waits
-        for it, so that every view from here on has it."""
+        """Waits until commits from before the declaration are synced, so that every later view
+        includes them."""
         self._committer.await_published()
 
     def step(self) -> None:
-        """One batch."""
+        """Upgrades one batch."""
         with self._committer.view() as view:
-            found = [] if self._is_changed(view) else self._next(view)
+            batch = [] if self._is_changed(view) else self._next(view)
         due: list[_Due] = []
-        for stored in found:
+        for stored in batch:
             try:
                 due.append((stored, self.schema.upgraded(stored)))
             except MigrationError as error:
@@ -163,28 +164,28 @@ class _Pass:
             self._store(due)
 
     def _next(self, view: View) -> list[StoredDocument]:
-        """The next older documents of a view."""
-        found: list[StoredDocument] = []
+        """The next documents of an older version."""
+        batch: list[StoredDocument] = []
         size = read = 0
-        for key, value in view.scan(self._place + b"\0", end_of(self.schema.prefix)):
+        for key, value in view.scan(self._position + b"\0", end_of(self.schema.prefix)):
             read += 1
-            self._place = key
+            self._position = key
             if self._migration.is_due(value):
-                found.append(unpack(key, value))
+                batch.append(unpack(key, value))
                 size += len(value)
-            if len(found) >= CHUNK or size >= self._bytes_max or read >= _READ:
+            if len(batch) >= CHUNK or size >= self._bytes_max or read >= _READ:
                 break
         else:
             self.is_over = True
         self.read += read
-        return found
+        return batch
 
     def _is_changed(self, view: View) -> bool:
         self.is_stale = view.catalog.schemas.get(self.schema.name) is not self.schema
         return self.is_stale
 
     def _store(self, due: list[_Due]) -> None:
-        """In one commit, or in smaller ones where one of them is refused."""
+        """Stores the documents in one commit, or in smaller ones when it is refused."""
         try:
             with OneCommit(self._committer) as batch:
                 if not self._is_changed(batch.view):
@@ -199,7 +200,7 @@ class _Pass:
             failpoints.reach("migration.committed")
 
     def _retry(self, due: list[_Due], error: AmberError) -> None:
-        """Stores halves, down to the document that is refused."""
+        """Stores each half, down to the document that is refused."""
         if len(due) > 1:
             half = len(due) // 2
             self._store(due[:half])
@@ -213,7 +214,7 @@ class _Pass:
         )
 
     def finish(self) -> None:
-        """All are of the newest version: the catalog says so from here on."""
+        """Removes the steps from the catalog: all documents have the newest version."""
         with OneCommit(self._committer) as batch:
             if not self._is_changed(batch.view):
                 definition = replace(self.schema.definition, steps=())

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final
 
+from msgspec import Struct
+
 from amberdb._bytes import append_crc, crc_matches
 from amberdb._errors import (
     CollectionError,
@@ -253,7 +255,7 @@ def listed(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
     return list(indexes)
 
 
-def sealed_entry(key: bytes, content: dict[str, Any]) -> bytes:
+def sealed_entry(key: bytes, content: dict[str, Any] | Struct) -> bytes:
     """The value of a catalog entry."""
     data = encode(content)
     return data + append_crc(data + key)
@@ -261,10 +263,15 @@ def sealed_entry(key: bytes, content: dict[str, Any]) -> bytes:
 
 def open_entry(key: bytes, value: bytes) -> dict[str, Any]:
     """What sealed_entry() was given. Raises CorruptionError."""
+    return decode_document(entry_data(key, value))
+
+
+def entry_data(key: bytes, value: bytes) -> bytes:
+    """The encoded content of a catalog entry. Raises CorruptionError."""
     data, crc = value[:-4], value[-4:]
     if not crc_matches(data + key + crc):
         raise CorruptionError(f"the catalog entry {key!r} fails its checksum: restore a backup")
-    return decode_document(data)
+    return data
 
 
 def _check_name(name: object) -> None:

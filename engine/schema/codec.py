@@ -1,4 +1,4 @@
-"""The codec: documents and log payloads to msgpack and back. The one place that knows msgspec.
+"""The codec: documents and log payloads to msgpack and back. The one place that calls msgspec.
 
 A vector, a numpy array of float32, is a msgpack extension of type 1: its elements, little-endian.
 
@@ -9,7 +9,8 @@ Invariants:
 """
 
 import sys
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -19,6 +20,8 @@ from amberdb._types import Document
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 _VECTOR = 1
 _IS_LITTLE = sys.byteorder == "little"
@@ -56,6 +59,21 @@ def decode(data: bytes) -> Any:
         return decode_unchecked(data)
     except (msgspec.MsgspecError, OverflowError, RecursionError, ValueError) as error:
         raise CorruptionError(f"not msgpack: {error}") from error
+
+
+def map_decoder(kind: type[T]) -> Callable[[bytes], T]:
+    """A decoder of maps with the fields of a msgspec.Struct. It raises CorruptionError."""
+    decode_map = msgspec.msgpack.Decoder(kind).decode
+
+    def decoded(data: bytes) -> T:
+        try:
+            return decode_map(data)
+        except (msgspec.MsgspecError, OverflowError, RecursionError, ValueError) as error:
+            raise CorruptionError(
+                f"unknown or missing field, or wrong type (written by a newer version?): {error}"
+            ) from error
+
+    return decoded
 
 
 def decode_document(data: bytes) -> Document:

@@ -12,6 +12,7 @@ from amberdb._errors import CorruptionError, FormatError
 from amberdb._fs import FileSystem
 
 _META = Struct("<IIQQ" + "IHHQQQQQ" * 2 + "QQ")
+assert _META.size == 136
 
 
 PAGE_HEADER_SIZE = 16
@@ -81,10 +82,11 @@ def _dotted(version: int) -> str:
     return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
 
 
-def check_file(fs: FileSystem, path: str, *, mend: bool = True) -> None:
+def check_file(fs: FileSystem, path: str, *, repair: bool = True) -> None:
     """Whether LMDB may map this file. Raises CorruptionError naming what is wrong.
 
-    Only unwritten free pages may be missing at the end; to `mend` is to make them good.
+    Only unwritten free pages may be missing at the end: with `repair` the file is extended by
+    them.
     """
     if not fs.exists(path):
         raise CorruptionError(f"{path} is missing: restore a backup", path=path, offset=0)
@@ -109,7 +111,7 @@ def check_file(fs: FileSystem, path: str, *, mend: bool = True) -> None:
                 path=path,
                 offset=size,
             )
-        if not mend:
+        if not repair:
             return
         file = fs.open(path)
         try:

@@ -80,7 +80,7 @@ class Store:
         """
         self.path = os.path.join(directory, DATA_FILE)
         if not create:
-            check_file(fs, self.path, mend=not (read_only or beside))
+            check_file(fs, self.path, repair=not (read_only or beside))
         with _opening:
             # Who comes here to write holds the directory's lock, so an environment that is still
             # there was left by a database that is closed, or is of one that only reads.

@@ -80,11 +80,12 @@ from amberdb.engine.database.collection import (
 )
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.open import open_database as open
-from amberdb.engine.database.repair import RepairReport, repair
+from amberdb.engine.database.repair import repair
 from amberdb.engine.database.stats import FileBytes, Latency, Stats
 from amberdb.engine.database.transaction import Snapshot, Transaction
 from amberdb.engine.integrity.check import CheckReport
 from amberdb.engine.integrity.offline import check_closed as check
+from amberdb.engine.integrity.repair import RepairReport
 from amberdb.engine.maintenance.compaction import CompactReport
 from amberdb.engine.maintenance.erasure import Erasure
 from amberdb.engine.options import OpenOptions, Options, RollingBackups

@@ -1,6 +1,6 @@
-"""Backups and restores that are interrupted: nothing half made is ever under the final name.
+"""Interrupted backups and restores: the final name never has an incomplete file.
 
-Power loss is simulated after every operation at the file seam, and every one of them fails in turn.
+Power loss is simulated after every operation on the file system, and each operation fails in turn.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def recorded(root: Path, work: Callable[[RecordingFileSystem], None]) -> Trace:
 
 
 def crashed(trace: Trace, root: Path) -> Iterator[tuple[int, Mode]]:
-    """Every point, every mode: the image is at `root` for as long as it is looked at."""
+    """Yields (operation, mode) for every crash; its disk image is at `root` meanwhile."""
     disk = Disk(trace)
     for at, op in enumerate(trace.ops):
         disk.apply(op)
@@ -77,8 +77,8 @@ def crashed(trace: Trace, root: Path) -> Iterator[tuple[int, Mode]]:
 
 
 def sweep(trace: Trace, root: Path, judge: Callable[[Path, bool], bool]) -> tuple[int, int]:
-    """`judge` says whether the whole was there; behind the trace's end it has to be. How many
-    images had it, and how many not."""
+    """Judges every image. `judge(root, is_end)` returns whether the result was complete, which it
+    must be at the end of the trace. Returns (images with it, images without it)."""
     seen = [0, 0]
     for at, mode in crashed(trace, root):
         try:
@@ -166,7 +166,7 @@ def test_a_restored_database_is_whole_or_not_there(tmp_path: Path) -> None:
         target = image / "r.amber"
         is_there = target.exists()
         assert is_there or not is_done
-        if not is_there:  # and what is left beside it is in nobody's way
+        if not is_there:  # leftovers do not block another try
             amberdb.restore([image / name for name in CHAIN], target, **SMALL)
         with amberdb.open(target, create=False, **SMALL) as db:
             assert documents(db) == wanted
@@ -186,7 +186,7 @@ def restore(chain: list[Path], target: Path, fs: FileSystem) -> None:
 
 
 def test_what_is_renamed_was_synced_before(tmp_path: Path) -> None:
-    """LMDB writes behind the seam, so its sync is looked for by name."""
+    """LMDB bypasses our file system, so its sync is found by its name."""
     make_chain(tmp_path)
     fs = FaultyFileSystem()
     restore([tmp_path / name for name in CHAIN], tmp_path / "r.amber", fs)
@@ -221,20 +221,20 @@ def test_a_backup_that_fails_anywhere_leaves_nothing_and_can_be_taken_again(
             except AmberError:
                 left = target.with_name(f"{target.name}.tmp")
                 assert lasting or not (target.exists() or left.exists())
-                if target.exists():  # renamed, and it could be neither synced nor removed
+                if target.exists():  # it was renamed, and could be neither synced nor removed
                     assert amberdb.verify_backup(target)
                     target.unlink()
             fs.hook = None
         assert at > 6
         for number in range(1, at):
-            db.backup(tmp_path / f"b{number}")  # in spite of what could not be removed
+            db.backup(tmp_path / f"b{number}")  # whatever could not be removed
         assert len(amberdb.verify_backup(tmp_path / f"b{at}")) == 1
 
 
 def fault_at(
     fs: FaultyFileSystem, at: int, target: Path, lasting: bool
 ) -> Callable[[str, str], None]:
-    """The call of that number that concerns the backup's file or its directory."""
+    """The call with this number, of those on the backup's file or its directory."""
     count = 0
 
     def hook(kind: str, path: str) -> None:
@@ -293,7 +293,7 @@ def test_a_restore_that_fails_anywhere_leaves_nothing_and_can_be_run_again(tmp_p
 
 
 def keep_and_bring_back(root: Path, fs: FileSystem, reached: Callable[[], None]) -> None:
-    """What of it is not there yet: two more backups, and a database made of them."""
+    """Takes two backups and restores them; skips the parts that exist already."""
 
     def progress(what: str, count: int) -> None:
         reached()
@@ -310,7 +310,7 @@ def keep_and_bring_back(root: Path, fs: FileSystem, reached: Callable[[], None])
 
 
 def killed(root: Path, at: int) -> bool:
-    """Whether a child that is killed at that call, or at that word of progress, got there."""
+    """Whether a child process reached this call, or call of progress, and was killed there."""
     pid = os.fork()
     if pid == 0:
         count = 0

@@ -22,7 +22,7 @@ class Slice(NamedTuple):
 
 _ROTATION: Final = "big_put+burst+big_put+checkpoint+big_put+burst"
 _FILES: Final = "fresh_burst+build+drop_index"
-_CHECK: Final = r"clean prefix: CheckReport\(problems=.* the head counts"
+_CHECK: Final = r"clean prefix: CheckReport\(problems=.* the counter says"
 
 SLICES: Final = {
     "skip_the_sync_of_the_log": Slice("put", "reordered: .* shows that later records were durable"),

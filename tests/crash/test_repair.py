@@ -1,4 +1,4 @@
-"""A repair that is interrupted: nothing more is lost, and it can be run again."""
+"""Interrupted repairs: nothing more is lost, and the repair can be run again."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ Documents = dict[str, Doc]
 
 
 def damaged(path: Path) -> None:
-    """All three parts at once."""
+    """Damages MANIFEST, data and log."""
     with amberdb.open(path, **SMALL) as db:
         notes = db.collection("n", indexes=[Ordered("x")])
         notes.put_many({"id": f"{n:03}", "x": n, "text": "y" * 100} for n in range(100))

@@ -1,5 +1,5 @@
-"""A rescue that is interrupted: neither the damaged database nor its backup is ever lost, and the
-next open ends what was begun."""
+"""Interrupted automatic restores: neither the damaged database nor its backup is ever lost, and the
+next open completes the restore."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ SCRAP = b"all that is left"
 
 
 def damaged(root: Path) -> dict[str, Any]:
-    """A database with a backup, of which nothing but scrap is left; what the backup has."""
+    """A database with backups whose data.mdb is scrap. Returns the documents of the backups."""
     with amberdb.open(root / "t.amber", **SMALL, backups=RollingBackups()) as db:
         fill(db, range(6))
         db.backup()
@@ -36,14 +36,14 @@ def damaged(root: Path) -> dict[str, Any]:
 
 
 def rescue(root: Path, fs: FileSystem) -> bool:
-    """Whether it was this open that has restored."""
+    """Opens the database. Returns whether this open has restored it."""
     options: dict[str, Any] = {**SMALL, "backups": RollingBackups(), "on_damage": "restore"}
     with amberdb.open(root / "t.amber", **options, fs=fs, clock=FakeClock()) as db:
         return db.rescue is not None
 
 
 def judge(root: Path, wanted: dict[str, Any]) -> None:
-    """After whatever happened, an open brings the backup back and the scrap is there."""
+    """After any interruption an open restores the backup, and the scrap is kept."""
     rescue(root, FaultyFileSystem())
     with amberdb.open(root / "t.amber", create=False, **SMALL) as db:
         assert documents(db) == wanted

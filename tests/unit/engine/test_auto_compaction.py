@@ -1,4 +1,4 @@
-"""The automatic policy: the file stays under about twice the live data; nobody waits for that."""
+"""Automatic compaction: the file stays under about twice the live data, and blocks no caller."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ WAIT_S = 60
 
 
 class Places(logging.Handler):
-    """Which places were reached, what to do at one, and whether a compaction was put off."""
+    """Which places were reached, what to do at one, and whether a compaction was postponed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Places(logging.Handler):
         return self.reached.setdefault(name, threading.Event())
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "put off" in record.msg:
+        if "postponed" in record.msg:
             self.put_off.set()
 
     def _reach(self, name: str) -> None:
@@ -54,7 +54,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Generator[Places]:
 
 
 def half_free(db: Database) -> None:
-    """Most of what was there is gone, in LMDB too."""
+    """Deletes most documents, in LMDB too."""
     notes = db.collection("n")
     for start in range(0, 400, 100):
         notes.put_many({"id": str(n), "text": "x" * 3000} for n in range(start, start + 100))
@@ -139,13 +139,13 @@ def test_without_room_it_is_put_off(
     db = open_db(background=True)
     half_free(db)
     assert places.put_off.wait(WAIT_S)
-    assert "1000 bytes are free" in db.stats()["compaction"]["last_error"]
+    assert "1000 bytes of disk are free" in db.stats()["compaction"]["last_error"]
     db.close()
     assert not places.of("compact.copied").is_set()
 
 
 def test_it_gives_way_to_writers_and_pauses(open_db: OpenDatabase, places: Places) -> None:
-    """Commits that fill half of what memory there is end it; so the next checkpoint is near."""
+    """Commits that fill half of the memory end it, so that the next checkpoint can run."""
     db = open_db(background=True, memtable_bytes_max=200_000, checkpoint_bytes=1 << 30)
 
     def write() -> None:
@@ -157,7 +157,7 @@ def test_it_gives_way_to_writers_and_pauses(open_db: OpenDatabase, places: Place
     assert places.put_off.wait(WAIT_S)
     found = db.stats()["compaction"]
     assert (found["runs"], found["given_up"]) == (0, 1)
-    assert "too much to do" in found["last_error"]
+    assert "filling the memtable" in found["last_error"]
     assert found["is_due"]
     assert os.listdir(db.path).count("data-2") == 0
 

@@ -1,4 +1,4 @@
-"""Backups: of one Lsn, whole or not there; chains that cannot be applied wrongly; restore."""
+"""Backups of one Lsn, complete or absent; chains that cannot be applied wrongly; restore."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ def last(db: Database) -> int:
 
 
 def restored(chain: Sequence[Path] | Path, target: Path, **how: Any) -> Documents:
-    """What a restore makes of it; it opens, checks, and takes writes."""
+    """The documents after a restore; the database opens, passes check(), and accepts writes."""
     amberdb.restore(chain, target, **how, **SMALL)
     with audited(target) as db:
         found = documents(db)
@@ -71,7 +71,7 @@ def restored(chain: Sequence[Path] | Path, target: Path, **how: Any) -> Document
 
 
 def others(directory: Path) -> list[str]:
-    """Names in the directory, the database's left out."""
+    """The names in the directory other than the database."""
     return sorted(name for name in os.listdir(directory) if name != "t.amber")
 
 
@@ -145,7 +145,7 @@ def test_readers_and_writers_go_on_and_are_not_in_it(
     def work() -> None:
         fill(db, range(200, 250), "other")
         db.collection("n").delete_many({"n": {"$lt": 50}})
-        for n in range(200, 250):  # so much that the log would be recycled
+        for n in range(200, 250):  # enough to recycle the log
             db.collection("n").update(f"{n}", {"text": "x" * 1000})
             db.checkpoint()
         assert len(documents(db)) == 200
@@ -180,7 +180,7 @@ def test_a_rate_is_kept_by_waiting(
     monkeypatch.setattr(backup, "BLOCK_BYTES", 1000)
     fill(db, range(100))
     report = db.backup(tmp_path / "full", rate_bytes_s=1000)
-    assert now[0] == pytest.approx(2 * report.size_bytes / 1000, rel=0.1)  # written, and read
+    assert now[0] == pytest.approx(2 * report.size_bytes / 1000, rel=0.1)  # written, then read back
 
 
 def test_what_cannot_be_written_is_refused_and_nothing_is_overwritten(
@@ -190,7 +190,7 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_overwritten(
     with pytest.raises(BackupExistsError):
         db.backup(tmp_path / "there")
     assert (tmp_path / "there").read_bytes() == b"mine"
-    with pytest.raises(BackupError, match="inside of the database"):
+    with pytest.raises(BackupError, match="inside the database"):
         db.backup(Path(db.path) / "wal" / "backup")
     with pytest.raises(BackupError, match="does not exist"):
         db.backup(tmp_path / "no" / "backup")
@@ -304,7 +304,8 @@ def test_a_point_outside_of_the_chain_is_refused_with_those_there_are(
 ) -> None:
     first, end = amberdb.verify_backup(chain)[0].lsn, amberdb.verify_backup(chain)[-1].lsn
     for until in (first - 1, end + 1):
-        with pytest.raises(RestorePointError) as caught:
+        where = "before them" if until < first else "after them"
+        with pytest.raises(RestorePointError, match=where) as caught:
             amberdb.restore(chain, tmp_path / "r.amber", until=until)
         assert (caught.value.first_lsn, caught.value.last_lsn) == (first, end)
     with pytest.raises(ValueError, match="until"):
@@ -323,7 +324,7 @@ def test_a_chain_with_a_gap_or_out_of_order_is_refused(
         "one is missing": [full, two],
         "order": [full, two, one],
         "another archive": [full, one, one],
-        "chain of its own": [full, full],
+        "new chain": [full, full],
         "another database": [full, tmp_path / "foreign"],
         "at least one": [],
     }
@@ -332,7 +333,7 @@ def test_a_chain_with_a_gap_or_out_of_order_is_refused(
             amberdb.restore(paths, tmp_path / "r.amber")
         with pytest.raises(BackupChainError, match=message):
             amberdb.verify_backup(paths)
-    with pytest.raises(RestorePointError, match="name that first"):
+    with pytest.raises(RestorePointError, match="full backup that its chain begins with"):
         amberdb.restore([one, two], tmp_path / "r.amber")
     assert len(amberdb.verify_backup([one, two])) == 2
     assert others(tmp_path) == ["b0", "b1", "b2", "foreign", "other.amber"]
@@ -428,7 +429,7 @@ def test_repair_ends_a_chain(open_db: OpenDatabase, tmp_path: Path) -> None:
     shutil.copytree(db.path, copy)
     damage_inner_pages(copy)
     assert amberdb.repair(copy, apply=True, **SMALL).is_needed
-    with audited(copy) as repaired, pytest.raises(BackupChainError, match="made anew"):
+    with audited(copy) as repaired, pytest.raises(BackupChainError, match="rewritten after"):
         repaired.backup(tmp_path / "b1", base=tmp_path / "b0")
 
 
@@ -442,20 +443,20 @@ def test_compaction_ends_a_chain_and_leaves_nothing_for_it(db: Database, tmp_pat
     join_preparation()
     files = [path for path in Path(db.path).rglob("*") if path.is_file()]
     assert [path.name for path in files if b"unspeakable" in path.read_bytes()] == []
-    with pytest.raises(BackupChainError, match="made anew"):
+    with pytest.raises(BackupChainError, match="rewritten after"):
         db.backup(tmp_path / "b1", base=tmp_path / "b0")
     db.backup(tmp_path / "b1")
     db.backup(tmp_path / "b2", base=tmp_path / "b1")
     assert restored([tmp_path / "b1", tmp_path / "b2"], tmp_path / "r.amber") == documents(db)
 
 
-# -- what a restore has to do besides ------------------------------------------------------------
+# -- the rest of a restore -------------------------------------------------------------------------
 
 
 def test_indexes_that_came_and_went_behind_the_full_backup(db: Database, tmp_path: Path) -> None:
     fill(db, range(30))
     db.collection("n", indexes=[*INDEXES, Ordered("text")])
-    db.build_indexes()  # so there is a mark
+    db.build_indexes()  # sets the mark BUILT
     db.backup(tmp_path / "full")
     gone = {index.keyspace for index in db.definition("n").indexes}
     db.collection("n", indexes=[Ordered("key"), Text("key")])
@@ -468,7 +469,7 @@ def test_indexes_that_came_and_went_behind_the_full_backup(db: Database, tmp_pat
     keyspaces = {int.from_bytes(key[:4]) for key in keys}
     keyspaces |= {int.from_bytes(key[-4:]) for key in keys if key.startswith(BUILT)}
     assert gone
-    assert not gone & keyspaces, "a purge is not in the log, and its entries would stay for ever"
+    assert not gone & keyspaces, "the log has no purges, so restore has to delete the entries"
     with audited(tmp_path / "r.amber") as copy:
         copy.build_indexes()
         assert copy.stats()["collections"] == db.stats()["collections"]

@@ -1,4 +1,4 @@
-"""check(): every kind of damage to what is derived is planted, and reported."""
+"""check(): every kind of damage to derived data is planted, and reported."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ from unit.engine.helpers import data_file, raw_store
 
 @pytest.fixture
 def made(open_db: OpenDatabase, tmp_path: Path) -> Path:
-    """A closed database: indexes of each kind, a list, a document that will expire."""
+    """A closed database with indexes of each kind, a list, and a document that will expire."""
     db = open_db()
     notes = db.collection(
         "n",
@@ -73,12 +73,14 @@ def stray(txn: "lmdb.Transaction[bytes]", prefix: bytes) -> None:
     txn.put(key[:-1] + bytes([key[-1] ^ 0x40]), value)
 
 
-def set_head(txn: "lmdb.Transaction[bytes]", schema: Schema, documents: int, rowid: int) -> None:
+def set_counters(
+    txn: "lmdb.Transaction[bytes]", schema: Schema, documents: int, rowid: int
+) -> None:
     txn.put(schema.counters_key, CollectionCounters(documents, rowid).pack())
 
 
 def misplace(txn: "lmdb.Transaction[bytes]", schema: Schema) -> None:
-    """The document of b, sealed as if it were that of z."""
+    """Stores the document of b under the key of z, with a correct checksum."""
     stored = unpack(schema.key("b"), txn.get(schema.key("b")) or b"")
     txn.put(schema.key("z"), pack(schema.key("z"), *stored))
 
@@ -99,8 +101,8 @@ DAMAGE: dict[str, tuple[Plant, str]] = {
         lambda t, s: t.put(s.key("b"), t.get(s.key("a")) or b""),
         "'b'.*checksum",
     ),
-    "document with another id": (misplace, "b'z' holds a document with id 'b'"),
-    "document lost": (lambda t, s: t.delete(s.key("b")), "counts 5 documents, there are 4"),
+    "document with another id": (misplace, "b'z' has a document with the id 'b'"),
+    "document lost": (lambda t, s: t.delete(s.key("b")), "counter says 5 documents, there are 4"),
     "version from the future": (from_the_future, "version 1152921504606846976 above"),
     "entry lost": (lambda t, s: remove_first(t, s.indexes[0].prefix), "no entry in ordered:x"),
     "entry of another": (
@@ -117,10 +119,13 @@ DAMAGE: dict[str, tuple[Plant, str]] = {
     ),
     "expiry entry lost": (lambda t, s: remove_first(t, s.expiry_prefix), "in the expiry index"),
     "expiry entry too many": (lambda t, s: stray(t, s.expiry_prefix), "has 2 entries, .* make 1"),
-    "count in the head": (lambda t, s: set_head(t, s, 4, 6), "counts 4 documents, there are 5"),
-    "rowid in the head": (lambda t, s: set_head(t, s, 5, 5), "rowid 5 is in use"),
-    "head lost": (lambda t, s: t.delete(s.counters_key), "counts 0 documents"),
-    "head damaged": (lambda t, s: t.put(s.counters_key, b"abc"), "n: "),
+    "document counter": (
+        lambda t, s: set_counters(t, s, 4, 6),
+        "counter says 4 documents, there are 5",
+    ),
+    "next rowid": (lambda t, s: set_counters(t, s, 5, 5), "rowid 5 is in use"),
+    "counters lost": (lambda t, s: t.delete(s.counters_key), "counter says 0 documents"),
+    "counters damaged": (lambda t, s: t.put(s.counters_key, b"abc"), "n: "),
 }
 
 
@@ -273,8 +278,7 @@ def test_index_in_the_making_is_not_damage(db: Database) -> None:
 
 
 def lose_pages(path: Path) -> None:
-    """Turns the inner pages' numbers of their children into such as are not there: LMDB says so,
-    and nothing ends the process."""
+    """Makes inner pages refer to pages that do not exist: LMDB reports that without a crash."""
     data = bytearray(data_file(path).read_bytes())
     root = max(read_metas(bytes(data[: 1 << 16]))).main.root
     start = root * 4096
@@ -289,7 +293,7 @@ def lose_pages(path: Path) -> None:
 def in_transaction(read: Callable[[Any], object]) -> Callable[[Database], object]:
     def run(db: Database) -> None:
         with db.transaction() as tx:
-            with pytest.raises(CorruptionError) as caught:  # at once, not only on leaving
+            with pytest.raises(CorruptionError) as caught:  # at the read itself
                 read(tx["n"])
             raise caught.value
 
@@ -326,7 +330,7 @@ def test_damaged_page_is_a_typed_error_with_its_file(
     db.close()
     path = Path(db.path)
     kept = data_file(path).read_bytes()
-    with amberdb.open(path, **SMALL) as db:  # the catalog is in memory when its page is lost
+    with amberdb.open(path, **SMALL) as db:  # reads the catalog before its page is lost
         lose_pages(path)
         try:
             with pytest.raises(CorruptionError) as caught:

@@ -1,5 +1,5 @@
-"""compact(): the same database in fewer bytes, and nothing of what was deleted in any of its files.
-Power loss at every step is tests/crash/test_sweep.py's."""
+"""compact(): the same database in fewer bytes, and no deleted document in any of its files. Power
+loss at every step is in tests/crash/test_sweep.py."""
 
 import os
 import shutil
@@ -102,7 +102,7 @@ def test_nothing_deleted_is_left_in_any_file(
 
 
 def test_what_is_committed_meanwhile_keeps_no_log_of_before(db: Database) -> None:
-    """A commit behind the checkpoint of the compaction, in a segment with what was deleted."""
+    """A commit after the checkpoint of the compaction, in a segment with deleted documents."""
     filled(db)
     numbers = iter(range(300, 400))
 
@@ -182,7 +182,7 @@ def test_a_disk_without_room_is_said_beforehand(
         return usage._replace(free=1000)
 
     monkeypatch.setattr(shutil, "disk_usage", full)
-    with pytest.raises(DiskFullError, match="compacting takes"):
+    with pytest.raises(DiskFullError, match="compaction needs"):
         db.compact()
     assert "data-2" not in os.listdir(db.path)
     monkeypatch.undo()

@@ -1,5 +1,5 @@
-"""erase(): documents that are gone from every file, and a receipt that says so. Power loss at every
-step is tests/crash/test_sweep.py's."""
+"""erase(): documents removed from every file, and the receipt of it. Power loss at every step is in
+tests/crash/test_sweep.py."""
 
 import shutil
 import threading
@@ -160,7 +160,7 @@ def test_what_makes_no_sense_is_refused_and_erases_nothing(open_db: OpenDatabase
     with pytest.raises(QueryError):
         db.erase("memory", {"n": {"$near": 1}}, reason="x")
     for reason in ("", "x" * 1001, None):
-        with pytest.raises(ValueError, match="say why"):
+        with pytest.raises(ValueError, match="give a text"):
             db.erase("memory", {}, reason=reason)  # type: ignore[arg-type]
     with db.transaction(), pytest.raises(TransactionError):
         db.erase("memory", {}, reason="x")

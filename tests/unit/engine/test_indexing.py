@@ -1,4 +1,4 @@
-"""Index builds and purges: right answers meanwhile, progress that is kept, nothing left behind."""
+"""Index builds and purges: right answers meanwhile, durable progress, no entries left over."""
 
 import threading
 from typing import Any
@@ -20,7 +20,7 @@ class Interrupted(Exception): ...
 
 @pytest.fixture(autouse=True)
 def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks so small that a build has many."""
+    """Small chunks, so that a build has many."""
     monkeypatch.setattr(index_build, "CHUNK", 10)
 
 
@@ -94,7 +94,7 @@ def test_interrupted_build_goes_on_where_it_was_after_reopening(open_db: OpenDat
     assert_finds(db)
     done: list[int] = []
     db.build_indexes(lambda _, count: done.append(count))
-    assert done[-1] == 35, "the rest only"
+    assert done[-1] == 35, "only the remaining documents"
     assert_finds(db)
     assert db.stats()["collections"]["n"]["indexes"] == {"ordered:x": "ready"}
 
@@ -110,7 +110,7 @@ def test_build_that_was_left_is_taken_up_in_the_background(open_db: OpenDatabase
 
 
 def await_idle(db: Database) -> None:
-    """Until the background has built and purged everything."""
+    """Waits until the background has built and purged everything."""
     thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
     for _ in range(10_000):
         if engine_of(db).indexer.is_idle():
@@ -153,7 +153,7 @@ def test_index_declared_just_when_the_background_is_done_is_built(
 def test_document_written_and_index_declared_just_after_the_checkpoint_of_a_build(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A build reads LMDB alone, so it may take up only what was declared before its checkpoint.
+    # A build reads only LMDB, so it must skip indexes declared after its checkpoint.
     run = Checkpointer.run
     once = [True]
 
@@ -198,7 +198,7 @@ def test_index_dropped_just_after_the_checkpoint_of_a_purge_leaves_nothing(
 
 
 def leftovers(path: str, keyspaces: list[int]) -> list[bytes]:
-    """Keys of these trees, and marks about them."""
+    """The keys in these keyspaces, and the marks about them."""
     prefixes = [prefix_of(number) for number in keyspaces]
     starts = (*prefixes, *(mark + prefix for mark in (BUILT, BUILDING) for prefix in prefixes))
     with raw_store(path) as txn:

@@ -1,6 +1,6 @@
-"""Migration of documents: every read shows the new version at once, whatever is stored so by then;
-what cannot be upgraded is named, and holds up nothing else. Power loss at every step is
-tests/crash/test_sweep.py's, random orders are tests/model/test_migration_machine.py's."""
+"""Migration of documents: every read shows the new version at once, before the documents are stored
+in it; a document that cannot be upgraded is named and does not delay the others. Power loss at
+every step is in tests/crash/test_sweep.py, random orders in tests/model."""
 
 import copy
 import threading
@@ -40,19 +40,19 @@ LONG = "x" * 20_000_000
 
 @pytest.fixture(autouse=True)
 def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches so small that a migration has many."""
+    """Small batches, so that a migration has many."""
     monkeypatch.setattr(migrator, "CHUNK", 7)
 
 
 def to_2(document: Document) -> Document:
-    """Changes what it was given."""
+    """Changes its argument."""
     document["name"] = f"{document.pop('first')} {document.pop('last')}"
     document["text"] = f"new {document['text']}"
     return document
 
 
 def to_3(document: Document) -> Document:
-    """Gives another one, with what only put() would turn into plain types."""
+    """Returns a new document, with types that put() normalises."""
     return {**document, "age": document["age"] + 100, "tags": ("a", document["id"])}
 
 
@@ -76,7 +76,7 @@ def new_document(number: int) -> Document:
 
 
 def filled(db: Database, *, expires: str | None = None) -> Collection:
-    """Half of it in LMDB."""
+    """Fills the collection; half of the documents are in LMDB."""
     people = db.collection("p", indexes=INDEXES, expires_at=expires)
     people.put_many(old_document(number) for number in range(COUNT // 2))
     db.checkpoint()
@@ -85,12 +85,12 @@ def filled(db: Database, *, expires: str | None = None) -> Collection:
 
 
 def plain(document: Any) -> Any:
-    """To be compared."""
+    """A form that can be compared."""
     return None if document is None else {**document, "v": document["v"].tolist()}
 
 
 def answers(people: Any) -> Any:
-    """What find() and its kin give."""
+    """The results of every read."""
     return (
         [plain(each) for each in people.find(order_by=["name", "id"])],
         ids(people.find({"age": {"$gt": 104}}, order_by=["-age", "id"])),
@@ -105,7 +105,7 @@ def answers(people: Any) -> Any:
 
 
 def wanted_answers() -> Any:
-    """Of the documents as they are after a migration that is over."""
+    """The answers after a completed migration."""
     with amberdb.open(":memory:", **SMALL) as db:
         people = db.collection("p", indexes=INDEXES)
         people.put_many(new_document(number) for number in range(COUNT))
@@ -201,7 +201,8 @@ def test_a_snapshot_from_before_keeps_the_old_documents(db: Database) -> None:
 
 
 def test_what_is_read_is_what_is_stored(db: Database) -> None:
-    """Byte for byte, tuples and all; times stay, and the version is that of the migration."""
+    """The bytes are those that reads returned before; times stay, and the version is the Lsn of the
+    migration."""
     clock = FakeClock()
     db.close()
     db = amberdb.open(db.path, **SMALL, clock=clock)
@@ -285,7 +286,7 @@ def test_two_versions_one_after_the_other_and_one_on_top_of_another(db: Database
             db.migrate()
     finally:
         failpoints.install(None)
-    people = db.collection("p", version=3, migrate={3: to_3})  # the other function is known
+    people = db.collection("p", version=3, migrate={3: to_3})  # that to version 2 is known
     assert [version for version, _ in db.definition("p").steps] == [2, 3]
     assert answers(people) == wanted_answers()
     db.migrate()
@@ -441,7 +442,7 @@ def test_a_function_that_fails_names_its_document_and_holds_up_no_other(db: Data
     with pytest.raises(MigrationError):
         people.find({"age": 1})
     assert_sound(db)
-    people.put({**new_document(7), "age": -1})  # one is put whole, the other gets a function
+    people.put({**new_document(7), "age": -1})  # one is put again, the other gets a function
     db.collection("p", version=2, migrate={2: to_2})
     db.migrate()
     assert got(people, "d07")["age"] == -1
@@ -465,8 +466,8 @@ def test_the_background_tries_a_failing_function_once(
     try:
         people = db.collection("p", version=2, migrate={2: fails})
         db.collection("other", indexes=[Ordered("x")])
-        assert over.wait(60), "other collections wait for it"
-        db.collection("p", version=2, migrate={2: fails})  # as programs do all the time
+        assert over.wait(60), "other collections are migrated after it"
+        db.collection("p", version=2, migrate={2: fails})  # as a program does at each start
         assert not engine_of(db).indexer.has_news()
     finally:
         failpoints.install(None)
@@ -539,7 +540,7 @@ def test_expiry_goes_on_meanwhile(open_db: OpenDatabase) -> None:
     assert db.expire() == 7
 
 
-# -- the rest of the house ---------------------------------------------------------------------
+# -- backups, feed and catalog -----------------------------------------------------------------
 
 
 def test_the_feed_tells_what_commits_have_stored(db: Database) -> None:
@@ -665,7 +666,7 @@ def test_a_reader_beside_the_writer_is_given_the_functions_too(db: Database) -> 
             reader.collection("p", version=2, migrate=UPGRADES)
         people = reader.collection("p", version=3, migrate=UPGRADES)
         assert answers(people) == wanted
-        db.collection("another")  # the catalog is read anew
+        db.collection("another")  # the catalog is read again
         assert answers(people) == wanted
         db.migrate(lambda name, count: assert_equal(answers(people), wanted))
         assert answers(people) == wanted

@@ -1,4 +1,4 @@
-"""Migration of collections with Unique indexes, and with indexes that only it makes possible."""
+"""Migration of collections with Unique indexes, and with indexes that need the new version."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from unit.engine.test_migration import interrupted_at
 
 @pytest.fixture(autouse=True)
 def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches so small that a migration has many."""
+    """Small batches, so that a migration has many."""
     monkeypatch.setattr(migrator, "CHUNK", 7)
 
 
@@ -40,21 +40,21 @@ def test_a_unique_index_is_judged_by_what_documents_become(db: Database) -> None
         failpoints.install(None)
     assert db.definition("p").steps
     with pytest.raises(DuplicateKeyError, match=r"'9'|'new'"):
-        people.put({"id": "new", "mail": "mail9"})  # which 9 becomes, and is not yet
-    people.put({"id": "new", "mail": "MAIL9"})  # which 9 is no more
+        people.put({"id": "new", "mail": "mail9"})  # the upgraded value of document 9
+    people.put({"id": "new", "mail": "MAIL9"})  # the value of document 9 before its upgrade
     with pytest.raises(DuplicateKeyError):
         people.insert({"id": "other", "mail": "mail0"})
     with db.transaction() as tx:
         tx["p"].put({"id": "brief", "mail": "mail8"})
         tx["p"].delete("brief")
     db.collection("p", version=2, migrate={2: lowered})
-    assert not db.definition("p").steps, "done before the declaration returns"
+    assert not db.definition("p").steps, "completed before the declaration returns"
     assert ids(people.find({"mail": "mail9"})) == ["9"]
     assert ids(people.find({"mail": "MAIL9"})) == ["new"]
 
 
 def test_values_that_change_hands(db: Database) -> None:
-    """In batches of seven: what a document has yet to give away counts as given away."""
+    """In batches of seven: a value that a document still has before its upgrade is free already."""
     people = db.collection("p", indexes=[Unique("place")])
     people.put_many({"id": f"{n:02}", "place": n} for n in range(50))
     db.collection("p", version=2, migrate={2: lambda d: {**d, "place": (d["place"] + 25) % 50}})
@@ -86,7 +86,7 @@ def test_a_unique_index_declared_with_the_version_that_makes_it_possible(db: Dat
 
 
 def test_an_index_over_documents_that_have_no_key_before_it(db: Database) -> None:
-    """Two lists in one index: only after the migration there are keys."""
+    """Two lists in one index: documents have keys only after the migration."""
     people = db.collection("p")
     people.put_many({"id": f"{n:02}", "a": [1], "b": [2]} for n in range(20))
     index = Ordered("a", "b")

@@ -1,4 +1,4 @@
-"""check() of a closed database: finds what is wrong in every file, and changes none."""
+"""check() of a closed database: finds damage in every file, and changes none."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ from unit.wal.helpers import join_preparation
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    """Closed, with a record of a put at the end of its log."""
+    """A closed database with the record of a put at the end of its log."""
     path = tmp_path / "t.amber"
     with amberdb.open(path, **SMALL) as db:
         notes = db.collection("n", indexes=[Ordered("x")])
@@ -47,7 +47,7 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 def problems(path: Path) -> str:
-    """What check() says; it changes nothing by that."""
+    """The problems that check() reports; it changes nothing."""
     before = content(path)
     report = amberdb.check(path, **SMALL)
     assert content(path) == before
@@ -130,7 +130,7 @@ def segment_flip(path: Path) -> None:
 
 
 def page_zeroed(path: Path) -> None:
-    """The root of the tree."""
+    """Zeroes the root page of the tree."""
     data = bytearray(data_file(path).read_bytes())
     root = max(read_metas(bytes(data[: 1 << 16]))).main.root
     data[root * 4096 : (root + 1) * 4096] = bytes(4096)
@@ -179,7 +179,7 @@ LOCAL: dict[str, tuple[bytes, bytes, str]] = {
 def test_facts_without_a_checksum_are_compared(
     made: Path, key: bytes, value: bytes, said: str
 ) -> None:
-    if said == "above 0":  # with the log it would be harmless
+    if said == "above 0":  # with the log the wrong Lsn would be harmless
         min((made / "wal").glob("*.wal")).unlink()
     with raw_store(made) as txn:
         txn.put(key, value)
@@ -187,7 +187,7 @@ def test_facts_without_a_checksum_are_compared(
 
 
 def test_an_applied_lsn_that_hides_a_record_is_found(made: Path, tmp_path: Path) -> None:
-    """One record behind the true one: the record is there, and LMDB has not its document."""
+    """LMDB claims the next Lsn as applied: its record is in the log, its document not in LMDB."""
     with amberdb.open(made, **SMALL) as db:
         db.collection("n").put({"id": "hidden", "x": 1})
         copy = abandon(db, tmp_path / "copy.amber")

@@ -1,4 +1,4 @@
-"""repair(): what can be read is kept, what is lost is said, and nothing is destroyed."""
+"""repair(): readable documents are kept, losses are reported, and no file is destroyed."""
 
 import os
 import shutil
@@ -25,7 +25,8 @@ COUNT = 1200
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    """Closed: inner pages, indexes, free pages with older versions, and deleted documents."""
+    """A closed database with inner pages, indexes, free pages with older versions, and deleted
+    documents."""
     path = tmp_path / "t.amber"
     with amberdb.open(path, **SMALL) as db:
         notes = db.collection(
@@ -51,14 +52,14 @@ def made(tmp_path: Path) -> Path:
 
 
 def documents(path: Path, name: str = "n") -> Documents:
-    """What is there, after it was found sound."""
+    """The documents of a database that passes check()."""
     with amberdb.open(path, create=False, **SMALL) as db:
         assert_sound(db)
         return {doc["id"]: doc for doc in db.collection(name).documents()}
 
 
 def repaired(path: Path) -> RepairReport:
-    """By a plan that changes nothing, and by doing it, which says the same."""
+    """Repairs; before that a run without `apply` changes nothing and reports the same."""
     before = content(path)
     plan = amberdb.repair(path, **SMALL)
     assert content(path) == before
@@ -73,7 +74,7 @@ def repaired(path: Path) -> RepairReport:
 
 
 def tree_pages(path: Path) -> tuple[list[int], list[int]]:
-    """The inner and the leaf pages of the tree in use."""
+    """(inner pages, leaf pages) of the tree in use."""
     file = OsFileSystem().open(str(data_file(path)), read_only=True)
     pages = Pages(file)
     levels: list[list[int]] = [[], []]
@@ -151,8 +152,7 @@ def data_file_of_broken(report: RepairReport) -> Path:
 
 
 def test_a_lost_inner_page_costs_nothing(made: Path) -> None:
-    """The leaf pages below it are found again, and no stale ones, since LMDB's list of free pages
-    is there."""
+    """The leaf pages below it are found; stale pages are excluded by LMDB's list of free pages."""
     wanted = documents(made), documents(made, "other")
     join_preparation()
     inner = tree_pages(made)[0]
@@ -237,7 +237,7 @@ def test_documents_without_a_catalog_get_it_from_an_older_page_or_a_name_of_thei
     name = "n" if is_older_there else "recovered-16"
     assert name in report.renamed
     found = documents(made, name)
-    lost = wanted.keys() - found.keys()  # those of the same page
+    lost = wanted.keys() - found.keys()  # documents of the same page
     assert found == {id: wanted[id] for id in found}
     assert len(lost) < 20
     assert sorted(lost) == sorted(id for _, id in report.lost_ids) or not is_older_there
@@ -246,7 +246,7 @@ def test_documents_without_a_catalog_get_it_from_an_older_page_or_a_name_of_thei
 
 
 def test_an_index_that_the_rest_does_not_allow_is_dropped_and_named(made: Path) -> None:
-    """A document whose value is that of another one: both have the same key in a Unique index."""
+    """A document with the value of another: both have the same key in a Unique index."""
     with amberdb.open(made, **SMALL) as db:
         schema = engine_of(db).committer.state.catalog.schemas["n"]
     with raw_store(made) as txn:

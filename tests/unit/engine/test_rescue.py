@@ -1,5 +1,5 @@
-"""A database that is damaged beyond recovery: what its error says, and how its backup takes its
-place. Power loss and kills at every step are tests/crash/test_rescue.py's."""
+"""Automatic restore of a database that is damaged beyond recovery, and the error without it. Power
+loss and kills at every step are in tests/crash/test_rescue.py."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ SCHEDULE = RollingBackups()
 
 
 def made(open_db: OpenDatabase, **options: Any) -> Path:
-    """Twelve documents, ten of which are in a chain of two backups."""
+    """A database of twelve documents; a chain of two backups has ten of them."""
     settings: dict[str, Any] = {"clock": FakeClock(), "backups": SCHEDULE, **options}
     db = open_db(**settings)
     notes = db.collection("n")
@@ -96,7 +96,7 @@ def test_the_newest_backup_takes_its_place_and_what_is_damaged_is_kept(
     assert [os.path.basename(each).split("-")[-1] for each in found.chain] == [
         "full.amberbak", "more.amberbak",
     ]  # fmt: skip
-    assert found.lost in (None, 3), "two documents, and what backup() itself has committed"
+    assert found.lost in (None, 3), "two documents, and the commit of backup() itself"
     assert found.problem
     assert "is restored from" in caplog.text
     assert sorted(each.name for each in path.parent.glob("t.amber*")) == [
@@ -122,7 +122,7 @@ def test_the_error_says_which_backup_what_would_be_lost_and_how(open_db: OpenDat
     assert str(newest) in error.message
     assert error.lost == 3
     assert f"`{shlex.join(['amberdb', 'rescue', str(path)])}`" in error.message
-    assert error.path.endswith("data.mdb"), "what the error said before"
+    assert error.path.endswith("data.mdb"), "the path of the original error"
     assert contents(path) == before
 
 
@@ -210,7 +210,8 @@ def test_a_sound_database_and_a_locked_one_are_left_alone(open_db: OpenDatabase)
 
 
 def test_damage_while_nobody_can_restore_twice_at_once(open_db: OpenDatabase) -> None:
-    """Who has the lock of the damaged directory restores; another gets LockedError."""
+    """The process that has the lock of the damaged directory restores; the other gets
+    LockedError."""
     path = made(open_db)
     cut_data(path)
     lock = OsFileSystem().lock(str(path / "LOCK"), "1 here")

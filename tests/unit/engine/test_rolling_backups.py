@@ -1,4 +1,4 @@
-"""Rolling backups: when one is due, what it goes on from, and what is kept."""
+"""Rolling backups: when one is due, its base, and which are kept."""
 
 import logging
 import os
@@ -56,7 +56,7 @@ def restored(tmp_path: Path, name: str, chain: list[Path]) -> int:
 
 @pytest.fixture
 def done() -> Generator[threading.Semaphore]:
-    """Released whenever the background is done with a backup, taken or failed."""
+    """Released after each backup in the background, taken or failed."""
     found = threading.Semaphore(0)
     failpoints.install(lambda name: found.release() if name == "rolling.done" else None)
     yield found
@@ -189,7 +189,7 @@ def test_the_first_is_taken_at_the_first_commit_and_none_of_an_idle_database(
     db.close()
     db = open_db(clock=clock, background=False, backups=RollingBackups())
     clock.advance(10 * DAY_S)
-    assert rolling(db)["due_in_s"] in (None, 0.0), "a commit may have come behind the first"
+    assert rolling(db)["due_in_s"] in (None, 0.0), "a commit may follow the first backup"
     db.backup()
     assert rolling(db)["due_in_s"] is None
     clock.advance(10 * DAY_S)
