@@ -308,6 +308,8 @@ class Committer:
             memtable.publish(lsn, effects, len(payload), writer.now_us)
             if row_keys:
                 memtable.note_rows(lsn, row_keys, effects)
+            if writer.unique_rowids:
+                memtable.note_unique(writer.unique_rowids)
             self._published = lsn
             if failpoints.on:
                 failpoints.reach("commit.published")

@@ -12,12 +12,18 @@ from typing import final
 
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
 from amberdb.engine.schema.document_format import StoredDocument, unpack
-from amberdb.engine.schema.keyspace import end_of
+from amberdb.engine.schema.keyspace import Effects, end_of
 from amberdb.engine.schema.ordered_index import CompiledIndex
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.storage.index_scan import entries
 from amberdb.engine.storage.view import View
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.index.ordered.keys import (
+    CUT_BYTES,
+    KEYSPACE_BYTES,
+    ROWID_BYTES,
+    encode_rowid,
+    encode_rowid_desc,
+)
 
 Live = Callable[[Schema, bytes], StoredDocument | None]
 """The document under a key, unless it has expired."""
@@ -27,47 +33,62 @@ Live = Callable[[Schema, bytes], StoredDocument | None]
 class UniqueCheck:
     """Of one writer."""
 
-    __slots__ = ("_noted", "_view", "is_migrating")
+    __slots__ = ("_noted", "_view", "is_migrating", "rowids")
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._noted: dict[bytes, tuple[Schema, CompiledIndex]] = {}
-        """By tree and fields."""
+        self._noted: dict[bytes, tuple[Schema, CompiledIndex, set[bytes]]] = {}
+        """By prefix and fields: the entries that the commit writes."""
+        self.rowids: dict[bytes, bytes] = {}
+        """After run(): for the memtable, the values with the rowids of all entries that have it."""
         self.is_migrating = False
         """What waits for its migration is looked at when its turn comes; and what an index that is
         not complete keeps unique, when it is built."""
 
-    def note(self, schema: Schema, new: Prepared) -> None:
-        """A document that the commit stores."""
-        for index in schema.indexes:
-            if index.is_unique:
-                for key in index.maker.unique_keys(new.document):
-                    self._noted[index.prefix + key] = (schema, index)
+    def note(self, schema: Schema, new: Prepared, rowid: int, changed: Effects) -> None:
+        """A document that the commit stores; `changed` are its effects."""
+        document = new.document
+        for index in schema.unique_indexes:
+            is_enforced = schema.migration is None and self._view.is_built(index)
+            rowid_bytes = (encode_rowid_desc if index.descends else encode_rowid)(rowid)
+            single = index.single(document)
+            for fields in index.maker.unique_keys(document) if single is None else (single,):
+                value = index.prefix + fields
+                entry = value + rowid_bytes
+                if is_enforced and entry not in changed and len(fields) <= CUT_BYTES:
+                    continue  # it had the value before, so no other document has it
+                if value in self._noted:
+                    self._noted[value][2].add(entry)
+                else:
+                    self._noted[value] = (schema, index, {entry})
 
     def run(self, live: Live) -> None:
         """Raises DuplicateKeyError."""
         owners: dict[Schema, dict[bytes, bytes]] = {}
-        for low, (schema, index) in self._noted.items():
+        for value, (schema, index, written) in self._noted.items():
+            ids = self._ids(value, written)
             if self.is_migrating and not self._view.is_built(index):
                 continue
-            owner = self._owner(schema, index, low, live)
+            if len(ids) <= 1 and schema.migration is None:
+                continue
+            owner = _owner(schema, index, value, ids, live)
             if owner is not None and schema.migration is not None and not self.is_migrating:
-                owners.setdefault(schema, {})[low] = owner
+                owners.setdefault(schema, {})[value] = owner
         for schema, found in owners.items():
             self._check_waiting(schema, found)
 
-    def _owner(self, schema: Schema, index: CompiledIndex, low: bytes, live: Live) -> bytes | None:
-        """At most one live document has an entry with these full fields: its id."""
-        owner: bytes | None = None
-        for _, id_bytes in list(entries(self._view, [(low, end_of(low))])):
-            stored = live(schema, schema.prefix + id_bytes)
-            if stored is None or not _still_has(schema, index, stored, low):
-                continue
-            if owner is None:
-                owner = id_bytes
-            elif owner != id_bytes:
-                raise _duplicate(schema, index, owner, id_bytes)
-        return owner
+    def _ids(self, value: bytes, written: set[bytes]) -> Collection[bytes]:
+        """The ids of the documents that have an entry with these full fields."""
+        view = self._view
+        if len(value) > KEYSPACE_BYTES + CUT_BYTES:  # entries may be cut: compared in a scan
+            return {id_bytes for _, id_bytes in entries(view, [(value, end_of(value))])}
+        ids: dict[bytes, bytes] = {}
+        for entry in view.unique_entries(value) | written:
+            id_bytes = view.get(entry)
+            if id_bytes is not None:
+                ids[entry] = id_bytes
+        self.rowids[value] = b"".join([entry[-ROWID_BYTES:] for entry in ids])
+        return set(ids.values())
 
     def _check_waiting(self, schema: Schema, owners: dict[bytes, bytes]) -> None:
         """Reads all documents of a collection for those that wait for their migration: slow, right,
@@ -85,6 +106,22 @@ class UniqueCheck:
                     owner = owners.get(index.prefix + fields)
                     if owner is not None:
                         raise _duplicate(schema, index, key[KEYSPACE_BYTES:], owner)
+
+
+def _owner(
+    schema: Schema, index: CompiledIndex, value: bytes, ids: Collection[bytes], live: Live
+) -> bytes | None:
+    """The id of the one live document that has the value, if there is one. Raises
+    DuplicateKeyError."""
+    owner: bytes | None = None
+    for id_bytes in sorted(ids):
+        stored = live(schema, schema.prefix + id_bytes)
+        if stored is None or not _still_has(schema, index, stored, value):
+            continue
+        if owner is not None:
+            raise _duplicate(schema, index, owner, id_bytes)
+        owner = id_bytes
+    return owner
 
 
 def _still_has(schema: Schema, index: CompiledIndex, stored: StoredDocument, low: bytes) -> bool:

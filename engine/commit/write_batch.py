@@ -29,7 +29,7 @@ from amberdb.engine.schema.codec import KIND_COMMIT
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack, unpack, version_of
 from amberdb.engine.schema.documents import merge
-from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects
+from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.ordered_index import MULTI, entry_pairs
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.storage.view import View
@@ -47,7 +47,7 @@ class WriteBatch:
         "_counters",
         "_effects",
         "_pending",
-        "_row_prefixes",
+        "_row_keys",
         "_uniques",
         "catalog",
         "kind",
@@ -72,8 +72,8 @@ class WriteBatch:
         self._effects = view.pending.effects
         self._counters: dict[bytes, CollectionCounters] = {}
         self._uniques = UniqueCheck(view)
-        self._row_prefixes: set[bytes] = set()
-        """Of the search indexes of collections that were written."""
+        self._row_keys: dict[bytes, None] = {}
+        """The entries of search indexes among the effects, in the order of their first write."""
         self._bytes_left = bytes_max
 
     # -- operations --------------------------------------------------------------------------
@@ -136,6 +136,7 @@ class WriteBatch:
         if not expired:  # and nothing is committed
             return 0, after
         keys: list[bytes] = []
+        row_keys: list[bytes] = []
         for place, id_bytes in expired:
             after = place
             key = schema.prefix + id_bytes
@@ -144,9 +145,10 @@ class WriteBatch:
                 raise CorruptionError(
                     f"the expiry index of {schema.name!r} names {id_bytes!r}, which is not there"
                 )
-            keys += self._keys_of(schema, key, unpack(key, value))
-        self._add(dict.fromkeys(keys), 0)
-        self._counters_of(schema).documents -= len(expired)
+            of_document, of_rows = _keys_of(schema, key, unpack(key, value))
+            keys += of_document
+            row_keys += of_rows
+        self._delete(schema, keys, row_keys, len(expired))
         return len(expired), after
 
     def set(self, key: bytes, value: bytes | None) -> None:
@@ -159,12 +161,14 @@ class WriteBatch:
         self.save_counters()
         return self._effects
 
+    @property
+    def unique_rowids(self) -> Mapping[bytes, bytes]:
+        """After finish(): the values written into Unique indexes, for Memtable.note_unique()."""
+        return self._uniques.rowids
+
     def row_keys(self) -> list[bytes]:
         """The entries of search indexes among the effects."""
-        if not self._row_prefixes:
-            return []
-        prefixes = self._row_prefixes
-        return [key for key in self._effects if key[:ENTRY_PREFIX_SIZE] in prefixes]
+        return list(self._row_keys)
 
     def save_counters(self) -> None:
         """Puts the counts among the effects: before they are committed, and before they are read
@@ -191,56 +195,55 @@ class WriteBatch:
         old: StoredDocument | None,
         updated_us: int | None = None,
     ) -> None:
+        before = None if old is None else old.document()
+        contents = schema.row_contents(new.document)
+        contents_before = None if before is None else schema.row_contents(before)
         counters = None
-        if old is None:
-            before = None
-            created_us = self.now_us
-        else:
-            before = old.document()
-            created_us = old.created_us
-        if old is None or before is None or not schema.is_same_row(before, new.document):
+        row_keys: list[bytes] = []
+        if old is None or contents != contents_before:
             counters = self._counters_of(schema)
             rowid = counters.next_rowid
+            row_keys = schema.row_keys(contents, rowid)
         else:
             rowid = old.rowid
+        created_us = self.now_us if old is None else old.created_us
         if updated_us is None:
             updated_us = self.now_us
         value = pack(new.key, self.lsn, created_us, updated_us, new.expires_us, rowid, new.body)
         effects: Effects = {new.key: value}
         schema.add_entries(effects, new.document, new.id_bytes, rowid, new.expires_us)
-        if counters is not None and schema.row_indexes:
-            schema.add_row_entries(effects, new.document, new.id_bytes, rowid)
-            self._row_prefixes |= schema.row_prefixes
+        effects.update(dict.fromkeys(row_keys, new.id_bytes))
         if new.expires_us < self.next_expiry_us:
             self.next_expiry_us = new.expires_us
-        if old is not None and before is not None:
+        if old is not None and before is not None and contents_before is not None:
             for key, id_bytes in _entries_of(schema, new.key, old, before).items():
                 if key not in effects:
                     effects[key] = None
                 elif effects[key] == id_bytes:
                     del effects[key]
             if counters is not None:
-                effects.update(dict.fromkeys(schema.row_keys(before, old.rowid)))
+                row_keys_before = schema.row_keys(contents_before, old.rowid)
+                effects.update(dict.fromkeys(row_keys_before))
+                row_keys += row_keys_before
         self._add(effects, len(value))
-        if counters is not None:  # only now: what was refused must leave no trace in a transaction
+        # Only now: a document that was refused must leave no trace in a transaction.
+        self._row_keys.update(dict.fromkeys(row_keys))
+        if counters is not None:
             counters.documents += old is None
             counters.next_rowid += 1
-        if schema.has_unique:
-            self._uniques.note(schema, new)
+        if schema.unique_indexes:
+            self._uniques.note(schema, new, rowid, effects)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
-        self._add(dict.fromkeys(self._keys_of(schema, key, old)), 0)
-        self._counters_of(schema).documents -= 1
+        keys, row_keys = _keys_of(schema, key, old)
+        self._delete(schema, keys, row_keys, 1)
 
-    def _keys_of(self, schema: Schema, key: bytes, old: StoredDocument) -> list[bytes]:
-        """All that goes with a stored document."""
-        document = old.document()
-        self._row_prefixes |= schema.row_prefixes
-        return [
-            key,
-            *_entries_of(schema, key, old, document),
-            *schema.row_keys(document, old.rowid),
-        ]
+    def _delete(
+        self, schema: Schema, keys: list[bytes], row_keys: list[bytes], documents: int
+    ) -> None:
+        self._add(dict.fromkeys(keys + row_keys), 0)
+        self._row_keys.update(dict.fromkeys(row_keys))
+        self._counters_of(schema).documents -= documents
 
     def _counters_of(self, schema: Schema) -> CollectionCounters:
         counters = self._counters.get(schema.counters_key)
@@ -264,6 +267,13 @@ def missing(collection: str, id: str) -> MissingKeyError:
     return MissingKeyError(
         f"collection {collection!r} has no document {id!r}", collection=collection, key=id
     )
+
+
+def _keys_of(schema: Schema, key: bytes, old: StoredDocument) -> tuple[list[bytes], list[bytes]]:
+    """A stored document's key with those of its index entries, and its entries in search indexes."""
+    document = old.document()
+    row_keys = schema.row_keys(schema.row_contents(document), old.rowid)
+    return [key, *_entries_of(schema, key, old, document)], row_keys
 
 
 def _entries_of(schema: Schema, key: bytes, old: StoredDocument, document: Document) -> Effects:

@@ -138,6 +138,12 @@ class Catalog:
         """How the entries of all search indexes begin."""
         return frozenset(index.entry_prefix for index in self.row_indexes.values())
 
+    @property
+    def unique_prefixes(self) -> frozenset[bytes]:
+        """The prefixes of all Unique indexes."""
+        schemas = self.schemas.values()
+        return frozenset(index.prefix for schema in schemas for index in schema.unique_indexes)
+
     def by_keyspace(self) -> dict[bytes, Schema]:
         """Schemas by the prefix of their documents."""
         return {schema.prefix: schema for schema in self.schemas.values()}

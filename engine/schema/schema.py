@@ -67,7 +67,6 @@ class Schema:
         "definition",
         "expires_at",
         "expiry_prefix",
-        "has_unique",
         "indexes",
         "migration",
         "name",
@@ -75,6 +74,7 @@ class Schema:
         "queues",
         "row_indexes",
         "row_prefixes",
+        "unique_indexes",
         "vectors",
     )
 
@@ -114,7 +114,7 @@ class Schema:
         for index in self.row_indexes:
             if isinstance(index.spec, Vector):
                 self.vectors[index.spec.field] = index.spec
-        self.has_unique = any(index.is_unique for index in self.indexes)
+        self.unique_indexes = tuple(index for index in self.indexes if index.is_unique)
         self.expires_at = definition.expires_at
         self._required = tuple(
             (name, TYPES[kind] if kind else None, kind)
@@ -210,21 +210,18 @@ class Schema:
         rest = {name: value for name, value in document.items() if name not in arrays}
         return {**normalise(rest), **arrays}
 
-    def add_row_entries(
-        self, found: Effects, document: Document, id_bytes: bytes, rowid: int
-    ) -> None:
-        """Adds what the document, new at this rowid, has in the search indexes."""
-        for index in self.row_indexes:
-            if index.content(document) is not None:
-                found[index.key(rowid)] = id_bytes
+    def row_contents(self, document: Document) -> tuple[object, ...]:
+        """What each search index has of a document, to be compared with ==; None for those that
+        have no entry of it."""
+        return tuple([index.content(document) for index in self.row_indexes])
 
-    def row_keys(self, document: Document, rowid: int) -> list[bytes]:
-        """The keys of a stored document's entries in the search indexes."""
-        return [i.key(rowid) for i in self.row_indexes if i.content(document) is not None]
-
-    def is_same_row(self, old: Document, new: Document) -> bool:
-        """Whether no search index sees a difference."""
-        return all(index.content(old) == index.content(new) for index in self.row_indexes)
+    def row_keys(self, contents: tuple[object, ...], rowid: int) -> list[bytes]:
+        """The keys of a document's entries in the search indexes, from its row_contents()."""
+        return [
+            index.key(rowid)
+            for index, content in zip(self.row_indexes, contents, strict=True)
+            if content is not None
+        ]
 
     def add_entries(
         self, found: Effects, document: Document, id_bytes: bytes, rowid: int, expires_us: int

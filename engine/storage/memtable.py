@@ -12,14 +12,14 @@ Invariants:
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
 from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.index.ordered.keys import KEYSPACE_BYTES, ROWID_BYTES
 
 Version: TypeAlias = "tuple[int, bytes | None, Version | None]"
 """(lsn, value or None when deleted, the older version)"""
@@ -29,6 +29,9 @@ RowEvent: TypeAlias = tuple[int, bytes, bytes | None]
 
 ENTRY_BYTES = 260
 """What one version takes in Python beside its key and value: objects, dict slot, list slots."""
+
+UNIQUE_BYTES = 140
+"""What one value of a Unique index takes beside its bytes: two objects and a dict slot."""
 
 _BLOCK = 128
 _numbers = count(1)
@@ -90,7 +93,16 @@ class SortedKeys:
 class Memtable:
     """Versions of keys, from one freeze to the next."""
 
-    __slots__ = ("entries", "keys", "last_lsn", "last_us", "number", "rows", "size_bytes")
+    __slots__ = (
+        "entries",
+        "keys",
+        "last_lsn",
+        "last_us",
+        "number",
+        "rows",
+        "size_bytes",
+        "unique_rowids",
+    )
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Version] = {}
@@ -103,6 +115,9 @@ class Memtable:
         """Of this process's memtables, this one: what a cache may remember instead of it."""
         self.rows: dict[bytes, list[RowEvent]] = {}
         """By the tree of a search index."""
+        self.unique_rowids: dict[bytes, bytes] = {}
+        """By value of a Unique index (prefix and fields, uncut): the encoded rowids, 8 bytes each,
+        of all entries in here that have it. Deleted entries may be among them."""
 
     def publish(self, lsn: int, effects: Effects, size: int, time_us: int) -> None:
         """Adds the effects of one commit, `size` bytes of keys and values; readers below `lsn`
@@ -144,6 +159,26 @@ class Memtable:
         found.sort(key=_lsn_of)
         for event in found:
             self.rows.setdefault(event[1][:KEYSPACE_BYTES], []).append(event)
+
+    def note_unique(self, rowids: Mapping[bytes, bytes]) -> None:
+        """Adds the values that one commit wrote into Unique indexes, each with the rowids of all
+        documents that have it as of this commit."""
+        known = self.unique_rowids
+        for value, tails in rowids.items():
+            if value not in known:
+                self.size_bytes += len(value) + UNIQUE_BYTES
+            known[value] = tails
+
+    def find_unique(self, prefixes: frozenset[bytes]) -> None:
+        """Adds the values of everything that was replayed into Unique indexes."""
+        if not prefixes:  # so most openings look at no entry
+            return
+        rowids: dict[bytes, bytes] = {}
+        for key, version in self.entries.items():
+            if version[1] is not None and key[:KEYSPACE_BYTES] in prefixes:
+                value = key[:-ROWID_BYTES]
+                rowids[value] = rowids.get(value, b"") + key[-ROWID_BYTES:]
+        self.note_unique(rowids)
 
     def behind(self, lsn: int) -> "Memtable":
         """Another one, of the commits behind `lsn` alone."""

@@ -21,6 +21,7 @@ from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.source import Get
 from amberdb.engine.storage.store import ReadTransaction, Store, raise_typed
+from amberdb.index.ordered.keys import ROWID_BYTES
 
 NEWEST: Final = (1 << 64) - 1
 """As the Lsn of a view: everything that was published, durable or not."""
@@ -264,6 +265,21 @@ class View:
                     found += block[: bisect_left(block, high)]
                     break
                 found += block
+        return found
+
+    def unique_entries(self, value: bytes) -> set[bytes]:
+        """The committed entries of a Unique index that have a value (prefix and fields, uncut),
+        and deleted ones. Point look-ups; a scan would sort all keys of the memtables."""
+        found: set[bytes] = set()
+        for memtable in self._memtables:
+            rowids = memtable.unique_rowids.get(value, b"")
+            for start in range(0, len(rowids), ROWID_BYTES):
+                found.add(value + rowids[start : start + ROWID_BYTES])
+        cursor = self._txn.cursor()
+        more = cursor.set_range(value)
+        while more and (key := cursor.key()).startswith(value):
+            found.add(key)
+            more = cursor.next()
         return found
 
     def _scan_store(self, low: bytes, high: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
