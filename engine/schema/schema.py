@@ -210,13 +210,13 @@ class Schema:
         rest = {name: value for name, value in document.items() if name not in arrays}
         return {**normalise(rest), **arrays}
 
-    def row_contents(self, document: Document) -> tuple[object, ...]:
-        """What each search index has of a document, to be compared with ==; None for those that
-        have no entry of it."""
-        return tuple([index.content(document) for index in self.row_indexes])
+    def row_contents(self, document: Document) -> list[object]:
+        """The document's content for each search index. Two documents with equal lists are the
+        same to all of them."""
+        return [index.content(document) for index in self.row_indexes]
 
-    def row_keys(self, contents: tuple[object, ...], rowid: int) -> list[bytes]:
-        """The keys of a document's entries in the search indexes, from its row_contents()."""
+    def row_keys(self, contents: list[object], rowid: int) -> list[bytes]:
+        """The keys of the entries in the search indexes of a document with these contents."""
         return [
             index.key(rowid)
             for index, content in zip(self.row_indexes, contents, strict=True)
