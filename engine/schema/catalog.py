@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final
 
+import msgspec
+
 from amberdb._bytes import append_crc, crc_matches
 from amberdb._errors import (
     CollectionError,
@@ -19,7 +21,7 @@ from amberdb._errors import (
     FormatError,
 )
 from amberdb.engine.schema.codec import decode_document, encode
-from amberdb.engine.schema.definition import CollectionDef, IndexDef, check_field, checked_number
+from amberdb.engine.schema.definition import CollectionDef, IndexDef, Number, check_field
 from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_KEYSPACE, end_of
 from amberdb.engine.schema.migration import Upgrade, Upgrades
 from amberdb.engine.schema.schema import Schema
@@ -114,19 +116,14 @@ class Catalog:
         stored = source.get(COUNTERS)
         if stored is None:
             return cls(schemas)
-        counters = open_entry(COUNTERS, stored)
         try:
-            return cls(
-                schemas,
-                checked_number(counters["tree"]),
-                checked_number(counters["collection"]),
-                tuple(map(checked_number, counters["retired"])),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            counters = msgspec.convert(open_entry(COUNTERS, stored), _Counters)
+        except msgspec.ValidationError as error:
             raise FormatError(
-                f"the catalog's counters are not as this version knows them ({error!r}): open it "
-                "with the version that wrote it"
+                "unknown field or type in the catalog's counters (written by a newer version?): "
+                f"{error}"
             ) from error
+        return cls(schemas, counters.tree, counters.collection, counters.retired)
 
     @property
     def row_indexes(self) -> dict[bytes, RowIndex]:
@@ -245,11 +242,15 @@ class Catalog:
 
     def counters(self) -> dict[str, Any]:
         """The numbers as they are stored."""
-        return {
-            "tree": self.next_keyspace,
-            "collection": self.next_collection,
-            "retired": list(self.retired),
-        }
+        counters = _Counters(self.next_keyspace, self.next_collection, self.retired)
+        builtins: dict[str, Any] = msgspec.to_builtins(counters)
+        return builtins
+
+
+class _Counters(msgspec.Struct, forbid_unknown_fields=True):
+    tree: Number
+    collection: Number
+    retired: tuple[Number, ...]
 
 
 def listed(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
