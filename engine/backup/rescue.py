@@ -28,7 +28,7 @@ from amberdb.engine.backup.folder import Chain, archives_in, chains_of
 from amberdb.engine.backup.restore import RestoreReport, restore_chain
 from amberdb.engine.options import Options, RollingBackups
 from amberdb.engine.storage import manifest as manifests
-from amberdb.engine.storage.directory import LOCK, WAL, discard_staging, open_errors, take_lock
+from amberdb.engine.storage.directory import LOCK, WAL, discard_staging, lock_directory, open_errors
 from amberdb.wal import Record, check_log, segment_ids
 
 logger = logging.getLogger("amberdb.engine")
@@ -70,7 +70,7 @@ def finish_rescue(path: str, options: Options) -> None:
     if fs.exists(path) or not fs.is_dir(staged) or not _damaged(path, fs):
         return
     with open_errors(path):
-        lock = take_lock(staged, options)
+        lock = lock_directory(staged, options)
         try:
             fs.rename(staged, path)
             lock.moved(os.path.join(path, LOCK))
@@ -115,7 +115,7 @@ def rescue(path: str, options: Options, error: CorruptionError) -> Rescue:
     path = os.path.abspath(path)
     seen = _manifest_bytes(path, fs)
     with open_errors(path):
-        lock = take_lock(path, options)
+        lock = lock_directory(path, options)
         try:
             if _manifest_bytes(path, fs) != seen:
                 raise LockedError(
@@ -141,7 +141,7 @@ def _restored(
     """Of the newest chain, as far as it is sound, else of the one before."""
     staged = path + STAGED
     if options.fs.exists(staged):  # of a try that a crash ended; the backups have it all
-        lock = take_lock(staged, options)
+        lock = lock_directory(staged, options)
         try:
             discard_staging(staged, options)
         finally:
@@ -165,7 +165,7 @@ def _swap(path: str, aside: str, damaged: DirLock, options: Options) -> None:
     """Both are locked, so nobody opens or finishes either in between."""
     fs = options.fs
     staged, parent = path + STAGED, os.path.dirname(path)
-    lock = take_lock(staged, options)
+    lock = lock_directory(staged, options)
     try:
         fs.rename(path, aside)
         damaged.moved(os.path.join(aside, LOCK))

@@ -36,8 +36,8 @@ from amberdb.engine.storage.directory import (
     WAL,
     data_directory,
     generation_of,
+    lock_directory,
     open_errors,
-    take_lock,
 )
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
@@ -101,7 +101,7 @@ def held(path: str, options: Options) -> Generator[str]:
         names = fs.listdir(path) if fs.is_dir(path) else []
         if not any(n in (manifests.NAME, WAL) or generation_of(n) for n in names):
             raise NotADatabaseError(f"{path} is not a database: choose another path", path=path)
-        lock = take_lock(path, options)
+        lock = lock_directory(path, options)
         try:
             yield path
         finally:
@@ -159,7 +159,7 @@ def _is_sound(found: OfflineCheck, fs: FileSystem) -> bool:
     """Whether LMDB may map the file, and finds its way in it."""
     where = os.path.join(found.data, DATA_FILE)
     try:
-        check_file(fs, where, mend=False)
+        check_file(fs, where, repair=False)
     except CorruptionError as error:
         found.report.add(str(error))
         return False

@@ -171,7 +171,7 @@ def test_a_subscriber_may_begin_in_the_past(db: Database) -> None:
 
 def test_a_position_does_not_go_back(db: Database) -> None:
     reader = db.subscriber("reader")
-    with pytest.raises(QueryError, match="cannot go back"):
+    with pytest.raises(QueryError, match="cannot move back"):
         reader.acknowledge(Lsn(reader.position - 1))
 
 

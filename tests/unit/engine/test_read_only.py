@@ -1,4 +1,4 @@
-"""A database opened to read only, in the process of its writer or without one. Other processes are
+"""A database opened read-only, in the process of its writer or without one. Other processes are
 in crash/test_readers.py, and that the answers are the writer's in model/test_reader_machine.py."""
 
 import inspect
@@ -182,7 +182,7 @@ def test_a_reader_without_a_writer_has_to_go_before_one_comes(
 ) -> None:
     writer.close()
     db = reading(writer.path)
-    with pytest.raises(OpenError, match="to read only"):
+    with pytest.raises(OpenError, match="open read-only"):
         open_db()
     db.close()
     open_db().collection("a").put({"id": "x"})

@@ -20,15 +20,14 @@ def filled(request: pytest.FixtureRequest, open_db: OpenDatabase, tmp_path: Path
     db = open_db("first.amber")
     users = db.collection("user", indexes=[Unique("name", name="by_name")])
     users.put_many({"id": id, "name": id.upper()} for id in "abc")
-    match request.param:
-        case "frozen":
-            engine_of(db).committer.freeze()
-        case "replayed":
-            abandon(db, tmp_path / "second.amber")
-            db = open_db("second.amber")
-            assert db.recovery is not None
-        case "store":
-            db.checkpoint()
+    if request.param == "frozen":
+        engine_of(db).committer.freeze()
+    elif request.param == "replayed":
+        abandon(db, tmp_path / "second.amber")
+        db = open_db("second.amber")
+        assert db.recovery is not None
+    elif request.param == "store":
+        db.checkpoint()
     return db
 
 
