@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from amberdb import _failpoints as failpoints
 from amberdb._errors import StorageError
 from amberdb._types import Lsn
-from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.committer import Committer, ignore
 from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.schema.search_index import RowIndex
@@ -38,7 +38,7 @@ class Checkpointer:
         self.count = 0
         self.last_ms = self.max_ms = self.total_ms = 0.0
         self.applied: Lsn = committer.store.applied_lsn
-        self.on_done: Callable[[], None] = _ignore
+        self.on_done: Callable[[], None] = ignore
         """Called after each checkpoint."""
         self._committer = committer
         self._retention = retention
@@ -143,7 +143,3 @@ def _apply_keyspace(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -
                 pairs.append((key, value))
         if pairs:
             store.put_sorted(pairs)
-
-
-def _ignore() -> None:
-    pass

@@ -70,9 +70,9 @@ class Committer:
         """Notified when a checkpoint ends, and when the visible Lsn grows while a thread waits."""
         self._followers = 0
         self._closed: AmberError | None = None
-        self.on_commit: Callable[[int, int], None] = _ignore_commit
+        self.on_commit: Callable[[int, int], None] = ignore
         """Called after each commit with the memtable's bytes and the earliest expiry written."""
-        self.on_effects: Callable[[Effects], None] = _ignore_effects
+        self.on_effects: Callable[[Effects], None] = ignore
         """Called after each commit with its effects."""
 
     # -- reading -----------------------------------------------------------------------------
@@ -371,12 +371,8 @@ class Committer:
         ) from self.log.failed
 
 
-def _ignore_commit(memtable_bytes: int, next_expiry_us: int) -> None:
-    pass
-
-
-def _ignore_effects(effects: Effects) -> None:
-    pass
+def ignore(*_: object) -> None:
+    """Does nothing: a callback that was not set."""
 
 
 class OneCommit:

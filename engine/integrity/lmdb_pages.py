@@ -26,7 +26,6 @@ from typing import NamedTuple
 
 from amberdb._fs import File
 from amberdb.engine.storage.data_file import (
-    _META,
     PAGE_HEADER_SIZE,
     PAGE_SIZE,
     Meta,
@@ -40,7 +39,6 @@ _NUMBER = Struct("<Q")
 NODE_HEADER_SIZE = 8
 assert _PAGE.size == PAGE_HEADER_SIZE
 assert _NODE.size == NODE_HEADER_SIZE
-assert _META.size == 136
 assert _NUMBER.size == 8
 
 _BRANCH, _LEAF = 1, 2

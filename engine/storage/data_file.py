@@ -31,7 +31,8 @@ _HEAD_BYTES = 1 << 16
 _PAGE_SIZE_MIN, _PAGE_SIZE_MAX = 1 << 9, 1 << 16
 _MAGIC = 0xBEEFC0DE
 _VERSION = 1
-_META = Struct("<IIQQ" + "IHHQQQQQ" * 2 + "QQ")
+_META_PAGE = Struct("<IIQQ" + "IHHQQQQQ" * 2 + "QQ")
+assert _META_PAGE.size == 136
 
 
 class Tree(NamedTuple):
@@ -58,9 +59,9 @@ def read_metas(head: bytes) -> list[Meta]:
     page_size = PAGE_SIZE
     for number in range(2):
         offset = number * page_size + PAGE_HEADER_SIZE
-        if len(head) < offset + _META.size:
+        if len(head) < offset + _META_PAGE.size:
             break
-        magic, version, _, _, *trees, last_page, transaction = _META.unpack_from(head, offset)
+        magic, version, _, _, *trees, last_page, transaction = _META_PAGE.unpack_from(head, offset)
         size = trees[0]
         is_page_size = _PAGE_SIZE_MIN <= size <= _PAGE_SIZE_MAX and not size & (size - 1)
         if magic == _MAGIC and version == _VERSION and is_page_size:

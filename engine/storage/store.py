@@ -256,14 +256,14 @@ class Store:
             raise ClosedError("the database is closed: open it again")
         return self._env
 
-    def release(self, begin: Callable[[], NoReturn]) -> None:
-        """Releases the file; later reads call `begin`, which raises.
+    def release(self, refuse: Callable[[], NoReturn]) -> None:
+        """Releases the file; later reads call `refuse`, which raises.
 
         The environment is not closed: unmapping the file under a reader in another thread would
         kill the process. It closes with the last reference to a read; until then, opening the
         file again uses the same environment.
         """
-        self._begin = begin
+        self._begin = refuse
         self._env = None
         self._last_read = None
 
@@ -275,11 +275,11 @@ class Store:
         del self._begin
         env.close()
 
-    def abandon_after_fork(self, begin: Callable[[], NoReturn]) -> None:
+    def abandon_after_fork(self, refuse: Callable[[], NoReturn]) -> None:
         """release() in a forked child. The environment is the parent's: it is kept open until the
         child exits, since closing it would change files that the parent uses."""
         _abandoned.append(self._env)
-        self.release(begin)
+        self.release(refuse)
 
 
 @contextlib.contextmanager

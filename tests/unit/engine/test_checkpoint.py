@@ -1,4 +1,4 @@
-"""Checkpoints and the background: what moves when, what a failure costs, when threads start."""
+"""Checkpoints and background work: triggers, failures, and when threads start."""
 
 import errno
 import threading

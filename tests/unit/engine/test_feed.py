@@ -1,4 +1,4 @@
-"""The change feed: every durable change once, in order; subscribers and the log kept for them."""
+"""The change feed: every durable change once, in order; subscribers, and the log held for them."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Transactions: all or nothing, seeing one's own writes, one writer at a time."""
+"""Transactions: atomic, reads see own writes, one writer at a time."""
 
 import contextlib
 import threading
@@ -143,7 +143,7 @@ def test_a_call_that_failed_leaves_nothing_in_the_transaction(
     assert len(notes) == 3  # and the audit at the end agrees
 
 
-# -- seeing one's own writes -----------------------------------------------------------------
+# -- reads of own writes ---------------------------------------------------------------------
 
 
 def reads(a: Any) -> dict[str, object]:
@@ -299,7 +299,7 @@ def test_reading_beside_ones_own_transaction_sees_what_is_committed(bank: Databa
 
 
 class Other:
-    """A thread that keeps the writer lock until it is let go."""
+    """A thread that holds the writer lock until it is told to release it."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

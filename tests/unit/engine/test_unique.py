@@ -1,4 +1,4 @@
-"""Unique indexes: judged by the end state of a commit, over live documents, by full values."""
+"""Unique indexes: checked by the end state of a commit, over live documents, by full values."""
 
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def test_unchanged_value_is_judged_when_another_document_takes_it(
 
 
 def test_memtable_knows_the_values_that_a_replay_finds(filled: Database, users: Collection) -> None:
-    """What commits note of their values is what a scan of their entries finds."""
+    """The values that commits noted equal those that a scan of their entries finds."""
     filled.collection("user", indexes=[Unique("name", name="by_name"), Unique("tags", sparse=True)])
     users.put_many({"id": str(n), "name": n, "tags": [n, -n]} for n in range(1, 9))
     users.update("1", {"tags": [1, 100]})
