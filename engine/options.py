@@ -1,7 +1,7 @@
-"""What can be set when a database is opened, with units in the names.
+"""The options of an open database, with units in their names.
 
 Invariants:
-- Options change speed, limits and durability, never an answer, and are not stored.
+- Options change speed, limits and durability, never an answer. They are not stored.
 """
 
 import os
@@ -19,21 +19,21 @@ _SYNCS = get_args(Sync)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollingBackups:
-    """When backups are taken by themselves, where to, and how many are kept. Raises ValueError."""
+    """Automatic backups: when they are taken, where, and how many are kept. Raises ValueError."""
 
     directory: str | os.PathLike[str] | None = None
-    """A folder for the backups of one database; None: `<path>.backups`, next to the database."""
+    """A directory for the backups of one database; None: `<path>.backups`, next to it."""
     every_minutes: float | None = 60
-    """After so long, if something was committed since; None: by commits alone."""
+    """Minutes between backups, as long as something was committed; None: by commits alone."""
     every_commits: int | None = None
-    """After so many, looked at once in a checkpoint; None: by time alone."""
+    """Commits between backups, counted at each checkpoint; None: by time alone."""
     keep_hourly: int = 24
-    """The newest of each of so many hours is kept."""
+    """Hours of which the newest backup is kept."""
     keep_daily: int = 7
-    """The newest full one of each of so many days is kept."""
+    """Days of which the newest full backup is kept."""
     compress: Literal["zstd"] | None = None
     rate_bytes_s: float | None = None
-    """The most that a backup writes."""
+    """The largest write rate of a backup; None: no limit."""
 
     def __post_init__(self) -> None:
         if self.every_minutes is None and self.every_commits is None:
@@ -45,26 +45,26 @@ class RollingBackups:
         for name in ("keep_hourly", "keep_daily"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
-                raise ValueError(f"{name}={value!r}: give a number that is not negative")
+                raise ValueError(f"{name}={value!r}: give 0 or a positive whole number")
 
     def directory_of(self, path: str) -> str:
-        """Where the backups of the database at `path` are."""
-        found = f"{path}.backups" if self.directory is None else os.fspath(self.directory)
-        return os.path.abspath(found)
+        """The directory with the backups of the database at `path`."""
+        directory = f"{path}.backups" if self.directory is None else os.fspath(self.directory)
+        return os.path.abspath(directory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Keyword arguments of amberdb.open. Raises ValueError for values without a meaning."""
+    """The keyword arguments of amberdb.open(). Raises ValueError for an invalid value."""
 
     sync: Sync = "always"
-    """The durability class of commits that do not name their own."""
+    """The durability class of commits that give none."""
     sync_interval_ms: int = 100
-    """The most that class `interval` may lose on power loss."""
+    """The time of commits that class "interval" can lose on power loss."""
     slow_sync_ms: int = 1000
-    """A sync of the log that takes longer is logged, once in ten seconds at most."""
+    """A sync of the log that takes longer is logged, at most once in ten seconds."""
     busy_timeout_ms: int = 30_000
-    """How long a writer waits for the writer lock, or for room in memory, before BusyError."""
+    """How long a writer waits for the writer lock, or for free memory, before BusyError."""
 
     document_bytes_max: int = 16 * MIB
     transaction_bytes_max: int = 256 * MIB
@@ -77,38 +77,39 @@ class Options:
     """Estimated memory of all memtables at which writers wait for the checkpoint."""
 
     snapshot_max_age_ms: int = 600_000
-    """A snapshot held longer is closed, since it keeps old pages from being reused."""
+    """The age at which a snapshot is closed: an open one keeps LMDB from reusing old pages."""
     refresh_interval_ms: int | None = 0
-    """With read_only: how old what is read may be. 0 looks at each read and snapshot for what the
-    writer has acknowledged; None only at refresh(), or when a checkpoint has gone further."""
+    """With read_only: the age that data may have when it is read. With 0 every read and snapshot
+    fetches the commits that the writer has acknowledged. With None only refresh() does, and a read
+    after a checkpoint of the writer."""
     reap_interval_ms: int = 1_000
-    """The least time between two background removals of expired documents."""
+    """The shortest time between two background removals of expired documents."""
     reap_batch: int = 500
-    """Documents removed in one commit by the reaper."""
+    """Documents that the reaper removes in one commit."""
     reap_grace_ms: int = 60_000
-    """How long an expired document stays on disk, by a clock that cannot jump."""
+    """How long an expired document stays on disk at least, by the monotonic clock."""
 
     segment_bytes_min: int = 1 * MIB
     segment_bytes_max: int = 16 * MIB
     subscriber_log_bytes_max: int = 1024 * MIB
-    """Log kept for lagging subscribers, who get LogTruncatedError past it, and for the next
-    incremental backup, which has to be a full one then."""
+    """The size up to which log is held for lagging subscribers and for the next incremental backup.
+    Past it the subscribers get LogTruncatedError, and the next backup has to be a full one."""
 
     compact: Literal["auto", "manual"] = "auto"
-    """"auto": data.mdb is written anew in the background when more than half of it is free."""
+    """"auto": data.mdb is rewritten in the background when more than half of it is free."""
     backups: RollingBackups | None = None
-    """Backups that are taken by themselves; None: none."""
+    """Automatic backups; None: no automatic backups."""
     on_damage: Literal["raise", "restore"] = "raise"
-    """"restore": a database that is damaged beyond recovery is set aside at open, and the newest of
-    its rolling backups takes its place."""
+    """"restore": at open, a database that cannot be recovered is renamed, and the newest of its
+    automatic backups is restored in its place."""
     background: bool = True
-    """False: no thread of the database's own; checkpoints and the reaper run when called."""
+    """False: the database starts no thread; checkpoints and the reaper run when they are called."""
     map_bytes: int = 1 << 40
-    """Address space (not disk) reserved for LMDB."""
+    """The address space (not disk space) reserved for LMDB."""
     clock: Callable[[], float] = field(default=time.time)
-    """Seconds since 1970, for times of commits and for expiry."""
+    """Returns the seconds since 1970, for times of commits and for expiry."""
     fs: FileSystem = field(default_factory=OsFileSystem)
-    """The file seam; tests inject faults here."""
+    """The file system; tests inject faults here."""
 
     def __post_init__(self) -> None:
         check_sync(self.sync)
@@ -121,11 +122,11 @@ class Options:
         for name in self.__slots__:
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 0:
-                raise ValueError(f"{name}={value}: give a number that is not negative")
+                raise ValueError(f"{name}={value}: give 0 or a positive number")
 
 
 class OpenOptions(TypedDict, total=False):
-    """The fields of Options as keyword arguments, so that type checkers see a wrong name."""
+    """The fields of Options as keyword arguments: type checkers report a wrong name."""
 
     sync: Sync
     sync_interval_ms: int
@@ -154,6 +155,7 @@ class OpenOptions(TypedDict, total=False):
 
 
 def check_sync(sync: object) -> None:
-    """Raises ValueError for what is no durability class: a slip would be the weakest of them."""
+    """Raises ValueError unless `sync` is a durability class: a misspelled name would be the
+    weakest one."""
     if sync not in _SYNCS:
         raise ValueError(f"sync={sync!r}: use one of {', '.join(_SYNCS)}")

@@ -29,7 +29,7 @@ from amberdb.engine.backup.folder import Chain, archives_in, chains_of
 from amberdb.engine.backup.restore import RestoreReport, restore_chain
 from amberdb.engine.options import Options, RollingBackups
 from amberdb.engine.storage import manifest as manifests
-from amberdb.engine.storage.directory import WAL, discard_staging, open_errors, take_lock
+from amberdb.engine.storage.directory import WAL, discard_staging, lock_directory, open_errors
 from amberdb.wal import Record, check_log, segment_ids
 
 logger = logging.getLogger("amberdb.engine")
@@ -72,7 +72,7 @@ def finish_rescue(path: str, options: Options) -> None:
     if fs.exists(path) or not fs.is_dir(staged) or not _damaged(path, fs):
         return
     with open_errors(path):
-        lock = take_lock(staged, options)
+        lock = lock_directory(staged, options)
         try:
             fs.rename(staged, path)
             fs.sync_dir(os.path.dirname(path))
@@ -119,7 +119,7 @@ def rescue(path: str, options: Options, error: CorruptionError) -> Rescue:
     path = os.path.abspath(path)
     manifest_before = _manifest_bytes(path, fs)
     with open_errors(path):
-        lock = take_lock(path, options)
+        lock = lock_directory(path, options)
         try:
             if _manifest_bytes(path, fs) != manifest_before:
                 raise LockedError(
@@ -146,7 +146,7 @@ def _restored(
     can be restored, the chain before. Returns the archives used."""
     staged = path + STAGED
     if options.fs.exists(staged):  # left by a restore that a crash ended
-        lock = take_lock(staged, options)
+        lock = lock_directory(staged, options)
         try:
             discard_staging(staged, options)
         finally:
@@ -170,7 +170,7 @@ def _swap(path: str, damaged: str, options: Options) -> None:
     """The two renames. Both directories are locked, so no process opens either in between."""
     fs = options.fs
     staged, parent = path + STAGED, os.path.dirname(path)
-    lock = take_lock(staged, options)
+    lock = lock_directory(staged, options)
     try:
         fs.rename(path, damaged)
         fs.sync_dir(parent)  # before the second rename, so that no crash keeps only that one

@@ -1,8 +1,8 @@
 """The change feed: the log as changes of documents, and of the names of collections.
 
 Invariants:
-- Only durable commits are published, whole, in order, each once per reading. A collection that was
-  dropped meanwhile appears with its drop alone.
+- Only durable commits are published: complete, in order, each once per reading. Of a collection
+  that was dropped since, only the drop is published.
 - A subscriber's position is an ordinary commit, so it is as durable as documents are. The log is
   held for the slowest one, up to a limit; past it, LogTruncatedError names the Lsn to resume at.
 """
@@ -20,11 +20,7 @@ from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.schema.codec import KIND_EXPIRY, decode_effects
 from amberdb.engine.schema.document_format import unpack
-from amberdb.engine.schema.keyspace import (
-    COLLECTIONS,
-    SUBSCRIBERS,
-    end_of,
-)
+from amberdb.engine.schema.keyspace import COLLECTIONS, SUBSCRIBERS, end_of
 from amberdb.engine.storage.readable import Readable
 from amberdb.engine.storage.view import State, View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
@@ -38,19 +34,19 @@ Op = Literal["put", "delete", "expire", "rename", "drop"]
 @final
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One document, as one commit left it; or the end of a collection, or of its name."""
+    """The change of one document by one commit; or the drop or the renaming of a collection."""
 
     lsn: Lsn
     time: datetime
     collection: str
-    """What it was called then."""
+    """The collection's name at that time."""
     op: Op
     id: str
-    """Empty when all of the collection was renamed or dropped."""
+    """Empty for "rename" and "drop"."""
     document: Document | None
-    """Whole after a put; None when it was deleted or had expired."""
+    """The whole document for "put", otherwise None."""
     new_name: str | None = None
-    """Of a collection that was renamed."""
+    """The collection's name after a "rename"."""
 
 
 class Feed:
@@ -65,11 +61,12 @@ class Feed:
             retention.hold(_holder(name), lsn)
 
     def changes(self, since: Lsn | None, follow: bool, timeout_s: float | None) -> Iterator[Change]:
-        """As `changes()` of this module."""
+        """changes() of this database."""
         return changes(self._committer, since, follow, timeout_s)
 
     def subscriber(self, name: str, since: Lsn | None) -> "Subscriber":
-        """Raises QueryError for a name that is not a short str."""
+        """The subscriber with this name, created at `since` (None: at the newest commit). Raises
+        QueryError for an invalid name."""
         if type(name) is not str or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
             raise QueryError(f"a subscriber's name is a str of 1 to {NAME_BYTES_MAX} bytes")
         if name not in self.positions:
@@ -78,8 +75,7 @@ class Feed:
         return Subscriber(self, name)
 
     def check_reached(self, lsn: Lsn) -> None:
-        """Raises QueryError for an Lsn that no commit has yet: the changes up to it would be
-        skipped."""
+        """Raises QueryError for an Lsn after the last commit: later changes would be skipped."""
         if lsn > self._committer.log.last_lsn:
             raise QueryError(f"there is no Lsn {lsn} yet: acknowledge the lsn of a change")
 
@@ -116,17 +112,17 @@ def _holder(name: str) -> str:
 
 def positions_of(view: View) -> dict[str, Lsn]:
     """The positions of the subscribers, by name."""
-    found = view.scan(SUBSCRIBERS, end_of(SUBSCRIBERS))
-    return {key[len(SUBSCRIBERS) :].decode(): Lsn(int.from_bytes(lsn)) for key, lsn in found}
+    entries = view.scan(SUBSCRIBERS, end_of(SUBSCRIBERS))
+    return {key[len(SUBSCRIBERS) :].decode(): Lsn(int.from_bytes(lsn)) for key, lsn in entries}
 
 
 def changes(
     source: Readable, since: Lsn | None, follow: bool, timeout_s: float | None
 ) -> Iterator[Change]:
-    """Changes after `since` (None: as far back as the log reaches).
+    """The changes after `since` (None: from the oldest record in the log).
 
-    With `follow` it waits for more, up to `timeout_s` each time, and ends when the database
-    is closed. Raises LogTruncatedError with `resume`.
+    With `follow` it waits for more, each time up to `timeout_s`, until the database is closed.
+    Raises LogTruncatedError with `resume`.
     """
     log = source.log
     last = Lsn(log.first_lsn - 1) if since is None else since
@@ -160,12 +156,12 @@ def _changes_of(state: State, record: Record) -> Iterator[Change]:
             yield Change(record.lsn, time, name, op, id, None)
 
 
-def _of_name(lsn: Lsn, time: datetime, gone: bytes, effects: Mapping[bytes, object]) -> Change:
+def _of_name(lsn: Lsn, time: datetime, removed: bytes, effects: Mapping[bytes, object]) -> Change:
     """The change of a commit that removes a name from the catalog: a rename or a drop."""
-    entries = [key for key in effects if key.startswith(COLLECTIONS) and key != gone]
+    entries = [key for key in effects if key.startswith(COLLECTIONS) and key != removed]
     new_name = entries[0][len(COLLECTIONS) :].decode() if entries else None
     op: Op = "drop" if new_name is None else "rename"
-    return Change(lsn, time, gone[len(COLLECTIONS) :].decode(), op, "", None, new_name)
+    return Change(lsn, time, removed[len(COLLECTIONS) :].decode(), op, "", None, new_name)
 
 
 @final
@@ -195,10 +191,10 @@ class Subscriber:
         self._feed.check_reached(lsn)
         if lsn < self.position:
             raise QueryError(
-                f"the position is {self.position} already, and cannot go back to {lsn}"
+                f"the position is {self.position} already, and cannot move back to {lsn}"
             )
         self._feed.move(self.name, lsn)
 
     def remove(self) -> None:
-        """Removes the position; the log is held for it no longer."""
+        """Removes the subscriber; the log is no longer held for it."""
         self._feed.move(self.name, None)

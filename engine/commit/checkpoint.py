@@ -1,11 +1,11 @@
-"""The checkpoint: moves a frozen memtable into LMDB, then lets the log go.
+"""The checkpoint: writes a frozen memtable to LMDB, then recycles the log.
 
 Invariants:
-- Nothing above the durable Lsn reaches LMDB.
-- The effects and `applied_lsn` are one LMDB transaction, committed with sync, before any segment
-  is recycled.
-- It works in chunks, so that writers never wait for the interpreter longer than one chunk takes.
-- All LMDB writing (checkpoints, index builds, purges) goes through one mutex.
+- No commit after the durable Lsn is written to LMDB.
+- The effects and `applied_lsn` are one LMDB transaction, which is synced before a log segment is
+  recycled.
+- Keys are written in chunks: a writer waits for the interpreter lock for one chunk at most.
+- All writes to LMDB (checkpoints, index builds, purges) hold one mutex.
 """
 
 import logging
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from amberdb import _failpoints as failpoints
 from amberdb._errors import StorageError
 from amberdb._types import Lsn
-from amberdb.engine.commit.committer import Committer
+from amberdb.engine.commit.committer import Committer, ignore
 from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.schema.search_index import RowIndex
@@ -27,29 +27,30 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 logger = logging.getLogger("amberdb.engine")
 
 _CHUNK = 500
+"""Keys that one call into LMDB writes."""
 
 
 class Checkpointer:
-    """Applies memtables to LMDB, one at a time, and recycles the log below."""
+    """Writes memtables to LMDB, one at a time, and recycles the log that is no longer needed."""
 
     def __init__(self, committer: Committer, retention: LogRetention) -> None:
         self.mutex = threading.RLock()
         self.count = 0
         self.last_ms = self.max_ms = self.total_ms = 0.0
         self.applied: Lsn = committer.store.applied_lsn
-        self.on_done: Callable[[], None] = _ignore
+        self.on_done: Callable[[], None] = ignore
         """Called after each checkpoint."""
         self._committer = committer
         self._retention = retention
 
     def run(self) -> None:
-        """Everything committed before the call is in LMDB when it returns.
+        """Writes every commit so far to LMDB.
 
-        Raises StorageError (DiskFullError among them); then nothing is lost, and it can be run
+        Raises StorageError (DiskFullError among them). No commit is lost then, and it can be run
         again.
         """
         with self.mutex:
-            if self._committer.state.frozen is not None:  # an earlier try failed
+            if self._committer.state.frozen is not None:  # an earlier run failed
                 self._apply()
             if self._committer.freeze() is not None:
                 self._apply()
@@ -91,11 +92,11 @@ class Checkpointer:
         self.on_done()
 
     def _merge(self) -> None:
-        """Segments of text indexes, one LMDB transaction each. What fails is tried again later:
-        nothing depends on it but speed and size."""
+        """Merges segments of text indexes, each in one LMDB transaction. A failure is only logged:
+        the next checkpoint tries again, and only speed and size depend on it."""
         committer = self._committer
         for index in committer.state.catalog.row_indexes.values():
-            from amberdb.engine.search.flush import merge_due
+            from amberdb.engine.search.flush import merge_due  # imports numpy
 
             try:
                 while merge_due(committer.store, index):
@@ -116,13 +117,13 @@ class Checkpointer:
 def apply_memtable(
     store: StoreWriter, memtable: Memtable, row_indexes: Mapping[bytes, RowIndex]
 ) -> None:
-    """Everything that a frozen memtable has, and how far it goes."""
+    """Writes all keys of a frozen memtable, and its last Lsn and time."""
     for keys in memtable.sorted_keyspaces():
         index = row_indexes.get(keys[0][:KEYSPACE_BYTES])
         if index is None:
             _apply_keyspace(store, memtable, keys)
         else:
-            from amberdb.engine.search.flush import flush_rows  # brings numpy
+            from amberdb.engine.search.flush import flush_rows  # imports numpy
 
             flush_rows(store, memtable, keys, index)
     store.put(APPLIED, memtable.last_lsn.to_bytes(8))
@@ -142,7 +143,3 @@ def _apply_keyspace(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -
                 pairs.append((key, value))
         if pairs:
             store.put_sorted(pairs)
-
-
-def _ignore() -> None:
-    pass

@@ -1,15 +1,14 @@
-"""The committer: the writer lock, and the way of a commit from effects to acknowledged.
+"""The committer: the writer lock, and the steps of a commit until it is acknowledged.
 
-    begin -> Writer -> effects -> one log record -> memtable -> lock released -> synced -> visible
+    begin -> WriteBatch -> effects -> log record -> memtable -> lock released -> synced -> visible
 
 Invariants:
 - One writer at a time; Lsns are given and published in order.
-- A commit is visible when its own durability class and that of every earlier commit are met, and
-  only then is it acknowledged.
-- Whatever interrupts the way between the log and the memtable poisons the database: memory and
-  log would disagree.
+- A commit becomes visible, and is acknowledged, once its own durability class and that of every
+  earlier commit are met.
+- An error between the log and the memtable poisons the database, since the two would disagree.
 - A view begins its LMDB transaction before it reads the visible Lsn, and a checkpoint makes its
-  Lsns visible before it commits: so LMDB never holds more than the view may see.
+  Lsns visible before it commits to LMDB. So LMDB never holds a commit that the view must not see.
 """
 
 import threading
@@ -40,7 +39,8 @@ from amberdb.wal import Log
 
 
 class Committer:
-    """Owned by the Database; the collections and the background jobs write through it."""
+    """The state of a database that this process writes, and the only way to change it. Threads may
+    share it."""
 
     def __init__(
         self,
@@ -67,23 +67,23 @@ class Committer:
         self._lock = threading.Lock()
         self._owner = 0
         self._progress = threading.Condition()
-        """Notified when a checkpoint ends, or when the visible Lsn grows and somebody follows."""
+        """Notified when a checkpoint ends, and when the visible Lsn grows while a thread waits."""
         self._followers = 0
         self._closed: AmberError | None = None
-        self.on_commit: Callable[[int, int], None] = _ignore_commit
+        self.on_commit: Callable[[int, int], None] = ignore
         """Called after each commit with the memtable's bytes and the earliest expiry written."""
-        self.on_effects: Callable[[Effects], None] = _ignore_effects
+        self.on_effects: Callable[[Effects], None] = ignore
         """Called after each commit with its effects."""
 
     # -- reading -----------------------------------------------------------------------------
 
     def now_us(self) -> int:
-        """The clock, never behind the last commit."""
+        """The clock's time, or that of the last commit when the clock was set back."""
         now = int(self._clock() * 1_000_000)
         return now if now > self._last_us else self._last_us
 
     def view(self) -> View:
-        """Everything acknowledged, as of now."""
+        """A view at the newest acknowledged Lsn."""
         while True:
             state = self.state
             txn = self.store.begin()
@@ -105,8 +105,8 @@ class Committer:
     def begin(self, timeout_ms: int | None = None, key: bytes | None = None) -> WriteBatch:
         """Takes the writer lock. Raises BusyError, TransactionError, PoisonedError.
 
-        `key` is one that the writer will read: what LMDB has of it is read before the lock is
-        taken, so that no other writer waits for that.
+        `key` is one that the writer will read: its value in LMDB is read before the lock is taken,
+        so no other writer waits for that read.
         """
         timeout_ms = self._options.busy_timeout_ms if timeout_ms is None else timeout_ms
         if self.memtable_bytes > self._options.memtable_bytes_max:
@@ -126,26 +126,27 @@ class Committer:
             now = int(self._clock() * 1_000_000)
             if now < self._last_us:
                 now = self._last_us
-            if state is not before:  # a checkpoint may have moved something newer into LMDB
+            if state is not before:  # a checkpoint may have stored a newer value
                 key = None
-            late = LazyTransaction(self.store, key, value)
-            view = View(NEWEST, state, late, now, self.store.path, Pending())
+            txn = LazyTransaction(self.store, key, value)
+            view = View(NEWEST, state, txn, now, self.store.path, Pending())
             return WriteBatch(self.log.next_lsn, view, self._options.transaction_bytes_max)
         except BaseException:
             self._release()
             raise
 
     def rollback(self, writer: WriteBatch, error: BaseException | None) -> None:
-        """Nothing happened. Raises the typed form of what LMDB raised."""
+        """Drops the batch and releases the lock. Raises the typed form of an LMDB error."""
         try:
             writer.view.__exit__(None, error, None)
         finally:
             self._release()
 
     def commit(self, writer: WriteBatch, sync: Sync | None = None) -> Lsn:
-        """Returns when the commit is acknowledged: its Lsn, or the newest read if it wrote nothing.
+        """Commits and releases the lock. Returns, once the commit is acknowledged, its Lsn, or the
+        newest Lsn when it has no effects.
 
-        Raises what `WriteBatch.finish` raises, DiskFullError (then nothing happened),
+        Raises what `WriteBatch.finish` raises, DiskFullError (nothing was committed),
         PoisonedError, CommitUnknownError.
         """
         log = self.log
@@ -157,13 +158,13 @@ class Committer:
                     lsn = self._append_and_apply(writer, effects, sync)
                 else:
                     lsn = Lsn(self._published)
-                    if sync == "always":  # that there was nothing to do must be durable as well
+                    if sync == "always":  # what the batch has read must be durable
                         log.required_lsn = lsn
                 if writer.catalog is not None:
                     state = self.state
                     self.state = State(state.active, state.frozen, state.built, writer.catalog)
                 required = log.required_lsn
-                memtable_bytes = self.state.active.size_bytes  # here, since close() may come next
+                memtable_bytes = self.state.active.size_bytes  # now: close() may follow
         finally:
             self._release()
         if failpoints.on:
@@ -181,7 +182,7 @@ class Committer:
         return lsn
 
     def make_visible(self, lsn: int) -> None:
-        """Called when everything up to `lsn` has met its class."""
+        """Acknowledges every commit up to `lsn`, all of which have met their durability class."""
         if lsn > self.visible:
             with self._progress:
                 if lsn > self.visible:
@@ -191,7 +192,8 @@ class Committer:
                     self._progress.notify_all()
 
     def freeze(self) -> Memtable | None:
-        """The memtable to checkpoint, frozen: no more commits go into it. None when empty."""
+        """Freezes the active memtable, so later commits go into a new one, unless one is frozen
+        already. Returns the frozen memtable; None when there is nothing to checkpoint."""
         self._acquire(self._options.busy_timeout_ms)
         try:
             state = self.state
@@ -202,8 +204,9 @@ class Committer:
             self._release()
 
     def checkpoint_applied(self, built: frozenset[int], *, applied: bool = False) -> None:
-        """LMDB was written: new views see it; with `applied`, instead of the frozen memtable.
-        Called with the checkpoint mutex held, so it races with no freeze."""
+        """Makes a write to LMDB visible to new views: `built` are the indexes that are complete,
+        and with `applied` the frozen memtable is dropped. The caller holds the checkpoint mutex, so
+        no freeze runs at the same time."""
         with self._lock:  # against a commit that changes the catalog
             state = self.state
             frozen = None if applied else state.frozen
@@ -213,15 +216,15 @@ class Committer:
             self._progress.notify_all()
 
     def switch_store(self, store: Store) -> None:
-        """To another file of the same contents. Called with the checkpoint mutex held. Whoever has
-        the old store reads on in it."""
+        """Replaces the store by another one with the same content. The caller holds the checkpoint
+        mutex. Open reads continue in the old store."""
         with self._lock:  # against a commit that changes the catalog
             self.store = store
             state = self.state
             self.state = State(state.active, state.frozen, state.built, state.catalog)
 
     def renew_log(self) -> None:
-        """The log goes on in a file that has held no record, and keeps none that has, until
+        """Lets the log continue in a new file, and not recycle files that have held records until
         `log.reuse()`. Raises StorageError, BusyError."""
         self._acquire(self._options.busy_timeout_ms)
         try:
@@ -230,12 +233,14 @@ class Committer:
             self._release()
 
     def checkpoint_failed(self, failure: StorageError) -> None:
+        """Passes the error of a checkpoint to the writers that wait for memory."""
         with self._progress:
             self.checkpoint_failure = failure
             self._progress.notify_all()
 
     def wait_for_commit(self, after: int, timeout_s: float | None) -> bool:
-        """Blocks until something after `after` is visible; False when time ran out."""
+        """Waits for a visible commit after `after`; False at the timeout, or when the database is
+        closed."""
         with self._progress:
             self._followers += 1
             try:
@@ -245,18 +250,19 @@ class Committer:
                 self._followers -= 1
 
     def wake_followers(self) -> None:
+        """Lets every wait_for_commit() check its condition again."""
         with self._progress:
             self._progress.notify_all()
 
     def await_published(self) -> None:
-        """Returns when everything published so far is acknowledged, by an empty commit."""
+        """Waits, with an empty commit, until every commit published so far is acknowledged."""
         with OneCommit(self):
             pass
 
     def check_open(self) -> None:
         """Raises ClosedError or ForkedError once the database is closed, and TransactionError in a
-        thread that has a transaction open: a call that waits for other threads must not be made
-        there, since those may wait for this one."""
+        thread that has a transaction open: there, a call that waits for other threads could wait
+        for ever, since those may wait for the writer lock."""
         if self._closed is not None:
             raise self._closed
         self.check_outside()
@@ -271,7 +277,7 @@ class Committer:
         return self._closed is not None
 
     def close_to(self, error: AmberError) -> None:
-        """Waits for the writer, then makes every later call raise the error."""
+        """Waits for the writer, and makes every later call raise the error."""
         self._acquire(self._options.busy_timeout_ms)
         self._end(error)
         self.store.release(self._raise_closed)
@@ -279,7 +285,8 @@ class Committer:
         self.wake_followers()
 
     def abandon_after_fork(self, error: AmberError) -> None:
-        """In a forked child: makes every call raise, and touches no file of the parent."""
+        """In a forked child: makes every call raise the error, without any change to the parent's
+        files."""
         self._end(error)
         self.store.abandon_after_fork(self._raise_closed)
 
@@ -294,7 +301,7 @@ class Committer:
     # -- inside ------------------------------------------------------------------------------
 
     def _append_and_apply(self, writer: WriteBatch, effects: Effects, sync: Sync) -> Lsn:
-        """The commit into the log, then into the memtable."""
+        """Appends the commit to the log, then adds it to the memtable."""
         payload = encode(effects)
         row_keys = writer.row_keys()
         if failpoints.on:
@@ -308,11 +315,13 @@ class Committer:
             memtable.publish(lsn, effects, len(payload), writer.now_us)
             if row_keys:
                 memtable.note_rows(lsn, row_keys, effects)
+            if writer.unique_rowids:
+                memtable.note_unique(writer.unique_rowids)
             self._published = lsn
             if failpoints.on:
                 failpoints.reach("commit.published")
         except StorageError:
-            raise  # the log refused: nothing was written, or it has poisoned itself
+            raise  # nothing was appended, or the log has poisoned itself
         except BaseException as error:
             self.log.poison(error)
             raise
@@ -327,8 +336,8 @@ class Committer:
                 )
             if not self._lock.acquire(timeout=timeout_ms / 1000):
                 raise BusyError(
-                    f"another writer kept the lock for {timeout_ms} ms: try again, or shorten "
-                    "the transactions",
+                    f"another writer held the lock for {timeout_ms} ms: try again, or make the "
+                    "transactions shorter",
                     timeout_s=timeout_ms / 1000,
                 )
         self._owner = threading.get_ident()
@@ -338,7 +347,7 @@ class Committer:
         self._lock.release()
 
     def _await_room(self, timeout_ms: int) -> None:
-        """Without the lock: waits while the memtables are over their limit."""
+        """Waits, without the lock, while the memtables are over their limit."""
         limit = self._options.memtable_bytes_max
         deadline = time.monotonic() + timeout_ms / 1000
         while self.memtable_bytes > limit:
@@ -350,27 +359,24 @@ class Committer:
                     raise self.checkpoint_failure
                 if not self._progress.wait(deadline - time.monotonic()):
                     raise BusyError(
-                        "memory for new commits is full and the checkpoint is behind: try again",
+                        "the memtables are full and the checkpoint has not ended: try again, or "
+                        "raise memtable_bytes_max at open",
                         timeout_s=timeout_ms / 1000,
                     )
 
     def _refuse(self) -> NoReturn:
         raise PoisonedError(
-            "an earlier write or sync of the log failed, so what is on disk is unknown: "
-            f"close and reopen the database ({self.log.failed!r})"
+            "an earlier write or sync of the log failed, so the state on disk is unknown: "
+            f"close the database and open it again ({self.log.failed!r})"
         ) from self.log.failed
 
 
-def _ignore_commit(memtable_bytes: int, next_expiry_us: int) -> None:
-    pass
-
-
-def _ignore_effects(effects: Effects) -> None:
-    pass
+def ignore(*_: object) -> None:
+    """Does nothing: a callback that was not set."""
 
 
 class OneCommit:
-    """The engine's side of one call: a writer, committed on leaving."""
+    """A write batch for one block: committed at its end, or rolled back by an exception."""
 
     __slots__ = ("_committer", "_key", "_sync", "_writer")
 

@@ -1,18 +1,19 @@
-"""The follower: what a process that only reads has of a database that another one may be writing.
+"""The follower: reads a database that another process may be writing.
 
     MANIFEST changed?  ->  LMDB transaction  ->  visible Lsn of STATUS  ->  log up to it -> memtable
 
 Invariants:
-- A view is of what was acknowledged: up to the visible Lsn that the writer shows, which is read
-  after the LMDB transaction has begun, so LMDB never holds more than the view may see.
-- The memtable has the commits behind the applied Lsn of the view's LMDB transaction, all of them up
-  to the view's Lsn, and nothing that LMDB has as well.
-- When the log has been recycled under it, LMDB has gone on: it is looked at again.
-- After an unclean end of the writer the next one may have lost a tail: with a new epoch everything
-  is begun anew, what searches keep in memory too.
-- Where LMDB cannot keep its table of readers, on a file system that is mounted to read only, a
-  shared lock keeps writers away: they would reuse the pages that are read here.
-- No file is changed, and no LMDB transaction outlives a call, unless a Snapshot holds it.
+- A view is at an acknowledged Lsn: the visible Lsn of the writer, which is read after the LMDB
+  transaction has begun. So LMDB never holds a commit that the view must not see.
+- The memtable has exactly the commits after the applied Lsn of the view's LMDB transaction, up to
+  the view's Lsn.
+- When a part of the log that is needed has been recycled, a checkpoint has moved it into LMDB: a
+  new LMDB transaction is begun.
+- A writer that ends uncleanly may lose commits that were read here. The next one has a new epoch,
+  and with a new epoch everything in memory is dropped and read again, caches of searches too.
+- On a file system that is mounted read-only LMDB cannot register readers. There a shared lock keeps
+  writers away, which would reuse pages that are read here.
+- No file is changed, and no LMDB transaction lasts longer than a call, unless a Snapshot holds it.
 """
 
 import os
@@ -62,19 +63,20 @@ from amberdb.wal import ForeignLogReader, Record
 
 _TRIES_MAX: Final = 20
 _PAUSE_MS_MAX: Final = 50
+"""The longest pause between two tries."""
 _POLL_S: Final = 0.02
-"""How often a follower of changes looks whether there is one: no other process wakes it."""
+"""The time between two looks for a commit: the writing process wakes no reader."""
 _CATALOG: Final = (COLLECTIONS, COUNTERS)
 _NEVER: Final = -1
-"""As the id of an LMDB transaction: none was looked at yet."""
+"""In place of the id of an LMDB transaction, before the first one."""
 
 
 class _MovedOn(Exception):
-    """The writer has gone on between two looks: look again."""
+    """The writer has changed files between two reads of them: read them again."""
 
 
 _RETRIED = (_MovedOn, LogTruncatedError, CorruptionError, FileNotFoundError)
-"""What a writer that goes on can cause, and what lasts only when the files are damaged."""
+"""Errors that a working writer can cause; they repeat only when files are damaged."""
 
 
 @final
@@ -82,7 +84,7 @@ class Follower:
     """The readable of a database that another process may be writing. Threads may share it."""
 
     def __init__(self, path: str, options: Options) -> None:
-        """Raises OpenError and its kin, CorruptionError."""
+        """Raises OpenError and its subclasses, CorruptionError."""
         self.path = path
         self._searchers: Searchers | None = None
         self.state = State(Memtable(), None, frozenset(), Catalog({}))
@@ -93,55 +95,57 @@ class Follower:
         self._closing = threading.Event()
         self._where = os.path.join(path, manifests.NAME)
         self._stamp: tuple[int, ...] = ()
-        """Of the MANIFEST that was read last."""
+        """Identifies the MANIFEST file that was read last."""
         self._manifest: Manifest | None = None
         self._store: Store | None = None
         self._status: Status | None = None
         self._upgrades: dict[str, Upgrades] = {}
-        """By collection, what this process was given for documents of older versions."""
+        """By collection the functions to newer versions that this process has declared."""
         self._end = NO_LSN
-        """Up to where all is acknowledged, while no STATUS says more."""
+        """The Lsn up to which commits are acknowledged without a STATUS."""
         self._looked_at = 0.0
-        self._begin_anew()
+        self._reset()
         self.log = FollowedLog(self)
-        self._lock = self._kept_away()
+        self._lock = self._lock_out_writers()
         try:
             self.refresh()
         except BaseException:
-            self._let_go()
+            self._unlock()
             raise
 
     # -- reading -----------------------------------------------------------------------------
 
     def now_us(self) -> int:
-        """The clock, never behind the last commit."""
+        """The clock's time, or that of the last commit when the clock is slow."""
         return max(int(self._options.clock() * 1_000_000), self._last_us)
 
     @property
     def visible(self) -> int:
-        """Of the newest view so far."""
+        """The Lsn of the newest view so far."""
         return self._lsn
 
     @property
     def store(self) -> Store:
+        """The store of the generation in use."""
         self.check_open()
         assert self._store is not None
         return self._store
 
     @property
     def searchers(self) -> Searchers:
-        """Of the files as they were opened last; new after an unclean end of the writer."""
+        """The searchers of the open files; new ones after an unclean end of the writer."""
         self.check_open()
         assert self._searchers is not None
         return self._searchers
 
     @property
     def manifest(self) -> Manifest:
+        """MANIFEST as it was read last."""
         assert self._manifest is not None
         return self._manifest
 
     def view(self) -> View:
-        """At the newest Lsn, or at one that is no older than `refresh_interval_ms`.
+        """A view at the newest acknowledged Lsn, or at one no older than `refresh_interval_ms`.
 
         Raises ReplacedError, DatabaseMissingError; CorruptionError, StorageError.
         """
@@ -149,12 +153,13 @@ class Follower:
             return self._view(self._is_due())
 
     def refresh(self) -> Lsn:
-        """Looks for what was acknowledged since; the Lsn of the next view, at least."""
+        """Reads the commits acknowledged since the last view. Later views are at the returned Lsn
+        or after it."""
         with self._mutex, self._view(looks=True) as view:
             return Lsn(view.lsn)
 
     def register_upgrades(self, name: str, upgrades: Upgrades) -> None:
-        """Functions for the documents of a collection that are of an older version."""
+        """Adds functions to newer versions of a collection's documents."""
         with self._mutex:
             self._upgrades[name] = {**self._upgrades.get(name, {}), **upgrades}
             if name in self.state.catalog.schemas:
@@ -162,15 +167,17 @@ class Follower:
 
     @property
     def status(self) -> Status | None:
-        """What the writer says, if there was one since the machine started."""
+        """STATUS; None while no writer has opened the database since the machine was started."""
         return self._status
 
     @property
     def tail(self) -> ForeignLogReader:
+        """The reader of the writer's log."""
         return self._tail
 
     def wait_for_commit(self, after: int, timeout_s: float | None) -> bool:
-        """Blocks until something after `after` is durable; False when time ran out."""
+        """Waits for a durable commit after `after`; False at the timeout, or when the database is
+        closed."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             self.refresh()
@@ -181,8 +188,8 @@ class Follower:
                 return False
 
     def close(self, error: AmberError, *, forked: bool = False) -> None:
-        """Every later call raises the error. In a forked child no lock is waited for: the thread
-        that had it does not exist there."""
+        """Makes every later call raise the error. In a forked child no lock is waited for: the
+        thread that held it does not exist there."""
         if forked:
             self._mutex = threading.Lock()
         else:
@@ -191,43 +198,45 @@ class Follower:
                 self._searchers.stop()
         with self._mutex:
             self._closed = error
-            self._let_go()
+            self._unlock()
             if self._store is not None:
                 (self._store.abandon_after_fork if forked else self._store.release)(self._refuse)
 
-    def _kept_away(self) -> DirLock | None:
-        """A lock against writers, where there must be none. Raises LockedError."""
+    def _lock_out_writers(self) -> DirLock | None:
+        """Takes the shared lock against writers where LMDB cannot register readers; None elsewhere.
+        Raises LockedError."""
         if not self._fs.is_read_only(self.path):
             return None
         try:
             return self._fs.lock_shared(os.path.join(self.path, LOCK))
-        except FileNotFoundError:  # no writer has been there since it was put there
+        except FileNotFoundError:  # no writer has opened this copy
             return None
         except BlockingIOError as error:
             pid, _, host = str(error.filename2 or "").partition(" ")
             raise LockedError(
-                f"{self.path} is mounted to read only and open in process {pid or '?'} on "
-                f"{host or '?'}, which cannot be told that its pages are read: mount it so that "
-                "its lock.mdb can be written, or close it there",
+                f"{self.path} is mounted read-only and open for writing in process {pid or '?'} on "
+                f"{host or '?'}, which would overwrite pages that are read here: mount it so that "
+                "lock.mdb can be written, or close it there",
                 path=self.path,
                 pid=int(pid) if pid.isdigit() else None,
                 host=host,
             ) from None
 
-    def _let_go(self) -> None:
+    def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
 
     # -- looking -----------------------------------------------------------------------------
 
     def _is_due(self) -> bool:
+        """Whether `refresh_interval_ms` asks for a look at the writer now."""
         interval_ms = self._options.refresh_interval_ms
         if not interval_ms:
             return interval_ms == 0
         return time.monotonic() - self._looked_at >= interval_ms / 1000
 
     def _view(self, looks: bool) -> View:
-        """With the mutex held."""
+        """A view, after as many tries as it takes. The caller holds the mutex."""
         tries = 0
         while True:
             self.check_open()
@@ -256,12 +265,12 @@ class Follower:
             raise
 
     def _look(self) -> None:
-        """Whether MANIFEST says something else than it did."""
+        """Reads MANIFEST when it was replaced since the last look."""
         try:
             stamp = self._fs.file_identity(self._where)
         except FileNotFoundError:
             raise DatabaseMissingError(
-                f"there is no database at {self.path} any more", path=self.path
+                f"the database at {self.path} was deleted or moved", path=self.path
             ) from None
         if stamp != self._stamp:
             self._open(manifests.read(self._fs, self.path), stamp)
@@ -269,7 +278,7 @@ class Follower:
         self._looked_at = time.monotonic()
 
     def _open(self, manifest: Manifest, stamp: tuple[int, ...]) -> None:
-        """What a MANIFEST that was replaced names."""
+        """Opens the files of a MANIFEST that is new, or was replaced."""
         known = self._manifest
         if known is None:
             check_version(self.path, manifest.lmdb_version)
@@ -285,12 +294,12 @@ class Follower:
             self._change_store(manifest, stamp)
         self._manifest = manifest
         if known is None or manifest.epoch != known.epoch:
-            self._begin_anew()
+            self._reset()
         end, status = manifest.clean_lsn, self._read_status(manifest)
         if end is None and status is None:
             end = self._tail.end(self.store.applied_lsn)
             status = self._read_status(manifest)
-            if status is not None:  # a writer has come, and may not have acknowledged all of that
+            if status is not None:  # of a writer that may not have acknowledged all records
                 end = None
         self._end, self._status = end or NO_LSN, status
 
@@ -298,13 +307,13 @@ class Follower:
         return Status.read(self._fs, self.path, manifest.database_id)
 
     def _change_store(self, manifest: Manifest, stamp: tuple[int, ...]) -> None:
-        """To another generation. Who reads in the old one reads on there."""
+        """Opens the store of another generation. Open reads continue in the old one."""
         data = data_directory(self.path, manifest.generation)
         map_bytes = self._options.map_bytes
         try:
             store = Store(data, fs=self._fs, create=False, map_bytes=map_bytes, beside=True)
         except OpenError:
-            if self._fs.file_identity(self._where) != stamp:  # and another one by now
+            if self._fs.file_identity(self._where) != stamp:  # MANIFEST was replaced again
                 raise _MovedOn from None
             raise
         if self._store is not None:
@@ -312,8 +321,8 @@ class Follower:
         self._store = store
         self._txn_id = _NEVER
 
-    def _begin_anew(self) -> None:
-        """Nothing that was read counts any more."""
+    def _reset(self) -> None:
+        """Drops everything that was read."""
         self._txn_id = _NEVER
         self._applied: Lsn = NO_LSN
         self._lsn: Lsn = NO_LSN
@@ -329,7 +338,8 @@ class Follower:
     # -- catching up -------------------------------------------------------------------------
 
     def _catch_up(self, txn: ReadTransaction, looks: bool) -> None:
-        """To the LMDB transaction, and with `looks` to what is visible now."""
+        """Reads the log from the LMDB transaction on, up to the last view's Lsn, or with `looks` up
+        to the visible Lsn."""
         id = txn.id()
         is_new = id != self._txn_id
         applied = Lsn(int.from_bytes(txn.get(APPLIED) or b"")) if is_new else self._applied
@@ -340,19 +350,20 @@ class Follower:
             return
         if lsn_epoch(lsn) > self.manifest.epoch:
             raise _MovedOn
-        memtable = self._memtable if applied == self._applied else self._memtable.behind(applied)
+        memtable = self._memtable if applied == self._applied else self._memtable.after(applied)
         last = Lsn(max(memtable.last_lsn, applied))
         records = list(self._tail.read(last, Lsn(lsn)))
         try:
             commits = _published(memtable, records)
             self._take(txn, memtable, lsn, commits, is_new, has_jumped=applied > self._lsn)
         except BaseException:
-            self._begin_anew()  # some of it may be in the memtable, and not all
+            self._reset()  # the memtable may have a part of the commits
             raise
         self._memtable, self._lsn = memtable, Lsn(lsn)
         self._txn_id, self._applied = id, applied
 
     def _newest(self) -> int:
+        """The newest acknowledged Lsn."""
         return self._end if self._status is None else max(self._status.visible, self._end)
 
     def _take(
@@ -364,7 +375,7 @@ class Follower:
         is_new: bool,
         has_jumped: bool,
     ) -> None:
-        """What LMDB and the commits say of the catalog, and the rows of search indexes."""
+        """Makes the state of the view: the catalog, the built indexes, and the row events."""
         catalog, built = self.state.catalog, self.state.built
         changes = any(key.startswith(_CATALOG) for _, effects in commits for key in effects)
         if is_new or changes:
@@ -374,10 +385,10 @@ class Follower:
             if changes or has_jumped or self._txn_id == _NEVER:
                 catalog = self._load_catalog(view)
         if self._prefixes:
-            for at, effects in commits:
+            for commit_lsn, effects in commits:
                 rows = [key for key in effects if key[:ENTRY_PREFIX_SIZE] in self._prefixes]
                 if rows:
-                    memtable.note_rows(at, rows, effects)
+                    memtable.note_rows(commit_lsn, rows, effects)
         self._last_us = memtable.last_us or int.from_bytes(txn.get(LAST_TIME) or b"")
         self.state = State(memtable, None, built, catalog)
 
@@ -388,7 +399,8 @@ class Follower:
                 catalog.schemas[name].register_upgrades(upgrades)
         self._prefixes = catalog.row_prefixes
         self.searchers.forget(catalog.retired)
-        indexes = [one for s in catalog.schemas.values() for one in s.definition.indexes]
+        schemas = catalog.schemas.values()
+        indexes = [index for schema in schemas for index in schema.definition.indexes]
         self.searchers.foreign = frozenset(
             index.keyspace for index in indexes if index.identity != identity_of(index.spec)
         )
@@ -401,11 +413,11 @@ class Follower:
 
     def _refuse(self) -> NoReturn:
         self.check_open()
-        raise AssertionError("a store that is not in use any more")
+        raise AssertionError("this store is of an old generation")
 
 
 def _published(memtable: Memtable, records: list[Record]) -> list[tuple[Lsn, Effects]]:
-    """The commits of the records, which are in the memtable now."""
+    """Adds the commits of log records to the memtable, and returns them."""
     commits: list[tuple[Lsn, Effects]] = []
     for record in records:
         effects = decode_effects(record.payload)
@@ -415,26 +427,26 @@ def _published(memtable: Memtable, records: list[Record]) -> list[tuple[Lsn, Eff
 
 
 def _fail(path: str, error: Exception) -> NoReturn:
-    """After the last try."""
+    """Raises the error of the last try, or a StorageError that explains it."""
     if isinstance(error, AmberError) and not isinstance(error, LogTruncatedError):
         raise error
     raise StorageError(
-        f"{path}: its writer goes on faster than this process can follow, or files are missing "
-        f"({error or type(error).__name__}): try again, then run `amberdb check`",
+        f"{path}: the writer changes files faster than this process reads them, or files are "
+        f"missing ({error or type(error).__name__}): try again, then run `amberdb check`",
         path=path,
     ) from error
 
 
 @final
 class FollowedLog:
-    """The log as far as the follower has come."""
+    """The writer's log, up to the follower's newest view."""
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
 
     @property
     def durable_lsn(self) -> Lsn:
-        """Of what this process has seen."""
+        """The durable Lsn of the writer, or that of the newest view when it is older."""
         visible, status = self._follower.visible, self._follower.status
         return Lsn(visible if status is None else min(visible, status.durable))
 
@@ -445,12 +457,13 @@ class FollowedLog:
         return segments[0].header.first_lsn if segments else Lsn(self._follower.visible + 1)
 
     def read(self, after: Lsn, *, upto: Lsn | None = None) -> Iterator[Record]:
-        """Raises LogTruncatedError, CorruptionError."""
+        """Durable records after `after`, up to `upto`. Raises LogTruncatedError,
+        CorruptionError."""
         last = self.durable_lsn if upto is None else min(upto, Lsn(self._follower.visible))
         return self._follower.tail.read(after, last)
 
     def wait(self, lsn: int) -> None:
-        """Another process syncs; what it has not is not told."""
+        """Returns at once: another process syncs."""
 
     def sync(self) -> None:
-        """Nothing here waits for it."""
+        """Does nothing: another process syncs."""

@@ -1,13 +1,13 @@
-"""Opening: from a path to a store, a log and a memtable that agree.
+"""Recovery: opens the store, the log and the memtable of a path, after a crash too.
 
     lock -> MANIFEST -> data file checked, LMDB opened -> log read from applied_lsn and replayed
-    into a memtable -> MANIFEST says "in use" (with the next epoch after an unclean end)
+    into a memtable -> MANIFEST marked as in use (with the next epoch after an unclean end)
+
+A path without a database is created first, in a staging directory: see storage/directory.py.
 
 Invariants:
-- Nothing is mapped, cut or written before the lock is held and MANIFEST was read.
-- A database is born under `<path>.tmp` and renamed when it is whole, so a crash in between leaves
-  nothing under its name.
-- Replay is blind: the pairs of each record go into the memtable as they are.
+- Nothing is mapped, truncated or written before the lock is held and MANIFEST was read.
+- Replay needs no schema: the keys and values of each record go into the memtable as they are.
 """
 
 import os
@@ -16,9 +16,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import (
-    CorruptionError,
-)
+from amberdb._errors import CorruptionError
 from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.options import Options
@@ -28,17 +26,17 @@ from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.data_file import DATA_FILE, check_version
 from amberdb.engine.storage.directory import (
     WAL,
-    _log_options,
     acquire_staging,
     data_directory,
+    database_exists,
     generation_of,
-    is_there,
+    lock_directory,
+    log_options,
     missing_database,
     new_manifest,
     open_errors,
     publish_staging,
     remove_generation,
-    take_lock,
 )
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
@@ -49,7 +47,7 @@ from amberdb.wal import Log, Record, Recovery
 
 @dataclass
 class Opened:
-    """What a Database is made of."""
+    """The open parts of a database, and how they were recovered."""
 
     directory: str
     lock: DirLock
@@ -59,12 +57,12 @@ class Opened:
     memtable: Memtable
     status: Status
     last_us: int
-    """The latest commit time that was replayed: the clock of this database never goes back."""
+    """The time of the last commit: the clock of a database never goes back."""
     recovery: Recovery | None
-    """None when the database was created, or closed cleanly."""
+    """What was replayed; None when the database was created now, or closed cleanly before."""
 
     def close(self) -> None:
-        """Lets go of everything, after a failure to make a Database of it."""
+        """Releases the files and the lock, when no database comes of it."""
         try:
             self.log.close()
         finally:
@@ -73,21 +71,22 @@ class Opened:
 
 
 def open_parts(path: str, options: Options, *, create: bool, durable: bool = True) -> Opened:
-    """Opens or creates. Raises OpenError and its kin, CorruptionError, DiskFullError."""
+    """Opens a database, or creates it with `create`. Without `durable` LMDB does not sync. Raises
+    OpenError and its subclasses, CorruptionError, DiskFullError."""
     with open_errors(path):
         return _open_parts(path, options, create, durable)
 
 
 def _open_parts(path: str, options: Options, create: bool, durable: bool) -> Opened:
     path = os.path.abspath(path)
-    if not is_there(path, options):
+    if not database_exists(path, options):
         if not create:
             raise missing_database(path)
         return _create(path, options, durable)
-    lock = take_lock(path, options)
+    lock = lock_directory(path, options)
     try:
-        # Whoever made or restored it may have died between its rename and this.
-        with suppress(PermissionError):  # then it was made by somebody else, long ago
+        # The process that created or restored it may have died after the rename.
+        with suppress(PermissionError):  # the parent directory belongs to another user
             options.fs.sync_dir(os.path.dirname(path))
         return _recover(path, lock, options)
     except BaseException:
@@ -100,16 +99,16 @@ def _open_parts(path: str, options: Options, create: bool, durable: bool) -> Ope
 
 def _create(path: str, options: Options, durable: bool) -> Opened:
     fs = options.fs
-    aside, lock = acquire_staging(path, options)
+    staging, lock = acquire_staging(path, options)
     try:
         manifest = new_manifest(options)
-        data = data_directory(aside, manifest.generation)
+        data = data_directory(staging, manifest.generation)
         fs.mkdir(data)
         store = _open_store(data, manifest, options, create=True, durable=durable)
         store.release(_not_open)
         if failpoints.on:
             failpoints.reach("create.data-made")
-        publish_staging(path, aside, manifest, NO_LSN, options)
+        publish_staging(path, staging, manifest, NO_LSN, options)
         return _recover(path, lock, options, durable=durable)
     except BaseException:
         lock.close()
@@ -117,6 +116,7 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
 
 
 def _not_open() -> NoReturn:
+    """Called by reads of a store that was released before any database had it."""
     raise AssertionError("this store is closed")
 
 
@@ -155,11 +155,11 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
         failpoints.reach("recovery.store-open")
     try:
         for generation in filter(None, map(generation_of, fs.listdir(path))):
-            if generation != manifest.generation:  # a compaction was interrupted
+            if generation != manifest.generation:  # of a compaction that was interrupted
                 remove_generation(fs, path, generation)
         return _replayed(path, lock, options, manifest, store)
     except BaseException:
-        store.release(_not_open)  # now: the exception's frames would keep it open
+        store.release(_not_open)  # explicitly: the traceback's frames would keep it open
         raise
 
 
@@ -179,7 +179,7 @@ def _replayed(
         fs,
         os.path.join(path, WAL),
         database_id=manifest.database_id,
-        options=_log_options(options),
+        options=log_options(options),
         applied=store.applied_lsn,
         clean_last=manifest.clean_lsn,
         epoch=epoch,
@@ -205,5 +205,5 @@ def _replayed(
 
 
 def mark_clean(opened: Opened, options: Options, last_lsn: Lsn) -> None:
-    """The last thing a clean close does."""
+    """Records a clean close in MANIFEST: the last step of a close."""
     replace(opened.manifest, clean_lsn=last_lsn).write(options.fs, opened.directory)

@@ -1,11 +1,12 @@
-"""Log retention: up to which Lsn the log may be recycled, and who holds it back.
+"""Log retention: the Lsn up to which the log may be recycled, and the holders that keep it.
 
-Subscribers of the change feed and backup chains hold the log by name, like the replication slots of
-other databases.
+Subscribers of the change feed and backup chains hold the log by name, as replication slots do in
+PostgreSQL.
 
 Invariants:
-- A holder keeps every record after its Lsn, until it moves on or releases, as long as the log is
-  within its limit; past the limit no holder counts, and each of them gets LogTruncatedError.
+- A holder keeps every record after its Lsn until it moves or is released, while the log is not
+  larger than its limit. Past the limit all holders are ignored, and their reads of the log raise
+  LogTruncatedError.
 """
 
 from typing import final
@@ -25,14 +26,15 @@ class LogRetention:
         self._holders: dict[str, Lsn] = {}
 
     def hold(self, name: str, lsn: Lsn) -> None:
-        """Keeps the log after `lsn`; moves a holder that is there already."""
+        """Keeps the log after `lsn`, under a name; an existing holder of the name moves."""
         self._holders[name] = lsn
 
     def release(self, name: str) -> None:
+        """Removes a holder, if it exists."""
         self._holders.pop(name, None)
 
     def recyclable(self, applied: Lsn) -> Lsn:
-        """The Lsn up to which the log may be recycled, once `applied` is in LMDB."""
+        """The Lsn up to which the log may be recycled when LMDB has the commits up to `applied`."""
         held = list(self._holders.values())
         if not held or self._log.bytes_used > self._held_bytes_max:
             return applied

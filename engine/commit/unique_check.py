@@ -1,77 +1,105 @@
-"""The values that one commit writes into Unique indexes, and whether another document has them.
+"""The check of Unique indexes: whether another document has a value that a commit writes.
+
+    value = prefix of the index and full fields;  entry = value and rowid  ->  id
 
 Invariants:
-- Judged by the end state, by full values, and only for what the commit has written: a value may
-  pass from one document to another within it.
-- A document that waits for its migration has the values that it will have, not those that its
-  entries in the index still say.
+- The end state of the commit counts, by full values, and only values that the commit has written
+  are checked: a value may move from one document to another within one commit.
+- A document that is still to be migrated has the values of its upgraded form, not those of its
+  entries.
+- An insert costs point look-ups: the values in the memtables are hashed, LMDB has them in order. A
+  document whose value did not change is not looked up.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import final
 
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
 from amberdb.engine.schema.document_format import StoredDocument, unpack
-from amberdb.engine.schema.keyspace import end_of
+from amberdb.engine.schema.keyspace import Effects, end_of
 from amberdb.engine.schema.ordered_index import CompiledIndex
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.storage.index_scan import entries
 from amberdb.engine.storage.view import View
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.index.ordered.keys import (
+    CUT_BYTES,
+    KEYSPACE_BYTES,
+    ROWID_BYTES,
+    encode_rowid,
+    encode_rowid_desc,
+)
 
 Live = Callable[[Schema, bytes], StoredDocument | None]
-"""The document under a key, unless it has expired."""
+"""Returns the document under a key; None when it is missing or has expired."""
 
 
 @final
 class UniqueCheck:
-    """Of one writer."""
+    """Collects the values that one write batch stores, and checks them at its end."""
 
-    __slots__ = ("_noted", "_view", "is_migrating")
+    __slots__ = ("_noted", "_view", "is_migrating", "rowids")
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._noted: dict[bytes, tuple[Schema, CompiledIndex]] = {}
-        """By tree and fields."""
+        self._noted: dict[bytes, tuple[Schema, CompiledIndex, set[bytes]]] = {}
+        """By value: its index, and the entries with it that the commit writes."""
+        self.rowids: dict[bytes, bytes] = {}
+        """After run(), by value: the encoded rowids of all its entries, for the memtable. Without
+        values that are too long for one key."""
         self.is_migrating = False
-        """What waits for its migration is looked at when its turn comes; and what an index that is
-        not complete keeps unique, when it is built."""
+        """Whether the commit is the migrator's. Then a value is compared only with documents that
+        are migrated already (each later one is compared in its own commit), and not at all in an
+        index that is not built, since the build finds all duplicates."""
 
-    def note(self, schema: Schema, new: Prepared) -> None:
-        """A document that the commit stores."""
-        for index in schema.indexes:
-            if index.is_unique:
-                for key in index.encoder.unique_keys(new.document):
-                    self._noted[index.prefix + key] = (schema, index)
+    def note(self, schema: Schema, new: Prepared, rowid: int, changed: Effects) -> None:
+        """Takes in a document that the batch stores; `changed` are the effects of that."""
+        document = new.document
+        for index in schema.unique_indexes:
+            is_enforced = schema.migration is None and self._view.is_built(index)
+            rowid_bytes = (encode_rowid_desc if index.descends else encode_rowid)(rowid)
+            single = index.single(document)
+            for fields in index.encoder.unique_keys(document) if single is None else (single,):
+                value = index.prefix + fields
+                entry = value + rowid_bytes
+                if is_enforced and entry not in changed and len(fields) <= CUT_BYTES:
+                    continue  # the document had the value before, so no other one has it
+                if value in self._noted:
+                    self._noted[value][2].add(entry)
+                else:
+                    self._noted[value] = (schema, index, {entry})
 
     def run(self, live: Live) -> None:
-        """Raises DuplicateKeyError."""
+        """Compares the values with those of all other documents. Raises DuplicateKeyError."""
         owners: dict[Schema, dict[bytes, bytes]] = {}
-        for low, (schema, index) in self._noted.items():
+        for value, (schema, index, written) in self._noted.items():
+            ids = self._ids(value, written)
             if self.is_migrating and not self._view.is_built(index):
                 continue
-            owner = self._owner(schema, index, low, live)
-            if owner is not None and schema.migration is not None and not self.is_migrating:
-                owners.setdefault(schema, {})[low] = owner
-        for schema, found in owners.items():
-            self._check_waiting(schema, found)
-
-    def _owner(self, schema: Schema, index: CompiledIndex, low: bytes, live: Live) -> bytes | None:
-        """At most one live document has an entry with these full fields: its id."""
-        owner: bytes | None = None
-        for _, id_bytes in list(entries(self._view, [(low, end_of(low))])):
-            stored = live(schema, schema.prefix + id_bytes)
-            if stored is None or not _still_has(schema, index, stored, low):
+            if len(ids) <= 1 and schema.migration is None:
                 continue
-            if owner is None:
-                owner = id_bytes
-            elif owner != id_bytes:
-                raise _duplicate(schema, index, owner, id_bytes)
-        return owner
+            owner = _owner(schema, index, value, ids, live)
+            if owner is not None and schema.migration is not None and not self.is_migrating:
+                owners.setdefault(schema, {})[value] = owner
+        for schema, by_value in owners.items():
+            self._check_unmigrated(schema, by_value)
 
-    def _check_waiting(self, schema: Schema, owners: dict[bytes, bytes]) -> None:
-        """Reads all documents of a collection for those that wait for their migration: slow, right,
-        and over when the migration is."""
+    def _ids(self, value: bytes, written: set[bytes]) -> list[bytes]:
+        """The ids of the documents that have an entry with this value, the newest rowid last."""
+        view = self._view
+        if len(value) > KEYSPACE_BYTES + CUT_BYTES:  # a scan puts entries that are cut together
+            pairs = entries(view, [(value, end_of(value))])
+            return list(dict.fromkeys(id_bytes for _, id_bytes in pairs))
+        ids: dict[bytes, bytes] = {}
+        for entry in sorted(view.unique_entries(value) | written):
+            id_bytes = view.get(entry)
+            if id_bytes is not None:
+                ids[entry] = id_bytes
+        self.rowids[value] = b"".join([entry[-ROWID_BYTES:] for entry in ids])
+        return list(dict.fromkeys(ids.values()))
+
+    def _check_unmigrated(self, schema: Schema, owners: Mapping[bytes, bytes]) -> None:
+        """Compares the values, by their owners' ids, with those of the documents that are still to
+        be migrated. It reads the whole collection: slow, and only until the migration has ended."""
         migration = schema.migration
         assert migration is not None
         for key, value in self._view.scan(schema.prefix, end_of(schema.prefix)):
@@ -81,23 +109,41 @@ class UniqueCheck:
             if stored.expires_us <= self._view.now_us:
                 continue
             for index in schema.indexes:
-                for fields in _keys_to_be(schema, index, stored):
+                for fields in _upgraded_keys(schema, index, stored):
                     owner = owners.get(index.prefix + fields)
                     if owner is not None:
                         raise _duplicate(schema, index, key[KEYSPACE_BYTES:], owner)
 
 
+def _owner(
+    schema: Schema, index: CompiledIndex, value: bytes, ids: list[bytes], live: Live
+) -> bytes | None:
+    """The id of the one live document that has the value, if there is one. Raises
+    DuplicateKeyError."""
+    owner: bytes | None = None
+    for id_bytes in ids:
+        stored = live(schema, schema.prefix + id_bytes)
+        if stored is None or not _still_has(schema, index, stored, value):
+            continue
+        if owner is not None:
+            raise _duplicate(schema, index, owner, id_bytes)
+        owner = id_bytes
+    return owner
+
+
 def _still_has(schema: Schema, index: CompiledIndex, stored: StoredDocument, low: bytes) -> bool:
-    """Whether a document that has an entry has the value."""
+    """Whether a document with an entry of the value has the value in its upgraded form too."""
     migration = schema.migration
     if migration is None or stored.version > migration.since:
         return True
-    return low[KEYSPACE_BYTES:] in _keys_to_be(schema, index, stored)
+    return low[KEYSPACE_BYTES:] in _upgraded_keys(schema, index, stored)
 
 
-def _keys_to_be(schema: Schema, index: CompiledIndex, stored: StoredDocument) -> Collection[bytes]:
-    """What an older document will have in a Unique index. Nothing when it cannot be upgraded: it
-    is judged once it can."""
+def _upgraded_keys(
+    schema: Schema, index: CompiledIndex, stored: StoredDocument
+) -> Collection[bytes]:
+    """The keys of an older document's upgraded form in a Unique index. None when it cannot be
+    upgraded: then it is compared by the commit that migrates it."""
     assert schema.migration is not None
     if not index.is_unique:
         return ()
@@ -110,7 +156,8 @@ def _keys_to_be(schema: Schema, index: CompiledIndex, stored: StoredDocument) ->
 def _duplicate(schema: Schema, index: CompiledIndex, one: bytes, other: bytes) -> DuplicateKeyError:
     return DuplicateKeyError(
         f"collection {schema.name!r}: documents {one.decode()!r} and {other.decode()!r} have the "
-        f"same {', '.join(index.spec.fields)}, which {index.spec.name} keeps unique",
+        f"same {', '.join(index.spec.fields)}, which {index.spec.name} keeps unique: change one of "
+        "them",
         collection=schema.name,
         key=other.decode(),
         index=index.spec.name,

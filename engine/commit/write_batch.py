@@ -1,13 +1,13 @@
-"""The writer: turns operations into effects, the raw pairs that a commit writes.
+"""The write batch: turns operations into effects, the keys and values that a commit writes.
 
-It lives while the writer lock is held: for one call, or for one transaction. It sees the newest
-of everything, its own effects first.
+A batch lives while the writer lock is held: for one call, or for one transaction. Its reads see the
+newest commits and its own effects.
 
 Invariants:
 - Effects are outcomes: whole values and tombstones, index entries and counters included. Replaying
   them needs no clock, no schema and no old document.
-- A document that has expired does not exist: a write that meets one deletes it on the way.
-- Unique indexes are judged by the end state, once, in `finish`.
+- An expired document does not exist: a write that meets one deletes it.
+- Unique indexes are checked against the state at the end of the batch, once, in `finish`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,7 +36,7 @@ from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 _ENTRY_BYTES = 100
-"""What an index entry counts for, of transaction_bytes_max: most are smaller."""
+"""Bytes that an index entry counts towards transaction_bytes_max; most entries are smaller."""
 
 
 class WriteBatch:
@@ -59,13 +59,13 @@ class WriteBatch:
 
     def __init__(self, lsn: int, view: View, bytes_max: int) -> None:
         self.lsn = lsn
-        """What the commit will be given: the version of all that it writes."""
+        """The Lsn that the commit will have: the version of every document that it writes."""
         self.kind = KIND_COMMIT
         self.catalog: Catalog | None = None
-        """The catalog from this commit on, when it changes."""
+        """The catalog after this commit, when the commit changes it."""
         self.now_us = view.now_us
         self.next_expiry_us = NEVER
-        """The earliest expiry among what was stored: when the reaper has work."""
+        """The earliest time of expiry among the documents stored: when the reaper has work."""
         self.view = view
         assert view.pending is not None
         self._pending = view.pending
@@ -73,13 +73,14 @@ class WriteBatch:
         self._counters: dict[bytes, CollectionCounters] = {}
         self._uniques = UniqueCheck(view)
         self._row_keys: dict[bytes, None] = {}
-        """The entries of search indexes among the effects, in the order of their first change."""
+        """The entries of search indexes among the effects, in the order of their first write."""
         self._bytes_left = bytes_max
 
     # -- operations --------------------------------------------------------------------------
 
     def put(self, schema: Schema, new: Prepared, *, insert: bool = False) -> None:
-        """Stores a document whole. Raises DuplicateKeyError with `insert` when it exists."""
+        """Stores a document, replacing an old one. Raises DuplicateKeyError with `insert` when the
+        id exists."""
         old = None if new.fresh else self._live(schema, new.key)
         if old is not None and insert:
             raise DuplicateKeyError(
@@ -106,19 +107,21 @@ class WriteBatch:
             )
         new = schema.prepare(merge(schema.document(old), patch))
         if new.id != id or new.fresh:
-            raise InvalidDocumentError("update() cannot change an id: put a copy", field="id")
+            raise InvalidDocumentError(
+                "update() cannot change an id: put a copy under the new id", field="id"
+            )
         self._store(schema, new, old)
 
     def upgrade(self, schema: Schema, old: StoredDocument, new: Prepared) -> None:
-        """Stores an older document as it is at its collection's version, with the times that it
-        has, unless it was written or removed meanwhile."""
+        """Stores `new`, the upgrade of the document `old`, with the times of `old`. Does nothing
+        when the document was written or deleted since `old` was read."""
         value = self.view.get(new.key)
         if value is not None and version_of(value) == old.version:
             self._uniques.is_migrating = True
             self._store(schema, new, old, old.updated_us)
 
     def delete(self, schema: Schema, id: str) -> bool:
-        """Whether there was such a document."""
+        """Deletes a document; False when it does not exist."""
         key = schema.key(id)
         old = self._live(schema, key)
         if old is not None:
@@ -128,47 +131,52 @@ class WriteBatch:
     def remove_expired(
         self, schema: Schema, until_us: int, limit: int, after: bytes
     ) -> tuple[int, bytes]:
-        """Deletes up to `limit` documents that expired by `until_us`: how many there were, and
-        the place to go on behind (a second look from the start would meet all tombstones)."""
+        """Deletes up to `limit` documents that expired by `until_us`, in the order of the expiry
+        index, past the key `after`. Returns their number and the last key: the next call continues
+        there, since a scan from the start would pass all tombstones again."""
         low = max(schema.expiry_prefix, after + b"\0")
-        found = self.view.scan(low, schema.expiry_bound(until_us))
-        expired = list(islice(found, limit))
-        if not expired:  # and nothing is committed
+        entries = self.view.scan(low, schema.expiry_bound(until_us))
+        expired = list(islice(entries, limit))
+        if not expired:  # nothing to commit
             return 0, after
         keys: list[bytes] = []
         row_keys: list[bytes] = []
-        for place, id_bytes in expired:
-            after = place
+        for _, id_bytes in expired:
             key = schema.prefix + id_bytes
             value = self.view.get(key)
             if value is None:
                 raise CorruptionError(
-                    f"the expiry index of {schema.name!r} names {id_bytes!r}, which is not there"
+                    f"the expiry index of {schema.name!r} has an entry of {id_bytes!r}, and that "
+                    "document is missing: run `amberdb check`, then restore a backup"
                 )
             of_document, of_rows = _keys_of(schema, key, unpack(key, value))
             keys += of_document
             row_keys += of_rows
         self._add(dict.fromkeys(keys), 0, row_keys)
         self._counters_of(schema).documents -= len(expired)
-        return len(expired), after
+        return len(expired), expired[-1][0]
 
     def set(self, key: bytes, value: bytes | None) -> None:
-        """A raw pair: what the catalog and the subscribers keep."""
+        """Adds one key and value: an entry of the catalog, or a subscriber's position."""
         self._add({key: value}, 0 if value is None else len(value))
 
     def finish(self) -> Effects:
-        """All effects, after the checks that need the end state. Raises DuplicateKeyError."""
+        """The effects, after the checks of the end state. Raises DuplicateKeyError."""
         self._uniques.run(self._live)
         self.save_counters()
         return self._effects
+
+    @property
+    def unique_rowids(self) -> Mapping[bytes, bytes]:
+        """After finish(): the values written into Unique indexes, for Memtable.note_unique()."""
+        return self._uniques.rowids
 
     def row_keys(self) -> list[bytes]:
         """The entries of search indexes among the effects."""
         return list(self._row_keys)
 
     def save_counters(self) -> None:
-        """Puts the counts among the effects: before they are committed, and before they are read
-        inside a transaction."""
+        """Adds the counters to the effects: before a commit, and before a read in a transaction."""
         if self._counters:
             self._pending.update({key: counters.pack() for key, counters in self._counters.items()})
 
@@ -192,20 +200,16 @@ class WriteBatch:
         updated_us: int | None = None,
     ) -> None:
         counters = None
-        if old is None:
-            before = None
-            created_us = self.now_us
-        else:
-            before = old.document()
-            created_us = old.created_us
-        # Of both documents once: what a text or a vector index has of one takes time to find.
+        before = None if old is None else old.document()
+        # Once per document: a text or a vector takes time to find.
         contents = schema.row_contents(new.document)
-        before_contents = [] if before is None else schema.row_contents(before)
-        if old is None or contents != before_contents:
+        contents_before = [] if before is None else schema.row_contents(before)
+        if old is None or contents != contents_before:
             counters = self._counters_of(schema)
             rowid = counters.next_rowid
         else:
             rowid = old.rowid
+        created_us = self.now_us if old is None else old.created_us
         if updated_us is None:
             updated_us = self.now_us
         value = pack(new.key, self.lsn, created_us, updated_us, new.expires_us, rowid, new.body)
@@ -224,15 +228,16 @@ class WriteBatch:
                 elif effects[key] == id_bytes:
                     del effects[key]
             if counters is not None and contents:
-                removed = schema.row_keys(before_contents, old.rowid)
+                removed = schema.row_keys(contents_before, old.rowid)
                 effects.update(dict.fromkeys(removed))
                 row_keys += removed
         self._add(effects, len(value), row_keys)
-        if counters is not None:  # only now: what was refused must leave no trace in a transaction
+        # Only now: a document that was refused must leave no trace in a transaction.
+        if counters is not None:
             counters.documents += old is None
             counters.next_rowid += 1
-        if schema.has_unique:
-            self._uniques.note(schema, new)
+        if schema.unique_indexes:
+            self._uniques.note(schema, new, rowid, effects)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
         keys, row_keys = _keys_of(schema, key, old)
@@ -256,8 +261,8 @@ class WriteBatch:
         left = self._bytes_left - value_bytes - _ENTRY_BYTES * len(effects)
         if left < 0:
             raise TransactionTooLargeError(
-                "the transaction is over transaction_bytes_max: write in several, "
-                "or raise the limit at open"
+                "the transaction is larger than transaction_bytes_max: split it, or raise the "
+                "limit at open"
             )
         self._bytes_left = left
         self._pending.update(effects)
@@ -265,6 +270,7 @@ class WriteBatch:
 
 
 def missing(collection: str, id: str) -> MissingKeyError:
+    """The error of a document that does not exist."""
     return MissingKeyError(
         f"collection {collection!r} has no document {id!r}", collection=collection, key=id
     )
@@ -278,20 +284,20 @@ def _keys_of(schema: Schema, key: bytes, old: StoredDocument) -> tuple[list[byte
 
 
 def _entries_of(schema: Schema, key: bytes, old: StoredDocument, document: Document) -> Effects:
-    """The entries that a stored document has. No marks: that some document has several entries
-    stays true when this one goes."""
+    """The entries of a stored document in its ordered indexes and the expiry index. MULTI marks are
+    left out: they stay when a document is deleted."""
     entries: Effects = {}
     id_bytes = key[KEYSPACE_BYTES:]
     try:
         schema.add_entries(entries, document, id_bytes, old.rowid, old.expires_us)
-    except InvalidDocumentError:  # an index was declared later that has no key for it
+    except InvalidDocumentError:  # an index that was declared later has no key for it
         if old.expires_us != NEVER:
             entries[schema.expiry_key(old.expires_us, old.rowid)] = id_bytes
         for index in schema.indexes:
             try:
                 entries.update(entry_pairs(index, document, id_bytes, old.rowid))
             except InvalidDocumentError:
-                pass  # so it has no entry there
+                pass  # the document has no entry in this index
     for index in schema.indexes:
         entries.pop(MULTI + index.prefix, None)
     return entries

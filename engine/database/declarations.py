@@ -114,7 +114,7 @@ class Declarations:
     def _lacks_unique(self, name: str) -> bool:
         schema = self._committer.state.catalog.schema(name)
         if schema.migration is not None:
-            return schema.has_unique and not schema.migration.missing
+            return bool(schema.unique_indexes) and not schema.migration.missing
         return any(s.name == name and i.is_unique for s, i in self._indexer.pending())
 
     def _build_unique(self, name: str) -> None:

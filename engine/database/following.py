@@ -19,7 +19,7 @@ from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Declaration
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.search.searchers import Searchers
-from amberdb.engine.storage.directory import is_there, missing_database
+from amberdb.engine.storage.directory import database_exists, missing_database
 from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import schema_of
 
@@ -38,7 +38,7 @@ class FollowingEngine:
         self.options = options
         self.is_closed = False
         try:
-            if not is_there(path, options):
+            if not database_exists(path, options):
                 raise missing_database(path)
             self.follower = Follower(path, options)
         except CorruptionError as error:

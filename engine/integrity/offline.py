@@ -35,8 +35,8 @@ from amberdb.engine.storage.directory import (
     WAL,
     data_directory,
     generation_of,
+    lock_directory,
     open_errors,
-    take_lock,
 )
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
@@ -101,7 +101,7 @@ def locked_path(path: str, options: Options) -> Generator[str]:
         names = fs.listdir(path) if fs.is_dir(path) else []
         if not any(name in (manifests.NAME, WAL) or generation_of(name) for name in names):
             raise NotADatabaseError(f"{path} is not a database: choose another path", path=path)
-        lock = take_lock(path, options)
+        lock = lock_directory(path, options)
         try:
             yield path
         finally:

@@ -1,1 +1,1 @@
-"""Documents, keys and declarations, and their bytes."""
+"""Documents, keys and declarations, and the bytes that store them."""

@@ -1,15 +1,17 @@
 """The catalog: which collections and indexes exist, and the numbers they were given.
 
 Invariants:
-- It is kept in the META tree and changed by ordinary commits, so it is recovered, snapshotted
-  and backed up like documents.
-- In memory it is an immutable value that is replaced after each change.
+- It is stored in the keyspace META and changed by ordinary commits, so recovery, snapshots and
+  backups treat it as they treat documents.
+- A number of a collection or keyspace is given once; names can be used again.
+- In memory it is an immutable value, replaced after each change.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final
 
+import msgspec
 from msgspec import Struct
 
 from amberdb._bytes import append_crc, crc_matches
@@ -21,7 +23,7 @@ from amberdb._errors import (
     FormatError,
 )
 from amberdb.engine.schema.codec import decode_document, encode
-from amberdb.engine.schema.definition import CollectionDef, IndexDef, check_field, checked_number
+from amberdb.engine.schema.definition import CollectionDef, IndexDef, Number, check_field
 from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_KEYSPACE, end_of
 from amberdb.engine.schema.migration import Upgrade, Upgrades
 from amberdb.engine.schema.schema import Schema
@@ -32,7 +34,7 @@ from amberdb.index.vector.vector import Vector
 
 NAME_BYTES_MAX = 200
 FORMER_MAX = 256
-"""Former names that a collection remembers, for readers of the feed that lag."""
+"""Former names that a definition keeps, for readers of the change feed that lag."""
 
 
 class CatalogReader(Protocol):
@@ -55,42 +57,42 @@ class CatalogWriter(Protocol):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """What a program says of a collection; None: as it is."""
+    """The arguments of db.collection(); None leaves a property as it is."""
 
     indexes: list[IndexSpec] | None = None
     expires_at: str | None = None
     required: Mapping[str, str | None] | None = None
     version: int | None = None
     upgrades: Upgrades = field(default_factory=dict[int, Upgrade])
-    """Functions to newer versions, of this process."""
+    """Functions to newer versions."""
 
     def migrating(
         self, definition: CollectionDef, upgrades: Upgrades, lsn: int, is_empty: bool
     ) -> CollectionDef:
-        """At this version, with the steps to it. `upgrades` are functions that are known already.
-        Raises CollectionError, CollectionVersionError."""
+        """The definition at the declared version, with the steps to it. `upgrades` are the
+        functions of earlier declarations. Raises CollectionError, CollectionVersionError."""
         version, name = self.version, definition.name
         assert version is not None
         if version < definition.version:
             raise CollectionVersionError(
-                f"collection {name!r} is at version {definition.version}, and this program knows "
-                f"version {version}: use the program that brought it there, or a newer one",
+                f"collection {name!r} is at version {definition.version}, and this program "
+                f"declares version {version}: use the program that declared the newer one",
                 collection=name,
                 version=definition.version,
             )
         newer = range(definition.version + 1, version + 1)
-        steps = () if is_empty else (*definition.steps, *((each, lsn) for each in newer))
-        lacking = [each for each, _ in steps if each not in self.upgrades and each not in upgrades]
+        steps = () if is_empty else (*definition.steps, *((step, lsn) for step in newer))
+        lacking = [step for step, _ in steps if step not in self.upgrades and step not in upgrades]
         if lacking and (newer or self.upgrades):
             raise CollectionError(
                 f"collection {name!r} has documents from before version {lacking[0]}: give the "
-                f"function that upgrades one to it, as migrate={{{lacking[0]}: function}}"
+                f"function that upgrades one of them, as migrate={{{lacking[0]}: function}}"
             )
         return replace(definition, version=version, steps=steps)
 
 
 class Catalog:
-    """All collections by name, and the trees of dropped indexes that are still to be purged."""
+    """All collections by name, and the keyspaces of dropped indexes that are still to be purged."""
 
     __slots__ = ("next_collection", "next_keyspace", "retired", "schemas")
 
@@ -108,6 +110,7 @@ class Catalog:
 
     @classmethod
     def load(cls, source: CatalogReader, document_bytes_max: int) -> "Catalog":
+        """The stored catalog. Raises CorruptionError, FormatError."""
         schemas: dict[str, Schema] = {}
         for key, value in source.scan(COLLECTIONS, end_of(COLLECTIONS)):
             name = key[len(COLLECTIONS) :].decode()
@@ -116,29 +119,30 @@ class Catalog:
         stored = source.get(COUNTERS)
         if stored is None:
             return cls(schemas)
-        counters = open_entry(COUNTERS, stored)
         try:
-            return cls(
-                schemas,
-                checked_number(counters["tree"]),
-                checked_number(counters["collection"]),
-                tuple(map(checked_number, counters["retired"])),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            counters = msgspec.convert(open_entry(COUNTERS, stored), _Counters)
+        except msgspec.ValidationError as error:
             raise FormatError(
-                f"the catalog's counters are not as this version knows them ({error!r}): open it "
-                "with the version that wrote it"
+                "unknown field or type in the catalog's counters (written by a newer version?): "
+                f"{error}"
             ) from error
+        return cls(schemas, counters.tree, counters.collection, counters.retired)
 
     @property
     def row_indexes(self) -> dict[bytes, RowIndex]:
-        """All search indexes by their trees."""
+        """All search indexes by the prefixes of their keyspaces."""
         return {i.prefix: i for schema in self.schemas.values() for i in schema.row_indexes}
 
     @property
     def row_prefixes(self) -> frozenset[bytes]:
-        """How the entries of all search indexes begin."""
+        """The prefixes of the entries of all search indexes."""
         return frozenset(index.entry_prefix for index in self.row_indexes.values())
+
+    @property
+    def unique_prefixes(self) -> frozenset[bytes]:
+        """The prefixes of all Unique indexes."""
+        schemas = self.schemas.values()
+        return frozenset(index.prefix for schema in schemas for index in schema.unique_indexes)
 
     def by_keyspace(self) -> dict[bytes, Schema]:
         """Schemas by the prefix of their documents."""
@@ -157,8 +161,8 @@ class Catalog:
     def wanted(
         self, name: str, declaration: Declaration, lsn: int, *, is_empty: bool
     ) -> tuple[CollectionDef, "Catalog"] | None:
-        """The definition that a declaration asks for at an Lsn, and the counters after it; None
-        when the collection is just so already. `is_empty`: it has no documents. Raises
+        """The definition after a declaration at an Lsn, and a catalog with the numbers after it;
+        None when nothing changes. `is_empty`: the collection has no documents. Raises
         CollectionError."""
         known = self.schemas.get(name)
         number, next_keyspace = self.next_collection, self.next_keyspace
@@ -197,8 +201,8 @@ class Catalog:
         return Catalog(schemas, self.next_keyspace, self.next_collection, self.retired)
 
     def rename(self, writer: CatalogWriter, old: str, new: str) -> "Catalog":
-        """Adds a renaming to the writer's effects; the catalog after it. Raises CollectionError,
-        CollectionMissingError."""
+        """Adds a renaming to the writer's effects, and returns the catalog after it. Raises
+        CollectionError, CollectionMissingError."""
         schema = self.schema(old)
         _check_name(new)
         if new in self.schemas:
@@ -212,8 +216,8 @@ class Catalog:
         return self._without(schema).replaced(schema.redefined(definition))
 
     def drop(self, writer: CatalogWriter, name: str) -> "Catalog":
-        """Adds the removal of a collection to the writer's effects; the catalog after it, which
-        knows the trees to purge. Raises CollectionMissingError."""
+        """Adds the removal of a collection to the writer's effects, and returns the catalog after
+        it, with the keyspaces to purge. Raises CollectionMissingError."""
         schema = self.schema(name)
         writer.set(COLLECTIONS + name.encode(), None)
         writer.set(schema.counters_key, None)
@@ -222,11 +226,12 @@ class Catalog:
         return catalog
 
     def _without(self, schema: Schema, retired: tuple[int, ...] = ()) -> "Catalog":
-        schemas = {name: each for name, each in self.schemas.items() if each is not schema}
+        schemas = {name: other for name, other in self.schemas.items() if other is not schema}
         retired = (*self.retired, *retired)
         return Catalog(schemas, self.next_keyspace, self.next_collection, retired)
 
     def purged(self, number: int) -> "Catalog":
+        """This catalog when a keyspace has been purged."""
         retired = tuple(keyspace for keyspace in self.retired if keyspace != number)
         return Catalog(self.schemas, self.next_keyspace, self.next_collection, retired)
 
@@ -237,32 +242,39 @@ class Catalog:
         self.save_counters(writer)
 
     def save_counters(self, writer: CatalogWriter) -> None:
+        """Adds the counters to the writer's effects."""
         writer.set(COUNTERS, sealed_entry(COUNTERS, self.counters()))
 
     def counters(self) -> dict[str, Any]:
-        """The numbers as they are stored."""
-        return {
-            "tree": self.next_keyspace,
-            "collection": self.next_collection,
-            "retired": list(self.retired),
-        }
+        """The map that the catalog stores of its numbers."""
+        counters = _Counters(self.next_keyspace, self.next_collection, self.retired)
+        builtins: dict[str, Any] = msgspec.to_builtins(counters)
+        return builtins
+
+
+class _Counters(msgspec.Struct, forbid_unknown_fields=True):
+    """The stored counters of the catalog; "tree" is a keyspace."""
+
+    tree: Number
+    collection: Number
+    retired: tuple[Number, ...]
 
 
 def listed(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
-    """Raises CollectionError."""
+    """The declarations as a list. Raises CollectionError unless they are iterable."""
     if not isinstance(indexes, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise CollectionError(f"indexes is a list of declarations, not {indexes!r}")
     return list(indexes)
 
 
 def sealed_entry(key: bytes, content: dict[str, Any] | Struct) -> bytes:
-    """The value of a catalog entry."""
+    """The value of a catalog entry: its content and a checksum of key and content."""
     data = encode(content)
     return data + append_crc(data + key)
 
 
 def open_entry(key: bytes, value: bytes) -> dict[str, Any]:
-    """What sealed_entry() was given. Raises CorruptionError."""
+    """The content of a catalog entry. Raises CorruptionError when the checksum fails."""
     return decode_document(entry_data(key, value))
 
 
@@ -280,19 +292,20 @@ def _check_name(name: object) -> None:
             f"{name!r}: the name of a collection is a str of 1 to {NAME_BYTES_MAX} bytes"
         )
     if name.isprintable() is False or "\0" in name:
-        raise CollectionError(f"{name!r}: the name of a collection is printable text")
+        raise CollectionError(f"{name!r}: the name of a collection has printable characters only")
 
 
 def _indexed(
     definition: CollectionDef, indexes: list[IndexSpec], next_keyspace: int, complete_from: int
 ) -> tuple[CollectionDef, int]:
-    """With these indexes, those that it has already as they are; and the next tree after it."""
+    """The definition with these indexes, and the next free keyspace. Indexes that it has already
+    keep their keyspaces."""
     _check_indexes(indexes)
     indexes = _with_queues(indexes)
-    kept = {index.spec: index for index in definition.indexes}
+    existing = {index.spec: index for index in definition.indexes}
     chosen: list[IndexDef] = []
     for spec in indexes:
-        index = kept.get(spec)
+        index = existing.get(spec)
         identity = identity_of(spec)
         if index is None or index.identity != identity:  # new, or made by another analyzer
             index = IndexDef(spec, next_keyspace, complete_from, identity)
@@ -310,14 +323,15 @@ def _expiring(definition: CollectionDef, expires_at: str, is_empty: bool) -> Col
     if definition.expires_at != expires_at and not is_empty:
         raise CollectionError(
             f"collection {definition.name!r} has documents that were stored with "
-            f"expires_at={definition.expires_at!r}: to expire by {expires_at!r}, declare "
-            "a new collection and put them there"
+            f"expires_at={definition.expires_at!r}: for {expires_at!r}, declare a new collection "
+            "and put them there"
         )
     return replace(definition, expires_at=expires_at)
 
 
 def _with_queues(indexes: list[IndexSpec]) -> list[IndexSpec]:
-    """With a queue beside each vector index that has a source, and no others."""
+    """The declarations, with an embedding queue for each vector index that has a source, and no
+    other queue."""
     declared = [spec for spec in indexes if not isinstance(spec, EmbeddingQueue)]
     sourced = [spec for spec in declared if isinstance(spec, Vector) and spec.source is not None]
     return [*declared, *map(EmbeddingQueue.of, sourced)]
@@ -327,7 +341,7 @@ def _check_indexes(indexes: list[IndexSpec]) -> None:
     for spec in indexes:
         if not isinstance(spec, IndexSpec):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise CollectionError(
-                f"an index is declared as Ordered(...) and the like, not {spec!r}"
+                f"an index is declared as Ordered, Unique, Text or Vector, not {spec!r}"
             )
     names = [spec.name for spec in indexes]
     for name in names:

@@ -5,7 +5,7 @@ A vector, a numpy array of float32, is a msgpack extension of type 1: its elemen
 Invariants:
 - `decode(encode(x)) == x` for every normalised document: datetimes as aware UTC (msgpack
   timestamps), bytes as bytes, ints within 64 bits.
-- Bytes that are not what was encoded raise CorruptionError, never anything else.
+- Bytes that encode() did not write raise CorruptionError and nothing else.
 """
 
 import sys
@@ -28,7 +28,7 @@ _IS_LITTLE = sys.byteorder == "little"
 
 
 def _encode_vector(value: Any) -> msgspec.msgpack.Ext:
-    """For whatever msgspec does not know: of what a normalised document holds, only arrays."""
+    """Encodes a value that msgspec does not know. In a normalised document that is an array."""
     return msgspec.msgpack.Ext(_VECTOR, value.astype("<f4", copy=False).tobytes())
 
 
@@ -37,7 +37,7 @@ def _decode_vector(code: int, data: memoryview) -> "NDArray[np.float32]":
 
     if code != _VECTOR or len(data) % 4:
         raise ValueError(f"an extension of type {code} and {len(data)} bytes")
-    # Over bytes of its own: read-only, aligned, and without the rest of the document.
+    # A copy: read-only, aligned, and it does not keep the rest of the document in memory.
     array: NDArray[np.float32] = np.frombuffer(bytes(data), "<f4")
     return array if _IS_LITTLE else array.astype(np.float32)
 
@@ -45,16 +45,22 @@ def _decode_vector(code: int, data: memoryview) -> "NDArray[np.float32]":
 encode = msgspec.msgpack.Encoder(enc_hook=_encode_vector).encode
 encode_sorted = msgspec.msgpack.Encoder(order="sorted").encode
 decode_unchecked = msgspec.msgpack.Decoder(ext_hook=_decode_vector).decode
-"""For bytes whose checksum was right: they are ours."""
+"""decode() for bytes whose checksum was correct: no error is turned into CorruptionError."""
 
 ArchivedRecord: TypeAlias = tuple[int, int, int, bytes]
-"""(lsn, time_us, kind, payload) of a log record, as a backup has it."""
+"""(lsn, time_us, kind, payload) of a log record in a backup."""
+
+KIND_COMMIT: Final = 1
+"""The kind of a log record that is an ordinary commit."""
+KIND_EXPIRY: Final = 2
+"""The kind of a commit of the reaper, or of db.expire(): its deletes are of expired documents."""
 
 _decode_records = msgspec.msgpack.Decoder(list[ArchivedRecord]).decode
 _decode_effects = msgspec.msgpack.Decoder(dict[bytes, bytes | None]).decode
 
 
 def decode(data: bytes) -> Any:
+    """The value that was encoded. Raises CorruptionError."""
     try:
         return decode_unchecked(data)
     except (msgspec.MsgspecError, OverflowError, RecursionError, ValueError) as error:
@@ -77,6 +83,7 @@ def map_decoder(kind: type[T]) -> Callable[[bytes], T]:
 
 
 def decode_document(data: bytes) -> Document:
+    """The document, or another map, that was encoded. Raises CorruptionError."""
     document = decode(data)
     if type(document) is not dict:
         raise CorruptionError("a stored document is not a map")
@@ -84,23 +91,17 @@ def decode_document(data: bytes) -> Document:
 
 
 def decode_records(payload: bytes) -> list[ArchivedRecord]:
-    """A block of a backup that has records of the log."""
+    """The log records in a block of a backup. Raises CorruptionError."""
     try:
         return _decode_records(payload)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise CorruptionError(f"no list of records: {error}") from error
+        raise CorruptionError(f"a backup's block of log records is damaged: {error}") from error
 
 
 def decode_effects(payload: bytes) -> dict[bytes, bytes | None]:
-    """The payload of a log record: a map of keys to values, nil for what is gone."""
+    """The effects in the payload of a log record: keys and values, nil for a deleted key. Raises
+    CorruptionError."""
     try:
         return _decode_effects(payload)
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptionError(f"a log record's payload is damaged: {error}") from error
-
-
-KIND_COMMIT: Final = 1
-
-
-KIND_EXPIRY: Final = 2
-"""A commit of the reaper, or of db.expire(): its deletes are removals of the expired."""

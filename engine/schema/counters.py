@@ -1,4 +1,10 @@
-"""The counters of a collection, 16 bytes: documents u64 | next rowid u64, little-endian."""
+"""The counters of a collection.
+
+    documents u64 | next rowid u64        little-endian, 16 bytes
+
+Invariants:
+- A rowid is given once: it is not used again when its document is deleted.
+"""
 
 from dataclasses import dataclass
 from struct import Struct
@@ -11,7 +17,7 @@ assert _COUNTERS.size == 16
 
 @dataclass(slots=True)
 class CollectionCounters:
-    """How many documents a collection has (expired ones too), and its next rowid."""
+    """The number of documents of a collection, expired ones too, and its next rowid."""
 
     documents: int
     next_rowid: int
@@ -21,6 +27,7 @@ class CollectionCounters:
 
     @classmethod
     def unpack(cls, value: bytes | None) -> "CollectionCounters":
+        """The stored counters, or those of a new collection for None. Raises CorruptionError."""
         if value is None:
             return cls(0, 1)
         if len(value) != _COUNTERS.size:

@@ -1,17 +1,25 @@
-"""Definitions: what the catalog stores of a collection and of its indexes."""
+"""Definitions: the catalog's record of a collection and of its indexes.
+
+    name  ->  map of _StoredCollection, whose "indexes" are maps of _StoredIndex
+
+Invariants:
+- A definition never changes; a new declaration makes another one.
+- from_map(to_map()) gives an equal definition. A map with an unknown field, or with a value of
+  another type, is refused: a newer version may have written it, and saving it would lose the field.
+- Names in the stored maps ("tree" is a keyspace) are part of the format and stay.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
-from amberdb._errors import CollectionError, FormatError
+import msgspec
+from msgspec import Meta, Struct
+
+from amberdb._errors import AmberError, CollectionError, FormatError
 from amberdb.index.paths import path_problem
 from amberdb.index.registry import IndexSpec, spec_from_map
-
-MigrationStep: TypeAlias = tuple[int, int]
-"""(version, the Lsn at which it was declared)"""
-
 
 TYPES: Final[dict[str, tuple[type, ...]]] = {
     "bool": (bool,),
@@ -23,41 +31,27 @@ TYPES: Final[dict[str, tuple[type, ...]]] = {
     "list": (list,),
     "dict": (dict,),
 }
+"""The types that a required field may have, by the names in the catalog."""
+
+MigrationStep: TypeAlias = tuple[int, int]
+"""(version, the Lsn at which it was declared)"""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexDef:
-    """An index as declared, and the tree of its entries."""
+    """An index as declared, and the keyspace of its entries."""
 
     spec: IndexSpec
     keyspace: int
     complete_from: int = 0
-    """Declared while the collection was empty, at this Lsn: complete without a build."""
+    """The Lsn at which it was declared over an empty collection: it needs no build. Otherwise 0."""
     identity: str = ""
-    """Of what made its entries, besides the declaration: the analyzer of a text index."""
-
-    def to_map(self) -> dict[str, Any]:
-        stored = {
-            "spec": self.spec.to_map(),
-            "tree": self.keyspace,
-            "complete_from": self.complete_from,
-        }
-        return {**stored, "identity": self.identity} if self.identity else stored
-
-    @classmethod
-    def from_map(cls, stored: Mapping[str, Any]) -> "IndexDef":
-        """Raises FormatError, and what a map of another form raises."""
-        return cls(
-            spec_from_map(stored["spec"]),
-            checked_number(stored["tree"]),
-            checked_number(stored["complete_from"], 1 << 64),
-            str(stored.get("identity", "")),
-        )
+    """What its entries depend on besides the declaration: the analyzer of a text index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionDef:
-    """A collection as the catalog stores it."""
+    """A collection as it was declared, with the numbers that the catalog gave it."""
 
     name: str
     number: int
@@ -66,85 +60,108 @@ class CollectionDef:
     indexes: tuple[IndexDef, ...] = ()
     expires_at: str | None = None
     required: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    """By field the name of its type, or None for any type."""
     vectors: tuple[str, ...] = ()
     """Fields that have ever been declared as vectors: documents may hold arrays there."""
     version: int = 1
-    """Of its documents, as the program counts: see engine/schema/migration.py."""
+    """The version of its documents, as the program counts: see engine/schema/migration.py."""
     steps: tuple[MigrationStep, ...] = ()
-    """Ascending, those that some documents have yet to take."""
+    """The migration steps that some documents have yet to take, ascending."""
     former: tuple[tuple[int, str], ...] = ()
-    """Names that it had, and the Lsn up to which, ascending: the feed tells of the past."""
+    """Former names, each with the last Lsn at which it was used, ascending: the change feed reports
+    a change under the name of its time."""
 
     @property
     def keyspaces(self) -> tuple[int, ...]:
-        """All that the collection has."""
+        """The keyspaces of its documents, its expiry index and its indexes."""
         return (self.keyspace, self.expiry_keyspace, *(index.keyspace for index in self.indexes))
 
     def name_at(self, lsn: int) -> str:
-        """What it was called when this commit was made."""
+        """The collection's name when the commit with this Lsn was made."""
         return next((name for until, name in self.former if lsn <= until), self.name)
 
     def to_map(self) -> dict[str, Any]:
         """The map that the catalog stores under the collection's name."""
-        added: dict[str, Any] = {} if self.version == 1 else {"version": self.version}
-        for name, pairs in (("steps", self.steps), ("former", self.former)):
-            if pairs:
-                added[name] = [list(pair) for pair in pairs]
-        return {
-            "number": self.number,
-            "tree": self.keyspace,
-            "expiry_tree": self.expiry_keyspace,
-            "indexes": [index.to_map() for index in self.indexes],
-            "expires_at": self.expires_at,
-            "required": dict(self.required),
-            "vectors": list(self.vectors),
-            **added,
-        }
+        stored = _StoredCollection(
+            number=self.number,
+            tree=self.keyspace,
+            expiry_tree=self.expiry_keyspace,
+            indexes=[
+                _StoredIndex(i.spec.to_map(), i.keyspace, i.complete_from, i.identity)
+                for i in self.indexes
+            ],
+            expires_at=self.expires_at,
+            required=dict(self.required),
+            vectors=self.vectors,
+            version=self.version,
+            steps=self.steps,
+            former=self.former,
+        )
+        builtins: dict[str, Any] = msgspec.to_builtins(stored)
+        return builtins
 
     @classmethod
     def from_map(cls, name: str, stored: Mapping[str, Any]) -> "CollectionDef":
-        """What to_map() gave. Raises FormatError for anything else."""
+        """The definition that to_map() stored. Raises FormatError."""
         try:
-            found = cls(
-                name=name,
-                number=checked_number(stored["number"]),
-                keyspace=checked_number(stored["tree"]),
-                expiry_keyspace=checked_number(stored["expiry_tree"]),
-                indexes=tuple(map(IndexDef.from_map, stored["indexes"])),
-                expires_at=stored["expires_at"],
-                required=dict(stored["required"]),
-                vectors=tuple(stored.get("vectors", ())),
-                version=checked_number(stored.get("version", 1)),
-                steps=tuple(
-                    (checked_number(version), checked_number(lsn, 1 << 64))
-                    for version, lsn in stored.get("steps", ())
-                ),
-                former=tuple(
-                    (checked_number(lsn, 1 << 64), str(former))
-                    for lsn, former in stored.get("former", ())
-                ),
-            )
-            if found.expires_at is not None:
-                check_field("expires_at", found.expires_at)
-            for vector in found.vectors:
+            # The oldest databases have no "vectors".
+            known = msgspec.convert({"vectors": (), **stored}, _StoredCollection)
+            indexes = [
+                IndexDef(spec_from_map(i.spec), i.tree, i.complete_from, i.identity)
+                for i in known.indexes
+            ]
+            if known.expires_at is not None:
+                check_field("expires_at", known.expires_at)
+            for vector in known.vectors:
                 check_field("a vector", vector)
-            for required, kind in found.required.items():
+            for required, kind in known.required.items():
                 check_field("required", required)
                 if kind is not None and kind not in TYPES:
-                    raise ValueError(f"the type {kind!r}")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    raise ValueError(f"the type {kind!r} of the required field {required!r}")
+        except (AmberError, msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
             raise FormatError(
-                f"the catalog entry of {name!r} is not as this version knows it ({error!r}): open "
-                "it with the version that wrote it"
+                f"collection {name!r}: unknown field or type in its catalog entry (written by a "
+                f"newer version?): {error}"
             ) from error
-        return found
+        return cls(
+            name=name,
+            number=known.number,
+            keyspace=known.tree,
+            expiry_keyspace=known.expiry_tree,
+            indexes=tuple(indexes),
+            expires_at=known.expires_at,
+            required=known.required,
+            vectors=known.vectors,
+            version=known.version,
+            steps=known.steps,
+            former=known.former,
+        )
 
 
-def checked_number(value: object, limit: int = 1 << 32) -> int:
-    """A number as the catalog stores it. Raises ValueError."""
-    if type(value) is not int or not 0 <= value < limit:
-        raise ValueError(f"the number {value!r}")
-    return value
+Number: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 32)]
+"""A number that the catalog gives to a collection or a keyspace, as it is stored."""
+
+_Lsn: TypeAlias = Annotated[int, Meta(ge=0)]
+
+
+class _StoredIndex(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    spec: dict[str, Any]
+    tree: Number
+    complete_from: _Lsn
+    identity: str = ""
+
+
+class _StoredCollection(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    number: Number
+    tree: Number
+    expiry_tree: Number
+    indexes: list[_StoredIndex]
+    expires_at: str | None
+    required: dict[str, str | None]
+    vectors: tuple[str, ...]
+    version: Number = 1
+    steps: tuple[tuple[Number, _Lsn], ...] = ()
+    former: tuple[tuple[_Lsn, str], ...] = ()
 
 
 def required_types(
@@ -154,7 +171,7 @@ def required_types(
     if isinstance(required, (str, bytes)):
         raise CollectionError(f"required is a list or a map of fields, not {required!r}")
     types = required if isinstance(required, Mapping) else dict.fromkeys(required)
-    found: dict[str, str | None] = {}
+    names: dict[str, str | None] = {}
     for name, kind in types.items():
         check_field("required", name)
         word = None if kind is None else getattr(kind, "__name__", repr(kind))
@@ -162,14 +179,15 @@ def required_types(
             raise CollectionError(
                 f"required field {name!r}: {word} is not one of {', '.join(TYPES)}"
             )
-        found[name] = word
-    return found
+        names[name] = word
+    return names
 
 
-def check_field(what: str, name: object) -> None:
-    """Raises CollectionError for what is not the name of a field of the document itself."""
+def check_field(option: str, name: object) -> None:
+    """Raises CollectionError unless the name is that of a top-level field. `option` is where it was
+    given."""
     problem = path_problem(name)
     if problem is None and "." in str(name):
-        problem = f"{name!r} is a path, and this is asked of a field of the document itself"
+        problem = f"{name!r} is a path: give a top-level field"
     if problem is not None:
-        raise CollectionError(f"{what}: {problem}")
+        raise CollectionError(f"{option}: {problem}")

@@ -1,11 +1,12 @@
-"""The bytes of one stored document: a fixed header, the msgpack body, and a seal.
+"""The format of a stored document: a fixed header, the msgpack body, and a checksum.
 
     version u64 | created_us i64 | updated_us i64 | expires_us i64 | rowid u64 | body | crc u32
 
 Invariants:
-- The seal is a CRC-32 seeded with that of the document's key (tree and id), so a value under
-  another's key does not pass. LMDB has no checksums; this is what notices rot on read.
-- `version` is the Lsn of the last write; `rowid` stays for the life of the document.
+- The checksum is a CRC-32 that starts from the CRC-32 of the document's key, so a value under the
+  key of another document fails it. LMDB has no checksums: this one detects damage on read.
+- `version` is the Lsn of the last write. The rowid changes only when the content of a search index
+  does.
 """
 
 from collections.abc import Callable
@@ -49,7 +50,7 @@ class StoredDocument(NamedTuple):
         return decode_document(self.body)
 
 
-# Past the named constructor, which costs as much as all the rest of unpack().
+# Not the class's own constructor, which costs as much as the rest of unpack().
 _Make: TypeAlias = Callable[[type[StoredDocument], tuple[object, ...]], StoredDocument]
 _stored = cast(_Make, tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
@@ -63,12 +64,13 @@ def pack(
     rowid: int,
     body: bytes,
 ) -> bytes:
+    """The value of a document under its key."""
     data = _HEADER.pack(version, created_us, updated_us, expires_us, rowid) + body
     return data + _CRC.pack(crc32(data, crc32(key)))
 
 
 def unpack(key: bytes, value: bytes) -> StoredDocument:
-    """Raises CorruptionError when the value is not what was stored under this key."""
+    """The document in the value of a key. Raises CorruptionError when the checksum fails."""
     if crc32(value, crc32(key)) != CRC_RESIDUE or len(value) <= HEADER_SIZE + CRC_SIZE:
         raise damaged(key)
     version, created, updated, expires, rowid = _HEADER.unpack_from(value)
@@ -76,22 +78,24 @@ def unpack(key: bytes, value: bytes) -> StoredDocument:
 
 
 def version_of(value: bytes) -> int:
+    """Only the version, of a value whose checksum was checked."""
     return int(_VERSION.unpack_from(value)[0])
 
 
 def expires_us(value: bytes) -> int:
-    """Only the time of expiry, of a value whose seal was checked."""
+    """Only the time of expiry, of a value whose checksum was checked."""
     return int(_EXPIRES.unpack_from(value, _EXPIRES_OFFSET)[0])
 
 
 def rowid_of(value: bytes) -> int:
+    """Only the rowid, of a value whose checksum was checked."""
     return int(_ROWID.unpack_from(value, _ROWID_OFFSET)[0])
 
 
 def damaged(key: bytes, path: str | None = None) -> CorruptionError:
-    """Without a path it gets one where the read is left."""
+    """The error of a document that fails its checksum. Without a path, the view adds it."""
     error = CorruptionError(
-        f"the document {key[4:].decode('utf-8', 'replace')!r} in tree "
+        f"the document {key[4:].decode('utf-8', 'replace')!r} in keyspace "
         f"{int.from_bytes(key[:4])} fails its checksum: restore a backup, or delete it",
         key=key,
     )

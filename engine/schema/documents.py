@@ -1,13 +1,13 @@
-"""Documents at the door: what may be stored, and in which form.
+"""Checks and normal forms of documents, patches and ids that a caller passes in.
 
 Invariants:
-- After `normalise` a document holds only what the codec gives back as it was: plain None, bool,
-  int of 64 bits, float that is not NaN, str without lone surrogates (the encoder checks), bytes,
-  aware datetime, list, and dict with str keys.
+- After normalise() a document has only values that the codec decodes as they were: None, bool, int
+  of 64 bits, float that is not NaN, str without lone surrogates (the encoder checks), bytes, aware
+  datetime, list, and dict with str keys; no instances of subclasses.
 - The caller's objects are never changed.
 """
 
-# What a document holds has no static type, so type(value) and its parts are unknown to pyright.
+# The values of a document have no static type, so type(value) and its parts are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import os
@@ -24,6 +24,7 @@ ID_BYTES_MAX = 480
 DEPTH_MAX = 64
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _AS_IS = frozenset({str, bool, bytes, type(None)})
+_STORABLE = "None, bool, int, float, str, bytes, datetime, list or dict"
 _TOO_DEEP = f"more than {DEPTH_MAX} levels of nesting"
 
 
@@ -33,7 +34,7 @@ class Projection(dict[str, Any]):
 
 
 def is_map(document: object) -> bool:
-    """Whether it may be a document: any map but a projection."""
+    """Whether the object can be a document: any map except a projection."""
     return isinstance(document, Mapping) and not isinstance(document, Projection)
 
 
@@ -46,17 +47,19 @@ class _Remove:
 
 
 REMOVE: Final = _Remove()
-"""As a value in update(): takes the field out of the document."""
+"""As a value in update(): removes the field from the document."""
 
 
 def normalise(document: Mapping[str, Any]) -> Document:
-    """The document in plain types; the same object when it is plain already.
+    """The document in plain types; the same object when it has no others.
 
-    Raises InvalidDocumentError, its `field` naming the place.
+    Raises InvalidDocumentError with the path of the value as `field`.
     """
     if type(document) is not dict:
         if isinstance(document, Projection):
-            raise ProjectionError("a projection has lost fields: get() the whole document first")
+            raise ProjectionError(
+                "a projection lacks fields of its document: get() the whole document first"
+            )
         if not isinstance(document, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidDocumentError(f"a document is a map, not {type(document).__name__}")
         document = dict(document)
@@ -67,7 +70,7 @@ def normalise(document: Mapping[str, Any]) -> Document:
 
 
 def _is_plain(document: Document, depth: int) -> bool:
-    """Whether nothing is to be converted or refused: one cheap pass for what nearly all are."""
+    """Whether nothing has to be converted or refused: one fast pass, enough for most documents."""
     if depth > DEPTH_MAX:
         return False
     for name, value in document.items():
@@ -100,7 +103,7 @@ def _is_plain(document: Document, depth: int) -> bool:
 
 
 def _plain(value: Any, field: str, depth: int) -> Any:
-    """The value with subclasses and tuples turned into plain types, at every level."""
+    """The value with subclasses and tuples converted to plain types, at every level."""
     if type(value) in _AS_IS:
         return value
     is_map = isinstance(value, Mapping)
@@ -111,7 +114,7 @@ def _plain(value: Any, field: str, depth: int) -> Any:
     if is_map:
         return _plain_map(value, field, depth)
     items = cast(Sequence[Any], value)
-    return [_plain(item, f"{field}[{at}]", depth + 1) for at, item in enumerate(items)]
+    return [_plain(item, f"{field}[{index}]", depth + 1) for index, item in enumerate(items)]
 
 
 def _plain_map(value: Mapping[Any, Any], field: str, depth: int) -> Document:
@@ -144,44 +147,47 @@ def _plain_scalar(value: Any, field: str) -> Any:
             value = value.astimezone(UTC)
         except OverflowError:
             raise _refused(field, "a datetime outside the years 1 to 9999 of UTC") from None
-        return datetime.combine(value.date(), value.timetz())  # out of any subclass
+        return datetime.combine(value.date(), value.timetz())  # not of a subclass
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
-    raise _refused(field, f"a value of type {type(value).__module__}.{type(value).__qualname__}")
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise _refused(field, f"a value of type {kind}: use {_STORABLE}")
 
 
-def _refused(field: str, what: str) -> InvalidDocumentError:
-    return InvalidDocumentError(f"the field {field!r} holds {what}", field=field)
+def _refused(field: str, value: str) -> InvalidDocumentError:
+    """The error of a field with such a value."""
+    return InvalidDocumentError(f"the field {field!r} holds {value}", field=field)
 
 
 def surrogate_error(document: Document) -> InvalidDocumentError:
-    """Why the encoder refused a normalised document. Hot paths leave the search to it."""
-    return _refused(_surrogate_place(document, "") or "", "a str with a lone surrogate")
+    """The error of a normalised document that the encoder refused, with the field: documents are
+    searched for lone surrogates only then."""
+    return _refused(_surrogate_path(document, "") or "", "a str with a lone surrogate")
 
 
-def _surrogate_place(value: Any, field: str) -> str | None:
-    """The first field with a lone surrogate, or the map that has one in a key."""
+def _surrogate_path(value: Any, field: str) -> str | None:
+    """The path of the first str with a lone surrogate, or of the map that has one in a key."""
     inside: list[str | None] = []
     if type(value) is dict:
         items = cast(Document, value).items()
         if any(_has_surrogate(name) for name in value):
             return field
-        inside = [_surrogate_place(v, f"{field}.{name}" if field else name) for name, v in items]
+        inside = [_surrogate_path(v, f"{field}.{name}" if field else name) for name, v in items]
     elif type(value) is list:
-        inside = [_surrogate_place(item, f"{field}[{at}]") for at, item in enumerate(value)]
+        inside = [_surrogate_path(item, f"{field}[{index}]") for index, item in enumerate(value)]
     elif type(value) is str and _has_surrogate(value):
         return field
-    return next((place for place in inside if place is not None), None)
+    return next((path for path in inside if path is not None), None)
 
 
 def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= sign <= "\udfff" for sign in text)
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def merge(document: Document, patch: Mapping[str, Any], depth: int = 0) -> Document:
-    """The document with the patch laid over it: maps are merged, REMOVE takes a field out.
+    """The document changed by the patch: maps are merged, REMOVE removes a field.
 
     Raises InvalidDocumentError.
     """
@@ -194,8 +200,8 @@ def merge(document: Document, patch: Mapping[str, Any], depth: int = 0) -> Docum
         if value is REMOVE:
             merged.pop(name, None)
         elif isinstance(value, Mapping):
-            below = merged.get(name)
-            inner = cast(Document, below) if type(below) is dict else {}
+            old = merged.get(name)
+            inner = cast(Document, old) if type(old) is dict else {}
             merged[name] = merge(inner, cast(Mapping[str, Any], value), depth + 1)
         else:
             merged[name] = value
@@ -211,7 +217,7 @@ def encode_id(value: object) -> bytes:
     try:
         data = value.encode()
     except UnicodeEncodeError:
-        raise InvalidDocumentError("an id with a lone surrogate", field="id") from None
+        raise InvalidDocumentError("the id holds a lone surrogate", field="id") from None
     if not 0 < len(data) <= ID_BYTES_MAX:
         raise InvalidDocumentError(
             f"an id has 1 to {ID_BYTES_MAX} bytes of UTF-8, not {len(data)}: hash long names",
@@ -221,9 +227,9 @@ def encode_id(value: object) -> bytes:
 
 
 class IdMaker:
-    """New ids: 24 hex digits that sort by time; 48 bits of milliseconds, 48 random or counted.
-
-    Within one millisecond the number grows by one, so ids of one process never step back.
+    """Makes ids of 24 hex digits that sort by time: 48 bits of milliseconds, and 48 bits that are
+    random for the first id of a millisecond and grow by one for each later one. The ids of one
+    process ascend, also when the clock is set back.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,10 @@
 """Keyspaces: every key of the one LMDB tree begins with four bytes, the number of its keyspace.
 
-    0      META    collections, counters, subscribers: written through the log like documents
-    1      LOCAL   applied Lsn, database id, which indexes are built: facts about this one file,
-                   written only together with what they speak of, never logged
-    16...          per collection one keyspace of documents, and one per index; a number is never
-                   reused, so the entries of a dropped index can be removed later
+    0      META    collections, counters, subscribers: written through the log as documents are
+    1      LOCAL   applied Lsn, database id, marks of built indexes: facts about this one file,
+                   never logged, written in the LMDB transaction that makes them true
+    16...          for each collection one keyspace of documents, one of expiry, one per index; a
+                   number is never reused, so entries of a dropped index can be deleted later
 
 Invariants:
 - A key, prefix included, has at most LMDB_KEY_BYTES_MAX bytes.
@@ -12,10 +12,11 @@ Invariants:
 
 from typing import TypeAlias
 
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
 
 ENTRY_PREFIX_SIZE = KEYSPACE_BYTES + 1
-"""In the keyspace of a search index one more byte says what a key is; see search/live_rows.py."""
+"""In the keyspace of a search index one more byte gives the kind of a key: see
+search/live_rows.py."""
 FIRST_KEYSPACE = 16
 
 META = b"\0\0\0\0"
@@ -28,20 +29,22 @@ SUBSCRIBERS = META + b"s"
 KNOWN_BACKUPS = META + b"k"
 ERASURES = META + b"e"
 ARCHIVED = META + b"b"
-"""The newest backup: the database's id, the last Lsn, and whether the log behind it is held."""
+"""The newest backup: the database's id, its last Lsn, and whether the log after it is held."""
 
 APPLIED = LOCAL + b"applied"
 LAST_TIME = LOCAL + b"time"
-"""When the last applied commit was made: the clock of a database never goes back."""
+"""The time of the last applied commit: the clock of a database never goes back."""
 DATABASE_ID = LOCAL + b"database"
 BUILT = LOCAL + b"b"
-"""+ keyspace: an index whose entries are complete. Not there: in the making, or purged."""
+"""+ keyspace: the index's entries are complete. Missing while it is built, and after a purge."""
 BUILDING = LOCAL + b"p"
-"""+ keyspace: the last document key that was read for an index in the making."""
+"""+ keyspace: the last document key that the build of the index has read."""
 
+KEY_END = b"\xff" * (LMDB_KEY_BYTES_MAX + 1)
+"""Sorts after every key."""
 
-KEY_END = b"\xff" * 512
-"""After every key."""
+Effects: TypeAlias = dict[bytes, bytes | None]
+"""The keys that a commit writes, with their new values; None for a key that is deleted."""
 
 
 def prefix_of(number: int) -> bytes:
@@ -51,9 +54,5 @@ def prefix_of(number: int) -> bytes:
 
 def end_of(prefix: bytes) -> bytes:
     """The first key after all that start with the prefix."""
-    kept = prefix.rstrip(b"\xff")
-    return kept[:-1] + bytes([kept[-1] + 1]) if kept else KEY_END
-
-
-Effects: TypeAlias = dict[bytes, bytes | None]
-"""What a commit leaves behind: keys and their new values, None for those that are gone."""
+    head = prefix.rstrip(b"\xff")
+    return head[:-1] + bytes([head[-1] + 1]) if head else KEY_END

@@ -1,10 +1,11 @@
 """Migration: upgrades of documents that were stored before their collection had a newer version.
 
-    migrate={2: fn, 3: fn}: each takes a document of the version below and gives one of its own
+    migrate={2: fn, 3: fn}: each function takes a document of the version before its own, and
+    returns one of its own version
 
 Invariants:
-- Which version a document has follows from the Lsn of its last write: a step was declared at an
-  Lsn, and every document written after that is of its version or a later one.
+- The Lsn of a document's last write gives its version: a step was declared at an Lsn, and every
+  document written after that is of the step's version or a later one.
 - A read of an older document returns, byte for byte, the document that the migrator stores.
 - A step changes neither the id nor the time of expiry, so existence and expiry of a document do
   not depend on the progress of a migration.
@@ -41,12 +42,16 @@ class Migration:
         """Documents written after this Lsn are of the newest version."""
 
     @property
+    def newest_version(self) -> int:
+        return self.steps[-1][0]
+
+    @property
     def missing(self) -> list[int]:
-        """Versions that this process has no function for."""
+        """The versions to which this process has no function."""
         return [version for version, _ in self.steps if version not in self.upgrades]
 
     def is_due(self, value: bytes) -> bool:
-        """Whether a stored document is older."""
+        """Whether a stored document is of an older version."""
         return version_of(value) < self.since
 
     def upgrade(self, name: str, document: Document, stored_version: int) -> Mapping[str, Any]:
@@ -56,31 +61,27 @@ class Migration:
         id: str = document["id"]
         for version, lsn in self.steps:
             if stored_version < lsn:
-                upgraded = self._step(name, id, version, dict(upgraded))
+                upgraded = self._take_step(name, id, version, dict(upgraded))
         return upgraded
 
-    @property
-    def newest_version(self) -> int:
-        return self.steps[-1][0]
-
-    def _step(self, name: str, id: str, version: int, document: Document) -> Mapping[str, Any]:
+    def _take_step(self, name: str, id: str, version: int, document: Document) -> Mapping[str, Any]:
         upgrade = self.upgrades.get(version)
         if upgrade is None:
-            what = f"is not there: declare db.collection({name!r}, version=..., migrate=...) first"
-            raise failed(name, id, version, what)
+            problem = f"is missing: declare db.collection({name!r}, version=..., migrate=...) first"
+            raise failed(name, id, version, problem)
         try:
             upgraded = upgrade(document)
         except Exception as error:
             raise failed(name, id, version, f"failed: {error!r}") from error
         if not is_map(upgraded):
-            raise failed(name, id, version, f"gave no map, but {upgraded!r:.80}")
+            raise failed(name, id, version, f"returned {upgraded!r:.80}, which is no map")
         return upgraded
 
 
-def failed(name: str, id: str, version: int, what: str) -> MigrationError:
-    """The error of the function to a version, for one document."""
+def failed(name: str, id: str, version: int, problem: str) -> MigrationError:
+    """The error of the function to a version, called with one document."""
     return MigrationError(
-        f"collection {name!r}, document {id!r}: the function to version {version} {what}",
+        f"collection {name!r}, document {id!r}: the function to version {version} {problem}",
         collection=name,
         key=id,
         version=version,

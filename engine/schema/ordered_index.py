@@ -1,10 +1,11 @@
-"""An Ordered or Unique index, compiled: keys and values of its entries.
+"""An Ordered or Unique index, compiled: the keys and values of its entries.
 
-    prefix | fields | rowid  ->  id
+    prefix | fields | rowid                      ->  id
+    prefix | CUT_BYTES of fields | digest | rowid ->  id size u16 | id | the rest of the fields
 
 Invariants:
-- A key that LMDB's limit cuts has the rest of its fields in the value, so order and equality are
-  still decided by the full fields.
+- The second form is for fields that do not fit a key of LMDB. Since the value has the rest, order
+  and equality are decided by the full fields.
 """
 
 from amberdb._types import Document
@@ -14,12 +15,13 @@ from amberdb.index.ordered.key_encoder import FieldSpec, KeyEncoder
 from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, ROWID_BYTES
 
 CUT_ENTRY_SIZE = FIELD_KEY_BYTES_MAX + ROWID_BYTES
+"""The size of an entry whose fields are cut, without the prefix."""
 MULTI = META + b"m"
-"""+ keyspace: some document has more than one entry in this index."""
+"""+ keyspace: a document has, or once had, more than one entry in this index."""
 
 
 class CompiledIndex:
-    """An index ready to make entries."""
+    """An index that is ready to make entries."""
 
     __slots__ = (
         "complete_from",
@@ -48,25 +50,25 @@ class CompiledIndex:
 def entry_pairs(
     index: CompiledIndex, document: Document, id_bytes: bytes, rowid: int
 ) -> dict[bytes, bytes]:
-    """Key and value of a document's entries in one index, and the mark that there are several."""
+    """The entries of a document in one index, and the mark MULTI when there are several."""
     entries = index.entries(document, rowid)
-    found = {
+    pairs = {
         index.prefix + entry: (
             id_bytes if len(entry) < CUT_ENTRY_SIZE else pack_cut(id_bytes, remainder)
         )
         for entry, remainder in entries
     }
     if len(entries) > 1:
-        found[MULTI + index.prefix] = b"1"
-    return found
+        pairs[MULTI + index.prefix] = b"1"
+    return pairs
 
 
 def pack_cut(id_bytes: bytes, remainder: bytes) -> bytes:
-    """The value of an entry whose key has the full cut length."""
+    """The value of an entry whose fields are cut."""
     return len(id_bytes).to_bytes(2) + id_bytes + remainder
 
 
 def unpack_cut(value: bytes) -> tuple[bytes, bytes]:
-    """(id, the fields' bytes that did not fit the key)"""
+    """(id, the rest of the fields) from the value of an entry whose fields are cut."""
     size = int.from_bytes(value[:2])
     return value[2 : 2 + size], value[2 + size :]

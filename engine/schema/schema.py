@@ -1,10 +1,13 @@
-"""What a collection is: its declaration as the catalog stores it, and compiled for speed.
+"""The schema: a collection's definition, compiled to make keys, values and index entries.
+
+    document        prefix | id                        ->  see document_format.py
+    expiry index    prefix | expires_us + 2^63 | rowid ->  id, for documents that expire
+    other indexes   see ordered_index.py and search_index.py
 
 Invariants:
-- Numbers of collections and trees are given once; a name may come and go.
-- An index entry is tree + fields + rowid -> id. A key cut at LMDB's limit has the rest of its
-  fields in the value, so order and equality are still decided by the full fields.
-- The expiry index is an entry expires_us + rowid -> id for every document that will expire.
+- Checks of a document that need no lock are done in prepare(), before the writer lock is taken.
+- A schema never changes, except that functions to newer versions are added to its migration.
+- The result of an upgrade is checked here: it keeps the id and the time of expiry.
 """
 
 from collections.abc import Mapping
@@ -36,12 +39,12 @@ from amberdb.index.vector.vector import Vector, coerce
 
 _EXPIRY = Struct(">QQ")
 _ROUNDING_US = 1000
-"""The largest change of a time of expiry by a migration: another type of the field rounds."""
+"""The largest change of the time of expiry by an upgrade: storing it as another type rounds it."""
 _SIGN = 1 << 63
 
 
 class Prepared(NamedTuple):
-    """A document that passed every check which needs no lock."""
+    """A document that has passed all checks of prepare(), encoded."""
 
     id: str
     id_bytes: bytes
@@ -50,14 +53,14 @@ class Prepared(NamedTuple):
     body: bytes
     expires_us: int
     fresh: bool
-    """The id was made just now, so nothing can be stored under it."""
+    """The id was made by prepare(), so no document exists under it."""
 
 
 AnyIndex: TypeAlias = CompiledIndex | RowIndex
 
 
 class Schema:
-    """A collection, compiled: makes keys, values and index entries of its documents."""
+    """A compiled collection. Threads may share it."""
 
     __slots__ = (
         "_document_bytes_max",
@@ -67,7 +70,6 @@ class Schema:
         "definition",
         "expires_at",
         "expiry_prefix",
-        "has_unique",
         "indexes",
         "migration",
         "name",
@@ -75,6 +77,7 @@ class Schema:
         "queues",
         "row_indexes",
         "row_prefixes",
+        "unique_indexes",
         "vectors",
     )
 
@@ -86,7 +89,7 @@ class Schema:
     ) -> None:
         self.definition = definition
         self.migration = Migration(definition.steps, upgrades) if definition.steps else None
-        """While there may be documents of an older version."""
+        """None once all documents are of the newest version."""
         self.name = definition.name
         self.prefix = prefix_of(definition.keyspace)
         self.expiry_prefix = prefix_of(definition.expiry_keyspace)
@@ -96,25 +99,25 @@ class Schema:
             for index in definition.indexes
             if isinstance(index.spec, FieldSpec)
         )
-        """Those with sorted entries."""
+        """The indexes with sorted entries."""
         self.queues = tuple(
             index for index in self.indexes if isinstance(index.spec, EmbeddingQueue)
         )
-        """Of these, those that no filter and no order uses."""
+        """The sorted indexes that find() does not use: queues of documents to embed."""
         self.row_indexes = tuple(
             RowIndex(index, index.spec, self.prefix)
             for index in definition.indexes
             if isinstance(index.spec, Text | Vector)
         )
-        """Those that search() uses."""
+        """The indexes that search() uses."""
         self.all_indexes: tuple[AnyIndex, ...] = (*self.indexes, *self.row_indexes)
         self.row_prefixes = frozenset(index.entry_prefix for index in self.row_indexes)
         self.vectors: dict[str, Vector | None] = dict.fromkeys(definition.vectors)
-        """Fields that may hold arrays, with their declaration while there is one."""
+        """Fields that may hold arrays; each with its declaration, or None when that was dropped."""
         for index in self.row_indexes:
             if isinstance(index.spec, Vector):
                 self.vectors[index.spec.field] = index.spec
-        self.has_unique = any(index.is_unique for index in self.indexes)
+        self.unique_indexes = tuple(index for index in self.indexes if index.is_unique)
         self.expires_at = definition.expires_at
         self._required = tuple(
             (name, TYPES[kind] if kind else None, kind)
@@ -124,21 +127,20 @@ class Schema:
 
     @property
     def upgrades(self) -> Upgrades:
-        """The functions to newer versions that are still needed."""
+        """The functions to newer versions, while a migration needs them."""
         return {} if self.migration is None else self.migration.upgrades
 
     def register_upgrades(self, upgrades: Upgrades) -> None:
-        """Takes these functions, in place of those that it had."""
+        """Adds functions to newer versions; they replace those to the same versions."""
         if self.migration is not None:
             self.migration.upgrades = {**self.migration.upgrades, **upgrades}
 
     def redefined(self, definition: CollectionDef) -> "Schema":
-        """The same collection as it is defined from now on."""
+        """The schema of this collection with another definition."""
         return Schema(definition, self._document_bytes_max, self.upgrades)
 
     def document(self, stored: StoredDocument) -> Document:
-        """A stored document as the collection shows it: of its newest version. Raises
-        MigrationError."""
+        """The stored document, upgraded to the newest version. Raises MigrationError."""
         migration = self.migration
         if migration is None or stored.version > migration.since:
             return stored.document()
@@ -165,7 +167,7 @@ class Schema:
         return prepared._replace(expires_us=stored.expires_us)
 
     def key(self, id: object) -> bytes:
-        """The key of a document. Raises InvalidDocumentError for what cannot be an id."""
+        """The key of a document. Raises InvalidDocumentError for an invalid id."""
         return self.prefix + encode_id(id)
 
     def prepare(self, document: Mapping[str, Any]) -> Prepared:
@@ -187,7 +189,7 @@ class Schema:
             raise surrogate_error(plain) from None
         if len(body) > self._document_bytes_max:
             raise DocumentTooLargeError(
-                f"the document {id!r} takes {len(body)} bytes, and document_bytes_max is "
+                f"the document {id!r} has {len(body)} bytes, and document_bytes_max is "
                 f"{self._document_bytes_max}: split it, or raise the limit at open",
                 size=len(body),
             )
@@ -195,15 +197,15 @@ class Schema:
         return Prepared(id, id_bytes, self.prefix + id_bytes, plain, body, expires, fresh)
 
     def _with_vectors(self, document: Mapping[str, Any]) -> Document:
-        """normalise(), and the arrays in vector fields as they are stored."""
+        """normalise() for all fields but vectors, which become arrays of float32."""
         if not is_map(document):
-            return normalise(document)  # refuses it
+            return normalise(document)  # raises
         arrays: dict[str, Any] = {}
         for name, spec in self.vectors.items():
             value = document.get(name)
             if value is not None and spec is not None:
                 arrays[name] = coerce(value, name, spec.dim, spec.metric)
-            elif hasattr(value, "dtype"):  # numpy's; the index was dropped
+            elif hasattr(value, "dtype"):  # an array of numpy; the index was dropped
                 arrays[name] = coerce(value, name, None, None)
         if not arrays:
             return normalise(document)
@@ -224,24 +226,25 @@ class Schema:
         ]
 
     def add_entries(
-        self, found: Effects, document: Document, id_bytes: bytes, rowid: int, expires_us: int
+        self, entries: Effects, document: Document, id_bytes: bytes, rowid: int, expires_us: int
     ) -> None:
-        """Adds key and value of every index entry that the document has."""
+        """Adds to `entries` those of a document in the ordered indexes and the expiry index."""
         if expires_us != NEVER:
-            found[self.expiry_key(expires_us, rowid)] = id_bytes
+            entries[self.expiry_key(expires_us, rowid)] = id_bytes
         tail = encode_rowid(rowid)
         for index in self.indexes:
             key = index.single(document)
             if key is None or len(key) >= FIELD_KEY_BYTES_MAX or index.descends:
-                found.update(entry_pairs(index, document, id_bytes, rowid))
+                entries.update(entry_pairs(index, document, id_bytes, rowid))
             else:
-                found[index.prefix + key + tail] = id_bytes
+                entries[index.prefix + key + tail] = id_bytes
 
     def expiry_key(self, expires_us: int, rowid: int) -> bytes:
+        """The key of a document's entry in the expiry index."""
         return self.expiry_prefix + _EXPIRY.pack(expires_us + _SIGN, rowid)
 
     def expiry_bound(self, expires_us: int) -> bytes:
-        """The first expiry key past everything that has expired at this time."""
+        """The end of the range of expiry keys of the documents that expire by this time."""
         return self.expiry_prefix + _EXPIRY.pack(expires_us + _SIGN + 1, 0)
 
     def _check_required(self, document: Document) -> None:

@@ -1,7 +1,9 @@
-"""A Text or Vector index, compiled: the entry of a document, rowid -> id.
+"""A Text or Vector index, compiled: the key of a document's entry.
+
+    prefix | "r" | rowid u64  ->  id
 
 Invariants:
-- A document has an entry exactly when it has content for the index, and at most one.
+- A document has at most one entry, and has one exactly when it has content for the index.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,7 @@ ENTRY: Final = b"r"
 
 @final
 class RowIndex:
-    """Made by Schema, of the declarations that search."""
+    """A search index that is ready to make entries."""
 
     is_unique = False
     __slots__ = (
@@ -36,11 +38,11 @@ class RowIndex:
 
     spec: Text | Vector
     extractor: TextExtractor | None
-    """Of a text index."""
+    """Finds the texts of a document; None for a vector index."""
     content: Callable[[Document], object]
-    """What of a document is indexed, to be compared with ==; None: the document has no entry."""
+    """The content of a document for this index, comparable with ==; None when it has no entry."""
     documents: bytes
-    """The tree of the collection."""
+    """The prefix of the collection's documents."""
 
     def __init__(self, index: "IndexDef", spec: Text | Vector, documents: bytes) -> None:
         self.spec = spec
@@ -67,14 +69,15 @@ class RowIndex:
         return self.spec
 
     def key(self, rowid: int) -> bytes:
+        """The key of the entry of a document."""
         return self.entry_prefix + rowid.to_bytes(8)
 
 
 def identity_of(spec: object) -> str:
-    """Of what makes the entries besides the declaration: for text, the analyzer."""
+    """What the entries depend on besides the declaration: the analyzer of a text index."""
     return TextExtractor(spec).identity if isinstance(spec, Text) else ""
 
 
 def rowid_of_key(key: bytes) -> int:
-    """Of an entry."""
+    """The rowid in the key of an entry."""
     return int.from_bytes(key[ENTRY_PREFIX_SIZE:])

@@ -1,17 +1,19 @@
-"""Files in cache/: derived, disposable, one per tree. Whatever is wrong with one, it is dropped.
+"""Cache files: derived data of a search index, one file per keyspace in the folder cache/.
 
-    header 192: magic 8 | format u32 | tree u32 | database_id 16 | configuration 16 | lsn u64 |
+    header 192: magic 8 | format u32 | keyspace u32 | database_id 16 | configuration 16 | lsn u64 |
                 floor u64 | 6 times: size u64, two times crc u32 | zero 28 | crc u32
-    sections    each at the next multiple of 64, empty ones nowhere; a checksum for each half, so
-                that two threads can check a large one
+    sections    each at the next multiple of 64, an empty one takes no bytes; a checksum for each
+                half, so two threads can check a large one
 
 Invariants:
-- A file holds nothing above `lsn`, which was durable before the file was written. One whose Lsn is
-  above what recovery found is removed at open, before its numbers can be given to other content.
-- After open the folder holds files of indexes that there are, and nothing else.
-- A section is checked against its checksum before anyone sees a byte of it.
-- Nothing here raises for a cache that is missing, damaged or of another configuration: it is not
-  there, a log line says why, and the file is removed. But one that holds what was lost must go.
+- A file holds no commit after `lsn`, which was durable before the file was written. A file whose
+  Lsn is after the last one that recovery found is removed at open, before a later commit gets the
+  same Lsn with other content.
+- After an open the folder holds files of existing indexes and nothing else.
+- A section is checked against its checksum before any byte of it is used.
+- A file that is missing, damaged or of another configuration raises nothing: a warning is logged,
+  the file is removed, and the index is built again. Only a file with lost commits that cannot be
+  removed raises.
 """
 
 import logging
@@ -39,24 +41,24 @@ HEADER_SIZE: Final = 188 + CRC_SIZE
 assert _FIELDS.size + CRC_SIZE == HEADER_SIZE
 _PART_BYTES: Final = 1 << 20
 _THREAD_BYTES: Final = 1 << 22
-"""A half as large is worth a thread: checksums are most of what an open costs."""
+"""The size of a half from which a second thread pays: checksums are most of the time of an open."""
 _SUFFIX: Final = ".cache"
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What a file is of."""
+    """The content of a file: which index, up to which Lsn."""
 
     keyspace: int
     configuration: bytes
-    """16 bytes: a digest of all that the content depends on, besides documents."""
+    """16 bytes: a digest of everything that the content depends on besides the documents."""
     lsn: Lsn
     floor: int
 
 
 class Unusable(Exception):
-    """Why a file is of no use."""
+    """A cache file cannot be used; its message says why."""
 
 
 @final
@@ -64,7 +66,7 @@ class Cached:
     """An open cache file."""
 
     def __init__(self, data: memoryview, database_id: bytes) -> None:
-        """Raises Unusable."""
+        """Checks the header. Raises Unusable."""
         header = bytes(data[:HEADER_SIZE])
         if len(header) < HEADER_SIZE or not crc_matches(header):
             raise Unusable("its header is damaged")
@@ -86,20 +88,20 @@ class Cached:
             end = start + size
             self._sections.append((start, end, (crcs[0], crcs[1])))
         if len(data) != end:
-            raise Unusable(f"it has {len(data)} bytes and not {end}")
+            raise Unusable(f"it has {len(data)} bytes instead of {end}")
 
     def section(self, number: int) -> memoryview:
-        """Raises Unusable."""
+        """The bytes of a section, checked. Raises Unusable."""
         start, end, crcs = self._sections[number]
-        found = self._data[start:end]
-        if _checksums(found) != crcs:
+        section = self._data[start:end]
+        if _checksums(section) != crcs:
             raise Unusable(f"its section {number} is damaged")
-        return found
+        return section
 
 
 @final
 class CacheFolder:
-    """The folder of one open database."""
+    """The cache folder of an open database."""
 
     def __init__(
         self,
@@ -111,8 +113,9 @@ class CacheFolder:
         *,
         read_only: bool = False,
     ) -> None:
-        """`last_lsn` is the last one that recovery found, `trees` are those of search indexes.
-        `read_only` is for a process beside the writer: no file is changed. Raises StorageError."""
+        """`last_lsn` is the last Lsn that recovery found, `keyspaces` are those of the search
+        indexes. With `read_only`, for a process that does not write, no file is changed. Raises
+        StorageError."""
         self.path = os.path.join(directory, FOLDER)
         self.is_read_only = read_only
         self._fs = fs
@@ -121,26 +124,27 @@ class CacheFolder:
             self._sweep(last_lsn, keyspaces)
 
     def read(self, keyspace: int, configuration: bytes) -> Cached | None:
-        """The file of a tree, if it is there and as it should be; its sections may not be."""
+        """The file of a keyspace; None when it is missing or unusable. Its sections are not checked
+        yet."""
         path = self._file(keyspace)
         try:
             if not self._fs.exists(path):
                 return None
             cached = Cached(self._fs.map(path), self._database_id)
             if cached.label.configuration != configuration:
-                raise Unusable("the index is declared otherwise")
+                raise Unusable("it was made for another declaration of the index")
         except (OSError, Unusable) as error:
             self.drop(keyspace, error)
             return None
         return cached
 
     def write(self, label: Label, sections: Sequence[Sequence[memoryview]]) -> None:
-        """Replaces the file of a tree, whole and durable; a section is given in pieces. Raises
+        """Replaces the file of a keyspace, durably; each section is given in pieces. Raises
         OSError."""
         if not self._fs.is_dir(self.path):
             self._fs.mkdir(self.path)
             self._fs.sync_dir(os.path.dirname(self.path))
-        flat = [[each.cast("B") for each in pieces if each.nbytes] for pieces in sections]
+        flat = [[piece.cast("B") for piece in pieces if piece.nbytes] for pieces in sections]
         flat += [[]] * (SECTIONS_MAX - len(flat))
         table: list[int] = []
         for pieces in flat:
@@ -159,12 +163,12 @@ class CacheFolder:
         replace_file(self._fs, self._file(label.keyspace), header + append_crc(header), parts)
 
     def drop(self, keyspace: int, why: object = None) -> None:
-        """Removes the file of a tree."""
+        """Removes the file of a keyspace; `why` is logged."""
         if self.is_read_only:
             return
         path = self._file(keyspace)
         if why is not None:
-            logger.warning("%s is dropped and will be built anew: %s", path, why)
+            logger.warning("%s is removed and will be built again: %s", path, why)
         self._remove(path)
 
     def drop_all(self) -> None:
@@ -190,19 +194,19 @@ class CacheFolder:
             lsn = NO_LSN
             try:
                 if not name.endswith(_SUFFIX):
-                    raise Unusable("it is unfinished")
+                    raise Unusable("it was not completed")
                 label = Cached(self._fs.map(path), self._database_id).label
                 lsn = label.lsn
                 if lsn > last_lsn:
-                    raise Unusable(f"it holds Lsn {lsn}, and the log ends at {last_lsn}")
+                    raise Unusable(f"it holds Lsn {lsn}, and the log ends at Lsn {last_lsn}")
                 if label.keyspace not in keyspaces or path != self._file(label.keyspace):
-                    raise Unusable("it belongs to another index, or to none")
+                    raise Unusable("it belongs to no index that exists")
             except (OSError, Unusable) as error:
-                logger.warning("%s is dropped and will be built anew: %s", path, error)
+                logger.warning("%s is removed and will be built again: %s", path, error)
                 self._remove(path, must=lsn > last_lsn)
 
     def _remove(self, path: str, *, must: bool = False) -> None:
-        """Raises StorageError when it must go and does not."""
+        """Removes a file. With `must` a failure raises StorageError, otherwise it is logged."""
         try:
             if self._fs.exists(path):
                 self._fs.unlink(path)
@@ -210,8 +214,8 @@ class CacheFolder:
         except OSError as error:
             if must:
                 raise StorageError(
-                    f"{path} holds rows that were lost, and cannot be removed ({error.strerror}): "
-                    "remove it, and open the database again",
+                    f"{path} holds data that the database no longer has, and cannot be removed "
+                    f"({error.strerror}): remove it and open the database again",
                     path=path,
                 ) from error
             logger.warning("%s cannot be removed: %s", path, error)
@@ -222,11 +226,11 @@ def _aligned(offset: int) -> int:
 
 
 def _checksums(data: memoryview) -> tuple[int, int]:
-    """Of both halves."""
+    """The checksums of both halves."""
     half = len(data) // 2
     if half < _THREAD_BYTES:
         return _checksums_of([data])
-    from concurrent.futures import ThreadPoolExecutor  # which no import of amberdb pays for
+    from concurrent.futures import ThreadPoolExecutor  # imported on demand
 
     with ThreadPoolExecutor(1, "amberdb-checksum") as other:
         second = other.submit(crc32, data[half:])
@@ -234,7 +238,7 @@ def _checksums(data: memoryview) -> tuple[int, int]:
 
 
 def _checksums_of(pieces: Sequence[memoryview]) -> tuple[int, int]:
-    """The same of bytes in pieces."""
+    """The checksums of both halves of bytes in pieces."""
     left = sum(map(len, pieces)) // 2
     first = second = 0
     for piece in pieces:
@@ -245,7 +249,7 @@ def _checksums_of(pieces: Sequence[memoryview]) -> tuple[int, int]:
 
 
 def _parts(sections: Iterable[Sequence[memoryview]]) -> Iterator[bytes]:
-    """What is behind the header. Zeros in front of a section; an empty one takes no place."""
+    """The bytes after the header: each section that is not empty, after zeros up to its start."""
     end = HEADER_SIZE
     for pieces in sections:
         if pieces:

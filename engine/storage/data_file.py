@@ -1,4 +1,15 @@
-"""The LMDB data file, read without LMDB: its meta pages, its size, its version."""
+"""The LMDB data file, read without LMDB: its meta pages, its size, the version that wrote it.
+
+    meta page   page header 16 | magic u32 | version u32 | address u64 | map size u64 |
+                free tree 48 | main tree 48 | last page u64 | transaction u64
+    tree        page size u32 (of the free tree) | flags u16 | depth u16 | four counts u64 |
+                root page u64
+
+Invariants:
+- Pages 0 and 1 are meta pages; the one of the newer transaction counts.
+- Nothing here maps the file: a file shorter than its meta pages say would kill the process that
+  maps it (SIGBUS).
+"""
 
 import re
 from collections.abc import Callable
@@ -11,22 +22,21 @@ import lmdb
 from amberdb._errors import CorruptionError, FormatError
 from amberdb._fs import FileSystem
 
-_META = Struct("<IIQQ" + "IHHQQQQQ" * 2 + "QQ")
-assert _META.size == 136
-
-
-PAGE_HEADER_SIZE = 16
-
-
+DATA_FILE = "data.mdb"
 PAGE_SIZE = 4096
-"""Where no meta page says otherwise."""
-
-
+"""The page size where no meta page can be read."""
+PAGE_HEADER_SIZE = 16
+_HEAD_BYTES = 1 << 16
+"""The start of the file that has both meta pages, whatever the page size."""
+_PAGE_SIZE_MIN, _PAGE_SIZE_MAX = 1 << 9, 1 << 16
 _MAGIC = 0xBEEFC0DE
+_VERSION = 1
+_META_PAGE = Struct("<IIQQ" + "IHHQQQQQ" * 2 + "QQ")
+assert _META_PAGE.size == 136
 
 
 class Tree(NamedTuple):
-    """The root of one tree, as a meta page has it."""
+    """The depth and the root page of one tree."""
 
     depth: int
     root: int
@@ -34,7 +44,7 @@ class Tree(NamedTuple):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Meta:
-    """A meta page that can be one."""
+    """The content of a meta page."""
 
     transaction: int
     page_size: int
@@ -44,46 +54,25 @@ class Meta:
 
 
 def read_metas(head: bytes) -> list[Meta]:
-    """The valid ones of the two, from the first 64 KiB of the file."""
-    found: list[Meta] = []
+    """The meta pages that are valid, none to two, from the first 64 KiB of the file."""
+    metas: list[Meta] = []
     page_size = PAGE_SIZE
     for number in range(2):
         offset = number * page_size + PAGE_HEADER_SIZE
-        if len(head) < offset + _META.size:
+        if len(head) < offset + _META_PAGE.size:
             break
-        magic, version, _, _, *trees, last_page, transaction = _META.unpack_from(head, offset)
+        magic, version, _, _, *trees, last_page, transaction = _META_PAGE.unpack_from(head, offset)
         size = trees[0]
-        if magic == _MAGIC and version == 1 and 512 <= size <= 1 << 16 and not size & (size - 1):
+        is_page_size = _PAGE_SIZE_MIN <= size <= _PAGE_SIZE_MAX and not size & (size - 1)
+        if magic == _MAGIC and version == _VERSION and is_page_size:
             page_size = size
             free, main = Tree(trees[2], trees[7]), Tree(trees[10], trees[15])
-            found.append(Meta(transaction, size, last_page, free, main))
-    return found
-
-
-DATA_FILE = "data.mdb"
-
-
-def lmdb_version() -> int:
-    major, minor, patch = lmdb.version()[:3]
-    return major << 16 | minor << 8 | patch
-
-
-def check_version(path: str, wrote: int) -> None:
-    """Raises FormatError when another engine of LMDB wrote the data."""
-    if wrote >> 8 != lmdb_version() >> 8:
-        raise FormatError(
-            f"{path} was written by LMDB {_dotted(wrote)}, and this is "
-            f"{_dotted(lmdb_version())}: open it with the version that wrote it",
-            path=path,
-        )
-
-
-def _dotted(version: int) -> str:
-    return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
+            metas.append(Meta(transaction, size, last_page, free, main))
+    return metas
 
 
 def check_file(fs: FileSystem, path: str, *, repair: bool = True) -> None:
-    """Whether LMDB may map this file. Raises CorruptionError naming what is wrong.
+    """Raises CorruptionError unless LMDB may map this file.
 
     Only unwritten free pages may be missing at the end: with `repair` the file is extended by
     them.
@@ -93,21 +82,25 @@ def check_file(fs: FileSystem, path: str, *, repair: bool = True) -> None:
     file = fs.open(path, read_only=True)
     try:
         size = file.size()
-        metas = read_metas(file.pread(1 << 16, 0))
-        if not metas and size > 1 << 16:
-            raise CorruptionError(f"{path}: both meta pages are damaged", path=path, offset=0)
+        metas = read_metas(file.pread(_HEAD_BYTES, 0))
+        if not metas and size > _HEAD_BYTES:
+            raise CorruptionError(
+                f"{path}: both meta pages are damaged: restore a backup", path=path, offset=0
+            )
     finally:
         file.close()
     if not metas:
-        raise CorruptionError(f"{path}: no LMDB meta page in it", path=path, offset=0)
+        raise CorruptionError(
+            f"{path}: no LMDB meta page in it: restore a backup", path=path, offset=0
+        )
     meta = max(metas)
     wanted = (meta.last_page + 1) * meta.page_size
     if size < wanted:
         problems = verify_file(path)
         if problems:
             raise CorruptionError(
-                f"{path}: {size} bytes, but its meta page speaks of {wanted}, and {problems[0]}: "
-                "the file was truncated; restore a backup",
+                f"{path}: the file was truncated to {size} of {wanted} bytes ({problems[0]}): "
+                "restore a backup",
                 path=path,
                 offset=size,
             )
@@ -121,20 +114,42 @@ def check_file(fs: FileSystem, path: str, *, repair: bool = True) -> None:
 
 
 def verify_file(path: str) -> list[str]:
-    """Reads every page that can be reached, without LMDB; what is wrong with them, and where."""
-    from lmdb import verify  # needed once in a thousand opens
+    """Reads every page that can be reached, without LMDB, and returns the problems with their
+    offsets."""
+    from lmdb import verify  # imported on demand: few opens need it
 
-    look = cast(
+    check = cast(
         "Callable[[str, bool], list[str]]",
         verify.verify,  # pyright: ignore[reportUnknownMemberType]
     )
     try:
-        found = look(path, False)
+        problems = check(path, False)
     except verify.VerifyError as error:
-        found = [str(error)]
-    except Exception as error:  # bytes that the verifier did not think of
-        found = [f"the verifier failed: {error!r}"]
-    return [_with_offset(path, problem) for problem in found]
+        problems = [str(error)]
+    except Exception as error:  # damage that the verifier does not expect
+        problems = [f"the verifier failed: {error!r}"]
+    return [_with_offset(path, problem) for problem in problems]
+
+
+def lmdb_version() -> int:
+    """The version of the LMDB library: major << 16 | minor << 8 | patch."""
+    major, minor, patch = lmdb.version()[:3]
+    return major << 16 | minor << 8 | patch
+
+
+def check_version(path: str, wrote: int) -> None:
+    """Raises FormatError when `wrote`, the version of LMDB that wrote the data, has another major
+    or minor number than this one."""
+    if wrote >> 8 != lmdb_version() >> 8:
+        raise FormatError(
+            f"{path} was written by LMDB {_dotted(wrote)}, and this is "
+            f"{_dotted(lmdb_version())}: open it with the version that wrote it",
+            path=path,
+        )
+
+
+def _dotted(version: int) -> str:
+    return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
 
 
 def _with_offset(path: str, problem: str) -> str:

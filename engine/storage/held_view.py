@@ -1,9 +1,9 @@
-"""Held views: one view for many reads of a Snapshot, closed at an age limit.
+"""Held views: a view that a Snapshot keeps for many reads, and the age limit that ends it.
 
 Invariants:
-- A held view keeps LMDB from reusing the pages that it may read, so it has an age limit: past it,
-  reads raise SnapshotExpiredError.
-- A view is closed while no thread reads through it.
+- While a view is open LMDB reuses no page that it may read. So a held view has an age limit, past
+  which reads raise SnapshotExpiredError.
+- A view is never closed while a thread reads through it.
 """
 
 import threading
@@ -23,6 +23,7 @@ class HeldView:
     """A view with an age limit. Threads may share it; one of them reads at a time."""
 
     def __init__(self, view: View, max_age_ms: int, closed: "Callable[[HeldView], None]") -> None:
+        """`closed` is called once the view is closed."""
         self._view = view
         self._closed = closed
         self._max_age_ms = max_age_ms
@@ -64,7 +65,7 @@ class HeldView:
             self._view.raise_typed(error)
 
     def close(self) -> None:
-        """LMDB may reuse its pages from here on; reads raise ClosedError."""
+        """Closes the view; later reads raise ClosedError."""
         self._end(ClosedError)
 
     def expire(self) -> None:
@@ -83,15 +84,16 @@ class HeldView:
 
 @final
 class HeldViews:
-    """The held views of an open database, and the worker that ends them at their age limit.
+    """The held views of an open database, and the worker that closes them at their age limit.
 
-    Without `background` a view ends when it is next read after its limit."""
+    Without `background` a view is closed by the first read after its limit."""
 
     def __init__(self, *, background: bool) -> None:
         self._views: WeakSet[HeldView] = WeakSet()
         self._worker = Worker("amberdb-snapshots", self._step) if background else None
 
     def hold(self, view: View, max_age_ms: int) -> HeldView:
+        """Takes over a view, with this age limit."""
         held = HeldView(view, max_age_ms, self._views.discard)
         self._views.add(held)
         if self._worker is not None:
@@ -99,6 +101,7 @@ class HeldViews:
         return held
 
     def ages_ms(self) -> list[float]:
+        """The ages of the open views."""
         return [view.age_ms for view in self._open()]
 
     def close(self) -> None:
@@ -109,6 +112,7 @@ class HeldViews:
             view.close()
 
     def _step(self) -> float | None:
+        """Closes views past their limit; returns the seconds until the next one reaches it."""
         for view in self._open():
             view.expire()
         left_s = [view.left_s for view in self._open()]
@@ -118,5 +122,5 @@ class HeldViews:
         while True:
             try:
                 return list(self._views)
-            except RuntimeError:  # other threads take and drop views while they are listed
+            except RuntimeError:  # another thread added or removed a view meanwhile
                 pass

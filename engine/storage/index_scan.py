@@ -2,7 +2,8 @@
 
 Invariants:
 - Entries come in the order of their full fields, then of their rowid, also where LMDB's limit cut
-  the key: entries that share a cut key are gathered and sorted by the bytes that were cut off.
+  the key: entries whose keys begin with the same CUT_BYTES are gathered and sorted by their full
+  fields, whose rest is in the value.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ _LONG_SIZE = _PREFIX_SIZE + ROWID_BYTES
 """Entries longer than this are gathered by their first _PREFIX_SIZE bytes and sorted."""
 
 Entry = tuple[Place, bytes]
-"""(place, id) of an index entry. When LMDB's key is not cut, it is the place."""
+"""(place, id) of an index entry. The place is LMDB's key, or, where that is cut, the whole key."""
 
 
 def entries(
@@ -31,27 +32,27 @@ def entries(
     reverse: bool = False,
     after: Place | None = None,
 ) -> Iterator[Entry]:
-    """The entries in the ranges (ascending, disjoint), those after a place only. Without `of_index`
-    the ranges are of document keys."""
+    """The entries in the ranges (ascending, disjoint), or those past the place `after`. Without
+    `of_index` the ranges are of document keys."""
     if reverse:
         ranges = ranges[::-1]
     if after is not None:
         ranges = [(low, high) for low, high in ranges if (low < after if reverse else after < high)]
     scan = _index_entries if of_index else _document_entries
-    if len(ranges) == 1:  # one generator less for each entry
+    if len(ranges) == 1:  # saves one generator per entry
         return scan(source, *ranges[0], reverse, after)
     return chain.from_iterable(scan(source, low, high, reverse, after) for low, high in ranges)
 
 
 def places(view: View, ranges: Sequence[Range], limit: int) -> list[Place]:
-    """At most `limit` places of an index, in no order; each ends in its rowid. Faster than
-    entries(): when no bound was cut, keys alone decide which entries are in range."""
+    """At most `limit` places of an index, unordered; each ends in its rowid. Faster than entries():
+    while no bound is cut, LMDB's keys alone decide which entries are in range."""
     if any(max(len(low), len(high)) > _PREFIX_SIZE for low, high in ranges):
         return [place for place, _ in islice(entries(view, ranges), limit)]
-    found: list[Place] = []
+    keys: list[Place] = []
     for low, high in ranges:
-        found += view.keys(low, high, limit - len(found))
-    return found
+        keys += view.keys(low, high, limit - len(keys))
+    return keys
 
 
 def _document_entries(
@@ -89,6 +90,7 @@ def _index_entries(
 
 
 def _long_entry(pair: tuple[bytes, bytes]) -> Entry:
+    """The entry of a pair whose key is long, and perhaps cut."""
     key, value = pair
     if len(key) < _CUT_KEY_SIZE:
         return pair
@@ -97,8 +99,8 @@ def _long_entry(pair: tuple[bytes, bytes]) -> Entry:
 
 
 def _after(low: bytes, high: bytes, reverse: bool, after: Place | None) -> Range:
-    """The part of a range of LMDB's keys after a place. For a long entry it begins with the whole
-    group of that entry, which _index_entries filters."""
+    """The part of a range of LMDB's keys past the place `after`. For a long entry it begins with
+    the whole group of that entry, which _index_entries() filters."""
     if after is None:
         return low, high
     if len(after) > _LONG_SIZE:

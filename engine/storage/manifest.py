@@ -1,13 +1,14 @@
-"""MANIFEST: what this directory is. Written whole, aside, and renamed into place.
+"""MANIFEST: the identity and the state of a database's directory.
 
     magic 8 | format u32 | flags u32 | database_id 16 | generation u64 | epoch u64 |
     clean_lsn u64 | created_us i64 | lmdb u32 | zero u32 | crc u32
 
 Invariants:
-- Checked in the order magic, format, checksum, each with its own error.
-- `clean_lsn` is the last Lsn of a database that was closed cleanly and not opened since; NO_LSN
-  with flag CLEAN unset while it is open, or after a crash.
-- `epoch` grows with every open that follows an unclean end, before anything is written.
+- It is written to a temporary file and renamed, so it is never partly written.
+- Magic, format and checksum are checked in this order, each with its own error.
+- `clean_lsn` is the last Lsn of a database that was closed cleanly and not opened since. While the
+  database is open, and after a crash, it is NO_LSN and the flag CLEAN is not set.
+- `epoch` grows at every open that follows an unclean end, before anything is written.
 """
 
 import os
@@ -30,16 +31,18 @@ assert _FIELDS.size + CRC_SIZE == SIZE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
+    """The fields of MANIFEST."""
+
     database_id: bytes
     generation: int
     epoch: int
     clean_lsn: Lsn | None
     created_us: int
     lmdb_version: int
-    """major << 16 | minor << 8 | patch of the LMDB engine that wrote data.mdb."""
+    """major << 16 | minor << 8 | patch of the LMDB library that wrote data.mdb."""
 
     def write(self, fs: FileSystem, directory: str) -> None:
-        """Durable when it returns."""
+        """Replaces MANIFEST; it is durable when this returns."""
         data = _FIELDS.pack(
             MAGIC,
             FORMAT_VERSION,
@@ -56,12 +59,12 @@ class Manifest:
 
 
 def read(fs: FileSystem, directory: str) -> Manifest:
-    """Raises NotADatabaseError, FormatError, CorruptionError."""
+    """Reads MANIFEST. Raises NotADatabaseError, FormatError, CorruptionError."""
     path = os.path.join(directory, NAME)
     data = fs.read(path)
     if not data.startswith(MAGIC):
         if len(data) == SIZE and crc_matches(MAGIC + data[len(MAGIC) :]):
-            raise CorruptionError(f"{path}: damaged at byte 0", path=path, offset=0)
+            raise CorruptionError(f"{path}: damaged magic: restore a backup", path=path, offset=0)
         raise NotADatabaseError(f"{path} is not AmberDB's: choose another directory", path=path)
     version = int.from_bytes(data[8:12], "little")
     if version > FORMAT_VERSION and (len(data) != SIZE or crc_matches(data)):
@@ -72,7 +75,7 @@ def read(fs: FileSystem, directory: str) -> Manifest:
         )
     if len(data) != SIZE or not crc_matches(data):
         raise CorruptionError(
-            f"{path}: fails its checksum ({len(data)} bytes): restore a backup",
+            f"{path} fails its checksum ({len(data)} bytes): restore a backup",
             path=path,
             offset=0,
         )
@@ -80,7 +83,9 @@ def read(fs: FileSystem, directory: str) -> Manifest:
         _FIELDS.unpack_from(data)
     )
     if version != FORMAT_VERSION:
-        raise FormatError(f"{path}: format {version} is unknown", path=path, version=version)
+        raise FormatError(
+            f"{path} has the unknown format {version}: restore a backup", path=path, version=version
+        )
     return Manifest(
         database_id=database_id,
         generation=generation,

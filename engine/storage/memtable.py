@@ -1,42 +1,48 @@
-"""The memtable: what was committed and is not yet in LMDB, with all its versions.
+"""The memtable: the commits that are not yet in LMDB, with all versions of their keys.
 
 Invariants:
-- One writer at a time publishes; any number of threads read without a lock of the writer's.
+- One writer at a time publishes; any number of threads read without the writer's lock.
 - A key's versions are linked newest first; a reader at Lsn L takes the first one <= L. A version
-  whose value is None says that the key was deleted.
-- Nothing is ever taken out: after its checkpoint a memtable is dropped whole.
-- A row event is a change of a search index's entry; they are kept in the order of their commits, so
-  that what a search made of them goes on where it was.
-- Keys are sorted only when somebody scans: a write appends to a list, and the next scan settles
-  it. (Sorting at once cost a put a tenth of its time; most puts are never followed by a scan.)
+  whose value is None is a tombstone.
+- Nothing is ever removed: after its checkpoint a memtable is dropped as a whole.
+- Row events, the changes of entries in search indexes, are kept in the order of their commits, so
+  a search index in memory catches up from the last event that it has.
+- Keys are sorted only for a scan: a write appends its keys to a list, and the next scan sorts them
+  in. (Sorting at once cost a put a tenth of its time; most puts are never followed by a scan.)
+- Only the writer reads `unique_rowids`, so they have no versions.
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
 from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.index.ordered.keys import KEYSPACE_BYTES, ROWID_BYTES
 
 Version: TypeAlias = "tuple[int, bytes | None, Version | None]"
 """(lsn, value or None when deleted, the older version)"""
 
 RowEvent: TypeAlias = tuple[int, bytes, bytes | None]
-"""(lsn, key, value or None when the row died) of an entry of a search index."""
+"""(lsn, key, value or None when it was deleted) of an entry of a search index."""
 
 ENTRY_BYTES = 260
-"""What one version takes in Python beside its key and value: objects, dict slot, list slots."""
+"""The memory of one version besides its key and value: objects, dict slot, list slots."""
+
+UNIQUE_BYTES = 140
+"""The memory of one value of a Unique index besides its bytes: two objects and a dict slot."""
 
 _BLOCK = 128
-_numbers = count(1)
+"""Keys that one step of a scan copies."""
 _RUN = 8192
+"""Keys that one call of sort() takes."""
+_numbers = count(1)
 
 
 class SortedKeys:
-    """Keys that become sorted, tree by tree, when a range of them is read."""
+    """Keys that are sorted, one keyspace at a time, when a range of them is read."""
 
     __slots__ = ("_mutex", "_sorted", "_unsorted", "add", "added")
 
@@ -48,15 +54,14 @@ class SortedKeys:
         self._mutex = threading.Lock()
 
     def range(self, low: bytes, high: bytes, reverse: bool) -> Iterator[bytes]:
-        """Keys of one tree with low <= key < high, copied in blocks so that no lock is held
-        between them; keys added behind the iterator's place are not seen."""
+        """The keys of one keyspace with low <= key < high. They are copied in blocks, and the lock
+        is released between blocks: keys that are added meanwhile may appear."""
         while True:
             with self._mutex:
-                keys = self._settled(low[:KEYSPACE_BYTES])
+                keys = self._sorted_keys(low[:KEYSPACE_BYTES])
                 if keys is None:
                     return
-                found = keys.irange(low, high, (True, False), reverse)
-                block = list(islice(found, _BLOCK))
+                block = list(islice(keys.irange(low, high, (True, False), reverse), _BLOCK))
             yield from block
             if len(block) < _BLOCK:
                 return
@@ -65,18 +70,18 @@ class SortedKeys:
             else:
                 low = block[-1] + b"\0"
 
-    def _settled(self, keyspace: bytes) -> "SortedList[bytes] | None":
-        """The sorted keys of one tree; those of others are only put in their places."""
+    def _sorted_keys(self, keyspace: bytes) -> "SortedList[bytes] | None":
+        """The sorted keys of one keyspace; those of others are only grouped."""
         if self.added:
             count = len(self.added)
             unsorted = self._unsorted
             for key in self.added[:count]:
-                place = key[:KEYSPACE_BYTES]
-                if place in unsorted:
-                    unsorted[place].append(key)
+                prefix = key[:KEYSPACE_BYTES]
+                if prefix in unsorted:
+                    unsorted[prefix].append(key)
                 else:
-                    unsorted[place] = [key]
-            del self.added[:count]  # what the writer appended meanwhile stays
+                    unsorted[prefix] = [key]
+            del self.added[:count]  # not the keys that the writer has appended meanwhile
         keys = self._sorted.get(keyspace)
         fresh = self._unsorted.pop(keyspace, None)
         if fresh is not None:
@@ -88,9 +93,18 @@ class SortedKeys:
 
 
 class Memtable:
-    """Versions of keys, from one freeze to the next."""
+    """The versions of the commits between two freezes."""
 
-    __slots__ = ("entries", "keys", "last_lsn", "last_us", "number", "rows", "size_bytes")
+    __slots__ = (
+        "entries",
+        "keys",
+        "last_lsn",
+        "last_us",
+        "number",
+        "rows",
+        "size_bytes",
+        "unique_rowids",
+    )
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Version] = {}
@@ -98,14 +112,17 @@ class Memtable:
         self.size_bytes = 0
         self.last_lsn = 0
         self.last_us = 0
-        """Commit time of the last commit in here; 0 when there is none."""
+        """The time of the last commit in here; 0 when there is none."""
         self.number = next(_numbers)
-        """Of this process's memtables, this one: what a cache may remember instead of it."""
+        """Identifies this memtable in this process: a cache keeps the number, not the memtable."""
         self.rows: dict[bytes, list[RowEvent]] = {}
-        """By the tree of a search index."""
+        """Row events by the keyspace of their search index."""
+        self.unique_rowids: dict[bytes, bytes] = {}
+        """By value of a Unique index (prefix and full fields) the encoded rowids, 8 bytes each, of
+        all entries in here that have it; deleted entries may be among them."""
 
     def publish(self, lsn: int, effects: Effects, size: int, time_us: int) -> None:
-        """Adds the effects of one commit, `size` bytes of keys and values; readers below `lsn`
+        """Adds the effects of one commit, `size` bytes of keys and values. Readers at an older Lsn
         do not see them."""
         entries = self.entries
         get = entries.get
@@ -131,22 +148,43 @@ class Memtable:
                 rows[keyspace] = [event]
 
     def find_rows(self, prefixes: frozenset[bytes]) -> None:
-        """Adds the row events of everything that was replayed, whose entries begin so."""
-        if not prefixes:  # so most openings look at no entry
+        """Adds the row events of all versions whose keys start with one of the prefixes: after a
+        replay, which does not know search indexes."""
+        if not prefixes:  # most databases have no search index: their open reads no entry
             return
-        found: list[RowEvent] = []
+        events: list[RowEvent] = []
         for key, version in self.entries.items():
             if key[:ENTRY_PREFIX_SIZE] in prefixes:
                 newer: Version | None = version
                 while newer is not None:
-                    found.append((newer[0], key, newer[1]))
+                    events.append((newer[0], key, newer[1]))
                     newer = newer[2]
-        found.sort(key=_lsn_of)
-        for event in found:
+        events.sort(key=_lsn_of)
+        for event in events:
             self.rows.setdefault(event[1][:KEYSPACE_BYTES], []).append(event)
 
-    def behind(self, lsn: int) -> "Memtable":
-        """Another one, of the commits behind `lsn` alone."""
+    def note_unique(self, rowids: Mapping[bytes, bytes]) -> None:
+        """Adds the values that one commit wrote into Unique indexes, each with the rowids of all
+        entries that have it as of this commit."""
+        for value in rowids:
+            if value not in self.unique_rowids:
+                self.size_bytes += len(value) + UNIQUE_BYTES
+        self.unique_rowids.update(rowids)
+
+    def find_unique(self, prefixes: frozenset[bytes]) -> None:
+        """Adds the values of all entries of Unique indexes, which have these prefixes: after a
+        replay."""
+        if not prefixes:
+            return
+        rowids: dict[bytes, bytes] = {}
+        for key, version in self.entries.items():
+            if version[1] is not None and key[:KEYSPACE_BYTES] in prefixes:
+                value = key[:-ROWID_BYTES]
+                rowids[value] = rowids.get(value, b"") + key[-ROWID_BYTES:]
+        self.note_unique(rowids)
+
+    def after(self, lsn: int) -> "Memtable":
+        """A new memtable of the commits after `lsn`; without unique_rowids."""
         after = Memtable()
         for key, version in self.entries.items():
             newer: list[Version] = []
@@ -154,12 +192,12 @@ class Memtable:
             while older is not None and older[0] > lsn:
                 newer.append(older)
                 older = older[2]
-            kept: Version | None = None
-            for at, value, _ in reversed(newer):
-                kept = (at, value, kept)
+            chain: Version | None = None
+            for version_lsn, value, _ in reversed(newer):
+                chain = (version_lsn, value, chain)
                 after.size_bytes += len(key) + len(value or b"") + ENTRY_BYTES
-            if kept is not None:
-                after.entries[key] = kept
+            if chain is not None:
+                after.entries[key] = chain
                 after.keys.add(key)
         for keyspace, events in self.rows.items():
             later = [event for event in events if event[0] > lsn]
@@ -171,7 +209,7 @@ class Memtable:
         return after
 
     def sorted_keyspaces(self) -> Iterator[list[bytes]]:
-        """All keys, a sorted list per tree, trees ascending. Only of a frozen memtable."""
+        """All keys, as one sorted list per keyspace, keyspaces ascending. For frozen memtables."""
         by_keyspace: dict[bytes, list[bytes]] = {}
         for key in self.entries:
             keyspace = key[:KEYSPACE_BYTES]
@@ -189,13 +227,13 @@ def _lsn_of(event: RowEvent) -> int:
 
 
 def _sorted_gently(keys: list[bytes]) -> list[bytes]:
-    """Sorted in short runs that are merged at last: one sort() of a large list would hold the
-    interpreter, and with it every writer, for its whole length."""
+    """Sorts short runs and merges them at the end: one sort() of a large list would hold the
+    interpreter lock, and so stop every writer, until it has ended."""
     if len(keys) <= _RUN:
         keys.sort()
         return keys
     merged: list[bytes] = []
     for start in range(0, len(keys), _RUN):
         merged.extend(sorted(keys[start : start + _RUN]))
-    merged.sort()  # finds the runs and merges them: a few compares per key
+    merged.sort()  # merges the runs: a few comparisons per key
     return merged

@@ -1,9 +1,10 @@
-"""A readable: what reads need of an open database, whichever process writes it.
+"""The readable protocol: what reads need of an open database, whichever process writes it.
 
-The Committer of this process is one, and the Follower of another process's database.
+The Committer is the readable of a database that this process writes, the Follower of one that
+another process may be writing.
 
 Invariants:
-- A view is of one Lsn, acknowledged, and no older than any view that was taken before.
+- A view is at one acknowledged Lsn, and no older than any view taken before it.
 """
 
 from collections.abc import Iterator
@@ -15,13 +16,17 @@ from amberdb.wal import Record
 
 
 class ReadableLog(Protocol):
-    """The log's reading half."""
+    """The reading half of the log."""
 
     @property
-    def durable_lsn(self) -> Lsn: ...
+    def durable_lsn(self) -> Lsn:
+        """The Lsn of the last durable record."""
+        ...
 
     @property
-    def first_lsn(self) -> Lsn: ...
+    def first_lsn(self) -> Lsn:
+        """The Lsn of the oldest record that the log still has."""
+        ...
 
     def read(self, after: Lsn, *, upto: Lsn | None = None) -> Iterator[Record]:
         """Records after `after`, up to the last durable one, or `upto`. Raises LogTruncatedError,
@@ -38,11 +43,15 @@ class ReadableLog(Protocol):
 
 
 class Readable(Protocol):
+    """Views, the log and the newest Lsn of an open database."""
+
     @property
     def log(self) -> ReadableLog: ...
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> State:
+        """The committed state: memtables, catalog, complete indexes."""
+        ...
 
     @property
     def visible(self) -> int:
@@ -50,9 +59,10 @@ class Readable(Protocol):
         ...
 
     def view(self) -> View:
-        """Everything acknowledged, as of now."""
+        """A view at the newest acknowledged Lsn."""
         ...
 
     def wait_for_commit(self, after: int, timeout_s: float | None) -> bool:
-        """Blocks until something after `after` is visible; False when time ran out, or at close."""
+        """Waits for a visible commit after `after`; False at the timeout, or when the database is
+        closed."""
         ...

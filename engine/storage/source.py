@@ -1,7 +1,7 @@
-"""A source: the three methods that a query needs of whatever holds a database.
+"""The source protocol: what a query reads from. A View is a source.
 
-A view of this process is a source. Planner, filter, order, page and query import this protocol and
-nothing else of storage, so the same modules serve a database behind a socket or on a server.
+Planner, filter, order, page and query import this module and nothing else of storage, so that they
+can serve other storage, such as a database on a server.
 
 Invariants:
 - All calls on one source answer as of one Lsn, and expiry is judged by one `now_us`.
@@ -16,8 +16,9 @@ Range = tuple[bytes, bytes]
 """low <= key < high, prefix of the keyspace included."""
 
 Place = bytes
-"""The position of an entry: prefix, full fields (nothing cut off) and rowid; in a scan of documents
-the document's key. Places sort as the entries do, since no fields are a prefix of others."""
+"""The position of an entry in an index: prefix, full fields (not cut) and rowid; in a scan of
+documents the document's key. Places sort as the entries do, since no fields are a prefix of
+others."""
 
 
 class Source(Protocol):
@@ -43,6 +44,8 @@ class Source(Protocol):
 
 
 class Get(Protocol):
+    """The type of Source.get."""
+
     def __call__(self, key: bytes, /) -> bytes | None:
         """The value of a key; None when it is missing."""
         ...

@@ -1,15 +1,16 @@
-"""STATUS: what the writing process tells the processes that read beside it, in shared memory.
+"""STATUS: the visible and the durable Lsn of the writing process, in memory shared with readers.
 
     magic 8 | format u32 | zero u32 | database_id 16 | boot 16 | zero u32 | crc u32 |
     visible u64 | durable u64        the two words in the byte order of the machine
 
 Invariants:
-- A word is stored and loaded by one instruction: who reads it has the old value or the new one.
-- `visible` is stored after the records up to it were written and have met their class, `durable`
-  after their sync: everything behind a word is in the log, or in LMDB, before the word says so.
-- It is never synced, and counts only until the machine starts again: what the disk has of it after
-  that is older than the log. A file of another boot, or of another database, says nothing.
-- A writer has put it right before MANIFEST says that the database is in use.
+- A word is stored and loaded by one instruction: a reader gets the old value or the new one.
+- `visible` is stored after the records up to it were written and have met their durability class,
+  `durable` after their sync: every record up to a word is in the log, or in LMDB, before the word
+  is stored.
+- It is never synced, and is valid until the machine is restarted: after that the content on disk is
+  older than the log. A file of another boot, or of another database, is ignored.
+- A writer stores valid words before MANIFEST marks the database as in use.
 """
 
 import os
@@ -35,7 +36,7 @@ _DURABLE: Final = 1
 
 @final
 class Status:
-    """The file, mapped. One process stores, any number read."""
+    """The mapped file. One process stores the words, any number read them."""
 
     __slots__ = ("_words",)
 
@@ -44,15 +45,15 @@ class Status:
 
     @classmethod
     def begin(cls, fs: FileSystem, directory: str, database_id: bytes, last_lsn: Lsn) -> "Status":
-        """For the writer, as long as nobody commits: up to `last_lsn` all is visible and durable.
-        Raises OSError."""
+        """Opens the file for the writer, before its first commit, with `last_lsn` as the visible
+        and the durable Lsn. Raises OSError."""
         path = os.path.join(directory, NAME)
-        if not _is_there(fs, path):
+        if not _is_complete(fs, path):
             _create(fs, path)
         shared = fs.map_shared(path, writable=True)
         header = _header(database_id)
         if bytes(shared[:_WORDS_START]) != header:
-            shared[:_WORDS_START] = bytes(_WORDS_START)  # says nothing until the words are right
+            shared[:_WORDS_START] = bytes(_WORDS_START)  # ignored until the words are valid
         status = cls(shared)
         status.set_visible(last_lsn)
         status.set_durable(last_lsn)
@@ -61,9 +62,10 @@ class Status:
 
     @classmethod
     def read(cls, fs: FileSystem, directory: str, database_id: bytes) -> "Status | None":
-        """For a reader; None when there is none that counts. Raises OSError."""
+        """Opens the file for a reader; None when it is missing or is to be ignored. Raises
+        OSError."""
         path = os.path.join(directory, NAME)
-        if not _is_there(fs, path):
+        if not _is_complete(fs, path):
             return None
         shared = fs.map_shared(path)
         if bytes(shared[:_WORDS_START]) != _header(database_id):
@@ -79,11 +81,11 @@ class Status:
         return self._words[_DURABLE]
 
     def set_visible(self, lsn: int) -> None:
-        """Everything up to here is acknowledged, or may be."""
+        """Every commit up to `lsn` is acknowledged, or may be."""
         self._words[_VISIBLE] = lsn
 
     def set_durable(self, lsn: int) -> None:
-        """Everything up to here survives power loss."""
+        """Every commit up to `lsn` survives power loss."""
         self._words[_DURABLE] = lsn
 
 
@@ -92,12 +94,13 @@ def _header(database_id: bytes) -> bytes:
     return fields + append_crc(fields)
 
 
-def _is_there(fs: FileSystem, path: str) -> bool:
+def _is_complete(fs: FileSystem, path: str) -> bool:
     return fs.exists(path) and fs.file_identity(path)[-1] == SIZE
 
 
 def _create(fs: FileSystem, path: str) -> None:
-    """Written, not only made longer: a page that has no place on a full disk kills who maps it."""
+    """Writes the whole file: on a full disk a page without a block would kill a process that reads
+    it through a map."""
     if fs.exists(path):
         fs.unlink(path)
     file = fs.open(path, create=True)

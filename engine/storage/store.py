@@ -1,12 +1,13 @@
-"""The store: the one LMDB file. The only module that imports lmdb.
+"""The store: the LMDB environment of one generation. The only module that opens LMDB.
 
 Invariants:
-- Identity and size are checked before LMDB maps anything: a file shorter than its meta pages say
-  would kill the process (SIGBUS), and an empty one would pass for an empty database.
-- A write transaction is committed with sync, and carries `applied_lsn` with what it applied.
-- Read transactions live for one call, unless a Snapshot holds one.
-- When a meta page cannot be written LMDB gives its environment up, reads too. Then all reads go
-  on in the one transaction that was begun before that write; nothing is written any more.
+- Identity and size of the file are checked before LMDB maps it: a file shorter than its meta pages
+  say would kill the process (SIGBUS), and an empty one would pass for an empty database.
+- A write transaction is committed with sync, and stores `applied_lsn` with the effects applied.
+- Read transactions last for one call, unless a Snapshot holds one.
+- When a meta page cannot be written, LMDB refuses every later transaction of the environment, reads
+  too. Then all reads share the one transaction that was begun before that write, and nothing is
+  written any more.
 """
 
 import contextlib
@@ -35,10 +36,11 @@ from amberdb.engine.storage.data_file import DATA_FILE, check_file
 
 ReadTransaction: TypeAlias = "lmdb.Transaction[bytes]"
 _FULL_BYTES = 1 << 16
-"""Less is no space left: a write that is cut short has taken all but a part of a block."""
+"""Free bytes below which a short write counts as a full disk: it has taken all but part of a
+block."""
 
 EngineError: Final = lmdb.Error
-"""What reads raise inside of the engine; `locate` makes the typed error of it."""
+"""What reads raise inside the engine; raise_typed() turns it into a typed error."""
 _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
@@ -46,21 +48,22 @@ _DAMAGE = (
     lmdb.ProblemError,
     lmdb.CursorFullError,
     lmdb.PageFullError,
-    lmdb.BadTxnError,  # of a read that goes on behind one of the others
+    lmdb.BadTxnError,  # of a read after one of the others
 )
-"""Pages are not as they were written."""
+"""LMDB's errors for damaged pages."""
 
-_abandoned: list[object] = []
 _opening = threading.Lock()
 _environments: "weakref.WeakValueDictionary[tuple[int, int, int], lmdb.Environment]" = (
     weakref.WeakValueDictionary()
 )
-"""By process, device and file: LMDB must not open one file twice in a process, and after close()
-any reference to an old read, as in a kept exception, keeps the environment open."""
+"""Open environments by process, device and inode: LMDB must not open a file twice in one process,
+and any reference to a read, as in a kept exception, keeps an environment open after close()."""
+_abandoned: list[object] = []
+"""Environments of the parent process, in a forked child: see abandon_after_fork()."""
 
 
 class Store:
-    """One LMDB environment with one unnamed database."""
+    """An LMDB environment with one unnamed database. Threads may share it."""
 
     def __init__(
         self,
@@ -73,17 +76,17 @@ class Store:
         read_only: bool = False,
         beside: bool = False,
     ) -> None:
-        """Raises CorruptionError for a file that LMDB must not map, OpenError otherwise.
+        """Raises CorruptionError for a file that LMDB must not map, OpenError when LMDB fails.
 
-        `read_only` touches no file; whoever asks for it closes with `drop`. `beside` reads while
-        a writer may be there, in this process or another one.
+        `read_only` takes no lock and changes no file; end such a store with close(). `beside` reads
+        while this process or another one may be writing; end it, as a writing one, with release().
         """
         self.path = os.path.join(directory, DATA_FILE)
         if not create:
             check_file(fs, self.path, repair=not (read_only or beside))
         with _opening:
-            # Who comes here to write holds the directory's lock, so an environment that is still
-            # there was left by a database that is closed, or is of one that only reads.
+            # A writer holds the directory's lock. So an environment that is open in this process
+            # is of a database that was closed, or of one that only reads.
             left = None if create or read_only else self._left_open(writes=not beside)
             try:
                 env = left or lmdb.open(
@@ -109,25 +112,25 @@ class Store:
         self._begin = cast("Callable[[], ReadTransaction]", env.begin)
         self._env: lmdb.Environment | None = env
         self._last_read: ReadTransaction | None = None
-        """Begun before the write that is on its way, or that was the last one."""
-        if create:  # LMDB never syncs its folder
+        """Begun before the write that runs now, or before the one that LMDB failed in."""
+        if create:  # LMDB never syncs its directory
             fs.sync_dir(directory)
 
     def begin(self) -> ReadTransaction:
-        """A read transaction as of now. Raises ClosedError, StorageError."""
+        """Begins a read transaction. Raises ClosedError, StorageError."""
         try:
             return self._begin()
         except lmdb.PanicError:
-            assert self._last_read is not None, "only a write can bring LMDB there"
+            assert self._last_read is not None, "only a write can cause this state"
             return cast("ReadTransaction", _SharedTransaction(self._last_read))
-        except lmdb.Error as error:  # no free slot for a reader, say
+        except lmdb.Error as error:  # for example no free reader slot
             raise_typed(self.path, error)
             raise
 
     def get(self, key: bytes) -> bytes | None:
-        """Raises CorruptionError, StorageError, ClosedError."""
+        """The value of a key, or None. Raises CorruptionError, StorageError, ClosedError."""
         try:
-            with self._begin() as txn:  # begin() would cost a call
+            with self._begin() as txn:  # begin() would cost one more call
                 return txn.get(key)
         except lmdb.PanicError:
             return self.begin().get(key)
@@ -137,32 +140,32 @@ class Store:
 
     @property
     def applied_lsn(self) -> Lsn:
+        """The Lsn of the last commit that a checkpoint has written."""
         return Lsn(int.from_bytes(self.get(APPLIED) or b""))
 
     @contextlib.contextmanager
     def write(self) -> Generator["StoreWriter", None, None]:
-        """One write transaction: committed and synced on leaving, undone by an exception.
+        """A write transaction: committed and synced when the block ends, aborted by an exception.
 
         Raises DiskFullError, StorageError.
         """
         try:
-            self._live().reader_check()  # those of dead processes would keep pages for ever
+            self._live().reader_check()  # readers of dead processes would keep pages for ever
             with contextlib.suppress(lmdb.PanicError):
                 self._last_read = self._begin()
             with StoreWriter(self._live().begin(write=True)) as writer:
                 yield writer
             self._fill_tail()
         except lmdb.Error as error:
-            if self._is_given_up():
+            if self._has_failed():
                 raise StorageError(
-                    f"{self.path}: a meta page could not be written ({error}), and LMDB writes no "
-                    "more until the database is closed and opened again: nothing acknowledged is "
-                    "lost",
+                    f"{self.path}: a meta page could not be written ({error}): close the database "
+                    "and open it again; no acknowledged commit is lost",
                     path=self.path,
                 ) from error
             if self._is_full(error):
                 raise DiskFullError(
-                    f"{self.path}: no space for a checkpoint: free space; nothing is lost",
+                    f"{self.path}: no space left for a checkpoint: free some; no commit is lost",
                     path=self.path,
                 ) from error
             raise_typed(self.path, error)
@@ -170,11 +173,11 @@ class Store:
             raise_typed(self.path, error)
             raise
         finally:
-            if not self._is_given_up():
+            if not self._has_failed():
                 self._last_read = None
 
     def stats(self) -> dict[str, int]:
-        """Bytes of the file, bytes of pages in use, entries, depth, and readers."""
+        """Bytes of the file and of the pages in use, entries, depth of the tree, readers."""
         env = self._live()
         info = env.info()
         stat = env.stat()
@@ -189,30 +192,30 @@ class Store:
         }
 
     def _fill_tail(self) -> None:
-        """LMDB counts pages that one transaction took at the end of the file and gave back, and
-        does not write them. Made of zeros, the file does not look truncated at the next open."""
+        """Extends the file with zeros by the pages that a transaction allocated at its end and
+        freed. LMDB counts them and does not write them, so the file would look truncated."""
         env = self._live()
         size = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
         try:
             if os.path.getsize(self.path) < size:
                 os.truncate(self.path, size)
         except OSError:
-            pass  # the next open looks closer
+            pass  # the next open checks the pages themselves
 
     def _is_full(self, error: lmdb.Error) -> bool:
-        """Whether a write failed for want of space. Of the code that the system gave LMDB keeps
-        the text alone; and it calls a write that the disk cut short an input/output error."""
+        """Whether a write failed because the disk is full. LMDB keeps only the text of the system's
+        error code, and reports a short write as an input/output error."""
         text = str(error)
         if isinstance(error, lmdb.MapFullError) or os.strerror(errno.ENOSPC) in text:
             return True
         if os.strerror(errno.EIO) not in text:
             return False
-        import shutil  # not at the top: most programs never need it, and all would pay
+        import shutil  # imported on demand: few programs need it
 
         return shutil.disk_usage(self.path).free < _FULL_BYTES
 
-    def _is_given_up(self) -> bool:
-        """Whether LMDB begins no more transactions."""
+    def _has_failed(self) -> bool:
+        """Whether LMDB refuses to begin transactions, after a failed write of a meta page."""
         try:
             self._begin().abort()
         except lmdb.PanicError:
@@ -220,67 +223,69 @@ class Store:
         return False
 
     def _left_open(self, *, writes: bool) -> lmdb.Environment | None:
-        """What this process has open of this file, if it will do. Raises OpenError."""
+        """The environment that this process still has open of this file, or None. Raises OpenError
+        when it cannot be used: it is read-only and `writes` is set, or it has failed."""
         identity = self._identity()
         env = _environments.get(identity)
         if env is None:
             return None
-        says = "in an environment that LMDB has given up"
+        state = "in an LMDB environment that has failed"
         try:
             env.begin().abort()
             if not (writes and env.flags()["readonly"]):
                 return env
-            says = "to read only"
+            state = "read-only"
         except lmdb.PanicError:
             pass
         del env
-        gc.collect()  # it closes with what holds it
+        gc.collect()  # it closes with the last object that refers to it
         if identity in _environments:
             raise OpenError(
-                f"{self.path}: this process has it open {says}: close that database and let go of "
-                "its iterators, or start the process again",
+                f"{self.path}: this process has it open {state}: close that database and drop its "
+                "iterators and exceptions, or restart the process",
                 path=self.path,
             )
         return None
 
     def _identity(self) -> tuple[int, int, int]:
-        found = os.stat(self.path)
-        return os.getpid(), found.st_dev, found.st_ino
+        stat = os.stat(self.path)
+        return os.getpid(), stat.st_dev, stat.st_ino
 
     def _live(self) -> lmdb.Environment:
         if self._env is None:
             raise ClosedError("the database is closed: open it again")
         return self._env
 
-    def release(self, begin: Callable[[], NoReturn]) -> None:
-        """Releases the file; later reads call `begin`, which raises.
+    def release(self, refuse: Callable[[], NoReturn]) -> None:
+        """Releases the file; later reads call `refuse`, which raises.
 
-        The environment is dropped, not closed: unmapping under a reader in another thread would
+        The environment is not closed: unmapping the file under a reader in another thread would
         kill the process. It closes with the last reference to a read; until then, opening the
-        file again goes on with the same environment.
+        file again uses the same environment.
         """
-        self._begin = begin
+        self._begin = refuse
         self._env = None
         self._last_read = None
 
     def close(self) -> None:
-        """Closes a store that was opened to read only, by one thread, which has read all of it."""
+        """Closes a store of one thread that has no read open: one that was opened read-only, or
+        that new_store() made."""
         env = self._live()
         self._env = self._last_read = None
         del self._begin
         env.close()
 
-    def abandon_after_fork(self, begin: Callable[[], NoReturn]) -> None:
-        """release() in a forked child: the environment is the parent's, and is kept untouched
-        until the child exits, since closing it here would be closing it there."""
+    def abandon_after_fork(self, refuse: Callable[[], NoReturn]) -> None:
+        """release() in a forked child. The environment is the parent's: it is kept open until the
+        child exits, since closing it would change files that the parent uses."""
         _abandoned.append(self._env)
-        self.release(begin)
+        self.release(refuse)
 
 
 @contextlib.contextmanager
 def new_store(directory: str, fs: FileSystem, map_bytes: int) -> Generator[Store]:
-    """A store in a directory that is made for it, filled by one thread, whose commits are not
-    synced; whole and on the disk when the block ends well."""
+    """Makes a directory with a store, for one thread to fill. Its commits are not synced; the file
+    is synced and closed when the block ends without an exception."""
     fs.mkdir(directory)
     store = Store(directory, fs=fs, create=True, map_bytes=map_bytes, sync=False)
     try:
@@ -296,8 +301,8 @@ def new_store(directory: str, fs: FileSystem, map_bytes: int) -> Generator[Store
 
 
 class _SharedTransaction:
-    """One read transaction for all who read, which none of them ends. Threads may share it: a
-    read changes nothing in it."""
+    """One read transaction for all readers; abort() does nothing. Threads may share it, since
+    reads do not change it."""
 
     __slots__ = ("cursor", "get")
 
@@ -309,8 +314,8 @@ class _SharedTransaction:
 
 
 class StoreWriter:
-    """What a checkpoint or an index build does inside one write transaction: committed when the
-    block ends well. Then all is forgotten: a traceback keeps it, and it the environment."""
+    """A write transaction of a checkpoint or an index build, committed when the block ends without
+    an exception. Its attributes are deleted then: a traceback would keep the environment open."""
 
     __slots__ = ("_cursor", "_txn", "delete", "get", "put")
 
@@ -335,14 +340,15 @@ class StoreWriter:
                 delattr(self, name)
 
     def put_sorted(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Stores pairs in ascending order of their keys."""
         self._cursor.putmulti(pairs)
 
     def append_sorted(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """The same behind every key that is there, which leaves full pages."""
+        """Stores pairs in ascending order, all after the last key of the store: fills pages."""
         self._cursor.putmulti(pairs, append=True)
 
     def items(self, low: bytes) -> Iterable[tuple[bytes, bytes]]:
-        """Pairs from `low` on, ascending."""
+        """Pairs with low <= key, ascending."""
         cursor = self._txn.cursor()
         return cursor.iternext() if cursor.set_range(low) else ()
 
@@ -351,23 +357,24 @@ class StoreWriter:
         return takewhile(lambda pair: pair[0] < high, self.items(low))
 
     def delete_range(self, low: bytes, high: bytes, limit: int) -> int:
-        """Removes up to `limit` keys in low <= key < high; how many there were."""
+        """Deletes up to `limit` keys with low <= key < high, and returns their number."""
         cursor = self._cursor
         count = 0
-        found = cursor.set_range(low)
-        while found and count < limit and cursor.key() < high:
-            found = cursor.delete()
+        has_key = cursor.set_range(low)
+        while has_key and count < limit and cursor.key() < high:
+            has_key = cursor.delete()
             count += 1
         return count
 
 
 def raise_typed(path: str, error: BaseException) -> None:
-    """Raises the typed error, with the file's path, in place of what a read of it raised."""
+    """Raises a typed error with the file's path for an LMDB error, or for a CorruptionError without
+    a path. Returns for any other error."""
     if isinstance(error, lmdb.Error):
         if not isinstance(error, _DAMAGE):
             raise StorageError(f"{path}: {error}", path=path) from error
         raise CorruptionError(
-            f"{path}: LMDB finds its pages damaged ({error}): run `amberdb check`, then `repair`",
+            f"{path}: LMDB pages are damaged ({error}): run `amberdb check`, then `amberdb repair`",
             path=path,
         ) from error
     if isinstance(error, CorruptionError) and "path" not in error.facts:

@@ -1,10 +1,11 @@
 """A view: one Lsn over the memtables and one LMDB read transaction. All reads go through it.
 
 Invariants:
-- The LMDB transaction holds no commit above `lsn`, and the memtables hold every commit between
-  it and `lsn`; so the first version <= lsn in the memtables, newest first, else LMDB, is right.
-- A writer's view has its own unsaved effects on top, and sees the newest of everything.
-- Scans give keys in byte order, ascending or descending, each key once.
+- The LMDB transaction holds no commit after `lsn`, and the memtables hold every commit between it
+  and `lsn`. So a key's value is its first version <= lsn in the memtables, newest first, or else
+  LMDB's value.
+- A writer's view has the pending effects of its transaction on top, and reads the newest versions.
+- Scans return keys in byte order, ascending or descending, each key once.
 """
 
 from bisect import bisect_left
@@ -21,11 +22,14 @@ from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.source import Get
 from amberdb.engine.storage.store import ReadTransaction, Store, raise_typed
+from amberdb.index.ordered.keys import ROWID_BYTES
 
 NEWEST: Final = (1 << 64) - 1
-"""As the Lsn of a view: everything that was published, durable or not."""
+"""As the Lsn of a view: every version that was published, durable or not."""
 
 _ABSENT: Final[Any] = object()
+_KEYS_BLOCK: Final = 64
+_KEYS_BLOCK_MAX: Final = 1024
 
 
 class _Closed:
@@ -34,7 +38,7 @@ class _Closed:
     def abort(self) -> None: ...
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise ClosedError("this read is over: nothing can be read through its view any more")
+        raise ClosedError("this read has ended: its view is closed")
 
 
 _CLOSED: Final[Any] = _Closed()
@@ -46,8 +50,9 @@ def _closed_get(key: bytes, /) -> NoReturn:
 
 
 class LazyTransaction:
-    """In place of a writer's LMDB transaction until the first read that needs one. Most writes
-    need none: what they replace is in the memtable, or was read before the lock was taken."""
+    """A writer's LMDB transaction that begins at the first read that needs it. Most writes need
+    none: the document that they replace is in a memtable, or was read before the lock was taken, as
+    the `value` of `key`."""
 
     __slots__ = ("_key", "_store", "_txn", "_value")
 
@@ -77,7 +82,8 @@ class LazyTransaction:
 
 
 class State:
-    """What is committed, as one immutable value: swapped whole, so a reader has all or none."""
+    """The committed state as one immutable value, which is replaced as a whole: a reader has all of
+    a change or nothing of it."""
 
     __slots__ = ("active", "built", "catalog", "frozen")
 
@@ -87,23 +93,23 @@ class State:
         self.active = active
         self.frozen = frozen
         self.built = built
-        """Trees of indexes whose entries are complete in LMDB as of now."""
+        """Keyspaces of the indexes whose entries are complete in LMDB."""
         self.catalog = catalog
 
     def knows(self, key: bytes) -> bool:
-        """Whether a memtable has a version of it."""
+        """Whether a memtable has a version of the key."""
         return key in self.active.entries or (
             self.frozen is not None and key in self.frozen.entries
         )
 
     @property
     def memtables(self) -> tuple[Memtable, ...]:
+        """Newest first."""
         return (self.active,) if self.frozen is None else (self.active, self.frozen)
 
 
 class ClosedState(State):
-    """The state of a closed database: every use of it raises. So the hot paths need no check of
-    their own."""
+    """The state of a closed database: every use of it raises, so hot paths need no check."""
 
     __slots__ = ("_error",)
 
@@ -115,7 +121,7 @@ class ClosedState(State):
 
 
 class Pending:
-    """The effects of a transaction that is still open: newest value per key."""
+    """The effects of an open transaction: the newest value per key."""
 
     __slots__ = ("effects", "keys")
 
@@ -131,19 +137,15 @@ class Pending:
         self.effects.update(effects)
 
     def sorted_keys(self) -> SortedKeys:
-        """Made at the first scan: single operations never need it."""
+        """The keys of the effects; made at the first scan, since single operations have none."""
         if self.keys is None:
             self.keys = SortedKeys()
             self.keys.added.extend(self.effects)
         return self.keys
 
 
-_KEYS_BLOCK: Final = 64
-_KEYS_BLOCK_MAX: Final = 1024
-
-
 class View:
-    """Reads at one Lsn. Close it soon: it keeps LMDB from reusing pages."""
+    """Reads at one Lsn. Close it soon: while it is open, LMDB reuses no page that it may read."""
 
     __slots__ = (
         "_memtables",
@@ -170,15 +172,15 @@ class View:
         self.built = state.built
         self.catalog = state.catalog
         self.now_us = now_us
-        """What counts as expired for every read of this view."""
+        """The time at which this view judges expiry, in microseconds since 1970."""
         self._memtables = state.memtables
         self._path = path
         self._txn = txn
         self.pending = pending
         is_plain = pending is None and not any(table.entries for table in self._memtables)
         self.get: Get = txn.get if is_plain else self._layered_get
-        """The value of a key, or None. LMDB's own method while nothing is above LMDB: what is
-        committed after this has a higher Lsn."""
+        """The value of a key, or None. LMDB's own method where the memtables are empty: later
+        commits have a higher Lsn."""
 
     def __enter__(self) -> "View":
         return self
@@ -189,8 +191,8 @@ class View:
             self.raise_typed(error)
 
     def raise_typed(self, error: BaseException) -> None:
-        """Raises the typed error with the file's path in place of one that a read met. Done once,
-        where a read is left, so that no read pays for it."""
+        """Raises the typed form, with the file's path, of an error of a read. Called where a view
+        is left, so single reads do not pay for it."""
         raise_typed(self._path, error)
 
     @property
@@ -200,18 +202,18 @@ class View:
 
     @property
     def store_id(self) -> tuple[str, int]:
-        """Of the commit of LMDB that this view reads: equal ids, equal contents. The file too:
-        another one counts its commits anew."""
+        """Identifies the LMDB commit that this view reads, by file and number: views with equal ids
+        read equal contents. The file, since each file numbers its commits from 1."""
         return self._path, self._txn.id()
 
     @property
     def applied_lsn(self) -> int:
-        """Up to where LMDB, as this view reads it, holds the commits."""
+        """The Lsn of the last commit in the LMDB transaction of this view."""
         return int.from_bytes(self._txn.get(APPLIED) or b"")
 
     def close(self) -> None:
-        # Also forgotten: a view lives on in the traceback of every error that passed through it,
-        # and its transaction would keep LMDB's environment open behind a closed database.
+        # The reference is dropped too: the traceback of an error that passed through a view keeps
+        # it, and its transaction would keep LMDB's environment open after the database is closed.
         txn, self._txn = self._txn, _CLOSED
         self.get = _closed_get
         txn.abort()
@@ -221,8 +223,14 @@ class View:
         return index.number in self.built or 0 < index.complete_from <= self.lsn
 
     def _layered_get(self, key: bytes, /) -> bytes | None:
+        value: bytes | None = self._memory_value(key)
+        return self._txn.get(key) if value is _ABSENT else value
+
+    def _memory_value(self, key: bytes) -> Any:
+        """The value in the transaction or the memtables, None for a tombstone; _ABSENT when LMDB's
+        value counts."""
         if self.pending is not None:
-            value: bytes | None = self.pending.effects.get(key, _ABSENT)
+            value = self.pending.effects.get(key, _ABSENT)
             if value is not _ABSENT:
                 return value
         lsn = self.lsn
@@ -232,39 +240,55 @@ class View:
                 if version[0] <= lsn:
                     return version[1]
                 version = version[2]
-        return self._txn.get(key)
+        return _ABSENT
 
     def get_stored(self, key: bytes) -> bytes | None:
-        """What LMDB alone has."""
+        """The value in LMDB, without the memtables."""
         return self._txn.get(key)
 
     def scan_stored(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """The pairs of LMDB alone with low <= key < high."""
+        """The pairs in LMDB with low <= key < high, without the memtables."""
         return self._scan_store(low, high, False)
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs of one tree with low <= key < high."""
-        base = self._scan_store(low, high, reverse)
-        fresh = self._fresh_keys(low, high, reverse)
-        return base if fresh is None else self._merged(fresh, base, reverse)
+        """The pairs of one keyspace with low <= key < high."""
+        pairs = self._scan_store(low, high, reverse)
+        keys = self._memory_keys(low, high, reverse)
+        return pairs if keys is None else self._merged(keys, pairs, reverse)
 
     def keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
-        """At most `limit` keys of scan(), in a fraction of its time while nothing is above LMDB."""
-        if self._fresh_keys(low, high, False) is not None:
+        """At most `limit` keys of scan(); several times faster where no memtable has any."""
+        if self._memory_keys(low, high, False) is not None:
             return [key for key, _ in islice(self.scan(low, high), limit)]
         cursor = self._txn.cursor()
-        found: list[bytes] = []
+        keys: list[bytes] = []
         if cursor.set_range(low):
-            keys = cursor.iternext(values=False)
+            stored = cursor.iternext(values=False)
             size = _KEYS_BLOCK
-            while len(found) < limit:
-                block = list(islice(keys, min(size, limit - len(found))))
+            while len(keys) < limit:
+                block = list(islice(stored, min(size, limit - len(keys))))
                 size = min(2 * size, _KEYS_BLOCK_MAX)
                 if not block or block[-1] >= high:
-                    found += block[: bisect_left(block, high)]
+                    keys += block[: bisect_left(block, high)]
                     break
-                found += block
-        return found
+                keys += block
+        return keys
+
+    def unique_entries(self, value: bytes) -> set[bytes]:
+        """The committed entries of a Unique index with a value (prefix and full fields, short
+        enough for a key); deleted ones may be among them. Point look-ups, where a scan would have
+        to sort the keys of the memtables."""
+        entries: set[bytes] = set()
+        for memtable in self._memtables:
+            rowids = memtable.unique_rowids.get(value, b"")
+            for start in range(0, len(rowids), ROWID_BYTES):
+                entries.add(value + rowids[start : start + ROWID_BYTES])
+        cursor = self._txn.cursor()
+        has_key = cursor.set_range(value)
+        while has_key and (key := cursor.key()).startswith(value):
+            entries.add(key)
+            has_key = cursor.next()
+        return entries
 
     def _scan_store(self, low: bytes, high: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         cursor = self._txn.cursor()
@@ -282,58 +306,45 @@ class View:
                     return
                 yield pair
 
-    def _fresh_keys(self, low: bytes, high: bytes, reverse: bool) -> Iterator[bytes] | None:
-        """Keys in range that a memtable or the transaction knows; None when there are none, so
-        that the plain LMDB path is taken."""
+    def _memory_keys(self, low: bytes, high: bytes, reverse: bool) -> Iterator[bytes] | None:
+        """The keys in range that the memtables or the transaction have, perhaps repeated; None when
+        there are none, so LMDB alone is read."""
         sources = [memtable.keys for memtable in self._memtables if memtable.entries]
         if self.pending is not None and self.pending.effects:
             sources.append(self.pending.sorted_keys())
-        found: list[Iterator[bytes]] = []
+        ranges: list[Iterator[bytes]] = []
         for source in sources:
             keys = source.range(low, high, reverse)
             first = next(keys, None)
             if first is not None:
-                found.append(_chain(first, keys))
-        if not found:
+                ranges.append(_chain(first, keys))
+        if not ranges:
             return None
-        return found[0] if len(found) == 1 else merge(*found, reverse=reverse)
-
-    def _fresh_value(self, key: bytes) -> Any:
-        """The value above LMDB's, None when deleted, _ABSENT when LMDB's counts."""
-        if self.pending is not None:
-            value = self.pending.effects.get(key, _ABSENT)
-            if value is not _ABSENT:
-                return value
-        for memtable in self._memtables:
-            version = memtable.entries.get(key)
-            while version is not None:
-                if version[0] <= self.lsn:
-                    return version[1]
-                version = version[2]
-        return _ABSENT
+        return ranges[0] if len(ranges) == 1 else merge(*ranges, reverse=reverse)
 
     def _merged(
-        self, fresh: Iterator[bytes], base: Iterator[tuple[bytes, bytes]], reverse: bool
+        self, keys: Iterator[bytes], pairs: Iterator[tuple[bytes, bytes]], reverse: bool
     ) -> Iterator[tuple[bytes, bytes]]:
-        pair = next(base, None)
+        """The pairs of LMDB and those of the memory's keys, which replace or delete them."""
+        pair = next(pairs, None)
         last: bytes | None = None
-        for key in fresh:
+        for key in keys:
             if key == last:
                 continue
             last = key
-            value = self._fresh_value(key)
+            value = self._memory_value(key)
             if value is _ABSENT:
                 continue
             while pair is not None and (pair[0] > key if reverse else pair[0] < key):
                 yield pair
-                pair = next(base, None)
+                pair = next(pairs, None)
             if pair is not None and pair[0] == key:
-                pair = next(base, None)
+                pair = next(pairs, None)
             if value is not None:
                 yield key, value
         if pair is not None:
             yield pair
-            yield from base
+            yield from pairs
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -342,13 +353,14 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def built_keyspaces(view: View) -> frozenset[int]:
-    """The marks, as LMDB has them."""
-    found = view.scan(BUILT, end_of(BUILT))
-    return frozenset(int.from_bytes(key[len(BUILT) :]) for key, _ in found)
+    """The keyspaces of the indexes that are marked as built."""
+    marks = view.scan(BUILT, end_of(BUILT))
+    return frozenset(int.from_bytes(key[len(BUILT) :]) for key, _ in marks)
 
 
 def stored_view(store: Store, memtable: Memtable, lsn: int, document_bytes_max: int) -> View:
-    """Of a store and a memtable alone, with what they say of the catalog."""
+    """A view of a store and one memtable, with the catalog that they hold. Its `now_us` is 0:
+    nothing has expired."""
     bootstrap = State(memtable, None, frozenset(), Catalog({}))
     view = View(lsn, bootstrap, store.begin(), 0, store.path)
     try:
@@ -361,12 +373,13 @@ def stored_view(store: Store, memtable: Memtable, lsn: int, document_bytes_max: 
 
 
 def schema_of(view: View, name: str) -> Schema:
-    """Raises CollectionMissingError."""
+    """The schema of a collection. Raises CollectionMissingError."""
     return view.catalog.schema(name)
 
 
 def live(view: View, schema: Schema, id: str) -> StoredDocument | None:
-    """A document that the view shows. Raises CorruptionError."""
+    """A document, unless it is missing or has expired. Raises InvalidDocumentError for an id that
+    cannot be one, CorruptionError."""
     key = schema.key(id)
     value = view.get(key)
     stored = None if value is None else unpack(key, value)

@@ -251,14 +251,14 @@ SIZE_AT: Final = 64
 FILES: Final[dict[str, tuple[Callable[[bytes], bytes], str]]] = {
     "empty": (lambda data: b"", "header is damaged"),
     "half a header": (lambda data: data[:100], "header is damaged"),
-    "half": (lambda data: data[: len(data) // 2], "bytes and not"),
-    "one byte less": (lambda data: data[:-1], "bytes and not"),
-    "one byte more": (lambda data: data + b"\0", "bytes and not"),
+    "half": (lambda data: data[: len(data) // 2], "bytes instead of"),
+    "one byte less": (lambda data: data[:-1], "bytes instead of"),
+    "one byte more": (lambda data: data + b"\0", "bytes instead of"),
     "zeros": (lambda data: bytes(len(data)), "header is damaged"),
     "another version": (_resealed(8, b"\xff\xff\xff\xff"), "another format"),
-    "a huge count": (_resealed(SIZE_AT, b"\xff" * 8), "bytes and not"),
+    "a huge count": (_resealed(SIZE_AT, b"\xff" * 8), "bytes instead of"),
     "a count of all that there is": (_resealed(SIZE_AT, (1 << 40).to_bytes(8, "little")), "not"),
-    "sections of no size": (_resealed(SIZE_AT, bytes(16 * 6)), "bytes and not"),
+    "sections of no size": (_resealed(SIZE_AT, bytes(16 * 6)), "bytes instead of"),
 }
 
 

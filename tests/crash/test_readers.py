@@ -282,9 +282,9 @@ def test_a_directory_that_is_mounted_read_only(open_db: OpenDatabase, mounted: P
     """LMDB cannot say there which pages are read, so there must be no writer."""
     db = open_db()
     db.collection("a").put({"id": "x"})
-    with pytest.raises(LockedError, match="mounted to read only"):
+    with pytest.raises(LockedError, match="mounted read-only"):
         amberdb.open(mounted / "t.amber", read_only=True, **SMALL)
-    with pytest.raises(LockedError, match="mounted to read only"):
+    with pytest.raises(LockedError, match="mounted read-only"):
         ReadingProcess(mounted / "t.amber")
     db.close()
     with ReadingProcess(mounted / "t.amber") as reader, ReadingProcess(mounted / "t.amber") as two:

@@ -2,7 +2,7 @@
 
 MANIFEST, stored documents, catalog entries, payloads of records, cursors, the codec. Bytes are
 random, or valid ones with a few places changed; where a checksum would stop all of them it is
-made anew, as a stranger would.
+computed again.
 """
 
 import base64
@@ -198,7 +198,7 @@ def test_catalog_entry(data: st.DataObject) -> None:
 
 @st.composite
 def _changed(draw: st.DrawFn, content: bytes) -> bytes:
-    """A field of a map is missing, or holds something else."""
+    """A field of a map is missing, or has another value."""
     fields = decode_document(content)
     name = draw(st.sampled_from(sorted(fields)))
     if draw(st.booleans()):
@@ -295,8 +295,8 @@ def test_the_data_file_of_another_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_short_data_file_opens_exactly_when_nothing_of_it_is_missing(tmp_path: Path) -> None:
-    """Mapped, a page that is not there kills the process; but LMDB itself leaves free pages at the
-    end unwritten, and a database that refused those would be lost for nothing."""
+    """A page that is missing kills a process that maps it. But LMDB itself leaves free pages at the
+    end unwritten, and a database without those has to open."""
     path = tmp_path / "t.amber"
     with amberdb.open(path, **SMALL) as db:
         collection = db.collection("x", indexes=[Ordered("n")])

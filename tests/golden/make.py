@@ -4,10 +4,10 @@
 
     v<format>-closed.tar.gz   closed cleanly, everything in LMDB
     v<format>-killed.tar.gz   killed: part in LMDB, part only in the log, an index half declared
-    v<format>.json            what both must hold, in words that no codec of ours is needed for
+    v<format>.json            the content of both, readable without a codec of AmberDB
 
 Invariants:
-- Times, ids and values are fixed, so that what the files should say can be read here; only the
+- Times, ids and values are fixed, so the content of the files can be read here; only the
   database id and the salts of the log are random.
 """
 
@@ -86,11 +86,11 @@ def second_half(db: Database, clock: FakeClock) -> None:
         pass
     db.collection("gone").delete("g")
     db.subscriber("reader")
-    db.collection("plain", indexes=[Ordered("name")])  # and never built here
+    db.collection("plain", indexes=[Ordered("name")])  # it is not built here
 
 
 def content(db: Database) -> dict[str, Any]:
-    """Everything the public API tells of a database, as JSON can hold it."""
+    """Everything that the public API returns of a database, as JSON."""
     return {
         name: {
             "indexes": [

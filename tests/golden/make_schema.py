@@ -1,11 +1,11 @@
-"""Makes the golden database of what declarations leave in the catalog: run once, then never again.
+"""Makes the golden database of a catalog with many declarations: run once, then never again.
 
     PYTHONPATH=tests python tests/golden/make_schema.py [TARGET]
 
     v1-schema.tgz   killed in the middle of a migration, and before a dropped collection was purged:
-                    former names, steps, retired trees, some in LMDB and some only in the log
+                    former names, steps, retired keyspaces, some in LMDB and some only in the log
 
-What it must hold is in test_golden_schema.py.
+test_golden_schema.py has its content.
 """
 
 import shutil

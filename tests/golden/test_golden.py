@@ -1,4 +1,4 @@
-"""Databases of every format version that was released open, whole, in this version.
+"""Databases of every released format version open in this version with all their content.
 
 They are made once by make.py and never again: a change that makes this test fail has changed the
 format, and needs a new version or a way to read the old one.
@@ -34,7 +34,7 @@ def test_it_opens_and_holds_what_it_held(tmp_path: Path, open_db: OpenDatabase, 
     with tarfile.open(HERE / store) as archive:
         archive.extractall(tmp_path / "t.amber", filter="data")
     expected = json.loads((HERE / f"{store.partition('-')[0]}.json").read_text())
-    clock = FakeClock(0)  # behind: the time of the last commit counts
+    clock = FakeClock(0)  # slow: the time of the last commit counts
     for _ in range(2):  # as found, and once more as this version closed it
         db = open_db(clock=clock)
         assert (db.recovery is not None) == ("killed" in store and not clock.now)
@@ -58,7 +58,7 @@ def test_there_are_golden_stores() -> None:
 
 
 def test_make_still_makes_the_same(tmp_path: Path) -> None:
-    """What the golden stores stand for can still be read in make.py."""
+    """make.py still makes databases with the content of the golden ones."""
     maker().main(tmp_path)
     name = f"v{FORMAT_VERSION}.json"
     assert json.loads((tmp_path / name).read_text()) == json.loads((HERE / name).read_text())

@@ -1,4 +1,4 @@
-"""A database that was left in the middle of a migration and of a drop opens, and goes on."""
+"""A database that was killed during a migration and a drop opens, and both continue."""
 
 import tarfile
 from pathlib import Path

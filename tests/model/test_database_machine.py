@@ -1,8 +1,8 @@
 """Random lives of a database beside a dictionary: everything the public API promises, in any order.
 
-Two collections are written, read, declared anew, migrated, renamed, dropped, checkpointed, expired,
-snapshotted, reopened and killed. The model in support/model.py says what each call returns or
-raises.
+Two collections are written, read, declared again, migrated, renamed, dropped, checkpointed,
+expired, snapshotted, reopened and killed. The model in support/model.py gives the result or the
+error of each call.
 """
 
 import shutil
@@ -65,10 +65,10 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.last_us = 0
         self.model: dict[str, ModelCollection] = {name: ModelCollection() for name in NAMES}
         self.numbers = {name: number for number, name in enumerate(NAMES)}
-        """Of the collections that have these names, each a number that no other ever had."""
+        """By name the number of the collection; a number is never used again."""
         self.log: list[tuple[int, Commit, dict[str, int]]] = []
         self.stillborn: set[tuple[int, str, str]] = set()
-        """Documents that had expired when they were put: perhaps removed by the same commit."""
+        """Documents that had expired when they were put: the same commit may remove them."""
         self.snapshots: list[tuple[Snapshot, dict[str, ModelCollection], int]] = []
         self.copies = 0
         self.agrees = True
@@ -110,7 +110,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         expected: Callable[[ModelCollection, int, int], Any],
         name: str,
     ) -> Any:
-        """One call that commits by itself, beside the model: same result or same error."""
+        """One call with a commit of its own, and the model: same result or same error."""
         collection = self.live_db.collection(name)
 
         def on_model(model: dict[str, ModelCollection], now_us: int, lsn: int) -> Any:
@@ -200,7 +200,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        """The files as they are now are what a process that dies leaves."""
+        """Copies the files as a process that dies now would leave them."""
         self.drop_snapshots()
         for thread in threading.enumerate():
             if thread.name == "amberdb-wal-prepare":
@@ -267,7 +267,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     @rule(name=names, batches=st.integers(0, 3))
     def migrate(self, name: str, batches: int) -> None:
-        """To the next version; as many batches are stored at once, 0 is all of them."""
+        """Migrates to the next version, in this many batches; 0 is all."""
         try:
             model = self.model[name].upgraded(upgrade_to(self.model[name].version + 1))
         except (DuplicateKeyError, InvalidDocumentError):
@@ -291,7 +291,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     @rule(name=names)
     def drop(self, name: str) -> None:
-        """And another one of this name; of what was dropped the feed tells nothing more."""
+        """And declares another one of this name; the feed has only the drop of the old one."""
         before = self.last_lsn()
         self.live_db.drop_collection(name)
         with pytest.raises(CollectionMissingError), self.live_db.snapshot() as at:
@@ -306,7 +306,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.note_commits(before)
 
     def note_commits(self, before: int) -> None:
-        """Declarations commit too, and `now` never falls behind the time of any commit."""
+        """Declarations commit too, and `now` is never before the time of a commit."""
         if self.last_lsn() != before:
             self.last_us = self.now_us
 
@@ -390,7 +390,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     @rule(name=names, where=drawn.filters())
     def erase(self, name: str, where: Any) -> None:
-        """A delete_many() of what has expired as well; who has yet to read of it moves on."""
+        """A delete_many() that meets expired documents too; subscribers move past it."""
         self.agrees = False
         model, now_us = self.model[name], self.now_us
         receipt = self.live_db.erase(name, where, reason="the model")
@@ -577,7 +577,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
 
 def _upgrades(version: int) -> dict[int, Callable[[Doc], Doc]]:
-    """All that lead to it."""
+    """All functions up to the version."""
     return upgrades(range(2, version + 1))
 
 
@@ -616,7 +616,7 @@ def _step(name: str, op: str, id: str, doc: Doc, where: Any) -> _Step:
 
 
 def _outcome(call: Callable[[], Any]) -> Any:
-    """What a call returns, or the name of the error: the transaction goes on either way."""
+    """The result of a call, or the name of its error; the transaction continues after both."""
     try:
         return call()
     except AmberError as error:

@@ -1,4 +1,4 @@
-"""A database opened to read only answers as the writing one does at the same Lsn, whatever happens
+"""A database opened read-only answers as the writing one does at the same Lsn, whatever happens
 to the files between its reads."""
 
 from dataclasses import asdict

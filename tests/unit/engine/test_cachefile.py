@@ -1,4 +1,4 @@
-"""Cache files: each byte that is not as it was written is noticed, and nothing is raised for it."""
+"""Cache files: every changed byte is detected, and nothing is raised for it."""
 
 import logging
 from pathlib import Path
@@ -81,10 +81,10 @@ def test_a_file_of_something_else_is_dropped(
     other.write_bytes(whole)
     with caplog.at_level(logging.WARNING):
         assert _folder(tmp_path).read(8, CONFIGURATION) is None
-        assert "8.cache is dropped and will be built anew: it belongs to another" in caplog.text
+        assert "8.cache is removed and will be built again: it belongs to no index" in caplog.text
         assert not other.exists()
         assert _folder(tmp_path).read(7, b"d" * 16) is None
-        assert "declared otherwise" in caplog.text
+        assert "another declaration" in caplog.text
         assert not file.exists()
         file.write_bytes(whole)
         _folder(tmp_path, database_id=b"f" * 16)
@@ -95,14 +95,14 @@ def test_a_file_of_something_else_is_dropped(
 def test_what_the_log_lost_is_removed_at_open(file: Path, tmp_path: Path) -> None:
     _folder(tmp_path, last_lsn=5)
     assert file.exists()
-    _folder(tmp_path, last_lsn=4)  # a device that lied: its numbers will be given again
+    _folder(tmp_path, last_lsn=4)  # the device lost synced records: their Lsns are given again
     assert not file.exists()
 
 
 def test_what_the_log_lost_and_cannot_be_removed_is_not_opened_over(
     file: Path, tmp_path: Path
 ) -> None:
-    """Later its Lsn would be below the log's end, and its rows would have other content."""
+    """Later its Lsn would be before the end of the log, and its rows would have other content."""
     fs = FaultyFileSystem()
     for kind in ("unlink", "sync_dir"):
         fs.arm((kind,), 1)

@@ -1,4 +1,4 @@
-"""Checkpoints and the background: what moves when, what a failure costs, when threads start."""
+"""Checkpoints and background work: triggers, failures, and when threads start."""
 
 import errno
 import threading
@@ -122,7 +122,7 @@ def test_store_without_room_is_a_full_disk(open_db: OpenDatabase) -> None:
     db = open_db(map_bytes=1 << 16)
     notes = db.collection("n")
     notes.put_many({"id": str(n), "x": bytes(1000)} for n in range(200))
-    with pytest.raises(DiskFullError, match="nothing is lost"):
+    with pytest.raises(DiskFullError, match="no commit is lost"):
         db.checkpoint()
     assert notes.count() == 200
     db.close()
@@ -169,7 +169,7 @@ def test_writers_that_get_no_room_in_time_are_refused(
     notes = db.collection("n")
     monkeypatch.setattr(Checkpointer, "run", never)
     notes.put({"id": "a", "x": bytes(20_000)})
-    with pytest.raises(BusyError, match="checkpoint is behind"):
+    with pytest.raises(BusyError, match="checkpoint has not ended"):
         notes.put({"id": "b"})
     assert list(notes) == ["a"]
     monkeypatch.undo()

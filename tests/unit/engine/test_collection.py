@@ -1,4 +1,4 @@
-"""Collections: put to delete, records, iteration, declarations, and what a bad call does."""
+"""Collections: writes, reads, records, iteration, declarations, and errors of bad calls."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -100,7 +100,7 @@ def test_put_many_is_all_or_nothing(
 def test_put_many_is_prepared_again_when_the_declaration_changed_on_the_way(
     db: Database,
 ) -> None:
-    # The source of the documents may run anything, and so may another thread meanwhile.
+    # The iterable may run any code, and another thread may run meanwhile.
     def source() -> Iterator[dict[str, Any]]:
         yield {"id": "a", "until": 1}
         db.collection("n", expires_at="until", required=["until"])
@@ -113,7 +113,7 @@ def test_put_many_is_prepared_again_when_the_declaration_changed_on_the_way(
 
 
 class Slow(Mapping[str, Any]):
-    """A document whose reading takes so long that the declaration changes meanwhile."""
+    """A document that changes the declaration while it is read."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

@@ -1,5 +1,5 @@
-"""Renaming and dropping collections: what open handles, snapshots, subscribers, files and a process
-that dies see of it. Power loss at every step is tests/crash/test_sweep.py's."""
+"""Renaming and dropping collections: the effect on open handles, snapshots, subscribers, files and
+a process that dies. tests/crash/test_sweep.py tests power loss at every step."""
 
 import threading
 from pathlib import Path

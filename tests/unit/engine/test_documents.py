@@ -1,4 +1,4 @@
-"""Documents at the door: what comes back, what is refused and where, ids, sizes."""
+"""Checks of documents: values that come back as they were, values that are refused, ids, sizes."""
 
 import copy
 import math
@@ -45,7 +45,7 @@ class Moment(datetime): ...
 
 
 class Nowhere(tzinfo):
-    """A time zone that does not know its offset, so a datetime in it is naive."""
+    """A time zone without an offset: a datetime in it counts as naive."""
 
     def utcoffset(self, dt: datetime | None) -> None:
         return None
@@ -263,7 +263,7 @@ def test_projection_is_refused_by_every_write(notes: Collection) -> None:
         with pytest.raises(ProjectionError):
             write()
     assert notes.get("a") == {"id": "a", "x": 1, "y": 2}
-    notes.put(dict(projection))  # said in so many words, it may be stored
+    notes.put(dict(projection))  # as a plain dict it may be stored
 
 
 # -- ids -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The change feed: every durable change once, in order; subscribers and the log kept for them."""
+"""The change feed: every durable change once, in order; subscribers, and the log held for them."""
 
 import threading
 from collections.abc import Iterator
@@ -171,7 +171,7 @@ def test_a_subscriber_may_begin_in_the_past(db: Database) -> None:
 
 def test_a_position_does_not_go_back(db: Database) -> None:
     reader = db.subscriber("reader")
-    with pytest.raises(QueryError, match="cannot go back"):
+    with pytest.raises(QueryError, match="cannot move back"):
         reader.acknowledge(Lsn(reader.position - 1))
 
 

@@ -347,7 +347,7 @@ def test_opened_without_version_it_stays_as_it_is(open_db: OpenDatabase) -> None
     people = db.collection("p")
     assert db.definition("p").version == 3
     assert got(people, "d02")["age"] == 102
-    with pytest.raises(MigrationError, match="version 2 is not there") as raised:
+    with pytest.raises(MigrationError, match="version 2 is missing") as raised:
         people.get("d01")
     assert (raised.value.collection, raised.value.key, raised.value.version) == ("p", "d01", 2)
     with pytest.raises(MigrationError):
@@ -481,8 +481,8 @@ def test_the_background_tries_a_failing_function_once(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (None, "gave no map"),
-        ([1], "gave no map"),
+        (None, "returned None"),
+        ([1], "which is no map"),
         ({"id": "another"}, "changed the id"),
         ({}, "changed the id"),
         ({"x": float("nan")}, "cannot be stored: .*NaN"),

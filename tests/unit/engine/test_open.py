@@ -1,4 +1,4 @@
-"""Opening and closing: what is refused and why, what is left behind, use after the end."""
+"""Opening and closing: refusals and their reasons, remains on disk, use after close()."""
 
 import errno
 import os
@@ -207,7 +207,7 @@ def set_byte(at: int, value: int) -> Callable[[bytearray], None]:
 
 
 def turn_byte(at: int) -> Callable[[bytearray], None]:
-    """For a byte of the id, which is drawn by lot and may be any."""
+    """Changes a byte of the id, which is random."""
 
     def change(data: bytearray) -> None:
         data[at] ^= 0xFF
@@ -234,7 +234,7 @@ def test_manifest_of_another_kind_is_refused(
 ) -> None:
     before = (made / "MANIFEST").read_bytes()
     write_manifest(made, change, sealed=sealed)
-    for _ in range(2):  # the first try lets go of everything
+    for _ in range(2):  # the first try has released everything
         with pytest.raises(error) as caught:
             open_at(made)
         assert type(caught.value) is error
@@ -378,11 +378,11 @@ def test_missing_log_is_refused_after_a_crash(open_db: OpenDatabase, tmp_path: P
         open_at(copy)
 
 
-# -- file systems that say no ----------------------------------------------------------------
+# -- file systems that refuse ----------------------------------------------------------------
 
 
 class ReadOnly(OsFileSystem):
-    """As a directory without write permission answers."""
+    """The error of a directory without write permission."""
 
     def lock(self, path: str, owner: str) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied", path)
@@ -584,7 +584,7 @@ def test_reopened_many_times_nothing_changes(made: Path) -> None:
         assert db.stats()["last_lsn"] >> 40 == 1, "no unclean open, so no new epoch"
 
 
-# -- what stats tells ------------------------------------------------------------------------
+# -- stats -----------------------------------------------------------------------------------
 
 
 def test_stats_have_a_fixed_shape(made: Path) -> None:

@@ -1,4 +1,4 @@
-"""A database opened to read only, in the process of its writer or without one. Other processes are
+"""A database opened read-only, in the process of its writer or without one. Other processes are
 in crash/test_readers.py, and that the answers are the writer's in model/test_reader_machine.py."""
 
 import inspect
@@ -56,7 +56,7 @@ def files(path: Path | str) -> dict[str, bytes]:
 
 
 def another_version(spec: object) -> str:
-    """Of an analyzer."""
+    """The identity of an analyzer."""
     return f"another {spec}"
 
 
@@ -102,7 +102,7 @@ def test_left_by_a_dead_writer_it_is_read_up_to_what_counts(
     knows_boot: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In the same boot STATUS says what was acknowledged; after a power loss the whole log was."""
+    """In the same boot STATUS has the acknowledged Lsn; after a power loss the whole log counts."""
     a = writer.collection("a")
     a.put({"id": "5", "n": 5})
     if checkpointed:
@@ -182,7 +182,7 @@ def test_a_reader_without_a_writer_has_to_go_before_one_comes(
 ) -> None:
     writer.close()
     db = reading(writer.path)
-    with pytest.raises(OpenError, match="to read only"):
+    with pytest.raises(OpenError, match="open read-only"):
         open_db()
     db.close()
     open_db().collection("a").put({"id": "x"})
@@ -291,7 +291,7 @@ def test_it_can_stay_where_it_is_until_it_is_told(
         assert len(db.collection("a")) == 6
         a.put({"id": "y"})
         assert len(db.collection("a")) == 6
-        writer.checkpoint()  # goes on behind what this one has
+        writer.checkpoint()  # past the Lsn that the reader has
         assert len(db.collection("a")) == 7
         a.put({"id": "z"})
         writer.compact()

@@ -1,4 +1,4 @@
-"""Recovery: an abandoned directory opens with everything acknowledged, and says what it found."""
+"""Recovery: an abandoned directory opens with every acknowledged commit, and reports the replay."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Snapshots: one Lsn, whatever happens beside them; their age is limited."""
+"""Snapshots: reads at one Lsn while others write; the age limit."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""stats(): typed and as a map; it counts what happens, and loads and changes nothing."""
+"""stats(): typed and as a map; its counts; it loads nothing and changes nothing."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""STATUS: what a writer stores in it, and what a reader believes."""
+"""STATUS: the words that a writer stores, and the files that a reader ignores."""
 
 import os
 from pathlib import Path

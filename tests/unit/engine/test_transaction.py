@@ -1,4 +1,4 @@
-"""Transactions: all or nothing, seeing one's own writes, one writer at a time."""
+"""Transactions: atomic, reads see own writes, one writer at a time."""
 
 import contextlib
 import threading
@@ -16,13 +16,18 @@ from amberdb import (
     InvalidDocumentError,
     MissingKeyError,
     Ordered,
+    Text,
     Transaction,
     TransactionError,
     TransactionTooLargeError,
     Unique,
+    Vector,
 )
 from amberdb.engine.database.transaction import TransactionCollection
+from amberdb.engine.storage.memtable import Memtable
+from amberdb.index.registry import IndexSpec
 from support.databases import OpenDatabase
+from support.inside import engine_of
 from unit.engine.helpers import ids
 
 
@@ -138,7 +143,7 @@ def test_a_call_that_failed_leaves_nothing_in_the_transaction(
     assert len(notes) == 3  # and the audit at the end agrees
 
 
-# -- seeing one's own writes -----------------------------------------------------------------
+# -- reads of own writes ---------------------------------------------------------------------
 
 
 def reads(a: Any) -> dict[str, object]:
@@ -294,7 +299,7 @@ def test_reading_beside_ones_own_transaction_sees_what_is_committed(bank: Databa
 
 
 class Other:
-    """A thread that keeps the writer lock until it is let go."""
+    """A thread that holds the writer lock until it is told to release it."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -452,3 +457,33 @@ def test_database_refuses_another_sync_class(open_db: OpenDatabase, tmp_path: Pa
     with pytest.raises(ValueError, match="always"):
         open_db(sync="fsync")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_commit_notes_the_rows_that_a_replay_finds(db: Database) -> None:
+    """The row events of commits, however documents were written, are the entries of search indexes
+    among their effects."""
+    indexes: list[IndexSpec] = [Text("text"), Vector("at", dim=2), Ordered("n")]
+    notes = db.collection("n", indexes=indexes, expires_at="until")
+    plain = db.collection("plain", indexes=[Ordered("n")])
+    notes.put_many({"id": str(n), "text": f"tea {n}", "at": [1.0, n], "n": n} for n in range(6))
+    notes.update("0", {"n": 10})  # no search index sees this
+    notes.update("1", {"text": "green"})
+    notes.update("2", {"text": None})
+    notes.put({"id": "3", "until": 1.0})
+    notes.delete("4")
+    plain.put({"id": "a", "n": 1})
+    with db.transaction() as tx:
+        tx["n"].put({"id": "5", "text": "twice", "at": [0.0, 1.0]})
+        tx["n"].put({"id": "5", "text": "thrice", "at": [0.0, 1.0]})
+        tx["n"].put({"id": "new", "text": "short-lived"})
+        tx["n"].delete("new")
+        tx["plain"].put({"id": "b"})
+    db.expire()
+    state = engine_of(db).committer.state
+    replayed = Memtable()
+    replayed.entries = state.active.entries
+    replayed.find_rows(state.catalog.row_prefixes)
+    assert state.active.rows.keys() == replayed.rows.keys()
+    for keyspace, events in state.active.rows.items():
+        assert sorted(events) == sorted(replayed.rows[keyspace])
+        assert [lsn for lsn, _, _ in events] == sorted(lsn for lsn, _, _ in events)

@@ -1,21 +1,39 @@
-"""Unique indexes: judged by the end state of a commit, over live documents, by full values."""
+"""Unique indexes: checked by the end state of a commit, over live documents, by full values."""
+
+from pathlib import Path
 
 import pytest
 
 from amberdb import Collection, Database, DuplicateKeyError, Unique
+from amberdb.engine.storage.memtable import Memtable
 from support.databases import FakeClock, OpenDatabase
+from support.inside import engine_of
+from unit.engine.helpers import abandon
 
 LONG = "long " * 200
 
 
-@pytest.fixture(params=["memtable", "store"])
-def users(db: Database, request: pytest.FixtureRequest) -> Collection:
-    """Three users with a name each; in memory, or in LMDB."""
+@pytest.fixture(params=["memtable", "frozen", "replayed", "store"])
+def filled(request: pytest.FixtureRequest, open_db: OpenDatabase, tmp_path: Path) -> Database:
+    """A database with three users of a name each: in the memtable, in a frozen one, in one that
+    was replayed after a crash, or in LMDB."""
+    db = open_db("first.amber")
     users = db.collection("user", indexes=[Unique("name", name="by_name")])
     users.put_many({"id": id, "name": id.upper()} for id in "abc")
-    if request.param == "store":
+    if request.param == "frozen":
+        engine_of(db).committer.freeze()
+    elif request.param == "replayed":
+        abandon(db, tmp_path / "second.amber")
+        db = open_db("second.amber")
+        assert db.recovery is not None
+    elif request.param == "store":
         db.checkpoint()
-    return users
+    return db
+
+
+@pytest.fixture
+def users(filled: Database) -> Collection:
+    return filled.collection("user")
 
 
 def test_duplicate_is_refused_and_named(users: Collection) -> None:
@@ -59,23 +77,23 @@ def test_swap_in_one_call_is_judged_by_its_end(users: Collection) -> None:
     assert users.find({"name": "A"}) == [{"id": "b", "name": "A"}]
 
 
-def test_swap_in_a_transaction_is_judged_by_its_end(db: Database, users: Collection) -> None:
-    with db.transaction() as tx:
+def test_swap_in_a_transaction_is_judged_by_its_end(filled: Database, users: Collection) -> None:
+    with filled.transaction() as tx:
         tx["user"].update("a", {"name": "B"})
         tx["user"].update("b", {"name": "C"})
         tx["user"].update("c", {"name": "A"})
     assert [users.find({"name": name})[0]["id"] for name in "ABC"] == ["c", "a", "b"]
 
 
-def test_duplicate_that_is_gone_by_the_end_is_none(db: Database, users: Collection) -> None:
-    with db.transaction() as tx:
+def test_duplicate_that_is_gone_by_the_end_is_none(filled: Database, users: Collection) -> None:
+    with filled.transaction() as tx:
         tx["user"].put({"id": "z", "name": "A"})
         tx["user"].delete("a")
     assert users.find({"name": "A"}) == [{"id": "z", "name": "A"}]
 
 
-def test_duplicate_that_is_there_at_the_end_undoes_all(db: Database, users: Collection) -> None:
-    tx = db.transaction()
+def test_duplicate_that_is_there_at_the_end_undoes_all(filled: Database, users: Collection) -> None:
+    tx = filled.transaction()
 
     def body() -> None:
         tx["user"].delete("c")
@@ -84,6 +102,48 @@ def test_duplicate_that_is_there_at_the_end_undoes_all(db: Database, users: Coll
     with pytest.raises(DuplicateKeyError), tx:
         body()
     assert list(users) == ["a", "b", "c"]
+
+
+def test_value_that_comes_back_is_judged_again(filled: Database, users: Collection) -> None:
+    users.update("a", {"name": "other"})
+    users.put({"id": "z", "name": "A"})
+    with pytest.raises(DuplicateKeyError):
+        users.update("a", {"name": "A"})
+    users.delete("z")
+    users.update("a", {"name": "A"})
+    with pytest.raises(DuplicateKeyError):
+        users.put({"id": "z", "name": "A"})
+
+
+def test_unchanged_value_is_judged_when_another_document_takes_it(
+    filled: Database, users: Collection
+) -> None:
+    def body() -> None:
+        tx["user"].put({"id": "z", "name": "A"})
+        tx["user"].update("a", {"x": 1})
+
+    tx = filled.transaction()
+    with pytest.raises(DuplicateKeyError), tx:
+        body()
+
+
+def test_memtable_knows_the_values_that_a_replay_finds(filled: Database, users: Collection) -> None:
+    """The values that commits noted equal those that a scan of their entries finds."""
+    filled.collection("user", indexes=[Unique("name", name="by_name"), Unique("tags", sparse=True)])
+    users.put_many({"id": str(n), "name": n, "tags": [n, -n]} for n in range(1, 9))
+    users.update("1", {"tags": [1, 100]})
+    users.delete("2")
+    users.put({"id": "2b", "name": 2, "tags": [2]})
+    state = engine_of(filled).committer.state
+    replayed = Memtable()
+    replayed.entries = state.active.entries
+    replayed.find_unique(state.catalog.unique_prefixes)
+    assert len(replayed.unique_rowids) > 16
+    for value, rowids in replayed.unique_rowids.items():
+        assert state.active.unique_rowids[value] == rowids
+    users.put_many({"id": str(n), "name": n + 1, "tags": [n]} for n in range(20, 30))
+    with pytest.raises(DuplicateKeyError):
+        users.put({"id": "z", "name": 2})
 
 
 def test_value_of_an_expired_document_is_free(open_db: OpenDatabase) -> None:

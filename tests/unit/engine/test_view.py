@@ -1,4 +1,4 @@
-"""Views: what is kept of a read does not keep the database."""
+"""Views: a reference to a read keeps neither the database nor LMDB's environment open."""
 
 from collections.abc import Callable
 from typing import Any
