@@ -23,25 +23,15 @@ from amberdb.bindings import graph_transfer, graph_walks
 from amberdb.bindings.graph import KnowledgeGraph
 from amberdb.bindings.graph_transfer import export_jsonl, import_jsonl, to_networkx
 from amberdb.bindings.importer import InputDamagedError
-from support.databases import FakeClock, OpenDatabase
+from support.databases import FakeClock
 
 DAY = timedelta(days=1)
 networkx: Any = import_module("networkx")
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def now(clock: FakeClock) -> datetime:
     return datetime.fromtimestamp(clock(), UTC)
-
-
-@pytest.fixture
-def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
-    return open_db(clock=clock)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from amberdb import BusyError, StorageError
 from amberdb.bindings.server import application, open_service, serve
 from amberdb.bindings.server_guard import CLIENTS_MAX, Rates
 from amberdb.bindings.server_options import ServerOptions
-from amberdb.bindings.server_routes import Service
+from amberdb.bindings.server_routes import LIMIT_MAX, Service
 from support.awaiting import assert_sound
 from support.databases import SMALL, FakeClock
 
@@ -131,6 +131,37 @@ def test_pages_go_on_at_their_cursor(tmp_path: Path) -> None:
             assert found == [f"event {n}" for n in reversed(range(5))]
             wrong = await client.get("/memory/user/lin/events?after=nonsense")
             assert_problem(wrong, 422, "cursor")
+
+    run(work)
+
+
+def test_the_log_of_a_memory_comes_in_pages_of_the_limit(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, service):
+            given = {"content": "content 0", "memory_layer": "profile"}
+            done = (await client.post("/memory/user/lin", json=given)).json()
+            id = done["outcomes"][0]["memory_id"]
+            for n in range(1, 105):
+                await service.memory.update("profile", id, content=f"content {n}")
+            path = f"/memory/{id}/logs"
+            found: list[str] = []
+            sizes: list[int] = []
+            after: dict[str, str] = {}
+            while True:
+                page = (await client.get(path, params={"limit": 40, **after})).json()
+                sizes.append(len(page["logs"]))
+                found += [each["id"] for each in page["logs"]]
+                if page["cursor"] is None:
+                    break
+                after = {"after": page["cursor"]}
+            assert sizes == [40, 40, 25]
+            assert len(set(found)) == 105
+            assert len((await client.get(path)).json()["logs"]) == 100, "by default"
+            for wrong in (0, LIMIT_MAX + 1):
+                response = await client.get(path, params={"limit": wrong})
+                assert_problem(response, 422, "limit")
+            whole = await client.get(path, params={"limit": LIMIT_MAX})
+            assert len(whole.json()["logs"]) == 105
 
     run(work)
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from amberdb.bindings.importer import (
 )
 from amberdb.index.base import IndexSpec
 from support.databases import audited
+from support.names import recorded_names
 
 ALL_TYPES: dict[str, Any] = {
     "id": "all",
@@ -240,3 +242,17 @@ def test_failed_export_leaves_the_old_file_and_nothing_else(tmp_path: Path, name
         file.write("new")
     read = gzip.decompress(target.read_bytes()) if name.endswith("gz") else target.read_bytes()
     assert read == b"new"
+
+
+@pytest.mark.parametrize("folder", ["", "inner"])
+def test_the_name_of_an_export_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    calls = recorded_names(monkeypatch)
+    target = os.path.join(folder, "out.jsonl")
+    with whole_file(target) as file:
+        file.write("text")
+        assert calls == []
+    assert calls == [("rename", "out.jsonl"), ("sync_dir", folder or ".")]

@@ -200,6 +200,25 @@ def test_a_full_disk_leaves_it_to_be_completed(
     assert db.stats()["erasures_waiting"] == []
 
 
+def test_receipts_are_forgotten_past_a_limit_and_unfinished_erasures_are_not(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.engine.erasure.RECEIPTS_MAX", 3)
+    filled(db)
+    usage = shutil.disk_usage(db.path)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        for number in range(5):
+            with pytest.raises(DiskFullError):
+                db.erase("memory", {"n": number}, reason=str(number))
+    assert [each.reason for each in db.erasures()] == ["0", "1", "2", "3", "4"]
+    db.compact()
+    assert [each.completed is None for each in db.erasures()] == [False] * 5
+    assert not any(looked(db.path, range(5)).values())
+    db.erase("memory", {"n": 5}, reason="5")
+    assert [each.reason for each in db.erasures()] == ["3", "4", "5"]
+
+
 class Stopped(Exception):
     """Raised at a named place."""
 

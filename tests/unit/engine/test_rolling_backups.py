@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import amberdb
 from amberdb import BackupError, Database, RollingBackups
 from amberdb import _failpoints as failpoints
+from amberdb.engine import rolling_backups
 from amberdb.engine.archive import Header
 from amberdb.engine.backup_folder import Archived, chains_of, to_prune
 from amberdb.engine.chain import BackupReport
@@ -118,6 +119,23 @@ def test_a_chain_ends_after_a_day_and_when_it_is_larger_than_its_base(
     put(db)
     db.backup()
     assert kinds(db) == ["full", "more", "full", "full"]
+
+
+def test_a_chain_of_many_small_archives_ends(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore reads them all."""
+    assert rolling_backups.CHAIN_MAX == 100
+    monkeypatch.setattr(rolling_backups, "CHAIN_MAX", 4)
+    clock = FakeClock(START)
+    db = open_db(clock=clock, backups=RollingBackups())
+    put(db, 100)
+    full: list[bool] = []
+    for _ in range(9):
+        put(db)
+        full.append(db.backup().is_full)
+        clock.advance(1)
+    assert full == [True, False, False, False] * 2 + [True]
 
 
 def test_what_ends_the_log_begins_a_chain(open_db: OpenDatabase) -> None:
