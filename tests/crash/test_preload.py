@@ -70,7 +70,11 @@ def sweep(names: tuple[str, ...], recorder: Recorder | None, variants: int = 2) 
 
 
 @pytest.mark.parametrize(
-    "names", [("grow", "index", "reopen", "shrink"), ("crowd_at_checkpoints", "purge")]
+    "names",
+    [
+        pytest.param(("grow", "index", "reopen", "shrink"), marks=pytest.mark.campaign),
+        ("crowd_at_checkpoints", "purge"),
+    ],
 )
 def test_power_loss_inside_of_commits_of_lmdb(
     recorder: PreloadRecorder, names: tuple[str, ...]
@@ -150,7 +154,13 @@ def _documents(image: Image, root: Path) -> Documents:
 # -- the proof ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", INSIDE_LMDB)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if at in (0, len(INSIDE_LMDB) - 1) else pytest.param(name, marks=pytest.mark.campaign)
+        for at, name in enumerate(INSIDE_LMDB)
+    ],
+)
 def test_a_bug_inside_of_lmdb_is_caught(name: str) -> None:
     """In a process of its own, since pages that were lost can end it inside LMDB."""
     found = _exit_of(_swept_below, INSIDE_LMDB[name])

@@ -16,6 +16,7 @@ import amberdb
 from amberdb import Database, InvalidDocumentError, MissingKeyError
 from amberdb.bindings.graph import AsOf, KnowledgeGraph
 from amberdb.bindings.graph_walks import Direction
+from support import slices
 from support.databases import SMALL, FakeClock, assert_sound
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -229,4 +230,5 @@ class GraphMachine(RuleBasedStateMachine):
 
 
 TestGraph = GraphMachine.TestCase
-TestGraph.settings = settings(stateful_step_count=40)
+TestGraph.settings = settings(max_examples=slices.examples(1, 0.5), stateful_step_count=40)
+TestGraph = pytest.mark.sliced(pytest.mark.slow(TestGraph))

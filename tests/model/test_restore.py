@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import amberdb
 from amberdb import BackupReport, Database, Ordered, Text, Unique, Vector
 from amberdb.engine import backup, indexing, restore, row_folding
+from support import slices
 from support.databases import SMALL, FakeClock, audited
 from support.reference import Doc, same
 from unit.wal.helpers import join_preparation
@@ -156,7 +157,8 @@ def plain(documents: Documents) -> Documents:
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@pytest.mark.sliced
+@settings(max_examples=slices.size(60, 30))
 @given(before=steps, between=st.lists(steps, max_size=3), picks=st.lists(st.integers(0, 10**6)))
 def test_any_point_of_any_chain_is_the_model_there(
     before: list[tuple[int, int, int]],

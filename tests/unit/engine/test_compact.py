@@ -20,6 +20,7 @@ from amberdb import (
     TransactionError,
 )
 from amberdb import _failpoints as failpoints
+from support import slices
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound, audited
 from support.faulty_fs import FaultyFileSystem
 from support.remains import document, files_of, filled, left_of, looked, state_of, vector
@@ -298,6 +299,7 @@ def test_inside_a_transaction_it_is_refused(db: Database) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_writers_and_readers_go_on(open_db: OpenDatabase) -> None:
     db = open_db(sync="os", clock=FakeClock())
     memory = db.collection("memory", indexes=[Ordered("n"), Text("content")])
@@ -333,7 +335,7 @@ def test_writers_and_readers_go_on(open_db: OpenDatabase) -> None:
     threads += [threading.Thread(target=guarded, args=(read,)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for _ in range(12):
+    for _ in range(slices.size(12, 4)):
         low = sum(written)
         db.compact()
         while sum(written) < low + 20 and not errors:
