@@ -135,16 +135,21 @@ def test_every_flipped_byte_after_a_crash(place: Path) -> None:
     """Only the last record may go: it cannot be told from a torn tail."""
     docs = crashed(place)
     image = Image.read_from(place)
+    counts: Counter[str] = Counter()
     for path in own_files(image):
         used = len(image.files[path].rstrip(b"\0")) + 16
         for offset in slices.every(7, range(min(used, len(image.files[path])))):
             found = recovered(place, flipped(image, path, offset, 0x10))
             if isinstance(found, AmberError):
                 assert isinstance(found, (StorageError, amberdb.OpenError)), found
+                counts["detected"] += 1
                 continue
             lost = docs.keys() - found.keys()
+            counts[f"{len(lost)} lost"] += 1
             assert lost <= {"late2"}, f"{path} at {offset}: {lost}"
             assert same(found, {key: docs[key] for key in found}), f"{path} at {offset}"
+    assert counts["detected"] > slices.size(100, 14), counts
+    assert counts["1 lost"] > slices.size(20, 3), counts
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "half", "zeros", "directory"])

@@ -319,6 +319,7 @@ def test_a_fork_while_another_thread_commits(
                 db.checkpoint()
 
     def child() -> bool:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout has one of its own
         signal.alarm(30)  # a call that hangs ends the child
         failpoints.install(None)
         answers = [

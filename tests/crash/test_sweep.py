@@ -110,18 +110,19 @@ def test_every_pair_of_steps_that_change_the_catalog(first: str) -> None:
 def test_erasure() -> None:
     """A receipt that is complete is true in every image; one that is not is completed."""
     figures = Figures()
-    for alphabet, names, since in (
+    workloads = (
         ("plain", "follow+erase+put+reopen+erase", 5),
         ("text", "text_index+overwrite+erase+transaction", 3),
         ("vectors", "build+erase+embed+reopen", 2),
-    ):
+    )
+    for alphabet, names, since in workloads[: slices.size(3, 2)]:
         letters = {**ALPHABETS[alphabet][1], "erase": erase}
         steps = [ALPHABETS[alphabet][0], *(letters[name] for name in names.split("+"))]
         sweep = Sweep(figures, names, steps, variants=1)
         sweep.run(recoveries=0.02, since=slices.size(0, since))
     assert all(figures.images[mode] for mode in MODES), figures.line()
-    assert figures.erasures > slices.size(100, 30), figures.line()
-    assert figures.resumed > slices.size(100, 30), figures.line()
+    assert figures.erasures > slices.size(100, 10), figures.line()
+    assert figures.resumed > slices.size(100, 10), figures.line()
 
 
 @pytest.mark.slow

@@ -209,6 +209,7 @@ def test_the_file_system_is_the_one_of_the_longest_mount(tmp_path: Path) -> None
     assert file_system_of(tmp_path) != "proc"
 
 
+@pytest.mark.slow
 def test_one_row_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("msgpack", reason="the peers are in the extra `bench`")
     pytest.importorskip("rocksdict", reason="the peers are in the extra `bench`")

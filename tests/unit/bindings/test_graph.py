@@ -219,6 +219,7 @@ def test_relations_are_found_by_each_of_their_parts(
     assert len(graph.relations()) == 3 - len(expected)
 
 
+@pytest.mark.slow
 def test_relations_are_deleted_in_bounded_commits(graph: KnowledgeGraph, db: Database) -> None:
     with db.transaction() as tx:
         for number in range(2_100):

@@ -314,6 +314,7 @@ def test_failures_of_the_server_are_problems_too(
     run(work)
 
 
+@pytest.mark.slow
 def test_with_a_token_nobody_is_served_without_it(tmp_path: Path) -> None:
     async def work() -> None:
         async with served(tmp_path, base_url="http://db.example", host="0.0.0.0", token=TOKEN) as (

@@ -179,6 +179,7 @@ def test_line_over_the_limit_is_one_bad_line(db: Database, monkeypatch: pytest.M
     assert ids(db) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_packed_input_that_ends_early_keeps_what_came_before(db: Database, tmp_path: Path) -> None:
     lines = "".join(json.dumps({"id": f"{n:05}"}) + "\n" for n in range(20_000))
     packed = tmp_path / "in.jsonl.gz"

@@ -75,6 +75,7 @@ def test_readers_of_before_go_on(db: Database) -> None:
     assert len(db.collection("memory")) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reopened", [False, True])
 def test_nothing_deleted_is_left_in_any_file(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, reopened: bool

@@ -181,6 +181,7 @@ def test_the_identity_names_what_has_a_say() -> None:
     assert Analyzer.of() is english
 
 
+@pytest.mark.slow
 def test_jieba_gives_words_in_place_of_pairs() -> None:
     analyzer = Analyzer.of(segmenter="jieba")
     assert "jieba=" in analyzer.identity
