@@ -10,27 +10,42 @@ FUZZ_S ?= 300
 SOAK_S ?= 600
 CRASH_S ?= 0
 COVERAGE_PERCENT_MIN ?= 95
+PYTHONS ?= 3.12 3.13 3.14
+QUICK := $(addprefix tests/unit/,bindings engine index wal test_bytes.py test_errors.py \
+    test_failpoints.py test_fs.py test_types.py)
 
 VENV := .venv
 BIN := $(VENV)/bin
 HTTP := $(VENV)/http
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+
+# Some hundred tests start a Python of their own; each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check format crash sweep mutants fuzz fuzz-http soak coverage bench peers docs clean
+.PHONY: help setup demo quick test test-all test-pythons check format crash sweep mutants fuzz fuzz-http soak coverage bench peers docs clean
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 17
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
 
 setup: $(VENV)/.check ## fill .venv with everything `test` and `check` need
 
 demo: $(VENV)/.cli ## the three-minute tour (ARGS: options of `amberdb demo`)
 	@$(BIN)/amberdb demo $(ARGS)
 
-test: $(VENV)/.test ## all tests (ARGS: options of pytest, JOBS: processes)
+quick: $(VENV)/.test ## unit tests but the slow ones, a few examples each: under a minute
+	HYPOTHESIS_PROFILE=quick $(PYTEST) -m "not slow and not campaign" $(QUICK) $(ARGS)
+
+test: $(VENV)/.test ## every test, of long ones a slice (ARGS: options of pytest, JOBS: processes)
 	$(PYTEST) $(ARGS)
+
+test-all: $(VENV)/.test ## what `test` leaves out: the long tests, whole
+	HYPOTHESIS_PROFILE=whole $(PYTEST) -m "campaign or sliced" --timeout 900 $(ARGS)
+
+test-pythons: ## `quick` on Python 3.12, 3.13 and 3.14, as far as they are here
+	@MAKE="$(MAKE)" .ci/pythons $(PYTHONS)
 
 check: $(VENV)/.check ## lint, format, types (two checkers), import arrows
 	$(BIN)/ruff check .
@@ -90,6 +105,7 @@ docs: $(VENV)/.test ## do the documents agree with the code: links, names, verbs
 clean: ## remove caches and build products; .venv stays
 	rm -rf build dist amberdb.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \
 	    .hypothesis .benchmarks .coverage
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

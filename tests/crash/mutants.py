@@ -141,7 +141,8 @@ def _sampled(every: list[Mutant], count: int, seed: int) -> list[Mutant]:
 
 # -- tests -------------------------------------------------------------------------------------
 
-_PYTEST: Final = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal")
+_PYTEST: Final = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:terminal", "--timeout=0")
+"""Without the limit on a test's time: the alarm is that of this file."""
 
 
 class _Loop:

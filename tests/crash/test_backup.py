@@ -20,6 +20,7 @@ from amberdb import AmberError, Database, DiskFullError, RollingBackups, Text
 from amberdb._fs import FileSystem
 from amberdb.engine.backup import backup
 from amberdb.wal import segment
+from support import slices
 from support.databases import SMALL, FakeClock, assert_sound, audited
 from support.disk import Disk
 from support.faulty_fs import KINDS, FaultyFileSystem, fail_on
@@ -62,12 +63,15 @@ def recorded(root: Path, work: Callable[[RecordingFileSystem], None]) -> Trace:
     return builder.trace
 
 
-def crashed(trace: Trace, root: Path) -> Iterator[tuple[int, Mode]]:
-    """Yields (operation, mode) for every crash; its disk image is at `root` meanwhile."""
+def crashed(trace: Trace, root: Path, step: int = 1) -> Iterator[tuple[int, Mode]]:
+    """Yields (operation, mode) for every crash; its disk image is at `root` meanwhile. In a slice
+    only each `step`-th operation, and the last one."""
     disk = Disk(trace)
+    last = len(trace.ops) - 1
+    points = {*slices.every(step, range(last)), last}
     for at, op in enumerate(trace.ops):
         disk.apply(op)
-        for mode in MODES:
+        for mode in MODES if at in points else ():
             for image in images(disk, mode, random.Random(f"{at}/{mode}"), 2):
                 image.write_to(root)
                 try:
@@ -76,11 +80,13 @@ def crashed(trace: Trace, root: Path) -> Iterator[tuple[int, Mode]]:
                     shutil.rmtree(root)
 
 
-def sweep(trace: Trace, root: Path, judge: Callable[[Path, bool], bool]) -> tuple[int, int]:
+def sweep(
+    trace: Trace, root: Path, judge: Callable[[Path, bool], bool], step: int = 1
+) -> tuple[int, int]:
     """Judges every image. `judge(root, is_end)` returns whether the result was complete, which it
     must be at the end of the trace. Returns (images with it, images without it)."""
     seen = [0, 0]
-    for at, mode in crashed(trace, root):
+    for at, mode in crashed(trace, root, step):
         try:
             seen[judge(root, at == len(trace.ops) - 1)] += 1
         except AssertionError as error:
@@ -92,6 +98,7 @@ def sweep(trace: Trace, root: Path, judge: Callable[[Path, bool], bool]) -> tupl
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("base", [None, "full"])
 def test_a_backup_is_whole_or_not_there(tmp_path: Path, base: str | None) -> None:
     root = tmp_path / "root"
@@ -115,9 +122,9 @@ def test_a_backup_is_whole_or_not_there(tmp_path: Path, base: str | None) -> Non
         return True
 
     trace = recorded(root, work)
-    there, missing = sweep(trace, tmp_path / "image", judge)
-    assert there > 20
-    assert missing > 50
+    there, missing = sweep(trace, tmp_path / "image", judge, step=2)
+    assert there > slices.size(20, 10)
+    assert missing > slices.size(50, 25)
     target = tmp_path / "r.amber"
     amberdb.restore([*([root / n for n in CHAIN] if base else []), root / "new"], target, **SMALL)
     with audited(target) as db:
@@ -125,6 +132,7 @@ def test_a_backup_is_whole_or_not_there(tmp_path: Path, base: str | None) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_rolling_backups_are_whole_and_none_is_without_its_base(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -148,13 +156,14 @@ def test_rolling_backups_are_whole_and_none_is_without_its_base(tmp_path: Path) 
         assert found or not is_done
         return bool(found)
 
-    there, missing = sweep(recorded(root, work), tmp_path / "image", judge)
-    assert there > 100
-    assert missing > 20
+    there, missing = sweep(recorded(root, work), tmp_path / "image", judge, step=5)
+    assert there > slices.size(100, 20)
+    assert missing > slices.size(20, 4)
     assert len(list((root / "t.amber.backups").iterdir())) < 6
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_a_restored_database_is_whole_or_not_there(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -176,9 +185,9 @@ def test_a_restored_database_is_whole_or_not_there(tmp_path: Path) -> None:
         return is_there
 
     trace = recorded(root, lambda fs: restore(chain, root / "r.amber", fs))
-    there, missing = sweep(trace, tmp_path / "image", judge)
+    there, missing = sweep(trace, tmp_path / "image", judge, step=2)
     assert there > 3
-    assert missing > 50
+    assert missing > slices.size(50, 25)
 
 
 def restore(chain: list[Path], target: Path, fs: FileSystem) -> None:

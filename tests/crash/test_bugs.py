@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from amberdb.index.vector.hnsw import library
+from support import slices
 from support.bugs import SWEPT
 from support.sweep import Figures, Lost, Sweep
 from support.workload import sequence
@@ -18,6 +19,8 @@ class Slice(NamedTuple):
     """In the message: the mode where only one shows it, and what was broken."""
     recoveries: float = 0.0
     alphabet: str = "plain"
+    since: int = 0
+    """The step behind which `make test` begins to crash: what comes before finds nothing."""
 
 
 _ROTATION: Final = "big_put+burst+big_put+checkpoint+big_put+burst"
@@ -47,35 +50,52 @@ SLICES: Final = {
     "always_mark_clean": Slice("put", "clean prefix: .* was closed at Lsn 0"),
     "use_a_spare_without_its_header": Slice(_ROTATION, "has the name of another segment"),
     "forget_the_newest_segment": Slice("put+burst", "clean prefix: commit 5 was acknowledged"),
-    "label_a_cache_file_without_syncing_the_log": Slice(_FILES, "a search: ", alphabet="vectors"),
-    "believe_a_cache_file_that_was_not_synced": Slice(_FILES, "a search: ", alphabet="vectors"),
+    "label_a_cache_file_without_syncing_the_log": Slice(
+        _FILES, "a search: ", alphabet="vectors", since=2
+    ),
+    "believe_a_cache_file_that_was_not_synced": Slice(
+        _FILES, "a search: ", alphabet="vectors", since=2
+    ),
     "leave_the_file_of_a_dropped_index": Slice(
-        _FILES, "are in cache/, and the indexes are", alphabet="vectors"
+        _FILES, "are in cache/, and the indexes are", alphabet="vectors", since=3
     ),
 }
 
 
-def run(alphabet: str, steps: str, recoveries: float) -> None:
+def run(alphabet: str, steps: str, recoveries: float, since: int) -> None:
     found = sequence(alphabet, steps.split("+"))
-    Sweep(Figures(), steps, found).run(recoveries=recoveries)
+    since = 0 if slices.IS_WHOLE else since
+    variants = 2 if not since else 1
+    Sweep(Figures(), steps, found, variants=variants).run(recoveries=recoveries, since=since)
 
 
 NEED_GRAPHS = {"label_a_cache_file_without_syncing_the_log"}
 """Without graphs a file in cache/ is only written when the database is closed, and so synced."""
 
 
+@pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize(
-    ("alphabet", "steps", "recoveries"),
-    sorted({(one.alphabet, one.steps, one.recoveries) for one in SLICES.values()}),
+    ("alphabet", "steps", "recoveries", "since"),
+    [
+        pytest.param(
+            *one, marks=pytest.mark.campaign if one[3] == 2 else ()
+        )  # test_sweep.py has it
+        for one in sorted({(a.alphabet, a.steps, a.recoveries, a.since) for a in SLICES.values()})
+    ],
 )
-def test_without_a_bug_the_slices_pass(alphabet: str, steps: str, recoveries: float) -> None:
-    run(alphabet, steps, recoveries)
+def test_without_a_bug_the_slices_pass(
+    alphabet: str, steps: str, recoveries: float, since: int
+) -> None:
+    run(alphabet, steps, recoveries, since)
 
 
+@pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("name", SWEPT)
 def test_a_deliberate_bug_is_caught(name: str) -> None:
     if name in NEED_GRAPHS and library() is None:
         pytest.skip("needs the extra hnsw")
-    steps, finds, recoveries, alphabet = SLICES[name]
+    steps, finds, recoveries, alphabet, since = SLICES[name]
     with SWEPT[name](), pytest.raises(Lost, match=finds):
-        run(alphabet, steps, recoveries)
+        run(alphabet, steps, recoveries, since)

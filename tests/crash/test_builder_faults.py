@@ -12,6 +12,7 @@ import pytest
 import amberdb
 from amberdb import CommitUnknownError, Database, PoisonedError, Text, Vector
 from amberdb.index.vector.hnsw import Graph, library
+from support import slices
 from support.databases import SMALL, assert_sound
 from support.faulty_fs import KINDS, FaultyFileSystem
 from support.inside import engine_of
@@ -71,6 +72,7 @@ def after_it(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize(
     ("kind", "code"),
@@ -86,7 +88,7 @@ def test_every_fault_of_a_file(
     kind = kind.removeprefix("short ")
     count = calls_of(tmp_path, kind)
     assert count >= (1 if library() is None else 3)  # a graph is written more than once
-    for fail_at in range(1, count + 1):
+    for fail_at in slices.every(5, range(1, count + 1)):
         fs = FaultyFileSystem(where=WHERE)
         db = opened(tmp_path / f"{fail_at}.amber", fs)
         fs.arm((kind,), fail_at, code, lasting=lasting, torn=torn)

@@ -18,6 +18,7 @@ from amberdb._bytes import CRC_SIZE, append_crc
 from amberdb.engine.storage.cache_file import HEADER_SIZE
 from amberdb.index.registry import IndexSpec
 from amberdb.index.vector.hnsw import library
+from support import slices
 from support.cache_files import Lie, Parts, forge
 from support.databases import SMALL, assert_sound, audited
 from support.page_damage import in_child
@@ -318,12 +319,13 @@ def test_what_else_is_in_the_folder(copy: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_a_page_of_a_file_that_is_another_or_zeros(copy: Path) -> None:
     """In sectors, as a device may lose them; test_cachefile.py flips every byte."""
     rng = random.Random(5)
     file = files_of(copy)[0]
     data = file.read_bytes()
-    for start in range(0, len(data), 512):
+    for start in slices.every(3, range(0, len(data), 512)):
         for sector in (bytes(512), rng.randbytes(512), data[:512]):
             damaged = data[:start] + sector[: len(data) - start] + data[start + 512 :]
             if damaged == data:

@@ -14,13 +14,14 @@ import pytest
 
 import amberdb
 from amberdb import AmberError, Ordered, StorageError
+from support import slices
 from support.page_damage import KINDS, PageDamage
 from support.reference import Doc, same
 from support.trace import Image
 from support.workload import NAME, OPTIONS
 
 DOCUMENTS = 12
-EACH = 12
+EACH = slices.size(12, 2)
 """Damages of each kind inside data.mdb: a slice of tests/crash/damage_pages.py."""
 Documents = dict[str, Doc]
 
@@ -114,6 +115,7 @@ def judge(root: Path, image: Image, docs: Documents, where: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("bits", [0x01, 0x80])
 def test_every_flipped_byte_after_a_clean_close(place: Path, bits: int) -> None:
     docs = write(place)
@@ -121,27 +123,33 @@ def test_every_flipped_byte_after_a_clean_close(place: Path, bits: int) -> None:
     counts: Counter[str] = Counter()
     for path in own_files(image):
         used = len(image.files[path].rstrip(b"\0")) + 16
-        for offset in range(min(used, len(image.files[path]))):
+        for offset in slices.every(7, range(min(used, len(image.files[path])))):
             where = f"{path} at {offset}"
             counts[judge(place, flipped(image, path, offset, bits), docs, where)] += 1
-    assert counts["detected"] > 100, counts
+    assert counts["detected"] > slices.size(100, 14), counts
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_every_flipped_byte_after_a_crash(place: Path) -> None:
     """Only the last record may go: it cannot be told from a torn tail."""
     docs = crashed(place)
     image = Image.read_from(place)
+    counts: Counter[str] = Counter()
     for path in own_files(image):
         used = len(image.files[path].rstrip(b"\0")) + 16
-        for offset in range(min(used, len(image.files[path]))):
+        for offset in slices.every(7, range(min(used, len(image.files[path])))):
             found = recovered(place, flipped(image, path, offset, 0x10))
             if isinstance(found, AmberError):
                 assert isinstance(found, (StorageError, amberdb.OpenError)), found
+                counts["detected"] += 1
                 continue
             lost = docs.keys() - found.keys()
+            counts[f"{len(lost)} lost"] += 1
             assert lost <= {"late2"}, f"{path} at {offset}: {lost}"
             assert same(found, {key: docs[key] for key in found}), f"{path} at {offset}"
+    assert counts["detected"] > slices.size(100, 14), counts
+    assert counts["1 lost"] > slices.size(20, 3), counts
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "half", "zeros", "directory"])
@@ -223,6 +231,7 @@ def test_a_meta_page_that_fell_back_is_never_an_older_answer(
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_damage_inside_the_data_is_found_without_a_dead_process(place: Path) -> None:
     """By check(), also where reads would have died or been wrong; and repair loses what it says."""
     work = PageDamage(place, documents=400)

@@ -13,6 +13,7 @@ import pytest
 import amberdb
 from amberdb import AmberError, ClosedError, Database, ForkedError, LockedError, OpenError
 from amberdb import _failpoints as failpoints
+from support import slices
 from support.databases import SMALL, OpenDatabase
 
 TESTS = Path(__file__).parent.parent
@@ -61,6 +62,8 @@ tx = db.transaction().__enter__() if sys.argv[4] == "True" else None
 if tx is not None:
     tx["a"].put({"id": "open", "n": -1})
 """
+
+TIMES = slices.size(4, 2)
 
 RACE = """
 import sys, amberdb
@@ -250,14 +253,15 @@ def test_a_child_opens_what_the_parent_has_closed(open_db: OpenDatabase) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_processes_race_to_create_one_path(tmp_path: Path) -> None:
-    for number in range(4):
+    for number in range(TIMES):
         path = tmp_path / f"{number}.amber"
         race([python(RACE, str(path)) for _ in range(3)])
         with amberdb.open(path, **SMALL) as db:
             assert db.collections() == ["a"]
             assert db.check().ok
-    assert sorted(os.listdir(tmp_path)) == [f"{number}.amber" for number in range(4)]
+    assert sorted(os.listdir(tmp_path)) == [f"{number}.amber" for number in range(TIMES)]
 
 
 @pytest.mark.slow
@@ -315,6 +319,7 @@ def test_a_fork_while_another_thread_commits(
                 db.checkpoint()
 
     def child() -> bool:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout has one of its own
         signal.alarm(30)  # a call that hangs ends the child
         failpoints.install(None)
         answers = [

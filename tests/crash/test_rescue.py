@@ -14,6 +14,7 @@ import amberdb
 from amberdb import AmberError, RollingBackups
 from amberdb._fs import FileSystem
 from crash.test_backup import documents, fill, recorded, sweep
+from support import slices
 from support.databases import SMALL, FakeClock, assert_sound
 from support.faulty_fs import KINDS, FaultyFileSystem
 from unit.wal.helpers import join_preparation
@@ -56,6 +57,7 @@ def judge(root: Path, wanted: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_power_loss_at_any_step_loses_neither(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -70,9 +72,9 @@ def test_power_loss_at_any_step_loses_neither(tmp_path: Path) -> None:
     def work(fs: FileSystem) -> None:
         assert rescue(root, fs)
 
-    after, before = sweep(recorded(root, work), tmp_path / "image", look)
-    assert before > 50
-    assert after > 10
+    after, before = sweep(recorded(root, work), tmp_path / "image", look, step=3)
+    assert before > slices.size(50, 16)
+    assert after > slices.size(10, 3)
 
 
 @pytest.mark.slow
@@ -96,6 +98,7 @@ def test_a_call_that_fails_anywhere_loses_neither(tmp_path: Path, lasting: bool)
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_kill_at_any_call_loses_neither(tmp_path: Path) -> None:
     source = tmp_path / "source"
@@ -104,7 +107,7 @@ def test_a_kill_at_any_call_loses_neither(tmp_path: Path) -> None:
     join_preparation()
     root, at = tmp_path / "root", 0
     while True:
-        at += 1
+        at += slices.size(1, 2)
         shutil.copytree(source, root)
         is_killed = _killed(root, at)
         judge(root, wanted)

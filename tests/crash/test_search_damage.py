@@ -15,13 +15,14 @@ import pytest
 import amberdb
 from amberdb import AmberError, Text, Vector
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from support import slices
 from support.databases import SMALL
 from support.page_damage import in_child
 from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits
 from unit.engine.helpers import raw_store
 
 DOCUMENTS: Final = 40
-EACH: Final = 10
+EACH: Final = slices.size(10, 4)
 LETTERS: Final = {"r": "entry of a row", "a": "alive rows", "l": "list", "s": "segment"}
 
 
@@ -99,6 +100,7 @@ def repair(path: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("letter", LETTERS)
 def test_a_value_with_a_flipped_bit(made: Path, letter: str) -> None:
     rng = random.Random(letter)

@@ -19,6 +19,7 @@ from amberdb import Database, Document, InvalidDocumentError, MissingKeyError
 from amberdb.context import AgentContext
 from amberdb.context import context as context_module
 from amberdb.context.types import DEPENDENT, SESSIONS, USERS
+from support import slices
 from support.databases import SMALL, FakeClock, assert_sound
 
 USER = "lin"
@@ -231,4 +232,5 @@ class ContextMachine(RuleBasedStateMachine):
 
 
 TestContext = ContextMachine.TestCase
-TestContext.settings = settings(stateful_step_count=30)
+TestContext.settings = settings(max_examples=slices.examples(1, 0.5), stateful_step_count=30)
+TestContext = pytest.mark.sliced(pytest.mark.slow(TestContext))

@@ -35,7 +35,7 @@ from amberdb import (
 )
 from amberdb._types import lsn_number
 from amberdb.engine.database.collection import ReadableCollection, WritableCollection
-from support import drawn
+from support import drawn, slices
 from support.databases import SMALL, FakeClock, assert_sound
 from support.model import ModelCollection, Spec, index_keys
 from support.reference import Doc, same
@@ -624,5 +624,5 @@ def _outcome(call: Callable[[], Any]) -> Any:
 
 
 TestDatabase = DatabaseMachine.TestCase
-TestDatabase.settings = settings(max_examples=3 * settings().max_examples, stateful_step_count=40)
-TestDatabase = pytest.mark.slow(TestDatabase)
+TestDatabase.settings = settings(max_examples=slices.examples(3, 0.5), stateful_step_count=40)
+TestDatabase = pytest.mark.sliced(pytest.mark.slow(TestDatabase))

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 import amberdb
 from amberdb import Database, InvalidDocumentError, MissingKeyError
 from amberdb.graph import AsOf, Direction, KnowledgeGraph
+from support import slices
 from support.databases import SMALL, FakeClock, assert_sound
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -228,4 +229,5 @@ class GraphMachine(RuleBasedStateMachine):
 
 
 TestGraph = GraphMachine.TestCase
-TestGraph.settings = settings(stateful_step_count=40)
+TestGraph.settings = settings(max_examples=slices.examples(1, 0.5), stateful_step_count=40)
+TestGraph = pytest.mark.sliced(pytest.mark.slow(TestGraph))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import amberdb
 from amberdb import Database, Ordered, Unique
-from support import drawn, reference
+from support import drawn, reference, slices
 from support.databases import SMALL, FakeClock, assert_sound
 from support.model import Spec
 from support.reference import Doc, same
@@ -60,7 +60,8 @@ def pages(db: Database, name: str, where: Any, order: Any, limit: int | None) ->
 
 
 @pytest.mark.slow
-@settings(max_examples=4 * settings().max_examples)
+@pytest.mark.sliced
+@settings(max_examples=slices.examples(4, 0.5))
 @given(
     firsts=firsts,
     steps=steps,

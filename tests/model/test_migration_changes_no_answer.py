@@ -11,7 +11,7 @@ import amberdb
 from amberdb import AmberError, Database, InvalidDocumentError, Unique
 from amberdb.engine.database.collection import WritableCollection
 from model.test_index_changes_no_answer import pages
-from support import drawn
+from support import drawn, slices
 from support.databases import SMALL, FakeClock, assert_sound
 from support.model import Spec
 from support.reference import Doc, same
@@ -70,7 +70,8 @@ def compare(db: Database, asked: list[tuple[Any, Any, int | None]]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=2 * settings().max_examples)
+@pytest.mark.sliced
+@settings(max_examples=slices.examples(2, 0.35))
 @given(
     firsts=st.lists(drawn.full_bodies(), min_size=8, max_size=12),
     stages=stages,

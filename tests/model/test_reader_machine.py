@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -15,6 +16,7 @@ import amberdb
 from amberdb import Database, Ordered, QueryError, Snapshot, Text, Unique, Vector
 from amberdb.engine.database.collection import ReadableCollection
 from amberdb.index.registry import IndexSpec
+from support import slices
 from support.databases import SMALL, FakeClock, assert_sound
 from support.reference import same
 
@@ -213,4 +215,5 @@ def same_hits(
 
 
 TestReader = ReaderMachine.TestCase
-TestReader.settings = settings(stateful_step_count=30)
+TestReader.settings = settings(max_examples=slices.examples(1, 0.35), stateful_step_count=30)
+TestReader = pytest.mark.sliced(pytest.mark.slow(TestReader))

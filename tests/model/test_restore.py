@@ -20,6 +20,7 @@ from amberdb import BackupReport, Database, Ordered, Text, Unique, Vector
 from amberdb.engine.backup import backup, restore
 from amberdb.engine.maintenance import index_build
 from amberdb.engine.search import flush
+from support import slices
 from support.databases import SMALL, FakeClock, audited
 from support.reference import Doc, same
 from unit.wal.helpers import join_preparation
@@ -158,7 +159,8 @@ def plain(documents: Documents) -> Documents:
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@pytest.mark.sliced
+@settings(max_examples=slices.size(60, 30))
 @given(before=steps, between=st.lists(steps, max_size=3), picks=st.lists(st.integers(0, 10**6)))
 def test_any_point_of_any_chain_is_the_model_there(
     before: list[tuple[int, int, int]],

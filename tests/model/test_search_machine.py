@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -14,6 +15,7 @@ import amberdb
 from amberdb import Database, Ordered, Snapshot, Text, Vector
 from amberdb.index.registry import IndexSpec
 from amberdb.index.text.analyzer import Analyzer
+from support import slices
 from support.databases import SMALL, FakeClock, assert_sound
 from support.ranking import agree, bm25, nearest
 
@@ -235,4 +237,5 @@ def passes(document: dict[str, Any], where: Any) -> bool:
 
 
 TestSearch = SearchMachine.TestCase
-TestSearch.settings = settings(stateful_step_count=30)
+TestSearch.settings = settings(max_examples=slices.examples(1, 0.35), stateful_step_count=30)
+TestSearch = pytest.mark.sliced(pytest.mark.slow(TestSearch))

@@ -125,6 +125,7 @@ def in_child(work: Callable[[], T]) -> T | None:
             faulthandler.disable()
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where LMDB says why it aborts
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout has one of its own
             signal.alarm(HANG_S)
             with os.fdopen(target, "w") as pipe:
                 json.dump(work(), pipe)

@@ -11,14 +11,16 @@ Invariants:
 """
 
 import hashlib
+import logging
 import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 from unittest.mock import patch
 
 import lmdb
@@ -43,6 +45,7 @@ from support.workload import (
     MigrationStep,
     Promise,
     Recorder,
+    Workload,
     erased_word,
     give_functions,
 )
@@ -143,14 +146,18 @@ class Sweep:
         memory = Path("/dev/shm")
         self._root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)).resolve()
 
-    def run(self, *, recoveries: float = 0.0) -> None:
-        """`recoveries` is the share of crash points at which the opening is swept as well."""
+    def run(self, *, recoveries: float = 0.0, since: int = 0) -> None:
+        """`recoveries` is the share of crash points at which the opening is swept as well. The
+        first `since` steps are only gone through: crashes begin with the next one."""
+        if since:
+            self._steps.insert(since, _begin_here)
         try:
             recording = self._recorder.workload(self._root, self._seed, self._steps)
             self._now = recording.now
             self._states = [self._alive(state) for state in recording.states]
             where = f"{self.name}, seed {self._seed}"
-            self._crash(recording.trace, Promise(), recoveries, where)
+            with unlogged():
+                self._crash(*_begun(recording.trace), recoveries, where)
         finally:
             shutil.rmtree(self._root)
         self.figures.workloads += 1
@@ -158,7 +165,7 @@ class Sweep:
     # -- inside ------------------------------------------------------------------------------
 
     def _crash(
-        self, trace: Trace, promise: Promise, recoveries: float, where: str, begin: int = 0
+        self, trace: Trace, begin: int, promise: Promise, recoveries: float, where: str
     ) -> None:
         """Crashes after each operation from number `begin` on."""
         disk = Disk(trace)
@@ -187,16 +194,16 @@ class Sweep:
                         inner, start = later, 0
                         if survives:
                             inner, start = trace.continued(at + 1, later.ops), at + 1
-                        self._crash_recovery(inner, promise, outcome, recoveries, place, start)
+                        self._crash_recovery(inner, start, promise, outcome, recoveries, place)
 
     def _crash_recovery(
         self,
         trace: Trace,
+        begin: int,
         before: Promise,
         outcome: Outcome,
         recoveries: float,
         where: str,
-        begin: int,
     ) -> None:
         """Crashes in the opening of an image, and behind it."""
         self.figures.inner_traces += 1
@@ -204,7 +211,7 @@ class Sweep:
         promise.created = before.created
         promise.durable = promise.acknowledged = before.durable
         promise.begun = max(outcome[0])
-        self._crash(trace, promise, recoveries / 4, where, begin)
+        self._crash(trace, begin, promise, recoveries / 4, where)
 
     def _verify(self, image: Image, promise: Promise, mode: Mode, place: str) -> Outcome:
         self.figures.generated += 1
@@ -354,6 +361,37 @@ class Sweep:
             for number, state in enumerate(self._states)
             if len(state) == len(wanted) and same(documents_of(state), wanted)
         )
+
+
+_HERE: Final = Note(b"kept 0")
+"""It promises nothing; and no commit has this number."""
+
+
+def _begin_here(work: Workload) -> None:
+    work.note(_HERE.data)
+
+
+def _begun(trace: Trace) -> tuple[Trace, int, Promise]:
+    """The number of the first operation to crash after, and what was promised before."""
+    begin = trace.ops.index(_HERE) if _HERE in trace.ops else 0
+    promise = Promise()
+    for op in trace.ops[:begin]:
+        if isinstance(op, Note):
+            promise.read(op)
+    return trace, begin, promise
+
+
+@contextmanager
+def unlogged() -> Generator[None]:
+    """Nothing is logged. pytest keeps each record until its test is over, and with the error that
+    it tells of what the frames hold that have raised it: of thousands of images, gigabytes."""
+    logger = logging.getLogger("amberdb")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _no_problems(*_: object) -> Iterator[str]:

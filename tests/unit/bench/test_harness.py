@@ -222,6 +222,7 @@ def test_index_put_rows_time_three_operations(row: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]  # the databases were removed
 
 
+@pytest.mark.slow
 def test_one_row_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("msgpack", reason="the peers are in the extra `bench`")
     pytest.importorskip("rocksdict", reason="the peers are in the extra `bench`")

@@ -55,6 +55,7 @@ async def write(db: aio.Database, kind: str, number: int) -> None:
             raise ZeroDivisionError
 
 
+@pytest.mark.slow
 @settings(max_examples=max(1, settings().max_examples // 2))
 @given(PLANS)
 def test_whatever_is_cancelled_anywhere_is_whole_or_not_there(
@@ -224,6 +225,7 @@ def test_what_was_opened_for_nobody_is_closed(tmp_path: Path) -> None:
     run(work)
 
 
+@pytest.mark.slow
 def test_a_long_call_ends_early(tmp_path: Path) -> None:
     async def work() -> None:
         target = tmp_path / "b.amberbak"

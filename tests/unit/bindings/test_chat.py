@@ -48,16 +48,6 @@ class Failing:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
-    return open_db(clock=clock)
-
-
-@pytest.fixture
 def sink() -> Failing:
     return Failing()
 
@@ -139,6 +129,27 @@ def test_all_that_is_pending_is_drained_in_batches(
     assert sink.calls == 3
     with pytest.raises(ValueError, match="batch_size"):
         buffer.flush(0)
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_what_is_said_during_a_flush_is_for_the_next_one(
+    buffer: ChatBuffer, sink: Failing, clock: FakeClock, due: bool
+) -> None:
+    """Or a flush beside a busy conversation would have no end."""
+    flush = buffer.flush_due if due else buffer.flush
+    said(buffer, clock, 4)
+    store = sink.store
+
+    def busy(turns: Sequence[Document]) -> Mapping[str, str]:
+        clock.advance(1)
+        if sink.calls < 20:
+            said(buffer, clock, 2)
+        return store(turns)
+
+    sink.store = busy  # type: ignore[method-assign]
+    assert flush(2)["total_pending"] == 4
+    assert sink.calls == 2
+    assert flush(2)["total_pending"] == 4
 
 
 def test_what_is_refused_stays_pending_with_its_error(
@@ -357,11 +368,16 @@ def test_the_flusher_flushes_at_its_times_and_when_woken(
     assert not any(thread.name == "amberdb-chat" for thread in threading.enumerate())
 
 
+@pytest.mark.parametrize("woken", [False, True])
 def test_the_flusher_ends_with_its_database(
-    open_db: OpenDatabase, sink: Failing, clock: FakeClock
+    open_db: OpenDatabase, sink: Failing, clock: FakeClock, woken: bool
 ) -> None:
     db = open_db(clock=clock)
-    flusher = Flusher(ChatBuffer(db, sink, clock=clock), Schedule(3600), clock=clock)
+    schedule = Schedule(3600 if woken else 0.01)
+    flusher = Flusher(ChatBuffer(db, sink, clock=clock), schedule, clock=clock)
+    (thread,) = [each for each in threading.enumerate() if each.name == "amberdb-chat"]
     db.close()
-    flusher.wake()
-    flusher.stop()
+    if woken:
+        flusher.wake()
+    thread.join(20)
+    assert not thread.is_alive()

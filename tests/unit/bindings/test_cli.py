@@ -499,6 +499,7 @@ def test_full_scan_is_a_warning_on_one_line(run: Run, tmp_path: Path) -> None:
 # -- help ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_help_tells_the_exit_codes() -> None:
     for command in ([], *([name] for name in VERBS)):
         result = CliRunner().invoke(app, [*command, "--help"])

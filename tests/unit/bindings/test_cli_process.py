@@ -10,6 +10,8 @@ import pytest
 
 import amberdb
 
+pytestmark = pytest.mark.slow  # each starts processes
+
 MODULE = [sys.executable, "-m", "amberdb.cli"]
 
 WITHOUT = """

@@ -35,17 +35,7 @@ from support.contexts import (
     positions,
     say,
 )
-from support.databases import FakeClock, OpenDatabase
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
-    return open_db(clock=clock)
+from support.databases import FakeClock
 
 
 @pytest.fixture

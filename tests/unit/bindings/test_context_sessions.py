@@ -18,16 +18,6 @@ from support.databases import FakeClock, OpenDatabase
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
-    return open_db(clock=clock)
-
-
-@pytest.fixture
 def context(db: Database, clock: FakeClock) -> AgentContext:
     return make_context(db, clock, Summary())
 

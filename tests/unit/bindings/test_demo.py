@@ -26,6 +26,8 @@ from support.databases import audited
 
 NAME = stream_name(1, 0)
 
+pytestmark = pytest.mark.slow  # most start processes
+
 
 def write(db: Database, count: int) -> None:
     for number in range(count):

@@ -24,6 +24,7 @@ from amberdb.events import (
 )
 from amberdb.events.contract import START, EventStoreContract, event
 from support.databases import OpenDatabase
+from support.names import recorded_names
 
 
 class TestInMemory(EventStoreContract):
@@ -188,3 +189,15 @@ def test_an_event_of_its_own_making() -> None:
 def test_options_that_make_no_sense(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"format|rotate_size"):
         FileEventStore(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "json"])
+def test_the_name_of_an_archive_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Format
+) -> None:
+    calls = recorded_names(monkeypatch)
+    store = FileEventStore(tmp_path, format=format, file_per_session=False, rotate_size=1)
+    run(lambda: store.store(event(0)))
+    (archive,) = tmp_path.iterdir()
+    assert archive.name.startswith("events.2")
+    assert calls[-2:] == [("rename", archive.name), ("sync_dir", tmp_path.name)]

@@ -155,6 +155,32 @@ def test_a_store_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> N
     run(work)
 
 
+def test_a_store_that_fails_is_asked_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    rest = asyncio.sleep
+
+    async def work() -> None:
+        store = InMemoryEventStore()
+        failing = Failing(store)
+        monkeypatch.setattr(store, "store_many", failing)
+
+        async def sleep(pause_s: float) -> None:
+            pauses.append(pause_s)
+            failing.is_down = len(pauses) % 12 != 0
+            await rest(0)
+
+        monkeypatch.setattr("amberdb.events.recorder.asyncio.sleep", sleep)
+        async with Recorder(store, "assistant") as recorder:
+            await recorder.flush()
+            failing.is_down = True
+            await recorder.user_message("after it was mended")
+            await recorder.flush()
+
+    run(work)
+    grown = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0]
+    assert pauses == pytest.approx([*grown, *grown])
+
+
 def test_what_cannot_be_stored_is_told_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "CLOSE_S", 0.01)
 

@@ -21,25 +21,15 @@ from amberdb import (
 )
 from amberdb._jsonl.reader import InputDamagedError
 from amberdb.graph import KnowledgeGraph, export_jsonl, import_jsonl, to_networkx, transfer, walks
-from support.databases import FakeClock, OpenDatabase
+from support.databases import FakeClock
 
 DAY = timedelta(days=1)
 networkx: Any = import_module("networkx")
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def now(clock: FakeClock) -> datetime:
     return datetime.fromtimestamp(clock(), UTC)
-
-
-@pytest.fixture
-def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
-    return open_db(clock=clock)
 
 
 @pytest.fixture
@@ -227,6 +217,7 @@ def test_relations_are_found_by_each_of_their_parts(
     assert len(graph.relations()) == 3 - len(expected)
 
 
+@pytest.mark.slow
 def test_relations_are_deleted_in_bounded_commits(graph: KnowledgeGraph, db: Database) -> None:
     with db.transaction() as tx:
         for number in range(2_100):

@@ -38,16 +38,6 @@ def embed(texts: list[str]) -> Any:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
-    return open_db(clock=clock)
-
-
-@pytest.fixture
 def memory(db: Database, clock: FakeClock) -> Memory:
     return Memory(db, clock=clock)
 
@@ -281,6 +271,23 @@ def test_recall_finds_by_meaning(db: Database, clock: FakeClock) -> None:
     assert len(found["embedding"]) == DIM
     memory.update("event", car.memory_id, content="drinks tea")
     assert memory.recall("茶", limit=1)[0].memory_id == car.memory_id
+
+
+def test_recall_looks_deeper_than_it_is_asked_for(db: Database, clock: FakeClock) -> None:
+    """Second of both lists beats the first of either, though one alone is asked for."""
+    memory = Memory(db, embed=embed, dim=DIM, clock=clock)
+    both = "tea at noon with many guests"
+    for content in ("tea, car, automobile", both, "茶", *["茶 car"] * 5):
+        memory.remember("u", content, memory_layer="event")
+    assert [each.document["content"] for each in memory.recall("tea", limit=1)] == [both]
+
+
+def test_recall_gives_as_many_as_are_asked_for(db: Database, clock: FakeClock) -> None:
+    """More than both lists have within the depth of the fusion, which is 20."""
+    memory = Memory(db, embed=embed, dim=DIM, clock=clock)
+    for number in range(50):
+        memory.remember("u", f"automobile {number}", memory_layer="event")
+    assert len(memory.recall("car 7", limit=45)) == 45
 
 
 @pytest.mark.parametrize(

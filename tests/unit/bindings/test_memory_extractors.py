@@ -18,7 +18,7 @@ import pytest
 
 from amberdb import Database, ExtractionError
 from amberdb.memory import ChatExtractor, Known, Memory, RuleExtractor
-from amberdb.memory.model import SCHEMA
+from amberdb.memory.model import PAUSE_MAX_S, SCHEMA
 from amberdb.memory.rules import classify
 
 SENTENCES = [
@@ -95,6 +95,7 @@ class Model:
         self.answers: list[tuple[int, Any]] = []
         self.asked: list[dict[str, Any]] = []
         self.tokens: list[str | None] = []
+        self.retry_after = "7"
         model = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -109,7 +110,7 @@ class Model:
                 body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 if status == 429:
-                    self.send_header("Retry-After", "7")
+                    self.send_header("Retry-After", model.retry_after)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -118,7 +119,7 @@ class Model:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
         self.thread.start()
 
     def says(self, decisions: Any, *, fenced: bool = False) -> None:
@@ -214,6 +215,28 @@ def test_a_model_is_asked_again(
     memory.remember("u", "some text", auto_extract=True)
     assert [each["content"] for each in memory.events("u")] == ["at last"]
     assert pauses == [pause_s]
+
+
+def test_no_server_makes_it_wait_longer_than_the_cap(
+    db: Database, model: Model, extractor: ChatExtractor, pauses: list[float]
+) -> None:
+    memory = Memory(db, extract=extractor)
+    model.retry_after = "86400"
+    model.answers.append((429, b""))
+    model.says([insert("at last")])
+    memory.remember("u", "some text", auto_extract=True)
+    assert pauses == [PAUSE_MAX_S]
+    assert PAUSE_MAX_S <= 60
+
+
+def test_pauses_grow_up_to_the_cap(model: Model, pauses: list[float]) -> None:
+    extractor = ChatExtractor(model.url, "m", attempts=9, sleep=pauses.append)
+    model.answers += [(500, b"")] * 9
+    with pytest.raises(ExtractionError, match="9 attempts"):
+        extractor("text", Known("user", "u", [], [], datetime.now(UTC)))
+    extractor.close()
+    assert pauses == [min(0.5 * 2**n, PAUSE_MAX_S) for n in range(8)]
+    assert pauses[-1] == PAUSE_MAX_S
 
 
 def test_a_model_that_is_down_stores_nothing(

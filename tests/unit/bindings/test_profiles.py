@@ -18,11 +18,6 @@ from support.databases import FakeClock, OpenDatabase
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def profiles(open_db: OpenDatabase, clock: FakeClock) -> UserProfiles:
     return UserProfiles(open_db(clock=clock), clock=clock)
 
@@ -192,6 +187,21 @@ def test_an_import_is_run_again(
     zone = timezone(timedelta(hours=8))
     again = import_json(profiles, source, zone=zone)
     assert again.same >= 5
+
+
+def test_a_file_as_new_as_what_is_stored_is_imported(
+    profiles: UserProfiles, tmp_path: Path
+) -> None:
+    """Nobody changed the profile since: it may be the half of one that was mended by hand."""
+    made = tmp_path / "made"
+    made.mkdir()
+    for day, name, imported, newer in ((2, "first", 1, 0), (2, "mended", 1, 0), (1, "old", 0, 1)):
+        write(made / "u.json", profile(name, last_updated=f"2026-01-0{day}T00:00:00Z"))
+        report = import_json(profiles, made)
+        assert (report.imported, len(report.newer), report.same) == (imported, newer, 0)
+    found = profiles.get("u")
+    assert found is not None
+    assert found["user_name"] == "mended"
 
 
 def test_what_is_exported_is_imported_just_so(

@@ -187,6 +187,7 @@ def test_a_bucket_is_given_as_soon_as_it_is_full(
         assert len(read) == 2 * number + 1, "the first of the next one ends it"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_documents(db: Database) -> None:
     """A fourfold series takes no more than a page of its documents more."""
 

@@ -14,7 +14,7 @@ import uvicorn
 from amberdb import BusyError, StorageError
 from amberdb.server import ServerOptions, application, open_service, serve
 from amberdb.server.guard import CLIENTS_MAX, Rates
-from amberdb.server.routes import Service
+from amberdb.server.routes import LIMIT_MAX, Service
 from support.awaiting import assert_sound
 from support.databases import SMALL, FakeClock
 
@@ -130,6 +130,37 @@ def test_pages_go_on_at_their_cursor(tmp_path: Path) -> None:
             assert found == [f"event {n}" for n in reversed(range(5))]
             wrong = await client.get("/memory/user/lin/events?after=nonsense")
             assert_problem(wrong, 422, "cursor")
+
+    run(work)
+
+
+def test_the_log_of_a_memory_comes_in_pages_of_the_limit(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, service):
+            given = {"content": "content 0", "memory_layer": "profile"}
+            done = (await client.post("/memory/user/lin", json=given)).json()
+            id = done["outcomes"][0]["memory_id"]
+            for n in range(1, 105):
+                await service.memory.update("profile", id, content=f"content {n}")
+            path = f"/memory/{id}/logs"
+            found: list[str] = []
+            sizes: list[int] = []
+            after: dict[str, str] = {}
+            while True:
+                page = (await client.get(path, params={"limit": 40, **after})).json()
+                sizes.append(len(page["logs"]))
+                found += [each["id"] for each in page["logs"]]
+                if page["cursor"] is None:
+                    break
+                after = {"after": page["cursor"]}
+            assert sizes == [40, 40, 25]
+            assert len(set(found)) == 105
+            assert len((await client.get(path)).json()["logs"]) == 100, "by default"
+            for wrong in (0, LIMIT_MAX + 1):
+                response = await client.get(path, params={"limit": wrong})
+                assert_problem(response, 422, "limit")
+            whole = await client.get(path, params={"limit": LIMIT_MAX})
+            assert len(whole.json()["logs"]) == 105
 
     run(work)
 
@@ -282,6 +313,7 @@ def test_failures_of_the_server_are_problems_too(
     run(work)
 
 
+@pytest.mark.slow
 def test_with_a_token_nobody_is_served_without_it(tmp_path: Path) -> None:
     async def work() -> None:
         async with served(tmp_path, base_url="http://db.example", host="0.0.0.0", token=TOKEN) as (

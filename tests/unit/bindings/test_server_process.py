@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 from typer.testing import CliRunner
 
 import amberdb
@@ -14,6 +15,8 @@ from amberdb.cli.__main__ import app
 from support.serving import Server, serving
 
 TOKEN = "a-token-of-24-characters"
+
+pytestmark = pytest.mark.slow  # each starts processes
 
 
 def test_what_was_answered_survives_a_kill_and_sigterm_ends_it_cleanly(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from amberdb._jsonl.reader import InputDamagedError, open_input
 from amberdb._shared.files import whole_file
 from amberdb.cli.lines import declared_indexes
 from support.databases import audited
+from support.names import recorded_names
 
 ALL_TYPES: dict[str, Any] = {
     "id": "all",
@@ -171,6 +173,7 @@ def test_line_over_the_limit_is_one_bad_line(db: Database, monkeypatch: pytest.M
     assert ids(db) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_packed_input_that_ends_early_keeps_what_came_before(db: Database, tmp_path: Path) -> None:
     lines = "".join(json.dumps({"id": f"{n:05}"}) + "\n" for n in range(20_000))
     packed = tmp_path / "in.jsonl.gz"
@@ -234,3 +237,17 @@ def test_failed_export_leaves_the_old_file_and_nothing_else(tmp_path: Path, name
         file.write("new")
     read = gzip.decompress(target.read_bytes()) if name.endswith("gz") else target.read_bytes()
     assert read == b"new"
+
+
+@pytest.mark.parametrize("folder", ["", "inner"])
+def test_the_name_of_an_export_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    calls = recorded_names(monkeypatch)
+    target = os.path.join(folder, "out.jsonl")
+    with whole_file(target) as file:
+        file.write("text")
+        assert calls == []
+    assert calls == [("rename", "out.jsonl"), ("sync_dir", folder or ".")]

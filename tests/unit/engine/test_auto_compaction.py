@@ -14,6 +14,7 @@ import amberdb
 from amberdb import Database
 from amberdb import _failpoints as failpoints
 from amberdb.engine.maintenance import auto_compaction
+from amberdb.engine.storage.store import Store
 from support.databases import OpenDatabase, audited
 
 WAIT_S = 60
@@ -115,6 +116,26 @@ def test_off_it_is_only_told(open_db: OpenDatabase, places: Places, options: Any
     assert (found["is_automatic"], found["is_due"], found["runs"]) == (False, True, 0)
     db.close()
     assert not places.of("compact.copied").is_set()
+
+
+def test_a_file_of_up_to_16_mib_is_left_alone(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor = 16 * 1024 * 1024
+
+    stats = Store.stats
+
+    def is_due(file_bytes: int, used_bytes: int) -> bool:
+        def found(store: Store) -> dict[str, Any]:
+            return {**stats(store), "file_bytes": file_bytes, "used_bytes": used_bytes}
+
+        monkeypatch.setattr(Store, "stats", found)
+        return bool(db.stats()["compaction"]["is_due"])
+
+    assert not is_due(floor, 0)
+    assert is_due(floor + 1, 0)
+    assert not is_due(2 * floor, floor)
+    assert is_due(2 * floor + 1, floor)
 
 
 def test_another_policy_is_refused(open_db: OpenDatabase) -> None:

@@ -260,6 +260,7 @@ def chain(db: Database, tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_a_chain_brings_back_every_commit(db: Database, tmp_path: Path, chain: list[Path]) -> None:
     fill(db, range(50, 60))
     found = list(points(chain))

@@ -20,6 +20,7 @@ from amberdb import (
     TransactionError,
 )
 from amberdb import _failpoints as failpoints
+from support import slices
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound, audited
 from support.faulty_fs import FaultyFileSystem
 from support.remains import document, files_of, filled, left_of, looked, state_of, vector
@@ -74,13 +75,14 @@ def test_readers_of_before_go_on(db: Database) -> None:
     assert len(db.collection("memory")) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reopened", [False, True])
 def test_nothing_deleted_is_left_in_any_file(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, reopened: bool
 ) -> None:
-    monkeypatch.setattr("amberdb.engine.search.vector_file.UNSAVED_ROWS", 10)
+    monkeypatch.setattr("amberdb.engine.search.search.vector_file.UNSAVED_ROWS", 10)
     for name in ("GRAPH_ROWS", "FRESH_ROWS", "DEAD_ROWS"):
-        monkeypatch.setattr(f"amberdb.engine.search.vector_cache.{name}", 10)
+        monkeypatch.setattr(f"amberdb.engine.search.search.vector_cache.{name}", 10)
     db = filled(open_db())
     db.collection("memory").put({**document(1, "changed"), "v": vector(200)})
     db.collection("memory").search(vector=vector(1))
@@ -299,6 +301,7 @@ def test_inside_a_transaction_it_is_refused(db: Database) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_writers_and_readers_go_on(open_db: OpenDatabase) -> None:
     db = open_db(sync="os", clock=FakeClock())
     memory = db.collection("memory", indexes=[Ordered("n"), Text("content")])
@@ -334,7 +337,7 @@ def test_writers_and_readers_go_on(open_db: OpenDatabase) -> None:
     threads += [threading.Thread(target=guarded, args=(read,)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for _ in range(12):
+    for _ in range(slices.size(12, 4)):
         low = sum(written)
         db.compact()
         while sum(written) < low + 20 and not errors:

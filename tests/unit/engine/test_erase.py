@@ -37,9 +37,9 @@ def erase(db: Database) -> Erasure:
 def test_nothing_erased_is_left_in_any_file(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, reopened: bool
 ) -> None:
-    monkeypatch.setattr("amberdb.engine.search.vector_file.UNSAVED_ROWS", 10)
+    monkeypatch.setattr("amberdb.engine.search.search.vector_file.UNSAVED_ROWS", 10)
     for name in ("GRAPH_ROWS", "FRESH_ROWS", "DEAD_ROWS"):
-        monkeypatch.setattr(f"amberdb.engine.search.vector_cache.{name}", 10)
+        monkeypatch.setattr(f"amberdb.engine.search.search.vector_cache.{name}", 10)
     db = filled(open_db())
     db.collection("memory").search(vector=vector(1))
     db.build_indexes()
@@ -199,6 +199,25 @@ def test_a_full_disk_leaves_it_to_be_completed(
     assert (done.id, done.documents) == (waiting.id, len(GONE))
     assert not any(looked(db.path, GONE).values())
     assert db.stats()["erasures_waiting"] == []
+
+
+def test_receipts_are_forgotten_past_a_limit_and_unfinished_erasures_are_not(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.engine.maintenance.erasure.RECEIPTS_MAX", 3)
+    filled(db)
+    usage = shutil.disk_usage(db.path)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        for number in range(5):
+            with pytest.raises(DiskFullError):
+                db.erase("memory", {"n": number}, reason=str(number))
+    assert [each.reason for each in db.erasures()] == ["0", "1", "2", "3", "4"]
+    db.compact()
+    assert [each.completed is None for each in db.erasures()] == [False] * 5
+    assert not any(looked(db.path, range(5)).values())
+    db.erase("memory", {"n": 5}, reason="5")
+    assert [each.reason for each in db.erasures()] == ["3", "4", "5"]
 
 
 class Stopped(Exception):

@@ -34,6 +34,7 @@ def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
 
 
 @pytest.fixture(params=["memtable", "store"])
+@pytest.fixture(params=["overlay", "store"])
 def notes(db: Database, clock: FakeClock, request: pytest.FixtureRequest) -> Collection:
     """`gone` expires in ten seconds, `kept` never."""
     notes = db.collection(
@@ -273,6 +274,30 @@ def test_clock_that_jumps_and_comes_back_within_the_grace_destroys_nothing(
     reaper.step(lambda: False)
     assert db.stats()["collections"]["n"]["documents"] == 1
     assert list(notes) == ["b"]
+
+
+def test_what_expires_within_the_grace_of_another_has_its_own_grace(
+    open_db: OpenDatabase, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monotonic = FakeClock(50.0)
+    monkeypatch.setattr("amberdb.engine.maintenance.expiry.time.monotonic", monotonic)
+    db = open_db(clock=clock, reap_grace_ms=60_000)
+    reaper = engine_of(db).expiry  # pyright: ignore[reportPrivateUsage]
+    notes = db.collection("n", expires_at="until")
+    notes.put_many([{"id": "a", "until": START + 1}, {"id": "b", "until": START + 30}])
+    clock.advance(10)
+    assert reaper.step(lambda: False) == 60.0
+    clock.advance(59)
+    monotonic.advance(59)
+    assert reaper.step(lambda: False) == 1.0
+    clock.advance(1)
+    monotonic.advance(1)
+    assert reaper.step(lambda: False) == 0.0, "b has expired, and is to be marked"
+    assert db.stats()["collections"]["n"]["documents"] == 1
+    assert reaper.step(lambda: False) == 60.0
+    monotonic.advance(60)
+    assert reaper.step(lambda: False) is None
+    assert db.stats()["collections"]["n"]["documents"] == 0
 
 
 @pytest.mark.parametrize("way", ["rollback", "nothing written", "refused write", "read"])

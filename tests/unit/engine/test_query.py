@@ -21,8 +21,9 @@ from amberdb.engine.query.order import OrderField, parse_order, sorter
 from amberdb.index.ordered.key_encoder import KeyEncoder
 from amberdb.index.ordered.keys import encode
 from amberdb.index.ordered.ordered import Ordered
+from support import slices
 
-MANY = settings(max_examples=4 * settings().max_examples)
+MANY = settings(max_examples=slices.examples(4, 1))
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 
@@ -455,6 +456,7 @@ filters: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@pytest.mark.sliced
 @MANY
 @given(filters, documents)
 def test_matches_as_the_naive_evaluator(where: Any, document: dict[str, Any]) -> None:
@@ -479,6 +481,7 @@ def within(key: bytes, bounds: FieldBounds, side: str = "both") -> bool:
     return True
 
 
+@pytest.mark.sliced
 @MANY
 @given(filters, documents)
 def test_bounds_hold_for_every_match(where: Any, document: dict[str, Any]) -> None:
@@ -500,6 +503,7 @@ def test_bounds_hold_for_every_match(where: Any, document: dict[str, Any]) -> No
             assert covered is within(keys[0], bounds)
 
 
+@pytest.mark.sliced
 @MANY
 @given(filters, documents, st.sets(st.sampled_from(PATHS)))
 def test_the_residual_and_the_bounds_are_the_filter(

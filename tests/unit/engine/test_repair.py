@@ -106,6 +106,7 @@ def test_a_sound_database_is_not_touched(made: Path) -> None:
     assert content(made) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["missing", "zeros", "directory"])
 def test_manifest_is_made_again(made: Path, how: str) -> None:
     wanted = documents(made)
@@ -126,6 +127,7 @@ def test_manifest_is_made_again(made: Path, how: str) -> None:
         assert db.collection("n").record("0500").version > newest
 
 
+@pytest.mark.slow
 def test_a_lost_leaf_page_costs_what_is_said_and_no_more(made: Path) -> None:
     wanted = documents(made)
     join_preparation()
@@ -151,6 +153,7 @@ def data_file_of_broken(report: RepairReport) -> Path:
     return next(Path(broken) / "data.mdb" for broken in report.broken if "data-" in broken)
 
 
+@pytest.mark.slow
 def test_a_lost_inner_page_costs_nothing(made: Path) -> None:
     """The leaf pages below it are found; stale pages are excluded by LMDB's list of free pages."""
     wanted = documents(made), documents(made, "other")
@@ -162,6 +165,7 @@ def test_a_lost_inner_page_costs_nothing(made: Path) -> None:
     assert (report.missing, report.lost_ids, report.doubtful) == ({}, [], 0)
 
 
+@pytest.mark.slow
 def test_without_any_meta_page_the_newest_versions_are_kept_and_called_doubtful(
     made: Path,
 ) -> None:
@@ -174,6 +178,7 @@ def test_without_any_meta_page_the_newest_versions_are_kept_and_called_doubtful(
     assert report.doubtful >= len(found) - len(wanted)
 
 
+@pytest.mark.slow
 def test_a_damaged_document_is_lost_by_name(made: Path) -> None:
     wanted = documents(made)
     join_preparation()
@@ -217,6 +222,7 @@ def test_without_data_what_the_log_lacks_is_lost_and_said(made: Path) -> None:
         assert set(db.collections()) == set(report.documents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_older_there", [True, False])
 def test_documents_without_a_catalog_get_it_from_an_older_page_or_a_name_of_their_own(
     made: Path, is_older_there: bool
@@ -245,6 +251,7 @@ def test_documents_without_a_catalog_get_it_from_an_older_page_or_a_name_of_thei
         assert len(db.definition(name).indexes) == (2 if is_older_there else 0)
 
 
+@pytest.mark.slow
 def test_an_index_that_the_rest_does_not_allow_is_dropped_and_named(made: Path) -> None:
     """A document with the value of another: both have the same key in a Unique index."""
     with amberdb.open(made, **SMALL) as db:
@@ -261,6 +268,7 @@ def test_an_index_that_the_rest_does_not_allow_is_dropped_and_named(made: Path) 
         assert db.collection("n").get("9999")
 
 
+@pytest.mark.slow
 def test_a_log_cut_by_repair_says_which_commits_are_gone(made: Path) -> None:
     with amberdb.open(made, **SMALL) as db:
         for n in range(5):

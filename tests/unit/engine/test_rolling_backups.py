@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import amberdb
 from amberdb import BackupError, Database, RollingBackups
 from amberdb import _failpoints as failpoints
+from amberdb.engine.backup import schedule as rolling_backups
 from amberdb.engine.backup.archive import Header
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.folder import ArchiveFile, chains_of, to_prune
@@ -77,7 +78,7 @@ def test_one_that_a_process_died_behind_is_no_obstacle_in_the_same_second(
     taken = [db.backup()]
     put(db)
     with monkeypatch.context() as died:  # before its commit, which would have been another Lsn
-        died.setattr("amberdb.engine.backup.history.BackupHistory.record", no_commit)
+        died.setattr("amberdb.engine.backup.backup.history.BackupHistory.record", no_commit)
         for _ in range(3):
             clock.advance(0.1)
             taken.append(db.backup())
@@ -118,6 +119,23 @@ def test_a_chain_ends_after_a_day_and_when_it_is_larger_than_its_base(
     put(db)
     db.backup()
     assert kinds(db) == ["full", "more", "full", "full"]
+
+
+def test_a_chain_of_many_small_archives_ends(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore reads them all."""
+    assert rolling_backups.CHAIN_MAX == 100
+    monkeypatch.setattr(rolling_backups, "CHAIN_MAX", 4)
+    clock = FakeClock(START)
+    db = open_db(clock=clock, backups=RollingBackups())
+    put(db, 100)
+    full: list[bool] = []
+    for _ in range(9):
+        put(db)
+        full.append(db.backup().is_full)
+        clock.advance(1)
+    assert full == [True, False, False, False] * 2 + [True]
 
 
 def test_what_ends_the_log_begins_a_chain(open_db: OpenDatabase) -> None:
@@ -267,7 +285,7 @@ def test_what_fails_is_told_and_tried_again(
     open_db: OpenDatabase, done: threading.Semaphore, tmp_path: Path,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("amberdb.engine.backup.schedule.RETRY_S", 0.0)
+    monkeypatch.setattr("amberdb.engine.backup.backup.schedule.RETRY_S", 0.0)
     folder = tmp_path / "elsewhere" / "deep"
     db = open_db(background=True, backups=RollingBackups(directory=folder))
     with caplog.at_level(logging.WARNING, "amberdb.engine"):

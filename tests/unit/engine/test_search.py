@@ -405,6 +405,21 @@ def test_a_search_reads_only_the_documents_that_it_returns(
     assert len(read_rows) > 5, "an older document may overtake only if its time is known"
 
 
+def test_a_search_by_both_gives_as_many_as_are_asked_for(memory: Collection) -> None:
+    """More than both lists have within the depth of the fusion, which is 20."""
+    memory.put_many({"id": f"w{n:02}", "content": "umbrella " * (n + 1)} for n in range(60))
+    memory.put_many({"id": f"v{n:02}", "embedding": [1, n / 60, 0]} for n in range(60))
+    for limit in (1, 10, 39, 40, 41, 50, 120, 200):
+        hits = memory.search("umbrella", vector=[1, 0, 0], limit=limit)
+        assert len(set(ids(hits))) == len(hits) == min(limit, 120)
+
+
+def test_one_list_alone_is_as_deep_as_it_is_asked_for_when_it_fades(memory: Collection) -> None:
+    memory.put_many({"id": f"w{n:02}", "content": "umbrella"} for n in range(60))
+    recency = Recency(field="at", half_life=timedelta(days=10))
+    assert len(memory.search("umbrella", recency=recency, limit=50)) == 50
+
+
 def test_old_documents_fade(db: Database, memory: Collection) -> None:
     now = datetime.now(UTC)
     memory.put({"id": "old", "content": "umbrella", "at": now - timedelta(days=60)})

@@ -247,6 +247,7 @@ def restless() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("restless")
 def test_many_threads_take_snapshots_while_the_background_watches_their_age(
     open_db: OpenDatabase,

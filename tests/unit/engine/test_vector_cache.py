@@ -128,6 +128,7 @@ def test_what_fell_due_during_the_pause_is_built_later(
         assert harness.searcher.stats()["lag"] == lag
 
 
+@pytest.mark.slow
 @needs_hnsw
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("centres", [0, 40])
@@ -138,6 +139,7 @@ def test_recall_of_the_graph(tmp_path: Path, metric: Metric, centres: int) -> No
     assert harness.recall(documents.drawn(50)) >= 0.98
 
 
+@pytest.mark.slow
 @needs_hnsw
 @pytest.mark.parametrize("churn", [0.5, 2.0])
 def test_recall_after_churn_is_that_of_a_fresh_graph(tmp_path: Path, churn: float) -> None:

@@ -19,6 +19,8 @@ PIECES = [
 ]
 LINES_MAX = 60
 
+pytestmark = pytest.mark.slow  # each starts processes
+
 
 def test_examples_are_found() -> None:
     assert "quickstart.py" in {path.name for path in EXAMPLES}

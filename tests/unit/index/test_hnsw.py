@@ -112,6 +112,7 @@ def test_links_out_of_bounds_are_refused() -> None:
     assert [each.problem(8) is None for each in bad] == [False] * len(bad)
 
 
+@pytest.mark.slow
 def test_it_is_imported_only_when_it_is_used() -> None:
     code = "import sys, amberdb, amberdb.index.vector.hnsw; sys.exit('hnswlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
