@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from operator import lt
-from typing import Any, Final, TypeAlias, Unpack, cast, final
+from typing import Final, TypeAlias, Unpack, cast, final
 
 from amberdb._errors import BackupChainError, CorruptionError
 from amberdb._fs import FileSystem
