@@ -1,14 +1,12 @@
-"""Indexes: from documents to sorted bytes. Knows documents and bytes, and no file.
+"""Indexes: from documents to sorted bytes, postings and vectors. Opens no file.
 
-keys        values to bytes that sort as the values do
-paths       dotted paths into documents
-ordered, unique   the declarations that people write
-base        a declaration compiled: the entries of one document
+registry      all kinds of indexes, and a declaration read back from the catalog
+fusion        several rankings combined: reciprocal rank fusion, diversity, recency
+ordered/      ordered and unique indexes: declarations, and sortable keys of documents
+text/         full-text indexes: analysis, postings, BM25, snippets
+vector/       vector indexes: distances, exact search, the HNSW graph
+declaration   fields and options that the declarations share
+paths         dotted paths into documents
 
-analyzer    text to terms; stopwords and libraries are what it knows of languages
-text        the declaration of a full-text index, and what one document brings to it
-postings    terms to rows: in memory, and packed as packing has it
-textquery, ranking   a query parsed, and BM25 over postings
-fusion      several rankings made one
-highlight   the part of a document that shows why it was found
+An import goes down this list, never up.
 """

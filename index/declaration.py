@@ -1,9 +1,9 @@
-"""What the declarations of all index kinds over fields share; Ordered and Unique are the kinds.
+"""The common part of declarations over fields: Ordered, Unique and EmbeddingQueue.
 
 Invariants:
 - A declaration never changes, and two are equal when kind, fields, sparse and name are.
-- from_map(to_map()) gives an equal one; a map with anything unknown in it was written by a newer
-  format and is refused.
+- from_map(to_map()) equals the declaration. A map with an unknown key was written by a newer format
+  and is refused.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _D = TypeVar("_D", bound="Declaration")
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Declaration:
-    """Fields of an index, in their order; "-b" is stored inverted, so that it descends."""
+    """The fields of an index, in order; "-b" is stored inverted, so that it descends."""
 
     kind: ClassVar[str]
     fields: tuple[str, ...]
@@ -31,7 +31,7 @@ class Declaration:
     def __init__(self, *fields: str, sparse: bool = False, name: str | None = None) -> None:
         check_fields(fields)
         if type(sparse) is not bool:  # pyright: ignore[reportUnnecessaryComparison]
-            raise CollectionError(f"sparse is True or False, not {sparse!r}")
+            raise CollectionError(f"sparse must be True or False, not {sparse!r}")
         if name is None:
             name = f"{self.kind}:{','.join(fields)}"
         check_name(name)
@@ -58,7 +58,7 @@ class Declaration:
         return tuple(field.startswith("-") for field in self.fields)
 
     def to_map(self) -> dict[str, Any]:
-        """What the catalog stores."""
+        """The map that the catalog stores."""
         return {
             "kind": self.kind,
             "fields": list(self.fields),
@@ -71,26 +71,27 @@ class Declaration:
         """The declaration that to_map() stored. Raises FormatError."""
         if set(stored) != _MAP_KEYS or stored["kind"] != cls.kind:
             raise FormatError(
-                f"not an index of kind {cls.kind!r} as this version knows it: {stored!r}"
+                f"an index of kind {cls.kind!r} with an unknown field "
+                f"(written by a newer version?): {stored!r}"
             )
         fields: object = stored["fields"]
         name: object = stored["name"]
         if not isinstance(fields, list) or not isinstance(name, str):
-            raise FormatError(f"an index is stored with wrong types: {stored!r}")
+            raise FormatError(f"a stored index has fields of wrong types: {stored!r}")
         try:
             return cls(*cast(list[str], fields), sparse=stored["sparse"], name=name)
         except CollectionError as error:
-            raise FormatError(f"a stored index makes no sense: {error}") from error
+            raise FormatError(f"a stored index is invalid: {error}") from error
 
 
 def check_name(name: object) -> None:
-    """Raises CollectionError for what is no name of an index."""
+    """Raises CollectionError unless this is a name for an index."""
     if not isinstance(name, str) or not name:
-        raise CollectionError(f"the name of an index is a str that is not empty, not {name!r}")
+        raise CollectionError(f"the name of an index must be a non-empty str, not {name!r}")
 
 
 def check_fields(fields: tuple[object, ...]) -> None:
-    """Raises CollectionError unless these are distinct paths, each perhaps with a "-" in front."""
+    """Raises CollectionError unless these are distinct paths, each optionally with "-" in front."""
     if not 0 < len(fields) <= FIELDS_MAX:
         raise CollectionError(f"an index has 1 to {FIELDS_MAX} fields, not {len(fields)}")
     paths: set[str] = set()

@@ -1,8 +1,8 @@
-"""Rankings put together: reciprocal rank fusion, diversity, recency.
+"""Several rankings combined: reciprocal rank fusion, diversity, recency.
 
 Invariants:
-- Pure functions; of equal scores the newer row comes first.
-- Fusion looks at places only, never at scores: BM25 and a cosine have no common measure.
+- Pure functions. Among equal scores the newer row comes first.
+- Fusion uses ranks, never scores: BM25 and cosine are not on one scale.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,37 +21,37 @@ def fuse(
     weights: Sequence[float] | None = None,
     constant: float = RANK_CONSTANT,
 ) -> Ranking:
-    """All rows of the rankings, each a sequence of rowids, best first:
+    """The rows of all rankings, best first. A ranking is a sequence of rowids, best first.
 
-    score(row) = sum over the rankings that have it of  weight / (constant + place)
+    score(row) = sum over the rankings that contain it of  weight / (constant + rank)
 
-    with places from 1 on.
+    where ranks start at 1.
     """
     scores: dict[int, float] = {}
     for ranking, weight in zip(rankings, weights or [1.0] * len(rankings), strict=True):
-        for place, rowid in enumerate(ranking, 1):
-            scores[int(rowid)] = scores.get(int(rowid), 0.0) + weight / (constant + place)
+        for rank, rowid in enumerate(ranking, 1):
+            scores[int(rowid)] = scores.get(int(rowid), 0.0) + weight / (constant + rank)
     return best(
         np.fromiter(scores, np.int64), np.fromiter(scores.values(), np.float64), len(scores)
     )
 
 
 def decay(scores: Scores, ages_s: NDArray[np.float64], half_life_s: float) -> Scores:
-    """Scores that halve with every half-life of age; what lies in the future has age 0."""
+    """Scores that halve with every half-life of age. A negative age counts as 0."""
     return scores * np.exp2(np.maximum(ages_s, 0.0) / -half_life_s)
 
 
 def mmr(
     relevance: Scores, similarity: NDArray[np.floating], limit: int, diversity: float
 ) -> NDArray[np.int64]:
-    """Maximal marginal relevance: indexes of the `limit` chosen ones, in the order of choice.
+    """Maximal marginal relevance: the indexes of the `limit` chosen items, in order of choice.
 
-    relevance    (n,), best first, any scale: put on 0 to 1 here
-    similarity   (n, n), how alike two are, up to 1
-    diversity    0: by relevance alone; 1: by unlikeness to those chosen alone
+    relevance    (n,), best first, on any scale: it is scaled to 0 to 1 here
+    similarity   (n, n), at most 1
+    diversity    0: by relevance alone; 1: by dissimilarity to the chosen items alone
 
-    Each choice is the one with the highest (1 - diversity) * relevance - diversity * (similarity to
-    the most similar one chosen before); of equal ones the first.
+    Each choice has the highest (1 - diversity) * relevance - diversity * (similarity to the most
+    similar item that was chosen before). Among equal ones the first is chosen.
     """
     count = len(relevance)
     if not count:

@@ -1,11 +1,11 @@
-"""Dotted paths: from a document to the value that a filter, an order or an index speaks of.
+"""Dotted paths: from a document to the value that a filter, an order or an index names.
 
 Invariants:
 - A path goes through maps only; every segment is a map key, also one that looks like a number.
 - Where it meets a list on its way, it goes on in each of the list's maps, and stands for the flat
   list of what it found there (lists found at the end are joined). Other elements are passed over;
   when none of them leads on, the field is missing.
-- The filters, the orders and the indexes all read through this module, so they agree.
+- Filters, orders, indexes, imports and series all read through this module, so they agree.
 
 A key that itself contains a dot cannot be reached: `a.b` is always b inside a.
 """
@@ -13,7 +13,7 @@ A key that itself contains a dot cannot be reached: `a.b` is always b inside a.
 # What a document holds has no static type, so type(value) and its lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast, final
@@ -29,25 +29,25 @@ class _Missing(Enum):
 
 
 MISSING: Final = _Missing.MISSING
-"""What Path.get returns where the document has no such field."""
+"""What Path.get returns when the document does not have the field."""
 
 Missing: TypeAlias = Literal[_Missing.MISSING]
 
 
 @final
 class Path:
-    """One path, compiled. Raises ValueError for what is not a path; Path.of keeps them."""
+    """One path, compiled. Raises ValueError when the name is not a path. Path.of caches paths."""
 
     __slots__ = ("find", "get", "is_plain", "name", "segments")
 
     name: str
     segments: tuple[str, ...]
     is_plain: bool
-    """Without a dot: `document.get(name)` is all there is to do."""
+    """Whether the path has no dot, so that `document.get(name)` is its value."""
     get: Callable[[Document], Any]
     """The value, or MISSING."""
     find: Callable[[Document], Any]
-    """The value, or None when it is missing."""
+    """The value, or None when the field is missing."""
 
     def __init__(self, name: str) -> None:
         problem = path_problem(name)
@@ -69,12 +69,23 @@ class Path:
     @staticmethod
     @lru_cache(maxsize=1024)
     def of(name: str) -> "Path":
-        """Path(name), compiled once."""
+        """Path(name), from a cache."""
         return Path(name)
 
 
+def value_at(document: Mapping[str, Any], path: str, default: Any = None) -> Any:
+    """The value at a dotted path, as filters, orders and indexes read it: `value_at(event, "a.b")`.
+
+    A path that meets a list goes on in each map of the list and returns the list of all values
+    found there. `default` when the field is missing. Raises ValueError for an invalid path.
+    """
+    plain = document if type(document) is dict else dict(document)  # a Projection, for one
+    value = Path.of(path).get(plain)
+    return default if value is MISSING else value
+
+
 def path_problem(name: object) -> str | None:
-    """Why this is no path; None when it is one."""
+    """Why this is not a path; None when it is one."""
     if not isinstance(name, str):
         return f"a field is named by a str, not by {type(name).__name__}"
     if not name:
@@ -98,8 +109,8 @@ def _dotted(segments: tuple[str, ...], missing: object = MISSING) -> Callable[[D
                     return missing
             elif type(value) is list:
                 elements: list[Any] = value
-                found = _fan_out(elements, segments[depth:])
-                return missing if found is None else found
+                values = _fan_out(elements, segments[depth:])
+                return missing if values is None else values
             else:
                 return missing
         return value
@@ -108,20 +119,20 @@ def _dotted(segments: tuple[str, ...], missing: object = MISSING) -> Callable[[D
 
 
 def _fan_out(elements: list[Any], segments: tuple[str, ...]) -> list[Any] | None:
-    """What the rest of the path finds in the maps of a list; None when it finds nothing."""
+    """The values of the rest of the path in the maps of a list; None when no map has one."""
     rest = _dotted(segments)
-    found: list[Any] | None = None
+    values: list[Any] | None = None
     for element in elements:
         if type(element) is not dict:
             continue
         value = rest(cast(Document, element))
         if value is MISSING:
             continue
-        if found is None:
-            found = []
+        if values is None:
+            values = []
         if type(value) is list:
             inner: list[Any] = value
-            found.extend(inner)
+            values.extend(inner)
         else:
-            found.append(value)
-    return found
+            values.append(value)
+    return values

@@ -1,14 +1,20 @@
-"""The log: every commit as one record, before anything else is written.
+"""The write-ahead log: each commit is one record, written before anything else.
 
-What it promises:
-- Once `wait(lsn)` returned, that record and all before it survive power loss.
-- What opening finds is a prefix of what was appended: whole records, in order, without holes.
-- A torn tail is cut, kept aside and reported; damage in the middle is an error that names file
-  and offset, never a silent cut. `repair` is the way out.
-- A full disk refuses a record before it has an Lsn. After any other failed write or sync nothing
-  is acknowledged until the log is opened again.
+Guarantees:
+- Once `wait(lsn)` has returned, that record and all before it survive power loss.
+- Opening finds a prefix of the appended records: whole records, in order, without holes.
+- A torn tail is cut, kept in a `.broken` file and reported. Damage in the middle is an error that
+  names file and offset, never a silent cut; `repair` cuts there.
+- On a full disk a record is refused before it has an Lsn. After any other failed write or sync
+  nothing is acknowledged until the log is opened again.
 
-It knows bytes, no documents. `append` and `rotate` are called under the writer lock.
+The log knows bytes, not documents. `append` is called under the writer lock.
+
+log, group_commit, interval   appending, and the syncs that make records durable
+recovery, repair, check       reading a log at open, cutting it at damage, checking it
+reader, foreign_log           reading records while the log is written, here or elsewhere
+segment, segment_pool         the files of the log, and spare ones for the next segments
+record                        the format of one record
 """
 
 from amberdb.wal.check import LogCheck as LogCheck

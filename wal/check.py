@@ -1,8 +1,8 @@
-"""Reading a whole log that is not open: every header and every record, and nothing is changed.
+"""Checking a whole log that is not open: every header and every record, without changing files.
 
 Invariants:
-- Whatever is wrong is noted, and reading goes on behind it.
-- What opening would refuse is a problem here; a torn tail, which opening cuts, is not.
+- Each problem is noted, and reading continues after it.
+- Everything that open() refuses is a problem here; a torn tail, which open() cuts, is a note.
 """
 
 from collections.abc import Callable
@@ -29,14 +29,14 @@ from amberdb.wal.segment import Segment, load_segment, read_database_id
 
 @dataclass(slots=True)
 class LogCheck:
-    """What is in a log, and what is wrong with it."""
+    """The contents of a log, and its problems."""
 
     problems: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
-    """A torn tail: what its records would have been is unknown, and opening will cut it."""
+    """A torn tail, which open() will cut."""
     records: int = 0
     last_lsn: Lsn = NO_LSN
-    """The highest that any header speaks of, whether its record is whole or not."""
+    """The highest Lsn of any header, also one whose record is not whole."""
 
 
 def check_log(
@@ -48,9 +48,9 @@ def check_log(
     clean_last: Lsn | None,
     replay: Callable[[Record], None],
 ) -> LogCheck:
-    """Reads all of it; `replay` is given each record that is whole, in order.
+    """Reads the whole log and calls `replay` with each whole record, in order.
 
-    `database_id` and `applied` are None when nobody knows them. Raises FormatError, OSError.
+    `database_id` and `applied` are None when they are unknown. Raises FormatError, OSError.
     """
     report = LogCheck()
     if not fs.is_dir(directory):
@@ -71,33 +71,33 @@ def check_log(
     if before is not None and tail is not None:
         known = tail.last_lsn if applied is None else applied
         _note(report, partial(first_needed, segments, known))
-        found = len(report.problems)
+        problems = len(report.problems)
         _note(report, partial(check_tail, before, tail, applied=known, clean_last=clean_last))
         torn = torn_bytes(before, tail)
-        if torn and len(report.problems) == found:
+        if torn and len(report.problems) == problems:
             report.notes.append(
-                f"{before.path} offset {tail.end}: a torn tail of {len(torn)} bytes, behind Lsn "
-                f"{tail.last_lsn}: opening keeps it as .broken and cuts it"
+                f"{before.path} offset {tail.end}: a torn tail of {len(torn)} bytes, after Lsn "
+                f"{tail.last_lsn}: open() keeps it as .broken and cuts it"
             )
     elif not names and (clean_last is None or clean_last != applied):
-        report.problems.append(f"the log in {directory} is gone")
+        report.problems.append(f"the log in {directory} is missing")
     return report
 
 
 def _load(
     fs: FileSystem, names: list[tuple[Lsn, str]], database_id: bytes | None, report: LogCheck
 ) -> list[Segment]:
-    found: list[Segment] = []
+    segments: list[Segment] = []
     for first_lsn, path in names:
         try:
-            found.append(
+            segments.append(
                 load_segment(fs, path, first_lsn, database_id or read_database_id(fs, path))
             )
         except CorruptionError as error:
             report.problems.append(str(error))
         except OSError as error:
             report.problems.append(f"{path} cannot be read: {error.strerror}")
-    return found
+    return segments
 
 
 def _read(
@@ -107,7 +107,7 @@ def _read(
     replay: Callable[[Record], None],
     report: LogCheck,
 ) -> None:
-    if tail.last_lsn < segment.header.previous_last:  # behind a hole, which was noted
+    if tail.last_lsn < segment.header.previous_last:  # after a hole, which was noted
         tail.last_lsn = segment.header.previous_last
     for record in read_segment(fs, segment, tail):
         report.records += 1
@@ -119,28 +119,29 @@ def _read(
     report.last_lsn = max(report.last_lsn, tail.last_lsn, *(header.lsn for header in later))
 
 
-def _note(report: LogCheck, look: Callable[[], object]) -> None:
+def _note(report: LogCheck, check: Callable[[], object]) -> None:
+    """Calls `check` and notes the CorruptionError that it raises."""
     try:
-        look()
+        check()
     except CorruptionError as error:
         report.problems.append(str(error))
 
 
 def log_begins(fs: FileSystem, directory: str, database_id: bytes) -> Lsn | None:
-    """The Lsn behind which the log has records; None when there is no log."""
+    """The Lsn after which the log has records; None when there is no log."""
     names = list_directory(fs, directory, clean=False)[0] if fs.is_dir(directory) else []
     segments = _load(fs, names, database_id, LogCheck())
     return segments[0].header.previous_last if segments else None
 
 
 def segment_ids(fs: FileSystem, directory: str) -> list[bytes]:
-    """The database that each readable header names, the oldest first."""
-    found: list[bytes] = []
+    """The database id in each readable header, oldest first."""
+    ids: list[bytes] = []
     if fs.is_dir(directory):
         for first_lsn, path in list_directory(fs, directory, clean=False)[0]:
             try:
                 own = read_database_id(fs, path)
-                found.append(load_segment(fs, path, first_lsn, own).header.database_id)
+                ids.append(load_segment(fs, path, first_lsn, own).header.database_id)
             except (CorruptionError, OSError):
                 continue
-    return found
+    return ids

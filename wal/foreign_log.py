@@ -1,9 +1,9 @@
-"""Reading a log that another process writes: that grows, rotates and is recycled meanwhile.
+"""Reading a log that another process appends to, rotates and recycles at the same time.
 
 Invariants:
 - Nothing is written, and no file is held open between reads.
-- Which segments there are is a guess. One that is out of date misses records and shows no wrong
-  ones, since LogReader checks each; what is missed is looked for in a guess made anew.
+- The list of segments may be out of date. Then records are missing, but none is wrong, since
+  LogReader checks each one; for missing records the directory is listed again.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ _TRIES_MAX: Final = 100
 
 
 class ForeignLogReader:
-    """The log in a directory, as another process leaves it. Safe to use from several threads."""
+    """The log of another process. Thread-safe."""
 
     def __init__(self, fs: FileSystem, directory: str, database_id: bytes) -> None:
         self._fs = fs
@@ -37,10 +37,10 @@ class ForeignLogReader:
         self._reader = LogReader(fs, lambda: self._segments)
 
     def read(self, after: Lsn, upto: Lsn) -> Iterator[Record]:
-        """The records with `after < lsn <= upto`, all of which were written once.
+        """The records with `after < lsn <= upto`, which the other process has written.
 
-        Raises LogTruncatedError (at once or while iterating) with `resume` when they are no
-        longer kept; CorruptionError when one is not as it was written.
+        Raises LogTruncatedError (at once or while iterating) with `resume` when records were
+        recycled; CorruptionError when one is damaged.
         """
         while True:
             known = self._segments
@@ -54,28 +54,28 @@ class ForeignLogReader:
                     raise
 
     def segments(self) -> list[Segment]:
-        """Those that there are now, oldest first. Raises CorruptionError, FormatError."""
+        """The current segments, oldest first. Raises CorruptionError, FormatError."""
         tries = 0
         while True:
             names, _ = list_directory(self._fs, self._directory, clean=False)
             try:
                 self._segments = load_segments(self._fs, names, self._database_id)
                 return self._segments
-            except (CorruptionError, FileNotFoundError):  # perhaps one was recycled in between
+            except (CorruptionError, FileNotFoundError):  # possibly recycled in between
                 tries += 1
                 if tries == _TRIES_MAX:
                     raise
 
     def end(self, applied: Lsn) -> Lsn:
-        """The last record that a recovery would accept. Raises CorruptionError, as it would."""
+        """The last record that recovery would accept. Raises CorruptionError as recovery does."""
         segments = self.segments()
         if not segments:
             return applied
         needed = segments[first_needed(segments, applied) :]
-        tail = read_segments(self._fs, needed, _pass, applied)
+        tail = read_segments(self._fs, needed, _ignore, applied)
         check_tail(segments[-1], tail, applied=applied, clean_last=None)
         return max(tail.last_lsn, applied)
 
 
-def _pass(record: Record) -> None:
-    """Only how far they reach is asked."""
+def _ignore(record: Record) -> None:
+    """Replays nothing: end() needs only the position."""

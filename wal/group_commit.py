@@ -1,10 +1,10 @@
-"""Group commit: one sync serves all who wait.
+"""Group commit: one sync serves all threads that wait.
 
 Invariants:
 - `durable_lsn` only grows, and only to what was appended before a sync that succeeded.
 - At most one thread leads (syncs, or changes the file) at any time.
-- After a failed sync nothing syncs again: the page cache may have dropped what it could not
-  write, so a second sync that succeeds proves nothing.
+- After a failed sync nothing syncs again: the page cache may have dropped the pages that it could
+  not write, so a second sync that succeeds proves nothing.
 """
 
 import logging
@@ -22,13 +22,13 @@ logger = logging.getLogger("amberdb.wal")
 
 
 _SLOW_EVERY_NS = 10 * 1_000_000_000
-"""Between two lines about slow syncs."""
+"""The least time between two log lines about slow syncs."""
 _ANY_LSN = 1 << 64
-"""What a thread waits for that wants to lead, and no sync in particular."""
+"""The Lsn of a waiter that wants to lead: no sync satisfies it."""
 
 
 class _Waiter:
-    """A thread that waits for the leader, at a gate of its own."""
+    """A thread that waits for the leader, blocked on its own lock."""
 
     __slots__ = ("gate", "leads", "lsn")
 
@@ -40,16 +40,19 @@ class _Waiter:
 
 
 class GroupCommit:
-    """The durable end of a log. Whoever waits alone syncs in its own thread; of several, one
-    leads and syncs for all that was appended so far."""
+    """The durable end of a log. A single waiter syncs in its own thread; of several, one leads and
+    syncs everything that was appended so far."""
 
-    def __init__(self, last_lsn: Lsn, slow_sync_ms: int) -> None:
+    def __init__(self, last_lsn: Lsn, slow_sync_ms: int, on_failed: Callable[[], None]) -> None:
         self.last_lsn = last_lsn
+        """The last record that was written: the log sets it after each append."""
         self.durable_lsn = last_lsn
         self.failed: BaseException | None = None
-        self.on_durable: Callable[[int], None] = _nobody
-        """Told the durable Lsn before anyone who waits for it returns."""
-        self._file: File | None = None
+        self.on_durable: Callable[[int], None] = _ignore
+        """Called with the durable Lsn before any thread that waits for it returns."""
+        self.file: File | None = None
+        """The file to sync. Only the leader changes it."""
+        self._on_failed = on_failed
         self._slow_sync_us = slow_sync_ms * 1000
         self._mutex = threading.Lock()
         self._leading = False
@@ -59,8 +62,8 @@ class GroupCommit:
         self._sync_us_last = 0.0
         self._sync_us_max = 0.0
         self._sync_us_total = 0.0
-        self._slow_said_ns = -_SLOW_EVERY_NS
-        self._slow_unsaid = 0
+        self._slow_logged_ns = -_SLOW_EVERY_NS
+        self._slow_unlogged = 0
 
     def wait(self, lsn: int) -> None:
         """Returns when `durable_lsn >= lsn`. Raises CommitUnknownError after a failed sync."""
@@ -71,7 +74,7 @@ class GroupCommit:
                 if self.durable_lsn < lsn:
                     if lsn > self.last_lsn:
                         raise ValueError(f"Lsn {lsn} was not appended")
-                    self._sync_file()
+                    self.sync_file()
             finally:
                 self._hand_over()
 
@@ -80,7 +83,7 @@ class GroupCommit:
         self.wait(self.last_lsn)
 
     @contextmanager
-    def _lead(self) -> Generator[None, None, None]:
+    def lead(self) -> Generator[None, None, None]:
         """Keeps every other thread from syncing, so that the file can be changed."""
         while not self._takes_lead(_ANY_LSN):
             pass
@@ -90,8 +93,8 @@ class GroupCommit:
             self._hand_over()
 
     def _takes_lead(self, lsn: int) -> bool:
-        """Waits while another thread leads; whether this one leads now. If not, the sync it
-        waited for is over, whatever came of it."""
+        """Waits while another thread leads. Returns whether this thread leads now; if not, the
+        sync that it waited for has ended or failed."""
         with self._mutex:
             if not self._leading:
                 self._leading = True
@@ -110,8 +113,8 @@ class GroupCommit:
         return waiter.leads
 
     def _hand_over(self) -> None:
-        """Wakes those whose records are durable, and one of the others to lead: to wake them all
-        would cost every one a turn of the interpreter, to find another leader there."""
+        """Wakes the waiters whose records are durable, and one other to lead. Waking all would
+        cost each a switch of the interpreter only to find another leader."""
         with self._mutex:
             waiters = self._waiters
             if not waiters:
@@ -129,15 +132,16 @@ class GroupCommit:
         for waiter in woken:
             waiter.gate.release()
 
-    def _sync_file(self) -> None:
-        """The leader's work."""
+    def sync_file(self) -> None:
+        """Syncs all that was appended so far. Only the leader calls it. Raises
+        CommitUnknownError."""
         if self.failed is not None:
             raise CommitUnknownError(
                 "an earlier write or sync of the log failed; reopen to learn what was kept",
                 lsn=self.last_lsn,
             ) from self.failed
-        target = self.last_lsn  # before the file: what is in an older file is durable already
-        file = self._file
+        target = self.last_lsn  # read before the file: an older file is durable already
+        file = self.file
         assert file is not None, "all is durable while no file is open"
         if failpoints.on:
             failpoints.reach("commit.before-sync")
@@ -164,24 +168,35 @@ class GroupCommit:
             self._note_slow(took_us / 1000)
 
     def _note_slow(self, took_ms: float) -> None:
-        """A line, but not for each of many."""
+        """Logs a slow sync, at most once in _SLOW_EVERY_NS."""
         now_ns = perf_counter_ns()
-        if now_ns - self._slow_said_ns < _SLOW_EVERY_NS:
-            self._slow_unsaid += 1
+        if now_ns - self._slow_logged_ns < _SLOW_EVERY_NS:
+            self._slow_unlogged += 1
             return
         logger.warning(
             "slow sync of the log: %.0f ms (and %d more since the last such line)",
             took_ms,
-            self._slow_unsaid,
+            self._slow_unlogged,
         )
-        self._slow_said_ns, self._slow_unsaid = now_ns, 0
+        self._slow_logged_ns, self._slow_unlogged = now_ns, 0
+
+    def stats(self) -> dict[str, int | float]:
+        syncs = self._syncs
+        return {
+            "syncs": syncs,
+            "sync_us_last": self._sync_us_last,
+            "sync_us_mean": self._sync_us_total / syncs if syncs else 0.0,
+            "sync_us_max": self._sync_us_max,
+            "records_per_sync": self._synced_records / syncs if syncs else 0.0,
+        }
 
     def poison(self, error: BaseException) -> None:
         """No more writes and no more acknowledgements until the log is reopened."""
         if self.failed is None:
             self.failed = error
             logger.error("the log accepts no more writes until it is reopened: %s", error)
+        self._on_failed()
 
 
-def _nobody(lsn: int) -> None:
-    """While no other process is told."""
+def _ignore(lsn: int) -> None:
+    """The default of on_durable."""

@@ -1,9 +1,9 @@
-"""The thread behind `sync="interval"`.
+"""The thread of `sync="interval"`.
 
 Invariants:
-- It is started by the first append that needs it, and sleeps without a timeout while nothing is
+- The first append that needs the thread starts it. It sleeps without a timeout while nothing is
   unsynced: an idle database wakes no thread.
-- It starts to sync at most `interval_s` after the first append that armed it.
+- It syncs at most `interval_s` after the first append that armed it.
 """
 
 import threading
@@ -13,7 +13,8 @@ from amberdb._errors import CommitUnknownError
 
 
 class IntervalSync:
-    """Calls `sync` some time after it was armed. Exceptions of `sync` are the log's to keep."""
+    """Calls `sync` within the interval after arm(). A CommitUnknownError is ignored here: the log
+    raises it to its callers."""
 
     def __init__(self, sync: Callable[[], None], interval_s: float) -> None:
         self.armed = False
@@ -24,7 +25,7 @@ class IntervalSync:
         self._thread: threading.Thread | None = None
 
     def arm(self) -> None:
-        """There are unsynced bytes. Callers test `armed` first: it spares them the lock."""
+        """Requests a sync. Callers test `armed` first, which avoids the lock."""
         with self._wakeup:
             if self.armed or self._closing:
                 return
@@ -35,7 +36,7 @@ class IntervalSync:
             thread = threading.Thread(target=self._run, name="amberdb-wal-interval", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no thread starts while the interpreter ends
+            except RuntimeError:  # no thread can start at interpreter shutdown
                 self.armed = False
             else:
                 self._thread = thread
@@ -43,7 +44,7 @@ class IntervalSync:
             self._sync_quietly()
 
     def close(self) -> None:
-        """Ends the thread without a last sync: the log does its own."""
+        """Ends the thread without a last sync: the log syncs when it closes."""
         with self._wakeup:
             self._closing = True
             self._wakeup.notify()
@@ -60,11 +61,11 @@ class IntervalSync:
                     self._wakeup.wait_for(lambda: self._closing, self._interval_s)
                 if self._closing:
                     return
-                self.armed = False  # first: what is appended during the sync arms it again
+                self.armed = False  # first: an append during the sync arms it again
             self._sync_quietly()
 
     def _sync_quietly(self) -> None:
         try:
             self._sync()
         except CommitUnknownError:
-            pass  # the log is poisoned and says so to everybody who waits or appends
+            pass  # the log is poisoned and raises for every waiter and append

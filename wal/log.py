@@ -1,12 +1,12 @@
-"""The log: append, wait, rotate, recycle, read, recover.
+"""The log: append, wait, recycle, read, recover.
 
 Invariants:
 - An Lsn is given only after the record's bytes were written, in order, without gaps.
-- Space is secured before: only a rotation needs more, and a full disk there changes nothing.
+- Space is allocated before: only a rotation needs more, and a full disk there changes nothing.
 - A segment is synced before the next one is used: only the newest can have a torn tail.
 - Any other failure of a write or a sync poisons the log: `failed` is set, nothing more is
-  written or acknowledged, and only opening again finds out what was kept.
-- The directory always holds at least one segment, so an empty one is noticed.
+  written or acknowledged, and only opening again shows which records were kept.
+- The directory always holds at least one segment, so an empty directory is an error.
 """
 
 import errno
@@ -21,7 +21,6 @@ from amberdb import _failpoints as failpoints
 from amberdb._errors import (
     ClosedError,
     CommitUnknownError,
-    CorruptionError,
     DiskFullError,
     PoisonedError,
     StorageError,
@@ -42,13 +41,9 @@ from amberdb.wal.record import (
 )
 from amberdb.wal.recovery import (
     Recovery,
-    ScanPosition,
-    check_tail,
-    first_needed,
     list_directory,
     load_segments,
-    read_segments,
-    rewrite_tail,
+    recover,
 )
 from amberdb.wal.segment import (
     RECORDS_START,
@@ -70,7 +65,7 @@ _REFUSE = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """Sizes and times of a log. A segment is twice as large as the one before, within limits."""
+    """Sizes and times of a log. Each segment is twice as large as the previous, within limits."""
 
     segment_bytes_min: int = 1 << 20
     segment_bytes_max: int = 16 << 20
@@ -79,10 +74,10 @@ class LogOptions:
     slow_sync_ms: int = 1000
 
 
-class Log(GroupCommit):
+class Log:
     """An append-only log of commits in one directory. Make one with `create` or `open`.
 
-    Whoever appends or rotates holds the writer lock; everything else is safe from any thread.
+    `append`, `renew` and `close` are called under the writer lock; everything else is thread-safe.
     """
 
     required_lsn: int
@@ -95,31 +90,31 @@ class Log(GroupCommit):
         *,
         database_id: bytes,
         options: LogOptions,
-        spare: SegmentPool,
+        pool: SegmentPool,
         segments: list[Segment],
         last_lsn: Lsn,
         epoch: int,
         chain: int,
     ) -> None:
-        super().__init__(last_lsn, options.slow_sync_ms)
+        self._group = GroupCommit(last_lsn, options.slow_sync_ms, self._refuse_appends)
         self.required_lsn = last_lsn
         self._fs = fs
         self._directory = directory
         self._database_id = database_id
         self._options = options
-        self._spare = spare
+        self._pool = pool
         self._segments = segments
         self._layout = threading.Lock()  # guards _segments
         self._recycling = threading.Lock()
         self._next = (epoch << LSN_NUMBER_BITS) | (lsn_number(last_lsn) + 1)
         self._chain = chain
         self._closed = False
-        # The file in use; none until the first append needs one.
+        # The file in use: none before the first append.
         self._salt = NO_SALT
         self._pwrite: Callable[[bytes, int], None] = _no_file
         self._end = 0
         self._limit = 0
-        self._soft_limit = 0  # what append looks at: half of the segment, then its limit
+        self._soft_limit = 0  # checked by append: half of the segment, then its limit
         self._interval = IntervalSync(self.sync, options.sync_interval_ms / 1000)
         self._reader = LogReader(fs, self._list_segments)
 
@@ -136,14 +131,14 @@ class Log(GroupCommit):
         epoch: int = 1,
         last_lsn: Lsn = NO_LSN,
     ) -> "Log":
-        """Starts a log in an empty directory, behind `last_lsn`. Raises DiskFullError or
+        """Starts a log in an empty directory, after `last_lsn`. Raises DiskFullError or
         StorageError."""
         log = cls(
             fs,
             directory,
             database_id=database_id,
             options=options,
-            spare=SegmentPool(fs, directory, options.free_segments_max),
+            pool=SegmentPool(fs, directory, options.free_segments_max),
             segments=[],
             last_lsn=last_lsn,
             epoch=epoch,
@@ -165,79 +160,81 @@ class Log(GroupCommit):
         epoch: int,
         replay: Callable[[Record], None],
     ) -> "tuple[Log, Recovery]":
-        """Reads what is there, calls `replay` for each record behind `applied`, and goes on.
+        """Reads a log, calls `replay` with each record after `applied`, and continues it.
 
-        `clean_last` is the last Lsn of a clean close, None after any other end; then `epoch`
-        must be a new one. Raises CorruptionError, FormatError, DiskFullError or StorageError.
+        `clean_last` is the last Lsn of a clean close, None after a crash; then `epoch` must be
+        new. Raises CorruptionError, FormatError, DiskFullError or StorageError.
         """
         try:
-            return cls._open(
-                fs, directory, database_id, options, applied, clean_last, epoch, replay
+            names, spare_names = list_directory(fs, directory)
+            segments = load_segments(fs, names, database_id)
+            tail, recovery = recover(
+                fs, directory, segments, applied=applied, clean_last=clean_last, replay=replay
             )
+            pool = SegmentPool(fs, directory, options.free_segments_max)
+            for name in spare_names:
+                pool.adopt(name)
+            log = cls(
+                fs,
+                directory,
+                database_id=database_id,
+                options=options,
+                pool=pool,
+                segments=segments,
+                last_lsn=recovery.last_lsn,
+                epoch=epoch,
+                chain=tail.chain,
+            )
+            if log._next <= recovery.last_lsn:
+                raise ValueError(
+                    f"epoch {epoch} is older than the last record, Lsn {recovery.last_lsn}"
+                )
+            if (
+                segments
+                and clean_last is not None
+                and lsn_epoch(segments[-1].header.first_lsn) == epoch
+            ):
+                log._use(segments[-1], fs.open(segments[-1].path), tail.end, tail.chain)
+            return log, recovery
         except StorageError:
             raise
         except OSError as error:
             error.filename = error.filename or directory  # a read names no file
             _refuse(error, f"the log in {directory} could not be opened")
 
-    @classmethod
-    def _open(
-        cls,
-        fs: FileSystem,
-        directory: str,
-        database_id: bytes,
-        options: LogOptions,
-        applied: Lsn,
-        clean_last: Lsn | None,
-        epoch: int,
-        replay: Callable[[Record], None],
-    ) -> "tuple[Log, Recovery]":
-        names, spare_names = list_directory(fs, directory)
-        segments = load_segments(fs, names, database_id)
-        records = 0
+    # -- durability ------------------------------------------------------------------------
 
-        def count(record: Record) -> None:
-            nonlocal records
-            records += 1
-            replay(record)
+    @property
+    def last_lsn(self) -> Lsn:
+        """The last record that was appended."""
+        return self._group.last_lsn
 
-        cut = None
-        if segments:
-            needed = segments[first_needed(segments, applied) :]
-            tail = read_segments(fs, needed, count, applied)
-            if failpoints.on:
-                failpoints.reach("recovery.log-read")
-            check_tail(segments[-1], tail, applied=applied, clean_last=clean_last)
-            if clean_last is None:
-                cut = rewrite_tail(fs, directory, segments[-1], tail)
-        elif clean_last == applied:
-            tail = ScanPosition(applied, 0, 0, b"")
-        else:
-            raise CorruptionError(f"the log in {directory} is gone", path=directory, offset=0)
-        last_lsn = max(tail.last_lsn, applied)
-        spare = SegmentPool(fs, directory, options.free_segments_max)
-        for name in spare_names:
-            spare.adopt(name)
-        log = cls(
-            fs,
-            directory,
-            database_id=database_id,
-            options=options,
-            spare=spare,
-            segments=segments,
-            last_lsn=last_lsn,
-            epoch=epoch,
-            chain=tail.chain,
-        )
-        if log._next <= last_lsn:
-            raise ValueError(f"epoch {epoch} is older than the last record, Lsn {last_lsn}")
-        if (
-            segments
-            and clean_last is not None
-            and lsn_epoch(segments[-1].header.first_lsn) == epoch
-        ):
-            log._use(segments[-1], fs.open(segments[-1].path), tail.end, tail.chain)
-        return log, Recovery(last_lsn, records, cut)
+    @property
+    def durable_lsn(self) -> Lsn:
+        """The last record that survives power loss."""
+        return self._group.durable_lsn
+
+    @property
+    def failed(self) -> BaseException | None:
+        """Why nothing is written or acknowledged any more; None while the log is healthy."""
+        return self._group.failed
+
+    def on_durable(self, callback: Callable[[int], None]) -> None:
+        """Calls `callback` with each new durable Lsn before any thread that waits for it
+        returns."""
+        self._group.on_durable = callback
+
+    def wait(self, lsn: int) -> None:
+        """Returns when `durable_lsn >= lsn`. Raises CommitUnknownError after a failed sync."""
+        self._group.wait(lsn)
+
+    def sync(self) -> None:
+        """Makes everything appended so far durable. Raises CommitUnknownError."""
+        self._group.sync()
+
+    def poison(self, error: BaseException) -> None:
+        """No more writes and no more acknowledgements until the log is reopened."""
+        self._group.poison(error)
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -259,7 +256,9 @@ class Log(GroupCommit):
             self._make_room(length)
             offset = self._end
             end = offset + record_size(length)
-        data, crc = encode(self._salt, self._chain, lsn, self.durable_lsn, time_us, kind, payload)
+        data, crc = encode(
+            self._salt, self._chain, lsn, self._group.durable_lsn, time_us, kind, payload
+        )
         try:
             if failpoints.on:
                 failpoints.reach("commit.before-write")
@@ -269,7 +268,7 @@ class Log(GroupCommit):
             self._chain = crc
             self._end = end
             self._next = lsn + 1
-            self.last_lsn = Lsn(lsn)
+            self._group.last_lsn = Lsn(lsn)
             if sync == "always":
                 self.required_lsn = lsn
             elif sync == "interval" and not self._interval.armed:
@@ -278,35 +277,26 @@ class Log(GroupCommit):
             self._append_failed(error, data, offset)
         return Lsn(lsn)
 
-    def rotate(self) -> None:
-        """Seals the current segment; the next append goes into a new one, which is ready.
-
-        Does nothing while the segment is empty. Raises as `append` does.
-        """
-        self._check_writable()
-        if self._end > RECORDS_START:
-            self._start_segment(0)
-
     def renew(self) -> None:
-        """Goes on in a segment whose file has never held a record; and no file of another one is
-        kept for later, until `reuse`. Raises as `append` does."""
+        """Continues in a segment whose file has never held a record, and keeps no file of an old
+        segment until `reuse`. Raises as `append` does."""
         self._check_writable()
         try:
-            self._spare.keep(0)
+            self._pool.set_capacity(0)
         except OSError as error:
             _refuse(error, "a spare file of the log could not be removed")
-        if self._file is None or self._end > RECORDS_START:
+        if self._group.file is None or self._end > RECORDS_START:
             self._start_segment(0)
         elif self._segments[-1].header.recycled:
             try:
-                fill(self._file, RECORDS_START, self._segments[-1].size)
-                self._file.sync()
+                fill(self._group.file, RECORDS_START, self._segments[-1].size)
+                self._group.file.sync()
             except OSError as error:
                 _refuse(error, "the log's segment could not be overwritten")
 
     def reuse(self) -> None:
-        """Files of segments that are given up are kept again for the next ones."""
-        self._spare.keep(self._options.free_segments_max)
+        """Recycles files of old segments again, after `renew`."""
+        self._pool.set_capacity(self._options.free_segments_max)
 
     def _check_writable(self) -> None:
         if self._closed:
@@ -317,7 +307,7 @@ class Log(GroupCommit):
             ) from self.failed
 
     def _make_room(self, length: int) -> None:
-        """Off the hot path: half of the segment is full, or all, or nothing may be written."""
+        """Off the hot path: the segment is full or half full, or the log refuses writes."""
         self._check_writable()
         if length > PAYLOAD_BYTES_MAX:
             raise ValueError(f"a log record cannot hold {length} bytes")
@@ -326,21 +316,20 @@ class Log(GroupCommit):
             self._start_segment(size)
         if self._end + size > self._soft_limit:
             self._set_soft_limit(self._limit)
-            self._spare.prepare(self._next_size(0))
+            self._pool.prepare(self._next_size(0))
 
     def _set_soft_limit(self, limit: int) -> None:
         self._soft_limit = limit
-        if self.failed is not None or self._closed:  # perhaps since the caller looked
+        if self.failed is not None or self._closed:  # possibly since the caller checked
             self._soft_limit = _REFUSE
 
-    def poison(self, error: BaseException) -> None:
-        super().poison(error)
+    def _refuse_appends(self) -> None:
         self._soft_limit = _REFUSE
 
     def _append_failed(self, error: BaseException, data: bytes, offset: int) -> NoReturn:
-        """Poisons the log, unless the disk is full and the record cannot be taken for whole."""
+        """Poisons the log, unless the disk is full and no reader can take the record for whole."""
         if isinstance(error, OSError) and error.errno in NO_SPACE and self._end == offset:
-            file = self._file
+            file = self._group.file
             assert file is not None
             whole = len(data) - END_SIZE
             try:
@@ -372,18 +361,18 @@ class Log(GroupCommit):
         return size_for(record_bytes, preferred)
 
     def _start_segment(self, record_bytes: int) -> None:
-        """Secures space, syncs the segment in use, and goes on in a new one."""
+        """Allocates space, syncs the current segment, and continues in a new one."""
         try:
-            spare, size, recycled = self._spare.take(self._next_size(record_bytes))
+            spare, size, recycled = self._pool.take(self._next_size(record_bytes))
         except OSError as error:
             self._refuse_segment(error)
         if failpoints.on:
             failpoints.reach("rotation.spare-taken")
-        with self._lead():
+        with self._group.lead():
             self._check_writable()
             if self.durable_lsn < self.last_lsn:
                 try:
-                    self._sync_file()
+                    self._group.sync_file()
                 except CommitUnknownError:
                     self._check_writable()
             if failpoints.on:
@@ -398,7 +387,7 @@ class Log(GroupCommit):
                 size=size,
                 recycled=recycled,
             )
-            if self._is_empty():  # and too small: the new one takes its name and its place
+            if self._is_empty():  # and too small: the new one takes its name
                 empty = self._segments[-1].header
                 header = replace(
                     header, previous_first=empty.previous_first, previous_crc=empty.previous_crc
@@ -416,17 +405,17 @@ class Log(GroupCommit):
                 failpoints.reach("rotation.renamed")
         except OSError as error:
             self._refuse_segment(error)
-        self._spare.used(spare)
+        self._pool.mark_used(spare)
         try:
             sync_names(self._fs, self._directory)
             if failpoints.on:
                 failpoints.reach("rotation.names-synced")
             file = self._fs.open(path)
         except OSError as error:
-            if self._is_empty():  # what had this name is gone
+            if self._is_empty():  # the segment with this name was replaced
                 self.poison(error)
                 self._check_writable()
-            try:  # a segment that is there but not in use would contradict what follows
+            try:  # an unused segment would contradict the following ones
                 self._fs.unlink(path)
                 self._fs.sync_dir(self._directory)
             except OSError as second:
@@ -438,7 +427,7 @@ class Log(GroupCommit):
             if self._is_empty():
                 self._segments.pop()
             self._segments.append(segment)
-        old = self._file
+        old = self._group.file
         self._use(segment, file, RECORDS_START, header.salt.chain)
         if failpoints.on:
             failpoints.reach("rotation.in-use")
@@ -450,14 +439,14 @@ class Log(GroupCommit):
         return bool(self._segments) and self._segments[-1].header.first_lsn == self._next
 
     def _refuse_segment(self, error: OSError) -> NoReturn:
-        """Nothing was lost and the old segment stays in use; but a failed sync is final."""
+        """Raises. No record is lost and the old segment stays in use; a failed sync poisons."""
         if isinstance(error, SyncFailedError) and error.errno not in NO_SPACE:
             self.poison(error)
             self._check_writable()
         _refuse(error, "no new log segment could be made")
 
     def _use(self, segment: Segment, file: File, end: int, chain: int) -> None:
-        self._file = file
+        self._group.file = file
         self._pwrite = file.pwrite
         self._salt = segment.header.salt
         self._chain = chain
@@ -466,19 +455,19 @@ class Log(GroupCommit):
         self._set_soft_limit(min(self._limit, segment.size // 2))
 
     def recycle(self, below: Lsn) -> int:
-        """Gives up the segments whose records are all `<= below`, the oldest first.
+        """Removes the segments whose records are all `<= below`, oldest first, never the newest.
 
-        Never the newest. Returns the bytes taken from the log; a few of the files are kept for
-        the next segments. Raises StorageError; what was given up before stays so.
+        Returns the bytes removed from the log; a few files are kept for the next segments. Raises
+        StorageError; segments removed before that stay removed.
         """
         freed = 0
         with self._recycling:
             while (segment := self._pop_oldest(below)) is not None:
                 useful = range(self._next_size(0), self._options.segment_bytes_max + 1)
                 try:
-                    self._spare.give(segment.path, segment.size, useful)
+                    self._pool.recycle(segment.path, segment.size, useful)
                 except OSError as error:
-                    # Giving up later ones first would leave a gap that no open accepts.
+                    # Removing later segments first would leave a gap, which open() refuses.
                     if self._fs.exists(segment.path):
                         with self._layout:
                             self._segments.insert(0, segment)
@@ -495,17 +484,17 @@ class Log(GroupCommit):
     # -- reading ---------------------------------------------------------------------------
 
     def read(self, after: Lsn, *, upto: Lsn | None = None) -> Iterator[Record]:
-        """The records behind `after`, up to the last durable one at this moment, or `upto`.
+        """The records after `after`, up to `upto` or the last that is durable at the call.
 
         Raises LogTruncatedError (at once or while iterating) with `resume`, the Lsn to read
-        after instead, when they are no longer kept; CorruptionError on damage.
+        after instead, when records were recycled; CorruptionError on damage.
         """
         last = self.durable_lsn if upto is None else min(upto, self.last_lsn)
         return self._reader.read(after, last)
 
     @property
     def first_lsn(self) -> Lsn:
-        """The oldest record kept, or the next one when there is none."""
+        """The oldest record in the log, or the next one when it is empty."""
         with self._layout:
             for segment, later in pairwise(self._segments):
                 if later.header.previous_last >= segment.header.first_lsn:
@@ -521,17 +510,12 @@ class Log(GroupCommit):
             return sum(segment.size for segment in self._segments)
 
     def stats(self) -> dict[str, int | float]:
-        syncs = self._syncs
         return {
             "segments": len(self._segments),
             "bytes": self.bytes_used,
-            "free_segments": self._spare.count(),
-            "free_bytes": self._spare.size_bytes(),
-            "syncs": syncs,
-            "sync_us_last": self._sync_us_last,
-            "sync_us_mean": self._sync_us_total / syncs if syncs else 0.0,
-            "sync_us_max": self._sync_us_max,
-            "records_per_sync": self._synced_records / syncs if syncs else 0.0,
+            "free_segments": self._pool.count(),
+            "free_bytes": self._pool.size_bytes(),
+            **self._group.stats(),
         }
 
     # -- closing ---------------------------------------------------------------------------
@@ -539,23 +523,23 @@ class Log(GroupCommit):
     def close(self) -> None:
         """Syncs unless the log has failed, and ends its threads. Raises CommitUnknownError.
 
-        Whoever holds the writer lock calls it; a second call does nothing.
+        A second call does nothing.
         """
         if self._closed:
             return
         self._closed = True
         self._soft_limit = _REFUSE
         self._interval.close()
-        self._spare.close()
-        with self._lead():
-            file = self._file
+        self._pool.close()
+        with self._group.lead():
+            file = self._group.file
             if file is None:
                 return
             try:
                 if self.failed is None and self.durable_lsn < self.last_lsn:
-                    self._sync_file()
+                    self._group.sync_file()
             finally:
-                self._file = None
+                self._group.file = None
                 self._pwrite = _no_file
                 file.close()
 

@@ -1,9 +1,9 @@
-"""Reading the log from any Lsn, beside appends and recycling.
+"""Reading the log from any Lsn, concurrently with appends and recycling.
 
 Invariants:
 - Records come in order, without gaps, each one checked against the one before.
-- A file that is recycled under the reader is noticed by its salt; what was read from it before
-  was checked, so it was right.
+- A file that is recycled during a read is noticed by its salt; records read before that were
+  checked, so they were right.
 - A reader holds one file open and one window in memory.
 """
 
@@ -17,13 +17,13 @@ from amberdb.wal.record import Record, Salt, read_header, scan
 from amberdb.wal.segment import RECORDS_START, Segment
 
 _WINDOW_SIZE_MIN = 16 << 10
-"""So that a few new records cost no more than they are; doubled while there are more."""
+"""Small, so that reading a few new records is cheap; doubled while there are more."""
 _WINDOW_SIZE = 256 << 10
 _HINTS_MAX = 16
 
 
 class LogReader:
-    """Reads the segments that `segments` lists; remembers where the last reads ended."""
+    """Reads the segments that `segments()` lists; caches where the last reads ended."""
 
     def __init__(self, fs: FileSystem, segments: Callable[[], Sequence[Segment]]) -> None:
         self._fs = fs
@@ -33,8 +33,8 @@ class LogReader:
     def read(self, after: Lsn, upto: Lsn) -> Iterator[Record]:
         """The records with `after < lsn <= upto`.
 
-        Raises LogTruncatedError (now or while iterating) when they are no longer kept, with
-        `resume`, the Lsn to read after instead; CorruptionError on damage.
+        Raises LogTruncatedError (now or while iterating) when records were recycled, with `resume`,
+        the Lsn to read after instead; CorruptionError on damage.
         """
         if after < upto:
             self._locate(after, upto)
@@ -65,13 +65,13 @@ class LogReader:
                 self._check_recycled(segment, end)
 
     def _locate(self, after: Lsn, upto: Lsn) -> tuple[Segment, Lsn]:
-        """The segment that holds the record behind `after`, and the last one wanted from it."""
+        """The segment that holds the record after `after`, and the last Lsn to read from it."""
         segments = self._segments()
         index = bisect_right(segments, after, key=lambda s: s.header.previous_last) - 1
         if index < 0:
             resume = segments[0].header.previous_last if segments else upto
             raise LogTruncatedError(
-                f"the log no longer reaches back to Lsn {after}; it goes on after {resume}",
+                f"the log no longer reaches back to Lsn {after}; its records begin after {resume}",
                 resume=resume,
             )
         if index + 1 < len(segments):
@@ -79,7 +79,7 @@ class LogReader:
         return segments[index], upto
 
     def _start(self, segment: Segment, after: Lsn) -> tuple[int, int, int]:
-        """Offset, chain and Lsn of the first record to look at."""
+        """Offset, chain and Lsn of the first record to read."""
         header = segment.header
         hint = self._hints.get(after)
         if hint is not None and hint[0] == header.first_lsn:
@@ -90,12 +90,12 @@ class LogReader:
         while len(self._hints) >= _HINTS_MAX:
             try:
                 self._hints.pop(next(iter(self._hints)), None)
-            except (RuntimeError, StopIteration):  # another reader was there first
+            except (RuntimeError, StopIteration):  # another thread removed it first
                 pass
         self._hints[record.lsn] = (segment.header.first_lsn, record.end, record.crc)
 
     def _check_recycled(self, segment: Segment, place: int | OSError) -> None:
-        """Raises CorruptionError unless the segment has left the log meanwhile."""
+        """Raises CorruptionError unless the segment was recycled meanwhile."""
         if segment in self._segments():
             offset = place if isinstance(place, int) else 0
             raise CorruptionError(
@@ -106,7 +106,7 @@ class LogReader:
 
 
 def _scan_file(file: File, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[Record]:
-    """As `record.scan`, over a file, one window at a time; ends are offsets in the file."""
+    """record.scan() over a file, one window at a time; ends are offsets in the file."""
     size = _WINDOW_SIZE_MIN
     while True:
         window = file.pread(size, start)

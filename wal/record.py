@@ -1,12 +1,12 @@
-"""The bytes of one log record.
+"""The format of a log record.
 
 Invariants:
-- A record begins at a multiple of 8 and is padded with zeros to the next one; a zero word behind
-  the last record ends the written part.
-- The seal of the header depends on the salt of the segment, not on earlier records: one bad
+- A record begins at a multiple of 8 and is padded with zeros to the next one; a zero word after the
+  last record ends the written part.
+- The checksum of the header depends on the salt of the segment, not on earlier records: one bad
   record cannot hide the next.
-- The checksum of the payload is seeded with the previous record's: a record that is missing,
-  out of order, or left over from the file's former life never passes.
+- The checksum of the payload is seeded with the previous record's: a record that is missing, out of
+  order, or left over from an earlier use of the file never passes.
 
 Format (little endian), HEADER_SIZE bytes and then the payload:
 
@@ -17,7 +17,7 @@ Format (little endian), HEADER_SIZE bytes and then the payload:
     24 time_us i64      commit time, microseconds since 1970
     32 kind u8          what the payload is; 3 zero bytes follow
     36 crc u32          of the payload, seeded with the previous record's
-    40 seal u32         CRC of the 40 bytes before, seeded with the high word of the salt
+    40 checksum u32     CRC of the 40 bytes before, seeded with the high word of the salt
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ assert HEADER_SIZE == _HEADER.size == 44
 
 ALIGNMENT = 8
 END_SIZE = 8
-"""The zero bytes written behind every record, so that a segment needs as many to spare."""
+"""The zero bytes written after every record, for which a segment needs room."""
 
 PAYLOAD_BYTES_MAX = (1 << 32) - 1
 
@@ -45,19 +45,19 @@ _pack = _FIELDS.pack
 
 
 class Salt(NamedTuple):
-    """What makes the bytes of one segment differ from all others."""
+    """The random seeds of one segment: its records are not valid in another."""
 
     value: int
     marker: int
     marker_bytes: bytes
     seed: int
-    """Of the seals of the headers."""
+    """Of the checksums of the headers."""
     chain: int
     """Of the first payload's checksum."""
 
 
 class Record(NamedTuple):
-    """One commit as the log holds it."""
+    """One commit in the log."""
 
     lsn: Lsn
     time_us: int
@@ -66,11 +66,11 @@ class Record(NamedTuple):
     synced: Lsn
     crc: int
     end: int
-    """Where the next record begins, counted as the caller's offsets are."""
+    """Where the next record begins, in the offsets of the caller."""
 
 
 class Header(NamedTuple):
-    """A record of which only the header was read."""
+    """The header of a record whose payload was not read."""
 
     offset: int
     end: int
@@ -86,18 +86,18 @@ def salted(value: int) -> Salt:
 
 
 NO_SALT = Salt(0, 0, b"", 0, 0)
-"""Of no segment."""
+"""The salt while no segment is in use."""
 
 
 def record_size(length: int) -> int:
-    """The bytes that a payload of this length takes, padding included."""
+    """The bytes of a record with a payload of this length, padding included."""
     return (HEADER_SIZE + length + ALIGNMENT - 1) & -ALIGNMENT
 
 
 def encode(
     salt: Salt, chain: int, lsn: int, synced: int, time_us: int, kind: int, payload: bytes
 ) -> tuple[bytes, int]:
-    """The bytes to write, the zero word behind them included, and the new chain."""
+    """The bytes to write, including the zero word after the record, and the new chain."""
     length = len(payload)
     crc = crc32(payload, chain)
     fields = _pack(salt.marker, length, lsn, synced, time_us, kind, crc)
@@ -107,7 +107,7 @@ def encode(
 def scan(data: bytes, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[Record]:
     """The valid records of `data` from `start` on, of which the first must be `lsn`.
 
-    Ends at the first that is not whole, not valid, or not the next.
+    Ends at the first record that is not whole, not valid, or out of order.
     """
     size = len(data)
     marker, seed = salt.marker, salt.seed
@@ -130,7 +130,7 @@ def scan(data: bytes, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[
 
 
 def read_header(data: bytes, start: int, salt: Salt) -> Header | None:
-    """The header at `start`, if one of this segment is there."""
+    """The header at `start`; None when no valid header of this segment is there."""
     head = data[start : start + HEADER_SIZE]
     if len(head) < HEADER_SIZE or crc32(head, salt.seed) != CRC_RESIDUE:
         return None

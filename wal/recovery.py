@@ -1,11 +1,11 @@
-"""What a log directory holds: which records count, and where the next one goes.
+"""Recovery: which records of a log directory are valid, and where the next one goes.
 
 Invariants:
 - Records are accepted in order, without gaps, each one chained to the one before.
-- Only the end of the newest segment can be torn. Whatever shows that something behind the bad
-  place was durable (a later record that saw a later durable Lsn, a later segment, a clean close,
-  an applied Lsn) makes it damage, which is never cut here.
-- What is cut is kept in a `.broken` file before it is cut.
+- Only the end of the newest segment can be torn. It is damage, which is never cut here, when
+  anything shows that a record after it was durable: a later record with a higher durable Lsn, a
+  later segment, a clean close, an applied Lsn.
+- Bytes are stored in a `.broken` file before they are cut.
 """
 
 import os
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import CorruptionError
-from amberdb._fs import FileSystem, replace_file
+from amberdb._fs import FileSystem, first_free_name, replace_file
 from amberdb._types import Lsn
 from amberdb.wal.record import Record, find_headers, scan
 from amberdb.wal.segment import RECORDS_START, Segment, load_segment, parse_name
@@ -23,7 +23,7 @@ from amberdb.wal.segment_pool import is_spare
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutReport:
-    """A torn tail that was cut off: records whose sync never returned."""
+    """A torn tail that was cut: records whose sync never returned."""
 
     segment: str
     offset: int
@@ -37,29 +37,62 @@ class CutReport:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What opening a log found."""
+    """The result of opening a log."""
 
     last_lsn: Lsn
     records: int
-    """How many were replayed."""
+    """The number of replayed records."""
     cut: CutReport | None
 
 
 @dataclass(slots=True)
 class ScanPosition:
-    """Where reading came to: behind the last accepted record."""
+    """How far a scan has read: the position after the last accepted record."""
 
     last_lsn: Lsn
     chain: int
     end: int
     data: bytes
-    """Of the segment that was read last, whole."""
+    """The whole content of the segment that was read last."""
 
     @classmethod
     def before(cls, segment: Segment) -> "ScanPosition":
-        """Nothing was read yet, and `segment` is the first to read."""
+        """The position before the first record of `segment`."""
         header = segment.header
         return cls(header.previous_last, header.previous_crc, RECORDS_START, b"")
+
+
+def recover(
+    fs: FileSystem,
+    directory: str,
+    segments: list[Segment],
+    *,
+    applied: Lsn,
+    clean_last: Lsn | None,
+    replay: Callable[[Record], None],
+) -> tuple[ScanPosition, Recovery]:
+    """Replays the records after `applied`; cuts a torn tail, unless the log was closed cleanly at
+    `clean_last`. Raises CorruptionError, OSError."""
+    records = 0
+
+    def count(record: Record) -> None:
+        nonlocal records
+        records += 1
+        replay(record)
+
+    cut = None
+    if segments:
+        tail = read_segments(fs, segments[first_needed(segments, applied) :], count, applied)
+        if failpoints.on:
+            failpoints.reach("recovery.log-read")
+        check_tail(segments[-1], tail, applied=applied, clean_last=clean_last)
+        if clean_last is None:
+            cut = rewrite_and_truncate_tail(fs, directory, segments[-1], tail)
+    elif clean_last == applied:
+        tail = ScanPosition(applied, 0, 0, b"")
+    else:
+        raise CorruptionError(f"the log in {directory} is missing", path=directory, offset=0)
+    return tail, Recovery(max(tail.last_lsn, applied), records, cut)
 
 
 def list_directory(
@@ -67,7 +100,7 @@ def list_directory(
 ) -> tuple[list[tuple[Lsn, str]], list[str]]:
     """Segments as (first lsn, path) in order, and the names of the spare files.
 
-    To `clean` is to remove temporary files; ignores what it does not know.
+    `clean` removes temporary files. Other files are ignored.
     """
     segments: list[tuple[Lsn, str]] = []
     spare: list[str] = []
@@ -99,19 +132,19 @@ def load_segments(
 
 
 def check_follows(before: Segment, segment: Segment) -> None:
-    """Raises CorruptionError unless these are neighbours."""
+    """Raises CorruptionError unless `segment` follows `before` directly."""
     header = segment.header
     if header.previous_first != before.header.first_lsn:
         raise CorruptionError(
-            f"{segment.path} does not follow {before.path}: a log segment is missing, or one is "
-            "there that does not belong",
+            f"{segment.path} does not follow {before.path}: a log segment is missing, or one of "
+            "them belongs to another log",
             path=segment.path,
             offset=48,
         )
 
 
 def first_needed(segments: list[Segment], applied: Lsn) -> int:
-    """The index of the segment that holds the record behind `applied`.
+    """The index of the segment that holds the record after `applied`.
 
     Raises CorruptionError when the log begins later.
     """
@@ -120,7 +153,7 @@ def first_needed(segments: list[Segment], applied: Lsn) -> int:
             return index
     first = segments[0]
     raise CorruptionError(
-        f"the log begins at {first.path}, but what was applied ends at Lsn {applied}: "
+        f"the log begins with {first.path}, but only commits up to Lsn {applied} were applied: "
         "segments are missing",
         path=first.path,
         offset=0,
@@ -130,10 +163,11 @@ def first_needed(segments: list[Segment], applied: Lsn) -> int:
 def read_segments(
     fs: FileSystem, segments: list[Segment], replay: Callable[[Record], None], applied: Lsn
 ) -> ScanPosition:
-    """Replays what lies behind `applied`, in order, up to the first bad place of the newest.
+    """Replays the records after `applied`, in order, up to the first invalid one of the newest
+    segment.
 
-    `segments` begins with the one that holds `applied + 1`. Raises CorruptionError when an
-    older one does not reach the next one's beginning.
+    `segments` begins with the one that holds `applied + 1`. Raises CorruptionError when an older
+    segment ends before the next one begins.
     """
     tail = ScanPosition.before(segments[0])
     before: Segment | None = None
@@ -148,11 +182,11 @@ def read_segments(
 
 
 def read_segment(fs: FileSystem, segment: Segment, tail: ScanPosition) -> Iterator[Record]:
-    """The valid records of one segment; `tail` is moved along."""
+    """The valid records of one segment; `tail` advances with them."""
     header = segment.header
     tail.data = fs.read(segment.path)
     tail.end = RECORDS_START
-    tail.chain = header.salt.chain  # a segment without records is gone on with as well
+    tail.chain = header.salt.chain  # appending continues in a segment without records, too
     for record in scan(tail.data, RECORDS_START, header.salt, header.salt.chain, header.first_lsn):
         tail.last_lsn, _, _, _, _, tail.chain, tail.end = record
         yield record
@@ -167,7 +201,7 @@ def check_reaches(before: Segment, tail: ScanPosition, segment: Segment) -> None
         )
     if tail.last_lsn > header.previous_last or tail.chain != header.previous_crc:
         raise CorruptionError(
-            f"{segment.path} was not written behind {before.path}",
+            f"{segment.path} was not written after {before.path}",
             path=segment.path,
             offset=56,
         )
@@ -176,12 +210,14 @@ def check_reaches(before: Segment, tail: ScanPosition, segment: Segment) -> None
 def check_tail(
     segment: Segment, tail: ScanPosition, *, applied: Lsn, clean_last: Lsn | None
 ) -> None:
-    """Raises CorruptionError if anything shows that the log once went on durably."""
+    """Raises CorruptionError if anything shows that a later record was durable."""
     last = tail.last_lsn
     for header in find_headers(tail.data, tail.end, segment.header.salt, last):
         if header.synced > last:
             raise damage(
-                segment.path, tail, f"the record at {header.offset} shows that more was durable"
+                segment.path,
+                tail,
+                f"the record at {header.offset} shows that later records were durable",
             )
     if clean_last is not None and last != clean_last:
         raise damage(segment.path, tail, f"the database was closed at Lsn {clean_last}")
@@ -191,7 +227,7 @@ def check_tail(
 
 def damage(path: str, tail: ScanPosition, evidence: str) -> CorruptionError:
     return CorruptionError(
-        f"the log is damaged at {path} offset {tail.end}, behind Lsn {tail.last_lsn}: {evidence}",
+        f"the log is damaged at {path} offset {tail.end}, after Lsn {tail.last_lsn}: {evidence}",
         path=path,
         offset=tail.end,
         last_lsn=tail.last_lsn,
@@ -199,12 +235,12 @@ def damage(path: str, tail: ScanPosition, evidence: str) -> CorruptionError:
 
 
 def torn_bytes(segment: Segment, tail: ScanPosition) -> bytes:
-    """What was written behind the last record and is not whole."""
+    """The bytes after the last record that are part of a record that is not whole."""
     rest = tail.data[tail.end :].rstrip(b"\0")
     if not rest or not segment.header.recycled:
         return rest
-    # The zero word behind the last record is intact: the rest is of the file's former life,
-    # unless it holds records of this one.
+    # The zero word after the last record is intact: the rest is from an earlier use of the file,
+    # unless it holds records of this segment.
     if any(tail.data[tail.end : tail.end + 8]):
         return rest
     later = find_headers(tail.data, tail.end, segment.header.salt, tail.last_lsn)
@@ -212,7 +248,7 @@ def torn_bytes(segment: Segment, tail: ScanPosition) -> bytes:
 
 
 def keep_broken(fs: FileSystem, segment_path: str, data: bytes) -> str:
-    """Stores bytes that are about to be cut; returns the path. Never overwrites others."""
+    """Stores bytes that are about to be cut and returns the path. Overwrites no other file."""
     path = broken_path(fs, segment_path, data)
     if not fs.exists(path):
         replace_file(fs, path, data)
@@ -220,22 +256,21 @@ def keep_broken(fs: FileSystem, segment_path: str, data: bytes) -> str:
 
 
 def broken_path(fs: FileSystem, segment_path: str, data: bytes | None = None) -> str:
-    """A free name, or that of a file with the same bytes: a cut that a crash interrupted."""
-    path = segment_path + ".broken"
-    number = 0
-    while fs.exists(path) and (data is None or fs.read(path) != data):
-        number += 1
-        path = f"{segment_path}.broken.{number}"
-    return path
+    """A free name, or the name of a file with the same bytes, left by an interrupted cut."""
+    return first_free_name(
+        fs,
+        segment_path + ".broken",
+        fits=lambda path: data is not None and fs.read(path) == data,
+    )
 
 
-def rewrite_tail(
+def rewrite_and_truncate_tail(
     fs: FileSystem, directory: str, segment: Segment, tail: ScanPosition
 ) -> CutReport | None:
-    """Makes the accepted records durable for certain, and cuts off what lies behind them.
+    """Makes the accepted records durable and cuts the bytes after them.
 
-    They are written again because after a failed sync the page cache may show bytes that the
-    device never got, and a sync alone would not write them.
+    The records are written again: after a failed sync the page cache may hold bytes that never
+    reached the device, and a sync alone would not write them.
     """
     torn = torn_bytes(segment, tail)
     cut = None

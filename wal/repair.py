@@ -1,9 +1,10 @@
-"""The way out when a log is damaged: keep all that is readable before the damage.
+"""Repair of a damaged log: keep every record before the damage.
 
 Invariants:
-- Nothing is destroyed: what is cut, and every segment set aside, is kept under a `.broken` name.
-- Afterwards the log opens as one that was not closed cleanly.
-- Stopped half way and run again, it ends in the same place.
+- Nothing is destroyed: bytes that are cut, and segments that are set aside, are kept in `.broken`
+  files.
+- Afterwards the log opens as after a crash.
+- Interrupted and run again, repair has the same result.
 """
 
 import os
@@ -21,7 +22,7 @@ from amberdb.wal.recovery import (
     check_reaches,
     list_directory,
     read_segment,
-    rewrite_tail,
+    rewrite_and_truncate_tail,
     torn_bytes,
 )
 from amberdb.wal.segment import (
@@ -39,7 +40,7 @@ from amberdb.wal.segment import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairCut:
-    """What was taken out of one file."""
+    """The bytes that were cut from one file."""
 
     segment: str
     offset: int
@@ -49,19 +50,19 @@ class RepairCut:
     broken: str
     """The file that keeps them."""
     first_lost: Lsn | None
-    """Of the records there whose headers can still be read; None when there are none."""
+    """The first cut record whose header is readable; None when no header is."""
     last_lost: Lsn | None
 
 
 @dataclass(frozen=True, slots=True)
 class LogRepair:
-    """What repair did. No cuts: the files were whole."""
+    """The result of repair(). Without cuts the files were whole."""
 
     last_lsn: Lsn
-    """Of the last record kept, or behind which the log starts anew."""
+    """The last record that was kept, or the Lsn after which an empty log begins."""
     cuts: Sequence[RepairCut]
-    is_anew: bool = False
-    """No file could be kept."""
+    is_restarted: bool = False
+    """Whether no file could be kept, so that the log begins empty."""
 
 
 def repair(
@@ -75,12 +76,11 @@ def repair(
 ) -> LogRepair:
     """Cuts the log at the last record before the damage and sets later segments aside.
 
-    `applied` says from where on records are needed, so that damage in older ones costs none;
-    None: all that are kept are. Where what could be kept ends before it, the log starts anew, so
-    that nobody reads over the hole. Without `apply` it only says what it would do. `replay` is
-    given the records that are kept, without a hole, from as far back as they reach. Raises
-    CorruptionError when every segment belongs to another database, FormatError when one is of a
-    newer format, OSError.
+    Only records after `applied` are needed, so damage in older ones cuts nothing; None needs all.
+    When the readable records end before `applied`, an empty log begins there: nothing reads over
+    the hole. Without `apply` nothing is changed, only reported. `replay` is called with the kept
+    records, without a hole, from the oldest on. Raises CorruptionError when every segment belongs
+    to another database, FormatError when one has a newer format, OSError.
     """
     names, _ = list_directory(fs, directory, clean=apply)
     loaded = _load(fs, names, database_id)
@@ -92,8 +92,8 @@ def repair(
             cuts.append(_set_aside(fs, path, segment, apply))
         last_lsn = applied or NO_LSN
         if apply:
-            _start_anew(fs, directory, database_id, last_lsn)
-        return LogRepair(last_lsn, cuts, is_anew=True)
+            _restart(fs, directory, database_id, last_lsn)
+        return LogRepair(last_lsn, cuts, is_restarted=True)
     newest, tail = kept
     oldest = start
     while oldest > 0 and _is_next(loaded[oldest - 1], loaded[oldest]):
@@ -122,12 +122,12 @@ def repair(
         )
     if apply:
         fs.sync_dir(directory)
-        rewrite_tail(fs, directory, segment, tail)
+        rewrite_and_truncate_tail(fs, directory, segment, tail)
     return LogRepair(tail.last_lsn, sorted(cuts, key=lambda c: c.segment))
 
 
 def _load(fs: FileSystem, names: list[tuple[Lsn, str]], database_id: bytes) -> list[Segment | None]:
-    """The segments, None for those whose header is no use."""
+    """The segments; None for one with an unreadable header."""
     loaded: list[Segment | None] = []
     foreign: CorruptionError | None = None
     for first_lsn, path in names:
@@ -140,12 +140,12 @@ def _load(fs: FileSystem, names: list[tuple[Lsn, str]], database_id: bytes) -> l
         except IsADirectoryError:
             loaded.append(None)
     if foreign is not None and not any(loaded):
-        raise foreign  # the wrong id rather than the wrong files
+        raise foreign  # likely the wrong id, not the wrong files
     return loaded
 
 
 def _find_start(loaded: list[Segment | None], applied: Lsn | None) -> int | None:
-    """The index of the first segment that is needed."""
+    """The index of the first segment that is needed; None when it is not readable."""
     readable = [i for i, segment in enumerate(loaded) if segment is not None]
     if applied is None:
         return readable[0] if readable else None
@@ -167,7 +167,7 @@ def _is_next(before: Segment | None, segment: Segment | None) -> bool:
 
 
 def _is_whole(fs: FileSystem, before: Segment | None, segment: Segment | None) -> bool:
-    """Whether all records of `before` can be read, up to where `segment` begins."""
+    """Whether all records of `before` are readable, up to the beginning of `segment`."""
     assert before is not None
     assert segment is not None
     tail = ScanPosition.before(before)
@@ -183,7 +183,7 @@ def _is_whole(fs: FileSystem, before: Segment | None, segment: Segment | None) -
 def _read_forward(
     fs: FileSystem, loaded: list[Segment | None], start: int, replay: Callable[[Record], None]
 ) -> tuple[int, ScanPosition]:
-    """The index of the last segment that can be kept, and where its good part ends."""
+    """The index of the last segment that can be kept, and the end of its valid records."""
     before = loaded[start]
     assert before is not None
     tail = ScanPosition.before(before)
@@ -203,8 +203,9 @@ def _read_forward(
 
 
 def _lost(segment: Segment, data: bytes, start: int, after: int) -> tuple[Lsn | None, Lsn | None]:
-    found = [h.lsn for h in find_headers(data, start, segment.header.salt, after)]
-    return (min(found), max(found)) if found else (None, None)
+    """The first and last Lsn above `after` with a readable header."""
+    lsns = [header.lsn for header in find_headers(data, start, segment.header.salt, after)]
+    return (min(lsns), max(lsns)) if lsns else (None, None)
 
 
 def _set_aside(fs: FileSystem, path: str, segment: Segment | None, apply: bool) -> RepairCut:
@@ -223,8 +224,8 @@ def _set_aside(fs: FileSystem, path: str, segment: Segment | None, apply: bool) 
     )
 
 
-def _start_anew(fs: FileSystem, directory: str, database_id: bytes, last_lsn: Lsn) -> None:
-    """Leaves an empty segment where no file could be kept: a log is never an empty directory."""
+def _restart(fs: FileSystem, directory: str, database_id: bytes, last_lsn: Lsn) -> None:
+    """Makes an empty segment when no file could be kept: a log is never an empty directory."""
     header = SegmentHeader(
         database_id=database_id,
         salt=new_salt(),

@@ -1,17 +1,17 @@
-"""One file of the log: its name, its header, and how a new one comes to be.
+"""One file of the log: its name, its header, and how it is created.
 
 Invariants:
 - A name `<first lsn as 16 hex digits>.wal` exists only for a file whose header is durable.
-- The bytes of a file in use were all written before: appending never needs new space, and a
-  sync has no size to store.
-- The header has a sector of its own, which no record write touches.
+- All bytes of a file in use were written before: appending never needs new space, and a sync has no
+  file size to store.
+- The header has its own sector, which no write of a record touches.
 - Everything up to `previous_last` was durable before the header was written.
 
 Format (little endian), the first HEADER_SIZE bytes; zeros up to RECORDS_START:
 
     0 magic 8s
     8 version u32
-    12 flags u32            1: the file held another segment before
+    12 flags u32            1: the file was another segment before
     16 database_id 16s
     32 salt u64             random; its low word is the marker of the records, never 0
     40 first_lsn u64        of the first record here
@@ -19,7 +19,7 @@ Format (little endian), the first HEADER_SIZE bytes; zeros up to RECORDS_START:
     56 previous_last u64    the last Lsn before this segment
     64 size u64             of the file in bytes
     72 previous_crc u32     checksum of the last record before this segment
-    76 seal u32             CRC of the 76 bytes before
+    76 checksum u32         CRC of the 76 bytes before
 """
 
 import os
@@ -30,7 +30,7 @@ from struct import Struct
 from amberdb import _failpoints as failpoints
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import CorruptionError, FormatError
-from amberdb._fs import File, FileSystem
+from amberdb._fs import STAGING_SUFFIX, File, FileSystem
 from amberdb._types import Lsn
 from amberdb.wal.record import ALIGNMENT, END_SIZE, Salt, salted
 
@@ -49,7 +49,8 @@ assert RECORDS_START >= HEADER_SIZE
 assert RECORDS_START % ALIGNMENT == 0
 
 FOREIGN_OFFSET = 16
-"""Of the database id; a CorruptionError with this offset is about a foreign file."""
+"""The offset of the database id; a CorruptionError with this offset is about a file of another
+database."""
 
 BLOCK_SIZE = 4096
 _FILL_SIZE = 1 << 20
@@ -57,12 +58,12 @@ _NAME = re.compile(r"([0-9a-f]{16})\.wal")
 
 
 class SyncFailedError(OSError):
-    """A sync of a file without records failed: nothing is lost, but trust is."""
+    """The sync of a file without records failed: nothing is lost, but no later sync is trusted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentHeader:
-    """What a segment says of itself and of the one before it."""
+    """The header of a segment: facts about it and about the segment before it."""
 
     database_id: bytes
     salt: Salt
@@ -81,11 +82,11 @@ class Segment:
     path: str
     header: SegmentHeader
     size: int
-    """Of the file: less than the header says once the unwritten rest was cut off."""
+    """The size of the file: below the header's once the unwritten rest was cut."""
 
 
 def new_salt() -> Salt:
-    """Random, so that bytes of a former life of the file never pass."""
+    """Random, so that bytes from an earlier use of the file never pass."""
     while True:
         value = int.from_bytes(os.urandom(8), "little")
         if value & 0xFFFFFFFF:
@@ -97,7 +98,7 @@ def segment_name(first_lsn: int) -> str:
 
 
 def parse_name(name: str) -> Lsn | None:
-    """The first Lsn that a file name states, or None for other files."""
+    """The first Lsn in the name of a segment; None for other files."""
     match = _NAME.fullmatch(name)
     return Lsn(int(match[1], 16)) if match else None
 
@@ -109,7 +110,7 @@ def size_for(record_bytes: int, preferred: int) -> int:
 
 
 def encode_header(header: SegmentHeader) -> bytes:
-    """The first RECORDS_START bytes, and the zero word that says: no record yet."""
+    """The first RECORDS_START bytes, and the zero word that ends the written records."""
     fields = _FIELDS.pack(
         MAGIC,
         VERSION,
@@ -168,12 +169,12 @@ def load_segment(fs: FileSystem, path: str, first_lsn: int, database_id: bytes) 
             f"{path} belongs to another database", path=path, offset=FOREIGN_OFFSET
         )
     if header.first_lsn != first_lsn:
-        raise CorruptionError(f"{path} bears the name of another segment", path=path, offset=40)
+        raise CorruptionError(f"{path} has the name of another segment", path=path, offset=40)
     return Segment(path, header, size)
 
 
 def read_database_id(fs: FileSystem, path: str) -> bytes:
-    """The database that a segment says it is of; whatever is there, when it is damaged."""
+    """The bytes at the place of the database id, unchecked."""
     file = fs.open(path, read_only=True)
     try:
         return file.pread(16, FOREIGN_OFFSET)
@@ -182,13 +183,13 @@ def read_database_id(fs: FileSystem, path: str) -> bytes:
 
 
 def create_zeroed(fs: FileSystem, path: str, size: int) -> None:
-    """Makes a file of zeros under `path`; its data is durable, its name not yet.
+    """Makes a file of zeros under `path`; its data is durable, its name is not.
 
-    The zeros are written: space that is only reserved (fallocate) makes every later sync store
-    metadata, which is several times slower. Raises OSError (SyncFailedError from the sync).
+    The zeros are written: with space that is only reserved (fallocate), every later sync stores
+    metadata and is several times slower. Raises OSError (SyncFailedError from the sync).
     """
-    aside = path + ".tmp"
-    file = fs.open(aside, create=True)
+    staged = path + STAGING_SUFFIX
+    file = fs.open(staged, create=True)
     try:
         try:
             fill(file, 0, size)
@@ -197,20 +198,20 @@ def create_zeroed(fs: FileSystem, path: str, size: int) -> None:
             file.close()
         if failpoints.on:
             failpoints.reach("rotation.spare-zeroed")
-        fs.rename(aside, path)
+        fs.rename(staged, path)
     except BaseException:
-        discard(fs, aside)
+        discard(fs, staged)
         raise
 
 
 def fill(file: File, start: int, end: int) -> None:
-    """Writes zeros. Raises OSError."""
+    """Writes zeros from `start` to `end`. Raises OSError."""
     for offset in range(start, end, _FILL_SIZE):
         file.pwrite(bytes(min(_FILL_SIZE, end - offset)), offset)
 
 
 def sync_fresh(file: File) -> None:
-    """Syncs a file that holds no record yet."""
+    """Syncs a file without records. Raises SyncFailedError."""
     try:
         file.sync()
     except OSError as error:
@@ -218,7 +219,7 @@ def sync_fresh(file: File) -> None:
 
 
 def discard(fs: FileSystem, path: str) -> None:
-    """Removes a file that nobody needs, if that works."""
+    """Removes a file that is not needed. Errors are ignored."""
     try:
         fs.unlink(path)
     except OSError:
@@ -226,7 +227,7 @@ def discard(fs: FileSystem, path: str) -> None:
 
 
 def write_header(fs: FileSystem, path: str, header: SegmentHeader) -> None:
-    """Makes a spare file the segment that `header` describes, in all but its name."""
+    """Turns a spare file into the segment that `header` describes, except for its name."""
     file = fs.open(path)
     try:
         file.pwrite(encode_header(header), 0)
@@ -236,7 +237,7 @@ def write_header(fs: FileSystem, path: str, header: SegmentHeader) -> None:
 
 
 def sync_names(fs: FileSystem, directory: str) -> None:
-    """Makes a new name durable."""
+    """Makes new names durable. Raises SyncFailedError."""
     try:
         fs.sync_dir(directory)
     except OSError as error:

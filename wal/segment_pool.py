@@ -1,11 +1,11 @@
-"""Files kept for the next segments: prepared ahead, or recycled.
+"""Spare files for the next segments: prepared ahead, or recycled.
 
 Invariants:
-- A file is `free-<n>.seg` while it is spare. Its content means nothing: whoever takes it writes
-  a header with a new salt before the name changes.
-- At most one short-lived thread prepares at any time; what it fails at is tried again in the
-  foreground by `take`.
-- No more than `keep_max` recycled files are kept, and none while `keep(0)` holds.
+- A spare file is named `free-<n>.seg`. Its content means nothing: a header with a new salt is
+  written before its name changes.
+- At most one short-lived thread prepares a file at any time; `take` tries again in the foreground
+  when the thread failed.
+- No more than `capacity` recycled files are kept, and none while `set_capacity(0)` holds.
 """
 
 import os
@@ -24,12 +24,12 @@ def is_spare(name: str) -> bool:
 
 
 class SegmentPool:
-    """The spare files of one log directory. Safe to use from several threads."""
+    """The spare files of one log directory. Thread-safe."""
 
-    def __init__(self, fs: FileSystem, directory: str, keep_max: int) -> None:
+    def __init__(self, fs: FileSystem, directory: str, capacity: int) -> None:
         self._fs = fs
         self._directory = directory
-        self._keep_max = keep_max
+        self._capacity = capacity
         self._mutex = threading.Lock()
         self._spare: dict[str, int] = {}  # path -> bytes
         self._recycled: set[str] = set()
@@ -38,12 +38,12 @@ class SegmentPool:
         self._closed = False
 
     def adopt(self, name: str) -> None:
-        """Takes over a file found at open; of unknown content, so counted as recycled."""
+        """Takes over a file found at open. Its content is unknown, so it counts as recycled."""
         path = os.path.join(self._directory, name)
         match = _NAME.fullmatch(name)
         assert match is not None
         self._number = max(self._number, int(match[1]) + 1)
-        if len(self._spare) >= self._keep_max:
+        if len(self._spare) >= self._capacity:
             discard(self._fs, path)
             return
         file = self._fs.open(path, read_only=True)
@@ -63,29 +63,29 @@ class SegmentPool:
     def take(self, size: int) -> tuple[str, int, bool]:
         """A spare file of at least `size` bytes: path, bytes, whether it was used before.
 
-        It stays spare until `used` is called. Raises OSError when one must be made and cannot.
+        It stays spare until `mark_used` is called. Raises OSError when no file can be made.
         """
         worker = self._worker
         if worker is not None:
             worker.join()
             self._worker = None
-        if (found := self._find(size)) is None:
+        if (path := self._find(size)) is None:
             self._make(size)
-            found = self._find(size)
-            assert found is not None
-        return found, self._spare[found], found in self._recycled
+            path = self._find(size)
+            assert path is not None
+        return path, self._spare[path], path in self._recycled
 
-    def used(self, path: str) -> None:
-        """The file bears another name now."""
+    def mark_used(self, path: str) -> None:
+        """The file is a segment now, under another name."""
         with self._mutex:
             self._spare.pop(path, None)
             self._recycled.discard(path)
 
-    def give(self, path: str, size: int, useful: range) -> None:
-        """Retires a segment: kept under a spare name when its size lies in `useful` and there is
-        room, else removed. The change of the directory is durable on return. Raises OSError."""
+    def recycle(self, path: str, size: int, useful: range) -> None:
+        """Retires a segment: renamed to a spare file when its size is in `useful` and the pool has
+        room, else removed. The change is durable on return. Raises OSError."""
         with self._mutex:
-            keep = size in useful and len(self._spare) < self._keep_max
+            keep = size in useful and len(self._spare) < self._capacity
             spare = self._next_path()
         if failpoints.on:
             failpoints.reach("checkpoint.recycling")
@@ -101,12 +101,12 @@ class SegmentPool:
                 self._spare[spare] = size
                 self._recycled.add(spare)
 
-    def keep(self, keep_max: int) -> None:
-        """How many recycled files may be kept from here on. With 0 all that are there are removed;
-        raises OSError then."""
+    def set_capacity(self, capacity: int) -> None:
+        """Limits the number of recycled files from now on. 0 removes all spare files and may raise
+        OSError."""
         with self._mutex:
-            self._keep_max = keep_max
-            paths = [] if keep_max else list(self._spare)
+            self._capacity = capacity
+            paths = [] if capacity else list(self._spare)
             for path in paths:
                 del self._spare[path]
                 self._recycled.discard(path)
@@ -116,7 +116,7 @@ class SegmentPool:
             self._fs.sync_dir(self._directory)
 
     def prepare(self, size: int) -> None:
-        """Sees to it, in the background, that a file of at least `size` bytes will be there."""
+        """Prepares, in the background, a spare file of at least `size` bytes."""
         if self._find(size) is not None or self._worker is not None or self._closed:
             return
         worker = threading.Thread(
@@ -124,7 +124,7 @@ class SegmentPool:
         )
         try:
             worker.start()
-        except RuntimeError:  # the interpreter is ending, or there are no more threads
+        except RuntimeError:  # interpreter shutdown, or no more threads
             return
         self._worker = worker
 
@@ -139,7 +139,7 @@ class SegmentPool:
         try:
             self._make(size)
         except OSError:
-            pass  # `take` tries again, where the error can be raised to somebody
+            pass  # `take` tries again in a thread that can raise it
 
     def _find(self, size: int) -> str | None:
         with self._mutex:
@@ -147,7 +147,7 @@ class SegmentPool:
         return min(fits)[1] if fits else None
 
     def _make(self, size: int) -> None:
-        """Also drops what has become too small: segments grow with the log."""
+        """Also removes files that are too small: segments grow with the log."""
         with self._mutex:
             outgrown = [path for path, bytes_ in self._spare.items() if bytes_ < size]
             for path in outgrown:

@@ -1,10 +1,11 @@
-"""The public names for the tasks of an event loop: docs/aio.md.
+"""The public API for an event loop: docs/aio.md.
 
     from amberdb import aio
     async with aio.open("memory.amber") as db: ...
 
 Invariants:
-- Nothing else imports it, so a program without an event loop does not load asyncio.
+- Only the aio modules of the systems and the server import it: a program without an event loop does
+  not load asyncio.
 """
 
 from amberdb.aio.collections import Collection, ReadableCollection, WritableCollection

@@ -1,8 +1,8 @@
-"""Collections for an event loop: the methods of those of the engine, awaited.
+"""Collections for an event loop: the methods of amberdb.Collection, to be awaited.
 
 Invariants:
-- What cannot be awaited has another name here: `contains` for `in`, `count` for len(), `delete`
-  for `del`; ids are iterated with `async for`.
+- An operator cannot be awaited, so it has a method here: `contains` for `in`, `count` for len(),
+  `delete` for `del`. Ids are iterated with `async for`.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from typing import Any, TypeVar, final, overload
 
 import amberdb
 from amberdb import Document
+from amberdb import ReadableCollection as Readable
+from amberdb import WritableCollection as Writable
 from amberdb.aio.face import Face, iterates, reads, writes
 from amberdb.aio.threads import Lane, Threads
-from amberdb.engine.database.collection import ReadableCollection as Readable
-from amberdb.engine.database.collection import WritableCollection as Writable
 
 D = TypeVar("D")
 
 
 class ReadableCollection(Face):
-    """The reading half; at["event"] of a snapshot has nothing else."""
+    """The methods that read. `at["event"]` of a snapshot has only these."""
 
     def __init__(
         self, name: str, threads: Threads, inner: Callable[[], Any], lane: Lane | None = None
@@ -38,7 +38,7 @@ class ReadableCollection(Face):
         return await self.call("read", lambda inner: inner.get(id, default))
 
     async def contains(self, id: object) -> bool:
-        """Whether there is such a document."""
+        """Whether the collection has a document with this id."""
         return await self.call("read", lambda inner: id in inner)
 
     record = reads(Readable.record)
@@ -51,7 +51,7 @@ class ReadableCollection(Face):
 
 
 class WritableCollection(ReadableCollection):
-    """The writing half as well; tx["event"] of a transaction."""
+    """The methods that read and write: `tx["event"]` of a transaction."""
 
     put = writes(Writable.put)
     insert = writes(Writable.insert)
@@ -63,7 +63,7 @@ class WritableCollection(ReadableCollection):
 
 @final
 class Collection(WritableCollection):
-    """A collection of an open database: db["event"], or await db.collection("event", ...). Tasks
-    may share it."""
+    """A collection of an open database: `db["event"]`, or `await db.collection("event", ...)`.
+    Tasks may share it."""
 
     embed_missing = writes(amberdb.Collection.embed_missing)

@@ -1,4 +1,4 @@
-"""The database for the tasks of an event loop: `await` before what `amberdb` has.
+"""The database for an event loop: the API of `amberdb` with `await`.
 
     async with aio.open("memory.amber") as db:
         events = await db.collection("event", indexes=[Ordered("created_at")])
@@ -7,23 +7,23 @@
             await tx["event"].put({"content": "..."})
 
 Invariants:
-- Every call that may wait for a disk or a lock runs in a thread (aio_threads).
-- A transaction is committed whole or not at all, wherever its task is cancelled, and then nothing
-  holds the writer lock.
-- A write from within the own open transaction is refused, as it is among threads: it would wait for
-  itself.
+- Every call that may wait for a disk or a lock runs in a thread (aio/threads.py).
+- Wherever its task is cancelled, a transaction is committed whole or rolled back, and the writer
+  lock is released.
+- A task that writes to the database while its own transaction is open gets an error: it would wait
+  for itself.
 """
 
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from functools import partial
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, final
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, final
 
 import amberdb
-from amberdb import BusyError, Change, Lsn, Sync, TransactionError
+from amberdb import BusyError, Change, Lsn, OpenOptions, Sync, TransactionError
 from amberdb.aio.collections import Collection
-from amberdb.aio.face import Face, detached, gives, reads, writes
-from amberdb.aio.feed import Subscriber, told
+from amberdb.aio.face import Face, detached, opens_face, reads, writes
+from amberdb.aio.feed import Subscriber, stream_changes
 from amberdb.aio.threads import READ_THREADS, WRITE_THREADS, Threads
 from amberdb.aio.transaction import Snapshot, Transaction
 
@@ -37,7 +37,7 @@ verify_backup = detached(amberdb.verify_backup)
 
 
 class Closable(Protocol):
-    """What an Opening gives."""
+    """An object that an Opening opens and closes."""
 
     async def close(self) -> None: ...
 
@@ -47,7 +47,7 @@ C = TypeVar("C", bound=Closable)
 
 @final
 class Opening(Generic[C]):
-    """`async with` it, or `await` it and close what it gave."""
+    """Use it with `async with`, or `await` it and close the result."""
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, C]]) -> None:
         self._make = make
@@ -70,16 +70,21 @@ def open(
     read_only: bool = False,
     read_threads: int = READ_THREADS,
     write_threads: int = WRITE_THREADS,
-    **settings: Any,
+    **settings: Unpack[OpenOptions],
 ) -> "Opening[Database]":
-    """amberdb.open(), to be awaited or entered. So many reads run at once, and so many writes wait
-    for one sync; further ones wait for a thread. Raises what amberdb.open() raises."""
+    """amberdb.open(), to be awaited or used with `async with`.
+
+    read_threads    how many reads run at once
+    write_threads   how many writes run at once, and share a sync
+
+    Further calls wait for a thread. Raises as amberdb.open().
+    """
 
     async def opened() -> Database:
         threads = Threads(read_threads, write_threads)
-        make = partial(amberdb.open, path, create=create, read_only=read_only, **settings)
+        call = partial(amberdb.open, path, create=create, read_only=read_only, **settings)
         try:
-            return Database(threads, await threads.run("write", make, undo=amberdb.Database.close))
+            return Database(threads, await threads.run("write", call, undo=amberdb.Database.close))
         except BaseException:
             threads.close()
             raise
@@ -87,29 +92,29 @@ def open(
     return Opening(opened)
 
 
-def _collection(db: "Database", found: amberdb.Collection) -> Collection:
-    return Collection(found.name, db.threads, lambda: found)
+def _collection(db: "Database", blocking: amberdb.Collection) -> Collection:
+    return Collection(blocking.name, db.threads, lambda: blocking)
 
 
-def _subscriber(db: "Database", found: amberdb.Subscriber) -> Subscriber:
-    return Subscriber(db.threads, found, db.blocking.changes)
+def _subscriber(db: "Database", blocking: amberdb.Subscriber) -> Subscriber:
+    return Subscriber(db.threads, blocking, db.blocking.changes)
 
 
 @final
 class Database(Face):
-    """An open database; made by aio.open(). Tasks of one event loop share it."""
+    """An open database, from aio.open(). Tasks of one event loop may share it."""
 
     def __init__(self, threads: Threads, blocking: amberdb.Database) -> None:
         super().__init__(threads, lambda: blocking)
         self.blocking = blocking
-        """The same database, for code that runs in threads of its own."""
+        """The same database as an amberdb.Database, for code that runs in its own threads."""
         self.path = blocking.path
         self.options = blocking.options
         self.recovery = blocking.recovery
         self.rescue = blocking.rescue
 
     def __getitem__(self, name: str) -> Collection:
-        """A collection as the catalog has it. Its calls raise CollectionMissingError."""
+        """The collection as the catalog declares it. Its methods raise CollectionMissingError."""
 
         def existing() -> amberdb.Collection:
             self.blocking.definition(name)
@@ -120,8 +125,9 @@ class Database(Face):
     def transaction(
         self, *, sync: Sync | None = None, timeout_ms: int | None = None
     ) -> Transaction:
-        """`async with db.transaction() as tx:` writes several collections in one commit, or none.
-        `timeout_ms` is for the other tasks' turns, and again for the writer lock."""
+        """`async with db.transaction() as tx:` writes to several collections in one commit, or to
+        none. It waits up to `timeout_ms` for transactions of other tasks, and then up to
+        `timeout_ms` for the writer lock."""
         wait_ms = self.options.busy_timeout_ms if timeout_ms is None else timeout_ms
         blocking = self.blocking.transaction(sync=sync, timeout_ms=timeout_ms)
         return Transaction(self.threads, blocking, wait_ms)
@@ -131,29 +137,29 @@ class Database(Face):
 
         async def taken() -> Snapshot:
             take = partial(self.blocking.snapshot, max_age_ms=max_age_ms)
-            found = await self.threads.run("read", take, undo=amberdb.Snapshot.close)
-            return Snapshot(self.threads, found)
+            blocking = await self.threads.run("read", take, undo=amberdb.Snapshot.close)
+            return Snapshot(self.threads, blocking)
 
         return Opening(taken)
 
     def changes(
         self, since: Lsn | None = None, *, follow: bool = False, timeout_s: float | None = None
     ) -> AsyncIterator[Change]:
-        """Changes of documents behind `since`, durable ones only, in order; as the blocking one. A
-        follower has a thread of its own, and is cancelled like any other task."""
-        return told(self.threads, self.blocking.changes, since, follow, timeout_s)
+        """Durable changes after `since`, in order, as amberdb.Database.changes(). With `follow` the
+        iterator has its own thread and ends when its task is cancelled."""
+        return stream_changes(self.threads, self.blocking.changes, since, follow, timeout_s)
 
     @property
     def archived_lsn(self) -> Lsn | None:
-        """Where the newest backup ends, while an incremental one can go on from there."""
+        """The Lsn of the newest backup, while the log still allows an incremental one after it."""
         return self.blocking.archived_lsn
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """What a function of your own gives, in one of the threads for writes."""
+        """Runs your own blocking function in one of the threads for writes; its result."""
         return await self.threads.run("write", lambda: function(*args, **kwargs))
 
     async def close(self) -> None:
-        """Checkpoints, syncs and lets go of the directory; a second call does nothing.
+        """Checkpoints, syncs and releases the directory; a second call does nothing.
 
         Raises BusyError while a transaction is open, CommitUnknownError when the last sync failed.
         """
@@ -164,14 +170,14 @@ class Database(Face):
         try:
             self.blocking.close()
         except (BusyError, TransactionError):
-            raise  # it is still open
+            raise  # the database is still open
         except BaseException:
             self.threads.close()
             raise
         self.threads.close()
 
-    collection = gives(amberdb.Database.collection, _collection)
-    subscriber = gives(amberdb.Database.subscriber, _subscriber)
+    collection = opens_face(amberdb.Database.collection, _collection)
+    subscriber = opens_face(amberdb.Database.subscriber, _subscriber)
     rename_collection = writes(amberdb.Database.rename_collection)
     drop_collection = writes(amberdb.Database.drop_collection)
     collections = reads(amberdb.Database.collections)

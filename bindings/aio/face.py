@@ -1,13 +1,14 @@
-"""The async face of a class: one line for each of its methods, with its signature and docstring.
+"""The async face of a blocking class: one line per method, with its signature and docstring.
 
     class Collection(Face):
         put = writes(amberdb.Collection.put)
         find = reads(amberdb.Collection.find)
 
 Invariants:
-- A method is looked up by its name in the thread that runs it, so a subclass's own is called.
-- `progress` is called in the loop. A call that takes one ends early when its await is cancelled.
-- An iterator is read in blocks: one turn of a thread for many items.
+- A method is looked up by name on the blocking object, so an override in a subclass is called.
+- A `progress` callback runs in the event loop. A call that takes one ends early when its await is
+  cancelled.
+- An iterator is read in blocks of many items, so an item does not cost a thread switch.
 """
 
 import asyncio
@@ -24,15 +25,15 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 Awaited = Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]
-"""A method that is awaited, with the parameters of the one it stands for."""
+"""An async method with the parameters of the blocking method that it calls."""
 
 BLOCK: Final = 256
-"""Items that an iterator gives in one turn of a thread."""
+"""Items that a thread reads from an iterator at once."""
 
 
 class Face:
-    """Of a blocking object. `inner` makes or finds it, in a thread; with a `lane` all of its calls
-    run there."""
+    """The base of async faces. `inner` returns the blocking object; it is called in a thread. With
+    a `lane` all calls use the threads of that lane."""
 
     def __init__(
         self, threads: Threads, inner: Callable[[], Any], lane: Lane | None = None
@@ -47,7 +48,7 @@ class Face:
         function: Callable[[Any], R],
         on_cancel: Callable[[], object] | None = None,
     ) -> R:
-        """What a function of the blocking object gives, in a thread."""
+        """Calls `function` with the blocking object, in a thread; its result."""
         inner = self.inner
         return await self.threads.run(
             self.lane or lane, lambda: function(inner()), on_cancel=on_cancel
@@ -55,33 +56,33 @@ class Face:
 
 
 def reads(method: Callable[Concatenate[Any, P], R]) -> Awaited[P, R]:
-    """Of a method that writes nothing."""
+    """The face of a method that never takes the writer lock."""
     return _awaited("read", method)
 
 
 def writes(method: Callable[Concatenate[Any, P], R]) -> Awaited[P, R]:
-    """Of a method that may take the writer lock."""
+    """The face of a method that may take the writer lock."""
     return _awaited("write", method)
 
 
-def gives(
+def opens_face(
     method: Callable[Concatenate[Any, P], R], face_of: Callable[[Any, R], T]
 ) -> Awaited[P, T]:
-    """Of a method that gives a blocking object: its face is given instead, `face_of(self, object)`.
-    It may take the writer lock."""
+    """The face of a method that returns a blocking object; it returns `face_of(self, object)`.
+    The method may take the writer lock."""
     call = writes(method)
 
     @wraps(method)
-    async def given(face: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def opened(face: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return face_of(face, await call(face, *args, **kwargs))
 
-    return given
+    return opened
 
 
 def iterates(
     method: Callable[Concatenate[Any, P], Iterator[T]],
 ) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
-    """Of a method that gives an iterator."""
+    """The face of a method that returns an iterator."""
     name = method.__name__
 
     @wraps(method)
@@ -95,7 +96,8 @@ def iterates(
 async def in_blocks(
     run: Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]], begin: Callable[[], Iterator[T]]
 ) -> AsyncGenerator[T]:
-    """What an iterator gives that is begun and read by `run`."""
+    """The items of the iterator that `begin` returns. `run` calls `begin` and reads the items, each
+    time in a thread."""
     items: Iterator[T] = await run(begin)
     while True:
         block: list[T] = await run(lambda: list(islice(items, BLOCK)))
@@ -106,7 +108,7 @@ async def in_blocks(
 
 
 def detached(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Of a function that needs no open database, and reports its progress."""
+    """The async version of a function without an open database that takes a `progress`."""
     shape = signature(function)
 
     @wraps(function)
@@ -136,10 +138,11 @@ def _awaited(lane: Lane, method: Callable[Concatenate[Any, P], R]) -> Awaited[P,
 
 
 class _Progress:
-    """In place of the caller's: tells it in its loop, and ends a call whose await was cancelled."""
+    """Replaces the caller's callback: calls it in the event loop, and ends a call whose await was
+    cancelled."""
 
-    def __init__(self, told: Callable[..., object] | None) -> None:
-        self._told = told
+    def __init__(self, callback: Callable[..., object] | None) -> None:
+        self._callback = callback
         self._loop = asyncio.get_running_loop()
         self._is_stopped = False
 
@@ -149,8 +152,8 @@ class _Progress:
     def __call__(self, *facts: Any) -> None:
         if self._is_stopped:
             raise asyncio.CancelledError
-        if self._told is not None:
-            self._loop.call_soon_threadsafe(self._told, *facts)
+        if self._callback is not None:
+            self._loop.call_soon_threadsafe(self._callback, *facts)
 
 
 def _reporting(

@@ -1,11 +1,11 @@
-"""Threads of one database, where blocking calls run while an event loop goes on.
+"""The threads of one database, which run blocking calls for an event loop.
 
 Invariants:
-- A cancelled await ends when its call has ended, or was taken back before it began: whoever gets
-  the CancelledError knows that nothing goes on behind it.
-- Reads, writes and the transaction have threads of their own: a writer that waits for the writer
-  lock holds up no read, and never the transaction that has the lock.
-- As many writes as there are threads for them wait for one sync.
+- A cancelled await ends after its call has ended, or was removed from the queue before it started:
+  when a task gets the CancelledError, nothing runs for it any more.
+- Reads, writes and the transaction have separate threads: a write that waits for the writer lock
+  delays no read, and never the transaction that holds the lock.
+- As many writes as there are write threads share a sync.
 """
 
 import asyncio
@@ -26,26 +26,26 @@ WRITE_THREADS: Final = 16
 
 @final
 class Turn:
-    """One task's turn with the thread of the transaction."""
+    """The right of one task to use the transaction thread."""
 
     def __init__(self, threads: "Threads") -> None:
         self.threads = threads
         self.is_over = False
 
     def end(self) -> None:
-        """The next task's turn."""
+        """Passes the turn to the next task."""
         self.is_over = True
         _turns.set(tuple(turn for turn in _turns.get() if turn is not self))
         self.threads.end_turn()
 
 
 _turns: ContextVar[tuple[Turn, ...]] = ContextVar("amberdb_turns", default=())
-"""Of this task, and of those that it was started by."""
+"""Open turns of this task and of the tasks that started it."""
 
 
 @final
 class Threads:
-    """Started as they are needed, and idle without waking. Raises ValueError."""
+    """Thread pools that start threads on demand. Raises ValueError."""
 
     def __init__(
         self, read_threads: int = READ_THREADS, write_threads: int = WRITE_THREADS
@@ -58,7 +58,7 @@ class Threads:
         self.is_closed = False
 
     async def turn(self, timeout_ms: int) -> Turn:
-        """Waits for the turn of this task. Raises BusyError, TransactionError."""
+        """Waits until this task may open a transaction. Raises BusyError, TransactionError."""
         self._refuse_inside()
         try:
             async with asyncio.timeout(timeout_ms / 1000):
@@ -85,13 +85,13 @@ class Threads:
         must: bool = False,
         on_cancel: Callable[[], object] | None = None,
     ) -> R:
-        """The call's result, or what it raises.
+        """Runs the call in a thread of the lane; its result, or the exception that it raised.
 
-        undo        of what the call gave, when the await was cancelled and nobody gets it
-        must        it is begun even when the await is cancelled before
-        on_cancel   asks a call that runs to end early
+        undo        is called with the result when the await was cancelled, so that it is released
+        must        the call runs even when the await is cancelled before it started
+        on_cancel   is called when the await is cancelled while the call runs, to end it early
 
-        Raises ClosedError, and TransactionError for a write in a task that is inside its own
+        Raises ClosedError, and TransactionError for a write in a task that has an open
         transaction.
         """
         if lane == "write":
@@ -113,7 +113,7 @@ class Threads:
         return future.result()
 
     def close(self) -> None:
-        """Lets them end when what they have to do is done."""
+        """The threads end when their queues are empty."""
         self.is_closed = True
         for pool in self._pools.values():
             pool.shutdown(wait=False)
@@ -132,7 +132,7 @@ class Threads:
 
 
 async def alone(call: Callable[[], R], *, on_cancel: Callable[[], object] | None = None) -> R:
-    """In a thread for this call, with the same rules."""
+    """Runs one call in its own thread, with the rules of Threads.run()."""
     threads = Threads()
     try:
         return await threads.run("write", call, on_cancel=on_cancel)
@@ -141,7 +141,7 @@ async def alone(call: Callable[[], R], *, on_cancel: Callable[[], object] | None
 
 
 async def _ended(future: "Future[Any]") -> None:
-    """Returns when it is done, and is cancelled without it."""
+    """Returns when the future is done; may be cancelled, which does not cancel the future."""
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
 
@@ -149,14 +149,14 @@ async def _ended(future: "Future[Any]") -> None:
         try:
             loop.call_soon_threadsafe(_settle, waiter)
         except RuntimeError:
-            pass  # the loop was closed, so nobody waits
+            pass  # the loop is closed: no task waits
 
     future.add_done_callback(wake)
     await waiter
 
 
 async def _surely_ended(future: "Future[Any]") -> None:
-    """Returns when it is done; being cancelled once more does not change that."""
+    """Returns when the future is done, even when it is cancelled meanwhile."""
     while not future.done():
         try:
             await _ended(future)

@@ -2,8 +2,8 @@
 
 Invariants:
 - Tasks take turns: one transaction at a time, in a thread that does nothing else.
-- Leaving one is never cut short: a task that is cancelled in between is told so after the commit,
-  or the rollback, is done.
+- The commit or rollback at its end is never interrupted: a task that is cancelled meanwhile gets
+  its CancelledError afterwards.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from amberdb.aio.threads import Threads, Turn
 
 @final
 class Transaction:
-    """Made by db.transaction(): `async with` it. Its tasks may share it; their calls run one after
+    """From db.transaction(), for `async with`. Tasks may share it; their calls run one after
     another."""
 
     def __init__(self, threads: Threads, blocking: amberdb.Transaction, timeout_ms: int) -> None:
@@ -29,7 +29,7 @@ class Transaction:
 
     @property
     def lsn(self) -> Lsn:
-        """After the commit: where it is in the log."""
+        """The Lsn of the commit, after it."""
         return self._blocking.lsn
 
     async def __aenter__(self) -> "Transaction":
@@ -59,7 +59,7 @@ class Transaction:
             self._turn = None
 
     def __getitem__(self, name: str) -> WritableCollection:
-        """Its calls raise CollectionMissingError."""
+        """A collection inside the transaction. Its methods raise CollectionMissingError."""
         return WritableCollection(name, self.threads, lambda: self._blocking[name], "transaction")
 
     def collection(self, name: str) -> WritableCollection:
@@ -69,7 +69,7 @@ class Transaction:
 
 @final
 class Snapshot:
-    """One Lsn, many reads: `async with db.snapshot() as at`. Tasks may share it."""
+    """Many reads at one Lsn: `async with db.snapshot() as at`. Tasks may share it."""
 
     def __init__(self, threads: Threads, blocking: amberdb.Snapshot) -> None:
         self.threads = threads
@@ -77,21 +77,22 @@ class Snapshot:
 
     @property
     def lsn(self) -> Lsn:
-        """What it shows: everything acknowledged up to here."""
+        """The snapshot shows all commits up to this Lsn."""
         return self._blocking.lsn
 
     @property
     def age_ms(self) -> float:
-        """Since it was taken."""
+        """Milliseconds since it was taken."""
         return self._blocking.age_ms
 
     @property
     def left_s(self) -> float:
-        """Until its age limit."""
+        """Seconds until its age limit closes it."""
         return self._blocking.left_s
 
     def __getitem__(self, name: str) -> ReadableCollection:
-        """Its calls raise CollectionMissingError when it did not exist at this Lsn."""
+        """A collection at this Lsn. Its methods raise CollectionMissingError when it did not
+        exist."""
         return ReadableCollection(name, self.threads, lambda: self._blocking[name])
 
     def collection(self, name: str) -> ReadableCollection:
@@ -99,11 +100,11 @@ class Snapshot:
         return self[name]
 
     async def close(self) -> None:
-        """Lets LMDB reuse its pages; reading from it raises ClosedError."""
+        """Releases its pages to LMDB; later reads from it raise ClosedError."""
         if not self.threads.is_closed:
             await self.threads.run("read", self._blocking.close, must=True)
 
 
 def _rollback(transaction: amberdb.Transaction) -> None:
-    """Of one that nobody got."""
+    """Ends a transaction whose task was cancelled before it could use it."""
     transaction.__exit__(ClosedError, ClosedError("its task was cancelled"), None)

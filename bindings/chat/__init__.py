@@ -3,11 +3,13 @@
 See docs/chat.md.
 """
 
+from amberdb._shared.tokens import (
+    count_tokens,
+)
 from amberdb.chat.buffer import (
     ChatBuffer,
     Flushed,
     Saved,
-    count_tokens,
 )
 from amberdb.chat.schedule import (
     Flusher,

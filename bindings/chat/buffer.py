@@ -1,14 +1,14 @@
-"""A chat buffer: turns are acknowledged by the hot tier at once and moved to a sink in batches.
+"""A chat buffer: turns are acknowledged by the hot tier at once and copied to a sink in batches.
 
     save_chat -> collection "chat" (pending) -> flush, by hand or on a schedule -> sink
                                              <- load_recent_context: hot turns, then older ones
 
 Invariants:
-- A turn that is not in the sink never expires: its time begins when it is flushed.
-- At least once: a turn is marked as flushed after the sink has it; a crash in between hands it over
-  again, under the same id.
-- What the sink refuses stays pending, with the error; the schedule tries it again after a pause
-  that doubles.
+- A turn that is not in the sink never expires: it gets its expiry time when it is flushed.
+- Delivery is at least once: a turn is marked as flushed after the sink has stored it. After a crash
+  in between it is sent to the sink again, with the same id.
+- A turn that the sink rejects stays pending, with the error. flush_due() tries it again after a
+  pause that doubles each time.
 """
 
 import logging
@@ -16,28 +16,31 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypedDict, final
 
 from amberdb import Database, Document, Ordered, Sync
 from amberdb._shared.checks import check_name
+from amberdb._shared.clock import utc_now
+from amberdb._shared.queries import has_time
+from amberdb._shared.tokens import count_tokens
 from amberdb.chat.sinks import Sink
 
 logger = logging.getLogger("amberdb.chat")
 
 COLLECTION: Final = "chat"
 TTL_VARIABLE: Final = "MEMORY_REDIS_TTL_SECONDS"
-"""Of the environment: how long flushed turns stay in the hot tier."""
+"""The environment variable that sets how long flushed turns stay in the hot tier."""
 TTL_SECONDS: Final = 172_800
 RETRY_S: Final = 30.0
 RETRY_MAX_S: Final = 3600.0
-"""Pauses of the schedule after a failure: the first one, and the longest."""
+"""Pauses before flush_due() tries a rejected turn again: the first one, and the longest."""
 
-_PENDING: Final[Mapping[str, Any]] = {"retry_at": {"$gt": datetime(1970, 1, 1, tzinfo=UTC)}}
+_PENDING: Final[Mapping[str, Any]] = has_time("retry_at")
 
 
 class Saved(TypedDict):
-    """What save_chat() tells."""
+    """The result of save_chat()."""
 
     success: bool
     hot_stored: bool
@@ -49,7 +52,7 @@ class Saved(TypedDict):
 
 
 class Flushed(TypedDict):
-    """What flush() tells."""
+    """The result of flush()."""
 
     success: bool
     total_pending: int
@@ -57,24 +60,18 @@ class Flushed(TypedDict):
     failed_count: int
 
 
-def count_tokens(text: str) -> int:
-    """A rough count that needs no model: a Han character is one token, of the rest four letters
-    are."""
-    han = sum("\u4e00" <= sign <= "\u9fff" for sign in text)
-    return han + -(-(len(text) - han) // 4)
-
-
 @final
 class ChatBuffer:
-    """Over an open database; threads may share it.
+    """A chat buffer over an open database; threads may share it.
 
-    sink            where turns go; None: they stay pending
-    write_through   every turn goes to the sink at once, not only important ones
-    sync            of turns that are not important: "interval" survives the death of the process
-    ttl_seconds     how long flushed turns stay in the hot tier; by default the environment's
+    sink            where turns are flushed to; with None they stay pending
+    write_through   send every turn to the sink at once, not only important ones
+    sync            durability class of turns that are not important; "interval" survives the death
+                    of the process
+    ttl_seconds     how long flushed turns stay in the hot tier; by default the environment variable
                     MEMORY_REDIS_TTL_SECONDS, or two days
-    count_tokens    of a text
-    clock           epoch seconds
+    count_tokens    function from a text to its number of tokens
+    clock           function that returns epoch seconds
 
     Raises ValueError.
     """
@@ -122,9 +119,8 @@ class ChatBuffer:
         important: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> Saved:
-        """One turn, kept when this returns. An important one survives power loss, and is handed to
-        the sink at once; when that fails it is pending like the others. Raises
-        InvalidDocumentError."""
+        """Stores one turn. An important turn survives power loss and is sent to the sink at once;
+        when the sink rejects it, it is pending like the others. Raises InvalidDocumentError."""
         check_name("conversation_id", conversation_id)
         check_name("user_id", user_id)
         now = self._now()
@@ -144,8 +140,8 @@ class ChatBuffer:
         cid = self._collection.put(turn, sync="always" if important else self._sync)
         is_stored = False
         if self.sink is not None and (important or self.write_through):
-            is_stored = self._hand_over([{**turn, "id": cid}]) == 1
-        note = "in the sink" if is_stored else "in the hot tier; flush() hands it to the sink"
+            is_stored = self._send([{**turn, "id": cid}]) == 1
+        note = "in the sink" if is_stored else "in the hot tier; flush() sends it to the sink"
         return Saved(
             success=True,
             hot_stored=True,
@@ -157,33 +153,34 @@ class ChatBuffer:
         )
 
     def load_recent_context(self, conversation_id: str, limit: int = 20) -> list[Document]:
-        """The last turns of a conversation, the oldest first: of the hot tier, and where those are
-        too few, of the sink."""
-        found = list(
+        """The last turns of a conversation, the oldest first: from the hot tier, and from the sink
+        when the hot tier has fewer than `limit`."""
+        turns = list(
             self._collection.find(
                 {"conversation_id": conversation_id}, order_by="-created_at", limit=limit
             )
         )
-        if len(found) < limit and self.sink is not None:
-            before = found[-1]["created_at"] if found else None
-            known = {turn["id"] for turn in found}
-            older = self.sink.load(conversation_id, limit + len(found), before)
-            found += [turn for turn in older if turn["id"] not in known]
-        return found[:limit][::-1]
+        if len(turns) < limit and self.sink is not None:
+            before = turns[-1]["created_at"] if turns else None
+            ids = {turn["id"] for turn in turns}
+            older = self.sink.load(conversation_id, limit + len(turns), before)
+            turns += [turn for turn in older if turn["id"] not in ids]
+        return turns[:limit][::-1]
 
     # -- flushing ----------------------------------------------------------------------------
 
     def flush(self, batch_size: int = 100) -> Flushed:
-        """Hands over all that is pending, in batches; one flush at a time."""
+        """Sends all pending turns to the sink, in batches. Concurrent flushes wait for each
+        other."""
         return self._flush(batch_size, dict(_PENDING))
 
     def flush_due(self, batch_size: int = 100) -> Flushed:
-        """The same, without turns whose pause after a failure is not over."""
+        """As flush(), without the turns whose pause after a failure is not over."""
         return self._flush(batch_size, {"retry_at": {"$lte": self._now()}})
 
     def get_stats(self) -> dict[str, Any]:
-        """status: "active", or "failing" when the last attempt was refused; the length of the
-        queue; how many of it were refused before, and why the last one."""
+        """status: "active", or "failing" when the sink rejected turns at the last attempt; the
+        number of pending turns; how many of them were rejected before; the last error."""
         return {
             "status": "failing" if self._error else "active",
             "pending_queue_length": self._collection.count(dict(_PENDING)),
@@ -195,17 +192,17 @@ class ChatBuffer:
     # -- inside ------------------------------------------------------------------------------
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
+        return utc_now(self._clock)
 
     def _flush(self, batch_size: int, where: Mapping[str, Any]) -> Flushed:
         if batch_size < 1:
-            raise ValueError(f"batch_size is a count, not {batch_size!r}")
+            raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
         total = flushed = 0
         with self._flushing:
             for batch in self._batches(batch_size, where):
                 total += len(batch)
                 if self.sink is not None:
-                    flushed += self._hand_over(batch)
+                    flushed += self._send(batch)
         failed = total - flushed if self.sink is not None else 0
         return Flushed(
             success=not failed and (self.sink is not None or not total),
@@ -215,8 +212,8 @@ class ChatBuffer:
         )
 
     def _batches(self, size: int, where: Mapping[str, Any]) -> Iterator[list[Document]]:
-        """Of what is pending now, each turn once: what is refused comes again later in this order,
-        and what is said meanwhile is for the next flush."""
+        """Batches of the turns that are pending now, each turn once. A rejected turn moves to a
+        later place in the order of `retry_at`, and new turns are left to the next flush."""
         where = {**where, "created_at": {"$lte": self._now()}}
         seen: set[str] = set()
         after: str | None = None
@@ -230,12 +227,13 @@ class ChatBuffer:
             if after is None:
                 return
 
-    def _hand_over(self, turns: Sequence[Document]) -> int:
-        """To the sink, and what came of it into the documents; how many it took."""
+    def _send(self, turns: Sequence[Document]) -> int:
+        """Sends turns to the sink and stores the outcome in their documents; how many the sink
+        stored."""
         assert self.sink is not None
-        given = [{name: turn[name] for name in turn if name not in _STATE} for turn in turns]
+        content = [{name: turn[name] for name in turn if name not in _STATE} for turn in turns]
         try:
-            failed = dict(self.sink.store(given))
+            failed = dict(self.sink.store(content))
         except Exception as error:
             failed = dict.fromkeys(
                 (turn["id"] for turn in turns), f"{type(error).__name__}: {error}"
@@ -245,20 +243,23 @@ class ChatBuffer:
             logger.warning("%d turns were not flushed: %s", len(failed), self._error)
         else:
             self._error = None
-        self._note(turns, failed)
+        self._mark(turns, failed)
         return sum(turn["id"] not in failed for turn in turns)
 
-    def _note(self, turns: Sequence[Document], failed: Mapping[str, str]) -> None:
+    def _mark(self, turns: Sequence[Document], failed: Mapping[str, str]) -> None:
+        """Marks turns as flushed, or as failed with the time of the next attempt."""
         now = self._now()
-        with self.db.transaction(sync=self._sync) as tx:  # lost: it is handed over again
+        with self.db.transaction(sync=self._sync) as tx:  # if it is lost, the turns are sent again
             for turn in turns:
                 stored = tx[COLLECTION].get(turn["id"])
                 if stored is None:
                     continue  # deleted meanwhile
                 error = failed.get(turn["id"])
                 if error is None:
-                    dies = max(stored["created_at"] + timedelta(seconds=self.ttl_seconds), now)
-                    stored |= {"flushed_at": now, "expires_at": dies, "error": None}
+                    expires_at = max(
+                        stored["created_at"] + timedelta(seconds=self.ttl_seconds), now
+                    )
+                    stored |= {"flushed_at": now, "expires_at": expires_at, "error": None}
                     stored.pop("retry_at", None)
                 elif "retry_at" in stored:
                     attempts = stored["attempts"] + 1
@@ -269,16 +270,16 @@ class ChatBuffer:
 
 
 _STATE: Final = frozenset({"retry_at", "attempts", "error", "flushed_at", "expires_at"})
-"""Fields of the buffer, which a sink is not told."""
+"""Fields of the buffer's own; the sink gets a turn without them."""
 
 
 def _ttl_seconds() -> int:
-    """Raises ValueError."""
+    """The TTL that the environment sets, or the default. Raises ValueError."""
     text = os.environ.get(TTL_VARIABLE, str(TTL_SECONDS))
     try:
-        found = int(text)
+        seconds = int(text)
     except ValueError:
-        found = 0
-    if found < 1:
-        raise ValueError(f"{TTL_VARIABLE} is a number of seconds, not {text!r}")
-    return found
+        seconds = 0
+    if seconds < 1:
+        raise ValueError(f"{TTL_VARIABLE} must be a number of seconds above 0, not {text!r}")
+    return seconds

@@ -1,8 +1,8 @@
-"""Scheduled flushing: a thread that hands over what is pending every so often, or at night.
+"""Scheduled flushing: a thread that flushes a chat buffer at intervals, or in a window at night.
 
 Invariants:
-- A flush that fails is logged, and the next one comes at its time.
-- stop() returns when no flush is under way; none comes after it.
+- A flush that fails is logged, and the next one follows at its time.
+- When stop() returns, no flush is running and none will start.
 """
 
 import logging
@@ -14,18 +14,20 @@ from datetime import time as TimeOfDay
 from typing import Final, final
 
 from amberdb import ClosedError
+from amberdb._shared.clock import utc_now
 from amberdb.chat.buffer import ChatBuffer
 
 logger = logging.getLogger("amberdb.chat")
 
 EVERY_S: Final = 300.0
+FLUSH_FAILED: Final = "a flush failed; the next one follows at its time"
 
 
 @final
 class Schedule:
-    """When to flush: every `every_s` seconds, and with a window ("02:00-04:00") only within it.
+    """When to flush: every `every_s` seconds, and only inside a window ("02:00-04:00") if given.
 
-    The window is in the time of `zone`, the machine's own by default; it may go over midnight.
+    The window is in the time zone `zone`, by default the machine's; it may cross midnight.
     Raises ValueError.
     """
 
@@ -33,13 +35,13 @@ class Schedule:
         self, every_s: float = EVERY_S, *, window: str | None = None, zone: tzinfo | None = None
     ) -> None:
         if every_s <= 0:
-            raise ValueError(f"every_s is a number of seconds, not {every_s!r}")
+            raise ValueError(f"every_s must be above 0, not {every_s!r}")
         self._every = timedelta(seconds=every_s)
         self._zone = zone
         self._window = None if window is None else _window(window)
 
     def next_after(self, now: datetime) -> datetime:
-        """The next time to flush, after a flush at `now`."""
+        """When to flush next, after a flush at `now`."""
         at = now + self._every
         if self._window is None or self._is_within(at):
             return at
@@ -59,7 +61,7 @@ class Schedule:
 
 @final
 class Flusher:
-    """The thread: it starts at once, and flushes at the times of the schedule."""
+    """A thread that flushes at the times of the schedule; it starts at once."""
 
     def __init__(
         self,
@@ -86,12 +88,13 @@ class Flusher:
         self.stop()
 
     def wake(self) -> None:
-        """Flushes now, whatever the schedule says."""
+        """Flushes now, independently of the schedule."""
         with self._wake:
             self._is_woken = True
             self._wake.notify_all()
 
     def stop(self) -> None:
+        """Ends the thread, after the flush that is running."""
         with self._wake:
             self._is_stopped = True
             self._wake.notify_all()
@@ -99,7 +102,7 @@ class Flusher:
 
     def _run(self) -> None:
         while True:
-            now = datetime.fromtimestamp(self._clock(), UTC)
+            now = utc_now(self._clock)
             left_s = (self._schedule.next_after(now) - now).total_seconds()
             with self._wake:
                 self._wake.wait_for(lambda: self._is_stopped or self._is_woken, left_s)
@@ -111,15 +114,15 @@ class Flusher:
             except ClosedError:
                 return
             except Exception:
-                logger.exception("a flush failed, and is tried again at its time")
+                logger.exception(FLUSH_FAILED)
 
 
 def _window(text: str) -> tuple[TimeOfDay, TimeOfDay]:
-    """Raises ValueError."""
+    """(start, end) of a window. Raises ValueError."""
     try:
         start, end = (TimeOfDay.fromisoformat(part.strip()) for part in text.split("-"))
     except ValueError:
-        raise ValueError(f'a window is written as "02:00-04:00", not {text!r}') from None
+        raise ValueError(f'write a window as "02:00-04:00", not {text!r}') from None
     if start == end:
-        raise ValueError(f"a window of no length: {text!r}")
+        raise ValueError(f"the window {text!r} is empty: its start is its end")
     return start, end

@@ -1,8 +1,8 @@
-"""Sinks: where a chat buffer moves its turns to.
+"""Sinks: where a chat buffer flushes its turns to.
 
 Invariants:
-- A sink knows a turn by its id: one that it is given twice is there once when it is read.
-- What store() has not named as failed is kept for good when it returns.
+- A turn that store() gets twice, with the same id, is returned once by load().
+- When store() returns, all turns are durable except those that it names as failed.
 """
 
 import os
@@ -12,28 +12,29 @@ from datetime import datetime
 from typing import Protocol, final
 
 from amberdb import Database, Document, Ordered
-from amberdb._fs import OsFileSystem, append_lines
 from amberdb._jsonl.text import dumps, loads
+from amberdb._shared.files import append_lines
 
 ARCHIVE = "chat_archive"
 
 
 class Sink(Protocol):
-    """What a chat buffer asks of one."""
+    """The interface that a chat buffer needs."""
 
     def store(self, turns: Sequence[Document]) -> Mapping[str, str]:
-        """Keeps turns; of those that it could not keep, id -> why. Raises when it kept none."""
+        """Stores turns; for those that it could not store, id -> reason. An exception means that
+        none was stored."""
         ...
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:
-        """The last turns of a conversation, the latest first: those created at `before` or
-        earlier, or all."""
+        """The last turns of a conversation, the newest first; only those created at `before` or
+        earlier, if it is given."""
         ...
 
 
 @final
 class CollectionSink:
-    """Another collection, of the same database or of another one."""
+    """A collection of the same database, or of another one."""
 
     def __init__(self, db: Database, name: str = ARCHIVE) -> None:
         self._collection = db.collection(name, indexes=[Ordered("conversation_id", "created_at")])
@@ -51,32 +52,32 @@ class CollectionSink:
 
 @final
 class JsonlSink:
-    """A file of JSON lines, appended and synced; for grep, jq and other programs. load() reads all
-    of it. One process writes."""
+    """A file of JSON lines, for grep, jq and other programs. store() appends and syncs, load()
+    reads the whole file. Only one process may write to it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
-        self._fs = OsFileSystem()
         self._mutex = threading.Lock()
 
     def store(self, turns: Sequence[Document]) -> Mapping[str, str]:
         """Raises OSError."""
         lines = "".join(f"{dumps(turn)}\n" for turn in turns).encode()
         with self._mutex:
-            append_lines(self._fs, self._path, lines)
+            append_lines(self._path, lines)
         return {}
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:
-        found = {
+        turns = {
             turn["id"]: turn
             for turn in self._turns()
             if turn.get("conversation_id") == conversation_id
             and (before is None or turn["created_at"] <= before)
         }
-        return sorted(found.values(), key=lambda turn: turn["created_at"], reverse=True)[:limit]
+        return sorted(turns.values(), key=lambda turn: turn["created_at"], reverse=True)[:limit]
 
     def _turns(self) -> Iterator[Document]:
-        """Without lines that a crash cut short: those turns were handed over again."""
+        """All turns of the file. A line that a crash cut short is skipped: its turns were sent
+        again."""
         try:
             with open(self._path, "rb") as file:
                 for line in file:

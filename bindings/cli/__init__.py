@@ -1,1 +1,1 @@
-"""The command line `amberdb`: one module per verb or group of verbs. docs/cli.md."""
+"""The command line `amberdb`: docs/cli.md."""

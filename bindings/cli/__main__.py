@@ -1,11 +1,12 @@
-"""The command line `amberdb`, also `python -m amberdb.cli`: see docs/cli.md.
+"""The entry point of `amberdb` and `python -m amberdb.cli`: docs/cli.md.
 
-    cli_verbs   the verbs         cli_output   tables, JSON, errors and exit codes
-    cli_import  import, export    cli_demo     the demo
+    verbs      the application with all commands
+    verb       errors, exit codes, opening     arguments   options that commands share
+    output     JSON and tables                 bars        progress
 
 Invariants:
-- typer and rich are the extra `cli`. This module imports without them, and main() then says
-  what to install; nothing else in the package imports them.
+- The extra `cli` installs typer and rich. This module can be imported without them; main() then
+  prints what to install. No other package of amberdb imports them.
 """
 
 import sys
@@ -18,7 +19,7 @@ _EXTRA = {"typer", "click", "rich"}
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, the Typer object, on first use."""
+    """The Typer application `app`, imported on first use."""
     if name == "app":
         from amberdb.cli.verbs import app
 
@@ -27,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
 
 def main() -> None:
-    """Runs the command line and exits."""
+    """Runs the command line, and exits."""
     try:
         from amberdb.cli.verbs import app
     except ModuleNotFoundError as error:
@@ -40,7 +41,7 @@ def main() -> None:
         )
         sys.exit(2)
     for stream in (sys.stdout, sys.stderr):
-        # JSON is UTF-8 wherever it goes; reconfigure is missing where somebody replaced them.
+        # JSON is always UTF-8; a stream that was replaced may have no reconfigure().
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -1,8 +1,7 @@
-"""The verbs that keep a database elsewhere and bring it back: backup, verify, restore and
-rescue.
+"""The commands backup, verify, restore and rescue.
 
 Invariants:
-- None of them overwrites anything.
+- None of them overwrites a file.
 """
 
 from collections.abc import Iterable
@@ -12,28 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
+import amberdb
+from amberdb import BackupReport, RollingBackups
 from amberdb._jsonl.text import iso
-from amberdb.cli.output import (
-    AsJson,
-    DatabasePath,
-    counting,
-    emit,
-    grid,
-    opened,
-    plain,
-    properties,
-    show,
-    verb,
-)
-from amberdb.engine.backup.chain import BackupReport, points, verify_backup
-from amberdb.engine.backup.restore import restore as restore_chain
-from amberdb.engine.database.open import open_database
-from amberdb.engine.options import RollingBackups
+from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.bars import counting
+from amberdb.cli.output import emit, grid, plain, properties, show
+from amberdb.cli.verb import opened, verb
 
 Archives = Annotated[
     list[str],
     typer.Argument(
-        metavar="BACKUP...", help="A full backup, and those that go on from it.", show_default=False
+        metavar="BACKUP...",
+        help="A full backup, and its incremental ones in order.",
+        show_default=False,
     ),
 ]
 
@@ -42,13 +33,13 @@ Archives = Annotated[
 def backup(
     path: DatabasePath,
     target: Annotated[
-        str, typer.Argument(metavar="BACKUP", help="The file to make.", show_default=False)
+        str, typer.Argument(metavar="BACKUP", help="The file to create.", show_default=False)
     ],
     base: Annotated[
         str | None,
-        typer.Option(metavar="BACKUP", help="The last backup: only what came since is written."),
+        typer.Option(metavar="BACKUP", help="The backup before: write only the commits after it."),
     ] = None,
-    zstd: Annotated[bool, typer.Option("--zstd", help="Compressed.")] = False,
+    zstd: Annotated[bool, typer.Option("--zstd", help="Compress it.")] = False,
     rate: Annotated[
         float | None, typer.Option(metavar="BYTES", help="Bytes a second at most.")
     ] = None,
@@ -57,7 +48,7 @@ def backup(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a backup to one file, and reads it back before it gets its name."""
+    """Writes a backup to one file, and verifies it before the file gets its name."""
     with opened(path) as db, counting() as progress:
         report = db.backup(
             target,
@@ -67,43 +58,43 @@ def backup(
             hold_log=hold_log,
             progress=progress,
         )
-    _tell([report], as_json)
+    _show_reports([report], as_json)
 
 
 @verb
 def verify(
     archives: Archives,
     list_points: Annotated[
-        bool, typer.Option("--points", help="Every commit that a restore can end at.")
+        bool, typer.Option("--points", help="List every commit that a restore can end at.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Reads a backup, or a chain in its order, and compares every size and checksum."""
+    """Reads a backup, or a chain in order, and checks every size and checksum."""
     with counting() as progress:
-        reports = verify_backup(archives, progress)
+        reports = amberdb.verify_backup(archives, progress)
     if list_points:
-        _tell_points(points(archives), as_json)
+        _show_points(amberdb.restore_points(archives), as_json)
     else:
-        _tell(reports, as_json)
+        _show_reports(reports, as_json)
 
 
 @verb
 def restore(
     target: Annotated[
-        str, typer.Argument(metavar="PATH", help="The database to make.", show_default=False)
+        str, typer.Argument(metavar="PATH", help="The database to create.", show_default=False)
     ],
     archives: Archives,
     until: Annotated[
         str | None,
         typer.Option(
-            metavar="LSN|TIME", help="The last commit to take; a time is ISO 8601 with a zone."
+            metavar="LSN|TIME", help="The last commit to restore; a time is ISO 8601 with a zone."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Makes a new database of a backup, or of a chain in its order."""
+    """Creates a new database from a backup, or from a chain in order."""
     with counting() as progress:
-        report = restore_chain(archives, target, until=_point(until), progress=progress)
+        report = amberdb.restore(archives, target, until=_point(until), progress=progress)
     if as_json:
         emit(plain(report))
     else:
@@ -115,29 +106,32 @@ def rescue(
     path: DatabasePath,
     backups: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="The folder of its rolling backups, if elsewhere."),
+        typer.Option(
+            metavar="DIR", help="The directory of its rolling backups, if not the default."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Puts the newest rolling backup in place of a database that is damaged beyond recovery, and
-    keeps what was damaged beside it. Changes nothing where it can be opened."""
-    with open_database(
+    """Automatic restore: puts the newest rolling backup in place of a database that is damaged
+    beyond recovery, and keeps the damaged one beside it. Changes nothing if it can be opened."""
+    with amberdb.open(
         path,
         create=False,
         background=False,
         on_damage="restore",
         backups=RollingBackups(directory=backups),
     ) as db:
-        found = db.rescue
+        restored = db.rescue
     if as_json:
-        emit({"rescued": None if found is None else {**plain(found), "lost": found.lost}})
-    elif found is None:
-        show("it can be opened: nothing was changed")
+        emit({"rescued": None if restored is None else {**plain(restored), "lost": restored.lost}})
+    elif restored is None:
+        show("the database can be opened: nothing was changed")
     else:
-        show(properties("restored", {**plain(found), "lost": found.lost}))
+        show(properties("restored", {**plain(restored), "lost": restored.lost}))
 
 
 def _point(text: str | None) -> int | datetime | None:
+    """The Lsn or time of --until."""
     if text is None or text.isdecimal():
         return None if text is None else int(text)
     try:
@@ -149,7 +143,7 @@ def _point(text: str | None) -> int | datetime | None:
     return time
 
 
-def _tell(reports: list[BackupReport], as_json: bool) -> None:
+def _show_reports(reports: list[BackupReport], as_json: bool) -> None:
     if as_json:
         emit({"archives": [plain(report) for report in reports]})
         return
@@ -169,8 +163,8 @@ def _tell(reports: list[BackupReport], as_json: bool) -> None:
     show(grid("verified", columns, rows))
 
 
-def _tell_points(found: Iterable[tuple[int, datetime]], as_json: bool) -> None:
-    for lsn, time in found:
+def _show_points(points: Iterable[tuple[int, datetime]], as_json: bool) -> None:
+    for lsn, time in points:
         if as_json:
             emit({"lsn": lsn, "time": iso(time)})
         else:

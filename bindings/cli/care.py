@@ -1,5 +1,4 @@
-"""The verbs that look after a database: check and repair, for one that may be damaged and is not
-opened first, compact and erase.
+"""The commands check, repair, compact and erase.
 
 Invariants:
 - check changes nothing; repair changes nothing without --apply.
@@ -11,40 +10,24 @@ from typing import Annotated
 
 import typer
 
-from amberdb._errors import LockedError
-from amberdb.cli.output import (
-    AsJson,
-    CollectionName,
-    DatabasePath,
-    Exit,
-    counting,
-    emit,
-    grid,
-    opened,
-    opened_to_read,
-    pairs_bar,
-    parse_where,
-    plain,
-    properties,
-    say,
-    show,
-    verb,
-)
-from amberdb.engine.database.repair import RepairReport
-from amberdb.engine.database.repair import repair as repair_closed
-from amberdb.engine.integrity.offline import check_closed
+import amberdb
+from amberdb import LockedError, RepairReport
+from amberdb.cli.arguments import AsJson, CollectionName, DatabasePath, parse_where
+from amberdb.cli.bars import counting, pairs_bar
+from amberdb.cli.output import emit, grid, plain, properties, show
+from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
 
 
 @verb
 def check(path: DatabasePath, as_json: AsJson = False) -> None:
     """Reads every page and every record, and compares every index, count and checksum with the
-    documents, also where the database cannot be opened. Changes nothing."""
+    documents. Works on a database that cannot be opened, and changes nothing."""
     with counting() as progress:
         try:
-            report = check_closed(path, progress)
+            report = amberdb.check(path, progress)
         except LockedError as error:
-            say(f"open in process {error.pid or '?'}: what that shows is checked, not its pages")
-            with opened_to_read(path) as db:
+            say(f"open in process {error.pid or '?'}: its documents are checked, not its pages")
+            with opened_read_only(path) as db:
                 report = db.check(progress)
     if as_json:
         emit({"ok": report.ok, **asdict(report)})
@@ -63,13 +46,15 @@ def check(path: DatabasePath, as_json: AsJson = False) -> None:
 @verb
 def repair(
     path: DatabasePath,
-    apply: Annotated[bool, typer.Option("--apply", help="Do it, and not only say it.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it; by default only show what would be done.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Makes a sound database of what can be read of a damaged one; what was damaged is kept as
-    .broken. Without --apply it only says what it would do, and what would be lost."""
+    """Salvages every readable document of a damaged database; damaged files are kept as .broken.
+    Without --apply it only shows what it would do, and what would be lost."""
     with counting() as progress:
-        report = repair_closed(path, apply=apply, progress=progress)
+        report = amberdb.repair(path, apply=apply, progress=progress)
     if as_json:
         emit({"needed": report.is_needed, **asdict(report)})
     else:
@@ -80,8 +65,8 @@ def repair(
 
 @verb
 def compact(path: DatabasePath, as_json: AsJson = False) -> None:
-    """Writes the data anew in as few bytes as it takes, and leaves nothing in any file of what was
-    deleted; `.broken` files go too. The disk holds both meanwhile."""
+    """Rewrites the data without free space, so that no file holds deleted bytes; deletes .broken
+    files. The disk has to hold both copies meanwhile."""
     with opened(path) as db, pairs_bar() as advance:
         report = db.compact(advance)
     if as_json:
@@ -95,25 +80,24 @@ def erase(
     path: DatabasePath,
     collection: CollectionName,
     where: Annotated[
-        str, typer.Option(metavar="JSON", help="A filter, see docs/queries.md; {} is all.")
+        str, typer.Option(metavar="JSON", help="A filter, see docs/queries.md; {} matches all.")
     ],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept in the receipt.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stored in the receipt.")],
     as_json: AsJson = False,
 ) -> None:
-    """Deletes what matches, leaves nothing of it in any file of the database, and prints the
-    receipt, which names the backups that may still hold it."""
-    question = parse_where(where)
-    assert question is not None
+    """Deletes documents that match, so that no file of the database holds their bytes, and prints a
+    receipt, which lists backups that may still hold them."""
+    query = parse_where(where)
     with opened(path) as db, pairs_bar() as advance:
-        receipt = db.erase(collection, question, reason=reason, progress=advance)
+        receipt = db.erase(collection, query, reason=reason, progress=advance)
     if as_json:
         emit(plain(receipt))
         return
-    backups = [(each.path, each.is_full, each.created) for each in receipt.backups]
+    backups = [(backup.path, backup.is_full, backup.created) for backup in receipt.backups]
     facts = {**plain(receipt), "backups": len(backups), "subscribers": list(receipt.subscribers)}
     show(properties("erased", facts))
     if backups:
-        show(grid("out of reach, and may hold it", ("backup", "full", "taken"), backups))
+        show(grid("backups that may still hold them", ("backup", "full", "taken"), backups))
 
 
 def _show_repair(report: RepairReport) -> None:
@@ -122,7 +106,7 @@ def _show_repair(report: RepairReport) -> None:
         return
     would = "" if report.applied else "would be "
     for title, lines in (
-        ("found", report.problems),
+        ("problems", report.problems),
         (f"{would}done", report.actions),
         ("kept as", report.broken),
         (f"{would}lost", list(_losses(report))),
@@ -133,24 +117,25 @@ def _show_repair(report: RepairReport) -> None:
         rows = [(name, count) for name, count in report.documents.items()]
         show(grid(f"documents that {would or 'were '}kept", ("collection", "documents"), rows))
     if not report.applied:
-        say("nothing was changed: --apply does it")
+        say("nothing was changed: run it with --apply")
 
 
 def _losses(report: RepairReport) -> Generator[str]:
+    """Each loss of a repair, as a line of text."""
     for first, last in report.lost_lsns:
-        yield f"commits from Lsn {first} to {last}, where no page has their documents"
+        yield f"commits from Lsn {first} to {last}, except documents that a page has"
     for name, count in report.missing.items():
         yield f"{count} documents of {name}"
     for name, id in report.lost_ids:
         yield f"{name}: {id}"
     for name, index in report.dropped_indexes:
-        yield f"the index {index} of {name}, which what was recovered does not allow"
+        yield f"the index {index} of {name}, which the recovered documents violate"
     for name in report.renamed:
-        yield f"the declaration of {name}: look at its name and its indexes"
+        yield f"the declaration of {name}: check its name and its indexes"
     if report.doubtful:
         yield (
-            f"certainty about {report.doubtful} documents, taken from pages that no tree leads to: "
-            "some may be older versions, or may have been deleted"
+            f"certainty about {report.doubtful} documents from pages that are in no tree: some "
+            "may be old versions, or may have been deleted"
         )
     if report.feed_begins is not None:
-        yield f"the feed up to Lsn {report.feed_begins}: its changes are in the documents"
+        yield f"the change feed up to Lsn {report.feed_begins}; the documents have these changes"

@@ -1,7 +1,7 @@
-"""The verb demo: runs it, and shows proofs, answers and timings.
+"""The command demo: runs the demo, and shows proofs, answers and timings.
 
 Invariants:
-- Exit code 1 when a single proof failed; nothing is softened by the display.
+- The exit code is 1 when a proof failed, or the demo could not run.
 """
 
 import random
@@ -11,7 +11,10 @@ from typing import Annotated
 import typer
 
 from amberdb._jsonl.text import iso
-from amberdb.cli.output import AsJson, Exit, emit, grid, properties, say, show, verb
+from amberdb.cli.arguments import AsJson
+from amberdb.cli.output import emit, grid, properties, show
+from amberdb.cli.verb import Exit, fail, say, verb
+from amberdb.demo.kill import DemoError
 from amberdb.demo.run import DemoReport, Proof, run_demo
 
 
@@ -19,26 +22,29 @@ from amberdb.demo.run import DemoReport, Proof, run_demo
 def demo(
     source: Annotated[
         str | None,
-        typer.Option("--input", metavar="FILE", help="Another dialogue: JSON lines."),
+        typer.Option("--input", metavar="FILE", help="Another dialogue, JSON lines."),
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Keep the database there: a new name."),
+        typer.Option(metavar="DIR", help="Keep the database in this new directory."),
     ] = None,
     kills: Annotated[int, typer.Option(min=1, max=100, help="How often to kill a writer.")] = 3,
     seed: Annotated[
-        int | None, typer.Option(help="Of the moments of the kills; without it, a new one.")
+        int | None, typer.Option(help="Seed of the times of the kills; by default a random one.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stores a dialogue, kills a writer in mid-stream, and proves that nothing was lost."""
-    report = run_demo(
-        source=source,
-        keep=keep,
-        kills=kills,
-        seed=random.randrange(1 << 32) if seed is None else seed,
-        tell=_silent if as_json else _tell,
-    )
+    """Stores a dialogue, kills a process that writes, and proves that nothing was lost."""
+    try:
+        report = run_demo(
+            source=source,
+            keep=keep,
+            kills=kills,
+            seed=random.randrange(1 << 32) if seed is None else seed,
+            on_step=_silent if as_json else _show_step,
+        )
+    except DemoError as error:
+        fail(error.message, Exit.NOTHING)
     if as_json:
         changes = [{**asdict(change), "time": iso(change.time)} for change in report.changes]
         emit({"ok": report.ok, **asdict(report), "changes": changes})
@@ -51,7 +57,7 @@ def demo(
 def _silent(_: str | Proof) -> None: ...
 
 
-def _tell(step: str | Proof) -> None:
+def _show_step(step: str | Proof) -> None:
     if isinstance(step, str):
         show(f"-- {step}")
     else:
@@ -59,15 +65,17 @@ def _tell(step: str | Proof) -> None:
 
 
 def _show(report: DemoReport, keep: str | None) -> None:
-    recent = [(one["created_at"], one.get("speaker"), one["content"]) for one in report.recent]
+    recent = [(turn["created_at"], turn.get("speaker"), turn["content"]) for turn in report.recent]
     show(grid("the newest turns of one entity", ("time", "speaker", "content"), recent))
-    if report.asked:
+    if report.answers:
         rows = [
-            (one.question, "" if one.place is None else str(one.place), one.found or "")
-            for one in report.asked
+            (answer.question, "" if answer.rank is None else str(answer.rank), answer.found or "")
+            for answer in report.answers
         ]
-        show(grid("questions", ("asked", "place", "what was said"), rows))
-    changes = [(str(one.lsn), one.op, one.collection, one.id) for one in report.changes]
+        show(grid("questions", ("question", "rank", "turn"), rows))
+    changes = [
+        (str(change.lsn), change.op, change.collection, change.id) for change in report.changes
+    ]
     show(grid("the last changes", ("lsn", "", "collection", "id"), changes))
     show(grid("memories and their reasons", ("", "layer", "memory", "reason"), report.memories))
     show(properties("counts", report.counts))
@@ -77,4 +85,4 @@ def _show(report: DemoReport, keep: str | None) -> None:
     total = len(report.proofs)
     show(f"{total - failed} of {total} proofs hold (seed {report.seed})")
     if keep is not None:
-        say(f"the database is kept: amberdb info {keep}")
+        say(f"the database was kept: amberdb info {keep}")

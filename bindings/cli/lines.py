@@ -1,8 +1,8 @@
-"""The verbs import and export.
+"""The commands import and export.
 
 Invariants:
-- Declaring indexes on import adds to those that the collection has; it never drops one.
-- After an import that did not reach its end, the last line on stderr says where to go on.
+- Indexes declared on import are added to those of the collection; none is dropped.
+- After an import that did not finish, the last line on stderr has the option that resumes it.
 """
 
 import sys
@@ -11,36 +11,31 @@ from typing import Annotated, Any
 
 import typer
 
-from amberdb._errors import AmberError, CollectionError
-from amberdb._jsonl.exporter import export_lines, whole_file
-from amberdb._jsonl.importer import (
-    BadLine,
-    Importer,
-    ImportOptions,
-    ImportReport,
-    declared_indexes,
-    open_input,
+from amberdb import (
+    AmberError,
+    Collection,
+    CollectionError,
+    Database,
+    IndexSpec,
+    Ordered,
+    Unique,
 )
-from amberdb.cli.output import (
+from amberdb._jsonl.exporter import export_lines
+from amberdb._jsonl.importer import Importer, ImportOptions, ImportReport
+from amberdb._jsonl.reader import BadLine, open_input
+from amberdb._shared.files import whole_file
+from amberdb.cli.arguments import (
     AsJson,
     CollectionName,
     DatabasePath,
-    Exit,
-    emit,
-    opened,
-    opened_to_read,
+    DateFields,
+    FilterJson,
     parse_where,
-    progress_bar,
-    say,
-    show,
-    verb,
     words,
 )
-from amberdb.engine.database.collection import Collection
-from amberdb.engine.database.database import Database
-from amberdb.index.ordered.key_encoder import IndexSpec
-from amberdb.index.ordered.ordered import Ordered
-from amberdb.index.ordered.unique import Unique
+from amberdb.cli.bars import progress_bar
+from amberdb.cli.output import emit, show
+from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
 
 _SPARSE = ":sparse"
 
@@ -52,7 +47,7 @@ def import_lines(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="JSON lines; .gz is unpacked; - is stdin.", show_default=False
+            metavar="FILE", help="JSON lines; .gz is decompressed; - is stdin.", show_default=False
         ),
     ],
     index: Annotated[
@@ -66,18 +61,18 @@ def import_lines(
     expires_at: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Documents expire by this date.")
     ] = None,
-    dates: Annotated[
-        str | None, typer.Option(metavar="FIELD,...", help="Fields whose ISO text is a date.")
-    ] = None,
+    dates: DateFields = None,
     id_from: Annotated[
         str | None, typer.Option(metavar="FIELD,...", help="Make missing ids from these fields.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Lines in one commit.")] = 1000,
-    from_line: Annotated[int, typer.Option(min=1, help="Go on from this line.")] = 1,
-    on_error: Annotated[str, typer.Option(metavar="stop|skip", help="At a bad line.")] = "stop",
+    from_line: Annotated[int, typer.Option(min=1, help="Resume at this line.")] = 1,
+    on_error: Annotated[
+        str, typer.Option(metavar="stop|skip", help="What to do at a bad line.")
+    ] = "stop",
     as_json: AsJson = False,
 ) -> None:
-    """Stores JSON lines, a commit per batch; running it again changes nothing."""
+    """Stores JSON lines, one commit per batch; running it again changes nothing."""
     if on_error not in ("stop", "skip"):
         raise typer.BadParameter("use stop or skip", param_hint="--on-error")
     options = ImportOptions(
@@ -87,7 +82,7 @@ def import_lines(
         id_from=words(id_from),
         dates=[*words(dates), *([expires_at] if expires_at else [])],
     )
-    # The input is opened first: a wrong name must not leave an empty database behind.
+    # The input is opened first, so that a wrong name does not create an empty database.
     with open_input(file) as source, opened(path, create=True, background=True) as db:
         target = _declare(db, collection, index or [], unique or [], expires_at)
         with progress_bar() as progress:
@@ -105,9 +100,9 @@ def import_lines(
             except (AmberError, OSError, KeyboardInterrupt) as error:
                 _finish(report, as_json, complete=False)
                 if isinstance(error, AmberError):
-                    error.message += f": {report.stored} stored, go on with {_go_on(report)}"
+                    error.message += f": {report.stored} stored, resume with {_resume(report)}"
                 else:
-                    say(f"{report.stored} stored, go on with {_go_on(report)}")
+                    say(f"{report.stored} stored, resume with {_resume(report)}")
                 raise
     _finish(report, as_json, complete=True)
     if report.bad:
@@ -119,18 +114,16 @@ def export(
     path: DatabasePath,
     collection: CollectionName,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="- is stdout; .gz is packed.")
+        str, typer.Option("--output", "-o", metavar="FILE", help="- is stdout; .gz is compressed.")
     ] = "-",
-    where: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Only what matches this filter.")
-    ] = None,
+    where: FilterJson = None,
     as_json: AsJson = False,
 ) -> None:
-    """Writes documents as JSON lines, as of one moment."""
-    question = parse_where(where)
+    """Writes the documents of one snapshot as JSON lines."""
+    query = None if where is None else parse_where(where)
     count = 0
-    with opened_to_read(path) as db, progress_bar() as progress:
-        lines = export_lines(db, collection, question)
+    with opened_read_only(path) as db, progress_bar() as progress:
+        lines = export_lines(db, collection, query)
         if output == "-":
             for line in lines:
                 sys.stdout.write(line + "\n")
@@ -150,9 +143,17 @@ def export(
 # -- inside --------------------------------------------------------------------------------------
 
 
+def declared_indexes(db: Database, name: str) -> list[IndexSpec]:
+    """The indexes of a collection; none when there is no such collection."""
+    if name not in db.collections():
+        return []
+    return [index.spec for index in db.definition(name).indexes]
+
+
 def _declare(
     db: Database, name: str, ordered: list[str], unique: list[str], expires_at: str | None
 ) -> Collection:
+    """The collection, with additional indexes."""
     wanted: list[IndexSpec] = [Ordered(*fields, sparse=s) for fields, s in map(_spec, ordered)]
     wanted += [Unique(*fields, sparse=s) for fields, s in map(_spec, unique)]
     if not wanted:
@@ -166,6 +167,7 @@ def _declare(
 
 
 def _spec(text: str) -> tuple[list[str], bool]:
+    """The fields of an index, and whether it is sparse. Raises CollectionError."""
     fields = words(text.removesuffix(_SPARSE))
     if not fields:
         raise CollectionError(f"{text!r} names no field: write --index entity_id,-created_at")
@@ -176,7 +178,7 @@ def _say_bad(bad: BadLine) -> None:
     say(f"line {bad.line}: {bad.reason}")
 
 
-def _go_on(report: ImportReport) -> str:
+def _resume(report: ImportReport) -> str:
     return f"--from-line {report.next_line}"
 
 

@@ -1,7 +1,7 @@
-"""The verb search: documents ranked by words, by a vector, or by both.
+"""The command search: documents ranked by full text, by a vector, or by both.
 
 Invariants:
-- A vector is what JSON can say: a list of numbers. No model is called from here.
+- A vector is given as a JSON list of numbers; no model is called.
 """
 
 from dataclasses import asdict
@@ -9,25 +9,19 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from amberdb._errors import QueryError
-from amberdb._jsonl.text import loads
-from amberdb.cli.output import (
+from amberdb import QueryError
+from amberdb.cli.arguments import (
     AsJson,
     CollectionName,
     DatabasePath,
-    Exit,
     FilterJson,
     KeptFields,
-    emit,
-    grid,
-    opened_to_read,
+    parse_json,
     parse_where,
-    properties,
-    say,
-    show,
-    verb,
     words,
 )
+from amberdb.cli.output import emit, grid, properties, show
+from amberdb.cli.verb import Exit, opened_read_only, say, verb
 
 
 @verb
@@ -49,19 +43,19 @@ def search(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Documents that fit best, the best first."""
-    with opened_to_read(path) as db, db.snapshot() as at:
+    """Shows the documents that match best, the best first."""
+    with opened_read_only(path) as db, db.snapshot() as at:
         hits = at[collection].search(
             text,
-            vector=_parse_vector(vector),
-            where=parse_where(where),
+            vector=None if vector is None else _parse_vector(vector),
+            where=None if where is None else parse_where(where),
             limit=limit,
             fields=words(fields) or None,
             snippets=text is not None,
         )
     if as_json:
-        found: dict[str, Any] = {"hits": [{**asdict(hit)} for hit in hits]}
-        emit({**found, "how": hits.how} if explain else found)
+        result: dict[str, Any] = {"hits": [asdict(hit) for hit in hits]}
+        emit({**result, "how": hits.how} if explain else result)
     else:
         if explain:
             for name, steps in hits.how["indexes"].items():
@@ -75,14 +69,9 @@ def search(
         raise typer.Exit(Exit.NOTHING)
 
 
-def _parse_vector(text: str | None) -> Any:
-    """Raises QueryError."""
-    if text is None:
-        return None
-    try:
-        value = loads(text)
-    except ValueError as error:
-        raise QueryError(f"--vector: {error}") from None
+def _parse_vector(text: str) -> Any:
+    """The vector, or the map of vectors, of the option --vector. Raises QueryError."""
+    value = parse_json("--vector", text)
     if not isinstance(value, list | dict):
         raise QueryError("--vector: a list of numbers, or a map of field to such a list")
     return cast(Any, value)

@@ -1,20 +1,20 @@
-"""The verb serve: the HTTP server, until a signal ends it.
+"""The command serve: runs the HTTP server until a signal ends it.
 
 Invariants:
-- A token is never on the command line, where every process of the machine can read it.
+- The token is not an argument, because every process of the machine can read the command line.
 """
 
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from amberdb.cli.output import AsJson, DatabasePath, Exit, emit, fail, say, verb
-
-if TYPE_CHECKING:
-    from amberdb.memory.types import Extractor
+from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.output import emit
+from amberdb.cli.verb import Exit, fail, say, verb
+from amberdb.memory import ChatExtractor, Extractor
 
 TOKEN_VARIABLE = "AMBERDB_TOKEN"
 MODEL_KEY_VARIABLE = "AMBERDB_MODEL_KEY"
@@ -24,14 +24,14 @@ _EXTRA = {"fastapi", "starlette", "uvicorn", "pydantic"}
 @verb
 def serve(
     path: DatabasePath,
-    host: Annotated[str, typer.Option(help="What to bind to.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 8000,
+    host: Annotated[str, typer.Option(help="The address to bind to.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free port.")] = 8000,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=f"What clients send; else {TOKEN_VARIABLE} has it."),
+        typer.Option(metavar="FILE", help=f"The bearer token; by default from {TOKEN_VARIABLE}."),
     ] = None,
     requests_per_s: Annotated[
-        float, typer.Option(help="Of one client, over time; twice as many at once.")
+        float, typer.Option(help="Rate of one client; bursts of twice as many.")
     ] = 500.0,
     body_bytes_max: Annotated[int, typer.Option(min=1, help="Of one request.")] = 1 << 20,
     flush_every: Annotated[
@@ -41,25 +41,25 @@ def serve(
         str | None,
         typer.Option(
             metavar="URL",
-            help=f"For auto_extract, its key in {MODEL_KEY_VARIABLE}; else rules do it.",
+            help=f"Model for auto_extract, its key in {MODEL_KEY_VARIABLE}; by default rules.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Of that endpoint.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serves layered memory and the chat buffer over HTTP; without a token, this machine only.
-    Creates the database when it is missing. SIGTERM ends it cleanly."""
+    """Serves layered memory and the chat buffer over HTTP; without a token only to this machine.
+    Creates a missing database. SIGTERM shuts it down gracefully."""
     try:
         import asyncio
 
-        from amberdb.server.app import serve as run
-        from amberdb.server.options import ServerOptions
+        from amberdb.server import ServerOptions
+        from amberdb.server import serve as run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         fail(f'serve needs {error.name}: pip install "amberdb[cli,server]"', Exit.USAGE)
     if (model_url is None) != (model is None):
-        fail("--model-url and --model come together", Exit.USAGE)
+        fail("give --model-url and --model together", Exit.USAGE)
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token_file is not None:
         token = token_file.read_text(encoding="utf-8").strip()
@@ -86,9 +86,7 @@ def serve(
     asyncio.run(run(path, options, extract=_extractor(model_url, model), ready=ready))
 
 
-def _extractor(model_url: str | None, model: str | None) -> "Extractor | None":
+def _extractor(model_url: str | None, model: str | None) -> Extractor | None:
     if model_url is None or model is None:
         return None
-    from amberdb.memory.model import ChatExtractor  # the extra `models`
-
     return ChatExtractor(model_url, model, api_key=os.environ.get(MODEL_KEY_VARIABLE))

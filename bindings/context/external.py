@@ -1,32 +1,32 @@
-"""External memory of a session: recall storage, which the queue flows into, and archival storage,
-which an agent writes to.
+"""External memory of a session: recall storage, which gets the messages that leave the queue, and
+archival storage, which an agent writes to.
 
 Invariants:
-- Nothing is found of a session that is not there, or is being deleted.
-- The embedder runs outside of transactions; what it fails on is stored, and gets its vector later.
+- Searches of a session that is missing or being deleted raise MissingKeyError.
+- The embedder runs outside transactions; when it fails, the document is stored and gets its vector
+  later.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
-from amberdb import Document, MissingKeyError, Page
+from amberdb import Document, Embed, MissingKeyError, Page
 from amberdb._shared.checks import check_text
 from amberdb._shared.queries import between
-from amberdb._shared.questions import vectors, words
+from amberdb._shared.search_input import embed_texts, plain_words
 from amberdb.context.pages import Matches, search_page
 from amberdb.context.sessions import Sessions
 from amberdb.context.types import ARCHIVAL, RECALL
-from amberdb.index.vector.vector import Embed
 
 FIELDS: Final = ("id", "session_id", "content", "metadata", "created_at")
-"""Of archival memory as it is given out: all but its vector."""
+"""The fields of an archival memory that are returned: all but its vector."""
 
 
 @final
 class ExternalMemory:
-    """Made by AgentContext: `context.external`. Threads may share it. `session_id` is one, or
-    several that are searched together."""
+    """`context.external` of an AgentContext; threads may share it. `session_id` is the id of one
+    session, or a list of ids that are searched together."""
 
     def __init__(self, sessions: Sessions, embed: Embed | None) -> None:
         self._sessions = sessions
@@ -42,8 +42,8 @@ class ExternalMemory:
         limit: int | None = 100,
         after: str | None = None,
     ) -> Page:
-        """Messages that left the queue, the latest first; from `since` on, before `until`. Raises
-        MissingKeyError, CursorError."""
+        """Messages that left the queue, with `since <= created_at < until`, the newest first.
+        Raises MissingKeyError, CursorError."""
         where = self._where(session_id, since, until)
         return self._db.collection(RECALL).find(
             where, order_by="-created_at", limit=limit, after=after
@@ -59,19 +59,20 @@ class ExternalMemory:
         limit: int = 10,
         after: str | None = None,
     ) -> Matches:
-        """Messages that left the queue, by the words of a question, the best first. Raises
+        """Full-text search of the messages that left the queue, the best first. Raises
         MissingKeyError, QueryError, CursorError."""
         where = self._where(session_id, since, until)
-        asked = {"text": words(query)}
         recall = self._db.collection(RECALL)
-        return search_page(recall, query, asked, where, limit=limit, after=after)
+        search = {"text": plain_words(query)}
+        return search_page(recall, query, search, where, limit=limit, after=after)
 
     def archival_insert(
         self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None = None
     ) -> str:
-        """Puts something by for good; its id. Raises MissingKeyError, InvalidDocumentError."""
+        """Stores an archival memory, which never expires; its id. Raises MissingKeyError,
+        InvalidDocumentError."""
         check_text("content", content)
-        (vector,) = vectors(self._embed, [content])
+        (vector,) = embed_texts(self._embed, [content])
         document: Document = {
             "session_id": session_id,
             "content": content,
@@ -93,7 +94,7 @@ class ExternalMemory:
         limit: int | None = 100,
         after: str | None = None,
     ) -> Page:
-        """What was put by, the latest first. Raises MissingKeyError, CursorError."""
+        """Archival memories, the newest first. Raises MissingKeyError, CursorError."""
         where = self._where(session_id, since, until)
         return self._db.collection(ARCHIVAL).find(
             where, order_by="-created_at", limit=limit, after=after, fields=FIELDS
@@ -107,16 +108,16 @@ class ExternalMemory:
         limit: int = 10,
         after: str | None = None,
     ) -> Matches:
-        """What is near to the query in meaning, the nearest first; by its words, where there is no
-        embedder or it is down. Raises MissingKeyError, QueryError, CursorError."""
+        """Vector search of archival memories, the nearest first; full-text search without an
+        embedder, or when it fails. Raises MissingKeyError, QueryError, CursorError."""
         where = self._where(session_id, None, None)
-        (vector,) = vectors(self._embed, [query])
-        asked = {"text": words(query)} if vector is None else {"vector": vector}
+        (vector,) = embed_texts(self._embed, [query])
+        search = {"text": plain_words(query)} if vector is None else {"vector": vector}
         archival = self._db.collection(ARCHIVAL)
-        return search_page(archival, query, asked, where, limit=limit, after=after, fields=FIELDS)
+        return search_page(archival, query, search, where, limit=limit, after=after, fields=FIELDS)
 
     def archival_delete(self, memory_id: str) -> None:
-        """Raises MissingKeyError."""
+        """Deletes an archival memory. Raises MissingKeyError."""
         if not self._db.collection(ARCHIVAL).delete(memory_id):
             raise MissingKeyError(
                 f"there is no archival memory {memory_id!r}", collection=ARCHIVAL, key=memory_id
@@ -127,10 +128,10 @@ class ExternalMemory:
     def _where(
         self, session_id: str | Sequence[str], since: datetime | None, until: datetime | None
     ) -> dict[str, Any]:
-        """Raises MissingKeyError."""
+        """The filter for documents of these sessions and times. Raises MissingKeyError."""
         ids = [session_id] if isinstance(session_id, str) else list(session_id)
-        for each in ids:
-            self._sessions.get(each)
+        for id in ids:
+            self._sessions.get(id)
         return {
             "session_id": ids[0] if len(ids) == 1 else {"$in": ids},
             **between("created_at", since, until),

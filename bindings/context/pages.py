@@ -1,12 +1,12 @@
-"""Pages of a search: each goes on behind the last hit of the one before.
+"""Pages of a search: each continues after the last hit of the page before.
 
-A cursor holds the score where its page ended and the ids that were given near it, so what is
-written between two pages neither hides nor repeats others, as long as scores stay what they are:
-those of vectors do, those of words move with what else is there.
+A cursor holds the score at which its page ended, and the ids that were returned near that score. So
+documents written between two pages neither hide nor repeat others, as long as scores do not change:
+vector scores never do, BM25 scores change when other documents are written.
 
 Invariants:
-- A cursor is bound to its question; another one, or bytes from elsewhere, is a CursorError.
-- Page n costs a search that is as deep as all pages up to it.
+- A cursor is bound to its query; any other cursor raises CursorError.
+- Page n costs a search as deep as pages 1 to n together.
 """
 
 import base64
@@ -18,12 +18,12 @@ from zlib import crc32
 from amberdb import Collection, CursorError, Hit, QueryError
 
 _NOISE: Final = 1e-6
-"""By so much, in proportion, two computations of one score may differ."""
+"""The relative difference that two computations of one score may have."""
 
 
 @final
 class Matches(list[Hit]):
-    """Hits, the best first, and the way to the next page; None when this page was not filled."""
+    """Hits, the best first. `cursor` is for the next page; None when this page was not filled."""
 
     __slots__ = ("cursor",)
 
@@ -35,28 +35,28 @@ class Matches(list[Hit]):
 def search_page(
     collection: Collection,
     query: str,
-    asked: Mapping[str, Any],
+    search: Mapping[str, Any],
     where: Mapping[str, Any],
     *,
     limit: int,
     after: str | None,
     fields: Sequence[str] | None = None,
 ) -> Matches:
-    """`asked` is what search() takes in the place of the query, a text or a vector; an empty text
-    finds nothing. Raises QueryError, CursorError."""
+    """One page of a search. `search` has the arguments of Collection.search() that the query
+    became, a text or a vector; an empty text matches nothing. Raises QueryError, CursorError."""
     if type(limit) is not int or limit < 1:
-        raise QueryError(f"limit is a count from 1 on, not {limit!r}")
-    digest = _digest(collection.name, query, sorted(asked), where)
-    floor, given = (None, frozenset[str]()) if after is None else _opened(after, digest)
-    if asked.get("text") == "":
+        raise QueryError(f"limit must be at least 1, not {limit!r}")
+    digest = _digest(collection.name, query, sorted(search), where)
+    floor, returned = (None, frozenset[str]()) if after is None else _decoded(after, digest)
+    if search.get("text") == "":
         return Matches()
-    depth = limit + len(given)
+    depth = limit + len(returned)
     while True:
-        hits = collection.search(**asked, where=where, limit=depth, fields=fields)
+        hits = collection.search(**search, where=where, limit=depth, fields=fields)
         rest = [
             hit
             for hit in hits
-            if floor is None or (hit.score < floor + _noise(floor) and hit.id not in given)
+            if floor is None or (hit.score < floor + _noise(floor) and hit.id not in returned)
         ]
         if len(rest) >= limit or len(hits) < depth:
             break
@@ -68,31 +68,31 @@ def search_page(
     near = end + 2 * _noise(end)
     ids = [hit.id for hit in page if hit.score <= near]
     if floor is not None and floor <= near:
-        ids += given
-    return Matches(page, _sealed(digest, end, ids))
+        ids += returned
+    return Matches(page, _encoded(digest, end, ids))
 
 
 def _noise(score: float) -> float:
     return _NOISE * max(1.0, abs(score))
 
 
-def _digest(*question: object) -> int:
-    """The same for the same question. A vector is not looked at: embedders are not exact."""
-    return crc32(repr(question).encode())
+def _digest(*query: object) -> int:
+    """A checksum of the query. Without its vector: embedders do not return the same one twice."""
+    return crc32(repr(query).encode())
 
 
-def _sealed(digest: int, floor: float, ids: Sequence[str]) -> str:
+def _encoded(digest: int, floor: float, ids: Sequence[str]) -> str:
     text = json.dumps([digest, floor, ids])
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def _opened(cursor: str, digest: int) -> tuple[float, frozenset[str]]:
-    """Raises CursorError."""
+def _decoded(cursor: str, digest: int) -> tuple[float, frozenset[str]]:
+    """(score, ids) of a cursor. Raises CursorError."""
     try:
-        found: Any = json.loads(base64.urlsafe_b64decode(cursor))
-        bound, floor, ids = found
-        if bound == digest and type(floor) is float and all(isinstance(id, str) for id in ids):
+        fields: Any = json.loads(base64.urlsafe_b64decode(cursor))
+        query, floor, ids = fields
+        if query == digest and type(floor) is float and all(isinstance(id, str) for id in ids):
             return floor, frozenset(ids)
     except (TypeError, ValueError):
         pass
-    raise CursorError("the cursor is not of this question: start again without it")
+    raise CursorError("the cursor belongs to another query: start again without it")

@@ -1,22 +1,24 @@
-"""Users, their sessions, roles and settings; and deletions that take along what hangs on them.
+"""Users, their sessions, roles and settings; deletions that include dependent documents.
 
 Invariants:
-- A deletion is one commit: from it on nobody sees any of it, and nothing can be added.
-- Up to `batch` documents go in that commit. More than that are only marked by it, and removed in
-  commits of `batch` documents each, the marked document last: no transaction grows with what a
-  user has said, and what a crash interrupts goes on with the next deletion, or purge().
+- A deletion is one commit. After it no read shows the user or session, and nothing can be added.
+- That commit deletes up to `batch` documents. If there are more, it only marks the user or session
+  as deleted, and commits of `batch` documents each remove the rest, the marked document last. So no
+  transaction grows with a user's messages. After a crash the next deletion or purge() continues.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, final
 
 from amberdb import REMOVE, Database, Document, MissingKeyError, Page, Transaction
 from amberdb._shared.checks import check_name
-from amberdb.chat.buffer import count_tokens
+from amberdb._shared.clock import utc_now
+from amberdb._shared.queries import has_time
+from amberdb._shared.tokens import count_tokens
 from amberdb.context.types import (
-    HANGING,
+    DEPENDENT,
     MAIN,
     ROLES,
     SESSIONS,
@@ -29,13 +31,13 @@ from amberdb.context.types import (
 )
 
 BATCH: Final = 2_000
-"""Documents that one commit removes."""
-_MARKED: Final[Mapping[str, Any]] = {"deleted_at": {"$gt": datetime(1970, 1, 1, tzinfo=UTC)}}
+"""The most documents that one commit removes."""
+_MARKED: Final[Mapping[str, Any]] = has_time("deleted_at")
 
 
 @final
 class Sessions:
-    """Made by AgentContext: `context.sessions`. Threads may share it."""
+    """`context.sessions` of an AgentContext; threads may share it."""
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class Sessions:
         user_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """A new user's id. Raises InvalidDocumentError, DuplicateKeyError."""
+        """Creates a user; the id. Raises InvalidDocumentError, DuplicateKeyError."""
         document = self._user(username, metadata)
         if user_id is not None:
             check_name("user_id", user_id)
@@ -69,38 +71,39 @@ class Sessions:
         return self.db.collection(USERS).insert(document)
 
     def find_or_create_user(self, username: str) -> str:
-        """The id of the one user of this name. Raises InvalidDocumentError."""
+        """The id of the user with this name, who is created if missing. Raises
+        InvalidDocumentError."""
         document = self._user(username, None)
         with self.db.transaction() as tx:
-            found = tx[USERS].find({"username": username}, limit=1)
-            return str(found[0]["id"]) if found else tx[USERS].insert(document)
+            users = tx[USERS].find({"username": username}, limit=1)
+            return str(users[0]["id"]) if users else tx[USERS].insert(document)
 
     def user(self, user_id: str) -> Document:
-        """Raises MissingKeyError."""
+        """The document of a user. Raises MissingKeyError."""
         return alive(self.db.collection(USERS).get(user_id), USERS, user_id)
 
     def find_user(self, username: str) -> Document | None:
-        """By the name."""
-        found = self.db.collection(USERS).find({"username": username}, limit=1)
-        return found[0] if found else None
+        """The user with this name, or None."""
+        users = self.db.collection(USERS).find({"username": username}, limit=1)
+        return users[0] if users else None
 
     def users(self, *, limit: int | None = 100, after: str | None = None) -> Page:
-        """The oldest first."""
+        """All users, the oldest first."""
         return self.db.collection(USERS).find(
             {"deleted_at": None}, order_by="created_at", limit=limit, after=after
         )
 
     def delete_user(self, user_id: str) -> Deleted:
-        """With all sessions, and what hangs on them. Raises MissingKeyError."""
+        """Deletes a user with all sessions, their context and memories. Raises MissingKeyError."""
         with self.db.transaction() as tx:
             alive(tx[USERS].get(user_id), USERS, user_id)
-            mine = tx[SESSIONS].find({"user_id": user_id}, fields=["id"])
-            documents = self._delete(tx, [each["id"] for each in mine])
+            sessions = tx[SESSIONS].find({"user_id": user_id}, fields=["id"])
+            documents = self._delete(tx, [session["id"] for session in sessions])
             if documents is not None:
                 tx[USERS].delete(user_id)
-            else:  # the name is free from now on
+            else:  # the name can be used again from now on
                 tx[USERS].update(user_id, {"deleted_at": self.now(), "username": REMOVE})
-        return self._deleted(tx, len(mine), documents)
+        return self._deleted(tx, len(sessions), documents)
 
     # -- sessions ----------------------------------------------------------------------------
 
@@ -113,8 +116,8 @@ class Sessions:
         token_budget: int | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """A new session's id. It begins with the role's system instructions, and has the budget
-        that is given, or the role's, or the default. Raises MissingKeyError, DuplicateKeyError,
+        """Creates a session; the id. It starts with the role's system instructions. Its budget is
+        `token_budget`, or the role's, or the default. Raises MissingKeyError, DuplicateKeyError,
         InvalidDocumentError."""
         check_name("role_name", role_name)
         if session_id is not None:
@@ -152,7 +155,7 @@ class Sessions:
         return session_id
 
     def get(self, session_id: str) -> Document:
-        """With its budget and what is used of it, in tokens. Raises MissingKeyError."""
+        """The document of a session, with its budget and used tokens. Raises MissingKeyError."""
         return alive(self.db.collection(SESSIONS).get(session_id), SESSIONS, session_id)
 
     def of(
@@ -163,7 +166,7 @@ class Sessions:
         limit: int | None = 100,
         after: str | None = None,
     ) -> Page:
-        """Of a user, and of one role if it is named: the last changed first."""
+        """The sessions of a user, or those with one role, the last changed first."""
         where: dict[str, Any] = {"user_id": user_id, "deleted_at": None}
         if role_name is not None:
             where["role_name"] = role_name
@@ -172,15 +175,15 @@ class Sessions:
         )
 
     def delete(self, session_id: str) -> Deleted:
-        """With its context and its memories. Raises MissingKeyError."""
+        """Deletes a session with its context and memories. Raises MissingKeyError."""
         with self.db.transaction() as tx:
             self.live(tx, session_id)
             documents = self._delete(tx, [session_id])
         return self._deleted(tx, 1, documents)
 
     def purge(self, progress: Callable[[int], None] | None = None) -> int:
-        """Removes what deletions have marked and a crash has kept them from removing; how many
-        documents. `progress` is told the count so far."""
+        """Removes documents that deletions marked and, because of a crash, did not remove; how
+        many. `progress` is called with the count so far."""
         count = 0
         for session in self.db.collection(SESSIONS).find(_MARKED, fields=["id"]):
             is_empty = False
@@ -193,7 +196,7 @@ class Sessions:
                 count += removed
                 if progress is not None:
                     progress(count)
-        with self.db.transaction() as tx:  # their sessions were marked in the same commit
+        with self.db.transaction() as tx:  # marked in the same commit as their sessions
             for user in tx[USERS].find(_MARKED, fields=["id"]):
                 if not tx[SESSIONS].find({"user_id": user["id"]}, limit=1):
                     tx[USERS].delete(user["id"])
@@ -209,8 +212,8 @@ class Sessions:
         token_budget: int | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Document:
-        """Creates a role, or changes what is given of it; sessions that are there keep theirs.
-        Raises InvalidDocumentError."""
+        """Creates a role or changes the given fields; the role after that. Existing sessions do not
+        change. Raises InvalidDocumentError."""
         check_name("role_name", role_name)
         if token_budget is not None:
             check_budget(token_budget)
@@ -231,32 +234,33 @@ class Sessions:
             return roles.record(role_name).document
 
     def role(self, role_name: str) -> Document | None:
-        """system, token_budget, settings: what its new sessions begin with."""
-        found: Document | None = self.db.collection(ROLES).get(role_name)
-        return found
+        """The role, or None: system, token_budget and settings for new sessions."""
+        role: Document | None = self.db.collection(ROLES).get(role_name)
+        return role
 
     def roles(self) -> list[Document]:
-        """All, by name."""
+        """All roles, by name."""
         return list(self.db.collection(ROLES).documents())
 
     def set_setting(self, name: str, value: Any) -> None:
-        """Of the whole system; `value` is what a document may hold. Raises
+        """Stores a setting that is not of a session; `value` is any storable value. Raises
         InvalidDocumentError."""
         check_name("name", name)
         self.db.collection(SETTINGS).put({"id": name, "value": value, "updated_at": self.now()})
 
     def setting(self, name: str, default: Any = None) -> Any:
-        """What set_setting() was given."""
-        found = self.db.collection(SETTINGS).get(name)
-        return default if found is None else found["value"]
+        """The value of a setting, or `default`."""
+        setting = self.db.collection(SETTINGS).get(name)
+        return default if setting is None else setting["value"]
 
     # -- for AgentContext --------------------------------------------------------------------
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
+        """The time of the clock, in UTC."""
+        return utc_now(self._clock)
 
     def live(self, tx: Transaction, session_id: str) -> Document:
-        """A session inside a transaction. Raises MissingKeyError."""
+        """The document of a session, read in a transaction. Raises MissingKeyError."""
         return alive(tx[SESSIONS].get(session_id), SESSIONS, session_id)
 
     # -- inside ------------------------------------------------------------------------------
@@ -267,12 +271,12 @@ class Sessions:
         return {"username": username, "metadata": dict(metadata or {}), "created_at": now}
 
     def _delete(self, tx: Transaction, session_ids: Sequence[str]) -> int | None:
-        """Sessions with all that hangs on them: how many documents. None: too many, they are
-        marked."""
+        """Deletes sessions with their dependent documents; how many. If there are more than a
+        batch, marks the sessions as deleted and returns None."""
         left = self._batch - len(session_ids)
         for session_id in session_ids:
             if left >= 0:
-                left -= sum(tx[name].count({"session_id": session_id}) for name in HANGING)
+                left -= sum(tx[name].count({"session_id": session_id}) for name in DEPENDENT)
         if left < 0:
             for session_id in session_ids:
                 tx[SESSIONS].update(session_id, {"deleted_at": self.now()})
@@ -284,27 +288,28 @@ class Sessions:
         return removed
 
     def _deleted(self, tx: Transaction, sessions: int, documents: int | None) -> Deleted:
+        """The receipt of a deletion that was committed; removes what it marked."""
         if documents is None:
             documents = self.purge()
         return Deleted(tx.lsn, sessions, documents)
 
 
 def _remove(tx: Transaction, session_id: str, limit: int) -> int:
-    """Up to so many documents of a session; how many."""
+    """Deletes up to `limit` dependent documents of a session; how many."""
     left = limit
-    for name in HANGING:
-        for each in tx[name].find({"session_id": session_id}, limit=left, fields=["id"]):
-            tx[name].delete(each["id"])
+    for name in DEPENDENT:
+        for document in tx[name].find({"session_id": session_id}, limit=left, fields=["id"]):
+            tx[name].delete(document["id"])
             left -= 1
     return limit - left
 
 
-def alive(found: Document | None, collection: str, id: str) -> Document:
-    """Neither missing nor marked. Raises MissingKeyError."""
-    if found is None or "deleted_at" in found:
+def alive(document: Document | None, collection: str, id: str) -> Document:
+    """The document. Raises MissingKeyError when it is None or marked as deleted."""
+    if document is None or "deleted_at" in document:
         raise MissingKeyError(
             f"there is no {collection[:-1]} {id!r}, or it was deleted",
             collection=collection,
             key=id,
         )
-    return found
+    return document

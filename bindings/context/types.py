@@ -1,12 +1,12 @@
-"""What agent context is made of: its collections, and what is told of changes.
+"""Collections of agent context, token accounting of a session, and results of changes.
 
-    users, sessions, role_config, system_config   who, as whom, and how
+    users, sessions, role_config, system_config   users, sessions, roles and settings
     main_context      "system", "working", "summary", and the "queue" of messages, by session
     recall_memory     messages that left the queue
-    archival_memory   what was put by for good, found by meaning
+    archival_memory   notes of the agent, for vector search
 
 Invariants:
-- What a session holds in `main_context` and in external memory names it in `session_id`.
+- Every document of a session in the last three collections names the session in `session_id`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 from amberdb import (
-    CollectionError,
     Database,
     Document,
+    Embed,
     InvalidDocumentError,
     Lsn,
     Ordered,
@@ -24,7 +24,7 @@ from amberdb import (
     Unique,
     Vector,
 )
-from amberdb.index.vector.vector import Embed
+from amberdb._shared.checks import check_embedder
 
 USERS: Final = "users"
 SESSIONS: Final = "sessions"
@@ -33,20 +33,21 @@ SETTINGS: Final = "system_config"
 MAIN: Final = "main_context"
 RECALL: Final = "recall_memory"
 ARCHIVAL: Final = "archival_memory"
-HANGING: Final = (MAIN, RECALL, ARCHIVAL)
-"""What goes with a session."""
+DEPENDENT: Final = (MAIN, RECALL, ARCHIVAL)
+"""Collections whose documents are deleted with their session."""
 
 Part: TypeAlias = Literal["system", "working", "summary"]
-"""Of the main context: what stands once, before the messages."""
+"""The parts of the main context that come once, before the messages."""
 PARTS: Final[tuple[Part, ...]] = ("system", "working", "summary")
 
 Message: TypeAlias = Mapping[str, Any]
-"""As a model is sent it: role, content, and what else it takes (name, tool_calls, tool_call_id)."""
+"""A message in the form of a model call: role, content, and name, tool_calls or tool_call_id."""
 
 
 class Summarize(Protocol):
-    """Makes one summary of the last one and of the messages that are about to leave the queue, the
-    oldest first. It may take its time and may fail: nothing is locked, and the messages stay."""
+    """Combines the last summary and the messages that are about to leave the queue, the oldest
+    first, into a new summary. It may be slow and may fail: no lock is held, and after an exception
+    the messages stay in the queue."""
 
     def __call__(self, summary: str, messages: Sequence[Document]) -> str: ...
 
@@ -54,33 +55,32 @@ class Summarize(Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What append() and extend() tell: the messages are kept."""
+    """The result of append() and extend(); the messages are committed."""
 
     message_ids: Sequence[str]
     first_position: int
     token_count: int
     moved: int
-    """Messages that left the queue for recall storage, to make room."""
+    """Messages that moved to recall storage to make room."""
     overflow_error: str | None
-    """Why they did not; it is tried again at the next append."""
+    """Why messages could not move; the next append tries again."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """The receipt of a deletion: from `lsn` on nobody sees any of it."""
+    """The receipt of a deletion: reads from `lsn` on show none of it."""
 
     lsn: Lsn
     sessions: int
     documents: int
-    """Of main context and external memory; with what earlier deletions had to leave, if there was
-    something."""
+    """Deleted documents of main context and external memory, with those that an earlier deletion
+    left behind because of a crash."""
 
 
 def declare(db: Database, embed: Embed | None, dim: int | None) -> None:
-    """The collections. Raises CollectionError."""
-    if (embed is None) != (dim is None):
-        raise CollectionError("embed and dim come together: how long are its vectors?")
+    """Declares the collections. Raises CollectionError."""
+    check_embedder(embed, dim)
     db.collection(
         USERS,
         indexes=[
@@ -111,32 +111,32 @@ def declare(db: Database, embed: Embed | None, dim: int | None) -> None:
 
 
 def part_id(session_id: str, part: Part) -> str:
-    """Of its document in the main context; messages have ids without a colon."""
+    """The id of a part's document in the main context; ids of messages have no colon."""
     return f"{session_id}:{part}"
 
 
 def tokens_used(session: Document) -> int:
-    """Of the main context, the whole queue included."""
+    """Tokens of the main context, with the whole queue."""
     return int(sum(session[f"{part}_tokens"] for part in PARTS) + session["queue_tokens"])
 
 
 def room_beside_newest(session: Document) -> int:
-    """What system instructions, working context and the newest message leave of the budget, in
-    tokens. Raises InvalidDocumentError when they do not fit."""
+    """The tokens of the budget that system instructions, working context and the newest message
+    leave free. Raises InvalidDocumentError when they do not fit."""
     budget = session["token_budget"]
     needed = session["system_tokens"] + session["working_tokens"] + session["newest_tokens"]
     if needed > budget:
         raise InvalidDocumentError(
             f"system instructions, working context and the newest message have {needed} tokens, "
-            f"and the budget of the session is {budget}: shorten them, or set_token_budget()",
+            f"and the budget of the session is {budget}: shorten them, or call set_token_budget()",
             field="content",
         )
     return int(budget - needed)
 
 
 def check_budget(token_budget: object) -> None:
-    """Raises InvalidDocumentError."""
+    """Raises InvalidDocumentError unless it is an int above 0."""
     if type(token_budget) is not int or token_budget < 1:
         raise InvalidDocumentError(
-            f"token_budget is a count of tokens, not {token_budget!r}", field="token_budget"
+            f"token_budget must be an int above 0, not {token_budget!r}", field="token_budget"
         )

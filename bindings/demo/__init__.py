@@ -1,1 +1,1 @@
-"""The demo that `amberdb demo` runs, and its data."""
+"""The demo of `amberdb demo`, and its data."""

@@ -1,49 +1,48 @@
-"""The demo's questions: asked of the stored dialogue by their words alone.
+"""The demo's questions: full-text search of the stored dialogue.
 
-A line: {id, entity_id, lang, question, answer, evidence: [ids of turns]}; they belong to the
-packaged dialogue.
+A line: {id, entity_id, lang, question, answer, evidence: [ids of turns]}. The questions are about
+the packaged dialogue.
 
 Invariants:
-- A question counts as answered when a turn that holds its answer is among the first TOP hits.
+- A question counts as answered when a turn with its answer is among the first TOP hits.
 """
 
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Final
 
-from amberdb._jsonl.text import loads
-from amberdb.engine.database.collection import Collection
+from amberdb import Collection
+from amberdb.demo.data import packaged_lines
 
 TOP: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One question, and what came of it."""
+class Answer:
+    """A question, its expected answer, and the turn that the search found."""
 
     lang: str
     question: str
     answer: str
     found: str | None
-    """The text of the first turn that holds the answer."""
-    place: int | None
-    """Of that turn among the hits, from 1."""
+    """The text of the first hit that holds the answer."""
+    rank: int | None
+    """The rank of that hit, from 1."""
 
 
 def read_questions() -> list[dict[str, Any]]:
-    packaged = files("amberdb.demo") / "questions.jsonl"
-    return [loads(line) for line in packaged.read_bytes().splitlines() if line.strip()]
+    """The packaged questions."""
+    return packaged_lines("questions.jsonl")
 
 
-def ask(log: Collection, question: dict[str, Any]) -> Asked:
-    """The question's words, put to what was said by or to its person."""
+def ask(log: Collection, question: dict[str, Any]) -> Answer:
+    """Searches the turns of the question's person for the words of the question."""
     hits = log.search(question["question"], where={"entity_id": question["entity_id"]}, limit=TOP)
-    place, found = next(
+    rank, found = next(
         (
-            (place, hit.document["content"])
-            for place, hit in enumerate(hits, 1)
+            (rank, hit.document["content"])
+            for rank, hit in enumerate(hits, 1)
             if hit.id in question["evidence"]
         ),
         (None, None),
     )
-    return Asked(question["lang"], question["question"], question["answer"], found, place)
+    return Answer(question["lang"], question["question"], question["answer"], found, rank)

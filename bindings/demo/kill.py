@@ -1,9 +1,9 @@
-"""The demo's proof by murder: a writing process is killed, and what it was promised is counted.
+"""The demo's crash: a process that writes is killed, and its acknowledged writes are counted.
 
 Invariants:
-- A write counts as acknowledged when its line came through the pipe, read to its end; the kill
-  comes at a moment that neither process chose by looking at the other.
-- The kill shows process death. Power loss cannot be shown by a program; tests/crash replays it.
+- A write counts as acknowledged when its whole line arrived through the pipe. The time of the kill
+  is random and does not depend on the state of either process.
+- The kill shows process death. A program cannot show power loss; tests/crash simulates it.
 """
 
 import random
@@ -13,10 +13,9 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from amberdb._errors import AmberError
+from amberdb import AmberError, Database
 from amberdb.demo.data import DemoClock
 from amberdb.demo.writer import documents, stream_name
-from amberdb.engine.database.database import Database
 
 STREAMS = 4
 _FIRST_LINE_S_MAX = 60
@@ -24,7 +23,7 @@ _STREAMING_S = (0.4, 1.2)
 
 
 class DemoError(AmberError):
-    """The demo could not be carried out."""
+    """The demo could not run."""
 
 
 @dataclass(slots=True)
@@ -33,27 +32,27 @@ class Kill:
 
     round: int
     acknowledged: dict[str, int]
-    """Per stream how many transactions were acknowledged: numbers 0 to this, without it."""
+    """For each stream the number of acknowledged transactions, which are numbered from 0."""
     streamed_ms: float
 
 
 @dataclass(slots=True)
 class Aftermath:
-    """What a reopened database has of all writers killed so far."""
+    """What a reopened database holds of the writes of all killed writers."""
 
     acknowledged: int = 0
     found: int = 0
     lost: list[str] = field(default_factory=list[str])
-    """Acknowledged, and not there."""
+    """Acknowledged, but missing."""
     half: list[str] = field(default_factory=list[str])
-    """There, but not in all three collections, or not as written."""
+    """Present, but not in all three collections or not as written."""
     unexpected: list[str] = field(default_factory=list[str])
-    """Later than the one transaction that may have been under way."""
+    """Streams with more than the one unacknowledged transaction that was running."""
 
 
 def kill_writer(path: str, round: int, clock: DemoClock, chance: random.Random) -> Kill:
-    """Starts a writer on a closed database, and kills it in mid-stream. Raises DemoError."""
-    # -P: a folder named amberdb in the current directory is not us.
+    """Starts a writer on a closed database, and kills it while it writes. Raises DemoError."""
+    # -P: a directory named amberdb in the current directory must not be imported.
     command = [sys.executable, "-P", "-m", "amberdb.demo.writer"]
     arguments = [path, str(round), str(STREAMS), repr(clock())]
     streaming_s = chance.uniform(*_STREAMING_S)
@@ -77,18 +76,18 @@ def kill_writer(path: str, round: int, clock: DemoClock, chance: random.Random) 
             threading.Event().wait(streaming_s)
             ended_early = child.poll() is not None
         finally:
-            child.kill()  # SIGKILL: no handler, no flush, no goodbye
+            child.kill()  # SIGKILL: no handler and no flush runs
             reader.join()
             assert child.stderr is not None
-            told = child.stderr.read().decode("utf-8", "replace").strip()
+            output = child.stderr.read().decode("utf-8", "replace").strip()
     if ended_early or not lines:
-        last = told.splitlines()[-1] if told else "it wrote nothing"
+        last = output.splitlines()[-1] if output else "it wrote nothing"
         raise DemoError(f"the writer ended before it was killed: {last}")
     return Kill(round, _counted(round, lines), streaming_s * 1000)
 
 
 def aftermath(db: Database, kills: list[Kill]) -> Aftermath:
-    """Compares everything that the killed writers left with what they must have left."""
+    """Compares the documents of the killed writers with those that they must have written."""
     result = Aftermath()
     with db.snapshot() as at:
         layers = [at["event"], at["log"]]
@@ -96,7 +95,8 @@ def aftermath(db: Database, kills: list[Kill]) -> Aftermath:
             for name, count in kill.acknowledged.items():
                 counter = at["profile"].get(name)
                 event, log = (
-                    {one["id"]: one for one in layer.find({"entity_id": name})} for layer in layers
+                    {document["id"]: document for document in layer.find({"entity_id": name})}
+                    for layer in layers
                 )
                 _compare(result, name, count, counter, event, log)
     return result
@@ -110,6 +110,7 @@ def _compare(
     event: Mapping[str, object],
     log: Mapping[str, object],
 ) -> None:
+    """Adds the comparison of one stream to the result."""
     found = max(len(event), len(log))
     result.acknowledged += acknowledged
     result.found += found
@@ -128,11 +129,12 @@ def _compare(
 
 
 def _counted(round: int, lines: list[bytes]) -> dict[str, int]:
+    """Acknowledged transactions by stream, from the lines of the pipe. Raises DemoError."""
     counts = {stream_name(round, stream): 0 for stream in range(STREAMS)}
     for line in lines:
         if line.endswith(b"\n"):  # the kill may have cut the last one
             name, number = line.decode("ascii").split()
             if int(number) != counts[name]:
-                raise DemoError(f"{name}: {number} was acknowledged out of turn")
+                raise DemoError(f"{name}: {number} was acknowledged out of order")
             counts[name] += 1
     return counts

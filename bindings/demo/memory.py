@@ -1,58 +1,42 @@
-"""The demo's second part: what two people say becomes memories, each with a reason, and one of the
-two is forgotten.
+"""The second part of the demo: sentences of two people become memories, and one person is
+forgotten.
 
 A line of the story: {entity_id, said, about: words that recall it}.
 
 Invariants:
-- Like the demo's proofs, each judgement here compares what was put in with what the files hold.
+- Each proof compares the input with the answers of the database and the bytes of its files.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Final, cast, final
 
-from amberdb._jsonl.text import loads
-from amberdb._types import Document
-from amberdb.engine.database.database import Database
-from amberdb.engine.database.open import open_database
-from amberdb.memory.memory import Memory
-from amberdb.memory.rules import RuleExtractor
-from amberdb.memory.types import Outcome
+import amberdb
+from amberdb import Database, Document
+from amberdb.demo.data import packaged_lines
+from amberdb.memory import Memory, RuleExtractor
 
-Judge = Callable[[str, bool, str], None]
+Prove = Callable[[str, bool, str], None]
+"""(claim, whether it holds, detail)"""
 Entry = tuple[str, str, str, str]
-"""action, layer, what is remembered, reason."""
+"""(action, layer, content of the memory, reason)"""
 
 FORGOTTEN: Final = "lin"
 
 
-def read_story() -> list[dict[str, Any]]:
-    packaged = files("amberdb.demo") / "story.jsonl"
-    return [loads(line) for line in packaged.read_bytes().splitlines() if line.strip()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    entity_id: str
-    content: str
-    outcome: Outcome
-
-
 @final
 class MemoryDemo:
-    """One run, in a database of its own; `prove` is told each claim."""
+    """One run, in its own database; `prove` is called with each claim."""
 
-    def __init__(self, path: str, clock: Callable[[], float], prove: Judge) -> None:
+    def __init__(self, path: str, clock: Callable[[], float], prove: Prove) -> None:
         self._path = path
         self._clock = clock
         self._prove = prove
-        self._story = read_story()
+        self._story: list[dict[str, Any]] = packaged_lines("story.jsonl")
 
     def run(self) -> list[Entry]:
-        """The log as it was before the forget, oldest first. Raises what the database raises."""
-        with open_database(self._path, clock=self._clock) as db:
+        """The log before one person was forgotten, the oldest entry first. Raises AmberError."""
+        with amberdb.open(self._path, clock=self._clock) as db:
             memory = Memory(db, extract=RuleExtractor(), clock=self._clock)
             self._remember(memory)
             self._change(memory)
@@ -62,21 +46,21 @@ class MemoryDemo:
         return entries
 
     def _remember(self, memory: Memory) -> None:
-        said = [
+        outcomes = [
             outcome
             for line in self._story
             for outcome in memory.remember(line["entity_id"], line["said"], auto_extract=True)
         ]
-        stored = {each.memory_id for each in said if each.action == "insert"}
-        found = {each["id"] for who in self._who for each in _known(memory, who)}
+        stored = {outcome.memory_id for outcome in outcomes if outcome.action == "insert"}
+        found = {each["id"] for name in self._names for each in _memories(memory, name)}
         logged = memory.logs()
-        ignored = len(said) - len(stored)
+        ignored = len(outcomes) - len(stored)
         self._prove(
-            "what was said is sorted into layers, and each decision has a reason in the log",
+            "sentences are sorted into layers, and each decision has a reason in the log",
             found == stored
-            and len(said) == len(logged) > len(stored)
+            and len(outcomes) == len(logged) > len(stored)
             and all(entry["reason"] for entry in logged),
-            f"{len(stored)} memories of {len(self._who)} people, {ignored} sentence ignored",
+            f"{len(stored)} memories of {len(self._names)} people, {ignored} sentence ignored",
         )
 
     def _change(self, memory: Memory) -> None:
@@ -100,41 +84,41 @@ class MemoryDemo:
             found = memory.recall(line["about"], entity_id=line["entity_id"], limit=1)
             right += bool(found) and line["about"] in found[0].document["content"]
         self._prove(
-            "each is recalled by a few words, in both languages",
+            "each memory is recalled by a few words, in both languages",
             right == len(self._story),
             f"{right} of {len(self._story)}",
         )
 
     def _forget(self, db: Database, memory: Memory) -> None:
-        gone = [fact["content"] for fact in _known(memory, FORGOTTEN)]
-        kept = [fact["content"] for fact in _known(memory, "jo")]
+        forgotten = [fact["content"] for fact in _memories(memory, FORGOTTEN)]
+        kept = [fact["content"] for fact in _memories(memory, "jo")]
         db.checkpoint()
-        before = self._in_files(gone)
+        before = self._in_files(forgotten)
         receipt = memory.forget(FORGOTTEN)
-        left = self._in_files(gone)
+        left = self._in_files(forgotten)
         self._prove(
-            "who is forgotten is in no file any more",
-            before == len(gone) == receipt.profile + receipt.events
+            "no file holds a memory of the forgotten person",
+            before == len(forgotten) == receipt.profile + receipt.events
             and left == 0
-            and not list(_known(memory, FORGOTTEN))
+            and not list(_memories(memory, FORGOTTEN))
             and not memory.recall(" ".join(self._about(FORGOTTEN))),
             f"{before} sentences in the bytes of the directory before, {left} after",
         )
         self._prove(
-            "the other one is not touched",
-            [fact["content"] for fact in _known(memory, "jo")] == kept != [] and db.check().ok,
+            "the memories of the other person are unchanged",
+            [fact["content"] for fact in _memories(memory, "jo")] == kept != [] and db.check().ok,
             f"{len(kept)} memories",
         )
 
     @property
-    def _who(self) -> list[str]:
+    def _names(self) -> list[str]:
         return sorted({line["entity_id"] for line in self._story})
 
     def _about(self, entity_id: str) -> list[str]:
         return [line["about"] for line in self._story if line["entity_id"] == entity_id]
 
     def _in_files(self, texts: list[str]) -> int:
-        """How many of them are in the bytes of the directory."""
+        """How many of the texts are in the bytes of the directory."""
         missing = {text.encode() for text in texts}
         for folder, _, names in os.walk(self._path):
             for name in names:
@@ -149,13 +133,13 @@ class MemoryDemo:
         for entry in db.collection("log").find({}, order_by="created_at", limit=None):
             layer = cast(str, entry["memory_layer"])
             about: Document | None = None
-            if entry["memory_id"]:  # what was ignored has none
+            if entry["memory_id"]:  # an ignored sentence has none
                 about = db.collection(layer).get(entry["memory_id"])
             content = "" if about is None else about["content"]
             entries.append((entry["action"], layer, content, entry["reason"]))
         return entries
 
 
-def _known(memory: Memory, entity_id: str) -> Iterator[Document]:
+def _memories(memory: Memory, entity_id: str) -> Iterator[Document]:
     yield from memory.profile(entity_id)
     yield from memory.events(entity_id)

@@ -1,11 +1,11 @@
-"""The demo: a dialogue stored in layers, a writer killed in mid-stream, memories with reasons, and
-proofs of what holds.
+"""The demo: a dialogue stored in layers, a writer that is killed, memories with reasons, and
+proofs.
 
 Invariants:
-- Each claim is a proof: computed from what was put in, compared with what the database answers,
-  and false if the database is wrong.
-- Reads no clock of the machine for what it stores, so each run of one input says the same, but
-  for the moments of the kills and the timings.
+- Each claim is proved: it is computed from the input and compared with the answers of the database,
+  and fails if the database is wrong.
+- Stored times do not come from the machine's clock, so two runs differ only in the times of the
+  kills and the timings.
 """
 
 import os
@@ -22,8 +22,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, cast, final
 
-from amberdb._types import Document
-from amberdb.demo.ask import TOP, Asked, ask, read_questions
+from amberdb import Change, Database, Document
+from amberdb.demo.ask import TOP, Answer, ask, read_questions
 from amberdb.demo.data import (
     LAYERS,
     DemoClock,
@@ -36,8 +36,6 @@ from amberdb.demo.data import (
 )
 from amberdb.demo.kill import Aftermath, Kill, aftermath, kill_writer
 from amberdb.demo.memory import Entry, MemoryDemo
-from amberdb.engine.commit.change_feed import Change
-from amberdb.engine.database.database import Database
 
 NOTES = 20
 _PAGE = 25
@@ -47,7 +45,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A claim, and whether it held."""
+    """A claim, and whether it holds."""
 
     claim: str
     ok: bool
@@ -56,28 +54,31 @@ class Proof:
 
 @dataclass(slots=True)
 class DemoReport:
+    """The result of a run."""
+
     path: str
     seed: int
     proofs: list[Proof] = field(default_factory=list[Proof])
     counts: dict[str, int] = field(default_factory=dict[str, int])
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
     recent: list[Document] = field(default_factory=list[Document])
-    """The newest turns of the entity that speaks most."""
-    asked: list[Asked] = field(default_factory=list[Asked])
-    """The questions about the packaged dialogue."""
+    """The newest turns of the entity with the most turns."""
+    answers: list[Answer] = field(default_factory=list[Answer])
+    """Answers to the questions about the packaged dialogue."""
     changes: list[Change] = field(default_factory=list[Change])
-    """The last ones."""
+    """The last changes of the feed."""
     memories: list[Entry] = field(default_factory=list[Entry])
     """The log of the memories, before one person was forgotten."""
 
     @property
     def ok(self) -> bool:
+        """Whether all claims hold."""
         return all(proof.ok for proof in self.proofs)
 
 
 @final
 class Demo:
-    """One run; `tell` gets each proof as soon as it is judged, and each step before it begins."""
+    """One run. `on_step` is called with a line before each step, and with each proof."""
 
     def __init__(
         self,
@@ -87,14 +88,14 @@ class Demo:
         has_questions: bool,
         kills: int,
         seed: int,
-        tell: Callable[[str | Proof], None],
+        on_step: Callable[[str | Proof], None],
     ) -> None:
         self._has_questions = has_questions
         self.report = DemoReport(path, seed)
         self._path = path
         self._turns = turns
         self._kills = kills
-        self._tell = tell
+        self._on_step = on_step
         self._chance = random.Random(seed)
         self._clock = DemoClock(end_of(turns))
         self._events = {
@@ -102,9 +103,9 @@ class Demo:
         }
 
     def run(self) -> DemoReport:
-        """Raises DemoError, and what the database raises."""
+        """Runs all steps. Raises DemoError, AmberError."""
         with self._timed("all"):
-            self._tell(f"storing a dialogue of {len(self._turns)} turns in {', '.join(LAYERS)}")
+            self._on_step(f"storing a dialogue of {len(self._turns)} turns in {', '.join(LAYERS)}")
             with open_demo(self._path, self._clock, create=True) as db:
                 self._load(db)
             db = self._kill_and_reopen()
@@ -113,10 +114,10 @@ class Demo:
                 self._page(db)
                 if self._has_questions:
                     self._ask(db)
-                feed = db.subscriber("demo")  # keeps the log of the next step for it
+                feed = db.subscriber("demo")  # keeps the log of the next step
                 removed = self._expire(db)
                 self._read_changes(list(feed.changes()), removed)
-                self._check(db, "after all of it, check() finds every index equal to a rebuild")
+                self._check(db, "after all steps, check() finds every index equal to a rebuild")
             self._remember()
         return self.report
 
@@ -134,19 +135,21 @@ class Demo:
                 commits += 1
         layers = Counter(turn.layer for turn in self._turns)
         self.report.counts |= {"turns": len(self._turns), "sessions": commits, **layers}
-        stored = {one["id"]: one for one in db.collection("log").documents()}
-        given = {turn.document["id"]: turn.document for turn in self._turns}
+        stored = {document["id"]: document for document in db.collection("log").documents()}
+        turns = {turn.document["id"]: turn.document for turn in self._turns}
         self._prove(
-            "every turn is stored as it was given",
-            stored == given,
+            "every turn is stored as given",
+            stored == turns,
             f"{len(stored)} documents in {commits} transactions",
         )
 
     def _kill_and_reopen(self) -> Database:
-        """The open database behind the last kill."""
+        """The database, open again after the last kill."""
         kills: list[Kill] = []
         while True:
-            self._tell(f"a child process writes, and is killed: {len(kills) + 1} of {self._kills}")
+            self._on_step(
+                f"a child process writes and is killed: {len(kills) + 1} of {self._kills}"
+            )
             kills.append(kill_writer(self._path, len(kills) + 1, self._clock, self._chance))
             with self._timed(f"reopen {len(kills)}"):
                 db = open_demo(self._path, self._clock)
@@ -168,14 +171,14 @@ class Demo:
         counts[f"acknowledged_at_kill_{len(kills)}"] = acknowledged
         counts["unacknowledged_but_kept"] = left.found - left.acknowledged
         self._prove(
-            "every acknowledged write is there",
+            "no acknowledged write is lost",
             acknowledged > 0 and not left.lost and not left.unexpected,
             f"{acknowledged} acknowledged in {kills[-1].streamed_ms:.0f} ms before this kill, "
             f"{left.acknowledged} in all, {_named(left.lost, 'lost')}; {replayed} log records "
             "replayed",
         )
         self._prove(
-            "no transaction is half there",
+            "no transaction is stored in part",
             not left.half,
             f"{left.found} compared in three collections, {_named(left.half, 'half')}",
         )
@@ -183,14 +186,14 @@ class Demo:
         self._check(db, "check() finds every index equal to a rebuild")
 
     def _prove_dialogue(self, db: Database, left: Aftermath) -> None:
-        given = {turn.document["id"]: turn.document for turn in self._turns}
+        turns = {turn.document["id"]: turn.document for turn in self._turns}
         with db.snapshot() as at:
-            kept = sum(at["log"].get(id) == document for id, document in given.items())
-            extra = len(at["log"]) - len(given) - left.found
+            kept = sum(at["log"].get(id) == document for id, document in turns.items())
+            extra = len(at["log"]) - len(turns) - left.found
         self._prove(
-            "what was stored before is untouched",
-            kept == len(given) and extra == 0,
-            f"{kept} of {len(given)} turns, nothing else",
+            "documents stored before are unchanged",
+            kept == len(turns) and extra == 0,
+            f"{kept} of {len(turns)} turns, nothing else",
         )
 
     def _query(self, db: Database) -> None:
@@ -209,11 +212,11 @@ class Demo:
             times.append((time.perf_counter() - began) * 1000)
         self.report.timings_ms["recent turns of one entity, median"] = median(times)
         self.report.recent = list(recent)
-        # Compared by time: turns of one moment may come in either order.
+        # Compared by time: turns with the same time may come in either order.
         stamps = [document["created_at"] for document in recent]
         plan = log.explain({"entity_id": entity}, order_by="-created_at")
         self._prove(
-            "the newest turns of an entity come through the index",
+            "the newest turns of an entity are read through the index",
             stamps == [document["created_at"] for document in wanted[:_SHOWN]]
             and all(document in wanted for document in recent)
             and plan["index"] is not None,
@@ -223,40 +226,40 @@ class Demo:
     def _page(self, db: Database) -> None:
         entity = self._busiest()
         log = db.collection("log")
-        question = {"entity_id": entity}
-        everything = log.find(question, order_by="-created_at")
+        query = {"entity_id": entity}
+        everything = log.find(query, order_by="-created_at")
         paged: list[Document] = []
         pages = 0
         cursor: str | None = None
         while pages == 0 or cursor is not None:
-            page = log.find(question, order_by="-created_at", limit=_PAGE, after=cursor)
+            page = log.find(query, order_by="-created_at", limit=_PAGE, after=cursor)
             paged += page
             cursor = page.cursor
             pages += 1
         self._prove(
-            "pages follow on without gap or repetition",
-            paged == everything and len(paged) == len({one["id"] for one in paged}),
+            "pages continue without gap or repetition",
+            paged == everything and len(paged) == len({document["id"] for document in paged}),
             f"{len(paged)} turns of {entity} in {pages} pages of {_PAGE}",
         )
 
     def _ask(self, db: Database) -> None:
         log = db.collection("log")
         began = time.perf_counter()
-        self.report.asked = [ask(log, question) for question in read_questions()]
+        self.report.answers = [ask(log, question) for question in read_questions()]
         took_ms = (time.perf_counter() - began) * 1000
-        self.report.timings_ms["one question, mean"] = took_ms / len(self.report.asked)
+        self.report.timings_ms["one question, mean"] = took_ms / len(self.report.answers)
         for lang, name in (("en", "English"), ("zh", "Chinese")):
-            asked = [one for one in self.report.asked if one.lang == lang]
-            answered = sum(one.place is not None for one in asked)
+            answers = [answer for answer in self.report.answers if answer.lang == lang]
+            correct = sum(answer.rank is not None for answer in answers)
             self._prove(
-                f"questions in {name} find what was said, by their words alone",
-                2 * answered >= len(asked) > 0,
-                f"{answered} of {len(asked)} among the first {TOP} hits",
+                f"full-text search answers questions in {name}",
+                2 * correct >= len(answers) > 0,
+                f"{correct} of {len(answers)} among the first {TOP} hits",
             )
 
     def _expire(self, db: Database) -> int:
-        """How many documents were removed."""
-        self._tell("notes that expire, and a clock that is turned on by 30 days")
+        """Proves expiry; how many documents were removed."""
+        self._on_step("notes that expire, and a clock that is advanced by 30 days")
         event = db.collection("event")
         now = datetime.fromtimestamp(self._clock(), UTC)
         notes = [
@@ -278,17 +281,17 @@ class Demo:
         vanished = len(alive) - len(alive_later)
         dead = [id for id in self._events if id not in alive_later]
         unseen = all(event.get(id) is None for id in dead)
-        found = {one["id"] for one in event.find({"entity_id": "demo"})}
+        found = {note["id"] for note in event.find({"entity_id": "demo"})}
         self._prove(
-            "expired documents vanish from every read at once",
+            "no read shows expired documents",
             before - len(event) == vanished >= NOTES and unseen and not found,
-            f"{vanished} gone now and {len(dead) - vanished} earlier, none removed from disk yet",
+            f"{vanished} expired now and {len(dead) - vanished} earlier, all of them still on disk",
         )
         stored = self._stored(db)
         with self._timed("remove expired"):
             removed = db.expire()
         self._prove(
-            "expire() removes just those from disk",
+            "expire() removes exactly these from disk",
             removed == len(dead) == stored - self._stored(db) and self._stored(db) == len(event),
             f"{stored} stored, {removed} removed, {len(event)} left",
         )
@@ -298,16 +301,16 @@ class Demo:
     def _read_changes(self, changes: list[Change], removed: int) -> None:
         operations = Counter((change.collection, change.op) for change in changes)
         wanted = Counter({("event", "put"): NOTES, ("event", "expire"): removed})
-        in_order = all(one.lsn <= later.lsn for one, later in pairwise(changes))
+        in_order = all(earlier.lsn <= later.lsn for earlier, later in pairwise(changes))
         self._prove(
-            "the change log tells each of these changes once, in order",
+            "the change feed has each of these changes once, in order",
             operations == wanted and in_order,
             ", ".join(f"{count} {op}" for (_, op), count in operations.items()),
         )
         self.report.changes = changes[-_SHOWN:]
 
     def _remember(self) -> None:
-        self._tell("what two people say becomes memories, and one of them is forgotten")
+        self._on_step("sentences of two people become memories, and one person is forgotten")
         with tempfile.TemporaryDirectory(prefix="amberdb-demo-") as directory:
             path = os.path.join(directory, "memory.amber")
             self.report.memories = MemoryDemo(path, self._clock, self._prove).run()
@@ -323,7 +326,7 @@ class Demo:
     def _prove(self, claim: str, ok: bool, detail: str) -> None:
         proof = Proof(claim, ok, detail)
         self.report.proofs.append(proof)
-        self._tell(proof)
+        self._on_step(proof)
 
     @contextmanager
     def _timed(self, name: str) -> Generator[None]:
@@ -332,9 +335,11 @@ class Demo:
         self.report.timings_ms[name] = (time.perf_counter() - began) * 1000
 
     def _busiest(self) -> Any:
+        """The entity with the most turns."""
         return Counter(turn.document["entity_id"] for turn in self._turns).most_common(1)[0][0]
 
     def _alive(self) -> set[str]:
+        """Ids of the events that have not expired."""
         now = datetime.fromtimestamp(self._clock(), UTC)
         return {
             id
@@ -344,7 +349,7 @@ class Demo:
 
     @staticmethod
     def _stored(db: Database) -> int:
-        """With those that have expired and are still on disk."""
+        """Documents on disk, with expired ones."""
         documents: int = db.stats()["collections"]["event"]["documents"]
         return documents
 
@@ -355,22 +360,22 @@ def run_demo(
     keep: str | None = None,
     kills: int = 3,
     seed: int = 0,
-    tell: Callable[[str | Proof], None] = lambda _: None,
+    on_step: Callable[[str | Proof], None] = lambda _: None,
 ) -> DemoReport:
-    """Runs it on the packaged dialogue or that of `source`, in `keep` (a directory that does
-    not exist yet, and stays) or a temporary directory. Raises AmberError, OSError."""
+    """Runs the demo on the packaged dialogue or the file `source`, in the new directory `keep` or
+    in a temporary one. Raises AmberError, OSError."""
     turns = read_turns(source)
     if keep is not None:
         if os.path.exists(keep):
-            raise FileExistsError(17, "is there already: choose a new name", keep)
+            raise FileExistsError(17, "exists already: choose a new name", keep)
         return Demo(
-            keep, turns, has_questions=source is None, kills=kills, seed=seed, tell=tell
+            keep, turns, has_questions=source is None, kills=kills, seed=seed, on_step=on_step
         ).run()
     directory = tempfile.mkdtemp(prefix="amberdb-demo-")
     try:
         path = os.path.join(directory, "demo.amber")
         return Demo(
-            path, turns, has_questions=source is None, kills=kills, seed=seed, tell=tell
+            path, turns, has_questions=source is None, kills=kills, seed=seed, on_step=on_step
         ).run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)

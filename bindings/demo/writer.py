@@ -1,11 +1,11 @@
-"""The process that the demo kills: writes without end, and tells each acknowledged write.
+"""The process that the demo kills: it writes without end, and prints each acknowledged write.
 
     python -m amberdb.demo.writer PATH ROUND STREAMS START
 
 Invariants:
-- Each transaction writes three documents in three collections, all computed from its numbers, so
-  whoever reads them later can tell a half-written one.
-- A line "stream number" goes to stdout only after the commit has returned, in one write.
+- Each transaction writes three documents in three collections, computed from its number, so that a
+  reader can detect a transaction that was stored in part.
+- A line "stream number" is written to stdout after the commit has returned, in one write.
 """
 
 import os
@@ -14,13 +14,11 @@ import threading
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
-from amberdb._errors import AmberError
-from amberdb._types import Document
+from amberdb import AmberError, Database, Document
 from amberdb.demo.data import DemoClock, open_demo
-from amberdb.engine.database.database import Database
 
 NUMBER_MAX = 1_000_000
-"""Where a writer that nobody kills stops by itself."""
+"""A writer that is not killed stops after this many transactions."""
 
 _START = datetime(2026, 10, 1, tzinfo=UTC)
 
@@ -30,8 +28,8 @@ def stream_name(round: int, stream: int) -> str:
 
 
 def documents(name: str, number: int) -> tuple[Document, Document, Document]:
-    """What transaction `number` of a stream leaves in profile, event and log. The profile has
-    one document per stream, which each transaction replaces."""
+    """The documents of transaction `number` of a stream in profile, event and log. In profile each
+    transaction replaces the stream's one document."""
     id = f"{name}-{number:07}"
     created_at = _START + timedelta(milliseconds=number)
     content = blake2b(id.encode(), digest_size=48).hexdigest()
@@ -44,7 +42,7 @@ def documents(name: str, number: int) -> tuple[Document, Document, Document]:
 
 
 def write(db: Database, name: str) -> None:
-    """Transactions one after another, each told once it is acknowledged."""
+    """Runs transactions one after another, and prints each after its acknowledgement."""
     for number in range(NUMBER_MAX):
         profile, event, log = documents(name, number)
         with db.transaction() as tx:
@@ -58,7 +56,7 @@ def _run(db: Database, name: str) -> None:
     try:
         write(db, name)
     except (AmberError, OSError) as error:
-        # Also when the parent has gone: nobody reads the pipe any more.
+        # Also when the parent has ended and the pipe has no reader.
         try:
             os.write(2, f"error: {error}\n".encode())
         finally:

@@ -1,28 +1,34 @@
-"""Events of agents: a recorder and the stores it writes to. docs/events.md."""
+"""Events of agents: a recorder, and the stores it writes to: docs/events.md."""
 
+from amberdb.events.collection import (
+    AmberEventStore,
+)
 from amberdb.events.event import (
     AgentEvent,
-    EventStore,
     EventType,
-    Filters,
-    Moved,
-    Stats,
-    clean_up,
-    error_rate,
-    migrate,
 )
 from amberdb.events.files import (
     FileEventStore,
     Format,
 )
 from amberdb.events.in_memory import (
-    AmberEventStore,
     InMemoryEventStore,
     NullEventStore,
 )
 from amberdb.events.recorder import (
     EventsLostError,
     Recorder,
+)
+from amberdb.events.store import (
+    EventStore,
+    Filters,
+    Stats,
+    error_rate,
+)
+from amberdb.events.upkeep import (
+    Moved,
+    clean_up,
+    migrate,
 )
 
 __all__ = [

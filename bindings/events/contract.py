@@ -1,10 +1,10 @@
-"""What every store of events promises, as tests to inherit:
+"""The contract of a store of events, as a class of tests to inherit:
 
     class TestMyStore(EventStoreContract):
         def make(self) -> EventStore:
             return MyStore(...)
 
-pytest finds the methods; nothing here needs it. `make` gives a store that is empty.
+pytest runs the methods; this module does not import it. `make` returns an empty store.
 """
 
 import asyncio
@@ -13,16 +13,18 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from amberdb.events.event import AgentEvent, EventStore, EventType, Filters, error_rate, migrate
+from amberdb.events.event import AgentEvent, EventType
 from amberdb.events.in_memory import InMemoryEventStore
+from amberdb.events.store import EventStore, Filters, error_rate
+from amberdb.events.upkeep import migrate
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 _T = TypeVar("_T")
 
 
 def event(number: int, **changes: Any) -> AgentEvent:
-    """The events of these tests: one a minute, of three types, two sessions and two agents."""
-    given: dict[str, Any] = {
+    """An event of these tests: one a minute, of three types, two sessions and two agents."""
+    fields: dict[str, Any] = {
         "event_id": f"evt_{number}",
         "agent_name": f"agent{number % 2}",
         "session_id": f"session/{number % 2}",
@@ -34,17 +36,18 @@ def event(number: int, **changes: Any) -> AgentEvent:
         },
         "metadata": {"source": "web"},
     }
-    return AgentEvent(**{**given, **changes})
+    return AgentEvent(**{**fields, **changes})
 
 
 class EventStoreContract(ABC):
-    """See the module."""
+    """Subclass it, and implement make()."""
 
     @abstractmethod
-    def make(self) -> EventStore: ...
+    def make(self) -> EventStore:
+        """A new, empty store."""
 
     def run(self, work: Callable[[EventStore], Awaitable[_T]], count: int = 0) -> _T:
-        """With a store that has `count` events."""
+        """Runs `work` with a store that has `count` events; its result."""
 
         async def whole() -> _T:
             store = self.make()

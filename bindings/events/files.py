@@ -1,11 +1,11 @@
-"""A store of events in files that people and grep and jq can read: JSON lines, or a JSON array.
+"""A store of events in files for people, grep and jq: JSON lines, or a JSON array.
 
-    session_<id>.jsonl, or events.jsonl -> past rotate_size <name>.<time>.jsonl
+    session_<id>.jsonl, or events.jsonl -> <name>.<time>.jsonl when larger than rotate_size
 
 Invariants:
-- A line is appended and synced before store() returns; an array is replaced, whole.
-- A line that a crash cut short costs no other: it is told in the log, and the next one begins anew.
-- Archives are read like the rest. One process writes.
+- A line is appended and synced before store() returns; an array is replaced atomically.
+- A line that a crash cut short is logged and skipped; it damages no other line.
+- Reads include rotated files. Only one process may write.
 """
 
 import asyncio
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, final
 from urllib.parse import quote
 
-from amberdb._fs import OsFileSystem, append_lines, replace_file
 from amberdb._jsonl.text import dumps, iso, loads, parse_date
-from amberdb.events.event import AgentEvent, EventStore, Filters, Stats
-from amberdb.events.in_memory import chosen, counted, found_by
+from amberdb._shared.files import append_lines, rename_file, replace_file
+from amberdb.events.event import AgentEvent
+from amberdb.events.in_memory import count_events, search_events, select_events
+from amberdb.events.store import EventStore, Filters, Stats
 
 logger = logging.getLogger("amberdb.events")
 
@@ -33,7 +34,12 @@ _T = TypeVar("_T")
 
 @final
 class FileEventStore(EventStore):
-    """Options are those of the users' document. Raises ValueError."""
+    """Events in files below a directory. Raises ValueError.
+
+    format             "jsonl", or "json" for an array, which is slow for large files
+    file_per_session   a file for each session, or one for all
+    rotate_size        bytes; a larger file is renamed, and the next event starts a new one
+    """
 
     def __init__(
         self,
@@ -44,15 +50,14 @@ class FileEventStore(EventStore):
         rotate_size: int = ROTATE_SIZE,
     ) -> None:
         if format not in ("jsonl", "json"):
-            raise ValueError(f'a format is "jsonl" or "json", not {format!r}')
+            raise ValueError(f'format must be "jsonl" or "json", not {format!r}')
         if rotate_size < 1:
-            raise ValueError(f"rotate_size is a number of bytes, not {rotate_size!r}")
+            raise ValueError(f"rotate_size must be a number of bytes above 0, not {rotate_size!r}")
         self._base = Path(base_path)
         self._ending = f".{format}"
         self._is_lines = format == "jsonl"
         self._file_per_session = file_per_session
         self._rotate_size = rotate_size
-        self._fs = OsFileSystem()
         self._mutex = asyncio.Lock()
 
     async def initialize(self) -> None:
@@ -62,12 +67,12 @@ class FileEventStore(EventStore):
         return await self.store_many([event]) == 1
 
     async def store_many(self, events: Sequence[AgentEvent]) -> int:
-        """Raises OSError."""
+        """Stores events; how many. Raises OSError."""
         by_file: dict[Path, list[AgentEvent]] = {}
         for event in events:
             by_file.setdefault(self._file(event.session_id), []).append(event)
-        for path, some in by_file.items():
-            await self._apart(partial(self._add, path, some))
+        for path, group in by_file.items():
+            await self._in_thread(partial(self._add, path, group))
         return len(events)
 
     async def retrieve(
@@ -78,27 +83,29 @@ class FileEventStore(EventStore):
         offset: int = 0,
         oldest_first: bool = False,
     ) -> list[AgentEvent]:
-        return await self._apart(
-            lambda: chosen(self._events(filters), filters, limit, offset, oldest_first)
+        return await self._in_thread(
+            lambda: select_events(self._events(filters), filters, limit, offset, oldest_first)
         )
 
     async def search(
         self, query: str, filters: Filters | None = None, *, limit: int = 10
     ) -> list[AgentEvent]:
-        return await self._apart(lambda: found_by(self._events(filters), query, filters, limit))
+        return await self._in_thread(
+            lambda: search_events(self._events(filters), query, filters, limit)
+        )
 
     async def get_stats(self, filters: Filters | None = None) -> Stats:
-        return await self._apart(lambda: counted(self._events(filters), filters))
+        return await self._in_thread(lambda: count_events(self._events(filters), filters))
 
     async def clear(
         self, *, session_id: str | None = None, end_time: datetime | None = None
     ) -> int:
         filters = Filters(session_id=session_id, end_time=end_time)
-        return await self._apart(lambda: self._clear(filters))
+        return await self._in_thread(lambda: self._clear(filters))
 
-    # -- inside, in other threads ------------------------------------------------------------
+    # -- in threads --------------------------------------------------------------------------
 
-    async def _apart(self, work: Callable[[], _T]) -> _T:
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
         async with self._mutex:
             return await asyncio.to_thread(work)
 
@@ -107,26 +114,26 @@ class FileEventStore(EventStore):
         return self._base / f"{name}{self._ending}"
 
     def _files(self, filters: Filters | None) -> list[Path]:
-        """With archives; the oldest first."""
+        """Files that may hold matching events, rotated ones too, the oldest first."""
         name = "*"
         if filters is not None and filters.session_id is not None and self._file_per_session:
             name = f"session_{quote(filters.session_id, safe='')}"
         if not self._base.is_dir():
             return []
-        found = [
+        paths = {
             *self._base.glob(f"{name}{self._ending}"),
             *self._base.glob(f"{name}.*{self._ending}"),
-        ]
-        return sorted(set(found), key=lambda path: (path.stat().st_mtime, path.name))
+        }
+        return sorted(paths, key=lambda path: (path.stat().st_mtime, path.name))
 
     def _events(self, filters: Filters | None) -> list[AgentEvent]:
-        found: dict[str, AgentEvent] = {}
+        events: dict[str, AgentEvent] = {}
         for path in self._files(filters):
-            found.update((event.event_id, event) for event in self._read(path))
-        return list(found.values())
+            events.update((event.event_id, event) for event in self._read(path))
+        return list(events.values())
 
     def _read(self, path: Path) -> Iterator[AgentEvent]:
-        """Raises ValueError for an array that cannot be read."""
+        """The events of a file; damaged ones are logged. Raises ValueError for a damaged array."""
         data = path.read_bytes()
         rows: Any = data.splitlines() if self._is_lines else loads(data)
         for number, row in enumerate(cast(list[Any], rows), 1):
@@ -139,7 +146,7 @@ class FileEventStore(EventStore):
     def _add(self, path: Path, events: Sequence[AgentEvent]) -> None:
         if self._is_lines:
             lines = "".join(f"{_text(event)}\n" for event in events).encode()
-            append_lines(self._fs, os.fspath(path), lines)
+            append_lines(path, lines)
         else:
             before = list(self._read(path)) if path.exists() else []
             self._replace(path, [*before, *events])
@@ -154,7 +161,7 @@ class FileEventStore(EventStore):
         text = "".join(f"{row}\n" for row in rows)
         if not self._is_lines:
             text = "[\n  " + ",\n  ".join(rows) + "\n]\n"
-        replace_file(self._fs, os.fspath(path), text.encode())
+        replace_file(path, text.encode())
 
     def _rotate(self, path: Path) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
@@ -165,18 +172,17 @@ class FileEventStore(EventStore):
             if not archive.exists():
                 break
             number += 1
-        self._fs.rename(os.fspath(path), os.fspath(archive))
-        self._fs.sync_dir(os.fspath(self._base))
+        rename_file(path, archive)
 
     def _clear(self, filters: Filters) -> int:
-        gone: set[str] = set()
+        cleared: set[str] = set()
         for path in self._files(filters):
             events = list(self._read(path))
             kept = [event for event in events if not filters.matches(event)]
             if len(kept) < len(events):
-                gone.update(event.event_id for event in events if filters.matches(event))
+                cleared.update(event.event_id for event in events if filters.matches(event))
                 self._replace(path, kept)
-        return len(gone)
+        return len(cleared)
 
 
 def _text(event: AgentEvent) -> str:

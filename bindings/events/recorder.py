@@ -1,12 +1,12 @@
-"""A recorder: what an agent does, written down beside it.
+"""A recorder: stores what an agent does, in the background.
 
     record() -> bounded queue -> one task -> store, in batches
 
 Invariants:
-- Recording waits for the store only while the queue is full. Nothing is dropped in silence:
-  record_nowait() says so, and close() raises when events could not be stored.
-- Events are stored in the order in which they were recorded. A store that fails is tried again.
-- What the recorded call returns or raises is what its caller gets.
+- Recording waits for the store only while the queue is full. No event is dropped silently:
+  record_nowait() returns False, and close() raises when events could not be stored.
+- Events are stored in the order in which they were recorded. A failed write is tried again.
+- The caller of a recorded function gets its result or its exception unchanged.
 """
 
 import asyncio
@@ -20,15 +20,16 @@ from typing import Any, Final, ParamSpec, TypeVar, final
 from uuid import uuid4
 
 from amberdb import AmberError
-from amberdb.events.event import AgentEvent, EventStore, EventType, Filters, Stats
+from amberdb.events.event import AgentEvent, EventType
 from amberdb.events.in_memory import NullEventStore
+from amberdb.events.store import EventStore, Filters, Stats
 
 logger = logging.getLogger("amberdb.events")
 
 QUEUE_SIZE: Final = 1000
 BATCH: Final = 100
 PAUSE_S: Final = 0.1
-"""Before the second attempt to store; twice as long before each one after it."""
+"""The pause before the second attempt to store events; it doubles for each further one."""
 PAUSE_MAX_S: Final = 30.0
 CLOSE_S: Final = 10.0
 """How long close() waits for a store that fails."""
@@ -38,22 +39,24 @@ _T = TypeVar("_T")
 
 
 class EventsLostError(AmberError):
-    """The store did not take events before the recorder was closed (`count`)."""
+    """Events were not stored before the recorder was closed; `count` of them."""
 
 
 @final
 @dataclass(slots=True)
 class Call:
-    """One call of a tool: set `result` before it ends."""
+    """One call of a tool. Set `result` before the block ends."""
 
     result: Any = None
 
 
 @final
 class Recorder:
-    """Of one agent; used in one event loop, between initialize() and close().
+    """The recorder of one agent, for one event loop: `async with Recorder(store, "planner") as r`.
 
-    enable_memory   False: nothing is recorded
+    session_id      id of the session; by default a new one
+    enable_memory   with False no event is recorded
+    queue_size      events that wait for the store at most
     """
 
     def __init__(
@@ -69,12 +72,12 @@ class Recorder:
         self.agent_name = agent_name
         self.session_id = session_id or _new_session()
         self.dropped = 0
-        """By record_nowait()."""
+        """Events that record_nowait() dropped."""
         self._enabled = enable_memory
         self._queue: asyncio.Queue[AgentEvent] = asyncio.Queue(queue_size)
         self._task: asyncio.Task[None] | None = None
         self._in_hand = 0
-        """Events that the task has taken out of the queue and not stored yet."""
+        """Events that the task has taken from the queue and not stored yet."""
 
     async def __aenter__(self) -> "Recorder":
         await self.initialize()
@@ -91,7 +94,8 @@ class Recorder:
         await self.record(EventType.AGENT_INIT, {"agent_name": self.agent_name})
 
     async def close(self) -> None:
-        """Stores what is left. Raises EventsLostError when that cannot be done in CLOSE_S."""
+        """Stores the events of the queue. Raises EventsLostError when that takes longer than
+        CLOSE_S."""
         left = 0
         if self._task is not None:
             try:
@@ -103,7 +107,9 @@ class Recorder:
             self._task = None
         await self.store.close()
         if left:
-            raise EventsLostError(f"{left} events were not stored: see the log for why", count=left)
+            raise EventsLostError(
+                f"{left} events were not stored: the log has the error of the store", count=left
+            )
 
     # -- recording ---------------------------------------------------------------------------
 
@@ -114,7 +120,7 @@ class Recorder:
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Waits only while the queue is full."""
+        """Records an event; waits only while the queue is full."""
         if self._enabled:
             await self._queue.put(self._event(event_type, data, metadata))
 
@@ -125,23 +131,26 @@ class Recorder:
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Never waits: False, counted and told in the log, when the queue is full."""
+        """Records an event without waiting. When the queue is full it returns False, and the event
+        is counted in `dropped` and logged."""
         if self._enabled:
             try:
                 self._queue.put_nowait(self._event(event_type, data, metadata))
             except asyncio.QueueFull:
                 self.dropped += 1
-                logger.warning("the queue is full: an event %s was dropped", event_type.name)
+                logger.warning("the queue is full: a %s event was dropped", event_type.name)
                 return False
         return True
 
     async def user_message(self, message: str) -> None:
+        """Records USER_MESSAGE."""
         data = {"message": message, "message_length": len(message)}
         await self.record(EventType.USER_MESSAGE, data)
 
     async def model_response(
         self, response: str, *, tool_calls_count: int = 0, iterations: int = 1, success: bool = True
     ) -> None:
+        """Records MODEL_RESPONSE."""
         data = {
             "response": response,
             "tool_calls_count": tool_calls_count,
@@ -154,7 +163,8 @@ class Recorder:
     async def tool_call(
         self, tool_name: str, arguments: Mapping[str, Any] | None = None
     ) -> AsyncGenerator[Call]:
-        """Start, then success with `call.result`, or the error, which goes on to the caller."""
+        """Records TOOL_CALL_START, then TOOL_CALL_SUCCESS with `call.result`, or TOOL_CALL_ERROR
+        with the exception, which is raised again."""
         name = {"tool_name": tool_name}
         await self.record(EventType.TOOL_CALL_START, {**name, "arguments": dict(arguments or {})})
         call = Call()
@@ -167,7 +177,7 @@ class Recorder:
         await self.record(EventType.TOOL_CALL_SUCCESS, {**name, "result": _plain(call.result)})
 
     def tool(self, function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:
-        """A decorator: each call of the function is a tool_call()."""
+        """A decorator that records each call of an async function as a tool_call()."""
         name = getattr(function, "__name__", repr(function))
 
         @functools.wraps(function)
@@ -183,14 +193,14 @@ class Recorder:
 
     @asynccontextmanager
     async def middleware(self, name: str) -> AsyncGenerator[None]:
-        """MIDDLEWARE_PRE, and MIDDLEWARE_POST when it has ended well."""
+        """Records MIDDLEWARE_PRE, and MIDDLEWARE_POST if the block ends without an exception."""
         await self.record(EventType.MIDDLEWARE_PRE, {"middleware": name})
         yield
         await self.record(EventType.MIDDLEWARE_POST, {"middleware": name})
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Around all that an agent does: an error is an AGENT_ERROR, and goes on to the caller."""
+        """Wraps a run of the agent: an exception is recorded as AGENT_ERROR and raised again."""
         try:
             yield
         except Exception as error:
@@ -201,7 +211,7 @@ class Recorder:
     # -- reading -----------------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """Returns when everything recorded so far is stored."""
+        """Waits until all events recorded so far are stored."""
         await self._queue.join()
 
     async def get_memory(
@@ -213,7 +223,7 @@ class Recorder:
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> list[AgentEvent]:
-        """What was recorded, the latest first."""
+        """Events of this agent, the newest first."""
         await self.flush()
         filters = Filters(
             event_type=event_type,
@@ -225,21 +235,23 @@ class Recorder:
         return await self.store.retrieve(filters, limit=limit)
 
     async def search_memory(self, query: str, *, limit: int = 10) -> list[AgentEvent]:
+        """Events of this agent with the words of the query."""
         await self.flush()
         filters = Filters(agent_name=self.agent_name)
         return await self.store.search(query, filters, limit=limit)
 
     async def get_memory_stats(self) -> Stats:
+        """Statistics of the events of this agent."""
         await self.flush()
         return await self.store.get_stats(Filters(agent_name=self.agent_name))
 
     async def clear_memory(self, session_id: str | None = None) -> int:
-        """Of one session, or everything."""
+        """Deletes the events of one session, or all events of the store; how many."""
         await self.flush()
         return await self.store.clear(session_id=session_id)
 
     def reset_context(self) -> str:
-        """A new session; its id."""
+        """Starts a new session; its id."""
         self.session_id = _new_session()
         return self.session_id
 
@@ -284,7 +296,7 @@ def _new_session() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What a document can hold; else its repr."""
+    """The value if it is storable, otherwise its repr."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     return repr(value)

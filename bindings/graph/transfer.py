@@ -1,14 +1,13 @@
-"""A knowledge graph in and out: networkx, and the file of the MCP memory server.
+"""Export of a knowledge graph to networkx; export to and import from the MCP memory server's file.
 
     {"type": "entity", "name": ..., "entityType": ..., "observations": [...]}
     {"type": "relation", "from": ..., "to": ..., "relationType": ...}
 
 Invariants:
-- An export is of one moment, and its file is whole or not there.
-- The file has no place for properties and for times: relations are those valid at one time, each
-  written once.
-- No line is skipped in silence: it is stored, the same already, or counted with the reason. An
-  import that was interrupted is run again.
+- An export shows one snapshot, and its file appears whole or not at all.
+- The file holds neither properties nor times: it has the relations valid at one time, each once.
+- No line is skipped silently: the report counts it as stored, unchanged, or bad with the reason. An
+  interrupted import can be run again.
 - Memory holds one batch, however long the file.
 """
 
@@ -17,56 +16,68 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from amberdb import Document, DocumentError, Transaction
-from amberdb._jsonl.exporter import whole_file
-from amberdb._jsonl.importer import (
+from amberdb._jsonl.reader import (
     BAD_LINES_KEPT,
     BATCH_BYTES_MAX,
-    LINE_BYTES_MAX,
     BadLine,
     numbered_lines,
     open_input,
+    parse_line,
 )
-from amberdb._jsonl.text import loads
+from amberdb._shared.files import whole_file
 from amberdb.graph.graph import AsOf, KnowledgeGraph
 
 BATCH: Final = 500
 _AGE_MAX_MS: Final = 86_400_000
 _NODE: Final = ("entity_type", "observations", "properties")
 _EDGE: Final = ("relation_type", "properties", "valid_from", "valid_to")
-_WANTED: Final = {
-    "entity": ("name", "entityType", "observations"),
-    "relation": ("from", "to", "relationType"),
-}
+
+
+class _EntityLine(msgspec.Struct, tag_field="type", tag="entity"):
+    name: str
+    observations: list[str]
+    entity_type: str = msgspec.field(name="entityType")
+
+
+class _RelationLine(msgspec.Struct, tag_field="type", tag="relation"):
+    source: str = msgspec.field(name="from")
+    target: str = msgspec.field(name="to")
+    relation_type: str = msgspec.field(name="relationType")
+
+
+_Line: TypeAlias = _EntityLine | _RelationLine
 
 
 @dataclass(slots=True)
 class GraphReport:
-    """What became of every line."""
+    """What an import did with every line."""
 
     entities: int = 0
-    """New, or with something new."""
+    """New entities, and those with new observations."""
     relations: int = 0
     same: int = 0
-    """There already."""
+    """Lines that changed nothing."""
     bad: int = 0
-    """Lines that could not be stored."""
+    """Lines that were rejected."""
     broken: list[BadLine] = field(default_factory=list[BadLine])
-    """The first hundred of them that were met, and why."""
+    """The first BAD_LINES_KEPT of them."""
 
-    def refuse(self, number: int, reason: str) -> None:
-        """Notes a line."""
+    def reject(self, number: int, reason: str) -> None:
+        """Counts a bad line."""
         self.bad += 1
         if len(self.broken) < BAD_LINES_KEPT:
             self.broken.append(BadLine(number, reason))
 
 
 def to_networkx(graph: KnowledgeGraph, *, as_of: AsOf = "now") -> Any:
-    """A networkx.MultiDiGraph: nodes by name, with their entity_type, observations and properties;
-    edges by relation id, with relation_type, properties, valid_from and valid_to. Needs the extra
-    `graph`. Raises QueryError."""
+    """A networkx.MultiDiGraph. Nodes are named by the entity and have entity_type, observations and
+    properties; edges have the relation's id as key, and relation_type, properties, valid_from and
+    valid_to. Needs the extra `graph`. Raises QueryError."""
     try:
         made: Any = import_module("networkx").MultiDiGraph()
     except ImportError:
@@ -83,7 +94,8 @@ def to_networkx(graph: KnowledgeGraph, *, as_of: AsOf = "now") -> Any:
 def export_jsonl(
     graph: KnowledgeGraph, path: str | os.PathLike[str], *, as_of: AsOf = "now"
 ) -> int:
-    """How many lines. Raises QueryError, OSError."""
+    """Writes entities and the relations valid as of a time; how many lines. Raises QueryError,
+    OSError."""
     count = 0
     with whole_file(os.fspath(path)) as file:
         for line in _exported(graph, as_of):
@@ -98,17 +110,20 @@ def import_jsonl(
     *,
     progress: Callable[[GraphReport], None] | None = None,
 ) -> GraphReport:
-    """Adds what the file has to the graph: entities, then relations, wherever their lines are.
-    Relations are those without times. Raises OSError, as InputDamagedError for a packed file that
-    ends too early; run it again with a whole one."""
+    """Adds the entities of a file, then its relations, in any order of their lines. The relations
+    get no valid_from and valid_to. Raises OSError; InputDamagedError for a compressed file that
+    ends early: import the whole file again."""
     report = GraphReport()
-    for kind in ("entity", "relation"):
+    for kind in (_EntityLine, _RelationLine):
         for batch in _batches(os.fspath(path), kind, report):
             with graph.db.transaction() as tx:
-                done = [_stored(graph, tx, number, line, report) for number, line in batch]
-            stored = sum(done)
-            report.entities += stored if kind == "entity" else 0
-            report.relations += stored if kind == "relation" else 0
+                stored = sum(
+                    [_is_stored(graph, tx, number, line, report) for number, line in batch]
+                )
+            if kind is _EntityLine:
+                report.entities += stored
+            else:
+                report.relations += stored
             if progress is not None:
                 progress(report)
     report.broken.sort()
@@ -139,16 +154,17 @@ def _exported(graph: KnowledgeGraph, as_of: AsOf) -> Iterator[dict[str, Any]]:
                 "to": relation["target"],
                 "relationType": relation["relation_type"],
             }
-            if line != last:  # one that holds for several spans of time is told once
+            if line != last:  # a relation with several validity intervals is written once
                 yield line
             last = line
 
 
 def _batches(
-    path: str, kind: str, report: GraphReport
-) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """The lines of one kind; broken ones are noted when entities are asked for."""
-    batch: list[tuple[int, dict[str, Any]]] = []
+    path: str, kind: type[_EntityLine] | type[_RelationLine], report: GraphReport
+) -> Iterator[list[tuple[int, _Line]]]:
+    """Numbered lines of one kind. Bad lines are reported while entities are read, the first
+    pass."""
+    batch: list[tuple[int, _Line]] = []
     size = 0
     with open_input(path) as source:
         for number, text in numbered_lines(source.stream):
@@ -157,10 +173,10 @@ def _batches(
             try:
                 line = _parsed(text)
             except ValueError as error:
-                if kind == "entity":
-                    report.refuse(number, str(error))
+                if kind is _EntityLine:
+                    report.reject(number, str(error))
                 continue
-            if line["type"] != kind:
+            if type(line) is not kind:
                 continue
             batch.append((number, line))
             size += len(text)
@@ -171,35 +187,28 @@ def _batches(
         yield batch
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
+def _parsed(text: bytes) -> _Line:
     """Raises ValueError."""
-    if len(text) > LINE_BYTES_MAX:
-        raise ValueError(f"longer than {LINE_BYTES_MAX} bytes")
-    line: Any = loads(text)
-    kind: Any = cast(dict[str, Any], line).get("type") if type(line) is dict else None
-    if not isinstance(kind, str) or kind not in _WANTED:
-        raise ValueError('neither a map with "type": "entity" nor one with "type": "relation"')
-    found = cast(dict[str, Any], line)
-    for name in _WANTED[kind]:
-        wanted = list if name == "observations" else str
-        if not isinstance(found.get(name), wanted):
-            raise ValueError(f"{name!r} of this {kind} is no {wanted.__name__}")
-    return found
-
-
-def _stored(
-    graph: KnowledgeGraph, tx: Transaction, number: int, line: Document, report: GraphReport
-) -> bool:
+    value = parse_line(text)
     try:
-        if line["type"] == "entity":
-            is_new = graph.put_entity(
-                tx, line["name"], line["entityType"], line["observations"], {}
-            )
+        line: _Line = msgspec.convert(value, _Line)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"neither an entity nor a relation: {error}") from None
+    return line
+
+
+def _is_stored(
+    graph: KnowledgeGraph, tx: Transaction, number: int, line: _Line, report: GraphReport
+) -> bool:
+    """Adds a line to the graph; whether it was new. A line that the graph rejects is reported."""
+    try:
+        if isinstance(line, _EntityLine):
+            is_new = graph.put_entity(tx, line.name, line.entity_type, line.observations, {})
         else:
-            given = line["from"], line["relationType"], line["to"]
-            _, is_new = graph.put_relation(tx, *given, {}, None, None)
+            ends = line.source, line.relation_type, line.target
+            _, is_new = graph.put_relation(tx, *ends, {}, None, None)
     except DocumentError as error:
-        report.refuse(number, error.message)
+        report.reject(number, error.message)
         return False
     report.same += not is_new
     return is_new

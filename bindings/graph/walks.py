@@ -1,23 +1,23 @@
-"""Walks over the relations of a knowledge graph, level by level, all of a level at once.
+"""Breadth-first traversal of a knowledge graph, one level of names after another.
 
 Invariants:
-- A name is met once, at its distance from the start, and comes from the first one, in the order of
-  names, that leads to it from the level before.
-- A walk ends: with the graph, with whoever asks, or with an error past WALK_MAX entities.
+- A name appears once, at its distance from the start. Its predecessor is the first name, in sorted
+  order, of the level before that has a relation to it.
+- A traversal ends with the graph, when the caller stops, or with an error after WALK_MAX entities.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from amberdb import Page, QueryError
-from amberdb._shared.pages import all_pages
+from amberdb._shared.queries import all_pages
 
 Direction: TypeAlias = Literal["out", "in", "both"]
 
 WALK_MAX: Final = 100_000
-"""Entities that one walk may meet."""
+"""Entities that one traversal may visit."""
 CHUNK: Final = 200
-"""Names that one query asks for: an index is not used for more."""
+"""Names in the $in of one query: with more, the planner does not use an index."""
 _ENDS: Final[Mapping[Direction, Sequence[tuple[str, str]]]] = {
     "out": [("source", "target")],
     "in": [("target", "source")],
@@ -28,25 +28,25 @@ _ENDS: Final[Mapping[Direction, Sequence[tuple[str, str]]]] = {
 def levels(
     find: Callable[..., Page], start: str, where: Mapping[str, Any], direction: Direction
 ) -> Iterator[dict[str, str]]:
-    """What is one relation away, two, and so on, while there is something: each name with the one
-    that it comes from. Raises QueryError."""
+    """For each distance from `start`, 1, 2 and so on: the names found there, each with its
+    predecessor. Raises QueryError."""
     if direction not in _ENDS:
-        raise QueryError(f'direction is "out", "in" or "both", not {direction!r}')
+        raise QueryError(f'direction must be "out", "in" or "both", not {direction!r}')
     seen, frontier = {start}, [start]
     while frontier:
         level: dict[str, str] = {}
         for near, far in _ENDS[direction]:
             for begin in range(0, len(frontier), CHUNK):
-                asked = {near: {"$in": frontier[begin : begin + CHUNK]}, **where}
-                for link in all_pages(find, asked, fields=["source", "target"]):
-                    name, before = link[far], link[near]
+                query = {near: {"$in": frontier[begin : begin + CHUNK]}, **where}
+                for relation in all_pages(find, query, fields=["source", "target"]):
+                    name, before = relation[far], relation[near]
                     if name not in seen:
                         level[name] = min(before, level.get(name, before))
         seen.update(level)
         if len(seen) > WALK_MAX:
             raise QueryError(
-                f"the walk from {start!r} meets more than {WALK_MAX} entities: ask for fewer "
-                "hops, or for one relation_type"
+                f"the traversal from {start!r} visits more than {WALK_MAX} entities: use fewer "
+                "hops, or one relation_type"
             )
         frontier = sorted(level)
         if level:

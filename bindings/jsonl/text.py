@@ -1,23 +1,25 @@
 """Documents as JSON text, and back without loss.
 
-JSON has no datetimes, bytes and infinities. A map of exactly one key stands for each:
+JSON has no datetimes, bytes, vectors and infinities. A map with exactly one key stands for each:
 
     {"$date": "2026-02-23T00:41:00.000001Z"}   a datetime, ISO 8601 with its zone
     {"$bytes": "aGVsbG8="}                     bytes, base64
     {"$vector": "AACAPwAAAEA="}                a vector: its float32, little-endian, base64
     {"$float": "inf"}                          an infinity, also "-inf"
-    {"$map": {...}}                            a stored map that has one of these keys alone
+    {"$map": {...}}                            a map whose only key is one of these five
 
 Invariants:
 - `loads(dumps(x)) == x` with equal types, for everything that a document may hold.
-- A str stays a str, also one that looks like a date, unless convert_dates() is told its field.
-- Text that is not such JSON raises ValueError with one readable line, whatever is wrong with it.
+- A str that looks like a date stays a str, unless its field is named in convert_dates().
+- Invalid text raises ValueError with a message of one line, whatever is wrong with it.
+- Dotted paths mean what they mean in filters and indexes (amberdb.value_at).
 """
 
 import base64
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from json import JSONDecodeError
 from typing import Any, NoReturn, cast
 
@@ -25,12 +27,12 @@ _INF = float("inf")
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """One line (or indented), in Unicode as it is."""
+    """JSON text on one line, or indented; characters beyond ASCII are not escaped."""
     return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def loads(text: str | bytes) -> Any:
-    """The value. Raises ValueError."""
+    """The value that dumps() wrote, or any JSON value. Raises ValueError."""
     try:
         if isinstance(text, bytes):
             text = text.decode()
@@ -46,7 +48,7 @@ def loads(text: str | bytes) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """The value in what json knows, escapes put in."""
+    """The value in the types of the json module, with the maps of one key in place."""
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
@@ -64,11 +66,11 @@ def to_plain(value: Any) -> Any:
     if hasattr(value, "dtype"):
         data = value.astype("<f4", copy=False).tobytes()
         return {"$vector": base64.b64encode(data).decode("ascii")}
-    return value  # json says what it cannot take
+    return value  # json rejects any other type
 
 
 def from_plain(value: Any) -> Any:
-    """What to_plain() was given. Raises ValueError."""
+    """The reverse of to_plain(). Raises ValueError."""
     if type(value) is dict:
         items = cast(dict[str, Any], value)
         if len(items) == 1:
@@ -82,12 +84,12 @@ def from_plain(value: Any) -> Any:
 
 
 def iso(time: datetime) -> str:
-    """In UTC, with a Z."""
+    """ISO 8601 text in UTC, ending in Z."""
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def parse_date(text: object) -> datetime:
-    """Raises ValueError."""
+    """ISO 8601 text with a time zone, as a datetime in UTC. Raises ValueError."""
     if not isinstance(text, str):
         raise ValueError(f"{text!r} is not a date: write it as ISO 8601 text")
     try:
@@ -100,19 +102,28 @@ def parse_date(text: object) -> datetime:
 
 
 def convert_dates(document: dict[str, Any], paths: Sequence[str]) -> None:
-    """Turns ISO 8601 text in these fields (dotted paths) into datetimes, in place; in a list,
-    each element. Missing fields and None stay. Raises ValueError naming the field."""
+    """Converts ISO 8601 text at these dotted paths to datetimes, in place; in a list, each element.
+    None and missing fields stay. Raises ValueError naming the path."""
     for path in paths:
         *outer, name = path.split(".")
-        holder: Any = document
-        for step in outer:
-            holder = cast(dict[str, Any], holder).get(step) if type(holder) is dict else None
-        if type(holder) is not dict or cast(dict[str, Any], holder).get(name) is None:
-            continue
-        try:
-            holder[name] = _dates(cast(Any, holder[name]))
-        except ValueError as error:
-            raise ValueError(f"field {path!r}: {error}") from None
+        for holder in _maps_at(document, outer):
+            try:
+                if name in holder:
+                    holder[name] = _dates(holder[name])
+            except ValueError as error:
+                raise ValueError(f"field {path!r}: {error}") from None
+
+
+def _maps_at(document: dict[str, Any], segments: Sequence[str]) -> list[dict[str, Any]]:
+    """The maps at a path; through a list, those of its elements that are maps."""
+    maps = [document]
+    for segment in segments:
+        values = [each[segment] for each in maps if segment in each]
+        elements = chain.from_iterable(
+            cast(Sequence[Any], value) if type(value) is list else (value,) for value in values
+        )
+        maps = [cast(dict[str, Any], element) for element in elements if type(element) is dict]
+    return maps
 
 
 def _dates(value: Any) -> Any:

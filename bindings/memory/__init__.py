@@ -1,4 +1,4 @@
-"""Layered memory of users: profile, events and an operation log. docs/memory.md."""
+"""Layered memory of users: profile, events and an operation log: docs/memory.md."""
 
 from amberdb.memory.memory import (
     Memory,

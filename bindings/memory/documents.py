@@ -1,9 +1,8 @@
-"""The documents of layered memory: how a decision becomes one, what a log entry holds, and what is
-refused.
+"""The documents of layered memory: a decision as a memory, a change or a log entry, and its checks.
 
 Invariants:
-- Everything is checked before a transaction begins.
-- A memory has an id before it is stored: `embedding_id` is the same, where there are vectors.
+- A decision is checked before a transaction begins.
+- A memory gets its id before it is stored; with an embedder `embedding_id` is the same id.
 """
 
 from collections.abc import Mapping, Set
@@ -12,7 +11,7 @@ from typing import Any, Final, final
 from uuid import uuid4
 
 from amberdb import Document, InvalidDocumentError, QueryError
-from amberdb._shared.checks import check_text, check_time
+from amberdb._shared.checks import check_optional_time, check_text
 from amberdb.memory.types import (
     ACTIONS,
     LAYERS,
@@ -37,13 +36,13 @@ FIELDS: Final = (
     "created_at",
     "updated_at",
 )
-"""Of a memory as it is given out: all but its vector."""
+"""The fields of a memory that are returned: all but its vector."""
 
-_REASONS: Final[Mapping[Action, str]] = {
-    "insert": "stored in the {layer} layer as it was given",
-    "update": "changed in the {layer} layer as it was asked for",
-    "ignore": "says nothing that is not known",
-    "delete": "removed from the {layer} layer as it was asked for",
+_DEFAULT_REASONS: Final[Mapping[Action, str]] = {
+    "insert": "stored in the {layer} layer on request",
+    "update": "changed in the {layer} layer on request",
+    "ignore": "contains nothing new",
+    "delete": "deleted from the {layer} layer on request",
 }
 _FORGOTTEN_KEEPS: Final = (
     "id",
@@ -57,7 +56,7 @@ _FORGOTTEN_KEEPS: Final = (
 
 @final
 class Documents:
-    """Of one Memory."""
+    """Makes the documents of one Memory, with its retention and categories."""
 
     def __init__(
         self, retention: Retention, categories: Mapping[Layer, Set[str]], *, has_vectors: bool
@@ -67,11 +66,12 @@ class Documents:
         self._has_vectors = has_vectors
 
     def check(self, decision: Decision) -> None:
-        """Raises InvalidDocumentError, QueryError."""
+        """Raises InvalidDocumentError or QueryError for a decision that cannot be applied."""
         check_layer(decision.memory_layer)
         if decision.action not in ACTIONS:
             raise InvalidDocumentError(
-                f"an action is one of {', '.join(ACTIONS)}, not {decision.action!r}", field="action"
+                f"action must be one of {', '.join(ACTIONS)}, not {decision.action!r}",
+                field="action",
             )
         if decision.action == "insert" or decision.content is not None:
             check_text("content", decision.content)
@@ -80,11 +80,11 @@ class Documents:
         known = self._categories[decision.memory_layer]
         if decision.category is not None and decision.category not in known:
             raise InvalidDocumentError(
-                f"the {decision.memory_layer} layer has no category {decision.category!r}, but "
+                f"the {decision.memory_layer} layer has no category {decision.category!r}, only "
                 f"{', '.join(sorted(known))}: add it with Memory(categories=)",
                 field="category",
             )
-        check_time("expiry_date", decision.expiry_date)
+        check_optional_time("expiry_date", decision.expiry_date)
 
     def new(
         self,
@@ -94,7 +94,7 @@ class Documents:
         vector: Any,
         now: datetime,
     ) -> Document:
-        """Of an insert."""
+        """The document of an insert."""
         layer, given = decision.memory_layer, decision.expiry_date
         keep = self._retention.of(layer)
         is_permanent = decision.is_permanent
@@ -119,7 +119,7 @@ class Documents:
     def patch(
         self, old: Document, decision: Decision, vector: Any, now: datetime
     ) -> dict[str, Any]:
-        """Of an update: what is not given stays."""
+        """The changes of an update; fields that the decision does not set stay."""
         layer, given = decision.memory_layer, decision.expiry_date
         patch: dict[str, Any] = {"updated_at": now}
         if decision.content is not None:
@@ -146,13 +146,13 @@ class Documents:
         decision: Decision,
         now: datetime,
     ) -> Document:
-        """Of the log."""
+        """The log entry of a decision."""
         layer, action = decision.memory_layer, decision.action
         return {
             "memory_id": memory_id,
             "memory_layer": layer,
             "action": action,
-            "reason": decision.reason or _REASONS[action].format(layer=layer),
+            "reason": decision.reason or _DEFAULT_REASONS[action].format(layer=layer),
             "metadata": dict(decision.metadata),
             "memory_type": memory_type,
             "entity_id": entity_id,
@@ -162,23 +162,23 @@ class Documents:
 
 
 def forgotten(entry: Document, now: datetime) -> Document:
-    """What stays of a log entry: that something was done, and when."""
+    """A log entry without entity, reason and metadata: it keeps the action and its time."""
     kept = {name: entry[name] for name in _FORGOTTEN_KEEPS}
     return {**kept, "reason": None, "forgotten_at": now}
 
 
 def check_owner(memory_type: object, entity_id: object) -> None:
-    """Raises QueryError."""
+    """Raises QueryError unless they name an owner of memories."""
     if memory_type not in MEMORY_TYPES:
-        raise QueryError(f'memory_type is "user" or "agent", not {memory_type!r}')
+        raise QueryError(f'memory_type must be "user" or "agent", not {memory_type!r}')
     if not isinstance(entity_id, str) or not entity_id:
-        raise QueryError(f"entity_id is a str that is not empty, not {entity_id!r}")
+        raise QueryError(f"entity_id must be a non-empty str, not {entity_id!r}")
 
 
 def check_layer(layer: object) -> None:
-    """Raises QueryError."""
+    """Raises QueryError unless it is the name of a layer."""
     if layer not in LAYERS:
-        raise QueryError(f'a layer is "profile" or "event", not {layer!r}')
+        raise QueryError(f'a layer must be "profile" or "event", not {layer!r}')
 
 
 def _later(now: datetime, by: timedelta | None) -> datetime | None:
@@ -186,5 +186,6 @@ def _later(now: datetime, by: timedelta | None) -> datetime | None:
 
 
 def _embedding(vector: Any) -> dict[str, Any]:
-    """With an embedder that is down the vector is left out, and filled in later."""
+    """The field of a vector. Without a vector (the embedder failed) it is missing, and added
+    later."""
     return {} if vector is None else {"embedding": vector}

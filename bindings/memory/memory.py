@@ -1,26 +1,26 @@
-"""Layered memory: what stays true of somebody, what happened, and a log of every change.
+"""Layered memory: long-lived facts about an entity, events, and a log of every change.
 
-    profile   long-lived facts         by (memory_type, entity_id, updated_at)
-    event     what happened, expiring  by (memory_type, entity_id, created_at)
-    log       insert, update, ignore, delete, each with a reason in words
+    profile   long-lived facts     by (memory_type, entity_id, updated_at)
+    event     events that expire   by (memory_type, entity_id, created_at)
+    log       insert, update, ignore, delete, each with a reason
 
 Invariants:
 - A change and its log entry are one commit.
-- A model is called outside of transactions: an embedder or an extractor that is slow holds up
-  nobody, and one that fails has stored nothing. A memory whose embedder is down is stored, and
-  gets its vector later.
-- Nobody is told of a memory that was forgotten: its log entries lose entity, reason and metadata.
+- Models are called outside transactions, so a slow embedder or extractor blocks no other writer.
+  When an extractor fails, nothing is stored. When an embedder fails, the memory is stored and gets
+  its vector later.
+- No read returns a forgotten memory: its log entries lose entity, reason and metadata.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, final
 
 from amberdb import (
-    CollectionError,
     Database,
     Document,
+    Embed,
     ExtractionError,
     Fusion,
     InvalidDocumentError,
@@ -32,10 +32,10 @@ from amberdb import (
     Transaction,
     Vector,
 )
-from amberdb._shared.checks import check_text
+from amberdb._shared.checks import check_embedder, check_text
+from amberdb._shared.clock import utc_now
 from amberdb._shared.queries import between
-from amberdb._shared.questions import vectors
-from amberdb.index.vector.vector import Embed
+from amberdb._shared.search_input import embed_texts
 from amberdb.memory.documents import FIELDS, Documents, check_layer, check_owner, forgotten
 from amberdb.memory.recall import recall
 from amberdb.memory.types import (
@@ -54,19 +54,20 @@ from amberdb.memory.types import (
 )
 
 KNOWN_MAX: Final = 50
-"""Memories of each layer that an extractor is told of."""
+"""The most recent memories of each layer that an extractor gets."""
 
 
 @final
 class Memory:
     """Layered memory over an open database; threads may share it.
 
-    embed, dim   list of str -> array of shape (n, dim): memories are found by meaning too
-    fusion       how words and meaning are put together; has weights of "content", "embedding"
-    extract      turns text into decisions, for remember(auto_extract=True)
+    embed, dim   list of str -> array of shape (n, dim), for vector search of memories
+    fusion       how full-text and vector hits are fused; its weights are for the fields "content"
+                 and "embedding"
+    extract      function from a text to decisions, for remember(auto_extract=True)
     retention    how long each layer is kept
-    categories   more of them, by layer
-    clock        epoch seconds
+    categories   additional categories, by layer
+    clock        function that returns epoch seconds
 
     Raises CollectionError.
     """
@@ -83,8 +84,7 @@ class Memory:
         categories: Mapping[Layer, Iterable[str]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if (embed is None) != (dim is None):
-            raise CollectionError("embed and dim come together: how long are its vectors?")
+        check_embedder(embed, dim)
         self.db = db
         self._embed = embed
         self._fusion = fusion or Fusion()
@@ -114,20 +114,19 @@ class Memory:
         expiry_date: datetime | None = None,
         reason: str | None = None,
     ) -> list[Outcome]:
-        """Stores a memory in a layer; with `auto_extract` what the extractor makes of the text.
+        """Stores a memory in a layer, or with `auto_extract` applies the extractor's decisions.
 
-        Events that are not permanent expire, at `expiry_date` or as the retention says; profile
-        memories stay. Raises InvalidDocumentError, QueryError, and ExtractionError; then nothing
-        was stored.
+        An event that is not permanent expires at `expiry_date` or after the retention of its layer.
+        Raises InvalidDocumentError, QueryError, ExtractionError; then nothing was stored.
         """
         check_owner(memory_type, entity_id)
         check_text("content", content)
         if auto_extract:
             if memory_layer is not None:
-                raise QueryError("auto_extract decides on the layer: leave memory_layer out")
+                raise QueryError("auto_extract chooses the layer: omit memory_layer")
             decisions = self._extracted(memory_type, entity_id, content)
         elif memory_layer is None:
-            raise QueryError('say memory_layer="profile" or "event", or auto_extract=True')
+            raise QueryError('give memory_layer="profile" or "event", or auto_extract=True')
         else:
             decision = Decision(
                 action="insert",
@@ -145,17 +144,17 @@ class Memory:
     def apply(
         self, entity_id: str, decisions: Sequence[Decision], *, memory_type: MemoryType = "user"
     ) -> list[Outcome]:
-        """Carries decisions out, with their log entries, in one commit: all or none. Raises
+        """Applies decisions and writes their log entries, in one commit: all or none. Raises
         InvalidDocumentError, and MissingKeyError for a memory that this entity does not have."""
         check_owner(memory_type, entity_id)
         for decision in decisions:
             self._documents.check(decision)
-        embedded = vectors(self._embed, [each.content for each in decisions])
+        vectors = embed_texts(self._embed, [decision.content for decision in decisions])
         now = self._now()
         with self.db.transaction() as tx:
             return [
                 self._applied(tx, memory_type, entity_id, decision, vector, now)
-                for decision, vector in zip(decisions, embedded, strict=True)
+                for decision, vector in zip(decisions, vectors, strict=True)
             ]
 
     def update(
@@ -170,7 +169,7 @@ class Memory:
         is_permanent: bool | None = None,
         expiry_date: datetime | None = None,
     ) -> Outcome:
-        """Changes what is given of one memory. Raises MissingKeyError, InvalidDocumentError."""
+        """Changes the given fields of a memory. Raises MissingKeyError, InvalidDocumentError."""
         return self._one(
             memory_layer,
             memory_id,
@@ -188,7 +187,7 @@ class Memory:
         )
 
     def delete(self, memory_layer: Layer, memory_id: str, *, reason: str | None = None) -> Outcome:
-        """Its log stays readable. Raises MissingKeyError."""
+        """Deletes a memory; its log stays readable. Raises MissingKeyError."""
         decision = Decision(
             action="delete", memory_layer=memory_layer, reason=reason or "", memory_id=memory_id
         )
@@ -201,15 +200,15 @@ class Memory:
         memory_type: MemoryType = "user",
         compact: bool = True,
     ) -> Forgotten:
-        """Removes all that is known of an entity: both layers in one commit, and what its log
-        says of it. With `compact` nothing of it is left in any file of the directory when this
-        returns. A receipt."""
+        """Deletes the memories of an entity in both layers, and erases entity, reason and metadata
+        of its log entries, in one commit; a receipt. With `compact` the database is compacted, so
+        no file of its directory holds the deleted bytes when this returns."""
         check_owner(memory_type, entity_id)
-        mine = {"memory_type": memory_type, "entity_id": entity_id}
+        owned = {"memory_type": memory_type, "entity_id": entity_id}
         now = self._now()
         with self.db.transaction() as tx:
-            profile, events = (tx[layer].delete_many(mine) for layer in LAYERS)
-            entries = tx["log"].find(mine, limit=None)
+            profile, events = (tx[layer].delete_many(owned) for layer in LAYERS)
+            entries = tx["log"].find(owned, limit=None)
             tx["log"].put_many(forgotten(entry, now) for entry in entries)
         if compact:
             self.db.compact()
@@ -218,10 +217,10 @@ class Memory:
     # -- reading -----------------------------------------------------------------------------
 
     def get(self, memory_layer: Layer, memory_id: str) -> Document | None:
-        """One memory, whole."""
+        """A whole memory, or None."""
         check_layer(memory_layer)
-        found: Document | None = self.db.collection(memory_layer).get(memory_id)
-        return found
+        memory: Document | None = self.db.collection(memory_layer).get(memory_id)
+        return memory
 
     def profile(
         self,
@@ -232,7 +231,7 @@ class Memory:
         limit: int | None = None,
         after: str | None = None,
     ) -> Page:
-        """What is known to be true of an entity, the last changed first."""
+        """Facts about an entity, the last changed first."""
         where = _where(memory_type, entity_id, category)
         return self.db.collection("profile").find(
             where, order_by="-updated_at", limit=limit, after=after, fields=FIELDS
@@ -249,7 +248,7 @@ class Memory:
         category: str | None = None,
         after: str | None = None,
     ) -> Page:
-        """What happened, the latest first; from `since` on, before `until`."""
+        """Events of an entity with `since <= created_at < until`, the newest first."""
         where = _where(memory_type, entity_id, category)
         where |= between("created_at", since, until)
         return self.db.collection("event").find(
@@ -266,18 +265,23 @@ class Memory:
         limit: int = 10,
         where: Mapping[str, Any] | None = None,
     ) -> list[Recalled]:
-        """Memories that the query's words, or its meaning, lead to, the best first: of one
-        entity, or of all. `where` narrows it further. Raises QueryError."""
+        """Full-text and, with an embedder, vector search of memories, the best first: those of one
+        entity, or of all. `where` is an additional filter. Raises QueryError."""
         check_text("query", query)
         scope: dict[str, Any] = {"memory_type": memory_type, **(where or {})}
         if entity_id is not None:
             scope["entity_id"] = entity_id
         for layer in layers:
             check_layer(layer)
-        (vector,) = vectors(self._embed, [query])
-        chosen = list(dict.fromkeys(layers))
+        (vector,) = embed_texts(self._embed, [query])
         return recall(
-            self.db, query, vector, layers=chosen, where=scope, limit=limit, fusion=self._fusion
+            self.db,
+            query,
+            vector,
+            layers=list(dict.fromkeys(layers)),
+            where=scope,
+            limit=limit,
+            fusion=self._fusion,
         )
 
     def logs(
@@ -291,10 +295,10 @@ class Memory:
         limit: int = 100,
         after: str | None = None,
     ) -> Page:
-        """Entries of the log, the latest first; those of deleted memories too."""
+        """Log entries, the newest first; deleted memories have entries too."""
         where: dict[str, Any] = {} if entity_id is None else _where(memory_type, entity_id, None)
-        asked = {"memory_id": memory_id, "memory_layer": memory_layer, "action": action}
-        where |= {name: value for name, value in asked.items() if value is not None}
+        fields = {"memory_id": memory_id, "memory_layer": memory_layer, "action": action}
+        where |= {name: value for name, value in fields.items() if value is not None}
         return self.db.collection("log").find(
             where, order_by="-created_at", limit=limit, after=after
         )
@@ -302,6 +306,7 @@ class Memory:
     # -- inside ------------------------------------------------------------------------------
 
     def _declare(self, dim: int | None) -> None:
+        """Declares the collections of the layers and the log."""
         searched: list[Text | Vector] = [Text("content")]
         if dim is not None:
             searched.append(
@@ -333,19 +338,20 @@ class Memory:
         )
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
+        return utc_now(self._clock)
 
     def _one(self, memory_layer: Layer, memory_id: str, decision: Decision) -> Outcome:
-        """Of a memory whose owner is not named."""
-        found = self.get(memory_layer, memory_id)
-        if found is None:
+        """Applies a decision on a memory to its owner."""
+        memory = self.get(memory_layer, memory_id)
+        if memory is None:
             raise _missing(memory_layer, memory_id)
-        (outcome,) = self.apply(found["entity_id"], [decision], memory_type=found["memory_type"])
+        (outcome,) = self.apply(memory["entity_id"], [decision], memory_type=memory["memory_type"])
         return outcome
 
     def _extracted(
         self, memory_type: MemoryType, entity_id: str, content: str
     ) -> Sequence[Decision]:
+        """The extractor's decisions, checked. Raises QueryError, ExtractionError."""
         if self._extract is None:
             raise QueryError("auto_extract needs an extractor: Memory(db, extract=RuleExtractor())")
         known = self._known(memory_type, entity_id, content)
@@ -354,28 +360,28 @@ class Memory:
         for decision in decisions:
             if decision.memory_id is not None and decision.memory_id not in ids:
                 raise ExtractionError(
-                    f"the extractor speaks of a memory {decision.memory_id!r} that it was not told "
-                    "of, so nothing was stored",
+                    f"the extractor named the memory {decision.memory_id!r}, which it did not get: "
+                    "nothing was stored",
                     memory_id=decision.memory_id,
                 )
             try:
                 self._documents.check(decision)
             except InvalidDocumentError as error:
                 raise ExtractionError(
-                    f"the extractor decided on what cannot be stored: {error.message}"
+                    f"the extractor returned an invalid decision: {error.message}"
                 ) from error
         return decisions
 
     def _known(self, memory_type: MemoryType, entity_id: str, content: str) -> Known:
-        """Both layers: the newest, and of events what the text is about."""
+        """The newest memories of both layers, and the events most similar to the text."""
         events = {
-            each["id"]: each
-            for each in self.events(entity_id, memory_type=memory_type, limit=KNOWN_MAX)
+            event["id"]: event
+            for event in self.events(entity_id, memory_type=memory_type, limit=KNOWN_MAX)
         }
-        about = self.recall(
+        similar = self.recall(
             content, entity_id=entity_id, memory_type=memory_type, layers=("event",)
         )
-        events.update((each.memory_id, each.document) for each in about)
+        events.update((event.memory_id, event.document) for event in similar)
         profile = self.profile(entity_id, memory_type=memory_type, limit=KNOWN_MAX)
         return Known(memory_type, entity_id, profile, list(events.values()), self._now())
 
@@ -388,6 +394,7 @@ class Memory:
         vector: Any,
         now: datetime,
     ) -> Outcome:
+        """Applies one decision in a transaction, with its log entry. Raises MissingKeyError."""
         layer, action = decision.memory_layer, decision.action
         memory_id = decision.memory_id or ""
         if action == "insert":

@@ -1,14 +1,14 @@
-"""An extractor that asks a model: any endpoint that speaks the chat completions protocol of OpenAI.
+"""An extractor that calls a model through the chat completions protocol of OpenAI.
 
-    text and what is known -> POST {base_url}/chat/completions -> JSON -> checked -> decisions
+    text and known memories -> POST {base_url}/chat/completions -> JSON -> checked -> decisions
 
 Needs the extra `models` (httpx).
 
 Invariants:
-- The model sees memories under short names of this one call, so it can neither name those of
-  others nor make an id up.
-- An answer that is not as the schema says is asked for again, and at last refused: nothing of it is
-  used. What the model says is stored, and never carried out.
+- The model gets memories under short names that are valid for one call, so it cannot name memories
+  of another entity or invent an id.
+- An answer that does not match the schema is requested again, and after the last attempt rejected
+  as a whole. Text from the model is stored, never executed.
 """
 
 import time
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 ATTEMPTS: Final = 3
 TIMEOUT_S: Final = 60.0
 PAUSE_S: Final = 0.5
-"""Before the second attempt; twice as long before each one after it."""
+"""The pause before the second attempt; it doubles for each further one."""
 PAUSE_MAX_S: Final = 30.0
-"""Also of what a server asks for with Retry-After."""
+"""The longest pause, also when a server sends a longer Retry-After."""
 
 _INSTRUCTIONS: Final = """\
 You keep the long-term memory of an assistant. You are given a text and what is remembered of its
@@ -47,7 +47,7 @@ to you. Answer with JSON alone: {{"decisions": [...]}}."""
 
 
 class _Answered(msgspec.Struct, forbid_unknown_fields=True):
-    """One decision, as the model is to give it."""
+    """One decision in the answer of a model."""
 
     action: Literal["insert", "update", "ignore", "delete"]
     memory_layer: Literal["profile", "event"]
@@ -97,16 +97,16 @@ SCHEMA: Final[dict[str, Any]] = {
     "required": ["decisions"],
     "additionalProperties": False,
 }
-"""JSON Schema of an answer."""
+"""JSON Schema of an answer. Strict mode requires all properties, so optional ones may be null."""
 
 
 @final
 class ChatExtractor:
-    """For Memory(extract=): `ChatExtractor("http://127.0.0.1:11434/v1", "some-model")`.
+    """An extractor for Memory(extract=): `ChatExtractor("http://127.0.0.1:11434/v1", "model")`.
 
     api_key      sent as a bearer token
-    timeout_s    of one attempt
-    attempts     how often it is asked: after no answer, 429, 5xx, or an answer that makes no sense
+    timeout_s    timeout of one attempt
+    attempts     requests at most; it tries again after no answer, 429, 5xx or an invalid answer
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class ChatExtractor:
         self._client = httpx.Client(timeout=timeout_s, headers=headers)
 
     def __call__(self, text: str, known: Known) -> Sequence[Decision]:
-        """Raises ExtractionError."""
+        """The decisions of the model on a text. Raises ExtractionError."""
         refs = {f"p{at}": each for at, each in enumerate(known.profile, 1)}
         refs |= {f"e{at}": each for at, each in enumerate(known.events, 1)}
         request = {
@@ -148,17 +148,18 @@ class ChatExtractor:
             except _TryAgain as again:
                 if not left:
                     raise ExtractionError(
-                        f"{self._url} gave no usable answer in {self._attempts} attempts: {again}"
+                        f"{self._url} gave no valid answer in {self._attempts} attempts: {again}"
                     ) from again.__cause__
                 self._sleep(min(again.after_s or pause_s, PAUSE_MAX_S))
                 pause_s *= 2
         raise AssertionError("unreachable")
 
     def close(self) -> None:
+        """Closes the connections."""
         self._client.close()
 
     def _answer(self, request: dict[str, Any]) -> bytes:
-        """The body of an answer. Raises _TryAgain, ExtractionError."""
+        """The body of a response with status 200. Raises _TryAgain, ExtractionError."""
         import httpx
 
         try:
@@ -166,12 +167,12 @@ class ChatExtractor:
         except httpx.TransportError as error:
             raise _TryAgain(f"{type(error).__name__}: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ExtractionError(f"{self._url} cannot be asked: {error}") from error
+            raise ExtractionError(f"{self._url} cannot be requested: {error}") from error
         if response.status_code == 429 or response.status_code >= 500:
             raise _TryAgain(f"status {response.status_code}", _retry_after_s(response))
         if response.status_code != 200:
             raise ExtractionError(
-                f"{self._url} refused with status {response.status_code}: {response.text[:200]}",
+                f"{self._url} answered with status {response.status_code}: {response.text[:200]}",
                 status=response.status_code,
             )
         return response.content
@@ -186,15 +187,16 @@ class _TryAgain(Exception):
 def _retry_after_s(response: "httpx.Response") -> float | None:
     try:
         return max(0.0, float(response.headers.get("retry-after", "")))
-    except ValueError:  # none, or a date
+    except ValueError:  # no header, or a date
         return None
 
 
 def _messages(text: str, known: Known, refs: dict[str, Document]) -> list[dict[str, str]]:
+    """The messages of a request."""
     lists = {layer: ", ".join(names) for layer, names in CATEGORIES.items()}
     remembered = [
-        {"ref": ref, "category": each.get("category"), "content": each["content"]}
-        for ref, each in refs.items()
+        {"ref": ref, "category": memory.get("category"), "content": memory["content"]}
+        for ref, memory in refs.items()
     ]
     question = {"now": known.now.isoformat(), "remembered": remembered, "text": text}
     return [
@@ -204,17 +206,17 @@ def _messages(text: str, known: Known, refs: dict[str, Document]) -> list[dict[s
 
 
 def _decisions(body: bytes, refs: dict[str, Document]) -> list[Decision]:
-    """Raises _TryAgain."""
+    """The decisions of a response body. Raises _TryAgain."""
     try:
         content = msgspec.json.decode(body)["choices"][0]["message"]["content"]
         answer = msgspec.json.decode(_unfenced(content), type=_Answer)
-        return [_decision(each, refs) for each in answer.decisions]
+        return [_decision(answered, refs) for answered in answer.decisions]
     except (msgspec.MsgspecError, AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
-        raise _TryAgain(f"an answer that makes no sense ({type(e).__name__}: {e})") from e
+        raise _TryAgain(f"the answer is invalid ({type(e).__name__}: {e})") from e
 
 
 def _unfenced(content: str) -> str:
-    """Without the fence of a code block, which many models put around JSON."""
+    """The content without the code fence that many models put around JSON."""
     content = content.strip()
     if content.startswith("```") and content.endswith("```"):
         content = content.removeprefix("```").removesuffix("```").removeprefix("json")
@@ -222,7 +224,7 @@ def _unfenced(content: str) -> str:
 
 
 def _decision(answered: _Answered, refs: dict[str, Document]) -> Decision:
-    """Raises KeyError, ValueError."""
+    """A checked decision. Raises KeyError, ValueError."""
     layer: Layer = answered.memory_layer
     memory_id = None
     if answered.ref:
@@ -247,10 +249,10 @@ def _decision(answered: _Answered, refs: dict[str, Document]) -> Decision:
 
 
 def _time(text: str | None) -> datetime | None:
-    """Raises ValueError."""
+    """A time with a zone, or None. Raises ValueError."""
     if not text:
         return None
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
-        raise ValueError(f"{text} says no time zone")
+        raise ValueError(f"{text} has no time zone")
     return time

@@ -1,26 +1,26 @@
-"""Recall: the memories that a question in everyday words leads to, from several layers at once.
+"""Recall: full-text and vector search over several layers.
 
     words  -> BM25 hits of each layer   -> one list by score \\
-                                                              > reciprocal rank -> the best
+                                                              > reciprocal rank fusion -> the best
     vector -> nearest of each layer     -> one list by score /
 
 Invariants:
-- Layers are merged before words and vectors are fused, by scores that are alike: two lists of
-  layers have ranks that say nothing of each other.
+- Hits of the layers are merged by score before fusion: BM25 scores of two layers are comparable,
+  and so are vector scores, but ranks in two layers are not.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amberdb import Database, Fusion
-from amberdb._shared.questions import words
+from amberdb._shared.search_input import plain_words
 from amberdb.memory.documents import FIELDS
 from amberdb.memory.types import Layer, Recalled
 
 
 def recall(
     db: Database,
-    question: str,
+    query: str,
     vector: Any,
     *,
     layers: Sequence[Layer],
@@ -28,46 +28,48 @@ def recall(
     limit: int,
     fusion: Fusion,
 ) -> list[Recalled]:
-    """The best first; equal ones in the order of the layers. Raises QueryError."""
-    asked: dict[str, Mapping[str, Any]] = {}
-    if text := words(question):
-        asked["content"] = {"text": text}
+    """The best memories first; those with equal scores in the order of the layers. Raises
+    QueryError."""
+    searches: dict[str, Mapping[str, Any]] = {}
+    if text := plain_words(query):
+        searches["content"] = {"text": text}
     if vector is not None:
-        asked["embedding"] = {"vector": vector}
-    depth = max(fusion.depth, limit) if len(asked) > 1 else limit
-    lists = {field: _hits(db, each, layers, where, depth) for field, each in asked.items()}
+        searches["embedding"] = {"vector": vector}
+    depth = max(fusion.depth, limit) if len(searches) > 1 else limit
+    lists = {field: _hits(db, search, layers, where, depth) for field, search in searches.items()}
     if len(lists) > 1:
         return _fused(lists, fusion)[:limit]
-    return [each for found in lists.values() for each in found[:limit]]
+    return [memory for hits in lists.values() for memory in hits[:limit]]
 
 
 def _hits(
     db: Database,
-    asked: Mapping[str, Any],
+    search: Mapping[str, Any],
     layers: Sequence[Layer],
     where: Mapping[str, Any],
     depth: int,
 ) -> list[Recalled]:
-    """By words, or by a vector, over all layers."""
-    found = [
+    """The hits of one search, by text or by vector, over all layers."""
+    hits = [
         Recalled(layer, hit.id, hit.score, hit.document)
         for layer in layers
-        for hit in db.collection(layer).search(**asked, where=where, limit=depth, fields=FIELDS)
+        for hit in db.collection(layer).search(**search, where=where, limit=depth, fields=FIELDS)
     ]
-    found.sort(key=lambda each: each.score, reverse=True)
-    return found[:depth]
+    hits.sort(key=lambda hit: hit.score, reverse=True)
+    return hits[:depth]
 
 
 def _fused(lists: Mapping[str, Sequence[Recalled]], fusion: Fusion) -> list[Recalled]:
+    """Reciprocal rank fusion, the best first."""
     scores: dict[tuple[Layer, str], float] = {}
-    documents: dict[tuple[Layer, str], Recalled] = {}
+    memories: dict[tuple[Layer, str], Recalled] = {}
     for field, ranked in lists.items():
         weight = fusion.weights.get(field, 1.0)
-        for rank, each in enumerate(ranked, 1):
-            key = each.memory_layer, each.memory_id
+        for rank, memory in enumerate(ranked, 1):
+            key = memory.memory_layer, memory.memory_id
             scores[key] = scores.get(key, 0.0) + weight / (fusion.k + rank)
-            documents[key] = each
+            memories[key] = memory
     return [
-        Recalled(*key, score, documents[key].document)
+        Recalled(*key, score, memories[key].document)
         for key, score in sorted(scores.items(), key=lambda item: item[1], reverse=True)
     ]

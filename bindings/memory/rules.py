@@ -1,12 +1,12 @@
-"""A rule-based extractor, for use without a model: sentences of English and Chinese, sorted by the
-words that give them away.
+"""A rule-based extractor, for use without a model: it classifies English and Chinese sentences by
+the words that they contain.
 
-    text -> sentences -> (layer, category), by memory_words.toml -> compared with what is known
+    text -> sentences -> (layer, category), by words.toml -> compared with known memories
 
 Invariants:
-- The same text and the same knowledge give the same decisions.
-- What no rule fits is ignored, and the log says so: a rule-based memory rather misses something
-  than makes something up.
+- The same text and the same known memories give the same decisions.
+- A sentence that matches no rule is ignored, and the log has that as the reason: missing a fact is
+  better than inventing one.
 """
 
 import re
@@ -23,13 +23,13 @@ from typing import Any, Final, TypeAlias, final
 from amberdb import Document
 from amberdb.memory.types import Decision, Known, Layer
 
-Sorted: TypeAlias = tuple[Layer, str | None]
-"""(layer, category); no category where a sentence only looks like something that stays true."""
+Classification: TypeAlias = tuple[Layer, str | None]
+"""(layer, category); no category for a sentence that is only recognised as being about somebody."""
 
 SAME: Final = 0.85
-"""From this likeness on, 0 to 1, two sentences say the same."""
-ALIKE: Final = 0.5
-"""From this on a sentence is about the other: what it takes back, or says more exactly."""
+"""From this similarity on, 0 to 1, two sentences say the same."""
+SIMILAR: Final = 0.5
+"""From this similarity on a sentence is about the other one, and may update or delete it."""
 
 _FLOURISHES = r"[^a-z]*(?:a lot|so much|then|tomorrow|sounds good|later|too)?"
 _ACTORS = r"\b(?:i|we|he|she|they|my \w+|the \w+)(?:'ve|'s)? (?:just |finally |already |also )?"
@@ -43,25 +43,25 @@ class _Rule:
 
 
 class _Rules:
-    """memory_words.toml, compiled."""
+    """words.toml, compiled."""
 
     def __init__(self, words: Mapping[str, Any]) -> None:
         self.happens = [_rule(each) for each in words["happens"]]
         self.stays = [_rule(each) for each in words["stays"]]
-        forms, signs = words["forms"], words["signs"]
+        forms, markers = words["forms"], words["markers"]
         self.sentence = re.compile(forms["sentence"])
         self.edges: str = forms["edges"]
-        self.told = _pattern(r"^(?:{zh})|^(?:{en})", signs["told"])
-        self.dated = _pattern(r"{zh}|\b(?:{en})", signs["dated"])
-        self.ends = _pattern(r"{zh}|\b(?:{en})", signs["ends"])
-        self.acted = _pattern(_ACTORS.join(("{zh}|", r"(?:{en})\b")), signs["acted"])
-        self.asks = _pattern(r"\?$|^(?:{zh})|^(?:{en})\b", signs["asks"])
-        self.talk = _pattern(
+        self.attribution = _pattern(r"^(?:{zh})|^(?:{en})", markers["attribution"])
+        self.dated = _pattern(r"{zh}|\b(?:{en})", markers["dated"])
+        self.ends = _pattern(r"{zh}|\b(?:{en})", markers["ends"])
+        self.acted = _pattern(_ACTORS.join(("{zh}|", r"(?:{en})\b")), markers["acted"])
+        self.asks = _pattern(r"\?$|^(?:{zh})|^(?:{en})\b", markers["asks"])
+        self.small_talk = _pattern(
             "^(?:{zh})" + forms["particles"] + r"\W*$|^(?:{en})\b" + _FLOURISHES + r"\W*$",
-            signs["talk"],
+            markers["small_talk"],
         )
-        self.somebody = _pattern(
-            r"^(?:{zh})\S\S+|^(?:{en})(?:'s|'re)? \w+(?: \w+)+", signs["somebody"]
+        self.subject = _pattern(
+            r"^(?:{zh})\S\S+|^(?:{en})(?:'s|'re)? \w+(?: \w+)+", markers["subject"]
         )
 
 
@@ -76,16 +76,16 @@ def _rule(stored: Mapping[str, Any]) -> _Rule:
 
 
 def _pattern(form: str, words: Mapping[str, Any]) -> re.Pattern[str]:
-    """`form` with the words of both languages in it."""
+    """`form` with the words of both languages in place of {zh} and {en}."""
     chinese, english = "|".join(words["zh"]), "|".join(words["en"])
     return re.compile(form.replace("{zh}", chinese).replace("{en}", english), re.I)
 
 
-def sorted_into(sentence: str) -> Sorted | None:
-    """Where a sentence belongs; None when it says nothing to be remembered."""
+def classify(sentence: str) -> Classification | None:
+    """The layer and category of a sentence; None when it holds nothing to remember."""
     rules = _rules()
     sentence = unicodedata.normalize("NFKC", sentence)
-    if rules.asks.search(sentence) or rules.talk.search(sentence):
+    if rules.asks.search(sentence) or rules.small_talk.search(sentence):
         return None
     is_dated = bool(rules.dated.search(sentence))
     order = (rules.happens, rules.stays) if is_dated else (rules.stays, rules.happens)
@@ -96,38 +96,40 @@ def sorted_into(sentence: str) -> Sorted | None:
         return "event", "action"
     if is_dated:
         return "event", "other"
-    return ("profile", None) if rules.somebody.search(sentence) else None
+    return ("profile", None) if rules.subject.search(sentence) else None
 
 
 @final
 class RuleExtractor:
-    """For Memory(extract=): decisions of a text, sentence by sentence."""
+    """An extractor for Memory(extract=): one decision for each sentence of a text."""
 
     def __call__(self, text: str, known: Known) -> Sequence[Decision]:
+        """The decisions on a text."""
         decisions: list[Decision] = []
-        told: dict[Layer, list[Document]] = {
+        memories: dict[Layer, list[Document]] = {
             "profile": list(known.profile),
             "event": list(known.events),
         }
         for sentence in _sentences(text):
-            found = sorted_into(sentence)
-            if found is None:
-                reason = f"no rule takes this for something to be remembered: {sentence}"
+            classification = classify(sentence)
+            if classification is None:
+                reason = f"no rule matches: {sentence}"
                 decisions.append(Decision(action="ignore", memory_layer="event", reason=reason))
             else:
-                decision = _decided(sentence, *found, told[found[0]])
-                told[found[0]] = [
-                    each for each in told[found[0]] if each["id"] != decision.memory_id
+                layer, category = classification
+                decision = _decided(sentence, layer, category, memories[layer])
+                memories[layer] = [
+                    memory for memory in memories[layer] if memory["id"] != decision.memory_id
                 ]
                 decisions.append(decision)
         return decisions
 
 
 def _sentences(text: str) -> Iterable[str]:
-    """Without marks at their ends, but for a question's."""
+    """The sentences of a text, without punctuation at their ends except question marks."""
     rules = _rules()
     for match in rules.sentence.finditer(text):
-        sentence = rules.told.sub("", match[0].strip()).strip()
+        sentence = rules.attribution.sub("", match[0].strip()).strip()
         mark = "?" if sentence and unicodedata.normalize("NFKC", sentence[-1]) == "?" else ""
         sentence = sentence.strip(rules.edges)
         if sentence:
@@ -135,24 +137,24 @@ def _sentences(text: str) -> Iterable[str]:
 
 
 def _decided(
-    sentence: str, layer: Layer, category: str | None, told: Sequence[Document]
+    sentence: str, layer: Layer, category: str | None, memories: Sequence[Document]
 ) -> Decision:
-    """A new memory, or what it does to the one that is most like it."""
-    nearest = max(told, key=lambda each: _likeness(sentence, each["content"]), default=None)
-    likeness = 0.0 if nearest is None else _likeness(sentence, nearest["content"])
+    """The decision on a sentence: a change of the most similar memory, or a new one."""
+    nearest = max(memories, key=lambda each: _similarity(sentence, each["content"]), default=None)
+    similarity = 0.0 if nearest is None else _similarity(sentence, nearest["content"])
     if nearest is not None:
         id, before = nearest["id"], nearest["content"]
-        if _rules().ends.search(sentence) and likeness >= ALIKE:
-            reason = f"no longer so, since it is said: {sentence}"
+        if _rules().ends.search(sentence) and similarity >= SIMILAR:
+            reason = f"no longer true according to: {sentence}"
             return Decision(action="delete", memory_layer=layer, reason=reason, memory_id=id)
-        if likeness >= SAME and len(sentence) <= len(before):
-            reason = "is known already"
+        if similarity >= SAME and len(sentence) <= len(before):
+            reason = "known already"
             return Decision(action="ignore", memory_layer=layer, reason=reason, memory_id=id)
-        if layer == "profile" and nearest["category"] == category and likeness >= ALIKE:
+        if layer == "profile" and nearest["category"] == category and similarity >= SIMILAR:
             return Decision(
                 action="update",
                 memory_layer=layer,
-                reason=f"says more exactly what was: {before}",
+                reason=f"more exact than: {before}",
                 content=sentence,
                 memory_id=id,
             )
@@ -165,8 +167,8 @@ def _decided(
     )
 
 
-def _likeness(one: str, other: str) -> float:
-    """0 to 1; of a sentence that holds the other whole, 1."""
+def _similarity(one: str, other: str) -> float:
+    """0 to 1; 1 when one sentence contains the other."""
     one, other = one.casefold(), other.casefold()
     if one in other or other in one:
         return 1.0

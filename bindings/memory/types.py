@@ -1,8 +1,8 @@
-"""What layered memory is made of: layers, actions, decisions, and what is told of them.
+"""The types of layered memory: layers, actions, decisions and results.
 
 Invariants:
-- A decision is complete: applying it asks neither a model nor a clock that the caller did not give.
-- Values never change once made.
+- A decision is complete: Memory.apply() needs no model to carry it out.
+- Instances are immutable.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,39 +23,40 @@ CATEGORIES: Final[Mapping[Layer, tuple[str, ...]]] = {
     "profile": ("preference", "ability", "career", "education", "personality", "value"),
     "event": ("conversation", "meeting", "action", "decision", "event", "other"),
 }
-"""Known from the start; Memory(categories=) adds to them."""
+"""The categories of each layer; Memory(categories=) adds to them."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long each layer is kept; None is for ever.
+    """How long memories of each layer are kept; None means for ever.
 
-    Memories that are permanent or bring an expiry_date of their own are left alone.
+    It does not apply to permanent memories and to those with their own expiry_date.
     """
 
     profile: timedelta | None = None
-    """Since the last change."""
+    """Counted from the last change."""
     event: timedelta | None = timedelta(days=90)
     log: timedelta | None = None
 
     def of(self, layer: Layer) -> timedelta | None:
+        """The retention of a layer."""
         return self.profile if layer == "profile" else self.event
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What is to be done with one piece of what was said."""
+    """What to do with one piece of information."""
 
     action: Action
     memory_layer: Layer
     reason: str
-    """In words, for the log."""
+    """A sentence for the log."""
     content: str | None = None
-    """Of insert and update."""
+    """The text of the memory, for insert and update."""
     memory_id: str | None = None
-    """Of update and delete; of ignore the memory that says it already, where there is one."""
+    """The memory to update or delete; for ignore the memory that has the information already."""
     category: str | None = None
     is_permanent: bool | None = None
     expiry_date: datetime | None = None
@@ -65,7 +66,7 @@ class Decision:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was done: one entry of the log."""
+    """What was done; the log entry has the same fields."""
 
     action: Action
     memory_layer: Layer
@@ -77,7 +78,7 @@ class Outcome:
 @final
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What an extractor is told of an entity: both layers, newest first."""
+    """What an extractor gets to know about an entity: memories of both layers, the newest first."""
 
     memory_type: MemoryType
     entity_id: str
@@ -87,7 +88,7 @@ class Known:
 
 
 class Extractor(Protocol):
-    """Turns a text into decisions. Raises ExtractionError when it cannot."""
+    """A function that turns a text into decisions. Raises ExtractionError."""
 
     def __call__(self, text: str, known: Known) -> Sequence[Decision]: ...
 
@@ -95,7 +96,7 @@ class Extractor(Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """One memory that was found."""
+    """A memory that recall() found."""
 
     memory_layer: Layer
     memory_id: str
@@ -106,13 +107,14 @@ class Recalled:
 @final
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The receipt of forget(): how much of what is gone. Nothing of what it said."""
+    """The receipt of forget(): how many documents of each kind, without their content."""
 
     profile: int
     events: int
     logs: int
-    """Entries whose reasons and metadata were erased."""
+    """Log entries whose entity, reason and metadata were erased."""
     lsn: Lsn
     time: datetime
     is_compacted: bool
-    """Whether nothing of it is left in any file of the directory. Backups keep what they have."""
+    """Whether the database was compacted, so that no file of its directory holds the deleted bytes.
+    Backups are not changed."""

@@ -1,4 +1,4 @@
-"""One document per user: docs/profiles.md."""
+"""User profiles, one document per user: docs/profiles.md."""
 
 from amberdb.profiles.profiles import (
     UserProfiles,

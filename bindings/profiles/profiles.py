@@ -1,14 +1,14 @@
 """User profiles: one document per user, changed field by field, counted without races.
 
 Invariants:
-- A change says only what changes: maps are merged, so two callers who each add a fact keep both.
+- Changes are merged into the stored maps, so two callers that each add a fact keep both.
 - `created_at` is set once, `last_updated` by every change, in the same commit.
-- A counter is read and written inside one transaction.
+- A counter is read and written in one transaction.
 """
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, final
 
 from amberdb import (
@@ -20,19 +20,20 @@ from amberdb import (
     Page,
     Transaction,
 )
+from amberdb._shared.clock import utc_now
 from amberdb._shared.queries import between
 
 COLLECTION: Final = "user_memories"
 MAPS: Final = ("basic_info", "personality", "life_context", "interests")
-"""Fields that hold maps (or lists), and are merged."""
+"""Fields that hold maps (or lists). Maps are merged."""
 
 
 @final
 class UserProfiles:
     """Profiles over an open database; threads may share it.
 
-    name    of the collection
-    clock   epoch seconds
+    name    name of the collection
+    clock   function that returns epoch seconds
     """
 
     def __init__(
@@ -48,19 +49,19 @@ class UserProfiles:
         )
 
     def get(self, user_id: str) -> Document | None:
-        """The profile, whole."""
-        found: Document | None = self._collection.get(user_id)
-        return found
+        """The whole profile, or None."""
+        profile: Document | None = self._collection.get(user_id)
+        return profile
 
     def save(self, user_id: str, changes: Mapping[str, Any] | None = None, **more: Any) -> Document:
-        """Creates the profile, or merges the changes into it; as it is then. None in a map stores
-        None, amberdb.REMOVE takes a field out. Raises InvalidDocumentError."""
+        """Creates the profile or merges the changes into it; the profile after that. None as a
+        value is stored, amberdb.REMOVE removes the field. Raises InvalidDocumentError."""
         given = {**(changes or {}), **more}
         with self.db.transaction() as tx:
             return self._saved(tx, user_id, given)
 
     def count_conversation(self, user_id: str, by: int = 1) -> int:
-        """Adds to `conversation_count`; a profile that is not there is created. The new count."""
+        """Adds to `conversation_count`, creating a missing profile; the new count."""
         with self.db.transaction() as tx:
             before = tx[self.name].get(user_id)
             count = by if before is None else before["conversation_count"] + by
@@ -68,7 +69,7 @@ class UserProfiles:
         return count
 
     def delete(self, user_id: str) -> None:
-        """Raises MissingKeyError."""
+        """Deletes the profile. Raises MissingKeyError."""
         if not self._collection.delete(user_id):
             raise MissingKeyError(f"there is no profile of {user_id!r}", key=user_id)
 
@@ -80,7 +81,7 @@ class UserProfiles:
         until: datetime | None = None,
         after: str | None = None,
     ) -> Page:
-        """Profiles by `last_updated`, the latest first; from `since` on, before `until`."""
+        """Profiles with `since <= last_updated < until`, the last changed first."""
         return self._collection.find(
             between("last_updated", since, until),
             order_by="-last_updated",
@@ -94,10 +95,10 @@ class UserProfiles:
     def _saved(self, tx: Transaction, user_id: str, given: Mapping[str, Any]) -> Document:
         if given.get("user_id", user_id) != user_id:
             raise InvalidDocumentError(
-                f"the profile of {user_id!r} cannot become that of {given['user_id']!r}",
+                f"the profile of {user_id!r} cannot get the user_id {given['user_id']!r}",
                 field="user_id",
             )
-        now = datetime.fromtimestamp(self._clock(), UTC)
+        now = utc_now(self._clock)
         collection = tx[self.name]
         if user_id not in collection:
             collection.put({"id": user_id, **empty(user_id), "created_at": now})
@@ -106,7 +107,7 @@ class UserProfiles:
 
 
 def empty(user_id: str) -> Document:
-    """A profile that says nothing yet."""
+    """A new profile, without facts."""
     return {
         "user_id": user_id,
         "user_name": None,

@@ -1,12 +1,12 @@
-"""User profiles in and out: a directory of JSON files, the table of a SQLite file, and back.
+"""Import of user profiles from a directory of JSON files or a SQLite table; export to JSON files.
 
     <user_id>.json, else its .bak or .tmp -> checked -> stored in batches -> compared
 
 Invariants:
-- Nothing is skipped in silence: every file is imported, recovered from its backup, the same
-  already, older than what is stored, or listed as broken with the reason.
-- An import that was interrupted is run again: what is stored already is left alone.
-- An export writes each file aside, syncs it and renames it; import(export(x)) is x.
+- No file is skipped silently. The report counts each as imported, recovered from its backup,
+  unchanged, older than the stored profile, or broken with the reason.
+- An interrupted import can be run again: stored profiles stay as they are.
+- An exported file is replaced atomically; import(export(x)) is x.
 """
 
 import os
@@ -20,13 +20,13 @@ from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote, unquote
 
 from amberdb import Document
-from amberdb._fs import OsFileSystem, replace_file
 from amberdb._jsonl.text import dumps, iso, loads
+from amberdb._shared.files import replace_file
 from amberdb.profiles.profiles import MAPS, UserProfiles, empty
 
 BATCH: Final = 200
 _SPARES: Final = (".json.bak", ".bak", ".json.tmp", ".tmp", ".json~")
-"""Where a writer of JSON files leaves what a crash spared."""
+"""Endings of the copies that a writer of JSON files leaves beside a file."""
 _TIMES: Final = ("created_at", "last_updated")
 
 
@@ -39,19 +39,19 @@ class Broken(NamedTuple):
 
 @dataclass(slots=True)
 class TransferReport:
-    """What became of every profile of the source."""
+    """What an import did with each profile of the source."""
 
     found: int = 0
     imported: int = 0
     same: int = 0
-    """Stored already, just so."""
+    """Profiles that were stored already, with the same content."""
     newer: list[str] = field(default_factory=list[str])
-    """Users whose stored profile is newer than the file: it was left alone."""
+    """Users whose stored profile is newer than the file; it was not changed."""
     recovered: list[str] = field(default_factory=list[str])
-    """Files that were broken or gone, read from the backup beside them."""
+    """Files that were broken or missing, and were read from a backup beside them."""
     broken: list[Broken] = field(default_factory=list[Broken])
     verified: int = 0
-    """Read back and found equal."""
+    """Profiles that were read back and compared equal."""
 
 
 Progress = Callable[[TransferReport], None]
@@ -65,8 +65,8 @@ def import_json(
     zone: tzinfo = UTC,
     progress: Progress | None = None,
 ) -> TransferReport:
-    """Every profile of a directory of `<user_id>.json`. Times without a zone are of `zone`. With
-    `dry_run` nothing is stored, and the report says what would be. Raises OSError."""
+    """Imports every `<user_id>.json` of a directory. Times without a zone are read as times in
+    `zone`. With `dry_run` nothing is stored; the report shows what would be. Raises OSError."""
     report = TransferReport()
     _store(profiles, _of_files(Path(directory), zone, report), dry_run, report, progress)
     return report
@@ -81,7 +81,7 @@ def import_sqlite(
     zone: tzinfo = UTC,
     progress: Progress | None = None,
 ) -> TransferReport:
-    """Every row of a table with the columns of a profile; maps are JSON text there. Raises
+    """Imports every row of a table with the columns of a profile, where maps are JSON text. Raises
     sqlite3.Error."""
     report = TransferReport()
     name = table.replace('"', '""')
@@ -93,7 +93,7 @@ def import_sqlite(
 
 
 def export_json(profiles: UserProfiles, directory: str | os.PathLike[str]) -> int:
-    """Writes `<user_id>.json` for every profile, as of one moment; how many. Raises OSError."""
+    """Writes `<user_id>.json` for every profile of one snapshot; how many. Raises OSError."""
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -118,27 +118,22 @@ def _of_files(directory: Path, zone: tzinfo, report: TransferReport) -> Iterator
     for stem in sorted(stems):
         report.found += 1
         spares = [f"{stem}{ending}" for ending in _SPARES if f"{stem}{ending}" in names]
-        tries = [f"{stem}.json", *sorted(spares, key=lambda each: _age(directory / each))]
+        spares.sort(key=lambda name: (directory / name).stat().st_mtime, reverse=True)
         reasons: list[str] = []
-        for name in tries:
+        for name in (f"{stem}.json", *spares):
             try:
-                found = _profile(unquote(stem), loads((directory / name).read_bytes()), zone)
+                profile = _profile(unquote(stem), loads((directory / name).read_bytes()), zone)
             except FileNotFoundError:
-                reasons.append(f"{name}: is not there")
+                reasons.append(f"{name}: is missing")
             except (OSError, ValueError) as error:
                 reasons.append(f"{name}: {error}")
             else:
                 if reasons:
                     report.recovered.append(f"{name} ({'; '.join(reasons)})")
-                yield found
+                yield profile
                 break
         else:
             report.broken.append(Broken(f"{stem}.json", "; ".join(reasons)))
-
-
-def _age(path: Path) -> float:
-    """The newest first."""
-    return -path.stat().st_mtime
 
 
 def _of_rows(
@@ -158,9 +153,9 @@ def _of_rows(
 
 
 def _profile(user_id: str, given: Any, zone: tzinfo) -> Document:
-    """A profile of what a file says. Raises ValueError."""
+    """The document of a profile that was read from a source. Raises ValueError."""
     if not isinstance(given, dict):
-        raise ValueError("a profile is a map")
+        raise ValueError("a profile must be a map")
     fields = cast(dict[str, Any], given)
     user_id = str(fields.get("user_id") or user_id)
     document: Document = {"id": user_id, **empty(user_id)}
@@ -168,20 +163,20 @@ def _profile(user_id: str, given: Any, zone: tzinfo) -> Document:
         name: value for name, value in fields.items() if value is not None or name not in document
     }
     document["user_id"] = user_id
-    document["conversation_count"] = _whole(document["conversation_count"])
+    document["conversation_count"] = _integer(document["conversation_count"])
     for name in MAPS:
         if not isinstance(document[name], dict | list):
-            raise ValueError(f"{name} is a map or a list, not {document[name]!r}")
+            raise ValueError(f"{name} must be a map or a list, not {document[name]!r}")
     for name in _TIMES:
         document[name] = _time(name, fields.get(name), zone)
     return document
 
 
-def _whole(value: Any) -> int:
+def _integer(value: Any) -> int:
     try:
         return int(value)
     except (TypeError, ValueError):
-        raise ValueError(f"conversation_count is a number, not {value!r}") from None
+        raise ValueError(f"conversation_count must be a number, not {value!r}") from None
 
 
 def _time(name: str, value: Any, zone: tzinfo) -> datetime | None:
@@ -190,10 +185,10 @@ def _time(name: str, value: Any, zone: tzinfo) -> datetime | None:
     try:
         if isinstance(value, int | float):
             return datetime.fromtimestamp(value, UTC)
-        found = datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value)
     except (OverflowError, OSError, TypeError, ValueError):
-        raise ValueError(f"{name} is a time, not {value!r}") from None
-    return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+        raise ValueError(f"{name} must be ISO 8601 text or epoch seconds, not {value!r}") from None
+    return (time if time.tzinfo else time.replace(tzinfo=zone)).astimezone(UTC)
 
 
 # -- storing -------------------------------------------------------------------------------------
@@ -201,13 +196,13 @@ def _time(name: str, value: Any, zone: tzinfo) -> datetime | None:
 
 def _store(
     profiles: UserProfiles,
-    found: Iterable[Document],
+    documents: Iterable[Document],
     dry_run: bool,
     report: TransferReport,
     progress: Progress | None,
 ) -> None:
     batch: list[Document] = []
-    for document in found:
+    for document in documents:
         batch.append(document)
         if len(batch) == BATCH:
             _store_batch(profiles, batch, dry_run, report)
@@ -237,7 +232,9 @@ def _store_batch(
     if not dry_run:
         newer = set(report.newer)
         report.verified += sum(
-            collection.get(each["id"]) == each for each in batch if each["id"] not in newer
+            collection.get(document["id"]) == document
+            for document in batch
+            if document["id"] not in newer
         )
 
 
@@ -253,4 +250,4 @@ def _write(path: Path, document: Document) -> None:
         if name != "id"
     }
     text = dumps(fields, indent=2) + "\n"
-    replace_file(OsFileSystem(), os.fspath(path), text.encode())
+    replace_file(path, text.encode())

@@ -1,4 +1,4 @@
-"""Counts and aggregates over time: docs/series.md."""
+"""Counts and aggregates of documents over time: docs/series.md."""
 
 from amberdb.series.buckets import (
     Bucket,

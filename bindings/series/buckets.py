@@ -1,13 +1,13 @@
 """Time series: counts and aggregates of a collection by hour, day or week of a datetime field.
 
-    documents in the order of time -> one open bucket -> buckets, as they are full
+    documents in the order of time -> one open bucket -> each bucket when it is complete
 
 Invariants:
-- A bucket is an hour, day or week of the calendar of a time zone: a day there may have 23 or 25
-  hours, and an hour that a clock goes through twice is two.
-- All buckets are of one moment of the database.
-- With an index in the order of the field memory holds one bucket and one page; without one it
-  holds the buckets, never the documents.
+- A bucket is an hour, day or week of the calendar of a time zone: a day may have 23 or 25 hours,
+  and an hour that the clock repeats makes two buckets.
+- All buckets show one snapshot of the database.
+- With an index ordered by the field, memory holds one bucket and one page; without one it holds
+  all buckets, never all documents.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,10 +17,8 @@ from datetime import time as clock_time
 from itertools import groupby
 from typing import Any, Final, Literal, TypeAlias, final
 
-from amberdb import Database, Document, QueryError
-from amberdb._jsonl.importer import value_at
-from amberdb._shared.pages import all_pages
-from amberdb._shared.queries import between
+from amberdb import Database, Document, QueryError, value_at
+from amberdb._shared.queries import all_pages, between
 
 Every: TypeAlias = Literal["hour", "day", "week"]
 
@@ -36,14 +34,14 @@ _AGE_MAX_MS: Final = 86_400_000
 @final
 @dataclass(slots=True)
 class Bucket:
-    """What happened from `start` on, before `end`; both in the zone that was asked for."""
+    """Documents with `start <= field < end`; both bounds are in the requested zone."""
 
     start: datetime
     end: datetime
     count: int = 0
-    """Documents."""
+    """The number of documents."""
     numbers: int = 0
-    """Those of them with a number to aggregate; with none there is no mean, min and max."""
+    """How many of them have a number to aggregate; when it is 0, mean, min and max are None."""
     sum: int | float = 0
     min: int | float | None = None
     max: int | float | None = None
@@ -53,7 +51,7 @@ class Bucket:
         return self.sum / self.numbers if self.numbers else None
 
     def add(self, value: object) -> None:
-        """One document, with what is to be aggregated of it."""
+        """Counts one document, and aggregates `value` if it is a number."""
         self.count += 1
         if isinstance(value, int | float) and not isinstance(value, bool):
             self.numbers += 1
@@ -75,25 +73,27 @@ def series(
     zone: tzinfo = UTC,
     fill: bool = False,
 ) -> Iterator[Bucket]:
-    """Buckets in the order of time, as they are asked for.
+    """Iterates over buckets in the order of time; each is computed when the iterator reaches it.
 
-    field          a datetime; documents without one, or with a list there, are left out
-    of             a number, to be summed up; both may be dotted paths
-    where          a filter; since, until: from the one on, before the other
-    zone           whose hours, days and weeks (from Monday) they are
-    fill           empty ones too, between the first and the last, or `since` and `until`
+    field          path of the datetime field; documents with another value there are left out
+    every          "hour", "day" or "week"; weeks start on Monday
+    of             path of the number to aggregate
+    where          a filter
+    since, until   only documents with since <= field < until
+    zone           the time zone of the calendar
+    fill           with empty buckets between the first and the last, or `since` and `until`
 
     Raises QueryError, CollectionMissingError.
     """
     if every not in _SPANS:
         raise QueryError(f'every is "hour", "day" or "week", not {every!r}')
     span = between(field, since or _FIRST, until)
-    asked: dict[str, Any] = {"$and": [where, span]} if where else span
+    query: dict[str, Any] = {"$and": [where, span]} if where else span
     with db.snapshot() as at:
-        at[collection].explain(asked, order_by=field)  # what is wrong is said at once
+        at[collection].explain(query, order_by=field)  # raises before the first bucket is read
     calendar = _Calendar(every, zone)
-    found = _buckets(db, collection, field, of, asked, calendar)
-    return _filled(found, calendar, since, until) if fill else found
+    buckets = _buckets(db, collection, field, of, query, calendar)
+    return _filled(buckets, calendar, since, until) if fill else buckets
 
 
 # -- inside ----------------------------------------------------------------------------------
@@ -101,14 +101,15 @@ def series(
 
 @final
 class _Calendar:
-    """Of one zone. Instants are compared in UTC: within a zone Python compares clocks."""
+    """Bucket bounds in one zone. They are compared in UTC: within a zone Python compares clock
+    faces, which is wrong when the clock goes back."""
 
     def __init__(self, every: Every, zone: tzinfo) -> None:
         self._every: Every = every
         self._zone = zone
 
     def start(self, instant: datetime) -> datetime:
-        """Of the bucket that an instant is in; in UTC."""
+        """The start of the bucket that contains the instant, in UTC."""
         local = instant.astimezone(self._zone)
         if self._every == "hour":
             return local.replace(minute=0, second=0, microsecond=0).astimezone(UTC)
@@ -118,17 +119,17 @@ class _Calendar:
         return datetime.combine(day, clock_time(), self._zone).astimezone(UTC)
 
     def end(self, start: datetime) -> datetime:
-        """Where the next one starts; in UTC."""
+        """The start of the next bucket, in UTC."""
         if self._every != "hour":
             day = start.astimezone(self._zone).date() + _SPANS[self._every]
             return datetime.combine(day, clock_time(), self._zone).astimezone(UTC)
         step = _SPANS["hour"]
-        while (end := self.start(start + step)) <= start:  # a clock that went back by less
+        while (end := self.start(start + step)) <= start:  # the clock went back by less than 1 h
             step += timedelta(minutes=15)
         return end
 
     def bucket(self, start: datetime) -> Bucket:
-        """An empty one."""
+        """An empty bucket."""
         return Bucket(start.astimezone(self._zone), self.end(start).astimezone(self._zone))
 
 
@@ -146,22 +147,22 @@ def _buckets(
         order: dict[str, Any] = {}
         if collection.explain(where, order_by=field)["order"] == "index":
             order["order_by"] = field
-        found = all_pages(collection.find, where, fields=fields, **order)
+        documents = all_pages(collection.find, where, fields=fields, **order)
         starts = (
             (calendar.start(value), document)
-            for document in found
+            for document in documents
             if isinstance(value := value_at(document, field), datetime)
         )
-        made: dict[datetime, Bucket] = {}
+        unordered: dict[datetime, Bucket] = {}
         for start, group in groupby(starts, key=_first):
-            bucket = made.get(start) or calendar.bucket(start)
+            bucket = unordered.get(start) or calendar.bucket(start)
             for _, document in group:
                 bucket.add(None if of is None else value_at(document, of))
             if order:
                 yield bucket
             else:
-                made[start] = bucket
-        for _, bucket in sorted(made.items()):
+                unordered[start] = bucket
+        for _, bucket in sorted(unordered.items()):
             yield bucket
 
 
@@ -170,11 +171,11 @@ def _first(item: tuple[datetime, Document]) -> datetime:
 
 
 def _filled(
-    found: Iterator[Bucket], calendar: _Calendar, since: datetime | None, until: datetime | None
+    buckets: Iterator[Bucket], calendar: _Calendar, since: datetime | None, until: datetime | None
 ) -> Iterator[Bucket]:
-    """With the empty ones."""
+    """The buckets, with empty ones in the gaps."""
     at = None if since is None else calendar.start(since)
-    for bucket in found:
+    for bucket in buckets:
         start = bucket.start.astimezone(UTC)
         while at is not None and at < start:
             yield calendar.bucket(at)

@@ -1,4 +1,7 @@
-"""`amberdb serve`: memory and chat over HTTP. docs/server.md. Needs the extra `server`."""
+"""`amberdb serve`: layered memory and the chat buffer over HTTP: docs/server.md.
+
+Needs the extra `server`.
+"""
 
 from amberdb.server.app import (
     application,

@@ -2,15 +2,15 @@
 
     amberdb serve memory.amber                  the command line
     await serve("memory.amber", ServerOptions())  the same from a program
-    app = application(service, options)         for a server of one's own
+    app = application(service, options)           for your own ASGI server
 
-The extra `amberdb[server]` brings FastAPI and uvicorn; nothing else in the package imports them.
+The extra `amberdb[server]` installs FastAPI and uvicorn; no other package of amberdb imports them.
 
 Invariants:
-- A port that is taken is told before the database is opened. Who connects while it is being opened
-  waits; it is closed after the last answer.
-- SIGTERM and SIGINT end it so: no new connections, the requests that run are answered, what is
-  pending is on disk.
+- The port is bound before the database is opened, so a port in use is reported first. Clients that
+  connect meanwhile wait. The database is closed after the last response.
+- SIGTERM and SIGINT shut down gracefully: no new connections, running requests are answered, and
+  all writes are on disk.
 """
 
 import asyncio
@@ -19,19 +19,18 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 import amberdb
-from amberdb.aio import database
-from amberdb.aio.system import keep_flushing, open_chat_buffer, open_memory
-from amberdb.chat.schedule import Schedule
-from amberdb.chat.sinks import CollectionSink
-from amberdb.memory.rules import RuleExtractor
-from amberdb.memory.types import Extractor
+from amberdb import OpenOptions, aio
+from amberdb.chat import CollectionSink, Schedule
+from amberdb.chat.aio import keep_flushing, open_chat_buffer
+from amberdb.memory import Extractor, RuleExtractor
+from amberdb.memory.aio import open_memory
 from amberdb.server.guard import Guard
 from amberdb.server.models import Problem
 from amberdb.server.options import ServerOptions
@@ -39,12 +38,12 @@ from amberdb.server.problems import MEDIA_TYPE, handle_errors
 from amberdb.server.routes import Service, router
 
 GRACE_S: Final = 10
-"""For requests that run when it ends."""
+"""Time for running requests to end after a signal."""
 CONNECTIONS_MAX: Final = 1_000
 
 _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
     "default": {
-        "description": "What went wrong, and what to do",
+        "description": "The error, and what to do about it",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 }
@@ -52,11 +51,15 @@ _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
 
 @asynccontextmanager
 async def open_service(
-    path: str, *, extract: Extractor | None = None, flush_every_s: float = 300.0, **settings: Any
+    path: str,
+    *,
+    extract: Extractor | None = None,
+    flush_every_s: float = 300.0,
+    **settings: Unpack[OpenOptions],
 ) -> AsyncGenerator[Service]:
-    """The database with its systems; turns are flushed into a collection. Without an extractor it
-    is the one of rules. `settings` are those of aio.open(). Raises what that raises."""
-    async with database.open(path, **settings) as db:
+    """Opens the database with its systems; turns are flushed to a collection. The default extractor
+    is RuleExtractor. `settings` are options of aio.open(). Raises as aio.open()."""
+    async with aio.open(path, **settings) as db:
         memory = await open_memory(db, extract=extract or RuleExtractor())
         sink = await db.run(CollectionSink, db.blocking)
         buffer = await open_chat_buffer(db, sink)
@@ -69,11 +72,11 @@ async def open_service(
 
 
 def application(service: Service, options: ServerOptions) -> ASGIApp:
-    """For any ASGI server."""
+    """The ASGI application, for any ASGI server."""
     app = FastAPI(
         title="AmberDB",
         version=amberdb.__version__,
-        docs_url=None,  # their pages load scripts from elsewhere
+        docs_url=None,  # these pages load scripts from other hosts
         redoc_url=None,
         responses=_PROBLEM,
     )
@@ -90,13 +93,13 @@ async def serve(
     *,
     extract: Extractor | None = None,
     ready: Callable[[str], object] = lambda url: None,
-    **settings: Any,
+    **settings: Unpack[OpenOptions],
 ) -> None:
-    """Until a signal ends it; `ready` is told the URL. Raises what opening raises, and OSError when
-    the port is taken."""
+    """Runs the server until a signal ends it; `ready` is called with the URL. Raises as aio.open(),
+    and OSError when the port is in use."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     listening = socket.create_server((options.host, options.port), family=family, backlog=128)
-    # asyncio does it for sockets that it binds itself; else small answers wait 40 ms for an ack.
+    # asyncio sets it only on sockets that it binds; without it small responses wait 40 ms.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listening:
         async with open_service(
@@ -122,8 +125,8 @@ async def serve(
 
 @contextmanager
 def _ended_by_sigterm(server: uvicorn.Server) -> Generator[None]:
-    """Also before uvicorn listens for signals; when it has ended it raises them once more, which
-    then does nothing."""
+    """Handles SIGTERM before uvicorn installs its handler, and after it, when uvicorn raises the
+    signal again."""
 
     def end(*_: object) -> None:
         server.should_exit = True
@@ -139,7 +142,7 @@ def _ended_by_sigterm(server: uvicorn.Server) -> Generator[None]:
 
 
 def _describe(app: FastAPI, *, has_token: bool) -> None:
-    """Puts into the OpenAPI document what no route says."""
+    """Adds the error schema and the bearer token to the OpenAPI document."""
     document = app.openapi()
     components = document.setdefault("components", {})
     components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()

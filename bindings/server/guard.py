@@ -1,12 +1,12 @@
-"""What stands before the HTTP server's routes: who may ask, how often, and how much.
+"""Checks before the routes of the HTTP server: host, rate, token and size.
 
     Host -> rate of this client -> bearer token -> size of the body -> routes
 
 Invariants:
-- Without a token only the machine itself is served, and only under its own names: a web page that
-  has its own name point here is refused.
-- Tokens are compared in constant time, and guesses are counted like other requests.
-- What is kept of clients is bounded, and so is a body, before any of it is parsed.
+- Without a token only requests for a loopback name or address are served, so a web page whose name
+  resolves to this machine (DNS rebinding) is rejected.
+- Tokens are compared in constant time, and failed attempts count toward the rate limit.
+- State about clients is bounded, and the size of a body is checked before it is parsed.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from amberdb.server.problems import problem
 
 CLIENTS_MAX: Final = 10_000
 BODY_S: Final = 30.0
-"""The longest that a client may take to send a body."""
+"""The longest time that a client may take to send a body."""
 HEALTH: Final = "/health"
 
 
 @final
 class Guard:
-    """The outermost layer."""
+    """The outermost ASGI layer."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Guard:
         await refusal(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
+        """The response to a request that is rejected by its headers; None for the others."""
         headers, token = Headers(scope=scope), self._options.token
         if token is None and not is_loopback(_name(headers.get("host", ""))):
             return problem(421, "without a token only localhost is served: set a token", "NotLocal")
@@ -71,7 +72,7 @@ class Guard:
         if wait_s:
             return problem(
                 429,
-                f"more than {self._options.requests_per_s:g} requests a second: wait",
+                f"more than {self._options.requests_per_s:g} requests per second: wait",
                 "TooManyRequests",
                 {"Retry-After": str(max(1, round(wait_s)))},
             )
@@ -85,11 +86,11 @@ class Guard:
             )
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
-            return problem(400, "Content-Length is a number of bytes", "BadLength")
+            return problem(400, "Content-Length must be a number of bytes", "BadLength")
         return self._too_large() if int(length[:19]) > self._options.body_bytes_max else None
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """None when it is too large; cut short when the client has gone."""
+        """The body; None when it is too large, incomplete when the client disconnected."""
         body = bytearray()
         while True:
             message = await receive()
@@ -101,22 +102,24 @@ class Guard:
 
     def _too_large(self) -> Response:
         limit = self._options.body_bytes_max
-        return problem(413, f"a body has at most {limit} bytes: send less at once", "BodyTooLarge")
+        return problem(
+            413, f"the body is larger than {limit} bytes: send less at once", "BodyTooLarge"
+        )
 
 
 @final
 class Rates:
-    """A bucket of tokens for each client: `burst` at most, `per_s` more each second."""
+    """A token bucket for each client: `burst` tokens at most, refilled at `per_s`."""
 
     def __init__(self, per_s: float, burst: int, clock: Callable[[], float]) -> None:
         self._per_s = per_s
         self._burst = burst
         self._clock = clock
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Tokens left, and when; those who asked last come last."""
+        """(tokens left, time) by client, the least recently seen first."""
 
     def take(self, client: str) -> float:
-        """0 when this request may go on, else the seconds until one may."""
+        """Takes a token: 0 when there was one, else the seconds until the next."""
         now = self._clock()
         left, since = self._clients.pop(client, (float(self._burst), now))
         left = min(self._burst, left + (now - since) * self._per_s)
@@ -128,20 +131,21 @@ class Rates:
 
 
 def _name(host: str) -> str:
-    """Of a Host header, without the port."""
+    """The name in a Host header, without the port."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
 
 
 def _is_same(authorization: str, token: str) -> bool:
+    """Whether an Authorization header has the token."""
     scheme, _, given = authorization.partition(" ")
     is_bearer = scheme.lower() == "bearer"
     return hmac.compare_digest(given.strip().encode(), token.encode()) and is_bearer
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body in one message, then what comes after it."""
+    """A receive() that returns the body in one message, and then the messages after it."""
     is_sent = False
 
     async def replayed() -> Message:

@@ -1,7 +1,7 @@
-"""What the HTTP server is asked and what it answers, as the OpenAPI document tells it.
+"""Requests and responses of the HTTP server, as in its OpenAPI document.
 
 Invariants:
-- A request with a field that is not known is refused: a misspelt one would be lost in silence.
+- A request with an unknown field is rejected: a misspelt field must not be dropped silently.
 - Times have a zone.
 """
 
@@ -11,29 +11,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from amberdb.memory.types import Action, Layer, MemoryType
+from amberdb.memory import Action, Layer, MemoryType
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
-def _is_written_out(given: object) -> object:
-    """Raises ValueError for seconds since 1970, which pydantic would take."""
-    if isinstance(given, str) and re.match(r"\d{4}-\d\d-\d\d", given):
-        return given
-    raise ValueError("a time is written as 2026-01-31T12:00:00+00:00")
+def _check_iso(value: object) -> object:
+    """Raises ValueError for epoch seconds, which pydantic would accept."""
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
+        return value
+    raise ValueError("write a time as 2026-01-31T12:00:00+00:00")
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_check_iso)]
 
 
 class Request(BaseModel):
-    """Of JSON."""
+    """The base of JSON bodies."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Remember(Request):
-    """A memory for one layer, or with `auto_extract` a text for the extractor."""
+    """A memory for a layer, or with `auto_extract` a text for the extractor."""
 
     content: Text
     memory_layer: Layer | None = None
@@ -46,7 +46,7 @@ class Remember(Request):
 
 
 class Change(Request):
-    """Of a memory: what is not given stays."""
+    """A change of a memory; fields that are not set stay."""
 
     content: Text | None = None
     reason: str = ""
@@ -57,7 +57,7 @@ class Change(Request):
 
 
 class Turn(Request):
-    """Of a conversation."""
+    """One turn of a conversation."""
 
     user_message: str
     assistant_message: str
@@ -68,7 +68,7 @@ class Turn(Request):
 
 
 class Done(BaseModel):
-    """What was done: one entry of the log."""
+    """What was done with a memory, as in its log entry."""
 
     action: Action
     memory_layer: Layer
@@ -78,7 +78,7 @@ class Done(BaseModel):
 
 
 class Outcomes(BaseModel):
-    """Of all that was decided on."""
+    """What was done with each decision."""
 
     outcomes: list[Done]
 
@@ -100,14 +100,14 @@ class MemoryDocument(BaseModel):
 
 
 class Memories(BaseModel):
-    """A page; `cursor` is for `after`, None at the end."""
+    """One page. Pass `cursor` as `after` to get the next; it is null at the end."""
 
     memories: list[MemoryDocument]
     cursor: str | None
 
 
 class Entry(BaseModel):
-    """Of the log. Of one that was forgotten only what was done, and when."""
+    """A log entry. After a forget it has only the action and its time."""
 
     id: str
     memory_id: str
@@ -119,7 +119,7 @@ class Entry(BaseModel):
 
 
 class Entries(BaseModel):
-    """A page; `cursor` is for `after`, None at the end."""
+    """One page. Pass `cursor` as `after` to get the next; it is null at the end."""
 
     logs: list[Entry]
     cursor: str | None
@@ -135,13 +135,13 @@ class Hit(BaseModel):
 
 
 class Hits(BaseModel):
-    """The best first."""
+    """Hits, the best first."""
 
     hits: list[Hit]
 
 
 class Receipt(BaseModel):
-    """Of what was forgotten."""
+    """The receipt of a forget."""
 
     profile: int
     events: int
@@ -152,7 +152,7 @@ class Receipt(BaseModel):
 
 
 class SavedTurn(BaseModel):
-    """As ChatBuffer.save_chat() tells it."""
+    """The result of ChatBuffer.save_chat()."""
 
     success: bool
     hot_stored: bool
@@ -164,7 +164,7 @@ class SavedTurn(BaseModel):
 
 
 class FlushedTurns(BaseModel):
-    """As ChatBuffer.flush() tells it."""
+    """The result of ChatBuffer.flush()."""
 
     success: bool
     total_pending: int
@@ -173,33 +173,33 @@ class FlushedTurns(BaseModel):
 
 
 class Turns(BaseModel):
-    """The last ones of a conversation, the oldest first."""
+    """The last turns of a conversation, the oldest first."""
 
     turns: list[dict[str, Any]]
 
 
 class Health(BaseModel):
-    """That it answers, and of what."""
+    """The server answers, and its version."""
 
     status: Literal["ok"]
     version: str
 
 
 class Statistics(BaseModel):
-    """As db.stats() and ChatBuffer.get_stats() tell them."""
+    """The results of db.stats() and ChatBuffer.get_stats()."""
 
     database: dict[str, Any]
     chat: dict[str, Any]
 
 
 class Problem(BaseModel):
-    """RFC 9457: what went wrong, and in `detail` what to do about it."""
+    """An error as in RFC 9457; `detail` says what to do about it."""
 
     type: str
     title: str
     status: int
     detail: str
     code: str
-    """The error's class."""
+    """The class of the error."""
     errors: list[dict[str, Any]] | None = None
-    """Where a request is not as it should be: `loc` and `msg` of each."""
+    """`loc` and `msg` of each invalid field of the request."""

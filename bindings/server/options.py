@@ -1,7 +1,7 @@
-"""Options of the HTTP server, checked before anything is opened.
+"""Options of the HTTP server, checked before the database is opened.
 
 Invariants:
-- It binds to other than the machine itself only with a token.
+- Without a token the server binds only to a loopback address.
 """
 
 import ipaddress
@@ -14,16 +14,16 @@ TOKEN_CHARS_MIN: Final = 16
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """Raises ValueError."""
+    """Options of serve() and application(). Raises ValueError."""
 
     host: str = "127.0.0.1"
     port: int = 8000
-    """0: one that is free."""
+    """0: a free port."""
     token: str | None = field(default=None, repr=False)
-    """What clients send as `Authorization: Bearer <token>`."""
+    """Clients send it as `Authorization: Bearer <token>`."""
     body_bytes_max: int = 1 << 20
     requests_per_s: float = 500.0
-    """Of one client, by its address, over time; `burst` at once."""
+    """The rate limit of one client address; `burst` requests at once."""
     burst: int = 1_000
     flush_every_s: float = 300.0
     """How often the chat buffer is flushed."""
@@ -32,12 +32,12 @@ class ServerOptions:
         if self.token is None:
             if not is_loopback(self.host):
                 raise ValueError(
-                    f"{self.host} can be reached from elsewhere: give a token, or bind to 127.0.0.1"
+                    f"other machines can reach {self.host}: set a token, or bind to 127.0.0.1"
                 )
         elif len(self.token) < TOKEN_CHARS_MIN or not self.token.isascii():
-            raise ValueError(f"a token has at least {TOKEN_CHARS_MIN} ASCII characters")
+            raise ValueError(f"a token must have at least {TOKEN_CHARS_MIN} ASCII characters")
         elif self.token != self.token.strip():
-            raise ValueError("a token neither begins nor ends with a space")
+            raise ValueError("a token must not begin or end with a space")
         if not 0 <= self.port < 1 << 16:
             raise ValueError(f"port={self.port!r}: give a number from 0 to 65535")
         for name in ("body_bytes_max", "requests_per_s", "burst", "flush_every_s"):
@@ -46,7 +46,7 @@ class ServerOptions:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine has this name."""
+    """Whether a name or address always means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

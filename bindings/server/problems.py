@@ -1,8 +1,8 @@
-"""Errors over HTTP: application/problem+json, with a status and what to do.
+"""Errors over HTTP as application/problem+json.
 
 Invariants:
-- What was sent is not sent back, but for what an error's message says of it.
-- An error that nobody expected is logged, and its text stays here.
+- A response does not repeat the request, except values in the message of an error.
+- An unexpected error is logged; its text is not sent to the client.
 """
 
 import logging
@@ -58,13 +58,13 @@ _STATUS: Final[tuple[tuple[type[AmberError], int], ...]] = (
     (StorageError, 500),
     (TransactionError, 500),
 )
-"""The first that fits."""
+"""The first match counts."""
 
 
 def problem(
     status: int, detail: str, code: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
-    """An answer. `code` is for programs, `detail` for people."""
+    """An error response. `code` is for programs, `detail` for people."""
     title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return Response(
@@ -76,7 +76,7 @@ def problem(
 
 
 def handle_errors(app: FastAPI, router: APIRouter) -> None:
-    """Makes problems of what the application raises, whose routes are those of the router."""
+    """Turns exceptions of the application, whose routes are in `router`, into problems."""
     app.add_exception_handler(AmberError, _of_amberdb)
     app.add_exception_handler(RequestValidationError, _of_request)
     app.add_exception_handler(HTTPException, partial(_of_http, router))
@@ -95,8 +95,8 @@ def _of_amberdb(request: Request, error: Exception) -> Response:
 def _of_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [{"loc": list(each["loc"]), "msg": each["msg"]} for each in error.errors()]
-    places = ", ".join(".".join(map(str, each["loc"])) for each in errors)
-    detail = f"the request is not as /openapi.json has it: look at {places}"
+    fields = ", ".join(".".join(map(str, each["loc"])) for each in errors)
+    detail = f"the request is invalid, see /openapi.json: {fields}"
     return problem(422, detail, "RequestError", errors=errors)
 
 
@@ -104,15 +104,15 @@ def _of_http(router: APIRouter, request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail, headers = error.detail, error.headers
     if error.status_code == 404:
-        detail = f"there is nothing at {request.url.path}: /openapi.json lists what there is"
+        detail = f"there is no {request.url.path}: see /openapi.json for all paths"
     elif error.status_code == 405:
-        detail = f"{request.method} has no meaning here: /openapi.json lists what has"
+        detail = f"{request.method} is not allowed here: see /openapi.json for the methods"
         headers = {"Allow": ", ".join(_allowed(router, request))}
     return problem(error.status_code, detail, "HttpError", headers)
 
 
 def _allowed(router: APIRouter, request: Request) -> list[str]:
-    """Of all routes with this path; Starlette names those of the first."""
+    """The methods of all routes with this path; Starlette lists those of the first route only."""
     return sorted(
         method
         for route in router.routes
@@ -123,4 +123,4 @@ def _allowed(router: APIRouter, request: Request) -> list[str]:
 
 def _unexpected(request: Request, error: Exception) -> Response:
     logger.error("%s %s", request.method, request.url.path, exc_info=error)
-    return problem(500, "an error that nobody expected: see the server's log", "InternalError")
+    return problem(500, "an unexpected error: see the log of the server", "InternalError")

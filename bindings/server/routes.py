@@ -1,8 +1,9 @@
 """The routes of the HTTP server: layered memory, its search and its log, the chat buffer.
 
 Invariants:
-- A memory is changed and deleted under its owner: under another one it is not there.
-- An answer of 200 to a write is the database's: it is durable as the database was opened.
+- A memory is changed or deleted under the path of its owner; under another owner the status is 404.
+- A write that is answered with 200 is committed, with the durability that the database was opened
+  with.
 """
 
 from dataclasses import dataclass
@@ -15,16 +16,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import amberdb
-from amberdb.aio import database
-from amberdb.aio.system import ChatBuffer, Memory
-from amberdb.memory.types import LAYERS, MEMORY_TYPES, Action, Decision, Layer, MemoryType
+from amberdb import aio
+from amberdb.chat.aio import ChatBuffer
+from amberdb.memory import Action, Decision, Layer, MemoryType
+from amberdb.memory.aio import Memory
+from amberdb.memory.types import LAYERS, MEMORY_TYPES
 from amberdb.server import models
 
 LIMIT_MAX = 1_000
 
 
 class _Names(Convertor[str]):
-    """In a path: one of a few, so that other paths stay apart from it."""
+    """A path segment that is one of a few names, so that it does not match other paths."""
 
     def convert(self, value: str) -> str:
         return value
@@ -52,15 +55,15 @@ router = APIRouter()
 @final
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the routes speak for."""
+    """The database and its systems, for the routes."""
 
-    db: database.Database
+    db: aio.Database
     memory: Memory
     buffer: ChatBuffer
 
 
 def service(request: Request) -> Service:
-    """Of the application."""
+    """The service of the application."""
     found: Service = request.app.state.service
     return found
 
@@ -71,7 +74,7 @@ Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
 
 
 def answer(value: Any) -> Response:
-    """As JSON; times in UTC."""
+    """A JSON response; times are in UTC."""
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
@@ -82,7 +85,7 @@ def answer(value: Any) -> Response:
 async def remember(
     served: Served, memory_type: MemoryType, entity_id: Name, given: models.Remember
 ) -> Response:
-    """Stores a memory in a layer; with `auto_extract` what the extractor makes of the text."""
+    """Stores a memory in a layer, or with `auto_extract` applies the extractor's decisions."""
     outcomes = await served.memory.remember(
         entity_id, memory_type=memory_type, **given.model_dump()
     )
@@ -98,7 +101,7 @@ async def profile(
     limit: Limit = 100,
     after: str | None = None,
 ) -> Response:
-    """What is known to be true of an entity, the last changed first."""
+    """Facts about an entity, the last changed first."""
     page = await served.memory.profile(
         entity_id, memory_type=memory_type, category=category, limit=limit, after=after
     )
@@ -116,7 +119,7 @@ async def events(
     category: str | None = None,
     after: str | None = None,
 ) -> Response:
-    """What happened, the latest first; from `since` on, before `until`."""
+    """Events of an entity with `since <= created_at < until`, the newest first."""
     page = await served.memory.events(
         entity_id,
         memory_type=memory_type,
@@ -141,7 +144,7 @@ async def update(
     memory_id: Name,
     given: models.Change,
 ) -> Response:
-    """Changes what is given of one memory."""
+    """Changes the given fields of a memory."""
     decision = Decision(
         action="update", memory_layer=memory_layer, memory_id=memory_id, **given.model_dump()
     )
@@ -161,7 +164,7 @@ async def delete(
     memory_id: Name,
     reason: str = "",
 ) -> Response:
-    """Deletes one memory; its log stays readable."""
+    """Deletes a memory; its log stays readable."""
     decision = Decision(
         action="delete", memory_layer=memory_layer, memory_id=memory_id, reason=reason
     )
@@ -173,7 +176,7 @@ async def delete(
 async def forget(
     served: Served, memory_type: MemoryType, entity_id: Name, compact: bool = True
 ) -> Response:
-    """Removes all that is known of an entity, and with `compact` every trace in any file."""
+    """Deletes the memories of an entity, with `compact` also their bytes in every file."""
     return answer(await served.memory.forget(entity_id, memory_type=memory_type, compact=compact))
 
 
@@ -186,7 +189,7 @@ async def search(
     memory_layer: Layer | None = None,
     limit: Limit = 10,
 ) -> Response:
-    """Memories that the query's words, or its meaning, lead to, the best first."""
+    """Full-text or vector search of memories, the best first."""
     hits = await served.memory.recall(
         query,
         entity_id=entity_id,
@@ -206,7 +209,7 @@ async def logs(
     limit: Limit = 100,
     after: str | None = None,
 ) -> Response:
-    """What was done with a memory, the latest first; also after it was deleted."""
+    """The log of a memory, the newest entry first, also after it was deleted."""
     page = await served.memory.logs(
         memory_id, memory_layer=memory_layer, action=action, limit=limit, after=after
     )
@@ -220,13 +223,13 @@ async def logs(
 async def flush(
     served: Served, batch_size: Annotated[int, Query(ge=1, le=10_000)] = 200
 ) -> Response:
-    """Hands all pending turns to the sink, in batches."""
+    """Sends all pending turns to the sink, in batches."""
     return answer(await served.buffer.flush(batch_size))
 
 
 @router.post("/chat", response_model=models.SavedTurn)
 async def save_chat(served: Served, given: models.Turn) -> Response:
-    """Keeps one turn of a conversation."""
+    """Stores one turn of a conversation."""
     return answer(await served.buffer.save_chat(**given.model_dump()))
 
 
@@ -236,18 +239,18 @@ async def load_recent_context(served: Served, conversation_id: Name, limit: Limi
     return answer({"turns": await served.buffer.load_recent_context(conversation_id, limit)})
 
 
-# -- care ----------------------------------------------------------------------------------------
+# -- operations ----------------------------------------------------------------------------------
 
 
 @router.get("/health", response_model=models.Health)
 async def health(served: Served) -> Response:
-    """Whether the database answers. Needs no token."""
+    """Checks that the database answers. Needs no token."""
     await served.db.collections()
     return answer({"status": "ok", "version": amberdb.__version__})
 
 
 @router.get("/stats", response_model=models.Statistics)
 async def stats(served: Served) -> Response:
-    """The insides of the database, and the queue of the chat buffer."""
+    """Statistics of the database and of the chat buffer."""
     database = (await served.db.stats()).to_map()
     return answer({"database": database, "chat": await served.buffer.get_stats()})

@@ -1,1 +1,1 @@
-"""Checks and queries that several systems share."""
+"""What several systems share: argument checks, queries, search input, tokens, clocks, files."""

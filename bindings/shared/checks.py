@@ -1,33 +1,41 @@
-"""What several systems refuse at their doors, in the same words."""
+"""Checks of arguments that several systems make, with the same messages."""
 
 from datetime import datetime
 
-from amberdb import InvalidDocumentError
+from amberdb import CollectionError, InvalidDocumentError
 
 
 def check_str(field: str, value: object) -> None:
-    """Raises InvalidDocumentError."""
+    """Raises InvalidDocumentError unless `value` is a str."""
     if not isinstance(value, str):
-        raise InvalidDocumentError(f"{field} is a str, not {value!r}", field=field)
+        raise InvalidDocumentError(f"{field} must be a str, not {value!r}", field=field)
 
 
 def check_name(field: str, value: object) -> None:
-    """Raises InvalidDocumentError."""
+    """Raises InvalidDocumentError unless `value` is a str that is not empty."""
     if not isinstance(value, str) or not value:
-        raise InvalidDocumentError(
-            f"{field} is a str that is not empty, not {value!r}", field=field
-        )
+        raise InvalidDocumentError(f"{field} must be a non-empty str, not {value!r}", field=field)
 
 
 def check_text(field: str, value: object) -> None:
-    """Raises InvalidDocumentError."""
+    """Raises InvalidDocumentError unless `value` is a str with more than white space."""
     if not isinstance(value, str) or not value.strip():
-        raise InvalidDocumentError(
-            f"{field} is a text that is not empty, not {value!r}", field=field
-        )
+        raise InvalidDocumentError(f"{field} must be a non-blank str, not {value!r}", field=field)
 
 
 def check_time(field: str, value: object) -> None:
-    """Raises InvalidDocumentError."""
-    if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
-        raise InvalidDocumentError(f"{field} is an aware datetime, not {value!r}", field=field)
+    """Raises InvalidDocumentError unless `value` is a datetime with a time zone."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidDocumentError(f"{field} must be an aware datetime, not {value!r}", field=field)
+
+
+def check_optional_time(field: str, value: object) -> None:
+    """Raises InvalidDocumentError unless `value` is None or a datetime with a time zone."""
+    if value is not None:
+        check_time(field, value)
+
+
+def check_embedder(embed: object, dim: object) -> None:
+    """Raises CollectionError unless both or neither are given."""
+    if (embed is None) != (dim is None):
+        raise CollectionError("give embed and dim together: dim is the length of its vectors")

@@ -1,11 +1,35 @@
-"""Filters that several systems ask with."""
+"""Filters that several systems use, and reading all documents that match one."""
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from amberdb import Document, Page
+
+PAGE: Final = 500
 
 
 def between(field: str, since: datetime | None, until: datetime | None) -> dict[str, Any]:
-    """From `since` on, before `until`; empty where neither is given."""
+    """A filter for `since <= field < until`; without conditions where both are None."""
     times = {"$gte": since, "$lt": until}
-    bounds = {sign: value for sign, value in times.items() if value is not None}
+    bounds = {operator: time for operator, time in times.items() if time is not None}
     return {field: bounds} if bounds else {}
+
+
+def has_time(field: str) -> dict[str, Any]:
+    """A filter for documents whose field holds a datetime. A sparse index answers it."""
+    return {field: {"$gt": datetime(1970, 1, 1, tzinfo=UTC)}}
+
+
+def all_pages(
+    find: Callable[..., Page], where: Mapping[str, Any], *, limit: int = PAGE, **more: Any
+) -> Iterator[Document]:
+    """All documents that match, read in pages of `limit` documents, so memory holds one page.
+    Outside a snapshot each page shows the database at the time it is read. Raises QueryError."""
+    after: str | None = None
+    while True:
+        page = find(where, limit=limit, after=after, **more)
+        yield from page
+        after = page.cursor
+        if after is None:
+            return

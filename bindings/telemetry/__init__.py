@@ -1,4 +1,4 @@
-"""OpenTelemetry instruments over Database.stats(); needs the extra `otel`."""
+"""OpenTelemetry instruments for Database.stats(); needs the extra `otel`."""
 
 from amberdb.telemetry.instruments import (
     observe,

@@ -32,7 +32,7 @@ from amberdb._errors import (
     LogTruncatedError,
 )
 from amberdb._fs import STAGING_SUFFIX, replace_file
-from amberdb._types import Lsn
+from amberdb._types import Lsn, Progress
 from amberdb.engine.backup.archive import (
     Content,
     Header,
@@ -45,7 +45,6 @@ from amberdb.engine.backup.chain import BackupReport, follows, read_header, veri
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.integrity.check import Progress
 from amberdb.engine.jobs import YIELD_S, Turns
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import encode

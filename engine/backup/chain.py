@@ -10,14 +10,15 @@ Invariants:
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice, takewhile
 from operator import lt
 from typing import Final, TypeAlias, Unpack, cast, final
 
 from amberdb._errors import BackupChainError, CorruptionError
 from amberdb._fs import FileSystem
-from amberdb._types import Lsn, lsn_epoch, lsn_number
+from amberdb._time import time_of
+from amberdb._types import Lsn, Progress, lsn_epoch, lsn_number
 from amberdb.engine.backup.archive import (
     LSN_MAX,
     TIME_US_MAX,
@@ -26,7 +27,6 @@ from amberdb.engine.backup.archive import (
     archive_path,
     opened_archive,
 )
-from amberdb.engine.integrity.check import Progress
 from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.codec import KIND_COMMIT, KIND_EXPIRY, ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
@@ -43,7 +43,6 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Pair: TypeAlias = tuple[bytes, bytes]
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST: Final = prefix_of(FIRST_KEYSPACE)
 
 
@@ -141,10 +140,6 @@ def check_link(before: Header, header: Header, before_path: str, path: str) -> N
         why = f"goes on from Lsn {header.after_lsn} of another archive: one is missing, or the "
         why += "order is wrong"
     raise BackupChainError(f"{path} does not follow {before_path}: it {why}", path=path)
-
-
-def time_of(time_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=time_us)
 
 
 def _verified(fs: FileSystem, path: str, progress: Progress | None) -> BackupReport:

@@ -15,8 +15,9 @@ from typing import Final, final
 
 from amberdb._errors import AmberError
 from amberdb._fs import FileSystem
+from amberdb._time import time_of
 from amberdb.engine.backup.archive import Header
-from amberdb.engine.backup.chain import read_header, time_of
+from amberdb.engine.backup.chain import read_header
 
 SUFFIX: Final = ".amberbak"
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, final
 
+from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn
-from amberdb.engine.backup.chain import BackupReport, time_of
+from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.schema.catalog import open_entry, sealed_entry
@@ -25,7 +26,6 @@ from amberdb.engine.schema.keyspace import (
     Effects,
     end_of,
 )
-from amberdb.engine.schema.schema import microseconds
 from amberdb.engine.storage.view import View
 
 KNOWN_MAX: Final = 1000

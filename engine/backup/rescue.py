@@ -21,14 +21,14 @@ from datetime import UTC, datetime
 from typing import Final, NoReturn, final
 
 from amberdb._errors import AmberError, BackupError, CorruptionError, LockedError
-from amberdb._fs import DirLock, FileSystem
+from amberdb._fs import FileSystem, first_free_name
+from amberdb._time import time_of
 from amberdb._types import NO_LSN, Lsn, lsn_number
-from amberdb.engine.backup.chain import time_of
 from amberdb.engine.backup.folder import Chain, archives_in, chains_of
 from amberdb.engine.backup.restore import RestoreReport, restore_chain
 from amberdb.engine.options import Options, RollingBackups
 from amberdb.engine.storage import manifest as manifests
-from amberdb.engine.storage.directory import LOCK, WAL, discard_staging, open_errors, take_lock
+from amberdb.engine.storage.directory import WAL, discard_staging, open_errors, take_lock
 from amberdb.wal import Record, check_log, segment_ids
 
 logger = logging.getLogger("amberdb.engine")
@@ -73,7 +73,6 @@ def finish_rescue(path: str, options: Options) -> None:
         lock = take_lock(staged, options)
         try:
             fs.rename(staged, path)
-            lock.moved(os.path.join(path, LOCK))
             fs.sync_dir(os.path.dirname(path))
         finally:
             lock.close()
@@ -125,7 +124,7 @@ def rescue(path: str, options: Options, error: CorruptionError) -> Rescue:
             last = _last_known(path, fs)
             chain, report = _restored(path, options, error)
             aside = _free_aside(path, options)
-            _swap(path, aside, lock, options)
+            _swap(path, aside, options)
         finally:
             lock.close()
     found = Rescue(error.message, aside, tuple(chain), report.lsn, report.time, last)
@@ -161,17 +160,15 @@ def _restored(
     ) from error
 
 
-def _swap(path: str, aside: str, damaged: DirLock, options: Options) -> None:
+def _swap(path: str, aside: str, options: Options) -> None:
     """Both are locked, so nobody opens or finishes either in between."""
     fs = options.fs
     staged, parent = path + STAGED, os.path.dirname(path)
     lock = take_lock(staged, options)
     try:
         fs.rename(path, aside)
-        damaged.moved(os.path.join(aside, LOCK))
         fs.sync_dir(parent)  # so that never both have lost their names
         fs.rename(staged, path)
-        lock.moved(os.path.join(path, LOCK))
         fs.sync_dir(parent)
     finally:
         lock.close()
@@ -237,12 +234,7 @@ def _damaged(path: str, fs: FileSystem) -> list[str]:
 
 def _free_aside(path: str, options: Options) -> str:
     now = datetime.fromtimestamp(options.clock(), UTC)
-    aside = first = f"{path}{DAMAGED}{now:%Y%m%dT%H%M%SZ}"
-    number = 0
-    while options.fs.exists(aside):
-        number += 1
-        aside = f"{first}.{number}"
-    return aside
+    return first_free_name(options.fs, f"{path}{DAMAGED}{now:%Y%m%dT%H%M%SZ}")
 
 
 def _lost(lsn: Lsn, last: Lsn | None) -> int | None:

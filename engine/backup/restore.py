@@ -26,7 +26,8 @@ from amberdb._errors import (
     FormatError,
     RestorePointError,
 )
-from amberdb._types import NO_LSN, Lsn, lsn_epoch
+from amberdb._time import microseconds, time_of
+from amberdb._types import NO_LSN, Lsn, Progress, lsn_epoch
 from amberdb.engine.backup.archive import Header, archive_path, opened_archive
 from amberdb.engine.backup.chain import (
     BackupReport,
@@ -35,12 +36,11 @@ from amberdb.engine.backup.chain import (
     pairs_of,
     paths_of,
     records_of,
-    time_of,
     verify_chain,
 )
 from amberdb.engine.backup.history import to_entry
 from amberdb.engine.commit.checkpoint import apply_memtable
-from amberdb.engine.integrity.check import CheckReport, Progress, check_view
+from amberdb.engine.integrity.check import CheckReport, check_view
 from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.codec import ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
@@ -52,7 +52,6 @@ from amberdb.engine.schema.keyspace import (
     prefix_of,
 )
 from amberdb.engine.schema.ordered_index import MULTI
-from amberdb.engine.schema.schema import microseconds
 from amberdb.engine.storage.directory import (
     acquire_staging,
     data_directory,
@@ -134,7 +133,7 @@ def restore_chain(
             try:
                 making = _Restore(reports, options, until, progress, RestoreReport(path))
                 manifest = making.run(aside)
-                publish_staging(path, aside, lock, manifest, making.report.lsn, options)
+                publish_staging(path, aside, manifest, making.report.lsn, options)
             except BaseException:
                 with suppress(OSError, AmberError):
                     discard_staging(aside, options)

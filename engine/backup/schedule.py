@@ -17,20 +17,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any, Final, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import AmberError, BackupChainError
-from amberdb._fs import STAGING_SUFFIX
-from amberdb._types import Lsn, lsn_epoch
+from amberdb._fs import STAGING_SUFFIX, first_free_name
+from amberdb._types import Lsn, Progress, lsn_epoch
 from amberdb.engine.backup.archive import file_errors
 from amberdb.engine.backup.backup import Backups
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.folder import SUFFIX, Chain, archives_in, chains_of, to_prune
 from amberdb.engine.backup.history import known_backups
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.integrity.check import Progress
 from amberdb.engine.jobs import Jobs, Stop, check_stop
 from amberdb.engine.options import Options
 from amberdb.engine.schema.keyspace import DATABASE_ID
@@ -193,9 +191,7 @@ class BackupSchedule:
         now = datetime.fromtimestamp(self._options.clock(), UTC)
         last = self._committer.log.last_lsn
         stem = f"{now:%Y%m%dT%H%M%SZ}-{self._mark}-{last:016x}-{kind}"
-        names = (stem if number == 1 else f"{stem}.{number}" for number in count(1))
-        paths = (os.path.join(self.directory, name + SUFFIX) for name in names)
-        return next(path for path in paths if not self._fs.exists(path))
+        return first_free_name(self._fs, os.path.join(self.directory, stem), SUFFIX)
 
     def _prune(self, newest: str) -> None:
         with self._committer.view() as view:

@@ -9,11 +9,12 @@ Invariants:
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import LogTruncatedError, QueryError
+from amberdb._time import time_of
 from amberdb._types import NO_LSN, Document, Lsn
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.retention import LogRetention
@@ -30,7 +31,6 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.wal import Record
 
 NAME_BYTES_MAX = 200
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Op = Literal["put", "delete", "expire", "rename", "drop"]
 
@@ -142,7 +142,7 @@ def changes(
 
 def _changes_of(state: State, record: Record) -> Iterator[Change]:
     schemas = state.catalog.by_keyspace()
-    time = _EPOCH + timedelta(microseconds=record.time_us)
+    time = time_of(record.time_us)
     effects = decode_effects(record.payload)
     for key, value in effects.items():
         if value is None and key.startswith(COLLECTIONS):

@@ -61,7 +61,7 @@ class Committer:
         self._published: int = log.last_lsn
         self._last_us = last_us
         self._status = status
-        log.on_durable = status.set_durable
+        log.on_durable(status.set_durable)
         self._options = options
         self._clock = options.clock
         self._lock = threading.Lock()

@@ -258,7 +258,7 @@ class Follower:
     def _look(self) -> None:
         """Whether MANIFEST says something else than it did."""
         try:
-            stamp = self._fs.stamp(self._where)
+            stamp = self._fs.file_identity(self._where)
         except FileNotFoundError:
             raise DatabaseMissingError(
                 f"there is no database at {self.path} any more", path=self.path
@@ -304,7 +304,7 @@ class Follower:
         try:
             store = Store(data, fs=self._fs, create=False, map_bytes=map_bytes, beside=True)
         except OpenError:
-            if self._fs.stamp(self._where) != stamp:  # and another one by now
+            if self._fs.file_identity(self._where) != stamp:  # and another one by now
                 raise _MovedOn from None
             raise
         if self._store is not None:

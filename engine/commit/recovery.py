@@ -109,7 +109,7 @@ def _create(path: str, options: Options, durable: bool) -> Opened:
         store.release(_not_open)
         if failpoints.on:
             failpoints.reach("create.data-made")
-        publish_staging(path, aside, lock, manifest, NO_LSN, options)
+        publish_staging(path, aside, manifest, NO_LSN, options)
         return _recover(path, lock, options, durable=durable)
     except BaseException:
         lock.close()

@@ -41,7 +41,7 @@ class UniqueCheck:
         """A document that the commit stores."""
         for index in schema.indexes:
             if index.is_unique:
-                for key in index.maker.unique_keys(new.document):
+                for key in index.encoder.unique_keys(new.document):
                     self._noted[index.prefix + key] = (schema, index)
 
     def run(self, live: Live) -> None:
@@ -102,7 +102,7 @@ def _keys_to_be(schema: Schema, index: CompiledIndex, stored: StoredDocument) ->
     if not index.is_unique:
         return ()
     try:
-        return index.maker.unique_keys(schema.upgraded(stored).document)
+        return index.encoder.unique_keys(schema.upgraded(stored).document)
     except (MigrationError, InvalidDocumentError):
         return ()
 

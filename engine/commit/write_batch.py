@@ -10,7 +10,7 @@ Invariants:
 - Unique indexes are judged by the end state, once, in `finish`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -29,7 +29,7 @@ from amberdb.engine.schema.codec import KIND_COMMIT
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack, unpack, version_of
 from amberdb.engine.schema.documents import merge
-from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects
+from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.ordered_index import MULTI, entry_pairs
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.storage.view import View
@@ -47,7 +47,7 @@ class WriteBatch:
         "_counters",
         "_effects",
         "_pending",
-        "_row_prefixes",
+        "_row_keys",
         "_uniques",
         "catalog",
         "kind",
@@ -72,8 +72,8 @@ class WriteBatch:
         self._effects = view.pending.effects
         self._counters: dict[bytes, CollectionCounters] = {}
         self._uniques = UniqueCheck(view)
-        self._row_prefixes: set[bytes] = set()
-        """Of the search indexes of collections that were written."""
+        self._row_keys: dict[bytes, None] = {}
+        """The entries of search indexes among the effects, in the order of their first change."""
         self._bytes_left = bytes_max
 
     # -- operations --------------------------------------------------------------------------
@@ -136,6 +136,7 @@ class WriteBatch:
         if not expired:  # and nothing is committed
             return 0, after
         keys: list[bytes] = []
+        row_keys: list[bytes] = []
         for place, id_bytes in expired:
             after = place
             key = schema.prefix + id_bytes
@@ -144,8 +145,10 @@ class WriteBatch:
                 raise CorruptionError(
                     f"the expiry index of {schema.name!r} names {id_bytes!r}, which is not there"
                 )
-            keys += self._keys_of(schema, key, unpack(key, value))
-        self._add(dict.fromkeys(keys), 0)
+            of_document, of_rows = _keys_of(schema, key, unpack(key, value))
+            keys += of_document
+            row_keys += of_rows
+        self._add(dict.fromkeys(keys), 0, row_keys)
         self._counters_of(schema).documents -= len(expired)
         return len(expired), after
 
@@ -161,10 +164,7 @@ class WriteBatch:
 
     def row_keys(self) -> list[bytes]:
         """The entries of search indexes among the effects."""
-        if not self._row_prefixes:
-            return []
-        prefixes = self._row_prefixes
-        return [key for key in self._effects if key[:ENTRY_PREFIX_SIZE] in prefixes]
+        return list(self._row_keys)
 
     def save_counters(self) -> None:
         """Puts the counts among the effects: before they are committed, and before they are read
@@ -198,7 +198,10 @@ class WriteBatch:
         else:
             before = old.document()
             created_us = old.created_us
-        if old is None or before is None or not schema.is_same_row(before, new.document):
+        # Of both documents once: what a text or a vector index has of one takes time to find.
+        contents = schema.row_contents(new.document)
+        before_contents = [] if before is None else schema.row_contents(before)
+        if old is None or contents != before_contents:
             counters = self._counters_of(schema)
             rowid = counters.next_rowid
         else:
@@ -208,9 +211,10 @@ class WriteBatch:
         value = pack(new.key, self.lsn, created_us, updated_us, new.expires_us, rowid, new.body)
         effects: Effects = {new.key: value}
         schema.add_entries(effects, new.document, new.id_bytes, rowid, new.expires_us)
-        if counters is not None and schema.row_indexes:
-            schema.add_row_entries(effects, new.document, new.id_bytes, rowid)
-            self._row_prefixes |= schema.row_prefixes
+        row_keys: list[bytes] = []
+        if counters is not None and contents:
+            row_keys = schema.row_keys(contents, rowid)
+            effects.update(dict.fromkeys(row_keys, new.id_bytes))
         if new.expires_us < self.next_expiry_us:
             self.next_expiry_us = new.expires_us
         if old is not None and before is not None:
@@ -219,9 +223,11 @@ class WriteBatch:
                     effects[key] = None
                 elif effects[key] == id_bytes:
                     del effects[key]
-            if counters is not None:
-                effects.update(dict.fromkeys(schema.row_keys(before, old.rowid)))
-        self._add(effects, len(value))
+            if counters is not None and contents:
+                removed = schema.row_keys(before_contents, old.rowid)
+                effects.update(dict.fromkeys(removed))
+                row_keys += removed
+        self._add(effects, len(value), row_keys)
         if counters is not None:  # only now: what was refused must leave no trace in a transaction
             counters.documents += old is None
             counters.next_rowid += 1
@@ -229,18 +235,9 @@ class WriteBatch:
             self._uniques.note(schema, new)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
-        self._add(dict.fromkeys(self._keys_of(schema, key, old)), 0)
+        keys, row_keys = _keys_of(schema, key, old)
+        self._add(dict.fromkeys(keys), 0, row_keys)
         self._counters_of(schema).documents -= 1
-
-    def _keys_of(self, schema: Schema, key: bytes, old: StoredDocument) -> list[bytes]:
-        """All that goes with a stored document."""
-        document = old.document()
-        self._row_prefixes |= schema.row_prefixes
-        return [
-            key,
-            *_entries_of(schema, key, old, document),
-            *schema.row_keys(document, old.rowid),
-        ]
 
     def _counters_of(self, schema: Schema) -> CollectionCounters:
         counters = self._counters.get(schema.counters_key)
@@ -249,7 +246,13 @@ class WriteBatch:
             self._counters[schema.counters_key] = counters
         return counters
 
-    def _add(self, effects: Mapping[bytes, bytes | None], value_bytes: int) -> None:
+    def _add(
+        self,
+        effects: Mapping[bytes, bytes | None],
+        value_bytes: int,
+        row_keys: Iterable[bytes] = (),
+    ) -> None:
+        """`row_keys` are those of the effects that are entries of search indexes."""
         left = self._bytes_left - value_bytes - _ENTRY_BYTES * len(effects)
         if left < 0:
             raise TransactionTooLargeError(
@@ -258,12 +261,20 @@ class WriteBatch:
             )
         self._bytes_left = left
         self._pending.update(effects)
+        self._row_keys.update(dict.fromkeys(row_keys))
 
 
 def missing(collection: str, id: str) -> MissingKeyError:
     return MissingKeyError(
         f"collection {collection!r} has no document {id!r}", collection=collection, key=id
     )
+
+
+def _keys_of(schema: Schema, key: bytes, old: StoredDocument) -> tuple[list[bytes], list[bytes]]:
+    """All keys of a stored document and its entries; and those of them in search indexes."""
+    document = old.document()
+    row_keys = schema.row_keys(schema.row_contents(document), old.rowid)
+    return [key, *_entries_of(schema, key, old, document), *row_keys], row_keys
 
 
 def _entries_of(schema: Schema, key: bytes, old: StoredDocument, document: Document) -> Effects:

@@ -13,13 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar, final, overload
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import InvalidDocumentError, MigrationError, QueryError, ReadOnlyError
+from amberdb._time import time_of
 from amberdb._types import Document, Lsn, Order, Sync, Where
 from amberdb.engine.commit.committer import OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch, missing
@@ -39,7 +40,6 @@ from amberdb.engine.storage.view import View, live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 _D = TypeVar("_D")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BLOCK = 512
 
 
@@ -106,8 +106,8 @@ class ReadableCollection(ABC):
             return Record(
                 id,
                 Lsn(stored.version),
-                _EPOCH + timedelta(microseconds=stored.created_us),
-                _EPOCH + timedelta(microseconds=stored.updated_us),
+                time_of(stored.created_us),
+                time_of(stored.updated_us),
                 schema.document(stored),
             )
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
 from amberdb._errors import AmberError, ForkedError, ReadOnlyError
-from amberdb._types import Lsn, Sync, Where
+from amberdb._types import Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.rescue import Rescue
@@ -25,15 +25,14 @@ from amberdb.engine.database.engine import Engine
 from amberdb.engine.database.following import FollowingEngine
 from amberdb.engine.database.stats import Stats
 from amberdb.engine.database.transaction import Snapshot, Transaction
-from amberdb.engine.integrity.check import CheckReport, Progress, check
-from amberdb.engine.maintenance.compaction import CompactReport
-from amberdb.engine.maintenance.compaction import Progress as CompactProgress
+from amberdb.engine.integrity.check import CheckReport, check
+from amberdb.engine.maintenance.compaction import CompactProgress, CompactReport
 from amberdb.engine.maintenance.erasure import Erasure, receipts_of
 from amberdb.engine.options import Options
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.migration import Upgrade
 from amberdb.engine.storage.view import schema_of
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from amberdb.wal import Recovery
 
 _open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()

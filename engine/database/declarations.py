@@ -31,7 +31,7 @@ from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import identity_of
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 
 
 @final

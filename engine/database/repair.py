@@ -16,11 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import Unpack, final
 
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, StorageError
-from amberdb._fs import FileSystem, remove_directory, replace_file
-from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, lsn_epoch
+from amberdb._fs import FileSystem, first_free_name, remove_directory, replace_file
+from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, Progress, lsn_epoch
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.open import open_with
-from amberdb.engine.integrity.check import Progress
 from amberdb.engine.integrity.offline import OfflineCheck, examine, held
 from amberdb.engine.integrity.salvage import Loss, Salvage
 from amberdb.engine.options import OpenOptions, Options
@@ -194,7 +193,7 @@ class _Repair:
     def _set_data_aside(self) -> None:
         fs, old = self._fs, self._found.data
         if fs.exists(old):
-            broken = _free_name(fs, old + ".broken")
+            broken = first_free_name(fs, old + ".broken")
             fs.rename(old, broken)
             fs.sync_dir(self._found.path)
             self._report.broken.append(broken)
@@ -209,9 +208,9 @@ class _Repair:
         ids = segment_ids(fs, directory)
         if not fs.is_dir(directory) or (ids and self._id not in ids):  # missing, or another's
             if not apply:
-                return LogRepair(self._applied or NO_LSN, [], is_anew=True)
+                return LogRepair(self._applied or NO_LSN, [], is_restarted=True)
             if fs.exists(directory):
-                self._report.broken.append(_free_name(fs, directory + ".broken"))
+                self._report.broken.append(first_free_name(fs, directory + ".broken"))
                 fs.rename(directory, self._report.broken[-1])
             fs.mkdir(directory)
             fs.sync_dir(found.path)
@@ -236,7 +235,7 @@ class _Repair:
         )
         if highest > last:
             report.lost_lsns.append((Lsn(last + 1), highest))
-        if kept.is_anew:
+        if kept.is_restarted:
             report.feed_begins = last
 
     # -- MANIFEST ----------------------------------------------------------------------------
@@ -255,11 +254,11 @@ class _Repair:
         manifest = found.manifest
         if manifest is None:
             if fs.exists(where) and not fs.is_dir(where):
-                broken = _free_name(fs, where + ".broken")
+                broken = first_free_name(fs, where + ".broken")
                 replace_file(fs, broken, fs.read(where))
                 self._report.broken.append(broken)
             elif fs.is_dir(where):
-                broken = _free_name(fs, where + ".broken")
+                broken = first_free_name(fs, where + ".broken")
                 fs.rename(where, broken)
                 self._report.broken.append(broken)
             manifest = Manifest(
@@ -311,14 +310,6 @@ def _drop_unbuilt(db: Database, report: RepairReport) -> None:
                 report.dropped_indexes.append((name, spec.name))
                 db.collection(name, indexes=[kept for kept in specs if kept is not spec])
                 return
-
-
-def _free_name(fs: FileSystem, path: str) -> str:
-    name, number = path, 0
-    while fs.exists(name):
-        number += 1
-        name = f"{path}.{number}"
-    return name
 
 
 def _remove(fs: FileSystem, path: str) -> None:

@@ -7,12 +7,11 @@ Invariants:
   entries are counted: all there and no more means equal, in memory that does not grow.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
 from amberdb._errors import AmberError, LogTruncatedError
-from amberdb._types import NO_LSN, Lsn
+from amberdb._types import NO_LSN, Lsn, Progress
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, unpack
@@ -27,9 +26,6 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.wal import Record
 
 PROBLEMS_MAX = 100
-
-Progress = Callable[[str, int], None]
-"""Called with a collection's name and the count of documents checked so far."""
 
 
 @final

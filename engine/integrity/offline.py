@@ -25,8 +25,8 @@ from amberdb._errors import (
     NotADatabaseError,
 )
 from amberdb._fs import FileSystem
-from amberdb._types import NO_LSN, Lsn
-from amberdb.engine.integrity.check import CheckReport, Progress, check_applied, check_view
+from amberdb._types import NO_LSN, Lsn, Progress
+from amberdb.engine.integrity.check import CheckReport, check_applied, check_view
 from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import DATABASE_ID

@@ -10,14 +10,14 @@ Invariants:
   pages can be read, those are no stale ones; else each document of them is counted as doubtful.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import AmberError, CorruptionError
 from amberdb._fs import FileSystem
-from amberdb._types import NO_LSN, Lsn
+from amberdb._types import NO_LSN, Lsn, Progress
 from amberdb.engine.integrity.lmdb_pages import Gap, Pages
 from amberdb.engine.schema.catalog import Catalog, Declaration, open_entry, sealed_entry
 from amberdb.engine.schema.codec import decode_effects
@@ -50,7 +50,6 @@ from amberdb.wal import Record
 CHUNK = 1000
 LOST_IDS_MAX = 1000
 
-Progress = Callable[[str, int], None]
 _FIRST = prefix_of(FIRST_KEYSPACE)
 _SEALED = (COLLECTIONS, COUNTERS, KNOWN_BACKUPS, ERASURES)
 

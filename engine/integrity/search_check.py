@@ -41,7 +41,7 @@ def check_rows(view: View, schema: Schema, index: RowIndex, report: Callable[[st
     if not np.array_equal(rowids, alive):
         wrong = np.setxor1d(rowids, alive)
         report(f"{name}: {len(wrong)} rows are marked wrongly, the first is {wrong[0]}")
-    elif index.maker is not None and len(rowids):
+    elif index.extractor is not None and len(rowids):
         _check_postings(view, schema, index, rowids, lambda what: report(f"{name}: {what}"))
 
 
@@ -57,9 +57,9 @@ def _check_postings(
         report(f"row {rowid} is in several segments")
     reader = RowReader(view, schema)
     for rowid in rowids.tolist():
-        assert index.maker is not None
+        assert index.extractor is not None
         counts: Counter[str] = Counter()
-        for units, terms in index.maker.occurrences(reader.read(rowid, index)):
+        for units, terms in index.extractor.occurrences(reader.read(rowid, index)):
             for term in terms:
                 counts[term] += units
         wanted = sum(_hash(term) * min(count, FREQUENCY_MAX) for term, count in counts.items())

@@ -41,7 +41,7 @@ from amberdb.engine.storage.directory import WAL, data_directory, remove_generat
 from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import View
 
-Progress = Callable[[int, int], None]
+CompactProgress = Callable[[int, int], None]
 """Called with the pairs written so far, and how many there were."""
 
 _Pairs = Iterator[tuple[bytes, bytes]]
@@ -88,7 +88,7 @@ class Compactor:
         self._fs = options.fs
         self._map_bytes = options.map_bytes
 
-    def run(self, progress: Progress | None, *, keep_unread: bool = True) -> CompactReport:
+    def run(self, progress: CompactProgress | None, *, keep_unread: bool = True) -> CompactReport:
         """Nothing deleted before is in any file when it returns. With `keep_unread` log stays that
         a subscriber has yet to read.
 
@@ -111,7 +111,7 @@ class Compactor:
             self._searchers.forget_dead()
         return replace(report, removed=tuple(removed))
 
-    def rewrite(self, progress: Progress | None) -> CompactReport:
+    def rewrite(self, progress: CompactProgress | None) -> CompactReport:
         """data.mdb alone. Raises as `run` does, and what `progress` raises: nothing has changed."""
         committer, opened = self._committer, self._opened
         with self._checkpointer.mutex:
@@ -129,7 +129,7 @@ class Compactor:
             before["file_bytes"], after["file_bytes"], before["entries"], after["entries"]
         )
 
-    def _to_next_generation(self, pairs: int, progress: Progress | None) -> None:
+    def _to_next_generation(self, pairs: int, progress: CompactProgress | None) -> None:
         fs, directory = self._fs, self._opened.directory
         generation = self._opened.manifest.generation + 1
         data = data_directory(directory, generation)
@@ -201,7 +201,7 @@ class Compactor:
         return removed
 
 
-def _copy(pairs: _Pairs, store: Store, total: int, progress: Progress | None) -> None:
+def _copy(pairs: _Pairs, store: Store, total: int, progress: CompactProgress | None) -> None:
     done = 0
     more = True
     while more:

@@ -22,19 +22,19 @@ from typing import Any, Final, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import QueryError
+from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn, Where
 from amberdb.engine.backup.backup import Backups
-from amberdb.engine.backup.chain import time_of
 from amberdb.engine.backup.history import KnownBackup, from_map, known_backups, to_map
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.jobs import Stop, check_stop
-from amberdb.engine.maintenance.compaction import Compactor, CompactReport, Progress
+from amberdb.engine.maintenance.compaction import Compactor, CompactProgress, CompactReport
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.query.query import Query
 from amberdb.engine.schema.catalog import open_entry, sealed_entry
 from amberdb.engine.schema.keyspace import ERASURES, end_of
-from amberdb.engine.schema.schema import Schema, microseconds
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.view import View, schema_of
 
 logger = logging.getLogger("amberdb.engine")
@@ -93,7 +93,9 @@ class Erasures:
         with self._committer.view() as view:
             return receipts_of(view)
 
-    def run(self, collection: str, where: Where, reason: str, progress: Progress | None) -> Erasure:
+    def run(
+        self, collection: str, where: Where, reason: str, progress: CompactProgress | None
+    ) -> Erasure:
         """See Database.erase()."""
         if type(reason) is not str or not 0 < len(reason.encode()) <= REASON_BYTES_MAX:
             raise QueryError(f"reason={reason!r}: say why, in up to {REASON_BYTES_MAX} bytes")
@@ -102,7 +104,7 @@ class Erasures:
             self.compact(progress)
         return next(found for found in self.receipts() if found.id == erasure.id)
 
-    def compact(self, progress: Progress | None = None) -> CompactReport:
+    def compact(self, progress: CompactProgress | None = None) -> CompactReport:
         """See Database.compact(); and completes what was erased before."""
         with self._mutex:
             pending = self.pending()

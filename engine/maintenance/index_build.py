@@ -18,7 +18,7 @@ from typing import cast
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
-from amberdb._types import Document
+from amberdb._types import Document, Progress
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.maintenance.migrator import Migrator
@@ -37,11 +37,6 @@ from amberdb.index.vector.embedding_queue import EmbeddingQueue
 CHUNK = 1000
 ROWS_CHUNK = 4000
 """The same for search indexes: each chunk of a text index is a segment, to be merged later."""
-
-
-Progress = Callable[[str, int], None]
-"""Called with the name of the index, or of the collection that is being migrated, and the count of
-documents done so far."""
 
 
 class Indexer:
@@ -254,4 +249,4 @@ def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:
 
 def _is_kept_unique(index: CompiledIndex, value: bytes, key: bytes) -> bool:
     """Whether the document's entry counts: that of a None inside a list does not, when sparse."""
-    return key in index.maker.unique_keys(decode_document(value[BODY]))
+    return key in index.encoder.unique_keys(decode_document(value[BODY]))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from amberdb._errors import BackupError
+from amberdb._types import Progress
 from amberdb.engine.backup.backup import Backups
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.history import BackupHistory
@@ -17,7 +18,6 @@ from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.recovery import Opened
-from amberdb.engine.integrity.check import Progress
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.maintenance.auto_compaction import AutoCompaction
 from amberdb.engine.maintenance.compaction import Compactor

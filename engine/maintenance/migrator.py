@@ -28,6 +28,7 @@ from amberdb._errors import (
     MigrationError,
     TransactionTooLargeError,
 )
+from amberdb._types import Progress
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.options import Options
@@ -48,9 +49,6 @@ _NAMED_MAX: Final = 10
 """Failed documents that are named in the log."""
 
 _Due = tuple[StoredDocument, Prepared]
-
-Progress = Callable[[str, int], None]
-"""Called with the collection's name and the count of documents read so far."""
 
 
 @final

@@ -93,7 +93,7 @@ def _candidates(
     for index in schema.indexes:
         if _narrows_first(index, where):
             found = narrowed
-        elif order and order[0].path == index.maker.paths[0]:
+        elif order and order[0].path == index.encoder.paths[0]:
             found = ordered
         else:
             continue
@@ -105,7 +105,7 @@ def _candidates(
 
 
 def _narrows_first(index: CompiledIndex, where: Filter) -> bool:
-    bounds = where.fields.get(index.maker.paths[0])
+    bounds = where.fields.get(index.encoder.paths[0])
     return bounds is not None and bounds.narrows
 
 
@@ -140,7 +140,7 @@ def _score(plan: Plan, order: tuple[OrderField, ...], has_limit: bool) -> tuple[
 
 def _is_dense(index: CompiledIndex, where: Filter) -> bool:
     bounds = where.fields
-    return all(path in bounds and bounds[path].excludes_none for path in index.maker.paths)
+    return all(path in bounds and bounds[path].excludes_none for path in index.encoder.paths)
 
 
 def _ids(where: Filter) -> list[bytes] | None:
@@ -153,21 +153,21 @@ def _ids(where: Filter) -> list[bytes] | None:
 def _match(
     index: CompiledIndex, where: Filter, order: tuple[OrderField, ...], *, is_multi: bool
 ) -> Plan:
-    maker = index.maker
+    encoder = index.encoder
     prefixes = [index.prefix]
     fixed: set[str] = set()
     exact: list[str] = []
     ranges: list[Range] | None = None
     equals = 0
-    for position, path in enumerate(maker.paths):
+    for position, path in enumerate(encoder.paths):
         bounds = where.fields.get(path)
         if bounds is None or not bounds.narrows:
             break
         if bounds.equals is None:
-            descends = maker.descending[position]
+            descends = encoder.descending[position]
             ranges = [_range(prefix, bounds, descends, is_multi) for prefix in prefixes]
         elif len(bounds.equals) * len(prefixes) <= PREFIXES_MAX:
-            encode = maker.encoders[position]
+            encode = encoder.encoders[position]
             keys = {encode(value) for value in bounds.equals}
             prefixes = [prefix + key for prefix in prefixes for key in keys]
             equals += 1
@@ -222,12 +222,12 @@ def _serves(
     index: CompiledIndex, order: tuple[OrderField, ...], fixed: set[str], equals: int
 ) -> tuple[bool, bool]:
     """(whether a scan after `equals` fixed fields gives the order, whether it runs backwards)"""
-    paths = index.maker.paths[equals:]
-    descending = index.maker.descending[equals:]
+    paths = index.encoder.paths[equals:]
+    descending = index.encoder.descending[equals:]
     wanted = [field for field in order if field.path not in fixed]
     if tuple(field.path for field in wanted) != paths:
         return False, False
-    last_descends = index.maker.descending[-1]
+    last_descends = index.encoder.descending[-1]
     turned = {
         field.descending != stored for field, stored in zip(wanted, descending, strict=True)
     } or {order[-1].descending != last_descends}

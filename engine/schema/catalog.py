@@ -24,7 +24,7 @@ from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_KEYSPACE
 from amberdb.engine.schema.migration import Upgrade, Upgrades
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex, identity_of
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector
 

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from amberdb._errors import CollectionError, FormatError
-from amberdb.index.ordered.key_encoder import IndexSpec, spec_from_map
 from amberdb.index.paths import path_problem
+from amberdb.index.registry import IndexSpec, spec_from_map
 
 MigrationStep: TypeAlias = tuple[int, int]
 """(version, the Lsn at which it was declared)"""
@@ -85,6 +85,7 @@ class CollectionDef:
         return next((name for until, name in self.former if lsn <= until), self.name)
 
     def to_map(self) -> dict[str, Any]:
+        """The map that the catalog stores under the collection's name."""
         added: dict[str, Any] = {} if self.version == 1 else {"version": self.version}
         for name, pairs in (("steps", self.steps), ("former", self.former)):
             if pairs:

@@ -10,7 +10,7 @@ Invariants:
 from amberdb._types import Document
 from amberdb.engine.schema.definition import IndexDef
 from amberdb.engine.schema.keyspace import META, prefix_of
-from amberdb.index.ordered.key_encoder import FieldSpec, compile
+from amberdb.index.ordered.key_encoder import FieldSpec, KeyEncoder
 from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, ROWID_BYTES
 
 CUT_ENTRY_SIZE = FIELD_KEY_BYTES_MAX + ROWID_BYTES
@@ -24,9 +24,9 @@ class CompiledIndex:
     __slots__ = (
         "complete_from",
         "descends",
+        "encoder",
         "entries",
         "is_unique",
-        "maker",
         "number",
         "prefix",
         "single",
@@ -38,10 +38,10 @@ class CompiledIndex:
         self.number = index.keyspace
         self.complete_from = index.complete_from
         self.prefix = prefix_of(index.keyspace)
-        self.maker = compile(spec)
-        self.entries = self.maker.entries
-        self.single = self.maker.single
-        self.descends = self.maker.descending[-1]
+        self.encoder = KeyEncoder(spec)
+        self.entries = self.encoder.entries
+        self.single = self.encoder.single
+        self.descends = self.encoder.descending[-1]
         self.is_unique = spec.kind == "unique"
 
 

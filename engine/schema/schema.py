@@ -18,6 +18,7 @@ from amberdb._errors import (
     DocumentTooLargeError,
     InvalidDocumentError,
 )
+from amberdb._time import microseconds
 from amberdb._types import Document
 from amberdb.engine.schema.codec import decode_document, encode
 from amberdb.engine.schema.definition import TYPES, CollectionDef
@@ -37,7 +38,6 @@ _EXPIRY = Struct(">QQ")
 _ROUNDING_US = 1000
 """The largest change of a time of expiry by a migration: another type of the field rounds."""
 _SIGN = 1 << 63
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 class Prepared(NamedTuple):
@@ -210,21 +210,18 @@ class Schema:
         rest = {name: value for name, value in document.items() if name not in arrays}
         return {**normalise(rest), **arrays}
 
-    def add_row_entries(
-        self, found: Effects, document: Document, id_bytes: bytes, rowid: int
-    ) -> None:
-        """Adds what the document, new at this rowid, has in the search indexes."""
-        for index in self.row_indexes:
-            if index.content(document) is not None:
-                found[index.key(rowid)] = id_bytes
+    def row_contents(self, document: Document) -> list[object]:
+        """The document's content for each search index. Two documents with equal lists are the
+        same to all of them."""
+        return [index.content(document) for index in self.row_indexes]
 
-    def row_keys(self, document: Document, rowid: int) -> list[bytes]:
-        """The keys of a stored document's entries in the search indexes."""
-        return [i.key(rowid) for i in self.row_indexes if i.content(document) is not None]
-
-    def is_same_row(self, old: Document, new: Document) -> bool:
-        """Whether no search index sees a difference."""
-        return all(index.content(old) == index.content(new) for index in self.row_indexes)
+    def row_keys(self, contents: list[object], rowid: int) -> list[bytes]:
+        """The keys of the entries in the search indexes of a document with these contents."""
+        return [
+            index.key(rowid)
+            for index, content in zip(self.row_indexes, contents, strict=True)
+            if content is not None
+        ]
 
     def add_entries(
         self, found: Effects, document: Document, id_bytes: bytes, rowid: int, expires_us: int
@@ -275,9 +272,3 @@ class Schema:
             f"not {value!r}",
             field=self.expires_at,
         )
-
-
-def microseconds(time: datetime) -> int:
-    """Since 1970, exactly."""
-    since = time - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

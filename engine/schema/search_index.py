@@ -28,14 +28,14 @@ class RowIndex:
         "content",
         "documents",
         "entry_prefix",
-        "maker",
+        "extractor",
         "number",
         "prefix",
         "spec",
     )
 
     spec: Text | Vector
-    maker: TextExtractor | None
+    extractor: TextExtractor | None
     """Of a text index."""
     content: Callable[[Document], object]
     """What of a document is indexed, to be compared with ==; None: the document has no entry."""
@@ -50,15 +50,15 @@ class RowIndex:
         self.prefix = prefix_of(index.keyspace)
         self.entry_prefix = self.prefix + ENTRY
         if isinstance(spec, Text):
-            self.maker = maker = TextExtractor(spec)
-            self.content = maker.content
+            self.extractor = extractor = TextExtractor(spec)
+            self.content = extractor.content
         else:
-            self.maker = None
+            self.extractor = None
             self.content = spec.content
 
     @property
     def is_text(self) -> bool:
-        return self.maker is not None
+        return self.extractor is not None
 
     @property
     def vector(self) -> Vector:

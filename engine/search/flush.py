@@ -70,8 +70,8 @@ def flush_documents(
     for rowid, id_bytes, document in found:
         if index.content(document) is not None and not is_stored_alive(store, index, rowid):
             born.append((index.key(rowid), id_bytes))
-            if index.maker is not None:
-                batch.add(rowid, index.maker.occurrences(document))
+            if index.extractor is not None:
+                batch.add(rowid, index.extractor.occurrences(document))
     born.sort()
     _store_rows(store, index, born, [], batch)
 

@@ -21,11 +21,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast, final
 
 from amberdb._errors import InvalidDocumentError, QueryError
+from amberdb._time import microseconds
 from amberdb._types import Document, Where
 from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.page import projector
 from amberdb.engine.query.query import refuse_vectors
-from amberdb.engine.schema.schema import Schema, microseconds
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.row_reader import RowReader
@@ -210,9 +211,11 @@ class Search:
         from amberdb.index.text.query import parse as parse_text
 
         for index in self.schema.row_indexes:
-            maker = index.maker
-            if maker is not None and self.text is not None and maker.content(document):
-                return snippet(maker.strings(document), parse_text(self.text, maker.analyzer))
+            extractor = index.extractor
+            if extractor is not None and self.text is not None and extractor.content(document):
+                return snippet(
+                    extractor.strings(document), parse_text(self.text, extractor.analyzer)
+                )
         return None
 
 

@@ -180,12 +180,12 @@ def add_row(
     version: "Version | None",
 ) -> None:
     """Adds a row by its document, of which `version` is the newest. Raises CorruptionError."""
-    assert index.maker is not None
+    assert index.extractor is not None
     while version is not None:
         value = version[1]
         if value is not None and rowid_of(value) == rowid:
             document = unpack(index.documents + id_bytes, value).document()
-            table.add(rowid, index.maker.occurrences(document))
+            table.add(rowid, index.extractor.occurrences(document))
             return
         version = version[2]
     raise _damaged(index, f"row {rowid} has no document")

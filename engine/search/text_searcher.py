@@ -35,9 +35,9 @@ class TextSearcher:
     """Of one text index."""
 
     def __init__(self, index: RowIndex) -> None:
-        assert index.maker is not None
+        assert index.extractor is not None
         self._index = index
-        self._maker = index.maker
+        self._extractor = index.extractor
         self._rows = Rows()
         self._sources = Sources()
         self._kept: Corpus | None = None
@@ -52,7 +52,7 @@ class TextSearcher:
         reader: RowReader,
     ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
         """Raises QueryError, CorruptionError."""
-        query = parse(question, self._maker.analyzer)
+        query = parse(question, self._extractor.analyzer)
         alive = self._rows.alive(view, schema, self._index)
         sources = self._sources.of(view, self._index)
         verify = self._verify(query, candidates, reader)
@@ -102,7 +102,7 @@ class TextSearcher:
                     passed[at] = False
                 elif query.needs_text:
                     document = reader.document(rowid, self._index)
-                    passed[at] = query.matches(self._maker.strings(document))
+                    passed[at] = query.matches(self._extractor.strings(document))
             return passed
 
         return verify

@@ -34,7 +34,7 @@ from amberdb.engine.jobs import YIELD_S, Jobs, Stop
 from amberdb.engine.storage.cache_file import Cached, CacheFolder, Label, Unusable
 from amberdb.index.vector.distance import Rowids, Vectors, prepared
 from amberdb.index.vector.hnsw import Graph, Links, library
-from amberdb.index.vector.matrix import Matrix, Rows
+from amberdb.index.vector.matrix import Matrix, MatrixView
 from amberdb.index.vector.vector import Vector
 
 logger = logging.getLogger("amberdb.engine")
@@ -242,7 +242,7 @@ class VectorCache:
             built = self.built
             rows = built.matrix.rows()
             missing = np.flatnonzero(committed.alive)
-            missing = missing[missing > built.matrix.floor]
+            missing = missing[missing > built.matrix.base_rowid_max]
             missing = missing[rows.places(missing) < 0]
             if len(missing):
                 for start in range(0, min(len(missing), 8 * FETCH_ROWS), _YIELD_ROWS):
@@ -279,11 +279,11 @@ class VectorCache:
         return True
 
     def _drop_dead(
-        self, built: Built, rows: Rows, live: NDArray[np.bool_], next_rowid: int, stop: Stop
+        self, built: Built, rows: MatrixView, live: NDArray[np.bool_], next_rowid: int, stop: Stop
     ) -> bool:
         """A matrix and a graph of the rows that are alive, in place of those."""
         places = np.flatnonzero(live)
-        matrix = Matrix(self.spec.dim, self.spec.metric, floor=next_rowid - 1)
+        matrix = Matrix(self.spec.dim, self.spec.metric, base_rowid_max=next_rowid - 1)
         graph = Graph(self.spec, len(places) * 5 // 4) if self._wants_graph(len(places)) else None
         for start in range(0, len(places), _BATCH_ROWS):
             if stop():
@@ -297,7 +297,7 @@ class VectorCache:
         with self._adding:
             fresh = built.matrix.rows()
             late = np.arange(rows.count, fresh.count)
-            late = late[fresh.rowids[late] > matrix.floor]
+            late = late[fresh.rowids[late] > matrix.base_rowid_max]
             matrix.add_prepared(fresh.rowids[late], fresh.vectors(late))
             self._built = Built(matrix, graph, graph.count if graph is not None else 0)
             self._saved = (0, 0)
@@ -327,7 +327,7 @@ class VectorCache:
         behind = max(rows - saved_rows, covered - saved_covered)
         return behind > max(UNSAVED_ROWS, UNSAVED_SHARE * rows)
 
-    def _write(self, folder: CacheFolder, built: Built, rows: Rows, lsn: Lsn) -> None:
+    def _write(self, folder: CacheFolder, built: Built, rows: MatrixView, lsn: Lsn) -> None:
         sections: list[list[Any]] = [[rows.rowids], list(rows.pieces())]
         if built.graph is not None:
             links = built.graph.links()
@@ -336,7 +336,7 @@ class VectorCache:
             keyspace=self._tree,
             configuration=self._configuration,
             lsn=lsn,
-            floor=built.matrix.floor,
+            floor=built.matrix.base_rowid_max,
         )
         folder.write(label, [[memoryview(piece) for piece in pieces] for pieces in sections])
         self._saved = (rows.count, built.covered)
@@ -394,7 +394,7 @@ def _is_dead(rows: int, dead: int) -> bool:
     return dead > max(DEAD_ROWS, DEAD_SHARE * rows)
 
 
-def _add(graph: Graph, rows: Rows, start: int, end: int) -> None:
+def _add(graph: Graph, rows: MatrixView, start: int, end: int) -> None:
     places = np.arange(start, end)
     graph.add(rows.rowids[start:end], rows.vectors(places), _THREADS)
 

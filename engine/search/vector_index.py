@@ -32,7 +32,7 @@ from amberdb.engine.search.vector_cache import (
 from amberdb.engine.storage.cache_file import CacheFolder
 from amberdb.index.vector.distance import Places, Rowids, Scores, Vectors, best, prepared, scores
 from amberdb.index.vector.hnsw import Graph
-from amberdb.index.vector.matrix import Matrix, Rows
+from amberdb.index.vector.matrix import Matrix, MatrixView
 from amberdb.index.vector.vector import Vector
 
 _Found: TypeAlias = tuple[Rowids, Scores]
@@ -56,7 +56,7 @@ class _VisibleRows:
 
     __slots__ = ("_inside", "alive", "apart", "count", "live", "rows", "source")
 
-    def __init__(self, source: Matrix, rows: Rows, alive: Alive) -> None:
+    def __init__(self, source: Matrix, rows: MatrixView, alive: Alive) -> None:
         self.source = source
         self.rows = rows
         self.alive = alive
@@ -206,7 +206,7 @@ class VectorIndex:
         sight = self._kept
         if sight is None or sight.alive is not alive or sight.source is not matrix:
             sight = _VisibleRows(matrix, matrix.rows(), alive)
-            new = sight.apart[sight.apart > matrix.floor]
+            new = sight.apart[sight.apart > matrix.base_rowid_max]
             if len(new):
                 self.cache.add(matrix, new, fetch)
                 sight = _VisibleRows(matrix, matrix.rows(), alive)
@@ -217,7 +217,7 @@ class VectorIndex:
 
 
 def _exact(
-    rows: Rows, wanted: NDArray[np.bool_], places: Places | None, query: Vectors, limit: int
+    rows: MatrixView, wanted: NDArray[np.bool_], places: Places | None, query: Vectors, limit: int
 ) -> _Found:
     """Of some places, or of all that are wanted."""
     if places is not None:
@@ -225,7 +225,7 @@ def _exact(
     return best(rows.rowids, _scored(rows, wanted, query), limit)
 
 
-def _scored(rows: Rows, wanted: NDArray[np.bool_], query: Vectors, start: int = 0) -> Scores:
+def _scored(rows: MatrixView, wanted: NDArray[np.bool_], query: Vectors, start: int = 0) -> Scores:
     """By place, from one on; -inf where they are not wanted."""
     found = rows.scores(query, start)
     found[~wanted[start:]] = -np.inf

@@ -163,7 +163,7 @@ def new_manifest(options: Options, epoch: int = 1) -> Manifest:
 
 
 def publish_staging(
-    path: str, aside: str, lock: DirLock, manifest: Manifest, last_lsn: Lsn, options: Options
+    path: str, aside: str, manifest: Manifest, last_lsn: Lsn, options: Options
 ) -> None:
     """Gives the database its log, which begins behind `last_lsn`, its MANIFEST, and its name."""
     fs = options.fs
@@ -186,7 +186,6 @@ def publish_staging(
     fs.rename(aside, path)
     if failpoints.on:
         failpoints.reach("create.renamed")
-    lock.moved(os.path.join(path, LOCK))
     fs.sync_dir(os.path.dirname(path))
 
 

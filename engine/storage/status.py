@@ -49,7 +49,7 @@ class Status:
         path = os.path.join(directory, NAME)
         if not _is_there(fs, path):
             _create(fs, path)
-        shared = fs.share(path, writable=True)
+        shared = fs.map_shared(path, writable=True)
         header = _header(database_id)
         if bytes(shared[:_WORDS_START]) != header:
             shared[:_WORDS_START] = bytes(_WORDS_START)  # says nothing until the words are right
@@ -65,7 +65,7 @@ class Status:
         path = os.path.join(directory, NAME)
         if not _is_there(fs, path):
             return None
-        shared = fs.share(path)
+        shared = fs.map_shared(path)
         if bytes(shared[:_WORDS_START]) != _header(database_id):
             return None
         return cls(shared)
@@ -93,7 +93,7 @@ def _header(database_id: bytes) -> bytes:
 
 
 def _is_there(fs: FileSystem, path: str) -> bool:
-    return fs.exists(path) and fs.stamp(path)[-1] == SIZE
+    return fs.exists(path) and fs.file_identity(path)[-1] == SIZE
 
 
 def _create(fs: FileSystem, path: str) -> None:

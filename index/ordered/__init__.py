@@ -1,1 +1,6 @@
-"""Ordered and unique indexes: declarations and sortable keys."""
+"""Ordered and unique indexes.
+
+ordered, unique   the declarations
+key_encoder       a declaration compiled: the entries of one document
+keys              values to bytes that sort as the values do
+"""

@@ -1,21 +1,22 @@
 """From a document to the entries of its indexes.
 
 Invariants:
-- An entry key is the fields' keys and 8 bytes of rowid. Of fields that do not fit, it has the first
-  CUT_BYTES and a digest of the rest; the rest itself, the remainder, goes into the entry's value,
-  so entries with the same beginning can be put in order on read.
-- The fast ways for one and two plain fields give what the general way gives (a property test).
+- An entry key is the keys of the fields, then 8 bytes of rowid. When the fields do not fit, the
+  entry key holds their first CUT_BYTES and a digest of the rest. The rest itself, the remainder,
+  goes into the entry's value, so a reader can order entries with the same beginning.
+- The fast paths for one and two plain fields give the same keys as the general path (a property
+  test).
 - Documents are normalised: plain types, as they come from the codec.
 """
 
 # What a document holds has no static type, so type(value) and its lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, TypeAlias, cast, final
 
-from amberdb._errors import FormatError, InvalidDocumentError
+from amberdb._errors import InvalidDocumentError
 from amberdb._types import Document
 from amberdb.index.ordered.keys import (
     CUT_BYTES,
@@ -32,37 +33,17 @@ from amberdb.index.ordered.keys import (
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
 from amberdb.index.paths import Path
-from amberdb.index.text.text import Text
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
-from amberdb.index.vector.vector import Vector
-
-IndexSpec: TypeAlias = Ordered | Unique | Text | Vector | EmbeddingQueue
 
 FieldSpec: TypeAlias = Ordered | Unique | EmbeddingQueue
-"""Indexes over fields, whose entries are sorted keys."""
+"""The index kinds whose entries are sorted keys."""
 
 _Keys: TypeAlias = Callable[[Document], list[bytes]]
 
 
-def spec_from_map(stored: Mapping[str, Any]) -> IndexSpec:
-    """The declaration that to_map() stored in the catalog. Raises FormatError."""
-    kind = stored.get("kind")
-    if kind == Ordered.kind:
-        return Ordered.from_map(stored)
-    if kind == Unique.kind:
-        return Unique.from_map(stored)
-    if kind == Text.kind:
-        return Text.from_map(stored)
-    if kind == Vector.kind:
-        return Vector.from_map(stored)
-    if kind == EmbeddingQueue.kind:
-        return EmbeddingQueue.from_map(stored)
-    raise FormatError(f"an index of the unknown kind {kind!r}: open with the version that wrote it")
-
-
 @final
 class KeyEncoder:
-    """One declaration, compiled: what the engine calls for each document that it writes."""
+    """One declaration, compiled: the engine calls it for each document that it writes."""
 
     __slots__ = (
         "_paths",
@@ -81,23 +62,25 @@ class KeyEncoder:
     """The indexed fields, without direction."""
     descending: tuple[bool, ...]
     encoders: tuple[Encoder, ...]
-    """Per field encode or encode_desc: for the bounds of a scan."""
+    """encode or encode_desc for each field: they also encode the bounds of a scan."""
     single: Callable[[Document], bytes | None]
-    """single(document): its key when it has exactly one and the fast way finds it; else None."""
+    """single(document): the key, when the document has exactly one and the fast path finds it;
+    else None."""
     keys: _Keys
     """keys(document): the distinct keys, fields part only.
 
     [] when the index is sparse and a field is missing or None. A list field gives one key per
-    distinct element, an empty one that of None. Raises InvalidDocumentError (`field`) when two
-    fields hold lists, or for a value that has no key.
+    distinct element; an empty list gives the key of None. Raises InvalidDocumentError (`field`)
+    when two fields hold lists, or for a value that has no key.
     """
     is_multi: Callable[[Document], bool]
-    """is_multi(document): whether a field holds a list; then it may have any number of keys."""
+    """is_multi(document): whether a field holds a list, so that it may have any number of keys."""
     entries: Callable[[Document, int], list[tuple[bytes, bytes]]]
     """entries(document, rowid): for each key [(entry key, remainder)].
 
     The entry key is key + rowid, the rowid inverted when the last field descends, and the remainder
-    b"". From KEY_BYTES_MAX on it is key[:CUT_BYTES] + digest + rowid, the rest the remainder.
+    b"". For a key of FIELD_KEY_BYTES_MAX bytes or more, the entry key is key[:CUT_BYTES] + digest +
+    rowid, and the rest of the key is the remainder.
     """
 
     def __init__(self, spec: FieldSpec) -> None:
@@ -112,8 +95,8 @@ class KeyEncoder:
         self.entries = _compile_entries(self.keys, self.descending[-1])
 
     def unique_keys(self, document: Document) -> list[bytes]:
-        """The keys that no other document may have: for a sparse index those without a None,
-        which an empty list or a None inside a list gives; otherwise all."""
+        """The keys that no other document may have. Those of an empty list or of a None inside a
+        list do not count in a sparse index."""
         keys = self.keys(document)
         if not keys or not self.spec.sparse or not self.is_multi(document):
             return keys
@@ -139,7 +122,7 @@ class KeyEncoder:
             try:
                 return encoder(value)
             except InvalidDocumentError:
-                return None  # the general way names the field
+                return None  # the general path names the field
 
         def two(document: Document) -> bytes | None:
             left = document.get(first)
@@ -172,46 +155,42 @@ class KeyEncoder:
         values = [path.find(document) for path in self._paths]
         if self.spec.sparse and any(value is None for value in values):
             return []
-        lists = [at for at, value in enumerate(values) if type(value) is list]
+        lists = [number for number, value in enumerate(values) if type(value) is list]
         if len(lists) > 1:
-            names = " and ".join(repr(self.paths[at]) for at in lists)
+            names = " and ".join(repr(self.paths[number]) for number in lists)
             raise InvalidDocumentError(
-                f"{names} both hold lists, and an index takes one list field: {self.spec!r}",
+                f"{names} both hold lists, and an index takes only one list field: {self.spec!r}",
                 field=self.paths[lists[1]],
             )
         if not lists:
             return [b"".join(map(self._encode, range(len(values)), values))]
-        at = lists[0]
+        listed = lists[0]
         parts = [
-            b"" if other == at else self._encode(other, value) for other, value in enumerate(values)
+            b"" if number == listed else self._encode(number, value)
+            for number, value in enumerate(values)
         ]
-        front, back = b"".join(parts[:at]), b"".join(parts[at + 1 :])
-        elements = cast(list[Any], values[at]) or [None]
+        front, back = b"".join(parts[:listed]), b"".join(parts[listed + 1 :])
+        elements = cast(list[Any], values[listed]) or [None]
         distinct = dict.fromkeys(
-            self._encode(at, element, is_element=True)
+            self._encode(listed, element, is_element=True)
             for element in elements
             if with_none or element is not None
         )
         return [front + key + back for key in distinct]
 
-    def _encode(self, at: int, value: Any, *, is_element: bool = False) -> bytes:
+    def _encode(self, number: int, value: Any, *, is_element: bool = False) -> bytes:
         if type(self.spec) is Unique and type(value) in ((dict, list) if is_element else (dict,)):
             raise InvalidDocumentError(
-                f"{self.paths[at]!r} holds a map or a list inside a list,"
-                f" which {self.spec!r} cannot tell from another",
-                field=self.paths[at],
+                f"{self.paths[number]!r} holds a map, or a list inside a list: they all have the "
+                f"same key, so {self.spec!r} cannot keep them unique",
+                field=self.paths[number],
             )
         try:
-            return self.encoders[at](value)
+            return self.encoders[number](value)
         except InvalidDocumentError as error:
             raise InvalidDocumentError(
-                f"the field {self.paths[at]!r} holds {error.message}", field=self.paths[at]
+                f"the field {self.paths[number]!r} holds {error.message}", field=self.paths[number]
             ) from None
-
-
-def compile(spec: FieldSpec) -> KeyEncoder:
-    """The declaration, ready to make keys."""
-    return KeyEncoder(spec)
 
 
 def _never_single(_: Document) -> bytes | None:
@@ -242,13 +221,13 @@ def _compile_entries(
     rowid_bytes = encode_rowid_desc if descending else encode_rowid
 
     def entries(document: Document, rowid: int) -> list[tuple[bytes, bytes]]:
-        found = keys(document)
+        of_document = keys(document)
         tail = rowid_bytes(rowid)
-        if len(found) == 1 and len(found[0]) < FIELD_KEY_BYTES_MAX:
-            return [(found[0] + tail, b"")]
+        if len(of_document) == 1 and len(of_document[0]) < FIELD_KEY_BYTES_MAX:
+            return [(of_document[0] + tail, b"")]
         return [
             (key + tail, b"") if len(key) < FIELD_KEY_BYTES_MAX else _cut(key, tail)
-            for key in found
+            for key in of_document
         ]
 
     return entries

@@ -4,11 +4,10 @@ Invariants:
 - The total order is None (and missing) < bool < number < str < bytes < datetime < list < map.
   int and float compare exactly, -0.0 is 0.0, str compares by code point, datetime by instant.
 - encode(a) < encode(b) exactly when a sorts before b, and they are equal exactly when neither
-  does. All lists are equal in this order, and so are all maps: whoever reads them re-checks.
-- No encoding is a proper prefix of another, so encodings put behind each other sort as tuples.
+  does. All lists are equal in this order, and so are all maps: a reader compares the values.
+- No encoding is a proper prefix of another, so concatenated encodings sort as tuples.
   Inverting every byte reverses the order and keeps that property.
-- `decode` undoes `encode`, accepts nothing that `encode` does not write, and raises only
-  CorruptionError.
+- Nothing decodes a key: the document is read by the id in the entry's value.
 
 Format of a field (docs/format.md draws it): one byte of class tag, then
     bool        1 byte: 0 or 1
@@ -21,45 +20,43 @@ Format of a field (docs/format.md draws it): one byte of class tag, then
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from struct import Struct
 from typing import Any, Final
 
-from amberdb._errors import CorruptionError, InvalidDocumentError
+from amberdb._errors import InvalidDocumentError
+from amberdb._time import microseconds
 
 KEYSPACE_BYTES = 4
 ROWID_BYTES = 8
 LMDB_KEY_BYTES_MAX = 511
 FIELD_KEY_BYTES_MAX = LMDB_KEY_BYTES_MAX - KEYSPACE_BYTES - ROWID_BYTES
-"""The bytes of fields that fit between the tree id and the rowid of one entry."""
+"""The bytes of fields that fit between the keyspace and the rowid of one entry."""
 DIGEST_BYTES = 8
 CUT_BYTES = FIELD_KEY_BYTES_MAX - DIGEST_BYTES
-"""What a key of KEY_BYTES_MAX bytes or more keeps of its fields; a digest of the rest follows, and
-the rest itself goes into the entry's value."""
+"""The bytes that an entry key keeps of fields with FIELD_KEY_BYTES_MAX bytes or more; a digest of
+the rest follows, and the rest itself goes into the entry's value."""
 
 TAG_NONE, TAG_BOOL, TAG_NUMBER, TAG_STR = 0x10, 0x20, 0x30, 0x40
 TAG_BYTES, TAG_DATETIME, TAG_LIST, TAG_MAP = 0x50, 0x60, 0x70, 0x80
-# The gaps leave room for classes to come; none is 00 or FF, so a class has a byte on each side.
+# The gaps leave room for future classes; none is 00 or FF, so a class has a byte on each side.
 
 Encoder = Callable[[Any], bytes]
 
 INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 _EXACT = 1 << 53
-"""Below it every int is a double; from it on the number carries its difference."""
+"""Every smaller int is exactly a double; from here on a key also has the difference."""
 _DIFF_ZERO = 0x8000
 _BIAS = 1 << 63
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _ROWID_MAX = (1 << 64) - 1
 
 _INVERTED: Final = bytes(255 - byte for byte in range(256))
 _TAGGED_DOUBLE = Struct(">Bd")
 _TAGGED_U64 = Struct(">BQ")
-_DOUBLE = Struct(">d")
 _U16 = Struct(">H")
 _U64 = Struct(">Q")
 assert _TAGGED_DOUBLE.size == _TAGGED_U64.size == 9
-assert _DOUBLE.size == _U64.size == ROWID_BYTES
+assert _U64.size == ROWID_BYTES
 assert _U16.size == 2
 
 _pack_number = _TAGGED_DOUBLE.pack
@@ -85,7 +82,7 @@ def _encode_bool(value: bool) -> bytes:
 
 def _encode_int(value: int) -> bytes:
     if -_EXACT < value < _EXACT:
-        if value > 0:  # a double with its sign turned is the double with its top bit turned
+        if value > 0:  # negating a double flips its top bit
             return _pack_number(TAG_NUMBER, -value)
         if value:
             return _pack_number(_TAG_NUMBER_INVERTED, value).translate(_INVERTED)
@@ -100,7 +97,7 @@ def _encode_float(value: float) -> bytes:
     if -_EXACT < value < _EXACT:
         return _encode_double(value)
     if value != value:
-        raise InvalidDocumentError("NaN has no place in any order")
+        raise InvalidDocumentError("NaN, which has no place in any order")
     return _encode_double(value) + _NO_DIFF
 
 
@@ -134,13 +131,9 @@ def _encode_datetime(value: datetime) -> bytes:
     if value is last:  # several indexes of one document have the same field
         return key
     try:
-        age = value - _EPOCH
+        key = _pack_datetime(TAG_DATETIME, microseconds(value) + _BIAS)
     except TypeError:
         raise InvalidDocumentError("a datetime without a time zone") from None
-    key = _pack_datetime(
-        TAG_DATETIME,
-        (age.days * 86_400 + age.seconds) * 1_000_000 + age.microseconds + _BIAS,
-    )
     _last_datetime = (value, key)
     return key
 
@@ -175,22 +168,19 @@ _encoder_for: Final[Callable[[object], Encoder | None]] = _ENCODERS.get
 
 
 def encode(value: object) -> bytes:
-    """The key of one value. Raises InvalidDocumentError for what is not stored: NaN, an int
-    beyond 64 bits, a lone surrogate, a datetime without a time zone, any other type."""
+    """The key of one value. Raises InvalidDocumentError for a value that is not storable: NaN, an
+    int beyond 64 bits, a lone surrogate, a datetime without a time zone, any other type."""
     encoder = _encoder_for(type(value))
     return encoder(value) if encoder is not None else _encoder_of(value)(value)
 
 
 def encode_desc(value: object) -> bytes:
-    """encode() with every byte inverted: sorts the other way round."""
+    """encode() with every byte inverted: sorts in descending order."""
     return encode(value).translate(_INVERTED)
 
 
-sort_key = encode
-
-
 def _encoder_of(value: object) -> Encoder:
-    """For subclasses (IntEnum, StrEnum, numpy's float64 ...): that of the class they stem from."""
+    """The encoder of the base class, for subclasses (IntEnum, StrEnum, numpy's float64 ...)."""
     if isinstance(value, (bytearray, memoryview)):
         return lambda view: _encode_bytes(bytes(view))
     for kind in (str, int, datetime, float, bytes, list, tuple):
@@ -199,13 +189,9 @@ def _encoder_of(value: object) -> Encoder:
     if isinstance(value, Mapping):
         return _encode_map
     raise InvalidDocumentError(
-        f"a value of type {type(value).__module__}.{type(value).__qualname__} is not stored"
+        f"a value of type {type(value).__module__}.{type(value).__qualname__}, which is not "
+        "storable: use None, bool, int, float, str, bytes, datetime, list or dict"
     )
-
-
-def invert(data: bytes) -> bytes:
-    """Every bit turned: what makes a field descending."""
-    return data.translate(_INVERTED)
 
 
 def _descending(encoder: Encoder) -> Encoder:
@@ -218,28 +204,20 @@ SCALAR_ENCODERS_DESC: Final[dict[object, Encoder]] = {
 
 
 def encode_rowid(rowid: int) -> bytes:
-    """The tail of an entry key: 8 bytes, big-endian."""
+    """The end of an entry key: 8 bytes, big-endian."""
     return _U64.pack(rowid)
 
 
 def encode_rowid_desc(rowid: int) -> bytes:
-    """The same, inverted: ties of a descending index go downwards too."""
+    """encode_rowid() inverted: ties in a descending index descend too."""
     return _U64.pack(rowid ^ _ROWID_MAX)
-
-
-def decode_rowid(data: bytes, *, descending: bool = False) -> int:
-    """The rowid of exactly 8 bytes."""
-    if len(data) != ROWID_BYTES:
-        raise CorruptionError(f"a rowid has {ROWID_BYTES} bytes, not {len(data)}")
-    rowid: int = _U64.unpack(data)[0]
-    return rowid ^ _ROWID_MAX if descending else rowid
 
 
 # -- classes ---------------------------------------------------------------------------------
 
 
 def class_tag(value: object) -> int:
-    """The tag of the class that the value compares in (TAG_NONE ... TAG_MAP)."""
+    """The tag of the class of values that this one is ordered among (TAG_NONE ... TAG_MAP)."""
     return encode(value)[0]
 
 
@@ -250,104 +228,6 @@ def class_range(value: object) -> tuple[bytes, bytes]:
 
 
 def class_range_desc(value: object) -> tuple[bytes, bytes]:
-    """The same for encode_desc: low <= encode_desc(v) < high."""
+    """class_range() for encode_desc: low <= encode_desc(v) < high for the values of the class."""
     tag = 0xFF - encode(value)[0]
     return bytes([tag]), bytes([tag + 1])
-
-
-# -- decoding --------------------------------------------------------------------------------
-
-
-def decode(data: bytes, offset: int = 0) -> tuple[Any, int]:
-    """The value whose encoding starts at `offset`, and the offset behind it.
-
-    A number comes back as an int when it is one of 64 bits; a list as [], a map as {}; a datetime
-    in UTC. Raises CorruptionError, its `offset` naming the field.
-    """
-    if not 0 <= offset < len(data):
-        raise CorruptionError("a key ends where a field should start", offset=offset)
-    tag = data[offset]
-    if tag == TAG_NUMBER:
-        return _decode_number(data, offset)
-    if tag in (TAG_STR, TAG_BYTES):
-        return _decode_text(data, offset)
-    if tag == TAG_DATETIME:
-        return _decode_datetime(data, offset)
-    if tag == TAG_BOOL:
-        byte = _slice(data, offset, 1)[0]
-        if byte > 1:
-            raise CorruptionError(f"a bool is 0 or 1, not {byte}", offset=offset)
-        return byte == 1, offset + 2
-    if tag == TAG_NONE:
-        return None, offset + 1
-    if tag == TAG_LIST:
-        return [], offset + 1
-    if tag == TAG_MAP:
-        return {}, offset + 1
-    raise CorruptionError(f"no class has the tag {tag:#04x}", offset=offset)
-
-
-def decode_desc(data: bytes, offset: int = 0) -> tuple[Any, int]:
-    """decode() for a field that was written by encode_desc()."""
-    return decode(data.translate(_INVERTED), offset)
-
-
-def _slice(data: bytes, offset: int, size: int) -> bytes:
-    """The `size` bytes behind the tag."""
-    part = data[offset + 1 : offset + 1 + size]
-    if len(part) != size:
-        raise CorruptionError("a key ends inside a field", offset=offset)
-    return part
-
-
-def _decode_number(data: bytes, offset: int) -> tuple[int | float, int]:
-    body = _slice(data, offset, 8)
-    if body[0] & 0x80:
-        value: float = -_DOUBLE.unpack(body)[0]
-    else:
-        value = _DOUBLE.unpack(body.translate(_INVERTED))[0]
-    if value != value:
-        raise CorruptionError("NaN in a key", offset=offset)
-    if -_EXACT < value < _EXACT:
-        end = offset + 9
-        number = int(value) if value.is_integer() else value
-    else:
-        end = offset + 11
-        diff = _U16.unpack(_slice(data, offset, 10)[8:])[0] - _DIFF_ZERO
-        number = value
-        if abs(value) != float("inf") and INT_MIN <= int(value) + diff <= INT_MAX:
-            number = int(value) + diff
-        elif diff:
-            raise CorruptionError("a difference behind a number that has none", offset=offset)
-    if encode(number) != data[offset:end]:  # -0.0, or a difference too large for its double
-        raise CorruptionError("a number is not in its one form", offset=offset)
-    return number, end
-
-
-def _decode_text(data: bytes, offset: int) -> tuple[str | bytes, int]:
-    start = end = offset + 1
-    while True:
-        end = data.find(b"\x00", end)
-        if end < 0 or end + 1 >= len(data):
-            raise CorruptionError("a str or bytes without its end", offset=offset)
-        if data[end + 1] == 0x00:
-            break
-        if data[end + 1] != 0xFF:
-            raise CorruptionError("a lone 00 inside a str or bytes", offset=offset)
-        end += 2
-    body = data[start:end].replace(b"\x00\xff", b"\x00")
-    if data[offset] == TAG_BYTES:
-        return body, end + 2
-    try:
-        return body.decode(), end + 2
-    except UnicodeDecodeError as error:
-        raise CorruptionError("a str that is not UTF-8", offset=offset) from error
-
-
-def _decode_datetime(data: bytes, offset: int) -> tuple[datetime, int]:
-    microseconds = _U64.unpack(_slice(data, offset, 8))[0] - _BIAS
-    try:
-        # By the unit, since timedelta(microseconds=...) goes through seconds as floats.
-        return _EPOCH + microseconds * _MICROSECOND, offset + 9
-    except OverflowError as error:
-        raise CorruptionError("a datetime outside the years 1 to 9999", offset=offset) from error

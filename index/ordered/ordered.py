@@ -14,9 +14,9 @@ from amberdb.index.declaration import Declaration
 class Ordered(Declaration):
     """Declares an ordered index: `Ordered("entity_id", "-created_at")`.
 
-    Dotted paths name fields inside maps; a `-` in front stores the field inverted, so that it
-    descends. `sparse=True` leaves out documents without all of the fields; such an index serves
-    only filters that exclude the missing. Raises CollectionError.
+    Dotted paths name fields inside maps; a `-` in front sorts the field in descending order.
+    `sparse=True` leaves out documents that lack one of the fields; such an index serves only
+    filters that exclude missing fields. Raises CollectionError.
     """
 
     __slots__ = ()

@@ -3,8 +3,8 @@
 Invariants:
 - The key is that of an ordered index over the same fields; missing counts as None, so two
   documents without the field collide, unless the index is sparse.
-- A map, or a list inside a list, has no key of its own and is refused.
-- Whether a key is free is asked at commit by the engine; this package only makes the keys.
+- A map, or a list inside a list, is refused: all of them share one key.
+- The engine checks at commit whether a key is free; this package only encodes keys.
 """
 
 from typing import ClassVar, final
@@ -16,8 +16,9 @@ from amberdb.index.declaration import Declaration
 class Unique(Declaration):
     """Declares a unique index: `Unique("source_key", sparse=True)`.
 
-    The values of all fields together are unique in the collection; of a list field each element
-    is. With `sparse=True` documents without all of the fields are left out. Raises CollectionError.
+    The values of all fields together are unique in the collection. Of a list field, each element
+    is unique. `sparse=True` leaves out documents that lack one of the fields. Raises
+    CollectionError.
     """
 
     __slots__ = ()

@@ -1,21 +1,21 @@
-"""From text to terms: what a text index stores and what a query asks for.
+"""From text to terms, for documents and for queries.
 
-NFKC and casefold first. Then the text is a row of pieces, whatever stands between them:
+The text is normalised (NFKC, casefold), then split into pieces; everything else separates them:
 
-    word   letters and digits of scripts that put spaces between words. Stemmed (Snowball), and
-           without stop words. Parts joined by `-`, `_`, `.` or `@` (gen-itgc, user_id, 3.14,
-           lin@example.com) give a term each, and the whole without its joints another one, so that
-           e-mail and email find each other. A whole of digits keeps them: 2024-05-01.
-    run    Han, kana, Hangul, Thai and other scripts that put none: each sign is a term, and each
-           pair of neighbours; with a segmenter, the words that it finds in place of the pairs.
+    word   letters and digits of scripts with spaces between words. Stemmed (Snowball), without
+           stop words. Parts joined by `-`, `_`, `.` or `@` (gen-itgc, user_id, 3.14,
+           lin@example.com) are a term each, and the whole without its joints is another term, so
+           e-mail and email match each other. A whole of digits keeps its joints: 2024-05-01.
+    run    Han, kana, Hangul, Thai and other scripts without spaces: each character is a term, and
+           each pair of neighbours; with a segmenter, its words instead of the pairs.
 
 Invariants:
-- Terms are a pure function of the text and of `identity`, which names the version of everything
-  that has a say. An index made under another identity has to be rebuilt.
-- A term has 1 to TERM_BYTES_MAX bytes of UTF-8 and no NUL. A longer one is cut, and ends in a
+- Terms are a pure function of the text and of `identity`, which names the version of every part of
+  the analysis. An index built under another identity has to be rebuilt.
+- A term has 1 to TERM_BYTES_MAX bytes of UTF-8 and no NUL. A longer term is cut and ends in a
   digest of the whole.
-- The query terms of a text are among its terms: a document is found by its own words.
-- Caches are bounded and hold only what can be computed again.
+- The query terms of a text are among its terms: a document matches its own words.
+- Caches are bounded, and every cached value can be computed again.
 """
 
 import re
@@ -32,14 +32,14 @@ from amberdb.index.text.stopwords import STOP_WORDS
 from amberdb.index.text.stopwords import VERSION as STOP_WORDS_VERSION
 
 VERSION: Final = 1
-"""Of the rules on this page: goes up with any change of them."""
+"""The version of the rules in this module: increases with every change of them."""
 
 TERM_BYTES_MAX: Final = 100
 _DIGEST_BYTES: Final = 8
 _CACHE_WORDS_MAX: Final = 50_000
-_CACHE_SIGNS_MAX: Final = 40
+_CACHE_CHARACTERS_MAX: Final = 40
 
-# Scripts without spaces between words; their digits and punctuation are left out.
+# Scripts without spaces between words, without their digits and punctuation.
 _HAN: Final = (
     "\u2e80-\u2fd5\u3005-\u3007\u3021-\u3029\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003fffd"
@@ -51,7 +51,7 @@ _RUN: Final = _HAN + (
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ecf\u0edc-\u0edf"  # Thai, Lao
     "\u1000-\u103f\u1050-\u108f\u1780-\u17d3\u17d7"  # Myanmar, Khmer
 )
-# Marks that belong to the letter before them, and signs without width; to re no part of a word.
+# Marks that belong to the letter before them, and characters without width; \w matches neither.
 _IGNORED: Final = "\u00ad\u200c\u200d\u2060\ufe00-\ufe0f\ufeff"
 _MARKS: Final = _IGNORED + (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a"
@@ -65,7 +65,7 @@ _MARKS: Final = _IGNORED + (
 _APOSTROPHES: Final = "'\u2019\uff07"
 _JOINTS: Final = "-_.@\uff0d\uff3f\uff0e\uff20"
 
-# Possessive, so that no text can make them slow.
+# Possessive quantifiers, so that no text makes matching slow.
 _WORD: Final = rf"[^\W_{_RUN}]++(?:[{_MARKS}]++[^\W_{_RUN}]*+)*+"
 _PIECES: Final = re.compile(
     rf"[{_RUN}](?:[{_RUN}{_MARKS}]*+)|{_WORD}(?:[{_JOINTS}{_APOSTROPHES}]{_WORD})*+"
@@ -75,11 +75,11 @@ _SPLIT_JOINTS: Final = re.compile(r"[-_.@]").split
 _IS_RUN: Final = re.compile(rf"[{_RUN}]").match
 _HAS_RUN: Final = re.compile(rf"[{_RUN}]").search
 _IS_HAN: Final = re.compile(rf"[{_HAN}]+").fullmatch
-# The bulk of Chinese and Japanese: nothing to normalise, nothing to compose.
+# Most Chinese and Japanese text: nothing to normalise, nothing to compose.
 _IS_PLAIN: Final = re.compile(r"[\u4e00-\u9fff\u3041-\u3096\u30a1-\u30fa\u30fc]+").fullmatch
 _WITHOUT_WIDTH: Final = re.compile(rf"[{_IGNORED}]+")
 
-# What may follow a prefix in a word of the language whose stem is shorter than the prefix.
+# Endings that may follow a prefix in a word whose stem is shorter than the prefix.
 _ENDINGS: Final = {
     "english": (
         *("s", "es", "d", "ed", "g", "ng", "ing", "y", "ly", "ty", "ity", "ies", "n", "on", "ion"),
@@ -90,7 +90,7 @@ _ENDINGS: Final = {
 
 
 def normalise(text: str) -> str:
-    """NFKC and casefold, apostrophes straight, without signs that have no width. Idempotent."""
+    """NFKC, casefold, straight apostrophes, without zero-width characters. Idempotent."""
     if text.isascii():
         return text.lower()
     text = _WITHOUT_WIDTH.sub("", unicodedata.normalize("NFKC", text).casefold())
@@ -98,16 +98,16 @@ def normalise(text: str) -> str:
 
 
 def is_run(piece: str) -> bool:
-    """Whether a piece is of a script without spaces; else it is a word."""
+    """Whether a piece is in a script without spaces; else it is a word."""
     return _IS_RUN(piece) is not None
 
 
 @final
 class Analyzer:
-    """One way of making terms; Analyzer.of keeps those in use. Safe to share between threads.
+    """The analysis under given settings; Analyzer.of caches analyzers. Thread-safe.
 
-    language           a language that Snowball knows, in English; None: words are not stemmed
-    stop_words         leave out the stop words of the language, where there is a list of them
+    language           a Snowball language, in English; None: words are not stemmed
+    stop_words         leave out the stop words of the language, if there is a list of them
     segmenter          "jieba", or None
     fold_traditional   traditional Chinese characters count as simplified ones
 
@@ -170,18 +170,18 @@ class Analyzer:
         segmenter: str | None = None,
         fold_traditional: bool = False,
     ) -> "Analyzer":
-        """The analyzer of these settings, made once."""
+        """Analyzer() with these settings, from a cache."""
         return Analyzer(language, stop_words, segmenter, fold_traditional)
 
     def terms(self, text: str) -> list[str]:
-        """The terms of a document's text, as often as they occur, piece by piece."""
-        # No piece has white space inside, and what stands between two, commas and all, comes again
-        # often enough to be worth its place in the cache: a third of the time of taking pieces.
+        """The terms of a document's text, with repeats, in order."""
+        # No piece contains white space, so each part between white space is cached, punctuation
+        # included: a third of the time of splitting into pieces first.
         return list(chain.from_iterable(map(self._terms.__getitem__, text.split())))
 
     def query_terms(self, text: str) -> list[str]:
-        """The distinct terms that a query scores. Of a run only the pairs, or words: its single
-        signs say less than they cost. A run of one sign is that sign."""
+        """The distinct terms that a query scores. Of a run only the pairs or words: single
+        characters add cost and little relevance. A run of one character is that character."""
         return list(dict.fromkeys(chain.from_iterable(map(self._query_terms, self.pieces(text)))))
 
     def pieces(self, text: str) -> list[str]:
@@ -190,22 +190,22 @@ class Analyzer:
 
     def asked(self, word: str) -> tuple[list[str], bool]:
         """query_terms() of a text without white space, and whether it has any pieces()."""
-        found: tuple[list[str], bool] = self._asked[word]
-        return found
+        asked: tuple[list[str], bool] = self._asked[word]
+        return asked
 
     def located(self, text: str) -> list[tuple[int, int, list[str]]]:
-        """The same with the places that they stand in: start and end in `text`, pieces.
-        One place has several pieces only where a single sign stands for them, as one half does."""
+        """pieces() with their places: start and end in `text`, and the pieces there. A place has
+        several pieces only when one character is normalised to several, as the fraction 1/2 is."""
         return [(*match.span(), self._pieces_of(match[0])) for match in _PIECES.finditer(text)]
 
     def canonical(self, text: str) -> str:
-        """The pieces in the form in which phrases are compared: stems, stop words kept, and runs,
-        with a space before, between and behind."""
+        """The pieces in the form in which phrases are compared: stems, stop words included, and
+        runs, with a space before, between and after them."""
         return f" {' '.join(map(self._canonical.__getitem__, _raw_pieces(text)))} "
 
     def phrase(self, text: str) -> str:
-        """What canonical(other) contains if and only if `other` has this phrase. A run at either
-        end may go on there; a word may not. "" when the text has no piece."""
+        """The str that canonical(other) contains if and only if `other` has this phrase. A run at
+        either end may continue in `other`; a word may not. "" when the text has no piece."""
         pieces = self.pieces(text)
         if not pieces:
             return ""
@@ -214,20 +214,20 @@ class Analyzer:
         return f"{start}{' '.join(map(self._piece_canonical, pieces))}{end}"
 
     def phrase_terms(self, text: str) -> list[str]:
-        """Distinct terms that every text with this phrase has."""
-        found: dict[str, None] = {}
+        """The distinct terms that every text with this phrase has."""
+        terms: dict[str, None] = {}
         for piece in self.pieces(text):
             if not is_run(piece):
-                found.update(dict.fromkeys(self._words.stems(self._words.parts(piece))))
+                terms.update(dict.fromkeys(self._words.stems(self._words.parts(piece))))
             elif self._segment or len(piece) == 1:
-                found.update(dict.fromkeys(piece))
+                terms.update(dict.fromkeys(piece))
             else:
-                found.update(dict.fromkeys(map(add, piece, piece[1:])))
-        return list(found)
+                terms.update(dict.fromkeys(map(add, piece, piece[1:])))
+        return list(terms)
 
     def prefix(self, text: str) -> tuple[str, tuple[str, ...]] | None:
-        """For a word with a * behind: the beginning of terms to look for, and whole terms besides,
-        because stems may be shorter than the prefix. None when it is not one word."""
+        """For the query word*: the prefix of terms to look for, and whole terms in addition, since
+        a stem may be shorter than the prefix. None when the text is not one word."""
         pieces = self.pieces(text)
         if len(pieces) != 1 or is_run(pieces[0]):
             return None
@@ -243,8 +243,8 @@ class Analyzer:
         return [piece] if _PIECES.fullmatch(piece) else _PIECES.findall(piece)
 
     def _raw_terms(self, text: str) -> list[str]:
-        """Of a text without white space."""
-        # The general way in one step, for what most texts are made of.
+        """terms() of a text without white space."""
+        # Shortcuts for most words; the last line is the general case.
         if text.isascii() and text.isalnum():
             return self._words.stems([text.lower()])
         if self._is_paired and _IS_PLAIN(text):
@@ -266,7 +266,7 @@ class Analyzer:
         return chain(piece, self._compounds(piece)) if len(piece) > 1 else piece
 
     def _compounds(self, run: str) -> Iterable[str]:
-        """What a run of several signs has besides them."""
+        """The terms of a run of several characters besides those characters: pairs, or words."""
         if self._segment is None or not _IS_HAN(run):
             return map(add, run, run[1:])
         return (_bounded(word) for word in self._segment(run) if len(word) > 1)
@@ -278,12 +278,12 @@ class Analyzer:
 
 
 def _raw_pieces(text: str) -> list[str]:
-    """Words and runs as they stand in the text."""
+    """Words and runs before normalisation."""
     return _ASCII_PIECES.findall(text) if text.isascii() else _PIECES.findall(text)
 
 
 class _Words:
-    """What becomes of one word: its parts, their stems, and which of them are stop words."""
+    """The analysis of one word: parts, stems, stop words."""
 
     __slots__ = ("_apart", "_stem", "_stops")
 
@@ -296,11 +296,11 @@ class _Words:
     ) -> None:
         self._stem = stem
         self._stops = stops
-        # English knows don't and o'brien; elsewhere an apostrophe stands between two words: l'ami.
+        # English has don't and o'brien; elsewhere an apostrophe separates two words: l'ami.
         self._apart = not keeps_apostrophes
 
     def stem(self, part: str) -> str:
-        """The term of one part, stop word or not."""
+        """The term of one part, whether it is a stop word or not."""
         part = part.removesuffix("'s").replace("'", "")
         return _bounded((self._stem(part) if self._stem else part) or part)
 
@@ -308,25 +308,25 @@ class _Words:
         return word.split("'") if self._apart else [word]
 
     def parts(self, word: str) -> list[str]:
-        """What the joints of a word join."""
+        """The parts of a word between its joints."""
         return [part for whole in self.wholes(word) for part in _SPLIT_JOINTS(whole)]
 
     def stems(self, parts: list[str]) -> list[str]:
-        """The stems of those that are no stop words."""
+        """The stems of the parts that are not stop words."""
         return [self.stem(part) for part in parts if part not in self._stops]
 
     def terms(self, word: str) -> list[str]:
-        found: list[str] = []
+        terms: list[str] = []
         for whole in self.wholes(word):
             parts = _SPLIT_JOINTS(whole)
-            found += self.stems(parts)
+            terms += self.stems(parts)
             if len(parts) > 1:
-                found.append(self.stem(_joined(parts, whole)))
-        return found
+                terms.append(self.stem(_joined(parts, whole)))
+        return terms
 
 
 class _Cache(dict[str, Any]):
-    """text -> make(text), kept for words, which come again as runs rarely do."""
+    """text -> make(text), cached for words: runs rarely repeat."""
 
     __slots__ = ("_make",)
 
@@ -336,7 +336,7 @@ class _Cache(dict[str, Any]):
 
     def __missing__(self, text: str) -> Any:
         made = self._make(text)
-        if len(text) <= _CACHE_SIGNS_MAX and not _HAS_RUN(text):
+        if len(text) <= _CACHE_CHARACTERS_MAX and not _HAS_RUN(text):
             if len(self) >= _CACHE_WORDS_MAX:
                 self.clear()
             self[text] = made
@@ -344,13 +344,13 @@ class _Cache(dict[str, Any]):
 
 
 def _joined(parts: list[str], word: str) -> str:
-    """The whole of several parts: without joints, unless it is a number, a date, a version."""
+    """The whole of several parts: without joints, unless it is a number, a date or a version."""
     whole = "".join(parts)
     return word if whole.isdigit() else whole
 
 
 def _bounded(term: str) -> str:
-    """The term, cut when it is too long."""
+    """The term, cut to TERM_BYTES_MAX bytes."""
     if len(term) * 4 <= TERM_BYTES_MAX:
         return term
     data = term.encode()

@@ -1,10 +1,10 @@
-"""Batch: rows of a text index that are packed as soon as they are together, as a checkpoint does.
+"""Batch: rows of a text index that are only packed into a segment, as a checkpoint does.
 
-A Memtable looks its term up for each occurrence, so that it can be searched at once. Who only wants
-a segment sorts once instead, which takes a third of the time.
+InMemoryPostings look a term up for each occurrence, so that they can be searched at once. A batch
+cannot be searched: it sorts once, which takes a third of the time.
 
 Invariants:
-- What segment_pairs() makes of a Batch and of a Memtable with the same rows is the same.
+- segment_pairs() of a Batch equals that of InMemoryPostings with the same rows.
 """
 
 from array import array
@@ -21,7 +21,7 @@ from amberdb.index.text.text import UNIT, Occurrences
 
 @final
 class Batch:
-    """Takes rows by add(); then it is read, once, as a source of segment_pairs()."""
+    """Takes rows by add(), then is read once by segment_pairs()."""
 
     __slots__ = ("_entries", "_lengths", "_numbers", "_rowids", "_sizes", "_terms")
 
@@ -29,11 +29,11 @@ class Batch:
         self._rowids = array("q")
         self._lengths = array("f")
         self._numbers: defaultdict[str, int] = defaultdict(count().__next__)
-        """Of a term, in the order of their first occurrences."""
+        """The number of each term, in the order of first occurrence."""
         self._terms = array("I")
         """The number of each occurrence's term."""
         self._entries = array("Q")
-        """Of occurrences that lie side by side in one row with one weight; how many is in sizes."""
+        """One entry for all occurrences in one field of a row; _sizes has how many they are."""
         self._sizes = array("I")
 
     def add(self, rowid: int, occurrences: Occurrences) -> None:

@@ -1,20 +1,20 @@
-"""BM25 over the sources of one text index, as one view sees it.
+"""BM25 over the sources of one text index in one view.
 
     score(row) = sum over the query's terms of  idf * tf * (K1 + 1) / (tf + K1 * norm)
 
     idf   = ln(1 + (N - df + 0.5) / (df + 0.5))
     norm  = 1 - B + B * length / mean length
-    tf    how often the row has the term, each field's occurrences times the field's weight
+    tf    frequency of the term in the row: occurrences times the weight of their field
     N, mean length    rows with text, and the mean of their lengths in (weighted) terms
-    df    rows that have the term; a prefix counts as one term, whichever words it stands for
+    df    rows that have the term; a prefix counts as one term, however many words it matches
 
 Invariants:
-- N, df and the mean are counted over the rows that are alive in the view, whatever else sources
-  hold, and whatever `among` leaves out. Lengths and frequencies are multiples of 1/64, so their
-  sums are exact, and terms are added in the query's order: the same rows have the same scores, to
-  the last bit, however they are spread over sources.
+- N, df and the mean are counted over all rows that are alive in the view, also those outside
+  `among`. Lengths and frequencies are multiples of 1/64, so their sums are exact, and terms are
+  added in the query's order: the same rows have the same scores, to the last bit, however they are
+  spread over sources.
 - Order: higher scores first, then the newer row.
-- A row is found only when it has a scored term, all required ones and no excluded one.
+- A row matches when it has a scored term, all required terms and no excluded term.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,49 +30,49 @@ from amberdb.index.text.packing import Frequencies, Lengths, Ordinals, Postings,
 from amberdb.index.text.postings import Alive, Source, is_alive
 from amberdb.index.text.query import Prefix, Term, TextQuery
 
-# Of the two pairs in common use (1.2, 0.75 is the other) the one with less say for length: what is
-# searched here is short, and among short documents length tells little. bench/quality.py measures.
+# Of the two common pairs (the other is 1.2, 0.75) the one with less weight for length: documents
+# here are short, and then length says little about relevance. bench/quality.py measures both.
 K1: Final = 0.9
 B: Final = 0.4
 PREFIX_TERMS_MAX: Final = 10_000
 _SPARSE: Final = 64
-"""Fewer than one posting in so many rows: scores are kept for the rows that occur only."""
+"""With fewer than one posting per this many rows, only rows that occur have a score."""
 _FEW: Final = 200
-"""Up to so many postings are scored one by one."""
+"""Up to this many postings are scored one by one."""
 _COLUMNS: Final = 512
 _LEAST: Final = 5e-324  # above 0
 
 Scores: TypeAlias = NDArray[np.float64]
 Ranking: TypeAlias = tuple[Rowids, Scores]
-"""Rows and their scores, best first."""
+"""Rowids and scores, best first."""
 Verify: TypeAlias = Callable[[Rowids], NDArray[np.bool_]]
-_Found: TypeAlias = dict[Term, Postings]
+_PostingsByTerm: TypeAlias = dict[Term, Postings]
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The rows of one source as the view sees them."""
+    """The rows of one source in the view."""
 
-    place: int
-    """Of the source among all."""
+    number: int
+    """The index of the source among all."""
     rowids: Rowids
     lengths: Lengths
     alive: Alive | None
-    """By ordinal; None: all are."""
+    """By ordinal; None when all are alive."""
 
 
 @final
 class Corpus:
-    """The sources of a text index in one view, with what BM25 wants to know of all rows.
+    """The sources of a text index in one view, with the statistics of BM25 over all rows.
 
-    Making one reads the rows of all sources; it serves any number of searches in that view, and by
-    over() in each later view with the same rows.
+    The constructor reads the rows of all sources. A corpus serves any number of searches in its
+    view, and by over() in later views with the same rows.
     """
 
     __slots__ = ("_alive", "_parts", "_sources", "count", "length_mean")
 
     count: int
-    """Rows that are alive."""
+    """The number of rows that are alive."""
     length_mean: float
 
     def __init__(self, sources: Sequence[Source], alive: Alive) -> None:
@@ -81,7 +81,7 @@ class Corpus:
         self._parts: list[_Part] = []
         self.count = 0
         length = 0.0
-        for place, source in enumerate(sources):
+        for number, source in enumerate(sources):
             rowids = source.rowids
             if not len(rowids):
                 continue
@@ -93,17 +93,17 @@ class Corpus:
             every = count == len(rowids)
             self.count += count
             length += float((lengths if every else lengths[mask]).sum(dtype=np.float64))
-            self._parts.append(_Part(place, rowids, lengths, None if every else mask))
+            self._parts.append(_Part(number, rowids, lengths, None if every else mask))
         self.length_mean = length / self.count if self.count else 0.0
 
     def over(self, sources: Sequence[Source], alive: Alive) -> "Corpus | None":
-        """This one, over sources as another view reads them; None when its rows are others."""
+        """This corpus over the sources of another view; None when the rows differ."""
         if alive is not self._alive or len(sources) != len(self._sources):
             return None
         pairs = zip(sources, self._sources, strict=True)
         if not all(source.table is own.table for source, own in pairs):
             return None
-        other = Corpus.__new__(Corpus)  # copy() would take longer than most searches may
+        other = Corpus.__new__(Corpus)  # copy() is slower than most searches
         other._sources = sources
         other._alive, other._parts = self._alive, self._parts
         other.count, other.length_mean = self.count, self.length_mean
@@ -119,18 +119,18 @@ class Corpus:
     ) -> Ranking:
         """The best `limit` rows that match.
 
-        among    only these rows count as matches; scores stay as they are
-        verify   verify(rowids) says which of them have the phrases. Asked in the order of scores
-                 until `limit` are found; to be given when query.needs_text.
+        among    only these rows match; scores do not change
+        verify   verify(rowids) returns which of them contain the phrases. Called in the order of
+                 scores until `limit` rows pass. Required when query.needs_text.
 
         Raises QueryError for a prefix of too many words.
         """
         terms = dict.fromkeys((*query.scored, *query.required, *query.excluded))
-        held: list[_Found] = [
+        held: list[_PostingsByTerm] = [
             {
                 term: has
                 for term in terms
-                if (has := _postings(self._sources[part.place], part, term)) is not None
+                if (has := _postings(self._sources[part.number], part, term)) is not None
             }
             for part in self._parts
         ]
@@ -161,12 +161,12 @@ class Corpus:
     def _rank(
         self,
         part: _Part,
-        found: _Found,
+        found: _PostingsByTerm,
         query: TextQuery,
         weights: Mapping[Term, float],
         among: Alive | None,
     ) -> Ranking:
-        """Rows of one source and their scores, in no order; 0 for those that do not match."""
+        """Rows of one source and their scores, unordered; 0 for rows that do not match."""
         scored = [found[term] for term in query.scored if term in found]
         values = [
             self._term_scores(part, *found[term], weights[term])
@@ -190,14 +190,14 @@ class Corpus:
 
     def _rank_few(
         self,
-        held: Sequence[_Found],
+        held: Sequence[_PostingsByTerm],
         query: TextQuery,
         weights: Mapping[Term, float],
         among: Alive | None,
         limit: int,
     ) -> Ranking:
-        """The same of all sources, for few postings: without numpy, whose calls would cost more.
-        Each number is computed in the same steps, so it is the same to the last bit."""
+        """The ranking over all sources for few postings: without numpy, whose calls would cost
+        more. The steps of each number are those of _rank(), so scores are equal to the last bit."""
         by_length = K1 * B / self.length_mean if self.length_mean else 0.0
         sums: dict[int, float] = {}
         for part, found in zip(self._parts, held, strict=True):
@@ -221,7 +221,7 @@ class Corpus:
     def _term_scores(
         self, part: _Part, ordinals: Ordinals, frequencies: Frequencies, idf: float
     ) -> Scores:
-        """What one term adds to the score of each row that has it."""
+        """The part of the score that one term adds to each row that has it."""
         norms = part.lengths[ordinals].astype(np.float64)
         norms *= K1 * B / self.length_mean
         norms += K1 * (1 - B)
@@ -232,7 +232,7 @@ class Corpus:
 
 
 def _alive(rowids: Rowids, alive: Alive) -> Alive:
-    """is_alive(), without looking up each row where rowids have no gaps, as they mostly do."""
+    """is_alive(), as a slice when rowids have no gaps, as usual."""
     first, last = int(rowids[0]), int(rowids[-1])
     if last - first == len(rowids) - 1 and last < len(alive) and np.all(rowids[1:] > rowids[:-1]):
         return alive[first : last + 1]
@@ -240,13 +240,13 @@ def _alive(rowids: Rowids, alive: Alive) -> Alive:
 
 
 def _postings(source: Source, part: _Part, term: Term) -> Postings | None:
-    """What the rows that are alive have of a term; None when none has it."""
+    """The postings of a term in the rows that are alive; None when no row has it."""
     found = _prefix_postings(source, term) if isinstance(term, Prefix) else source.postings(term)
     if found is None:
         return None
     ordinals, frequencies = found
     size = len(part.rowids)
-    if ordinals[-1] >= size:  # rows that were added meanwhile
+    if ordinals[-1] >= size:  # of rows added since the corpus was made
         ordinals = ordinals[: np.searchsorted(ordinals, size)]
         frequencies = frequencies[: len(ordinals)]
     if part.alive is not None:
@@ -256,12 +256,11 @@ def _postings(source: Source, part: _Part, term: Term) -> Postings | None:
 
 
 def _prefix_postings(source: Source, prefix: Prefix) -> Postings | None:
-    """All of its terms as one: how often a row has any of them."""
+    """The postings of all terms with the prefix, added up as one term."""
     terms = source.terms(prefix.start, PREFIX_TERMS_MAX + 1)
     if len(terms) > PREFIX_TERMS_MAX:
         raise QueryError(
-            f"more than {PREFIX_TERMS_MAX} terms begin with {prefix.start!r}: "
-            "write more of the word"
+            f"more than {PREFIX_TERMS_MAX} terms begin with {prefix.start!r}: use a longer prefix"
         )
     found = [
         postings
@@ -280,14 +279,14 @@ def _summed(
     """Each ordinal once, ascending, with the sum of its values, added in the order given."""
     if len(ordinals) == 1:
         return ordinals[0], values[0].astype(np.float64, copy=False)
-    every, places = np.unique(np.concatenate(ordinals), return_inverse=True)
-    return every, np.bincount(places, np.concatenate(values)).astype(np.float64, copy=False)
+    distinct, places = np.unique(np.concatenate(ordinals), return_inverse=True)
+    return distinct, np.bincount(places, np.concatenate(values)).astype(np.float64, copy=False)
 
 
 def _allowed(
-    part: _Part, found: _Found, query: TextQuery, among: Alive | None
+    part: _Part, found: _PostingsByTerm, query: TextQuery, among: Alive | None
 ) -> NDArray[np.bool_] | None:
-    """By ordinal whether a row may match; None: every row with a scored term does."""
+    """By ordinal whether a row may match; None when every row with a scored term matches."""
     if not query.required and not query.excluded and among is None:
         return None
     allowed = np.ones(len(part.rowids), np.bool_)
@@ -305,9 +304,9 @@ def _allowed(
 
 
 def best(rowids: Rowids, scores: Scores, limit: int) -> Ranking:
-    """The `limit` rows with the highest scores above 0, in order; of equal ones the newer first."""
+    """The `limit` rows with the highest scores above 0, in order; among equal ones newer first."""
     if len(scores) > _COLUMNS * 4 and limit < _COLUMNS:
-        # `limit` columns have a maximum of at least `bound`, hence as many rows have it.
+        # At least `limit` columns have a maximum of `bound` or more, so as many rows do.
         whole = len(scores) - len(scores) % _COLUMNS
         maxima = scores[:whole].reshape(-1, _COLUMNS).max(axis=0)
         bound = np.partition(maxima, _COLUMNS - limit)[_COLUMNS - limit]
@@ -316,7 +315,7 @@ def best(rowids: Rowids, scores: Scores, limit: int) -> Ranking:
         kept = np.flatnonzero(scores)
     rowids, scores = rowids[kept], scores[kept]
     if len(scores) > limit:
-        # Again for what is left: now by score, and among equal ones by rowid.
+        # Again over the remaining rows: by score, and among equal scores by rowid.
         least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
         above = np.flatnonzero(scores > least)
         equal = np.flatnonzero(scores == least)
@@ -330,14 +329,14 @@ def best(rowids: Rowids, scores: Scores, limit: int) -> Ranking:
 
 
 def _verified(rowids: Rowids, scores: Scores, limit: int, verify: Verify) -> Ranking:
-    """The first `limit` that pass, of rows in order."""
-    kept: list[NDArray[np.int64]] = []
-    found = start = 0
-    while found < limit and start < len(rowids):
-        end = start + max(limit, start)  # twice as far each time
-        passed = start + np.flatnonzero(verify(rowids[start:end]))
-        kept.append(passed)
-        found += len(passed)
+    """The first `limit` rows that pass."""
+    passed: list[NDArray[np.int64]] = []
+    count = start = 0
+    while count < limit and start < len(rowids):
+        end = start + max(limit, start)  # blocks double in size
+        places = start + np.flatnonzero(verify(rowids[start:end]))
+        passed.append(places)
+        count += len(places)
         start = end
-    chosen = np.concatenate(kept)[:limit] if kept else np.empty(0, np.int64)
+    chosen = np.concatenate(passed)[:limit] if passed else np.empty(0, np.int64)
     return rowids[chosen], scores[chosen]

@@ -1,9 +1,9 @@
-"""Snippets: the part of a document that shows why it was found.
+"""Snippets: the part of a document that shows why it matched.
 
 Invariants:
-- A pure function of strings and query. Without marks and ellipses, a snippet is a piece of one of
-  the strings, in which white space in a row counts as one space.
-- Marked are whole words, and of runs of signs the parts that the query names.
+- A pure function of strings and query. Without marks and ellipses, a snippet is a part of one of
+  the strings, with each run of white space replaced by one space.
+- Whole words are marked; in scripts without spaces, the parts that the query names.
 """
 
 import re
@@ -19,7 +19,7 @@ _SPACES: Final = re.compile(r"\s+")
 _WORD_CHARACTERS_MAX: Final = 20
 
 _Mark: TypeAlias = tuple[int, int, str]
-"""Start and end in the text, and the term that is found there."""
+"""Start and end in the text, and the term at this place."""
 
 
 def snippet(
@@ -30,8 +30,8 @@ def snippet(
     before: str = "**",
     after: str = "**",
 ) -> str:
-    """The stretch of about `characters` with most of the query's terms, each place that was found
-    between `before` and `after`. Without any such place the start of the first string; "" without
+    """The stretch of about `characters` characters with the most terms of the query, each match
+    between `before` and `after`. Without a match the start of the first string; "" without
     strings."""
     finder = _Finder(query)
     best = _Stretch("")
@@ -50,7 +50,7 @@ def snippet(
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """A part of a text: the places to mark in it, apart and in order, and their distinct terms."""
+    """A text, the places to mark in it (disjoint and in order), and the number of their terms."""
 
     text: str
     places: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
@@ -68,38 +68,39 @@ class _Finder:
         self.runs = [term for term in terms if is_run(term)]
 
     def marks(self, text: str) -> list[_Mark]:
-        """All places, by their start."""
-        found: list[_Mark] = []
+        """All matches, by start."""
+        marks: list[_Mark] = []
         for start, end, pieces in self.analyzer.located(text):
             if len(pieces) == 1 and is_run(pieces[0]):
-                found += self._run_marks(start, end, pieces[0])
+                marks += self._run_marks(start, end, pieces[0])
             else:
-                found += [(start, end, term) for piece in pieces for term in self._found(piece)]
-        return found
+                marks += [(start, end, term) for piece in pieces for term in self._matches(piece)]
+        return marks
 
     def _run_marks(self, start: int, end: int, run: str) -> list[_Mark]:
-        is_exact = len(run) == end - start  # else signs were composed, and places are not known
-        found: list[_Mark] = []
+        is_exact = len(run) == end - start  # else characters were composed, and offsets differ
+        marks: list[_Mark] = []
         for term in self.runs:
-            at = run.find(term)
-            while at >= 0:
-                place = (start + at, start + at + len(term)) if is_exact else (start, end)
-                found.append((*place, term))
-                at = run.find(term, at + 1)
-        return sorted(found)
+            offset = run.find(term)
+            while offset >= 0:
+                place = (start + offset, start + offset + len(term)) if is_exact else (start, end)
+                marks.append((*place, term))
+                offset = run.find(term, offset + 1)
+        return sorted(marks)
 
-    def _found(self, word: str) -> list[str]:
+    def _matches(self, word: str) -> list[str]:
+        """The terms of the query that a word of the text matches."""
         terms = self.analyzer.terms(word)
-        found = [term for term in terms if term in self.words]
+        matches = [term for term in terms if term in self.words]
         for prefix in self.prefixes:
             if any(term.startswith(prefix.start) or term in prefix.also for term in terms):
-                found.append(prefix.start)
-        return found
+                matches.append(prefix.start)
+        return matches
 
 
 def _best_stretch(text: str, marks: list[_Mark], characters: int) -> _Stretch:
-    """The first one of those with the most distinct terms; at least one place is in it."""
-    best: tuple[int, int, int] = (0, 0, 0)  # terms, first mark, behind the last
+    """The first stretch with the most distinct terms."""
+    best: tuple[int, int, int] = (0, 0, 0)  # terms, first mark, end of the marks
     for first, (start, _, _) in enumerate(marks):
         last = first + 1
         while last < len(marks) and marks[last][1] <= start + characters:
@@ -109,7 +110,7 @@ def _best_stretch(text: str, marks: list[_Mark], characters: int) -> _Stretch:
             best = (terms, first, last)
     places: list[tuple[int, int]] = []
     for start, end, _ in marks[best[1] : best[2]]:
-        if places and start <= places[-1][1]:  # neighbouring pairs of signs are one place
+        if places and start <= places[-1][1]:  # neighbouring pairs of characters are one place
             places[-1] = (places[-1][0], max(end, places[-1][1]))
         else:
             places.append((start, end))
@@ -117,7 +118,7 @@ def _best_stretch(text: str, marks: list[_Mark], characters: int) -> _Stretch:
 
 
 def _widened(stretch: _Stretch, characters: int) -> tuple[int, int]:
-    """Start and end of the stretch with what fits around its places, cut between words."""
+    """Start and end of the stretch, widened to `characters` and cut between words."""
     text, places = stretch.text, stretch.places
     if len(text) <= characters:
         return 0, len(text)

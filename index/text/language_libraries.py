@@ -1,10 +1,10 @@
-"""The language libraries: imported when first used, each with the version that identities name.
+"""The language libraries: imported on first use, each with its version for Analyzer.identity.
 
 Invariants:
-- Each loader gives a pure, thread-safe function and the library's version.
+- Each loader returns a pure, thread-safe function and the version of the library.
 - A library that is not installed is a CollectionError that says what to install.
-- None of them has types: imported by name, so that checkers look for none.
-- No loader writes a file or reads a cache: jieba would keep one in the shared temporary folder.
+- The libraries have no types: they are imported by name, so type checkers do not look for them.
+- No loader writes a file or reads a cache: jieba would put one into the shared temporary folder.
 """
 
 import threading
@@ -21,16 +21,16 @@ Segment: TypeAlias = Callable[[str], list[str]]
 
 
 def stemmer(language: str) -> tuple[Fold, str]:
-    """Snowball's stemmer: word -> stem. Raises CollectionError for a language it does not know."""
+    """Snowball's stemmer: word -> stem. Raises CollectionError for a language without one."""
     snowball: Any = import_module("Stemmer")
     if language not in snowball.algorithms():
         raise CollectionError(
-            f"no stemmer for the language {language!r}: take None or one of "
+            f"no stemmer for the language {language!r}: use None or one of "
             + ", ".join(sorted(snowball.algorithms()))
         )
-    made: Any = snowball.Stemmer(language, 0)  # 0: the analyzer has a cache of its own
+    made: Any = snowball.Stemmer(language, 0)  # 0: no cache, the analyzer has one
     stem: Fold = made.stemWord
-    lock = threading.Lock()  # a stemmer works in a buffer of its own
+    lock = threading.Lock()  # a stemmer is not thread-safe
 
     def locked(word: str) -> str:
         with lock:
@@ -40,17 +40,17 @@ def stemmer(language: str) -> tuple[Fold, str]:
 
 
 def segmenter(name: str) -> tuple[Segment, str]:
-    """jieba's words of a run of Han signs, short ones inside long ones included."""
+    """jieba: the words of a run of Han characters, including short words inside long ones."""
     if name != "jieba":
-        raise CollectionError(f"the segmenter is 'jieba' or None, not {name!r}")
+        raise CollectionError(f"segmenter must be 'jieba' or None, not {name!r}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # jieba asks for pkg_resources, which warns of its end
+        warnings.simplefilter("ignore")  # jieba imports pkg_resources, which is deprecated
         try:
             jieba: Any = import_module("jieba")
         except ImportError as error:
             raise _missing("segmenter='jieba'", "jieba") from error
     made: Any = jieba.Tokenizer()
-    # What initialize() does, without the cache file that it loads from the temporary folder.
+    # As initialize() does, without the cache file in the temporary folder.
     made.FREQ, made.total = made.gen_pfdict(made.get_dict_file())
     made.initialized = True
     return made.lcut_for_search, version("jieba")

@@ -1,14 +1,14 @@
-"""The bytes of a packed text segment: the table of its rows, and the postings of each term.
+"""The format of a packed text segment: the table of its rows, and the postings of each term.
 
 Invariants:
-- Each value ends in its CRC, seeded with its key's, so a value under another key is damage too.
-- Reading raises CorruptionError for bytes that are not what was written, and nothing else.
-- Numbers that ascend are kept as their steps, in the smallest width that takes all of them;
-  frequencies only where one is not 1.
-- Packing is a function of rows and postings: the same ones give the same bytes.
+- Each value ends in its CRC, seeded with the CRC of its key: a value under another key is damage.
+- Reading raises only CorruptionError, whatever the bytes are.
+- Ascending numbers are stored as differences, in the smallest width that fits all of them;
+  frequencies only when one of them is not 1.
+- Packing is a pure function of rows and postings.
 
-docs/format.md has the layout. An *entry* is one posting as one number: ordinal << 16 | frequency
-in units; that is how postings travel from source to segment.
+docs/format.md has the layout. An *entry* is a posting as one number: ordinal << 16 | frequency in
+units. Sources pass postings to a segment in this form.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ _STEPS: Final = {0: "<u1", 1: "<u2", 2: "<u4", 3: "<u8"}  # by width; 1 << width
 _TOPS: Final = (0xFF, 0xFFFF, 0xFFFFFFFF)
 _ONCE, _WHOLE, _UNITS = 0, 1, 2  # frequencies: all 1; u8, whole; u16, in units
 _FORMS: Final = 9
-"""A form is 3 * (how frequencies are kept) + (width of the steps)."""
+"""A form is 3 * (storage of the frequencies) + (width of the steps)."""
 _FEW: Final = 16
 _ROWID_END: Final = 1 << 62
 
@@ -59,18 +59,18 @@ def term_key(term: str) -> bytes:
 
 
 def term_of(key: bytes) -> str:
-    """The term of such a key. Raises CorruptionError."""
+    """The inverse of term_key(). Raises CorruptionError."""
     try:
         return key[1:].decode()
     except UnicodeDecodeError as error:
-        raise CorruptionError(f"{key!r} is no term of a text index") from error
+        raise CorruptionError(f"{key!r} is not a term of a text index") from error
 
 
 # -- rows ------------------------------------------------------------------------------------
 
 
 def pack_rows(rowids: Rowids, lengths: Lengths) -> bytes:
-    """The table of at least one row; rowids ascend."""
+    """Packs the table of one or more rows; rowids ascend."""
     steps = rowids[1:] - rowids[:-1]
     width = sum(int(steps.max()) > top for top in _TOPS) if len(steps) else 0
     return _sealed(
@@ -86,15 +86,15 @@ def unpack_rows(value: bytes) -> tuple[Rowids, Lengths]:
     data = _unsealed(ROWS_KEY, value, _ROWS.size)
     count, first, width = _ROWS.unpack_from(data)
     if not count or width >= len(_STEPS):
-        raise _senseless(ROWS_KEY)
+        raise _invalid(ROWS_KEY)
     middle = _ROWS.size + ((count - 1) << width)
     if len(data) != middle + 4 * count:
-        raise _senseless(ROWS_KEY)
+        raise _invalid(ROWS_KEY)
     steps = np.frombuffer(data[_ROWS.size : middle], _STEPS[width])
     rowids = _ascending(ROWS_KEY, first, steps, _ROWID_END)
     lengths = np.frombuffer(data, "<f4", offset=middle).astype(np.float32, copy=False)
     if not ((lengths >= 0) & (lengths < np.inf)).all():
-        raise _senseless(ROWS_KEY)
+        raise _invalid(ROWS_KEY)
     return rowids, lengths
 
 
@@ -102,13 +102,13 @@ def unpack_rows(value: bytes) -> tuple[Rowids, Lengths]:
 
 
 def pack_postings(terms: Sequence[str], starts: NDArray[np.int64], entries: Entries) -> Pairs:
-    """The pairs of many terms at once: those of terms[i] are entries[starts[i]:starts[i + 1]], at
-    least one, with ascending ordinals."""
+    """The pairs of many terms. The entries of terms[i] are entries[starts[i]:starts[i + 1]]:
+    at least one, with ascending ordinals."""
     ordinals = (entries >> ENTRY_SHIFT).astype(np.int64)
     units = (entries & UNIT_MASK).astype(np.int64)
     steps = np.zeros(len(ordinals), np.int64)
     steps[1:] = ordinals[1:] - ordinals[:-1]
-    steps[starts] = 0  # a term's first ordinal is kept as it is
+    steps[starts] = 0  # the first ordinal of a term is stored whole
     widths = np.searchsorted(_TOPS, np.maximum.reduceat(steps, starts))
     tops = np.maximum.reduceat(units, starts)
     is_whole = (np.bitwise_or.reduceat(units % UNIT, starts) == 0) & (tops <= 0xFF * UNIT)
@@ -137,12 +137,12 @@ def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
     data = _unsealed(key, value, _POSTINGS.size)
     form, first = _POSTINGS.unpack_from(data)
     if form >= _FORMS:
-        raise _senseless(key)
+        raise _invalid(key)
     kind, width = divmod(form, 3)
     step_bytes = 1 << width
     count, rest = divmod(len(data) - _POSTINGS.size + step_bytes, step_bytes + kind)
     if rest or not count:
-        raise _senseless(key)
+        raise _invalid(key)
     middle = _POSTINGS.size + (count - 1) * step_bytes
     steps = np.frombuffer(data[_POSTINGS.size : middle], _STEPS[width])
     ordinals = (_ascending_few if count <= _FEW else _ascending)(key, first, steps, rows)
@@ -151,17 +151,17 @@ def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
         return ordinals, frequencies
     frequencies = np.frombuffer(data[middle:], _STEPS[kind - 1]).astype(np.float32)
     if not frequencies.min():
-        raise _senseless(key)
+        raise _invalid(key)
     if kind == _UNITS:
         frequencies /= np.float32(UNIT)
     return ordinals, frequencies
 
 
 def unpack_entries(key: bytes, value: bytes, rows: int) -> bytes:
-    """The same as entries, in bytes of this machine's order. Raises CorruptionError."""
+    """unpack_postings() as entries, in native byte order. Raises CorruptionError."""
     if len(value) == _POSTINGS.size + CRC_SIZE and crc_matches(value, crc32(key)):
         form, first = _POSTINGS.unpack_from(value)
-        if form == _ONCE and first < rows:  # most terms: one row, once
+        if form == _ONCE and first < rows:  # most terms occur once in one row
             entry: int = first << ENTRY_SHIFT | UNIT
             return entry.to_bytes(ENTRY_BYTES, byteorder)
     ordinals, frequencies = unpack_postings(key, value, rows)
@@ -170,24 +170,25 @@ def unpack_entries(key: bytes, value: bytes, rows: int) -> bytes:
 
 
 def _ascending(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDArray[np.int64]:
-    """Numbers from `first` on, all below `end`."""
+    """Cumulates steps, all above 0, to numbers from `first` on. Raises CorruptionError when one is
+    not below `end`."""
     numbers = np.empty(len(steps) + 1, np.int64)
     numbers[0] = min(first, end)
     numbers[1:] = steps
     if len(steps) and not steps.min():  # min() is vectorised, all() is not
-        raise _senseless(key)
+        raise _invalid(key)
     np.cumsum(numbers, out=numbers)
     if not first <= int(numbers[-1]) < end:
-        raise _senseless(key)
+        raise _invalid(key)
     return numbers
 
 
 def _ascending_few(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDArray[np.int64]:
-    """The same with fewer calls of numpy, which would cost more than they save."""
+    """_ascending() for few steps, where calls of numpy would cost more than they save."""
     values: list[int] = steps.tolist()
     numbers = list(accumulate(values, initial=first))
     if 0 in values or numbers[-1] >= end:
-        raise _senseless(key)
+        raise _invalid(key)
     return np.array(numbers, np.int64)
 
 
@@ -201,5 +202,5 @@ def _unsealed(key: bytes, value: bytes, size_min: int) -> memoryview:
     return memoryview(value)[:-CRC_SIZE]
 
 
-def _senseless(key: bytes) -> CorruptionError:
-    return CorruptionError(f"the value of {key!r} in a text index makes no sense")
+def _invalid(key: bytes) -> CorruptionError:
+    return CorruptionError(f"the value of {key!r} in a text index is not valid")

@@ -1,16 +1,16 @@
-"""Postings: for each term the rows that have it, in memory and packed.
+"""Postings: for each term the rows that contain it, in memory and packed.
 
-A *source* holds rows of one text index, each under an ordinal, 0 and up. A Memtable takes them one
-by one; a SegmentSource reads what segment_pairs() packed out of one or of several other sources.
-A Batch (index/text/batch.py) is only there to be packed.
+A *source* holds rows of one text index, numbered by ordinals from 0 on. InMemoryPostings take rows
+one by one; a SegmentSource reads the pairs that segment_pairs() packed from one or several other
+sources. A Batch (index/text/batch.py) can only be packed.
 
 Invariants:
-- A row is in a source as it was written. Whether it is alive in some view is not a source's
-  business, so a source may hold rows that are dead, or not born yet, for that view.
-- The ordinals of a term ascend. In a Segment they ascend as rowids do.
-- segment_pairs() of the same rows gives the same pairs, however they are spread over sources.
-- A Memtable may be searched while rows are added: who takes `rowids` first and passes over ordinals
-  beyond them sees whole rows only.
+- A source holds a row as it was written. It does not know which rows are alive in a view, so it may
+  hold rows that are deleted, or not yet added, in that view.
+- The ordinals of a term ascend. In a Segment, rowids ascend with ordinals.
+- segment_pairs() of the same rows gives the same pairs, however the rows are spread over sources.
+- InMemoryPostings may be searched while rows are added: a reader that takes `rowids` first and
+  ignores higher ordinals sees whole rows only.
 """
 
 from array import array
@@ -46,7 +46,7 @@ from amberdb.index.text.packing import (
 from amberdb.index.text.text import FREQUENCY_MAX, UNIT, Occurrences
 
 Alive: TypeAlias = NDArray[np.bool_]
-"""Indexed by rowid; rows beyond its end are not born yet."""
+"""By rowid. Rows past its end are not yet added."""
 Get: TypeAlias = Callable[[bytes], bytes | None]
 Scan: TypeAlias = Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]]
 
@@ -57,7 +57,7 @@ _ROW_BYTES: Final = 12
 
 
 class Packable(Protocol):
-    """Rows of one text index, and what their terms are."""
+    """Rows of one text index, with their terms."""
 
     @property
     def rowids(self) -> Rowids:
@@ -71,7 +71,7 @@ class Packable(Protocol):
 
     def items(self) -> Iterator[tuple[str, bytes]]:
         """All terms in order, each with its entries (packing.py), ordinals ascending. A row may
-        have several of one term: summed() makes one of them."""
+        have several entries of one term: summed() adds them up."""
         ...
 
 
@@ -80,11 +80,11 @@ class Source(Packable, Protocol):
 
     @property
     def table(self) -> object:
-        """What holds its rows: the same one in each view that sees them."""
+        """The owner of the rows: the same object in each view that reads them."""
         ...
 
     def postings(self, term: str) -> Postings | None:
-        """Ordinals that have the term, ascending, and how often; None when there is none."""
+        """The ordinals with the term, ascending, and its frequencies; None when no row has it."""
         ...
 
     def terms(self, prefix: str, limit: int) -> list[str]:
@@ -93,7 +93,7 @@ class Source(Packable, Protocol):
 
 
 def summed(entries: Entries) -> Entries:
-    """One entry for each ordinal, of entries whose ordinals ascend."""
+    """Adds up entries with equal ordinals. The ordinals of `entries` ascend."""
     ordinals: Entries = np.right_shift(entries, np.uint64(ENTRY_SHIFT))
     is_first = np.empty(len(entries), np.bool_)
     is_first[:1] = True
@@ -108,7 +108,7 @@ def summed(entries: Entries) -> Entries:
 
 @final
 class InMemoryPostings:
-    """A source that grows: rows that no checkpoint has packed yet."""
+    """A source that grows: the rows that no checkpoint has packed yet."""
 
     __slots__ = ("_entries", "_lengths", "_occurrences", "_order", "_rowids")
 
@@ -127,7 +127,7 @@ class InMemoryPostings:
         return self
 
     def add(self, rowid: int, occurrences: Occurrences) -> None:
-        """Takes one row, once. One thread at a time; others may search meanwhile."""
+        """Adds one row, once. One thread at a time; others may search meanwhile."""
         base = len(self._rowids) << ENTRY_SHIFT
         entries = self._entries
         length = 0
@@ -138,15 +138,15 @@ class InMemoryPostings:
             length += units * len(terms)
             self._occurrences += len(terms)
         self._lengths.append(length / UNIT)
-        self._rowids.append(rowid)  # last: only now does the row count
+        self._rowids.append(rowid)  # last: readers see the row from here on
 
     @property
     def size_bytes(self) -> int:
-        """Estimated, of Python's objects."""
+        """Estimated size of the Python objects."""
         rows = _ROW_BYTES * len(self._rowids)
         return rows + _TERM_BYTES * len(self._entries) + ENTRY_BYTES * self._occurrences
 
-    # A slice of an array is a copy made in one step, which no other thread can come between.
+    # Slicing an array copies it atomically, with regard to other threads.
 
     @property
     def rowids(self) -> Rowids:
@@ -157,10 +157,10 @@ class InMemoryPostings:
         return np.frombuffer(self._lengths[:], np.float32)
 
     def postings(self, term: str) -> Postings | None:
-        found = self._entries.get(term)
-        if not found:  # or about to get its first
+        of_term = self._entries.get(term)
+        if not of_term:  # missing, or still without its first entry
             return None
-        entries = summed(np.frombuffer(found[:], np.uint64))
+        entries = summed(np.frombuffer(of_term[:], np.uint64))
         frequencies = (entries & UNIT_MASK).astype(np.float32) / np.float32(UNIT)
         return (entries >> ENTRY_SHIFT).astype(np.int64), frequencies
 
@@ -181,7 +181,7 @@ class InMemoryPostings:
 
 
 class _Entries(dict[str, "array[int]"]):
-    """By term; one for each occurrence."""
+    """Entries by term, one for each occurrence."""
 
     __slots__ = ()
 
@@ -192,7 +192,7 @@ class _Entries(dict[str, "array[int]"]):
 
 @final
 class Segment:
-    """A packed table of rows, read once: what one may keep of a segment while views come and go."""
+    """The packed table of rows, read once. It stays valid in all views that have the segment."""
 
     __slots__ = ("lengths", "rowids")
 
@@ -204,14 +204,14 @@ class Segment:
         self.rowids, self.lengths = unpack_rows(rows)
 
     def source(self, get: Get, scan: Scan) -> "SegmentSource":
-        """The segment as one view reads it: get(key) gives a value or None, scan(low, high) the
-        pairs with low <= key < high in order; keys are those of segment_pairs()."""
+        """The segment in one view. get(key) returns a value or None, scan(low, high) the pairs with
+        low <= key < high in order; keys are those of segment_pairs()."""
         return SegmentSource(self, get, scan)
 
 
 @final
 class SegmentSource:
-    """A source that never changes. All methods raise CorruptionError."""
+    """An immutable source. All methods raise CorruptionError for damaged pairs."""
 
     __slots__ = ("_get", "_scan", "lengths", "rowids", "table")
 
@@ -242,10 +242,10 @@ class SegmentSource:
 
 
 def segment_pairs(sources: Sequence[Packable], alive: Alive | None = None) -> Pairs:
-    """The pairs of a segment with the rows of all sources, in the order of their keys.
+    """The pairs of a segment with the rows of all sources, in key order.
 
-    Rows that `alive` does not name are dropped; without it all are kept. Nothing comes when none is
-    left. No row may be in two sources. Raises CorruptionError when a source is damaged.
+    Rows that are not `alive` are dropped; None keeps all. Without any row left there are no pairs.
+    No row may be in two sources. Raises CorruptionError when a source is damaged.
     """
     moves, rowids, lengths = _renumbered(sources, alive)
     if not len(rowids):
@@ -257,7 +257,7 @@ def segment_pairs(sources: Sequence[Packable], alive: Alive | None = None) -> Pa
 
 
 _Part: TypeAlias = tuple[str, int, bytes]
-"""A term, the number of its source, its entries there."""
+"""A term, the number of a source, the entries of the term in it."""
 
 
 def _numbered(source: Packable, number: int) -> Iterator[_Part]:
@@ -266,7 +266,7 @@ def _numbered(source: Packable, number: int) -> Iterator[_Part]:
 
 
 def _blocks(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
-    """Parts by the thousand, so that numpy has something to do; a term's parts stay together."""
+    """Parts in blocks large enough for numpy to be efficient. The parts of a term stay together."""
     block: list[_Part] = []
     size = 0
     for part in parts:
@@ -282,9 +282,9 @@ def _blocks(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
 def _renumbered(
     sources: Sequence[Packable], alive: Alive | None
 ) -> tuple[list[Ordinals], Rowids, Lengths]:
-    """Per source its rows' new ordinals, and the rows that are left, by rowid.
+    """The new ordinals of each source's rows, and the rowids and lengths that remain, by rowid.
 
-    A row that is dropped has -1, and so has one place more, behind the end of each source.
+    A dropped row has -1. One more -1 follows the last row of each source: for ordinals past it.
     """
     held = [source.rowids for source in sources]
     if not held:
@@ -307,15 +307,15 @@ def is_alive(rowids: Rowids, alive: Alive) -> Alive:
     """For each rowid whether it is alive."""
     if not len(rowids) or int(rowids.max()) < len(alive):
         return alive[rowids]
-    born = rowids < len(alive)
-    born[born] = alive[rowids[born]]
-    return born
+    found = rowids < len(alive)
+    found[found] = alive[rowids[found]]
+    return found
 
 
 def _pack_block(block: list[_Part], moves: list[Ordinals]) -> Pairs:
     """The pairs of the terms of one block."""
     terms: list[str] = []
-    numbers: list[int] = []  # per part that of its term
+    numbers: list[int] = []  # for each part the number of its term
     for term, _, _ in block:
         if not terms or term != terms[-1]:
             terms.append(term)

@@ -1,18 +1,18 @@
-"""What people type into a full-text search, parsed and put into terms.
+"""The query language of full-text search: parsing, and the terms of a query.
 
-    words            any of them; a document with more of them, and rarer ones, comes first
-    +word  -word     must be there; must not be there
-    "a phrase"       must be there, word by word in one string; -"a phrase" must not
-    pref*            any word that begins so; +pref* and -pref* too
+    words            match any of them; documents with more and rarer ones rank higher
+    +word  -word     required; excluded
+    "a phrase"       required, word by word in one string; -"a phrase" is excluded
+    pref*            any word with this prefix; also +pref* and -pref*
 
-Signs and quotes count only where a word begins; elsewhere they are punctuation. Word forms are
-those of the index, so meetings finds meeting. Stop words count in phrases only. A signed word of
-several pieces (+gen-itgc, or Han signs in a row) is a phrase.
+Operators and quotes have an effect only at the start of a word; elsewhere they are punctuation.
+Words are stemmed as the index is, so meetings matches meeting. Stop words count only in phrases. A
+word with an operator and several pieces (+gen-itgc, or several Han characters) is a phrase.
 
 Invariants:
-- A document that matches has all `required` terms and none of the `excluded` ones. Phrases are more
-  than their terms, and postings know no positions: of those matches() asks the document's text.
-- A query is a pure function of text and analyzer, whatever is indexed.
+- A matching document has all `required` terms and no `excluded` one. Postings have no positions, so
+  matches() looks for phrases in the document's text.
+- A query is a pure function of text and analyzer, independent of the index.
 """
 
 import re
@@ -31,7 +31,7 @@ _CLAUSE: Final = re.compile(r'(?P<sign>[-+]?)"(?P<phrase>[^"]*)(?P<closed>"?)|(?
 @final
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Whatever term begins with `start`, and the terms `also`: one term to the ranking."""
+    """All terms that begin with `start`, and the terms `also`: ranked as one term."""
 
     start: str
     also: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class TextQuery:
 
     analyzer: Analyzer
     scored: tuple[Term, ...]
-    """What a document is ranked by: it has at least one of them."""
+    """The terms that documents are ranked by: a match has at least one of them."""
     required: tuple[Term, ...]
     excluded: tuple[Term, ...]
     phrases: tuple[str, ...]
@@ -56,11 +56,11 @@ class TextQuery:
 
     @property
     def needs_text(self) -> bool:
-        """Whether terms do not decide: then ask matches() about each document."""
+        """Whether the terms do not decide a match, so that matches() has to be called."""
         return bool(self.phrases or self.excluded_phrases)
 
     def matches(self, strings: Iterable[str]) -> bool:
-        """Whether these strings of a document have all of the phrases, and no excluded one."""
+        """Whether these strings of a document contain all phrases and no excluded phrase."""
         texts = [self.analyzer.canonical(string) for string in strings]
         return all(any(phrase in text for text in texts) for phrase in self.phrases) and not any(
             phrase in text for phrase in self.excluded_phrases for text in texts
@@ -68,18 +68,18 @@ class TextQuery:
 
 
 def parse(text: str, analyzer: Analyzer) -> TextQuery:
-    """The query that a text states. Raises QueryError when it states none."""
+    """Parses a text query. Raises QueryError for an invalid one."""
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise QueryError(f"a text query is a str, not {type(text).__name__}")
+        raise QueryError(f"a text query must be a str, not {type(text).__name__}")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise QueryError("a text query with a lone surrogate") from None
+        raise QueryError("a text query has a lone surrogate") from None
     return _Parser(analyzer).parse(text)
 
 
 class _Parser:
-    """Collects the clauses of one query; the maps are sets that keep their order."""
+    """Collects the clauses of one query. The maps are ordered sets."""
 
     def __init__(self, analyzer: Analyzer) -> None:
         self.analyzer = analyzer
@@ -90,25 +90,25 @@ class _Parser:
         self.excluded_phrases: dict[str, None] = {}
 
     def parse(self, text: str) -> TextQuery:
-        asks = False
+        has_positive = False
         for match in _CLAUSE.finditer(text):
             word: str | None = match["word"]
             if word is None:
                 if not match["closed"]:
-                    raise QueryError(f"a quote is opened and not closed: {match[0]!r}")
+                    raise QueryError(f"the text query has an unclosed quote: {match[0]!r}")
                 sign, words = match["sign"], match["phrase"]
                 self.phrase(sign, words)
                 has_words = bool(self.analyzer.pieces(words))
             else:
                 sign = word[0] if word[0] in "+-" and word[1:2].isalnum() else ""
                 has_words = self.word(sign, word.removeprefix(sign))
-            asks = asks or (sign != "-" and has_words)
-        if not asks:
-            only = "says only what must not be there" if self.is_negative else "has no word"
-            raise QueryError(f"the text query {text!r} {only}: add a word to look for")
+            has_positive = has_positive or (sign != "-" and has_words)
+        if not has_positive:
+            problem = "has only excluded words" if self.is_negative else "has no word"
+            raise QueryError(f"the text query {text!r} {problem}: add a word to search for")
         if len(self.scored) > TERMS_MAX:
             raise QueryError(
-                f"a text query of {len(self.scored)} terms; at most {TERMS_MAX} are ranked by"
+                f"the text query has {len(self.scored)} terms, and the limit is {TERMS_MAX}"
             )
         return TextQuery(
             self.analyzer,
@@ -124,7 +124,7 @@ class _Parser:
         return bool(self.excluded or self.excluded_phrases)
 
     def word(self, sign: str, word: str) -> bool:
-        """Whether there is a word in it."""
+        """Adds one clause. Returns whether it has a word."""
         terms, has_words = self.analyzer.asked(word)
         prefix = self.analyzer.prefix(word.rstrip("*")) if word.endswith("*") else None
         if prefix is not None:
@@ -136,21 +136,21 @@ class _Parser:
         return has_words
 
     def terms(self, sign: str, terms: Iterable[Term]) -> None:
-        found = dict.fromkeys(terms)
+        distinct = dict.fromkeys(terms)
         if sign == "-":
-            self.excluded.update(found)
+            self.excluded.update(distinct)
             return
-        self.scored.update(found)
+        self.scored.update(distinct)
         if sign == "+":
-            self.required.update(found)
+            self.required.update(distinct)
 
     def phrase(self, sign: str, words: str) -> None:
         phrase = self.analyzer.phrase(words)
         terms = self.analyzer.phrase_terms(words)
         if not terms:
-            what = "only stop words, which the index leaves out" if phrase else "no word"
-            raise QueryError(f"{words!r} has {what}: leave it out of the text query")
-        if phrase.strip() == terms[0]:  # the term decides
+            content = "only stop words, which are not indexed" if phrase else "no word"
+            raise QueryError(f"{words!r} has {content}: leave it out of the text query")
+        if phrase.strip() == terms[0]:  # a phrase of one term
             self.terms(sign or "+", terms)
         elif sign == "-":
             self.excluded_phrases[phrase] = None

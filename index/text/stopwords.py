@@ -1,10 +1,10 @@
-"""Stop words: the words that stand in most sentences of a language and tell none apart.
+"""Stop words: words that occur in most sentences of a language and distinguish none.
 
 Invariants:
-- Casefolded and NFKC, apostrophes as ': the form in which the analyzer looks them up.
-- Lists are short on purpose: function words only (articles, pronouns, prepositions, auxiliaries,
-  question words), so that no noun, verb of meaning or number is ever lost.
-- A changed list is a changed analyzer: VERSION goes up, and indexes are rebuilt.
+- Casefolded, NFKC, apostrophes as ': the form in which the analyzer looks them up.
+- The lists are short on purpose: only function words (articles, pronouns, prepositions,
+  auxiliaries, question words), so that no noun, main verb or number is lost.
+- A change of a list is a change of the analyzer: VERSION increases, and indexes are rebuilt.
 """
 
 from typing import Final
@@ -77,4 +77,4 @@ STOP_WORDS: Final[dict[str, frozenset[str]]] = {
             """,
     }.items()
 }
-"""By the language's name in Snowball; languages that are not here have none."""
+"""By Snowball's name of the language. Other languages have no stop words."""

@@ -1,11 +1,11 @@
-"""Text: full-text search over one field or several.
+"""Text: the declaration of a full-text index over one or several fields.
 
 Invariants:
-- A declaration never changes, and from_map(to_map()) gives an equal one; a map with anything
-  unknown in it was written by a newer format and is refused.
-- What is indexed of a document depends on these fields and the declaration alone. A document
-  without a str in them has no entry; one whose str have no terms has one of length 0.
-- A field stands for all its str leaves: of a list its elements, of a map its values, to any depth.
+- A declaration never changes, and from_map(to_map()) equals it. A map with an unknown key was
+  written by a newer format and is refused.
+- The content of a document depends on these fields and the declaration alone. A document without a
+  str in them has no entry. When its strings have no terms, it has an entry of length 0.
+- A field stands for all its str leaves: the elements of lists and the values of maps, at any depth.
 """
 # What a document holds has no static type, so type(value) and its lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -25,10 +25,10 @@ WEIGHT_MAX: Final = 64
 UNIT: Final = 64
 """Term frequencies and lengths are whole numbers of 1/UNIT: sums of them are exact."""
 FREQUENCY_MAX: Final = 0xFFFF
-"""In units; more is cut off."""
+"""In units. Higher frequencies are stored as this one."""
 
 Occurrences: TypeAlias = list[tuple[int, list[str]]]
-"""Per field the units that one occurrence of a term counts, and its terms, with repeats."""
+"""For each field: the units that one occurrence of a term counts, and the terms, with repeats."""
 
 _MAP_KEYS: Final = {
     "kind",
@@ -47,13 +47,13 @@ _MAP_KEYS: Final = {
 class Text:
     """Declares a full-text index: `Text("content", "title", weights={"title": 2.0})`.
 
-    weights            field -> how often its words count, above 0 and up to 64; 1.0 else
-    language           of stemming and stop words, in English ("english", "french" ...); None: words
-                       are indexed as they are. Chinese, Japanese and other scripts without spaces
-                       need no language.
-    stop_words         leave out the language's stop words, where there is a list
-    segmenter          "jieba": words in place of pairs of Han signs; needs the extra `zh`
-    fold_traditional   traditional Chinese characters count as simplified ones; needs `zh`
+    weights            field -> weight of its words, 1/64 to 64; 1.0 for the other fields
+    language           language of stemming and stop words, in English ("english", "french" ...);
+                       None: words are indexed unchanged. Chinese, Japanese and other scripts
+                       without spaces need no language.
+    stop_words         leave out the language's stop words, if there is a list of them
+    segmenter          "jieba": index words instead of pairs of Han characters; needs the extra `zh`
+    fold_traditional   index traditional Chinese characters as simplified ones; needs `zh`
 
     Raises CollectionError.
     """
@@ -62,7 +62,7 @@ class Text:
 
     fields: tuple[str, ...]
     weights: tuple[float, ...]
-    """One for each field."""
+    """One for each field, in order."""
     language: str | None
     stop_words: bool
     segmenter: str | None
@@ -82,11 +82,11 @@ class Text:
         check_fields(fields)
         for field in fields:
             if field.startswith("-"):
-                raise CollectionError(f"a text index has no direction: {field!r}")
+                raise CollectionError(f"a field of a text index takes no direction: {field!r}")
         _check(bool, stop_words=stop_words, fold_traditional=fold_traditional)
         _check((str, type(None)), language=language, segmenter=segmenter)
         if segmenter not in (None, "jieba"):
-            raise CollectionError(f"the segmenter is 'jieba' or None, not {segmenter!r}")
+            raise CollectionError(f"segmenter must be 'jieba' or None, not {segmenter!r}")
         if name is None:
             name = self._default_name(fields)
         check_name(name)
@@ -128,7 +128,7 @@ class Text:
         return f"Text({', '.join(parts)})"
 
     def to_map(self) -> dict[str, Any]:
-        """What the catalog stores."""
+        """The map that the catalog stores."""
         return {
             "kind": self.kind,
             "fields": list(self.fields),
@@ -144,46 +144,49 @@ class Text:
     def from_map(cls, stored: Mapping[str, Any]) -> "Text":
         """The declaration that to_map() stored. Raises FormatError."""
         if set(stored) != _MAP_KEYS or stored["kind"] != cls.kind:
-            raise FormatError(f"not a text index as this version knows it: {stored!r}")
+            raise FormatError(
+                f"a text index with an unknown field (written by a newer version?): {stored!r}"
+            )
         options = dict(stored)
         del options["kind"]
         fields, weights = options.pop("fields"), options.pop("weights")
         if type(fields) is not list or type(weights) is not list or len(fields) != len(weights):
-            raise FormatError(f"a text index is stored with wrong types: {stored!r}")
+            raise FormatError(f"a stored text index has fields of wrong types: {stored!r}")
         try:
             return cls(*fields, weights=dict(zip(fields, weights, strict=True)), **options)
         except (CollectionError, TypeError) as error:
-            raise FormatError(f"a stored text index makes no sense: {error}") from error
+            raise FormatError(f"a stored text index is invalid: {error}") from error
 
 
 def _check(kinds: type | tuple[type, ...], **options: object) -> None:
     for option, value in options.items():
         if not isinstance(value, kinds):
             wanted = "True or False" if kinds is bool else "a str or None"
-            raise CollectionError(f"{option} is {wanted}, not {value!r}")
+            raise CollectionError(f"{option} must be {wanted}, not {value!r}")
 
 
 def _weights(fields: tuple[str, ...], weights: object) -> tuple[float, ...]:
     if weights is None:
         return (1.0,) * len(fields)
     if not isinstance(weights, Mapping):
-        raise CollectionError(f"weights is a map of field to number, not {weights!r}")
+        raise CollectionError(f"weights must be a map of field to number, not {weights!r}")
     given = cast(Mapping[object, object], weights)
     for field, weight in given.items():
         if field not in fields:
-            raise CollectionError(f"weights names {field!r}, which the index does not have")
+            raise CollectionError(f"weights names {field!r}, which is not a field of the index")
         if type(weight) not in (int, float) or not 1 / UNIT <= cast(float, weight) <= WEIGHT_MAX:
             raise CollectionError(
-                f"the weight of {field!r} is a number from 1/{UNIT} to {WEIGHT_MAX}, not {weight!r}"
+                f"the weight of {field!r} must be a number from 1/{UNIT} to {WEIGHT_MAX}, "
+                f"not {weight!r}"
             )
     return tuple(float(cast(float, given.get(field, 1.0))) for field in fields)
 
 
 @final
 class TextExtractor:
-    """One Text declaration, compiled: what the engine calls for each document that it writes.
+    """One Text declaration, compiled: the engine calls it for each document that it writes.
 
-    Raises CollectionError for a language that is not known, or an extra that is not installed.
+    Raises CollectionError for an unknown language, or an extra that is not installed.
     """
 
     __slots__ = ("_fields", "analyzer", "identity", "spec")
@@ -191,7 +194,7 @@ class TextExtractor:
     spec: Text
     analyzer: Analyzer
     identity: str
-    """Of the analyzer: an index made under another one has to be rebuilt."""
+    """The analyzer's identity: an index built under another one has to be rebuilt."""
 
     def __init__(self, spec: Text) -> None:
         self.spec = spec
@@ -205,40 +208,40 @@ class TextExtractor:
         )
 
     def content(self, document: Document) -> tuple[tuple[str, ...], ...] | None:
-        """Per field its strings; None when there is no string at all, and so nothing to index."""
-        found = tuple(tuple(_leaves(find(document))) for find, _ in self._fields)
-        return found if any(found) else None
+        """The strings of each field; None when no field has a string, so nothing is indexed."""
+        strings = tuple(tuple(_leaves(find(document))) for find, _ in self._fields)
+        return strings if any(strings) else None
 
     def strings(self, document: Document) -> list[str]:
-        """All strings that are indexed: where phrases and snippets are looked for."""
+        """All indexed strings: phrases and snippets are searched in them."""
         return list(chain.from_iterable(self.content(document) or ()))
 
     def occurrences(self, document: Document) -> Occurrences:
-        """What the index has of a document."""
+        """The terms of a document, field by field."""
         terms = self.analyzer.terms
-        found: Occurrences = []
+        occurrences: Occurrences = []
         for find, units in self._fields:
             value = find(document)
             if type(value) is str:
-                found.append((units, terms(value)))
+                occurrences.append((units, terms(value)))
             else:
                 leaves = _leaves(value)
-                found.append((units, list(chain.from_iterable(map(terms, leaves)))))
-        return found
+                occurrences.append((units, list(chain.from_iterable(map(terms, leaves)))))
+        return occurrences
 
 
 def _leaves(value: object) -> list[str]:
-    """All str in lists and maps, in their order."""
+    """All str in lists and maps, in document order."""
     if type(value) is str:
         return [value]
-    found: list[str] = []
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
+    leaves: list[str] = []
+    pending = [value]
+    while pending:
+        value = pending.pop()
         if type(value) is str:
-            found.append(value)
+            leaves.append(value)
         elif type(value) is list:
-            waiting.extend(reversed(value))
+            pending.extend(reversed(value))
         elif type(value) is dict:
-            waiting.extend(reversed(value.values()))
-    return found
+            pending.extend(reversed(value.values()))
+    return leaves

@@ -1,1 +1,8 @@
-"""Vector indexes: distances, matrices, the HNSW graph."""
+"""Vector indexes.
+
+vector            the declaration, and how a vector is checked and converted
+embedding_queue   the documents whose text has no vector yet
+distance          scores of vectors
+matrix            all vectors of an index in memory: exact search
+hnsw              approximate search by hnswlib's graph
+"""

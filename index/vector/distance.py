@@ -1,10 +1,10 @@
-"""Scores of vectors: cosine, inner product, Euclidean distance, and the best of them.
+"""Scores of vectors by cosine, inner product or Euclidean distance, and the best of them.
 
 Invariants:
 - A score depends on the two vectors alone: not on the rows beside it, their order, or how many are
-  scored at once. So two ways to the same row give the same score, to the last bit.
+  scored at once. So exact and approximate search give a row the same score, to the last bit.
 - Higher is closer. Among equal scores the row with the higher rowid, the newer one, comes first.
-- Vectors are stored as prepared() makes them: of length one under cosine. Scores are of these.
+- A matrix holds vectors as prepared() returns them: of length one under cosine. Those are scored.
 """
 
 from typing import Final, TypeAlias
@@ -20,16 +20,15 @@ Places: TypeAlias = NDArray[np.intp]
 Scores: TypeAlias = NDArray[np.float32]
 
 BLOCK_BYTES: Final = 512 << 10
-"""Of rows that are scored at once: they stay in the cache of one core."""
-
+"""The size of the rows that are scored at once: they stay in the cache of one core."""
 
 _SORTED_ROWS: Final = 64
-"""So many are sorted in the time of finding the best of them first."""
+"""Up to this many rows are sorted whole: selecting the best first would not be faster."""
 
 
 def prepared(vectors: Vectors, metric: Metric) -> Vectors:
-    """float32[..., dim] as it is scored; lengths are taken in float64, so none over- or
-    underflows."""
+    """float32[..., dim] in the form that is scored. Lengths are computed in float64, so none
+    overflows or underflows."""
     if metric != "cosine":
         return vectors
     wide = vectors.astype(np.float64)
@@ -39,15 +38,15 @@ def prepared(vectors: Vectors, metric: Metric) -> Vectors:
 
 
 def block_rows(dim: int) -> int:
-    """How many rows make a block."""
+    """The number of rows in a block."""
     return max(BLOCK_BYTES // (4 * dim), 16)
 
 
 def scores(vectors: Vectors, query: Vectors, metric: Metric, out: Scores) -> None:
-    """Of prepared float32[n, dim] and a prepared query, into out float32[n].
+    """Writes the scores of prepared float32[n, dim] for a prepared query into out, float32[n].
 
-    np.vecdot takes one dot product per row, where a matrix product would add up in an order that
-    depends on the shape.
+    np.vecdot computes one dot product per row; a matrix product would sum in an order that depends
+    on the shape.
     """
     step = block_rows(len(query))
     for start in range(0, len(vectors), step):
@@ -62,12 +61,12 @@ def scores(vectors: Vectors, query: Vectors, metric: Metric, out: Scores) -> Non
             np.vecdot(block, query, out=into)
 
 
-def best(rowids: Rowids, found: Scores, limit: int) -> tuple[Rowids, Scores]:
-    """The `limit` best, in order. Rows scored -inf are none."""
-    if len(found) > max(_SORTED_ROWS, limit):
-        least = np.partition(found, len(found) - limit)[len(found) - limit]
-        keep = np.flatnonzero(found >= least)  # more than limit where the last place is shared
-        rowids, found = rowids[keep], found[keep]
-    order = np.lexsort((rowids, found))[::-1][:limit]
-    order = order[found[order] > -np.inf]
-    return rowids[order], found[order]
+def best(rowids: Rowids, scores: Scores, limit: int) -> tuple[Rowids, Scores]:
+    """The `limit` best rows, in order, without rows that score -inf."""
+    if len(scores) > max(_SORTED_ROWS, limit):
+        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+        keep = np.flatnonzero(scores >= least)  # more than `limit` when the last rank is shared
+        rowids, scores = rowids[keep], scores[keep]
+    order = np.lexsort((rowids, scores))[::-1][:limit]
+    order = order[scores[order] > -np.inf]
+    return rowids[order], scores[order]

@@ -1,11 +1,11 @@
-"""Waiting: documents that have text for a Vector index with a `source`, and no vector yet.
+"""The embedding queue: documents with text in the `source` of a Vector index and no vector yet.
 
-The catalog declares it beside each such index, nobody else does. So what is to be embedded is known
-exactly at every commit, and costs an entry only while a document waits.
+The catalog declares a queue beside each such index. So the documents to be embedded are known
+exactly at every commit, and a document costs an entry only while it is pending.
 
 Invariants:
-- A document has an entry, of its rowid alone, exactly when text() gives some.
-- It answers no filter and gives no order.
+- A document has an entry, which holds its rowid alone, exactly when text() returns a str.
+- A queue serves no filter and no order.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from amberdb.index.vector.vector import Vector
 
 @final
 class EmbeddingQueue(Declaration):
-    """Over the vector's field and its source, in this order."""
+    """Declared over the field of the vector and its source, in this order."""
 
     __slots__ = ()
 
@@ -27,17 +27,17 @@ class EmbeddingQueue(Declaration):
 
     @classmethod
     def of(cls, vector: Vector) -> "EmbeddingQueue":
-        """Of a Vector index with a source."""
+        """The queue of a Vector index that has a source."""
         assert vector.source is not None
         return cls(vector.field, vector.source, sparse=True, name=f"{cls.kind}:{vector.name}")
 
     def compiled(self) -> "Callable[[Document], str | None]":
-        """text(document): what is to be embedded; None when the document does not wait."""
+        """text(document): the text to embed; None when the document is not pending."""
         vector, source = map(Path.of, self.fields)
 
         def text(document: Document) -> str | None:
-            found = source.find(document)
-            waits = type(found) is str and found and vector.find(document) is None
-            return found if waits else None
+            value = source.find(document)
+            is_pending = type(value) is str and value and vector.find(document) is None
+            return value if is_pending else None
 
         return text

@@ -1,13 +1,13 @@
-"""Graph: approximate nearest neighbours by hnswlib, which is the extra `hnsw`.
+"""The HNSW graph: approximate nearest neighbours by hnswlib, an optional dependency (`hnsw`).
 
-The only importer of hnswlib, and the only one who knows what it is like: it raises when it finds
-fewer rows than were asked for, must not be searched while rows are added, keeps its labels and
-vectors inside, and believes whatever it is loaded from.
+The only module that imports hnswlib, and that handles its limits: it raises when it finds fewer
+rows than requested, must not be searched while rows are added, holds its own copy of labels and
+vectors, and does not check the arrays that it is loaded from.
 
 Invariants:
-- Whoever shares a graph for searching adds no more to it: a copy is made, and grows in its place.
-- A row is added once and never removed: what is dead is for the caller to know.
-- Loaded are only arrays whose every count and link was found to be within bounds.
+- No row is added to a graph that threads search: a copy is made and grows in its place.
+- A row is added once and never removed: the caller filters dead rows out.
+- A graph is loaded only from arrays whose every count and link was checked to be within bounds.
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb.index.vector.distance import Rowids, Vectors
-from amberdb.index.vector.matrix import Rows
+from amberdb.index.vector.matrix import MatrixView
 from amberdb.index.vector.vector import Vector
 
 _COUNT_BYTES: Final = 4
 _LABEL_BYTES: Final = 8
 _ROW_OVERHEAD_BYTES: Final = 120
-"""Of hnswlib per row, besides links, label and vector: lock, level, pointer, place by label."""
+"""hnswlib's memory per row besides links, label and vector: lock, level, pointer, label map."""
 _PROBLEM_ROWS: Final = 1024
-"""Whose vectors are compared at once."""
+"""The rows whose vectors are compared at once."""
 _TOO_FEW: Final = "Cannot return the results in a contiguous 2D array"
 
 
 def library() -> Any:
-    """hnswlib, or None where it is not installed."""
+    """hnswlib, or None when it is not installed."""
     try:
         import hnswlib  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
     except ImportError:
@@ -41,7 +41,7 @@ def library() -> Any:
 @final
 @dataclass(frozen=True, slots=True)
 class Links:
-    """A graph without its vectors: what a cache file keeps."""
+    """A graph without its vectors: the part that a cache file stores."""
 
     rowids: Rowids
     """int64[n], by node."""
@@ -53,7 +53,7 @@ class Links:
     """uint32[sum of levels, m + 1]: the same for levels 1 and up, node by node."""
 
     def problem(self, m: int) -> str | None:
-        """Why this is no graph that may be searched; None when it is one."""
+        """The part that is invalid; None when the graph can be searched."""
         count = len(self.rowids)
         levels = self.levels
         if not count or levels.shape != (count,) or levels.min() < 0:
@@ -64,19 +64,19 @@ class Links:
             return "links above level 0"
         if len(np.unique(self.rowids)) != count or self.rowids.min() < 0:
             return "rowids"
-        if count > 1 and not self.base[:, 0].all():  # hnswlib leaves none alone
+        if count > 1 and not self.base[:, 0].all():  # hnswlib links every row
             return "no links for a row"
         if not _is_within(self.base, np.zeros(count, np.int32), levels):
             return "a link of level 0"
         starts = np.cumsum(levels) - levels
-        at = np.arange(len(self.upper)) - np.repeat(starts, levels) + 1
-        if not _is_within(self.upper, at, levels):
+        level = np.arange(len(self.upper)) - np.repeat(starts, levels) + 1
+        if not _is_within(self.upper, level, levels):
             return "a link above level 0"
         return None
 
 
-def _is_within(lists: NDArray[np.uint32], at: NDArray[Any], levels: NDArray[np.int32]) -> bool:
-    """Whether each list has at most as many links as it has room for, to nodes of its level."""
+def _is_within(lists: NDArray[np.uint32], level: NDArray[Any], levels: NDArray[np.int32]) -> bool:
+    """Whether each list of links fits its row and links only to nodes that reach its level."""
     counts = lists[:, 0]
     room: int = lists.shape[1] - 1
     if counts.max(initial=0) > room:
@@ -85,15 +85,15 @@ def _is_within(lists: NDArray[np.uint32], at: NDArray[Any], levels: NDArray[np.i
     nodes = lists[:, 1:][used]
     if nodes.max(initial=0) >= len(levels):
         return False
-    return bool(np.all(levels[nodes] >= np.repeat(at, counts)))
+    return bool(np.all(levels[nodes] >= np.repeat(level, counts)))
 
 
 @final
 class Graph:
-    """Over prepared vectors (distance.py) of one index."""
+    """The graph over the prepared vectors (distance.py) of one index."""
 
     def __init__(self, spec: Vector, capacity: int) -> None:
-        """An empty one; `capacity` is made larger when rows are added. Needs library()."""
+        """An empty graph; `capacity` grows when rows are added. Requires library()."""
         self.spec = spec
         self._index = _new(spec, capacity)
 
@@ -103,20 +103,20 @@ class Graph:
 
     @property
     def size_bytes(self) -> int:
-        """Of memory, an estimate."""
+        """The estimated size in memory."""
         row = 4 * self.spec.dim + 8 * self.spec.m + _COUNT_BYTES + _LABEL_BYTES
         return int(self._index.max_elements) * (row + _ROW_OVERHEAD_BYTES)
 
     def add(self, rowids: Rowids, vectors: Vectors, threads: int) -> None:
-        """Other threads go on meanwhile; none of them may search this graph."""
+        """Adds rows without holding the interpreter. No other thread may search this graph."""
         wanted = self.count + len(rowids)
         if wanted > self._index.max_elements:
             self._index.resize_index(wanted + wanted // 4)
         self._index.add_items(vectors, rowids, num_threads=threads)
 
     def search(self, query: Vectors, k: int) -> Rowids:
-        """int64[at most k]: rows near a prepared query, of which the nearest may be missing. A
-        larger k looks further. Fewer are found where fewer are reached."""
+        """int64[at most k]: rows near a prepared query. The nearest may be missing; a larger k
+        searches more of the graph. Fewer than k are returned when the graph reaches fewer."""
         k = min(k, self.count)
         while k > 0:
             try:
@@ -126,23 +126,23 @@ class Graph:
                     raise
                 k //= 2
             else:
-                found: Rowids = labels[0].astype(np.int64)
-                return found
+                rowids: Rowids = labels[0].astype(np.int64)
+                return rowids
         return np.empty(0, np.int64)
 
     def copy(self, capacity: int) -> "Graph":
-        """One to go on with. Holds the interpreter for about as long as copying its bytes twice
-        takes."""
+        """A copy that rows can be added to. Holds the interpreter for about the time of copying
+        its bytes twice."""
         return self._of(self.spec, self._parameters(), capacity)
 
     # -- to and from arrays ------------------------------------------------------------------
 
     def links(self) -> Links:
-        """Copies."""
+        """The links of the graph, copied."""
         return self._links(self._parameters())
 
-    def problem(self, rows: Rows, covered: int) -> str | None:
-        """What of it is not as of the first `covered` of these rows; None when all is."""
+    def problem(self, rows: MatrixView, covered: int) -> str | None:
+        """The part that differs from a graph of the first `covered` rows; None when none does."""
         parameters = self._parameters()
         links = self._links(parameters)
         problem = links.problem(self.spec.m)
@@ -173,7 +173,7 @@ class Graph:
 
     @classmethod
     def of_links(cls, spec: Vector, links: Links, vectors: Vectors) -> "Graph":
-        """The graph again, with float32[n, dim] by node. `links` has no problem()."""
+        """The graph of links without a problem() and of their vectors, float32[n, dim] by node."""
         count = len(links.rowids)
         top = int(links.levels.max())
         nodes = np.empty((count, 8 * spec.m + _COUNT_BYTES + 4 * spec.dim + _LABEL_BYTES), np.uint8)
@@ -205,7 +205,7 @@ class Graph:
                 **parameters,
                 "max_elements": max(capacity, count),
                 "element_levels": parameters["element_levels"][:count],
-                "seed": 100 + count,  # or the levels of the first rows would be drawn again
+                "seed": 100 + count,  # else the levels of the first rows would be drawn again
             }
         )
         return graph

@@ -1,14 +1,14 @@
 """Matrix: the vectors of one index in memory, by rowid; exact search runs over it.
 
-Rows lie in the order they were added, in pieces: first those of a base, which may be a mapped
-file, then chunks, each as large as all before it within limits: few pieces, whatever the size. A
-row's place is its number in that order.
+Rows are stored in the order they were added, in pieces: first the rows of a base, which may be a
+mapped file, then chunks, each as large as all pieces before it, within limits. So there are few
+pieces, whatever the size. A row's place is its number in that order.
 
 Invariants:
-- Append-only. What a Rows was made of never moves and never changes, so it is read without a lock
-  while rows are added; only the one who adds needs one.
-- A row is added once. Rows up to `floor` that are not in it were dead when it was begun; whoever
-  still sees one scores it apart.
+- Append-only. The arrays of a MatrixView never move and never change, so a view is read without a
+  lock while rows are added; only the thread that adds needs a lock.
+- A row is added once. A row up to `base_rowid_max` that is not in the matrix was dead when the
+  matrix was begun; a view that still sees the row scores it without the matrix.
 """
 
 from typing import Final, TypeVar, final
@@ -29,15 +29,15 @@ from amberdb.index.vector.vector import Metric
 
 CHUNK_BYTES_MIN: Final = 1 << 20
 CHUNK_BYTES_MAX: Final = 64 << 20
-"""What no row has touched yet of a chunk is no memory."""
+"""Pages of a chunk that no row has been written to take no memory."""
 _UNKNOWN: Final = -1
 
 _N = TypeVar("_N", np.int32, np.int64)
 
 
 @final
-class Rows:
-    """The first `count` rows of a matrix, as they are for good."""
+class MatrixView:
+    """The first `count` rows of a matrix. Immutable."""
 
     __slots__ = ("_ends", "_metric", "_pieces", "_places", "count", "rowids")
 
@@ -57,7 +57,7 @@ class Rows:
         self._metric: Metric = metric
 
     def places(self, rowids: Rowids) -> Places:
-        """intp[n]: where each row is, -1 for those that are not here."""
+        """intp[n]: the place of each row, -1 for a row that is not in the view."""
         known = np.full(len(rowids), _UNKNOWN, np.intp)
         within = rowids < len(self._places)
         known[within] = self._places[rowids[within]]
@@ -65,14 +65,14 @@ class Rows:
         return known
 
     def alive(self, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """bool[count], by place, of a bool[] by rowid."""
-        found = np.zeros(self.count, np.bool_)
+        """bool[count] by place, from bool[] by rowid."""
+        by_place = np.zeros(self.count, np.bool_)
         within = self.rowids < len(alive)
-        found[within] = alive[self.rowids[within]]
-        return found
+        by_place[within] = alive[self.rowids[within]]
+        return by_place
 
     def scores(self, query: Vectors, start: int = 0) -> Scores:
-        """float32[count - start]: of all rows from a place on, by place."""
+        """float32[count - start]: the scores of all rows from place `start` on, by place."""
         found = np.empty(self.count - start, np.float32)
         for first, piece in self._from(start):
             into = found[first - start : first - start + len(piece)]
@@ -80,7 +80,7 @@ class Rows:
         return found
 
     def scores_at(self, places: Places, query: Vectors) -> Scores:
-        """float32[n]: of some rows, fastest when the places ascend."""
+        """float32[n]: the scores of the rows at these places; fastest when the places ascend."""
         found = np.empty(len(places), np.float32)
         step = block_rows(len(query))
         for start in range(0, len(places), step):
@@ -89,7 +89,7 @@ class Rows:
         return found
 
     def vectors(self, places: Places) -> Vectors:
-        """float32[n, dim]: a copy of some rows, as prepared."""
+        """float32[n, dim]: a copy of the prepared rows at these places."""
         found = np.empty((len(places), self._pieces[0].shape[1]), np.float32)
         order = None if (places[1:] >= places[:-1]).all() else np.argsort(places)
         if order is not None:
@@ -99,7 +99,7 @@ class Rows:
             if high > low:
                 inside = places[low:high] - first
                 if order is None:
-                    # "raise", the default, would go through a buffer.
+                    # The default mode, "raise", would copy through a buffer.
                     np.take(piece, inside, axis=0, out=found[low:high], mode="clip")
                 else:
                     found[order[low:high]] = piece[inside]
@@ -108,11 +108,11 @@ class Rows:
         return found
 
     def pieces(self) -> list[Vectors]:
-        """All rows in order, not copied."""
+        """All rows in order, without copying them."""
         return [piece for _, piece in self._from(0)]
 
     def _from(self, start: int) -> list[tuple[int, Vectors]]:
-        """The rows from a place on, in pieces, and where each begins."""
+        """The rows from place `start` on, in pieces, each with the place that it begins at."""
         found: list[tuple[int, Vectors]] = []
         first = 0
         for piece in self._pieces:
@@ -126,22 +126,23 @@ class Rows:
 
 @final
 class Matrix:
-    """Grows by add(); rows() is what there is."""
+    """Grows by add(); rows() is a view of the rows so far."""
 
     def __init__(
         self,
         dim: int,
         metric: Metric,
         base: tuple[Rowids, Vectors] | None = None,
-        floor: int = 0,
+        base_rowid_max: int = 0,
     ) -> None:
-        """`base`: rowids, and their vectors as prepared() made them."""
-        self.floor = floor
+        """`base`: rowids and their prepared vectors. `base_rowid_max`: the highest rowid that was
+        assigned when the base was made."""
+        self.base_rowid_max = base_rowid_max
         self._metric: Metric = metric
         rowids, vectors = base or (np.empty(0, np.int64), np.empty((0, dim), np.float32))
         self._pieces = [vectors]
         self._room = 0
-        """Rows that the last piece still takes."""
+        """The rows that still fit into the last piece."""
         self._rowids = rowids
         self._count = len(rowids)
         self._places: NDArray[np.int32] = np.full(
@@ -150,16 +151,16 @@ class Matrix:
         self._places[rowids] = np.arange(len(rowids), dtype=np.int32)
         self._rows = self._made()
 
-    def rows(self) -> Rows:
+    def rows(self) -> MatrixView:
         return self._rows
 
     def add(self, rowids: Rowids, vectors: Vectors) -> None:
-        """Rows that are not in it, float32[n, dim] as they are in documents. One thread at a
-        time."""
+        """Adds rows that are not in the matrix, float32[n, dim] as documents hold them. One thread
+        at a time."""
         self.add_prepared(rowids, prepared(vectors, self._metric))
 
     def add_prepared(self, rowids: Rowids, vectors: Vectors) -> None:
-        """The same, of vectors from another matrix."""
+        """add() for vectors that are prepared already."""
         if not len(rowids):
             return
         count = self._count
@@ -183,23 +184,23 @@ class Matrix:
 
     @property
     def size_bytes(self) -> int:
-        """Of memory that rows have, those of the base included, which may be a mapped file."""
+        """The memory of all rows, including those of the base, which may be a mapped file."""
         rows: int = 4 * self._count * self._pieces[0].shape[1]
         return rows + self._rowids.nbytes + self._places.nbytes
 
-    def _made(self) -> Rows:
+    def _made(self) -> MatrixView:
         rowids = self._rowids[: self._count]
-        return Rows(rowids, self._places, tuple(self._pieces), self._metric)
+        return MatrixView(rowids, self._places, tuple(self._pieces), self._metric)
 
 
 def _chunk_rows(dim: int, count: int) -> int:
-    """Of the chunk that follows `count` rows."""
+    """The number of rows in the chunk after `count` rows."""
     size = min(max(4 * dim * count, CHUNK_BYTES_MIN), CHUNK_BYTES_MAX)
     return max(size // (4 * dim), 64)
 
 
 def _grown(array: NDArray[_N], size: int, fill: int = 0) -> NDArray[_N]:
-    """The array itself where there is room, else a longer copy: readers keep theirs."""
+    """The array itself when `size` fits, else a longer copy: readers keep the old array."""
     if size <= len(array):
         return array
     longer = np.full(max(size, 2 * len(array), 1024), fill, array.dtype)

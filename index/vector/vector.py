@@ -1,23 +1,23 @@
 """Vector: nearest neighbours of a vector field.
 
-    metric      score of a document, higher is closer
+    metric      score of a document; higher is closer
     cosine      cosine of the angle: -1 to 1
     ip          inner product
     l2          Euclidean distance, negative: 0 is the same vector
 
 Invariants:
-- A declaration never changes; two are equal when all that is stored of them is, so not by `embed`,
-  which is a function and never stored. A map with anything unknown in it was written by a newer
-  format and is refused.
-- What coerce() returns is a copy of the caller's numbers, float32, read-only, finite, and such that
-  no score of two of them can overflow.
+- A declaration never changes. Two are equal when their stored fields are: `embed` and `defer` are
+  not stored and not compared. A map with an unknown key was written by a newer format and is
+  refused.
+- coerce() returns a copy: float32, read-only, finite, and short enough that no score of two such
+  vectors overflows. A stored vector never shares memory with the caller's array.
 - content() and vector() never raise: a value that does not fit the index is not indexed.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeGuard, final
 
 from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
 from amberdb._types import Document
@@ -37,7 +37,8 @@ Embed: TypeAlias = Callable[[list[str]], Any]
 METRICS: Final = ("cosine", "ip", "l2")
 DIM_MAX: Final = 16384
 LENGTH_MAX: Final = 1e18
-"""Of a vector under "ip" and "l2": products and squares stay far below the end of float32."""
+"""The greatest length of a vector under "ip" and "l2": products and squares stay far below the
+limit of float32."""
 
 _MAP_KEYS = {"kind", "field", "dim", "metric", "source", "name", "m", "ef_construction", "ef"}
 
@@ -47,15 +48,16 @@ _MAP_KEYS = {"kind", "field", "dim", "metric", "source", "name", "m", "ef_constr
 class Vector:
     """Declares a vector index: `Vector("embedding", dim=384, metric="cosine")`.
 
-    dim              how many numbers each vector has, 1 to 16384
+    dim              numbers in each vector, 1 to 16384
     metric           "cosine", "ip" (inner product) or "l2" (Euclidean distance)
     source, embed    documents that have text in the field `source` and no vector get one:
                      `embed(list of texts)` returns an array of shape (number of texts, dim).
                      `embed` is not stored: give it again at each open
-    defer            when `embed` fails: store the document, its vector is for later. Not stored
-    m                edges of a row in the graph, 2 to 128
-    ef_construction  rows looked at to place one in the graph, m to 4096
-    ef               rows looked at by a search of the graph, 1 to 4096: more finds more, slower
+    defer            when `embed` fails, store the document and embed its text later. Not stored
+    m                edges of each row in the HNSW graph, 2 to 128
+    ef_construction  candidates examined to insert a row into the graph, m to 4096
+    ef               candidates examined by a search of the graph, 1 to 4096: a higher value finds
+                     more of the true neighbours and is slower
 
     Raises CollectionError.
     """
@@ -92,13 +94,13 @@ class Vector:
             if problem:
                 raise CollectionError(f"the {what} of a vector index: {problem}")
         if metric not in METRICS:
-            raise CollectionError(f"a metric is one of {', '.join(METRICS)}, not {metric!r}")
+            raise CollectionError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
         _check_number("dim", dim, 1, DIM_MAX)
         _check_number("m", m, 2, 128)
         _check_number("ef_construction", ef_construction, m, 4096)
         _check_number("ef", ef, 1, 4096)
         if embed is not None and not callable(embed):
-            raise CollectionError(f"embed is a function of a list of str, not {embed!r}")
+            raise CollectionError(f"embed must be a function of a list of str, not {embed!r}")
         if embed is not None and source is None:
             raise CollectionError("embed needs source=, the field whose text it embeds")
         if name is None:
@@ -129,11 +131,11 @@ class Vector:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The one field, as other kinds of indexes name theirs."""
+        """The field, as a tuple: other kinds of indexes have several."""
         return (self.field,)
 
     def to_map(self) -> dict[str, Any]:
-        """What the catalog stores."""
+        """The map that the catalog stores."""
         stored: dict[str, Any] = {key: getattr(self, key) for key in sorted(_MAP_KEYS)}
         return stored
 
@@ -142,39 +144,57 @@ class Vector:
         """The declaration that to_map() stored, without `embed`. Raises FormatError."""
         if set(stored) != _MAP_KEYS or stored["kind"] != cls.kind:
             raise FormatError(
-                f"not an index of kind {cls.kind!r} as this version knows it: {stored!r}"
+                f"an index of kind {cls.kind!r} with an unknown field "
+                f"(written by a newer version?): {stored!r}"
             )
         try:
             return cls(**{key: value for key, value in stored.items() if key != "kind"})
         except CollectionError as error:
-            raise FormatError(f"a stored index makes no sense: {error}") from error
+            raise FormatError(f"a stored index is invalid: {error}") from error
 
     def vector(self, document: Document) -> "Array | None":
-        """What of this document is indexed: float32[dim], or None."""
+        """The vector of a stored document that is indexed: float32[dim], read-only; None when the
+        document has none that fits.
+
+        An array that is float32 and read-only, as prepared and decoded documents have it, is
+        checked and returned without a copy.
+        """
         value = Path.of(self.field).find(document)
         if value is None:
             return None
         try:
+            if _is_converted(value, self.dim):
+                _check_length(value, value, self.field, self.metric)
+                return value
             return coerce(value, self.field, self.dim, self.metric)
         except InvalidDocumentError:
             return None
 
     def content(self, document: Document) -> bytes | None:
-        """vector(), as little-endian bytes: comparable, and so is None."""
+        """vector() as little-endian bytes, to be compared with ==; None for none."""
         vector = self.vector(document)
         return None if vector is None else vector.astype("<f4", copy=False).tobytes()
 
 
 def _check_number(what: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
-        raise CollectionError(f"{what} is a whole number from {low} to {high}, not {value!r}")
+        raise CollectionError(f"{what} must be an int from {low} to {high}, not {value!r}")
+
+
+def _is_converted(value: object, dim: int) -> "TypeGuard[Array]":
+    """Whether this has the form that coerce() returns, with `dim` numbers."""
+    if getattr(value, "shape", None) != (dim,):  # of most lists, before numpy is imported
+        return False
+    import numpy as np
+
+    return type(value) is np.ndarray and value.dtype == np.float32 and not value.flags.writeable
 
 
 def coerce(value: object, field: str, dim: int | None, metric: Metric | None) -> "Array":
     """A read-only float32 copy of a list, tuple or array of int or float numbers.
 
-    With dim None any number of them is taken, with metric None any finite ones. Raises
-    InvalidDocumentError (`field`).
+    `dim` None accepts any length, `metric` None any finite numbers. Raises InvalidDocumentError
+    (`field`).
     """
     import numpy as np
 
@@ -185,7 +205,7 @@ def coerce(value: object, field: str, dim: int | None, metric: Metric | None) ->
         given: NDArray[Any] = np.asarray(numbers)
     except ValueError:  # lists of different lengths
         raise _invalid(
-            field, "is not a flat list of numbers", "give one number per place"
+            field, "is not a flat list of numbers", "give one number per dimension"
         ) from None
     if given.ndim != 1:
         raise _invalid(
@@ -203,8 +223,11 @@ def coerce(value: object, field: str, dim: int | None, metric: Metric | None) ->
             f"has {len(given)} numbers, and the index takes {dim}",
             "embed with the model that the index was declared for",
         )
-    with np.errstate(over="ignore"):
-        vector = given.astype(np.float32)  # a copy, also of float32
+    if given.dtype == np.float32:
+        vector = given.astype(np.float32)  # a copy, though nothing is converted
+    else:
+        with np.errstate(over="ignore"):
+            vector = given.astype(np.float32)
     _check_length(vector, given, field, metric)
     vector.flags.writeable = False
     return vector
@@ -213,20 +236,23 @@ def coerce(value: object, field: str, dim: int | None, metric: Metric | None) ->
 def _check_length(
     vector: "Array", given: "NDArray[Any]", field: str, metric: Metric | None
 ) -> None:
-    """In float64, which holds the square of every finite float32, tiny or huge."""
+    """Raises InvalidDocumentError unless the vector is finite and its length suits the metric.
+    Computed in float64, which holds the square of every finite float32."""
     import numpy as np
 
     wide = vector.astype(np.float64)
     square = float(np.dot(wide, wide))
     if not isfinite(square):
-        at = int(np.argmin(np.isfinite(vector)))
-        if np.isfinite(given[at]):
-            raise _invalid(field, f"has {given[at]} at {at}", "float32 ends at 3.4e38: scale it")
-        raise _invalid(field, f"has {given[at]} at {at}", "give finite numbers")
+        place = int(np.argmin(np.isfinite(vector)))
+        if np.isfinite(given[place]):
+            advice = "the limit of float32 is 3.4e38: scale it"
+        else:
+            advice = "give finite numbers"
+        raise _invalid(field, f"has {given[place]} at {place}", advice)
     if metric == "cosine" and square == 0.0:
         raise _invalid(
             field,
-            "is all zeros, which points nowhere and has no cosine",
+            "is all zeros, for which the cosine is undefined",
             'leave the field out, or declare the metric "l2" or "ip"',
         )
     if metric in ("ip", "l2") and square > LENGTH_MAX**2:

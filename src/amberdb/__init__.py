@@ -62,14 +62,22 @@ from amberdb._errors import (
 from amberdb._types import (
     Document,
     Lsn,
+    Order,
     Sync,
+    Where,
 )
 from amberdb.engine.backup.chain import BackupReport, verify_backup
+from amberdb.engine.backup.chain import points as restore_points
 from amberdb.engine.backup.history import KnownBackup
 from amberdb.engine.backup.rescue import Rescue
 from amberdb.engine.backup.restore import RestoreReport, restore
 from amberdb.engine.commit.change_feed import Change, Subscriber
-from amberdb.engine.database.collection import Collection, Record
+from amberdb.engine.database.collection import (
+    Collection,
+    ReadableCollection,
+    Record,
+    WritableCollection,
+)
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.open import open_database as open
 from amberdb.engine.database.repair import RepairReport, repair
@@ -79,16 +87,17 @@ from amberdb.engine.integrity.check import CheckReport
 from amberdb.engine.integrity.offline import check_closed as check
 from amberdb.engine.maintenance.compaction import CompactReport
 from amberdb.engine.maintenance.erasure import Erasure
-from amberdb.engine.options import (
-    RollingBackups,
-)
+from amberdb.engine.options import OpenOptions, Options, RollingBackups
 from amberdb.engine.query.page import Page
+from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.documents import REMOVE, Projection
 from amberdb.engine.search.search import Fusion, Hit, Hits, Recency
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
+from amberdb.index.paths import value_at
+from amberdb.index.registry import IndexSpec
 from amberdb.index.text.text import Text
-from amberdb.index.vector.vector import Vector
+from amberdb.index.vector.vector import Embed, Vector
 
 __version__ = "0.1.0"
 
@@ -98,8 +107,15 @@ __all__ = [
     "repair",
     "restore",
     "verify_backup",
+    "restore_points",
+    "value_at",
     "Database",
+    "Options",
+    "OpenOptions",
     "Collection",
+    "ReadableCollection",
+    "WritableCollection",
+    "CollectionDef",
     "Record",
     "Page",
     "Projection",
@@ -124,11 +140,15 @@ __all__ = [
     "Unique",
     "Text",
     "Vector",
+    "IndexSpec",
+    "Embed",
     "Hit",
     "Hits",
     "Fusion",
     "Recency",
     "Document",
+    "Where",
+    "Order",
     "Lsn",
     "Sync",
     "AmberError",

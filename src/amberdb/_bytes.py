@@ -1,7 +1,7 @@
 """Checksums.
 
-Every checksum here is CRC-32 (zlib's: IEEE 802.3, reflected), because it is in the standard
-library, runs at memory speed, and a seed makes it depend on where the bytes belong.
+Every checksum is CRC-32 (zlib's: IEEE 802.3, reflected): it is in the standard library, runs at
+memory speed, and a seed makes it depend on where the bytes belong.
 """
 
 from struct import Struct
@@ -12,14 +12,14 @@ assert _U32.size == 4
 
 CRC_SIZE = 4
 CRC_RESIDUE = 0x2144DF1C
-"""crc32(data + seal(data)) for every data and every seed: a property of the polynomial."""
+"""crc32(data + append_crc(data)) for all data and every seed: a property of the polynomial."""
 
 
 def append_crc(data: bytes, seed: int = 0) -> bytes:
-    """The 4 bytes to put behind `data` so that `is_sealed` holds with the same seed."""
+    """The 4 bytes to append to `data` so that crc_matches() holds with the same seed."""
     return _U32.pack(crc32(data, seed))
 
 
-def crc_matches(sealed: bytes, seed: int = 0) -> bool:
-    """Whether these bytes end in their own seal. Hot paths compare with CRC_RESIDUE inline."""
-    return crc32(sealed, seed) == CRC_RESIDUE
+def crc_matches(data: bytes, seed: int = 0) -> bool:
+    """Whether these bytes end in their own CRC. Hot paths compare with CRC_RESIDUE inline."""
+    return crc32(data, seed) == CRC_RESIDUE

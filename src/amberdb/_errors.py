@@ -1,4 +1,4 @@
-"""The exception tree: one root, one base per family of operation, leaves that say what to do.
+"""The exception tree: one root, one base per family of operations, leaves that name the remedy.
 
 Invariants:
 - Every error raised on purpose derives from AmberError; leaves also derive from the built-in
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 
 class AmberError(Exception):
-    """Root of all errors of AmberDB. Facts given as keywords become attributes."""
+    """Root of all errors of AmberDB. Facts passed as keywords become attributes."""
 
     def __init__(self, message: str, /, **facts: Any) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class AmberError(Exception):
     def __str__(self) -> str:  # KeyError would show the repr of the message
         return self.message
 
-    if TYPE_CHECKING:  # facts are set by name, so checkers learn of them here
+    if TYPE_CHECKING:  # facts are set by name, which type checkers cannot see
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -42,23 +42,23 @@ class OpenError(AmberError):
 
 
 class NotADatabaseError(OpenError, ValueError):
-    """The path is a file, or a directory with something else in it: choose another path."""
+    """The path is a file, or a directory with other content: choose another path."""
 
 
 class DatabaseMissingError(OpenError, FileNotFoundError):
-    """Nothing is there, and the call was told not to create it."""
+    """No database is at the path, and the call does not create one."""
 
 
 class LockedError(OpenError, BlockingIOError):
-    """Another live process owns the directory (`pid`, `host`): close it there first."""
+    """Another live process has the database open (`pid`, `host`): close it there first."""
 
 
 class FormatError(OpenError):
-    """Written by a newer format or another engine: open it with the version that wrote it."""
+    """Written in a newer format or by another engine: open it with the version that wrote it."""
 
 
 class ReplacedError(OpenError):
-    """Another database is at this path than when it was opened to read: open it again."""
+    """The database at this path was replaced while it was open read-only: open it again."""
 
 
 # -- files and log -------------------------------------------------------------------------
@@ -69,70 +69,70 @@ class StorageError(AmberError):
 
 
 class CorruptionError(StorageError):
-    """Bytes on disk are not what was written. `path` and `offset` or `key` name the place."""
+    """Bytes on disk differ from the written ones. `path` and `offset` or `key` name the place."""
 
     def at(self, path: str) -> "CorruptionError":
-        """The same of a file that it did not name."""
+        """This error with the path of the file that it is about."""
         return CorruptionError(f"{path}: {self.message}", **{**self.facts, "path": path})
 
 
 class DiskFullError(StorageError, OSError):
-    """No space was left; nothing of this call was stored. Free space and try again."""
+    """No space is left; nothing of this call was stored. Free space and try again."""
 
 
 class PoisonedError(StorageError):
-    """An earlier write or sync failed. Reads go on; close and reopen the database to write."""
+    """An earlier write or sync failed. Reads continue; close and reopen the database to write."""
 
 
 class LogTruncatedError(StorageError, LookupError):
-    """The log no longer reaches back so far. `resume` is the Lsn to go on from."""
+    """Records of the log were recycled. `resume` is the Lsn to read after instead."""
 
 
 # -- backups -------------------------------------------------------------------------------
 
 
 class BackupError(AmberError):
-    """A backup could not be made or not be restored; nothing is left of the attempt."""
+    """A backup could not be made or restored; nothing of the attempt is left."""
 
 
 class BackupDamagedError(BackupError, CorruptionError):
-    """An archive is not what was written, or none at all. `path` and `offset` name the place."""
+    """An archive is damaged, or the file is not an archive. `path` and `offset` name the place."""
 
 
 class BackupChainError(BackupError, ValueError):
-    """Archives that do not follow each other, or no longer this database: take a full backup, or
-    name the whole chain in its order."""
+    """The archives are not a chain, or the database does not continue it: take a full backup, or
+    name the whole chain in order."""
 
 
 class BackupExistsError(BackupError, FileExistsError):
-    """Something is there already, and is not overwritten: choose another path."""
+    """The target exists, and is not overwritten: choose another path."""
 
 
 class RestorePointError(BackupError, LookupError):
-    """The chain does not reach this point. `first_lsn` and `last_lsn` are those it has."""
+    """The chain does not contain this point. `first_lsn` and `last_lsn` are its bounds."""
 
 
 # -- transactions --------------------------------------------------------------------------
 
 
 class TransactionError(AmberError):
-    """A transaction cannot do this."""
+    """A transaction failed or was refused."""
 
 
 class BusyError(TransactionError, TimeoutError):
-    """The writer lock, or room in memory, was not free within `timeout_s`: try again."""
+    """The writer lock, or room in the memtable, was not free within `timeout_s`: try again."""
 
 
 class CommitUnknownError(TransactionError, OSError):
-    """The sync failed: whether this commit survives is known only after reopening."""
+    """The sync failed: reopen the database to learn whether this commit survived."""
 
 
 class ConflictError(TransactionError, ValueError):
-    """The document is not at the version that `if_version` named. Read it again and retry."""
+    """The document is not at the version in `if_version`. Read it again and retry."""
 
 
 class TransactionTooLargeError(TransactionError, ValueError):
-    """Its effects are over `transaction_bytes_max`: write in several transactions."""
+    """The transaction is larger than `transaction_bytes_max`: write in several."""
 
 
 class SnapshotExpiredError(TransactionError, TimeoutError):
@@ -140,7 +140,7 @@ class SnapshotExpiredError(TransactionError, TimeoutError):
 
 
 class ReadOnlyError(TransactionError, PermissionError):
-    """The database was opened with read_only=True: write in the process that owns it."""
+    """The database was opened with read_only=True: write in the process that opened it to write."""
 
 
 class ClosedError(AmberError, RuntimeError):
@@ -156,11 +156,11 @@ class ForkedError(ClosedError):
 
 
 class DocumentError(AmberError):
-    """A document cannot be stored as given; nothing was stored."""
+    """A document cannot be stored; nothing was stored."""
 
 
 class InvalidDocumentError(DocumentError, ValueError):
-    """A value or a type that AmberDB does not store. `field` names the place."""
+    """A value or a type that is not storable. `field` names the place."""
 
 
 class DocumentTooLargeError(InvalidDocumentError):
@@ -168,7 +168,7 @@ class DocumentTooLargeError(InvalidDocumentError):
 
 
 class DuplicateKeyError(DocumentError, KeyError):
-    """The id, or the value of a Unique index, exists already (`collection`, `key`)."""
+    """The id, or a value of a Unique index, exists already (`collection`, `key`)."""
 
 
 class MissingKeyError(DocumentError, KeyError):
@@ -176,39 +176,39 @@ class MissingKeyError(DocumentError, KeyError):
 
 
 class EmbeddingError(DocumentError, RuntimeError):
-    """The embedder of a Vector index failed, or gave something else than one vector per text."""
+    """The embedder of a Vector index failed, or did not return one vector per text."""
 
 
 class MigrationError(DocumentError, RuntimeError):
-    """A document cannot be brought to its collection's version (`collection`, `key`, `version`):
-    mend the function, or put or delete the document. Nothing of it was changed."""
+    """A document cannot be upgraded to its collection's version (`collection`, `key`, `version`):
+    correct the function, or put or delete the document. The document was not changed."""
 
 
 class ExtractionError(AmberError, ValueError):
-    """An extractor could not be asked, or what it said cannot be used: nothing was stored."""
+    """An extractor failed, or its answer is invalid; nothing was stored."""
 
 
 class ProjectionError(InvalidDocumentError):
-    """A projection leaves fields out, so storing it would lose them: get the whole document."""
+    """A projection omits fields, and storing it would lose them: get the whole document."""
 
 
 # -- queries -------------------------------------------------------------------------------
 
 
 class QueryError(AmberError, ValueError):
-    """The filter, the order or the limit makes no sense; the message names the part."""
+    """The filter, the order or the limit is invalid; the message names the part."""
 
 
 class CursorError(QueryError):
-    """The cursor is damaged, belongs to another query, or its index is gone: start again."""
+    """The cursor is damaged, belongs to another query, or its index was dropped: start again."""
 
 
 class CollectionError(AmberError, ValueError):
-    """The declaration of a collection or of an index is wrong."""
+    """The declaration of a collection or of an index is invalid."""
 
 
 class CollectionVersionError(CollectionError):
-    """The collection is at a newer `version` than the program knows: use the newer program."""
+    """The stored collection has a newer `version` than the program: use the newer program."""
 
 
 class CollectionMissingError(CollectionError, KeyError):
@@ -219,7 +219,7 @@ class CollectionMissingError(CollectionError, KeyError):
 
 
 class AmberWarning(UserWarning):
-    """Something works but will hurt later."""
+    """A use that works now and will cause trouble later."""
 
 
 class FullScanWarning(AmberWarning):

@@ -1,12 +1,12 @@
-"""Named places between two steps of the engine, where a test may stop or kill the process.
+"""Named places between two steps of the engine, where a test can stop or kill the process.
 
     if failpoints.on:
         failpoints.reach("commit.written")
 
 Invariants:
-- A name stands at exactly one place, and says what was done last or comes next there.
-- Nothing is installed outside of tests: then a place costs one look at `on`.
-- A name's first word is the phase: what a kill there interrupts.
+- Each name is at exactly one place, and names the step before or after it.
+- Outside of tests nothing is installed, and a place costs one check of `on`.
+- The first word of a name is the phase: the operation that a kill there interrupts.
 """
 
 from collections.abc import Callable
@@ -98,19 +98,19 @@ NAMES = (
     "vectors.saved",
     "vectors.saving",
 )
-"""All of them, sorted."""
+"""All names, sorted."""
 
 
-def _nothing(name: str) -> None:
-    """What is reached while nothing is installed."""
+def _ignore(name: str) -> None:
+    """The default of `reach`."""
 
 
 on = False
-reach: Callable[[str], None] = _nothing
+reach: Callable[[str], None] = _ignore
 
 
 def install(callback: Callable[[str], None] | None) -> None:
-    """Calls `callback` with the name of each place that any thread reaches; None for nothing."""
+    """Calls `callback` with the name of each place that a thread reaches; None removes it."""
     global on, reach
-    reach = _nothing if callback is None else callback
+    reach = _ignore if callback is None else callback
     on = callback is not None

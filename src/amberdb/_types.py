@@ -1,15 +1,15 @@
-"""Names of the types that every layer shares.
+"""Types that all layers share.
 
 Invariants:
-- An Lsn is `epoch << 40 | number`. It grows with every commit, and is never given twice: each
-  unclean open takes the next epoch, so the numbers of a lost tail are never reused.
+- An Lsn is `epoch << 40 | number`. It grows with every commit and is never assigned twice: each
+  open after a crash takes the next epoch, so the Lsns of a lost tail are never reused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NewType, TypeAlias
 
 Lsn = NewType("Lsn", int)
-"""Log sequence number: the place of one commit in the log, and the version of what it wrote."""
+"""Log sequence number: the position of a commit in the log, and the version of its documents."""
 
 NO_LSN = Lsn(0)
 """Before the first commit."""
@@ -17,11 +17,12 @@ NO_LSN = Lsn(0)
 LSN_NUMBER_BITS = 40
 
 Sync: TypeAlias = Literal["always", "interval", "os"]
-"""What an acknowledged commit survives.
+"""The failures that an acknowledged commit survives.
 
 `always`    power loss and process death: the log is synced before the call returns.
 `interval`  process death; on power loss at most the last `sync_interval_ms` are lost.
-`os`        process death; on power loss whatever the operating system had not written yet.
+`os`        process death; on power loss the commits that the operating system had not written
+            yet are lost.
 """
 
 Document: TypeAlias = dict[str, Any]
@@ -34,12 +35,15 @@ Where: TypeAlias = Mapping[str, Any]
 Order: TypeAlias = str | Sequence[str]
 """One field or several, each optionally with `-` in front for descending."""
 
+Progress: TypeAlias = Callable[[str, int], None]
+"""A callback of long operations: the collection or index in work, and the documents done there."""
+
 
 def lsn_epoch(lsn: int) -> int:
-    """The count of unclean opens before this commit."""
+    """The epoch of an Lsn: it counts the opens after a crash."""
     return lsn >> LSN_NUMBER_BITS
 
 
 def lsn_number(lsn: int) -> int:
-    """The count of commits up to this one."""
+    """The number of an Lsn: it counts the commits."""
     return lsn & ((1 << LSN_NUMBER_BITS) - 1)

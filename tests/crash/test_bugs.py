@@ -25,17 +25,19 @@ _FILES: Final = "fresh_burst+build+drop_index"
 _CHECK: Final = r"clean prefix: CheckReport\(problems=.* the head counts"
 
 SLICES: Final = {
-    "skip_the_sync_of_the_log": Slice("put", "reordered: .* shows that more was durable"),
+    "skip_the_sync_of_the_log": Slice("put", "reordered: .* shows that later records were durable"),
     "acknowledge_before_the_sync": Slice("put+burst", "drop unsynced: commit 2 was acknowledged"),
-    "forget_the_last_record_of_a_group": Slice("put", "reordered: .* shows that more was durable"),
+    "forget_the_last_record_of_a_group": Slice(
+        "put", "reordered: .* shows that later records were durable"
+    ),
     "ignore_the_class_of_a_commit": Slice("put+burst", "drop unsynced: commit 2 was acknowledged"),
-    "drop_the_directory_sync_of_the_log": Slice("put", "the log in .* is gone"),
+    "drop_the_directory_sync_of_the_log": Slice("put", "the log in .* is missing"),
     "rename_manifest_before_its_sync": Slice("put", "MANIFEST is not AmberDB's"),
     "drop_the_directory_sync_of_manifest": Slice("put", "rename lost: .* was closed at Lsn 0"),
-    "recycle_before_the_checkpoint": Slice("put+burst", "clean prefix: .*the log begins at"),
+    "recycle_before_the_checkpoint": Slice("put+burst", "clean prefix: .*the log begins with"),
     "checkpoint_half_of_it": Slice("put+burst", _CHECK),
     "ignore_tombstones_at_the_checkpoint": Slice("put+index+overwrite+delete+transaction", _CHECK),
-    "checkpoint_without_the_applied_lsn": Slice("put+burst", "clean prefix: .*the log begins at"),
+    "checkpoint_without_the_applied_lsn": Slice("put+burst", "clean prefix: .*the log begins with"),
     "ignore_tombstones_in_replay": Slice("transaction", _CHECK),
     "replay_half_a_transaction": Slice("put", _CHECK),
     "keep_the_epoch": Slice("put", "drop unsynced: Lsn ([0-9]+) was given, and \\1 would"),
@@ -43,7 +45,7 @@ SLICES: Final = {
         "put+burst", "clean prefix, operation .*, drop unsynced: .* was applied", recoveries=0.3
     ),
     "always_mark_clean": Slice("put", "clean prefix: .* was closed at Lsn 0"),
-    "use_a_spare_without_its_header": Slice(_ROTATION, "bears the name of another segment"),
+    "use_a_spare_without_its_header": Slice(_ROTATION, "has the name of another segment"),
     "forget_the_newest_segment": Slice("put+burst", "clean prefix: commit 5 was acknowledged"),
     "label_a_cache_file_without_syncing_the_log": Slice(_FILES, "a search: ", alphabet="vectors"),
     "believe_a_cache_file_that_was_not_synced": Slice(_FILES, "a search: ", alphabet="vectors"),

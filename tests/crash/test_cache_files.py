@@ -16,7 +16,7 @@ import amberdb
 from amberdb import Text, Vector
 from amberdb._bytes import CRC_SIZE, append_crc
 from amberdb.engine.storage.cache_file import HEADER_SIZE
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from amberdb.index.vector.hnsw import library
 from support.cache_files import Lie, Parts, forge
 from support.databases import SMALL, assert_sound, audited

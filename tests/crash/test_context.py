@@ -11,7 +11,7 @@ import pytest
 import amberdb
 from amberdb import Database, Document, MissingKeyError
 from amberdb.context import AgentContext
-from amberdb.context.types import HANGING, SESSIONS, USERS
+from amberdb.context.types import DEPENDENT, SESSIONS, USERS
 from crash.test_backup import crashed, recorded
 from support.databases import SMALL, FakeClock, assert_sound
 from support.recorder import RecordingFileSystem
@@ -129,7 +129,7 @@ def test_a_deletion_is_of_all_or_nothing_at_any_step(root: Path, image: Path, ba
             seen["whole" if len(there) == 4 else "marked" if is_marked else "gone"] += 1
             context.sessions.purge()
             assert set(db.collection(SESSIONS)) == set(there), place
-            for name in HANGING:
+            for name in DEPENDENT:
                 owners = {each["session_id"] for each in db.collection(name).documents()}
                 assert owners <= set(there), place
             assert all("deleted_at" not in each for each in db.collection(USERS).documents())

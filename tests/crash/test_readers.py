@@ -26,7 +26,7 @@ from amberdb import (
     Vector,
 )
 from amberdb import _failpoints as failpoints
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from support.databases import SMALL, OpenDatabase
 from support.reading import ReadingProcess, everything
 

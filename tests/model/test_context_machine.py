@@ -18,7 +18,7 @@ import amberdb
 from amberdb import Database, Document, InvalidDocumentError, MissingKeyError
 from amberdb.context import AgentContext
 from amberdb.context import context as context_module
-from amberdb.context.types import HANGING, SESSIONS, USERS
+from amberdb.context.types import DEPENDENT, SESSIONS, USERS
 from support.databases import SMALL, FakeClock, assert_sound
 
 USER = "lin"
@@ -225,7 +225,7 @@ class ContextMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_hangs_on_nobody(self) -> None:
-        for name in HANGING:
+        for name in DEPENDENT:
             owners = {each["session_id"] for each in self.db.collection(name).documents()}
             assert owners <= self.known.keys()
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import amberdb
 from amberdb import Database, Ordered, QueryError, Snapshot, Text, Unique, Vector
 from amberdb.engine.database.collection import ReadableCollection
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from support.databases import SMALL, FakeClock, assert_sound
 from support.reference import same
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import amberdb
 from amberdb import Database, Ordered, Snapshot, Text, Vector
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from amberdb.index.text.analyzer import Analyzer
 from support.databases import SMALL, FakeClock, assert_sound
 from support.ranking import agree, bm25, nearest

@@ -25,6 +25,7 @@ from amberdb.engine.storage import cache_file, manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, StoreWriter
 from amberdb.wal import Log, log
+from amberdb.wal import recovery as wal_recovery
 from amberdb.wal.group_commit import GroupCommit
 from amberdb.wal.recovery import load_segments
 from amberdb.wal.segment import SegmentHeader, write_header
@@ -39,7 +40,7 @@ def skip_the_sync_of_the_log() -> Any:
     def pretend(self: GroupCommit) -> None:
         self.durable_lsn = self.last_lsn
 
-    return patch.object(GroupCommit, "_sync_file", pretend)
+    return patch.object(GroupCommit, "sync_file", pretend)
 
 
 def acknowledge_before_the_sync() -> Any:
@@ -48,14 +49,14 @@ def acknowledge_before_the_sync() -> Any:
 
 def forget_the_last_record_of_a_group() -> Any:
     """The sync is over before the newest record was written: as if it covered that too."""
-    sync_file = GroupCommit._sync_file
     append = Log.append
 
     def late(self: Log, payload: bytes, time_us: int, kind: int, sync: Any) -> Lsn:
-        if self._file is not None and self.durable_lsn < self.last_lsn:
-            sync_file(self)
+        group = self._group
+        if group.file is not None and group.durable_lsn < group.last_lsn:
+            group.sync_file()
         lsn = append(self, payload, time_us, kind, sync)
-        self.durable_lsn = lsn
+        group.durable_lsn = lsn
         return lsn
 
     return patch.object(Log, "append", late)
@@ -110,7 +111,7 @@ def checkpoint_half_of_it() -> Any:
     def half(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
         apply_tree(store, memtable, keys[: len(keys) - len(keys) // 2])
 
-    return patch.object(checkpoint, "_apply_tree", half)
+    return patch.object(checkpoint, "_apply_keyspace", half)
 
 
 def ignore_tombstones_at_the_checkpoint() -> Any:
@@ -119,7 +120,7 @@ def ignore_tombstones_at_the_checkpoint() -> Any:
     def kept(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
         apply_tree(store, memtable, [k for k in keys if memtable.entries[k][1] is not None])
 
-    return patch.object(checkpoint, "_apply_tree", kept)
+    return patch.object(checkpoint, "_apply_keyspace", kept)
 
 
 def checkpoint_without_the_applied_lsn() -> Any:
@@ -159,7 +160,7 @@ def keep_the_epoch() -> Any:
 
 
 def accept_the_tail_without_rewriting_it() -> Any:
-    return patch.object(log, "seal_tail", _nothing)
+    return patch.object(wal_recovery, "rewrite_and_truncate_tail", _nothing)
 
 
 def always_mark_clean() -> Any:

@@ -41,7 +41,7 @@ from amberdb import (
 )
 from amberdb import _failpoints as failpoints
 from amberdb.engine.maintenance import migrator
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from support.databases import SMALL
 from support.faulty_fs import KINDS, FaultyFileSystem
 from support.model import Spec

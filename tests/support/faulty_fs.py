@@ -134,8 +134,8 @@ class FaultyFileSystem:
     def map(self, path: str) -> memoryview:
         return self.inner.map(path)
 
-    def share(self, path: str, *, writable: bool = False) -> memoryview:
-        return self.inner.share(path, writable=writable)
+    def map_shared(self, path: str, *, writable: bool = False) -> memoryview:
+        return self.inner.map_shared(path, writable=writable)
 
     def lock_shared(self, path: str) -> DirLock:
         return self.inner.lock_shared(path)
@@ -143,8 +143,8 @@ class FaultyFileSystem:
     def is_read_only(self, path: str) -> bool:
         return self.inner.is_read_only(path)
 
-    def stamp(self, path: str) -> tuple[int, ...]:
-        return self.inner.stamp(path)
+    def file_identity(self, path: str) -> tuple[int, ...]:
+        return self.inner.file_identity(path)
 
     def exists(self, path: str) -> bool:
         return self.inner.exists(path)

@@ -20,6 +20,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 TARGETS: Final = (
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "wal").glob("*.py")),
     "engine/commit/recovery.py",
+    "engine/storage/directory.py",
     "engine/storage/manifest.py",
     "engine/commit/checkpoint.py",
     "engine/storage/memtable.py",

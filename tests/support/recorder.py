@@ -92,8 +92,8 @@ class RecordingFileSystem:
     def map(self, path: str) -> memoryview:
         return self._inner.map(path)
 
-    def share(self, path: str, *, writable: bool = False) -> memoryview:
-        return self._inner.share(path, writable=writable)
+    def map_shared(self, path: str, *, writable: bool = False) -> memoryview:
+        return self._inner.map_shared(path, writable=writable)
 
     def lock_shared(self, path: str) -> DirLock:
         return self._inner.lock_shared(path)
@@ -101,8 +101,8 @@ class RecordingFileSystem:
     def is_read_only(self, path: str) -> bool:
         return self._inner.is_read_only(path)
 
-    def stamp(self, path: str) -> tuple[int, ...]:
-        return self._inner.stamp(path)
+    def file_identity(self, path: str) -> tuple[int, ...]:
+        return self._inner.file_identity(path)
 
     def exists(self, path: str) -> bool:
         return self._inner.exists(path)

@@ -21,7 +21,7 @@ from amberdb._fs import OsFileSystem
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.cache_file import SECTIONS_MAX, Cached
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from amberdb.wal import Record
 from amberdb.wal.recovery import list_directory, load_segments, read_segments
 

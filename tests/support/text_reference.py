@@ -17,15 +17,15 @@ from amberdb.index.text.text import TextExtractor
 K1, B = 0.9, 0.4
 
 
-def weighted_terms(maker: TextExtractor, document: Mapping[str, Any]) -> dict[str, float]:
+def weighted_terms(extractor: TextExtractor, document: Mapping[str, Any]) -> dict[str, float]:
     """How often the document has each term, each field's occurrences times its weight."""
     counts: dict[str, float] = {}
-    for field, weight in zip(maker.spec.fields, maker.spec.weights, strict=True):
+    for field, weight in zip(extractor.spec.fields, extractor.spec.weights, strict=True):
         value = document.get(field)
         strings: list[Any] = value if isinstance(value, list) else [value]
         for string in strings:
             if isinstance(string, str):
-                for term, count in Counter(maker.analyzer.terms(string)).items():
+                for term, count in Counter(extractor.analyzer.terms(string)).items():
                     counts[term] = counts.get(term, 0.0) + count * weight
     return counts
 
@@ -41,13 +41,13 @@ def frequency(counts: Mapping[str, float], term: Term) -> float:
 
 
 def ranked(
-    maker: TextExtractor,
+    extractor: TextExtractor,
     rows: Mapping[int, Mapping[str, Any]],
     query: TextQuery,
     among: Sequence[int] | None = None,
 ) -> list[tuple[int, float]]:
     """All rows that match, rowid and score, best first; of equal scores the newer first."""
-    counts = {rowid: weighted_terms(maker, document) for rowid, document in rows.items()}
+    counts = {rowid: weighted_terms(extractor, document) for rowid, document in rows.items()}
     lengths = {rowid: sum(terms.values()) for rowid, terms in counts.items()}
     mean = sum(lengths.values()) / len(lengths) if lengths else 0.0
     dfs = {
@@ -61,7 +61,7 @@ def ranked(
             continue
         if any(frequency(terms, term) for term in query.excluded):
             continue
-        if not query.matches(maker.strings(dict(rows[rowid]))):
+        if not query.matches(extractor.strings(dict(rows[rowid]))):
             continue
         score = 0.0
         for term in query.scored:

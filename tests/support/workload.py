@@ -18,7 +18,7 @@ import amberdb
 from amberdb import Database, Ordered, Sync, Text, Unique, Vector
 from amberdb._fs import FileSystem, OsFileSystem
 from amberdb.engine.maintenance import index_build
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from amberdb.wal import segment
 from support.databases import SMALL, FakeClock
 from support.reference import Doc

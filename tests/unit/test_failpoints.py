@@ -13,7 +13,7 @@ PACKAGE = Path(amberdb.__file__).parent
 
 
 def names_in_source() -> list[str]:
-    sources = [path for name in ("engine", "wal") for path in (PACKAGE / name).glob("*.py")]
+    sources = [path for name in ("engine", "wal") for path in (PACKAGE / name).rglob("*.py")]
     assert sources
     return [
         ast.literal_eval(node.args[0])

@@ -1,4 +1,4 @@
-"""The file seam, both faces: what is written is whole, names change at once, locks exclude."""
+"""The file seam: what is written is whole, names change at once, locks exclude."""
 
 import os
 import subprocess
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from amberdb._fs import File, FileSystem, OsFileSystem, replace_file
+from amberdb._fs import File, FileSystem, OsFileSystem, first_free_name, replace_file
 from support.faulty_fs import FaultyFileSystem
 
 
-@pytest.fixture(params=[False, True], ids=["native", "portable"])
-def fs(request: pytest.FixtureRequest) -> FileSystem:
-    return OsFileSystem(portable=request.param)
+@pytest.fixture
+def fs() -> FileSystem:
+    return OsFileSystem()
 
 
 @pytest.fixture
@@ -158,47 +158,41 @@ def test_shared_locks_exclude_only_owners(path: str) -> None:
 
 def test_what_is_stored_in_a_shared_file_is_seen(fs: FileSystem, path: str) -> None:
     Path(path).write_bytes(b"old!")
-    seen, kept = fs.share(path), fs.share(path, writable=True)
+    seen, kept = fs.map_shared(path), fs.map_shared(path, writable=True)
     kept[0] = ord("c")
     assert bytes(seen) == b"cld!"
     with pytest.raises(TypeError):
         seen[0] = 0
     replace_file(fs, path, b"new.")
-    assert (bytes(seen), bytes(fs.share(path))) == (b"cld!", b"new.")
+    assert (bytes(seen), bytes(fs.map_shared(path))) == (b"cld!", b"new.")
 
 
-def test_a_stamp_is_another_one_after_a_replacement(fs: FileSystem, path: str) -> None:
+def test_a_replaced_file_has_another_identity(fs: FileSystem, path: str) -> None:
     with pytest.raises(FileNotFoundError):
-        fs.stamp(path)
+        fs.file_identity(path)
     replace_file(fs, path, b"one")
-    before = fs.stamp(path)
-    assert fs.stamp(path) == before
+    before = fs.file_identity(path)
+    assert fs.file_identity(path) == before
     replace_file(fs, path, b"two")
-    assert fs.stamp(path) != before
+    assert fs.file_identity(path) != before
 
 
-def test_lock_of_a_dead_process_is_taken_over(path: str) -> None:
-    child = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        capture_output=True,
-        text=True,
-        check=True,
+def test_a_system_without_posix_locks_is_refused_with_one_sentence() -> None:
+    code = "import sys; sys.modules['fcntl'] = None; import amberdb"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: AmberDB needs a POSIX system: Windows is not supported"
     )
-    Path(path).write_text(f"{child.stdout.strip()} here")
-    OsFileSystem(portable=True).lock(path, f"{os.getpid()} here").close()
-    assert not os.path.exists(path)
 
 
-@pytest.mark.parametrize("owner", ["1 here", f"{os.getpid()} here"], ids=["other", "own"])
-def test_pid_lock_of_a_live_process_is_kept(path: str, owner: str) -> None:
-    Path(path).write_text(owner)
-    with pytest.raises(BlockingIOError):
-        OsFileSystem(portable=True).lock(path, "other")
-
-
-def test_pid_lock_without_a_pid_is_of_nobody_alive(path: str) -> None:
-    Path(path).write_text("")
-    OsFileSystem(portable=True).lock(path, "1 here").close()
+def test_the_first_free_name_is_numbered(fs: FileSystem, tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    assert first_free_name(fs, path, ".bak") == path + ".bak"
+    for name in (".bak", ".1.bak", ".3.bak"):
+        (tmp_path / f"x{name}").touch()
+    assert first_free_name(fs, path, ".bak") == path + ".2.bak"
+    assert first_free_name(fs, path, ".bak", fits=lambda name: ".1." in name) == path + ".1.bak"
 
 
 class _Reluctant:
@@ -210,23 +204,15 @@ class _Reluctant:
     def pwrite(self, fd: int, data: bytes, offset: int) -> int:
         return self.real_pwrite(fd, data[:1], offset)
 
-    def write(self, fd: int, data: bytes) -> int:
-        return self.real_write(fd, data[:1])
-
-    def read(self, fd: int, size: int) -> bytes:
-        return self.real_read(fd, min(size, 1))
-
     real_pread = staticmethod(os.pread)
     real_pwrite = staticmethod(os.pwrite)
-    real_write = staticmethod(os.write)
-    real_read = staticmethod(os.read)
 
 
 def test_short_reads_and_writes_are_continued(
     fs: FileSystem, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reluctant = _Reluctant()
-    for name in ("pread", "pwrite", "read", "write"):
+    for name in ("pread", "pwrite"):
         monkeypatch.setattr(os, name, getattr(reluctant, name))
     file: File = fs.open(path, create=True)
     file.pwrite(b"hello", 2)

@@ -8,22 +8,27 @@ from typing import Any
 import pytest
 
 from amberdb import ClosedError, CollectionError, QueryError
-from amberdb.aio import system
+from amberdb.aio.face import Face
 from amberdb.chat import CollectionSink, Schedule, buffer
+from amberdb.chat import aio as aio_chat
+from amberdb.context import aio as aio_context
 from amberdb.context import context, external, sessions
+from amberdb.graph import aio as aio_graph
 from amberdb.graph import graph
+from amberdb.memory import aio as aio_memory
 from amberdb.memory import memory
+from amberdb.profiles import aio as aio_profiles
 from amberdb.profiles import profiles
 from support.awaiting import assert_face_of, audited
 
-FACES: dict[type, type] = {
-    memory.Memory: system.Memory,
-    buffer.ChatBuffer: system.ChatBuffer,
-    profiles.UserProfiles: system.UserProfiles,
-    context.AgentContext: system.AgentContext,
-    sessions.Sessions: system.Sessions,
-    external.ExternalMemory: system.ExternalMemory,
-    graph.KnowledgeGraph: system.KnowledgeGraph,
+FACES: dict[type, type[Face]] = {
+    memory.Memory: aio_memory.Memory,
+    buffer.ChatBuffer: aio_chat.ChatBuffer,
+    profiles.UserProfiles: aio_profiles.UserProfiles,
+    context.AgentContext: aio_context.AgentContext,
+    sessions.Sessions: aio_context.Sessions,
+    external.ExternalMemory: aio_context.ExternalMemory,
+    graph.KnowledgeGraph: aio_graph.KnowledgeGraph,
 }
 
 INSIDE = {"now", "live", "put_entity", "put_relation", "snapshot_relations"}
@@ -43,8 +48,8 @@ def test_layered_memory(tmp_path: Path) -> None:
     async def work() -> None:
         async with audited(tmp_path / "t.amber") as db:
             with pytest.raises(CollectionError):
-                await system.open_memory(db, dim=3)
-            layers = await system.open_memory(db)
+                await aio_memory.open_memory(db, dim=3)
+            layers = await aio_memory.open_memory(db)
             (told,) = await layers.remember("lin", "用户是一名软件工程师", memory_layer="profile")
             await layers.update("profile", told.memory_id, content="用户是高级软件工程师")
             (found,) = await layers.recall("软件工程师", entity_id="lin")
@@ -61,7 +66,7 @@ def test_layered_memory(tmp_path: Path) -> None:
 def test_profiles_count_without_races(tmp_path: Path) -> None:
     async def work() -> None:
         async with audited(tmp_path / "t.amber") as db:
-            users = await system.open_user_profiles(db)
+            users = await aio_profiles.open_user_profiles(db)
             await asyncio.gather(*(users.count_conversation("lin") for _ in range(20)))
             found = await users.get("lin")
             assert found is not None
@@ -74,7 +79,7 @@ def test_profiles_count_without_races(tmp_path: Path) -> None:
 def test_an_agents_context(tmp_path: Path) -> None:
     async def work() -> None:
         async with audited(tmp_path / "t.amber") as db:
-            agent = await system.open_agent_context(db)
+            agent = await aio_context.open_agent_context(db)
             user = await agent.sessions.find_or_create_user("lin")
             session = await agent.sessions.create(user, "assistant")
             await agent.set_system(session, "You are brief.")
@@ -97,9 +102,11 @@ def test_a_chat_buffer_is_flushed_at_its_times(tmp_path: Path) -> None:
 
         async with audited(tmp_path / "t.amber") as db:
             sink = await db.run(CollectionSink, db.blocking)
-            buffer = await system.open_chat_buffer(db, sink)
+            buffer = await aio_chat.open_chat_buffer(db, sink)
             await buffer.save_chat("你好", "您好！", "c", "u")
-            flushing = asyncio.create_task(system.keep_flushing(buffer, Schedule(300), sleep=sleep))
+            flushing = asyncio.create_task(
+                aio_chat.keep_flushing(buffer, Schedule(300), sleep=sleep)
+            )
             await flushing
             assert slept == [300.0] * 3
             with pytest.raises(ClosedError):

@@ -95,7 +95,7 @@ def test_a_turn_is_kept_at_once_and_flushed_later(
         "token_count": 5,
         "conversation_id": "conv_123",
         "cid": cid,
-        "note": "in the hot tier; flush() hands it to the sink",
+        "note": "in the hot tier; flush() sends it to the sink",
     }
     assert buffer.get_stats() == {
         "status": "active",

@@ -254,7 +254,7 @@ def test_interrupted_import_says_where_to_go_on(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr(cli_lines, "_say_bad", interrupt)
     text = '{"id": "a"}\n{bad\n{"id": "b"}\n'
     result = run("import", "x", "-", "--on-error", "skip", code=130, input=text)
-    assert "1 stored, go on with --from-line 3" in result.stderr
+    assert "1 stored, resume with --from-line 3" in result.stderr
     assert result.stderr.endswith("error: interrupted\n")
 
 
@@ -366,7 +366,7 @@ def test_erase(filled: Run, tmp_path: Path) -> None:
     assert [one["path"] for one in receipt["backups"]] == [str(tmp_path / "full")]
     shown = filled("erase", "x", "--where", '{"id": "d1"}', "--reason", "once more").stdout
     assert "erased" in shown
-    assert "out of reach" in shown
+    assert "backups that may still hold them" in shown
     filled("get", "x", "d1", code=1)
     filled("erase", "x", "--where", "[]", "--reason", "y", code=2)
     filled("erase", "x", "--where", "{}", "--reason", "", code=2)

@@ -10,7 +10,7 @@ import pytest
 
 import amberdb
 
-MODULE = [sys.executable, "-m", "amberdb.cli.__main__"]
+MODULE = [sys.executable, "-m", "amberdb.cli"]
 
 WITHOUT = """
 import sys

@@ -345,7 +345,7 @@ def test_many_messages_move_in_bounded_commits(
     summary.error = ConnectionError()
     say(context, session, clock, 3, first=23)
     summary.error = None
-    monkeypatch.setattr(context_module, "MOVE_SIGNS_MAX", 1)
+    monkeypatch.setattr(context_module, "MOVE_CHARACTERS_MAX", 1)
     assert context.overflow(session) == 3, "one by one, by length"
 
 

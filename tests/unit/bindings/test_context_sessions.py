@@ -12,7 +12,7 @@ from amberdb import (
     TransactionTooLargeError,
 )
 from amberdb.context import AgentContext
-from amberdb.context.types import HANGING, SESSIONS, USERS
+from amberdb.context.types import DEPENDENT, SESSIONS, USERS
 from support.contexts import Summary, make_context, say
 from support.databases import FakeClock, OpenDatabase
 
@@ -125,7 +125,7 @@ def filled(context: AgentContext, user: str, clock: FakeClock) -> str:
 
 
 def hanging(db: Database) -> int:
-    return sum(len(db.collection(name)) for name in HANGING)
+    return sum(len(db.collection(name)) for name in DEPENDENT)
 
 
 def test_a_session_takes_along_what_hangs_on_it_in_one_commit(

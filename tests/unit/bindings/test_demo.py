@@ -167,7 +167,7 @@ def test_a_forget_that_leaves_bytes_is_seen(
 
     entries = MemoryDemo(str(tmp_path / "m.amber"), DemoClock(1.8e9), prove).run()
     assert {action for action, *_ in entries} == {"insert", "update", "ignore"}
-    assert not held.pop("who is forgotten is in no file any more")
+    assert not held.pop("no file holds a memory of the forgotten person")
     assert len(held) == 4
     assert all(held.values())
 
@@ -181,5 +181,5 @@ def test_failed_proof_is_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(demo_module, "aftermath", one_lost)
     result = CliRunner().invoke(app, ["demo", "--kills", "1"])
     assert result.exit_code == 1
-    assert "FAIL  every acknowledged write is there" in result.stdout
+    assert "FAIL  no acknowledged write is lost" in result.stdout
     assert "1 lost: writer-1-0-0000000" in result.stdout.replace("\n", " ")

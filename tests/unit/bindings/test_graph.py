@@ -19,7 +19,7 @@ from amberdb import (
     MissingKeyError,
     QueryError,
 )
-from amberdb._jsonl.importer import InputDamagedError
+from amberdb._jsonl.reader import InputDamagedError
 from amberdb.graph import KnowledgeGraph, export_jsonl, import_jsonl, to_networkx, transfer, walks
 from support.databases import FakeClock, OpenDatabase
 
@@ -424,5 +424,5 @@ def test_a_packed_file_that_was_cut_short_says_so(graph: KnowledgeGraph, tmp_pat
     count = export_jsonl(graph, path)
     assert import_jsonl(graph, path).same == count
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(InputDamagedError, match="damaged behind line"):
+    with pytest.raises(InputDamagedError, match="damaged after line"):
         import_jsonl(graph, path)

@@ -88,7 +88,7 @@ def test_a_memory_is_stored_with_its_log_entry(memory: Memory, clock: FakeClock)
     (entry,) = memory.logs(outcome.memory_id)
     assert entry["id"] == outcome.log_id
     assert (entry["action"], entry["memory_layer"]) == ("insert", "profile")
-    assert entry["reason"] == outcome.reason == "stored in the profile layer as it was given"
+    assert entry["reason"] == outcome.reason == "stored in the profile layer on request"
     assert entry["metadata"] == {"source": "chat"}
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import amberdb
 from amberdb import CollectionMissingError, Database, Document, Ordered, QueryError
-from amberdb._shared.pages import all_pages
+from amberdb._shared.queries import all_pages
 from amberdb.series import Bucket, Every, series
 from amberdb.series import buckets as series_module
 from support.databases import SMALL

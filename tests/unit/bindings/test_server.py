@@ -350,7 +350,7 @@ def test_a_client_that_asks_too_often_waits(tmp_path: Path) -> None:
             codes = [(await client.get("/health")).status_code for _ in range(3)]
             assert codes == [200] * 3
             refused = await client.get("/health")
-            assert_problem(refused, 429, "requests a second")
+            assert_problem(refused, 429, "requests per second")
             assert 900 < int(refused.headers["retry-after"]) <= 1000
 
     run(work)

@@ -66,9 +66,9 @@ def refused(arguments: list[str], code: int, words: str, **environment: str) -> 
 
 def test_what_would_be_unsafe_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     serve = ["serve", str(tmp_path / "t.amber")]
-    refused([*serve, "--host", "0.0.0.0"], 2, "give a token")
+    refused([*serve, "--host", "0.0.0.0"], 2, "set a token")
     refused([*serve, "--host", "0.0.0.0"], 2, "at least 16", AMBERDB_TOKEN="short")
-    refused([*serve, "--model", "m"], 2, "come together")
+    refused([*serve, "--model", "m"], 2, "give --model-url")
     assert not (tmp_path / "t.amber").exists()
 
 

@@ -10,19 +10,13 @@ from typing import Any
 
 import pytest
 
-from amberdb import CollectionMissingError, Database, Ordered, Unique
-from amberdb._jsonl import importer as importer_module
-from amberdb._jsonl.exporter import export_lines, whole_file
-from amberdb._jsonl.importer import (
-    BadLineError,
-    Importer,
-    ImportOptions,
-    ImportReport,
-    InputDamagedError,
-    declared_indexes,
-    open_input,
-)
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb import CollectionMissingError, Database, IndexSpec, Ordered, Unique
+from amberdb._jsonl import reader
+from amberdb._jsonl.exporter import export_lines
+from amberdb._jsonl.importer import BadLineError, Importer, ImportOptions, ImportReport
+from amberdb._jsonl.reader import InputDamagedError, open_input
+from amberdb._shared.files import whole_file
+from amberdb.cli.lines import declared_indexes
 from support.databases import audited
 
 ALL_TYPES: dict[str, Any] = {
@@ -170,7 +164,7 @@ def test_byte_order_mark_and_missing_last_newline(db: Database) -> None:
 
 
 def test_line_over_the_limit_is_one_bad_line(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importer_module, "LINE_BYTES_MAX", 40)
+    monkeypatch.setattr(reader, "LINE_BYTES_MAX", 40)
     text = '{"id": "a"}\n{"id": "%s"}\n{"id": "b"}\n' % ("long" * 50)
     report = run(db, text, skip_bad=True)
     assert [bad.line for bad in report.bad_lines] == [2]

@@ -627,42 +627,6 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
     assert stats["store"]["file_bytes"] >= stats["store"]["used_bytes"] > 0
 
 
-# -- the portable face of the file system ----------------------------------------------------
-
-
-def test_everything_works_with_the_portable_file_system(
-    open_db: OpenDatabase, tmp_path: Path
-) -> None:
-    clock = FakeClock()
-    fs = OsFileSystem(portable=True)
-    db = open_db(fs=fs, clock=clock)
-    notes = db.collection("n", indexes=[Ordered("x"), Unique("key", sparse=True)], expires_at="e")
-    notes.put_many({"id": f"{n:03d}", "x": n, "body": bytes(500)} for n in range(100))
-    with pytest.raises(LockedError) as caught:
-        amberdb.open(tmp_path / "t.amber", fs=fs, **SMALL)
-    assert caught.value.pid == os.getpid()
-    db.checkpoint()
-    with db.transaction(sync="os") as tx:
-        tx["n"].delete_many({"x": {"$lt": 50}})
-    notes.put({"id": "gone", "e": clock.now + 1})
-    clock.advance(2)
-    assert db.expire() == 1
-    since = db.stats()["durable_lsn"]
-    with db.snapshot() as at:
-        notes.update("099", {"x": -1})
-        assert at["n"].count({"x": -1}) == 0
-    assert [change.id for change in db.changes(since)] == ["099"]
-    crashed = tmp_path / "crashed.amber"
-    abandon(db, crashed)
-    (crashed / "LOCK").unlink()  # a pid lock whose process lives: the copy must not count
-    db.close()
-    assert not (tmp_path / "t.amber" / "LOCK").exists()
-    for name in ("t.amber", "crashed.amber"):
-        db = open_db(name, fs=fs, clock=clock)
-        assert ids(db.collection("n").find(order_by="x", limit=2)) == ["099", "050"]
-        db.build_indexes()
-
-
 def test_lock_taken_over_from_a_thread_is_still_a_lock(made: Path) -> None:
     found: list[BaseException] = []
 

@@ -8,7 +8,7 @@ import pytest
 from amberdb import CorruptionError, FormatError, Ordered, Unique
 from amberdb._types import lsn_epoch, lsn_number
 from amberdb.engine.schema.codec import decode_effects, encode
-from amberdb.index.ordered.key_encoder import spec_from_map
+from amberdb.index.registry import spec_from_map
 from support.databases import FakeClock, OpenDatabase
 from unit.engine.helpers import abandon, got, ids
 

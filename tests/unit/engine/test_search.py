@@ -25,7 +25,7 @@ from amberdb._errors import CollectionError, ConflictError
 from amberdb.engine.database import declarations
 from amberdb.engine.schema import catalog
 from amberdb.engine.search import flush, vector_cache, vector_index
-from amberdb.index.ordered.key_encoder import IndexSpec
+from amberdb.index.registry import IndexSpec
 from support.databases import FakeClock, OpenDatabase
 
 DIM = 3

@@ -200,7 +200,7 @@ def test_traditional_signs_count_as_simplified() -> None:
 def test_a_missing_extra_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['jieba'] = sys.modules['opencc'] = None\n"
-        "from amberdb.index.analyzer import Analyzer\n"
+        "from amberdb.index.text.analyzer import Analyzer\n"
         "for options in ({'segmenter': 'jieba'}, {'fold_traditional': True}):\n"
         "    try:\n        Analyzer.of(**options)\n"
         "    except Exception as error:\n        print(type(error).__name__, error)\n"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from amberdb._errors import CollectionError, FormatError
-from amberdb.index.ordered.key_encoder import spec_from_map
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
+from amberdb.index.registry import spec_from_map
 
 
 def test_what_a_declaration_says() -> None:

@@ -113,7 +113,7 @@ def test_links_out_of_bounds_are_refused() -> None:
 
 
 def test_it_is_imported_only_when_it_is_used() -> None:
-    code = "import sys, amberdb, amberdb.index.hnsw; sys.exit('hnswlib' in sys.modules)"
+    code = "import sys, amberdb, amberdb.index.vector.hnsw; sys.exit('hnswlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     code = "import sys, amberdb; sys.exit('numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amberdb._errors import CorruptionError, InvalidDocumentError
+from amberdb._errors import InvalidDocumentError
 from amberdb.index.ordered import keys
-from amberdb.index.ordered.keys import decode, decode_desc, encode, encode_desc
+from amberdb.index.ordered.keys import encode, encode_desc
 
 I64_MIN, I64_MAX = -(2**63), 2**63 - 1
 INF = float("inf")
@@ -153,26 +153,6 @@ def test_no_key_is_a_proper_prefix_of_another(left: Any, right: Any) -> None:
     assert mine == other or not other.startswith(mine)
 
 
-@given(values, st.binary(max_size=3), st.binary(max_size=3))
-def test_decode_undoes_encode(value: Any, before: bytes, after: bytes) -> None:
-    for encoder, decoder in ((encode, decode), (encode_desc, decode_desc)):
-        key = encoder(value)
-        found, end = decoder(before + key + after, len(before))
-        assert end == len(before) + len(key)
-        assert encoder(found) == key
-        assert reference(found) == reference(value)
-
-
-def test_decode_gives_the_plain_type() -> None:
-    assert decode(encode(1.0)) == (1, 9)
-    assert type(decode(encode(1.0))[0]) is int
-    assert type(decode(encode(2.0**63))[0]) is float
-    assert decode(encode(I64_MAX)) == (I64_MAX, 11)
-    assert decode(encode(True))[0] is True
-    assert decode(encode([1]))[0] == []
-    assert decode(encode({"a": 1}))[0] == {}
-
-
 @given(values)
 def test_a_class_lies_within_its_range(value: Any) -> None:
     low, high = keys.class_range(value)
@@ -246,65 +226,12 @@ def test_bytes_of_the_format() -> None:
     assert encode_desc(None).hex(" ") == "ef"
 
 
-@pytest.mark.parametrize(
-    "damaged",
-    [
-        "",
-        "00",
-        "11",
-        "20",
-        "20 02",
-        "30 bf f0",
-        "30 7f ff ff ff ff ff ff ff",  # -0.0
-        "30 ff f8 00 00 00 00 00 00 80 00",  # NaN
-        "30 c3 40 00 00 00 00 00 00",  # without its difference
-        "30 c3 40 00 00 00 00 00 00 90 00",  # a difference of another double
-        "30 ff f0 00 00 00 00 00 00 80 01",  # a difference behind infinity
-        "40 61",
-        "40 61 00",
-        "40 61 00 01 00 00",
-        "40 ff 00 00",
-        "40 ed a0 80 00 00",  # a surrogate
-        "50 00 ff",
-        "60 80",
-        "60 ff ff ff ff ff ff ff ff",
-    ],
-)
-def test_damage_is_named(damaged: str) -> None:
-    data = bytes.fromhex(damaged)
-    with pytest.raises(CorruptionError) as caught:
-        decode(b"\x10" + data, 1)
-    assert caught.value.offset == 1
-
-
-@pytest.mark.parametrize("offset", [-1, 1, 2])
-def test_an_offset_outside_is_damage(offset: int) -> None:
-    with pytest.raises(CorruptionError):
-        decode(b"\x10", offset)
-
-
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
-def test_rowids_sort_and_come_back(left: int, right: int) -> None:
+def test_rowids_sort(left: int, right: int) -> None:
     up, down = keys.encode_rowid, keys.encode_rowid_desc
     assert signs(up(left), up(right)) == -signs(down(left), down(right)) == signs(left, right)
-    assert keys.decode_rowid(up(left)) == left
-    assert keys.decode_rowid(down(left), descending=True) == left
-
-
-def test_a_rowid_has_eight_bytes() -> None:
-    with pytest.raises(CorruptionError):
-        keys.decode_rowid(b"1234567")
 
 
 def test_the_budget_of_a_key() -> None:
     whole = keys.KEYSPACE_BYTES + keys.FIELD_KEY_BYTES_MAX + keys.ROWID_BYTES
     assert whole == keys.LMDB_KEY_BYTES_MAX == 511
-
-
-def test_invert_turns_back() -> None:
-    assert keys.invert(keys.invert(bytes(range(256)))) == bytes(range(256))
-    assert keys.invert(encode("a")) == encode_desc("a")
-
-
-def test_sort_key_is_encode() -> None:
-    assert keys.sort_key("a") == encode("a")

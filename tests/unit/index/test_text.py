@@ -111,35 +111,35 @@ def test_an_unknown_language_is_refused_when_the_index_is_made() -> None:
 
 
 def test_a_field_stands_for_all_its_strings() -> None:
-    maker = TextExtractor(Text("content", "meta.tags"))
+    extractor = TextExtractor(Text("content", "meta.tags"))
     document: dict[str, Any] = {
         "content": ["one", {"x": "two", "y": ["three", 4, None]}, "five"],
         "meta": {"tags": {"k": "six"}, "other": "seven"},
     }
-    assert maker.content(document) == (("one", "two", "three", "five"), ("six",))
-    assert maker.strings(document) == ["one", "two", "three", "five", "six"]
-    assert maker.occurrences(document) == [
+    assert extractor.content(document) == (("one", "two", "three", "five"), ("six",))
+    assert extractor.strings(document) == ["one", "two", "three", "five", "six"]
+    assert extractor.occurrences(document) == [
         (UNIT, ["one", "two", "three", "five"]),
         (UNIT, ["six"]),
     ]
 
 
 def test_no_string_is_no_content_and_an_empty_one_is_content_without_terms() -> None:
-    maker = TextExtractor(Text("a", "b"))
+    extractor = TextExtractor(Text("a", "b"))
     nothings: list[dict[str, Any]] = [{}, {"a": None, "b": 3}, {"a": [], "b": {"c": 1}}]
     for nothing in nothings:
-        assert maker.content(nothing) is None
-        assert maker.strings(nothing) == []
+        assert extractor.content(nothing) is None
+        assert extractor.strings(nothing) == []
     for empty in ({"a": ""}, {"b": "!?"}, {"a": "the"}):
-        assert maker.content(empty) is not None
-        assert maker.occurrences(empty) == [(UNIT, []), (UNIT, [])]
+        assert extractor.content(empty) is not None
+        assert extractor.occurrences(empty) == [(UNIT, []), (UNIT, [])]
 
 
 def test_content_changes_with_a_string_and_with_nothing_else() -> None:
-    maker = TextExtractor(Text("a", "b"))
-    content = maker.content({"a": "x", "n": 1})
-    assert content == maker.content({"a": "x", "n": 2, "b": 3})
-    assert content == maker.content({"a": ["x"]})
+    extractor = TextExtractor(Text("a", "b"))
+    content = extractor.content({"a": "x", "n": 1})
+    assert content == extractor.content({"a": "x", "n": 2, "b": 3})
+    assert content == extractor.content({"a": ["x"]})
     others: list[dict[str, Any]] = [
         {"a": "X"},
         {"b": "x"},
@@ -147,15 +147,15 @@ def test_content_changes_with_a_string_and_with_nothing_else() -> None:
         {"a": ["x", ""]},
     ]
     for other in others:
-        assert content != maker.content(other)
+        assert content != extractor.content(other)
 
 
 @given(declarations(), documents)
 def test_a_term_counts_as_often_as_its_fields_weigh(spec: Text, document: dict[str, Any]) -> None:
-    maker = TextExtractor(spec)
-    expected = weighted_terms(maker, {**document, "b.c": None})
+    extractor = TextExtractor(spec)
+    expected = weighted_terms(extractor, {**document, "b.c": None})
     counts: Counter[str] = Counter()
-    for units, terms in maker.occurrences(document):
+    for units, terms in extractor.occurrences(document):
         for term in terms:
             counts[term] += units
     assert {term: count / UNIT for term, count in counts.items()} == expected

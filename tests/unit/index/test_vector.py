@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
 from amberdb.index.vector.vector import Metric, Vector, coerce
@@ -115,7 +116,7 @@ def test_the_array_of_the_caller_stays_his() -> None:
         ([[1.0], [1.0, 2.0]], "flat list"),
         ([1.0, float("nan")], "nan at 1: give finite"),
         ([float("inf"), 1.0], "inf at 0: give finite"),
-        ([1.0, 1e39], "1e[+]39.* at 1: float32 ends"),
+        ([1.0, 1e39], "1e[+]39.* at 1: the limit of float32"),
         ([0.0, -0.0], "all zeros"),
         ([0, 1e-60], "all zeros"),
         ([True, False], "type bool"),
@@ -163,3 +164,34 @@ def test_content_tells_change() -> None:
     found = spec.vector({"deep": {"v": [3, 4]}})
     assert found is not None
     assert found.tolist() == [3.0, 4.0]
+
+
+def read_only(*numbers: float) -> NDArray[np.float32]:
+    array = np.array(numbers, np.float32)
+    array.flags.writeable = False
+    return array
+
+
+def test_an_array_that_is_converted_already_is_checked_and_not_copied() -> None:
+    stored = read_only(3, 4)
+    assert Vector("v", dim=2).vector({"v": stored}) is stored
+    assert coerce(stored, "v", 2, "cosine") is not stored  # it may be a view of a writable one
+    writable = np.array([3, 4], np.float32)
+    assert Vector("v", dim=2).vector({"v": writable}) is not writable
+
+
+@pytest.mark.parametrize(
+    ("metric", "stored"),
+    [
+        ("cosine", read_only(0, 0)),
+        ("cosine", read_only(1, float("nan"))),
+        ("cosine", read_only(float("inf"), 1)),
+        ("cosine", read_only(1, 2, 3)),
+        ("l2", read_only(1e19, 0)),
+    ],
+)
+def test_a_converted_array_that_does_not_fit_is_not_indexed(
+    metric: Metric, stored: NDArray[np.float32]
+) -> None:
+    assert Vector("v", dim=2, metric=metric).vector({"v": stored}) is None
+    assert Vector("v", dim=2, metric=metric).content({"v": stored}) is None

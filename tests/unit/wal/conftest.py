@@ -1,17 +1,16 @@
-"""Every test of the log runs on both faces of the real file system."""
+"""A log in its own directory, on a file system that fails on demand."""
 
 from pathlib import Path
 
 import pytest
 
-from amberdb._fs import OsFileSystem
 from support.faulty_fs import FaultyFileSystem
 from unit.wal.helpers import LogDirectory
 
 
-@pytest.fixture(params=[False, True], ids=["native", "portable"])
-def fs(request: pytest.FixtureRequest) -> FaultyFileSystem:
-    return FaultyFileSystem(OsFileSystem(portable=request.param))
+@pytest.fixture
+def fs() -> FaultyFileSystem:
+    return FaultyFileSystem()
 
 
 @pytest.fixture

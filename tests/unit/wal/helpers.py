@@ -97,3 +97,8 @@ def fill(log: Log, numbers: range, *, sync: bool = True, size: int = 0) -> list[
     if sync:
         log.wait(log.required_lsn)
     return payloads
+
+
+def rotate(log: Log) -> None:
+    """Starts a new segment, as the append of a record does that no longer fits."""
+    log._start_segment(0)  # pyright: ignore[reportPrivateUsage]

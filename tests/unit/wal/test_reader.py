@@ -64,7 +64,7 @@ def test_record_that_ends_with_the_file(
     monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE_MIN", 64)
     monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE", 64)
     payloads = fill(directory.create(), range(1, 3), size=500)
-    log, _ = directory.reopen()  # cuts the file behind its last record
+    log, _ = directory.reopen()  # cuts the file after its last record
     assert [record.payload for record in log.read(NO_LSN)] == payloads
     log.close()
 

@@ -136,7 +136,7 @@ def test_log_cut_below_the_applied_lsn_starts_anew(directory: LogDirectory) -> N
     (path,) = directory.segments()
     directory.damage(path, directory.headers(path)[9].offset)
     report = repair(directory.fs, directory.path, DATABASE_ID, applied=lsn(20))
-    assert (report.last_lsn, report.is_anew) == (lsn(20), True)
+    assert (report.last_lsn, report.is_restarted) == (lsn(20), True)
     assert [cut.last_lost for cut in report.cuts] == [lsn(30)]
     log, recovery = directory.reopen(applied=lsn(20))
     assert (recovery.last_lsn, directory.replayed) == (lsn(20), [])
@@ -173,7 +173,7 @@ def test_without_apply_it_says_the_same_and_changes_nothing(
     assert directory.names("broken") == []
     report = repair(directory.fs, directory.path, DATABASE_ID, applied=found)
     assert report == plan
-    assert said == ([] if report.is_anew else list(range(lsn(1), report.last_lsn + 1)))
+    assert said == ([] if report.is_restarted else list(range(lsn(1), report.last_lsn + 1)))
 
 
 @pytest.mark.parametrize("applied", [None, NO_LSN, lsn(7)])

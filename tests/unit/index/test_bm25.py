@@ -1,4 +1,4 @@
-"""BM25 and fusion against their formulas, computed one document at a time."""
+"""BM25 against its formula, computed one document at a time."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from amberdb._errors import QueryError
-from amberdb.index.fusion import decay, fuse, mmr
 from amberdb.index.text import bm25
 from amberdb.index.text.bm25 import Corpus, best
 from amberdb.index.text.postings import Source
@@ -18,7 +17,7 @@ from amberdb.index.text.text import Text, TextExtractor
 from support.text_reference import ranked
 from support.text_sources import in_memory_of, spread
 
-maker = TextExtractor(Text("content", "title", weights={"title": 2.5}))
+extractor = TextExtractor(Text("content", "title", weights={"title": 2.5}))
 words = ["tea", "teas", "cake", "meeting", "room", "the", "会议", "会议室", "gen-itgc"]
 strings = st.lists(st.sampled_from(words), max_size=8).map(" ".join)
 documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
@@ -37,7 +36,7 @@ queries = st.lists(clauses, min_size=1, max_size=4).map(" ".join)
 
 def parsed(text: str) -> TextQuery | None:
     try:
-        return parse(text, maker.analyzer)
+        return parse(text, extractor.analyzer)
     except QueryError:
         return None
 
@@ -51,7 +50,9 @@ def searched(
     among: list[int] | None = None,
 ) -> list[tuple[int, float]]:
     def verify(rowids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return np.array([query.matches(maker.strings(rows[rowid])) for rowid in rowids.tolist()])
+        return np.array(
+            [query.matches(extractor.strings(rows[rowid])) for rowid in rowids.tolist()]
+        )
 
     rowids, scores = Corpus(sources, alive).search(
         query,
@@ -86,7 +87,7 @@ def test_the_best_rows_are_those_of_the_formula(
     living = {rowid: document for rowid, document in rows.items() if rowid not in dead}
     alive = np.zeros(max(living, default=0) + 1, np.bool_)
     alive[list(living)] = True
-    rows_of = {rowid: maker.occurrences(document) for rowid, document in rows.items()}
+    rows_of = {rowid: extractor.occurrences(document) for rowid, document in rows.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bm25, "_SPARSE", 0 if is_sparse else 1 << 30)
         patch.setattr(bm25, "_FEW", 0)
@@ -98,7 +99,7 @@ def test_the_best_rows_are_those_of_the_formula(
         assert searched(fresh, alive, living, query, limit, among) == found
         patch.setattr(bm25, "_FEW", 1000)
         assert searched(fresh, alive, living, query, limit, among) == found
-    expected = ranked(maker, living, query, among)
+    expected = ranked(extractor, living, query, among)
     assert len(found) == min(limit, len(expected))
     assert found == sorted(found, key=lambda row: (-row[1], -row[0]))
     scores = dict(expected)
@@ -108,12 +109,14 @@ def test_the_best_rows_are_those_of_the_formula(
 
 
 def corpus_of(*texts: str) -> Corpus:
-    rows_of = {rowid: maker.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)}
+    rows_of = {
+        rowid: extractor.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)
+    }
     return Corpus([in_memory_of(rows_of)], np.ones(len(texts) + 1, np.bool_))
 
 
 def query(text: str) -> TextQuery:
-    return parse(text, maker.analyzer)
+    return parse(text, extractor.analyzer)
 
 
 def test_equal_scores_put_the_newer_row_first() -> None:
@@ -143,10 +146,12 @@ def test_nothing_is_found_in_nothing() -> None:
 
 def test_a_score_depends_on_the_visible_rows_only() -> None:
     texts = ["tea", "tea cake", "room with tea", "cake"]
-    rows_of = {rowid: maker.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)}
+    rows_of = {
+        rowid: extractor.occurrences({"content": text}) for rowid, text in enumerate(texts, 1)
+    }
     churned = dict(rows_of)
     for rowid in range(10, 60):
-        churned[rowid] = maker.occurrences({"content": "tea tea room" * (rowid % 5)})
+        churned[rowid] = extractor.occurrences({"content": "tea tea room" * (rowid % 5)})
     alive = np.array([False, True, True, True, True])
     expected = Corpus([in_memory_of(rows_of)], alive).search(query("tea cake"), 9)
     found = Corpus(spread(churned, [0, 1, 2]), alive).search(query("tea cake"), 9)
@@ -179,17 +184,17 @@ def test_phrases_are_looked_for_in_the_order_of_scores_until_enough_are_found() 
 def test_a_prefix_of_too_many_terms_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bm25, "PREFIX_TERMS_MAX", 2)
     corpus = corpus_of("tea teapot", "team")
-    with pytest.raises(QueryError, match="write more"):
+    with pytest.raises(QueryError, match="longer prefix"):
         corpus.search(query("te*"), 10)
     assert corpus.search(query("team*"), 10)[0].tolist() == [2]
 
 
 def test_rows_added_during_a_search_do_not_count() -> None:
-    memtable = in_memory_of({1: maker.occurrences({"content": "tea"})})
+    memtable = in_memory_of({1: extractor.occurrences({"content": "tea"})})
     alive = np.ones(3, np.bool_)
     corpus = Corpus([memtable], alive)
     expected = corpus.search(query("tea te*"), 10)
-    memtable.add(2, maker.occurrences({"content": "tea tea"}))
+    memtable.add(2, extractor.occurrences({"content": "tea tea"}))
     found = corpus.search(query("tea te*"), 10)
     assert [values.tolist() for values in found] == [values.tolist() for values in expected]
     assert Corpus([memtable], alive).search(query("tea"), 10)[0].tolist() == [2, 1]
@@ -204,33 +209,3 @@ def test_the_best_of_many_and_equal_scores(seed: int, kinds: int, limit: int) ->
     pairs = [pair for pair in zip(rowids.tolist(), values.tolist(), strict=True) if pair[1]]
     expected = sorted(pairs, key=lambda pair: (-pair[1], -pair[0]))[:limit]
     assert list(zip(found[0].tolist(), found[1].tolist(), strict=True)) == expected
-
-
-# -- fusion ----------------------------------------------------------------------------------
-
-
-def test_fusion_adds_reciprocal_places() -> None:
-    rowids, scores = fuse([[7, 8], [8, 9]])
-    assert rowids.tolist() == [8, 7, 9]
-    assert scores.tolist() == pytest.approx([1 / 12 + 1 / 11, 1 / 11, 1 / 12])
-    rowids, scores = fuse([[7], [9]], weights=[1.0, 3.0], constant=1)
-    assert rowids.tolist() == [9, 7]
-    assert scores.tolist() == [1.5, 0.5]
-    assert fuse([[5], [6]])[0].tolist() == [6, 5]  # equal: the newer first
-    assert len(fuse([[], []])[0]) == 0
-
-
-def test_recency_halves_with_each_half_life() -> None:
-    ages = np.array([-5.0, 0.0, 10.0, 20.0])
-    assert decay(np.full(4, 8.0), ages, 10.0).tolist() == [8.0, 8.0, 4.0, 2.0]
-
-
-def test_diversity_passes_over_what_is_alike() -> None:
-    relevance = np.array([1.0, 0.9, 0.5, 0.0])
-    similarity = np.eye(4)
-    similarity[0, 1] = similarity[1, 0] = 1.0
-    assert mmr(relevance, similarity, 3, 0.0).tolist() == [0, 1, 2]
-    assert mmr(relevance, similarity, 3, 0.6).tolist() == [0, 2, 3]
-    assert mmr(relevance, similarity, 9, 0.6).tolist() == [0, 2, 3, 1]
-    assert mmr(np.ones(3), np.ones((3, 3)), 2, 0.5).tolist() == [0, 1]
-    assert mmr(np.empty(0), np.empty((0, 0)), 2, 0.5).tolist() == []

@@ -10,7 +10,7 @@ import pytest
 from amberdb._errors import CommitUnknownError, PoisonedError
 from amberdb.wal import LogOptions
 from support.faulty_fs import fail_on
-from unit.wal.helpers import LogDirectory, fill, lsn
+from unit.wal.helpers import LogDirectory, fill, lsn, rotate
 
 BROKEN = OSError(errno.EIO, "injected")
 
@@ -212,7 +212,7 @@ def test_rotation_waits_for_the_leader(directory: LogDirectory) -> None:
     found = log.append(b"x", 0, 1, "always")
     threads = start(lambda: log.wait(found))
     gate.entered.acquire()
-    threads += start(log.rotate)
+    threads += start(lambda: rotate(log))
     gate.open.release()
     for thread in threads:
         thread.join()
@@ -260,7 +260,7 @@ def test_interval_syncs_by_itself_and_ends_at_close(directory: LogDirectory) -> 
         log.append(b"x", 0, 1, "interval")
         assert log.required_lsn < lsn(1)
         synced.acquire()
-        with log._lead():  # pyright: ignore[reportPrivateUsage]
+        with log._group.lead():  # pyright: ignore[reportPrivateUsage]
             assert log.durable_lsn == lsn(number)
         # Nothing is unsynced: the thread sleeps until the next append wakes it.
         assert not log._interval.armed  # pyright: ignore[reportPrivateUsage]
@@ -293,7 +293,7 @@ def test_failed_sync_of_the_interval_poisons(directory: LogDirectory) -> None:
     directory.fs.hook = hook
     log.append(b"x", 0, 1, "interval")
     failed.wait()
-    with log._lead():  # pyright: ignore[reportPrivateUsage]
+    with log._group.lead():  # pyright: ignore[reportPrivateUsage]
         assert log.failed is BROKEN
     with pytest.raises(PoisonedError):
         log.append(b"x", 0, 1, "interval")

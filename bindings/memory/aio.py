@@ -1,0 +1,26 @@
+"""Layered memory for an event loop: docs/aio.md."""
+
+from typing import final
+
+from amberdb.aio.face import Face, reads, writes
+from amberdb.aio.system import opens
+from amberdb.memory import memory
+
+
+@final
+class Memory(Face):
+    """The async face of amberdb.memory.Memory; from open_memory()."""
+
+    remember = writes(memory.Memory.remember)
+    apply = writes(memory.Memory.apply)
+    update = writes(memory.Memory.update)
+    delete = writes(memory.Memory.delete)
+    forget = writes(memory.Memory.forget)
+    get = reads(memory.Memory.get)
+    profile = reads(memory.Memory.profile)
+    events = reads(memory.Memory.events)
+    recall = reads(memory.Memory.recall)
+    logs = reads(memory.Memory.logs)
+
+
+open_memory = opens(memory.Memory, Memory)

@@ -1,0 +1,68 @@
+"""Durable files for people and other programs: exports, sinks, archives.
+
+This is the only module of bindings/ that imports `amberdb._fs`. The public API has no files, and
+a file that replaces another needs the care of the core: staging name, sync, rename, sync of the
+directory.
+
+Invariants:
+- A file takes its name when all of its content is on disk; until then the old file is untouched.
+- One process writes to a file.
+"""
+
+import gzip
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import BinaryIO, Final, TextIO, cast
+
+from amberdb import _fs
+
+_OS: Final = _fs.OsFileSystem()
+
+
+def append_lines(path: str | os.PathLike[str], lines: bytes) -> None:
+    """Appends whole lines and syncs; creates the file when it is missing. After a line that a crash
+    cut short they start on a new line. Raises OSError."""
+    _fs.append_lines(_OS, os.fspath(path), lines)
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Creates or replaces a file, atomically and durably. Raises OSError."""
+    _fs.replace_file(_OS, os.fspath(path), content)
+
+
+def rename_file(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Renames within a directory, durably. Raises OSError."""
+    _OS.rename(os.fspath(path), os.fspath(target))
+    _OS.sync_dir(os.path.dirname(target) or ".")
+
+
+@contextmanager
+def whole_file(path: str) -> Generator[TextIO]:
+    """A text file that is created or replaced, durably, when the block ends without an error;
+    compressed when the path ends in .gz. Raises OSError."""
+    staging = f"{path}.{os.getpid()}.part"
+    try:
+        with open(staging, "xb") as raw:
+            if path.endswith(".gz"):
+                # No time and no name in the header: equal documents make equal files.
+                with gzip.GzipFile("", "wb", 6, raw, 0) as packed, _text(packed) as text:
+                    yield text
+            else:
+                with _text(raw) as text:
+                    yield text
+        file = _OS.open(staging)
+        try:
+            file.sync()
+        finally:
+            file.close()
+        rename_file(staging, path)
+    except BaseException:
+        if os.path.exists(staging):
+            os.unlink(staging)
+        raise
+
+
+def _text(raw: BinaryIO | gzip.GzipFile) -> TextIOWrapper:
+    return TextIOWrapper(cast(BinaryIO, raw), encoding="utf-8", newline="\n")
