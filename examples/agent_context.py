@@ -1,4 +1,4 @@
-"""The context of an agent: a budget of tokens, what overflows it, and what is put by for good."""
+"""The context of an agent: a token budget, overflow into recall storage, archived notes."""
 
 from collections.abc import Sequence
 
@@ -27,9 +27,9 @@ with amberdb.open("context.amber") as db:
         question = f"This is question {number} about the sum of fractions"
         answer = f"And this is answer {number}"
         turn = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        told = context.extend(session, turn)
-        if told.moved:
-            print(f"{told.moved} messages went to recall storage")
+        appended = context.extend(session, turn)
+        if appended.moved:
+            print(f"{appended.moved} messages moved to recall storage")
     messages = context.render(session)
     print(*messages, sep="\n")
     assert sum(count_words(message["content"]) for message in messages) <= 40

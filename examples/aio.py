@@ -1,4 +1,4 @@
-"""Tasks of one event loop: writes that share syncs, a transaction, a follower, a time limit."""
+"""Asyncio: writes that share syncs, a transaction, a follower of the feed, a timeout."""
 
 import asyncio
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Telling something else what has changed: an index, a cache, another service."""
+"""The change feed: keep an index, a cache or another service up to date."""
 
 import amberdb
 

@@ -1,17 +1,17 @@
-"""A chat buffer: turns are kept at once, flushed in batches, and read back from both tiers."""
+"""A chat buffer: turns are stored at once, flushed in batches, and read from both tiers."""
 
 import amberdb
 from amberdb.chat import ChatBuffer, CollectionSink, Flusher, Schedule
 
 with amberdb.open("chat.amber") as db:
     buffer = ChatBuffer(db, CollectionSink(db))
-    told = buffer.save_chat(
+    saved = buffer.save_chat(
         user_message="你好",
         assistant_message="您好！",
         conversation_id="conv_123",
         user_id="user_456",
     )
-    print(told["note"], told["token_count"])
+    print(saved["note"], saved["token_count"])
     buffer.save_chat("记住：会议改到三点", "好的", "conv_123", "user_456", important=True)
     print(buffer.get_stats())
 

@@ -1,4 +1,4 @@
-"""What an agent did: recorded beside it, asked for, counted, and copied into files."""
+"""Agent events: recorded, queried, counted, and copied into files."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Documents that end by themselves: gone from every read at once, from disk a little later."""
+"""Expiry: an expired document is invisible at once, and removed from the files a little later."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,6 @@ with amberdb.open("expiry.amber", clock=clock) as db:
     assert notes.get("parking") is None
     assert [note["id"] for note in notes.find()] == ["allergy"]
 
-    # In the background this happens by itself; here, at once.
+    # The background does this about a minute later; here it is done at once.
     print("removed from disk:", db.expire())
     assert notes.get("allergy") is not None

@@ -1,4 +1,4 @@
-"""A knowledge graph: who works where, since when, and how far one is from another."""
+"""A knowledge graph: who works where, since when, and the path between two entities."""
 
 from datetime import UTC, datetime, timedelta
 

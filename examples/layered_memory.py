@@ -1,4 +1,4 @@
-"""The memory of an agent in three layers: what was said, what happened, what stays true."""
+"""The memory of an agent in three layers: conversation, events, long-lived facts."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Layered memory: what is said goes into layers, every change has a reason, and a forget is one."""
+"""Layered memory: remember, recall, update with a reason, forget."""
 
 import amberdb
 from amberdb.memory import Memory, RuleExtractor
@@ -18,6 +18,8 @@ with amberdb.open("memory.amber") as db:
     assert found[0].document["category"] == "meeting"
     print([entry["reason"] for entry in memory.logs(party.memory_id)])
 
-    gone = memory.forget("user123")
-    print(f"forgotten: {gone.profile} facts, {gone.events} events, {gone.logs} log entries")
+    receipt = memory.forget("user123")
+    print(
+        f"forgotten: {receipt.profile} facts, {receipt.events} events, {receipt.logs} log entries"
+    )
     assert memory.recall("技术分享") == []

@@ -1,4 +1,4 @@
-"""Long results a page at a time, while others write: the cursor holds a place, not a count."""
+"""Paging through a long result while others write: a cursor holds a position, not a count."""
 
 import amberdb
 from amberdb import Ordered
@@ -14,7 +14,7 @@ with amberdb.open("paging.amber") as db:
         numbers += [turn["number"] for turn in page]
         print(f"{len(page)} turns")
 
-        # A document written behind the reader neither repeats nor hides another.
+        # A document written before the cursor neither repeats nor hides another one.
         turns.put({"id": "early", "session": "s1", "number": -1})
 
         cursor = page.cursor  # text: hand it to a client, and take it back later

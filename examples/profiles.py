@@ -1,4 +1,4 @@
-"""User profiles in the place of JSON files: imported, changed, counted, exported."""
+"""User profiles instead of JSON files: import, update, count, export."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Quickstart: open, store, read back, ask by index."""
+"""Quickstart: open, store, read, query by index."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Finding documents by other fields than the id: ordered, sparse and unique indexes."""
+"""Secondary indexes: find documents by other fields than the id; ordered, sparse and unique."""
 
 import amberdb
 from amberdb import DuplicateKeyError, Ordered, Unique

@@ -1,4 +1,4 @@
-"""Layered memory over HTTP: a server in this process, and a client that knows only the routes."""
+"""Layered memory over HTTP: a server in this process, and a client that uses the routes only."""
 
 import asyncio
 
@@ -13,8 +13,8 @@ async def main() -> None:
     server = asyncio.create_task(serve("server.amber", options, ready=url.set_result))
     headers = {"Authorization": "Bearer an-example-of-a-token"}
     async with httpx.AsyncClient(base_url=await url, headers=headers) as client:
-        told = {"content": "用户是一名软件工程师，毕业于北京大学", "memory_layer": "profile"}
-        stored = (await client.post("/memory/user/user123", json=told)).json()["outcomes"][0]
+        body = {"content": "用户是一名软件工程师，毕业于北京大学", "memory_layer": "profile"}
+        stored = (await client.post("/memory/user/user123", json=body)).json()["outcomes"][0]
         changed = {"content": "用户是一名高级软件工程师", "reason": "补充了具体的职级信息"}
         path = f"/memory/user/user123/profile/{stored['memory_id']}"
         (await client.put(path, json=changed)).raise_for_status()

@@ -1,4 +1,4 @@
-"""Many reads of one moment: a report that stays true to itself while others write."""
+"""A snapshot: many reads at one Lsn, for a report that is consistent while others write."""
 
 import amberdb
 

@@ -1,4 +1,4 @@
-"""Counts and sums by day, as a calendar in Shanghai has them, without loading what is counted."""
+"""Counts and sums by day in the time zone of Shanghai, streamed."""
 
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo

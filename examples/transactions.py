@@ -1,4 +1,4 @@
-"""Several collections in one commit: all of it is stored, or nothing."""
+"""Transactions: several collections in one commit, or none."""
 
 import amberdb
 from amberdb import ConflictError

@@ -202,4 +202,3 @@ for _name in __all__:
         _thing.__module__ = __name__
         if hasattr(_thing, "__code__"):  # a function that is exported under a shorter name
             _thing.__name__ = _thing.__qualname__ = _name
-del _name, _thing

@@ -20,6 +20,8 @@ _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 _CITED_TEST = re.compile(r"\btests/[\w/]+\.py::[\w:]+")
 _FOREIGN = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
+_TEST_FILE = re.compile(r"tests/.*\btest_\w+\.py$")
+_NAMED_TEST = re.compile(r"(?:\w+/)*test_\w+(?:\.py)?")
 _PROMISE = re.compile(r"^\| (\d+) \| ")
 _TEST_OR_FILE = re.compile(r"`(tests/[\w/]+\.py(?:::[\w:]+)?)`")
 
@@ -94,6 +96,25 @@ def test_cited_tests_exist(path: str) -> None:
     for cited in _CITED_TEST.findall(read(path)):
         place, _, name = cited.partition("::")
         if place not in files() or name not in definitions(place):
+            lost.append(cited)
+    assert lost == []
+
+
+@pytest.mark.parametrize("path", documents())
+def test_tests_that_are_named_without_a_path_exist(path: str) -> None:
+    # Tables name the file once in their head and then `test_it`, or `test_file.py::test_it`.
+    sources = {name: read(name) for name in files() if _TEST_FILE.match(name)}
+    everything = "\n".join(sources.values())
+    lost: list[str] = []
+    for cited in _CODE.findall(read(path)):
+        place, _, name = cited.strip("`").rpartition("::")
+        if _NAMED_TEST.fullmatch(name or cited.strip("`")) is None:
+            continue
+        if name.endswith(".py"):
+            place, name = name, ""
+        homes = [source for source in sources if f"/{source}".endswith(f"/{place}")]
+        text = "\n".join(sources[home] for home in homes) if place else everything
+        if (place and not homes) or (name and not re.search(rf"\bdef {name}\b", text)):
             lost.append(cited)
     assert lost == []
 

@@ -9,7 +9,7 @@ import ast
 import asyncio
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import amberdb
-from amberdb import Database, Ordered, Text, Vector, aio
+from amberdb import Database, Document, Ordered, Text, Vector, aio
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
@@ -49,6 +49,26 @@ def samples() -> list[Any]:
 def embed(texts: list[str]) -> list[list[float]]:
     """Vectors of shape (n, DIM) that depend on the text."""
     return [[1.0 + sum(map(ord, text)) % (7 + place) for place in range(DIM)] for text in texts]
+
+
+def embed_one(text: str) -> list[float]:
+    return [1.0 + len(text)] * 384
+
+
+def summarize(summary: str, messages: Sequence[Document]) -> str:
+    return f"{summary} {len(messages)} messages"
+
+
+def call_model(messages: Sequence[Document]) -> str:
+    return f"an answer to {len(messages)} messages"
+
+
+def split_name(document: Document) -> Document:
+    return {**document, "name": str(document["id"]).split()}
+
+
+def add_kind(document: Document) -> Document:
+    return {**document, "kind": "note"}
 
 
 def preamble(page: str, stack: ExitStack) -> dict[str, Any]:
@@ -96,16 +116,16 @@ def preamble(page: str, stack: ExitStack) -> dict[str, Any]:
         "embed": embed,
         "dim": DIM,
         "question": "umbrella",
-        "summarize": lambda summary, messages: f"{summary} {len(messages)} messages",
-        "call_model": lambda messages: "an answer",
-        "split_name": lambda document: {**document, "version": 2},
-        "add_kind": lambda document: {**document, "kind": "note"},
-        "handle": lambda change: None,
+        "summarize": summarize,
+        "call_model": call_model,
+        "split_name": split_name,
+        "add_kind": add_kind,
+        "handle": print,
     }
     if page == "backup.md":
         Path("mnt/usb").mkdir(parents=True)
     if page == "search.md":
-        names["embed"] = lambda text: [1.0] * 384
+        names["embed"] = embed_one
     if page == "profiles.md":
         Path("profiles").mkdir()
         Path("profiles/u2.json").write_text('{"user_id": "u2", "user_name": "Wang"}')
