@@ -34,7 +34,6 @@ def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
 
 
 @pytest.fixture(params=["memtable", "store"])
-@pytest.fixture(params=["overlay", "store"])
 def notes(db: Database, clock: FakeClock, request: pytest.FixtureRequest) -> Collection:
     """`gone` expires in ten seconds, `kept` never."""
     notes = db.collection(

@@ -78,7 +78,7 @@ def test_one_that_a_process_died_behind_is_no_obstacle_in_the_same_second(
     taken = [db.backup()]
     put(db)
     with monkeypatch.context() as died:  # before its commit, which would have been another Lsn
-        died.setattr("amberdb.engine.backup.backup.history.BackupHistory.record", no_commit)
+        died.setattr("amberdb.engine.backup.history.BackupHistory.record", no_commit)
         for _ in range(3):
             clock.advance(0.1)
             taken.append(db.backup())
@@ -285,7 +285,7 @@ def test_what_fails_is_told_and_tried_again(
     open_db: OpenDatabase, done: threading.Semaphore, tmp_path: Path,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("amberdb.engine.backup.backup.schedule.RETRY_S", 0.0)
+    monkeypatch.setattr("amberdb.engine.backup.schedule.RETRY_S", 0.0)
     folder = tmp_path / "elsewhere" / "deep"
     db = open_db(background=True, backups=RollingBackups(directory=folder))
     with caplog.at_level(logging.WARNING, "amberdb.engine"):

@@ -219,7 +219,7 @@ def test_unknown_libraries_are_refused(options: dict[str, str]) -> None:
 
 
 def test_the_cache_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amberdb.index.text.text.analyzer._CACHE_WORDS_MAX", 10)
+    monkeypatch.setattr("amberdb.index.text.analyzer._CACHE_WORDS_MAX", 10)
     analyzer = Analyzer(None)
     many = [f"w{number}" for number in range(1000)]
     assert analyzer.terms(" ".join(many)) == many

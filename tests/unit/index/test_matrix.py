@@ -86,8 +86,8 @@ def test_its_memory_is_told() -> None:
 
 
 def test_few_pieces_whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amberdb.index.vector.vector.matrix.CHUNK_BYTES_MIN", 1024)
-    monkeypatch.setattr("amberdb.index.vector.vector.matrix.CHUNK_BYTES_MAX", 1024 * 256)
+    monkeypatch.setattr("amberdb.index.vector.matrix.CHUNK_BYTES_MIN", 1024)
+    monkeypatch.setattr("amberdb.index.vector.matrix.CHUNK_BYTES_MAX", 1024 * 256)
     matrix = Matrix(4, "l2")
     for start in range(0, 100_000, 50):
         matrix.add(np.arange(start, start + 50), np.ones((50, 4), np.float32))

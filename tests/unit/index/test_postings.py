@@ -122,7 +122,7 @@ def test_many_terms_are_packed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
         for rowid in range(1, 60)
     }
     whole = list(segment_pairs([in_memory_of(given_rows)]))
-    monkeypatch.setattr("amberdb.index.text.text.postings._BLOCK_ENTRIES", 10)
+    monkeypatch.setattr("amberdb.index.text.postings._BLOCK_ENTRIES", 10)
     assert list(segment_pairs([in_memory_of(given_rows)])) == whole
     assert list(segment_pairs(spread(given_rows, [0, 1, 2, 3]))) == whole
 
