@@ -1,15 +1,16 @@
-"""The thread of `sync="interval"`.
+"""The worker of `sync="interval"`.
 
 Invariants:
-- The first append that needs the thread starts it. It sleeps without a timeout while nothing is
+- The first append that needs the worker starts it. It sleeps without a timeout while nothing is
   unsynced: an idle database wakes no thread.
 - It syncs at most `interval_s` after the first append that armed it.
 """
 
-import threading
+import time
 from collections.abc import Callable
 
 from amberdb._errors import CommitUnknownError
+from amberdb._worker import FOREVER, Worker
 
 
 class IntervalSync:
@@ -20,49 +21,32 @@ class IntervalSync:
         self.armed = False
         self._sync = sync
         self._interval_s = interval_s
-        self._wakeup = threading.Condition()
-        self._closing = False
-        self._thread: threading.Thread | None = None
+        self._due_at = 0.0
+        self._worker = Worker("amberdb-wal-interval", self._step)
 
     def arm(self) -> None:
-        """Requests a sync. Callers test `armed` first, which avoids the lock."""
-        with self._wakeup:
-            if self.armed or self._closing:
-                return
-            self.armed = True
-            if self._thread is not None:
-                self._wakeup.notify()
-                return
-            thread = threading.Thread(target=self._run, name="amberdb-wal-interval", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # no thread can start at interpreter shutdown
-                self.armed = False
-            else:
-                self._thread = thread
-        if self._thread is None:
+        """Requests a sync. Called under the writer lock; callers test `armed` first."""
+        if self._worker.is_closing:
+            return
+        self._due_at = time.monotonic() + self._interval_s
+        self.armed = True
+        if not self._worker.wake():  # no thread can start at interpreter shutdown
+            self.armed = False
             self._sync_quietly()
 
     def close(self) -> None:
-        """Ends the thread without a last sync: the log syncs when it closes."""
-        with self._wakeup:
-            self._closing = True
-            self._wakeup.notify()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        """Ends the worker without a last sync: the log syncs when it closes."""
+        self._worker.close()
 
-    def _run(self) -> None:
-        while True:
-            with self._wakeup:
-                while not (self.armed or self._closing):
-                    self._wakeup.wait()
-                if not self._closing:
-                    self._wakeup.wait_for(lambda: self._closing, self._interval_s)
-                if self._closing:
-                    return
-                self.armed = False  # first: an append during the sync arms it again
-            self._sync_quietly()
+    def _step(self) -> float:
+        if not self.armed:
+            return FOREVER
+        left_s = self._due_at - time.monotonic()
+        if left_s > 0:
+            return left_s
+        self.armed = False  # first: an append during the sync arms it again
+        self._sync_quietly()
+        return FOREVER
 
     def _sync_quietly(self) -> None:
         try:

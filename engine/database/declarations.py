@@ -67,7 +67,7 @@ class Declarations:
             self._embedders.attach(committer.state.catalog.schema(name), declaration.indexes)
 
     def renew_texts(self) -> None:
-        """Text indexes that another version of their analyzer has made are built anew."""
+        """Rebuilds the text indexes that another version of their analyzer made."""
         for name, schema in self._committer.state.catalog.schemas.items():
             indexes = schema.definition.indexes
             if any(index.identity != identity_of(index.spec) for index in indexes):

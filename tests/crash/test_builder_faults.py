@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,8 @@ def _small() -> object:
 
 
 def opened(path: Path, fs: FaultyFileSystem, *, background: bool = False) -> Database:
-    db = amberdb.open(path, **{**SMALL, "background": background}, fs=fs)
+    options: dict[str, Any] = {**SMALL, "background": background}
+    db = amberdb.open(path, **options, fs=fs)
     db.collection("n", indexes=[Text("text"), Vector("v", dim=DIM)])
     return db
 

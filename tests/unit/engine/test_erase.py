@@ -208,7 +208,11 @@ def test_receipts_are_forgotten_past_a_limit_and_unfinished_erasures_are_not(
     filled(db)
     usage = shutil.disk_usage(db.path)
     with monkeypatch.context() as full:
-        full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+
+        def nearly_full(_: str) -> Any:
+            return usage._replace(free=1000)
+
+        full.setattr(shutil, "disk_usage", nearly_full)
         for number in range(5):
             with pytest.raises(DiskFullError):
                 db.erase("memory", {"n": number}, reason=str(number))

@@ -1,4 +1,4 @@
-"""No import circle: a module can be read, and moved, without the modules that use it.
+"""Imports form no circle: a module can be read, and moved, without the modules that use it.
 
 Imports under TYPE_CHECKING and inside functions count as well: they hide a circle from the
 interpreter, not from a reader.
@@ -13,6 +13,9 @@ import pytest
 from style.repo import LAYERS, PACKAGE_FOLDERS, modules, packages, read
 
 FOLDERS = (*PACKAGE_FOLDERS, "bench")
+
+BENCH_LAYERS = ("workloads", "engines", "harness", "rows")
+"""The packages of bench/, from the ground up."""
 
 
 def names_of(paths: Iterable[str]) -> dict[str, str]:
@@ -77,9 +80,14 @@ def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 @cache
-def circles_of_the_repository() -> list[list[str]]:
+def imports() -> dict[str, set[str]]:
     names = names_of(modules(*FOLDERS))
-    return circles(graph({name: read(path) for path, name in names.items()}))
+    return graph({name: read(path) for path, name in names.items()})
+
+
+@cache
+def circles_of_the_repository() -> list[list[str]]:
+    return circles(imports())
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -88,6 +96,24 @@ def test_no_module_imports_itself_through_others(folder: str) -> None:
     inside = {name for path, name in names.items() if path.startswith(folder + "/")}
     assert inside, folder
     assert [circle for circle in circles_of_the_repository() if inside & set(circle)] == []
+
+
+def test_a_package_of_bench_imports_only_itself_and_lower_ones() -> None:
+    """The rest of the house has contracts for import-linter, which sees `amberdb` alone."""
+    levels = {f"bench.{name}": level for level, name in enumerate(BENCH_LAYERS)}
+    top = len(levels)  # the programs of bench/ stand on all packages
+
+    def level(name: str) -> int:
+        return levels.get(".".join(name.split(".")[:2]), top)
+
+    wrong = [
+        (name, other)
+        for name, others in imports().items()
+        for other in others
+        if other.startswith("bench.") and level(other) > level(name)
+    ]
+    assert wrong == []
+    assert "bench.workloads.texts" in imports()["bench.rows.vector"]
 
 
 def test_names_are_those_of_the_imports() -> None:
