@@ -302,7 +302,7 @@ def test_it_can_stay_where_it_is_until_it_is_told(
 def test_an_interval_that_is_over_looks(writer: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     now = FakeClock()
     with reading(writer.path, refresh_interval_ms=500) as db:
-        monkeypatch.setattr("amberdb.engine.commit.committer.follower.time.monotonic", now)
+        monkeypatch.setattr("amberdb.engine.commit.follower.time.monotonic", now)
         db.refresh()
         writer.collection("a").put({"id": "x"})
         assert len(db.collection("a")) == 5
