@@ -201,6 +201,8 @@ class Follower:
             self._unlock()
             if self._store is not None:
                 (self._store.abandon_after_fork if forked else self._store.release)(self._refuse)
+        if self._searchers is not None and not forked:
+            self._searchers.clear()
 
     def _lock_out_writers(self) -> DirLock | None:
         """Takes the shared lock against writers where LMDB cannot register readers; None elsewhere.

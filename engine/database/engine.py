@@ -205,6 +205,7 @@ class Engine:
         self.searchers.save()
         with self.checkpointer.mutex:
             committer.close_to(ClosedError("the database is closed: open it again"))
+        self.searchers.clear()
         self.is_closed = True
         try:
             log.close()

@@ -89,6 +89,12 @@ class Searchers:
             for searcher in self._by_keyspace.values():
                 searcher.save()
 
+    def clear(self) -> None:
+        """Drops all searchers, when the database is closed. Their caches hold a view, which keeps
+        the LMDB environment open, and a process can open that only once."""
+        with self._mutex:
+            self._by_keyspace.clear()
+
     def _create(self, index: RowIndex) -> Searcher:
         if index.is_text:
             from amberdb.engine.search.text_searcher import TextSearcher  # imports numpy

@@ -200,7 +200,7 @@ class CacheFolder:
                 if lsn > last_lsn:
                     raise Unusable(f"it holds Lsn {lsn}, and the log ends at Lsn {last_lsn}")
                 if label.keyspace not in keyspaces or path != self._file(label.keyspace):
-                    raise Unusable("it belongs to no index that exists")
+                    raise Unusable("it belongs to another index or to a dropped one")
             except (OSError, Unusable) as error:
                 logger.warning("%s is removed and will be built again: %s", path, error)
                 self._remove(path, must=lsn > last_lsn)

@@ -176,7 +176,10 @@ LIES: Final[dict[str, tuple[Lie, str | None]]] = {
         lambda parts: parts.relabel(keyspace=parts.label.keyspace + 1),
         "another index",
     ),
-    "another configuration": (lambda parts: parts.relabel(configuration=bytes(16)), "otherwise"),
+    "another configuration": (
+        lambda parts: parts.relabel(configuration=bytes(16)),
+        "another declaration",
+    ),
     "a floor past the last row": (lambda parts: parts.relabel(floor=1 << 40), "past the last row"),
     "a floor within the rows": (lambda parts: parts.relabel(floor=ROWS // 2), None),
     "a floor, and rows below it that are not there": (_with_rows_missing, None),
@@ -258,7 +261,10 @@ FILES: Final[dict[str, tuple[Callable[[bytes], bytes], str]]] = {
     "zeros": (lambda data: bytes(len(data)), "header is damaged"),
     "another version": (_resealed(8, b"\xff\xff\xff\xff"), "another format"),
     "a huge count": (_resealed(SIZE_AT, b"\xff" * 8), "bytes instead of"),
-    "a count of all that there is": (_resealed(SIZE_AT, (1 << 40).to_bytes(8, "little")), "not"),
+    "a count of all that there is": (
+        _resealed(SIZE_AT, (1 << 40).to_bytes(8, "little")),
+        "bytes instead of",
+    ),
     "sections of no size": (_resealed(SIZE_AT, bytes(16 * 6)), "bytes instead of"),
 }
 

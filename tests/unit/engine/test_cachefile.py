@@ -81,7 +81,9 @@ def test_a_file_of_something_else_is_dropped(
     other.write_bytes(whole)
     with caplog.at_level(logging.WARNING):
         assert _folder(tmp_path).read(8, CONFIGURATION) is None
-        assert "8.cache is removed and will be built again: it belongs to no index" in caplog.text
+        assert (
+            "8.cache is removed and will be built again: it belongs to another index" in caplog.text
+        )
         assert not other.exists()
         assert _folder(tmp_path).read(7, b"d" * 16) is None
         assert "another declaration" in caplog.text

@@ -1,6 +1,7 @@
 """Search as people use it: what is found, when, in which order, and what is refused. That ranks and
 scores are right in every mix of states is tests/model/test_search_machine.py's."""
 
+import gc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import amberdb
 from amberdb import (
     Collection,
     Database,
@@ -29,7 +31,7 @@ from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.index.registry import IndexSpec
-from support.databases import FakeClock, OpenDatabase
+from support.databases import SMALL, FakeClock, OpenDatabase
 
 DIM = 3
 INDEXES: list[IndexSpec] = [
@@ -174,6 +176,24 @@ def test_snippets_projections_and_ranks(memory: Collection) -> None:
     assert "**umbrella**" in hit.snippet
     assert hit.document == {"title": "t"}
     assert hit.ranks == {"text:content,title": 1}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_closed_database_that_was_searched_has_no_file_open(
+    tmp_path: Path, read_only: bool
+) -> None:
+    """The caches of a search hold its view, and a process can open an LMDB environment once."""
+    path = tmp_path / "t.amber"
+    with amberdb.open(path, **SMALL) as db:
+        db.collection("memory", indexes=INDEXES).put({"content": "tea", "embedding": [1, 0, 0]})
+    gc.collect()
+    gc.disable()  # which would close it sooner or later
+    try:
+        with amberdb.open(path, read_only=read_only, **SMALL) as db:
+            assert len(db.collection("memory").search("tea", vector=[1, 0, 0])) == 1
+        assert amberdb.check(path, **SMALL).problems == []
+    finally:
+        gc.enable()
 
 
 # -- segments --------------------------------------------------------------------------------
