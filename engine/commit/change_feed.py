@@ -126,12 +126,20 @@ def changes(
     """
     log = source.log
     last = Lsn(log.first_lsn - 1) if since is None else since
+    is_at_oldest = since is None
     while True:
         if follow:
             log.wait(source.visible)  # only durable changes are published
-        for record in log.read(last):
-            yield from _changes_of(source.state, record)
-            last = record.lsn
+        try:
+            for record in log.read(last):
+                is_at_oldest = False
+                yield from _changes_of(source.state, record)
+                last = record.lsn
+        except LogTruncatedError as error:
+            if not is_at_oldest or error.resume is None:
+                raise
+            last = error.resume  # a checkpoint recycled the oldest segment meanwhile
+            continue
         if not follow or not source.wait_for_commit(last, timeout_s):
             return
 

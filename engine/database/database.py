@@ -87,8 +87,12 @@ class Database:
     def _writing(self, verb: str) -> Engine:
         """The open engine, for a method that writes. Raises ReadOnlyError, ClosedError,
         ForkedError, and TransactionError in a thread that has a transaction open."""
+        self._engine.check_open()
+        return self._writer(verb)
+
+    def _writer(self, verb: str) -> Engine:
+        """The engine, for a method that writes later. Raises ReadOnlyError."""
         engine = self._engine
-        engine.check_open()
         if isinstance(engine, FollowingEngine):
             raise ReadOnlyError(
                 f"{self.path} was opened with read_only=True: call {verb}() in the process that "
@@ -216,7 +220,7 @@ class Database:
         DuplicateKeyError, TransactionTooLargeError, DiskFullError, PoisonedError (nothing is
         stored), and CommitUnknownError when the sync of the log failed.
         """
-        return Transaction(self._writing("transaction"), sync, timeout_ms)
+        return Transaction(self._writer("transaction"), sync, timeout_ms)
 
     def refresh(self) -> Lsn:
         """With `read_only`: makes all that the writing process has acknowledged visible to reads.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from amberdb import Change, ClosedError, Database, LogTruncatedError, Lsn, Ordered, QueryError
+from amberdb.wal import Log
 from support.databases import FakeClock, OpenDatabase
 
 
@@ -267,3 +268,18 @@ def test_an_lsn_that_is_not_there_yet_cannot_be_acknowledged(db: Database) -> No
     assert [change.id for change in reader.changes()] == ["a"]
     reader.acknowledge(last)
     assert list(reader.changes()) == []
+
+
+def test_changes_begin_at_the_oldest_record_though_a_checkpoint_recycles_it(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the oldest record and the read."""
+    events = db.collection("event")
+    events.put({"id": "recycled"})
+    db.compact()  # the log begins in another file
+    events.put({"id": "a"})
+    events.put({"id": "b"})
+    monkeypatch.setattr(Log, "first_lsn", Lsn(2))  # as it was
+    assert [change.id for change in db.changes()] == ["a", "b"]
+    with pytest.raises(LogTruncatedError):
+        next(db.changes(Lsn(1)))
