@@ -5,6 +5,7 @@ Invariants:
 """
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -24,6 +25,11 @@ class Server:
     url: str
 
 
+def _default_interrupt() -> None:
+    """A shell starts background jobs with SIGINT ignored, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def serving(path: Path, *arguments: str, errors: int = subprocess.PIPE) -> Generator[Server]:
     """On a free port, unless the arguments say another."""
@@ -32,6 +38,7 @@ def serving(path: Path, *arguments: str, errors: int = subprocess.PIPE) -> Gener
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
+        preexec_fn=_default_interrupt,
     )
     try:
         assert process.stdout is not None
