@@ -153,5 +153,6 @@ def test_a_history_of_threads_is_strictly_serializable(tmp_path: Path, seed: int
     done = Round(str(tmp_path / "t.amber"), seed)
     done.run()
     assert sum(operation.writes for operation in done.history.operations) >= 120
-    assert {name.partition(".")[0] for name in done.yields.at_places} >= {"commit", "checkpoint"}
+    assert {name.partition(".")[0] for name in done.yields.reached} >= {"commit", "checkpoint"}
+    assert done.yields.at_places, "at some of them threads gave way"
     assert done.yields.at_reads

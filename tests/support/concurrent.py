@@ -46,6 +46,8 @@ class Yields:
         self.at_calls = 0
         self.at_reads = 0
         self.at_places: Counter[str] = Counter()
+        self.reached: Counter[str] = Counter()
+        """Places that threads passed, with a yield or without."""
 
     def at_call(self) -> None:
         if self._rng.random() < 0.3:
@@ -53,6 +55,7 @@ class Yields:
             self._let_run()
 
     def at_place(self, name: str) -> None:
+        self.reached[name] += 1
         if self._rng.random() < self._chance:
             self.at_places[name] += 1
             self._let_run()
