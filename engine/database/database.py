@@ -412,8 +412,11 @@ class Database:
         Open snapshots are closed. Raises BusyError while another thread has a transaction open,
         CommitUnknownError when the last sync failed.
         """
-        self._engine.close()
-        _open_databases.discard(self)
+        try:
+            self._engine.close()
+        finally:
+            if self._engine.is_closed:  # also after a failed last sync: the directory is released
+                _open_databases.discard(self)
 
     def _abandon(self) -> None:
         """In a forked child: makes every call raise."""
