@@ -21,7 +21,7 @@ from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.schema.codec import KIND_EXPIRY, decode_effects
 from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.keyspace import COLLECTIONS, SUBSCRIBERS, end_of
-from amberdb.engine.storage.readable import Readable
+from amberdb.engine.storage.readable import Owner, Readable
 from amberdb.engine.storage.view import State, View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.wal import Record
@@ -60,11 +60,13 @@ class Feed:
         for name, lsn in self.positions.items():
             retention.hold(_holder(name), lsn)
 
-    def changes(self, since: Lsn | None, follow: bool, timeout_s: float | None) -> Iterator[Change]:
+    def changes(
+        self, owner: Owner, since: Lsn | None, follow: bool, timeout_s: float | None
+    ) -> Iterator[Change]:
         """changes() of this database."""
-        return changes(self._committer, since, follow, timeout_s)
+        return changes(self._committer, owner, since, follow, timeout_s)
 
-    def subscriber(self, name: str, since: Lsn | None) -> "Subscriber":
+    def subscriber(self, name: str, owner: Owner, since: Lsn | None) -> "Subscriber":
         """The subscriber with this name, created at `since` (None: at the newest commit). Raises
         QueryError for an invalid name."""
         if type(name) is not str or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
@@ -72,7 +74,7 @@ class Feed:
         if name not in self.positions:
             start = self._committer.visible if since is None else since
             self.move(name, Lsn(start))
-        return Subscriber(self, name)
+        return Subscriber(self, name, owner)
 
     def check_reached(self, lsn: Lsn) -> None:
         """Raises QueryError for an Lsn after the last commit: later changes would be skipped."""
@@ -117,11 +119,11 @@ def positions_of(view: View) -> dict[str, Lsn]:
 
 
 def changes(
-    source: Readable, since: Lsn | None, follow: bool, timeout_s: float | None
+    source: Readable, owner: Owner, since: Lsn | None, follow: bool, timeout_s: float | None
 ) -> Iterator[Change]:
     """The changes after `since` (None: from the oldest record in the log).
 
-    With `follow` it waits for more, each time up to `timeout_s`, until the database is closed.
+    With `follow` it waits for more, each time up to `timeout_s`, until the owner is closed.
     Raises LogTruncatedError with `resume`.
     """
     log = source.log
@@ -133,6 +135,7 @@ def changes(
         try:
             for record in log.read(last):
                 is_at_oldest = False
+                owner.check_open()
                 yield from _changes_of(source.state, record)
                 last = record.lsn
         except LogTruncatedError as error:
@@ -140,7 +143,7 @@ def changes(
                 raise
             last = error.resume  # a checkpoint recycled the oldest segment meanwhile
             continue
-        if not follow or not source.wait_for_commit(last, timeout_s):
+        if not follow or not source.wait_for_commit(last, timeout_s, owner):
             return
 
 
@@ -176,8 +179,9 @@ def _of_name(lsn: Lsn, time: datetime, removed: bytes, effects: Mapping[bytes, o
 class Subscriber:
     """A reader of the feed whose position the database keeps; made by db.subscriber()."""
 
-    def __init__(self, feed: Feed, name: str) -> None:
+    def __init__(self, feed: Feed, name: str, owner: Owner) -> None:
         self._feed = feed
+        self._owner = owner
         self.name = name
 
     def __repr__(self) -> str:
@@ -191,11 +195,12 @@ class Subscriber:
     def changes(self, *, follow: bool = False, timeout_s: float | None = None) -> Iterator[Change]:
         """Changes after the position. Raises LogTruncatedError with `resume`: acknowledge that Lsn
         to continue from there."""
-        return self._feed.changes(self.position, follow, timeout_s)
+        return self._feed.changes(self._owner, self.position, follow, timeout_s)
 
     def acknowledge(self, lsn: Lsn) -> None:
         """Moves the position to `lsn`: changes up to it do not come again, and their log may be
         recycled. Raises QueryError."""
+        self._owner.check_open()
         self._feed.check_reached(lsn)
         if lsn < self.position:
             raise QueryError(
@@ -205,4 +210,5 @@ class Subscriber:
 
     def remove(self) -> None:
         """Removes the subscriber; the log is no longer held for it."""
+        self._owner.check_open()
         self._feed.move(self.name, None)

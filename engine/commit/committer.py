@@ -32,6 +32,7 @@ from amberdb.engine.schema.codec import encode
 from amberdb.engine.schema.document_format import NEVER
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.storage.memtable import Memtable
+from amberdb.engine.storage.readable import Owner
 from amberdb.engine.storage.status import Status
 from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import NEWEST, ClosedState, LazyTransaction, Pending, State, View
@@ -238,14 +239,16 @@ class Committer:
             self.checkpoint_failure = failure
             self._progress.notify_all()
 
-    def wait_for_commit(self, after: int, timeout_s: float | None) -> bool:
-        """Waits for a visible commit after `after`; False at the timeout, or when the database is
-        closed."""
+    def wait_for_commit(self, after: int, timeout_s: float | None, owner: Owner) -> bool:
+        """Waits for a visible commit after `after`; False at the timeout, or when the owner of the
+        call is closed."""
         with self._progress:
             self._followers += 1
             try:
-                self._progress.wait_for(lambda: self.visible > after or self.is_closed, timeout_s)
-                return self.visible > after and not self.is_closed
+                self._progress.wait_for(
+                    lambda: self.visible > after or self.is_closed or owner.is_closed, timeout_s
+                )
+                return self.visible > after and not (self.is_closed or owner.is_closed)
             finally:
                 self._followers -= 1
 
@@ -253,6 +256,11 @@ class Committer:
         """Lets every wait_for_commit() check its condition again."""
         with self._progress:
             self._progress.notify_all()
+
+    def await_writer(self) -> None:
+        """Waits until the writer that holds the lock has released it. Raises BusyError."""
+        self._acquire(self._options.busy_timeout_ms)
+        self._release()
 
     def await_published(self) -> None:
         """Waits, with an empty commit, until every commit published so far is acknowledged."""

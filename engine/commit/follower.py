@@ -53,9 +53,10 @@ from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.cache_file import CacheFolder
 from amberdb.engine.storage.data_file import check_version
-from amberdb.engine.storage.directory import LOCK, WAL, data_directory
+from amberdb.engine.storage.directory import LOCK, WAL, data_directory, lock_owner
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
+from amberdb.engine.storage.readable import Owner
 from amberdb.engine.storage.status import Status
 from amberdb.engine.storage.store import ReadTransaction, Store
 from amberdb.engine.storage.view import State, View, built_keyspaces
@@ -175,11 +176,13 @@ class Follower:
         """The reader of the writer's log."""
         return self._tail
 
-    def wait_for_commit(self, after: int, timeout_s: float | None) -> bool:
-        """Waits for a durable commit after `after`; False at the timeout, or when the database is
-        closed."""
+    def wait_for_commit(self, after: int, timeout_s: float | None, owner: Owner) -> bool:
+        """Waits for a durable commit after `after`; False at the timeout, or when the owner of the
+        call is closed."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
+            if owner.is_closed:
+                return False
             self.refresh()
             if self.log.durable_lsn > after:
                 return True
@@ -214,13 +217,13 @@ class Follower:
         except FileNotFoundError:  # no writer has opened this copy
             return None
         except BlockingIOError as error:
-            pid, _, host = str(error.filename2 or "").partition(" ")
+            pid, host, _ = lock_owner(error)
             raise LockedError(
                 f"{self.path} is mounted read-only and open for writing in process {pid or '?'} on "
-                f"{host or '?'}, which would overwrite pages that are read here: mount it so that "
-                "lock.mdb can be written, or close it there",
+                f"host {host or '?'}, which would overwrite pages that are read here: mount it so "
+                "that lock.mdb can be written, or close it there",
                 path=self.path,
-                pid=int(pid) if pid.isdigit() else None,
+                pid=pid,
                 host=host,
             ) from None
 

@@ -26,6 +26,7 @@ from amberdb.engine.commit.committer import OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch, missing
 from amberdb.engine.database.engine import Engine
 from amberdb.engine.database.following import FollowingEngine
+from amberdb.engine.database.handle import Handle
 from amberdb.engine.maintenance.embedding_backfill import backfill
 from amberdb.engine.query.page import Page
 from amberdb.engine.query.query import Query
@@ -420,13 +421,12 @@ class Collection(WritableCollection):
     Each call is one read or one commit of its own. Threads may share it.
     """
 
-    def __init__(self, name: str, engine: Engine | FollowingEngine) -> None:
+    def __init__(self, name: str, handle: Handle) -> None:
         super().__init__(name)
-        self._engine = engine
-        self._committer = engine.committer if isinstance(engine, Engine) else None
+        self._handle = handle
 
     def __repr__(self) -> str:
-        return f"<amberdb.Collection {self.name!r} of {self._engine.path!r}>"
+        return f"<amberdb.Collection {self.name!r} of {self._handle.path!r}>"
 
     @overload
     def get(self, id: str) -> Document | None: ...
@@ -443,7 +443,7 @@ class Collection(WritableCollection):
         """
         # The hot path, spelled out: one key needs no view. Memtables first, newest first, and
         # only then LMDB, which by then holds every commit that was dropped from them.
-        committer = self._committer
+        committer = self._handle.committer
         if committer is None:
             return super().get(id, default)
         visible = committer.visible
@@ -485,13 +485,13 @@ class Collection(WritableCollection):
     # -- inside ------------------------------------------------------------------------------
 
     def _reading(self) -> AbstractContextManager[View]:
-        return self._engine.readable.view()
+        return self._handle.engine.readable.view()
 
     def _searchers(self) -> Searchers:
-        return self._engine.searchers
+        return self._handle.engine.searchers
 
     def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:
-        engine = self._engine
+        engine = self._handle.engine
         if isinstance(engine, FollowingEngine):
             return  # another process builds them; a search that cannot be answered yet raises
 
@@ -513,7 +513,7 @@ class Collection(WritableCollection):
 
     def _writing_engine(self) -> Engine:
         """Raises ReadOnlyError."""
-        engine = self._engine
+        engine = self._handle.engine
         if isinstance(engine, FollowingEngine):
             raise ReadOnlyError(
                 f"collection {self.name!r} was opened read-only: write in the process that owns "

@@ -7,13 +7,10 @@ Invariants:
 - At interpreter exit the log is synced and no thread is started.
 """
 
-import atexit
 import os
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
-from amberdb._errors import AmberError, ForkedError, ReadOnlyError
 from amberdb._types import Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
@@ -21,8 +18,7 @@ from amberdb.engine.backup.rescue import Rescue
 from amberdb.engine.commit.change_feed import Change, Subscriber, changes
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.declarations import declaration_of
-from amberdb.engine.database.engine import Engine
-from amberdb.engine.database.following import FollowingEngine
+from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.stats import Stats
 from amberdb.engine.database.transaction import Snapshot, Transaction
 from amberdb.engine.integrity.check import CheckReport, check
@@ -35,8 +31,6 @@ from amberdb.engine.storage.view import schema_of
 from amberdb.index.registry import IndexSpec
 from amberdb.wal import Recovery
 
-_open_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
-
 
 class Database:
     """An open database, returned by amberdb.open(). Threads may share it.
@@ -46,16 +40,16 @@ class Database:
         db["event"].put({"content": "..."})       # an existing collection by its name
     """
 
-    def __init__(self, engine: Engine | FollowingEngine) -> None:
-        self._engine = engine
-        self.path: str = engine.path
-        self.options: Options = engine.options
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        engine = handle.engine
+        self.path: str = handle.path
+        self.options: Options = handle.options
         self.recovery: Recovery | None = engine.recovery
         """The records that open replayed and the tail that it cut after an unclean end; else
         None."""
         self.rescue: Rescue | None = engine.rescue
         """The restore that open made with on_damage="restore", and what is lost; else None."""
-        _open_databases.add(self)
 
     def __enter__(self) -> "Database":
         return self
@@ -69,8 +63,8 @@ class Database:
         self.close()
 
     def __repr__(self) -> str:
-        marks = " read-only" if isinstance(self._engine, FollowingEngine) else ""
-        marks += " closed" if self._engine.is_closed else ""
+        marks = " read-only" if self._handle.is_read_only else ""
+        marks += " closed" if self._handle.is_closed else ""
         return f"<amberdb.Database {self.path!r}{marks}>"
 
     def __getitem__(self, name: str) -> Collection:
@@ -80,26 +74,9 @@ class Database:
 
         Unlike collection(), it creates and declares nothing. Raises CollectionMissingError.
         """
-        with self._engine.readable.view() as view:
+        with self._handle.engine.readable.view() as view:
             schema_of(view, name)
-        return Collection(name, self._engine)
-
-    def _writing(self, verb: str) -> Engine:
-        """The open engine, for a method that writes. Raises ReadOnlyError, ClosedError,
-        ForkedError, and TransactionError in a thread that has a transaction open."""
-        self._engine.check_open()
-        return self._writer(verb)
-
-    def _writer(self, verb: str) -> Engine:
-        """The engine, for a method that writes later. Raises ReadOnlyError."""
-        engine = self._engine
-        if isinstance(engine, FollowingEngine):
-            raise ReadOnlyError(
-                f"{self.path} was opened with read_only=True: call {verb}() in the process that "
-                "writes, or open it to write",
-                path=self.path,
-            )
-        return engine
+        return Collection(name, self._handle)
 
     # -- collections -------------------------------------------------------------------------
 
@@ -142,8 +119,8 @@ class Database:
         key for it).
         """
         declaration = declaration_of(indexes, expires_at, required, version, migrate)
-        self._engine.declare(name, declaration)
-        return Collection(name, self._engine)
+        self._handle.engine.declare(name, declaration)
+        return Collection(name, self._handle)
 
     def rename_collection(self, old: str, new: str) -> None:
         """Renames a collection, with its documents and indexes.
@@ -152,7 +129,7 @@ class Database:
         CollectionMissingError. Raises CollectionError when `new` exists already,
         CollectionMissingError when `old` does not exist.
         """
-        self._writing("rename_collection").declarations.rename(old, new)
+        self._handle.writing("rename_collection").declarations.rename(old, new)
 
     def drop_collection(self, name: str) -> None:
         """Deletes a collection in one commit: documents, indexes and name.
@@ -161,18 +138,18 @@ class Database:
         build_indexes() returns when that is done. After compact() no file of the database holds
         any of it. Raises CollectionMissingError.
         """
-        engine = self._writing("drop_collection")
+        engine = self._handle.writing("drop_collection")
         engine.declarations.drop(name)
         engine.background.note_indexes()
 
     def collections(self) -> list[str]:
         """The names of all collections, sorted."""
-        with self._engine.readable.view() as view:
+        with self._handle.engine.readable.view() as view:
             return sorted(view.catalog.schemas)
 
     def definition(self, name: str) -> CollectionDef:
         """The definition of a collection, from the catalog. Raises CollectionMissingError."""
-        with self._engine.readable.view() as view:
+        with self._handle.engine.readable.view() as view:
             return schema_of(view, name).definition
 
     def migrate(self, progress: Progress | None = None) -> None:
@@ -182,7 +159,7 @@ class Database:
         function of `migrate=` was not given, and MigrationError for the first document that cannot
         be upgraded, after all others were.
         """
-        engine = self._writing("migrate")
+        engine = self._handle.writing("migrate")
         engine.migrator.finish(progress)
         engine.background.note_indexes()
 
@@ -193,7 +170,7 @@ class Database:
         Graphs of vectors that a search found missing are built too. `progress(name, documents)` is
         called during the work. Raises MigrationError.
         """
-        engine = self._writing("build_indexes")
+        engine = self._handle.writing("build_indexes")
         engine.indexer.run(progress)
         engine.searchers.build()
 
@@ -220,7 +197,7 @@ class Database:
         DuplicateKeyError, TransactionTooLargeError, DiskFullError, PoisonedError (nothing is
         stored), and CommitUnknownError when the sync of the log failed.
         """
-        return Transaction(self._writer("transaction"), sync, timeout_ms)
+        return Transaction(self._handle, self._handle.writer("transaction"), sync, timeout_ms)
 
     def refresh(self) -> Lsn:
         """With `read_only`: makes all that the writing process has acknowledged visible to reads.
@@ -231,7 +208,7 @@ class Database:
         Raises ReplacedError when another database is at this path by now, DatabaseMissingError
         when none is.
         """
-        return self._engine.refresh()
+        return self._handle.engine.refresh()
 
     def snapshot(self, *, max_age_ms: int | None = None) -> Snapshot:
         """A read-only view of all collections at one Lsn.
@@ -247,9 +224,8 @@ class Database:
         A snapshot never waits for a writer and never makes a writer wait. Reads raise
         SnapshotExpiredError past the age limit and ClosedError after the block.
         """
-        engine = self._engine
         limit_ms = self.options.snapshot_max_age_ms if max_age_ms is None else max_age_ms
-        return Snapshot(engine.held_views.hold(engine.readable.view(), limit_ms), engine.searchers)
+        return Snapshot(self._handle, limit_ms)
 
     def changes(
         self, since: Lsn | None = None, *, follow: bool = False, timeout_s: float | None = None
@@ -266,9 +242,10 @@ class Database:
         Raises LogTruncatedError, with the Lsn to go on from in `resume`, when the log no longer
         reaches back to `since`; a subscriber() keeps the log for its position.
         """
-        self._engine.check_open()
-        self._engine.refresh()
-        return changes(self._engine.readable, since, follow, timeout_s)
+        self._handle.check_open()
+        engine = self._handle.engine
+        engine.refresh()
+        return changes(engine.readable, self._handle, since, follow, timeout_s)
 
     def subscriber(self, name: str, *, since: Lsn | None = None) -> Subscriber:
         """A durable subscriber: a reader of the change feed whose position the database stores.
@@ -283,11 +260,11 @@ class Database:
         The log after the position is kept for it, up to `subscriber_log_bytes_max`. Raises
         QueryError for a name that is not a str of 1 to 200 bytes, ReadOnlyError.
         """
-        return self._writing("subscriber").feed.subscriber(name, since)
+        return self._handle.writing("subscriber").feed.subscriber(name, self._handle, since)
 
     def expire(self) -> int:
         """Removes the documents that have expired by now; returns how many."""
-        engine = self._writing("expire")
+        engine = self._handle.writing("expire")
         return engine.expiry.expire(engine.committer.now_us())
 
     # -- care --------------------------------------------------------------------------------
@@ -295,14 +272,14 @@ class Database:
     def sync(self) -> None:
         """Syncs the log: every commit so far survives power loss when this returns. Raises
         CommitUnknownError."""
-        self._writing("sync").committer.log.sync()
+        self._handle.writing("sync").committer.log.sync()
 
     def checkpoint(self) -> None:
         """Writes every commit so far into LMDB and recycles its log.
 
         Raises StorageError, and CommitUnknownError after a failed sync; no commit is lost then.
         """
-        self._writing("checkpoint").checkpointer.run()
+        self._handle.writing("checkpoint").checkpointer.run()
 
     def compact(self, progress: CompactProgress | None = None) -> CompactReport:
         """Rewrites data.mdb without free pages and deleted rows, and the files in cache/, and
@@ -317,7 +294,7 @@ class Database:
 
         Raises StorageError, DiskFullError: then nothing has changed, or only old files are left.
         """
-        return self._writing("compact").maintenance.erasures.compact(progress)
+        return self._handle.writing("compact").maintenance.erasures.compact(progress)
 
     def erase(
         self,
@@ -340,13 +317,13 @@ class Database:
         StorageError, DiskFullError: the documents are deleted, and the next open, compact() or
         erase() completes the erasure.
         """
-        erasures = self._writing("erase").maintenance.erasures
+        erasures = self._handle.writing("erase").maintenance.erasures
         return erasures.run(collection, where, reason, progress)
 
     def erasures(self) -> list[Erasure]:
         """The receipts of erase(), the oldest first; the last 1,000 are kept. `completed` is None
         for an erasure that was interrupted and is not complete yet."""
-        with self._engine.readable.view() as view:
+        with self._handle.engine.readable.view() as view:
             return receipts_of(view)
 
     def check(self, progress: Progress | None = None) -> CheckReport:
@@ -357,7 +334,7 @@ class Database:
 
         `progress(step, count)` is called during the work.
         """
-        return check(self._engine.readable, self._engine.searchers, progress)
+        return check(self._handle.engine.readable, self._handle.engine.searchers, progress)
 
     def backup(
         self,
@@ -386,7 +363,7 @@ class Database:
         cannot follow `base`, BackupError, DiskFullError, and CorruptionError when the database is
         damaged.
         """
-        maintenance = self._writing("backup").maintenance
+        maintenance = self._handle.writing("backup").maintenance
         if path is None:
             return maintenance.backup(progress)
         return maintenance.backups.run(path, base, compress, rate_bytes_s, hold_log, progress)
@@ -398,50 +375,19 @@ class Database:
 
         It loads no search index. The documents that wait for a vector are counted one by one.
         """
-        return self._engine.stats()
+        return self._handle.engine.stats()
 
     @property
     def archived_lsn(self) -> Lsn | None:
         """The last Lsn of the newest backup while an incremental one can follow it; else None."""
-        self._engine.check_open()
-        return self._engine.archived_lsn
+        self._handle.engine.check_open()
+        return self._handle.engine.archived_lsn
 
     def close(self) -> None:
-        """Checkpoints, syncs the log and releases the directory; a second call does nothing.
+        """Ends this handle; a second call does nothing.
 
-        Open snapshots are closed. Raises BusyError while another thread has a transaction open,
-        CommitUnknownError when the last sync failed.
+        The last handle of this process on the directory checkpoints, syncs the log and releases the
+        directory. Open snapshots are closed. Raises BusyError while another thread has a
+        transaction open, CommitUnknownError when the last sync failed.
         """
-        try:
-            self._engine.close()
-        finally:
-            if self._engine.is_closed:  # also after a failed last sync: the directory is released
-                _open_databases.discard(self)
-
-    def _abandon(self) -> None:
-        """In a forked child: makes every call raise."""
-        self._engine.abandon(
-            ForkedError(
-                f"{self.path} was opened before this process was forked: open it in the child, "
-                "or start children with the spawn method",
-                path=self.path,
-            )
-        )
-
-
-def _close_all() -> None:
-    for database in list(_open_databases):
-        try:
-            database.close()
-        except AmberError:
-            pass  # no caller is left; the log is synced as far as it went
-
-
-def _after_fork_in_child() -> None:
-    for database in list(_open_databases):
-        database._abandon()  # pyright: ignore[reportPrivateUsage]
-    _open_databases.clear()
-
-
-atexit.register(_close_all)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+        self._handle.close()

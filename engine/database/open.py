@@ -14,6 +14,7 @@ from amberdb.engine.commit.recovery import Opened, open_parts
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.engine import Engine
 from amberdb.engine.database.following import FollowingEngine
+from amberdb.engine.database.open_engines import open_engines
 from amberdb.engine.options import OpenOptions, Options
 
 
@@ -34,9 +35,11 @@ def open_database(
     settings   options; the unit is in the name (`_ms`, `_bytes`). The list is in docs/api.md
 
     Returns an open Database: use it with `with`, or call close(). One process writes a database
-    at a time, any number of others open it with read_only=True.
+    at a time, any number of others open it with read_only=True. In one process every open() of a
+    directory gives a handle on the same open database, which is closed with the last of them.
 
-    Raises LockedError (another process writes it: its pid), NotADatabaseError,
+    Raises LockedError (another process writes it: its pid), OptionsDifferError (it is open in this
+    process with another value of an option that is given here), NotADatabaseError,
     DatabaseMissingError, FormatError (a newer version wrote it), and other OpenErrors;
     CorruptionError, DiskFullError; TypeError for an unknown option, ValueError for one that is
     out of range.
@@ -44,18 +47,18 @@ def open_database(
     options = Options(**settings)
     name = os.fspath(path)
     if read_only:
-        return Database(FollowingEngine(os.path.abspath(name), options))
+        return Database(open_engines.add(FollowingEngine(os.path.abspath(name), options)))
     if name == ":memory:":
-        return _open_in_memory(options)
-    return open_with(name, options, create=create)
+        return Database(open_engines.add(_open_in_memory(options)))
+
+    def make() -> Engine:
+        return open_to_write(name, options, create=create)
+
+    return Database(open_engines.open(name, settings, make))
 
 
-def open_with(path: str, options: Options, *, create: bool) -> Database:
-    """Opens a directory for writing, with the options as one value."""
-    return Database(_open_to_write(path, options, create))
-
-
-def _open_to_write(path: str, options: Options, create: bool) -> Engine:
+def open_to_write(path: str, options: Options, *, create: bool) -> Engine:
+    """Opens the engine of a directory, with the options as one value."""
     finish_rescue(path, options)
     try:
         return _engine_of(open_parts(path, options, create=create), options)
@@ -66,7 +69,7 @@ def _open_to_write(path: str, options: Options, create: bool) -> Engine:
     return _engine_of(open_parts(path, options, create=False), options, rescue=done)
 
 
-def _open_in_memory(options: Options) -> Database:
+def _open_in_memory(options: Options) -> Engine:
     import shutil  # not at the top: most programs never need them, and all would pay
     import tempfile
 
@@ -77,7 +80,7 @@ def _open_in_memory(options: Options) -> Database:
     try:
         inner = os.path.join(temporary, "memory.amber")
         opened = open_parts(inner, options, create=True, durable=False)
-        return Database(_engine_of(opened, options, temporary=temporary))
+        return _engine_of(opened, options, temporary=temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

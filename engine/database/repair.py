@@ -14,7 +14,8 @@ from typing import Unpack
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, StorageError
 from amberdb._types import Progress
 from amberdb.engine.database.database import Database
-from amberdb.engine.database.open import open_with
+from amberdb.engine.database.open import open_to_write
+from amberdb.engine.database.open_engines import open_engines
 from amberdb.engine.integrity.offline import check_offline, locked_path
 from amberdb.engine.integrity.repair import Repair, RepairReport
 from amberdb.engine.options import OpenOptions, Options
@@ -49,7 +50,7 @@ def repair(
 def _finish(path: str, options: Options, report: RepairReport, progress: Progress | None) -> None:
     """Opens the repaired database, builds its indexes, and checks it. Raises StorageError."""
     options = replace(options, background=False)
-    with open_with(path, options, create=False) as db:
+    with Database(open_engines.add(open_to_write(path, options, create=False))) as db:
         while True:
             try:
                 db.build_indexes(progress)

@@ -16,6 +16,7 @@ from amberdb._types import NO_LSN, Lsn, Sync
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.database.collection import ReadableCollection, WritableCollection
 from amberdb.engine.database.engine import Engine
+from amberdb.engine.database.handle import Handle
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
@@ -30,9 +31,12 @@ _T = TypeVar("_T")
 class Transaction:
     """A transaction, returned by db.transaction(). Use it with `with`, in one thread, once."""
 
-    def __init__(self, engine: Engine, sync: Sync | None, timeout_ms: int | None) -> None:
+    def __init__(
+        self, handle: Handle, engine: Engine, sync: Sync | None, timeout_ms: int | None
+    ) -> None:
         if sync is not None:
             check_sync(sync)
+        self._handle = handle
         self._committer = engine.committer
         self.searchers = engine.searchers
         self.embedders = engine.embedders
@@ -46,7 +50,10 @@ class Transaction:
         """Raises BusyError, TransactionError."""
         if self._writer is not None or self.lsn:
             raise TransactionError("a transaction is entered once: make another one")
+        if self._handle.is_closed:
+            self._handle.check_open()
         self._writer = self._committer.begin(self._timeout_ms)
+        self._handle.has_transaction = True
         return self
 
     def __exit__(
@@ -56,10 +63,13 @@ class Transaction:
         trace: TracebackType | None,
     ) -> None:
         writer, self._writer = self.writer(), None
-        if kind is None:
-            self.lsn = self._committer.commit(writer, self._sync)
-        else:
-            self._committer.rollback(writer, error)
+        try:
+            if kind is None:
+                self.lsn = self._committer.commit(writer, self._sync)
+            else:
+                self._committer.rollback(writer, error)
+        finally:
+            self._handle.has_transaction = False
 
     def __repr__(self) -> str:
         state = (
@@ -120,9 +130,10 @@ class TransactionCollection(WritableCollection):
 class Snapshot:
     """A view of all collections at one Lsn, returned by db.snapshot(). Threads may share it."""
 
-    def __init__(self, held: HeldView, searchers: Searchers) -> None:
-        self._held = held
-        self.searchers = searchers
+    def __init__(self, handle: Handle, max_age_ms: int) -> None:
+        engine = handle.engine
+        self._held = held = engine.held_views.hold(engine.readable.view(), max_age_ms, handle)
+        self.searchers = engine.searchers
         self.lsn: Lsn = held.lsn
 
     def __enter__(self) -> "Snapshot":

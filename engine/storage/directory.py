@@ -1,6 +1,6 @@
 """The directory of a database: its names, its lock, its creation and its generations.
 
-    LOCK        locked by the one process that writes; it holds that process's pid and host
+    LOCK        locked by the one process that writes; it holds that process's pid, host and name
     MANIFEST    what the directory is, and which generation is in use: see manifest.py
     STATUS      what other processes may read: see status.py
     data-<n>/   the LMDB data of generation n
@@ -42,6 +42,7 @@ from amberdb.wal import Log, LogOptions
 LOCK = "LOCK"
 WAL = "wal"
 _DATA = "data"
+_process = 0, ""
 
 
 def database_exists(path: str, options: Options) -> bool:
@@ -93,18 +94,47 @@ def open_errors(path: str) -> Generator[None]:
 def lock_directory(path: str, options: Options) -> DirLock:
     """Locks a database or a staging directory for writing. Raises LockedError with the owner's pid
     and host."""
-    owner = f"{os.getpid()} {os.uname().nodename}"
+    owner = f"{os.getpid()} {os.uname().nodename} {_this_process()}"
     try:
         return options.fs.lock(os.path.join(path, LOCK), owner)
     except BlockingIOError as error:
-        pid, _, host = str(error.filename2 or "").partition(" ")
-        raise LockedError(
-            f"{path} is open in process {pid or '?'} on {host or '?'}: one process writes at a "
-            "time; close it there, or open it with read_only=True",
-            path=path,
-            pid=int(pid) if pid.isdigit() else None,
-            host=host,
-        ) from None
+        pid, host, process = lock_owner(error)
+        if process == _this_process():
+            what = (
+                f"{path} is in use by this process (an open database, a repair or a restore): "
+                "close it, or wait for its end"
+            )
+        else:
+            what = (
+                f"{path} is open in process {pid or '?'} on host {host or '?'}: one process writes "
+                "at a time; close it there, or open it with read_only=True"
+            )
+        raise LockedError(what, path=path, pid=pid, host=host) from None
+
+
+def lock_owner(error: BlockingIOError) -> tuple[int | None, str, str]:
+    """The pid, the host and the process of the owner of a lock that could not be taken, from the
+    text of the LOCK file."""
+    pid, host, process, *_ = [*str(error.filename2 or "").split(" "), "", "", ""]
+    return int(pid) if pid.isdecimal() else None, host, process
+
+
+def _this_process() -> str:
+    """A name of this process that no other one has: a pid has a meaning only in its container."""
+    global _process
+    pid, name = _process
+    if pid != os.getpid():  # after a fork
+        pid, name = _process = os.getpid(), os.urandom(8).hex()
+    return name
+
+
+def lock_identity(path: str) -> tuple[int, int] | None:
+    """Identifies the database at `path` by its LOCK file; None when there is none."""
+    try:
+        status = os.stat(os.path.join(path, LOCK))
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def log_options(options: Options) -> LogOptions:

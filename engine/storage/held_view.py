@@ -22,9 +22,16 @@ from amberdb.engine.storage.view import View
 class HeldView:
     """A view with an age limit. Threads may share it; one of them reads at a time."""
 
-    def __init__(self, view: View, max_age_ms: int, closed: "Callable[[HeldView], None]") -> None:
+    def __init__(
+        self,
+        view: View,
+        max_age_ms: int,
+        owner: object,
+        closed: "Callable[[HeldView], None]",
+    ) -> None:
         """`closed` is called once the view is closed."""
         self._view = view
+        self.owner = owner
         self._closed = closed
         self._max_age_ms = max_age_ms
         self._began = time.monotonic()
@@ -92,9 +99,9 @@ class HeldViews:
         self._views: WeakSet[HeldView] = WeakSet()
         self._worker = Worker("amberdb-snapshots", self._step) if background else None
 
-    def hold(self, view: View, max_age_ms: int) -> HeldView:
-        """Takes over a view, with this age limit."""
-        held = HeldView(view, max_age_ms, self._views.discard)
+    def hold(self, view: View, max_age_ms: int, owner: object) -> HeldView:
+        """Takes over a view for `owner`, with this age limit."""
+        held = HeldView(view, max_age_ms, owner, self._views.discard)
         self._views.add(held)
         if self._worker is not None:
             self._worker.wake()
@@ -103,6 +110,12 @@ class HeldViews:
     def ages_ms(self) -> list[float]:
         """The ages of the open views."""
         return [view.age_ms for view in self._open()]
+
+    def close_of(self, owner: object) -> None:
+        """Closes the views of one owner."""
+        for view in self._open():
+            if view.owner is owner:
+                view.close()
 
     def close(self) -> None:
         """Closes all views."""

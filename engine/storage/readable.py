@@ -42,6 +42,17 @@ class ReadableLog(Protocol):
         ...
 
 
+class Owner(Protocol):
+    """The handle that a long call belongs to."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def check_open(self) -> None:
+        """Raises ClosedError, ForkedError."""
+        ...
+
+
 class Readable(Protocol):
     """Views, the log and the newest Lsn of an open database."""
 
@@ -62,7 +73,7 @@ class Readable(Protocol):
         """A view at the newest acknowledged Lsn."""
         ...
 
-    def wait_for_commit(self, after: int, timeout_s: float | None) -> bool:
-        """Waits for a visible commit after `after`; False at the timeout, or when the database is
-        closed."""
+    def wait_for_commit(self, after: int, timeout_s: float | None, owner: Owner) -> bool:
+        """Waits for a visible commit after `after`; False at the timeout, or when the owner of the
+        call is closed."""
         ...

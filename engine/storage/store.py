@@ -18,7 +18,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import takewhile
-from typing import Final, NoReturn, TypeAlias, cast
+from typing import Any, Final, NoReturn, TypeAlias, cast
 
 import lmdb
 
@@ -277,7 +277,9 @@ class Store:
 
     def abandon_after_fork(self, refuse: Callable[[], NoReturn]) -> None:
         """release() in a forked child. The environment is the parent's: it is kept open until the
-        child exits, since closing it would change files that the parent uses."""
+        child exits, since closing it would free the parent's entries in LMDB's table of readers."""
+        if not _abandoned:
+            _forget_files_of_parent()
         _abandoned.append(self._env)
         self.release(refuse)
 
@@ -311,6 +313,24 @@ class _SharedTransaction:
         self.cursor = txn.cursor
 
     def abort(self) -> None: ...
+
+
+def _forget_files_of_parent() -> None:
+    """Lets a forked child open the files that its parent has open.
+
+    py-lmdb refuses to open a file twice in one process, and its list of open files, made by a
+    function of this module, is inherited by a fork. There is no public call for it: the keys in the
+    list get the pid. LMDB itself allows it, since locks of a file belong to one process.
+    """
+    from lmdb import _envid  # imported on demand: it is private, and only forked children need it
+
+    identities: Any = _envid
+    keys_of = identities.env_keys
+
+    def keys_of_process(path: object, subdir: bool) -> tuple[object, ...]:
+        return tuple((os.getpid(), *key) for key in keys_of(path, subdir))
+
+    identities.env_keys = keys_of_process
 
 
 class StoreWriter:

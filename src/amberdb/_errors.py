@@ -50,7 +50,12 @@ class DatabaseMissingError(OpenError, FileNotFoundError):
 
 
 class LockedError(OpenError, BlockingIOError):
-    """Another live process has the database open (`pid`, `host`): close it there first."""
+    """The database is open elsewhere (`pid`, `host`): close it there first."""
+
+
+class OptionsDifferError(OpenError, ValueError):
+    """The database is open in this process with another value of `option`: leave it out, or close
+    the other handles first."""
 
 
 class FormatError(OpenError):

@@ -11,6 +11,7 @@ BUILT_INS: dict[str, tuple[str, type[BaseException]]] = {
     "NotADatabaseError": ("OpenError", ValueError),
     "DatabaseMissingError": ("OpenError", FileNotFoundError),
     "LockedError": ("OpenError", BlockingIOError),
+    "OptionsDifferError": ("OpenError", ValueError),
     "DiskFullError": ("StorageError", OSError),
     "LogTruncatedError": ("StorageError", LookupError),
     "BusyError": ("TransactionError", TimeoutError),

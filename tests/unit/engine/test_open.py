@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from amberdb import (
     DatabaseMissingError,
     DiskFullError,
     FormatError,
-    LockedError,
     NotADatabaseError,
     OpenError,
     Ordered,
@@ -499,16 +497,6 @@ def test_close_inside_ones_own_transaction_is_refused(made: Path) -> None:
     assert is_intact(made)
 
 
-def test_a_second_open_names_the_owner_and_the_first_goes_on(made: Path) -> None:
-    with open_at(made) as db:
-        with pytest.raises(LockedError) as caught:
-            open_at(made)
-        assert caught.value.pid == os.getpid()
-        assert caught.value.host
-        db.collection("n").put({"id": "b"})
-    assert is_intact(made)
-
-
 Use = Callable[[Database, Collection], object]
 USES: dict[str, Use] = {
     "collection": lambda db, notes: db.collection("n"),
@@ -625,22 +613,6 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
     assert set(stats["log"]) >= {"segments", "bytes", "free_segments", "syncs"}
     assert set(stats["store"]) == {"file_bytes", "used_bytes", "entries", "depth", "readers"}
     assert stats["store"]["file_bytes"] >= stats["store"]["used_bytes"] > 0
-
-
-def test_lock_taken_over_from_a_thread_is_still_a_lock(made: Path) -> None:
-    found: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            open_at(made)
-        except BaseException as error:
-            found.append(error)
-
-    with open_at(made):
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-    assert [type(error) for error in found] == [LockedError]
 
 
 def test_manifest_is_whole_or_old(made: Path) -> None:
