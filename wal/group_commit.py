@@ -2,18 +2,23 @@
 
 Invariants:
 - `durable_lsn` only grows, and only to what was appended before a sync that succeeded.
-- At most one thread leads (syncs, or changes the file) at any time.
+- At most one call leads (syncs, or changes the file) at any time; one that was interrupted leads no
+  more.
 - After a failed sync nothing syncs again: the page cache may have dropped the pages that it could
   not write, so a second sync that succeeds proves nothing.
 """
 
 import logging
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter_ns
+from types import FrameType
+from typing import Final
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock, current_frame
 from amberdb._errors import CommitUnknownError
 from amberdb._fs import File
 from amberdb._types import Lsn, lsn_number
@@ -23,6 +28,8 @@ logger = logging.getLogger("amberdb.wal")
 
 _SLOW_EVERY_NS = 10 * 1_000_000_000
 """The least time between two log lines about slow syncs."""
+_LOOK_S: Final = 0.1
+"""The longest time after which a waiter looks for a leader that was interrupted."""
 _ANY_LSN = 1 << 64
 """The Lsn of a waiter that wants to lead: no sync satisfies it."""
 
@@ -30,13 +37,38 @@ _ANY_LSN = 1 << 64
 class _Waiter:
     """A thread that waits for the leader, blocked on its own lock."""
 
-    __slots__ = ("gate", "leads", "lsn")
+    __slots__ = ("gate", "lsn")
 
     def __init__(self, lsn: int) -> None:
         self.lsn = lsn
-        self.leads = False
-        self.gate = threading.Lock()
+        self.gate = allocate_lock()
         self.gate.acquire()
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # it is awake
+            self.gate.release()
+
+
+class _Lead:
+    """A context that leads; the frame of its `with` is the holder."""
+
+    __slots__ = ("_group", "_holder")
+
+    def __init__(self, group: "GroupCommit") -> None:
+        self._group = group
+
+    def __enter__(self) -> None:
+        self._holder = current_frame(1)
+        while not self._group.take_lead(_ANY_LSN, self._holder):
+            pass
+
+    def __exit__(self, *_: object) -> None:
+        self._group.hand_over(self._holder)
+
+
+def _forget(waiters: "deque[_Waiter]", waiter: _Waiter) -> None:
+    with suppress(ValueError):
+        waiters.remove(waiter)
 
 
 class GroupCommit:
@@ -54,9 +86,9 @@ class GroupCommit:
         """The file to sync. Only the leader changes it."""
         self._on_failed = on_failed
         self._slow_sync_us = slow_sync_ms * 1000
-        self._mutex = threading.Lock()
-        self._leading = False
-        self._waiters: list[_Waiter] = []
+        self._leader = CallLock()
+        """Held by the call that leads."""
+        self._waiters: deque[_Waiter] = deque()
         self._syncs = 0
         self._synced_records = 0
         self._sync_us_last = 0.0
@@ -68,7 +100,8 @@ class GroupCommit:
     def wait(self, lsn: int) -> None:
         """Returns when `durable_lsn >= lsn`. Raises CommitUnknownError after a failed sync."""
         while self.durable_lsn < lsn:
-            if not self._takes_lead(lsn):
+            frame = current_frame()
+            if not self.take_lead(lsn, frame):
                 continue
             try:
                 if self.durable_lsn < lsn:
@@ -76,61 +109,51 @@ class GroupCommit:
                         raise ValueError(f"Lsn {lsn} was not appended")
                     self.sync_file()
             finally:
-                self._hand_over()
+                self.hand_over(frame)
 
     def sync(self) -> None:
         """Makes everything appended so far durable. Raises CommitUnknownError."""
         self.wait(self.last_lsn)
 
-    @contextmanager
-    def lead(self) -> Generator[None, None, None]:
-        """Keeps every other thread from syncing, so that the file can be changed."""
-        while not self._takes_lead(_ANY_LSN):
-            pass
-        try:
-            yield
-        finally:
-            self._hand_over()
+    def lead(self) -> "_Lead":
+        """Inside the context no other call syncs, so that the file can be changed."""
+        return _Lead(self)
 
-    def _takes_lead(self, lsn: int) -> bool:
-        """Waits while another thread leads. Returns whether this thread leads now; if not, the
-        sync that it waited for has ended or failed."""
-        with self._mutex:
-            if not self._leading:
-                self._leading = True
+    def take_lead(self, lsn: int, holder: FrameType) -> bool:
+        """Waits while another call leads. Returns whether `holder` leads now; if not, the sync
+        that it waited for has ended or failed."""
+        leader = self._leader
+        if leader.acquire(holder, 0):
+            return True
+        waiters = self._waiters
+        waiter = _Waiter(lsn)
+        while True:
+            waiters.append(waiter)  # before the next try: a hand-over before it is seen there
+            if leader.acquire(holder, 0):
+                _forget(waiters, waiter)
                 return True
-            waiter = _Waiter(lsn)
-            self._waiters.append(waiter)
-        try:
-            waiter.gate.acquire()
-        except BaseException:
-            with self._mutex:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
-            if waiter.leads:
-                self._hand_over()
-            raise
-        return waiter.leads
+            waiter.gate.acquire(timeout=_LOOK_S)  # it looks again: the leader may be interrupted
+            _forget(waiters, waiter)
+            if self.durable_lsn >= lsn or (self.failed is not None and lsn < _ANY_LSN):
+                return False
 
-    def _hand_over(self) -> None:
-        """Wakes the waiters whose records are durable, and one other to lead. Waking all would
-        cost each a switch of the interpreter only to find another leader."""
-        with self._mutex:
-            waiters = self._waiters
-            if not waiters:
-                self._leading = False
-                return
-            durable = _ANY_LSN - 1 if self.failed is not None else self.durable_lsn
-            woken = [waiter for waiter in waiters if waiter.lsn <= durable]
-            left = [waiter for waiter in waiters if waiter.lsn > durable]
-            self._leading = bool(left)
-            if left:
-                heir = left.pop(0)
-                heir.leads = True
-                woken.append(heir)
-            self._waiters = left
+    def hand_over(self, holder: FrameType) -> None:
+        """Ends the lead, and wakes the waiters whose records are durable, and one other to lead.
+        Waking all would cost each a switch of the interpreter only to find another leader."""
+        waiters = self._waiters
+        durable = _ANY_LSN - 1 if self.failed is not None else self.durable_lsn
+        woken: list[_Waiter] = []
+        has_heir = False
+        for waiter in list(waiters):
+            if waiter.lsn <= durable or not has_heir:
+                has_heir = has_heir or waiter.lsn > durable
+                woken.append(waiter)
+        self._leader.release(holder)
         for waiter in woken:
-            waiter.gate.release()
+            waiter.wake()
+        if not has_heir:  # perhaps one that began to wait meanwhile
+            for waiter in list(waiters)[:1]:
+                waiter.wake()
 
     def sync_file(self) -> None:
         """Syncs all that was appended so far. Only the leader calls it. Raises

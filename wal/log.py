@@ -11,13 +11,13 @@ Invariants:
 
 import errno
 import os
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NoReturn
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock
 from amberdb._errors import (
     ClosedError,
     CommitUnknownError,
@@ -104,11 +104,14 @@ class Log:
         self._options = options
         self._pool = pool
         self._segments = segments
-        self._layout = threading.Lock()  # guards _segments
-        self._recycling = threading.Lock()
+        self._layout = CallLock()
+        """Guards _segments."""
+        self._recycling = CallLock()
         self._next = (epoch << LSN_NUMBER_BITS) | (lsn_number(last_lsn) + 1)
         self._chain = chain
         self._closed = False
+        self._is_rotating = False
+        """A new segment is being started, or the call that did was interrupted."""
         # The file in use: none before the first append.
         self._salt = NO_SALT
         self._pwrite: Callable[[bytes, int], None] = _no_file
@@ -242,13 +245,27 @@ class Log:
     def next_lsn(self) -> Lsn:
         return Lsn(self._next)
 
-    def append(self, payload: bytes, time_us: int, kind: int, sync: Sync) -> Lsn:
-        """Writes one record and gives it the next Lsn; `wait` makes it durable.
+    def append(
+        self, payload: bytes, time_us: int, kind: int, sync: Sync, *, lsn: int | None = None
+    ) -> Lsn:
+        """Writes one record and gives it the next Lsn; `wait` makes it durable. A call that was
+        interrupted is repeated with the same arguments and the `lsn` that was next before it.
 
         Raises DiskFullError (nothing was stored, the log goes on), PoisonedError, ClosedError,
         or CommitUnknownError when this very write failed.
         """
-        lsn = self._next
+        if lsn is None:
+            lsn = self._next
+        if lsn == self._next:
+            self._write(lsn, payload, time_us, kind)
+        self._group.last_lsn = Lsn(lsn)
+        if sync == "always":
+            self.required_lsn = lsn
+        elif sync == "interval" and not self._interval.armed:
+            self._interval.arm()
+        return Lsn(lsn)
+
+    def _write(self, lsn: int, payload: bytes, time_us: int, kind: int) -> None:
         length = len(payload)
         offset = self._end
         end = offset + ((HEADER_SIZE + length + 7) & -8)
@@ -265,17 +282,9 @@ class Log:
             self._pwrite(data, offset)
             if failpoints.on:
                 failpoints.reach("commit.written")
-            self._chain = crc
-            self._end = end
-            self._next = lsn + 1
-            self._group.last_lsn = Lsn(lsn)
-            if sync == "always":
-                self.required_lsn = lsn
-            elif sync == "interval" and not self._interval.armed:
-                self._interval.arm()
-        except BaseException as error:
+        except OSError as error:
             self._append_failed(error, data, offset)
-        return Lsn(lsn)
+        self._end, self._chain, self._next = end, crc, lsn + 1  # no interruption is between them
 
     def renew(self) -> None:
         """Continues in a segment whose file has never held a record, and keeps no file of an old
@@ -312,7 +321,7 @@ class Log:
         if length > PAYLOAD_BYTES_MAX:
             raise ValueError(f"a log record cannot hold {length} bytes")
         size = record_size(length)
-        if self._end + size > self._limit:
+        if self._is_rotating or self._end + size > self._limit:
             self._start_segment(size)
         if self._end + size > self._soft_limit:
             self._set_soft_limit(self._limit)
@@ -361,7 +370,19 @@ class Log:
         return size_for(record_bytes, preferred)
 
     def _start_segment(self, record_bytes: int) -> None:
-        """Allocates space, syncs the current segment, and continues in a new one."""
+        """Allocates space, syncs the current segment, and continues in a new one. When it was
+        interrupted the next append does it again: the new segment may have its name already, and
+        then nothing may be appended to the old one."""
+        self._is_rotating = True
+        self._soft_limit = _REFUSE
+        try:
+            self._rotate(record_bytes)
+        except StorageError:
+            self._set_soft_limit(self._limit)
+            self._is_rotating = False
+            raise
+
+    def _rotate(self, record_bytes: int) -> None:
         try:
             spare, size, recycled = self._pool.take(self._next_size(record_bytes))
         except OSError as error:
@@ -424,9 +445,8 @@ class Log:
             self._refuse_segment(error)
         segment = Segment(path, header, header.size)
         with self._layout:
-            if self._is_empty():
-                self._segments.pop()
-            self._segments.append(segment)
+            kept = self._segments[:-1] if self._is_empty() else self._segments
+            self._segments = [*kept, segment]
         old = self._group.file
         self._use(segment, file, RECORDS_START, header.salt.chain)
         if failpoints.on:
@@ -453,6 +473,7 @@ class Log:
         self._end = end
         self._limit = segment.size - END_SIZE
         self._set_soft_limit(min(self._limit, segment.size // 2))
+        self._is_rotating = False
 
     def recycle(self, below: Lsn) -> int:
         """Removes the segments whose records are all `<= below`, oldest first, never the newest.
@@ -525,15 +546,13 @@ class Log:
 
         A second call does nothing.
         """
-        if self._closed:
-            return
         self._closed = True
         self._soft_limit = _REFUSE
         self._interval.close()
         self._pool.close()
         with self._group.lead():
             file = self._group.file
-            if file is None:
+            if file is None:  # a second call, or no record was appended
                 return
             try:
                 if self.failed is None and self.durable_lsn < self.last_lsn:

@@ -9,11 +9,11 @@ Invariants:
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import NestedCallLock
 from amberdb._errors import StorageError
 from amberdb._types import Lsn
 from amberdb.engine.commit.committer import Committer, ignore
@@ -34,7 +34,7 @@ class Checkpointer:
     """Writes memtables to LMDB, one at a time, and recycles the log that is no longer needed."""
 
     def __init__(self, committer: Committer, retention: LogRetention) -> None:
-        self.mutex = threading.RLock()
+        self.mutex = NestedCallLock()
         self.count = 0
         self.last_ms = self.max_ms = self.total_ms = 0.0
         self.applied: Lsn = committer.store.applied_lsn

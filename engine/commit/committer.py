@@ -6,17 +6,20 @@ Invariants:
 - One writer at a time; Lsns are given and published in order.
 - A commit becomes visible, and is acknowledged, once its own durability class and that of every
   earlier commit are met.
-- An error between the log and the memtable poisons the database, since the two would disagree.
+- A call that is interrupted leaves no lock behind (see _call_lock.py). Before the append its batch
+  is dropped; from the append on the commit is completed, by the next holder of the lock.
 - A view begins its LMDB transaction before it reads the visible Lsn, and a checkpoint makes its
   Lsns visible before it commits to LMDB. So LMDB never holds a commit that the view must not see.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import NoReturn
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock, Holder, Signal, current_frame
 from amberdb._errors import (
     AmberError,
     BusyError,
@@ -37,6 +40,17 @@ from amberdb.engine.storage.status import Status
 from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import NEWEST, ClosedState, LazyTransaction, Pending, State, View
 from amberdb.wal import Log
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfinished:
+    """A commit between its append and its last effect in memory."""
+
+    writer: WriteBatch
+    effects: Effects
+    payload: bytes
+    row_keys: Collection[bytes]
+    sync: Sync
 
 
 class Committer:
@@ -65,11 +79,18 @@ class Committer:
         log.on_durable(status.set_durable)
         self._options = options
         self._clock = options.clock
-        self._lock = threading.Lock()
+        self._lock = CallLock()
+        """The writer lock."""
         self._owner = 0
-        self._progress = threading.Condition()
-        """Notified when a checkpoint ends, and when the visible Lsn grows while a thread waits."""
-        self._followers = 0
+        """The thread that took it."""
+        self._unfinished: _Unfinished | None = None
+        """The commit that is being appended and applied."""
+        self._publishing = CallLock()
+        """Guards the visible Lsn."""
+        self._progress = Signal()
+        """Announced when a checkpoint ends, and when the visible Lsn grows while a thread waits."""
+        self._followers = False
+        """A thread has waited for a commit."""
         self._closed: AmberError | None = None
         self.on_commit: Callable[[int, int], None] = ignore
         """Called after each commit with the memtable's bytes and the earliest expiry written."""
@@ -103,8 +124,14 @@ class Committer:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def begin(self, timeout_ms: int | None = None, key: bytes | None = None) -> WriteBatch:
-        """Takes the writer lock. Raises BusyError, TransactionError, PoisonedError.
+    def begin(
+        self,
+        timeout_ms: int | None = None,
+        key: bytes | None = None,
+        holder: Holder | None = None,
+    ) -> WriteBatch:
+        """Takes the writer lock, for `holder` or the caller's frame. Raises BusyError,
+        TransactionError, PoisonedError.
 
         `key` is one that the writer will read: its value in LMDB is read before the lock is taken,
         so no other writer waits for that read.
@@ -119,7 +146,8 @@ class Committer:
                 key = None
             else:
                 value = self.store.get(key)
-        self._acquire(timeout_ms)
+        holder = holder or current_frame(1)
+        self._acquire(timeout_ms, holder)
         try:
             if self.log.failed is not None:
                 self._refuse()
@@ -131,43 +159,51 @@ class Committer:
                 key = None
             txn = LazyTransaction(self.store, key, value)
             view = View(NEWEST, state, txn, now, self.store.path, Pending())
-            return WriteBatch(self.log.next_lsn, view, self._options.transaction_bytes_max)
+            return WriteBatch(self.log.next_lsn, view, self._options.transaction_bytes_max, holder)
         except BaseException:
-            self._release()
+            self._release(holder)
             raise
+
+    def keep(self, writer: WriteBatch, holder: Holder) -> None:
+        """Makes another holder the one of the batch and of the lock."""
+        self._lock.hand_to(holder)
+        writer.holder = holder
 
     def rollback(self, writer: WriteBatch, error: BaseException | None) -> None:
         """Drops the batch and releases the lock. Raises the typed form of an LMDB error."""
         try:
             writer.view.__exit__(None, error, None)
         finally:
-            self._release()
+            self._release(writer.holder)
 
     def commit(self, writer: WriteBatch, sync: Sync | None = None) -> Lsn:
         """Commits and releases the lock. Returns, once the commit is acknowledged, its Lsn, or the
         newest Lsn when it has no effects.
 
         Raises what `WriteBatch.finish` raises, DiskFullError (nothing was committed),
-        PoisonedError, CommitUnknownError.
+        PoisonedError, CommitUnknownError; TransactionError when the lock was taken over.
         """
         log = self.log
+        holder = writer.holder
+        if not self._lock.is_of(holder):
+            raise TransactionError("the transaction was interrupted, and nothing of it is stored")
         try:
             with writer.view:
                 effects = writer.finish()
                 sync = sync or self._options.sync
                 if effects:
-                    lsn = self._append_and_apply(writer, effects, sync)
+                    lsn = Lsn(writer.lsn)
+                    self._append_and_apply(
+                        _Unfinished(writer, effects, encode(effects), writer.row_keys(), sync)
+                    )
                 else:
                     lsn = Lsn(self._published)
                     if sync == "always":  # what the batch has read must be durable
                         log.required_lsn = lsn
-                if writer.catalog is not None:
-                    state = self.state
-                    self.state = State(state.active, state.frozen, state.built, writer.catalog)
                 required = log.required_lsn
                 memtable_bytes = self.state.active.size_bytes  # now: close() may follow
         finally:
-            self._release()
+            self._release(holder)
         if failpoints.on:
             failpoints.reach("commit.released")
         if log.durable_lsn < required:
@@ -185,24 +221,25 @@ class Committer:
     def make_visible(self, lsn: int) -> None:
         """Acknowledges every commit up to `lsn`, all of which have met their durability class."""
         if lsn > self.visible:
-            with self._progress:
+            with self._publishing:
                 if lsn > self.visible:
                     self.visible = lsn
                     self._status.set_visible(lsn)
-                if self._followers:
-                    self._progress.notify_all()
+            if self._followers:
+                self._progress.announce()
 
     def freeze(self) -> Memtable | None:
         """Freezes the active memtable, so later commits go into a new one, unless one is frozen
         already. Returns the frozen memtable; None when there is nothing to checkpoint."""
-        self._acquire(self._options.busy_timeout_ms)
+        holder = current_frame()
+        self._acquire(self._options.busy_timeout_ms, holder)
         try:
             state = self.state
             if state.frozen is None and state.active.entries:
                 self.state = State(Memtable(), state.active, state.built, state.catalog)
             return self.state.frozen
         finally:
-            self._release()
+            self._release(holder)
 
     def checkpoint_applied(self, built: frozenset[int], *, applied: bool = False) -> None:
         """Makes a write to LMDB visible to new views: `built` are the indexes that are complete,
@@ -212,9 +249,8 @@ class Committer:
             state = self.state
             frozen = None if applied else state.frozen
             self.state = State(state.active, frozen, built, state.catalog)
-        with self._progress:
-            self.checkpoint_failure = None
-            self._progress.notify_all()
+        self.checkpoint_failure = None
+        self._progress.announce()
 
     def switch_store(self, store: Store) -> None:
         """Replaces the store by another one with the same content. The caller holds the checkpoint
@@ -227,40 +263,36 @@ class Committer:
     def renew_log(self) -> None:
         """Lets the log continue in a new file, and not recycle files that have held records until
         `log.reuse()`. Raises StorageError, BusyError."""
-        self._acquire(self._options.busy_timeout_ms)
+        holder = current_frame()
+        self._acquire(self._options.busy_timeout_ms, holder)
         try:
             self.log.renew()
         finally:
-            self._release()
+            self._release(holder)
 
     def checkpoint_failed(self, failure: StorageError) -> None:
         """Passes the error of a checkpoint to the writers that wait for memory."""
-        with self._progress:
-            self.checkpoint_failure = failure
-            self._progress.notify_all()
+        self.checkpoint_failure = failure
+        self._progress.announce()
 
     def wait_for_commit(self, after: int, timeout_s: float | None, owner: Owner) -> bool:
         """Waits for a visible commit after `after`; False at the timeout, or when the owner of the
         call is closed."""
-        with self._progress:
-            self._followers += 1
-            try:
-                self._progress.wait_for(
-                    lambda: self.visible > after or self.is_closed or owner.is_closed, timeout_s
-                )
-                return self.visible > after and not (self.is_closed or owner.is_closed)
-            finally:
-                self._followers -= 1
+        self._followers = True
+        self._progress.wait_for(
+            lambda: self.visible > after or self.is_closed or owner.is_closed, timeout_s
+        )
+        return self.visible > after and not (self.is_closed or owner.is_closed)
 
     def wake_followers(self) -> None:
         """Lets every wait_for_commit() check its condition again."""
-        with self._progress:
-            self._progress.notify_all()
+        self._progress.announce()
 
     def await_writer(self) -> None:
         """Waits until the writer that holds the lock has released it. Raises BusyError."""
-        self._acquire(self._options.busy_timeout_ms)
-        self._release()
+        holder = current_frame()
+        self._acquire(self._options.busy_timeout_ms, holder)
+        self._release(holder)
 
     def await_published(self) -> None:
         """Waits, with an empty commit, until every commit published so far is acknowledged."""
@@ -277,7 +309,7 @@ class Committer:
 
     def check_outside(self) -> None:
         """Raises TransactionError in a thread that has a transaction open."""
-        if self._owner == threading.get_ident():
+        if self._is_mine():
             raise TransactionError("this thread is inside its own open transaction: leave it first")
 
     @property
@@ -286,10 +318,11 @@ class Committer:
 
     def close_to(self, error: AmberError) -> None:
         """Waits for the writer, and makes every later call raise the error."""
-        self._acquire(self._options.busy_timeout_ms)
+        holder = current_frame()
+        self._acquire(self._options.busy_timeout_ms, holder)
         self._end(error)
         self.store.release(self._raise_closed)
-        self._release()
+        self._release(holder)
         self.wake_followers()
 
     def abandon_after_fork(self, error: AmberError) -> None:
@@ -308,51 +341,79 @@ class Committer:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _append_and_apply(self, writer: WriteBatch, effects: Effects, sync: Sync) -> Lsn:
-        """Appends the commit to the log, then adds it to the memtable."""
-        payload = encode(effects)
-        row_keys = writer.row_keys()
+    def _append_and_apply(self, commit: "_Unfinished") -> None:
+        """Appends a commit to the log, and applies it: to the memtable, and to the catalog.
+
+        A commit that was interrupted in here is passed again, so each step may be repeated.
+        """
+        writer = commit.writer
+        lsn = writer.lsn
+        self._unfinished = commit
         if failpoints.on:
             failpoints.reach("commit.encoded")
         try:
-            lsn = self.log.append(payload, writer.now_us, writer.kind, sync)
-            if failpoints.on:
-                failpoints.reach("commit.appended")
-            self._last_us = writer.now_us
-            memtable = self.state.active
-            memtable.publish(lsn, effects, len(payload), writer.now_us)
-            if row_keys:
-                memtable.note_rows(lsn, row_keys, effects)
-            if writer.unique_rowids:
-                memtable.note_unique(writer.unique_rowids)
-            self._published = lsn
-            if failpoints.on:
-                failpoints.reach("commit.published")
-        except StorageError:
-            raise  # nothing was appended, or the log has poisoned itself
-        except BaseException as error:
-            self.log.poison(error)
+            self.log.append(commit.payload, writer.now_us, writer.kind, commit.sync, lsn=writer.lsn)
+        except StorageError:  # nothing was appended, or the log has poisoned itself
+            self._unfinished = None
             raise
-        return lsn
+        if failpoints.on:
+            failpoints.reach("commit.appended")
+        self._last_us = writer.now_us
+        memtable = self.state.active
+        memtable.publish(lsn, commit.effects, len(commit.payload), writer.now_us)
+        if commit.row_keys:
+            memtable.note_rows(lsn, commit.row_keys, commit.effects)
+        if writer.unique_rowids:
+            memtable.note_unique(writer.unique_rowids)
+        if writer.catalog is not None:
+            state = self.state
+            self.state = State(state.active, state.frozen, state.built, writer.catalog)
+        self._published = lsn
+        self._unfinished = None
+        if failpoints.on:
+            failpoints.reach("commit.published")
 
-    def _acquire(self, timeout_ms: int) -> None:
-        if not self._lock.acquire(False):
-            if self._owner == threading.get_ident():
+    def _complete(self, commit: "_Unfinished") -> None:
+        """Completes the commit of a call that was interrupted. Without an answer to its caller it
+        is like one that a power loss interrupted: it may be kept."""
+        try:
+            self.state.active.forget_rows(commit.writer.lsn)
+            self._append_and_apply(commit)
+        except AmberError:
+            self._unfinished = None
+        except Exception as error:
+            self.log.poison(error)
+            self._unfinished = None
+            raise
+
+    def _is_mine(self) -> bool:
+        """Whether a transaction or another call of this thread holds the writer lock."""
+        return self._owner == threading.get_ident() and self._lock.holder is not None
+
+    def _acquire(self, timeout_ms: int, holder: Holder) -> None:
+        if not self._lock.acquire(holder, 0):
+            if self._is_mine():
                 raise TransactionError(
                     "this thread is inside its own open transaction: write through it "
                     "(tx[name]), or leave it first"
                 )
-            if not self._lock.acquire(timeout=timeout_ms / 1000):
+            if not self._lock.acquire(holder, timeout_ms / 1000):
                 raise BusyError(
                     f"another writer held the lock for {timeout_ms} ms: try again, or make the "
                     "transactions shorter",
                     timeout_s=timeout_ms / 1000,
                 )
         self._owner = threading.get_ident()
+        if self._unfinished is not None:
+            try:
+                self._complete(self._unfinished)
+            except BaseException:
+                self._release(holder)
+                raise
 
-    def _release(self) -> None:
+    def _release(self, holder: Holder) -> None:
         self._owner = 0
-        self._lock.release()
+        self._lock.release(holder)
 
     def _await_room(self, timeout_ms: int) -> None:
         """Waits, without the lock, while the memtables are over their limit."""
@@ -360,17 +421,17 @@ class Committer:
         deadline = time.monotonic() + timeout_ms / 1000
         while self.memtable_bytes > limit:
             self.on_commit(self.memtable_bytes, NEVER)
-            with self._progress:
-                if self.memtable_bytes <= limit:
-                    return
-                if self.checkpoint_failure is not None:
-                    raise self.checkpoint_failure
-                if not self._progress.wait(deadline - time.monotonic()):
-                    raise BusyError(
-                        "the memtables are full and the checkpoint has not ended: try again, or "
-                        "raise memtable_bytes_max at open",
-                        timeout_s=timeout_ms / 1000,
-                    )
+            if not self._progress.wait_for(
+                lambda: self.memtable_bytes <= limit or self.checkpoint_failure is not None,
+                deadline - time.monotonic(),
+            ):
+                raise BusyError(
+                    "the memtables are full and the checkpoint has not ended: try again, or "
+                    "raise memtable_bytes_max at open",
+                    timeout_s=timeout_ms / 1000,
+                )
+            if self.memtable_bytes > limit and self.checkpoint_failure is not None:
+                raise self.checkpoint_failure
 
     def _refuse(self) -> NoReturn:
         raise PoisonedError(
@@ -398,7 +459,7 @@ class OneCommit:
         self._key = key
 
     def __enter__(self) -> WriteBatch:
-        self._writer = self._committer.begin(key=self._key)
+        self._writer = self._committer.begin(None, self._key, current_frame(1))
         return self._writer
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

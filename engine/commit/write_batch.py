@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
+from amberdb._call_lock import Holder
 from amberdb._errors import (
     ConflictError,
     CorruptionError,
@@ -50,6 +51,7 @@ class WriteBatch:
         "_row_keys",
         "_uniques",
         "catalog",
+        "holder",
         "kind",
         "lsn",
         "next_expiry_us",
@@ -57,7 +59,9 @@ class WriteBatch:
         "view",
     )
 
-    def __init__(self, lsn: int, view: View, bytes_max: int) -> None:
+    def __init__(self, lsn: int, view: View, bytes_max: int, holder: Holder) -> None:
+        self.holder = holder
+        """Who holds the writer lock for this batch."""
         self.lsn = lsn
         """The Lsn that the commit will have: the version of every document that it writes."""
         self.kind = KIND_COMMIT

@@ -145,20 +145,22 @@ class ReadableCollection(ABC):
         Read in blocks of 512, each at the Lsn of its own time; in a snapshot or a transaction all
         are read at one Lsn.
         """
-        after = b""
-        while True:
-            with self._reading() as view:
-                schema = schema_of(view, self.name)
-                low = schema.prefix + after
-                block = list(islice(view.scan(low, end_of(schema.prefix)), _BLOCK))
-                now_us = view.now_us
-                stored = [unpack(key, value) for key, value in block]
-            for each in stored:
-                if each.expires_us > now_us:
-                    yield schema.document(each)
-            if len(block) < _BLOCK:
-                return
-            after = block[-1][0][KEYSPACE_BYTES:] + b"\0"
+        after: bytes | None = b""
+        while after is not None:
+            documents, after = self._block(after)
+            yield from documents
+
+    def _block(self, after: bytes) -> tuple[Iterator[Document], bytes | None]:
+        """The next documents, decoded as they are taken, and where to go on; None at the end."""
+        with self._reading() as view:
+            schema = schema_of(view, self.name)
+            low = schema.prefix + after
+            block = list(islice(view.scan(low, end_of(schema.prefix)), _BLOCK))
+            now_us = view.now_us
+            stored = [unpack(key, value) for key, value in block]
+        documents = (schema.document(each) for each in stored if each.expires_us > now_us)
+        is_last = len(block) < _BLOCK
+        return documents, None if is_last else block[-1][0][KEYSPACE_BYTES:] + b"\0"
 
     def find(
         self,

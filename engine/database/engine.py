@@ -10,10 +10,10 @@ Invariants:
   then the log, MANIFEST and the lock.
 """
 
-import threading
 from typing import final
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock
 from amberdb._errors import AmberError, ClosedError, CommitUnknownError
 from amberdb._types import Lsn
 from amberdb.engine.backup.history import BackupHistory
@@ -64,7 +64,7 @@ class Engine:
         self.rescue = rescue
         self._opened = opened
         self._temporary = temporary
-        self._closing = threading.Lock()
+        self._closing = CallLock()
         self.is_closed = False
         with stored_view(opened.store, opened.memtable, NEWEST, options.document_bytes_max) as view:
             catalog, built = view.catalog, view.built
@@ -171,8 +171,9 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Checkpoints, syncs and releases the directory; a second call does nothing. Raises
-        BusyError while another thread is inside a transaction, CommitUnknownError."""
+        """Checkpoints, syncs and releases the directory; a second call does nothing, and completes
+        one that was interrupted. Raises BusyError while another thread is inside a transaction,
+        CommitUnknownError."""
         self.committer.check_outside()
         with self._closing:
             if self.is_closed:
@@ -206,7 +207,6 @@ class Engine:
         with self.checkpointer.mutex:
             committer.close_to(ClosedError("the database is closed: open it again"))
         self.searchers.clear()
-        self.is_closed = True
         try:
             log.close()
             if log.failed is None:
@@ -220,8 +220,12 @@ class Engine:
         except OSError:
             pass  # without the mark the next open recovers, which is slower and as safe
         finally:
-            self._opened.lock.close()
-            if self._temporary is not None:
-                import shutil  # only for databases in memory
+            self._release()
 
-                shutil.rmtree(self._temporary, ignore_errors=True)
+    def _release(self) -> None:
+        self._opened.lock.close()
+        if self._temporary is not None:
+            import shutil  # only for databases in memory
+
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        self.is_closed = True

@@ -10,11 +10,11 @@ Invariants:
   in another thread: the collector may run at any place, whatever lock that place holds.
 """
 
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, final
 
+from amberdb._call_lock import CallLock
 from amberdb._errors import ClosedError, ReadOnlyError
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.database.engine import Engine
@@ -34,17 +34,29 @@ _CLOSED: Final[Any] = _Closed()
 
 
 @final
+class Share:
+    """The right of one handle to an engine."""
+
+    __slots__ = ("engine",)
+
+    def __init__(self, engine: AnyEngine) -> None:
+        self.engine = engine
+
+
+@final
 class Handle:
     """One share of an engine. Threads may share it."""
 
     def __init__(
         self,
-        engine: AnyEngine,
-        give_back: Callable[[AnyEngine], None],
-        forget: Callable[[AnyEngine], None],
+        share: Share,
+        give_back: Callable[[Share], None],
+        forget: Callable[[Share], None],
     ) -> None:
-        """`give_back` ends a share of the engine; it raises as Engine.close() does, and then the
-        handle stays open. `forget` has another thread do that."""
+        """`give_back` ends the share; it raises as Engine.close() does, and may be repeated.
+        `forget` has another thread do that."""
+        engine = share.engine
+        self._share = share
         self.path = engine.path
         self.options = engine.options
         self.engine: AnyEngine = engine
@@ -55,7 +67,7 @@ class Handle:
         """A transaction of this handle is open."""
         self._give_back = give_back
         self._forget = forget
-        self._closing = threading.Lock()
+        self._closing = CallLock()
 
     @property
     def is_closed(self) -> bool:
@@ -96,7 +108,7 @@ class Handle:
             try:
                 if self.has_transaction and committer is not None:
                     committer.await_writer()
-                self._give_back(engine)
+                self._give_back(self._share)
             except BaseException:
                 if not engine.is_closed:
                     self.engine, self.committer = engine, committer
@@ -107,7 +119,7 @@ class Handle:
 
     def __del__(self) -> None:
         if not self.is_closed:
-            self._forget(self.engine)
+            self._forget(self._share)
             warnings.warn(
                 f"{self.path} was not closed: call close(), or open it in a `with` block",
                 ResourceWarning,

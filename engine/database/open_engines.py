@@ -12,29 +12,33 @@ Invariants:
 import _thread
 import atexit
 import os
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from types import FrameType
 from typing import Final, TypeAlias, final
 
+from amberdb._call_lock import CallLock, Signal, current_frame, has_ended
 from amberdb._errors import AmberError, ForkedError, OptionsDifferError
 from amberdb.engine.database.engine import Engine
-from amberdb.engine.database.handle import AnyEngine, Handle
+from amberdb.engine.database.handle import AnyEngine, Handle, Share
 from amberdb.engine.storage.directory import lock_identity
 
 Identity: TypeAlias = tuple[int, int]
+_LOOK_S: Final = 0.1
+"""The longest time after which open() looks for a call that was interrupted."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    """An open engine, and the number of its handles."""
+    """An open engine, and the shares that handles have in it."""
 
     identity: Identity | None
     """None: it cannot be shared."""
-    handles: int = 1
-    is_closing: bool = False
+    shares: set[Share] = field(default_factory=set[Share])
+    closing: FrameType | None = None
+    """The call that closes it."""
 
 
 @final
@@ -42,14 +46,16 @@ class OpenEngines:
     """All engines of a process. Threads may share it."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        """Notified when an engine was opened or closed. Guards the fields below."""
-        self._opening: set[str] = set()
-        """Paths that a thread is opening to write."""
+        self._mutex = CallLock()
+        """Guards the fields below."""
+        self._changed = Signal()
+        """Announced when an engine was opened or closed."""
+        self._opening: dict[str, FrameType] = {}
+        """Paths that are being opened to write, and the calls that do it."""
         self._entries: dict[AnyEngine, _Entry] = {}
-        self._forgotten: SimpleQueue[AnyEngine] = SimpleQueue()
+        self._forgotten: SimpleQueue[Share] = SimpleQueue()
         """Shares of handles that were garbage collected."""
-        self._giving_back = threading.Lock()
+        self._giving_back = CallLock()
 
     def open(self, path: str, given: Mapping[str, object], make: Callable[[], Engine]) -> Handle:
         """A handle on the engine that is open at `path`, or on the one that `make` opens.
@@ -59,27 +65,19 @@ class OpenEngines:
         """
         self._give_back_forgotten()
         path = os.path.realpath(path)
-        with self._changed:
-            while (engine := self._find(path)) is None and path in self._opening:
-                self._changed.wait()
-            if engine is not None:
-                _check_options(engine, given)
-                self._entries[engine].handles += 1
-                return self._handle(engine)
-            self._opening.add(path)
-        engine = None
+        while (handle := self._shared(path, given, current_frame())) is None:
+            self._changed.wait_for(lambda: not self._is_in_between(path), _LOOK_S)
+        if isinstance(handle, Handle):
+            return handle
         try:
-            engine = make()
-            return self.add(engine, lock_identity(path))
+            return self.add(make(), lock_identity(path))
         finally:
-            with self._changed:
-                self._opening.discard(path)
-                self._changed.notify_all()
+            self._opening.pop(path, None)
+            self._changed.announce()
 
     def add(self, engine: AnyEngine, identity: Identity | None = None) -> Handle:
         """The handle of a new engine; without `identity` the engine is not shared."""
-        with self._changed:
-            self._entries[engine] = _Entry(identity)
+        self._entries[engine] = _Entry(identity)
         return self._handle(engine)
 
     def close_all(self) -> None:
@@ -92,8 +90,8 @@ class OpenEngines:
         """In a forked child: makes every call on the engines of the parent raise ForkedError."""
         engines = list(self._entries)
         # New ones: a thread of the parent may have held the locks.
-        self._changed, self._giving_back = threading.Condition(), threading.Lock()
-        self._opening, self._entries, self._forgotten = set(), {}, SimpleQueue()
+        self._mutex, self._giving_back, self._changed = CallLock(), CallLock(), Signal()
+        self._opening, self._entries, self._forgotten = {}, {}, SimpleQueue()
         for engine in engines:
             engine.abandon(
                 ForkedError(
@@ -107,47 +105,69 @@ class OpenEngines:
     # -- inside ------------------------------------------------------------------------------
 
     def _handle(self, engine: AnyEngine) -> Handle:
-        return Handle(engine, self._give_back, self._forget)
+        share = Share(engine)
+        self._entries[engine].shares.add(share)
+        return Handle(share, self._give_back, self._forget)
+
+    def _shared(
+        self, path: str, given: Mapping[str, object], opening: FrameType
+    ) -> Handle | FrameType | None:
+        """A handle on the open engine of the directory; `opening` when that call is to open it;
+        None while another one opens or closes it."""
+        with self._mutex:
+            if self._is_in_between(path):
+                return None
+            engine = self._find(path)
+            if engine is None:
+                self._opening[path] = opening
+                return opening
+            _check_options(engine, given)
+            return self._handle(engine)
+
+    def _is_in_between(self, path: str) -> bool:
+        """Whether a call opens or closes the engine of the directory at the moment."""
+        opening = self._opening.get(path)
+        if opening is not None and not has_ended(opening):
+            return True
+        engine = self._find(path)
+        closing = None if engine is None else self._entries[engine].closing
+        return closing is not None and not has_ended(closing)
 
     def _find(self, path: str) -> AnyEngine | None:
-        """The open engine of the directory at `path`; waits while it is closing."""
-        while True:
-            identity = lock_identity(path)
-            same = [engine for engine, entry in self._entries.items() if entry.identity == identity]
-            if identity is None or not same:
-                return None
-            (engine,) = same
-            if not self._entries[engine].is_closing:
-                return engine
-            self._changed.wait()
+        """The engine of the directory at `path`."""
+        identity = lock_identity(path)
+        if identity is None:
+            return None
+        entries = list(self._entries.items())
+        return next((engine for engine, entry in entries if entry.identity == identity), None)
 
-    def _give_back(self, engine: AnyEngine) -> None:
-        """Ends the share of a handle that is closed: see _end_share()."""
+    def _give_back(self, share: Share) -> None:
+        """Ends the share of a handle that is closed: see _end()."""
         self._give_back_forgotten()
-        self._end_share(engine)
+        self._end(share)
 
-    def _end_share(self, engine: AnyEngine) -> None:
-        """Ends one share of an engine, and closes it with the last. Raises as Engine.close() does;
-        unless the engine is closed then, the share is kept."""
-        with self._changed:
+    def _end(self, share: Share) -> None:
+        """Ends a share of an engine, and closes it with the last. Raises as Engine.close() does;
+        unless the engine is closed then, the last share is kept. May be repeated."""
+        engine = share.engine
+        with self._mutex:
             entry = self._entries[engine]
-            if entry.handles > 1:
-                entry.handles -= 1
+            if entry.shares != {share}:
+                entry.shares.discard(share)
                 return
-            entry.is_closing = True
+            entry.closing = current_frame()
         try:
             engine.close()
         finally:
-            with self._changed:
-                entry.is_closing = False
-                if engine.is_closed:
-                    del self._entries[engine]
-                self._changed.notify_all()
+            entry.closing = None
+            if engine.is_closed:
+                self._entries.pop(engine, None)
+            self._changed.announce()
 
-    def _forget(self, engine: AnyEngine) -> None:
+    def _forget(self, share: Share) -> None:
         """Has another thread give a share back. Takes no lock and makes no threading.Thread: the
         garbage collector calls it, at any place."""
-        self._forgotten.put(engine)
+        self._forgotten.put(share)
         with suppress(RuntimeError):  # no thread to be had: the next open() or close() does it
             _thread.start_new_thread(self._give_back_forgotten, ())
 
@@ -155,9 +175,9 @@ class OpenEngines:
         # The lock: open() and close() in another thread return after these shares are ended.
         with self._giving_back, suppress(Empty):
             while True:
-                engine = self._forgotten.get_nowait()
+                share = self._forgotten.get_nowait()
                 with suppress(AmberError):
-                    self._end_share(engine)
+                    self._end(share)
 
 
 def _check_options(engine: AnyEngine, given: Mapping[str, object]) -> None:

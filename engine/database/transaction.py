@@ -7,10 +7,14 @@ Invariants:
   since LMDB cannot reuse pages that it may still read.
 """
 
+import threading
+import weakref
 from contextlib import AbstractContextManager
-from types import TracebackType
+from opcode import opmap
+from types import FrameType, TracebackType
 from typing import Generic, TypeVar, final
 
+from amberdb._call_lock import current_frame, has_ended
 from amberdb._errors import ClosedError, TransactionError
 from amberdb._types import NO_LSN, Lsn, Sync
 from amberdb.engine.commit.write_batch import WriteBatch
@@ -25,6 +29,8 @@ from amberdb.engine.storage.held_view import HeldView
 from amberdb.engine.storage.view import View, schema_of
 
 _T = TypeVar("_T")
+_BEFORE_WITH = opmap.get("BEFORE_WITH")
+"""The instruction that calls `__enter__`; Python 3.14 has another one."""
 
 
 @final
@@ -52,9 +58,18 @@ class Transaction:
             raise TransactionError("a transaction is entered once: make another one")
         if self._handle.is_closed:
             self._handle.check_open()
-        self._writer = self._committer.begin(self._timeout_ms)
-        self._handle.has_transaction = True
-        return self
+        writer = None
+        try:
+            writer = self._committer.begin(self._timeout_ms, holder=current_frame())
+            self._committer.keep(writer, _Block(self, current_frame(1)))
+            self._writer = writer
+            self._handle.has_transaction = True
+            return self
+        except BaseException:
+            if writer is not None:  # an interruption, and the block is not entered
+                self._writer = None
+                self._committer.rollback(writer, None)
+            raise
 
     def __exit__(
         self,
@@ -189,6 +204,29 @@ class SnapshotCollection(ReadableCollection):
 
     def _searchers(self) -> Searchers:
         return self._snapshot.searchers
+
+
+@final
+class _Block:
+    """The holder of the writer lock for the `with` block of a transaction.
+
+    The block has ended when its transaction is garbage or its thread is gone, and when the function
+    that has the `with` statement has ended: then an interruption kept `__exit__` from running. A
+    generator may be suspended, and a call of `__enter__` that is not the statement's own may be in
+    a function that ends before the block: of these the function says nothing.
+    """
+
+    def __init__(self, transaction: Transaction, frame: FrameType) -> None:
+        self._transaction = weakref.ref(transaction)
+        self._thread = threading.current_thread()
+        code = frame.f_code
+        is_statement = code.co_code[frame.f_lasti] == _BEFORE_WITH
+        self._frame = frame if is_statement else None
+
+    def has_ended(self) -> bool:
+        if self._transaction() is None or not self._thread.is_alive():
+            return True
+        return self._frame is not None and has_ended(self._frame)
 
 
 class _TypedErrors(Generic[_T]):

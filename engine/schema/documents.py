@@ -11,12 +11,12 @@ Invariants:
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast, final
 
+from amberdb._call_lock import CallLock
 from amberdb._errors import InvalidDocumentError, ProjectionError
 from amberdb._types import Document
 
@@ -233,7 +233,7 @@ class IdMaker:
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         self._ms = 0
         self._low = 0
 

@@ -6,12 +6,12 @@ Invariants:
 - A view is never closed while a thread reads through it.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from typing import final
 from weakref import WeakSet
 
+from amberdb._call_lock import CallLock, current_frame
 from amberdb._errors import ClosedError, SnapshotExpiredError
 from amberdb._types import Lsn
 from amberdb._worker import Worker
@@ -35,7 +35,7 @@ class HeldView:
         self._closed = closed
         self._max_age_ms = max_age_ms
         self._began = time.monotonic()
-        self._mutex = threading.RLock()
+        self._mutex = CallLock()
         self._failure: type[ClosedError] | type[SnapshotExpiredError] | None = None
         self.lsn: Lsn = Lsn(view.lsn)
 
@@ -55,9 +55,10 @@ class HeldView:
     def __enter__(self) -> View:
         """The view, for one call. Raises ClosedError, SnapshotExpiredError."""
         self.expire()
-        self._mutex.acquire()
+        frame = current_frame(1)
+        self._mutex.acquire(frame)
         if self._failure is not None:
-            self._mutex.release()
+            self._mutex.release(frame)
             raise self._failure(
                 f"the snapshot was open for more than {self._max_age_ms} ms: take a new one"
                 if self._failure is SnapshotExpiredError
@@ -67,7 +68,7 @@ class HeldView:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Raises the typed form of an LMDB error."""
-        self._mutex.release()
+        self._mutex.release(current_frame(1))
         if error is not None:
             self._view.raise_typed(error)
 

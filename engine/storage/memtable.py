@@ -12,13 +12,13 @@ Invariants:
 - Only the writer reads `unique_rowids`, so they have no versions.
 """
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import TypeAlias
 
 from sortedcontainers import SortedList
 
+from amberdb._call_lock import CallLock
 from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, ROWID_BYTES
 
@@ -42,26 +42,26 @@ _numbers = count(1)
 
 
 class SortedKeys:
-    """Keys that are sorted, one keyspace at a time, when a range of them is read."""
+    """Keys of a dict that are sorted, one keyspace at a time, when a range of them is read."""
 
-    __slots__ = ("_mutex", "_sorted", "_unsorted", "add", "added")
+    __slots__ = ("_half_sorted", "_mutex", "_of", "_sorted", "_unsorted", "add", "added")
 
-    def __init__(self) -> None:
+    def __init__(self, of: Mapping[bytes, object]) -> None:
+        """`of` is the dict; whoever adds a key to it passes it to add() before."""
         self.added: list[bytes] = []
         self.add = self.added.append
+        self._of = of
         self._unsorted: dict[bytes, list[bytes]] = {}
         self._sorted: dict[bytes, SortedList[bytes]] = {}
-        self._mutex = threading.Lock()
+        self._half_sorted: set[bytes] = set()
+        """Keyspaces whose sorting was interrupted."""
+        self._mutex = CallLock()
 
     def range(self, low: bytes, high: bytes, reverse: bool) -> Iterator[bytes]:
         """The keys of one keyspace with low <= key < high. They are copied in blocks, and the lock
         is released between blocks: keys that are added meanwhile may appear."""
         while True:
-            with self._mutex:
-                keys = self._sorted_keys(low[:KEYSPACE_BYTES])
-                if keys is None:
-                    return
-                block = list(islice(keys.irange(low, high, (True, False), reverse), _BLOCK))
+            block = self._block(low, high, reverse)
             yield from block
             if len(block) < _BLOCK:
                 return
@@ -70,8 +70,16 @@ class SortedKeys:
             else:
                 low = block[-1] + b"\0"
 
+    def _block(self, low: bytes, high: bytes, reverse: bool) -> list[bytes]:
+        with self._mutex:
+            keys = self._sorted_keys(low[:KEYSPACE_BYTES])
+            if keys is None:
+                return []
+            return list(islice(keys.irange(low, high, (True, False), reverse), _BLOCK))
+
     def _sorted_keys(self, keyspace: bytes) -> "SortedList[bytes] | None":
-        """The sorted keys of one keyspace; those of others are only grouped."""
+        """The sorted keys of one keyspace; those of others are only grouped. A key may be repeated
+        after an interruption."""
         if self.added:
             count = len(self.added)
             unsorted = self._unsorted
@@ -83,12 +91,17 @@ class SortedKeys:
                     unsorted[prefix] = [key]
             del self.added[:count]  # not the keys that the writer has appended meanwhile
         keys = self._sorted.get(keyspace)
-        fresh = self._unsorted.pop(keyspace, None)
+        fresh = self._unsorted.get(keyspace)
         if fresh is not None:
-            if keys is None:
-                keys = self._sorted[keyspace] = SortedList(fresh)
+            is_whole = keyspace not in self._half_sorted
+            self._half_sorted.add(keyspace)
+            if keys is None or not is_whole:
+                of_keyspace = (key for key in list(self._of) if key.startswith(keyspace))
+                keys = self._sorted[keyspace] = SortedList(fresh if is_whole else of_keyspace)
             else:
                 keys.update(fresh)
+            del self._unsorted[keyspace]
+            self._half_sorted.discard(keyspace)
         return keys
 
 
@@ -108,7 +121,7 @@ class Memtable:
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Version] = {}
-        self.keys = SortedKeys()
+        self.keys = SortedKeys(self.entries)
         self.size_bytes = 0
         self.last_lsn = 0
         self.last_us = 0
@@ -123,15 +136,17 @@ class Memtable:
 
     def publish(self, lsn: int, effects: Effects, size: int, time_us: int) -> None:
         """Adds the effects of one commit, `size` bytes of keys and values. Readers at an older Lsn
-        do not see them."""
+        do not see them. After an interruption it may be called again with the same commit."""
         entries = self.entries
         get = entries.get
         add = self.keys.add
         for key, value in effects.items():
             older = get(key)
-            entries[key] = (lsn, value, older)
             if older is None:
                 add(key)
+                entries[key] = (lsn, value, None)
+            elif older[0] != lsn:
+                entries[key] = (lsn, value, older)
         self.size_bytes += size + ENTRY_BYTES * len(effects)
         self.last_lsn = lsn
         self.last_us = time_us
@@ -146,6 +161,13 @@ class Memtable:
                 rows[keyspace].append(event)
             else:
                 rows[keyspace] = [event]
+
+    def forget_rows(self, lsn: int) -> None:
+        """Removes the row events of the newest commit, which was interrupted: they are added
+        again."""
+        for events in self.rows.values():
+            while events and events[-1][0] == lsn:
+                events.pop()
 
     def find_rows(self, prefixes: frozenset[bytes]) -> None:
         """Adds the row events of all versions whose keys start with one of the prefixes: after a
@@ -197,8 +219,8 @@ class Memtable:
                 chain = (version_lsn, value, chain)
                 after.size_bytes += len(key) + len(value or b"") + ENTRY_BYTES
             if chain is not None:
-                after.entries[key] = chain
                 after.keys.add(key)
+                after.entries[key] = chain
         for keyspace, events in self.rows.items():
             later = [event for event in events if event[0] > lsn]
             if later:

@@ -153,8 +153,13 @@ class Store:
             self._live().reader_check()  # readers of dead processes would keep pages for ever
             with contextlib.suppress(lmdb.PanicError):
                 self._last_read = self._begin()
-            with StoreWriter(self._live().begin(write=True)) as writer:
-                yield writer
+            txn = self._live().begin(write=True)
+            try:
+                with StoreWriter(txn) as writer:
+                    yield writer
+            finally:
+                txn.abort()  # an interruption may have kept the writer from ending it
+                del txn  # or a traceback would keep the environment open
             self._fill_tail()
         except lmdb.Error as error:
             if self._has_failed():

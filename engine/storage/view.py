@@ -139,7 +139,7 @@ class Pending:
     def sorted_keys(self) -> SortedKeys:
         """The keys of the effects; made at the first scan, since single operations have none."""
         if self.keys is None:
-            self.keys = SortedKeys()
+            self.keys = SortedKeys(self.effects)
             self.keys.added.extend(self.effects)
         return self.keys
 

@@ -165,7 +165,7 @@ class _InterruptedGate:
         self._until = until
         self._acquired = False
 
-    def acquire(self) -> None:
+    def acquire(self, timeout: float = -1) -> None:
         if self._acquired:
             self._until()
             raise KeyboardInterrupt
@@ -194,7 +194,7 @@ def test_interrupted_waiter_leaves_the_others_to_go_on(
             leader.join()
 
     with monkeypatch.context() as patch:
-        patch.setattr("amberdb.wal.group_commit.threading.Lock", lambda: _InterruptedGate(until))
+        patch.setattr("amberdb.wal.group_commit.allocate_lock", lambda: _InterruptedGate(until))
         with pytest.raises(KeyboardInterrupt):
             log.wait(second)
     directory.fs.hook = None

@@ -506,8 +506,10 @@ def test_failed_write_poisons(directory: LogDirectory) -> None:
     assert directory.fs.calls == []
 
 
-def test_interrupt_during_a_write_poisons(directory: LogDirectory) -> None:
+def test_a_write_that_was_interrupted_is_repeated(directory: LogDirectory) -> None:
     log = directory.create()
+    fill(log, range(1, 3))
+    next_lsn = log.next_lsn
 
     def interrupt(operation: str, path: str) -> None:
         raise KeyboardInterrupt
@@ -516,9 +518,12 @@ def test_interrupt_during_a_write_poisons(directory: LogDirectory) -> None:
     with pytest.raises(KeyboardInterrupt):
         log.append(b"x", 0, 1, "always")
     directory.fs.hook = None
-    with pytest.raises(PoisonedError):
-        log.append(b"x", 0, 1, "always")
+    for _ in range(2):
+        assert log.append(b"x", 0, 1, "always", lsn=next_lsn) == next_lsn == log.last_lsn
+    log.wait(next_lsn)
     log.close()
+    directory.reopen()[0].close()
+    assert len(directory.replayed) == 3
 
 
 @pytest.mark.parametrize("suffix", [".wal", ".seg", ".tmp"])

@@ -1,0 +1,211 @@
+"""Locks that no call leaves behind, whatever interrupts it.
+
+    with lock: ...                              held by the frame of this statement
+    lock.acquire(holder, timeout_s)             held by any Holder, until lock.release(holder)
+
+The stop button of a notebook, a signal handler or a debugger can raise an exception between the
+step that takes a lock and the `with` or `finally` that would release it. Here one atomic step both
+takes the lock and records the holder, the frame of the call. A thread that finds the lock held by a
+frame that has ended takes it over, so what a CallLock guards has to be whole at every line, or be
+completed by its next holder.
+
+Invariants:
+- The holder is the only value of a dict: `setdefault` takes the lock, `clear` releases it, each in
+  one step of the interpreter.
+- A frame that executes cannot be cleared: `frame.clear()` raises RuntimeError. A frame that has
+  ended can, in whichever thread, living or not, it ran. A generator does not hold a lock while it
+  is suspended.
+- A thread waits for at most _LOOK_S before it looks at the holder again: a wake-up that an
+  interrupted thread did not pass on is made good then.
+"""
+
+import sys
+import time
+from _thread import LockType, allocate_lock, get_ident
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, Protocol, TypeAlias, final
+
+_LOOK_S: Final = 0.05
+_SUSPENDS: Final = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+_taking_over = allocate_lock()
+
+current_frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
+"""current_frame(1) is the frame of the caller."""
+
+
+class LongHolder(Protocol):
+    """A holder that outlives the call that took the lock."""
+
+    def has_ended(self) -> bool: ...
+
+
+Holder: TypeAlias = FrameType | LongHolder
+
+
+def has_ended(holder: Holder) -> bool:
+    """Whether a holder will never release what it holds."""
+    if not isinstance(holder, FrameType):
+        return holder.has_ended()
+    if holder.f_code.co_flags & _SUSPENDS:  # it may be suspended, and clear() would end it
+        return False
+    try:
+        holder.clear()
+    except RuntimeError:
+        return False
+    return True
+
+
+@final
+class CallLock:
+    """A lock for the length of one call. Not reentrant."""
+
+    __slots__ = ("_holder", "_waiting")
+
+    def __init__(self) -> None:
+        self._holder: dict[None, Holder] = {}
+        self._waiting: deque[LockType] = deque()
+
+    def __enter__(self) -> None:
+        frame = current_frame(1)
+        if self._holder.setdefault(None, frame) is not frame:
+            self._wait(frame, None)
+
+    def __exit__(self, *_: object) -> None:
+        self._holder.clear()
+        if self._waiting:
+            _wake_one(self._waiting)
+
+    def acquire(self, holder: Holder, timeout_s: float | None = None) -> bool:
+        """Whether the lock is the holder's now; False after `timeout_s`."""
+        return self._holder.setdefault(None, holder) is holder or self._wait(holder, timeout_s)
+
+    def release(self, holder: Holder) -> None:
+        """Does nothing when another holder has taken the lock over."""
+        if self._holder.get(None) is holder:
+            self._holder.clear()
+            if self._waiting:
+                _wake_one(self._waiting)
+
+    def hand_to(self, holder: Holder) -> None:
+        """Makes `holder` the holder; the caller holds the lock."""
+        self._holder[None] = holder
+
+    def is_of(self, holder: Holder) -> bool:
+        """Whether this is the holder."""
+        return self._holder.get(None) is holder
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who holds the lock; None: nobody, or a call that was interrupted."""
+        holder = self._holder.get(None)
+        return None if holder is None or has_ended(holder) else holder
+
+    def _wait(self, holder: Holder, timeout_s: float | None) -> bool:
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        waiting = self._waiting
+        gate = allocate_lock()
+        gate.acquire()
+        waiting.append(gate)  # before the next try: a release before it is seen there
+        while True:
+            self._drop_ended()
+            if self._holder.setdefault(None, holder) is holder:
+                _forget_gate(waiting, gate)
+                return True
+            left_s = _LOOK_S if until is None else min(_LOOK_S, until - time.monotonic())
+            if left_s <= 0:  # also when there was no time to wait
+                if not _forget_gate(waiting, gate):
+                    _wake_one(waiting)  # this thread was woken, and does not take its turn
+                return False
+            if gate.acquire(timeout=left_s):
+                waiting.append(gate)
+
+    def _drop_ended(self) -> None:
+        """Releases the lock when its holder has ended."""
+        holder = self._holder.get(None)
+        if holder is not None and has_ended(holder):
+            with _taking_over:
+                if self._holder.get(None) is holder:  # one thread drops it, and only this one
+                    self._holder.clear()
+
+
+@final
+class NestedCallLock:
+    """A CallLock that a call may take again while an outer call of its thread holds it."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = CallLock()
+
+    def __enter__(self) -> None:
+        frame = current_frame(1)
+        outer = self._lock.holder
+        if not (isinstance(outer, _ThreadCall) and outer.thread == get_ident()):
+            self._lock.acquire(_ThreadCall(frame, get_ident()))
+
+    def __exit__(self, *_: object) -> None:
+        holder = self._lock.holder
+        if isinstance(holder, _ThreadCall) and holder.frame is current_frame(1):
+            self._lock.release(holder)
+
+
+class _ThreadCall:
+    """A frame, and the thread that it runs in."""
+
+    __slots__ = ("frame", "thread")
+
+    def __init__(self, frame: FrameType, thread: int) -> None:
+        self.frame = frame
+        self.thread = thread
+
+    def has_ended(self) -> bool:
+        return has_ended(self.frame)
+
+
+@final
+class Signal:
+    """Threads wait here for a change that other threads make and announce. It has no lock: no
+    interrupted call can block it."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: deque[LockType] = deque()
+
+    def announce(self) -> None:
+        """Lets every waiting thread look at its condition again."""
+        waiting = self._waiting
+        for _ in range(len(waiting)):  # not those that look, and wait again
+            _wake_one(waiting)
+
+    def wait_for(self, is_so: Callable[[], bool], timeout_s: float | None) -> bool:
+        """Returns whether the condition came true; False after `timeout_s`."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        waiting = self._waiting
+        while not is_so():
+            gate = allocate_lock()
+            gate.acquire()
+            waiting.append(gate)  # before the next look: a change before it is seen there
+            left_s = -1 if until is None else max(0.0, until - time.monotonic())
+            if is_so() or not gate.acquire(timeout=left_s):
+                _forget_gate(waiting, gate)
+                return is_so()
+        return True
+
+
+def _wake_one(waiting: deque[LockType]) -> None:
+    try:
+        waiting.popleft().release()
+    except IndexError:  # another thread was faster
+        pass
+
+
+def _forget_gate(waiting: deque[LockType], gate: LockType) -> bool:
+    """Whether the gate was still waiting."""
+    try:
+        waiting.remove(gate)
+    except ValueError:
+        return False
+    return True

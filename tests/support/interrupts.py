@@ -1,0 +1,47 @@
+"""Calls that an exception interrupts at a chosen line of the package.
+
+Invariants:
+- Every line that the calling thread executes inside the package counts, in order; the exception is
+  raised at one of them, once.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import amberdb
+
+_PACKAGE = str(Path(amberdb.__file__).parent) + "/"
+
+
+def interrupted_at(number: int, call: Callable[[], object]) -> str | None:
+    """Raises KeyboardInterrupt at line event `number`, from 0, of a call, and returns the place; None
+    when the call ended before."""
+    left = number
+    place: str | None = None
+
+    def local(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal left, place
+        if event == "line" and place is None:
+            if left == 0:
+                code = frame.f_code
+                name = code.co_filename.removeprefix(_PACKAGE)
+                place = f"{name}:{frame.f_lineno} {code.co_qualname}"
+                raise KeyboardInterrupt
+            left -= 1
+        return local
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        return local if frame.f_code.co_filename.startswith(_PACKAGE) else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return place
