@@ -24,10 +24,13 @@ import time
 from _thread import LockType, allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Final, Protocol, TypeAlias, final
 
 _LOOK_S: Final = 0.05
+_UNFAIR_S: Final = 0.01
+"""The longest time that others may take the lock before a thread that waits."""
 _SUSPENDS: Final = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 _taking_over = allocate_lock()
 
@@ -65,7 +68,7 @@ class CallLock:
 
     def __init__(self) -> None:
         self._holder: dict[None, Holder] = {}
-        self._waiting: deque[LockType] = deque()
+        self._waiting: deque[_Waiter] = deque()
 
     def __enter__(self) -> None:
         frame = current_frame(1)
@@ -73,9 +76,7 @@ class CallLock:
             self._wait(frame, None)
 
     def __exit__(self, *_: object) -> None:
-        self._holder.clear()
-        if self._waiting:
-            _wake_one(self._waiting)
+        self._release()
 
     def acquire(self, holder: Holder, timeout_s: float | None = None) -> bool:
         """Whether the lock is the holder's now; False after `timeout_s`."""
@@ -84,9 +85,7 @@ class CallLock:
     def release(self, holder: Holder) -> None:
         """Does nothing when another holder has taken the lock over."""
         if self._holder.get(None) is holder:
-            self._holder.clear()
-            if self._waiting:
-                _wake_one(self._waiting)
+            self._release()
 
     def hand_to(self, holder: Holder) -> None:
         """Makes `holder` the holder; the caller holds the lock."""
@@ -102,24 +101,48 @@ class CallLock:
         holder = self._holder.get(None)
         return None if holder is None or has_ended(holder) else holder
 
+    def _release(self) -> None:
+        waiting = self._waiting
+        if waiting and self._hand_over(waiting):
+            return
+        self._holder.clear()
+        if waiting:  # also who began to wait before clear()
+            _wake_one(waiting)
+
+    def _hand_over(self, waiting: "deque[_Waiter]") -> bool:
+        """Makes the thread that waits longest the holder, if that is long: a thread that takes the
+        lock again at once would keep it for ever, since it has the interpreter."""
+        try:
+            waiter = waiting[0]
+            if time.monotonic() - waiter.since < _UNFAIR_S:
+                return False
+            waiting.remove(waiter)
+        except (IndexError, ValueError):  # it has given up
+            return False
+        self._holder[None] = waiter.holder
+        waiter.gate.release()
+        return True
+
     def _wait(self, holder: Holder, timeout_s: float | None) -> bool:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         waiting = self._waiting
-        gate = allocate_lock()
-        gate.acquire()
-        waiting.append(gate)  # before the next try: a release before it is seen there
+        waiter = _Waiter(holder)
+        waiting.append(waiter)  # before the next try: a release before it is seen there
         while True:
             self._drop_ended()
-            if self._holder.setdefault(None, holder) is holder:
-                _forget_gate(waiting, gate)
+            if self._holder.setdefault(None, holder) is holder:  # taken, or handed over
+                _forget(waiting, waiter)
                 return True
             left_s = _LOOK_S if until is None else min(_LOOK_S, until - time.monotonic())
-            if left_s <= 0:  # also when there was no time to wait
-                if not _forget_gate(waiting, gate):
-                    _wake_one(waiting)  # this thread was woken, and does not take its turn
-                return False
-            if gate.acquire(timeout=left_s):
-                waiting.append(gate)
+            if left_s <= 0:
+                break
+            if waiter.gate.acquire(timeout=left_s) and not self.is_of(holder):
+                waiting.appendleft(waiter)
+        if not _forget(waiting, waiter):  # this thread was chosen meanwhile
+            if self.is_of(holder):
+                return True
+            _wake_one(waiting)
+        return False
 
     def _drop_ended(self) -> None:
         """Releases the lock when its holder has ended."""
@@ -164,48 +187,61 @@ class _ThreadCall:
         return has_ended(self.frame)
 
 
+class _Waiter:
+    """A thread that waits, blocked on a lock of its own."""
+
+    __slots__ = ("gate", "holder", "since")
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self.since = time.monotonic()
+        self.gate = allocate_lock()
+        self.gate.acquire()
+
+
 @final
 class Signal:
     """Threads wait here for a change that other threads make and announce. It has no lock: no
     interrupted call can block it."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_gates",)
 
     def __init__(self) -> None:
-        self._waiting: deque[LockType] = deque()
+        self._gates: deque[LockType] = deque()
 
     def announce(self) -> None:
         """Lets every waiting thread look at its condition again."""
-        waiting = self._waiting
-        for _ in range(len(waiting)):  # not those that look, and wait again
-            _wake_one(waiting)
+        gates = self._gates
+        with suppress(IndexError):
+            for _ in range(len(gates)):  # not those that look, and wait again
+                gates.popleft().release()
 
     def wait_for(self, is_so: Callable[[], bool], timeout_s: float | None) -> bool:
         """Returns whether the condition came true; False after `timeout_s`."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        waiting = self._waiting
         while not is_so():
             gate = allocate_lock()
             gate.acquire()
-            waiting.append(gate)  # before the next look: a change before it is seen there
+            self._gates.append(gate)  # before the next look: a change before it is seen there
             left_s = -1 if until is None else max(0.0, until - time.monotonic())
             if is_so() or not gate.acquire(timeout=left_s):
-                _forget_gate(waiting, gate)
+                with suppress(ValueError):
+                    self._gates.remove(gate)
                 return is_so()
         return True
 
 
-def _wake_one(waiting: deque[LockType]) -> None:
+def _wake_one(waiting: deque[_Waiter]) -> None:
     try:
-        waiting.popleft().release()
+        waiting.popleft().gate.release()
     except IndexError:  # another thread was faster
         pass
 
 
-def _forget_gate(waiting: deque[LockType], gate: LockType) -> bool:
-    """Whether the gate was still waiting."""
+def _forget(waiting: deque[_Waiter], waiter: _Waiter) -> bool:
+    """Whether nobody had chosen the waiter yet."""
     try:
-        waiting.remove(gate)
+        waiting.remove(waiter)
     except ValueError:
         return False
     return True

@@ -8,11 +8,12 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import amberdb
-from amberdb import Database, Ordered, Text, Unique
+from amberdb import Database, IndexSpec, Ordered, Text, Unique
 from support import slices
 from support.databases import SMALL, OpenDatabase, assert_sound
 from support.interrupts import interrupted_at
@@ -20,7 +21,7 @@ from support.interrupts import interrupted_at
 pytestmark = pytest.mark.sliced
 STRIDE = slices.size(1, 6)
 """One line of so many is interrupted in the short run."""
-INDEXES = [Ordered("n"), Unique("k", sparse=True), Text("t")]
+INDEXES: list[IndexSpec] = [Ordered("n"), Unique("k", sparse=True), Text("t")]
 
 
 def put(db: Database) -> None:
@@ -80,7 +81,7 @@ CALLS: list[Callable[[Database], None]] = [
 ]
 
 
-def made(open_db: OpenDatabase, **options: object) -> Database:
+def made(open_db: OpenDatabase, **options: Any) -> Database:
     db = open_db(busy_timeout_ms=2000, segment_bytes_max=8192, **options)
     db.collection("m", indexes=INDEXES).put({"id": "a", "n": 1, "k": "a", "t": "hello"})
     return db
@@ -203,7 +204,7 @@ def test_real_signals_among_writers_stop_nobody(open_db: OpenDatabase, sync: str
         stop.set()
         for thread in threads:
             thread.join(30)
-    assert not failed
+    assert not failed, failed
     assert not any(thread.is_alive() for thread in threads)
     put(db)
     for mine in acknowledged:
