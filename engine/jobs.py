@@ -4,10 +4,11 @@ for the graphs and cache files of vectors, one for maintenance.
 Invariants:
 - The thread starts with the first job and ends when the queue is empty: an idle database has none.
 - At most one job runs at a time, so the memory and disk that one job needs is the peak.
+- A job that fails is tried again after a pause, and delays no other.
+- Where no thread can be had, want() runs the job in the thread that calls it.
 - close() waits only until the running job has seen that it is to stop.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -15,10 +16,8 @@ from contextlib import contextmanager
 from typing import Final, TypeAlias, final
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import AmberError
-from amberdb._worker import Worker
-
-logger = logging.getLogger("amberdb.engine")
+from amberdb._worker import Worker, always, long_work
+from amberdb.engine.failures import Failures
 
 Stop: TypeAlias = Callable[[], bool]
 """Returns whether the job is to stop."""
@@ -60,31 +59,40 @@ def check_stop(stop: Stop) -> None:
 class Jobs:
     """A queue of jobs and the thread that runs them. Without `background` they wait for run()."""
 
-    def __init__(self, name: str = "jobs", *, background: bool = True) -> None:
-        self._name = name
+    def __init__(
+        self,
+        name: str = "jobs",
+        failures: Failures | None = None,
+        *,
+        is_outside: Callable[[], bool] = always,
+        background: bool = True,
+    ) -> None:
+        """`is_outside` returns whether the calling thread may run a job (see Worker)."""
+        self._failures = failures or Failures()
         self._background = background
         self._mutex = threading.Lock()
         """Guards the queue."""
         self._running = threading.Lock()
         """Held while a job runs."""
-        self._jobs: dict[Job, None] = {}
-        self._worker = Worker(f"amberdb-{name}", self._step)
+        self._jobs: dict[Job, str] = {}
+        """By job: its name."""
+        self._worker = Worker(f"amberdb-{name}", self._step, is_outside)
         self._is_closing = False
 
-    def want(self, job: Job) -> None:
+    def want(self, job: Job, name: str) -> None:
         """Queues a job; one that is queued already is not queued twice."""
         with self._mutex:
             if self._is_closing:
                 return
-            self._jobs[job] = None
+            self._jobs[job] = name
         if self._background:
             self._worker.wake()
 
     def run(self) -> None:
         """Runs the queued jobs in the caller's thread, and waits for the one that the background
         thread is running. Raises what a job raises."""
-        while (job := self._next()) is not None:
-            with self._running:
+        while (job := self._next()[0]) is not None:
+            with long_work(), self._running:
                 job(self._must_stop)
         with self._running:
             pass
@@ -92,7 +100,7 @@ class Jobs:
     @contextmanager
     def alone(self) -> Generator[None]:
         """Inside, no job runs."""
-        with self._running:
+        with long_work(), self._running:
             yield
 
     def close(self) -> None:
@@ -107,25 +115,32 @@ class Jobs:
     def _must_stop(self) -> bool:
         return self._is_closing
 
-    def _next(self) -> Job | None:
+    def _next(self, *, due_only: bool = False) -> tuple[Job | None, str]:
+        """Takes the next job from the queue, and its name."""
         with self._mutex:
-            job = next(iter(self._jobs), None)
-            if job is not None:
-                del self._jobs[job]
-            return job
+            for job, name in self._jobs.items():
+                if not due_only or not self._failures.left_s(job):
+                    del self._jobs[job]
+                    return job, name
+        return None, ""
 
     def _step(self) -> float | None:
-        """Runs one job in the background thread; None when the queue is empty."""
-        job = self._next()
+        """Runs one job that is due. Returns the seconds until the next one; None when the queue is
+        empty."""
+        job, name = self._next(due_only=True)
         if job is None:
-            return None
+            with self._mutex:
+                return min(map(self._failures.left_s, self._jobs), default=None)
         try:
             with self._running:
                 job(self._must_stop)
         except Stopped:
             pass
-        except AmberError as error:
-            logger.warning("%s: a job failed and will be tried again: %s", self._name, error)
-        except Exception:
-            logger.exception("%s: a job failed", self._name)
+        except Exception as error:
+            self._failures.note(job, name, error)
+            with self._mutex:
+                if not self._is_closing:
+                    self._jobs.setdefault(job, name)
+        else:
+            self._failures.clear(job)
         return 0.0

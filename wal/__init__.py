@@ -30,6 +30,7 @@ from amberdb.wal.recovery import Recovery as Recovery
 from amberdb.wal.repair import LogRepair as LogRepair
 from amberdb.wal.repair import RepairCut as RepairCut
 from amberdb.wal.repair import repair as repair
+from amberdb.wal.repair import sound_records as sound_records
 
 __all__ = [
     "Log",
@@ -43,6 +44,7 @@ __all__ = [
     "log_begins",
     "segment_ids",
     "repair",
+    "sound_records",
     "RepairCut",
     "LogRepair",
 ]

@@ -3,7 +3,8 @@
 Invariants:
 - The first append that needs the worker starts it. It sleeps without a timeout while nothing is
   unsynced: an idle database wakes no thread.
-- It syncs at most `interval_s` after the first append that armed it.
+- It syncs at most `interval_s` after the first append that armed it. Without a thread, arm() says
+  so, and the commit waits for a sync of its own.
 """
 
 import time
@@ -24,15 +25,14 @@ class IntervalSync:
         self._due_at = 0.0
         self._worker = Worker("amberdb-wal-interval", self._step)
 
-    def arm(self) -> None:
-        """Requests a sync. Called under the writer lock; callers test `armed` first."""
-        if self._worker.is_closing:
-            return
+    def arm(self) -> bool:
+        """Requests a sync; False when there is no thread to make it. Called under the writer lock;
+        callers test `armed` first."""
         self._due_at = time.monotonic() + self._interval_s
         self.armed = True
-        if not self._worker.wake():  # no thread can start at interpreter shutdown
+        if not self._worker.wake():
             self.armed = False
-            self._sync_quietly()
+        return self.armed
 
     def close(self) -> None:
         """Ends the worker without a last sync: the log syncs when it closes."""

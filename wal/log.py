@@ -261,8 +261,8 @@ class Log:
         self._group.last_lsn = Lsn(lsn)
         if sync == "always":
             self.required_lsn = lsn
-        elif sync == "interval" and not self._interval.armed:
-            self._interval.arm()
+        elif sync == "interval" and not self._interval.armed and not self._interval.arm():
+            self.required_lsn = lsn  # without a thread to sync it, its commit does
         return Lsn(lsn)
 
     def _write(self, lsn: int, payload: bytes, time_us: int, kind: int) -> None:

@@ -8,7 +8,7 @@ Invariants:
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from amberdb._errors import CorruptionError
@@ -126,6 +126,26 @@ def repair(
     return LogRepair(tail.last_lsn, sorted(cuts, key=lambda c: c.segment))
 
 
+def sound_records(
+    fs: FileSystem, directory: str, database_id: bytes, after: Lsn
+) -> Iterator[Record]:
+    """The records after `after` that repair() would keep, without a hole, read from a directory
+    that is not changed. None when the log does not reach back to `after`. Raises as repair()."""
+    names, _ = list_directory(fs, directory, clean=False)
+    loaded = _load(fs, names, database_id)
+    start = _find_start(loaded, after)
+    before = None if start is None else loaded[start]
+    if start is None or before is None:
+        return
+    tail = ScanPosition.before(before)
+    for segment in loaded[start:]:
+        if segment is not before and not _goes_on(before, tail, segment):
+            return
+        assert segment is not None
+        before = segment
+        yield from (record for record in read_segment(fs, segment, tail) if record.lsn > after)
+
+
 def _load(fs: FileSystem, names: list[tuple[Lsn, str]], database_id: bytes) -> list[Segment | None]:
     """The segments; None for one with an unreadable header."""
     loaded: list[Segment | None] = []
@@ -166,6 +186,17 @@ def _is_next(before: Segment | None, segment: Segment | None) -> bool:
     return True
 
 
+def _goes_on(before: Segment, tail: ScanPosition, segment: Segment | None) -> bool:
+    """Whether `segment` follows the last record of `before`, where `tail` is."""
+    if segment is None or not _is_next(before, segment):
+        return False
+    try:
+        check_reaches(before, tail, segment)
+    except CorruptionError:
+        return False
+    return True
+
+
 def _is_whole(fs: FileSystem, before: Segment | None, segment: Segment | None) -> bool:
     """Whether all records of `before` are readable, up to the beginning of `segment`."""
     assert before is not None
@@ -173,11 +204,7 @@ def _is_whole(fs: FileSystem, before: Segment | None, segment: Segment | None) -
     tail = ScanPosition.before(before)
     for _ in read_segment(fs, before, tail):
         pass
-    try:
-        check_reaches(before, tail, segment)
-    except CorruptionError:
-        return False
-    return True
+    return _goes_on(before, tail, segment)
 
 
 def _read_forward(
@@ -189,14 +216,10 @@ def _read_forward(
     tail = ScanPosition.before(before)
     for index in range(start, len(loaded)):
         segment = loaded[index]
-        if index > start:
-            if segment is None or not _is_next(before, segment):
-                return index - 1, tail
-            try:
-                check_reaches(before, tail, segment)
-            except CorruptionError:
-                return index - 1, tail
-            before = segment
+        if index > start and not _goes_on(before, tail, segment):
+            return index - 1, tail
+        assert segment is not None
+        before = segment
         for record in read_segment(fs, before, tail):
             replay(record)
     return len(loaded) - 1, tail

@@ -4,7 +4,7 @@ Invariants:
 - A spare file is named `free-<n>.seg`. Its content means nothing: a header with a new salt is
   written before its name changes.
 - At most one short-lived thread prepares a file at any time; `take` tries again in the foreground
-  when the thread failed.
+  when the thread failed, or could not be started.
 - No more than `capacity` recycled files are kept, and none while `set_capacity(0)` holds.
 """
 
@@ -14,6 +14,7 @@ import threading
 
 from amberdb import _failpoints as failpoints
 from amberdb._fs import FileSystem
+from amberdb._worker import started
 from amberdb.wal.segment import create_zeroed, discard
 
 _NAME = re.compile(r"free-([0-9]+)\.seg")
@@ -122,11 +123,8 @@ class SegmentPool:
         worker = threading.Thread(
             target=self._prepare, args=(size,), name="amberdb-wal-prepare", daemon=True
         )
-        try:
-            worker.start()
-        except RuntimeError:  # interpreter shutdown, or no more threads
-            return
-        self._worker = worker
+        if started(worker):
+            self._worker = worker
 
     def close(self) -> None:
         self._closed = True

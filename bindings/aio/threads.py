@@ -6,15 +6,18 @@ Invariants:
 - Reads, writes and the transaction have separate threads: a write that waits for the writer lock
   delays no read, and never the transaction that holds the lock.
 - As many writes as there are write threads share a sync.
+- Where no thread can be had, a call runs in the thread of the event loop: once, as always.
 """
 
 import asyncio
+import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Final, Literal, TypeAlias, TypeVar, final
 
-from amberdb import BusyError, ClosedError, TransactionError
+from amberdb import BusyError, ClosedError, NoThreadWarning, TransactionError
 
 R = TypeVar("R")
 
@@ -55,6 +58,7 @@ class Threads:
             lane: ThreadPoolExecutor(size, f"amberdb-{lane}") for lane, size in sizes.items()
         }
         self._gate = asyncio.Lock()
+        self._has_warned = False
         self.is_closed = False
 
     async def turn(self, timeout_ms: int) -> Turn:
@@ -128,7 +132,34 @@ class Threads:
     def _submit(self, lane: Lane, call: Callable[[], R]) -> "Future[R]":
         if self.is_closed:
             raise ClosedError("the database is closed: open it again")
-        return self._pools[lane].submit(call)
+        future: Future[R] = Future()
+        unclaimed = threading.Lock()
+
+        def work() -> None:
+            if not unclaimed.acquire(False) or not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+        try:
+            self._pools[lane].submit(work)
+        except (RuntimeError, MemoryError) as error:
+            # The pool has queued the call before it failed to start a thread for it.
+            self._warn(error)
+            work()
+        return future
+
+    def _warn(self, error: Exception) -> None:
+        if not self._has_warned and "shutdown" not in str(error):
+            self._has_warned = True
+            warnings.warn(
+                f"no thread could be started ({error}): calls run in the thread of the event loop, "
+                "and it waits for them. Raise the limit of threads (ulimit -u, pids.max)",
+                NoThreadWarning,
+                stacklevel=4,
+            )
 
 
 async def alone(call: Callable[[], R], *, on_cancel: Callable[[], object] | None = None) -> R:

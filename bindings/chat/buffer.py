@@ -7,8 +7,8 @@ Invariants:
 - A turn that is not in the sink never expires: it gets its expiry time when it is flushed.
 - Delivery is at least once: a turn is marked as flushed after the sink has stored it. After a crash
   in between it is sent to the sink again, with the same id.
-- A turn that the sink rejects stays pending, with the error. flush_due() tries it again after a
-  pause that doubles each time.
+- A turn that the sink rejects stays pending, with the error, and delays no other. flush_due() tries
+  it again after a pause that doubles each time.
 """
 
 import logging
@@ -36,6 +36,12 @@ RETRY_S: Final = 30.0
 RETRY_MAX_S: Final = 3600.0
 """Pauses before flush_due() tries a rejected turn again: the first one, and the longest."""
 
+FAILURES_MAX: Final = 8
+"""After so many calls in a row that failed, the sink counts as down: its turns stay whole batches.
+One more than it takes to find one turn in a batch of 100 by halving."""
+REASON_MAX: Final = 1000
+"""Characters kept of the error of a turn."""
+
 _PENDING: Final[Mapping[str, Any]] = has_time("retry_at")
 
 
@@ -58,6 +64,10 @@ class Flushed(TypedDict):
     total_pending: int
     flushed_count: int
     failed_count: int
+
+
+def nothing() -> None:
+    """The default of ChatBuffer.on_saved."""
 
 
 @final
@@ -94,6 +104,8 @@ class ChatBuffer:
         self._sync: Sync = sync
         self._count_tokens = count_tokens
         self._clock = clock
+        self.on_saved: Callable[[], None] = nothing
+        """Called after save_chat() has stored a turn."""
         self._flushing = threading.Lock()
         self._error: str | None = None
         self._collection = db.collection(
@@ -141,6 +153,7 @@ class ChatBuffer:
         is_stored = False
         if self.sink is not None and (important or self.write_through):
             is_stored = self._send([{**turn, "id": cid}]) == 1
+        self.on_saved()
         note = "in the sink" if is_stored else "in the hot tier; flush() sends it to the sink"
         return Saved(
             success=True,
@@ -230,14 +243,9 @@ class ChatBuffer:
     def _send(self, turns: Sequence[Document]) -> int:
         """Sends turns to the sink and stores the outcome in their documents; how many the sink
         stored."""
-        assert self.sink is not None
         content = [{name: turn[name] for name in turn if name not in _STATE} for turn in turns]
-        try:
-            failed = dict(self.sink.store(content))
-        except Exception as error:
-            failed = dict.fromkeys(
-                (turn["id"] for turn in turns), f"{type(error).__name__}: {error}"
-            )
+        failed: dict[str, str] = {}
+        self._store(content, failed, 0)
         if failed:
             self._error = next(iter(failed.values()))
             logger.warning("%d turns were not flushed: %s", len(failed), self._error)
@@ -245,6 +253,24 @@ class ChatBuffer:
             self._error = None
         self._mark(turns, failed)
         return sum(turn["id"] not in failed for turn in turns)
+
+    def _store(self, turns: Sequence[Document], failed: dict[str, str], failures: int) -> int:
+        """Stores turns in the sink; when that fails, each half of them, down to the turn that is
+        refused, so long as the sink takes any. Adds to `failed` the reasons by id; `failures` is
+        the number of calls in a row that failed before, and of those after it is returned."""
+        assert self.sink is not None
+        try:
+            failed.update(self.sink.store(turns))
+        except Exception as error:
+            failures += 1
+            if len(turns) == 1 or failures >= FAILURES_MAX:
+                reason = f"{type(error).__name__}: {error}"[:REASON_MAX]
+                failed.update(dict.fromkeys((turn["id"] for turn in turns), reason))
+                return failures
+            half = len(turns) // 2
+            failures = self._store(turns[:half], failed, failures)
+            return self._store(turns[half:], failed, failures)
+        return 0
 
     def _mark(self, turns: Sequence[Document], failed: Mapping[str, str]) -> None:
         """Marks turns as flushed, or as failed with the time of the next attempt."""

@@ -3,19 +3,21 @@
 Invariants:
 - A flush that fails is logged, and the next one follows at its time.
 - When stop() returns, no flush is running and none will start.
+- Where no thread can be had, saving a turn flushes what is due, and tries to start it again.
 """
 
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from datetime import time as TimeOfDay
 from typing import Final, final
 
-from amberdb import ClosedError
+from amberdb import ClosedError, NoThreadWarning
 from amberdb._shared.clock import utc_now
-from amberdb.chat.buffer import ChatBuffer
+from amberdb.chat.buffer import ChatBuffer, nothing
 
 logger = logging.getLogger("amberdb.chat")
 
@@ -78,8 +80,13 @@ class Flusher:
         self._wake = threading.Condition()
         self._is_stopped = False
         self._is_woken = False
-        self._thread = threading.Thread(target=self._run, name="amberdb-chat", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        self._next = utc_now(clock)
+        """When the next flush is due, while there is no thread."""
+        self._has_warned = False
+        if not self._start():
+            self._next = self._schedule.next_after(self._next)
+            buffer.on_saved = self._flush_here
 
     def __enter__(self) -> "Flusher":
         return self
@@ -92,13 +99,60 @@ class Flusher:
         with self._wake:
             self._is_woken = True
             self._wake.notify_all()
+        if self._thread is None:
+            self._flush_here()
 
     def stop(self) -> None:
         """Ends the thread, after the flush that is running."""
         with self._wake:
             self._is_stopped = True
             self._wake.notify_all()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+        self._buffer.on_saved = nothing
+
+    def _start(self) -> bool:
+        """Starts the thread. False when there is none to be had."""
+        thread = threading.Thread(target=self._run, name="amberdb-chat", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            if not self._has_warned:
+                self._has_warned = True
+                warnings.warn(
+                    f"no thread could be started to flush the chat ({error}): save_chat() does it. "
+                    "Raise the limit of threads (ulimit -u, pids.max)",
+                    NoThreadWarning,
+                    stacklevel=4,
+                )
+            return False
+        self._thread = thread
+        return True
+
+    def _flush_here(self) -> None:
+        """Starts the thread if that is possible by now, else flushes in this one what is due."""
+        with self._wake:
+            if self._is_stopped:
+                return
+            if self._thread is not None or self._start():
+                self._buffer.on_saved = nothing
+                return
+            now = utc_now(self._clock)
+            if not self._is_woken and now < self._next:
+                return
+            self._is_woken = False
+            self._next = self._schedule.next_after(now)
+        self._flush()
+
+    def _flush(self) -> bool:
+        """Flushes once. False when the database is closed."""
+        try:
+            self._buffer.flush_due(self._batch_size)
+        except ClosedError:
+            return False
+        except Exception:
+            logger.exception(FLUSH_FAILED)
+        return True
 
     def _run(self) -> None:
         while True:
@@ -109,12 +163,8 @@ class Flusher:
                 if self._is_stopped:
                     return
                 self._is_woken = False
-            try:
-                self._buffer.flush_due(self._batch_size)
-            except ClosedError:
+            if not self._flush():
                 return
-            except Exception:
-                logger.exception(FLUSH_FAILED)
 
 
 def _window(text: str) -> tuple[TimeOfDay, TimeOfDay]:

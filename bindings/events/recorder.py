@@ -6,20 +6,21 @@ Invariants:
 - Recording waits for the store only while the queue is full. No event is dropped silently:
   record_nowait() returns False, and close() raises when events could not be stored.
 - Events are stored in the order in which they were recorded. A failed write is tried again.
+- An event that the store refuses for good delays no other: it is stored with its data as text.
 - The caller of a recorded function gets its result or its exception unchanged.
 """
 
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar, final
 from uuid import uuid4
 
-from amberdb import AmberError
+from amberdb import AmberError, DocumentError
 from amberdb.events.event import AgentEvent, EventType
 from amberdb.events.in_memory import NullEventStore
 from amberdb.events.store import EventStore, Filters, Stats
@@ -33,6 +34,11 @@ PAUSE_S: Final = 0.1
 PAUSE_MAX_S: Final = 30.0
 CLOSE_S: Final = 10.0
 """How long close() waits for a store that fails."""
+
+TEXT_MAX: Final = 10_000
+"""Characters kept of the data of an event that the store refuses."""
+_REFUSALS: Final = (DocumentError, ValueError, TypeError)
+"""Errors of the event, not of the store: the same event is refused each time."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -73,6 +79,8 @@ class Recorder:
         self.session_id = session_id or _new_session()
         self.dropped = 0
         """Events that record_nowait() dropped."""
+        self.refused = 0
+        """Events that the store refused, also as text."""
         self._enabled = enable_memory
         self._queue: asyncio.Queue[AgentEvent] = asyncio.Queue(queue_size)
         self._task: asyncio.Task[None] | None = None
@@ -95,13 +103,13 @@ class Recorder:
 
     async def close(self) -> None:
         """Stores the events of the queue. Raises EventsLostError when that takes longer than
-        CLOSE_S."""
-        left = 0
+        CLOSE_S, or the store has refused an event also as text."""
+        left = self.refused
         if self._task is not None:
             try:
                 await asyncio.wait_for(self._queue.join(), CLOSE_S)
             except TimeoutError:
-                left = self._in_hand + self._queue.qsize()
+                left += self._in_hand + self._queue.qsize()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
@@ -277,22 +285,56 @@ class Recorder:
             while len(events) < BATCH and not self._queue.empty():
                 events.append(self._queue.get_nowait())
             self._in_hand = len(events)
-            pause_s = PAUSE_S
-            while True:
-                try:
-                    await self.store.store_many(events)
-                    break
-                except Exception as error:
-                    logger.warning("%d events are not stored yet: %s", len(events), error)
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, PAUSE_MAX_S)
+            try:
+                await self._store(events)
+            except _REFUSALS:
+                for event in events:
+                    await self._store_alone(event)
             self._in_hand = 0
             for _ in events:
                 self._queue.task_done()
 
+    async def _store_alone(self, event: AgentEvent) -> None:
+        try:
+            await self._store([event])
+        except _REFUSALS as error:
+            logger.warning("event %s is stored as text: %s", event.event_id, error)
+            try:
+                await self._store([_as_text(event, error)])
+            except _REFUSALS:
+                self.refused += 1
+                logger.exception("event %s cannot be stored", event.event_id)
+
+    async def _store(self, events: Sequence[AgentEvent]) -> None:
+        """Stores events; tries again until that succeeds. Raises only what no further attempt can
+        change."""
+        pause_s = PAUSE_S
+        while True:
+            try:
+                await self.store.store_many(events)
+                return
+            except _REFUSALS:
+                raise
+            except Exception as error:
+                logger.warning("%d events are not stored yet: %s", len(events), error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
 
 def _new_session() -> str:
     return uuid4().hex
+
+
+def _as_text(event: AgentEvent, error: Exception) -> AgentEvent:
+    """The event with its names and data as ASCII text, for a store that refuses them."""
+    data = {"text": ascii(event.data)[:TEXT_MAX], "error": ascii(str(error))[:TEXT_MAX]}
+    return replace(
+        event,
+        agent_name=event.agent_name.encode("ascii", "backslashreplace").decode(),
+        session_id=event.session_id.encode("ascii", "backslashreplace").decode(),
+        data=data,
+        metadata={},
+    )
 
 
 def _plain(value: Any) -> Any:

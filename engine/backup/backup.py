@@ -33,6 +33,7 @@ from amberdb._errors import (
 )
 from amberdb._fs import STAGING_SUFFIX, replace_file
 from amberdb._types import Lsn, Progress
+from amberdb._worker import long_work
 from amberdb.engine.backup.archive import (
     Content,
     Header,
@@ -108,7 +109,7 @@ class Backups:
             raise ValueError(f"rate_bytes_s={rate_bytes_s!r}: give a number above 0, or None")
         target = archive_path(path)
         pace = _Pace(rate_bytes_s, progress)
-        with self.mutex, file_errors(target):
+        with long_work(), self.mutex, file_errors(target):
             self._check_target(target)
             base_path = None if base is None else archive_path(base)
             header = None if base_path is None else read_header(self._fs, base_path)

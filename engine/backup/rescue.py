@@ -1,7 +1,8 @@
 """Automatic restore: replaces a database that is damaged beyond recovery by its newest backup. It
 runs at open with on_damage="restore", and as the command `amberdb rescue`.
 
-    damage -> locked -> newest chain, verified and restored as <path>.restored
+    damage -> locked -> newest chain, verified and restored as <path>.restored, with the commits
+              after it that the damaged database's log has, up to the first damage
            -> <path> renamed to <path>.damaged-<time> -> <path>.restored renamed to <path>
 
 Invariants:
@@ -16,9 +17,10 @@ import logging
 import os
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, NoReturn, final
 
 from amberdb._errors import AmberError, BackupError, CorruptionError, LockedError
@@ -30,7 +32,7 @@ from amberdb.engine.backup.restore import RestoreReport, restore_chain
 from amberdb.engine.options import Options, RollingBackups
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.directory import WAL, discard_staging, lock_directory, open_errors
-from amberdb.wal import Record, check_log, segment_ids
+from amberdb.wal import Record, check_log, segment_ids, sound_records
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -50,7 +52,7 @@ class Rescue:
     chain: tuple[str, ...]
     """The backups that were restored."""
     lsn: Lsn
-    """The last commit that was restored."""
+    """The last commit that was restored, from a backup or from the log of the damaged database."""
     time: datetime
     """The time of that commit."""
     last_lsn: Lsn | None
@@ -92,16 +94,20 @@ def explain(path: str, options: Options, error: CorruptionError) -> NoReturn:
     if chain is None:
         raise error
     newest = chain[-1].header
-    lost = _lost(Lsn(newest.last_lsn), _last_known(path, options.fs))
+    reaches = Lsn(newest.last_lsn)
+    for record in _log_after(path, options.fs, reaches):
+        reaches = record.lsn
+    lost = _lost(reaches, _last_known(path, options.fs))
+    with_log = f", and the log has sound commits up to Lsn {reaches}" * (reaches > newest.last_lsn)
     folder = _folder(path, options)
     command = ["amberdb", "rescue", path]
     if folder != RollingBackups().directory_of(path):
         command += ["--backups", folder]
     raise CorruptionError(
         f"{error.message}. The newest backup is {chain[-1].path}, up to Lsn {newest.last_lsn} of "
-        f"{time_of(newest.time_us).isoformat()}; {_count_of(lost)} would be lost. To restore it, "
-        f"and keep the damaged database beside it: `{shlex.join(command)}`, or open with "
-        "on_damage='restore'",
+        f"{time_of(newest.time_us).isoformat()}{with_log}; {_count_of(lost)} would be lost. To "
+        f"restore it, and keep the damaged database beside it: `{shlex.join(command)}`, or open "
+        "with on_damage='restore'",
         **{
             **error.facts,
             "backup": chain[-1].path,
@@ -156,7 +162,7 @@ def _restored(
         paths = [archive.path for archive in chain]
         while paths:
             try:
-                return paths, restore_chain(paths, staged, options)
+                return paths, _restored_chain(paths, path, staged, options)
             except BackupError as refused:
                 why = refused.message
                 logger.warning("%s cannot be restored: %s", paths[-1], why)
@@ -164,6 +170,29 @@ def _restored(
     raise CorruptionError(
         f"{error.message}. No backup can be restored: {why}", **error.facts
     ) from error
+
+
+def _restored_chain(
+    paths: Sequence[str], path: str, staged: str, options: Options
+) -> RestoreReport:
+    """Restores a chain and the commits after it from the log of the damaged database; without these
+    when they make no sound database."""
+    try:
+        later = partial(_log_after, path, options.fs)
+        return restore_chain(paths, staged, options, later=later)
+    except BackupError as refused:
+        logger.warning("the log of %s is left out: %s", path, refused.message)
+        return restore_chain(paths, staged, options)
+
+
+def _log_after(path: str, fs: FileSystem, after: Lsn) -> Iterator[Record]:
+    """The commits after `after` in the log of a damaged database, up to the first damage."""
+    own = _database_id(path, fs)
+    if own is not None:
+        try:
+            yield from sound_records(fs, os.path.join(path, WAL), own, after)
+        except (AmberError, OSError) as error:
+            logger.warning("%s: the log cannot be read further: %s", path, error)
 
 
 def _swap(path: str, damaged: str, options: Options) -> None:

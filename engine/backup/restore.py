@@ -1,7 +1,8 @@
 """restore(): makes a database from a chain of archives, as of any commit in the chain.
 
     chain verified -> <target>.tmp: pairs into a new LMDB file, keys ascending -> records up to
-    `until` through a memtable, as in a checkpoint -> checked -> log, MANIFEST -> renamed
+    `until` through a memtable, as in a checkpoint -> with an automatic restore the records of the
+    damaged database's log -> checked -> log, MANIFEST -> renamed
 
 Invariants:
 - Nothing is written before every archive was read whole, and the target's name appears only after
@@ -12,10 +13,11 @@ Invariants:
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain as chained
 from typing import Final, TypeAlias, Unpack, final
 
 from amberdb._errors import (
@@ -27,7 +29,7 @@ from amberdb._errors import (
     RestorePointError,
 )
 from amberdb._time import microseconds, time_of
-from amberdb._types import NO_LSN, Lsn, Progress, lsn_epoch
+from amberdb._types import NO_LSN, Lsn, Progress, lsn_epoch, lsn_number
 from amberdb.engine.backup.archive import Header, archive_path, opened_archive
 from amberdb.engine.backup.chain import (
     BackupReport,
@@ -65,8 +67,12 @@ from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, new_store
 from amberdb.engine.storage.view import NEWEST, stored_view
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.wal import Record
 
 Until: TypeAlias = Lsn | int | datetime | None
+
+Later: TypeAlias = Callable[[Lsn], Iterator[Record]]
+"""Gives the records after an Lsn, in order."""
 
 _TRANSACTION_BYTES: Final = 64 << 20
 """The size of the pairs in one LMDB transaction."""
@@ -86,9 +92,14 @@ class RestoreReport:
     pairs: int = 0
     """The number of pairs from the full archive."""
     commits: int = 0
-    """The number of commits from incremental archives."""
+    """The number of commits from incremental archives, and from the log of a damaged database."""
     documents: int = 0
     """The number of documents in the new database."""
+
+
+def _none_later(after: Lsn) -> Iterator[Record]:
+    """The default of `later`."""
+    return iter(())
 
 
 def restore(
@@ -116,8 +127,9 @@ def restore_chain(
     options: Options,
     until: Until = None,
     progress: Progress | None = None,
+    later: Later = _none_later,
 ) -> RestoreReport:
-    """restore() with Options."""
+    """restore() with Options. `later` gives the records after the last one of the chain."""
     path = archive_path(target)
     paths = paths_of(chain)
     if options.fs.exists(path):
@@ -132,7 +144,7 @@ def restore_chain(
         staging, lock = acquire_staging(path, options)
         try:
             try:
-                run = _Restore(reports, options, until, progress, RestoreReport(path))
+                run = _Restore(reports, options, until, progress, later, RestoreReport(path))
                 manifest = run.make(staging)
                 publish_staging(path, staging, manifest, run.report.lsn, options)
             except BaseException:
@@ -187,12 +199,14 @@ class _Restore:
         options: Options,
         until: Until,
         progress: Progress | None,
+        later: Later,
         report: RestoreReport,
     ) -> None:
         self._chain = chain
         self._options = options
         self._until = until
         self._progress = progress
+        self._later = later
         self.report = report
 
     def make(self, staging: str) -> Manifest:
@@ -215,7 +229,7 @@ class _Restore:
                 raise
             except Exception as error:  # the checksums are right, so the archive is forged
                 raise self._unsound(repr(error)) from error
-        return manifest
+        return replace(manifest, epoch=lsn_epoch(report.lsn) + 1)
 
     def _put_pairs(self, store: Store, manifest: Manifest) -> None:
         """Writes the full archive, in transactions of bounded size."""
@@ -237,7 +251,7 @@ class _Restore:
 
     def _put_records(self, store: Store) -> None:
         memtable = Memtable()
-        for block in self._records():
+        for block in chained(self._records(), self._later_records()):
             for lsn, time_us, _, payload in block:
                 if self._is_after_until(lsn, time_us):
                     self._apply(store, memtable)
@@ -250,6 +264,12 @@ class _Restore:
                 self._apply(store, memtable)
                 memtable = Memtable()
         self._apply(store, memtable)
+
+    def _later_records(self) -> Iterator[list[ArchivedRecord]]:
+        for record in self._later(self.report.lsn):
+            if lsn_number(record.lsn) != lsn_number(self.report.lsn) + 1:
+                return
+            yield [(record.lsn, record.time_us, record.kind, record.payload)]
 
     def _records(self) -> Iterator[list[ArchivedRecord]]:
         for report in self._chain[1:]:

@@ -5,6 +5,7 @@
 Invariants:
 - A backup is due when a commit was made after the last one, and the interval or the number of
   commits is reached; a database without writes is not backed up again.
+- The commit that reaches the number is the one that makes it due: no later event is needed.
 - A failure is logged, reported by stats() and tried again; no read or write fails because of it.
 - A full backup begins a new chain after a day, when the increments are larger than their base, and
   when the log no longer reaches back to the end of the chain.
@@ -13,14 +14,13 @@ Invariants:
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, final
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import AmberError, BackupChainError
+from amberdb._errors import BackupChainError
 from amberdb._fs import STAGING_SUFFIX, first_free_name
 from amberdb._types import Lsn, Progress, lsn_epoch
 from amberdb.engine.backup.archive import file_errors
@@ -29,7 +29,8 @@ from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.folder import SUFFIX, Chain, archives_in, chains_of, to_prune
 from amberdb.engine.backup.history import known_backups
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.jobs import Jobs, Stop, check_stop
+from amberdb.engine.failures import Failures
+from amberdb.engine.jobs import Jobs, Stop, Stopped, check_stop
 from amberdb.engine.options import Options
 from amberdb.engine.schema.keyspace import DATABASE_ID
 
@@ -39,6 +40,9 @@ CHAIN_S: Final = 86_400
 CHAIN_MAX: Final = 100
 """The most archives in a chain: a restore reads all of them."""
 RETRY_S: Final = 60.0
+"""After a backup that failed; doubled after each, within limits."""
+NEVER_LSN: Final = 1 << 64
+_JOB: Final = "a rolling backup"
 
 
 @final
@@ -46,13 +50,20 @@ class BackupSchedule:
     """Takes the rolling backups of a database that was opened with `backups=`."""
 
     def __init__(
-        self, path: str, committer: Committer, backups: Backups, jobs: Jobs, options: Options
+        self,
+        path: str,
+        committer: Committer,
+        backups: Backups,
+        jobs: Jobs,
+        failures: Failures,
+        options: Options,
     ) -> None:
         assert options.backups is not None
         self._wanted = options.backups
         self._committer = committer
         self._backups = backups
         self._jobs = jobs
+        self._failures = failures
         self._options = options
         self._fs = options.fs
         self._own = committer.store.get(DATABASE_ID) or b""
@@ -67,13 +78,19 @@ class BackupSchedule:
         self._taken = 0
         self._failed = 0
         self._last_error: str | None = None
-        self._retry_at = 0.0
         self._last: tuple[int, float] | None = None
         """(last Lsn, epoch seconds when it was taken) of the newest backup of this database."""
         newest = self._newest_chain()
         if newest:
             header = newest[-1].header
             self._last = (header.last_lsn, min(header.created_us / 1e6, options.clock()))
+        self.due_lsn = self._next_due_lsn()
+        """The commit that makes a backup due by the number of commits."""
+
+    @property
+    def counts_commits(self) -> bool:
+        """Whether a backup can become due by the number of commits."""
+        return self._wanted.every_commits is not None and self._options.background
 
     def due_s(self) -> float | None:
         """Seconds until the next backup; None while there is nothing to back up, and while one is
@@ -82,10 +99,11 @@ class BackupSchedule:
 
     def step(self) -> None:
         """Queues a backup if one is due. Called when one may be, and after each checkpoint."""
-        due = self.due_s()
+        due = None if self._mutex.locked() else self._due_s()  # else it is being taken
         if due is not None and due <= 0 and self._options.background:
             self._is_wanted = True
-            self._jobs.want(self._run)
+            self.due_lsn = NEVER_LSN
+            self._jobs.want(self._run, _JOB)
 
     def take(self, progress: Progress | None = None) -> BackupReport:
         """Takes a backup now, and prunes. Raises the errors of Database.backup()."""
@@ -93,6 +111,8 @@ class BackupSchedule:
             report = self._take(progress)
             self._taken += 1
             self._last = (report.lsn, self._options.clock())
+            self._failures.clear(_JOB)
+            self.due_lsn = self._next_due_lsn()
             if failpoints.on:
                 failpoints.reach("rolling.taken")
             try:
@@ -140,7 +160,14 @@ class BackupSchedule:
         else:
             every_s = self._wanted.every_minutes * 60
             due = min(max(0.0, self._last[1] + every_s - self._options.clock()), every_s)
-        return max(due, self._retry_at - time.monotonic())
+        return max(due, self._failures.left_s(_JOB))
+
+    def _next_due_lsn(self) -> int:
+        """The first Lsn for which _is_many() is true, if it is of the epoch of the last backup."""
+        every = self._wanted.every_commits
+        if every is None or self._last is None:
+            return NEVER_LSN
+        return self._last[0] + int(every) + 1
 
     def _is_many(self, last: Lsn) -> bool:
         """Whether the number of commits after the last backup makes the next one due."""
@@ -156,11 +183,12 @@ class BackupSchedule:
             if due is not None and due <= 0:  # unless take() was first
                 self._last_error = None
                 self.take(lambda path, size: check_stop(stop))
-        except AmberError as error:
+        except Stopped:
+            pass
+        except Exception as error:
             self._failed += 1
             self._last_error = str(error)
-            self._retry_at = time.monotonic() + RETRY_S
-            logger.warning("a backup into %s failed; it is tried again: %s", self.directory, error)
+            self._failures.note(_JOB, f"{_JOB} into {self.directory}", error, first_s=RETRY_S)
         finally:
             self._is_wanted = False
         if failpoints.on:

@@ -6,6 +6,7 @@ Invariants:
   recycled.
 - Keys are written in chunks: a writer waits for the interpreter lock for one chunk at most.
 - All writes to LMDB (checkpoints, index builds, purges) hold one mutex.
+- A checkpoint starts before the memtables are full: no writer waits for one that is not due.
 """
 
 import logging
@@ -18,6 +19,7 @@ from amberdb._errors import StorageError
 from amberdb._types import Lsn
 from amberdb.engine.commit.committer import Committer, ignore
 from amberdb.engine.commit.retention import LogRetention
+from amberdb.engine.options import Options
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.memtable import Memtable
@@ -33,8 +35,10 @@ _CHUNK = 500
 class Checkpointer:
     """Writes memtables to LMDB, one at a time, and recycles the log that is no longer needed."""
 
-    def __init__(self, committer: Committer, retention: LogRetention) -> None:
+    def __init__(self, committer: Committer, retention: LogRetention, options: Options) -> None:
         self.mutex = NestedCallLock()
+        self.start_bytes = min(options.checkpoint_bytes, options.memtable_bytes_max // 2)
+        """Estimated memory of the memtable at which a checkpoint starts."""
         self.count = 0
         self.last_ms = self.max_ms = self.total_ms = 0.0
         self.applied: Lsn = committer.store.applied_lsn
@@ -55,6 +59,12 @@ class Checkpointer:
             if self._committer.freeze() is not None:
                 self._apply()
             self._merge()
+
+    def relieve(self) -> None:
+        """Runs a checkpoint if the memtable is large enough for one. Called by long work, which
+        may be in the thread that runs checkpoints. Raises StorageError."""
+        if self._committer.memtable_bytes >= self.start_bytes:
+            self.run()
 
     def _apply(self) -> None:
         committer = self._committer
@@ -103,7 +113,7 @@ class Checkpointer:
                     committer.checkpoint_applied(committer.state.built)
                     if failpoints.on:
                         failpoints.reach("merge.committed")
-            except StorageError as error:
+            except Exception as error:
                 logger.warning(
                     "%s: a merge failed and will be tried again: %s", index.spec.name, error
                 )

@@ -307,9 +307,13 @@ class Committer:
             raise self._closed
         self.check_outside()
 
+    def is_outside(self) -> bool:
+        """Whether this thread has no transaction open."""
+        return not self._is_mine()
+
     def check_outside(self) -> None:
         """Raises TransactionError in a thread that has a transaction open."""
-        if self._is_mine():
+        if not self.is_outside():
             raise TransactionError("this thread is inside its own open transaction: leave it first")
 
     @property

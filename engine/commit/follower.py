@@ -34,6 +34,7 @@ from amberdb._errors import (
 )
 from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn, lsn_epoch
+from amberdb.engine.failures import Failures
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog
@@ -88,6 +89,7 @@ class Follower:
         """Raises OpenError and its subclasses, CorruptionError."""
         self.path = path
         self._searchers: Searchers | None = None
+        self.failures = Failures()
         self.state = State(Memtable(), None, frozenset(), Catalog({}))
         self._options = options
         self._fs = options.fs
@@ -337,7 +339,7 @@ class Follower:
         if self._manifest is not None:
             id = self._manifest.database_id
             folder = CacheFolder(self._fs, self.path, id, NO_LSN, (), read_only=True)
-            builder = Jobs("vectors", background=self._options.background)
+            builder = Jobs("vectors", self.failures, background=self._options.background)
             self._searchers = Searchers(VectorParts(folder, builder, self))
 
     # -- catching up -------------------------------------------------------------------------

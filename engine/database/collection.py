@@ -19,7 +19,7 @@ from typing import Any, TypeVar, final, overload
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
-from amberdb._errors import InvalidDocumentError, MigrationError, QueryError, ReadOnlyError
+from amberdb._errors import AmberError, InvalidDocumentError, QueryError, ReadOnlyError
 from amberdb._time import time_of
 from amberdb._types import Document, Lsn, Order, Sync, Where
 from amberdb.engine.commit.committer import OneCommit
@@ -33,7 +33,8 @@ from amberdb.engine.query.query import Query
 from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, expires_us, unpack
 from amberdb.engine.schema.keyspace import end_of
-from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.search import Fusion, Hits, Recency, search_of
 from amberdb.engine.search.searchers import Searchers
@@ -477,8 +478,9 @@ class Collection(WritableCollection):
         """Embeds the documents that still wait for a vector, now; returns how many.
 
         Those are documents with text in the `source` field of a Vector index and no vector.
-        `progress(count)` is called after each batch. Raises EmbeddingError; the batches before it
-        are stored.
+        `progress(count)` is called after each batch. Raises, after all others are stored, the error
+        of a document: EmbeddingError, DocumentTooLargeError. An embedder that is down is called a
+        few times.
         """
         engine = self._writing_engine()
         schema_name = self._schema().name
@@ -497,19 +499,19 @@ class Collection(WritableCollection):
         if isinstance(engine, FollowingEngine):
             return  # another process builds them; a search that cannot be answered yet raises
 
+        def is_wanted(index: AnyIndex) -> bool:
+            return isinstance(index, RowIndex) and (for_text if index.is_text else for_vector)
+
         def is_ready() -> bool:
-            state = engine.committer.state
-            schema = state.catalog.schema(self.name)
-            return schema.migration is None and all(
-                index.complete_from or index.number in state.built
-                for index in schema.row_indexes
-                if (for_text if index.is_text else for_vector)
+            schema = engine.committer.state.catalog.schema(self.name)
+            return schema.migration is None and not any(
+                map(is_wanted, engine.indexer.pending_of(schema))
             )
 
         if not is_ready():
             try:
-                engine.indexer.run(stop=is_ready)
-            except MigrationError:
+                engine.indexer.run(stop=is_ready, collection=self.name, wanted=is_wanted)
+            except AmberError:
                 if not is_ready():
                     raise
 

@@ -160,7 +160,7 @@ class Database:
         be upgraded, after all others were.
         """
         engine = self._handle.writing("migrate")
-        engine.migrator.finish(progress)
+        engine.indexer.migrate(progress)
         engine.background.note_indexes()
 
     def build_indexes(self, progress: Progress | None = None) -> None:
@@ -331,10 +331,14 @@ class Database:
 
             report = db.check()
             report.ok, report.problems               # one line for each problem, with its place
+            report.notes                             # background jobs that fail, no damage
 
         `progress(step, count)` is called during the work.
         """
-        return check(self._handle.engine.readable, self._handle.engine.searchers, progress)
+        engine = self._handle.engine
+        report = check(engine.readable, engine.searchers, progress)
+        report.notes += map(str, engine.failures.listed())
+        return report
 
     def backup(
         self,

@@ -18,7 +18,6 @@ from amberdb._errors import (
     CollectionError,
     DuplicateKeyError,
     InvalidDocumentError,
-    MigrationError,
 )
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch
@@ -27,7 +26,7 @@ from amberdb.engine.schema.catalog import Catalog, Declaration, listed
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.definition import required_types
 from amberdb.engine.schema.migration import Upgrades
-from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.schema.search_index import identity_of
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
@@ -115,21 +114,24 @@ class Declarations:
         schema = self._committer.state.catalog.schema(name)
         if schema.migration is not None:
             return bool(schema.unique_indexes) and not schema.migration.missing
-        return any(s.name == name and i.is_unique for s, i in self._indexer.pending())
+        return any(map(_is_unique, self._indexer.pending_of(schema)))
 
     def _build_unique(self, name: str) -> None:
+        """Builds the Unique indexes of one collection, and no other: those are none of the
+        caller's business, and may fail."""
         try:
-            self._indexer.run()
+            self._indexer.run(collection=name, wanted=_is_unique)
         except (DuplicateKeyError, InvalidDocumentError):
-            pending = {index.number for _, index in self._indexer.pending() if index.is_unique}
             schema = self._committer.state.catalog.schema(name)
+            pending = {i.number for i in self._indexer.pending_of(schema) if i.is_unique}
             kept = [i.spec for i in schema.definition.indexes if i.keyspace not in pending]
             without = Declaration(indexes=kept)
             self._commit(lambda writer: self._declared(writer, name, without))
             raise
-        except MigrationError as error:
-            if error.collection == name:
-                raise
+
+
+def _is_unique(index: AnyIndex) -> bool:
+    return index.is_unique
 
 
 def declaration_of(

@@ -25,6 +25,7 @@ from amberdb.engine.commit.recovery import Opened, mark_clean
 from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.database.declarations import Declarations
 from amberdb.engine.database.stats import Stats, stats_of
+from amberdb.engine.failures import Failures
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.maintenance.background import Background
 from amberdb.engine.maintenance.embedding_backfill import EmbeddingWorker
@@ -80,19 +81,22 @@ class Engine:
             opened.status,
             options,
         )
+        self.failures = failures = Failures()
         retention = LogRetention(opened.log, options.subscriber_log_bytes_max)
         self.feed = Feed(committer, retention)
         self.history = BackupHistory(committer, retention)
-        self.checkpointer = Checkpointer(committer, retention)
+        self.checkpointer = Checkpointer(committer, retention, options)
         self.searchers = Searchers(self._vector_parts(catalog))
         self.embedders = Embedders()
         self.held_views = HeldViews(background=options.background)
         self.migrator = Migrator(committer, self.checkpointer, options)
-        self.indexer = Indexer(committer, self.checkpointer, self.migrator, self.embedders)
+        self.indexer = Indexer(
+            committer, self.checkpointer, self.migrator, self.embedders, failures
+        )
         self.declarations = Declarations(
             committer, self.indexer, self.searchers, self.embedders, options.document_bytes_max
         )
-        self.expiry = ExpiryWorker(committer, options)
+        self.expiry = ExpiryWorker(committer, self.checkpointer, failures, options)
         self.maintenance = Maintenance(
             opened,
             committer,
@@ -101,12 +105,16 @@ class Engine:
             self.searchers,
             self.feed,
             self.history,
+            failures,
             options,
         )
         self.background = Background(
-            committer, self.checkpointer, self.indexer, self.expiry, self.maintenance, options
+            committer, self.checkpointer, self.indexer, self.expiry, self.maintenance, failures,
+            options,
+        )  # fmt: skip
+        self._embedding = EmbeddingWorker(
+            committer, self.embedders, failures, background=options.background
         )
-        self._embedding = EmbeddingWorker(committer, self.embedders, background=options.background)
         self._begin()
 
     def _vector_parts(self, catalog: Catalog) -> VectorParts:
@@ -118,11 +126,19 @@ class Engine:
             opened.log.last_lsn,
             [index.number for index in catalog.row_indexes.values()],
         )
-        return VectorParts(folder, Jobs("vectors", background=options.background), self.committer)
+        builder = Jobs(
+            "vectors",
+            self.failures,
+            is_outside=self.committer.is_outside,
+            background=options.background,
+        )
+        return VectorParts(folder, builder, self.committer)
 
     def _begin(self) -> None:
         """Commits reach the workers from here on, and work that an earlier process left begins."""
-        self.committer.on_commit = self.background.note_commit
+        background = self.background
+        counts = self.maintenance.counts_commits
+        self.committer.on_commit = background.count_commit if counts else background.note_commit
         self.committer.on_effects = self.embedders.note
         memtable = self._opened.memtable
         if memtable.entries:
@@ -166,6 +182,7 @@ class Engine:
             self.searchers,
             self.embedders,
             self.held_views,
+            self.failures,
             self.options.fs,
             self.maintenance.stats(),
         )

@@ -15,6 +15,7 @@ from amberdb.engine.backup.history import newest_backup
 from amberdb.engine.backup.rescue import explain
 from amberdb.engine.commit.follower import Follower
 from amberdb.engine.database.stats import Stats, following_stats
+from amberdb.engine.failures import Failures
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Declaration
 from amberdb.engine.schema.definition import CollectionDef
@@ -54,6 +55,10 @@ class FollowingEngine:
     @property
     def searchers(self) -> Searchers:
         return self.follower.searchers
+
+    @property
+    def failures(self) -> Failures:
+        return self.follower.failures
 
     def check_open(self) -> None:
         """Raises ClosedError, ForkedError."""

@@ -18,6 +18,7 @@ from amberdb.engine.commit.change_feed import Feed, positions_of
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.follower import Follower
+from amberdb.engine.failures import Failures, JobFailure
 from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import end_of
@@ -98,6 +99,8 @@ class Stats(Mapping[str, Any]):
     backups: Any = None
     compaction: Any = None
     erasures_waiting: list[str] = field(default_factory=list[str])
+    failures: list[JobFailure] = field(default_factory=list[JobFailure])
+    """Background jobs that have failed, each of which is tried again."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in list(self):
@@ -125,6 +128,7 @@ def stats_of(
     searchers: Searchers,
     embedders: Embedders,
     held_views: HeldViews,
+    failures: Failures,
     fs: FileSystem,
     maintenance: Mapping[str, Any],
 ) -> Stats:
@@ -163,6 +167,7 @@ def stats_of(
         collections=collections,
         **_files(path, log_stats, store, fs),
         **_readers(held_views, dict(feed.positions), log.last_lsn),
+        failures=failures.listed(),
         **maintenance,
     )
 

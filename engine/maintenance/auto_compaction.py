@@ -75,7 +75,7 @@ class AutoCompaction:
 
     def _note_checkpoint(self) -> None:
         if time.monotonic() >= self._not_before and self.is_due():
-            self._jobs.want(self._run)
+            self._jobs.want(self._run, "automatic compaction")
 
     def _run(self, stop: Stop) -> None:
         if time.monotonic() < self._not_before or not self.is_due():

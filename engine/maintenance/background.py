@@ -3,29 +3,29 @@
 Invariants:
 - It starts with the first work, and sleeps without a timeout when nothing is due: an idle database
   wakes no thread.
-- Work that fails is logged and tried again later; nothing acknowledged depends on it.
+- Work that fails is logged, listed in stats() and tried again later; nothing acknowledged depends
+  on it, and no other work.
+- Where the thread cannot be started, commits do what is due, and try to start it again.
 - An expired document is removed only if it was expired by the clock both before and after a grace
   period measured by a monotonic clock: a wrong clock that is soon corrected destroys nothing.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 
-from amberdb._errors import AmberError, MigrationError
 from amberdb._worker import FOREVER, Worker
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
+from amberdb.engine.failures import Failures
 from amberdb.engine.maintenance.expiry import ExpiryWorker
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.maintenance.maintenance import Maintenance
 from amberdb.engine.options import Options
 from amberdb.engine.schema.document_format import NEVER
 
-logger = logging.getLogger("amberdb.engine")
-
 _RETRY_S = 1.0
+"""Between attempts of a checkpoint, and of other work that could not begin."""
 
 
 class Background:
@@ -38,6 +38,7 @@ class Background:
         indexer: Indexer,
         expiry: ExpiryWorker,
         maintenance: Maintenance,
+        failures: Failures,
         options: Options,
     ) -> None:
         self._committer = committer
@@ -45,9 +46,10 @@ class Background:
         self._indexer = indexer
         self._expiry = expiry
         self._maintenance = maintenance
+        self._failures = failures
         self._options = options
-        self._checkpoint_bytes = options.checkpoint_bytes
-        self._worker = Worker("amberdb", self._step)
+        self._checkpoint_bytes = checkpointer.start_bytes
+        self._worker = Worker("amberdb", self._step, committer.is_outside)
         self._mutex = threading.Lock()
         """Guards the times below."""
         self._is_armed = False
@@ -70,7 +72,7 @@ class Background:
         if not self._options.background:
             if memtable_bytes > self._options.memtable_bytes_max:
                 # The commit before this call is acknowledged, so the next one raises a failure.
-                self._do("checkpoint", self._checkpointer.run)
+                self._do("a checkpoint", self._checkpointer.run)
             return
         with self._mutex:
             now = time.monotonic()
@@ -82,14 +84,18 @@ class Background:
                 self._checkpoint_at = now + self._options.checkpoint_interval_ms / 1000
             self._is_armed = True
             self._note_expiry(next_expiry_us)
-        self._worker.wake()
+        self._wake()
+
+    def count_commit(self, memtable_bytes: int, next_expiry_us: int) -> None:
+        """note_commit(), where the number of commits can make a backup due."""
+        if self._committer.visible >= self._maintenance.due_lsn:
+            self._wake()
+        self.note_commit(memtable_bytes, next_expiry_us)
 
     def note_indexes(self) -> None:
         """Called after a declaration, which may leave indexes to build or to purge."""
-        if self._options.background and self._indexer.has_news():
-            with self._mutex:
-                self._index_at = time.monotonic()
-            self._worker.wake()
+        if self._options.background and self._note_indexes():
+            self._wake()
 
     def note_expiry(self) -> None:
         """Called at open: schedules the removal of the first document that expires."""
@@ -98,12 +104,12 @@ class Background:
             if next_expiry_us != NEVER:
                 with self._mutex:
                     self._note_expiry(next_expiry_us)
-                self._worker.wake()
+                self._wake()
 
     def note_maintenance(self) -> None:
         """Called at open and after a job: sleeps until the next maintenance is due."""
         if self._options.background and self._maintenance.due_s() is not None:
-            self._worker.wake()
+            self._wake()
 
     def stop(self) -> None:
         """Called once, by close(). Returns when the thread has ended."""
@@ -111,10 +117,21 @@ class Background:
 
     # -- in the background thread -------------------------------------------------------------
 
+    def _wake(self) -> None:
+        """Wakes the thread. This one does the checkpoint if there is no other to do it."""
+        if self._worker.is_current() or not self._worker.wake():
+            self._is_armed = False  # so that the next commit tries again to start the thread
+            if _is_due(self._checkpoint_at):
+                self._do("a checkpoint", self._checkpoint)
+
     def _step(self) -> float:
-        self._do("checkpoint", self._checkpoint)
-        self._do("index build", self._index)
-        self._do("removal of expired documents", self._expire)
+        for at, name, job in (
+            (self._checkpoint_at, "a checkpoint", self._checkpoint),
+            (self._index_at, "the building of indexes", self._index),
+            (self._expire_at, "the removal of expired documents", self._expire),
+        ):
+            if _is_due(at):
+                self._do(name, job)
         self._do("maintenance", self._maintenance.step)
         return self._sleep_s()
 
@@ -132,14 +149,12 @@ class Background:
             return
         try:
             job()
-        except AmberError as error:
-            logger.warning("%s failed and will be tried again: %s", name, error)
-        except Exception:
-            logger.exception("%s failed", name)
+        except Exception as error:
+            self._failures.note(name, name, error, first_s=_RETRY_S, max_s=_RETRY_S)
+        else:
+            self._failures.clear(name)
 
     def _checkpoint(self) -> None:
-        if not _is_due(self._checkpoint_at):
-            return
         with self._mutex:
             self._checkpoint_at = None
             self._is_armed = False
@@ -152,22 +167,28 @@ class Background:
             raise
 
     def _index(self) -> None:
-        if not _is_due(self._index_at):
-            return
         with self._mutex:
             self._index_at = None  # before the run, so that a declaration during it counts
         try:
-            self._indexer.run(stop=self._is_closing)
-        except MigrationError as error:  # no retry: only another function can help
-            logger.warning("a migration has not completed: %s", error)
+            self._indexer.step(stop=self._is_closing)
         except BaseException:
             with self._mutex:
                 self._index_at = time.monotonic() + _RETRY_S
             raise
+        self._note_indexes()
+
+    def _note_indexes(self) -> bool:
+        """Sets the time of the next build; False when nothing is to be built."""
+        due_s = self._indexer.due_s()
+        if due_s is None:
+            return False
+        with self._mutex:
+            index_at = time.monotonic() + due_s
+            if self._index_at is None or index_at < self._index_at:
+                self._index_at = index_at
+        return True
 
     def _expire(self) -> None:
-        if not _is_due(self._expire_at):
-            return
         with self._mutex:
             self._expire_at = time.monotonic() + self._options.reap_interval_ms / 1000
             self._next_expiry_us = NEVER
@@ -179,6 +200,10 @@ class Background:
                 self._expire_at = None
                 self._next_expiry_us = NEVER  # so that the next line sets the time in any case
                 self._note_expiry(self._expiry.next_expiry_us())
+                retry_s = self._expiry.retry_s()
+                if retry_s is not None:
+                    retry_at = time.monotonic() + retry_s
+                    self._expire_at = min(retry_at, self._expire_at or retry_at)
 
     def _is_closing(self) -> bool:
         return self._worker.is_closing

@@ -2,7 +2,8 @@
 
     rewrite   checkpoint -> data-<n+1>, all pairs in the order of their keys -> MANIFEST names it
               -> in use -> data-<n> removed
-    run       dropped indexes purged -> rewrite -> .broken and temporary files removed
+    run       dropped indexes purged, positions of builds cleaned -> rewrite
+              -> .broken and temporary files removed
               -> new log segment -> checkpoint -> older segments removed -> files in cache/ removed
 
 Invariants:
@@ -96,7 +97,7 @@ class Compactor:
         """
         committer = self._committer
         self._history.end_chain()
-        self._indexer.purge()
+        self._indexer.forget_dropped()
         with self._checkpointer.mutex:
             report = self.rewrite(progress)
             removed = self._remove_leftovers()

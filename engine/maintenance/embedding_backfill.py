@@ -5,33 +5,33 @@
 Invariants:
 - The embedder is called outside the writer lock; a document that was changed or deleted meanwhile
   is skipped.
-- In the background a text that cannot be embedded does not delay the others. An embedder that is
-  down is called FAILURES_MAX times, and again after a pause that doubles.
+- A text that cannot be embedded, or stored with its vector, does not delay the others. An embedder
+  that is down is called FAILURES_MAX times, and in the background again after a pause that doubles,
+  whatever is written meanwhile; no other embedder waits for it.
 - The thread starts when a document may be pending for an embedder with `defer=True`, and ends when
   none is.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Final, final
 
-from amberdb._errors import AmberError, EmbeddingError
-from amberdb._worker import Worker
+from amberdb._errors import DocumentError, TransactionTooLargeError
+from amberdb._worker import Worker, long_work
 from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.failures import Failures
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.search.embedding import BATCH, Embedder, Embedders
 from amberdb.engine.storage.view import live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
-logger = logging.getLogger("amberdb.engine")
-
 FAILURES_MAX: Final = 8
 """After so many failures in a row an embedder counts as down. One more than it takes to find one
 bad text in a batch by halving."""
 PAUSE_S: Final = 1.0
-PAUSE_MAX_S: Final = 300.0
+"""After the first failure of an embedder; doubled after each, within limits."""
 
 _Pending = tuple[bytes, str, str]
 """(position in the queue, id, text)"""
@@ -43,14 +43,26 @@ def backfill(
     collection: str,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Embeds every pending document of a collection. Returns their number. Raises
-    EmbeddingError."""
+    """Embeds every pending document of a collection. Returns their number. Raises the last error
+    of a text, after all others were embedded, or of an embedder that is down: EmbeddingError,
+    DocumentError."""
     count = 0
-    for embedder in embedders.of(collection):
-        for batch in _batches(committer, embedder, b""):
-            count += _store(committer, embedder, batch)
-            if progress is not None:
-                progress(count)
+    failures: list[Exception] = []
+    with long_work():
+        for embedder in embedders.of(collection):
+            attempt = _Attempt(committer, embedder)
+            for batch in _batches(committer, embedder, b""):
+                before = attempt.count
+                attempt.store(batch)
+                count += attempt.count - before
+                if progress is not None:
+                    progress(count)
+                if attempt.is_down:
+                    break
+            if attempt.failure is not None:
+                failures.append(attempt.failure)
+    for failure in failures:
+        raise failure
     return count
 
 
@@ -58,11 +70,18 @@ def backfill(
 class EmbeddingWorker:
     """The background worker that embeds pending documents of embedders with `defer=True`."""
 
-    def __init__(self, committer: Committer, embedders: Embedders, *, background: bool) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        embedders: Embedders,
+        failures: Failures,
+        *,
+        background: bool,
+    ) -> None:
         self._committer = committer
         self._embedders = embedders
-        self._worker = Worker("amberdb-embedding", self._step)
-        self._pause_s = PAUSE_S
+        self._failures = failures
+        self._worker = Worker("amberdb-embedding", self._step, committer.is_outside)
         self._positions: dict[bytes, bytes] = {}
         """By queue: the position after which the next round begins."""
         if background:
@@ -76,25 +95,25 @@ class EmbeddingWorker:
     # -- in the background thread -------------------------------------------------------------
 
     def _step(self) -> float | None:
-        if self._round():
-            self._pause_s = PAUSE_S
-            return None
-        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, PAUSE_MAX_S)
-        return pause_s
-
-    def _round(self) -> bool:
-        """Tries all pending documents. Returns whether none has failed."""
-        failed = False
+        """Tries all pending documents. Returns the seconds until the next attempt at those that
+        are left; None without any."""
         for embedder in self._embedders.deferring():
+            key = embedder.queue.prefix
+            is_down = key in self._positions
+            if self._worker.is_closing or (is_down and self._failures.left_s(key)):
+                continue
             embedder.failure = self._run_embedder(embedder)
-            if embedder.failure is not None and not self._worker.is_closing:
-                failed = True
-                logger.warning(
-                    "%s: pending documents could not be embedded and are tried again: %s",
-                    embedder.collection,
+            if embedder.failure is None:
+                self._failures.clear(key)
+            elif not self._worker.is_closing:
+                self._failures.note(
+                    key,
+                    f"the embedding of pending documents of collection {embedder.collection!r}",
                     embedder.failure,
+                    is_pending=partial(self._embedders.is_deferring, embedder),
+                    first_s=PAUSE_S,
                 )
-        return not failed
+        return self._failures.retry_s(e.queue.prefix for e in self._embedders.deferring())
 
     def _run_embedder(self, embedder: Embedder) -> Exception | None:
         """Tries all documents that are pending for one embedder. Returns the last failure."""
@@ -108,10 +127,7 @@ class EmbeddingWorker:
                 if attempt.is_down:
                     self._positions[queue] = attempt.position
                     break
-        except AmberError as error:
-            return error
         except Exception as error:
-            logger.exception("%s: embedding failed", embedder.collection)
             return error
         return attempt.failure
 
@@ -122,6 +138,8 @@ class _Attempt:
 
     committer: Committer
     embedder: Embedder
+    count: int = 0
+    """The number of documents that were given a vector."""
     failures: int = 0
     """Failures in a row."""
     failure: Exception | None = None
@@ -135,8 +153,8 @@ class _Attempt:
     def store(self, batch: list[_Pending]) -> None:
         """Embeds and stores a batch; when it fails, each half of it, down to the bad text."""
         try:
-            _store(self.committer, self.embedder, batch)
-        except EmbeddingError as error:
+            self.count += _store(self.committer, self.embedder, batch)
+        except (DocumentError, TransactionTooLargeError) as error:
             self.failure = error
             self.failures += 1
             if len(batch) > 1:

@@ -27,13 +27,13 @@ from amberdb import _failpoints as failpoints
 from amberdb._errors import QueryError
 from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn, Where
+from amberdb._worker import long_work
 from amberdb.engine.backup.backup import Backups
 from amberdb.engine.backup.history import KnownBackup, StoredBackup, known_backups
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.jobs import Stop, check_stop
 from amberdb.engine.maintenance.compaction import Compactor, CompactProgress, CompactReport
-from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.query.query import Query
 from amberdb.engine.schema.catalog import entry_data, sealed_entry
 from amberdb.engine.schema.codec import map_decoder
@@ -95,14 +95,12 @@ class Erasures:
         self,
         committer: Committer,
         compactor: Compactor,
-        indexer: Indexer,
         backups: Backups,
         feed: Feed,
         is_pruned: Callable[[str], bool],
     ) -> None:
         self._committer = committer
         self._compactor = compactor
-        self._indexer = indexer
         self._backups = backups
         self._feed = feed
         self._is_pruned = is_pruned
@@ -120,19 +118,18 @@ class Erasures:
         """See Database.erase()."""
         if type(reason) is not str or not 0 < len(reason.encode()) <= REASON_BYTES_MAX:
             raise QueryError(f"reason={reason!r}: give a text of 1 to {REASON_BYTES_MAX} bytes")
-        with self._mutex:
+        with long_work(), self._mutex:
             erasure = self._delete(collection, where, reason)
             self.compact(progress)
         return next(receipt for receipt in self.receipts() if receipt.id == erasure.id)
 
     def compact(self, progress: CompactProgress | None = None) -> CompactReport:
         """See Database.compact(). Also completes pending erasures."""
-        with self._mutex:
+        with long_work(), self._mutex:
             pending = self.pending()
             if not pending:
                 return self._compactor.run(progress)
             with self._backups.mutex:
-                self._indexer.run()  # the position of a build is the key of a document
                 report = self._compactor.run(progress, keep_unread=False)
                 if failpoints.on:
                     failpoints.reach("erase.compacted")
@@ -227,10 +224,14 @@ def _receipt(stored: _StoredErasure) -> Erasure:
 
 
 def _ids(view: View, schema: Schema, where: Where) -> list[str]:
-    """The ids of all documents that match, including expired ones that are still on the disk."""
+    """The ids of all documents that match, including expired ones that are still on the disk, and
+    with a filter of the id alone those that cannot be upgraded to a newer version."""
     now_us = view.now_us
     view.now_us = _BEFORE_ALL_TIME
     try:
-        return Query.of(schema, where).ids(view)
+        query = Query.of(schema, where)
+        if schema.migration is not None and query.filter.is_by_id:
+            query = Query.of(schema.redefined(replace(schema.definition, steps=())), where)
+        return query.ids(view)
     finally:
         view.now_us = now_us

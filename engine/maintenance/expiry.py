@@ -1,15 +1,20 @@
 """Expiry: removal of expired documents, which reads no longer see.
 
 Invariants:
+- A collection whose documents cannot be removed delays no other, and is tried again.
 - Each removal is an ordinary logged delete, in commits of bounded size. Expired documents are found
   in the expiry index, so the cost depends on their number, not on the size of the collection.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
 
 from amberdb import _failpoints as failpoints
+from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.failures import Failures
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import KIND_EXPIRY
 from amberdb.engine.schema.document_format import NEVER
@@ -17,13 +22,22 @@ from amberdb.engine.schema.keyspace import end_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 _SIGN = 1 << 63
+_KEY: Final = "expiry"
 
 
 class ExpiryWorker:
     """Removes expired documents: step() in the background thread, expire() for db.expire()."""
 
-    def __init__(self, committer: Committer, options: Options) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        checkpointer: Checkpointer,
+        failures: Failures,
+        options: Options,
+    ) -> None:
         self._committer = committer
+        self._checkpointer = checkpointer
+        self._failures = failures
         self._batch = max(1, options.reap_batch)
         self._grace_s = options.reap_grace_ms / 1000
         self._mark: tuple[float, int] | None = None
@@ -31,13 +45,17 @@ class ExpiryWorker:
         the grace period."""
 
     def expire(self, until_us: int, stop: Callable[[], bool] = lambda: False) -> int:
-        """Removes the documents that expired by `until_us`. Returns their number."""
+        """Removes the documents that expired by `until_us`. Returns their number. Raises, after
+        all others, the first error of a collection."""
         removed = 0
-        for name in list(self._committer.state.catalog.schemas):
-            count, after = self._batch, b""
-            while count == self._batch and not stop():
-                count, after = self._expire_batch(name, until_us, after)
-                removed += count
+        failures: list[Exception] = []
+        for name in self._names():
+            try:
+                removed += sum(self._batches(name, until_us, stop))
+            except Exception as error:
+                failures.append(error)
+        for failure in failures:
+            raise failure
         return removed
 
     def step(self, stop: Callable[[], bool]) -> float | None:
@@ -53,21 +71,56 @@ class ExpiryWorker:
         left_s = self._mark[0] + self._grace_s - now
         if left_s > 0:
             return left_s
-        self.expire(min(self._mark[1], self._committer.now_us()), stop)
+        until_us = min(self._mark[1], self._committer.now_us())
+        for name in self._names_due():
+            try:
+                sum(self._batches(name, until_us, stop))
+            except Exception as error:
+                job = f"the removal of expired documents of collection {name!r}"
+                exists = partial(self._exists, name)
+                self._failures.note((_KEY, name), job, error, is_pending=exists)
+            else:
+                self._failures.clear((_KEY, name))
         self._mark = None
         return 0.0 if self.next_expiry_us() <= self._committer.now_us() else None
 
     def next_expiry_us(self) -> int:
-        """The earliest expiry time of any document; NEVER if no document expires."""
+        """The earliest expiry time of any document, without those of collections that have failed
+        and are to be tried later; NEVER if no document expires."""
         earliest = NEVER
+        names = self._names_due()
         with self._committer.view() as view:
-            for schema in view.catalog.schemas.values():
+            for name in names:
+                schema = view.catalog.schemas.get(name)
+                if schema is None:
+                    continue
                 prefix = schema.expiry_prefix
                 for key, _ in view.scan(prefix, end_of(prefix)):
                     expires_us = int.from_bytes(key[KEYSPACE_BYTES : KEYSPACE_BYTES + 8]) - _SIGN
                     earliest = min(earliest, expires_us)
                     break
         return earliest
+
+    def retry_s(self) -> float | None:
+        """Seconds until a collection that has failed is tried again; None without one."""
+        return self._failures.retry_s((_KEY, name) for name in self._names())
+
+    def _names(self) -> list[str]:
+        return list(self._committer.state.catalog.schemas)
+
+    def _names_due(self) -> list[str]:
+        return [name for name in self._names() if not self._failures.left_s((_KEY, name))]
+
+    def _exists(self, name: str) -> bool:
+        return name in self._committer.state.catalog.schemas
+
+    def _batches(self, name: str, until_us: int, stop: Callable[[], bool]) -> Iterator[int]:
+        """Removes the documents of one collection, and gives the number of each batch."""
+        count, after = self._batch, b""
+        while count == self._batch and not stop():
+            count, after = self._expire_batch(name, until_us, after)
+            yield count
+            self._checkpointer.relieve()
 
     def _expire_batch(self, name: str, until_us: int, after: bytes) -> tuple[int, bytes]:
         """Removes one batch in one commit: (documents removed, position to continue after)."""

@@ -4,27 +4,35 @@
     the position reached written in the same LMDB transaction -> marked as built
 
 Invariants:
+- Each build, purge and migration fails alone: the others are done, and in the background it is
+  tried again after a pause that grows.
 - Every commit after D maintains the new index, so the build reads only LMDB; the effects of later
   commits are applied on top of its entries.
 - An index of a collection that is being migrated is built after the migration.
 - Queries use an index only in views that begin after it was marked as built; until then they scan.
 - Positions and marks describe this data.mdb: they are in the LOCAL keyspace, not in the log. In an
   older copy of the file they are unset, and the index is built again.
+- After forget_dropped() no position is the id of a document that was deleted before.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import cast
+from typing import TypeAlias, cast, final
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
+from amberdb._errors import DuplicateKeyError, InvalidDocumentError
 from amberdb._types import Document, Progress
+from amberdb._worker import long_work
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.failures import Failures
 from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import BODY, expires_us, unpack
 from amberdb.engine.schema.keyspace import BUILDING, BUILT, end_of, prefix_of
+from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex, entry_pairs
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.search.embedding import Embedders
@@ -39,8 +47,34 @@ ROWS_CHUNK = 4000
 """For search indexes: each chunk of a text index becomes a segment, to be merged later."""
 
 
+def _every(index: AnyIndex) -> bool:
+    """The default of `wanted`."""
+    return True
+
+
+def _never() -> bool:
+    """The default of `stop`."""
+    return False
+
+
+Wanted: TypeAlias = Callable[[AnyIndex], bool]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A migration, a build or a purge."""
+
+    key: Hashable
+    name: str
+    run: Callable[[], None]
+    is_pending: Callable[[], bool]
+    needs_checkpoint: bool = True
+
+
 class Indexer:
-    """Builds and purges indexes: in the background thread, or in a caller that waits for them."""
+    """Migrates collections, builds and purges indexes: in the background thread, or in a caller
+    that waits for them."""
 
     def __init__(
         self,
@@ -48,11 +82,13 @@ class Indexer:
         checkpointer: Checkpointer,
         migrator: Migrator,
         embedders: Embedders,
+        failures: Failures,
     ) -> None:
         self._committer = committer
         self._embedders = embedders
         self._checkpointer = checkpointer
         self._migrator = migrator
+        self._failures = failures
 
     def pending(self) -> list[tuple[Schema, AnyIndex]]:
         """Indexes that are declared and not built, of collections without a migration."""
@@ -60,63 +96,180 @@ class Indexer:
         return [
             (schema, index)
             for schema in state.catalog.schemas.values()
-            if schema.migration is None
-            for index in schema.all_indexes
-            if not index.complete_from and index.number not in state.built
+            for index in self.pending_of(schema)
         ]
+
+    def pending_of(self, schema: Schema) -> list[AnyIndex]:
+        """The indexes of one collection among pending()."""
+        if schema.migration is not None:
+            return []
+        built = self._committer.state.built
+        return [
+            index
+            for index in schema.all_indexes
+            if not index.complete_from and index.number not in built
+        ]
+
+    def is_idle(self) -> bool:
+        """Whether there is nothing to migrate, build or purge."""
+        return self.due_s() is None
+
+    def due_s(self) -> float | None:
+        """Seconds until step() has work; None without any."""
+        tasks = self._tasks(None, _every, None, _never)
+        return min((self._failures.left_s(task.key) for task in tasks), default=None)
+
+    def run(
+        self,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] = _never,
+        *,
+        collection: str | None = None,
+        wanted: Wanted = _every,
+    ) -> None:
+        """Migrates, builds and purges until nothing is pending or `stop()` is true. Progress is
+        called with the name of the index, or of the collection that is being migrated. With
+        `collection`, only this one is migrated, and only its `wanted` indexes are built.
+
+        Raises StorageError; after all other work DuplicateKeyError when documents share a value of
+        a Unique index, InvalidDocumentError when a document has no valid key, MigrationError. It
+        can be run again after each.
+        """
+
+        def tasks() -> list[_Task]:
+            return self._tasks(collection, wanted, progress, stop)
+
+        failed = self._run(tasks, stop)
+        for error in failed.values():
+            raise error
+
+    def migrate(self, progress: Progress | None) -> None:
+        """Completes all migrations. Raises the errors of run(), and CollectionError for a
+        collection for which this process has no functions."""
+        failed = self._run(lambda: self._migrations(None, progress, _never), _never)
+        for error in failed.values():
+            raise error
+        self._migrator.check_functions()
+
+    def step(self, stop: Callable[[], bool]) -> None:
+        """run() in the background: leaves out what has failed and is to be tried later. Raises
+        only what keeps a checkpoint from running."""
+
+        def tasks() -> list[_Task]:
+            due = self._tasks(None, _every, None, stop)
+            return [task for task in due if not self._failures.left_s(task.key)]
+
+        self._run(tasks, stop, in_background=True)
+
+    def forget_dropped(self) -> None:
+        """Deletes the entries of dropped indexes, and moves positions of builds off documents that
+        were deleted; builds nothing. Raises StorageError."""
+        retired = self._committer.state.catalog.retired
+        self._checkpointer.run()
+        for number in retired:
+            self._purge(number)
+        with self._checkpointer.mutex, self._committer.store.write() as store:
+            for mark, position in list(store.scan(BUILDING, end_of(BUILDING))):
+                if store.get(position) is not None:
+                    continue
+                before = store.last_before(position)
+                if before is not None and before.startswith(position[:KEYSPACE_BYTES]):
+                    store.put(mark, before)
+                else:
+                    store.delete(mark)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _tasks(
+        self,
+        collection: str | None,
+        wanted: Wanted,
+        progress: Progress | None,
+        stop: Callable[[], bool],
+    ) -> list[_Task]:
+        tasks = self._migrations(collection, progress, stop)
+        for schema, index in self.pending():
+            if collection in (None, schema.name) and wanted(index):
+                tasks.append(
+                    _Task(
+                        ("build", index.number),
+                        f"the build of {index.spec.name} of collection {schema.name!r}",
+                        partial(self._build, schema, index, progress, stop),
+                        partial(self._is_pending, index),
+                    )
+                )
+        if collection is None:
+            tasks += [
+                _Task(
+                    ("purge", number),
+                    f"the removal of a dropped index (keyspace {number})",
+                    partial(self._purge, number),
+                    partial(self._is_retired, number),
+                )
+                for number in self._committer.state.catalog.retired
+            ]
+        return tasks
+
+    def _migrations(
+        self, collection: str | None, progress: Progress | None, stop: Callable[[], bool]
+    ) -> list[_Task]:
+        return [
+            _Task(
+                ("migration", schema.definition.number),
+                f"the migration of collection {schema.name!r}",
+                partial(self._migrator.run, schema, progress, stop),
+                partial(self._is_migrating, schema, schema.upgrades),
+                needs_checkpoint=False,
+            )
+            for schema in self._migrator.pending()
+            if collection in (None, schema.name)
+        ]
+
+    def _run(
+        self,
+        list_tasks: Callable[[], list[_Task]],
+        stop: Callable[[], bool],
+        *,
+        in_background: bool = False,
+    ) -> dict[Hashable, Exception]:
+        """Does each task, and those that become possible by it, once; returns the errors."""
+        failed: dict[Hashable, Exception] = {}
+        with long_work():
+            while not stop():
+                # Listed before the checkpoint: an index declared after it needs the next one,
+                # since commits from before its Lsn may still be in the memtable.
+                tasks = [task for task in list_tasks() if task.key not in failed]
+                if not tasks:
+                    break
+                if any(task.needs_checkpoint for task in tasks):
+                    self._checkpointer.run()
+                if failpoints.on:
+                    failpoints.reach("index.declared")
+                for task in tasks:
+                    if stop():
+                        break
+                    try:
+                        task.run()
+                    except Exception as error:
+                        failed[task.key] = error
+                        self._failures.note(
+                            task.key, task.name, error,
+                            is_pending=task.is_pending, is_logged=in_background,
+                        )  # fmt: skip
+        return failed
 
     def _is_pending(self, index: AnyIndex) -> bool:
         return any(other.number == index.number for _, other in self.pending())
 
-    def is_idle(self) -> bool:
-        """Whether there is nothing to migrate, build or purge."""
-        retired = self._committer.state.catalog.retired
-        return not self.pending() and not retired and not self._migrator.pending()
+    def _is_retired(self, number: int) -> bool:
+        return number in self._committer.state.catalog.retired
 
-    def has_news(self) -> bool:
-        """Whether there is work other than migrations whose functions have failed."""
-        if self.pending() or self._committer.state.catalog.retired:
-            return True
-        return not all(map(self._migrator.has_failed, self._migrator.pending()))
-
-    def run(
-        self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> None:
-        """Migrates, builds and purges until nothing is pending or `stop()` is true. Progress is
-        called with the name of the index, or of the collection that is being migrated.
-
-        Raises StorageError; DuplicateKeyError when documents share a value of a Unique index;
-        InvalidDocumentError when a document has no valid key; MigrationError after all other work
-        is done. It can be run again after each.
-        """
-        failure: MigrationError | None = None
-        while failure is None and not self.is_idle() and not stop():
-            try:
-                self._migrator.run(progress, stop)
-            except MigrationError as error:
-                failure = error
-            # Listed before the checkpoint: an index declared after it needs the next checkpoint,
-            # since commits from before its Lsn may still be in the memtable.
-            pending = self.pending()
-            retired = self._committer.state.catalog.retired
-            self._checkpointer.run()
-            if failpoints.on:
-                failpoints.reach("index.declared")
-            for schema, index in pending:
-                self._build(schema, index, progress, stop)
-            for number in retired:
-                if not stop():
-                    self._purge(number)
-        if failure is not None:
-            raise failure
-
-    def purge(self) -> None:
-        """Deletes the entries of dropped indexes; builds nothing. Raises StorageError."""
-        retired = self._committer.state.catalog.retired
-        if retired:
-            self._checkpointer.run()
-        for number in retired:
-            self._purge(number)
+    def _is_migrating(self, schema: Schema, upgrades: Upgrades) -> bool:
+        """Whether the collection is still to be migrated, by these functions."""
+        return any(
+            other.definition.number == schema.definition.number and other.upgrades == upgrades
+            for other in self._migrator.pending()
+        )
 
     def _build(
         self,
@@ -141,6 +294,7 @@ class Indexer:
             done += count
             if progress is not None:
                 progress(index.spec.name, done)
+            self._checkpointer.relieve()
         if index.is_unique:
             # Includes commits that are published and not yet synced.
             self._committer.await_published()
@@ -179,6 +333,7 @@ class Indexer:
                 self._committer.checkpoint_applied(state.built - {number})
                 if failpoints.on:
                     failpoints.reach("purge.chunk-committed")
+            self._checkpointer.relieve()
         with OneCommit(self._committer) as batch:
             batch.catalog = batch.view.catalog.purged(number)
             batch.catalog.save_counters(batch)
@@ -197,7 +352,10 @@ def _build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[i
     else:
         from amberdb.engine.search.flush import flush_documents  # brings numpy
 
-        flush_documents(store, index, map(_row, documents))
+        try:
+            flush_documents(store, index, map(_row, documents))
+        except InvalidDocumentError as error:
+            raise _unbuildable(index, error) from None
     if documents:
         store.put(mark, documents[-1][0])
     return len(documents), len(documents) == chunk
@@ -212,13 +370,17 @@ def _build_entries(
         try:
             pairs.update(entry_pairs(index, stored.document(), key[KEYSPACE_BYTES:], stored.rowid))
         except InvalidDocumentError as error:
-            raise InvalidDocumentError(
-                f"document {key[KEYSPACE_BYTES:].decode()!r}: {error.message}; "
-                f"{index.spec.name} cannot be built: change the document, or drop the index",
-                **error.facts,
-            ) from None
+            raise _unbuildable(index, error.of_document(key[KEYSPACE_BYTES:].decode())) from None
     if pairs:
         store.put_sorted(sorted(pairs.items()))
+
+
+def _unbuildable(index: AnyIndex, error: InvalidDocumentError) -> InvalidDocumentError:
+    return InvalidDocumentError(
+        f"{error.message}; {index.spec.name} cannot be built: change the document, or drop the "
+        "index",
+        **error.facts,
+    )
 
 
 def _row(pair: tuple[bytes, bytes]) -> tuple[int, bytes, Document]:

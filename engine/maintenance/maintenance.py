@@ -13,11 +13,12 @@ from amberdb._types import Progress
 from amberdb.engine.backup.backup import Backups
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.history import BackupHistory
-from amberdb.engine.backup.schedule import BackupSchedule
+from amberdb.engine.backup.schedule import NEVER_LSN, BackupSchedule
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.recovery import Opened
+from amberdb.engine.failures import Failures
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.maintenance.auto_compaction import AutoCompaction
 from amberdb.engine.maintenance.compaction import Compactor
@@ -40,19 +41,25 @@ class Maintenance:
         searchers: Searchers,
         feed: Feed,
         history: BackupHistory,
+        failures: Failures,
         options: Options,
     ) -> None:
         self.backups = Backups(opened.directory, committer, checkpointer, history, options)
         compactor = Compactor(opened, committer, checkpointer, indexer, searchers, history, options)
-        self.erasures = Erasures(committer, compactor, indexer, self.backups, feed, self._is_pruned)
-        self._jobs = Jobs("maintenance", background=options.background)
+        self.erasures = Erasures(committer, compactor, self.backups, feed, self._is_pruned)
+        self._jobs = Jobs(
+            "maintenance",
+            failures,
+            is_outside=committer.is_outside,
+            background=options.background,
+        )
         self._compaction = AutoCompaction(
             opened.directory, committer, checkpointer, compactor, self._jobs, options
         )
         self._schedule: BackupSchedule | None = None
         if options.backups is not None:
             self._schedule = BackupSchedule(
-                opened.directory, committer, self.backups, self._jobs, options
+                opened.directory, committer, self.backups, self._jobs, failures, options
             )
 
     def begin(self, on_backup: Callable[[], None]) -> None:
@@ -61,7 +68,7 @@ class Maintenance:
         if self._schedule is not None:
             self._schedule.on_done = on_backup
         if self.erasures.pending():
-            self._jobs.want(self.erasures.resume)
+            self._jobs.want(self.erasures.resume, "an interrupted erasure")
         self.step()
 
     def step(self) -> None:
@@ -72,6 +79,15 @@ class Maintenance:
     def due_s(self) -> float | None:
         """Seconds until step() has work; None: not before the next commit."""
         return None if self._schedule is None else self._schedule.due_s()
+
+    @property
+    def due_lsn(self) -> int:
+        """The commit that makes a rolling backup due by the number of commits."""
+        return NEVER_LSN if self._schedule is None else self._schedule.due_lsn
+
+    @property
+    def counts_commits(self) -> bool:
+        return self._schedule is not None and self._schedule.counts_commits
 
     def backup(self, progress: Progress | None) -> BackupReport:
         """Takes the next rolling backup now. Raises BackupError without `backups=`."""

@@ -34,7 +34,7 @@ from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.options import Options
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import end_of
-from amberdb.engine.schema.migration import Migration, Upgrades, failed
+from amberdb.engine.schema.migration import Migration, failed
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.storage.view import View
 
@@ -60,8 +60,6 @@ class Migrator:
         self._checkpointer = checkpointer
         self._options = options
         self._mutex = threading.Lock()
-        self._failed: dict[int, Upgrades] = {}
-        """By collection: the functions with which the last pass failed."""
         self.read: dict[str, int] = {}
         """By collection, while a pass runs: the number of documents read."""
 
@@ -73,40 +71,21 @@ class Migrator:
             if schema.migration is not None and not schema.migration.missing
         ]
 
-    def has_failed(self, schema: Schema) -> bool:
-        """Whether the last pass failed with the functions that the collection has now: the
-        background does not try these again."""
-        migration = schema.migration
-        failed = self._failed.get(schema.definition.number)
-        return migration is not None and failed == migration.upgrades
-
-    def run(
-        self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> None:
-        """One pass over each pending collection. Raises the first MigrationError when documents
-        could not be upgraded, after all others were; StorageError, BusyError."""
+    def run(self, schema: Schema, progress: Progress | None, stop: Callable[[], bool]) -> None:
+        """One pass over a pending collection. Raises the first MigrationError when documents could
+        not be upgraded, after all others were; StorageError, BusyError."""
         self._committer.check_outside()
-        failures: list[MigrationError] = []
         with self._mutex:
-            for schema in self.pending():
-                if not stop():
-                    migration_pass = _Pass(self._committer, schema, self._options)
-                    try:
-                        self._run(migration_pass, progress, stop)
-                    finally:
-                        self.read.pop(schema.name, None)
-                    self._failed.pop(schema.definition.number, None)
-                    if migration_pass.failures:
-                        self._failed[schema.definition.number] = schema.upgrades
-                    failures += migration_pass.failures
-        if failures:
-            raise failures[0]
+            current = _Pass(self._committer, schema, self._options)
+            try:
+                self._run(current, progress, stop)
+            finally:
+                self.read.pop(schema.name, None)
+        if current.failures:
+            raise current.failures[0]
 
-    def finish(self, progress: Progress | None = None) -> None:
-        """Completes all migrations. Raises the errors of run(), and CollectionError for a
-        collection for which this process has no functions."""
-        while self.pending():
-            self.run(progress)
+    def check_functions(self) -> None:
+        """Raises CollectionError for a collection for which this process has no functions."""
         for schema in self._committer.state.catalog.schemas.values():
             if schema.migration is not None and schema.migration.missing:
                 raise CollectionError(
@@ -121,8 +100,7 @@ class Migrator:
             self.read[current.schema.name] = current.read
             if progress is not None:
                 progress(current.schema.name, current.read)
-            if self._committer.memtable_bytes >= self._options.checkpoint_bytes:
-                self._checkpointer.run()  # this may be the background thread, which runs them
+            self._checkpointer.relieve()
         if current.is_over and not current.is_stale and not current.failures:
             current.finish()
 

@@ -71,6 +71,11 @@ class Filter:
         return not self.parts
 
     @property
+    def is_by_id(self) -> bool:
+        """Whether the id alone decides it: a migration changes none."""
+        return all(isinstance(part, Condition) and part.path == "id" for part in self.parts)
+
+    @property
     def fields(self) -> dict[str, FieldBounds]:
         """The bounds of index keys by dotted path, from the conditions that every match meets."""
         if self._fields is None:

@@ -131,6 +131,10 @@ class Embedders:
         """The embedders with `defer=True`, which the background thread retries."""
         return list(self._deferring.values())
 
+    def is_deferring(self, embedder: Embedder) -> bool:
+        """Whether it is one of deferring()."""
+        return self._deferring.get(embedder.queue.prefix) is embedder
+
     def failure_of(self, queue: CompiledIndex) -> str | None:
         """The last error of the background thread for the pending documents of a queue; None
         without one."""

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from amberdb import _failpoints as failpoints
+from amberdb._errors import InvalidDocumentError
 from amberdb._types import Document
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
 from amberdb.engine.search.live_rows import is_stored_alive, store_bits, stored_alive
@@ -66,11 +67,16 @@ def flush_documents(
     store: StoreWriter, index: RowIndex, documents: Iterable[tuple[int, bytes, Document]]
 ) -> None:
     """Flushes the rows of documents that LMDB holds, given as (rowid, id, document), for an index
-    build. Raises CorruptionError."""
+    build. Raises CorruptionError, and InvalidDocumentError with the id of a document that the index
+    cannot take."""
     batch = Batch()
     added: list[tuple[bytes, bytes]] = []
     for rowid, id_bytes, document in documents:
-        if index.content(document) is not None and not is_stored_alive(store, index, rowid):
+        try:
+            has_content = index.content(document) is not None
+        except InvalidDocumentError as error:
+            raise error.of_document(id_bytes.decode()) from None
+        if has_content and not is_stored_alive(store, index, rowid):
             added.append((index.key(rowid), id_bytes))
             if index.extractor is not None:
                 batch.add(rowid, index.extractor.occurrences(document))

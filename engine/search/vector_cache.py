@@ -232,7 +232,7 @@ class VectorCache:
         if self._builder is None or self._source is None or self._is_building:
             return
         if time.monotonic() >= self._pause_until:
-            self._builder.want(self.build)
+            self._builder.want(self.build, f"the graph of {self.spec.name}")
 
     def _step(self, stop: Stop) -> bool:
         """One step of a build: adds missing rows, or drops dead rows, or extends the graph. False

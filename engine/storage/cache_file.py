@@ -20,6 +20,7 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 from typing import Final, final
 from zlib import crc32
@@ -28,6 +29,7 @@ from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import StorageError
 from amberdb._fs import FileSystem, replace_file
 from amberdb._types import NO_LSN, Lsn
+from amberdb._worker import in_parallel
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -230,11 +232,13 @@ def _checksums(data: memoryview) -> tuple[int, int]:
     half = len(data) // 2
     if half < _THREAD_BYTES:
         return _checksums_of([data])
-    from concurrent.futures import ThreadPoolExecutor  # imported on demand
+    sums = [0, 0]
 
-    with ThreadPoolExecutor(1, "amberdb-checksum") as other:
-        second = other.submit(crc32, data[half:])
-        return crc32(data[:half]), second.result()
+    def sum_of(place: int) -> None:
+        sums[place] = crc32(data[half:] if place else data[:half])
+
+    in_parallel([partial(sum_of, 1), partial(sum_of, 0)], "amberdb-checksum")
+    return sums[0], sums[1]
 
 
 def _checksums_of(pieces: Sequence[memoryview]) -> tuple[int, int]:

@@ -377,6 +377,12 @@ class StoreWriter:
         cursor = self._txn.cursor()
         return cursor.iternext() if cursor.set_range(low) else ()
 
+    def last_before(self, key: bytes) -> bytes | None:
+        """The last key below `key`."""
+        cursor = self._cursor
+        has_key = cursor.prev() if cursor.set_range(key) else cursor.last()
+        return cursor.key() if has_key else None
+
     def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with low <= key < high, ascending."""
         return takewhile(lambda pair: pair[0] < high, self.items(low))

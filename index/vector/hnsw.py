@@ -11,11 +11,13 @@ Invariants:
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amberdb._worker import in_parallel
 from amberdb.index.vector.distance import Rowids, Vectors
 from amberdb.index.vector.matrix import MatrixView
 from amberdb.index.vector.vector import Vector
@@ -26,6 +28,8 @@ _ROW_OVERHEAD_BYTES: Final = 120
 """hnswlib's memory per row besides links, label and vector: lock, level, pointer, label map."""
 _PROBLEM_ROWS: Final = 1024
 """The rows whose vectors are compared at once."""
+_PART_ROWS: Final = 4
+"""Fewer rows for each thread are added in one."""
 _TOO_FEW: Final = "Cannot return the results in a contiguous 2D array"
 
 
@@ -108,11 +112,22 @@ class Graph:
         return int(self._index.max_elements) * (row + _ROW_OVERHEAD_BYTES)
 
     def add(self, rowids: Rowids, vectors: Vectors, threads: int) -> None:
-        """Adds rows without holding the interpreter. No other thread may search this graph."""
+        """Adds rows without holding the interpreter, in up to `threads` threads. No other thread
+        may search this graph."""
         wanted = self.count + len(rowids)
         if wanted > self._index.max_elements:
             self._index.resize_index(wanted + wanted // 4)
-        self._index.add_items(vectors, rowids, num_threads=threads)
+        # Of threads that hnswlib starts itself, one that cannot be started ends the process.
+        parts = 1 if len(rowids) < _PART_ROWS * threads or not self.count else threads
+        in_parallel(
+            [
+                partial(self._index.add_items, some, of, num_threads=1)
+                for some, of in zip(
+                    np.array_split(vectors, parts), np.array_split(rowids, parts), strict=True
+                )
+            ],
+            "amberdb-graph",
+        )
 
     def search(self, query: Vectors, k: int) -> Rowids:
         """int64[at most k]: rows near a prepared query. The nearest may be missing; a larger k

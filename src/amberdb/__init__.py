@@ -47,6 +47,7 @@ from amberdb._errors import (
     MigrationError,
     MissingKeyError,
     NotADatabaseError,
+    NoThreadWarning,
     OpenError,
     OptionsDifferError,
     PoisonedError,
@@ -84,6 +85,7 @@ from amberdb.engine.database.open import open_database as open
 from amberdb.engine.database.repair import repair
 from amberdb.engine.database.stats import FileBytes, Latency, Stats
 from amberdb.engine.database.transaction import Snapshot, Transaction
+from amberdb.engine.failures import JobFailure
 from amberdb.engine.integrity.check import CheckReport
 from amberdb.engine.integrity.offline import check_closed as check
 from amberdb.engine.integrity.repair import RepairReport
@@ -138,6 +140,7 @@ __all__ = [
     "Stats",
     "FileBytes",
     "Latency",
+    "JobFailure",
     "Ordered",
     "Unique",
     "Text",
@@ -178,6 +181,7 @@ __all__ = [
     "ForkedError",
     "FormatError",
     "FullScanWarning",
+    "NoThreadWarning",
     "InvalidDocumentError",
     "LockedError",
     "OptionsDifferError",

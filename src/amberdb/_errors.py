@@ -167,6 +167,10 @@ class DocumentError(AmberError):
 class InvalidDocumentError(DocumentError, ValueError):
     """A value or a type that is not storable. `field` names the place."""
 
+    def of_document(self, id: str) -> "InvalidDocumentError":
+        """The same error, with the id of the document."""
+        return InvalidDocumentError(f"document {id!r}: {self.message}", **{**self.facts, "key": id})
+
 
 class DocumentTooLargeError(InvalidDocumentError):
     """Larger than `document_bytes_max`. Split it, or raise the limit at open."""
@@ -229,3 +233,8 @@ class AmberWarning(UserWarning):
 
 class FullScanWarning(AmberWarning):
     """A query read more than 10,000 documents one by one: declare an index for it."""
+
+
+class NoThreadWarning(AmberWarning):
+    """No thread could be started: background work is done by the calls that make it due, until a
+    thread can be had again. Raise the limit of threads of the process or container."""

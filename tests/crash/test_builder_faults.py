@@ -167,7 +167,7 @@ def test_a_graph_that_cannot_be_built(
         assert not ways["graph"]
         assert failed.wait(30)
         engine_of(db).searchers.stop()
-        assert "a job failed" in caplog.text
+        assert "the graph of vector:v failed, and is tried again" in caplog.text
         compare_searches(db, rng)
         db.close()
     db = opened(tmp_path / "t.amber", FaultyFileSystem())

@@ -23,14 +23,15 @@ SCRAP = b"all that is left"
 
 
 def damaged(root: Path) -> dict[str, Any]:
-    """A database with backups whose data.mdb is scrap. Returns the documents of the backups."""
+    """A database whose data.mdb is scrap. Returns its documents: nine are in its backups, and one
+    is in its log alone."""
     with amberdb.open(root / "t.amber", **SMALL, backups=RollingBackups()) as db:
         fill(db, range(6))
         db.backup()
         fill(db, range(6, 9))
         db.backup()
-        wanted = documents(db)
         fill(db, range(9, 10))
+        wanted = documents(db)
     (data,) = (root / "t.amber").glob("data-*/data.mdb")
     data.write_bytes(SCRAP)
     return wanted
@@ -44,7 +45,7 @@ def rescue(root: Path, fs: FileSystem) -> bool:
 
 
 def judge(root: Path, wanted: dict[str, Any]) -> None:
-    """After any interruption an open restores the backup, and the scrap is kept."""
+    """After any interruption an open restores backup and log, and the scrap is kept."""
     rescue(root, FaultyFileSystem())
     with amberdb.open(root / "t.amber", create=False, **SMALL) as db:
         assert documents(db) == wanted

@@ -16,6 +16,7 @@ from amberdb import (
     ClosedError,
     CollectionMissingError,
     DuplicateKeyError,
+    NoThreadWarning,
     Ordered,
     ReadOnlyError,
     Text,
@@ -348,3 +349,33 @@ def test_functions_of_ones_own_run_in_a_thread(tmp_path: Path) -> None:
             assert await events.count() == 5
 
     run(work)
+
+
+def test_without_a_thread_calls_run_in_the_loop_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, left = threading.Thread.start, 1
+
+    def refuse(thread: threading.Thread) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def work(threads: int) -> None:
+        nonlocal left
+        left = threads
+        async with audited(tmp_path / f"{threads}.amber") as db:
+            notes = await db.collection("n")
+            calls = [notes.insert({"id": str(n)}) for n in range(20)]
+            assert len(await asyncio.gather(*calls)) == 20  # a second one would find the id
+            async with db.transaction() as tx:
+                await tx["n"].put({"id": "tx"})
+            assert await notes.count() == 21
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for threads in range(4):  # so many start before there is none to be had
+        with pytest.warns(NoThreadWarning) as caught:
+            asyncio.run(work(threads))
+        assert sum("event loop" in str(each.message) for each in caught) == 1

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from amberdb import Database, Document, InvalidDocumentError
+from amberdb import Database, Document, InvalidDocumentError, NoThreadWarning
 from amberdb.chat import (
     ChatBuffer,
     CollectionSink,
@@ -365,6 +365,68 @@ def test_the_flusher_flushes_at_its_times_and_when_woken(
         flusher.wake()
         assert sink.stored.wait(60)
     assert len(sink.turns) == 4
+    assert not any(thread.name == "amberdb-chat" for thread in threading.enumerate())
+
+
+def test_a_turn_that_the_sink_raises_for_holds_up_none_of_its_batch(
+    buffer: ChatBuffer, sink: Failing, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cids = said(buffer, clock, 100)
+    store, failed = sink.store, set[str]()
+
+    def raises(turns: Sequence[Document]) -> Mapping[str, str]:
+        if any(turn["id"] in bad for turn in turns):
+            failed.update(turn["id"] for turn in turns)
+            raise UnicodeError("not these " + "x" * 10_000)
+        return store(turns)
+
+    bad = {cids[0], cids[61], cids[99]}
+    monkeypatch.setattr(sink, "store", raises)
+    assert buffer.flush()["flushed_count"] == 97
+    assert set(sink.turns) == set(cids) - bad
+    assert buffer.get_stats()["failed_queue_length"] == 3
+    assert len(buffer.get_stats()["last_error"]) <= chat.REASON_MAX
+    assert failed >= bad
+
+
+def test_a_sink_that_is_down_is_not_asked_for_every_turn(
+    buffer: ChatBuffer, sink: Failing, clock: FakeClock
+) -> None:
+    said(buffer, clock, 100)
+    sink.is_down = True
+    assert buffer.flush()["failed_count"] == 100
+    assert sink.calls < 2 * chat.FAILURES_MAX + 2
+
+
+def test_without_a_thread_saving_flushes_what_is_due(
+    buffer: ChatBuffer, sink: Failing, clock: FakeClock
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as none:
+        none.setattr(threading.Thread, "start", refuse)
+        with pytest.warns(NoThreadWarning) as caught:
+            flusher = Flusher(buffer, Schedule(100), clock=clock)
+        assert len(caught) == 1
+        said(buffer, clock, 3)
+        assert not sink.turns
+        clock.advance(100)
+        said(buffer, clock, 1)
+        assert len(sink.turns) == 4
+        said(buffer, clock, 1)
+        flusher.wake()
+        assert len(sink.turns) == 5
+    assert threading.Thread.start is start
+    sink.stored.clear()
+    said(buffer, clock, 1)  # starts the thread
+    flusher.wake()
+    assert sink.stored.wait(60)
+    flusher.stop()
+    said(buffer, clock, 1)
+    assert len(sink.turns) == 6
     assert not any(thread.name == "amberdb-chat" for thread in threading.enumerate())
 
 

@@ -385,7 +385,7 @@ def test_rescue(filled: Run, tmp_path: Path) -> None:
         if as_json:
             found = answer(filled("rescue", "--json"))["rescued"]
             assert Path(found["damaged"]).is_dir()
-            assert found["lost"] in (1, 2)
+            assert found["lost"] == 0, "its log is sound"
             with amberdb.open(path, background=False, backups=amberdb.RollingBackups()) as db:
                 db.backup()
         else:

@@ -194,3 +194,47 @@ def test_what_cannot_be_stored_is_told_at_the_end(monkeypatch: pytest.MonkeyPatc
             await recorder.close()
 
     run(work)
+
+
+@pytest.mark.parametrize("broken", ["cut \ud83d", {1: 2}, "x" * 50_000, object()], ids=range(4))
+def test_an_event_that_cannot_be_stored_delays_no_other(open_db: OpenDatabase, broken: Any) -> None:
+    db = open_db(document_bytes_max=30_000)
+
+    async def work() -> None:
+        async with Recorder(AmberEventStore(db), "assistant") as recorder:
+            await recorder.record(EventType.CUSTOM, {"value": broken})
+            for n in range(5):
+                await recorder.user_message(f"good {n}")
+            found = await asyncio.wait_for(recorder.get_memory(), 60)
+            good = [e.data["message"] for e in found if e.event_type is EventType.USER_MESSAGE]
+            assert good == [f"good {n}" for n in reversed(range(5))]
+            (bad,) = [e for e in found if e.event_type is EventType.CUSTOM]
+            assert bad.data["text"] == ascii({"value": broken})[: len(bad.data["text"])]
+            assert bad.data["error"]
+            assert [e.event_type.name for e in found][-2:] == ["CUSTOM", "AGENT_INIT"]
+
+    run(work)
+
+
+def test_an_event_that_is_refused_as_text_too_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = InMemoryEventStore()
+    store_many = store.store_many
+
+    async def refuses(events: Sequence[AgentEvent]) -> int:
+        if any(event.event_type is EventType.CUSTOM for event in events):
+            raise ValueError("not these")
+        return await store_many(events)
+
+    monkeypatch.setattr(store, "store_many", refuses)
+
+    async def work() -> None:
+        recorder = Recorder(store, "assistant")
+        await recorder.initialize()
+        await recorder.record(EventType.CUSTOM)
+        await recorder.user_message("good")
+        assert len(await recorder.get_memory()) == 2
+        with pytest.raises(EventsLostError) as caught:
+            await recorder.close()
+        assert caught.value.count == recorder.refused == 1
+
+    run(work)

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from amberdb import REMOVE, Collection, Database, EmbeddingError, Hits, Vector
+from amberdb import (
+    REMOVE,
+    Collection,
+    Database,
+    DocumentTooLargeError,
+    EmbeddingError,
+    Hits,
+    Vector,
+)
+from amberdb.engine import failures
 from amberdb.engine.maintenance import embedding_backfill
 from support.databases import FakeClock, OpenDatabase
 
@@ -177,7 +186,7 @@ def come(db: Database, count: int, since: Any = None) -> Iterator[str]:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses that do not last."""
     monkeypatch.setattr(embedding_backfill, "PAUSE_S", 0.001)
-    monkeypatch.setattr(embedding_backfill, "PAUSE_MAX_S", 0.01)
+    monkeypatch.setattr(failures, "PAUSE_MAX_S", 0.01)
 
 
 @pytest.mark.usefixtures("soon")
@@ -214,6 +223,69 @@ def test_texts_that_cannot_be_embedded_hold_up_no_others(open_db: OpenDatabase) 
     assert waiting(db) == 8
     model.refused = set()
     assert len(set(come(db, 300))) == 300
+
+
+def test_embed_missing_embeds_the_others_and_raises_for_the_one(open_db: OpenDatabase) -> None:
+    db = open_db()
+    model = Model()
+    model.is_down = True
+    memory = embedded(db, model, defer=True)
+    memory.put_many({"id": f"d{n:03}", "content": "e" * n} for n in range(1, 201))
+    model.is_down = False
+    model.refused = {"e", "e" * 100}
+    with pytest.raises(EmbeddingError):
+        memory.embed_missing()
+    assert waiting(db) == 2
+    model.refused = set()
+    assert memory.embed_missing() == 2
+
+
+def test_a_document_that_its_vector_makes_too_large_holds_up_no_other(
+    open_db: OpenDatabase,
+) -> None:
+    db = open_db(document_bytes_max=1000)
+    model = Model()
+    model.is_down = True
+    memory = embedded(db, model, defer=True)
+    memory.put_many({"id": f"d{n}", "content": "e" * n} for n in range(1, 50))
+    memory.put({"id": "a", "content": "e" * 965})
+    model.is_down = False
+    with pytest.raises(DocumentTooLargeError):
+        memory.embed_missing()
+    assert waiting(db) == 1
+
+
+def test_what_is_written_meanwhile_ends_no_pause_of_an_embedder_that_is_down(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_backfill, "PAUSE_S", 1000.0)
+    monkeypatch.setattr(failures, "PAUSE_MAX_S", 1000.0)
+    db = open_db(background=True)
+    asked = threading.Semaphore(0)
+
+    def embed(texts: list[str]) -> Any:
+        asked.release()
+        raise ConnectionError("the model is not there")
+
+    embedded(db, down)
+    with db.transaction() as tx:
+        tx["memory"].put_many({"id": f"d{n}", "content": "e" * n} for n in range(1, 1001))
+    index = Vector("embedding", dim=DIM, source="content", embed=embed, defer=True)
+    with db.transaction() as tx:
+        tx["memory"].put({"id": "x", "content": "x"})
+    db.collection("memory", indexes=[index])
+    for _ in range(embedding_backfill.FAILURES_MAX):
+        assert asked.acquire(timeout=60)
+    while not db.stats().failures:
+        threading.Event().wait(0.001)
+    for n in range(10):
+        with db.transaction() as tx:
+            tx["memory"].put({"id": f"later{n}", "content": "e"})
+    (failure,) = db.stats().failures
+    assert "pending documents of collection 'memory'" in failure.job
+    assert failure.attempts == 1
+    db.close()
+    assert not asked.acquire(timeout=0)
 
 
 @pytest.mark.usefixtures("soon")

@@ -132,18 +132,18 @@ def test_declared_index_is_built_in_the_background(open_db: OpenDatabase) -> Non
 def test_index_declared_just_when_the_background_is_done_is_built(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Indexer.run
+    step = Indexer.step
     told = threading.Event()
 
     def declare_then(self: Indexer, *args: Any, **options: Any) -> None:
-        run(self, *args, **options)
+        step(self, *args, **options)
         if not told.is_set() and threading.current_thread().name == "amberdb":
             db.collection("n", indexes=[Ordered("x")])
             told.set()
 
     db = open_db(background=True)
     fill(db)
-    monkeypatch.setattr(Indexer, "run", declare_then)
+    monkeypatch.setattr(Indexer, "step", declare_then)
     db.collection("n", indexes=[Ordered("id")])
     assert told.wait(10)
     await_idle(db)

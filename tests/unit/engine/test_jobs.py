@@ -39,12 +39,12 @@ def test_jobs_run_one_after_the_other_and_the_thread_ends(jobs: Jobs) -> None:
     first, started, end = waiting()
     ran: list[int] = []
     done = threading.Event()
-    jobs.want(first)
+    jobs.want(first, "a job")
     assert started.wait(WAIT_S)
     (thread,) = threads()
-    jobs.want(second := lambda stop: ran.append(2))
-    jobs.want(second)  # queued once
-    jobs.want(lambda stop: done.set())
+    jobs.want(second := lambda stop: ran.append(2), "a job")
+    jobs.want(second, "a job")  # queued once
+    jobs.want(lambda stop: done.set(), "a job")
     assert not done.is_set()
     assert ran == []
     end.set()
@@ -65,8 +65,8 @@ def test_a_job_that_fails_stops_no_other(jobs: Jobs, caplog: pytest.LogCaptureFi
 
     with caplog.at_level(logging.WARNING, "amberdb.engine"):
         for error in (StorageError("no room"), ValueError("a bug"), Stopped("silent")):
-            jobs.want(failing(error))
-        jobs.want(lambda stop: done.set())
+            jobs.want(failing(error), "a job")
+        jobs.want(lambda stop: done.set(), "a job")
         assert done.wait(WAIT_S)
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
     assert "no room" in caplog.text
@@ -82,12 +82,12 @@ def test_close_stops_the_running_job_and_drops_the_others(jobs: Jobs) -> None:
         while True:
             check_stop(stop)
 
-    jobs.want(job)
-    jobs.want(lambda stop: ran.append("queued"))
+    jobs.want(job, "a job")
+    jobs.want(lambda stop: ran.append("queued"), "a job")
     assert started.wait(WAIT_S)
     jobs.close()
     assert threads() == []
-    jobs.want(lambda stop: ran.append("late"))
+    jobs.want(lambda stop: ran.append("late"), "a job")
     jobs.run()
     assert ran == []
 
@@ -99,9 +99,9 @@ def test_without_a_thread_jobs_wait_for_run_which_raises() -> None:
     def failing(stop: Stop) -> None:
         raise StorageError("no room")
 
-    jobs.want(lambda stop: ran.append(1))
-    jobs.want(failing)
-    jobs.want(lambda stop: ran.append(2))
+    jobs.want(lambda stop: ran.append(1), "a job")
+    jobs.want(failing, "a job")
+    jobs.want(lambda stop: ran.append(2), "a job")
     assert (ran, threads()) == ([], [])
     with pytest.raises(StorageError):
         jobs.run()
@@ -113,14 +113,14 @@ def test_without_a_thread_jobs_wait_for_run_which_raises() -> None:
 def test_run_and_alone_wait_for_the_running_job(jobs: Jobs) -> None:
     job, started, end = waiting()
     order: list[str] = []
-    jobs.want(job)
+    jobs.want(job, "a job")
     assert started.wait(WAIT_S)
 
     def wait_for_it() -> None:
         jobs.run()
         order.append("run")
         with jobs.alone():
-            jobs.want(lambda stop: order.append("job"))
+            jobs.want(lambda stop: order.append("job"), "a job")
             order.append("alone")
 
     waiter = threading.Thread(target=wait_for_it)

@@ -67,6 +67,41 @@ def done() -> Generator[threading.Semaphore]:
 # -- taking them -----------------------------------------------------------------------------
 
 
+def test_the_commit_that_reaches_the_number_makes_it_due(
+    open_db: OpenDatabase, done: threading.Semaphore
+) -> None:
+    """No checkpoint and no time comes to its help."""
+    schedule = RollingBackups(every_minutes=None, every_commits=10)
+    db = open_db(background=True, backups=schedule, checkpoint_interval_ms=3_600_000)
+    put(db)
+    assert done.acquire(timeout=WAIT_S), "the first commit makes the first one due"
+    for taken in (2, 3):
+        put(db, 9)
+        assert not done.acquire(timeout=0)
+        put(db, 2)
+        assert done.acquire(timeout=WAIT_S)
+        assert rolling(db)["taken"] == taken
+    assert db.stats().failures == []
+
+
+def test_one_that_fails_for_any_reason_is_listed_and_paused(
+    open_db: OpenDatabase, done: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: rolling_backups.BackupSchedule, progress: Any = None) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(rolling_backups.BackupSchedule, "take", fails)
+    db = open_db(background=True, backups=RollingBackups(every_commits=1))
+    put(db)
+    assert done.acquire(timeout=WAIT_S)
+    put(db, 5)
+    assert rolling(db)["failed"] == 1
+    assert rolling(db)["due_in_s"] > rolling_backups.RETRY_S / 2
+    (failure,) = db.stats().failures
+    assert "a rolling backup" in failure.job
+    assert "a defect" in failure.error
+
+
 def test_one_that_a_process_died_behind_is_no_obstacle_in_the_same_second(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -457,7 +457,7 @@ def test_searching_building_and_closing_at_once(tmp_path: Path) -> None:
     for turn in range(12):
         documents.put(150)
         documents.delete(*range(20 + 60 * turn, 80 + 60 * turn))
-        builder.want(harness.searcher.cache.build)
+        builder.want(harness.searcher.cache.build, "a graph")
         for _ in range(10):
             assert searched.acquire(timeout=30)
     builder.close()
@@ -465,7 +465,7 @@ def test_searching_building_and_closing_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not failures, failures
-    builder.want(harness.searcher.cache.build)  # too late: nothing happens
+    builder.want(harness.searcher.cache.build, "a graph")  # too late: nothing happens
     _assert_exact(harness, documents.vectors[-3:])
     harness.searcher.cache.save()
     harness.open()
