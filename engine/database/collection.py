@@ -36,7 +36,7 @@ from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.search import Fusion, Hits, Recency, search_of
-from amberdb.engine.search.searchers import Searchers
+from amberdb.engine.search.searcher import SearcherSource
 from amberdb.engine.storage.view import View, live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
@@ -254,7 +254,7 @@ class ReadableCollection(ABC):
         """Finishes the indexes that a search needs; at a fixed Lsn there is nothing to wait for."""
 
     @abstractmethod
-    def _searchers(self) -> Searchers:
+    def _searchers(self) -> SearcherSource:
         """The searchers of the open database."""
 
     def explain(
@@ -452,8 +452,10 @@ class Collection(WritableCollection):
         state = committer.state
         try:
             schema = state.catalog.schemas[self.name]
-        except KeyError:  # dropped or renamed since
-            schema = state.catalog.schema(self.name)
+        except KeyError:  # dropped or renamed, perhaps by a commit that is not visible yet
+            return super().get(id, default)
+        if schema.migration is not None:  # perhaps likewise
+            return super().get(id, default)
         key = schema.key(id)
         version = state.active.entries.get(key)
         while version is not None and version[0] > visible:
@@ -469,8 +471,6 @@ class Collection(WritableCollection):
             raise damaged(key, committer.store.path)
         if schema.expires_at is not None and expires_us(value) <= committer.now_us():
             return default
-        if schema.migration is not None:
-            return schema.document(unpack(key, value))
         return decode_unchecked(value[BODY])
 
     def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
@@ -489,7 +489,7 @@ class Collection(WritableCollection):
     def _reading(self) -> AbstractContextManager[View]:
         return self._handle.engine.readable.view()
 
-    def _searchers(self) -> Searchers:
+    def _searchers(self) -> SearcherSource:
         return self._handle.engine.searchers
 
     def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:
@@ -499,7 +499,9 @@ class Collection(WritableCollection):
 
         def is_ready() -> bool:
             state = engine.committer.state
-            schema = state.catalog.schema(self.name)
+            schema = state.catalog.schemas.get(self.name)
+            if schema is None:  # dropped, perhaps by a commit that is not visible yet
+                return True
             return schema.migration is None and all(
                 index.complete_from or index.number in state.built
                 for index in schema.row_indexes
