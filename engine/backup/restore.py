@@ -2,16 +2,19 @@
 
     chain verified -> <target>.tmp: pairs into a new LMDB file, keys ascending -> records up to
     `until` through a memtable, as in a checkpoint -> with an automatic restore the records of the
-    damaged database's log -> checked -> log, MANIFEST -> renamed
+    damaged database's log -> checked, indexes that differ from their documents rebuilt (rebuild.py)
+    -> log, MANIFEST -> renamed
 
 Invariants:
 - Nothing is written before every archive was read whole, and the target's name appears only after
   check() found nothing in the new database.
+- Documents that are sound are restored, whatever the state of their indexes in the archives.
 - No archive contains a file: only its pairs are used, written by LMDB into a new file.
 - The new database has its own id, and an epoch above every Lsn of the chain: no Lsn of a commit
   after `until` is used again.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -26,6 +29,7 @@ from amberdb._errors import (
     BackupExistsError,
     CorruptionError,
     FormatError,
+    InvalidDocumentError,
     RestorePointError,
 )
 from amberdb._time import microseconds, time_of
@@ -41,9 +45,11 @@ from amberdb.engine.backup.chain import (
     verify_chain,
 )
 from amberdb.engine.backup.history import to_entry
+from amberdb.engine.backup.rebuild import clear, rebuild
 from amberdb.engine.commit.checkpoint import apply_memtable
 from amberdb.engine.integrity.check import CheckReport, check_view
 from amberdb.engine.options import OpenOptions, Options
+from amberdb.engine.schema.catalog import foreign_indexes
 from amberdb.engine.schema.codec import ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
@@ -54,6 +60,7 @@ from amberdb.engine.schema.keyspace import (
     prefix_of,
 )
 from amberdb.engine.schema.ordered_index import MULTI
+from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.directory import (
     acquire_staging,
     data_directory,
@@ -65,9 +72,11 @@ from amberdb.engine.storage.directory import (
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, new_store
-from amberdb.engine.storage.view import NEWEST, stored_view
+from amberdb.engine.storage.view import NEWEST, View, stored_view
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.wal import Record
+
+logger = logging.getLogger("amberdb.engine")
 
 Until: TypeAlias = Lsn | int | datetime | None
 
@@ -76,7 +85,6 @@ Later: TypeAlias = Callable[[Lsn], Iterator[Record]]
 
 _TRANSACTION_BYTES: Final = 64 << 20
 """The size of the pairs in one LMDB transaction."""
-_CHUNK: Final = 1000
 
 
 @final
@@ -95,6 +103,9 @@ class RestoreReport:
     """The number of commits from incremental archives, and from the log of a damaged database."""
     documents: int = 0
     """The number of documents in the new database."""
+    rebuilt: list[str] = field(default_factory=list[str])
+    """The indexes that were built anew from the documents, as "collection: index": in the archives
+    they differed from the documents, or another version of their analyzer had made them."""
 
 
 def _none_later(after: Lsn) -> Iterator[Record]:
@@ -208,6 +219,8 @@ class _Restore:
         self._progress = progress
         self._later = later
         self.report = report
+        self._unusable: set[int] = set()
+        """Keyspaces of search indexes that could not take the rows of a commit."""
 
     def make(self, staging: str) -> Manifest:
         """Makes data.mdb in the staging directory. Returns the MANIFEST to write."""
@@ -220,10 +233,11 @@ class _Restore:
                 self._put_pairs(store, manifest)
                 self._put_records(store)
                 self._purge(store)
+                self._rebuild(store, self._unusable | self._foreign(store))
                 self._check(store)
             except (BackupDamagedError, OSError):
                 raise
-            except (CorruptionError, FormatError) as error:
+            except (CorruptionError, FormatError, InvalidDocumentError) as error:
                 raise self._unsound(error.message) from error
             except AmberError:
                 raise
@@ -286,12 +300,32 @@ class _Restore:
         if memtable.entries:
             with stored_view(store, memtable, NEWEST, self._options.document_bytes_max) as view:
                 row_indexes = view.catalog.row_indexes
+            while not self._has_applied(store, memtable, row_indexes):
+                pass
+
+    def _has_applied(
+        self, store: Store, memtable: Memtable, row_indexes: dict[bytes, RowIndex]
+    ) -> bool:
+        """Writes a memtable; False when a search index was found damaged, and is left out."""
+        usable = {
+            prefix: index
+            for prefix, index in row_indexes.items()
+            if index.number not in self._unusable
+        }
+        try:
             with store.write() as writer:
-                apply_memtable(writer, memtable, row_indexes)
+                apply_memtable(writer, memtable, usable)
+        except CorruptionError as error:
+            number = error.facts.get("keyspace")
+            if number not in {index.number for index in usable.values()}:
+                raise
+            self._unusable.add(number)
+            return False
+        return True
 
     def _purge(self, store: Store) -> None:
         """Deletes keyspaces that are no longer in the catalog: the log does not contain purges."""
-        with stored_view(store, Memtable(), NEWEST, self._options.document_bytes_max) as view:
+        with self._view(store) as view:
             known = set(view.catalog.retired)
             for schema in view.catalog.schemas.values():
                 known |= {schema.definition.keyspace, schema.definition.expiry_keyspace}
@@ -300,23 +334,48 @@ class _Restore:
         while (number := _next_keyspace(store, low)) is not None:
             prefix = prefix_of(number)
             low = end_of(prefix)
-            removed = 0 if number in known else _CHUNK
-            while removed == _CHUNK:
+            if number not in known:
+                clear(store, number)
                 with store.write() as writer:
-                    removed = writer.delete_range(prefix, low, _CHUNK)
                     for mark in (BUILT, MULTI):
                         writer.delete(mark + prefix)
 
+    def _foreign(self, store: Store) -> set[int]:
+        """The keyspaces of complete indexes that another version of their analyzer made."""
+        with self._view(store) as view:
+            return {
+                index.number
+                for schema in view.catalog.schemas.values()
+                for index in schema.row_indexes
+                if index.number in foreign_indexes(schema.definition) and view.is_built(index)
+            }
+
+    def _rebuild(self, store: Store, keyspaces: set[int]) -> None:
+        for name in rebuild(store, keyspaces, self._options.document_bytes_max):
+            logger.warning("%s: %s is rebuilt from the documents", self.report.path, name)
+            self.report.rebuilt.append(name)
+            self._report("rebuilt", len(self.report.rebuilt))
+
     def _check(self, store: Store) -> None:
-        """Raises BackupDamagedError for the first problem that Database.check() would find."""
-        report = self.report
-        check = CheckReport()
-        with stored_view(store, Memtable(), report.lsn, self._options.document_bytes_max) as view:
-            assert view.get(APPLIED) == report.lsn.to_bytes(8)
-            check_view(view, check, self._progress)
+        """Rebuilds the indexes that Database.check() would find damaged. Raises BackupDamagedError
+        for the first other problem."""
+        check = self._checked(store)
+        if check.damaged and check.are_documents_sound:
+            self._rebuild(store, check.damaged)
+            check = self._checked(store)
         if not check.ok:
             raise self._unsound(check.problems[0])
-        report.documents = check.documents
+        self.report.documents = check.documents
+
+    def _checked(self, store: Store) -> CheckReport:
+        check = CheckReport()
+        with self._view(store) as view:
+            assert view.get(APPLIED) == self.report.lsn.to_bytes(8)
+            check_view(view, check, self._progress)
+        return check
+
+    def _view(self, store: Store) -> View:
+        return stored_view(store, Memtable(), self.report.lsn, self._options.document_bytes_max)
 
     def _unsound(self, problem: str) -> BackupDamagedError:
         path = self._chain[0].path

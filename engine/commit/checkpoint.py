@@ -2,6 +2,8 @@
 
 Invariants:
 - No commit after the durable Lsn is written to LMDB.
+- A memtable is written by the catalog as of its last Lsn: the rows of an index that was dropped
+  since get their postings and bits, for a database that loses the drop, and for backups.
 - The effects and `applied_lsn` are one LMDB transaction, which is synced before a log segment is
   recycled.
 - Keys are written in chunks: a writer waits for the interpreter lock for one chunk at most.
@@ -70,6 +72,7 @@ class Checkpointer:
         committer = self._committer
         memtable = committer.state.frozen
         assert memtable is not None
+        assert memtable.catalog is not None
         start = time.perf_counter()
         last = Lsn(memtable.last_lsn)
         try:
@@ -82,7 +85,7 @@ class Checkpointer:
             with committer.store.write() as store:
                 if failpoints.on:
                     failpoints.reach("checkpoint.in-transaction")
-                apply_memtable(store, memtable, committer.state.catalog.row_indexes)
+                apply_memtable(store, memtable, memtable.catalog.row_indexes)
                 if failpoints.on:
                     failpoints.reach("checkpoint.before-commit")
         except StorageError as error:

@@ -236,7 +236,10 @@ class Committer:
         try:
             state = self.state
             if state.frozen is None and state.active.entries:
-                self.state = State(Memtable(), state.active, state.built, state.catalog)
+                state.active.catalog = state.catalog
+                self.state = State(
+                    Memtable(), state.active, state.built, state.catalog, state.older
+                )
             return self.state.frozen
         finally:
             self._release(holder)
@@ -248,7 +251,7 @@ class Committer:
         with self._lock:  # against a commit that changes the catalog
             state = self.state
             frozen = None if applied else state.frozen
-            self.state = State(state.active, frozen, built, state.catalog)
+            self.state = State(state.active, frozen, built, state.catalog, state.older)
         self.checkpoint_failure = None
         self._progress.announce()
 
@@ -258,7 +261,7 @@ class Committer:
         with self._lock:  # against a commit that changes the catalog
             self.store = store
             state = self.state
-            self.state = State(state.active, state.frozen, state.built, state.catalog)
+            self.state = State(state.active, state.frozen, state.built, state.catalog, state.older)
 
     def renew_log(self) -> None:
         """Lets the log continue in a new file, and not recycle files that have held records until
@@ -298,6 +301,15 @@ class Committer:
         """Waits, with an empty commit, until every commit published so far is acknowledged."""
         with OneCommit(self):
             pass
+
+    def await_catalog(self) -> None:
+        """Waits until the newest catalog is visible: the commit of another thread may not be."""
+        older = self.state.older
+        if older and older[0][0] > self.visible:
+            required = self.log.required_lsn
+            if self.log.durable_lsn < required:
+                self.log.wait(Lsn(required))
+            self.make_visible(older[0][0])
 
     def check_open(self) -> None:
         """Raises ClosedError or ForkedError once the database is closed, and TransactionError in a
@@ -370,8 +382,7 @@ class Committer:
         if writer.unique_rowids:
             memtable.note_unique(writer.unique_rowids)
         if writer.catalog is not None:
-            state = self.state
-            self.state = State(state.active, state.frozen, state.built, writer.catalog)
+            self.state = self.state.with_catalog(writer.catalog, lsn, self.visible)
         self._published = lsn
         self._unfinished = None
         if failpoints.on:

@@ -37,7 +37,7 @@ from amberdb._types import NO_LSN, Lsn, lsn_epoch
 from amberdb.engine.failures import Failures
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.options import Options
-from amberdb.engine.schema.catalog import Catalog
+from amberdb.engine.schema.catalog import Catalog, foreign_indexes
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
@@ -48,7 +48,6 @@ from amberdb.engine.schema.keyspace import (
     Effects,
 )
 from amberdb.engine.schema.migration import Upgrades
-from amberdb.engine.schema.search_index import identity_of
 from amberdb.engine.search.searcher import VectorParts
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage import manifest as manifests
@@ -397,7 +396,11 @@ class Follower:
                 if rows:
                     memtable.note_rows(commit_lsn, rows, effects)
         self._last_us = memtable.last_us or int.from_bytes(txn.get(LAST_TIME) or b"")
+        has_changed = catalog is not self.state.catalog
         self.state = State(memtable, None, built, catalog)
+        if has_changed:
+            numbers = frozenset(index.number for index in catalog.row_indexes.values())
+            self.searchers.forget_others(numbers)
 
     def _load_catalog(self, view: View) -> Catalog:
         catalog = Catalog.load(view, self._options.document_bytes_max)
@@ -405,11 +408,10 @@ class Follower:
             if name in catalog.schemas:
                 catalog.schemas[name].register_upgrades(upgrades)
         self._prefixes = catalog.row_prefixes
-        self.searchers.forget(catalog.retired)
-        schemas = catalog.schemas.values()
-        indexes = [index for schema in schemas for index in schema.definition.indexes]
         self.searchers.foreign = frozenset(
-            index.keyspace for index in indexes if index.identity != identity_of(index.spec)
+            number
+            for schema in catalog.schemas.values()
+            for number in foreign_indexes(schema.definition)
         )
         return catalog
 

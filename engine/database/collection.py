@@ -37,7 +37,7 @@ from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.search import Fusion, Hits, Recency, search_of
-from amberdb.engine.search.searchers import Searchers
+from amberdb.engine.search.searcher import SearcherSource
 from amberdb.engine.storage.view import View, live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
@@ -255,7 +255,7 @@ class ReadableCollection(ABC):
         """Finishes the indexes that a search needs; at a fixed Lsn there is nothing to wait for."""
 
     @abstractmethod
-    def _searchers(self) -> Searchers:
+    def _searchers(self) -> SearcherSource:
         """The searchers of the open database."""
 
     def explain(
@@ -453,8 +453,10 @@ class Collection(WritableCollection):
         state = committer.state
         try:
             schema = state.catalog.schemas[self.name]
-        except KeyError:  # dropped or renamed since
-            schema = state.catalog.schema(self.name)
+        except KeyError:  # dropped or renamed, perhaps by a commit that is not visible yet
+            return super().get(id, default)
+        if schema.migration is not None:  # perhaps likewise
+            return super().get(id, default)
         key = schema.key(id)
         version = state.active.entries.get(key)
         while version is not None and version[0] > visible:
@@ -470,8 +472,6 @@ class Collection(WritableCollection):
             raise damaged(key, committer.store.path)
         if schema.expires_at is not None and expires_us(value) <= committer.now_us():
             return default
-        if schema.migration is not None:
-            return schema.document(unpack(key, value))
         return decode_unchecked(value[BODY])
 
     def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
@@ -491,7 +491,7 @@ class Collection(WritableCollection):
     def _reading(self) -> AbstractContextManager[View]:
         return self._handle.engine.readable.view()
 
-    def _searchers(self) -> Searchers:
+    def _searchers(self) -> SearcherSource:
         return self._handle.engine.searchers
 
     def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:
@@ -503,7 +503,9 @@ class Collection(WritableCollection):
             return isinstance(index, RowIndex) and (for_text if index.is_text else for_vector)
 
         def is_ready() -> bool:
-            schema = engine.committer.state.catalog.schema(self.name)
+            schema = engine.committer.state.catalog.schemas.get(self.name)
+            if schema is None:  # dropped, perhaps by a commit that is not visible yet
+                return True
             return schema.migration is None and not any(
                 map(is_wanted, engine.indexer.pending_of(schema))
             )

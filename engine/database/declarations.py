@@ -22,12 +22,11 @@ from amberdb._errors import (
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.maintenance.index_build import Indexer
-from amberdb.engine.schema.catalog import Catalog, Declaration, listed
+from amberdb.engine.schema.catalog import Catalog, Declaration, foreign_indexes, listed
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.definition import required_types
 from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.schema import AnyIndex, Schema
-from amberdb.engine.schema.search_index import identity_of
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
 from amberdb.index.registry import IndexSpec
@@ -59,6 +58,7 @@ class Declarations:
         committer = self._committer
         if committer.state.catalog.wanted(name, declaration, 1, is_empty=True) is not None:
             self._commit(lambda writer: self._declared(writer, name, declaration))
+        committer.await_catalog()
         committer.state.catalog.schema(name).register_upgrades(declaration.upgrades)
         if self._lacks_unique(name):
             self._build_unique(name)
@@ -68,9 +68,9 @@ class Declarations:
     def renew_texts(self) -> None:
         """Rebuilds the text indexes that another version of their analyzer made."""
         for name, schema in self._committer.state.catalog.schemas.items():
-            indexes = schema.definition.indexes
-            if any(index.identity != identity_of(index.spec) for index in indexes):
-                self.declare(name, Declaration(indexes=[index.spec for index in indexes]))
+            if foreign_indexes(schema.definition):
+                specs = [index.spec for index in schema.definition.indexes]
+                self.declare(name, Declaration(indexes=specs))
 
     def rename(self, old: str, new: str) -> None:
         """Raises CollectionMissingError, and CollectionError when there is a `new` already."""

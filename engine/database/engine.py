@@ -69,7 +69,6 @@ class Engine:
         self.is_closed = False
         with stored_view(opened.store, opened.memtable, NEWEST, options.document_bytes_max) as view:
             catalog, built = view.catalog, view.built
-        opened.memtable.find_rows(catalog.row_prefixes)
         opened.memtable.find_unique(catalog.unique_prefixes)
         self.committer = committer = Committer(
             opened.store,

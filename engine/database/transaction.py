@@ -24,7 +24,8 @@ from amberdb.engine.database.handle import Handle
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
-from amberdb.engine.search.searchers import Searchers
+from amberdb.engine.search.searcher import SearcherSource
+from amberdb.engine.search.searchers import SnapshotSearchers
 from amberdb.engine.storage.held_view import HeldView
 from amberdb.engine.storage.view import View, schema_of
 
@@ -125,7 +126,7 @@ class TransactionCollection(WritableCollection):
         writer.save_counters()
         return _TypedErrors(writer.view, writer.view)
 
-    def _searchers(self) -> Searchers:
+    def _searchers(self) -> SearcherSource:
         return self._transaction.searchers
 
     def _embedders(self) -> Embedders:
@@ -147,8 +148,10 @@ class Snapshot:
 
     def __init__(self, handle: Handle, max_age_ms: int) -> None:
         engine = handle.engine
-        self._held = held = engine.held_views.hold(engine.readable.view(), max_age_ms, handle)
-        self.searchers = engine.searchers
+        self.searchers = searchers = SnapshotSearchers(engine.searchers)
+        self._held = held = engine.held_views.hold(
+            engine.readable.view(), max_age_ms, handle, searchers.clear
+        )
         self.lsn: Lsn = held.lsn
 
     def __enter__(self) -> "Snapshot":
@@ -202,7 +205,7 @@ class SnapshotCollection(ReadableCollection):
     def _reading(self) -> AbstractContextManager[View]:
         return self._snapshot.reading()
 
-    def _searchers(self) -> Searchers:
+    def _searchers(self) -> SearcherSource:
         return self._snapshot.searchers
 
 

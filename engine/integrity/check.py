@@ -8,10 +8,12 @@ Invariants:
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import final
 
 from amberdb._errors import AmberError, LogTruncatedError
 from amberdb._types import NO_LSN, Lsn, Progress
+from amberdb.engine.schema.catalog import foreign_indexes
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, unpack
@@ -42,14 +44,22 @@ class CheckReport:
     entries: int = 0
     log_records: int = 0
     lsn: Lsn = NO_LSN
+    damaged: set[int] = field(default_factory=set[int], repr=False)
+    """The keyspaces of the indexes that problems are about."""
+    are_documents_sound: bool = field(default=True, repr=False)
+    """Whether all problems are about indexes, which the documents make again."""
 
     @property
     def ok(self) -> bool:
         """Whether no problem was found."""
         return not self.problems
 
-    def add(self, problem: str) -> None:
-        """Adds a problem, up to PROBLEMS_MAX of them."""
+    def add(self, problem: str, keyspace: int | None = None) -> None:
+        """Adds a problem, up to PROBLEMS_MAX of them, and the keyspace if it is one of an index."""
+        if keyspace is None:
+            self.are_documents_sound = False
+        else:
+            self.damaged.add(keyspace)
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(problem)
 
@@ -118,23 +128,27 @@ def check_view(view: View, report: CheckReport, progress: Progress | None) -> No
                 _check_count(view, schema, prefix, expected[prefix], report)
             except (AmberError, EngineError) as error:
                 number = int.from_bytes(prefix[:KEYSPACE_BYTES])
-                _note(view, report, f"{schema.name}: keyspace {number}", error)
+                _note(view, report, f"{schema.name}: keyspace {number}", error, number)
+        foreign = foreign_indexes(schema.definition)
         for index in rows:
             from amberdb.engine.integrity.search_check import check_rows  # brings numpy
 
+            add = partial(report.add, keyspace=index.number)
             try:
-                check_rows(view, schema, index, report.add)
+                check_rows(view, schema, index, add, with_terms=index.number not in foreign)
             except (AmberError, EngineError) as error:
-                _note(view, report, f"{schema.name}: {index.spec.name}", error)
+                _note(view, report, f"{schema.name}: {index.spec.name}", error, index.number)
 
 
-def _note(view: View, report: CheckReport, place: str, error: Exception) -> None:
+def _note(
+    view: View, report: CheckReport, place: str, error: Exception, keyspace: int | None = None
+) -> None:
     """Adds an error as a problem, with the name of its file."""
     try:
         view.raise_typed(error)
     except AmberError as typed:
         error = typed
-    report.add(f"{place}: {error}")
+    report.add(f"{place}: {error}", keyspace)
 
 
 def _check_documents(
@@ -188,16 +202,19 @@ def _check_document(
             if not entry.startswith(MULTI):
                 expected[index.prefix] += 1
             if view.get(entry) != expected_value:
-                report.add(f"{schema.name}: {id_bytes!r} has no entry in {index.spec.name}")
+                problem = f"{schema.name}: {id_bytes!r} has no entry in {index.spec.name}"
+                report.add(problem, index.number)
     for row_index in schema.row_indexes:
         if view.is_built(row_index) and row_index.content(document) is not None:
             expected[row_index.entry_prefix] += 1
             if view.get(row_index.key(stored.rowid)) != id_bytes:
-                report.add(f"{schema.name}: {id_bytes!r} has no entry in {row_index.spec.name}")
+                problem = f"{schema.name}: {id_bytes!r} has no entry in {row_index.spec.name}"
+                report.add(problem, row_index.number)
     if stored.expires_us != NEVER:
         expected[schema.expiry_prefix] += 1
         if view.get(schema.expiry_key(stored.expires_us, stored.rowid)) != id_bytes:
-            report.add(f"{schema.name}: {id_bytes!r} has no entry in the expiry index")
+            problem = f"{schema.name}: {id_bytes!r} has no entry in the expiry index"
+            report.add(problem, schema.definition.expiry_keyspace)
 
 
 def _check_count(
@@ -206,9 +223,10 @@ def _check_count(
     count = sum(1 for _ in view.scan(prefix, end_of(prefix)))
     report.entries += count
     if count != expected:
+        number = int.from_bytes(prefix[:KEYSPACE_BYTES])
         report.add(
-            f"{schema.name}: keyspace {int.from_bytes(prefix[:KEYSPACE_BYTES])} has {count} "
-            f"entries, the documents make {expected}"
+            f"{schema.name}: keyspace {number} has {count} entries, the documents make {expected}",
+            number,
         )
 
 

@@ -15,36 +15,32 @@ Invariants:
 - After forget_dropped() no position is the id of a document that was deleted before.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import TypeAlias, cast, final
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import DuplicateKeyError, InvalidDocumentError
-from amberdb._types import Document, Progress
+from amberdb._errors import DuplicateKeyError
+from amberdb._types import Progress
 from amberdb._worker import long_work
+from amberdb.engine.commit import index_chunks
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.commit.index_chunks import build_chunk
 from amberdb.engine.failures import Failures
 from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.schema.codec import decode_document
-from amberdb.engine.schema.document_format import BODY, expires_us, unpack
+from amberdb.engine.schema.document_format import BODY, expires_us
 from amberdb.engine.schema.keyspace import BUILDING, BUILT, end_of, prefix_of
 from amberdb.engine.schema.migration import Upgrades
-from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex, entry_pairs
+from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.index_scan import entries
-from amberdb.engine.storage.store import StoreWriter
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, ROWID_BYTES
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
-
-CHUNK = 1000
-ROWS_CHUNK = 4000
-"""For search indexes: each chunk of a text index becomes a segment, to be merged later."""
 
 
 def _every(index: AnyIndex) -> bool:
@@ -286,7 +282,7 @@ class Indexer:
                 if stop() or not self._is_pending(index):
                     return
                 with self._committer.store.write() as store:
-                    count, more = _build_chunk(store, schema, index)
+                    count, more = build_chunk(store, schema, index)
                     if failpoints.on:
                         failpoints.reach("index.chunk-written")
             if failpoints.on:
@@ -319,14 +315,14 @@ class Indexer:
 
     def _purge(self, number: int) -> None:
         prefix = prefix_of(number)
-        removed = CHUNK
-        while removed == CHUNK:
+        removed = chunk = index_chunks.CHUNK
+        while removed == chunk:
             with self._checkpointer.mutex:
                 with self._committer.store.write() as store:
-                    removed = store.delete_range(prefix, end_of(prefix), CHUNK)
+                    removed = store.delete_range(prefix, end_of(prefix), chunk)
                     if failpoints.on:
                         failpoints.reach("purge.chunk-deleted")
-                    if removed < CHUNK:
+                    if removed < chunk:
                         for mark in (BUILT, BUILDING, MULTI):
                             store.delete(mark + prefix)
                 state = self._committer.state
@@ -339,54 +335,6 @@ class Indexer:
             batch.catalog.save_counters(batch)
             if failpoints.on:
                 failpoints.reach("purge.before-catalog")
-
-
-def _build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[int, bool]:
-    """Builds the entries of the next documents: (number of documents, whether more may follow)."""
-    mark = BUILDING + index.prefix
-    low = (store.get(mark) or schema.prefix) + b"\0"
-    chunk = CHUNK if isinstance(index, CompiledIndex) else ROWS_CHUNK
-    documents = list(islice(store.scan(low, end_of(schema.prefix)), chunk))
-    if isinstance(index, CompiledIndex):
-        _build_entries(store, index, documents)
-    else:
-        from amberdb.engine.search.flush import flush_documents  # brings numpy
-
-        try:
-            flush_documents(store, index, map(_row, documents))
-        except InvalidDocumentError as error:
-            raise _unbuildable(index, error) from None
-    if documents:
-        store.put(mark, documents[-1][0])
-    return len(documents), len(documents) == chunk
-
-
-def _build_entries(
-    store: StoreWriter, index: CompiledIndex, documents: Iterable[tuple[bytes, bytes]]
-) -> None:
-    pairs: dict[bytes, bytes] = {}
-    for key, value in documents:
-        stored = unpack(key, value)
-        try:
-            pairs.update(entry_pairs(index, stored.document(), key[KEYSPACE_BYTES:], stored.rowid))
-        except InvalidDocumentError as error:
-            raise _unbuildable(index, error.of_document(key[KEYSPACE_BYTES:].decode())) from None
-    if pairs:
-        store.put_sorted(sorted(pairs.items()))
-
-
-def _unbuildable(index: AnyIndex, error: InvalidDocumentError) -> InvalidDocumentError:
-    return InvalidDocumentError(
-        f"{error.message}; {index.spec.name} cannot be built: change the document, or drop the "
-        "index",
-        **error.facts,
-    )
-
-
-def _row(pair: tuple[bytes, bytes]) -> tuple[int, bytes, Document]:
-    """(rowid, id, document) of a stored pair."""
-    stored = unpack(*pair)
-    return stored.rowid, pair[0][KEYSPACE_BYTES:], stored.document()
 
 
 def refuse_duplicates(view: View, schema: Schema, index: CompiledIndex) -> None:

@@ -193,6 +193,8 @@ class _Pass:
 
     def finish(self) -> None:
         """Removes the steps from the catalog: all documents have the newest version."""
+        # A get() goes by the newest catalog: what the pass skipped as new has to be visible.
+        self._committer.await_published()
         with OneCommit(self._committer) as batch:
             if not self._is_changed(batch.view):
                 definition = replace(self.schema.definition, steps=())

@@ -260,6 +260,13 @@ class _Counters(msgspec.Struct, forbid_unknown_fields=True):
     retired: tuple[Number, ...]
 
 
+def foreign_indexes(definition: CollectionDef) -> frozenset[int]:
+    """The keyspaces of the text indexes that another version of their analyzer made."""
+    return frozenset(
+        index.keyspace for index in definition.indexes if index.identity != identity_of(index.spec)
+    )
+
+
 def listed(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:
     """The declarations as a list. Raises CollectionError unless they are iterable."""
     if not isinstance(indexes, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -51,7 +51,7 @@ def flush_rows(
     added: list[tuple[bytes, bytes]] = []
     removed: list[int] = []
     for key in keys:
-        id_bytes = versions[key][1]
+        lsn, id_bytes, _ = versions[key]
         rowid = rowid_of_key(key)
         if id_bytes is None:
             store.delete(key)
@@ -59,7 +59,8 @@ def flush_rows(
         else:
             added.append((key, id_bytes))
             if index.is_text:
-                add_row(batch, index, rowid, id_bytes, versions.get(index.documents + id_bytes))
+                version = versions.get(index.documents + id_bytes)
+                add_row(batch, index, rowid, id_bytes, version, lsn)
     _store_rows(store, index, added, removed, batch)
 
 

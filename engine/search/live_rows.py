@@ -232,7 +232,9 @@ def _seed(number: int) -> int:
 
 def damaged_index(index: RowIndex, problem: str) -> CorruptionError:
     """The error for damage in the keyspace of a search index."""
-    return CorruptionError(f"{index.spec.name}: {problem}: {REBUILD}", index=index.spec.name)
+    return CorruptionError(
+        f"{index.spec.name}: {problem}: {REBUILD}", index=index.spec.name, keyspace=index.number
+    )
 
 
 def _checked(index: RowIndex, number: int, value: bytes) -> bytes:

@@ -31,7 +31,7 @@ from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.row_reader import RowReader
-from amberdb.engine.search.searcher import Ranked
+from amberdb.engine.search.searcher import Ranked, SearcherSource
 from amberdb.engine.storage.view import View
 from amberdb.index.paths import Path
 from amberdb.index.vector.vector import coerce
@@ -39,8 +39,6 @@ from amberdb.index.vector.vector import coerce
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from amberdb.engine.search.searchers import Searchers
 
 
 @final
@@ -113,7 +111,7 @@ class Search:
     fields: Sequence[str] | None
     snippets: bool
 
-    def answer(self, view: View, searchers: "Searchers") -> Hits:
+    def answer(self, view: View, searchers: SearcherSource) -> Hits:
         """The hits as of the view. Raises QueryError, CorruptionError."""
         reader = RowReader(view, self.schema)
         candidates = Candidates(view, self.schema, self.where, reader)
@@ -122,7 +120,7 @@ class Search:
         indexes = self._indexes(view)
         depth = self._depth(len(indexes))
         for index in indexes:
-            searcher = searchers.of(index)
+            searcher = searchers.of(index, self.schema)
             query = self.text if index.is_text else self.vectors[index.vector.field]
             ranked, steps = searcher.search(query, view, self.schema, depth, candidates, reader)
             lists[index] = ranked
@@ -157,7 +155,7 @@ class Search:
             if not view.is_built(index):
                 raise QueryError(
                     f"{index.spec.name} is still being built over the existing documents: "
-                    "try again later, or wait with db.build_indexes()"
+                    "wait with db.build_indexes(), and take a new snapshot if this is one"
                 )
         return indexes
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.storage.cache_file import CacheFolder
@@ -48,9 +49,21 @@ class Searcher(Protocol):
         """Writes the cache file, if the index has one; called before the database is closed."""
         ...
 
+    def retire(self) -> None:
+        """The index was dropped: no cache file is written from now on."""
+        ...
+
     def forget_dead(self) -> None:
         """Drops dead rows from memory, so that no later cache file holds them. The present file
         was removed before the call."""
+        ...
+
+
+class SearcherSource(Protocol):
+    """Where a search finds the searchers of its indexes."""
+
+    def of(self, index: RowIndex, schema: Schema) -> Searcher:
+        """The searcher of an index, which `schema` declares as of the view. Raises FormatError."""
         ...
 
 

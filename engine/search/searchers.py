@@ -2,15 +2,17 @@
 
 Invariants:
 - A searcher is created at the first search of its index; it is dropped, with its cache file, when
-  the index is dropped.
+  the index is dropped. What views from before the drop still search is never a file, and lasts as
+  long as their snapshot.
 - A searcher's memory is a cache: whatever it holds, the result depends on the view alone.
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, final
 
 from amberdb._errors import FormatError
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.searcher import Searcher, VectorParts
 from amberdb.engine.storage.view import View
@@ -27,9 +29,14 @@ class Searchers:
         self.foreign: frozenset[int] = frozenset()
         """Keyspaces of text indexes whose terms come from another version of the analyzer."""
 
-    def of(self, index: RowIndex) -> Searcher:
-        """The searcher of an index. Raises FormatError for an index in `foreign`: this process
-        would analyze queries differently."""
+    def of(self, index: RowIndex, schema: Schema) -> Searcher:
+        """The searcher of an index, which `schema` declares as of the view. Raises FormatError for
+        an index in `foreign`: this process would analyze queries differently."""
+        return self.shared(index, schema) or _searcher(index, None)
+
+    def shared(self, index: RowIndex, schema: Schema) -> Searcher | None:
+        """The searcher that all views share; None for an index that was dropped since the view.
+        Raises FormatError."""
         if index.number in self.foreign:
             raise FormatError(
                 f"{index.spec.name} was built by another version of its analyzer: open the "
@@ -37,8 +44,9 @@ class Searchers:
             )
         with self._mutex:
             searcher = self._by_keyspace.get(index.number)
-            if searcher is None:
-                searcher = self._by_keyspace[index.number] = self._create(index)
+            # Under the mutex: a drop changes the catalog first, and then waits here to forget.
+            if searcher is None and self._is_declared(index, schema):
+                searcher = self._by_keyspace[index.number] = _searcher(index, self._parts)
             return searcher
 
     def stats_of(self, index: RowIndex) -> dict[str, Any]:
@@ -52,8 +60,14 @@ class Searchers:
         """Drops the searchers and cache files of dropped indexes."""
         with self._mutex:
             for number in keyspaces:
-                self._by_keyspace.pop(number, None)
+                searcher = self._by_keyspace.pop(number, None)
+                if searcher is not None:
+                    searcher.retire()
                 self._parts.folder.drop(number)
+
+    def forget_others(self, keyspaces: Collection[int]) -> None:
+        """Drops the searchers of all other indexes."""
+        self.forget([number for number in list(self._by_keyspace) if number not in keyspaces])
 
     def forget_dead(self) -> None:
         """Removes all cache files, and dead rows from memory, so that no file holds or will hold
@@ -72,7 +86,7 @@ class Searchers:
                     continue
                 if view.is_built(index):
                     with self._parts.builder.alone():
-                        for problem in self.of(index).problems(view, schema):
+                        for problem in self.of(index, schema).problems(view, schema):
                             yield f"{schema.name}: {index.spec.name}: {problem}"
 
     def build(self) -> None:
@@ -95,11 +109,40 @@ class Searchers:
         with self._mutex:
             self._by_keyspace.clear()
 
-    def _create(self, index: RowIndex) -> Searcher:
-        if index.is_text:
-            from amberdb.engine.search.text_searcher import TextSearcher  # imports numpy
+    def _is_declared(self, index: RowIndex, schema: Schema) -> bool:
+        """Whether the newest catalog has the index, in a collection of the same name."""
+        newest = self._parts.source.state.catalog.schemas.get(schema.name)
+        return newest is not None and any(i.number == index.number for i in newest.row_indexes)
 
-            return TextSearcher(index)
-        from amberdb.engine.search.vector_searcher import VectorSearcher
 
-        return VectorSearcher(index, self._parts)
+@final
+class SnapshotSearchers:
+    """The searchers of a snapshot: those that all views share, and its own for indexes that were
+    dropped since. Threads may share it, as they share the snapshot's view: one at a time."""
+
+    def __init__(self, searchers: Searchers) -> None:
+        self._searchers = searchers
+        self._dropped: dict[int, Searcher] = {}
+
+    def of(self, index: RowIndex, schema: Schema) -> Searcher:
+        searcher = self._searchers.shared(index, schema)
+        if searcher is None:
+            searcher = self._dropped.get(index.number)
+            if searcher is None:
+                searcher = self._dropped[index.number] = _searcher(index, None)
+        return searcher
+
+    def clear(self) -> None:
+        """Drops its own searchers: they hold the snapshot's view."""
+        self._dropped.clear()
+
+
+def _searcher(index: RowIndex, parts: VectorParts | None) -> Searcher:
+    """A new searcher; without `parts` one that keeps no file."""
+    if index.is_text:
+        from amberdb.engine.search.text_searcher import TextSearcher  # imports numpy
+
+        return TextSearcher(index)
+    from amberdb.engine.search.vector_searcher import VectorSearcher
+
+    return VectorSearcher(index, parts)

@@ -14,7 +14,9 @@ Invariants:
 - A segment is immutable, and no number is given twice. A row is in at most one listed segment.
 - A segment and the list that names it are written in one LMDB transaction, of a checkpoint or a
   merge; so a view sees exactly the segments of the rows that its transaction holds.
-- The terms of a row come from its document, which is in the same memtable as the row's entry.
+- The terms of a row come from its document as of the commit that wrote the row's entry, which is in
+  the same memtable. Later versions may have the same rowid and another text: an index that was
+  dropped is not maintained, and snapshots from before the drop still search it.
 - Dead rows of a segment are masked by the view's live rows (live_rows.py) until it is merged.
 """
 
@@ -152,10 +154,10 @@ class _MemtablePostings:
     def updated(self, memtable: Memtable, index: RowIndex) -> InMemoryPostings:
         """The postings after the memtable's new row events were added. Raises CorruptionError."""
         versions = memtable.entries
-        for _, key, id_bytes in memtable.rows[index.prefix][self._count :]:
+        for lsn, key, id_bytes in memtable.rows[index.prefix][self._count :]:
             if id_bytes is not None:
                 version = versions.get(index.documents + id_bytes)
-                add_row(self.postings, index, rowid_of_key(key), id_bytes, version)
+                add_row(self.postings, index, rowid_of_key(key), id_bytes, version, lsn)
             self._count += 1
         return self.postings
 
@@ -176,7 +178,7 @@ def _pending(view: "View", index: RowIndex) -> InMemoryPostings:
     for key, id_bytes in sorted(effects.items()):
         if id_bytes is not None and key.startswith(index.entry_prefix):
             version: Version = (view.lsn, effects.get(index.documents + id_bytes), None)
-            add_row(postings, index, rowid_of_key(key), id_bytes, version)
+            add_row(postings, index, rowid_of_key(key), id_bytes, version, view.lsn)
     return postings
 
 
@@ -186,18 +188,18 @@ def add_row(
     rowid: int,
     id_bytes: bytes,
     version: "Version | None",
+    lsn: int,
 ) -> None:
-    """Adds the postings of a row, from the version of its document that has this rowid; `version`
-    is the newest one. Raises CorruptionError."""
+    """Adds the postings of a row whose entry was written at `lsn`, from its document as of that
+    Lsn; `version` is the document's newest one. Raises CorruptionError."""
     assert index.extractor is not None
-    while version is not None:
-        value = version[1]
-        if value is not None and rowid_of(value) == rowid:
-            document = unpack(index.documents + id_bytes, value).document()
-            table.add(rowid, index.extractor.occurrences(document))
-            return
+    while version is not None and version[0] > lsn:
         version = version[2]
-    raise damaged_index(index, f"row {rowid} has no document")
+    value = None if version is None else version[1]
+    if value is None or rowid_of(value) != rowid:
+        raise damaged_index(index, f"row {rowid} has no document")
+    document = unpack(index.documents + id_bytes, value).document()
+    table.add(rowid, index.extractor.occurrences(document))
 
 
 # -- writing, inside a checkpoint, a build or a merge ------------------------------------------

@@ -78,6 +78,9 @@ class TextSearcher:
     def save(self) -> None:
         """Does nothing: a text index has no cache file."""
 
+    def retire(self) -> None:
+        """Does nothing: a text index has no cache file."""
+
     def forget_dead(self) -> None:
         """Does nothing: a text index has no cache file."""
 

@@ -214,6 +214,11 @@ class VectorCache:
         except (AmberError, OSError) as error:
             logger.warning("the cache of %s was not written: %s", self.spec.name, error)
 
+    def retire(self) -> None:
+        """The index was dropped: no file is written from now on, not by a running build either."""
+        if self._file is not None:
+            self._file.retire()
+
     def forget_dead(self) -> None:
         """Drops matrix and graph if they hold a dead row; the next search reads the documents. The
         file was removed before the call. No job of the builder may run meanwhile."""
@@ -239,6 +244,8 @@ class VectorCache:
         when nothing was due."""
         assert self._source is not None
         with self._source.newest() as committed:
+            if not len(committed.alive):  # no document was ever put, or the index was dropped
+                return False
             built = self.built
             rows = built.matrix.rows()
             missing = np.flatnonzero(committed.alive)

@@ -47,10 +47,11 @@ class VectorFile:
         """The open file, until its graph is read or given up."""
         self._saved = (0, 0)
         """Rows, and rows in the graph, that the file holds."""
+        self._is_retired = False
 
     @property
     def is_writable(self) -> bool:
-        return _IS_LITTLE_ENDIAN and not self._folder.is_read_only
+        return _IS_LITTLE_ENDIAN and not self._folder.is_read_only and not self._is_retired
 
     @property
     def has_unread_graph(self) -> bool:
@@ -132,6 +133,10 @@ class VectorFile:
         """Counts nothing as saved: the file was removed, or the rows in memory were replaced."""
         self._unread = None
         self._saved = (0, 0)
+
+    def retire(self) -> None:
+        """The index was dropped, and its file is removed: none is written from now on."""
+        self._is_retired = True
 
     def _drop(self, why: object) -> None:
         self._folder.drop(self._keyspace, why)

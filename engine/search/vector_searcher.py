@@ -46,17 +46,20 @@ _WIDER: Final = 4
 class VectorSearcher:
     """Answers queries over one vector index."""
 
-    def __init__(self, index: RowIndex, parts: "VectorParts") -> None:
+    def __init__(self, index: RowIndex, parts: "VectorParts | None") -> None:
+        """Without `parts`, for a dropped index, it has neither graph nor cache file."""
         self._index = index
         self._live_rows = LiveRows()
-        self._vectors = VectorIndex(
-            VectorCache(
+        if parts is None:
+            cache = VectorCache(index.vector)
+        else:
+            cache = VectorCache(
                 index.vector,
                 source=_CacheSource(parts.source, index, self._live_rows),
                 file=VectorFile(index.vector, index.number, parts.folder),
                 builder=parts.builder,
             )
-        )
+        self._vectors = VectorIndex(cache)
 
     def search(
         self,
@@ -91,6 +94,9 @@ class VectorSearcher:
 
     def save(self) -> None:
         self._vectors.cache.save()
+
+    def retire(self) -> None:
+        self._vectors.cache.retire()
 
     def forget_dead(self) -> None:
         self._vectors.cache.forget_dead()

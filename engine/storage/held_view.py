@@ -27,11 +27,13 @@ class HeldView:
         view: View,
         max_age_ms: int,
         owner: object,
+        release: Callable[[], object],
         closed: "Callable[[HeldView], None]",
     ) -> None:
-        """`closed` is called once the view is closed."""
+        """`release` and `closed` are called once the view is closed."""
         self._view = view
         self.owner = owner
+        self._release = release
         self._closed = closed
         self._max_age_ms = max_age_ms
         self._began = time.monotonic()
@@ -87,6 +89,7 @@ class HeldView:
                 return
             self._failure = failure
             self._view.close()
+            self._release()
         self._closed(self)
 
 
@@ -100,9 +103,12 @@ class HeldViews:
         self._views: WeakSet[HeldView] = WeakSet()
         self._worker = Worker("amberdb-snapshots", self._step) if background else None
 
-    def hold(self, view: View, max_age_ms: int, owner: object) -> HeldView:
-        """Takes over a view for `owner`, with this age limit."""
-        held = HeldView(view, max_age_ms, owner, self._views.discard)
+    def hold(
+        self, view: View, max_age_ms: int, owner: object, release: Callable[[], object]
+    ) -> HeldView:
+        """Takes over a view for `owner`, with this age limit. `release` drops what else was kept
+        for it, when it is closed."""
+        held = HeldView(view, max_age_ms, owner, release, self._views.discard)
         self._views.add(held)
         if self._worker is not None:
             self._worker.wake()

@@ -19,6 +19,7 @@ from typing import TypeAlias
 from sortedcontainers import SortedList
 
 from amberdb._call_lock import CallLock
+from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, ROWID_BYTES
 
@@ -109,6 +110,7 @@ class Memtable:
     """The versions of the commits between two freezes."""
 
     __slots__ = (
+        "catalog",
         "entries",
         "keys",
         "last_lsn",
@@ -126,6 +128,8 @@ class Memtable:
         self.last_lsn = 0
         self.last_us = 0
         """The time of the last commit in here; 0 when there is none."""
+        self.catalog: Catalog | None = None
+        """The catalog as of `last_lsn`, from the freeze on: the checkpoint goes by it."""
         self.number = next(_numbers)
         """Identifies this memtable in this process: a cache keeps the number, not the memtable."""
         self.rows: dict[bytes, list[RowEvent]] = {}

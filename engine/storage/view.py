@@ -4,6 +4,7 @@ Invariants:
 - The LMDB transaction holds no commit after `lsn`, and the memtables hold every commit between it
   and `lsn`. So a key's value is its first version <= lsn in the memtables, newest first, or else
   LMDB's value.
+- A view has the catalog as of its Lsn, so it finds what its own catalog names.
 - A writer's view has the pending effects of its transaction on top, and reads the newest versions.
 - Scans return keys in byte order, ascending or descending, each key once.
 """
@@ -12,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from heapq import merge
 from itertools import islice
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 
 from amberdb._errors import AmberError, ClosedError
 from amberdb.engine.schema.catalog import Catalog
@@ -81,20 +82,47 @@ class LazyTransaction:
         return self._txn
 
 
+OlderCatalogs: TypeAlias = tuple[tuple[int, Catalog], ...]
+"""Newest first, each with the Lsn of the commit that replaced it."""
+
+
 class State:
     """The committed state as one immutable value, which is replaced as a whole: a reader has all of
     a change or nothing of it."""
 
-    __slots__ = ("active", "built", "catalog", "frozen")
+    __slots__ = ("active", "built", "catalog", "frozen", "older")
 
     def __init__(
-        self, active: Memtable, frozen: Memtable | None, built: frozenset[int], catalog: Catalog
+        self,
+        active: Memtable,
+        frozen: Memtable | None,
+        built: frozenset[int],
+        catalog: Catalog,
+        older: OlderCatalogs = (),
     ) -> None:
         self.active = active
         self.frozen = frozen
         self.built = built
         """Keyspaces of the indexes whose entries are complete in LMDB."""
         self.catalog = catalog
+        """The newest that was published: the one that writers go by."""
+        self.older = older
+        """The catalogs before it that views may still need."""
+
+    def with_catalog(self, catalog: Catalog, lsn: int, visible: int) -> "State":
+        """The state after a commit that changes the catalog; views are at `visible` or later."""
+        needed = tuple(pair for pair in self.older if pair[0] > visible)
+        older = ((lsn, self.catalog), *needed)
+        return State(self.active, self.frozen, self.built, catalog, older)
+
+    def catalog_at(self, lsn: int) -> Catalog:
+        """The catalog as of an Lsn that views can have."""
+        catalog = self.catalog
+        for end, before in self.older:
+            if lsn >= end:
+                break
+            catalog = before
+        return catalog
 
     def knows(self, key: bytes) -> bool:
         """Whether a memtable has a version of the key."""
@@ -170,7 +198,7 @@ class View:
     ) -> None:
         self.lsn = lsn
         self.built = state.built
-        self.catalog = state.catalog
+        self.catalog = state.catalog_at(lsn) if state.older else state.catalog
         self.now_us = now_us
         """The time at which this view judges expiry, in microseconds since 1970."""
         self._memtables = state.memtables
@@ -359,13 +387,14 @@ def built_keyspaces(view: View) -> frozenset[int]:
 
 
 def stored_view(store: Store, memtable: Memtable, lsn: int, document_bytes_max: int) -> View:
-    """A view of a store and one memtable, with the catalog that they hold. Its `now_us` is 0:
-    nothing has expired."""
+    """A view of a store and a memtable of replayed records, with the catalog that they hold and the
+    row events of its search indexes. Its `now_us` is 0: nothing has expired."""
     bootstrap = State(memtable, None, frozenset(), Catalog({}))
     view = View(lsn, bootstrap, store.begin(), 0, store.path)
     try:
         view.catalog = Catalog.load(view, document_bytes_max)
         view.built = built_keyspaces(view)
+        memtable.find_rows(view.catalog.row_prefixes)
     except BaseException as error:
         view.__exit__(None, error, None)
         raise

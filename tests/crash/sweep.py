@@ -1,7 +1,7 @@
 """The full sweep: every sequence of up to three steps, with search indexes of up to two, crashed
 after every file operation.
 
-    PYTHONPATH=tests python tests/crash/sweep.py [--alphabet plain|text|vectors|store|schema]
+    PYTHONPATH=tests python tests/crash/sweep.py [--alphabet plain|text|vectors|store|schema|beside]
         [--length 3] [--jobs 2] [--seeds 1] [--json PATH]
 
 With `--preload` the system calls of a child process are recorded, those of LMDB among them, over
@@ -32,7 +32,7 @@ from support.workload import ALPHABETS, sequence
 
 _Job = tuple[str, tuple[str, ...], int]
 _CHUNK = 4
-_LENGTHS = {"plain": 3, "store": 0, "text": 2, "vectors": 2, "schema": 2}
+_LENGTHS = {"plain": 3, "store": 0, "text": 2, "vectors": 2, "schema": 2, "beside": 2}
 """0: only the long ones."""
 _LENGTHS_PRELOAD = {"store": 2, "plain": 0}
 _LONG: dict[str, tuple[str, ...]] = {
@@ -45,6 +45,10 @@ _LONG: dict[str, tuple[str, ...]] = {
     "schema": (
         "text_index+drop+rename+checkpoint+drop+follow+compact+rename+reopen",
         "migrate+text_index+migrate+reopen+rename+migrate+compact+migrate",
+    ),
+    "beside": (
+        "drop_index_beside+text_index+declare_beside+checkpoint+drop_beside+rename_beside",
+        "declare_beside+migrate_beside+compact+drop_index_beside+reopen+drop_beside+checkpoint",
     ),
     "vectors": (
         "build+fresh_burst+build+churn+checkpoint+build+reopen",

@@ -59,6 +59,9 @@ SLICES: Final = {
     "leave_the_file_of_a_dropped_index": Slice(
         _FILES, "are in cache/, and the indexes are", alphabet="vectors", since=3
     ),
+    "checkpoint_by_the_newest_catalog": Slice(
+        "drop_index_beside", "the live-row bitmap is wrong", alphabet="beside", since=1
+    ),
 }
 
 

@@ -16,6 +16,7 @@ from support.sweep import Figures, Sweep
 from support.workload import (
     ALPHABET,
     ALPHABETS,
+    BESIDE_ALPHABET,
     SCHEMA_ALPHABET,
     TEXT_ALPHABET,
     compact,
@@ -103,6 +104,20 @@ def test_every_pair_of_steps_that_change_the_catalog(first: str) -> None:
         Sweep(figures, f"{first}+{second}", steps, variants=1).run(recoveries=0.01)
     assert figures.points > slices.size(200, 20), figures.line()
     assert all(figures.images[mode] for mode in MODES), figures.line()
+
+
+@pytest.mark.slow
+@pytest.mark.sliced
+@pytest.mark.parametrize("first", [name for name in BESIDE_ALPHABET if name.endswith("beside")])
+def test_every_declaration_beside_a_checkpoint(first: str) -> None:
+    """The declaration is lost and the checkpoint kept: what it wrote is whole without the other."""
+    figures = Figures()
+    for second in seconds(BESIDE_ALPHABET, first):
+        steps = sequence("beside", (first, second))
+        sweep = Sweep(figures, f"{first}+{second}", steps, variants=1)
+        sweep.run(recoveries=0.01, since=1)
+    assert figures.points > slices.size(200, 20), figures.line()
+    assert figures.searches["text"] > slices.size(1000, 100), figures.line()
 
 
 @pytest.mark.slow

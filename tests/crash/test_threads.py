@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,20 +16,26 @@ import pytest
 from amberdb import (
     AmberError,
     ClosedError,
+    CollectionMissingError,
     CommitUnknownError,
     Database,
     Document,
     DuplicateKeyError,
     Ordered,
+    QueryError,
+    Snapshot,
+    Text,
     Transaction,
     Unique,
 )
+from amberdb.engine.commit import index_chunks
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.maintenance import index_build
 from amberdb.engine.storage.memtable import Memtable
 from support.databases import OpenDatabase
 from support.faulty_fs import FaultyFileSystem
+from support.inside import engine_of
 
 ACCOUNTS = 20
 TOTAL = ACCOUNTS * 2 * 100
@@ -285,7 +292,7 @@ def test_a_duplicate_that_waits_for_its_sync_is_seen_by_a_unique_build(
     db = open_db(fs=fs)
     users = db.collection("users")
     users.put({"id": "old", "u": 1})
-    build_chunk = index_build._build_chunk  # pyright: ignore[reportPrivateUsage]
+    build_chunk = index_chunks.build_chunk
     writer = threading.Thread(target=users.put, args=({"id": "new", "u": 1},))
 
     def with_a_put_before(*args: Any) -> tuple[int, bool]:
@@ -296,7 +303,7 @@ def test_a_duplicate_that_waits_for_its_sync_is_seen_by_a_unique_build(
             threading.Timer(0.1, fs.gate.set).start()
         return build_chunk(*args)
 
-    monkeypatch.setattr(index_build, "_build_chunk", with_a_put_before)
+    monkeypatch.setattr(index_build, "build_chunk", with_a_put_before)
     with pytest.raises(DuplicateKeyError):
         db.collection("users", indexes=[Unique("u")])
     writer.join()
@@ -362,3 +369,87 @@ def test_a_commit_that_close_overtakes_is_acknowledged(
     closed.set()
     crowd.finish(first=1)
     assert list(open_db().collection("users")) == ["x"]
+
+
+class _Waiting:
+    """A declaration in a thread, published and not acknowledged: its sync waits."""
+
+    def __init__(self, fs: _GatedSync, call: Callable[[], object]) -> None:
+        self._fs = fs
+        fs.waiting.clear()
+        fs.gate.clear()
+        self._thread = threading.Thread(target=call)
+        self._thread.start()
+        assert fs.waiting.wait(60)
+
+    def end(self) -> None:
+        self._fs.gate.set()
+        self._thread.join()
+
+
+def described(db: Database | Snapshot, *, searches: bool = True) -> dict[str, object]:
+    """What each collection answers."""
+    answers: dict[str, object] = {}
+    for name in ("a", "b"):
+        try:
+            notes = db[name]
+            hits = [hit.id for hit in notes.search("amber")] if searches else []
+            answers[name] = (notes.get("1"), list(notes), notes.find({"n": 1}), hits)
+        except CollectionMissingError:
+            answers[name] = "missing"
+        except QueryError:
+            answers[name] = "no index"
+    return answers
+
+
+DECLARATIONS: dict[str, Callable[[Database], object]] = {
+    "drop": lambda db: db.drop_collection("a"),
+    "rename": lambda db: db.rename_collection("a", "b"),
+    "index": lambda db: db.collection("a", indexes=[]),
+    "migration": lambda db: db.collection("a", version=2, migrate={2: _with_n_2}),
+}
+
+
+def _with_n_2(document: Document) -> Document:
+    return {**document, "n": 2}
+
+
+@pytest.mark.parametrize("name", DECLARATIONS)
+@pytest.mark.parametrize("frozen", [False, True], ids=["", "frozen"])
+def test_a_declaration_that_waits_for_its_sync_is_not_seen(
+    open_db: OpenDatabase, name: str, frozen: bool
+) -> None:
+    """A view has the catalog of its Lsn, also when a checkpoint swaps the memtables meanwhile."""
+    fs = _GatedSync()
+    db = open_db(fs=fs)
+    db.collection("a", indexes=[Text("text")]).put({"id": "1", "n": 1, "text": "amber"})
+    searches = name != "migration"  # a search waits for its end
+    before = described(db, searches=searches)
+    waiting = _Waiting(fs, partial(DECLARATIONS[name], db))
+    try:
+        if frozen:
+            engine_of(db).committer.freeze()
+        seen = described(db, searches=searches)
+        snapshot = db.snapshot()
+    finally:
+        waiting.end()
+    with snapshot:
+        assert described(snapshot, searches=searches) == seen == before
+    assert described(db, searches=searches) != before
+
+
+def test_who_declares_what_another_thread_has_just_declared_can_read_it(
+    open_db: OpenDatabase,
+) -> None:
+    fs = _GatedSync()
+    db = open_db(fs=fs)
+    waiting = _Waiting(fs, lambda: db.collection("a", indexes=[Text("text")]))
+    counts: list[int] = []
+    other = threading.Thread(
+        target=lambda: counts.append(db.collection("a", indexes=[Text("text")]).count())
+    )
+    other.start()
+    threading.Timer(0.1, fs.gate.set).start()
+    other.join()
+    waiting.end()
+    assert counts == [0]

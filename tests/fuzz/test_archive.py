@@ -6,6 +6,7 @@ correct checksums.
 
 import os
 import random
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from amberdb.engine.schema.keyspace import (
     DATABASE_ID,
     prefix_of,
 )
-from support.databases import SMALL
+from support.databases import SMALL, audited
 
 FS = OsFileSystem()
 Pairs = dict[Any, Any]
@@ -220,7 +221,6 @@ def test_pairs_that_contradict_each_other_are_refused(tmp_path: Path, chain: lis
     path = tmp_path / "full"
     head = next(key for key in pairs if key.startswith(COLLECTION_COUNTERS))
     collection = next(key for key in pairs if key.startswith(COLLECTIONS))
-    entry = next(key for key in pairs if key.startswith(prefix_of(18)))
     document = prefix_of(16) + b"a"
     assert document in pairs
     wrong: list[Pairs] = [
@@ -228,17 +228,39 @@ def test_pairs_that_contradict_each_other_are_refused(tmp_path: Path, chain: lis
         {**pairs, head: bytes(16)},
         {**pairs, collection: b"not sealed"},
         {**pairs, COUNTERS: b""},
-        {key: value for key, value in pairs.items() if key != entry},
         {key: value for key, value in pairs.items() if key != document},
         {**pairs, document: pairs[document][:-1] + b"?"},
         dict(sorted({**pairs, COLLECTIONS + b"\xff\xfe": b""}.items())),
-        dict(sorted({**pairs, entry + b"x": b"a"}.items())),
         dict.fromkeys(pairs, b"") | {k: v for k, v in pairs.items() if k[:4] == prefix_of(1)},
     ]
     for one in wrong:
         forge(path, header, [Content(Kind.PAIRS, len(one), encode(one))])
         assert amberdb.verify_backup(path)
         refused_by_restore([path], tmp_path)
+
+
+def test_an_index_that_contradicts_its_documents_is_built_anew(
+    tmp_path: Path, chain: list[Path]
+) -> None:
+    header, pairs = contents_of(chain[0])
+    path = tmp_path / "full"
+    wrong: dict[str, list[Pairs]] = {}
+    for name, number in (("ordered:x", 18), ("text:t", 19)):
+        entry = next(key for key in pairs if key.startswith(prefix_of(number)))
+        wrong[name] = [
+            {key: value for key, value in pairs.items() if key != entry},
+            {**pairs, entry: b"?"},
+            dict(sorted({**pairs, entry + b"x": b"a"}.items())),
+        ]
+    for name, forged in wrong.items():
+        for one in forged:
+            forge(path, header, [Content(Kind.PAIRS, len(one), encode(one))])
+            report = amberdb.restore(path, tmp_path / "r.amber", **SMALL)
+            assert report.rebuilt == [f"n: {name}"]
+            with audited(tmp_path / "r.amber") as db:
+                assert [hit.id for hit in db["n"].search("umbrella")] == ["a"]
+                assert db["n"].count({"x": 1}) == 1
+            shutil.rmtree(tmp_path / "r.amber")
 
 
 def test_invalid_headers_are_refused(tmp_path: Path, chain: list[Path]) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import amberdb
 from amberdb import BackupReport, Database, Ordered, Text, Unique, Vector
 from amberdb.engine.backup import backup, restore
-from amberdb.engine.maintenance import index_build
+from amberdb.engine.commit import index_chunks
 from amberdb.engine.search import flush
 from support import slices
 from support.databases import SMALL, FakeClock, audited
@@ -174,7 +174,7 @@ def test_any_point_of_any_chain_is_the_model_there(
         with (
             patch.object(backup, "BLOCK_BYTES", 300),
             patch.object(restore, "_TRANSACTION_BYTES", 1000),
-            patch.object(index_build, "CHUNK", 3),
+            patch.object(index_chunks, "CHUNK", 3),
             patch.object(flush, "MERGE_WIDTH", 2),
         ):
             world = World(root)

@@ -18,12 +18,14 @@ import lmdb
 from amberdb._fs import FileSystem, OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine.commit import checkpoint, recovery
+from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import APPLIED, Effects
 from amberdb.engine.search import vector_searcher
 from amberdb.engine.storage import cache_file, manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, StoreWriter
+from amberdb.engine.storage.view import State
 from amberdb.wal import Log, log
 from amberdb.wal import recovery as wal_recovery
 from amberdb.wal.group_commit import GroupCommit
@@ -277,6 +279,18 @@ def _lmdb_opened(**changed: Any) -> Any:
     return patch.object(lmdb, "open", opened)
 
 
+def checkpoint_by_the_newest_catalog() -> Any:
+    """A declaration reaches the memtable that was frozen before it."""
+
+    def late(self: State, catalog: Catalog, lsn: int, visible: int) -> State:
+        if self.frozen is not None:
+            self.frozen.catalog = catalog
+        return with_catalog(self, catalog, lsn, visible)
+
+    with_catalog = State.with_catalog
+    return patch.object(State, "with_catalog", late)
+
+
 SWEPT: Final[dict[str, Bug]] = {
     bug.__name__: bug
     for bug in (
@@ -301,6 +315,7 @@ SWEPT: Final[dict[str, Bug]] = {
         label_a_cache_file_without_syncing_the_log,
         believe_a_cache_file_that_was_not_synced,
         leave_the_file_of_a_dropped_index,
+        checkpoint_by_the_newest_catalog,
     )
 }
 """What a crash sweep must catch."""

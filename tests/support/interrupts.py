@@ -17,8 +17,8 @@ _PACKAGE = str(Path(amberdb.__file__).parent) + "/"
 
 
 def interrupted_at(number: int, call: Callable[[], object]) -> str | None:
-    """Raises KeyboardInterrupt at line event `number` of a call, from 0, and returns the place; None
-    when the call ended before that."""
+    """Raises KeyboardInterrupt at line event `number` of a call, from 0, and returns the place.
+    None: the call ended before that."""
     left = number
     place: str | None = None
 

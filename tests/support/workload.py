@@ -17,10 +17,11 @@ from unittest.mock import patch
 import amberdb
 from amberdb import Database, Ordered, Sync, Text, Unique, Vector
 from amberdb._fs import FileSystem, OsFileSystem
-from amberdb.engine.maintenance import index_build
+from amberdb.engine.commit import index_chunks
 from amberdb.index.registry import IndexSpec
 from amberdb.wal import segment
 from support.databases import SMALL, FakeClock
+from support.places import once_at
 from support.reference import Doc
 from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits
 from support.trace import Note, Op, Trace, TraceBuilder
@@ -93,6 +94,8 @@ class Workload:
         self.rng = random.Random(seed)
         self.clock = FakeClock()
         self.states: list[Documents] = [{}]
+        self.sync: Sync = "always"
+        """The class of declarations, from the next opening on."""
         self._path = root / NAME
         self._fs = fs or OsFileSystem()
         self._numbers: dict[bytes, int] = {}
@@ -102,8 +105,8 @@ class Workload:
         # Segments are filled in several writes, as large ones are, and indexes built in chunks.
         with (
             patch.object(segment, "_FILL_SIZE", 2048),
-            patch.object(index_build, "CHUNK", 8),
-            patch.object(index_build, "ROWS_CHUNK", 8),
+            patch.object(index_chunks, "CHUNK", 8),
+            patch.object(index_chunks, "ROWS_CHUNK", 8),
             small_limits(),
         ):
             self.db = self._open()
@@ -114,7 +117,8 @@ class Workload:
             self.settled()
 
     def _open(self) -> Database:
-        db = amberdb.open(self._path, **OPTIONS, fs=self._fs, clock=self.clock)
+        options: dict[str, Any] = {**OPTIONS, "sync": self.sync}
+        db = amberdb.open(self._path, **options, fs=self._fs, clock=self.clock)
         give_functions(db)
         return db
 
@@ -156,12 +160,13 @@ class Workload:
         self.note(b"%s %d %d" % (word, number, self.db.stats()["last_lsn"]))
 
     def declare(self, call: Callable[[], object], state: Documents) -> None:
-        """A commit of the catalog, of class `always`, that leads to a state."""
+        """A commit of the catalog that leads to a state."""
         number = len(self.states)
         self.note(b"begin %d" % number)
         call()
         self.states.append(state)
-        self.note(b"durable %d %d" % (number, self.db.stats()["last_lsn"]))
+        word = b"durable" if self.sync == "always" else b"kept"
+        self.note(b"%s %d %d" % (word, number, self.db.stats()["last_lsn"]))
 
     def settled(self) -> None:
         """What was acknowledged so far is on the disk by now."""
@@ -470,6 +475,75 @@ SCHEMA_ALPHABET: Final[dict[str, MigrationStep]] = {
 """What changes the catalog."""
 
 
+# -- declarations beside a checkpoint ------------------------------------------------------------
+
+
+def prepare_beside(work: Workload) -> None:
+    """prepare_text(); from here on no sync covers a declaration, so that a crash can lose it and
+    keep what was checkpointed beside it."""
+    prepare_text(work)
+    work.sync = "os"
+    work.reopen()
+
+
+def _beside(work: Workload, change: Callable[[], object]) -> None:
+    """A checkpoint, and a declaration while it is on its way from the memtable to LMDB."""
+    for number in range(3):
+        names = ("same", f"b{number}")
+        work.commit([(name, id, {"text": drawn_text(work.rng)}) for name in "ab" for id in names])
+    frozen = len(work.states) - 1
+    with once_at(work.rng.choice(("checkpoint.frozen", "checkpoint.in-transaction")), change):
+        work.db.checkpoint()
+    work.note(b"durable %d" % frozen)
+
+
+def drop_index_beside(work: Workload) -> None:
+    _beside(work, partial(work.db.collection, "a", indexes=[]))
+    work.commit([("a", "same", {"text": drawn_text(work.rng)})], "os")
+
+
+def declare_beside(work: Workload) -> None:
+    """With another analyzer than before."""
+    stop_words = work.rng.random() < 0.5
+    _beside(work, partial(work.db.collection, "a", indexes=[Text("text", stop_words=stop_words)]))
+    if work.rng.random() < 0.5:
+        work.db.build_indexes()
+
+
+def drop_beside(work: Workload) -> None:
+    def change() -> None:
+        state = {key: doc for key, doc in work.now.items() if key[0] != "a"}
+        work.declare(partial(work.db.drop_collection, "a"), state)
+
+    _beside(work, change)
+    work.db.collection("a", indexes=[Text("text")])
+
+
+def rename_beside(work: Workload) -> None:
+    _beside(work, partial(rename, work))
+
+
+def migrate_beside(work: Workload) -> None:
+    def change() -> None:
+        version = work.db.definition("a").version + 1
+        state = {key: upgraded(doc) if key[0] == "a" else doc for key, doc in work.now.items()}
+        newer = partial(work.db.collection, "a", indexes=[], version=version, migrate=UPGRADES)
+        work.declare(newer, state)
+
+    _beside(work, change)
+    work.db.migrate()
+
+
+BESIDE_ALPHABET: Final[dict[str, MigrationStep]] = {
+    step.__name__: step
+    for step in (
+        *(drop_index_beside, declare_beside, drop_beside, rename_beside, migrate_beside),
+        *(checkpoint, text_index, reopen, compact),
+    )
+}
+"""What changes the catalog between the freeze of a memtable and its way into LMDB."""
+
+
 # -- vectors -----------------------------------------------------------------------------------
 
 VECTOR_INDEXES: Final[dict[str, list[IndexSpec]]] = {
@@ -568,6 +642,7 @@ ALPHABETS: Final[dict[str, tuple[MigrationStep, dict[str, MigrationStep]]]] = {
     "store": (prepare, STORE_ALPHABET),
     "text": (prepare_text, TEXT_ALPHABET),
     "schema": (prepare, SCHEMA_ALPHABET),
+    "beside": (prepare_beside, BESIDE_ALPHABET),
     "vectors": (prepare_vectors, VECTOR_ALPHABET),
 }
 """What each begins with, and its steps."""

@@ -3,10 +3,11 @@
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -31,8 +32,12 @@ from amberdb._types import lsn_epoch
 from amberdb.engine.backup import backup, restore
 from amberdb.engine.backup.archive import BLOCK_HEAD_SIZE
 from amberdb.engine.backup.chain import points
+from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.keyspace import BUILT, prefix_of
+from amberdb.engine.schema.search_index import RowIndex
+from support.analyzers import older_analyzer
 from support.databases import SMALL, FakeClock, OpenDatabase, audited
+from support.inside import engine_of
 from support.reference import Doc
 from unit.engine.helpers import abandon, damage_inner_pages, raw_store
 from unit.wal.helpers import join_preparation
@@ -527,3 +532,84 @@ def test_damage_is_named_with_file_and_offset(chain: list[Path], tmp_path: Path)
     assert caught.value.path == str(chain[1])
     assert 0 < caught.value.offset < len(data) - BLOCK_HEAD_SIZE
     assert others(tmp_path) == ["b0", "b1", "b2"]
+
+
+# -- indexes that differ from their documents ------------------------------------------------------
+
+
+def without_rows(db: Database) -> None:
+    """A checkpoint writes the entries of the text index without postings and bits."""
+    with patch.object(Catalog, "row_indexes", dict[bytes, RowIndex]()):
+        db.checkpoint()
+
+
+def without_an_entry(db: Database) -> None:
+    db.checkpoint()
+    ordered = db.definition("n").indexes[0].keyspace
+    with engine_of(db).committer.store.write() as writer:
+        writer.delete_range(prefix_of(ordered), prefix_of(ordered + 1), 3)
+
+
+def without_expiry(db: Database) -> None:
+    db.checkpoint()
+    expiry = db.definition("n").expiry_keyspace
+    with engine_of(db).committer.store.write() as writer:
+        writer.delete_range(prefix_of(expiry), prefix_of(expiry + 1), 3)
+
+
+def with_damaged_bits(db: Database) -> None:
+    db.checkpoint()
+    text = db.definition("n").indexes[2].keyspace
+    with engine_of(db).committer.store.write() as writer:
+        writer.put(prefix_of(text) + b"a" + bytes(4), bytes(1028))
+
+
+DAMAGES: dict[str, Callable[[Database], None]] = {
+    "n: text:text": without_rows,
+    "n: ordered:n": without_an_entry,
+    "n: expiry": without_expiry,
+    "n: text:text, in the way of a commit": with_damaged_bits,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_documents_are_restored_whatever_is_the_matter_with_an_index(
+    open_db: OpenDatabase, tmp_path: Path, name: str
+) -> None:
+    db = open_db("damaged.amber")
+    db.collection("n", indexes=INDEXES, expires_at="until").put_many(
+        {"id": f"{n:03}", "n": n, "text": f"umbrella number{n}", "until": 4e9} for n in range(50)
+    )
+    DAMAGES[name](db)
+    db.backup(tmp_path / "full")
+    db.collection("n").put({"id": "late", "n": 50, "text": "umbrella late"})
+    db.backup(tmp_path / "later", base=tmp_path / "full")
+    wanted = documents(db)
+    assert not db.check().ok
+    db.drop_collection("n")
+    report = amberdb.restore([tmp_path / "full", tmp_path / "later"], tmp_path / "r.amber", **SMALL)
+    assert report.rebuilt == [name.partition(",")[0]]
+    assert report.documents == 51
+    with audited(tmp_path / "r.amber") as copy:
+        assert documents(copy) == wanted
+        notes = copy["n"]
+        assert len(notes.search("umbrella", limit=99)) == 51
+        assert len(notes.find({"n": {"$gte": 0}})) == 51
+        notes.put({"id": "later", "n": 51, "text": "umbrella later"})
+        assert len(notes.search("umbrella", limit=99)) == 52
+
+
+def test_a_restore_rebuilds_what_another_version_of_the_analyzer_has_made(tmp_path: Path) -> None:
+    with older_analyzer(), audited(tmp_path / "t.amber") as db:
+        fill(db, range(20))
+        db.backup(tmp_path / "full")
+        fill(db, range(10, 30), "bee")
+        db.backup(tmp_path / "later", base=tmp_path / "full")
+        keyspace = db.definition("n").indexes[2].keyspace
+    report = amberdb.restore([tmp_path / "full", tmp_path / "later"], tmp_path / "r.amber", **SMALL)
+    assert report.rebuilt == ["n: text:text"]
+    with amberdb.open(tmp_path / "r.amber", **SMALL, read_only=True) as reader:
+        assert len(reader["n"].search("umbrella", limit=99)) == 10
+    with audited(tmp_path / "r.amber") as copy:
+        assert len(copy["n"].search("bee", limit=99)) == 20
+        assert copy.definition("n").indexes[2].keyspace == keyspace, "and not declared anew"

@@ -3,11 +3,14 @@
 import errno
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import amberdb
 from amberdb import (
     BusyError,
     ClosedError,
@@ -17,15 +20,17 @@ from amberdb import (
     Ordered,
     PoisonedError,
     StorageError,
+    Text,
 )
 from amberdb._fs import OsFileSystem
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.store import Store
-from support.databases import FakeClock, OpenDatabase
+from support.databases import SMALL, FakeClock, OpenDatabase, audited
 from support.faulty_fs import FaultyFileSystem, fail_on
 from support.inside import engine_of
+from support.places import once_at
 from unit.engine.helpers import abandon, got, raw_store
 
 
@@ -419,3 +424,48 @@ def test_unknown_option_is_refused(open_db: OpenDatabase) -> None:
 def test_options_cannot_be_changed(db: Database) -> None:
     with pytest.raises(AttributeError):
         db.options.sync = "os"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# -- declarations beside a checkpoint --------------------------------------------------------------
+
+
+def drop_index(db: Database) -> None:
+    db.collection("s", indexes=[])
+
+
+def drop_collection(db: Database) -> None:
+    db.drop_collection("s")
+
+
+def rename(db: Database) -> None:
+    db.rename_collection("s", "other")
+
+
+def other_analyzer(db: Database) -> None:
+    db.collection("s", indexes=[Text("text", language=None)])
+
+
+def newer_version(db: Database) -> None:
+    db.collection("s", indexes=[], version=2, migrate={2: dict})
+
+
+@pytest.mark.parametrize(
+    "declare", [drop_index, drop_collection, rename, other_analyzer, newer_version]
+)
+@pytest.mark.parametrize("place", ["checkpoint.frozen", "checkpoint.in-transaction"])
+def test_a_checkpoint_writes_a_memtable_by_the_catalog_of_its_last_lsn(
+    open_db: OpenDatabase, declare: Callable[[Database], None], place: str, tmp_path: Path
+) -> None:
+    """What it wrote is taken from a backup: the declaration, which came after it, is not in it."""
+    db = open_db()
+    notes = db.collection("s", indexes=[Text("text")])
+    notes.put_many({"id": f"{n}", "text": f"amber {n}"} for n in range(20))
+    db.checkpoint()
+    notes.put_many({"id": f"{n}", "text": f"owl {n}"} for n in range(10, 30))
+    with once_at(place, partial(declare, db)):
+        db.backup(tmp_path / "backup")
+    report = amberdb.restore(tmp_path / "backup", tmp_path / "r.amber", **SMALL)
+    assert report.rebuilt == []
+    with audited(tmp_path / "r.amber") as copy:
+        assert len(copy["s"].search("amber", limit=99)) == 10
+        assert len(copy["s"].search("owl", limit=99)) == 20

@@ -166,7 +166,7 @@ def test_it_is_gone_at_once_and_its_bytes_after_compact(db: Database) -> None:
 def test_its_space_is_given_back_in_bounded_batches(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amberdb.engine.maintenance.index_build.CHUNK", 7)
+    monkeypatch.setattr("amberdb.engine.commit.index_chunks.CHUNK", 7)
     filled(db)
     db.checkpoint()
     entries = db.stats()["store"]["entries"]

@@ -19,8 +19,8 @@ from amberdb import (
 )
 from amberdb import _failpoints as failpoints
 from amberdb.engine import failures
+from amberdb.engine.commit import index_chunks
 from amberdb.engine.commit.write_batch import WriteBatch
-from amberdb.engine.maintenance import index_build
 from amberdb.engine.maintenance.compaction import Compactor
 from support.databases import FakeClock, OpenDatabase, assert_sound
 from support.inside import engine_of
@@ -227,7 +227,7 @@ def test_the_position_of_a_build_is_no_erased_id(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A build that stopped after a document is not gone on with, and its place forgets the id."""
-    monkeypatch.setattr(index_build, "CHUNK", 2)
+    monkeypatch.setattr(index_chunks, "CHUNK", 2)
     db = open_db()
     people = db.collection("people")
     people.put_many({"id": f"{n}-{SECRET}", "x": n} for n in range(4))
@@ -342,7 +342,7 @@ def test_writers_do_not_wait_for_the_end_of_a_long_build(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that builds is the one that checkpoints: it does so between two chunks."""
-    monkeypatch.setattr(index_build, "CHUNK", 10)
+    monkeypatch.setattr(index_chunks, "CHUNK", 10)
     db = open_db(background=True, memtable_bytes_max=1 << 20, busy_timeout_ms=5000)
     notes = db.collection("n")
     notes.put_many({"id": f"{n:04}", "x": n} for n in range(200))

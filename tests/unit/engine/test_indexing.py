@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from amberdb import Database, Ordered, Unique
+from amberdb.engine.commit import index_chunks
 from amberdb.engine.commit.checkpoint import Checkpointer
-from amberdb.engine.maintenance import index_build
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.schema.keyspace import BUILDING, BUILT, prefix_of
 from support.databases import OpenDatabase
@@ -21,7 +21,7 @@ class Interrupted(Exception): ...
 @pytest.fixture(autouse=True)
 def chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small chunks, so that a build has many."""
-    monkeypatch.setattr(index_build, "CHUNK", 10)
+    monkeypatch.setattr(index_chunks, "CHUNK", 10)
 
 
 def fill(db: Database, count: int = 95) -> None:

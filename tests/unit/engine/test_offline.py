@@ -14,10 +14,13 @@ from amberdb import (
     LockedError,
     NotADatabaseError,
     Ordered,
+    Text,
+    Vector,
 )
 from amberdb._bytes import append_crc
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, LAST_TIME
 from amberdb.engine.storage.data_file import read_metas
+from support.analyzers import older_analyzer
 from support.databases import SMALL
 from support.inside import engine_of
 from unit.engine.helpers import abandon, data_file, raw_store
@@ -209,3 +212,26 @@ def test_a_mark_that_an_index_is_built_is_compared(made: Path) -> None:
     with raw_store(made) as txn:
         txn.put(BUILT + number, b"1")
     assert "has no entry in ordered:y" in problems(made)
+
+
+def test_rows_of_search_indexes_that_only_the_log_has_are_checked(tmp_path: Path) -> None:
+    with amberdb.open(tmp_path / "t.amber", **SMALL) as db:
+        notes = db.collection("n", indexes=[Text("text"), Vector("v", dim=2)])
+        notes.put({"id": "a", "text": "amber", "v": [1, 2]})
+        db.checkpoint()
+        notes.put({"id": "a", "text": "bee", "v": [2, 1]})
+        notes.put({"id": "b", "text": "owl", "v": [1, 1]})
+        copy = abandon(db, tmp_path / "copy.amber")
+    report = amberdb.check(copy, **SMALL)
+    assert report.ok, report
+    assert report.documents == 2
+
+
+def test_terms_of_another_analyzer_are_no_damage(tmp_path: Path) -> None:
+    with older_analyzer(), amberdb.open(tmp_path / "t.amber", **SMALL) as db:
+        db.collection("n", indexes=[Text("text")]).put({"id": "a", "text": "amber"})
+        db.checkpoint()
+        copy = abandon(db, tmp_path / "copy.amber")
+    assert amberdb.check(copy, **SMALL).ok
+    with amberdb.open(copy, **SMALL, read_only=True) as reader:
+        assert reader.check().ok

@@ -3,10 +3,12 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import amberdb
 from amberdb import (
     ClosedError,
     CollectionMissingError,
@@ -14,9 +16,13 @@ from amberdb import (
     Ordered,
     Snapshot,
     SnapshotExpiredError,
+    Text,
+    Vector,
 )
 from amberdb.engine.database.transaction import SnapshotCollection
-from support.databases import FakeClock, OpenDatabase
+from support.databases import SMALL, FakeClock, OpenDatabase
+from support.inside import engine_of
+from support.searches import small_limits
 from unit.engine.helpers import ids
 
 
@@ -274,3 +280,121 @@ def test_many_threads_take_snapshots_while_the_background_watches_their_age(
         thread.join()
     assert failures == []
     assert "amberdb" in [thread.name for thread in threading.enumerate()], "it lives"
+
+
+# -- searches ------------------------------------------------------------------------------------
+
+SEARCHED: list[Any] = [Text("text"), Vector("v", dim=2, metric="l2")]
+
+
+def rewrite(db: Database) -> None:
+    """Other texts and vectors under the same ids."""
+    db.collection("s").put_many({"id": f"{n}", "text": "bee", "v": [0, 9]} for n in range(4))
+
+
+def dropped(db: Database) -> None:
+    """Without search indexes a document keeps its rowid, whatever its text becomes."""
+    db.collection("s", indexes=[])
+    rewrite(db)
+
+
+def declared_anew(db: Database) -> None:
+    dropped(db)
+    db.collection("s", indexes=SEARCHED)
+    db.build_indexes()
+    rewrite(db)
+
+
+def collection_dropped(db: Database) -> None:
+    db.drop_collection("s")
+    db.collection("s", indexes=SEARCHED)
+    rewrite(db)
+    db.build_indexes()
+
+
+def renamed(db: Database) -> None:
+    db.rename_collection("s", "other")
+    db.collection("other", indexes=[])
+    db.collection("other").put({"id": "0", "text": "bee"})
+    db.collection("s", indexes=SEARCHED)
+    rewrite(db)
+
+
+def other_analyzer(db: Database) -> None:
+    db.collection("s", indexes=[Text("text", language=None), SEARCHED[1]])
+    db.build_indexes()
+    rewrite(db)
+
+
+DECLARATIONS = (dropped, declared_anew, collection_dropped, renamed, other_analyzer)
+
+
+def searches(notes: Any) -> dict[str, object]:
+    """What a snapshot finds, with the documents that it finds."""
+    near = notes.search(vector=[1.0, 0.0], limit=9)
+    return {
+        "amber": [(hit.id, hit.document["text"]) for hit in notes.search("amber")],
+        "bee": [(hit.id, hit.document["text"]) for hit in notes.search("bee")],
+        "near": [(hit.id, hit.score) for hit in near],
+        "filtered": [hit.id for hit in notes.search("amber", where={"n": {"$gt": 1}})],
+    }
+
+
+@pytest.mark.parametrize("change", DECLARATIONS)
+@pytest.mark.parametrize("applied", [False, True], ids=["memtable", "store"])
+@pytest.mark.parametrize("reads_only", [False, True], ids=["writer", "reader"])
+@pytest.mark.parametrize("asked", [False, True], ids=["first", "again"])
+def test_a_search_in_a_snapshot_is_of_its_own_lsn(
+    open_db: OpenDatabase,
+    change: Callable[[Database], None],
+    applied: bool,
+    reads_only: bool,
+    asked: bool,
+) -> None:
+    db = open_db()
+    notes = db.collection("s", indexes=SEARCHED)
+    notes.put_many({"id": f"{n}", "n": n, "text": "amber owl", "v": [n, 0]} for n in range(4))
+    if applied:
+        db.checkpoint()
+        notes.put({"id": "3", "n": 3, "text": "amber fox", "v": [3, 0]})
+    wanted = searches(notes)
+    assert len(wanted["amber"]) == len(wanted["near"]) == 4  # type: ignore[arg-type]
+    with (
+        amberdb.open(db.path, **SMALL, read_only=True) as reader,
+        (reader if reads_only else db).snapshot() as at,
+    ):
+        if asked:
+            assert searches(at["s"]) == wanted
+        change(db)
+        reader.refresh()
+        assert searches(at["s"]) == wanted
+        db.checkpoint()
+        reader.refresh()
+        assert searches(at["s"]) == wanted
+
+
+@pytest.mark.parametrize("applied", [False, True], ids=["memtable", "store"])
+def test_what_a_snapshot_searches_after_a_drop_is_kept_no_longer_than_itself(
+    open_db: OpenDatabase, applied: bool
+) -> None:
+    with small_limits():  # a few rows have a graph and a file
+        db = open_db()
+        notes = db.collection("s", indexes=SEARCHED)
+        notes.put_many({"id": f"{n}", "text": "amber", "v": [n, 1]} for n in range(20))
+        if applied:
+            db.checkpoint()
+        engine = engine_of(db)
+        with db.snapshot() as at:
+            wanted = searches(at["s"])
+            db.drop_collection("s")
+            db.build_indexes()
+            for _ in range(2):
+                assert searches(at["s"]) == wanted
+                engine.searchers.build()
+            kept = engine.searchers._by_keyspace  # pyright: ignore[reportPrivateUsage]
+            assert not kept
+            own: Any = at.searchers
+            assert len(own._dropped) == 2
+        assert not own._dropped
+        db.close()
+        assert not list(Path(db.path, "cache").glob("*"))

@@ -1,0 +1,73 @@
+"""Builds the entries of one index over the documents that LMDB holds, a chunk at a time: for an
+index that is declared over documents, and for one that a restore makes anew.
+
+Invariants:
+- The entries of a chunk and the position after it are written in the caller's LMDB transaction, so
+  an interrupted build continues where it stopped.
+- Entries that commits have written since the declaration are written again as they are, and rows
+  that a checkpoint has flushed are skipped.
+"""
+
+from collections.abc import Iterable
+from itertools import islice
+
+from amberdb._errors import InvalidDocumentError
+from amberdb._types import Document
+from amberdb.engine.schema.document_format import unpack
+from amberdb.engine.schema.keyspace import BUILDING, end_of
+from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
+from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.storage.store import StoreWriter
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
+
+CHUNK = 1000
+ROWS_CHUNK = 4000
+"""For search indexes: each chunk of a text index becomes a segment, to be merged later."""
+
+
+def build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[int, bool]:
+    """Builds the entries of the next documents: (number of documents, whether more may follow)."""
+    mark = BUILDING + index.prefix
+    low = (store.get(mark) or schema.prefix) + b"\0"
+    chunk = CHUNK if isinstance(index, CompiledIndex) else ROWS_CHUNK
+    documents = list(islice(store.scan(low, end_of(schema.prefix)), chunk))
+    if isinstance(index, CompiledIndex):
+        _build_entries(store, index, documents)
+    else:
+        from amberdb.engine.search.flush import flush_documents  # brings numpy
+
+        try:
+            flush_documents(store, index, map(_row, documents))
+        except InvalidDocumentError as error:
+            raise _unbuildable(index, error) from None
+    if documents:
+        store.put(mark, documents[-1][0])
+    return len(documents), len(documents) == chunk
+
+
+def _build_entries(
+    store: StoreWriter, index: CompiledIndex, documents: Iterable[tuple[bytes, bytes]]
+) -> None:
+    pairs: dict[bytes, bytes] = {}
+    for key, value in documents:
+        stored = unpack(key, value)
+        try:
+            pairs.update(entry_pairs(index, stored.document(), key[KEYSPACE_BYTES:], stored.rowid))
+        except InvalidDocumentError as error:
+            raise _unbuildable(index, error.of_document(key[KEYSPACE_BYTES:].decode())) from None
+    if pairs:
+        store.put_sorted(sorted(pairs.items()))
+
+
+def _unbuildable(index: AnyIndex, error: InvalidDocumentError) -> InvalidDocumentError:
+    return InvalidDocumentError(
+        f"{error.message}; {index.spec.name} cannot be built: change the document, or drop the "
+        "index",
+        **error.facts,
+    )
+
+
+def _row(pair: tuple[bytes, bytes]) -> tuple[int, bytes, Document]:
+    """(rowid, id, document) of a stored pair."""
+    stored = unpack(*pair)
+    return stored.rowid, pair[0][KEYSPACE_BYTES:], stored.document()

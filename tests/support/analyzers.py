@@ -1,0 +1,28 @@
+"""Databases that another version of the analyzer has written."""
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from amberdb import Document
+from amberdb.engine.schema import catalog
+from amberdb.index.text.text import TextExtractor
+
+
+@contextmanager
+def older_analyzer() -> Generator[None]:
+    """In the block text indexes are declared and written with other terms, under another name."""
+    occurrences = TextExtractor.occurrences
+
+    def other(self: TextExtractor, document: Document) -> Iterable[tuple[int, list[str]]]:
+        return [(units, [f"{t}s" for t in terms]) for units, terms in occurrences(self, document)]
+
+    with (
+        patch.object(catalog, "identity_of", _older),
+        patch.object(TextExtractor, "occurrences", other),
+    ):
+        yield
+
+
+def _older(spec: object) -> str:
+    return f"an older one of {spec}"
