@@ -284,14 +284,14 @@ class _Restore:
 
     def _apply(self, store: Store, memtable: Memtable) -> None:
         if memtable.entries:
-            with stored_view(store, memtable, NEWEST, self._options.document_bytes_max) as view:
+            with stored_view(store, memtable, NEWEST, self._options) as view:
                 row_indexes = view.catalog.row_indexes
             with store.write() as writer:
                 apply_memtable(writer, memtable, row_indexes)
 
     def _purge(self, store: Store) -> None:
         """Deletes keyspaces that are no longer in the catalog: the log does not contain purges."""
-        with stored_view(store, Memtable(), NEWEST, self._options.document_bytes_max) as view:
+        with stored_view(store, Memtable(), NEWEST, self._options) as view:
             known = set(view.catalog.retired)
             for schema in view.catalog.schemas.values():
                 known |= {schema.definition.keyspace, schema.definition.expiry_keyspace}
@@ -311,7 +311,7 @@ class _Restore:
         """Raises BackupDamagedError for the first problem that Database.check() would find."""
         report = self.report
         check = CheckReport()
-        with stored_view(store, Memtable(), report.lsn, self._options.document_bytes_max) as view:
+        with stored_view(store, Memtable(), report.lsn, self._options) as view:
             assert view.get(APPLIED) == report.lsn.to_bytes(8)
             check_view(view, check, self._progress)
         if not check.ok:

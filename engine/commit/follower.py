@@ -400,7 +400,7 @@ class Follower:
         self.state = State(memtable, None, built, catalog)
 
     def _load_catalog(self, view: View) -> Catalog:
-        catalog = Catalog.load(view, self._options.document_bytes_max)
+        catalog = Catalog.load(view, self._options)
         for name, upgrades in self._upgrades.items():
             if name in catalog.schemas:
                 catalog.schemas[name].register_upgrades(upgrades)

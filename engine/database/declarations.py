@@ -22,6 +22,7 @@ from amberdb._errors import (
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.maintenance.index_build import Indexer
+from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog, Declaration, listed
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.definition import required_types
@@ -43,13 +44,13 @@ class Declarations:
         indexer: Indexer,
         searchers: Searchers,
         embedders: Embedders,
-        document_bytes_max: int,
+        options: Options,
     ) -> None:
         self._committer = committer
         self._indexer = indexer
         self._searchers = searchers
         self._embedders = embedders
-        self._document_bytes_max = document_bytes_max
+        self._options = options
 
     def declare(self, name: str, declaration: Declaration) -> None:
         """Changes what is not so already, and returns when Unique indexes are complete, which
@@ -108,7 +109,7 @@ class Declarations:
         definition, catalog = wanted
         catalog.save(writer, definition)
         upgrades = {**({} if known is None else known.upgrades), **declaration.upgrades}
-        return catalog.replaced(Schema(definition, self._document_bytes_max, upgrades))
+        return catalog.replaced(Schema(definition, self._options, upgrades))
 
     def _lacks_unique(self, name: str) -> bool:
         schema = self._committer.state.catalog.schema(name)

@@ -67,7 +67,7 @@ class Engine:
         self._temporary = temporary
         self._closing = CallLock()
         self.is_closed = False
-        with stored_view(opened.store, opened.memtable, NEWEST, options.document_bytes_max) as view:
+        with stored_view(opened.store, opened.memtable, NEWEST, options) as view:
             catalog, built = view.catalog, view.built
         opened.memtable.find_rows(catalog.row_prefixes)
         opened.memtable.find_unique(catalog.unique_prefixes)
@@ -94,7 +94,7 @@ class Engine:
             committer, self.checkpointer, self.migrator, self.embedders, failures
         )
         self.declarations = Declarations(
-            committer, self.indexer, self.searchers, self.embedders, options.document_bytes_max
+            committer, self.indexer, self.searchers, self.embedders, options
         )
         self.expiry = ExpiryWorker(committer, self.checkpointer, failures, options)
         self.maintenance = Maintenance(

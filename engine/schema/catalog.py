@@ -22,6 +22,7 @@ from amberdb._errors import (
     CorruptionError,
     FormatError,
 )
+from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import decode_document, encode
 from amberdb.engine.schema.definition import CollectionDef, IndexDef, Number, check_field
 from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_KEYSPACE, end_of
@@ -109,13 +110,13 @@ class Catalog:
         self.retired = retired
 
     @classmethod
-    def load(cls, source: CatalogReader, document_bytes_max: int) -> "Catalog":
+    def load(cls, source: CatalogReader, options: Options) -> "Catalog":
         """The stored catalog. Raises CorruptionError, FormatError."""
         schemas: dict[str, Schema] = {}
         for key, value in source.scan(COLLECTIONS, end_of(COLLECTIONS)):
             name = key[len(COLLECTIONS) :].decode()
             definition = CollectionDef.from_map(name, open_entry(key, value))
-            schemas[name] = Schema(definition, document_bytes_max)
+            schemas[name] = Schema(definition, options)
         stored = source.get(COUNTERS)
         if stored is None:
             return cls(schemas)
