@@ -48,7 +48,7 @@ from amberdb.engine.schema.keyspace import (
     Effects,
 )
 from amberdb.engine.schema.migration import Upgrades
-from amberdb.engine.schema.search_index import identity_of
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.searcher import VectorParts
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage import manifest as manifests
@@ -336,6 +336,8 @@ class Follower:
         self._last_us = 0
         self._memtable = Memtable()
         self._prefixes: frozenset[bytes] = frozenset()
+        self._schemas: dict[tuple[bytes, bytes], Schema] = {}
+        """By their entries in the catalog: what has not changed is not compiled again."""
         if self._manifest is not None:
             id = self._manifest.database_id
             folder = CacheFolder(self._fs, self.path, id, NO_LSN, (), read_only=True)
@@ -400,17 +402,14 @@ class Follower:
         self.state = State(memtable, None, built, catalog)
 
     def _load_catalog(self, view: View) -> Catalog:
-        catalog = Catalog.load(view, self._options)
+        catalog = Catalog.load(view, self._options, self._schemas)
         for name, upgrades in self._upgrades.items():
             if name in catalog.schemas:
                 catalog.schemas[name].register_upgrades(upgrades)
         self._prefixes = catalog.row_prefixes
         self.searchers.forget(catalog.retired)
-        schemas = catalog.schemas.values()
-        indexes = [index for schema in schemas for index in schema.definition.indexes]
-        self.searchers.foreign = frozenset(
-            index.keyspace for index in indexes if index.identity != identity_of(index.spec)
-        )
+        foreign = (schema.foreign for schema in catalog.schemas.values())
+        self.searchers.foreign = frozenset[int]().union(*foreign)
         return catalog
 
     def check_open(self) -> None:

@@ -140,7 +140,7 @@ class Database:
         """
         engine = self._handle.writing("drop_collection")
         engine.declarations.drop(name)
-        engine.background.note_indexes()
+        engine.background.note_declared()
 
     def collections(self) -> list[str]:
         """The names of all collections, sorted."""

@@ -28,7 +28,6 @@ from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.definition import required_types
 from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.schema import AnyIndex, Schema
-from amberdb.engine.schema.search_index import identity_of
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
 from amberdb.index.registry import IndexSpec
@@ -66,12 +65,21 @@ class Declarations:
         if declaration.indexes is not None:
             self._embedders.attach(committer.state.catalog.schema(name), declaration.indexes)
 
+    def leaves_work(self, name: str) -> bool:
+        """Whether a collection, as it is declared, has something to migrate, build or purge. Looks
+        at no other collection: there may be many."""
+        catalog = self._committer.state.catalog
+        schema = catalog.schemas.get(name)
+        if catalog.retired or schema is None:
+            return bool(catalog.retired)
+        return schema.migration is not None or bool(self._indexer.pending_of(schema))
+
     def renew_texts(self) -> None:
         """Rebuilds the text indexes that another version of their analyzer made."""
         for name, schema in self._committer.state.catalog.schemas.items():
-            indexes = schema.definition.indexes
-            if any(index.identity != identity_of(index.spec) for index in indexes):
-                self.declare(name, Declaration(indexes=[index.spec for index in indexes]))
+            if schema.foreign:
+                specs = [index.spec for index in schema.definition.indexes]
+                self.declare(name, Declaration(indexes=specs))
 
     def rename(self, old: str, new: str) -> None:
         """Raises CollectionMissingError, and CollectionError when there is a `new` already."""

@@ -161,7 +161,8 @@ class Engine:
     def declare(self, name: str, declaration: Declaration) -> None:
         """Raises as Database.collection() does."""
         self.declarations.declare(name, declaration)
-        self.background.note_indexes()
+        if self.declarations.leaves_work(name):
+            self.background.note_declared()
 
     def refresh(self) -> Lsn:
         with self.committer.view() as view:

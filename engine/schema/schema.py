@@ -31,7 +31,7 @@ from amberdb.engine.schema.documents import encode_id, is_map, new_id, normalise
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, Effects, prefix_of
 from amberdb.engine.schema.migration import Migration, Upgrades, failed
 from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
-from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.schema.search_index import RowIndex, identity_of
 from amberdb.index.ordered.key_encoder import FieldSpec
 from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, encode_rowid
 from amberdb.index.text.text import Text
@@ -70,6 +70,7 @@ class Schema:
         "definition",
         "expires_at",
         "expiry_prefix",
+        "foreign",
         "indexes",
         "migration",
         "name",
@@ -111,6 +112,12 @@ class Schema:
             if isinstance(index.spec, Text | Vector)
         )
         """The indexes that search() uses."""
+        self.foreign = frozenset(
+            index.keyspace
+            for index in definition.indexes
+            if index.identity != identity_of(index.spec)
+        )
+        """Keyspaces of text indexes whose terms come from another version of the analyzer."""
         self.all_indexes: tuple[AnyIndex, ...] = (*self.indexes, *self.row_indexes)
         self.row_prefixes = frozenset(index.entry_prefix for index in self.row_indexes)
         self.vectors: dict[str, Vector | None] = dict.fromkeys(definition.vectors)

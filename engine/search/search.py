@@ -223,7 +223,8 @@ class Search:
         spec = next(index.vector for index in self.schema.row_indexes if not index.is_text)
         vectors = [spec.vector(documents[rowid]) for rowid, _ in ranked]
         zero = np.zeros(spec.dim, np.float32)
-        rows = np.array([zero if vector is None else vector for vector in vectors], np.float32)
+        rows = np.array([zero if each is None else each for each in vectors], np.float32)
+        rows = rows.reshape(-1, spec.dim)  # also without any row
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
         scores = np.array([score for _, score in ranked])
         choices: list[int] = mmr(scores, rows, self.limit, self.diversity).tolist()

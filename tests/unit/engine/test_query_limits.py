@@ -142,3 +142,10 @@ def test_snippets_read_a_bounded_part_of_the_documents(open_db: OpenDatabase) ->
     assert "tea" not in snippet
     assert found.how["cut"] == {"snippet_characters_max": {"used": 1, "of": 2}}
     assert notes.search("tea").how["cut"] == {}
+
+
+def test_diversity_of_no_hits_is_no_hits(notes: Collection) -> None:
+    assert notes.search("absent", diversity=0.5) == []
+    notes.put({"content": "tea", "embedding": [1.0, 0.0]})
+    assert notes.search("absent", diversity=0.5) == []
+    assert notes.search("tea", diversity=0.5, limit=0) == []

@@ -25,8 +25,7 @@ from amberdb import (
 )
 from amberdb._errors import CollectionError, ConflictError
 from amberdb._types import Document
-from amberdb.engine.database import declarations
-from amberdb.engine.schema import catalog
+from amberdb.engine.schema import catalog, schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.engine.search.row_reader import RowReader
@@ -543,7 +542,7 @@ def test_another_analyzer_builds_the_index_anew(
     def newer(spec: object) -> str:
         return f"a newer one of {spec}"
 
-    for module in (catalog, declarations):
+    for module in (catalog, schema):
         monkeypatch.setattr(module, "identity_of", newer)
     db = open_db()
     after = db.definition("m").indexes[0]

@@ -1,9 +1,7 @@
 """Snippets: which part of a text is shown, and what is marked in it."""
 
 import re
-import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +11,7 @@ from amberdb.index.text import highlight
 from amberdb.index.text.analyzer import Analyzer, located
 from amberdb.index.text.highlight import ELLIPSIS, Snippets
 from amberdb.index.text.query import parse
+from support.lines import lines_of
 
 english = Analyzer.of()
 
@@ -88,24 +87,6 @@ def test_reading_ends_where_every_term_is_found(monkeypatch: pytest.MonkeyPatch)
     assert read > 10_000
 
 
-def steps(text: str, query: str) -> int:
-    """The lines that run for a snippet of a text."""
-    count = 0
-
-    def trace(_frame: object, _event: str, _argument: object) -> Any:
-        nonlocal count
-        count += 1
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        shown(query, text)
-    finally:
-        sys.settrace(before)
-    return count
-
-
 @pytest.mark.parametrize(
     ("unit", "query"),
     [
@@ -118,7 +99,8 @@ def steps(text: str, query: str) -> int:
 )
 def test_the_cost_grows_with_the_text_and_not_with_its_square(unit: str, query: str) -> None:
     shown(query, unit * 10)  # fills the caches
-    assert steps(unit * 4_000, query) < 3 * steps(unit * 2_000, query)
+    short = lines_of(lambda: shown(query, unit * 2_000))
+    assert lines_of(lambda: shown(query, unit * 4_000)) < 3 * short
 
 
 def test_documents_share_the_characters_that_are_read() -> None:
