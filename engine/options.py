@@ -94,6 +94,8 @@ class Options:
 
     snapshot_max_age_ms: int = 600_000
     """The age at which a snapshot is closed: an open one keeps LMDB from reusing old pages."""
+    snapshots_max: int = 256
+    """Open snapshots. Each holds a slot of LMDB's reader table, which all processes share."""
     refresh_interval_ms: int | None = 0
     """With read_only: the age that data may have when it is read. With 0 every read and snapshot
     fetches the commits that the writer has acknowledged. With None only refresh() does, and a read
@@ -162,6 +164,7 @@ class OpenOptions(TypedDict, total=False):
     checkpoint_interval_ms: int
     memtable_bytes_max: int
     snapshot_max_age_ms: int
+    snapshots_max: int
     refresh_interval_ms: int | None
     reap_interval_ms: int
     reap_batch: int

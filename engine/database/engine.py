@@ -88,7 +88,7 @@ class Engine:
         self.checkpointer = Checkpointer(committer, retention, options)
         self.searchers = Searchers(self._vector_parts(catalog))
         self.embedders = Embedders()
-        self.held_views = HeldViews(background=options.background)
+        self.held_views = HeldViews(options)
         self.migrator = Migrator(committer, self.checkpointer, options)
         self.indexer = Indexer(
             committer, self.checkpointer, self.migrator, self.embedders, failures

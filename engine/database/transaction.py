@@ -147,7 +147,7 @@ class Snapshot:
 
     def __init__(self, handle: Handle, max_age_ms: int) -> None:
         engine = handle.engine
-        self._held = held = engine.held_views.hold(engine.readable.view(), max_age_ms, handle)
+        self._held = held = engine.held_views.hold(engine.readable.view, max_age_ms, handle)
         self.searchers = engine.searchers
         self.lsn: Lsn = held.lsn
 
