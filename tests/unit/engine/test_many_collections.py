@@ -39,20 +39,21 @@ CALLS: dict[str, Callable[[Database, int], object]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_looks_at_no_other_collection(db: Database, name: str) -> None:
-    """Each call is measured twice, since the first one imports and fills caches."""
+    """The least of several calls: the first one imports and fills caches, and in another one the
+    background may have been faster."""
 
     def cost(collections: range) -> int:
         for number in collections:
             new(db, number)
         costs: list[int] = []
-        for attempt in range(2):
+        for attempt in range(3):
             db.collection("other", indexes=INDEXES)
             call = CALLS[name]
             costs.append(lines_of(lambda: call(db, collections.stop * 10 + attempt)))  # noqa: B023
             if "other2" in db.collections():
                 db.drop_collection("other2")
             db.build_indexes()
-        return costs[-1]
+        return min(costs)
 
     few = cost(range(FEW))
     assert cost(range(FEW, MANY)) < few + FEW

@@ -142,3 +142,13 @@ def test_slots_of_dead_processes_are_taken_over(db: Database) -> None:
     with ReadingProcess(db.path) as other:
         assert other.ask("db['note'].count()") == 1
     works(db)
+
+
+def test_the_limit_is_that_of_one_handle(open_db: OpenDatabase) -> None:
+    db = open_db(snapshots_max=2)
+    other = open_db(snapshots_max=2)
+    kept = [db.snapshot() for _ in range(2)]
+    with other.snapshot():
+        with pytest.raises(SnapshotLimitError):
+            db.snapshot()
+    assert len(kept) == 2
