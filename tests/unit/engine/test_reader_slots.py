@@ -148,7 +148,6 @@ def test_the_limit_is_that_of_one_handle(open_db: OpenDatabase) -> None:
     db = open_db(snapshots_max=2)
     other = open_db(snapshots_max=2)
     kept = [db.snapshot() for _ in range(2)]
-    with other.snapshot():
-        with pytest.raises(SnapshotLimitError):
-            db.snapshot()
+    with other.snapshot(), pytest.raises(SnapshotLimitError):
+        db.snapshot()
     assert len(kept) == 2
