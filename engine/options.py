@@ -13,6 +13,7 @@ from typing import Literal, TypedDict, get_args
 from amberdb._fs import FileSystem, OsFileSystem
 from amberdb._types import Sync
 
+KIB = 1 << 10
 MIB = 1 << 20
 _SYNCS = get_args(Sync)
 
@@ -69,6 +70,21 @@ class Options:
     document_bytes_max: int = 16 * MIB
     transaction_bytes_max: int = 256 * MIB
 
+    query_depth_max: int = 32
+    """Levels of a filter, and of the values in it; at most 100, since each level is a call."""
+    query_operators_max: int = 1_000
+    """Operators of a filter, and those of a text query."""
+    query_bytes_max: int = 64 * KIB
+    """Bytes of a filter's names and values, without the values of $in and $nin; bytes of a text
+    query. A text without operators is cut there, and `hits.how` says so."""
+    query_terms_max: int = 1_000
+    """Distinct terms of a text query. A text without operators is cut there, as above."""
+    diversity_rows_max: int = 1_000
+    """Hits that `diversity` chooses among, the best ones: its cost grows with their square. The
+    hits after them follow by score."""
+    snippet_characters_max: int = 1 << 20
+    """Characters of a search's documents that its snippets are chosen from. The hits share them."""
+
     checkpoint_bytes: int = 32 * MIB
     """Estimated memory of the memtable at which a checkpoint starts."""
     checkpoint_interval_ms: int = 60_000
@@ -78,6 +94,8 @@ class Options:
 
     snapshot_max_age_ms: int = 600_000
     """The age at which a snapshot is closed: an open one keeps LMDB from reusing old pages."""
+    snapshots_max: int = 256
+    """Open snapshots. Each holds a slot of LMDB's reader table, which all processes share."""
     refresh_interval_ms: int | None = 0
     """With read_only: the age that data may have when it is read. With 0 every read and snapshot
     fetches the commits that the writer has acknowledged. With None only refresh() does, and a read
@@ -123,6 +141,8 @@ class Options:
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 0:
                 raise ValueError(f"{name}={value}: give 0 or a positive number")
+        if self.query_depth_max > 100:
+            raise ValueError(f"query_depth_max={self.query_depth_max}: give at most 100")
 
 
 class OpenOptions(TypedDict, total=False):
@@ -134,10 +154,17 @@ class OpenOptions(TypedDict, total=False):
     busy_timeout_ms: int
     document_bytes_max: int
     transaction_bytes_max: int
+    query_depth_max: int
+    query_operators_max: int
+    query_bytes_max: int
+    query_terms_max: int
+    diversity_rows_max: int
+    snippet_characters_max: int
     checkpoint_bytes: int
     checkpoint_interval_ms: int
     memtable_bytes_max: int
     snapshot_max_age_ms: int
+    snapshots_max: int
     refresh_interval_ms: int | None
     reap_interval_ms: int
     reap_batch: int

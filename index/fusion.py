@@ -42,16 +42,17 @@ def decay(scores: Scores, ages_s: NDArray[np.float64], half_life_s: float) -> Sc
 
 
 def mmr(
-    relevance: Scores, similarity: NDArray[np.floating], limit: int, diversity: float
+    relevance: Scores, vectors: NDArray[np.float32], limit: int, diversity: float
 ) -> NDArray[np.int64]:
     """Maximal marginal relevance: the indexes of the `limit` chosen items, in order of choice.
 
     relevance    (n,), best first, on any scale: it is scaled to 0 to 1 here
-    similarity   (n, n), at most 1
+    vectors      (n, dim), of length 1, or 0: the similarity of two items is their product
     diversity    0: by relevance alone; 1: by dissimilarity to the chosen items alone
 
     Each choice has the highest (1 - diversity) * relevance - diversity * (similarity to the most
-    similar item that was chosen before). Among equal ones the first is chosen.
+    similar item that was chosen before). Among equal ones the first is chosen. Takes `limit` times
+    n * dim steps, and memory for n numbers.
     """
     count = len(relevance)
     if not count:
@@ -65,9 +66,6 @@ def mmr(
         gain[chosen] = -np.inf
         pick = int(np.argmax(gain))
         chosen.append(pick)
-        nearest = (
-            similarity[pick].astype(np.float64)
-            if len(chosen) == 1
-            else np.maximum(nearest, similarity[pick])
-        )
+        similarity = (vectors @ vectors[pick]).astype(np.float64)
+        nearest = similarity if len(chosen) == 1 else np.maximum(nearest, similarity)
     return np.array(chosen, np.int64)

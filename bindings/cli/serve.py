@@ -34,6 +34,9 @@ def serve(
         float, typer.Option(help="Rate of one client; bursts of twice as many.")
     ] = 500.0,
     body_bytes_max: Annotated[int, typer.Option(min=1, help="Of one request.")] = 1 << 20,
+    connections_per_address: Annotated[
+        int, typer.Option(min=1, help="Of one client, or of a proxy in front of them.")
+    ] = 100,
     flush_every: Annotated[
         float, typer.Option(metavar="SECONDS", help="How often the chat buffer is flushed.")
     ] = 300.0,
@@ -71,6 +74,7 @@ def serve(
             body_bytes_max=body_bytes_max,
             requests_per_s=requests_per_s,
             burst=max(1, round(2 * requests_per_s)),
+            connections_per_address=connections_per_address,
             flush_every_s=flush_every,
         )
     except ValueError as error:

@@ -31,6 +31,7 @@ from amberdb.chat import CollectionSink, Schedule
 from amberdb.chat.aio import keep_flushing, open_chat_buffer
 from amberdb.memory import Extractor, RuleExtractor
 from amberdb.memory.aio import open_memory
+from amberdb.server.connections import Connections, connection_class, connections_max
 from amberdb.server.guard import Guard
 from amberdb.server.models import Problem
 from amberdb.server.options import ServerOptions
@@ -39,7 +40,6 @@ from amberdb.server.routes import Service, router
 
 GRACE_S: Final = 10
 """Time for running requests to end after a signal."""
-CONNECTIONS_MAX: Final = 1_000
 
 _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
     "default": {
@@ -105,15 +105,15 @@ async def serve(
         async with open_service(
             path, extract=extract, flush_every_s=options.flush_every_s, **settings
         ) as service:
+            connections = Connections(options.connections_per_address, connections_max())
             config = uvicorn.Config(
                 application(service, options),
-                http="h11",
+                http=connection_class(connections),
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                limit_concurrency=CONNECTIONS_MAX,
                 timeout_graceful_shutdown=GRACE_S,
             )
             server = uvicorn.Server(config)

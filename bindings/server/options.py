@@ -25,6 +25,9 @@ class ServerOptions:
     requests_per_s: float = 500.0
     """The rate limit of one client address; `burst` requests at once."""
     burst: int = 1_000
+    connections_per_address: int = 100
+    """Open connections of one client address, a proxy among them. For one more, the one that has
+    waited longest for a request is closed."""
     flush_every_s: float = 300.0
     """How often the chat buffer is flushed."""
 
@@ -40,7 +43,13 @@ class ServerOptions:
             raise ValueError("a token must not begin or end with a space")
         if not 0 <= self.port < 1 << 16:
             raise ValueError(f"port={self.port!r}: give a number from 0 to 65535")
-        for name in ("body_bytes_max", "requests_per_s", "burst", "flush_every_s"):
+        for name in (
+            "body_bytes_max",
+            "requests_per_s",
+            "burst",
+            "connections_per_address",
+            "flush_every_s",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give a number above 0")
 

@@ -139,9 +139,7 @@ class Backups:
     def _full(self, target: str, compress: bool, pace: "_Pace") -> BackupReport:
         committer = self._committer
         self._checkpointer.run()
-        with stored_view(
-            committer.store, Memtable(), NEWEST, self._options.document_bytes_max
-        ) as view:
+        with stored_view(committer.store, Memtable(), NEWEST, self._options) as view:
             schemas = view.catalog.by_keyspace()
             counts = {
                 schema.name: CollectionCounters.unpack(view.get(schema.counters_key)).documents

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from amberdb.engine.commit.index_chunks import build_chunk
+from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import sealed_entry
 from amberdb.engine.schema.document_format import NEVER, unpack
 from amberdb.engine.schema.keyspace import BUILDING, BUILT, COLLECTIONS, end_of, prefix_of
@@ -26,10 +27,10 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 _CHUNK = 1000
 
 
-def rebuild(store: Store, keyspaces: set[int], document_bytes_max: int) -> Iterator[str]:
+def rebuild(store: Store, keyspaces: set[int], options: Options) -> Iterator[str]:
     """Rebuilds the indexes with these keyspaces, expiry indexes among them, and yields their names.
     Raises CorruptionError, InvalidDocumentError."""
-    with stored_view(store, Memtable(), NEWEST, document_bytes_max) as view:
+    with stored_view(store, Memtable(), NEWEST, options) as view:
         schemas = list(view.catalog.schemas.values())
     for schema in schemas:
         for index in schema.all_indexes:

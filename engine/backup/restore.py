@@ -49,7 +49,6 @@ from amberdb.engine.backup.rebuild import clear, rebuild
 from amberdb.engine.commit.checkpoint import apply_memtable
 from amberdb.engine.integrity.check import CheckReport, check_view
 from amberdb.engine.options import OpenOptions, Options
-from amberdb.engine.schema.catalog import foreign_indexes
 from amberdb.engine.schema.codec import ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
@@ -298,7 +297,7 @@ class _Restore:
 
     def _apply(self, store: Store, memtable: Memtable) -> None:
         if memtable.entries:
-            with stored_view(store, memtable, NEWEST, self._options.document_bytes_max) as view:
+            with stored_view(store, memtable, NEWEST, self._options) as view:
                 row_indexes = view.catalog.row_indexes
             while not self._has_applied(store, memtable, row_indexes):
                 pass
@@ -347,11 +346,11 @@ class _Restore:
                 index.number
                 for schema in view.catalog.schemas.values()
                 for index in schema.row_indexes
-                if index.number in foreign_indexes(schema.definition) and view.is_built(index)
+                if index.number in schema.foreign and view.is_built(index)
             }
 
     def _rebuild(self, store: Store, keyspaces: set[int]) -> None:
-        for name in rebuild(store, keyspaces, self._options.document_bytes_max):
+        for name in rebuild(store, keyspaces, self._options):
             logger.warning("%s: %s is rebuilt from the documents", self.report.path, name)
             self.report.rebuilt.append(name)
             self._report("rebuilt", len(self.report.rebuilt))
@@ -375,7 +374,7 @@ class _Restore:
         return check
 
     def _view(self, store: Store) -> View:
-        return stored_view(store, Memtable(), self.report.lsn, self._options.document_bytes_max)
+        return stored_view(store, Memtable(), self.report.lsn, self._options)
 
     def _unsound(self, problem: str) -> BackupDamagedError:
         path = self._chain[0].path

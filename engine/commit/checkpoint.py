@@ -13,7 +13,7 @@ Invariants:
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from amberdb import _failpoints as failpoints
 from amberdb._call_lock import NestedCallLock
@@ -48,6 +48,9 @@ class Checkpointer:
         """Called after each checkpoint."""
         self._committer = committer
         self._retention = retention
+        self._unmerged = dict.fromkeys(committer.state.catalog.row_indexes)
+        """The keyspaces of search indexes that got rows since their segments were last merged, or
+        that no merge has looked at yet."""
 
     def run(self) -> None:
         """Writes every commit so far to LMDB.
@@ -94,6 +97,7 @@ class Checkpointer:
         if failpoints.on:
             failpoints.reach("checkpoint.committed")
         committer.checkpoint_applied(committer.state.built, applied=True)
+        self.note_rows(memtable.rows)
         self.applied = last
         self.count += 1
         self.last_ms = (time.perf_counter() - start) * 1000
@@ -105,10 +109,16 @@ class Checkpointer:
         self.on_done()
 
     def _merge(self) -> None:
-        """Merges segments of text indexes, each in one LMDB transaction. A failure is only logged:
-        the next checkpoint tries again, and only speed and size depend on it."""
+        """Merges segments of the text indexes that got rows, each in one LMDB transaction. A
+        failure is only logged: the next checkpoint tries again, and only speed and size depend on
+        it."""
         committer = self._committer
-        for index in committer.state.catalog.row_indexes.values():
+        row_indexes = committer.state.catalog.row_indexes
+        for prefix in [*self._unmerged]:
+            index = row_indexes.get(prefix)
+            if index is None:  # dropped meanwhile
+                self._unmerged.pop(prefix, None)
+                continue
             from amberdb.engine.search.flush import merge_due  # imports numpy
 
             try:
@@ -116,10 +126,15 @@ class Checkpointer:
                     committer.checkpoint_applied(committer.state.built)
                     if failpoints.on:
                         failpoints.reach("merge.committed")
+                self._unmerged.pop(prefix, None)
             except Exception as error:
                 logger.warning(
                     "%s: a merge failed and will be tried again: %s", index.spec.name, error
                 )
+
+    def note_rows(self, keyspaces: Iterable[bytes]) -> None:
+        """Lets the next checkpoint look for segments to merge. The caller holds the mutex."""
+        self._unmerged.update(dict.fromkeys(keyspaces))
 
     def release_log(self, *, keep_unread: bool = True) -> None:
         """Recycles log that is applied and not held; without `keep_unread` held log too."""

@@ -37,7 +37,7 @@ from amberdb._types import NO_LSN, Lsn, lsn_epoch
 from amberdb.engine.failures import Failures
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.options import Options
-from amberdb.engine.schema.catalog import Catalog, foreign_indexes
+from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
@@ -48,6 +48,7 @@ from amberdb.engine.schema.keyspace import (
     Effects,
 )
 from amberdb.engine.schema.migration import Upgrades
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.searcher import VectorParts
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage import manifest as manifests
@@ -335,6 +336,8 @@ class Follower:
         self._last_us = 0
         self._memtable = Memtable()
         self._prefixes: frozenset[bytes] = frozenset()
+        self._schemas: dict[tuple[bytes, bytes], Schema] = {}
+        """By their entries in the catalog: what has not changed is not compiled again."""
         if self._manifest is not None:
             id = self._manifest.database_id
             folder = CacheFolder(self._fs, self.path, id, NO_LSN, (), read_only=True)
@@ -403,16 +406,13 @@ class Follower:
             self.searchers.forget_others(numbers)
 
     def _load_catalog(self, view: View) -> Catalog:
-        catalog = Catalog.load(view, self._options.document_bytes_max)
+        catalog = Catalog.load(view, self._options, self._schemas)
         for name, upgrades in self._upgrades.items():
             if name in catalog.schemas:
                 catalog.schemas[name].register_upgrades(upgrades)
         self._prefixes = catalog.row_prefixes
-        self.searchers.foreign = frozenset(
-            number
-            for schema in catalog.schemas.values()
-            for number in foreign_indexes(schema.definition)
-        )
+        foreign = (schema.foreign for schema in catalog.schemas.values())
+        self.searchers.foreign = frozenset[int]().union(*foreign)
         return catalog
 
     def check_open(self) -> None:

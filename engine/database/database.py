@@ -140,7 +140,7 @@ class Database:
         """
         engine = self._handle.writing("drop_collection")
         engine.declarations.drop(name)
-        engine.background.note_indexes()
+        engine.background.note_declared()
 
     def collections(self) -> list[str]:
         """The names of all collections, sorted."""
@@ -222,7 +222,8 @@ class Database:
                     from being reused; None: `snapshot_max_age_ms`
 
         A snapshot never waits for a writer and never makes a writer wait. Reads raise
-        SnapshotExpiredError past the age limit and ClosedError after the block.
+        SnapshotExpiredError past the age limit and ClosedError after the block. Raises
+        SnapshotLimitError when `snapshots_max` are open, and ReadersFullError.
         """
         limit_ms = self.options.snapshot_max_age_ms if max_age_ms is None else max_age_ms
         return Snapshot(self._handle, limit_ms)

@@ -22,7 +22,8 @@ from amberdb._errors import (
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.maintenance.index_build import Indexer
-from amberdb.engine.schema.catalog import Catalog, Declaration, foreign_indexes, listed
+from amberdb.engine.options import Options
+from amberdb.engine.schema.catalog import Catalog, Declaration, listed
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.definition import required_types
 from amberdb.engine.schema.migration import Upgrades
@@ -42,13 +43,13 @@ class Declarations:
         indexer: Indexer,
         searchers: Searchers,
         embedders: Embedders,
-        document_bytes_max: int,
+        options: Options,
     ) -> None:
         self._committer = committer
         self._indexer = indexer
         self._searchers = searchers
         self._embedders = embedders
-        self._document_bytes_max = document_bytes_max
+        self._options = options
 
     def declare(self, name: str, declaration: Declaration) -> None:
         """Changes what is not so already, and returns when Unique indexes are complete, which
@@ -65,10 +66,19 @@ class Declarations:
         if declaration.indexes is not None:
             self._embedders.attach(committer.state.catalog.schema(name), declaration.indexes)
 
+    def leaves_work(self, name: str) -> bool:
+        """Whether a collection, as it is declared, has something to migrate, build or purge. Looks
+        at no other collection: there may be many."""
+        catalog = self._committer.state.catalog
+        schema = catalog.schemas.get(name)
+        if catalog.retired or schema is None:
+            return bool(catalog.retired)
+        return schema.migration is not None or bool(self._indexer.pending_of(schema))
+
     def renew_texts(self) -> None:
         """Rebuilds the text indexes that another version of their analyzer made."""
         for name, schema in self._committer.state.catalog.schemas.items():
-            if foreign_indexes(schema.definition):
+            if schema.foreign:
                 specs = [index.spec for index in schema.definition.indexes]
                 self.declare(name, Declaration(indexes=specs))
 
@@ -108,7 +118,7 @@ class Declarations:
         definition, catalog = wanted
         catalog.save(writer, definition)
         upgrades = {**({} if known is None else known.upgrades), **declaration.upgrades}
-        return catalog.replaced(Schema(definition, self._document_bytes_max, upgrades))
+        return catalog.replaced(Schema(definition, self._options, upgrades))
 
     def _lacks_unique(self, name: str) -> bool:
         schema = self._committer.state.catalog.schema(name)

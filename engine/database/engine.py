@@ -67,7 +67,7 @@ class Engine:
         self._temporary = temporary
         self._closing = CallLock()
         self.is_closed = False
-        with stored_view(opened.store, opened.memtable, NEWEST, options.document_bytes_max) as view:
+        with stored_view(opened.store, opened.memtable, NEWEST, options) as view:
             catalog, built = view.catalog, view.built
         opened.memtable.find_unique(catalog.unique_prefixes)
         self.committer = committer = Committer(
@@ -87,13 +87,13 @@ class Engine:
         self.checkpointer = Checkpointer(committer, retention, options)
         self.searchers = Searchers(self._vector_parts(catalog))
         self.embedders = Embedders()
-        self.held_views = HeldViews(background=options.background)
+        self.held_views = HeldViews(options)
         self.migrator = Migrator(committer, self.checkpointer, options)
         self.indexer = Indexer(
             committer, self.checkpointer, self.migrator, self.embedders, failures
         )
         self.declarations = Declarations(
-            committer, self.indexer, self.searchers, self.embedders, options.document_bytes_max
+            committer, self.indexer, self.searchers, self.embedders, options
         )
         self.expiry = ExpiryWorker(committer, self.checkpointer, failures, options)
         self.maintenance = Maintenance(
@@ -160,7 +160,8 @@ class Engine:
     def declare(self, name: str, declaration: Declaration) -> None:
         """Raises as Database.collection() does."""
         self.declarations.declare(name, declaration)
-        self.background.note_indexes()
+        if self.declarations.leaves_work(name):
+            self.background.note_declared()
 
     def refresh(self) -> Lsn:
         with self.committer.view() as view:

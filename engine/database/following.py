@@ -44,7 +44,7 @@ class FollowingEngine:
             self.follower = Follower(path, options)
         except CorruptionError as error:
             explain(path, options, error)
-        self.held_views = HeldViews(background=options.background)
+        self.held_views = HeldViews(options)
 
     # -- the same in a writing engine --------------------------------------------------------
 

@@ -150,7 +150,7 @@ class Snapshot:
         engine = handle.engine
         self.searchers = searchers = SnapshotSearchers(engine.searchers)
         self._held = held = engine.held_views.hold(
-            engine.readable.view(), max_age_ms, handle, searchers.clear
+            engine.readable.view, max_age_ms, handle, searchers.clear
         )
         self.lsn: Lsn = held.lsn
 

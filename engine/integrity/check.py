@@ -13,7 +13,6 @@ from typing import final
 
 from amberdb._errors import AmberError, LogTruncatedError
 from amberdb._types import NO_LSN, Lsn, Progress
-from amberdb.engine.schema.catalog import foreign_indexes
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, unpack
@@ -129,7 +128,7 @@ def check_view(view: View, report: CheckReport, progress: Progress | None) -> No
             except (AmberError, EngineError) as error:
                 number = int.from_bytes(prefix[:KEYSPACE_BYTES])
                 _note(view, report, f"{schema.name}: keyspace {number}", error, number)
-        foreign = foreign_indexes(schema.definition)
+        foreign = schema.foreign
         for index in rows:
             from amberdb.engine.integrity.search_check import check_rows  # brings numpy
 

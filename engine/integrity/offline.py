@@ -243,7 +243,7 @@ def _read(
         memtable = Memtable()  # LMDB alone still has to be consistent
     lsn = max(store.applied_lsn, memtable.last_lsn)
     try:
-        with stored_view(store, memtable, lsn, options.document_bytes_max) as view:
+        with stored_view(store, memtable, lsn, options) as view:
             for record in last:
                 check_applied(view, record, report)
             check_view(view, report, progress)

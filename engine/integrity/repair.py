@@ -156,7 +156,7 @@ class Repair:
             self._report.lost_lsns.append((Lsn((1 << LSN_NUMBER_BITS) + 1), begins))
         planned = self._repair_log(apply=False, replay=salvage.replay)
         self._applied = max(planned.last_lsn, self._applied or NO_LSN)
-        schemas = salvage.finish(self._applied, self._options.document_bytes_max)
+        schemas = salvage.finish(self._applied, self._options)
         salvage.name_lost(fs, old, schemas)
         return salvage.loss
 

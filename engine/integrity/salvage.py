@@ -19,6 +19,7 @@ from amberdb._errors import AmberError, CorruptionError
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn, Progress
 from amberdb.engine.integrity.lmdb_pages import Gap, Pages
+from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog, Declaration, open_entry, sealed_entry
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.counters import CollectionCounters
@@ -204,7 +205,7 @@ class Salvage:
 
     # -- derived data ------------------------------------------------------------------------
 
-    def finish(self, applied: Lsn, document_bytes_max: int) -> list[Schema]:
+    def finish(self, applied: Lsn, options: Options) -> list[Schema]:
         """Rebuilds catalog, counters and expiry indexes from the documents. Returns the schemas of
         the collections found."""
         self._flush()
@@ -228,7 +229,7 @@ class Salvage:
         schemas: list[Schema] = []
         for definition in definitions:
             unbuilt = tuple(replace(index, complete_from=0) for index in definition.indexes)
-            schema = Schema(replace(definition, indexes=unbuilt), document_bytes_max)
+            schema = Schema(replace(definition, indexes=unbuilt), options)
             schemas.append(schema)
             entry = COLLECTIONS + schema.name.encode()
             self._put(entry, sealed_entry(entry, schema.definition.to_map()))

@@ -93,8 +93,16 @@ class Background:
         self.note_commit(memtable_bytes, next_expiry_us)
 
     def note_indexes(self) -> None:
-        """Called after a declaration, which may leave indexes to build or to purge."""
+        """Called where indexes may be left to build or to purge; looks at all collections."""
         if self._options.background and self._note_indexes():
+            self._wake()
+
+    def note_declared(self) -> None:
+        """Called after a declaration that leaves something to build or to purge: the thread looks
+        for it, and not the caller."""
+        if self._options.background:
+            with self._mutex:
+                self._index_at = time.monotonic()
             self._wake()
 
     def note_expiry(self) -> None:

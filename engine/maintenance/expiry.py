@@ -106,7 +106,9 @@ class ExpiryWorker:
         return self._failures.retry_s((_KEY, name) for name in self._names())
 
     def _names(self) -> list[str]:
-        return list(self._committer.state.catalog.schemas)
+        """Of the collections whose documents can expire."""
+        schemas = list(self._committer.state.catalog.schemas.values())
+        return [schema.name for schema in schemas if schema.expires_at is not None]
 
     def _names_due(self) -> list[str]:
         return [name for name in self._names() if not self._failures.left_s((_KEY, name))]

@@ -283,6 +283,7 @@ class Indexer:
                     return
                 with self._committer.store.write() as store:
                     count, more = build_chunk(store, schema, index)
+                    self._checkpointer.note_rows([index.prefix])
                     if failpoints.on:
                         failpoints.reach("index.chunk-written")
             if failpoints.on:

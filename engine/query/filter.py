@@ -14,15 +14,16 @@ Invariants:
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 from amberdb._errors import QueryError
 from amberdb._types import Where
+from amberdb.engine.options import Options
 from amberdb.engine.query.condition import Condition, FieldBounds, Match, bounds_of
 from amberdb.engine.query.operators import (
-    DEPTH_MAX,
     OPERATORS,
     Operator,
+    Size,
     Test,
     is_list,
     is_map,
@@ -127,33 +128,36 @@ class Filter:
 
 # -- parsing ---------------------------------------------------------------------------------
 
+_DEFAULTS: Final = Options()
+_Parts: TypeAlias = list[Condition | Branch]
 
-def parse(where: Where | None) -> Filter:
+
+def parse(where: Where | None, options: Options = _DEFAULTS) -> Filter:
     """Checks and compiles a filter; None is the empty filter. Raises QueryError, which names the
-    invalid part."""
+    invalid part, or the limit of the options that the filter exceeds."""
     if where is None:
         return _EMPTY
-    parts: list[Condition | Branch] = []
-    _parse_map(where, parts, 0)
+    parts: _Parts = []
+    _parse_map(where, parts, 0, Size(options))
     return Filter(parts)
 
 
-def _parse_map(where: object, parts: list[Condition | Branch], depth: int) -> None:
+def _parse_map(where: object, parts: _Parts, depth: int, size: Size) -> None:
     if not is_map(where):
         raise QueryError(f"a filter is a map, not {type(where).__name__}: {show(where)}")
-    if depth > DEPTH_MAX:
-        raise QueryError(f"a filter has at most {DEPTH_MAX} levels")
+    size.check_depth(depth)
     for name, operand in where.items():
         if isinstance(name, str) and name.startswith("$"):
-            _parse_branch(name, operand, parts, depth)
+            _parse_branch(name, operand, parts, depth, size)
         else:
-            _parse_field(name, operand, parts, depth)
+            _parse_field(name, operand, parts, depth, size)
 
 
-def _parse_branch(name: str, operand: Any, parts: list[Condition | Branch], depth: int) -> None:
+def _parse_branch(name: str, operand: Any, parts: _Parts, depth: int, size: Size) -> None:
+    size.add_operator()
     if name == "$not":
-        inner: list[Condition | Branch] = []
-        _parse_map(operand, inner, depth + 1)
+        inner: _Parts = []
+        _parse_map(operand, inner, depth + 1, size)
         parts.append(Branch("$not", (Filter(inner),)))
         return
     if name not in ("$and", "$or"):
@@ -164,26 +168,28 @@ def _parse_branch(name: str, operand: Any, parts: list[Condition | Branch], dept
     children: list[Filter] = []
     for child in operand:
         if name == "$and":
-            _parse_map(child, parts, depth + 1)
+            _parse_map(child, parts, depth + 1, size)
         else:
             inner = []
-            _parse_map(child, inner, depth + 1)
+            _parse_map(child, inner, depth + 1, size)
             children.append(Filter(inner))
     if children:
         parts.append(Branch("$or", tuple(children)))
 
 
-def _parse_field(name: Any, operand: Any, parts: list[Condition | Branch], depth: int) -> None:
+def _parse_field(name: Any, operand: Any, parts: _Parts, depth: int, size: Size) -> None:
+    if isinstance(name, str):
+        size.add_bytes(len(name))
     try:
         path = Path.of(name).name  # cached by name, so that a name is checked once
     except ValueError as error:
         raise QueryError(f"in a filter: {error}") from None
     if is_map(operand) and _is_operators(path, operand):
         for operator_name, argument in operand.items():
-            parts.append(_condition(path, operator_name, argument, depth))
+            parts.append(_condition(path, operator_name, argument, depth, size))
     else:
-        _refuse_operators_inside(path, operand, depth)
-        parts.append(_condition(path, "$eq", operand, depth))
+        _refuse_operators_inside(path, operand, depth, size)
+        parts.append(_condition(path, "$eq", operand, depth, size))
 
 
 def _is_operators(path: str, operand: Mapping[Any, Any]) -> bool:
@@ -194,11 +200,11 @@ def _is_operators(path: str, operand: Mapping[Any, Any]) -> bool:
     return any(are_operators)
 
 
-def _refuse_operators_inside(path: str, operand: Any, depth: int) -> None:
+def _refuse_operators_inside(path: str, operand: Any, depth: int, size: Size) -> None:
     """Raises QueryError for an operator inside a value: {"a": {"b": {"$gt": 1}}} would compare a
     map and match nothing, where {"a.b": {"$gt": 1}} was meant."""
-    if depth > DEPTH_MAX:
-        raise QueryError(f"{path}: a value has at most {DEPTH_MAX} levels")
+    if depth > size.depth_max:
+        size.check_depth(depth, f"{path}: a value has")
     if is_map(operand):
         for name, value in operand.items():
             if isinstance(name, str) and name.startswith("$"):
@@ -206,13 +212,14 @@ def _refuse_operators_inside(path: str, operand: Any, depth: int) -> None:
                     f"{path}: {name} inside a map that is compared as a whole: use a dotted path "
                     "to the inner field, or $eq if the stored map has this key"
                 )
-            _refuse_operators_inside(path, value, depth + 1)
+            _refuse_operators_inside(path, value, depth + 1, size)
     elif is_list(operand):
         for value in operand:
-            _refuse_operators_inside(path, value, depth + 1)
+            _refuse_operators_inside(path, value, depth + 1, size)
 
 
-def _condition(path: str, name: str, argument: Any, depth: int) -> Condition:
+def _condition(path: str, name: str, argument: Any, depth: int, size: Size) -> Condition:
+    size.add_operator()
     make = _OPERATORS.get(name)
     if make is None:
         hint = (
@@ -221,18 +228,19 @@ def _condition(path: str, name: str, argument: Any, depth: int) -> Condition:
             else f"is not an operator; the operators are {' '.join(_OPERATORS)}"
         )
         raise QueryError(f"{path}: {name} {hint}")
-    if depth > DEPTH_MAX:
-        raise QueryError(f"a filter has at most {DEPTH_MAX} levels")
+    size.check_depth(depth)
     where = f"{path}: {name}"
-    operand, test = make(where, argument, depth)
+    operand, test = make(where, argument, depth, size)
     return Condition(path, name, operand, test)
 
 
-def _op_not(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
+def _op_not(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
     path = where.rpartition(": ")[0]
     if not is_map(argument) or not _is_operators(path, argument):
         raise QueryError(f"{where} takes a map of operators, not {show(argument)}")
-    inner = tuple(_condition(path, name, operand, depth + 1) for name, operand in argument.items())
+    inner = tuple(
+        _condition(path, name, operand, depth + 1, size) for name, operand in argument.items()
+    )
     return inner, negated(_all_of(tuple(condition.test for condition in inner)))
 
 

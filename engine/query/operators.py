@@ -1,7 +1,8 @@
-"""The operators of filters: functions from ("path: $op", operand, depth) to the checked operand and
-a test of a field's value.
+"""The operators of filters: functions from ("path: $op", operand, depth, size) to the checked
+operand and a test of a field's value.
 
 Invariants:
+- A filter is refused as soon as it is larger than the options allow, before the rest of it is read.
 - An operator copies its operand, so that later changes by the caller do not change the filter.
 - A test of a single value is applied to the elements of a list by _any_element.
 """
@@ -13,19 +14,60 @@ import operator
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard, final
 
 from amberdb._errors import InvalidDocumentError, QueryError
+from amberdb.engine.options import Options
 from amberdb.index.ordered.keys import encode
 from amberdb.index.paths import MISSING
 
-DEPTH_MAX = 32
 IN_MAX = 10_000
-
+"""Values of one $in or $nin. They are found by hash, whatever their number, so they do not count in
+query_bytes_max."""
 
 Test: TypeAlias = Callable[[Any], bool]
 """A predicate on a field's value. A missing field is None, but MISSING for $exists and $not."""
-Operator: TypeAlias = Callable[[str, Any, int], tuple[Any, Test]]
+Operator: TypeAlias = "Callable[[str, Any, int, Size], tuple[Any, Test]]"
+
+
+@final
+class Size:
+    """The size of one filter as far as it is parsed, and the limits of its parts."""
+
+    __slots__ = ("_bytes", "_bytes_max", "_operators", "_operators_max", "depth_max")
+
+    def __init__(self, options: Options) -> None:
+        self.depth_max = options.query_depth_max
+        self._operators_max = options.query_operators_max
+        self._bytes_max = options.query_bytes_max
+        self._operators = 0
+        self._bytes = 0
+
+    def add_operator(self) -> None:
+        """Raises QueryError past query_operators_max."""
+        self._operators += 1
+        if self._operators > self._operators_max:
+            raise QueryError(
+                f"the filter has more than {self._operators_max:,} operators, the limit "
+                "query_operators_max: ask in several queries, use $in for many values of one "
+                "field, or raise the limit at open"
+            )
+
+    def add_bytes(self, count: int) -> None:
+        """Raises QueryError past query_bytes_max."""
+        self._bytes += count
+        if self._bytes > self._bytes_max:
+            raise QueryError(
+                f"the filter has more than {self._bytes_max:,} bytes, the limit query_bytes_max: "
+                "compare with shorter values, or raise the limit at open"
+            )
+
+    def check_depth(self, depth: int, what: str = "a filter has") -> None:
+        """Raises QueryError past query_depth_max."""
+        if depth > self.depth_max:
+            raise QueryError(
+                f"{what} at most {self.depth_max} levels, the limit query_depth_max: nest it less"
+            )
 
 
 _SCALARS: Final[frozenset[object]] = frozenset({str, int, float, bool, type(None), bytes, datetime})
@@ -44,24 +86,30 @@ def show(value: object) -> str:
     return reprlib.repr(value)
 
 
-def _plain(where: str, value: Any, depth: int) -> Any:
+def _plain(where: str, value: Any, depth: int, size: Size) -> Any:
     """A copy of the operand in the types of stored documents. Raises QueryError."""
-    if depth > DEPTH_MAX:
-        raise QueryError(f"{where} takes a value of at most {DEPTH_MAX} levels")
+    if depth > size.depth_max:
+        size.check_depth(depth, f"{where} takes a value of")
     if is_map(value):
         plain: dict[str, Any] = {}
         for name, item in value.items():
             if not isinstance(name, str):
                 raise QueryError(f"{where}: a map has the key {name!r}, not a str")
-            plain[str.__str__(name)] = _plain(where, item, depth + 1)
+            size.add_bytes(len(name))
+            plain[str.__str__(name)] = _plain(where, item, depth + 1, size)
         return plain
     if is_list(value):
-        return [_plain(where, item, depth + 1) for item in value]
+        return [_plain(where, item, depth + 1, size) for item in value]
+    size.add_bytes(len(_key(where, value)))
+    return _plain_scalar(value)
+
+
+def _key(where: str, value: Any) -> bytes:
+    """The key of a single value. Raises QueryError for a value that no document can have."""
     try:
-        encode(value)
+        return encode(value)
     except InvalidDocumentError as error:
         raise QueryError(f"{where} cannot take {error.message}") from None
-    return _plain_scalar(value)
 
 
 def _plain_scalar(value: Any) -> Any:
@@ -146,22 +194,22 @@ def negated(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: not test(value)
 
 
-def _op_eq(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
-    operand = _plain(where, argument, depth)
+def _op_eq(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
+    operand = _plain(where, argument, depth, size)
     return operand, _equal(operand)
 
 
-def _op_ne(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
-    operand, test = _op_eq(where, argument, depth)
+def _op_ne(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
+    operand, test = _op_eq(where, argument, depth, size)
     return operand, negated(test)
 
 
-def _op_in(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
+def _op_in(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
     if not isinstance(argument, (list, tuple, set, frozenset)):
         raise QueryError(f"{where} takes a list of values, not {show(argument)}")
     if len(argument) > IN_MAX:
         raise QueryError(f"{where} takes at most {IN_MAX:,} values, not {len(argument):,}")
-    operand = [_plain(where, value, depth + 1) for value in argument]
+    operand = [_plain_value(where, value, depth + 1, size) for value in argument]
     bools = {value for value in operand if type(value) is bool}
     # An int and an equal float have one hash. A bool equals an int too: bools have their own set.
     plain = {value for value in operand if type(value) not in (bool, list, dict)}
@@ -184,18 +232,27 @@ def _op_in(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
     return operand, lambda value: test(value) or any(equal(value) for equal in lists)
 
 
-def _op_nin(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
-    operand, test = _op_in(where, argument, depth)
+def _plain_value(where: str, value: Any, depth: int, size: Size) -> Any:
+    """A value of $in: single ones have no part in the filter's bytes, but maps and lists, which are
+    compared one by one."""
+    if is_map(value) or is_list(value):
+        return _plain(where, value, depth, size)
+    _key(where, value)
+    return _plain_scalar(value)
+
+
+def _op_nin(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
+    operand, test = _op_in(where, argument, depth, size)
     return operand, negated(test)
 
 
 def _range(compare: Callable[[Any, Any], bool]) -> "Operator":
-    def make(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
+    def make(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
         if argument is None or is_map(argument) or is_list(argument):
             raise QueryError(
                 f"{where} compares bool, number, str, bytes or datetime, not {show(argument)}"
             )
-        operand = _plain(where, argument, depth)
+        operand = _plain(where, argument, depth, size)
         if type(operand) is int or type(operand) is float:
             return operand, _any_element(
                 lambda value: (
@@ -208,7 +265,7 @@ def _range(compare: Callable[[Any, Any], bool]) -> "Operator":
     return make
 
 
-def _op_exists(where: str, argument: Any, _depth: int) -> tuple[Any, Test]:
+def _op_exists(where: str, argument: Any, _depth: int, _size: Size) -> tuple[Any, Test]:
     if type(argument) is not bool:
         raise QueryError(f"{where} takes True or False, not {show(argument)}")
     if argument:
@@ -216,10 +273,10 @@ def _op_exists(where: str, argument: Any, _depth: int) -> tuple[Any, Test]:
     return False, lambda value: value is MISSING
 
 
-def _op_contains(where: str, argument: Any, depth: int) -> tuple[Any, Test]:
+def _op_contains(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
     if is_map(argument) or is_list(argument):
         raise QueryError(f"{where} takes one value, not {show(argument)}")
-    operand = _plain(where, argument, depth)
+    operand = _plain(where, argument, depth, size)
     equal = _equal_one(operand)
 
     def test(value: Any) -> bool:

@@ -44,7 +44,7 @@ class Query:
     @classmethod
     def of(cls, schema: Schema, where: Where | None, order_by: Order | None = None) -> "Query":
         """Parses and checks a query. Raises QueryError."""
-        parsed, order = parse(where), parse_order(order_by)
+        parsed, order = parse(where, schema.options), parse_order(order_by)
         if schema.vectors:
             refuse_vectors(schema, parsed, order)
         return cls(schema, where, parsed, order)

@@ -4,7 +4,9 @@ Invariants:
 - It is stored in the keyspace META and changed by ordinary commits, so recovery, snapshots and
   backups treat it as they treat documents.
 - A number of a collection or keyspace is given once; names can be used again.
-- In memory it is an immutable value, replaced after each change.
+- In memory it is an immutable value, replaced after each change. A change copies the map of names,
+  which is one copy of memory, and looks at no other collection. Reads of one collection, and its
+  declarations, cost the same among thousands.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +24,7 @@ from amberdb._errors import (
     CorruptionError,
     FormatError,
 )
+from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import decode_document, encode
 from amberdb.engine.schema.definition import CollectionDef, IndexDef, Number, check_field
 from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_KEYSPACE, end_of
@@ -94,11 +97,18 @@ class Declaration:
 class Catalog:
     """All collections by name, and the keyspaces of dropped indexes that are still to be purged."""
 
-    __slots__ = ("next_collection", "next_keyspace", "retired", "schemas")
+    __slots__ = (
+        "_by_keyspace",
+        "_row_indexes",
+        "next_collection",
+        "next_keyspace",
+        "retired",
+        "schemas",
+    )
 
     def __init__(
         self,
-        schemas: Mapping[str, Schema],
+        schemas: dict[str, Schema],
         next_keyspace: int = FIRST_KEYSPACE,
         next_collection: int = 1,
         retired: tuple[int, ...] = (),
@@ -107,15 +117,33 @@ class Catalog:
         self.next_keyspace = next_keyspace
         self.next_collection = next_collection
         self.retired = retired
+        self._row_indexes: dict[bytes, RowIndex] | None = None
+        self._by_keyspace: dict[bytes, Schema] | None = None
+        """Made at the first use."""
 
     @classmethod
-    def load(cls, source: CatalogReader, document_bytes_max: int) -> "Catalog":
-        """The stored catalog. Raises CorruptionError, FormatError."""
-        schemas: dict[str, Schema] = {}
-        for key, value in source.scan(COLLECTIONS, end_of(COLLECTIONS)):
-            name = key[len(COLLECTIONS) :].decode()
-            definition = CollectionDef.from_map(name, open_entry(key, value))
-            schemas[name] = Schema(definition, document_bytes_max)
+    def load(
+        cls,
+        source: CatalogReader,
+        options: Options,
+        known: dict[tuple[bytes, bytes], Schema] | None = None,
+    ) -> "Catalog":
+        """The stored catalog. Raises CorruptionError, FormatError.
+
+        `known` has the schemas of an earlier call by their entries. Those that have not changed are
+        taken over, and it is brought up to date.
+        """
+        before, loaded = known or {}, dict[tuple[bytes, bytes], Schema]()
+        for entry in source.scan(COLLECTIONS, end_of(COLLECTIONS)):
+            schema = before.get(entry)
+            if schema is None:
+                name = entry[0][len(COLLECTIONS) :].decode()
+                schema = Schema(CollectionDef.from_map(name, open_entry(*entry)), options)
+            loaded[entry] = schema
+        schemas = {schema.name: schema for schema in loaded.values()}
+        if known is not None:
+            known.clear()
+            known.update(loaded)
         stored = source.get(COUNTERS)
         if stored is None:
             return cls(schemas)
@@ -131,7 +159,10 @@ class Catalog:
     @property
     def row_indexes(self) -> dict[bytes, RowIndex]:
         """All search indexes by the prefixes of their keyspaces."""
-        return {i.prefix: i for schema in self.schemas.values() for i in schema.row_indexes}
+        if self._row_indexes is None:
+            schemas = self.schemas.values()
+            self._row_indexes = {i.prefix: i for schema in schemas for i in schema.row_indexes}
+        return self._row_indexes
 
     @property
     def row_prefixes(self) -> frozenset[bytes]:
@@ -146,7 +177,9 @@ class Catalog:
 
     def by_keyspace(self) -> dict[bytes, Schema]:
         """Schemas by the prefix of their documents."""
-        return {schema.prefix: schema for schema in self.schemas.values()}
+        if self._by_keyspace is None:
+            self._by_keyspace = {schema.prefix: schema for schema in self.schemas.values()}
+        return self._by_keyspace
 
     def schema(self, name: str) -> Schema:
         """Raises CollectionMissingError."""
@@ -226,7 +259,8 @@ class Catalog:
         return catalog
 
     def _without(self, schema: Schema, retired: tuple[int, ...] = ()) -> "Catalog":
-        schemas = {name: other for name, other in self.schemas.items() if other is not schema}
+        schemas = {**self.schemas}
+        del schemas[schema.name]
         retired = (*self.retired, *retired)
         return Catalog(schemas, self.next_keyspace, self.next_collection, retired)
 
@@ -258,13 +292,6 @@ class _Counters(msgspec.Struct, forbid_unknown_fields=True):
     tree: Number
     collection: Number
     retired: tuple[Number, ...]
-
-
-def foreign_indexes(definition: CollectionDef) -> frozenset[int]:
-    """The keyspaces of the text indexes that another version of their analyzer made."""
-    return frozenset(
-        index.keyspace for index in definition.indexes if index.identity != identity_of(index.spec)
-    )
 
 
 def listed(indexes: Sequence[IndexSpec]) -> list[IndexSpec]:

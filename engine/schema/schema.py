@@ -23,6 +23,7 @@ from amberdb._errors import (
 )
 from amberdb._time import microseconds
 from amberdb._types import Document
+from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import decode_document, encode
 from amberdb.engine.schema.definition import TYPES, CollectionDef
 from amberdb.engine.schema.document_format import NEVER, StoredDocument
@@ -30,7 +31,7 @@ from amberdb.engine.schema.documents import encode_id, is_map, new_id, normalise
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, Effects, prefix_of
 from amberdb.engine.schema.migration import Migration, Upgrades, failed
 from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
-from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.schema.search_index import RowIndex, identity_of
 from amberdb.index.ordered.key_encoder import FieldSpec
 from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, encode_rowid
 from amberdb.index.text.text import Text
@@ -63,16 +64,17 @@ class Schema:
     """A compiled collection. Threads may share it."""
 
     __slots__ = (
-        "_document_bytes_max",
         "_required",
         "all_indexes",
         "counters_key",
         "definition",
         "expires_at",
         "expiry_prefix",
+        "foreign",
         "indexes",
         "migration",
         "name",
+        "options",
         "prefix",
         "queues",
         "row_indexes",
@@ -84,7 +86,7 @@ class Schema:
     def __init__(
         self,
         definition: CollectionDef,
-        document_bytes_max: int,
+        options: Options,
         upgrades: Upgrades = MappingProxyType({}),
     ) -> None:
         self.definition = definition
@@ -110,6 +112,12 @@ class Schema:
             if isinstance(index.spec, Text | Vector)
         )
         """The indexes that search() uses."""
+        self.foreign = frozenset(
+            index.keyspace
+            for index in definition.indexes
+            if index.identity != identity_of(index.spec)
+        )
+        """Keyspaces of text indexes whose terms come from another version of the analyzer."""
         self.all_indexes: tuple[AnyIndex, ...] = (*self.indexes, *self.row_indexes)
         self.row_prefixes = frozenset(index.entry_prefix for index in self.row_indexes)
         self.vectors: dict[str, Vector | None] = dict.fromkeys(definition.vectors)
@@ -123,7 +131,8 @@ class Schema:
             (name, TYPES[kind] if kind else None, kind)
             for name, kind in definition.required.items()
         )
-        self._document_bytes_max = document_bytes_max
+        self.options = options
+        """Of the open database: the limits of documents and of queries."""
 
     @property
     def upgrades(self) -> Upgrades:
@@ -137,7 +146,7 @@ class Schema:
 
     def redefined(self, definition: CollectionDef) -> "Schema":
         """The schema of this collection with another definition."""
-        return Schema(definition, self._document_bytes_max, self.upgrades)
+        return Schema(definition, self.options, self.upgrades)
 
     def document(self, stored: StoredDocument) -> Document:
         """The stored document, upgraded to the newest version. Raises MigrationError."""
@@ -187,10 +196,10 @@ class Schema:
             body = encode(plain)
         except UnicodeEncodeError:
             raise surrogate_error(plain) from None
-        if len(body) > self._document_bytes_max:
+        if len(body) > self.options.document_bytes_max:
             raise DocumentTooLargeError(
                 f"the document {id!r} has {len(body)} bytes, and document_bytes_max is "
-                f"{self._document_bytes_max}: split it, or raise the limit at open",
+                f"{self.options.document_bytes_max}: split it, or raise the limit at open",
                 size=len(body),
             )
         expires = NEVER if self.expires_at is None else self._expires_us(plain)

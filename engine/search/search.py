@@ -34,6 +34,9 @@ from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.searcher import Ranked, SearcherSource
 from amberdb.engine.storage.view import View
 from amberdb.index.paths import Path
+from amberdb.index.text.highlight import Snippets
+from amberdb.index.text.query import TextQuery, within
+from amberdb.index.text.query import parse as parse_text
 from amberdb.index.vector.vector import coerce
 
 if TYPE_CHECKING:
@@ -80,7 +83,8 @@ class Hit:
 
 @final
 class Hits(list[Hit]):
-    """The hits of a search, best first; `how` reports how each index was searched."""
+    """The hits of a search, best first; `how` reports how each index was searched, and under "cut"
+    what a limit of the options left out: {limit: {"used": count, "of": count}}."""
 
     __slots__ = ("how",)
 
@@ -115,13 +119,15 @@ class Search:
         """The hits as of the view. Raises QueryError, CorruptionError."""
         reader = RowReader(view, self.schema)
         candidates = Candidates(view, self.schema, self.where, reader)
-        how: dict[str, Any] = {"where": candidates.how, "indexes": {}}
+        cut: dict[str, dict[str, int]] = {}
+        how: dict[str, Any] = {"where": candidates.how, "indexes": {}, "cut": cut}
+        texts = self._texts(cut)
         lists: dict[RowIndex, Ranked] = {}
         indexes = self._indexes(view)
         depth = self._depth(len(indexes))
         for index in indexes:
             searcher = searchers.of(index, self.schema)
-            query = self.text if index.is_text else self.vectors[index.vector.field]
+            query = texts[index] if index.is_text else self.vectors[index.vector.field]
             ranked, steps = searcher.search(query, view, self.schema, depth, candidates, reader)
             lists[index] = ranked
             how["indexes"][index.spec.name] = steps
@@ -133,8 +139,8 @@ class Search:
         if self.recency is not None:
             ranked = _decayed(ranked, documents, self.recency, view.now_us)
         if self.diversity:
-            ranked = self._diverse(ranked, documents)
-        return Hits(self._hits(ranked[: self.limit], documents, lists), how)
+            ranked = self._diverse(ranked, documents, cut)
+        return Hits(self._hits(ranked[: self.limit], documents, lists, texts, cut), how)
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -159,6 +165,28 @@ class Search:
                 )
         return indexes
 
+    def _texts(self, cut: dict[str, dict[str, int]]) -> dict[RowIndex, TextQuery]:
+        """The text as each Text index asks for it. Raises QueryError."""
+        if self.text is None:
+            return {}
+        options = self.schema.options
+        text = within(self.text, options.query_bytes_max)
+        if text is not self.text:
+            used, given = len(text.encode()), len(self.text.encode())
+            cut["query_bytes_max"] = {"used": used, "of": given}
+        texts: dict[RowIndex, TextQuery] = {}
+        for index in self.schema.row_indexes:
+            if index.extractor is not None:
+                query = texts[index] = parse_text(
+                    text,
+                    index.extractor.analyzer,
+                    operators_max=options.query_operators_max,
+                    terms_max=options.query_terms_max,
+                )
+                if query.given > len(query.scored):
+                    cut["query_terms_max"] = {"used": len(query.scored), "of": query.given}
+        return texts
+
     def _is_fused(self, lists: int) -> bool:
         return lists > 1 or self.recency is not None or bool(self.diversity)
 
@@ -174,32 +202,46 @@ class Search:
         rowids, scores = fuse(rankings, weights, self.fusion.k)
         return list(zip(rowids.tolist(), scores.tolist(), strict=True))
 
-    def _diverse(self, ranked: Ranked, documents: Mapping[int, Document]) -> Ranked:
+    def _diverse(
+        self,
+        ranked: Ranked,
+        documents: Mapping[int, Document],
+        cut: dict[str, dict[str, int]],
+    ) -> Ranked:
         """The first `limit` rows by maximal marginal relevance (Carbonell and Goldstein 1998) over
-        the documents' vectors."""
+        the documents' vectors; those past diversity_rows_max follow by score."""
         import numpy as np
 
         from amberdb.index.fusion import mmr
 
+        count = self.schema.options.diversity_rows_max
+        ranked, rest = ranked[:count], ranked[count:]
+        if rest:
+            cut["diversity_rows_max"] = {"used": count, "of": count + len(rest)}
         spec = next(index.vector for index in self.schema.row_indexes if not index.is_text)
         vectors = [spec.vector(documents[rowid]) for rowid, _ in ranked]
         zero = np.zeros(spec.dim, np.float32)
-        rows = np.array([zero if vector is None else vector for vector in vectors])
+        rows = np.array([zero if each is None else each for each in vectors], np.float32)
+        rows = rows.reshape(-1, spec.dim)  # also without any row
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
         scores = np.array([score for _, score in ranked])
-        return [ranked[choice] for choice in mmr(scores, rows @ rows.T, self.limit, self.diversity)]
+        choices: list[int] = mmr(scores, rows, self.limit, self.diversity).tolist()
+        return [*(ranked[choice] for choice in choices), *rest]
 
     def _hits(
         self,
         ranked: Ranked,
         documents: Mapping[int, Document],
         lists: Mapping[RowIndex, Ranked],
+        texts: Mapping[RowIndex, TextQuery],
+        cut: dict[str, dict[str, int]],
     ) -> list[Hit]:
         project = None if self.fields is None else projector(self.fields)
         ranks_by_index = {
             index.spec.name: {rowid: rank for rank, (rowid, _) in enumerate(listed, 1)}
             for index, listed in lists.items()
         }
+        snippets = Snippets(len(ranked), self.schema.options.snippet_characters_max)
         hits: list[Hit] = []
         for rowid, score in ranked:
             document = documents[rowid]
@@ -207,22 +249,21 @@ class Search:
                 name: by_row[rowid] for name, by_row in ranks_by_index.items() if rowid in by_row
             }
             projected = document if project is None else project(document)
-            snippet = self._snippet(document) if self.snippets else None
+            snippet = self._snippet(document, snippets, texts) if self.snippets else None
             hits.append(Hit(document["id"], score, projected, snippet, ranks))
+        if snippets.cut:
+            cut["snippet_characters_max"] = {"used": len(hits) - snippets.cut, "of": len(hits)}
         return hits
 
-    def _snippet(self, document: Document) -> str | None:
+    def _snippet(
+        self, document: Document, snippets: Snippets, texts: Mapping[RowIndex, TextQuery]
+    ) -> str | None:
         """A snippet of the fields of the first Text index that holds the document; None without a
         text query."""
-        from amberdb.index.text.highlight import snippet
-        from amberdb.index.text.query import parse as parse_text
-
-        for index in self.schema.row_indexes:
+        for index, query in texts.items():
             extractor = index.extractor
-            if extractor is not None and self.text is not None and extractor.content(document):
-                return snippet(
-                    extractor.strings(document), parse_text(self.text, extractor.analyzer)
-                )
+            if extractor is not None and extractor.content(document):
+                return snippets.of(extractor.strings(document), query)
         return None
 
 
@@ -244,7 +285,7 @@ def search_of(
     if text is None and vector is None:
         raise QueryError("search() takes text, a vector, or both")
     if type(text) not in (str, type(None)):
-        raise QueryError(f"text must be a str, not {text!r}")
+        raise QueryError(f"text must be a str, not {type(text).__name__}")
     if text is not None and not has_text:
         raise QueryError(f"collection {schema.name!r} has no Text index: declare one")
     if type(limit) is not int or limit < 0:
@@ -256,7 +297,7 @@ def search_of(
             f"diversity compares vectors, and collection {schema.name!r} has no Vector index: "
             "declare one"
         )
-    parsed = parse(where)
+    parsed = parse(where, schema.options)
     refuse_vectors(schema, parsed)
     return Search(
         schema=schema,

@@ -33,7 +33,7 @@ class Searcher(Protocol):
         reader: RowReader,
     ) -> tuple[Ranked, dict[str, Any]]:
         """The best `limit` rows of the view that pass the candidates' filter, best first, and how
-        they were found. `query` is a str for a text index, a vector for a vector index."""
+        they were found. `query` is a TextQuery for a text index, a vector for a vector index."""
         ...
 
     def problems(self, view: View, schema: Schema) -> Iterator[str]:

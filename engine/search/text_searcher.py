@@ -19,7 +19,7 @@ from amberdb.engine.search.segments import Sources
 from amberdb.engine.storage.view import View
 from amberdb.index.text.bm25 import Corpus
 from amberdb.index.text.postings import Source
-from amberdb.index.text.query import TextQuery, parse
+from amberdb.index.text.query import TextQuery
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class TextSearcher:
 
     def search(
         self,
-        query: str,
+        query: TextQuery,
         view: View,
         schema: Schema,
         limit: int,
@@ -54,12 +54,11 @@ class TextSearcher:
     ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
         """The best `limit` rows of the view, rowid and score, best first, and how they were found.
         Raises QueryError, CorruptionError."""
-        parsed = parse(query, self._extractor.analyzer)
         alive = self._live_rows.alive(view, schema, self._index)
         sources = self._sources.of(view, self._index)
-        verify = self._verify(parsed, candidates, reader)
+        verify = self._verify(query, candidates, reader)
         corpus = self._corpus(sources, alive)
-        rowids, scores = corpus.search(parsed, limit, among=candidates.prefilter, verify=verify)
+        rowids, scores = corpus.search(query, limit, among=candidates.prefilter, verify=verify)
         how = {
             "kind": "text",
             "rows": corpus.count,

@@ -15,7 +15,9 @@ import errno
 import gc
 import os
 import threading
+import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import takewhile
 from typing import Any, Final, NoReturn, TypeAlias, cast
@@ -27,6 +29,7 @@ from amberdb._errors import (
     CorruptionError,
     DiskFullError,
     OpenError,
+    ReadersFullError,
     StorageError,
 )
 from amberdb._fs import FileSystem
@@ -38,6 +41,11 @@ ReadTransaction: TypeAlias = "lmdb.Transaction[bytes]"
 _FULL_BYTES = 1 << 16
 """Free bytes below which a short write counts as a full disk: it has taken all but part of a
 block."""
+
+_READERS_MAX = 4096
+"""Slots of the reader table, which all processes share; 64 bytes each."""
+_SLOT_WAIT_S = 0.1
+"""How long a read waits for a slot: another thread may soon end a read."""
 
 EngineError: Final = lmdb.Error
 """What reads raise inside the engine; raise_typed() turns it into a typed error."""
@@ -76,7 +84,8 @@ class Store:
         read_only: bool = False,
         beside: bool = False,
     ) -> None:
-        """Raises CorruptionError for a file that LMDB must not map, OpenError when LMDB fails.
+        """Raises CorruptionError for a file that LMDB must not map, OpenError when LMDB fails,
+        ReadersFullError.
 
         `read_only` takes no lock and changes no file; end such a store with close(). `beside` reads
         while this process or another one may be writing; end it, as a writing one, with release().
@@ -92,7 +101,7 @@ class Store:
                 env = left or lmdb.open(
                     directory,
                     map_size=map_bytes,
-                    max_readers=1024,
+                    max_readers=_READERS_MAX,
                     max_spare_txns=16,
                     sync=sync,
                     metasync=sync,
@@ -101,6 +110,13 @@ class Store:
                     lock=not read_only,
                     lib_version=0,
                 )
+            except lmdb.ReadersFullError:
+                raise ReadersFullError(
+                    f"{self.path}: all slots of LMDB's reader table are taken: close snapshots in "
+                    "the processes that have it open; those of processes that have ended are free "
+                    "again after the next checkpoint of the one that writes",
+                    path=self.path,
+                ) from None
             except lmdb.Error as error:
                 raise OpenError(
                     f"{self.path}: LMDB cannot open it: {error}", path=self.path
@@ -111,29 +127,50 @@ class Store:
             left.set_mapsize(map_bytes)
         self._begin = cast("Callable[[], ReadTransaction]", env.begin)
         self._env: lmdb.Environment | None = env
+        with contextlib.suppress(lmdb.Error):  # the first read raises it
+            self._begin().abort()  # LMDB keeps the slot for later reads, whoever takes the others
         self._last_read: ReadTransaction | None = None
         """Begun before the write that runs now, or before the one that LMDB failed in."""
         if create:  # LMDB never syncs its directory
             fs.sync_dir(directory)
 
     def begin(self) -> ReadTransaction:
-        """Begins a read transaction. Raises ClosedError, StorageError."""
+        """Begins a read transaction. Raises ClosedError, ReadersFullError, StorageError."""
         try:
             return self._begin()
+        except lmdb.ReadersFullError:
+            return self._begin_when_free()
         except lmdb.PanicError:
-            assert self._last_read is not None, "only a write can cause this state"
+            if self._last_read is None:  # there was no slot for it
+                raise self._failure() from None
             return cast("ReadTransaction", _SharedTransaction(self._last_read))
-        except lmdb.Error as error:  # for example no free reader slot
+        except lmdb.Error as error:
             raise_typed(self.path, error)
             raise
+
+    def _begin_when_free(self) -> ReadTransaction:
+        """begin() once a slot of the reader table is free, or that of a dead process."""
+        deadline = time.monotonic() + _SLOT_WAIT_S
+        while True:
+            self._live().reader_check()
+            try:
+                return self._begin()
+            except lmdb.ReadersFullError:
+                if time.monotonic() > deadline:
+                    raise self._no_slot() from None
+            time.sleep(_SLOT_WAIT_S / 20)
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, or None. Raises CorruptionError, StorageError, ClosedError."""
         try:
             with self._begin() as txn:  # begin() would cost one more call
                 return txn.get(key)
-        except lmdb.PanicError:
-            return self.begin().get(key)
+        except (lmdb.PanicError, lmdb.ReadersFullError):
+            txn = self.begin()
+            try:
+                return txn.get(key)
+            finally:
+                txn.abort()
         except lmdb.Error as error:
             raise_typed(self.path, error)
             raise
@@ -151,7 +188,7 @@ class Store:
         """
         try:
             self._live().reader_check()  # readers of dead processes would keep pages for ever
-            with contextlib.suppress(lmdb.PanicError):
+            with contextlib.suppress(lmdb.PanicError, lmdb.ReadersFullError):
                 self._last_read = self._begin()
             txn = self._live().begin(write=True)
             try:
@@ -163,11 +200,7 @@ class Store:
             self._fill_tail()
         except lmdb.Error as error:
             if self._has_failed():
-                raise StorageError(
-                    f"{self.path}: a meta page could not be written ({error}): close the database "
-                    "and open it again; no acknowledged commit is lost",
-                    path=self.path,
-                ) from error
+                raise self._failure(error) from error
             if self._is_full(error):
                 raise DiskFullError(
                     f"{self.path}: no space left for a checkpoint: free some; no commit is lost",
@@ -225,7 +258,31 @@ class Store:
             self._begin().abort()
         except lmdb.PanicError:
             return True
+        except lmdb.ReadersFullError:  # a reader's own error: a write needs no slot
+            return False
         return False
+
+    def _failure(self, error: object = "an earlier write") -> StorageError:
+        """The error of an environment that refuses all transactions."""
+        return StorageError(
+            f"{self.path}: a meta page could not be written ({error}): close the database and open "
+            "it again; no acknowledged commit is lost",
+            path=self.path,
+        )
+
+    def _no_slot(self) -> ReadersFullError:
+        """The error of a reader table that live processes have filled."""
+        lines = self._live().readers().splitlines()[1:]  # "pid thread txnid", below a heading
+        pids = Counter(int(line.split()[0]) for line in lines)
+        pid, count = max(pids.items(), key=lambda item: item[1], default=(0, 0))
+        whose = "this process" if pid == os.getpid() else f"process {pid}"
+        return ReadersFullError(
+            f"{self.path}: all {len(lines):,} slots of LMDB's reader table are taken, {count:,} of "
+            f"them by {whose}: close snapshots there, or end it",
+            path=self.path,
+            pid=pid,
+            count=count,
+        )
 
     def _left_open(self, *, writes: bool) -> lmdb.Environment | None:
         """The environment that this process still has open of this file, or None. Raises OpenError
@@ -236,7 +293,8 @@ class Store:
             return None
         state = "in an LMDB environment that has failed"
         try:
-            env.begin().abort()
+            with contextlib.suppress(lmdb.ReadersFullError):
+                env.begin().abort()
             if not (writes and env.flags()["readonly"]):
                 return env
             state = "read-only"

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, Final, NoReturn, TypeAlias
 
 from amberdb._errors import AmberError, ClosedError
+from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, Effects, end_of
@@ -386,13 +387,13 @@ def built_keyspaces(view: View) -> frozenset[int]:
     return frozenset(int.from_bytes(key[len(BUILT) :]) for key, _ in marks)
 
 
-def stored_view(store: Store, memtable: Memtable, lsn: int, document_bytes_max: int) -> View:
+def stored_view(store: Store, memtable: Memtable, lsn: int, options: Options) -> View:
     """A view of a store and a memtable of replayed records, with the catalog that they hold and the
     row events of its search indexes. Its `now_us` is 0: nothing has expired."""
     bootstrap = State(memtable, None, frozenset(), Catalog({}))
     view = View(lsn, bootstrap, store.begin(), 0, store.path)
     try:
-        view.catalog = Catalog.load(view, document_bytes_max)
+        view.catalog = Catalog.load(view, options)
         view.built = built_keyspaces(view)
         memtable.find_rows(view.catalog.row_prefixes)
     except BaseException as error:

@@ -20,7 +20,7 @@ Invariants:
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
@@ -95,6 +95,12 @@ def normalise(text: str) -> str:
         return text.lower()
     text = _WITHOUT_WIDTH.sub("", unicodedata.normalize("NFKC", text).casefold())
     return unicodedata.normalize("NFKC", text).replace("\u2019", "'")
+
+
+def located(text: str) -> Iterator[re.Match[str]]:
+    """The places of the pieces of a text: Analyzer.pieces() of each match gives its pieces. It has
+    several only when one character is normalised to several, as the fraction 1/2 is."""
+    return (_ASCII_PIECES if text.isascii() else _PIECES).finditer(text)
 
 
 def is_run(piece: str) -> bool:
@@ -193,11 +199,6 @@ class Analyzer:
         asked: tuple[list[str], bool] = self._asked[word]
         return asked
 
-    def located(self, text: str) -> list[tuple[int, int, list[str]]]:
-        """pieces() with their places: start and end in `text`, and the pieces there. A place has
-        several pieces only when one character is normalised to several, as the fraction 1/2 is."""
-        return [(*match.span(), self._pieces_of(match[0])) for match in _PIECES.finditer(text)]
-
     def canonical(self, text: str) -> str:
         """The pieces in the form in which phrases are compared: stems, stop words included, and
         runs, with a space before, between and after them."""
@@ -279,7 +280,7 @@ class Analyzer:
 
 def _raw_pieces(text: str) -> list[str]:
     """Words and runs before normalisation."""
-    return _ASCII_PIECES.findall(text) if text.isascii() else _PIECES.findall(text)
+    return (_ASCII_PIECES if text.isascii() else _PIECES).findall(text)
 
 
 class _Words:

@@ -17,7 +17,7 @@ Invariants:
 - A row matches when it has a scored term, all required terms and no excluded term.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Final, TypeAlias, final
@@ -123,17 +123,10 @@ class Corpus:
         verify   verify(rowids) returns which of them contain the phrases. Called in the order of
                  scores until `limit` rows pass. Required when query.needs_text.
 
-        Raises QueryError for a prefix of too many words.
+        Raises QueryError for prefixes of too many words.
         """
         terms = dict.fromkeys((*query.scored, *query.required, *query.excluded))
-        held: list[_PostingsByTerm] = [
-            {
-                term: has
-                for term in terms
-                if (has := _postings(self._sources[part.number], part, term)) is not None
-            }
-            for part in self._parts
-        ]
+        held = [_held(self._sources[part.number], part, terms) for part in self._parts]
         weights: dict[Term, float] = {}
         for term in query.scored:
             df = sum(len(found[term][0]) for found in held if term in found)
@@ -239,12 +232,29 @@ def _alive(rowids: Rowids, alive: Alive) -> Alive:
     return is_alive(rowids, alive)
 
 
-def _postings(source: Source, part: _Part, term: Term) -> Postings | None:
-    """The postings of a term in the rows that are alive; None when no row has it."""
-    found = _prefix_postings(source, term) if isinstance(term, Prefix) else source.postings(term)
-    if found is None:
-        return None
-    ordinals, frequencies = found
+def _held(source: Source, part: _Part, terms: Iterable[Term]) -> _PostingsByTerm:
+    """The postings of the terms that a row has which is alive. Raises QueryError."""
+    held: _PostingsByTerm = {}
+    left = PREFIX_TERMS_MAX  # for all prefixes: each of them may match every word
+    for term in terms:
+        if isinstance(term, Prefix):
+            words = source.terms(term.start, left + 1)
+            left -= len(words)
+            if left < 0:
+                raise QueryError(
+                    f"more than {PREFIX_TERMS_MAX:,} words begin with the prefixes of the query, "
+                    f"of which {term.start!r} is one: use longer prefixes"
+                )
+            found = _added_up(source, (*words, *term.also))
+        else:
+            found = source.postings(term)
+        if found is not None and (alive := _in_view(part, *found)) is not None:
+            held[term] = alive
+    return held
+
+
+def _in_view(part: _Part, ordinals: Ordinals, frequencies: Frequencies) -> Postings | None:
+    """The postings of rows that are alive; None when no row is."""
     size = len(part.rowids)
     if ordinals[-1] >= size:  # of rows added since the corpus was made
         ordinals = ordinals[: np.searchsorted(ordinals, size)]
@@ -255,18 +265,9 @@ def _postings(source: Source, part: _Part, term: Term) -> Postings | None:
     return (ordinals, frequencies) if len(ordinals) else None
 
 
-def _prefix_postings(source: Source, prefix: Prefix) -> Postings | None:
-    """The postings of all terms with the prefix, added up as one term."""
-    terms = source.terms(prefix.start, PREFIX_TERMS_MAX + 1)
-    if len(terms) > PREFIX_TERMS_MAX:
-        raise QueryError(
-            f"more than {PREFIX_TERMS_MAX} terms begin with {prefix.start!r}: use a longer prefix"
-        )
-    found = [
-        postings
-        for term in (*terms, *prefix.also)
-        if (postings := source.postings(term)) is not None
-    ]
+def _added_up(source: Source, terms: Iterable[str]) -> Postings | None:
+    """The postings of several terms, as those of one."""
+    found = [postings for term in terms if (postings := source.postings(term)) is not None]
     if not found:
         return None
     ordinals, sums = _summed([ordinals for ordinals, _ in found], [values for _, values in found])

@@ -12,20 +12,25 @@ word with an operator and several pieces (+gen-itgc, or several Han characters) 
 Invariants:
 - A matching document has all `required` terms and no `excluded` one. Postings have no positions, so
   matches() looks for phrases in the document's text.
-- A query is a pure function of text and analyzer, independent of the index.
+- A query is a pure function of text, analyzer and limits, independent of the index.
+- What is more than a limit allows is cut from a plain text, which people paste, and refused in a
+  query with operators, which a part of it would change.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from reprlib import repr as show
 from typing import Final, TypeAlias, final
 
 from amberdb._errors import QueryError
 from amberdb.index.text.analyzer import Analyzer
 
-TERMS_MAX: Final = 1024
+OPERATORS_MAX: Final = 1_000
+TERMS_MAX: Final = 1_000
 
 _CLAUSE: Final = re.compile(r'(?P<sign>[-+]?)"(?P<phrase>[^"]*)(?P<closed>"?)|(?P<word>\S+)')
+_HAS_OPERATOR: Final = re.compile(r'(?<!\S)[-+]?(?:"|(?<=[-+])[^\W_])|\w\*+(?!\S)').search
 
 
 @final
@@ -48,6 +53,8 @@ class TextQuery:
     analyzer: Analyzer
     scored: tuple[Term, ...]
     """The terms that documents are ranked by: a match has at least one of them."""
+    given: int
+    """The number of distinct terms in the text: more than are scored when it was cut."""
     required: tuple[Term, ...]
     excluded: tuple[Term, ...]
     phrases: tuple[str, ...]
@@ -67,22 +74,51 @@ class TextQuery:
         )
 
 
-def parse(text: str, analyzer: Analyzer) -> TextQuery:
+def parse(
+    text: str,
+    analyzer: Analyzer,
+    *,
+    operators_max: int = OPERATORS_MAX,
+    terms_max: int = TERMS_MAX,
+) -> TextQuery:
     """Parses a text query. Raises QueryError for an invalid one."""
+    _encoded(text)
+    return _Parser(analyzer, operators_max, terms_max).parse(text)
+
+
+def within(text: str, bytes_max: int) -> str:
+    """The text, or the whole words of it within the limit. Raises QueryError when it is longer and
+    has operators."""
+    data = _encoded(text)
+    if len(data) <= bytes_max:
+        return text
+    if _HAS_OPERATOR(text):
+        raise QueryError(
+            f"the text query has operators and {len(data):,} bytes, and the limit query_bytes_max "
+            f"is {bytes_max:,}: shorten it, or raise the limit at open"
+        )
+    head = data[:bytes_max].decode(errors="ignore")
+    words = head.rsplit(None, 1)
+    return words[0] if len(words) == 2 else head
+
+
+def _encoded(text: str) -> bytes:
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise QueryError(f"a text query must be a str, not {type(text).__name__}")
     try:
-        text.encode()
+        return text.encode()
     except UnicodeEncodeError:
         raise QueryError("a text query has a lone surrogate") from None
-    return _Parser(analyzer).parse(text)
 
 
 class _Parser:
     """Collects the clauses of one query. The maps are ordered sets."""
 
-    def __init__(self, analyzer: Analyzer) -> None:
+    def __init__(self, analyzer: Analyzer, operators_max: int, terms_max: int) -> None:
         self.analyzer = analyzer
+        self.operators = 0
+        self.operators_max = operators_max
+        self.terms_max = terms_max
         self.scored: dict[Term, None] = {}
         self.required: dict[Term, None] = {}
         self.excluded: dict[Term, None] = {}
@@ -95,8 +131,9 @@ class _Parser:
             word: str | None = match["word"]
             if word is None:
                 if not match["closed"]:
-                    raise QueryError(f"the text query has an unclosed quote: {match[0]!r}")
+                    raise QueryError(f"the text query has an unclosed quote: {show(match[0])}")
                 sign, words = match["sign"], match["phrase"]
+                self.operator()
                 self.phrase(sign, words)
                 has_words = bool(self.analyzer.pieces(words))
             else:
@@ -105,19 +142,30 @@ class _Parser:
             has_positive = has_positive or (sign != "-" and has_words)
         if not has_positive:
             problem = "has only excluded words" if self.is_negative else "has no word"
-            raise QueryError(f"the text query {text!r} {problem}: add a word to search for")
-        if len(self.scored) > TERMS_MAX:
+            raise QueryError(f"the text query {show(text)} {problem}: add a word to search for")
+        given = len(self.scored)
+        if given > self.terms_max and self.operators:
             raise QueryError(
-                f"the text query has {len(self.scored)} terms, and the limit is {TERMS_MAX}"
+                f"the text query has operators and {given:,} terms, and the limit query_terms_max "
+                f"is {self.terms_max:,}: leave words out, or raise the limit at open"
             )
         return TextQuery(
             self.analyzer,
-            tuple(self.scored),
+            tuple(self.scored)[: self.terms_max],
+            given,
             tuple(self.required),
             tuple(self.excluded),
             tuple(self.phrases),
             tuple(self.excluded_phrases),
         )
+
+    def operator(self) -> None:
+        self.operators += 1
+        if self.operators > self.operators_max:
+            raise QueryError(
+                f"the text query has more than {self.operators_max:,} operators, the limit "
+                "query_operators_max: ask in several queries, or raise the limit at open"
+            )
 
     @property
     def is_negative(self) -> bool:
@@ -127,6 +175,8 @@ class _Parser:
         """Adds one clause. Returns whether it has a word."""
         terms, has_words = self.analyzer.asked(word)
         prefix = self.analyzer.prefix(word.rstrip("*")) if word.endswith("*") else None
+        if sign or prefix is not None:
+            self.operator()
         if prefix is not None:
             self.terms(sign, [Prefix(*prefix)])
         elif sign:
@@ -149,7 +199,7 @@ class _Parser:
         terms = self.analyzer.phrase_terms(words)
         if not terms:
             content = "only stop words, which are not indexed" if phrase else "no word"
-            raise QueryError(f"{words!r} has {content}: leave it out of the text query")
+            raise QueryError(f"{show(words)} has {content}: leave it out of the text query")
         if phrase.strip() == terms[0]:  # a phrase of one term
             self.terms(sign or "+", terms)
         elif sign == "-":

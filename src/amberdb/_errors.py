@@ -81,6 +81,11 @@ class CorruptionError(StorageError):
         return CorruptionError(f"{path}: {self.message}", **{**self.facts, "path": path})
 
 
+class ReadersFullError(StorageError):
+    """All slots of LMDB's reader table are taken; the message says by whom: close snapshots
+    there."""
+
+
 class DiskFullError(StorageError, OSError):
     """No space is left; nothing of this call was stored. Free space and try again."""
 
@@ -142,6 +147,10 @@ class TransactionTooLargeError(TransactionError, ValueError):
 
 class SnapshotExpiredError(TransactionError, TimeoutError):
     """The snapshot was open longer than `snapshot_max_age_s`: take a new one."""
+
+
+class SnapshotLimitError(TransactionError, RuntimeError):
+    """The handle has `snapshots_max` open snapshots: close the oldest, which the message names."""
 
 
 class ReadOnlyError(TransactionError, PermissionError):

@@ -22,6 +22,7 @@ from amberdb import AmberError, CorruptionError, CursorError, Database, Ordered
 from amberdb._bytes import CRC_SIZE, append_crc
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
+from amberdb.engine.options import Options
 from amberdb.engine.schema import document_format
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode, decode_document, decode_effects, encode
@@ -166,7 +167,7 @@ def load_catalog(pairs: dict[bytes, bytes | None]) -> Catalog:
     memtable.publish(1, pairs, 0, 1)
     state = State(memtable, None, frozenset(), Catalog({}))
     transaction: Any = _NoRead()
-    return Catalog.load(View(NEWEST, state, transaction, 0, "data.mdb"), 1 << 20)
+    return Catalog.load(View(NEWEST, state, transaction, 0, "data.mdb"), Options())
 
 
 DEFINITION = CollectionDef(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from amberdb import Document
-from amberdb.engine.schema import catalog
+from amberdb.engine.schema import catalog, schema
 from amberdb.index.text.text import TextExtractor
 
 
@@ -19,6 +19,7 @@ def older_analyzer() -> Generator[None]:
 
     with (
         patch.object(catalog, "identity_of", _older),
+        patch.object(schema, "identity_of", _older),
         patch.object(TextExtractor, "occurrences", other),
     ):
         yield

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb.engine.query.condition import Condition, FieldBounds
 from amberdb.engine.query.filter import parse
-from amberdb.engine.query.operators import DEPTH_MAX, IN_MAX
+from amberdb.engine.query.operators import IN_MAX
 from amberdb.engine.query.order import OrderField, parse_order, sorter
 from amberdb.index.ordered.key_encoder import KeyEncoder
 from amberdb.index.ordered.keys import encode
 from amberdb.index.ordered.ordered import Ordered
 from support import slices
+
+DEPTH_MAX = 32
 
 MANY = settings(max_examples=slices.examples(4, 1))
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)

@@ -29,7 +29,7 @@ from amberdb import (
     Vector,
 )
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.schema import catalog
+from amberdb.engine.schema import schema
 from amberdb.engine.storage import status
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound
 from support.inside import following_of
@@ -342,7 +342,7 @@ def test_vectors_are_read_from_the_writers_file(open_db: OpenDatabase, tmp_path:
 def test_terms_of_another_analyzer_are_not_asked(
     writer: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "identity_of", another_version)
+    monkeypatch.setattr(schema, "identity_of", another_version)
     with reading(writer.path) as db:
         assert len(db.collection("a", indexes=[Ordered("n"), Text("text")])) == 5
         with pytest.raises(FormatError, match="analyzer"):

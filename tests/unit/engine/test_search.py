@@ -25,7 +25,7 @@ from amberdb import (
 )
 from amberdb._errors import CollectionError, ConflictError
 from amberdb._types import Document
-from amberdb.engine.schema import catalog
+from amberdb.engine.schema import catalog, schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.engine.search.row_reader import RowReader
@@ -542,7 +542,8 @@ def test_another_analyzer_builds_the_index_anew(
     def newer(spec: object) -> str:
         return f"a newer one of {spec}"
 
-    monkeypatch.setattr(catalog, "identity_of", newer)
+    for module in (catalog, schema):
+        monkeypatch.setattr(module, "identity_of", newer)
     db = open_db()
     after = db.definition("m").indexes[0]
     assert after.identity != before.identity

@@ -187,6 +187,9 @@ def test_a_prefix_of_too_many_terms_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(QueryError, match="longer prefix"):
         corpus.search(query("te*"), 10)
     assert corpus.search(query("team*"), 10)[0].tolist() == [2]
+    assert corpus.search(query("team* teap*"), 10)[0].tolist() == [2, 1]
+    with pytest.raises(QueryError, match="longer prefixes"):  # all of them together
+        corpus.search(query("team* teap* tea*"), 10)
 
 
 def test_rows_added_during_a_search_do_not_count() -> None:

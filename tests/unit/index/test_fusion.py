@@ -24,10 +24,9 @@ def test_recency_halves_with_each_half_life() -> None:
 
 def test_diversity_passes_over_what_is_alike() -> None:
     relevance = np.array([1.0, 0.9, 0.5, 0.0])
-    similarity = np.eye(4)
-    similarity[0, 1] = similarity[1, 0] = 1.0
-    assert mmr(relevance, similarity, 3, 0.0).tolist() == [0, 1, 2]
-    assert mmr(relevance, similarity, 3, 0.6).tolist() == [0, 2, 3]
-    assert mmr(relevance, similarity, 9, 0.6).tolist() == [0, 2, 3, 1]
-    assert mmr(np.ones(3), np.ones((3, 3)), 2, 0.5).tolist() == [0, 1]
-    assert mmr(np.empty(0), np.empty((0, 0)), 2, 0.5).tolist() == []
+    vectors = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    assert mmr(relevance, vectors, 3, 0.0).tolist() == [0, 1, 2]
+    assert mmr(relevance, vectors, 3, 0.6).tolist() == [0, 2, 3]
+    assert mmr(relevance, vectors, 9, 0.6).tolist() == [0, 2, 3, 1]
+    assert mmr(np.ones(3), np.ones((3, 1), np.float32), 2, 0.5).tolist() == [0, 1]
+    assert mmr(np.empty(0), np.empty((0, 0), np.float32), 2, 0.5).tolist() == []

@@ -1,18 +1,24 @@
 """Snippets: which part of a text is shown, and what is marked in it."""
 
+import re
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amberdb.index.text.analyzer import Analyzer
-from amberdb.index.text.highlight import ELLIPSIS, snippet
+from amberdb.index.text import highlight
+from amberdb.index.text.analyzer import Analyzer, located
+from amberdb.index.text.highlight import ELLIPSIS, Snippets
 from amberdb.index.text.query import parse
+from support.lines import lines_of
 
 english = Analyzer.of()
 
 
 def shown(text: str, *strings: str, characters: int = 160) -> str:
-    return snippet(strings, parse(text, english), characters=characters, before="[", after="]")
+    snippets = Snippets(1, characters=characters, before="[", after="]")
+    return snippets.of(strings, parse(text, english))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,7 @@ def test_what_was_found_is_marked(query: str, text: str, expected: str) -> None:
 
 def test_folded_signs_are_marked_where_they_stand() -> None:
     query = parse("会议", Analyzer.of(fold_traditional=True))
-    assert snippet(["下午的會議"], query) == "下午的**會議**"
+    assert Snippets(1).of(["下午的會議"], query) == "下午的**會議**"
 
 
 def test_the_stretch_with_most_terms_is_shown() -> None:
@@ -58,6 +64,54 @@ def test_the_string_with_most_terms_is_shown() -> None:
     assert shown("green tea") == ""
     assert shown("tea", "", "some tea") == "some [tea]"
     assert shown("tea", "first", "second") == "first"
+
+
+def test_a_long_word_is_cut() -> None:
+    assert shown("a*", "a" * 5_000, characters=60) == f"[{'a' * 60}]{ELLIPSIS}"
+    assert len(shown("会议", "ㇷ゚" * 5_000 + "会议", characters=60)) < 100
+
+
+def test_reading_ends_where_every_term_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+
+    def counted(text: str) -> Iterator[re.Match[str]]:
+        nonlocal read
+        for match in located(text):
+            read += 1
+            yield match
+
+    monkeypatch.setattr(highlight, "located", counted)
+    assert shown("green tea", "green tea " * 10_000, "tea").startswith("[green] [tea]")
+    assert read < 100
+    assert shown("green tea", "tea " * 10_000)  # without one of them: to the end
+    assert read > 10_000
+
+
+@pytest.mark.parametrize(
+    ("unit", "query"),
+    [
+        ("会议", "会议 absent"),
+        ("会议", "会议 议会 室内"),
+        ("tea ", "tea absent"),
+        ("t ", "t* absent"),
+        ("tea-", "tea absent"),
+    ],
+)
+def test_the_cost_grows_with_the_text_and_not_with_its_square(unit: str, query: str) -> None:
+    shown(query, unit * 10)  # fills the caches
+    short = lines_of(lambda: shown(query, unit * 2_000))
+    assert lines_of(lambda: shown(query, unit * 4_000)) < 3 * short
+
+
+def test_documents_share_the_characters_that_are_read() -> None:
+    query = parse("tea", english)
+    snippets = Snippets(3, 3_000, before="[", after="]")
+    assert snippets.of(["tea"], query) == "[tea]"  # leaves almost all to the others
+    assert "[tea]" in snippets.of(["x " * 700, "tea"], query)
+    assert snippets.cut == 0
+    assert "[tea]" not in snippets.of(["x " * 700, "x " * 200, "tea"], query)
+    assert snippets.cut == 1
+    assert Snippets(1, 0).of(["some tea"], query) == "some **tea**"  # of the start, always
 
 
 words = st.lists(st.sampled_from(["tea", "green", "会议室", "x" * 30, "\n", "，"]), max_size=60)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from amberdb._errors import QueryError
 from amberdb.index.text.analyzer import Analyzer
-from amberdb.index.text.query import TERMS_MAX, Prefix, TextQuery, parse
+from amberdb.index.text.query import Prefix, TextQuery, parse, within
 
 english = Analyzer.of()
 
@@ -111,12 +111,44 @@ def test_a_query_of_stop_words_only_finds_nothing_and_is_no_error() -> None:
         ("tea +the", "only stop words"),
         ("tea -the", "only stop words"),
         ("\ud800", "surrogate"),
-        (" ".join(f"w{number}" for number in range(TERMS_MAX + 1)), "the limit is"),
     ],
 )
 def test_nonsense_is_refused(text: str, says: str) -> None:
     with pytest.raises(QueryError, match=says):
         query(text)
+
+
+def test_a_plain_text_of_too_many_terms_is_cut_and_a_query_refused() -> None:
+    words = " ".join(f"w{number}" for number in range(10))
+    found = parse(words, english, terms_max=4)
+    assert (found.scored, found.given) == (("w0", "w1", "w2", "w3"), 10)
+    assert parse(words, english, terms_max=10).scored == parse(words, english).scored
+    for operator in ("+w0", "-w11", '"w0 w1"', "w0*"):
+        assert parse(f"{words} {operator}", english, terms_max=11).given in (10, 11)
+        with pytest.raises(QueryError, match="query_terms_max is 4"):
+            parse(f"{words} {operator}", english, terms_max=4)
+
+
+@pytest.mark.parametrize("operator", ["+w{}", "-w{}", '"w{} tea"', '-"w{} tea"', "w{}*"])
+def test_operators_have_a_limit(operator: str) -> None:
+    clauses = ["tea", *(operator.format(number) for number in range(5))]
+    assert parse(" ".join(clauses), english, operators_max=5)
+    with pytest.raises(QueryError, match="query_operators_max"):
+        parse(" ".join(clauses), english, operators_max=4)
+
+
+def test_a_long_plain_text_is_cut_between_words_and_a_long_query_refused() -> None:
+    assert within("green tea", 9) == "green tea"
+    assert within("green tea", 8) == "green"
+    assert within("会议室", 8) == "会议"  # without spaces: between characters
+    plain = ("a - b", 'tea" x', "tea+x", "a*b", "+ x", "** x", "--x y")
+    for text in plain:
+        assert within(f"{text} {'y' * 50}", 40), text
+    for text in ("+tea", "x -tea", '"a b"', 'x -"a b"', "tea*", "x tea** y"):
+        with pytest.raises(QueryError, match="query_bytes_max"):
+            within(f"{text} {'y' * 50}", 40)
+    with pytest.raises(QueryError, match="surrogate"):
+        within("\ud800", 40)
 
 
 def test_a_query_is_a_str() -> None:
