@@ -202,6 +202,8 @@ class Follower:
         with self._mutex:
             self._closed = error
             self._unlock()
+            if self._status is not None:
+                self._status.close()
             if self._store is not None:
                 (self._store.abandon_after_fork if forked else self._store.release)(self._refuse)
         if self._searchers is not None and not forked:

@@ -223,6 +223,7 @@ class Engine:
             self._release()
 
     def _release(self) -> None:
+        self._opened.status.close()
         self._opened.lock.close()
         if self._temporary is not None:
             import shutil  # only for databases in memory

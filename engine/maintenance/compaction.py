@@ -25,7 +25,7 @@ from typing import Final, NoReturn, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import DiskFullError, StorageError
-from amberdb._fs import STAGING_SUFFIX, remove_directory
+from amberdb._fs import remove_directory
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
@@ -36,7 +36,12 @@ from amberdb.engine.schema.keyspace import KEY_END, end_of
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage import manifest as manifests
-from amberdb.engine.storage.directory import WAL, data_directory, remove_generation
+from amberdb.engine.storage.directory import (
+    WAL,
+    data_directory,
+    is_staged,
+    remove_generation,
+)
 from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import View
 
@@ -48,7 +53,7 @@ _Pairs = Iterator[tuple[bytes, bytes]]
 _CHUNK: Final = 500
 _TRANSACTION_BYTES: Final = 8 << 20
 """The size of the pairs in one LMDB transaction, which bounds the memory."""
-_BROKEN: Final = re.compile(r".+\.broken(\.[0-9]+)?")
+_BROKEN: Final = re.compile(r"(MANIFEST|wal|data-[0-9]+|[0-9a-f]{16}\.wal)\.broken(\.[0-9]+)?")
 
 
 @final
@@ -137,7 +142,7 @@ class Compactor:
         store: Store | None = None
         try:
             remove_generation(fs, directory, generation)  # left by an attempt that failed
-            fs.mkdir(data)
+            fs.mkdir(data, like=directory)
             store = Store(data, fs=fs, create=True, map_bytes=self._map_bytes)
             with self._committer.view() as view:
                 _copy(_pairs(view), store, pairs, progress)
@@ -184,7 +189,7 @@ class Compactor:
                 names = [
                     name
                     for name in fs.listdir(where)
-                    if _BROKEN.fullmatch(name) or (name.endswith(STAGING_SUFFIX) and not folder)
+                    if _BROKEN.fullmatch(name) or (is_staged(name) and not folder)
                 ]
                 for name in names:
                     path = os.path.join(where, name)

@@ -29,7 +29,7 @@ from amberdb._errors import (
     OpenError,
     StorageError,
 )
-from amberdb._fs import FileSystem
+from amberdb._fs import FileSystem, file_mode
 from amberdb._types import Lsn
 from amberdb.engine.schema.keyspace import APPLIED
 from amberdb.engine.storage.data_file import DATA_FILE, check_file
@@ -99,6 +99,7 @@ class Store:
                     create=create,
                     readonly=read_only or beside,
                     lock=not read_only,
+                    mode=file_mode(directory),
                     lib_version=0,
                 )
             except lmdb.Error as error:
@@ -293,7 +294,7 @@ class Store:
 def new_store(directory: str, fs: FileSystem, map_bytes: int) -> Generator[Store]:
     """Makes a directory with a store, for one thread to fill. Its commits are not synced; the file
     is synced and closed when the block ends without an exception."""
-    fs.mkdir(directory)
+    fs.mkdir(directory, like=os.path.dirname(directory))
     store = Store(directory, fs=fs, create=True, map_bytes=map_bytes, sync=False)
     try:
         yield store
