@@ -29,7 +29,7 @@ from struct import Struct
 
 from amberdb import _failpoints as failpoints
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
-from amberdb._errors import CorruptionError, FormatError
+from amberdb._errors import CorruptionError, FormatError, ReplacedError
 from amberdb._fs import File, FileSystem, staging_name
 from amberdb._types import Lsn
 from amberdb.wal.record import ALIGNMENT, END_SIZE, Salt, salted
@@ -222,7 +222,7 @@ def discard(fs: FileSystem, path: str) -> None:
     """Removes a file that is not needed. Errors are ignored."""
     try:
         fs.unlink(path)
-    except OSError:
+    except (OSError, ReplacedError):
         pass
 
 

@@ -109,6 +109,7 @@ class Backups:
         target = archive_path(path)
         pace = _Pace(rate_bytes_s, progress)
         with self.mutex, file_errors(target):
+            self._fs.check_directory()
             self._check_target(target)
             base_path = None if base is None else archive_path(base)
             header = None if base_path is None else read_header(self._fs, base_path)

@@ -292,9 +292,12 @@ class Follower:
             self._tail = ForeignLogReader(
                 self._fs, os.path.join(self.path, WAL), manifest.database_id
             )
-        elif manifest.database_id != known.database_id:
+        elif manifest.database_id != known.database_id or (
+            manifest.generation == known.generation and not self.store.is_in_place()
+        ):
             raise ReplacedError(
-                f"{self.path} is another database than the one that was opened: open it again",
+                f"{self.path} is another database than the one that was opened, or a copy of it: "
+                "open it again",
                 path=self.path,
             )
         if known is None or manifest.generation != known.generation:

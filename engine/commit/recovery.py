@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import CorruptionError
-from amberdb._fs import DirLock
+from amberdb._fs import DirLock, FileSystem
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import decode_effects
@@ -38,6 +38,7 @@ from amberdb.engine.storage.directory import (
     remove_leftovers,
     sync_parent,
 )
+from amberdb.engine.storage.held_directory import HeldDirectory
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.status import Status
@@ -51,6 +52,8 @@ class Opened:
 
     directory: str
     lock: DirLock
+    fs: FileSystem
+    """Writes to this directory only, as long as it is where it was."""
     manifest: Manifest
     store: Store
     log: Log
@@ -140,10 +143,11 @@ def _open_store(
 
 
 def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True) -> Opened:
-    fs = options.fs
     if failpoints.on:
         failpoints.reach("recovery.locked")
-    manifest = manifests.read(fs, path)
+    manifest = manifests.read(options.fs, path)
+    fs = HeldDirectory(options.fs, path, lock)
+    options = replace(options, fs=fs)
     if failpoints.on:
         failpoints.reach("recovery.manifest-read")
     check_version(path, manifest.lmdb_version)
@@ -196,10 +200,19 @@ def _replayed(
         failpoints.reach("recovery.manifest-written")
     last_us = memtable.last_us or int.from_bytes(store.get(LAST_TIME) or b"")
     return Opened(
-        path, lock, manifest, store, log, memtable, status, last_us, None if was_clean else recovery
+        path,
+        lock,
+        fs,
+        manifest,
+        store,
+        log,
+        memtable,
+        status,
+        last_us,
+        None if was_clean else recovery,
     )
 
 
-def mark_clean(opened: Opened, options: Options, last_lsn: Lsn) -> None:
-    """Records a clean close in MANIFEST: the last step of a close."""
-    replace(opened.manifest, clean_lsn=last_lsn).write(options.fs, opened.directory)
+def mark_clean(opened: Opened, last_lsn: Lsn) -> None:
+    """Records a clean close in MANIFEST, its last step. Raises ReplacedError, OSError."""
+    replace(opened.manifest, clean_lsn=last_lsn).write(opened.fs, opened.directory)

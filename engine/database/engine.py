@@ -10,11 +10,13 @@ Invariants:
   then the log, MANIFEST and the lock.
 """
 
+import logging
+from dataclasses import replace
 from typing import final
 
 from amberdb import _failpoints as failpoints
 from amberdb._call_lock import CallLock
-from amberdb._errors import AmberError, ClosedError, CommitUnknownError
+from amberdb._errors import AmberError, ClosedError, CommitUnknownError, ReplacedError
 from amberdb._types import Lsn
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.backup.rescue import Rescue
@@ -43,6 +45,8 @@ from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import NEWEST, stored_view
 from amberdb.wal import Recovery
 
+logger = logging.getLogger("amberdb.engine")
+
 
 @final
 class Engine:
@@ -59,7 +63,7 @@ class Engine:
         """`temporary` is a directory to remove at close. Raises CorruptionError, FormatError for a
         damaged catalog."""
         self.path = opened.directory
-        self.options = options
+        self.options = options = replace(options, fs=opened.fs)
         self.recovery: Recovery | None = opened.recovery
         self.rescue = rescue
         self._opened = opened
@@ -172,8 +176,9 @@ class Engine:
 
     def close(self) -> None:
         """Checkpoints, syncs and releases the directory; a second call does nothing, and completes
-        one that was interrupted. Raises BusyError while another thread is inside a transaction,
-        CommitUnknownError."""
+        one that was interrupted. Raises BusyError while another thread is inside a transaction;
+        CommitUnknownError, and ReplacedError when commits were not durable yet in a directory that
+        has gone."""
         self.committer.check_outside()
         with self._closing:
             if self.is_closed:
@@ -212,7 +217,10 @@ class Engine:
             if log.failed is None:
                 if failpoints.on:
                     failpoints.reach("close.synced")
-                mark_clean(self._opened, self.options, log.last_lsn)
+                try:
+                    mark_clean(self._opened, log.last_lsn)
+                except ReplacedError as error:  # nothing is lost that it had
+                    logger.warning("%s", error)
                 if failpoints.on:
                     failpoints.reach("close.marked-clean")
         except CommitUnknownError:

@@ -19,12 +19,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Final, NoReturn, final
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import DiskFullError, StorageError
+from amberdb._errors import AmberError, DiskFullError, ReplacedError, StorageError
 from amberdb._fs import remove_directory
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
@@ -91,6 +92,7 @@ class Compactor:
         self._history = history
         self._fs = options.fs
         self._map_bytes = options.map_bytes
+        self._is_switching = False
 
     def run(self, progress: CompactProgress | None, *, keep_unread: bool = True) -> CompactReport:
         """Compacts data.mdb, log and cache/. When it returns, no file contains a document that was
@@ -100,6 +102,7 @@ class Compactor:
         StorageError.
         """
         committer = self._committer
+        self._fs.check_directory()
         self._history.end_chain()
         self._indexer.purge()
         with self._checkpointer.mutex:
@@ -120,10 +123,11 @@ class Compactor:
         """Compacts data.mdb only. Raises the errors of run(), and whatever `progress` raises: then
         nothing has changed."""
         committer, opened = self._committer, self._opened
+        self._fs.check_directory()
         with self._checkpointer.mutex:
             self._checkpointer.run()
             before = committer.store.stats()
-            _check_space(opened.directory, before["used_bytes"])
+            self._check_space(before["used_bytes"])
             self._to_next_generation(before["entries"], progress)
             if failpoints.on:
                 failpoints.reach("compact.switched")
@@ -135,11 +139,26 @@ class Compactor:
             before["file_bytes"], after["file_bytes"], before["entries"], after["entries"]
         )
 
+    def _check_space(self, wanted: int) -> None:
+        directory = self._opened.directory
+        try:
+            free = shutil.disk_usage(directory).free
+        except OSError as error:
+            self._fs.check_directory()
+            raise StorageError(f"{directory} cannot be read: {error}", path=directory) from error
+        if free < wanted:
+            raise DiskFullError(
+                f"{directory}: compaction needs {wanted} bytes of disk space, and {free} are free: "
+                "free some; nothing has changed",
+                path=directory,
+            )
+
     def _to_next_generation(self, pairs: int, progress: CompactProgress | None) -> None:
         fs, directory = self._fs, self._opened.directory
         generation = self._opened.manifest.generation + 1
         data = data_directory(directory, generation)
         store: Store | None = None
+        self._is_switching = False
         try:
             remove_generation(fs, directory, generation)  # left by an attempt that failed
             fs.mkdir(data, like=directory)
@@ -151,19 +170,28 @@ class Compactor:
             self._switch(store, generation)
         except BaseException as error:
             outcome = "and has changed nothing"
-            if manifests.read(fs, directory).generation == generation:
+            if self._may_be_named(generation):
                 # Either generation may be the durable one: a commit could get into the other.
                 self._committer.log.poison(error)
                 outcome = "at the last step: close and reopen the database; nothing is lost"
             else:
                 if store is not None:
                     store.release(_unused)
-                remove_generation(fs, directory, generation)
+                with suppress(ReplacedError):  # it is removed at the next open, where it is now
+                    remove_generation(fs, directory, generation)
             if isinstance(error, OSError) and not isinstance(error, StorageError):
                 raise StorageError(
                     f"{data}: compaction failed {outcome}: {error}", path=data
                 ) from error
             raise
+
+    def _may_be_named(self, generation: int) -> bool:
+        """Whether MANIFEST names a generation, or may: it cannot be read where it was."""
+        try:
+            self._fs.check_directory()
+            return manifests.read(self._fs, self._opened.directory).generation == generation
+        except (OSError, AmberError):
+            return self._is_switching
 
     def _switch(self, store: Store, generation: int) -> None:
         """Makes the new file current, for the next open and for this process."""
@@ -172,9 +200,11 @@ class Compactor:
         self._fs.sync_dir(opened.directory)  # before MANIFEST names the new generation
         if failpoints.on:
             failpoints.reach("compact.before-manifest")
+        self._is_switching = True
         manifest.write(self._fs, opened.directory)
         if failpoints.on:
             failpoints.reach("compact.manifest-written")
+        self._is_switching = False
         opened.manifest = manifest
         opened.store = store
         self._committer.switch_store(store)
@@ -258,16 +288,6 @@ def _merged(view: View, index: RowIndex) -> _Pairs:
     listed.items = [(listed.next, rows)] if rows else []
     listed.next += 1
     return chain((listed.pair(index),), pairs)
-
-
-def _check_space(directory: str, wanted: int) -> None:
-    free = shutil.disk_usage(directory).free
-    if free < wanted:
-        raise DiskFullError(
-            f"{directory}: compaction needs {wanted} bytes of disk space, and {free} are free: "
-            "free some; nothing has changed",
-            path=directory,
-        )
 
 
 def _unused() -> NoReturn:

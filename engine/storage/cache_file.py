@@ -26,7 +26,7 @@ from typing import Final, final
 from zlib import crc32
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
-from amberdb._errors import StorageError
+from amberdb._errors import ReplacedError, StorageError
 from amberdb._fs import FileSystem, replace_file, staged_for
 from amberdb._types import NO_LSN, Lsn
 
@@ -212,11 +212,11 @@ class CacheFolder:
             if self._fs.exists(path):
                 self._fs.unlink(path)
                 self._fs.sync_dir(self.path)
-        except OSError as error:
+        except (OSError, ReplacedError) as error:
             if must:
                 raise StorageError(
                     f"{path} holds data that the database no longer has, and cannot be removed "
-                    f"({error.strerror}): remove it and open the database again",
+                    f"({error}): remove it and open the database again",
                     path=path,
                 ) from error
             logger.warning("%s cannot be removed: %s", path, error)

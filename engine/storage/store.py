@@ -27,6 +27,7 @@ from amberdb._errors import (
     CorruptionError,
     DiskFullError,
     OpenError,
+    ReplacedError,
     StorageError,
 )
 from amberdb._fs import FileSystem, file_mode
@@ -82,6 +83,7 @@ class Store:
         while this process or another one may be writing; end it, as a writing one, with release().
         """
         self.path = os.path.join(directory, DATA_FILE)
+        self._fs = fs
         if not create:
             check_file(fs, self.path, repair=not (read_only or beside))
         with _opening:
@@ -110,6 +112,7 @@ class Store:
                 _environments[self._identity()] = env
         if left is not None and not beside and left.info()["map_size"] < map_bytes:
             left.set_mapsize(map_bytes)
+        self._opened_as = self._identity()
         self._begin = cast("Callable[[], ReadTransaction]", env.begin)
         self._env: lmdb.Environment | None = env
         self._last_read: ReadTransaction | None = None
@@ -148,8 +151,9 @@ class Store:
     def write(self) -> Generator["StoreWriter", None, None]:
         """A write transaction: committed and synced when the block ends, aborted by an exception.
 
-        Raises DiskFullError, StorageError.
+        Raises DiskFullError, StorageError, ReplacedError.
         """
+        self._fs.check_directory()
         try:
             self._live().reader_check()  # readers of dead processes would keep pages for ever
             with contextlib.suppress(lmdb.PanicError):
@@ -203,9 +207,10 @@ class Store:
         env = self._live()
         size = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
         try:
+            self._fs.check_directory()
             if os.path.getsize(self.path) < size:
                 os.truncate(self.path, size)
-        except OSError:
+        except (OSError, ReplacedError):
             pass  # the next open checks the pages themselves
 
     def _is_full(self, error: lmdb.Error) -> bool:
@@ -218,7 +223,10 @@ class Store:
             return False
         import shutil  # imported on demand: few programs need it
 
-        return shutil.disk_usage(self.path).free < _FULL_BYTES
+        try:
+            return shutil.disk_usage(self.path).free < _FULL_BYTES
+        except OSError:  # the directory has gone
+            return False
 
     def _has_failed(self) -> bool:
         """Whether LMDB refuses to begin transactions, after a failed write of a meta page."""
@@ -261,6 +269,13 @@ class Store:
         if self._env is None:
             raise ClosedError("the database is closed: open it again")
         return self._env
+
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to the file that is open."""
+        try:
+            return self._identity() == self._opened_as
+        except FileNotFoundError:
+            return False
 
     def release(self, refuse: Callable[[], NoReturn]) -> None:
         """Releases the file; later reads call `refuse`, which raises.

@@ -62,15 +62,16 @@ class FormatError(OpenError):
     """Written in a newer format or by another engine: open it with the version that wrote it."""
 
 
-class ReplacedError(OpenError):
-    """The database at this path was replaced while it was open read-only: open it again."""
-
-
 # -- files and log -------------------------------------------------------------------------
 
 
 class StorageError(AmberError):
     """Reading or writing files failed."""
+
+
+class ReplacedError(OpenError, StorageError):
+    """The directory of an open database was removed, renamed or replaced, and nothing was written
+    to what is there now: close the database and open its path again."""
 
 
 class CorruptionError(StorageError):

@@ -148,6 +148,15 @@ class FileSystem(Protocol):
         """Whether the file system at this path is mounted read-only."""
         ...
 
+    def check_lock(self) -> None:
+        """Raises ReplacedError when this is the file system of an open database, and the path of
+        that database no longer leads to the directory that was opened."""
+        ...
+
+    def check_directory(self) -> None:
+        """check_lock(), and the directory still has the MANIFEST that this process knows."""
+        ...
+
 
 class _OsFile:
     """Positioned reads and writes, and the cheapest sync that makes data durable."""
@@ -349,6 +358,10 @@ class OsFileSystem:
 
     def is_read_only(self, path: str) -> bool:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+    def check_lock(self) -> None: ...
+
+    def check_directory(self) -> None: ...
 
 
 def file_mode(directory: str) -> int:

@@ -194,7 +194,7 @@ def restore(chain: list[Path], target: Path, fs: FileSystem) -> None:
     amberdb.restore(chain, target, **SMALL, fs=fs)
 
 
-def test_manifest_is_written_last(tmp_path: Path) -> None:
+def test_what_is_renamed_was_synced_before(tmp_path: Path) -> None:
     """LMDB bypasses our file system, so its sync is found by its name."""
     make_chain(tmp_path)
     fs = FaultyFileSystem()

@@ -190,6 +190,10 @@ class FaultyFileSystem:
     def lock(self, path: str, owner: str) -> DirLock:
         return self.inner.lock(path, owner)
 
+    def check_lock(self) -> None: ...
+
+    def check_directory(self) -> None: ...
+
 
 class _FaultyFile:
     def __init__(self, fs: FaultyFileSystem, path: str, inner: File) -> None:

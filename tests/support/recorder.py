@@ -152,6 +152,10 @@ class RecordingFileSystem:
                 self._builder.created(path)
             return lock
 
+    def check_lock(self) -> None: ...
+
+    def check_directory(self) -> None: ...
+
     # -- inside ------------------------------------------------------------------------------
 
     @property
