@@ -63,7 +63,8 @@ class Engine:
         """`temporary` is a directory to remove at close. Raises CorruptionError, FormatError for a
         damaged catalog."""
         self.path = opened.directory
-        self.options = options = replace(options, fs=opened.fs)
+        self.options = options
+        options = replace(options, fs=opened.fs)
         self.recovery: Recovery | None = opened.recovery
         self.rescue = rescue
         self._opened = opened
@@ -234,7 +235,7 @@ class Engine:
         self._opened.status.close()
         self._opened.lock.close()
         if self._temporary is not None:
-            import shutil  # only for databases in memory
+            from amberdb.engine.database.in_memory import remove  # few databases are in memory
 
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            remove(self._temporary)
         self.is_closed = True

@@ -122,8 +122,7 @@ def open_errors(path: str) -> Generator[None]:
 
 
 def lock_directory(path: str, options: Options) -> DirLock:
-    """Locks a directory for writing. Raises LockedError with the owner's pid
-    and host."""
+    """Locks a directory for writing. Raises LockedError with the owner's pid and host."""
     owner = f"{os.getpid()} {os.uname().nodename} {_this_process()}"
     try:
         return options.fs.lock(os.path.join(path, LOCK), owner)

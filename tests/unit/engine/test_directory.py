@@ -15,6 +15,8 @@ import amberdb
 from amberdb import CorruptionError, DatabaseMissingError, LockedError, NotADatabaseError
 from amberdb import _failpoints as failpoints
 from amberdb._fs import OsFileSystem
+from amberdb.engine.commit.recovery import open_parts
+from amberdb.engine.options import Options
 from support.databases import SMALL, OpenDatabase, assert_sound
 from support.faulty_fs import FaultyFileSystem
 from unit.engine.test_open import Killed, dying_at, open_at, unfinished
@@ -220,7 +222,7 @@ def test_who_waits_for_a_creation_gets_the_database_or_the_owner(tmp_path: Path)
     def meanwhile(name: str) -> None:
         if name == "create.marked":
             with pytest.raises(LockedError) as caught:
-                open_at(path)
+                open_parts(str(path), Options(), create=True)  # as another process would
             errors.append(caught.value)
 
     failpoints.install(meanwhile)
