@@ -29,7 +29,7 @@ from amberdb._errors import (
     ReplacedError,
     StorageError,
 )
-from amberdb._fs import File, FileSystem
+from amberdb._fs import File, FileSystem, what_is_full
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, Sync, lsn_epoch, lsn_number
 from amberdb.wal.group_commit import GroupCommit
 from amberdb.wal.interval import IntervalSync
@@ -590,5 +590,6 @@ def _refuse(error: OSError | ReplacedError, what: str) -> NoReturn:
     if isinstance(error, ReplacedError):
         raise error
     if error.errno in NO_SPACE:
-        raise DiskFullError(f"{what}: no space is left", path=error.filename) from error
+        lacking = what_is_full(error.filename or "")
+        raise DiskFullError(f"{what}: {lacking}", path=error.filename) from error
     raise StorageError(f"{what}: {error}", path=error.filename) from error

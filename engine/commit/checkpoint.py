@@ -11,10 +11,12 @@ Invariants:
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NoReturn, TypeVar
 
 from amberdb import _failpoints as failpoints
 from amberdb._call_lock import NestedCallLock
-from amberdb._errors import StorageError
+from amberdb._errors import StorageError, StorageFullError
 from amberdb._types import Lsn
 from amberdb.engine.commit.committer import Committer, ignore
 from amberdb.engine.commit.retention import LogRetention
@@ -26,6 +28,7 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
 
+T = TypeVar("T")
 _CHUNK = 500
 """Keys that one call into LMDB writes."""
 
@@ -38,6 +41,8 @@ class Checkpointer:
         self.count = 0
         self.last_ms = self.max_ms = self.total_ms = 0.0
         self.applied: Lsn = committer.store.applied_lsn
+        self.enlarge: Callable[[StorageFullError], None] = _cannot
+        """Continues in a data file with a larger map, or raises the error."""
         self.on_done: Callable[[], None] = ignore
         """Called after each checkpoint."""
         self._committer = committer
@@ -55,6 +60,16 @@ class Checkpointer:
             if self._committer.freeze() is not None:
                 self._apply()
             self._merge()
+            self._committer.measure()
+
+    def with_room(self, job: Callable[[], T]) -> T:
+        """Does a job that writes to LMDB; when the map is full, once more with a larger one."""
+        try:
+            return job()
+        except StorageFullError as full:
+            with self.mutex:
+                self.enlarge(full)
+            return job()
 
     def _apply(self) -> None:
         committer = self._committer
@@ -69,12 +84,7 @@ class Checkpointer:
             if failpoints.on:
                 failpoints.reach("checkpoint.waited")
             committer.make_visible(last)
-            with committer.store.write() as store:
-                if failpoints.on:
-                    failpoints.reach("checkpoint.in-transaction")
-                apply_memtable(store, memtable, committer.state.catalog.row_indexes)
-                if failpoints.on:
-                    failpoints.reach("checkpoint.before-commit")
+            self.with_room(partial(self._write, memtable))
         except StorageError as error:
             committer.checkpoint_failed(error)
             raise
@@ -91,15 +101,22 @@ class Checkpointer:
         self.release_log()
         self.on_done()
 
+    def _write(self, memtable: Memtable) -> None:
+        committer = self._committer
+        with committer.store.write() as store:
+            if failpoints.on:
+                failpoints.reach("checkpoint.in-transaction")
+            apply_memtable(store, memtable, committer.state.catalog.row_indexes)
+            if failpoints.on:
+                failpoints.reach("checkpoint.before-commit")
+
     def _merge(self) -> None:
         """Merges segments of text indexes, each in one LMDB transaction. A failure is only logged:
         the next checkpoint tries again, and only speed and size depend on it."""
         committer = self._committer
         for index in committer.state.catalog.row_indexes.values():
-            from amberdb.engine.search.flush import merge_due  # imports numpy
-
             try:
-                while merge_due(committer.store, index):
+                while self.with_room(partial(self._merge_one, index)):
                     committer.checkpoint_applied(committer.state.built)
                     if failpoints.on:
                         failpoints.reach("merge.committed")
@@ -108,10 +125,20 @@ class Checkpointer:
                     "%s: a merge failed and will be tried again: %s", index.spec.name, error
                 )
 
+    def _merge_one(self, index: RowIndex) -> bool:
+        """One merge; False when none is due."""
+        from amberdb.engine.search.flush import merge_due  # imports numpy
+
+        return merge_due(self._committer.store, index)
+
     def release_log(self, *, keep_unread: bool = True) -> None:
         """Recycles log that is applied and not held; without `keep_unread` held log too."""
         below = self._retention.recyclable(self.applied) if keep_unread else self.applied
         self._committer.log.recycle(below)
+
+
+def _cannot(full: StorageFullError) -> NoReturn:
+    raise full
 
 
 def apply_memtable(

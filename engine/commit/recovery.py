@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import CorruptionError
-from amberdb._fs import DirLock, FileSystem
+from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import decode_effects
@@ -52,8 +52,8 @@ class Opened:
 
     directory: str
     lock: DirLock
-    fs: FileSystem
-    """Writes to this directory only, as long as it is where it was."""
+    options: Options
+    """With a file system that writes to this directory only, as long as it is where it was."""
     manifest: Manifest
     store: Store
     log: Log
@@ -147,7 +147,7 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
         failpoints.reach("recovery.locked")
     manifest = manifests.read(options.fs, path)
     fs = HeldDirectory(options.fs, path, lock)
-    options = replace(options, fs=fs)
+    options = replace(options.within_size(), fs=fs)
     if failpoints.on:
         failpoints.reach("recovery.manifest-read")
     check_version(path, manifest.lmdb_version)
@@ -202,7 +202,7 @@ def _replayed(
     return Opened(
         path,
         lock,
-        fs,
+        options,
         manifest,
         store,
         log,
@@ -215,4 +215,4 @@ def _replayed(
 
 def mark_clean(opened: Opened, last_lsn: Lsn) -> None:
     """Records a clean close in MANIFEST, its last step. Raises ReplacedError, OSError."""
-    replace(opened.manifest, clean_lsn=last_lsn).write(opened.fs, opened.directory)
+    replace(opened.manifest, clean_lsn=last_lsn).write(opened.options.fs, opened.directory)

@@ -11,7 +11,6 @@ Invariants:
 """
 
 import logging
-from dataclasses import replace
 from typing import final
 
 from amberdb import _failpoints as failpoints
@@ -64,7 +63,7 @@ class Engine:
         damaged catalog."""
         self.path = opened.directory
         self.options = options
-        options = replace(options, fs=opened.fs)
+        options = opened.options
         self.recovery: Recovery | None = opened.recovery
         self.rescue = rescue
         self._opened = opened

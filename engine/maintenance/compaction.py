@@ -15,6 +15,7 @@ Invariants:
   meanwhile do not keep a segment with deleted documents.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -25,7 +26,14 @@ from itertools import chain, islice
 from typing import Final, NoReturn, final
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import AmberError, DiskFullError, ReplacedError, StorageError
+from amberdb._errors import (
+    AmberError,
+    DiskFullError,
+    OpenError,
+    ReplacedError,
+    StorageError,
+    StorageFullError,
+)
 from amberdb._fs import remove_directory
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
@@ -45,6 +53,8 @@ from amberdb.engine.storage.directory import (
 )
 from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import View
+
+logger = logging.getLogger("amberdb.engine")
 
 CompactProgress = Callable[[int, int], None]
 """Called with the number of pairs written so far, and of all pairs in the old file."""
@@ -92,6 +102,7 @@ class Compactor:
         self._history = history
         self._fs = options.fs
         self._map_bytes = options.map_bytes
+        checkpointer.enlarge = self._enlarge
         self._is_switching = False
 
     def run(self, progress: CompactProgress | None, *, keep_unread: bool = True) -> CompactReport:
@@ -139,6 +150,25 @@ class Compactor:
             before["file_bytes"], after["file_bytes"], before["entries"], after["entries"]
         )
 
+    def _enlarge(self, full: StorageFullError) -> None:
+        """Continues in a data file whose map is four times as large. LMDB's map cannot grow under
+        readers in other threads, which keep the old file meanwhile. Raises `full` when the address
+        space is used up; DiskFullError, StorageError."""
+        committer = self._committer
+        before = committer.store.stats()
+        self._check_space(before["used_bytes"])
+        map_bytes = committer.store.map_bytes
+        self._map_bytes = 4 * map_bytes
+        try:
+            self._to_next_generation(before["entries"], None, full)
+        except StorageError as error:
+            if isinstance(error.__cause__, OpenError):  # no address space, no descriptor
+                raise full from error
+            raise
+        remove_generation(self._fs, self._opened.directory, self._opened.manifest.generation - 1)
+        logger.info("%s: the map has grown from %d bytes to %d", committer.store.path, map_bytes,
+            committer.store.map_bytes)  # fmt: skip
+
     def _check_space(self, wanted: int) -> None:
         directory = self._opened.directory
         try:
@@ -153,7 +183,10 @@ class Compactor:
                 path=directory,
             )
 
-    def _to_next_generation(self, pairs: int, progress: CompactProgress | None) -> None:
+    def _to_next_generation(
+        self, pairs: int, progress: CompactProgress | None, full: StorageFullError | None = None
+    ) -> None:
+        """With `full` the new map has to be larger than the old one."""
         fs, directory = self._fs, self._opened.directory
         generation = self._opened.manifest.generation + 1
         data = data_directory(directory, generation)
@@ -163,8 +196,12 @@ class Compactor:
             remove_generation(fs, directory, generation)  # left by an attempt that failed
             fs.mkdir(data, like=directory)
             store = Store(data, fs=fs, create=True, map_bytes=self._map_bytes)
+            if full is not None and store.map_bytes <= self._committer.store.map_bytes:
+                raise full
+            store.grows = True
             with self._committer.view() as view:
                 _copy(_pairs(view), store, pairs, progress)
+            store.grows = False
             if failpoints.on:
                 failpoints.reach("compact.copied")
             self._switch(store, generation)
@@ -179,7 +216,7 @@ class Compactor:
                     store.release(_unused)
                 with suppress(ReplacedError):  # it is removed at the next open, where it is now
                     remove_generation(fs, directory, generation)
-            if isinstance(error, OSError) and not isinstance(error, StorageError):
+            if isinstance(error, OSError | OpenError) and not isinstance(error, StorageError):
                 raise StorageError(
                     f"{data}: compaction failed {outcome}: {error}", path=data
                 ) from error

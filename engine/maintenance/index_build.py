@@ -13,6 +13,7 @@ Invariants:
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import cast
 
@@ -103,10 +104,11 @@ class Indexer:
             if failpoints.on:
                 failpoints.reach("index.declared")
             for schema, index in pending:
-                self._build(schema, index, progress, stop)
+                build = partial(self._build, schema, index, progress, stop)
+                self._checkpointer.with_room(build)
             for number in retired:
                 if not stop():
-                    self._purge(number)
+                    self._checkpointer.with_room(partial(self._purge, number))
         if failure is not None:
             raise failure
 
@@ -116,7 +118,7 @@ class Indexer:
         if retired:
             self._checkpointer.run()
         for number in retired:
-            self._purge(number)
+            self._checkpointer.with_room(partial(self._purge, number))
 
     def _build(
         self,

@@ -35,7 +35,14 @@ from amberdb._errors import (
     NotADatabaseError,
     OpenError,
 )
-from amberdb._fs import DirLock, FileSystem, remove_directory, replace_file, staged_for
+from amberdb._fs import (
+    DirLock,
+    FileSystem,
+    remove_directory,
+    replace_file,
+    staged_for,
+    what_is_full,
+)
 from amberdb._types import Lsn
 from amberdb.engine.options import Options
 from amberdb.engine.storage import manifest as manifests
@@ -113,9 +120,7 @@ def open_errors(path: str) -> Generator[None]:
         raise
     except OSError as error:
         if error.errno == ENOSPC:
-            raise DiskFullError(
-                f"{path}: no space left to open it: free some", path=path
-            ) from error
+            raise DiskFullError(f"{path}: {what_is_full(path)}", path=path) from error
         raise OpenError(
             f"{path} cannot be opened for writing: {error.strerror or error}", path=path
         ) from error

@@ -57,6 +57,7 @@ from amberdb._errors import (
     RestorePointError,
     SnapshotExpiredError,
     StorageError,
+    StorageFullError,
     TransactionError,
     TransactionTooLargeError,
 )
@@ -194,6 +195,7 @@ __all__ = [
     "RestorePointError",
     "SnapshotExpiredError",
     "StorageError",
+    "StorageFullError",
     "TransactionError",
     "TransactionTooLargeError",
 ]

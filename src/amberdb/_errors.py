@@ -86,6 +86,11 @@ class DiskFullError(StorageError, OSError):
     """No space is left; nothing of this call was stored. Free space and try again."""
 
 
+class StorageFullError(StorageError):
+    """The database has reached `size_bytes_max`, or LMDB's map is full and cannot grow. Deletes,
+    erase() and compact() still work: delete documents and compact, or raise the limit at open."""
+
+
 class PoisonedError(StorageError):
     """An earlier write or sync failed. Reads continue; close and reopen the database to write."""
 

@@ -393,6 +393,15 @@ def first_free_name(
     return name
 
 
+def what_is_full(path: str) -> str:
+    """What a file system lacks that has refused a write for lack of space."""
+    with suppress(OSError):
+        status = os.statvfs(path if os.path.exists(path) else os.path.dirname(path) or ".")
+        if status.f_files and not status.f_favail:
+            return "no inode is left (the number of files is limited): remove files"
+    return "no space is left: free some"
+
+
 def boot_id() -> bytes:
     """16 bytes that change with each boot of the machine; zeros when they are unknown."""
     try:
