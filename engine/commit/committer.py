@@ -162,9 +162,7 @@ class Committer:
                 key = None
             txn = LazyTransaction(self.store, key, value)
             view = View(NEWEST, state, txn, now, self.store.path, Pending())
-            return self._batch(
-                self.log.next_lsn, view, self._options.transaction_bytes_max, holder
-            )
+            return self._batch(self.log.next_lsn, view, self._options.transaction_bytes_max, holder)
         except BaseException:
             self._release(holder)
             raise
