@@ -7,7 +7,7 @@ Invariants:
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict, get_args
 
 from amberdb._fs import FileSystem, OsFileSystem
@@ -15,6 +15,8 @@ from amberdb._types import Sync
 
 KIB = 1 << 10
 MIB = 1 << 20
+SIZE_BYTES_MIN = MIB
+"""The least size_bytes_max."""
 _SYNCS = get_args(Sync)
 
 
@@ -122,8 +124,13 @@ class Options:
     automatic backups is restored in its place."""
     background: bool = True
     """False: the database starts no thread; checkpoints and the reaper run when they are called."""
-    map_bytes: int = 1 << 40
-    """The address space (not disk space) reserved for LMDB."""
+    map_bytes: int = 64 << 30
+    """The address space (not disk space) reserved for LMDB at first: the map grows with the data,
+    and is smaller where the process has less."""
+    size_bytes_max: int | None = None
+    """The size of data.mdb and the log at which writes raise StorageFullError, and deletes, erase()
+    and compact() still work; measured at each checkpoint. Smaller buffers and log segments keep the
+    directory near it. None: no limit."""
     clock: Callable[[], float] = field(default=time.time)
     """Returns the seconds since 1970, for times of commits and for expiry."""
     fs: FileSystem = field(default_factory=OsFileSystem)
@@ -137,12 +144,31 @@ class Options:
             raise ValueError(f"on_damage={self.on_damage!r}: use 'raise' or 'restore'")
         if self.backups is not None and type(self.backups) is not RollingBackups:
             raise ValueError(f"backups={self.backups!r}: give RollingBackups(...), or None")
+        if self.size_bytes_max is not None and self.size_bytes_max < SIZE_BYTES_MIN:
+            raise ValueError(
+                f"size_bytes_max={self.size_bytes_max}: give at least {SIZE_BYTES_MIN}, or None"
+            )
         for name in self.__slots__:
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 0:
                 raise ValueError(f"{name}={value}: give 0 or a positive number")
         if self.query_depth_max > 100:
             raise ValueError(f"query_depth_max={self.query_depth_max}: give at most 100")
+
+    def within_size(self) -> "Options":
+        """The options with buffers and log segments that are small beside `size_bytes_max`."""
+        size = self.size_bytes_max
+        if size is None:
+            return self
+        return replace(
+            self,
+            checkpoint_bytes=min(self.checkpoint_bytes, size // 8),
+            memtable_bytes_max=min(self.memtable_bytes_max, size // 4),
+            transaction_bytes_max=min(self.transaction_bytes_max, size // 4),
+            segment_bytes_min=min(self.segment_bytes_min, size // 16),
+            segment_bytes_max=min(self.segment_bytes_max, size // 16),
+            subscriber_log_bytes_max=min(self.subscriber_log_bytes_max, size // 4),
+        )
 
 
 class OpenOptions(TypedDict, total=False):
@@ -177,6 +203,7 @@ class OpenOptions(TypedDict, total=False):
     on_damage: Literal["raise", "restore"]
     background: bool
     map_bytes: int
+    size_bytes_max: int | None
     clock: Callable[[], float]
     fs: FileSystem
 

@@ -4,6 +4,7 @@ Invariants:
 - `durable_lsn` only grows, and only to what was appended before a sync that succeeded.
 - At most one call leads (syncs, or changes the file) at any time; one that was interrupted leads no
   more.
+- Nothing is durable by a sync of a file whose directory has gone, or is another one by now.
 - After a failed sync nothing syncs again: the page cache may have dropped the pages that it could
   not write, so a second sync that succeeds proves nothing.
 """
@@ -19,7 +20,7 @@ from typing import Final
 
 from amberdb import _failpoints as failpoints
 from amberdb._call_lock import CallLock, current_frame
-from amberdb._errors import CommitUnknownError
+from amberdb._errors import CommitUnknownError, ReplacedError
 from amberdb._fs import File
 from amberdb._types import Lsn, lsn_number
 
@@ -75,7 +76,13 @@ class GroupCommit:
     """The durable end of a log. A single waiter syncs in its own thread; of several, one leads and
     syncs everything that was appended so far."""
 
-    def __init__(self, last_lsn: Lsn, slow_sync_ms: int, on_failed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        last_lsn: Lsn,
+        slow_sync_ms: int,
+        on_failed: Callable[[], None],
+        check_lock: Callable[[], None],
+    ) -> None:
         self.last_lsn = last_lsn
         """The last record that was written: the log sets it after each append."""
         self.durable_lsn = last_lsn
@@ -85,6 +92,7 @@ class GroupCommit:
         self.file: File | None = None
         """The file to sync. Only the leader changes it."""
         self._on_failed = on_failed
+        self._check_lock = check_lock
         self._slow_sync_us = slow_sync_ms * 1000
         self._leader = CallLock()
         """Held by the call that leads."""
@@ -157,7 +165,7 @@ class GroupCommit:
 
     def sync_file(self) -> None:
         """Syncs all that was appended so far. Only the leader calls it. Raises
-        CommitUnknownError."""
+        CommitUnknownError, ReplacedError."""
         if self.failed is not None:
             raise CommitUnknownError(
                 "an earlier write or sync of the log failed; reopen to learn what was kept",
@@ -176,6 +184,11 @@ class GroupCommit:
             raise CommitUnknownError(
                 f"the sync of the log failed: {error}; reopen to learn what was kept", lsn=target
             ) from error
+        try:
+            self._check_lock()  # after the sync: what is acknowledged is where its path leads
+        except ReplacedError:
+            self._on_failed()  # the next append looks again, since it may be back by then
+            raise
         took_us = (perf_counter_ns() - began) / 1000
         if failpoints.on:
             failpoints.reach("commit.synced")

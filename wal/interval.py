@@ -10,13 +10,13 @@ Invariants:
 import time
 from collections.abc import Callable
 
-from amberdb._errors import CommitUnknownError
+from amberdb._errors import CommitUnknownError, ReplacedError
 from amberdb._worker import FOREVER, Worker
 
 
 class IntervalSync:
-    """Calls `sync` within the interval after arm(). A CommitUnknownError is ignored here: the log
-    raises it to its callers."""
+    """Calls `sync` within the interval after arm(). Its errors are ignored here: the log raises
+    them to its callers."""
 
     def __init__(self, sync: Callable[[], None], interval_s: float) -> None:
         self.armed = False
@@ -51,5 +51,5 @@ class IntervalSync:
     def _sync_quietly(self) -> None:
         try:
             self._sync()
-        except CommitUnknownError:
-            pass  # the log is poisoned and raises for every waiter and append
+        except (CommitUnknownError, ReplacedError):
+            pass  # the log raises for every waiter and append

@@ -6,6 +6,8 @@ Invariants:
 - A segment is synced before the next one is used: only the newest can have a torn tail.
 - Any other failure of a write or a sync poisons the log: `failed` is set, nothing more is
   written or acknowledged, and only opening again shows which records were kept.
+- Nothing is acknowledged in a directory that was removed or replaced: each sync looks, and once in
+  each interval of sync_interval_ms an append does before it writes.
 - The directory always holds at least one segment, so an empty directory is an error.
 """
 
@@ -14,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from time import monotonic
 from typing import NoReturn
 
 from amberdb import _failpoints as failpoints
@@ -23,9 +26,10 @@ from amberdb._errors import (
     CommitUnknownError,
     DiskFullError,
     PoisonedError,
+    ReplacedError,
     StorageError,
 )
-from amberdb._fs import File, FileSystem
+from amberdb._fs import File, FileSystem, what_is_full
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, Sync, lsn_epoch, lsn_number
 from amberdb.wal.group_commit import GroupCommit
 from amberdb.wal.interval import IntervalSync
@@ -96,7 +100,9 @@ class Log:
         epoch: int,
         chain: int,
     ) -> None:
-        self._group = GroupCommit(last_lsn, options.slow_sync_ms, self._refuse_appends)
+        self._group = GroupCommit(
+            last_lsn, options.slow_sync_ms, self._refuse_appends, fs.check_lock
+        )
         self.required_lsn = last_lsn
         self._fs = fs
         self._directory = directory
@@ -118,6 +124,8 @@ class Log:
         self._end = 0
         self._limit = 0
         self._soft_limit = 0  # checked by append: half of the segment, then its limit
+        self._look_at = 0.0  # by the monotonic clock: when to look for the directory again
+        self._look_s = options.sync_interval_ms / 1000
         self._interval = IntervalSync(self.sync, options.sync_interval_ms / 1000)
         self._reader = LogReader(fs, self._list_segments)
 
@@ -251,8 +259,8 @@ class Log:
         """Writes one record and gives it the next Lsn; `wait` makes it durable. A call that was
         interrupted is repeated with the same arguments and the `lsn` that was next before it.
 
-        Raises DiskFullError (nothing was stored, the log goes on), PoisonedError, ClosedError,
-        or CommitUnknownError when this very write failed.
+        Raises DiskFullError and ReplacedError (nothing was stored, the log goes on),
+        PoisonedError, ClosedError, or CommitUnknownError when this very write failed.
         """
         if lsn is None:
             lsn = self._next
@@ -266,6 +274,8 @@ class Log:
         return Lsn(lsn)
 
     def _write(self, lsn: int, payload: bytes, time_us: int, kind: int) -> None:
+        if monotonic() >= self._look_at:
+            self._look()
         length = len(payload)
         offset = self._end
         end = offset + ((HEADER_SIZE + length + 7) & -8)
@@ -314,6 +324,13 @@ class Log:
             raise PoisonedError(
                 f"an earlier write or sync of the log failed: {self.failed}; reopen to write"
             ) from self.failed
+        self._fs.check_lock()
+
+    def _look(self) -> None:
+        """Raises ReplacedError: commits that wait for no sync would be acknowledged in a directory
+        that has gone."""
+        self._fs.check_lock()
+        self._look_at = monotonic() + self._look_s
 
     def _make_room(self, length: int) -> None:
         """Off the hot path: the segment is full or half full, or the log refuses writes."""
@@ -432,14 +449,14 @@ class Log:
             if failpoints.on:
                 failpoints.reach("rotation.names-synced")
             file = self._fs.open(path)
-        except OSError as error:
+        except (OSError, ReplacedError) as error:
             if self._is_empty():  # the segment with this name was replaced
                 self.poison(error)
                 self._check_writable()
             try:  # an unused segment would contradict the following ones
                 self._fs.unlink(path)
                 self._fs.sync_dir(self._directory)
-            except OSError as second:
+            except (OSError, ReplacedError) as second:
                 self.poison(second)
                 self._check_writable()
             self._refuse_segment(error)
@@ -458,7 +475,7 @@ class Log:
         """Whether the newest segment has no record."""
         return bool(self._segments) and self._segments[-1].header.first_lsn == self._next
 
-    def _refuse_segment(self, error: OSError) -> NoReturn:
+    def _refuse_segment(self, error: OSError | ReplacedError) -> NoReturn:
         """Raises. No record is lost and the old segment stays in use; a failed sync poisons."""
         if isinstance(error, SyncFailedError) and error.errno not in NO_SPACE:
             self.poison(error)
@@ -487,9 +504,11 @@ class Log:
                 useful = range(self._next_size(0), self._options.segment_bytes_max + 1)
                 try:
                     self._pool.recycle(segment.path, segment.size, useful)
-                except OSError as error:
+                except FileNotFoundError:
+                    pass  # by an earlier call, before it raised ReplacedError
+                except (OSError, ReplacedError) as error:
                     # Removing later segments first would leave a gap, which open() refuses.
-                    if self._fs.exists(segment.path):
+                    if isinstance(error, ReplacedError) or self._fs.exists(segment.path):
                         with self._layout:
                             self._segments.insert(0, segment)
                     _refuse(error, f"{segment.path} could not be recycled")
@@ -567,7 +586,10 @@ def _no_file(data: bytes, offset: int) -> None:
     raise ClosedError("the log is closed")
 
 
-def _refuse(error: OSError, what: str) -> NoReturn:
+def _refuse(error: OSError | ReplacedError, what: str) -> NoReturn:
+    if isinstance(error, ReplacedError):
+        raise error
     if error.errno in NO_SPACE:
-        raise DiskFullError(f"{what}: no space is left", path=error.filename) from error
+        lacking = what_is_full(error.filename or "")
+        raise DiskFullError(f"{what}: {lacking}", path=error.filename) from error
     raise StorageError(f"{what}: {error}", path=error.filename) from error

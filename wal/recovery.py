@@ -9,16 +9,22 @@ Invariants:
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import CorruptionError
-from amberdb._fs import FileSystem, first_free_name, replace_file
+from amberdb._fs import FileSystem, first_free_name, replace_file, staged_for
 from amberdb._types import Lsn
 from amberdb.wal.record import Record, find_headers, scan
 from amberdb.wal.segment import RECORDS_START, Segment, load_segment, parse_name
 from amberdb.wal.segment_pool import is_spare
+
+_OLD_STAGED = re.compile(
+    r"(free-[0-9]+\.seg|[0-9a-f]{16}\.wal(\.broken(\.[0-9]+)?|\.new)?)(\.tmp)+"
+)
+"""Files that an earlier version did not complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +106,12 @@ def list_directory(
 ) -> tuple[list[tuple[Lsn, str]], list[str]]:
     """Segments as (first lsn, path) in order, and the names of the spare files.
 
-    `clean` removes temporary files. Other files are ignored.
+    `clean` removes files that were not completed. Other files are ignored.
     """
     segments: list[tuple[Lsn, str]] = []
     spare: list[str] = []
     for name in fs.listdir(directory):
-        if name.endswith(".tmp"):
+        if staged_for(name) is not None or _OLD_STAGED.fullmatch(name):
             if clean:
                 fs.unlink(os.path.join(directory, name))
         elif is_spare(name):

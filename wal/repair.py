@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from amberdb._errors import CorruptionError
-from amberdb._fs import FileSystem
+from amberdb._fs import FileSystem, staging_name
 from amberdb._types import NO_LSN, Lsn
 from amberdb.wal.record import Record, find_headers
 from amberdb.wal.recovery import (
@@ -259,7 +259,8 @@ def _restart(fs: FileSystem, directory: str, database_id: bytes, last_lsn: Lsn) 
         size=BLOCK_SIZE,
     )
     path = os.path.join(directory, segment_name(header.first_lsn))
-    create_zeroed(fs, path + ".new.tmp", BLOCK_SIZE)
-    write_header(fs, path + ".new.tmp", header)
-    fs.rename(path + ".new.tmp", path)
+    staged = staging_name(path)
+    create_zeroed(fs, staged, BLOCK_SIZE)
+    write_header(fs, staged, header)
+    fs.rename(staged, path)
     fs.sync_dir(directory)

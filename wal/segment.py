@@ -29,8 +29,8 @@ from struct import Struct
 
 from amberdb import _failpoints as failpoints
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
-from amberdb._errors import CorruptionError, FormatError
-from amberdb._fs import STAGING_SUFFIX, File, FileSystem
+from amberdb._errors import CorruptionError, FormatError, ReplacedError
+from amberdb._fs import File, FileSystem, staging_name
 from amberdb._types import Lsn
 from amberdb.wal.record import ALIGNMENT, END_SIZE, Salt, salted
 
@@ -188,7 +188,7 @@ def create_zeroed(fs: FileSystem, path: str, size: int) -> None:
     The zeros are written: with space that is only reserved (fallocate), every later sync stores
     metadata and is several times slower. Raises OSError (SyncFailedError from the sync).
     """
-    staged = path + STAGING_SUFFIX
+    staged = staging_name(path)
     file = fs.open(staged, create=True)
     try:
         try:
@@ -222,7 +222,7 @@ def discard(fs: FileSystem, path: str) -> None:
     """Removes a file that is not needed. Errors are ignored."""
     try:
         fs.unlink(path)
-    except OSError:
+    except (OSError, ReplacedError):
         pass
 
 

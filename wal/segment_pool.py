@@ -13,6 +13,7 @@ import re
 import threading
 
 from amberdb import _failpoints as failpoints
+from amberdb._errors import ReplacedError
 from amberdb._fs import FileSystem
 from amberdb._worker import started
 from amberdb.wal.segment import create_zeroed, discard
@@ -136,7 +137,7 @@ class SegmentPool:
     def _prepare(self, size: int) -> None:
         try:
             self._make(size)
-        except OSError:
+        except (OSError, ReplacedError):
             pass  # `take` tries again in a thread that can raise it
 
     def _find(self, size: int) -> str | None:

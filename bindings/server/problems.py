@@ -33,6 +33,7 @@ from amberdb import (
     MissingKeyError,
     QueryError,
     StorageError,
+    StorageFullError,
     TransactionError,
     TransactionTooLargeError,
 )
@@ -53,6 +54,7 @@ _STATUS: Final[tuple[tuple[type[AmberError], int], ...]] = (
     (DocumentError, 422),
     (QueryError, 422),
     (DiskFullError, 507),
+    (StorageFullError, 507),
     (BusyError, 503),
     (ClosedError, 503),
     (StorageError, 500),

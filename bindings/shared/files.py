@@ -6,13 +6,17 @@ directory.
 
 Invariants:
 - A file takes its name when all of its content is on disk; until then the old file is untouched.
+- A new file is for its owner alone. One that replaces another has that one's permissions, and of a
+  link the file behind it is replaced.
 - One process writes to a file.
 """
 
 import gzip
 import os
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from io import TextIOWrapper
 from typing import BinaryIO, Final, TextIO, cast
 
@@ -29,7 +33,8 @@ def append_lines(path: str | os.PathLike[str], lines: bytes) -> None:
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Creates or replaces a file, atomically and durably. Raises OSError."""
-    _fs.replace_file(_OS, os.fspath(path), content)
+    target = os.path.realpath(path)
+    _fs.replace_file(_OS, target, content, private=True, verify=partial(_keep_mode, target))
 
 
 def rename_file(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -42,9 +47,10 @@ def rename_file(path: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 def whole_file(path: str) -> Generator[TextIO]:
     """A text file that is created or replaced, durably, when the block ends without an error;
     compressed when the path ends in .gz. Raises OSError."""
-    staging = f"{path}.{os.getpid()}.part"
+    target = os.path.realpath(path)
+    staging = _fs.staging_name(target)
     try:
-        with open(staging, "xb") as raw:
+        with open(staging, "xb", opener=_private) as raw:
             if path.endswith(".gz"):
                 # No time and no name in the header: equal documents make equal files.
                 with gzip.GzipFile("", "wb", 6, raw, 0) as packed, _text(packed) as text:
@@ -57,11 +63,22 @@ def whole_file(path: str) -> Generator[TextIO]:
             file.sync()
         finally:
             file.close()
-        rename_file(staging, path)
+        _keep_mode(target, staging)
+        rename_file(staging, target)
     except BaseException:
         if os.path.exists(staging):
             os.unlink(staging)
         raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _keep_mode(target: str, staging: str) -> None:
+    """Gives a file that is about to replace another one its permissions."""
+    if os.path.exists(target):
+        os.chmod(staging, stat.S_IMODE(os.stat(target).st_mode))
 
 
 def _text(raw: BinaryIO | gzip.GzipFile) -> TextIOWrapper:

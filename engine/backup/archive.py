@@ -37,7 +37,7 @@ from amberdb._errors import (
     DiskFullError,
     FormatError,
 )
-from amberdb._fs import File, FileSystem
+from amberdb._fs import File, FileSystem, what_is_full
 from amberdb.engine.schema.codec import (
     ArchivedRecord,
     decode_effects,
@@ -351,7 +351,7 @@ def file_errors(path: str) -> Generator[None]:
     except OSError as error:
         where = error.filename or path
         if error.errno == ENOSPC:
-            raise DiskFullError(f"{where}: no space is left: free some", path=where) from error
+            raise DiskFullError(f"{where}: {what_is_full(where)}", path=where) from error
         raise BackupError(f"{where}: {error.strerror or error}", path=where) from error
 
 

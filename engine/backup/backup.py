@@ -31,7 +31,7 @@ from amberdb._errors import (
     CorruptionError,
     LogTruncatedError,
 )
-from amberdb._fs import STAGING_SUFFIX, replace_file
+from amberdb._fs import replace_file, staged_for
 from amberdb._types import Lsn, Progress
 from amberdb._worker import long_work
 from amberdb.engine.backup.archive import (
@@ -110,6 +110,7 @@ class Backups:
         target = archive_path(path)
         pace = _Pace(rate_bytes_s, progress)
         with long_work(), self.mutex, file_errors(target):
+            self._fs.check_directory()
             self._check_target(target)
             base_path = None if base is None else archive_path(base)
             header = None if base_path is None else read_header(self._fs, base_path)
@@ -240,15 +241,27 @@ class Backups:
                 raise BackupExistsError(f"{target} exists: choose another name", path=target)
             verified.append(replace(report, path=target))
 
+        self._remove_unfinished(os.path.dirname(target), os.path.basename(target))
+        parts = self._paced(target, blocks, pace)
         try:
-            replace_file(fs, target, next(blocks), self._paced(target, blocks, pace), verify=verify)
+            replace_file(fs, target, next(blocks), parts, private=True, verify=verify)
         except BaseException:
-            staging = target + STAGING_SUFFIX
-            for path in (staging, target) if verified else (staging,):
+            if verified:  # possibly renamed
                 with suppress(OSError):
-                    fs.unlink(path)
+                    fs.unlink(target)
             raise
         return verified[0]
+
+    def _remove_unfinished(self, directory: str, target: str) -> None:
+        """Removes archives that a crash left unfinished: files with a staging name of the target,
+        and with this database's id inside."""
+        own = self._committer.store.get(DATABASE_ID)
+        for name in self._fs.listdir(directory):
+            if staged_for(name) == target:
+                path = os.path.join(directory, name)
+                with suppress(AmberError, OSError):
+                    if read_header(self._fs, path).database_id == own:
+                        self._fs.unlink(path)
 
     def _paced(self, target: str, blocks: Iterator[bytes], pace: "_Pace") -> Iterator[bytes]:
         size = 0

@@ -1,9 +1,9 @@
 """Automatic restore: replaces a database that is damaged beyond recovery by its newest backup. It
 runs at open with on_damage="restore", and as the command `amberdb rescue`.
 
-    damage -> locked -> newest chain, verified and restored as <path>.restored, with the commits
+    damage -> locked -> newest chain, verified and restored under a staging name, with the commits
               after it that the damaged database's log has, up to the first damage
-           -> <path> renamed to <path>.damaged-<time> -> <path>.restored renamed to <path>
+           -> <path> renamed to <path>.damaged-<time> -> the restored directory renamed to <path>
 
 Invariants:
 - The damaged directory is renamed only after the restored one is complete, checked and synced; no
@@ -11,6 +11,8 @@ Invariants:
 - A crash between the two renames leaves nothing under the path: the next open completes the second
   rename instead of creating a database.
 - Only backups of the same database are used.
+- The restored directory has the permissions and the owner of the damaged one. Of a link the
+  directory behind it is replaced, and a mount point, which cannot be renamed, is not touched.
 """
 
 import logging
@@ -18,25 +20,32 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, NoReturn, final
 
 from amberdb._errors import AmberError, BackupError, CorruptionError, LockedError
-from amberdb._fs import FileSystem, first_free_name
+from amberdb._fs import FileSystem, first_free_name, staging_name
 from amberdb._time import time_of
 from amberdb._types import NO_LSN, Lsn, lsn_number
 from amberdb.engine.backup.folder import Chain, archives_in, chains_of
 from amberdb.engine.backup.restore import RestoreReport, restore_chain
 from amberdb.engine.options import Options, RollingBackups
 from amberdb.engine.storage import manifest as manifests
-from amberdb.engine.storage.directory import WAL, discard_staging, lock_directory, open_errors
+from amberdb.engine.storage.directory import (
+    WAL,
+    database_exists,
+    discard_restored,
+    lock_directory,
+    open_errors,
+    staged_beside,
+)
 from amberdb.wal import Record, check_log, segment_ids, sound_records
 
 logger = logging.getLogger("amberdb.engine")
 
-STAGED: Final = ".restored"
 DAMAGED: Final = ".damaged-"
 
 
@@ -69,10 +78,13 @@ def finish_rescue(path: str, options: Options) -> None:
     """Completes an automatic restore that a crash interrupted between its two renames. Raises
     LockedError."""
     fs = options.fs
-    path = os.path.abspath(path)
-    staged = path + STAGED
-    if fs.exists(path) or not fs.is_dir(staged) or not _damaged(path, fs):
+    path = os.path.realpath(path)
+    if fs.exists(path) or not fs.is_dir(os.path.dirname(path)) or not _damaged(path, fs):
         return
+    complete = [name for name in staged_beside(path, fs) if database_exists(name, options)]
+    if not complete:
+        return
+    staged = complete[-1]
     with open_errors(path):
         lock = lock_directory(staged, options)
         try:
@@ -122,7 +134,13 @@ def rescue(path: str, options: Options, error: CorruptionError) -> Rescue:
     After any failure the damaged database is still in its place, or the next open completes the
     restore."""
     fs = options.fs
-    path = os.path.abspath(path)
+    path, real = os.path.abspath(path), os.path.realpath(path)
+    if os.path.ismount(real):
+        raise CorruptionError(
+            f"{error.message}. {path} is a mount point, which cannot be replaced: restore a backup "
+            "into another directory",
+            **error.facts,
+        ) from error
     manifest_before = _manifest_bytes(path, fs)
     with open_errors(path):
         lock = lock_directory(path, options)
@@ -133,9 +151,10 @@ def rescue(path: str, options: Options, error: CorruptionError) -> Rescue:
                     path=path, pid=None, host="",
                 )  # fmt: skip
             last = _last_known(path, fs)
-            chain, report = _restored(path, options, error)
-            damaged = _damaged_name(path, options)
-            _swap(path, damaged, options)
+            staged = staging_name(real)
+            chain, report = _restored(path, staged, options, error)
+            damaged = _damaged_name(real, options)
+            _swap(real, staged, damaged, options)
         finally:
             lock.close()
     done = Rescue(error.message, damaged, tuple(chain), report.lsn, report.time, last)
@@ -146,17 +165,27 @@ def rescue(path: str, options: Options, error: CorruptionError) -> Rescue:
 
 
 def _restored(
-    path: str, options: Options, error: CorruptionError
+    path: str, staged: str, options: Options, error: CorruptionError
 ) -> tuple[Sequence[str], RestoreReport]:
     """Restores the newest chain, without its last archives where these are damaged; if none of it
     can be restored, the chain before. Returns the archives used."""
-    staged = path + STAGED
-    if options.fs.exists(staged):  # left by a restore that a crash ended
-        lock = lock_directory(staged, options)
-        try:
-            discard_staging(staged, options)
-        finally:
-            lock.close()
+    for left in staged_beside(
+        os.path.realpath(path), options.fs
+    ):  # by a restore that a crash ended
+        discard_restored(left, options)
+    options.fs.mkdir(staged)
+    try:
+        options.fs.copy_access(path, staged)
+        return _filled(path, staged, options, error)
+    except BaseException:
+        with suppress(OSError):
+            options.fs.rmdir(staged)
+        raise
+
+
+def _filled(
+    path: str, staged: str, options: Options, error: CorruptionError
+) -> tuple[Sequence[str], RestoreReport]:
     why = f"there is none in {_folder(path, options)}"
     for chain in _candidates(path, options):
         paths = [archive.path for archive in chain]
@@ -195,10 +224,10 @@ def _log_after(path: str, fs: FileSystem, after: Lsn) -> Iterator[Record]:
             logger.warning("%s: the log cannot be read further: %s", path, error)
 
 
-def _swap(path: str, damaged: str, options: Options) -> None:
+def _swap(path: str, staged: str, damaged: str, options: Options) -> None:
     """The two renames. Both directories are locked, so no process opens either in between."""
     fs = options.fs
-    staged, parent = path + STAGED, os.path.dirname(path)
+    parent = os.path.dirname(path)
     lock = lock_directory(staged, options)
     try:
         fs.rename(path, damaged)

@@ -1,13 +1,14 @@
 """restore(): makes a database from a chain of archives, as of any commit in the chain.
 
-    chain verified -> <target>.tmp: pairs into a new LMDB file, keys ascending -> records up to
+    chain verified -> <staging name>: pairs into a new LMDB file, keys ascending -> records up to
     `until` through a memtable, as in a checkpoint -> with an automatic restore the records of the
     damaged database's log -> checked, indexes that differ from their documents rebuilt (rebuild.py)
     -> log, MANIFEST -> renamed
 
 Invariants:
 - Nothing is written before every archive was read whole, and the target's name appears only after
-  check() found nothing in the new database.
+  check() found nothing in the new database. An empty directory is filled in place instead: it keeps
+  its owner and its mount, and is no database until then.
 - Documents that are sound are restored, whatever the state of their indexes in the archives.
 - No archive contains a file: only its pairs are used, written by LMDB into a new file.
 - The new database has its own id, and an epoch above every Lsn of the chain: no Lsn of a commit
@@ -17,7 +18,6 @@ Invariants:
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain as chained
@@ -30,8 +30,10 @@ from amberdb._errors import (
     CorruptionError,
     FormatError,
     InvalidDocumentError,
+    NotADatabaseError,
     RestorePointError,
 )
+from amberdb._fs import staging_name
 from amberdb._time import microseconds, time_of
 from amberdb._types import NO_LSN, Lsn, Progress, lsn_epoch, lsn_number
 from amberdb.engine.backup.archive import Header, archive_path, opened_archive
@@ -61,12 +63,16 @@ from amberdb.engine.schema.keyspace import (
 from amberdb.engine.schema.ordered_index import MULTI
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.directory import (
-    acquire_staging,
+    complete_creation,
+    creation,
     data_directory,
-    discard_staging,
+    database_exists,
+    discard_restored,
+    lock_directory,
+    make_directory,
     new_manifest,
     open_errors,
-    publish_staging,
+    staged_beside,
 )
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
@@ -142,28 +148,51 @@ def restore_chain(
     """restore() with Options. `later` gives the records after the last one of the chain."""
     path = archive_path(target)
     paths = paths_of(chain)
-    if options.fs.exists(path):
-        raise BackupExistsError(
-            f"{path} exists, and a restore overwrites nothing: choose another path", path=path
-        )
+    _check_target(path, options)
     _check_until(until)
     headers = linked_headers(paths, options.fs)
     _check_point(paths[0], headers[0], headers[-1], until)
     reports = verify_chain(paths, options.fs, progress)
+    run = _Restore(reports, options, until, progress, later, RestoreReport(path))
     with open_errors(path):
-        staging, lock = acquire_staging(path, options)
-        try:
-            try:
-                run = _Restore(reports, options, until, progress, later, RestoreReport(path))
-                manifest = run.make(staging)
-                publish_staging(path, staging, manifest, run.report.lsn, options)
-            except BaseException:
-                with suppress(OSError, AmberError):
-                    discard_staging(staging, options)
-                raise
-        finally:
-            lock.close()
+        if options.fs.exists(path):
+            _fill(path, run, options)
+        else:
+            real = os.path.realpath(path)  # of a link to a directory that is yet to be made
+            for name in staged_beside(real, options.fs):  # left by a crash
+                discard_restored(name, options)
+            staged = staging_name(real)
+            make_directory(staged, options)
+            _fill(staged, run, options, rename_to=real)
     return run.report
+
+
+def _fill(path: str, run: "_Restore", options: Options, rename_to: str | None = None) -> None:
+    """Makes the database in an empty directory, which may then get its name."""
+    fs = options.fs
+    lock = lock_directory(path, options)
+    try:
+        _check_target(path, options)
+        with creation(path, options, made=rename_to is not None, restores=True):
+            manifest = run.make(path)
+            complete_creation(path, manifest, run.report.lsn, options)
+            if rename_to is not None:
+                fs.rename(path, rename_to)
+                fs.sync_dir(os.path.dirname(rename_to))
+    finally:
+        lock.close()
+
+
+def _check_target(path: str, options: Options) -> None:
+    """Raises BackupExistsError unless nothing is there, or an empty directory."""
+    try:
+        if not database_exists(path, options):
+            return
+    except (NotADatabaseError, CorruptionError):
+        pass
+    raise BackupExistsError(
+        f"{path} exists, and a restore overwrites nothing: choose another path", path=path
+    )
 
 
 def _check_until(until: Until) -> None:
@@ -221,11 +250,11 @@ class _Restore:
         self._unusable: set[int] = set()
         """Keyspaces of search indexes that could not take the rows of a commit."""
 
-    def make(self, staging: str) -> Manifest:
-        """Makes data.mdb in the staging directory. Returns the MANIFEST to write."""
+    def make(self, path: str) -> Manifest:
+        """Makes data.mdb in the directory. Returns the MANIFEST to write."""
         options, report = self._options, self.report
         manifest = new_manifest(options, lsn_epoch(self._chain[-1].lsn) + 1)
-        directory = data_directory(staging, manifest.generation)
+        directory = data_directory(path, manifest.generation)
         report.lsn, report.time = self._chain[0].lsn, self._chain[0].time
         with new_store(directory, options.fs, options.map_bytes) as store:
             try:

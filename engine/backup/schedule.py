@@ -21,7 +21,7 @@ from typing import Any, Final, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import BackupChainError
-from amberdb._fs import STAGING_SUFFIX, first_free_name
+from amberdb._fs import first_free_name, staged_for
 from amberdb._types import Lsn, Progress, lsn_epoch
 from amberdb.engine.backup.archive import file_errors
 from amberdb.engine.backup.backup import Backups
@@ -143,7 +143,8 @@ class BackupSchedule:
             self._fs.mkdir(self.directory)
             self._fs.sync_dir(os.path.dirname(self.directory))
         for name in self._fs.listdir(self.directory):  # left by a crash
-            if name.endswith(f"{SUFFIX}{STAGING_SUFFIX}") and f"-{self._mark}-" in name:
+            target = staged_for(name) or ""
+            if target.endswith(SUFFIX) and f"-{self._mark}-" in target:
                 self._fs.unlink(os.path.join(self.directory, name))
         chain = self._newest_chain()
         if chain and not self._is_long(chain):

@@ -14,10 +14,12 @@ Invariants:
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import NoReturn, TypeVar
 
 from amberdb import _failpoints as failpoints
 from amberdb._call_lock import NestedCallLock
-from amberdb._errors import StorageError
+from amberdb._errors import StorageError, StorageFullError
 from amberdb._types import Lsn
 from amberdb.engine.commit.committer import Committer, ignore
 from amberdb.engine.commit.retention import LogRetention
@@ -30,6 +32,7 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
 
+T = TypeVar("T")
 _CHUNK = 500
 """Keys that one call into LMDB writes."""
 
@@ -44,6 +47,8 @@ class Checkpointer:
         self.count = 0
         self.last_ms = self.max_ms = self.total_ms = 0.0
         self.applied: Lsn = committer.store.applied_lsn
+        self.enlarge: Callable[[StorageFullError], None] = _cannot
+        """Continues in a data file with a larger map, or raises the error."""
         self.on_done: Callable[[], None] = ignore
         """Called after each checkpoint."""
         self._committer = committer
@@ -64,6 +69,16 @@ class Checkpointer:
             if self._committer.freeze() is not None:
                 self._apply()
             self._merge()
+            self._committer.measure()
+
+    def with_room(self, job: Callable[[], T]) -> T:
+        """Does a job that writes to LMDB; when the map is full, once more with a larger one."""
+        try:
+            return job()
+        except StorageFullError as full:
+            with self.mutex:
+                self.enlarge(full)
+            return job()
 
     def relieve(self) -> None:
         """Runs a checkpoint if the memtable is large enough for one. Called by long work, which
@@ -85,12 +100,7 @@ class Checkpointer:
             if failpoints.on:
                 failpoints.reach("checkpoint.waited")
             committer.make_visible(last)
-            with committer.store.write() as store:
-                if failpoints.on:
-                    failpoints.reach("checkpoint.in-transaction")
-                apply_memtable(store, memtable, memtable.catalog.row_indexes)
-                if failpoints.on:
-                    failpoints.reach("checkpoint.before-commit")
+            self.with_room(partial(self._write, memtable))
         except StorageError as error:
             committer.checkpoint_failed(error)
             raise
@@ -108,6 +118,15 @@ class Checkpointer:
         self.release_log()
         self.on_done()
 
+    def _write(self, memtable: Memtable) -> None:
+        assert memtable.catalog is not None, "it is frozen"
+        with self._committer.store.write() as store:
+            if failpoints.on:
+                failpoints.reach("checkpoint.in-transaction")
+            apply_memtable(store, memtable, memtable.catalog.row_indexes)
+            if failpoints.on:
+                failpoints.reach("checkpoint.before-commit")
+
     def _merge(self) -> None:
         """Merges segments of the text indexes that got rows, each in one LMDB transaction. A
         failure is only logged: the next checkpoint tries again, and only speed and size depend on
@@ -119,10 +138,8 @@ class Checkpointer:
             if index is None:  # dropped meanwhile
                 self._unmerged.pop(prefix, None)
                 continue
-            from amberdb.engine.search.flush import merge_due  # imports numpy
-
             try:
-                while merge_due(committer.store, index):
+                while self.with_room(partial(self._merge_one, index)):
                     committer.checkpoint_applied(committer.state.built)
                     if failpoints.on:
                         failpoints.reach("merge.committed")
@@ -136,10 +153,20 @@ class Checkpointer:
         """Lets the next checkpoint look for segments to merge. The caller holds the mutex."""
         self._unmerged.update(dict.fromkeys(keyspaces))
 
+    def _merge_one(self, index: RowIndex) -> bool:
+        """One merge; False when none is due."""
+        from amberdb.engine.search.flush import merge_due  # imports numpy
+
+        return merge_due(self._committer.store, index)
+
     def release_log(self, *, keep_unread: bool = True) -> None:
         """Recycles log that is applied and not held; without `keep_unread` held log too."""
         below = self._retention.recyclable(self.applied) if keep_unread else self.applied
         self._committer.log.recycle(below)
+
+
+def _cannot(full: StorageFullError) -> NoReturn:
+    raise full
 
 
 def apply_memtable(

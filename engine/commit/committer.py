@@ -28,7 +28,7 @@ from amberdb._errors import (
     TransactionError,
 )
 from amberdb._types import Lsn, Sync
-from amberdb.engine.commit.write_batch import WriteBatch
+from amberdb.engine.commit.write_batch import FullBatch, WriteBatch
 from amberdb.engine.options import Options, check_sync
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import encode
@@ -91,11 +91,14 @@ class Committer:
         """Announced when a checkpoint ends, and when the visible Lsn grows while a thread waits."""
         self._followers = False
         """A thread has waited for a commit."""
+        self._batch: type[WriteBatch] = WriteBatch
+        """FullBatch while the database is at its limit."""
         self._closed: AmberError | None = None
         self.on_commit: Callable[[int, int], None] = ignore
         """Called after each commit with the memtable's bytes and the earliest expiry written."""
         self.on_effects: Callable[[Effects], None] = ignore
         """Called after each commit with its effects."""
+        self.measure()
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -159,7 +162,7 @@ class Committer:
                 key = None
             txn = LazyTransaction(self.store, key, value)
             view = View(NEWEST, state, txn, now, self.store.path, Pending())
-            return WriteBatch(self.log.next_lsn, view, self._options.transaction_bytes_max, holder)
+            return self._batch(self.log.next_lsn, view, self._options.transaction_bytes_max, holder)
         except BaseException:
             self._release(holder)
             raise
@@ -254,6 +257,13 @@ class Committer:
             self.state = State(state.active, frozen, built, state.catalog, state.older)
         self.checkpoint_failure = None
         self._progress.announce()
+
+    def measure(self) -> None:
+        """Lets commits store documents as long as the files are below `size_bytes_max`."""
+        limit = self._options.size_bytes_max
+        if limit is not None:
+            size = self.store.used_bytes + self.log.bytes_used
+            self._batch = WriteBatch if size < limit else FullBatch
 
     def switch_store(self, store: Store) -> None:
         """Replaces the store by another one with the same content. The caller holds the checkpoint

@@ -204,6 +204,8 @@ class Follower:
         with self._mutex:
             self._closed = error
             self._unlock()
+            if self._status is not None:
+                self._status.close()
             if self._store is not None:
                 (self._store.abandon_after_fork if forked else self._store.release)(self._refuse)
         if self._searchers is not None and not forked:
@@ -292,9 +294,12 @@ class Follower:
             self._tail = ForeignLogReader(
                 self._fs, os.path.join(self.path, WAL), manifest.database_id
             )
-        elif manifest.database_id != known.database_id:
+        elif manifest.database_id != known.database_id or (
+            manifest.generation == known.generation and not self.store.is_in_place()
+        ):
             raise ReplacedError(
-                f"{self.path} is another database than the one that was opened: open it again",
+                f"{self.path} is another database than the one that was opened, or a copy of it: "
+                "open it again",
                 path=self.path,
             )
         if known is None or manifest.generation != known.generation:

@@ -3,7 +3,7 @@
     lock -> MANIFEST -> data file checked, LMDB opened -> log read from applied_lsn and replayed
     into a memtable -> MANIFEST marked as in use (with the next epoch after an unclean end)
 
-A path without a database is created first, in a staging directory: see storage/directory.py.
+A path without a database is created first: see storage/directory.py.
 
 Invariants:
 - Nothing is mapped, truncated or written before the lock is held and MANIFEST was read.
@@ -11,7 +11,6 @@ Invariants:
 """
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -26,18 +25,20 @@ from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.data_file import DATA_FILE, check_version
 from amberdb.engine.storage.directory import (
     WAL,
-    acquire_staging,
+    complete_creation,
+    creation,
     data_directory,
     database_exists,
-    generation_of,
     lock_directory,
     log_options,
+    make_directory,
     missing_database,
     new_manifest,
     open_errors,
-    publish_staging,
-    remove_generation,
+    remove_leftovers,
+    sync_parent,
 )
+from amberdb.engine.storage.held_directory import HeldDirectory
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.status import Status
@@ -51,6 +52,8 @@ class Opened:
 
     directory: str
     lock: DirLock
+    options: Options
+    """With a file system that writes to this directory only, as long as it is where it was."""
     manifest: Manifest
     store: Store
     log: Log
@@ -67,6 +70,7 @@ class Opened:
             self.log.close()
         finally:
             self.store.release(_not_open)
+            self.status.close()
             self.lock.close()
 
 
@@ -79,16 +83,19 @@ def open_parts(path: str, options: Options, *, create: bool, durable: bool = Tru
 
 def _open_parts(path: str, options: Options, create: bool, durable: bool) -> Opened:
     path = os.path.abspath(path)
+    made = False
     if not database_exists(path, options):
         if not create:
             raise missing_database(path)
-        return _create(path, options, durable)
+        made = make_directory(path, options)
     lock = lock_directory(path, options)
     try:
-        # The process that created or restored it may have died after the rename.
-        with suppress(PermissionError):  # the parent directory belongs to another user
-            options.fs.sync_dir(os.path.dirname(path))
-        return _recover(path, lock, options)
+        if not database_exists(path, options):  # unless another process has just created it
+            if not create:
+                raise missing_database(path)
+            _create(path, options, durable, made=made)
+        sync_parent(path, options.fs)  # the process that created it may have died before
+        return _recover(path, lock, options, durable=durable)
     except BaseException:
         lock.close()
         raise
@@ -97,22 +104,16 @@ def _open_parts(path: str, options: Options, create: bool, durable: bool) -> Ope
 # -- creating ----------------------------------------------------------------------------------
 
 
-def _create(path: str, options: Options, durable: bool) -> Opened:
-    fs = options.fs
-    staging, lock = acquire_staging(path, options)
-    try:
+def _create(path: str, options: Options, durable: bool, *, made: bool) -> None:
+    with creation(path, options, made=made):
         manifest = new_manifest(options)
-        data = data_directory(staging, manifest.generation)
-        fs.mkdir(data)
+        data = data_directory(path, manifest.generation)
+        options.fs.mkdir(data, like=path)
         store = _open_store(data, manifest, options, create=True, durable=durable)
         store.release(_not_open)
         if failpoints.on:
             failpoints.reach("create.data-made")
-        publish_staging(path, staging, manifest, NO_LSN, options)
-        return _recover(path, lock, options, durable=durable)
-    except BaseException:
-        lock.close()
-        raise
+        complete_creation(path, manifest, NO_LSN, options)
 
 
 def _not_open() -> NoReturn:
@@ -142,10 +143,11 @@ def _open_store(
 
 
 def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True) -> Opened:
-    fs = options.fs
     if failpoints.on:
         failpoints.reach("recovery.locked")
-    manifest = manifests.read(fs, path)
+    manifest = manifests.read(options.fs, path)
+    fs = HeldDirectory(options.fs, path, lock)
+    options = replace(options.within_size(), fs=fs)
     if failpoints.on:
         failpoints.reach("recovery.manifest-read")
     check_version(path, manifest.lmdb_version)
@@ -154,9 +156,7 @@ def _recover(path: str, lock: DirLock, options: Options, *, durable: bool = True
     if failpoints.on:
         failpoints.reach("recovery.store-open")
     try:
-        for generation in filter(None, map(generation_of, fs.listdir(path))):
-            if generation != manifest.generation:  # of a compaction that was interrupted
-                remove_generation(fs, path, generation)
+        remove_leftovers(path, manifest.generation, fs)
         return _replayed(path, lock, options, manifest, store)
     except BaseException:
         store.release(_not_open)  # explicitly: the traceback's frames would keep it open
@@ -200,10 +200,19 @@ def _replayed(
         failpoints.reach("recovery.manifest-written")
     last_us = memtable.last_us or int.from_bytes(store.get(LAST_TIME) or b"")
     return Opened(
-        path, lock, manifest, store, log, memtable, status, last_us, None if was_clean else recovery
+        path,
+        lock,
+        options,
+        manifest,
+        store,
+        log,
+        memtable,
+        status,
+        last_us,
+        None if was_clean else recovery,
     )
 
 
-def mark_clean(opened: Opened, options: Options, last_lsn: Lsn) -> None:
-    """Records a clean close in MANIFEST: the last step of a close."""
-    replace(opened.manifest, clean_lsn=last_lsn).write(options.fs, opened.directory)
+def mark_clean(opened: Opened, last_lsn: Lsn) -> None:
+    """Records a clean close in MANIFEST, its last step. Raises ReplacedError, OSError."""
+    replace(opened.manifest, clean_lsn=last_lsn).write(opened.options.fs, opened.directory)

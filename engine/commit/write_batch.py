@@ -12,7 +12,7 @@ Invariants:
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 from amberdb._call_lock import Holder
 from amberdb._errors import (
@@ -21,6 +21,7 @@ from amberdb._errors import (
     DuplicateKeyError,
     InvalidDocumentError,
     MissingKeyError,
+    StorageFullError,
     TransactionTooLargeError,
 )
 from amberdb._types import Document
@@ -271,6 +272,18 @@ class WriteBatch:
         self._bytes_left = left
         self._pending.update(effects)
         self._row_keys.update(dict.fromkeys(row_keys))
+
+
+class FullBatch(WriteBatch):
+    """The write batch of a database that is at its limit: it deletes, and stores no document."""
+
+    __slots__ = ()
+
+    def _store(self, *_: object) -> NoReturn:
+        raise StorageFullError(
+            "the database has reached size_bytes_max, and stores no document: delete some and "
+            "call compact(), or open it with a larger size_bytes_max"
+        )
 
 
 def missing(collection: str, id: str) -> MissingKeyError:

@@ -10,11 +10,12 @@ Invariants:
   then the log, MANIFEST and the lock.
 """
 
+import logging
 from typing import final
 
 from amberdb import _failpoints as failpoints
 from amberdb._call_lock import CallLock
-from amberdb._errors import AmberError, ClosedError, CommitUnknownError
+from amberdb._errors import AmberError, ClosedError, CommitUnknownError, ReplacedError
 from amberdb._types import Lsn
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.backup.rescue import Rescue
@@ -44,6 +45,8 @@ from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import NEWEST, stored_view
 from amberdb.wal import Recovery
 
+logger = logging.getLogger("amberdb.engine")
+
 
 @final
 class Engine:
@@ -61,6 +64,7 @@ class Engine:
         damaged catalog."""
         self.path = opened.directory
         self.options = options
+        options = opened.options
         self.recovery: Recovery | None = opened.recovery
         self.rescue = rescue
         self._opened = opened
@@ -189,8 +193,9 @@ class Engine:
 
     def close(self) -> None:
         """Checkpoints, syncs and releases the directory; a second call does nothing, and completes
-        one that was interrupted. Raises BusyError while another thread is inside a transaction,
-        CommitUnknownError."""
+        one that was interrupted. Raises BusyError while another thread is inside a transaction;
+        CommitUnknownError, and ReplacedError when commits were not durable yet in a directory that
+        has gone."""
         self.committer.check_outside()
         with self._closing:
             if self.is_closed:
@@ -229,7 +234,10 @@ class Engine:
             if log.failed is None:
                 if failpoints.on:
                     failpoints.reach("close.synced")
-                mark_clean(self._opened, self.options, log.last_lsn)
+                try:
+                    mark_clean(self._opened, log.last_lsn)
+                except ReplacedError as error:  # nothing is lost that it had
+                    logger.warning("%s", error)
                 if failpoints.on:
                     failpoints.reach("close.marked-clean")
         except CommitUnknownError:
@@ -240,9 +248,10 @@ class Engine:
             self._release()
 
     def _release(self) -> None:
+        self._opened.status.close()
         self._opened.lock.close()
         if self._temporary is not None:
-            import shutil  # only for databases in memory
+            from amberdb.engine.database.in_memory import remove  # few databases are in memory
 
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            remove(self._temporary)
         self.is_closed = True

@@ -70,19 +70,17 @@ def open_to_write(path: str, options: Options, *, create: bool) -> Engine:
 
 
 def _open_in_memory(options: Options) -> Engine:
-    import shutil  # not at the top: most programs never need them, and all would pay
-    import tempfile
+    # Imported on demand: most programs never need it, and all would pay.
+    from amberdb.engine.database.in_memory import inner_path, new_directory, remove, sweep
 
     options = replace(options, compact="manual", backups=None)
-    shm = "/dev/shm"
-    parent = shm if os.path.isdir(shm) and os.access(shm, os.W_OK) else None
-    temporary = tempfile.mkdtemp(prefix="amberdb-", dir=parent)
+    sweep()
+    temporary = new_directory()
     try:
-        inner = os.path.join(temporary, "memory.amber")
-        opened = open_parts(inner, options, create=True, durable=False)
+        opened = open_parts(inner_path(temporary), options, create=True, durable=False)
         return _engine_of(opened, options, temporary=temporary)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
         raise
 
 

@@ -1,6 +1,6 @@
 """Repair of a damaged database: new data from every readable document, and the log cut at damage.
 
-    OfflineCheck -> readable documents of data.mdb and log, into data-<n+1>.tmp -> renamed ->
+    OfflineCheck -> readable documents of data.mdb and log, under a staging name -> data-<n+1> ->
     MANIFEST -> the old data renamed -> log cut
 
 Invariants:
@@ -17,7 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import final
 
 from amberdb._errors import StorageError
-from amberdb._fs import FileSystem, first_free_name, remove_directory, replace_file
+from amberdb._fs import (
+    FileSystem,
+    first_free_name,
+    remove_directory,
+    replace_file,
+    staging_name,
+)
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, Progress, lsn_epoch
 from amberdb.engine.integrity.offline import OfflineCheck
 from amberdb.engine.integrity.salvage import Loss, Salvage
@@ -128,8 +134,7 @@ class Repair:
         while fs.exists(data_directory(checked.path, number)):
             number += 1
         self._generation = number
-        staging = data_directory(checked.path, number) + ".tmp"
-        _remove(fs, staging)
+        staging = staging_name(data_directory(checked.path, number))
         try:
             with new_store(staging, fs, self._options.map_bytes) as store:
                 loss = self._fill(Salvage(store, self._id, self._progress))
@@ -190,7 +195,7 @@ class Repair:
             if fs.exists(directory):
                 self._report.broken.append(first_free_name(fs, directory + ".broken"))
                 fs.rename(directory, self._report.broken[-1])
-            fs.mkdir(directory)
+            fs.mkdir(directory, like=checked.path)
             fs.sync_dir(checked.path)
         done = repair_log(
             self._fs, directory, self._id, applied=self._applied, apply=apply, replay=replay

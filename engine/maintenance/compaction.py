@@ -16,17 +16,26 @@ Invariants:
   meanwhile do not keep a segment with deleted documents.
 """
 
+import logging
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Final, NoReturn, final
 
 from amberdb import _failpoints as failpoints
-from amberdb._errors import DiskFullError, StorageError
-from amberdb._fs import STAGING_SUFFIX, remove_directory
+from amberdb._errors import (
+    AmberError,
+    DiskFullError,
+    OpenError,
+    ReplacedError,
+    StorageError,
+    StorageFullError,
+)
+from amberdb._fs import remove_directory
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
@@ -37,9 +46,16 @@ from amberdb.engine.schema.keyspace import KEY_END, end_of
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage import manifest as manifests
-from amberdb.engine.storage.directory import WAL, data_directory, remove_generation
+from amberdb.engine.storage.directory import (
+    WAL,
+    data_directory,
+    is_staged,
+    remove_generation,
+)
 from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import View
+
+logger = logging.getLogger("amberdb.engine")
 
 CompactProgress = Callable[[int, int], None]
 """Called with the number of pairs written so far, and of all pairs in the old file."""
@@ -49,7 +65,7 @@ _Pairs = Iterator[tuple[bytes, bytes]]
 _CHUNK: Final = 500
 _TRANSACTION_BYTES: Final = 8 << 20
 """The size of the pairs in one LMDB transaction, which bounds the memory."""
-_BROKEN: Final = re.compile(r".+\.broken(\.[0-9]+)?")
+_BROKEN: Final = re.compile(r"(MANIFEST|wal|data-[0-9]+|[0-9a-f]{16}\.wal)\.broken(\.[0-9]+)?")
 
 
 @final
@@ -87,6 +103,8 @@ class Compactor:
         self._history = history
         self._fs = options.fs
         self._map_bytes = options.map_bytes
+        checkpointer.enlarge = self._enlarge
+        self._is_switching = False
 
     def run(self, progress: CompactProgress | None, *, keep_unread: bool = True) -> CompactReport:
         """Compacts data.mdb, log and cache/. When it returns, no file contains a document that was
@@ -96,6 +114,7 @@ class Compactor:
         StorageError.
         """
         committer = self._committer
+        self._fs.check_directory()
         self._history.end_chain()
         self._indexer.forget_dropped()
         with self._checkpointer.mutex:
@@ -116,10 +135,11 @@ class Compactor:
         """Compacts data.mdb only. Raises the errors of run(), and whatever `progress` raises: then
         nothing has changed."""
         committer, opened = self._committer, self._opened
+        self._fs.check_directory()
         with self._checkpointer.mutex:
             self._checkpointer.run()
             before = committer.store.stats()
-            _check_space(opened.directory, before["used_bytes"])
+            self._check_space(before["used_bytes"])
             self._to_next_generation(before["entries"], progress)
             if failpoints.on:
                 failpoints.reach("compact.switched")
@@ -131,35 +151,85 @@ class Compactor:
             before["file_bytes"], after["file_bytes"], before["entries"], after["entries"]
         )
 
-    def _to_next_generation(self, pairs: int, progress: CompactProgress | None) -> None:
+    def _enlarge(self, full: StorageFullError) -> None:
+        """Continues in a data file whose map is four times as large. LMDB's map cannot grow under
+        readers in other threads, which keep the old file meanwhile. Raises `full` when the address
+        space is used up; DiskFullError, StorageError."""
+        committer = self._committer
+        before = committer.store.stats()
+        self._check_space(before["used_bytes"])
+        map_bytes = committer.store.map_bytes
+        self._map_bytes = 4 * map_bytes
+        try:
+            self._to_next_generation(before["entries"], None, full)
+        except StorageError as error:
+            if isinstance(error.__cause__, OpenError):  # no address space, no descriptor
+                raise full from error
+            raise
+        remove_generation(self._fs, self._opened.directory, self._opened.manifest.generation - 1)
+        logger.info("%s: the map has grown from %d bytes to %d", committer.store.path, map_bytes,
+            committer.store.map_bytes)  # fmt: skip
+
+    def _check_space(self, wanted: int) -> None:
+        directory = self._opened.directory
+        try:
+            free = shutil.disk_usage(directory).free
+        except OSError as error:
+            self._fs.check_directory()
+            raise StorageError(f"{directory} cannot be read: {error}", path=directory) from error
+        if free < wanted:
+            raise DiskFullError(
+                f"{directory}: compaction needs {wanted} bytes of disk space, and {free} are free: "
+                "free some; nothing has changed",
+                path=directory,
+            )
+
+    def _to_next_generation(
+        self, pairs: int, progress: CompactProgress | None, full: StorageFullError | None = None
+    ) -> None:
+        """With `full` the new map has to be larger than the old one."""
         fs, directory = self._fs, self._opened.directory
         generation = self._opened.manifest.generation + 1
         data = data_directory(directory, generation)
         store: Store | None = None
+        self._is_switching = False
         try:
             remove_generation(fs, directory, generation)  # left by an attempt that failed
-            fs.mkdir(data)
+            fs.mkdir(data, like=directory)
             store = Store(data, fs=fs, create=True, map_bytes=self._map_bytes)
+            if full is not None and store.map_bytes <= self._committer.store.map_bytes:
+                raise full
+            store.grows = True
             with self._committer.view() as view:
                 _copy(_pairs(view), store, pairs, progress)
+            store.grows = False
             if failpoints.on:
                 failpoints.reach("compact.copied")
             self._switch(store, generation)
         except BaseException as error:
             outcome = "and has changed nothing"
-            if manifests.read(fs, directory).generation == generation:
+            if self._may_be_named(generation):
                 # Either generation may be the durable one: a commit could get into the other.
                 self._committer.log.poison(error)
                 outcome = "at the last step: close and reopen the database; nothing is lost"
             else:
                 if store is not None:
                     store.release(_unused)
-                remove_generation(fs, directory, generation)
-            if isinstance(error, OSError) and not isinstance(error, StorageError):
+                with suppress(ReplacedError):  # it is removed at the next open, where it is now
+                    remove_generation(fs, directory, generation)
+            if isinstance(error, OSError | OpenError) and not isinstance(error, StorageError):
                 raise StorageError(
                     f"{data}: compaction failed {outcome}: {error}", path=data
                 ) from error
             raise
+
+    def _may_be_named(self, generation: int) -> bool:
+        """Whether MANIFEST names a generation, or may: it cannot be read where it was."""
+        try:
+            self._fs.check_directory()
+            return manifests.read(self._fs, self._opened.directory).generation == generation
+        except (OSError, AmberError):
+            return self._is_switching
 
     def _switch(self, store: Store, generation: int) -> None:
         """Makes the new file current, for the next open and for this process."""
@@ -168,9 +238,11 @@ class Compactor:
         self._fs.sync_dir(opened.directory)  # before MANIFEST names the new generation
         if failpoints.on:
             failpoints.reach("compact.before-manifest")
+        self._is_switching = True
         manifest.write(self._fs, opened.directory)
         if failpoints.on:
             failpoints.reach("compact.manifest-written")
+        self._is_switching = False
         opened.manifest = manifest
         opened.store = store
         self._committer.switch_store(store)
@@ -185,7 +257,7 @@ class Compactor:
                 names = [
                     name
                     for name in fs.listdir(where)
-                    if _BROKEN.fullmatch(name) or (name.endswith(STAGING_SUFFIX) and not folder)
+                    if _BROKEN.fullmatch(name) or (is_staged(name) and not folder)
                 ]
                 for name in names:
                     path = os.path.join(where, name)
@@ -254,16 +326,6 @@ def _merged(view: View, index: RowIndex) -> _Pairs:
     listed.items = [(listed.next, rows)] if rows else []
     listed.next += 1
     return chain((listed.pair(index),), pairs)
-
-
-def _check_space(directory: str, wanted: int) -> None:
-    free = shutil.disk_usage(directory).free
-    if free < wanted:
-        raise DiskFullError(
-            f"{directory}: compaction needs {wanted} bytes of disk space, and {free} are free: "
-            "free some; nothing has changed",
-            path=directory,
-        )
 
 
 def _unused() -> NoReturn:

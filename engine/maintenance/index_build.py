@@ -163,7 +163,11 @@ class Indexer:
         retired = self._committer.state.catalog.retired
         self._checkpointer.run()
         for number in retired:
-            self._purge(number)
+            self._checkpointer.with_room(partial(self._purge, number))
+        self._checkpointer.with_room(self._move_positions)
+
+    def _move_positions(self) -> None:
+        """Moves the positions of builds off documents that were deleted."""
         with self._checkpointer.mutex, self._committer.store.write() as store:
             for mark, position in list(store.scan(BUILDING, end_of(BUILDING))):
                 if store.get(position) is not None:
@@ -245,7 +249,7 @@ class Indexer:
                     if stop():
                         break
                     try:
-                        task.run()
+                        self._checkpointer.with_room(task.run)
                     except Exception as error:
                         failed[task.key] = error
                         self._failures.note(

@@ -9,7 +9,8 @@ Invariants:
 - A file holds no commit after `lsn`, which was durable before the file was written. A file whose
   Lsn is after the last one that recovery found is removed at open, before a later commit gets the
   same Lsn with other content.
-- After an open the folder holds files of existing indexes and nothing else.
+- After an open the folder holds no cache file but those of existing indexes. Files that have no
+  name of a cache file are left alone.
 - A section is checked against its checksum before any byte of it is used.
 - A file that is missing, damaged or of another configuration raises nothing: a warning is logged,
   the file is removed, and the index is built again. Only a file with lost commits that cannot be
@@ -26,8 +27,8 @@ from typing import Final, final
 from zlib import crc32
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
-from amberdb._errors import StorageError
-from amberdb._fs import FileSystem, replace_file
+from amberdb._errors import ReplacedError, StorageError
+from amberdb._fs import FileSystem, replace_file, staged_for
 from amberdb._types import NO_LSN, Lsn
 from amberdb._worker import in_parallel
 
@@ -144,7 +145,7 @@ class CacheFolder:
         """Replaces the file of a keyspace, durably; each section is given in pieces. Raises
         OSError."""
         if not self._fs.is_dir(self.path):
-            self._fs.mkdir(self.path)
+            self._fs.mkdir(self.path, like=os.path.dirname(self.path))
             self._fs.sync_dir(os.path.dirname(self.path))
         flat = [[piece.cast("B") for piece in pieces if piece.nbytes] for pieces in sections]
         flat += [[]] * (SECTIONS_MAX - len(flat))
@@ -179,7 +180,7 @@ class CacheFolder:
             names = self._fs.listdir(self.path) if self._fs.is_dir(self.path) else []
         except OSError as error:
             raise StorageError(f"{self.path} cannot be listed: {error}", path=self.path) from error
-        for name in names:
+        for name in filter(_is_own, names):
             self._remove(os.path.join(self.path, name), must=True)
 
     def _file(self, keyspace: int) -> str:
@@ -191,11 +192,11 @@ class CacheFolder:
         except OSError as error:
             logger.warning("%s cannot be listed: %s", self.path, error)
             return
-        for name in names:
+        for name in filter(_is_own, names):
             path = os.path.join(self.path, name)
             lsn = NO_LSN
             try:
-                if not name.endswith(_SUFFIX):
+                if name.endswith(".tmp"):
                     raise Unusable("it was not completed")
                 label = Cached(self._fs.map(path), self._database_id).label
                 lsn = label.lsn
@@ -213,14 +214,20 @@ class CacheFolder:
             if self._fs.exists(path):
                 self._fs.unlink(path)
                 self._fs.sync_dir(self.path)
-        except OSError as error:
+        except (OSError, ReplacedError) as error:
             if must:
                 raise StorageError(
                     f"{path} holds data that the database no longer has, and cannot be removed "
-                    f"({error.strerror}): remove it and open the database again",
+                    f"({error}): remove it and open the database again",
                     path=path,
                 ) from error
             logger.warning("%s cannot be removed: %s", path, error)
+
+
+def _is_own(name: str) -> bool:
+    """Whether it is the name of a cache file, or of one that was not completed."""
+    base = staged_for(name) or name.removesuffix(".tmp")  # earlier versions made no mark
+    return base.endswith(_SUFFIX) and base.removesuffix(_SUFFIX).isdecimal()
 
 
 def _aligned(offset: int) -> int:

@@ -6,21 +6,26 @@
     data-<n>/   the LMDB data of generation n
     wal/        the log
     cache/      derived files: see cache_file.py
+    CREATING    while the database is made, or restored: magic 8 | random id 16 | crc u32
 
 Invariants:
-- A database is created as `<path>.tmp`, the staging directory, and renamed when it is complete: a
-  crash in between leaves nothing under its name.
-- Only names that creation makes are ever removed from a staging directory.
+- A database is made where it will be, in a new directory or in an empty one of the user, which is
+  never renamed or replaced: it keeps its permissions, owner, mount and links.
+- CREATING is durable before anything else is made, and MANIFEST is written last. A directory with
+  CREATING and without MANIFEST was left by a creation that did not end: it counts as empty, and the
+  next creation removes what is in it. After a restore that did not end only another restore does.
+- Only names that creation makes are ever removed.
 - One generation is in use. A directory of another one was left by a compaction that did not end.
 """
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from errno import ENOSPC
 
 from amberdb import _failpoints as failpoints
+from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import (
     AmberError,
     CorruptionError,
@@ -30,36 +35,49 @@ from amberdb._errors import (
     NotADatabaseError,
     OpenError,
 )
-from amberdb._fs import STAGING_SUFFIX, DirLock, FileSystem, remove_directory
+from amberdb._fs import (
+    DirLock,
+    FileSystem,
+    remove_directory,
+    replace_file,
+    staged_for,
+    what_is_full,
+)
 from amberdb._types import Lsn
 from amberdb.engine.options import Options
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.data_file import lmdb_version
 from amberdb.engine.storage.manifest import Manifest
-from amberdb.engine.storage.status import NAME as STATUS
 from amberdb.wal import Log, LogOptions
 
 LOCK = "LOCK"
 WAL = "wal"
+CREATING = "CREATING"
 _DATA = "data"
 _process = 0, ""
+_NEW = b"AMBERNEW"
+_RESTORED = b"AMBERRST"
+_MARK_SIZE = 24 + CRC_SIZE
+_LOST_FOUND = "lost+found"
+"""A directory that file systems have in their root."""
 
 
 def database_exists(path: str, options: Options) -> bool:
-    """Whether a database is at an absolute path; False when nothing is there. Raises
-    NotADatabaseError for anything else, CorruptionError for a database without its MANIFEST."""
+    """Whether a database is at an absolute path; False when nothing is there, or an empty
+    directory. Raises NotADatabaseError for anything else, CorruptionError for a database without
+    its MANIFEST."""
     fs = options.fs
     if fs.exists(path) and not fs.is_dir(path):
         raise NotADatabaseError(
             f"{path} is a file, and a database is a directory: choose another path", path=path
         )
     names = fs.listdir(path) if fs.exists(path) else []
-    if not names:
-        return False
     if manifests.NAME in names:
         return True
-    own_names = {LOCK, WAL, manifests.NAME + STAGING_SUFFIX}
-    if own_names & set(names) and any(name.startswith(f"{_DATA}-") for name in names):
+    contents = _contents(fs, path) if names else []
+    if all(staged_for(name) == CREATING for name in contents) or _is_unfinished(fs, path):
+        return False
+    if {LOCK, WAL} & set(names) and any(generation_of(name) for name in names):
         where = os.path.join(path, manifests.NAME)
         raise CorruptionError(
             f"{where} is missing: run `amberdb repair`, or restore a backup", path=where, offset=0
@@ -67,6 +85,25 @@ def database_exists(path: str, options: Options) -> bool:
     raise NotADatabaseError(
         f"{path} holds other files and is not a database: choose another path", path=path
     )
+
+
+def _contents(fs: FileSystem, path: str) -> list[str]:
+    """The names in a directory but those of the lock file and of lost+found."""
+    return [
+        name
+        for name in fs.listdir(path)
+        if name not in (LOCK, _LOST_FOUND)
+        or fs.is_dir(os.path.join(path, name)) != (name == _LOST_FOUND)
+    ]
+
+
+def _is_unfinished(fs: FileSystem, path: str, kinds: tuple[bytes, ...] = (_NEW, _RESTORED)) -> bool:
+    """Whether a directory has the mark of a creation. It is renamed to its name, so never torn."""
+    mark = os.path.join(path, CREATING)
+    if not fs.exists(mark) or fs.is_dir(mark):
+        return False
+    data = fs.read(mark)
+    return data.startswith(kinds) and len(data) == _MARK_SIZE and crc_matches(data)
 
 
 def missing_database(path: str) -> DatabaseMissingError:
@@ -83,20 +120,22 @@ def open_errors(path: str) -> Generator[None]:
         raise
     except OSError as error:
         if error.errno == ENOSPC:
-            raise DiskFullError(
-                f"{path}: no space left to open it: free some", path=path
-            ) from error
+            raise DiskFullError(f"{path}: {what_is_full(path)}", path=path) from error
         raise OpenError(
             f"{path} cannot be opened for writing: {error.strerror or error}", path=path
         ) from error
 
 
 def lock_directory(path: str, options: Options) -> DirLock:
-    """Locks a database or a staging directory for writing. Raises LockedError with the owner's pid
-    and host."""
+    """Locks a directory for writing. Raises LockedError with the owner's pid and host."""
     owner = f"{os.getpid()} {os.uname().nodename} {_this_process()}"
     try:
         return options.fs.lock(os.path.join(path, LOCK), owner)
+    except FileNotFoundError:
+        raise LockedError(
+            f"{path} was removed by the process that began to create it: try again",
+            path=path, pid=None, host="",
+        ) from None  # fmt: skip
     except BlockingIOError as error:
         pid, host, process = lock_owner(error)
         if process == _this_process():
@@ -166,48 +205,66 @@ def remove_generation(fs: FileSystem, path: str, generation: int) -> None:
         fs.sync_dir(path)
 
 
-def acquire_staging(path: str, options: Options) -> tuple[str, DirLock]:
-    """Makes the staging directory of `path`, empty. Returns it and its lock, which stays with the
-    directory when that is renamed. Raises LockedError, DatabaseMissingError when the parent is
-    missing, NotADatabaseError."""
+def make_directory(path: str, options: Options) -> bool:
+    """Makes the directory of a new database unless it exists. Returns whether it was made. Raises
+    DatabaseMissingError when the parent is missing."""
     fs = options.fs
-    staging = path + STAGING_SUFFIX
-    if not fs.exists(staging):
-        parent = os.path.dirname(path)
-        if not fs.is_dir(parent):
-            raise DatabaseMissingError(
-                f"the directory {parent} does not exist: create it first", path=path
-            )
-        try:
-            fs.mkdir(staging)
-        except FileExistsError:  # another process made it just now: the lock decides
-            pass
+    if fs.exists(path):
+        return False
+    real = os.path.realpath(path)  # of a link to a directory that is yet to be made
+    parent = os.path.dirname(real)
+    if not fs.is_dir(parent):
+        raise DatabaseMissingError(
+            f"the directory {parent} does not exist: create it first", path=path
+        )
     try:
-        lock = lock_directory(staging, options)
-    except FileNotFoundError:
-        raise _lost_creation_race(path) from None
+        fs.mkdir(real)
+    except FileExistsError:  # another process made it just now: the lock decides
+        return False
+    return True
+
+
+def sync_parent(path: str, fs: FileSystem) -> None:
+    """Makes the name of a database's directory durable."""
+    with suppress(PermissionError):  # the parent belongs to another user
+        fs.sync_dir(os.path.dirname(os.path.realpath(path)))
+
+
+@contextmanager
+def creation(path: str, options: Options, *, made: bool, restores: bool = False) -> Generator[None]:
+    """The block makes a database in a locked directory that is empty, or has what a creation left
+    that did not end. After an error the directory is empty again, or gone if it was `made` for
+    this. Raises NotADatabaseError for other names in it, OpenError when it would take the place of
+    a restore that did not end."""
+    fs = options.fs
+    if failpoints.on:
+        failpoints.reach("create.locked")
+    kind = _RESTORED if restores else _NEW
+    if not restores and _is_unfinished(fs, path, (_RESTORED,)):
+        raise OpenError(
+            f"a restore into {path} did not end: run it again, or remove the directory", path=path
+        )
     try:
-        if fs.exists(path) and fs.listdir(path):
-            if fs.exists(staging) and fs.listdir(staging) == [LOCK]:  # made above, and empty
-                discard_staging(staging, options)
-            raise _lost_creation_race(path)
+        if _is_unfinished(fs, path, (kind,)):
+            fs.sync_dir(path)  # the mark may have been renamed just before the process died
+        else:
+            _mark_unfinished(path, fs, kind)
+        _remove_unfinished(path, fs)
         if failpoints.on:
-            failpoints.reach("create.locked")
-        _remove_unfinished(staging, options)
+            failpoints.reach("create.marked")
+        yield
     except BaseException:
-        lock.close()
+        with suppress(OSError, AmberError):
+            _discard(path, fs, kind, made=made)
         raise
-    return staging, lock
 
 
-def publish_staging(
-    path: str, staging: str, manifest: Manifest, last_lsn: Lsn, options: Options
-) -> None:
-    """Completes the database in a staging directory, with a log that begins after `last_lsn` and
-    its MANIFEST, and renames it to `path`."""
+def complete_creation(path: str, manifest: Manifest, last_lsn: Lsn, options: Options) -> None:
+    """Completes the database in a marked directory, with a log that begins after `last_lsn`, its
+    MANIFEST, and the mark removed."""
     fs = options.fs
-    log_directory = os.path.join(staging, WAL)
-    fs.mkdir(log_directory)
+    log_directory = os.path.join(path, WAL)
+    fs.mkdir(log_directory, like=path)
     Log.create(
         fs,
         log_directory,
@@ -218,41 +275,99 @@ def publish_staging(
     ).close()
     if failpoints.on:
         failpoints.reach("create.log-made")
-    replace(manifest, clean_lsn=last_lsn).write(fs, staging)
-    fs.sync_dir(staging)
+    fs.sync_dir(path)
+    replace(manifest, clean_lsn=last_lsn).write(fs, path)
     if failpoints.on:
         failpoints.reach("create.manifest-written")
-    fs.rename(staging, path)
+    sync_parent(path, fs)
+    fs.unlink(os.path.join(path, CREATING))
+    fs.sync_dir(path)
     if failpoints.on:
-        failpoints.reach("create.renamed")
-    fs.sync_dir(os.path.dirname(path))
+        failpoints.reach("create.completed")
 
 
-def discard_staging(staging: str, options: Options) -> None:
-    """Removes a staging directory, whose lock is held."""
-    fs = options.fs
-    _remove_unfinished(staging, options)
-    fs.unlink(os.path.join(staging, LOCK))
-    fs.rmdir(staging)
+def staged_beside(path: str, fs: FileSystem) -> list[str]:
+    """The staging directories that were made for a path."""
+    parent, base = os.path.split(path)
+    names = fs.listdir(parent) if fs.is_dir(parent) else []
+    return [os.path.join(parent, name) for name in names if staged_for(name) == base]
 
 
-def _remove_unfinished(staging: str, options: Options) -> None:
-    """Removes what a crash during an earlier creation left; other names raise NotADatabaseError."""
-    fs = options.fs
-    for name in fs.listdir(staging):
-        path = os.path.join(staging, name)
-        if name == LOCK:
-            continue
-        if name == WAL or name.startswith(f"{_DATA}-"):
-            remove_directory(fs, path)
-        elif name.startswith((manifests.NAME, STATUS)):
-            # It was renamed and opened, and then a crash undid the rename.
-            fs.unlink(path)
-        else:
+def discard_restored(path: str, options: Options) -> None:
+    """Removes a database that a restore has made under a staging name. Raises LockedError, and
+    NotADatabaseError when there is anything else in the directory."""
+    lock = lock_directory(path, options)
+    try:
+        _discard(path, options.fs, _RESTORED, made=True)
+    finally:
+        lock.close()
+
+
+def _mark_unfinished(path: str, fs: FileSystem, kind: bytes) -> None:
+    mark = kind + os.urandom(16)
+    replace_file(fs, os.path.join(path, CREATING), mark + append_crc(mark))
+
+
+def _discard(path: str, fs: FileSystem, kind: bytes, *, made: bool) -> None:
+    """Removes what a creation has made, and the lock."""
+    if _contents(fs, path) and not _is_unfinished(fs, path):  # the last step failed
+        _mark_unfinished(path, fs, kind)
+    _remove_unfinished(path, fs)
+    fs.sync_dir(path)  # before the mark goes
+    for name in (CREATING, LOCK):
+        if fs.exists(os.path.join(path, name)):
+            fs.unlink(os.path.join(path, name))
+    if made:
+        fs.rmdir(os.path.realpath(path))
+
+
+def remove_leftovers(path: str, generation: int, fs: FileSystem) -> None:
+    """Removes from a locked database, whose MANIFEST names `generation`, what a crash left: the
+    mark of its creation, staging files, and generations that are not in use."""
+    names = fs.listdir(path)
+    if CREATING in names:  # MANIFEST may have been renamed just before the process died
+        fs.sync_dir(path)
+    for name in names:
+        where = os.path.join(path, name)
+        other = generation_of(name)
+        if other is not None and other != generation:  # of a compaction that was interrupted
+            remove_generation(fs, path, other)
+        elif name == CREATING or is_staged(name):
+            _remove(where, fs)
+
+
+def _remove_unfinished(path: str, fs: FileSystem) -> None:
+    """Removes what creation has made but the mark and the lock; other names raise
+    NotADatabaseError, before anything is removed."""
+    names = [name for name in _contents(fs, path) if name != CREATING]
+    for name in names:
+        if name not in (WAL, manifests.NAME) and not generation_of(name) and not is_staged(name):
             raise NotADatabaseError(
-                f"{path} is in the way of creating a database: remove it",
+                f"{os.path.join(path, name)} is in the way of creating a database: remove it",
                 path=path,
             )
+    if manifests.NAME in names:  # first, or what is left would be a damaged database
+        fs.unlink(os.path.join(path, manifests.NAME))
+        fs.sync_dir(path)
+        names.remove(manifests.NAME)
+    for name in names:
+        _remove(os.path.join(path, name), fs)
+
+
+def is_staged(name: str) -> bool:
+    """Whether a name in a database's directory is that of a file or directory that was not
+    completed."""
+    base = staged_for(name) or name.removesuffix(".tmp")  # earlier versions made no mark
+    return base != name and (
+        base.startswith((CREATING, manifests.NAME)) or generation_of(base) is not None
+    )
+
+
+def _remove(path: str, fs: FileSystem) -> None:
+    if fs.is_dir(path):
+        remove_directory(fs, path)
+    else:
+        fs.unlink(path)
 
 
 def new_manifest(options: Options, epoch: int = 1) -> Manifest:
@@ -264,11 +379,4 @@ def new_manifest(options: Options, epoch: int = 1) -> Manifest:
         clean_lsn=None,
         created_us=int(options.clock() * 1_000_000),
         lmdb_version=lmdb_version(),
-    )
-
-
-def _lost_creation_race(path: str) -> LockedError:
-    """The error of a path where another process has just created a database."""
-    return LockedError(
-        f"{path} is being created by another process: try again", path=path, pid=None, host=""
     )

@@ -88,6 +88,11 @@ class Status:
         """Every commit up to `lsn` survives power loss."""
         self._words[_DURABLE] = lsn
 
+    def close(self) -> None:
+        """Unmaps the file. The words stay readable; what is stored from now on is seen by nobody.
+        Any thread may be storing one meanwhile."""
+        self._words = memoryview(bytearray(self._words)).cast("Q")
+
 
 def _header(database_id: bytes) -> bytes:
     fields = _FIELDS.pack(MAGIC, FORMAT_VERSION, 0, database_id, boot_id())

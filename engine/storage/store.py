@@ -30,14 +30,19 @@ from amberdb._errors import (
     DiskFullError,
     OpenError,
     ReadersFullError,
+    ReplacedError,
     StorageError,
+    StorageFullError,
 )
-from amberdb._fs import FileSystem
+from amberdb._fs import FileSystem, file_mode, what_is_full
 from amberdb._types import Lsn
 from amberdb.engine.schema.keyspace import APPLIED
 from amberdb.engine.storage.data_file import DATA_FILE, check_file
 
 ReadTransaction: TypeAlias = "lmdb.Transaction[bytes]"
+_MAP_BYTES_MIN = 1 << 20
+_GROWTH_BYTES = 256 << 20
+"""More than one write transaction of a restore or a repair needs."""
 _FULL_BYTES = 1 << 16
 """Free bytes below which a short write counts as a full disk: it has taken all but part of a
 block."""
@@ -91,6 +96,7 @@ class Store:
         while this process or another one may be writing; end it, as a writing one, with release().
         """
         self.path = os.path.join(directory, DATA_FILE)
+        self._fs = fs
         if not create:
             check_file(fs, self.path, repair=not (read_only or beside))
         with _opening:
@@ -98,9 +104,9 @@ class Store:
             # is of a database that was closed, or of one that only reads.
             left = None if create or read_only else self._left_open(writes=not beside)
             try:
-                env = left or lmdb.open(
-                    directory,
-                    map_size=map_bytes,
+                env = left or _open_mapped(
+                    self.path,
+                    map_bytes,
                     max_readers=_READERS_MAX,
                     max_spare_txns=16,
                     sync=sync,
@@ -108,6 +114,7 @@ class Store:
                     create=create,
                     readonly=read_only or beside,
                     lock=not read_only,
+                    mode=file_mode(directory),
                     lib_version=0,
                 )
             except lmdb.ReadersFullError:
@@ -118,15 +125,17 @@ class Store:
                     path=self.path,
                 ) from None
             except lmdb.Error as error:
-                raise OpenError(
-                    f"{self.path}: LMDB cannot open it: {error}", path=self.path
-                ) from error
+                raise _cannot_open(self.path, error) from error
             if not read_only:
                 _environments[self._identity()] = env
         if left is not None and not beside and left.info()["map_size"] < map_bytes:
             left.set_mapsize(map_bytes)
+        self._opened_as = self._identity()
         self._begin = cast("Callable[[], ReadTransaction]", env.begin)
         self._env: lmdb.Environment | None = env
+        self.grows = False
+        """The map grows with the file: one thread has the store, and no transaction is open between
+        its writes."""
         with contextlib.suppress(lmdb.Error):  # the first read raises it
             self._begin().abort()  # LMDB keeps the slot for later reads, whoever takes the others
         self._last_read: ReadTransaction | None = None
@@ -184,9 +193,12 @@ class Store:
     def write(self) -> Generator["StoreWriter", None, None]:
         """A write transaction: committed and synced when the block ends, aborted by an exception.
 
-        Raises DiskFullError, StorageError.
+        Raises DiskFullError, StorageError, ReplacedError.
         """
+        self._fs.check_directory()
         try:
+            if self.grows:
+                self._grow()
             self._live().reader_check()  # readers of dead processes would keep pages for ever
             with contextlib.suppress(lmdb.PanicError, lmdb.ReadersFullError):
                 self._last_read = self._begin()
@@ -201,10 +213,15 @@ class Store:
         except lmdb.Error as error:
             if self._has_failed():
                 raise self._failure(error) from error
+            if isinstance(error, lmdb.MapFullError):
+                raise StorageFullError(
+                    f"{self.path}: LMDB's map of {self.map_bytes} bytes is full; no commit is "
+                    "lost: open the database with a larger map_bytes (address space, not disk)",
+                    path=self.path,
+                ) from error
             if self._is_full(error):
                 raise DiskFullError(
-                    f"{self.path}: no space left for a checkpoint: free some; no commit is lost",
-                    path=self.path,
+                    f"{self.path}: {what_is_full(self.path)}; no commit is lost", path=self.path
                 ) from error
             raise_typed(self.path, error)
         except CorruptionError as error:
@@ -214,20 +231,39 @@ class Store:
             if not self._has_failed():
                 self._last_read = None
 
+    @property
+    def map_bytes(self) -> int:
+        """The size of the map, which the file cannot outgrow."""
+        return self._live().info()["map_size"]
+
+    @property
+    def used_bytes(self) -> int:
+        """The size of the pages in use."""
+        stat = self._live().stat()
+        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return pages * stat["psize"]
+
     def stats(self) -> dict[str, int]:
         """Bytes of the file and of the pages in use, entries, depth of the tree, readers."""
         env = self._live()
         info = env.info()
         stat = env.stat()
-        page = stat["psize"]
-        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return {
-            "file_bytes": (info["last_pgno"] + 1) * page,
-            "used_bytes": pages * page,
+            "file_bytes": (info["last_pgno"] + 1) * stat["psize"],
+            "used_bytes": self.used_bytes,
             "entries": stat["entries"],
             "depth": stat["depth"],
             "readers": len(env.readers().splitlines()) - 1,
         }
+
+    def _grow(self) -> None:
+        """Doubles the map when less than _GROWTH_BYTES of it is free."""
+        env = self._live()
+        info = env.info()
+        used = (info["last_pgno"] + 1) * env.stat()["psize"]
+        if info["map_size"] - used < _GROWTH_BYTES:
+            with contextlib.suppress(lmdb.Error):  # what is there may be enough
+                env.set_mapsize(2 * info["map_size"] + _GROWTH_BYTES)
 
     def _fill_tail(self) -> None:
         """Extends the file with zeros by the pages that a transaction allocated at its end and
@@ -235,22 +271,26 @@ class Store:
         env = self._live()
         size = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
         try:
+            self._fs.check_directory()
             if os.path.getsize(self.path) < size:
                 os.truncate(self.path, size)
-        except OSError:
+        except (OSError, ReplacedError):
             pass  # the next open checks the pages themselves
 
     def _is_full(self, error: lmdb.Error) -> bool:
         """Whether a write failed because the disk is full. LMDB keeps only the text of the system's
         error code, and reports a short write as an input/output error."""
         text = str(error)
-        if isinstance(error, lmdb.MapFullError) or os.strerror(errno.ENOSPC) in text:
+        if os.strerror(errno.ENOSPC) in text:
             return True
         if os.strerror(errno.EIO) not in text:
             return False
         import shutil  # imported on demand: few programs need it
 
-        return shutil.disk_usage(self.path).free < _FULL_BYTES
+        try:
+            return shutil.disk_usage(self.path).free < _FULL_BYTES
+        except OSError:  # the directory has gone
+            return False
 
     def _has_failed(self) -> bool:
         """Whether LMDB refuses to begin transactions, after a failed write of a meta page."""
@@ -319,6 +359,13 @@ class Store:
             raise ClosedError("the database is closed: open it again")
         return self._env
 
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to the file that is open."""
+        try:
+            return self._identity() == self._opened_as
+        except FileNotFoundError:
+            return False
+
     def release(self, refuse: Callable[[], NoReturn]) -> None:
         """Releases the file; later reads call `refuse`, which raises.
 
@@ -351,8 +398,9 @@ class Store:
 def new_store(directory: str, fs: FileSystem, map_bytes: int) -> Generator[Store]:
     """Makes a directory with a store, for one thread to fill. Its commits are not synced; the file
     is synced and closed when the block ends without an exception."""
-    fs.mkdir(directory)
+    fs.mkdir(directory, like=os.path.dirname(directory))
     store = Store(directory, fs=fs, create=True, map_bytes=map_bytes, sync=False)
+    store.grows = True
     try:
         yield store
     finally:
@@ -363,6 +411,42 @@ def new_store(directory: str, fs: FileSystem, map_bytes: int) -> Generator[Store
     finally:
         file.close()
     fs.sync_dir(directory)
+
+
+def _open_mapped(path: str, map_bytes: int, **options: Any) -> lmdb.Environment:
+    """Opens an environment with room to grow; with a smaller map where the address space of the
+    process is short. Raises lmdb.Error."""
+    directory = os.path.dirname(path)
+    size = os.path.getsize(path) if os.path.exists(path) else 0
+    wanted, least = max(map_bytes, 2 * size), max(size, _MAP_BYTES_MIN)
+    is_short = False
+    while True:
+        try:
+            env = lmdb.open(directory, map_size=wanted, **options)
+        except lmdb.Error as error:
+            if os.strerror(errno.ENOMEM) not in str(error) or wanted == least:
+                raise
+            is_short, wanted = True, max(wanted // 4, least)
+            continue
+        if not is_short or wanted == least:
+            return env
+        env.close()  # it took most of what is left, which the process needs for other things
+        is_short, wanted = False, max(wanted // 4, least)
+
+
+def _cannot_open(path: str, error: lmdb.Error) -> OpenError:
+    text = str(error)
+    if os.strerror(errno.ENOMEM) in text:
+        text += (
+            ": the address space of this process is used up (ulimit -v, or many open databases): "
+            "close some, or open with a smaller map_bytes"
+        )
+    elif os.strerror(errno.EAGAIN) in text:
+        text += (
+            ": a process with the same pid in another container has it open: let the containers "
+            "share a pid namespace, or start this process again"
+        )
+    return OpenError(f"{path}: LMDB cannot open it: {text}", path=path)
 
 
 class _SharedTransaction:

@@ -60,6 +60,7 @@ from amberdb._errors import (
     SnapshotExpiredError,
     SnapshotLimitError,
     StorageError,
+    StorageFullError,
     TransactionError,
     TransactionTooLargeError,
 )
@@ -202,6 +203,7 @@ __all__ = [
     "SnapshotExpiredError",
     "SnapshotLimitError",
     "StorageError",
+    "StorageFullError",
     "TransactionError",
     "TransactionTooLargeError",
 ]

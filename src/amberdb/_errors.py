@@ -62,15 +62,16 @@ class FormatError(OpenError):
     """Written in a newer format or by another engine: open it with the version that wrote it."""
 
 
-class ReplacedError(OpenError):
-    """The database at this path was replaced while it was open read-only: open it again."""
-
-
 # -- files and log -------------------------------------------------------------------------
 
 
 class StorageError(AmberError):
     """Reading or writing files failed."""
+
+
+class ReplacedError(OpenError, StorageError):
+    """The directory of an open database was removed, renamed or replaced, and nothing was written
+    to what is there now: close the database and open its path again."""
 
 
 class CorruptionError(StorageError):
@@ -88,6 +89,11 @@ class ReadersFullError(StorageError):
 
 class DiskFullError(StorageError, OSError):
     """No space is left; nothing of this call was stored. Free space and try again."""
+
+
+class StorageFullError(StorageError):
+    """The database has reached `size_bytes_max`, or LMDB's map is full and cannot grow. Deletes,
+    erase() and compact() still work: delete documents and compact, or raise the limit at open."""
 
 
 class PoisonedError(StorageError):

@@ -7,13 +7,22 @@ Invariants:
 - `pwrite` writes all bytes or raises; `sync` returns only after the device has the data.
 - A created, renamed or removed name is durable only after `sync_dir` of its directory.
 - After `replace_file` a name has either the old or the new content, never a mix.
+- The name of a file or directory that is still being made has a mark and a random id: no other
+  program's file is taken for one, overwritten or removed.
+- A directory is made for its owner alone. A file in it gets the permissions of the directory, so
+  one that a user has opened to a group stays open to it; a file beside others' is private.
 """
 
 import errno
 import mmap
 import os
+import re
+import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Protocol
+
+from amberdb._errors import AmberError
 
 try:
     import fcntl
@@ -56,14 +65,22 @@ class File(Protocol):
 class DirLock(Protocol):
     """A lock that the kernel releases when its process dies."""
 
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to the file that is locked: False when it, or a directory
+        on the way to it, was removed, renamed or replaced."""
+        ...
+
     def close(self) -> None: ...
 
 
 class FileSystem(Protocol):
     """The operations of a file system that the engine and the log need."""
 
-    def open(self, path: str, *, create: bool = False, read_only: bool = False) -> File:
-        """Opens an existing file, or with `create` a new one (FileExistsError if it exists)."""
+    def open(
+        self, path: str, *, create: bool = False, read_only: bool = False, private: bool = False
+    ) -> File:
+        """Opens an existing file, or with `create` a new one (FileExistsError if it exists), with
+        the permissions of its directory; with `private` for its owner alone."""
         ...
 
     def read(self, path: str) -> bytes: ...
@@ -90,7 +107,15 @@ class FileSystem(Protocol):
         """The names inside a directory, sorted."""
         ...
 
-    def mkdir(self, path: str) -> None: ...
+    def mkdir(self, path: str, *, like: str | None = None) -> None:
+        """Makes a directory for its owner alone, or with the permissions of the directory `like`,
+        within the umask."""
+        ...
+
+    def copy_access(self, source: str, target: str) -> None:
+        """Gives a directory the owner, group, permissions and ACL of another one, as far as this
+        process may."""
+        ...
 
     def rmdir(self, path: str) -> None:
         """Removes an empty directory."""
@@ -121,6 +146,15 @@ class FileSystem(Protocol):
 
     def is_read_only(self, path: str) -> bool:
         """Whether the file system at this path is mounted read-only."""
+        ...
+
+    def check_lock(self) -> None:
+        """Raises ReplacedError when this is the file system of an open database, and the path of
+        that database no longer leads to the directory that was opened."""
+        ...
+
+    def check_directory(self) -> None:
+        """check_lock(), and the directory still has the MANIFEST that this process knows."""
         ...
 
 
@@ -169,13 +203,23 @@ class _OsFile:
 class _OsLock:
     """An flock: released with its last descriptor, so at the latest when the process ends."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_identity", "_path")
 
     def __init__(self, path: str, owner: str) -> None:
-        fd = _locked(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, owner.encode(), 0)
-        self._fd = fd
+        self._lock(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, owner.encode(), 0)
+
+    def _lock(self, path: str, flags: int, operation: int) -> None:
+        self._path = path
+        self._fd = _locked(path, flags, operation)
+        self._identity = _inode(os.fstat(self._fd))
+
+    def is_in_place(self) -> bool:
+        try:
+            return _inode(os.stat(self._path)) == self._identity
+        except OSError as error:  # others, such as EACCES, do not show that it has gone
+            return error.errno not in _GONE
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -189,32 +233,67 @@ class _OsSharedLock(_OsLock):
     __slots__ = ()
 
     def __init__(self, path: str) -> None:
-        self._fd = _locked(path, os.O_RDONLY, fcntl.LOCK_SH)
+        self._lock(path, os.O_RDONLY, fcntl.LOCK_SH)
+
+
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _locked(path: str, flags: int, operation: int) -> int:
-    """A descriptor that holds the lock. Raises BlockingIOError with the text of the owner."""
-    fd = os.open(path, flags, 0o644)
+    """A descriptor that holds the lock of the file at the path. Raises BlockingIOError with the
+    text of the owner."""
+    mode = _lock_mode(os.path.dirname(path))
+    while True:
+        fd = os.open(path, flags | os.O_NOFOLLOW, mode)
+        try:
+            fcntl.flock(fd, operation | fcntl.LOCK_NB)
+            status = os.fstat(fd)
+            if _is_at(path, status):
+                if flags & os.O_CREAT and stat.S_IMODE(status.st_mode) & ~mode:
+                    with suppress(PermissionError):  # it belongs to another user of the directory
+                        os.fchmod(fd, mode)
+                return fd
+        except BlockingIOError:
+            other = os.pread(fd, 4096, 0).decode("utf-8", "replace")
+            os.close(fd)
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked", path, None, other) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # its owner has removed it meanwhile: a lock of it keeps nobody out
+
+
+def _is_at(path: str, status: os.stat_result) -> bool:
     try:
-        fcntl.flock(fd, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        other = os.pread(fd, 4096, 0).decode("utf-8", "replace")
-        os.close(fd)
-        raise BlockingIOError(errno.EWOULDBLOCK, "locked", path, None, other) from None
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        return _inode(os.stat(path)) == _inode(status)
+    except FileNotFoundError:
+        return False
+
+
+def _lock_mode(directory: str) -> int:
+    """The permissions of a lock file: whoever can open it can hold it, reading is enough. So it is
+    for those who may write to the directory."""
+    writers = os.stat(directory or ".").st_mode & 0o022
+    return 0o600 | writers | writers << 1
 
 
 class OsFileSystem:
     """The file system of the operating system."""
 
-    def open(self, path: str, *, create: bool = False, read_only: bool = False) -> File:
+    def open(
+        self, path: str, *, create: bool = False, read_only: bool = False, private: bool = False
+    ) -> File:
         flags = os.O_RDONLY if read_only else os.O_RDWR
+        mode = 0o600
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        return _OsFile(os.open(path, flags, 0o644))
+            if not private:
+                mode = file_mode(os.path.dirname(path))
+        return _OsFile(os.open(path, flags, mode))
 
     def read(self, path: str) -> bytes:
         with open(path, "rb") as file:
@@ -244,8 +323,16 @@ class OsFileSystem:
     def listdir(self, path: str) -> list[str]:
         return sorted(os.listdir(path))
 
-    def mkdir(self, path: str) -> None:
-        os.mkdir(path)
+    def mkdir(self, path: str, *, like: str | None = None) -> None:
+        os.mkdir(path, 0o700 if like is None else stat.S_IMODE(os.stat(like).st_mode))
+
+    def copy_access(self, source: str, target: str) -> None:
+        import shutil  # imported on demand: few programs need it
+
+        status = os.stat(source)
+        with suppress(PermissionError):
+            os.chown(target, status.st_uid, status.st_gid)
+        shutil.copystat(source, target)  # with the ACL, which is an extended attribute
 
     def rmdir(self, path: str) -> None:
         os.rmdir(path)
@@ -272,6 +359,15 @@ class OsFileSystem:
     def is_read_only(self, path: str) -> bool:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
+    def check_lock(self) -> None: ...
+
+    def check_directory(self) -> None: ...
+
+
+def file_mode(directory: str) -> int:
+    """The permissions of a new file in a directory: the directory's own, without execution."""
+    return os.stat(directory or ".").st_mode & 0o666 | 0o600
+
 
 def remove_directory(fs: FileSystem, path: str) -> None:
     """Removes a directory and the files in it. The removal is durable after `sync_dir`."""
@@ -297,6 +393,15 @@ def first_free_name(
     return name
 
 
+def what_is_full(path: str) -> str:
+    """What a file system lacks that has refused a write for lack of space."""
+    with suppress(OSError):
+        status = os.statvfs(path if os.path.exists(path) else os.path.dirname(path) or ".")
+        if status.f_files and not status.f_favail:
+            return "no inode is left (the number of files is limited): remove files"
+    return "no space is left: free some"
+
+
 def boot_id() -> bytes:
     """16 bytes that change with each boot of the machine; zeros when they are unknown."""
     try:
@@ -306,8 +411,20 @@ def boot_id() -> bytes:
         return bytes(16)
 
 
-STAGING_SUFFIX = ".tmp"
-"""Ends the name of a file or directory that is still being made."""
+_STAGED = re.compile(r"(.+)\.amber-[0-9a-f]{16}\.tmp", re.DOTALL)
+
+
+def staging_name(path: str) -> str:
+    """A new name beside `path` for a file or directory that is still being made."""
+    return f"{path}.amber-{os.urandom(8).hex()}.tmp"
+
+
+def staged_for(name: str) -> str | None:
+    """The name for which a staging name was made; None for another name."""
+    match = _STAGED.fullmatch(name)
+    return match[1] if match else None
+
+
 _SYNC_BYTES = 16 << 20
 
 
@@ -315,7 +432,7 @@ def append_lines(fs: FileSystem, path: str, lines: bytes) -> None:
     """Appends whole lines to a file, which is made if missing, and syncs. After a line that a crash
     cut short, they begin on a new line. One writer at a time. Raises OSError."""
     is_new = not fs.exists(path)
-    file = fs.open(path, create=is_new)
+    file = fs.open(path, create=is_new, private=True)
     try:
         size = file.size()
         if size and file.pread(1, size - 1) != b"\n":
@@ -334,29 +451,33 @@ def replace_file(
     data: bytes,
     more: Iterable[bytes] = (),
     *,
+    private: bool = False,
     verify: Callable[[str], None] | None = None,
 ) -> None:
     """Replaces the file durably with `data` and the parts of `more`: writes a staging file, syncs
     it, renames it, syncs the directory. Large data is synced in parts, so that syncs of other
     files never wait for all of it. `verify` is called with the staging file before the rename, and
-    may raise."""
-    staged = path + STAGING_SUFFIX
-    if fs.exists(staged):
-        fs.unlink(staged)
-    file = fs.open(staged, create=True)
+    may raise. A failure before the rename leaves no staging file."""
+    staged = staging_name(path)
+    file = fs.open(staged, create=True, private=private)
     try:
-        file.pwrite(data, 0)
-        end = synced = len(data)
-        for part in more:
-            file.pwrite(part, end)
-            end += len(part)
-            if end - synced >= _SYNC_BYTES:
-                file.sync()
-                synced = end
-        file.sync()
-    finally:
-        file.close()
-    if verify is not None:
-        verify(staged)
-    fs.rename(staged, path)
+        try:
+            file.pwrite(data, 0)
+            end = synced = len(data)
+            for part in more:
+                file.pwrite(part, end)
+                end += len(part)
+                if end - synced >= _SYNC_BYTES:
+                    file.sync()
+                    synced = end
+            file.sync()
+        finally:
+            file.close()
+        if verify is not None:
+            verify(staged)
+        fs.rename(staged, path)
+    except BaseException:
+        with suppress(OSError, AmberError):
+            fs.unlink(staged)
+        raise
     fs.sync_dir(os.path.dirname(path) or ".")

@@ -36,7 +36,7 @@ SLICES: Final = {
     "ignore_the_class_of_a_commit": Slice("put+burst", "drop unsynced: commit 2 was acknowledged"),
     "drop_the_directory_sync_of_the_log": Slice("put", "the log in .* is missing"),
     "rename_manifest_before_its_sync": Slice("put", "MANIFEST is not AmberDB's"),
-    "drop_the_directory_sync_of_manifest": Slice("put", "rename lost: .* was closed at Lsn 0"),
+    "drop_the_directory_sync_of_manifest": Slice("put", "rename lost: .*MANIFEST is missing"),
     "recycle_before_the_checkpoint": Slice("put+burst", "clean prefix: .*the log begins with"),
     "checkpoint_half_of_it": Slice("put+burst", _CHECK),
     "ignore_tombstones_at_the_checkpoint": Slice("put+index+overwrite+delete+transaction", _CHECK),
@@ -45,7 +45,7 @@ SLICES: Final = {
     "replay_half_a_transaction": Slice("put", _CHECK),
     "keep_the_epoch": Slice("put", "drop unsynced: Lsn ([0-9]+) was given, and \\1 would"),
     "accept_the_tail_without_rewriting_it": Slice(
-        "put+burst", "clean prefix, operation .*, drop unsynced: .* was applied", recoveries=0.3
+        "burst", "clean prefix, operation .*, drop unsynced: .* was applied", recoveries=0.5
     ),
     "always_mark_clean": Slice("put", "clean prefix: .* was closed at Lsn 0"),
     "use_a_spare_without_its_header": Slice(_ROTATION, "has the name of another segment"),

@@ -52,7 +52,7 @@ def judge(root: Path, wanted: dict[str, Any]) -> None:
         assert_sound(db)
     kept = [path.read_bytes() for path in root.glob("t.amber.damaged-*/data-*/data.mdb")]
     assert kept == [SCRAP]
-    assert not list(root.glob("t.amber.restored*"))
+    assert not list(root.glob("t.amber.*.tmp"))
     for path in root.glob("t.amber.backups/*.amberbak"):
         amberdb.verify_backup(path)
 

@@ -10,6 +10,7 @@ Invariants:
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -96,6 +97,7 @@ class FaultyFileSystem:
         return True
 
     def before(self, kind: str, path: str) -> None:
+        path = plain(path)
         self.calls.append((kind, os.path.basename(path)))
         if self.hook is not None:
             self.hook(kind, path)
@@ -123,10 +125,13 @@ class FaultyFileSystem:
 
     # -- the seam ----------------------------------------------------------------------------
 
-    def open(self, path: str, *, create: bool = False, read_only: bool = False) -> File:
+    def open(
+        self, path: str, *, create: bool = False, read_only: bool = False, private: bool = False
+    ) -> File:
         if not read_only:
             self.before("open", path)
-        return _FaultyFile(self, path, self.inner.open(path, create=create, read_only=read_only))
+        inner = self.inner.open(path, create=create, read_only=read_only, private=private)
+        return _FaultyFile(self, path, inner)
 
     def read(self, path: str) -> bytes:
         return self.inner.read(path)
@@ -155,9 +160,12 @@ class FaultyFileSystem:
     def listdir(self, path: str) -> list[str]:
         return self.inner.listdir(path)
 
-    def mkdir(self, path: str) -> None:
+    def mkdir(self, path: str, *, like: str | None = None) -> None:
         self.before("open", path)
-        self.inner.mkdir(path)
+        self.inner.mkdir(path, like=like)
+
+    def copy_access(self, source: str, target: str) -> None:
+        self.inner.copy_access(source, target)
 
     def rmdir(self, path: str) -> None:
         self.before("unlink", path)
@@ -181,6 +189,10 @@ class FaultyFileSystem:
 
     def lock(self, path: str, owner: str) -> DirLock:
         return self.inner.lock(path, owner)
+
+    def check_lock(self) -> None: ...
+
+    def check_directory(self) -> None: ...
 
 
 class _FaultyFile:
@@ -236,6 +248,11 @@ class _FaultyFile:
     def close(self) -> None:
         self._inner.close()
         self._fs.open_files -= 1
+
+
+def plain(path: str) -> str:
+    """Without the random part of a staging name."""
+    return re.sub(r"\.amber-[0-9a-f]{16}\b", "", path)
 
 
 def fail_on(kind: str, suffix: str, error: OSError) -> Hook:

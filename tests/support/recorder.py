@@ -79,9 +79,11 @@ class RecordingFileSystem:
 
     # -- the seam ----------------------------------------------------------------------------
 
-    def open(self, path: str, *, create: bool = False, read_only: bool = False) -> File:
+    def open(
+        self, path: str, *, create: bool = False, read_only: bool = False, private: bool = False
+    ) -> File:
         with self._mutex:
-            inner = self._inner.open(path, create=create, read_only=read_only)
+            inner = self._inner.open(path, create=create, read_only=read_only, private=private)
             if create:
                 self._builder.created(path)
             return _RecordingFile(self, self._inode(path) or 0, inner)
@@ -113,10 +115,13 @@ class RecordingFileSystem:
     def listdir(self, path: str) -> list[str]:
         return self._inner.listdir(path)
 
-    def mkdir(self, path: str) -> None:
+    def mkdir(self, path: str, *, like: str | None = None) -> None:
         with self._mutex:
-            self._inner.mkdir(path)
+            self._inner.mkdir(path, like=like)
             self.add(Mkdir(self._builder.name(path)))
+
+    def copy_access(self, source: str, target: str) -> None:
+        self._inner.copy_access(source, target)
 
     def rmdir(self, path: str) -> None:
         with self._mutex:
@@ -146,6 +151,10 @@ class RecordingFileSystem:
             if self._inode(path) is None:
                 self._builder.created(path)
             return lock
+
+    def check_lock(self) -> None: ...
+
+    def check_directory(self) -> None: ...
 
     # -- inside ------------------------------------------------------------------------------
 

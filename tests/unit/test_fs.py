@@ -1,5 +1,6 @@
 """The file seam: what is written is whole, names change at once, locks exclude."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from amberdb._fs import File, FileSystem, OsFileSystem, first_free_name, replace_file
-from support.faulty_fs import FaultyFileSystem
+from support.faulty_fs import FaultyFileSystem, fail_on
 
 
 @pytest.fixture
@@ -105,11 +106,24 @@ def test_rename_replaces(fs: FileSystem, tmp_path: Path) -> None:
 
 
 def test_replaced_file_is_whole_and_nothing_is_left_beside_it(fs: FileSystem, path: str) -> None:
-    fs.open(path + ".tmp", create=True).close()  # of an attempt that was interrupted
+    replace_file(fs, path + ".tmp", b"another program's")
     replace_file(fs, path, b"first, and longer")
     replace_file(fs, path, b"second")
     assert fs.read(path) == b"second"
-    assert fs.listdir(os.path.dirname(path)) == ["file"]
+    assert fs.read(path + ".tmp") == b"another program's"
+    assert fs.listdir(os.path.dirname(path)) == ["file", "file.tmp"]
+
+
+def test_a_failed_replacement_leaves_the_old_file_and_nothing_beside_it(path: str) -> None:
+    faulty = FaultyFileSystem()
+    replace_file(faulty, path, b"old")
+    for kind in ("open", "pwrite", "sync", "rename"):
+        suffix = "file" if kind == "rename" else "file.tmp"
+        faulty.hook = fail_on(kind, suffix, OSError(errno.ENOSPC, "injected"))
+        with pytest.raises(OSError, match="injected"):
+            replace_file(faulty, path, b"new")
+        assert faulty.read(path) == b"old"
+        assert faulty.listdir(os.path.dirname(path)) == ["file"]
 
 
 def test_a_mapped_file_is_whole_and_stays_so(fs: FileSystem, path: str) -> None:

@@ -35,6 +35,7 @@ from amberdb.engine.backup.chain import points
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.keyspace import BUILT, prefix_of
 from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.storage import directory
 from support.analyzers import older_analyzer
 from support.databases import SMALL, FakeClock, OpenDatabase, audited
 from support.inside import engine_of
@@ -348,13 +349,24 @@ def test_a_chain_with_a_gap_or_out_of_order_is_refused(
 def test_a_restore_overwrites_nothing(chain: list[Path], tmp_path: Path) -> None:
     target = tmp_path / "r.amber"
     target.mkdir()
+    (target / "mine").touch()
     with pytest.raises(BackupExistsError):
         amberdb.restore(chain, target)
     with pytest.raises(BackupExistsError):
         amberdb.restore(chain, chain[1])
     with pytest.raises(amberdb.DatabaseMissingError):
         amberdb.restore(chain, tmp_path / "no" / "r.amber")
-    assert os.listdir(target) == []
+    assert os.listdir(target) == ["mine"]
+
+
+def test_a_restore_fills_an_empty_directory_in_place(chain: list[Path], tmp_path: Path) -> None:
+    target = tmp_path / "r.amber"
+    target.mkdir(0o750)
+    inode = target.stat().st_ino
+    amberdb.restore(chain, target, **SMALL)
+    assert (target.stat().st_ino, target.stat().st_mode & 0o777) == (inode, 0o750)
+    with audited(target) as db:
+        assert len(documents(db)) == 30
 
 
 def test_the_log_is_held_for_the_next_backup_up_to_a_limit(
@@ -510,17 +522,17 @@ def test_subscribers_are_where_they_were_and_told_what_the_log_has_no_more(
 def test_what_an_interrupted_restore_has_left_is_no_obstacle(
     chain: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(restore, "publish_staging", die)
-        patch.setattr(restore, "discard_staging", die)
+        patch.setattr(restore, "complete_creation", die)
+        patch.setattr(directory, "_discard", die)
         with pytest.raises(KeyboardInterrupt):
             amberdb.restore(chain, tmp_path / "r.amber", **SMALL)
-    assert "r.amber.tmp" in others(tmp_path)
+    assert list(tmp_path.glob("r.amber.*.tmp"))
     assert len(restored(chain, tmp_path / "r.amber")) == 30
-    assert "r.amber.tmp" not in others(tmp_path)
+    assert not list(tmp_path.glob("r.amber*"))
 
 
 def test_damage_is_named_with_file_and_offset(chain: list[Path], tmp_path: Path) -> None:

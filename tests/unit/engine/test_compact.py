@@ -127,17 +127,20 @@ def test_broken_and_unfinished_files_go(open_db: OpenDatabase, tmp_path: Path) -
     db = filled(open_db())
     whole = Path(db.path)
     segment = min(whole.glob("wal/*.wal"))
-    names = ["MANIFEST.broken", "MANIFEST.broken.1", f"wal/{segment.name}.broken", "half.tmp"]
+    half = f"MANIFEST.amber-{1:016x}.tmp"
+    names = ["MANIFEST.broken", "MANIFEST.broken.1", f"wal/{segment.name}.broken", half]
     for name in names:
         (whole / name).write_bytes(b"keptunique41word")
     for name in ("data-1.broken", "data-2.tmp", "wal.broken"):
         (whole / name).mkdir()
         (whole / name / "data.mdb").write_bytes(b"keptunique41word")
-    (whole / "notes.txt").write_text("not ours")
+    strangers = [whole / name for name in ("notes.txt", "half.tmp", "tooth.broken", "wal/x.tmp")]
+    for stranger in strangers:
+        stranger.write_text("not ours")
     removed = db.compact().removed
     assert sorted(removed) == sorted([*names, "data-1.broken", "data-2.tmp", "wal.broken"])
     assert not left_of(db.path, 41)
-    assert (whole / "notes.txt").exists()
+    assert all(stranger.exists() for stranger in strangers)
     assert not db.compact().removed
 
 

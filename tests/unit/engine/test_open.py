@@ -54,6 +54,30 @@ def is_intact(path: Path) -> bool:
         return db.collection("n").find({"x": 1}) == [{"id": "a", "x": 1}] and db.check().ok
 
 
+class Killed(BaseException):
+    """The end of a process, in place of it."""
+
+
+def dying_at(name: str) -> FaultyFileSystem:
+    """A file system whose process dies before its first change of a path that ends so."""
+    is_dead = False
+
+    def die(kind: str, path: str) -> None:
+        nonlocal is_dead
+        is_dead = is_dead or path.endswith(name)
+        if is_dead:
+            raise Killed
+
+    return FaultyFileSystem(hook=die)
+
+
+def unfinished(path: Path) -> None:
+    """Leaves what a process leaves that dies when it has made the data of a new database."""
+    with pytest.raises(Killed):
+        open_at(path, fs=dying_at("wal"))
+    assert {"CREATING", "LOCK", "data-1"} == set(os.listdir(path))
+
+
 # -- paths -----------------------------------------------------------------------------------
 
 
@@ -68,28 +92,22 @@ def test_missing_database_is_created_unless_told_not_to(tmp_path: Path) -> None:
     open_at(path, create=False).close()
 
 
-def test_the_names_in_a_new_database_are_synced_before_it_gets_its_own(tmp_path: Path) -> None:
+def test_the_names_in_a_new_database_are_synced_before_it_gets_its_manifest(
+    tmp_path: Path,
+) -> None:
     fs = FaultyFileSystem()
     open_at(tmp_path / "t.amber", fs=fs).close()
-    born = next(
-        at for at, (kind, name) in enumerate(fs.calls) if (kind, name[:1]) == ("rename", "t")
-    )
-    for name in ("t.amber.tmp", "data-1", "wal"):
+    born = fs.calls.index(("rename", "MANIFEST"))
+    for name in ("t.amber", "data-1", "wal"):
         assert ("sync_dir", name) in fs.calls[:born]
+    assert fs.calls.index(("unlink", "CREATING")) > born
 
 
 def test_a_name_that_a_dead_process_gave_is_made_durable_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    def die(kind: str, path: str) -> None:
-        if (kind, path) == ("sync_dir", str(tmp_path)):
-            raise Killed
-
     with pytest.raises(Killed):
-        open_at(tmp_path / "t.amber", fs=FaultyFileSystem(hook=die))
+        open_at(tmp_path / "t.amber", fs=dying_at(str(tmp_path)))
     fs = FaultyFileSystem()
     open_at(tmp_path / "t.amber", fs=fs, create=False).close()
     assert fs.calls[0] == ("sync_dir", tmp_path.name)
@@ -171,12 +189,13 @@ def test_another_manifest_is_no_database(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_the_way_of_creating_is_not_removed(tmp_path: Path) -> None:
-    aside = tmp_path / "new.amber.tmp"
-    aside.mkdir()
-    (aside / "thesis.tex").write_bytes(b"x")
+    path = tmp_path / "new.amber"
+    unfinished(path)
+    (path / "thesis.tex").write_bytes(b"x")
+    before = sorted(path.rglob("*"))
     with pytest.raises(NotADatabaseError, match="in the way"):
-        open_at(tmp_path / "new.amber")
-    assert (aside / "thesis.tex").exists()
+        open_at(path)
+    assert sorted(path.rglob("*")) == before
 
 
 # -- damaged directories ---------------------------------------------------------------------
@@ -385,7 +404,7 @@ class ReadOnly(OsFileSystem):
     def lock(self, path: str, owner: str) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    def mkdir(self, path: str) -> None:
+    def mkdir(self, path: str, *, like: str | None = None) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
 
@@ -423,7 +442,7 @@ def test_creation_that_fails_anywhere_can_be_tried_again(
         with open_at(path, fs=fs) as db:
             db.collection("n").put({"id": "a"})
             assert db.check().ok
-        assert not (tmp_path / f"{at}.amber.tmp").exists()
+        assert sorted(os.listdir(path)) == ["LOCK", "MANIFEST", "STATUS", "data-1", "wal"]
 
 
 # -- in memory -------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import amberdb
 from amberdb import BackupError, Database, RollingBackups
 from amberdb import _failpoints as failpoints
+from amberdb._fs import staging_name
 from amberdb.engine.backup import schedule as rolling_backups
 from amberdb.engine.backup.archive import Header
 from amberdb.engine.backup.chain import BackupReport
@@ -187,9 +188,9 @@ def test_what_ends_the_log_begins_a_chain(open_db: OpenDatabase) -> None:
 def test_what_a_crash_left_of_a_backup_goes_with_the_next(open_db: OpenDatabase) -> None:
     db = open_db(backups=RollingBackups())
     put(db)
-    left = Path(db.backup().path + ".tmp")
+    left = Path(staging_name(db.backup().path))
     left.write_bytes(b"half")
-    other = left.with_name("20260223T000000Z-00000000-0-full.amberbak.tmp")
+    other = Path(staging_name(str(left.with_name("20260223T000000Z-00000000-0-full.amberbak"))))
     other.write_bytes(b"of another database")
     put(db)
     db.backup()

@@ -287,13 +287,14 @@ def test_damaged_header_names_the_file(directory: LogDirectory) -> None:
 
 def test_temporary_files_go_and_foreign_files_stay(directory: LogDirectory) -> None:
     directory.create().close()
-    for name in ("free-7.seg.tmp", "x.tmp", "notes.txt", "0.wal", "x.broken"):
+    own = ("free-7.seg.tmp", f"{1:016x}.wal.amber-{2:016x}.tmp")
+    for name in (*own, "x.tmp", "notes.txt", "0.wal", "x.broken"):
         with open(os.path.join(directory.path, name), "w") as file:
             file.write("?")
     directory.reopen()[0].close()
     names = directory.fs.listdir(directory.path)
-    assert not [name for name in names if name.endswith(".tmp")]
-    assert {"notes.txt", "0.wal", "x.broken"} <= set(names)
+    assert not set(own) & set(names)
+    assert {"x.tmp", "notes.txt", "0.wal", "x.broken"} <= set(names)
 
 
 def test_broken_files_are_never_overwritten(directory: LogDirectory) -> None:
