@@ -163,7 +163,8 @@ class Compactor:
         try:
             self._to_next_generation(before["entries"], None, full)
         except StorageError as error:
-            if isinstance(error.__cause__, OpenError):  # no address space, no descriptor
+            # No address space, or no descriptor.
+            if isinstance(error, StorageFullError) or isinstance(error.__cause__, OpenError):
                 raise full from error
             raise
         remove_generation(self._fs, self._opened.directory, self._opened.manifest.generation - 1)

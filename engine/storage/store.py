@@ -196,9 +196,9 @@ class Store:
         Raises DiskFullError, StorageError, ReplacedError.
         """
         self._fs.check_directory()
+        if self.grows:
+            self._grow()
         try:
-            if self.grows:
-                self._grow()
             self._live().reader_check()  # readers of dead processes would keep pages for ever
             with contextlib.suppress(lmdb.PanicError, lmdb.ReadersFullError):
                 self._last_read = self._begin()
@@ -257,13 +257,21 @@ class Store:
         }
 
     def _grow(self) -> None:
-        """Doubles the map when less than _GROWTH_BYTES of it is free."""
+        """Doubles the map when less than _GROWTH_BYTES of it is free. Raises StorageFullError; LMDB
+        has no map then, and the store cannot be used any more."""
         env = self._live()
         info = env.info()
         used = (info["last_pgno"] + 1) * env.stat()["psize"]
         if info["map_size"] - used < _GROWTH_BYTES:
-            with contextlib.suppress(lmdb.Error):  # what is there may be enough
-                env.set_mapsize(2 * info["map_size"] + _GROWTH_BYTES)
+            wanted = 2 * info["map_size"] + _GROWTH_BYTES
+            try:
+                env.set_mapsize(wanted)
+            except (lmdb.Error, MemoryError) as error:
+                raise StorageFullError(
+                    f"{self.path}: LMDB's map cannot grow to {wanted} bytes ({error}): raise the "
+                    "limit of address space (ulimit -v)",
+                    path=self.path,
+                ) from error
 
     def _fill_tail(self) -> None:
         """Extends the file with zeros by the pages that a transaction allocated at its end and
