@@ -6,12 +6,12 @@ Invariants:
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
+from amberdb._call_lock import CallLock
 from amberdb._errors import AmberError
 
 logger = logging.getLogger("amberdb.engine")
@@ -56,7 +56,7 @@ class Failures:
     """The failed jobs of an open database, each by its key. Threads may share it."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         self._by_key: dict[Hashable, _Failed] = {}
 
     def note(

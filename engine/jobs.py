@@ -9,13 +9,12 @@ Invariants:
 - close() waits only until the running job has seen that it is to stop.
 """
 
-import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, TypeAlias, final
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock, current_frame
 from amberdb._worker import Worker, always, long_work
 from amberdb.engine.failures import Failures
 
@@ -55,6 +54,25 @@ def check_stop(stop: Stop) -> None:
         raise Stopped
 
 
+class _Alone:
+    """Holds a lock for the frame of the `with` statement."""
+
+    __slots__ = ("_frame", "_running", "_work")
+
+    def __init__(self, running: CallLock) -> None:
+        self._running = running
+        self._work = long_work()
+
+    def __enter__(self) -> None:
+        self._frame = current_frame(1)
+        self._work.__enter__()
+        self._running.acquire(self._frame)
+
+    def __exit__(self, *_: object) -> None:
+        self._running.release(self._frame)
+        self._work.__exit__(None, None, None)
+
+
 @final
 class Jobs:
     """A queue of jobs and the thread that runs them. Without `background` they wait for run()."""
@@ -70,9 +88,9 @@ class Jobs:
         """`is_outside` returns whether the calling thread may run a job (see Worker)."""
         self._failures = failures or Failures()
         self._background = background
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         """Guards the queue."""
-        self._running = threading.Lock()
+        self._running = CallLock()
         """Held while a job runs."""
         self._jobs: dict[Job, str] = {}
         """By job: its name."""
@@ -97,11 +115,9 @@ class Jobs:
         with self._running:
             pass
 
-    @contextmanager
-    def alone(self) -> Generator[None]:
-        """Inside, no job runs."""
-        with long_work(), self._running:
-            yield
+    def alone(self) -> "_Alone":
+        """A context in which no job runs."""
+        return _Alone(self._running)
 
     def close(self) -> None:
         """Empties the queue and ends the thread. Returns when its job has ended."""

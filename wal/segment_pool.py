@@ -13,6 +13,7 @@ import re
 import threading
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock
 from amberdb._errors import ReplacedError
 from amberdb._fs import FileSystem
 from amberdb._worker import started
@@ -32,7 +33,7 @@ class SegmentPool:
         self._fs = fs
         self._directory = directory
         self._capacity = capacity
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         self._spare: dict[str, int] = {}  # path -> bytes
         self._recycled: set[str] = set()
         self._number = 0

@@ -16,13 +16,13 @@ Invariants:
 
 import logging
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any, Final, Literal, TypeAlias
 
+from amberdb._call_lock import CallLock
 from amberdb._errors import (
     AmberError,
     BackupChainError,
@@ -90,7 +90,7 @@ class Backups:
         self._history = history
         self._options = options
         self._fs = options.fs
-        self.mutex = threading.Lock()
+        self.mutex = CallLock()
         """Held while a backup is taken."""
 
     def run(

@@ -13,13 +13,13 @@ Invariants:
 
 import logging
 import os
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, final
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock
 from amberdb._errors import BackupChainError
 from amberdb._fs import first_free_name, staged_for
 from amberdb._types import Lsn, Progress, lsn_epoch
@@ -73,7 +73,7 @@ class BackupSchedule:
         self.directory = self._wanted.directory_of(path)
         self.on_done: Callable[[], None] = lambda: None
         """Called after each backup in the background, taken or failed."""
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         self._is_wanted = False
         self._taken = 0
         self._failed = 0
@@ -99,7 +99,7 @@ class BackupSchedule:
 
     def step(self) -> None:
         """Queues a backup if one is due. Called when one may be, and after each checkpoint."""
-        due = None if self._mutex.locked() else self._due_s()  # else it is being taken
+        due = None if self._mutex.is_held else self._due_s()  # else it is being taken
         if due is not None and due <= 0 and self._options.background:
             self._is_wanted = True
             self.due_lsn = NEVER_LSN

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import Final, NoReturn, final
 
+from amberdb._call_lock import CallLock
 from amberdb._errors import (
     AmberError,
     CorruptionError,
@@ -93,7 +94,7 @@ class Follower:
         self.state = State(Memtable(), None, frozenset(), Catalog({}))
         self._options = options
         self._fs = options.fs
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         self._closed: AmberError | None = None
         self._closing = threading.Event()
         self._where = os.path.join(path, manifests.NAME)
@@ -196,7 +197,7 @@ class Follower:
         """Makes every later call raise the error. In a forked child no lock is waited for: the
         thread that held it does not exist there."""
         if forked:
-            self._mutex = threading.Lock()
+            self._mutex = CallLock()
         else:
             self._closing.set()
             if self._searchers is not None:

@@ -10,10 +10,10 @@ Invariants:
   period measured by a monotonic clock: a wrong clock that is soon corrected destroys nothing.
 """
 
-import threading
 import time
 from collections.abc import Callable
 
+from amberdb._call_lock import CallLock
 from amberdb._worker import FOREVER, Worker
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
@@ -50,7 +50,7 @@ class Background:
         self._options = options
         self._checkpoint_bytes = checkpointer.start_bytes
         self._worker = Worker("amberdb", self._step, committer.is_outside)
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         """Guards the times below."""
         self._is_armed = False
         """A time for the next checkpoint is set."""

@@ -15,7 +15,6 @@ Invariants:
 
 import logging
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,6 +23,7 @@ from typing import Final, final
 import msgspec
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import NestedCallLock
 from amberdb._errors import QueryError
 from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn, Where
@@ -105,7 +105,7 @@ class Erasures:
         self._feed = feed
         self._is_pruned = is_pruned
         """Whether the database itself has removed this backup."""
-        self._mutex = threading.RLock()
+        self._mutex = NestedCallLock()
 
     def receipts(self) -> list[Erasure]:
         """All receipts, the oldest first. Raises CorruptionError."""

@@ -15,12 +15,12 @@ Invariants:
 """
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, final
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock
 from amberdb._errors import (
     AmberError,
     CollectionError,
@@ -59,7 +59,7 @@ class Migrator:
         self._committer = committer
         self._checkpointer = checkpointer
         self._options = options
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         self.read: dict[str, int] = {}
         """By collection, while a pass runs: the number of documents read."""
 

@@ -16,7 +16,6 @@ Invariants:
 - A mask that alive() or committed() returned is never modified; a newer one is a copy.
 """
 
-import threading
 from collections.abc import Iterable, Mapping
 from copy import copy
 from itertools import islice
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 from zlib import crc32
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
+from amberdb._call_lock import CallLock
 from amberdb._errors import CorruptionError
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects, end_of
@@ -58,7 +58,7 @@ class LiveRows:
     """The live rows of one search index as of any view; those of the newest view are cached."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         self._cached: _CachedLiveRows | None = None
 
     def alive(self, view: "View", schema: Schema, index: RowIndex) -> "Alive":

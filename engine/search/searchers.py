@@ -7,10 +7,10 @@ Invariants:
 - A searcher's memory is a cache: whatever it holds, the result depends on the view alone.
 """
 
-import threading
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, final
 
+from amberdb._call_lock import CallLock
 from amberdb._errors import FormatError
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
@@ -23,7 +23,7 @@ class Searchers:
     """The searchers of an open database, by the keyspace of their index."""
 
     def __init__(self, parts: VectorParts) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         self._by_keyspace: dict[int, Searcher] = {}
         self._parts = parts
         self.foreign: frozenset[int] = frozenset()

@@ -20,12 +20,12 @@ Invariants:
 - Dead rows of a segment are masked by the view's live rows (live_rows.py) until it is merged.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, final
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
+from amberdb._call_lock import CallLock
 from amberdb.engine.schema.document_format import rowid_of, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
@@ -97,7 +97,7 @@ class Sources:
     that follow."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = CallLock()
         self._segments: dict[int, Segment] = {}
         self._in_memory: dict[int, _MemtablePostings] = {}
         self._newest = 0

@@ -15,7 +15,6 @@ Invariants:
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock
 from amberdb._errors import AmberError
 from amberdb._types import Lsn
 from amberdb.engine.jobs import YIELD_S, Jobs, Stop
@@ -107,7 +107,7 @@ class VectorCache:
         self._source = source
         self._file = file
         self._builder = builder
-        self._adding = threading.Lock()
+        self._adding = CallLock()
         self._built: Built | None = None
         self._dead = 0
         self._is_building = False

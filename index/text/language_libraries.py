@@ -7,13 +7,13 @@ Invariants:
 - No loader writes a file or reads a cache: jieba would put one into the shared temporary folder.
 """
 
-import threading
 import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
+from amberdb._call_lock import CallLock
 from amberdb._errors import CollectionError
 
 Fold: TypeAlias = Callable[[str], str]
@@ -30,7 +30,7 @@ def stemmer(language: str) -> tuple[Fold, str]:
         )
     made: Any = snowball.Stemmer(language, 0)  # 0: no cache, the analyzer has one
     stem: Fold = made.stemWord
-    lock = threading.Lock()  # a stemmer is not thread-safe
+    lock = CallLock()  # a stemmer is not thread-safe
 
     def locked(word: str) -> str:
         with lock:

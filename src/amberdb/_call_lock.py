@@ -96,6 +96,10 @@ class CallLock:
         return self._holder.get(None) is holder
 
     @property
+    def is_held(self) -> bool:
+        return self.holder is not None
+
+    @property
     def holder(self) -> Holder | None:
         """Who holds the lock; None: nobody, or a call that was interrupted."""
         holder = self._holder.get(None)

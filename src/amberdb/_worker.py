@@ -22,6 +22,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeAlias, final
 
+from amberdb._call_lock import CallLock, Signal
 from amberdb._errors import NoThreadWarning
 
 logger = logging.getLogger("amberdb")
@@ -118,7 +119,9 @@ class Worker:
         self._name = name
         self._step = step
         self._is_outside = is_outside
-        self._wake = threading.Condition()
+        self._mutex = CallLock()
+        self._changed = Signal()
+        """Announced when the fields below change."""
         self._thread: threading.Thread | None = None
         """The thread that runs step(): the worker's own, or one that has called wake()."""
         self._is_own = False
@@ -129,12 +132,12 @@ class Worker:
     def wake(self) -> bool:
         """Runs step() soon, in the worker's thread, or now, in this one, when there is none to be
         had. Returns whether the worker has a thread."""
-        with self._wake:
+        with self._mutex:
             if self.is_closing:
                 return False
             self._is_woken = True
-            if self._thread is not None:
-                self._wake.notify()
+            if self._thread is not None and self._thread.is_alive():
+                self._changed.announce()
                 return self._is_own
             self._thread = thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._is_own = False
@@ -155,20 +158,20 @@ class Worker:
 
     def close(self, timeout_s: float | None = None) -> None:
         """Ends the thread, and waits up to `timeout_s` for a step that is running."""
-        with self._wake:
-            self.is_closing = True
-            self._wake.notify()
-            thread = self._thread
-            if thread is None or thread is threading.current_thread():
-                return
-            if not self._is_own:
-                self._wake.wait_for(lambda: self._thread is not thread, timeout_s)
-                return
-        thread.join(timeout_s)
+        self.is_closing = True
+        self._changed.announce()
+        with self._mutex:  # not while wake() starts a thread
+            thread, is_own = self._thread, self._is_own
+        if thread is None or thread is threading.current_thread():
+            return
+        if not is_own:
+            self._changed.wait_for(lambda: self._thread is not thread, timeout_s)
+        elif thread.is_alive():
+            thread.join(timeout_s)
 
     def _run(self) -> None:
         while True:
-            with self._wake:
+            with self._mutex:
                 if self._thread is not threading.current_thread():
                     return
                 if self.is_closing:
@@ -176,15 +179,16 @@ class Worker:
                     return
                 self._is_woken = False
             left_s = self._step()
-            with self._wake:
-                if self._is_woken and not self.is_closing:
-                    continue
-                if left_s is None or self.is_closing:
+            with self._mutex:
+                if (left_s is None and not self._is_woken) or self.is_closing:
                     self._thread = None
                     return
-                if left_s > 0:
-                    limit_s = min(left_s, threading.TIMEOUT_MAX)
-                    self._wake.wait(None if left_s == FOREVER else limit_s)
+            if left_s is not None and left_s > 0:
+                limit_s = min(left_s, threading.TIMEOUT_MAX)
+                self._changed.wait_for(self._is_due, None if left_s == FOREVER else limit_s)
+
+    def _is_due(self) -> bool:
+        return self._is_woken or self.is_closing
 
     def _run_here(self) -> None:
         """Runs the steps that are due now; what is due later is left to a later wake()."""
@@ -194,6 +198,5 @@ class Worker:
                 self._is_woken = False
                 left_s = self._step()
         finally:
-            with self._wake:
-                self._thread = None
-                self._wake.notify_all()
+            self._thread = None
+            self._changed.announce()
