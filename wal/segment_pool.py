@@ -72,7 +72,11 @@ class SegmentPool:
         if worker is not None:
             worker.join()
             self._worker = None
-        if (path := self._find(size)) is None:
+        path = self._find(size)
+        while path is not None and not self._fs.exists(path):  # its use was interrupted
+            self.mark_used(path)
+            path = self._find(size)
+        if path is None:
             self._make(size)
             path = self._find(size)
             assert path is not None

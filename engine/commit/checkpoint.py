@@ -100,7 +100,8 @@ class Checkpointer:
             if failpoints.on:
                 failpoints.reach("checkpoint.waited")
             committer.make_visible(last)
-            self.with_room(partial(self._write, memtable))
+            if committer.store.applied_lsn < last:  # else an interrupted call has written it
+                self.with_room(partial(self._write, memtable))
         except StorageError as error:
             committer.checkpoint_failed(error)
             raise
