@@ -257,21 +257,23 @@ class Store:
         }
 
     def _grow(self) -> None:
-        """Doubles the map when less than _GROWTH_BYTES of it is free. Raises StorageFullError; LMDB
-        has no map then, and the store cannot be used any more."""
+        """Doubles the map when less than _GROWTH_BYTES of it is free, and the address space allows
+        it. Raises StorageFullError; LMDB has no map then, and the store cannot be used any
+        more."""
         env = self._live()
         info = env.info()
         used = (info["last_pgno"] + 1) * env.stat()["psize"]
-        if info["map_size"] - used < _GROWTH_BYTES:
-            wanted = 2 * info["map_size"] + _GROWTH_BYTES
-            try:
-                env.set_mapsize(wanted)
-            except (lmdb.Error, MemoryError) as error:
-                raise StorageFullError(
-                    f"{self.path}: LMDB's map cannot grow to {wanted} bytes ({error}): raise the "
-                    "limit of address space (ulimit -v)",
-                    path=self.path,
-                ) from error
+        wanted = 2 * info["map_size"] + _GROWTH_BYTES
+        if info["map_size"] - used >= _GROWTH_BYTES or not _has_address_space(wanted):
+            return  # what is there may be enough
+        try:
+            env.set_mapsize(wanted)
+        except (lmdb.Error, MemoryError) as error:
+            raise StorageFullError(
+                f"{self.path}: LMDB's map cannot grow to {wanted} bytes ({error}): raise the limit "
+                "of address space (ulimit -v)",
+                path=self.path,
+            ) from error
 
     def _fill_tail(self) -> None:
         """Extends the file with zeros by the pages that a transaction allocated at its end and
@@ -440,6 +442,17 @@ def _open_mapped(path: str, map_bytes: int, **options: Any) -> lmdb.Environment:
             return env
         env.close()  # it took most of what is left, which the process needs for other things
         is_short, wanted = False, max(wanted // 4, least)
+
+
+def _has_address_space(size: int) -> bool:
+    """Whether this process could map so many bytes just now."""
+    import mmap  # imported on demand
+
+    try:
+        mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ).close()
+    except (OSError, MemoryError):
+        return False
+    return True
 
 
 def _cannot_open(path: str, error: lmdb.Error) -> OpenError:

@@ -45,7 +45,10 @@ SLICES: Final = {
     "replay_half_a_transaction": Slice("put", _CHECK),
     "keep_the_epoch": Slice("put", "drop unsynced: Lsn ([0-9]+) was given, and \\1 would"),
     "accept_the_tail_without_rewriting_it": Slice(
-        "burst", "clean prefix, operation .*, drop unsynced: .* was applied", recoveries=0.5
+        "put+burst",
+        "clean prefix, operation .*, drop unsynced: .* was applied",
+        recoveries=0.7,
+        since=1,
     ),
     "always_mark_clean": Slice("put", "clean prefix: .* was closed at Lsn 0"),
     "use_a_spare_without_its_header": Slice(_ROTATION, "has the name of another segment"),

@@ -131,7 +131,7 @@ def test_a_map_that_cannot_grow_names_the_option_and_loses_nothing(tmp_path: Pat
         fill(db, range(100))
         db.checkpoint()
         fill(db, range(100, 2000))
-        limit_address_space(64 * MIB)
+        limit_address_space(3 * MIB)
         with pytest.raises(StorageFullError, match="map_bytes"):
             db.checkpoint()
         resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
