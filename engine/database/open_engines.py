@@ -69,8 +69,14 @@ class OpenEngines:
             self._changed.wait_for(lambda: not self._is_in_between(path), _LOOK_S)
         if isinstance(handle, Handle):
             return handle
+        engine = None
         try:
-            return self.add(make(), lock_identity(path))
+            engine = make()
+            return self.add(engine, lock_identity(path))
+        except BaseException:
+            if engine is not None and engine not in self._entries:  # an interruption
+                engine.close()
+            raise
         finally:
             self._opening.pop(path, None)
             self._changed.announce()
@@ -138,8 +144,12 @@ class OpenEngines:
         identity = lock_identity(path)
         if identity is None:
             return None
-        entries = list(self._entries.items())
-        return next((engine for engine, entry in entries if entry.identity == identity), None)
+        for engine, entry in list(self._entries.items()):
+            if engine.is_closed:  # the call that closed it was interrupted
+                self._entries.pop(engine, None)
+            elif entry.identity == identity:
+                return engine
+        return None
 
     def _give_back(self, share: Share) -> None:
         """Ends the share of a handle that is closed: see _end()."""
@@ -151,7 +161,9 @@ class OpenEngines:
         unless the engine is closed then, the last share is kept. May be repeated."""
         engine = share.engine
         with self._mutex:
-            entry = self._entries[engine]
+            entry = self._entries.get(engine)
+            if entry is None:
+                return
             if entry.shares != {share}:
                 entry.shares.discard(share)
                 return

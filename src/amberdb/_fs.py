@@ -14,6 +14,7 @@ Invariants:
 """
 
 import errno
+import io
 import mmap
 import os
 import re
@@ -158,12 +159,21 @@ class FileSystem(Protocol):
         ...
 
 
+class _Descriptor(io.FileIO):
+    """A file descriptor that is closed once: close() is one step of the interpreter, which no
+    interruption divides, and what is garbage is closed."""
+
+    def __del__(self) -> None:  # FileIO itself would warn
+        self.close()
+
+
 class _OsFile:
     """Positioned reads and writes, and the cheapest sync that makes data durable."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_descriptor", "_fd")
 
     def __init__(self, fd: int) -> None:
+        self._descriptor = _Descriptor(fd)
         self._fd = fd
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -195,25 +205,26 @@ class _OsFile:
         return os.fstat(self._fd).st_size
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._descriptor.close()
+        self._fd = -1
 
 
 class _OsLock:
     """An flock: released with its last descriptor, so at the latest when the process ends."""
 
-    __slots__ = ("_fd", "_identity", "_path")
+    __slots__ = ("_descriptor", "_identity", "_path")
 
     def __init__(self, path: str, owner: str) -> None:
-        self._lock(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, owner.encode(), 0)
+        fd = self._lock(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, owner.encode(), 0)
 
-    def _lock(self, path: str, flags: int, operation: int) -> None:
+    def _lock(self, path: str, flags: int, operation: int) -> int:
         self._path = path
-        self._fd = _locked(path, flags, operation)
-        self._identity = _inode(os.fstat(self._fd))
+        fd = _locked(path, flags, operation)
+        self._descriptor = _Descriptor(fd)
+        self._identity = _inode(os.fstat(fd))
+        return fd
 
     def is_in_place(self) -> bool:
         try:
@@ -222,9 +233,7 @@ class _OsLock:
             return error.errno not in _GONE
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._descriptor.close()
 
 
 class _OsSharedLock(_OsLock):
