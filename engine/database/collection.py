@@ -470,7 +470,7 @@ class Collection(WritableCollection):
             return default
         if crc32(value, crc32(key)) != CRC_RESIDUE:
             raise damaged(key, committer.store.path)
-        if schema.expires_at is not None and expires_us(value) <= committer.now_us():
+        if schema.expires_at is not None and expires_us(value) <= committer.clock.now_us():
             return default
         return decode_unchecked(value[BODY])
 
