@@ -14,7 +14,7 @@ from typing import Any, Final, final
 
 from amberdb import REMOVE, Database, Document, MissingKeyError, Page, Transaction
 from amberdb._shared.checks import check_name
-from amberdb._shared.clock import utc_now
+from amberdb._shared.clock import SteadyClock
 from amberdb._shared.queries import has_time
 from amberdb._shared.tokens import count_tokens
 from amberdb.context.types import (
@@ -51,7 +51,7 @@ class Sessions:
         self.db = db
         self._token_budget = token_budget
         self._count_tokens = count_tokens
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         self._batch = batch
 
     # -- users -------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class Sessions:
 
     def now(self) -> datetime:
         """The time of the clock, in UTC."""
-        return utc_now(self._clock)
+        return self._clock()
 
     def live(self, tx: Transaction, session_id: str) -> Document:
         """The document of a session, read in a transaction. Raises MissingKeyError."""

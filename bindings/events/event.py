@@ -4,15 +4,17 @@ Invariants:
 - An event is immutable, and its timestamp has a time zone.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, final
+from typing import Any, Final, final
 from uuid import uuid4
 
 from amberdb import Document
 from amberdb._shared.checks import check_time
+from amberdb._shared.clock import SteadyClock
 
 
 class EventType(StrEnum):
@@ -34,8 +36,7 @@ def _new_id() -> str:
     return f"evt_{uuid4().hex}"
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+_now: Final = SteadyClock(time.time)
 
 
 @final

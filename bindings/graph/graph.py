@@ -31,7 +31,7 @@ from amberdb import (
     Transaction,
 )
 from amberdb._shared.checks import check_name, check_optional_time, check_str
-from amberdb._shared.clock import utc_now
+from amberdb._shared.clock import SteadyClock
 from amberdb._shared.queries import all_pages
 from amberdb._shared.search_input import plain_words
 from amberdb.graph.walks import Direction, levels
@@ -63,7 +63,7 @@ class KnowledgeGraph:
         self.db = db
         self.entities_name = f"{name}_entities"
         self.relations_name = f"{name}_relations"
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         db.collection(
             self.entities_name,
             indexes=[Ordered("entity_type", "name"), Text("name", "entity_type", "observations")],
@@ -372,7 +372,7 @@ class KnowledgeGraph:
     # -- inside ------------------------------------------------------------------------------
 
     def _now(self) -> datetime:
-        return utc_now(self._clock)
+        return self._clock()
 
     def _needed(self, reader: Transaction | Snapshot, name: str) -> Document:
         """The entity. Raises MissingKeyError, InvalidDocumentError."""

@@ -33,7 +33,7 @@ from amberdb import (
     Vector,
 )
 from amberdb._shared.checks import check_embedder, check_text
-from amberdb._shared.clock import utc_now
+from amberdb._shared.clock import SteadyClock
 from amberdb._shared.queries import between
 from amberdb._shared.search_input import embed_texts
 from amberdb.memory.documents import FIELDS, Documents, check_layer, check_owner, forgotten
@@ -89,7 +89,7 @@ class Memory:
         self._embed = embed
         self._fusion = fusion or Fusion()
         self._extract = extract
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         more = categories or {}
         self._documents = Documents(
             retention or Retention(),
@@ -338,7 +338,7 @@ class Memory:
         )
 
     def _now(self) -> datetime:
-        return utc_now(self._clock)
+        return self._clock()
 
     def _one(self, memory_layer: Layer, memory_id: str, decision: Decision) -> Outcome:
         """Applies a decision on a memory to its owner."""
