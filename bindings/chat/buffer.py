@@ -25,7 +25,7 @@ from typing import Any, Final, TypedDict, final
 from amberdb import Database, Document, Ordered, Sync
 from amberdb._shared.checks import check_name
 from amberdb._shared.clock import utc_now
-from amberdb._shared.queries import has_time
+from amberdb._shared.queries import has_time, having
 from amberdb._shared.tokens import count_tokens
 from amberdb.chat.sinks import Sink
 
@@ -73,7 +73,7 @@ def nothing() -> None:
     """The default of ChatBuffer.on_saved."""
 
 
-class _Positions:
+class Positions:
     """Ascending numbers for all turns that this process saves: its buffers may share a database,
     and the clock may be set back."""
 
@@ -88,7 +88,7 @@ class _Positions:
             return self._last
 
 
-_positions: Final = _Positions()
+positions: Final = Positions()
 
 
 @final
@@ -141,7 +141,7 @@ class ChatBuffer:
             required={"conversation_id": str, "user_id": str},
         )
         for newest in self._collection.find(order_by="-position", limit=1, fields=["position"]):
-            _positions.next(newest.get("position", 0))  # a turn of an earlier version has none
+            positions.next(newest.get("position", 0))  # a turn of an earlier version has none
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class ChatBuffer:
             "token_count": tokens,
             "metadata": dict(metadata or {}),
             "created_at": now,
-            "position": _positions.next(int(now.timestamp() * 1_000_000)),
+            "position": positions.next(int(now.timestamp() * 1_000_000)),
             "retry_at": now,
             "attempts": 0,
         }
@@ -192,10 +192,10 @@ class ChatBuffer:
 
     def load_recent_context(self, conversation_id: str, limit: int = 20) -> list[Document]:
         """The last turns of a conversation, the oldest first: from the hot tier, and from the sink
-        when the hot tier has fewer than `limit`."""
+        when the hot tier has fewer than `limit`. Raises QueryError."""
         turns = list(
             self._collection.find(
-                {"conversation_id": conversation_id}, order_by="-position", limit=limit
+                having(conversation_id=conversation_id), order_by="-position", limit=limit
             )
         )
         if len(turns) < limit and self.sink is not None:

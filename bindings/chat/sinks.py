@@ -14,6 +14,7 @@ from typing import Protocol, final
 from amberdb import Database, Document, Ordered
 from amberdb._jsonl.text import dumps, loads
 from amberdb._shared.files import append_lines
+from amberdb._shared.queries import having
 
 ARCHIVE = "chat_archive"
 _NEWEST = ("-position", "-created_at")
@@ -49,7 +50,7 @@ class CollectionSink:
         return {}
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:
-        where: dict[str, object] = {"conversation_id": conversation_id}
+        where = having(conversation_id=conversation_id)
         if before is not None:
             where["created_at"] = {"$lte": before}
         return self._collection.find(where, order_by=_NEWEST, limit=limit)
@@ -72,6 +73,7 @@ class JsonlSink:
         return {}
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:
+        having(conversation_id=conversation_id)  # raises
         turns = {
             turn["id"]: turn
             for turn in self._turns()

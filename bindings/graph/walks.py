@@ -30,7 +30,7 @@ def levels(
 ) -> Iterator[dict[str, str]]:
     """For each distance from `start`, 1, 2 and so on: the names found there, each with its
     predecessor. Raises QueryError."""
-    if direction not in _ENDS:
+    if not isinstance(direction, str) or direction not in _ENDS:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise QueryError(f'direction must be "out", "in" or "both", not {direction!r}')
     seen, frontier = {start}, [start]
     while frontier:

@@ -183,7 +183,10 @@ class Catalog:
 
     def schema(self, name: str) -> Schema:
         """Raises CollectionMissingError."""
-        schema = self.schemas.get(name)
+        try:
+            schema = self.schemas.get(name)
+        except TypeError:  # unhashable, a map for one
+            schema = None
         if schema is None:
             raise CollectionMissingError(
                 f"there is no collection {name!r}: declare it with db.collection({name!r})",
@@ -197,7 +200,7 @@ class Catalog:
         """The definition after a declaration at an Lsn, and a catalog with the numbers after it;
         None when nothing changes. `is_empty`: the collection has no documents. Raises
         CollectionError."""
-        known = self.schemas.get(name)
+        known = self.schemas.get(name) if isinstance(name, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
         number, next_keyspace = self.next_collection, self.next_keyspace
         retired = self.retired
         if known is None:

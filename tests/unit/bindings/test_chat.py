@@ -498,7 +498,8 @@ def test_after_a_restart_later_turns_are_later(
     db = open_db(clock=clock)
     said(ChatBuffer(db, clock=clock), clock, 2)
     clock.advance(-3000)
-    monkeypatch.setattr(chat, "_positions", type(chat._positions)())
+    fresh = chat.Positions()  # as in another process
+    monkeypatch.setattr(chat, "positions", fresh)
     buffer = ChatBuffer(db, clock=clock)
     buffer.save_chat("third", "-", "c", "u")
     assert buffer.load_recent_context("c", 1)[0]["user_message"] == "third"
