@@ -17,8 +17,9 @@ PAGE: Final = 500
 def having(**fields: str | None) -> dict[str, Any]:
     """A filter for documents whose fields equal these texts; those that are None are left out.
     Raises QueryError for anything else."""
-    for name, value in fields.items():
-        if value is not None and not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    given: dict[str, object] = {**fields}
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
             raise QueryError(f"{name} must be a str, not {value!r}: give the text itself")
     return {name: value for name, value in fields.items() if value is not None}
 
