@@ -131,6 +131,9 @@ class Options:
     """The size of data.mdb and the log at which writes raise StorageFullError, and deletes, erase()
     and compact() still work; measured at each checkpoint. Smaller buffers and log segments keep the
     directory near it. None: no limit."""
+    clock_slack_ms: int = 3_600_000
+    """How far the clock may be behind the last commit. Within it reads use the time of that commit;
+    beyond it the clock, and nothing is removed because of its age: see db.accept_clock()."""
     clock: Callable[[], float] = field(default=time.time)
     """Returns the seconds since 1970, for times of commits and for expiry."""
     fs: FileSystem = field(default_factory=OsFileSystem)
@@ -204,6 +207,7 @@ class OpenOptions(TypedDict, total=False):
     background: bool
     map_bytes: int
     size_bytes_max: int | None
+    clock_slack_ms: int
     clock: Callable[[], float]
     fs: FileSystem
 

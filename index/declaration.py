@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
 from amberdb._errors import CollectionError, FormatError
+from amberdb._plain import plain_text
 from amberdb.index.paths import path_problem
 
 FIELDS_MAX = 16
@@ -29,13 +30,13 @@ class Declaration:
     name: str
 
     def __init__(self, *fields: str, sparse: bool = False, name: str | None = None) -> None:
-        check_fields(fields)
+        fields = checked_fields(fields)
         if type(sparse) is not bool:  # pyright: ignore[reportUnnecessaryComparison]
             raise CollectionError(f"sparse must be True or False, not {sparse!r}")
         if name is None:
             name = f"{self.kind}:{','.join(fields)}"
-        check_name(name)
-        object.__setattr__(self, "fields", tuple(fields))
+        name = checked_name(name)
+        object.__setattr__(self, "fields", fields)
         object.__setattr__(self, "sparse", sparse)
         object.__setattr__(self, "name", name)
 
@@ -84,23 +85,27 @@ class Declaration:
             raise FormatError(f"a stored index is invalid: {error}") from error
 
 
-def check_name(name: object) -> None:
-    """Raises CollectionError unless this is a name for an index."""
-    if not isinstance(name, str) or not name:
+def checked_name(name: object) -> str:
+    """A name for an index, as a str. Raises CollectionError."""
+    text = plain_text(name)
+    if not text:
         raise CollectionError(f"the name of an index must be a non-empty str, not {name!r}")
+    return text
 
 
-def check_fields(fields: tuple[object, ...]) -> None:
-    """Raises CollectionError unless these are distinct paths, each optionally with "-" in front."""
+def checked_fields(fields: tuple[object, ...]) -> tuple[str, ...]:
+    """Distinct paths, each optionally with "-" in front, as str. Raises CollectionError."""
     if not 0 < len(fields) <= FIELDS_MAX:
         raise CollectionError(f"an index has 1 to {FIELDS_MAX} fields, not {len(fields)}")
-    paths: set[str] = set()
+    plain: dict[str, str] = {}
     for field in fields:
         path = field.removeprefix("-") if isinstance(field, str) else field
         problem = path_problem(path)
         if problem:
             raise CollectionError(f"an index over {field!r}: {problem}")
         assert isinstance(path, str)
-        if path in paths:
+        assert isinstance(field, str)
+        if path in plain:
             raise CollectionError(f"an index names the field {path!r} twice")
-        paths.add(path)
+        plain[path] = str.__str__(field)
+    return tuple(plain.values())

@@ -53,6 +53,7 @@ class Path:
         problem = path_problem(name)
         if problem:
             raise ValueError(problem)
+        name = str.__str__(name)  # of an Enum for one, which prints otherwise
         self.name = name
         self.segments = tuple(name.split("."))
         self.is_plain = len(self.segments) == 1

@@ -186,6 +186,7 @@ class Database(Face):
     build_indexes = writes(amberdb.Database.build_indexes)
     refresh = reads(amberdb.Database.refresh)
     expire = writes(amberdb.Database.expire)
+    accept_clock = writes(amberdb.Database.accept_clock)
     sync = writes(amberdb.Database.sync)
     checkpoint = writes(amberdb.Database.checkpoint)
     compact = writes(amberdb.Database.compact)

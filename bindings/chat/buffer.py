@@ -9,6 +9,8 @@ Invariants:
   in between it is sent to the sink again, with the same id.
 - A turn that the sink rejects stays pending, with the error, and delays no other. flush_due() tries
   it again after a pause that doubles each time.
+- Turns are in the order in which they were saved, by `position`, whatever the clock does: its
+  microseconds, but above every position that is in the hot tier.
 """
 
 import logging
@@ -17,12 +19,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Final, TypedDict, final
 
 from amberdb import Database, Document, Ordered, Sync
 from amberdb._shared.checks import check_name
 from amberdb._shared.clock import utc_now
-from amberdb._shared.queries import has_time
+from amberdb._shared.queries import has_time, having
 from amberdb._shared.tokens import count_tokens
 from amberdb.chat.sinks import Sink
 
@@ -70,6 +73,24 @@ def nothing() -> None:
     """The default of ChatBuffer.on_saved."""
 
 
+class Positions:
+    """Ascending numbers for all turns that this process saves: its buffers may share a database,
+    and the clock may be set back."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._last = 0
+
+    def next(self, at_least: int) -> int:
+        """A number above all before it."""
+        with self._mutex:
+            self._last = max(at_least, self._last + 1)
+            return self._last
+
+
+positions: Final = Positions()
+
+
 @final
 class ChatBuffer:
     """A chat buffer over an open database; threads may share it.
@@ -111,13 +132,16 @@ class ChatBuffer:
         self._collection = db.collection(
             COLLECTION,
             indexes=[
-                Ordered("conversation_id", "created_at"),
+                Ordered("conversation_id", "position"),
                 Ordered("user_id", "created_at"),
+                Ordered("position"),
                 Ordered("retry_at", sparse=True),
             ],
             expires_at="expires_at",
             required={"conversation_id": str, "user_id": str},
         )
+        for newest in self._collection.find(order_by="-position", limit=1, fields=["position"]):
+            positions.next(newest.get("position", 0))  # a turn of an earlier version has none
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -146,6 +170,7 @@ class ChatBuffer:
             "token_count": tokens,
             "metadata": dict(metadata or {}),
             "created_at": now,
+            "position": positions.next(int(now.timestamp() * 1_000_000)),
             "retry_at": now,
             "attempts": 0,
         }
@@ -167,16 +192,15 @@ class ChatBuffer:
 
     def load_recent_context(self, conversation_id: str, limit: int = 20) -> list[Document]:
         """The last turns of a conversation, the oldest first: from the hot tier, and from the sink
-        when the hot tier has fewer than `limit`."""
+        when the hot tier has fewer than `limit`. Raises QueryError."""
         turns = list(
             self._collection.find(
-                {"conversation_id": conversation_id}, order_by="-created_at", limit=limit
+                having(conversation_id=conversation_id), order_by="-position", limit=limit
             )
         )
         if len(turns) < limit and self.sink is not None:
-            before = turns[-1]["created_at"] if turns else None
             ids = {turn["id"] for turn in turns}
-            older = self.sink.load(conversation_id, limit + len(turns), before)
+            older = self.sink.load(conversation_id, limit + len(turns), None)
             turns += [turn for turn in older if turn["id"] not in ids]
         return turns[:limit][::-1]
 
@@ -185,11 +209,14 @@ class ChatBuffer:
     def flush(self, batch_size: int = 100) -> Flushed:
         """Sends all pending turns to the sink, in batches. Concurrent flushes wait for each
         other."""
-        return self._flush(batch_size, dict(_PENDING))
+        return self._flush(batch_size, _PENDING)
 
     def flush_due(self, batch_size: int = 100) -> Flushed:
         """As flush(), without the turns whose pause after a failure is not over."""
-        return self._flush(batch_size, {"retry_at": {"$lte": self._now()}})
+        now = self._now()
+        # A time that is later than any pause is of a clock that was ahead.
+        longest = now + timedelta(seconds=2 * RETRY_MAX_S)
+        return self._flush(batch_size, {"retry_at": {"$lte": now}}, {"retry_at": {"$gt": longest}})
 
     def get_stats(self) -> dict[str, Any]:
         """status: "active", or "failing" when the sink rejected turns at the last attempt; the
@@ -207,12 +234,12 @@ class ChatBuffer:
     def _now(self) -> datetime:
         return utc_now(self._clock)
 
-    def _flush(self, batch_size: int, where: Mapping[str, Any]) -> Flushed:
+    def _flush(self, batch_size: int, *wheres: Mapping[str, Any]) -> Flushed:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
         total = flushed = 0
         with self._flushing:
-            for batch in self._batches(batch_size, where):
+            for batch in chain.from_iterable(self._batches(batch_size, each) for each in wheres):
                 total += len(batch)
                 if self.sink is not None:
                     flushed += self._send(batch)
@@ -225,15 +252,16 @@ class ChatBuffer:
         )
 
     def _batches(self, size: int, where: Mapping[str, Any]) -> Iterator[list[Document]]:
-        """Batches of the turns that are pending now, each turn once. A rejected turn moves to a
+        """Batches of as many turns as are pending now, each turn once. A rejected turn moves to a
         later place in the order of `retry_at`, and new turns are left to the next flush."""
-        where = {**where, "created_at": {"$lte": self._now()}}
+        left = self._collection.count(where)
         seen: set[str] = set()
         after: str | None = None
-        while True:
+        while left:
             page = self._collection.find(where, order_by="retry_at", limit=size, after=after)
-            batch = [turn for turn in page if turn["id"] not in seen]
+            batch = [turn for turn in page if turn["id"] not in seen][:left]
             seen.update(turn["id"] for turn in batch)
+            left -= len(batch)
             if batch:
                 yield batch
             after = page.cursor
@@ -282,9 +310,8 @@ class ChatBuffer:
                     continue  # deleted meanwhile
                 error = failed.get(turn["id"])
                 if error is None:
-                    expires_at = max(
-                        stored["created_at"] + timedelta(seconds=self.ttl_seconds), now
-                    )
+                    kept_from = min(stored["created_at"], now)
+                    expires_at = max(kept_from + timedelta(seconds=self.ttl_seconds), now)
                     stored |= {"flushed_at": now, "expires_at": expires_at, "error": None}
                     stored.pop("retry_at", None)
                 elif "retry_at" in stored:

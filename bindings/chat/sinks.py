@@ -14,8 +14,11 @@ from typing import Protocol, final
 from amberdb import Database, Document, Ordered
 from amberdb._jsonl.text import dumps, loads
 from amberdb._shared.files import append_lines
+from amberdb._shared.queries import having
 
 ARCHIVE = "chat_archive"
+_NEWEST = ("-position", "-created_at")
+"""Turns of earlier versions have no position and are the oldest, in the order of their times."""
 
 
 class Sink(Protocol):
@@ -27,8 +30,9 @@ class Sink(Protocol):
         ...
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:
-        """The last turns of a conversation, the newest first; only those created at `before` or
-        earlier, if it is given."""
+        """The last turns of a conversation, the newest first: by `position`, which follows the
+        order in which they were saved. Only those created at `before` or earlier, if it is given
+        (a buffer gives None: a clock may have been set back since)."""
         ...
 
 
@@ -37,17 +41,19 @@ class CollectionSink:
     """A collection of the same database, or of another one."""
 
     def __init__(self, db: Database, name: str = ARCHIVE) -> None:
-        self._collection = db.collection(name, indexes=[Ordered("conversation_id", "created_at")])
+        self._collection = db.collection(
+            name, indexes=[Ordered("conversation_id", "position", "created_at")]
+        )
 
     def store(self, turns: Sequence[Document]) -> Mapping[str, str]:
         self._collection.put_many(turns, sync="always")
         return {}
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:
-        where: dict[str, object] = {"conversation_id": conversation_id}
+        where = having(conversation_id=conversation_id)
         if before is not None:
             where["created_at"] = {"$lte": before}
-        return self._collection.find(where, order_by="-created_at", limit=limit)
+        return self._collection.find(where, order_by=_NEWEST, limit=limit)
 
 
 @final
@@ -67,13 +73,14 @@ class JsonlSink:
         return {}
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:
+        having(conversation_id=conversation_id)  # raises
         turns = {
             turn["id"]: turn
             for turn in self._turns()
             if turn.get("conversation_id") == conversation_id
             and (before is None or turn["created_at"] <= before)
         }
-        return sorted(turns.values(), key=lambda turn: turn["created_at"], reverse=True)[:limit]
+        return sorted(turns.values(), key=_place, reverse=True)[:limit]
 
     def _turns(self) -> Iterator[Document]:
         """All turns of the file. A line that a crash cut short is skipped: its turns were sent
@@ -87,3 +94,8 @@ class JsonlSink:
                         continue
         except FileNotFoundError:
             return
+
+
+def _place(turn: Document) -> tuple[int, datetime]:
+    """_NEWEST of a turn in memory."""
+    return turn.get("position", 0), turn["created_at"]

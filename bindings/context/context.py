@@ -22,7 +22,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
-from amberdb import Database, Document, Embed, InvalidDocumentError, Page, Transaction
+from amberdb import (
+    Database,
+    Document,
+    Embed,
+    InvalidDocumentError,
+    Page,
+    QueryError,
+    Transaction,
+)
 from amberdb._jsonl.text import dumps
 from amberdb._shared.checks import check_name, check_str
 from amberdb._shared.queries import all_pages
@@ -115,8 +123,10 @@ class AgentContext:
 
     def part(self, session_id: str, part: Part) -> str:
         """The text of "system", "working" or "summary" (of the messages that left the queue); empty
-        when it is not set. Raises MissingKeyError."""
+        when it is not set. Raises MissingKeyError, QueryError."""
         self.sessions.get(session_id)
+        if part not in PARTS:
+            raise QueryError(f"a part is one of {', '.join(PARTS)}, not {part!r}")
         document = self.db.collection(MAIN).get(part_id(session_id, part))
         return "" if document is None else str(document["content"])
 
@@ -203,6 +213,7 @@ class AgentContext:
         many this call moved. If another thread is moving messages of the session, it checks the
         budget once more and this call returns 0. Raises MissingKeyError, and any exception of the
         summary hook; then the messages stay in the queue."""
+        check_name("session_id", session_id)
         with self._mutex:
             if session_id in self._moving:
                 self._moving[session_id] = True

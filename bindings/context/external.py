@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
-from amberdb import Document, Embed, MissingKeyError, Page
+from amberdb import Document, Embed, MissingKeyError, Page, QueryError
 from amberdb._shared.checks import check_text
 from amberdb._shared.queries import between
 from amberdb._shared.search_input import embed_texts, plain_words
@@ -128,8 +128,11 @@ class ExternalMemory:
     def _where(
         self, session_id: str | Sequence[str], since: datetime | None, until: datetime | None
     ) -> dict[str, Any]:
-        """The filter for documents of these sessions and times. Raises MissingKeyError."""
-        ids = [session_id] if isinstance(session_id, str) else list(session_id)
+        """The filter for documents of these sessions and times. Raises QueryError,
+        MissingKeyError."""
+        ids = [session_id] if isinstance(session_id, str) else session_id
+        if not isinstance(ids, (list, tuple)):
+            raise QueryError(f"session_id must be a str or a list of them, not {session_id!r}")
         for id in ids:
             self._sessions.get(id)
         return {

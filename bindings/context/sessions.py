@@ -14,8 +14,8 @@ from typing import Any, Final, final
 
 from amberdb import REMOVE, Database, Document, MissingKeyError, Page, Transaction
 from amberdb._shared.checks import check_name
-from amberdb._shared.clock import utc_now
-from amberdb._shared.queries import has_time
+from amberdb._shared.clock import SteadyClock
+from amberdb._shared.queries import has_time, having
 from amberdb._shared.tokens import count_tokens
 from amberdb.context.types import (
     DEPENDENT,
@@ -51,7 +51,7 @@ class Sessions:
         self.db = db
         self._token_budget = token_budget
         self._count_tokens = count_tokens
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         self._batch = batch
 
     # -- users -------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Sessions:
         InvalidDocumentError."""
         document = self._user(username, None)
         with self.db.transaction() as tx:
-            users = tx[USERS].find({"username": username}, limit=1)
+            users = tx[USERS].find(having(username=username), limit=1)
             return str(users[0]["id"]) if users else tx[USERS].insert(document)
 
     def user(self, user_id: str) -> Document:
@@ -84,7 +84,7 @@ class Sessions:
 
     def find_user(self, username: str) -> Document | None:
         """The user with this name, or None."""
-        users = self.db.collection(USERS).find({"username": username}, limit=1)
+        users = self.db.collection(USERS).find(having(username=username), limit=1)
         return users[0] if users else None
 
     def users(self, *, limit: int | None = 100, after: str | None = None) -> Page:
@@ -167,9 +167,7 @@ class Sessions:
         after: str | None = None,
     ) -> Page:
         """The sessions of a user, or those with one role, the last changed first."""
-        where: dict[str, Any] = {"user_id": user_id, "deleted_at": None}
-        if role_name is not None:
-            where["role_name"] = role_name
+        where = {**having(user_id=user_id, role_name=role_name), "deleted_at": None}
         return self.db.collection(SESSIONS).find(
             where, order_by="-updated_at", limit=limit, after=after
         )
@@ -257,7 +255,7 @@ class Sessions:
 
     def now(self) -> datetime:
         """The time of the clock, in UTC."""
-        return utc_now(self._clock)
+        return self._clock()
 
     def live(self, tx: Transaction, session_id: str) -> Document:
         """The document of a session, read in a transaction. Raises MissingKeyError."""

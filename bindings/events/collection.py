@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final, final
 
 from amberdb import Database, Document, Ordered, Sync, Text
-from amberdb._shared.queries import between
+from amberdb._shared.queries import between, having
 from amberdb.events.event import AgentEvent, EventType
 from amberdb.events.store import BATCH, EventStore, Filters, Stats
 
@@ -137,10 +137,9 @@ def _document(event: AgentEvent) -> Document:
 def _where(filters: Filters | None) -> dict[str, Any]:
     if filters is None:
         return {}
-    fields = {
-        "event_type": None if filters.event_type is None else filters.event_type.value,
-        "session_id": filters.session_id,
-        "agent_name": filters.agent_name,
-    }
-    where: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-    return {**where, **between("timestamp", filters.start_time, filters.end_time)}
+    equal = having(
+        event_type=None if filters.event_type is None else filters.event_type.value,
+        session_id=filters.session_id,
+        agent_name=filters.agent_name,
+    )
+    return {**equal, **between("timestamp", filters.start_time, filters.end_time)}

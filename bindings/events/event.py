@@ -4,15 +4,17 @@ Invariants:
 - An event is immutable, and its timestamp has a time zone.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, final
+from typing import Any, Final, final
 from uuid import uuid4
 
-from amberdb import Document
-from amberdb._shared.checks import check_time
+from amberdb import Document, InvalidDocumentError
+from amberdb._shared.checks import check_str, check_time
+from amberdb._shared.clock import SteadyClock
 
 
 class EventType(StrEnum):
@@ -30,12 +32,22 @@ class EventType(StrEnum):
     CUSTOM = "custom"
 
 
+def event_type_of(value: Any) -> EventType:
+    """Raises InvalidDocumentError for a value that is no type of events."""
+    try:
+        return EventType(value)
+    except ValueError:
+        known = ", ".join(EventType)
+        raise InvalidDocumentError(
+            f"event_type must be one of {known}, not {value!r}", field="event_type"
+        ) from None
+
+
 def _new_id() -> str:
     return f"evt_{uuid4().hex}"
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+_now: Final = SteadyClock(time.time)
 
 
 @final
@@ -53,7 +65,9 @@ class AgentEvent:
 
     def __post_init__(self) -> None:
         check_time("timestamp", self.timestamp)
-        object.__setattr__(self, "event_type", EventType(self.event_type))
+        for name in ("event_id", "agent_name", "session_id"):
+            check_str(name, getattr(self, name))
+        object.__setattr__(self, "event_type", event_type_of(self.event_type))
 
     def to_map(self) -> Document:
         """The event as a storable map."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypedDict, final
 
-from amberdb.events.event import AgentEvent, EventType
+from amberdb._shared.queries import having
+from amberdb.events.event import AgentEvent, EventType, event_type_of
 
 BATCH: Final = 500
 
@@ -20,13 +21,19 @@ BATCH: Final = 500
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Conditions on events: equal fields, and `start_time <= timestamp < end_time`."""
+    """Conditions on events: equal fields, and `start_time <= timestamp < end_time`. Raises
+    InvalidDocumentError, QueryError."""
 
     event_type: EventType | None = None
     session_id: str | None = None
     agent_name: str | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.event_type is not None:
+            object.__setattr__(self, "event_type", event_type_of(self.event_type))
+        having(session_id=self.session_id, agent_name=self.agent_name)  # raises
 
     def matches(self, event: AgentEvent) -> bool:
         """Whether the event meets all conditions."""

@@ -31,8 +31,8 @@ from amberdb import (
     Transaction,
 )
 from amberdb._shared.checks import check_name, check_optional_time, check_str
-from amberdb._shared.clock import utc_now
-from amberdb._shared.queries import all_pages
+from amberdb._shared.clock import SteadyClock
+from amberdb._shared.queries import all_pages, having
 from amberdb._shared.search_input import plain_words
 from amberdb.graph.walks import Direction, levels
 
@@ -63,7 +63,7 @@ class KnowledgeGraph:
         self.db = db
         self.entities_name = f"{name}_entities"
         self.relations_name = f"{name}_relations"
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         db.collection(
             self.entities_name,
             indexes=[Ordered("entity_type", "name"), Text("name", "entity_type", "observations")],
@@ -100,7 +100,7 @@ class KnowledgeGraph:
         self, entity_type: str | None = None, *, limit: int | None = 100, after: str | None = None
     ) -> Page:
         """Entities, or those of one type, by type and name."""
-        where = {} if entity_type is None else {"entity_type": entity_type}
+        where = having(entity_type=entity_type)
         return self.db.collection(self.entities_name).find(
             where, order_by=["entity_type", "name"], limit=limit, after=after
         )
@@ -112,7 +112,10 @@ class KnowledgeGraph:
 
     def remove_observations(self, name: str, observations: Iterable[str]) -> int:
         """Removes observations of an entity; how many. Raises MissingKeyError."""
-        removed = set(observations)
+        removed: set[str] = set()
+        for observation in observations:
+            check_str("observations", observation)
+            removed.add(observation)
         with self.db.transaction() as tx:
             entity = self._needed(tx, name)
             kept = [text for text in entity["observations"] if text not in removed]
@@ -372,7 +375,7 @@ class KnowledgeGraph:
     # -- inside ------------------------------------------------------------------------------
 
     def _now(self) -> datetime:
-        return utc_now(self._clock)
+        return self._clock()
 
     def _needed(self, reader: Transaction | Snapshot, name: str) -> Document:
         """The entity. Raises MissingKeyError, InvalidDocumentError."""
@@ -394,9 +397,7 @@ class KnowledgeGraph:
         direction: Direction,
         as_of: AsOf,
     ) -> Iterator[dict[str, str]]:
-        where = self._valid(as_of)
-        if relation_type is not None:
-            where["relation_type"] = relation_type
+        where = {**self._valid(as_of), **having(relation_type=relation_type)}
         return levels(at[self.relations_name].find, start, where, direction)
 
     def _valid(self, as_of: AsOf) -> dict[str, Any]:
@@ -432,9 +433,8 @@ def _moment(cursor: str) -> datetime:
 def _pattern(
     source: str | None, relation_type: str | None, target: str | None
 ) -> tuple[dict[str, Any], Sequence[str]]:
-    """A filter, and the order in which an index has its matches."""
-    fields = {"source": source, "relation_type": relation_type, "target": target}
-    where = {name: value for name, value in fields.items() if value is not None}
+    """A filter, and the order in which an index has its matches. Raises QueryError."""
+    where = having(source=source, relation_type=relation_type, target=target)
     if source is None and target is not None:
         return where, _IN
     return where, _TYPE if source is None and relation_type is not None else _OUT

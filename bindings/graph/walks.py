@@ -30,7 +30,7 @@ def levels(
 ) -> Iterator[dict[str, str]]:
     """For each distance from `start`, 1, 2 and so on: the names found there, each with its
     predecessor. Raises QueryError."""
-    if direction not in _ENDS:
+    if direction not in list(_ENDS):  # a list: a map cannot be looked up in a map
         raise QueryError(f'direction must be "out", "in" or "both", not {direction!r}')
     seen, frontier = {start}, [start]
     while frontier:

@@ -23,6 +23,8 @@ from itertools import chain
 from json import JSONDecodeError
 from typing import Any, NoReturn, cast
 
+import msgspec
+
 _INF = float("inf")
 
 
@@ -36,7 +38,7 @@ def loads(text: str | bytes) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode()
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = _parsed(text)
         # Nearly all lines hold no escape, and the walk costs as much as the parser.
         return from_plain(value) if "$" in text or "\\u0024" in text else value
     except UnicodeDecodeError as error:
@@ -45,6 +47,30 @@ def loads(text: str | bytes) -> Any:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)  # several times faster than json
+    except (msgspec.MsgspecError, ValueError):
+        # json says where the error is, and reads lone surrogates: a document names their field.
+        return json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole
+        )
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if value in (_INF, -_INF):
+        raise ValueError(f"the number {number:.20} is beyond the range of float: write it as text")
+    return value
+
+
+def _whole(number: str) -> int:
+    try:
+        return int(number)
+    except ValueError:  # Python limits the digits that it converts
+        raise ValueError(f"a number has {len(number)} digits: write it as text") from None
 
 
 def to_plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Final, final
 from uuid import uuid4
 
 from amberdb import Document, InvalidDocumentError, QueryError
-from amberdb._shared.checks import check_optional_time, check_text
+from amberdb._shared.checks import check_optional_str, check_optional_time, check_text
 from amberdb.memory.types import (
     ACTIONS,
     LAYERS,
@@ -77,6 +77,8 @@ class Documents:
             check_text("content", decision.content)
         if decision.action in ("update", "delete"):
             check_text("memory_id", decision.memory_id)
+        for field in ("memory_id", "category"):
+            check_optional_str(field, getattr(decision, field))
         known = self._categories[decision.memory_layer]
         if decision.category is not None and decision.category not in known:
             raise InvalidDocumentError(

@@ -33,8 +33,8 @@ from amberdb import (
     Vector,
 )
 from amberdb._shared.checks import check_embedder, check_text
-from amberdb._shared.clock import utc_now
-from amberdb._shared.queries import between
+from amberdb._shared.clock import SteadyClock
+from amberdb._shared.queries import between, having
 from amberdb._shared.search_input import embed_texts
 from amberdb.memory.documents import FIELDS, Documents, check_layer, check_owner, forgotten
 from amberdb.memory.recall import recall
@@ -89,7 +89,7 @@ class Memory:
         self._embed = embed
         self._fusion = fusion or Fusion()
         self._extract = extract
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         more = categories or {}
         self._documents = Documents(
             retention or Retention(),
@@ -268,9 +268,9 @@ class Memory:
         """Full-text and, with an embedder, vector search of memories, the best first: those of one
         entity, or of all. `where` is an additional filter. Raises QueryError."""
         check_text("query", query)
-        scope: dict[str, Any] = {"memory_type": memory_type, **(where or {})}
-        if entity_id is not None:
-            scope["entity_id"] = entity_id
+        scope = having(memory_type=memory_type, entity_id=entity_id)
+        if where is not None:
+            scope = {"$and": [scope, where]}
         for layer in layers:
             check_layer(layer)
         (vector,) = embed_texts(self._embed, [query])
@@ -297,8 +297,7 @@ class Memory:
     ) -> Page:
         """Log entries, the newest first; deleted memories have entries too."""
         where: dict[str, Any] = {} if entity_id is None else _where(memory_type, entity_id, None)
-        fields = {"memory_id": memory_id, "memory_layer": memory_layer, "action": action}
-        where |= {name: value for name, value in fields.items() if value is not None}
+        where |= having(memory_id=memory_id, memory_layer=memory_layer, action=action)
         return self.db.collection("log").find(
             where, order_by="-created_at", limit=limit, after=after
         )
@@ -338,7 +337,7 @@ class Memory:
         )
 
     def _now(self) -> datetime:
-        return utc_now(self._clock)
+        return self._clock()
 
     def _one(self, memory_layer: Layer, memory_id: str, decision: Decision) -> Outcome:
         """Applies a decision on a memory to its owner."""
@@ -414,8 +413,7 @@ class Memory:
 
 def _where(memory_type: MemoryType, entity_id: str, category: str | None) -> dict[str, Any]:
     check_owner(memory_type, entity_id)
-    where: dict[str, Any] = {"memory_type": memory_type, "entity_id": entity_id}
-    return where if category is None else {**where, "category": category}
+    return having(memory_type=memory_type, entity_id=entity_id, category=category)
 
 
 def _missing(layer: Layer, memory_id: str) -> MissingKeyError:

@@ -20,7 +20,7 @@ from amberdb import (
     Page,
     Transaction,
 )
-from amberdb._shared.clock import utc_now
+from amberdb._shared.clock import SteadyClock
 from amberdb._shared.queries import between
 
 COLLECTION: Final = "user_memories"
@@ -41,7 +41,7 @@ class UserProfiles:
     ) -> None:
         self.db = db
         self.name = name
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         self._collection = db.collection(
             name,
             indexes=[Ordered("last_updated"), Ordered("conversation_count")],
@@ -98,7 +98,7 @@ class UserProfiles:
                 f"the profile of {user_id!r} cannot get the user_id {given['user_id']!r}",
                 field="user_id",
             )
-        now = utc_now(self._clock)
+        now = self._clock()
         collection = tx[self.name]
         if user_id not in collection:
             collection.put({"id": user_id, **empty(user_id), "created_at": now})

@@ -12,14 +12,14 @@ Invariants:
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote, unquote
 
-from amberdb import Document
+from amberdb import Document, DocumentError, WritableCollection
 from amberdb._jsonl.text import dumps, iso, loads
 from amberdb._shared.files import replace_file
 from amberdb.profiles.profiles import MAPS, UserProfiles, empty
@@ -31,7 +31,7 @@ _TIMES: Final = ("created_at", "last_updated")
 
 
 class Broken(NamedTuple):
-    """A profile that could not be read."""
+    """A profile that could not be read, or not be stored."""
 
     source: str
     reason: str
@@ -175,7 +175,7 @@ def _profile(user_id: str, given: Any, zone: tzinfo) -> Document:
 def _integer(value: Any) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise ValueError(f"conversation_count must be a number, not {value!r}") from None
 
 
@@ -214,28 +214,41 @@ def _store(
         progress(report)
 
 
+class _DryRun(Exception):
+    """Rolls a transaction back whose outcome is known."""
+
+
 def _store_batch(
     profiles: UserProfiles, batch: list[Document], dry_run: bool, report: TransferReport
 ) -> None:
     collection = profiles.db.collection(profiles.name)
-    with profiles.db.transaction() as tx:
+    with suppress(_DryRun), profiles.db.transaction() as tx:
         for document in batch:
-            stored = tx[profiles.name].get(document["id"])
-            if stored == document:
-                report.same += 1
-            elif stored is not None and _is_newer(stored, document):
-                report.newer.append(document["id"])
-            else:
-                report.imported += 1
-                if not dry_run:
-                    tx[profiles.name].put(document)
+            try:
+                _import(tx[profiles.name], document, report)
+            except DocumentError as error:
+                report.broken.append(Broken(document["id"], error.message))
+        if dry_run:
+            raise _DryRun
     if not dry_run:
-        newer = set(report.newer)
+        left_out = {*report.newer, *(broken.source for broken in report.broken)}
         report.verified += sum(
             collection.get(document["id"]) == document
             for document in batch
-            if document["id"] not in newer
+            if document["id"] not in left_out
         )
+
+
+def _import(collection: WritableCollection, document: Document, report: TransferReport) -> None:
+    """Raises DocumentError for a profile that cannot be stored."""
+    stored = collection.get(document["id"])
+    if stored == document:
+        report.same += 1
+    elif stored is not None and _is_newer(stored, document):
+        report.newer.append(document["id"])
+    else:
+        collection.put(document)
+        report.imported += 1
 
 
 def _is_newer(stored: Mapping[str, Any], document: Mapping[str, Any]) -> bool:

@@ -85,7 +85,7 @@ def series(
 
     Raises QueryError, CollectionMissingError.
     """
-    if every not in _SPANS:
+    if every not in list(_SPANS):  # a list: a map cannot be looked up in a map
         raise QueryError(f'every is "hour", "day" or "week", not {every!r}')
     span = between(field, since or _FIRST, until)
     query: dict[str, Any] = {"$and": [where, span]} if where else span

@@ -5,11 +5,20 @@ Invariants:
 - Times have a zone.
 """
 
+import json
 import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+)
 
 from amberdb.memory import Action, Layer, MemoryType
 
@@ -26,6 +35,15 @@ def _check_iso(value: object) -> object:
 Moment = Annotated[AwareDatetime, BeforeValidator(_check_iso)]
 
 
+def _check_numbers(value: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError for NaN and infinity, also as 1e999: answers could not return them."""
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+Metadata = Annotated[dict[str, Any], AfterValidator(_check_numbers)]
+
+
 class Request(BaseModel):
     """The base of JSON bodies."""
 
@@ -39,7 +57,7 @@ class Remember(Request):
     memory_layer: Layer | None = None
     auto_extract: StrictBool = False
     category: str | None = None
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
     is_permanent: StrictBool | None = None
     expiry_date: Moment | None = None
     reason: str = ""
@@ -51,7 +69,7 @@ class Change(Request):
     content: Text | None = None
     reason: str = ""
     category: str | None = None
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
     is_permanent: StrictBool | None = None
     expiry_date: Moment | None = None
 
@@ -64,7 +82,7 @@ class Turn(Request):
     conversation_id: Text
     user_id: Text
     important: StrictBool = False
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
 
 
 class Done(BaseModel):

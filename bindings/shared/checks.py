@@ -11,6 +11,12 @@ def check_str(field: str, value: object) -> None:
         raise InvalidDocumentError(f"{field} must be a str, not {value!r}", field=field)
 
 
+def check_optional_str(field: str, value: object) -> None:
+    """Raises InvalidDocumentError unless `value` is None or a str."""
+    if value is not None:
+        check_str(field, value)
+
+
 def check_name(field: str, value: object) -> None:
     """Raises InvalidDocumentError unless `value` is a str that is not empty."""
     if not isinstance(value, str) or not value:

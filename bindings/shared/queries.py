@@ -1,12 +1,27 @@
-"""Filters that several systems use, and reading all documents that match one."""
+"""Filters that several systems use, and reading all documents that match one.
+
+Invariants:
+- What a caller gives as an id or a name is compared as text: a map, which a filter would read as
+  operators, is refused. Ids often come from JSON that somebody else wrote.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from amberdb import Document, Page
+from amberdb import Document, Page, QueryError
 
 PAGE: Final = 500
+
+
+def having(**fields: str | None) -> dict[str, Any]:
+    """A filter for documents whose fields equal these texts; those that are None are left out.
+    Raises QueryError for anything else."""
+    given: dict[str, object] = {**fields}
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise QueryError(f"{name} must be a str, not {value!r}: give the text itself")
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def between(field: str, since: datetime | None, until: datetime | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Final, final
 
 from amberdb._errors import AmberError
@@ -70,13 +71,17 @@ def to_prune(chains: list[Chain], newest: str, keep_hourly: int, keep_daily: int
     """The paths of the archives to remove, in the order in which to remove them.
 
     Kept are `newest`, the newest archive of each of the last `keep_hourly` hours that have one, the
-    newest full archive of each of the last `keep_daily` days, and the bases of these.
+    newest full archive of each of the last `keep_daily` days, and the bases of these. An archive
+    that was taken by a wrong clock has a time after that of a later archive, or makes earlier ones
+    look so: kept is what either time asks for, its own and the latest that its place allows.
     """
-    archives = [archive for chain in chains for archive in chain]
-    full = [archive for archive in archives if archive.header.is_full]
+    archives = sorted((archive for chain in chains for archive in chain), key=_order)
     kept = {newest}
-    kept |= _newest(archives, keep_hourly, lambda time: (*time.timetuple()[:4],))
-    kept |= _newest(full, keep_daily, lambda time: (*time.timetuple()[:3],))
+    for times in ([archive.created for archive in archives], _latest_times(archives)):
+        dated = list(zip(times, archives, strict=True))
+        full = [pair for pair in dated if pair[1].header.is_full]
+        kept |= _newest(dated, keep_hourly, lambda time: (*time.timetuple()[:4],))
+        kept |= _newest(full, keep_daily, lambda time: (*time.timetuple()[:3],))
     pruned: list[str] = []
     for chain in chains:
         while chain and chain[-1].path not in kept:
@@ -84,13 +89,20 @@ def to_prune(chains: list[Chain], newest: str, keep_hourly: int, keep_daily: int
     return pruned
 
 
+def _latest_times(archives: list[ArchiveFile]) -> list[datetime]:
+    """For each archive the earliest of its time and those of the archives after it."""
+    return list(accumulate((archive.created for archive in reversed(archives)), min))[::-1]
+
+
 def _newest(
-    archives: list[ArchiveFile], count: int, bucket: Callable[[datetime], tuple[int, ...]]
+    dated: list[tuple[datetime, ArchiveFile]],
+    count: int,
+    bucket: Callable[[datetime], tuple[int, ...]],
 ) -> set[str]:
     """The newest archive of each of the last `count` buckets that have one."""
     by_bucket: dict[tuple[int, ...], ArchiveFile] = {}
-    for archive in sorted(archives, key=_order):
-        by_bucket[bucket(archive.created)] = archive
+    for time, archive in dated:
+        by_bucket[bucket(time)] = archive
     return {by_bucket[key].path for key in sorted(by_bucket)[-count:]} if count else set()
 
 

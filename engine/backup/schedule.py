@@ -7,8 +7,10 @@ Invariants:
   commits is reached; a database without writes is not backed up again.
 - The commit that reaches the number is the one that makes it due: no later event is needed.
 - A failure is logged, reported by stats() and tried again; no read or write fails because of it.
-- A full backup begins a new chain after a day, when the increments are larger than their base, and
-  when the log no longer reaches back to the end of the chain.
+- A full backup begins a new chain after a day (or when the chain began a day after the clock's
+  time), when the increments are larger than their base, and when the log no longer reaches back to
+  the end of the chain.
+- While the clock is in doubt nothing is pruned.
 """
 
 import logging
@@ -204,7 +206,7 @@ class BackupSchedule:
     def _is_long(self, chain: Chain) -> bool:
         age_s = self._options.clock() - chain[0].header.created_us / 1e6
         sizes = [os.path.getsize(archive.path) for archive in chain]
-        return age_s >= CHAIN_S or len(chain) >= CHAIN_MAX or sum(sizes[1:]) > sizes[0]
+        return abs(age_s) >= CHAIN_S or len(chain) >= CHAIN_MAX or sum(sizes[1:]) > sizes[0]
 
     def _write(self, base: str | None, progress: Progress | None) -> BackupReport:
         wanted = self._wanted
@@ -226,6 +228,8 @@ class BackupSchedule:
         return first_free_name(self._fs, os.path.join(self.directory, stem), SUFFIX)
 
     def _prune(self, newest: str) -> None:
+        if self._committer.clock.due_us() is None:
+            return
         with self._committer.view() as view:
             known = {backup.path for backup in known_backups(view)}
         chains = chains_of(

@@ -14,6 +14,7 @@ from typing import Literal, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import LogTruncatedError, QueryError
+from amberdb._plain import plain_text
 from amberdb._time import time_of
 from amberdb._types import NO_LSN, Document, Lsn
 from amberdb.engine.commit.committer import Committer, OneCommit
@@ -69,8 +70,12 @@ class Feed:
     def subscriber(self, name: str, owner: Owner, since: Lsn | None) -> "Subscriber":
         """The subscriber with this name, created at `since` (None: at the newest commit). Raises
         QueryError for an invalid name."""
-        if type(name) is not str or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
-            raise QueryError(f"a subscriber's name is a str of 1 to {NAME_BYTES_MAX} bytes")
+        text = plain_text(name)
+        if text is None or not 0 < len(text.encode("utf-8", "replace")) <= NAME_BYTES_MAX:
+            raise QueryError(
+                f"a subscriber's name is a str of 1 to {NAME_BYTES_MAX} bytes, not {name!r}"
+            )
+        name = text
         if name not in self.positions:
             start = self._committer.visible if since is None else since
             self.move(name, Lsn(start))

@@ -28,12 +28,13 @@ from amberdb._errors import (
     TransactionError,
 )
 from amberdb._types import Lsn, Sync
+from amberdb.engine.commit.clock import Clock
 from amberdb.engine.commit.write_batch import FullBatch, WriteBatch
 from amberdb.engine.options import Options, check_sync
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import encode
 from amberdb.engine.schema.document_format import NEVER
-from amberdb.engine.schema.keyspace import Effects
+from amberdb.engine.schema.keyspace import CLOCK, Effects
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.readable import Owner
 from amberdb.engine.storage.status import Status
@@ -64,7 +65,7 @@ class Committer:
         memtable: Memtable,
         built: frozenset[int],
         catalog: Catalog,
-        last_us: int,
+        clock: Clock,
         status: Status,
         options: Options,
     ) -> None:
@@ -74,11 +75,10 @@ class Committer:
         self.visible: int = log.last_lsn
         self.checkpoint_failure: StorageError | None = None
         self._published: int = log.last_lsn
-        self._last_us = last_us
+        self.clock = clock
         self._status = status
         log.on_durable(status.set_durable)
         self._options = options
-        self._clock = options.clock
         self._lock = CallLock()
         """The writer lock."""
         self._owner = 0
@@ -102,11 +102,6 @@ class Committer:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def now_us(self) -> int:
-        """The clock's time, or that of the last commit when the clock was set back."""
-        now = int(self._clock() * 1_000_000)
-        return now if now > self._last_us else self._last_us
-
     def view(self) -> View:
         """A view at the newest acknowledged Lsn."""
         while True:
@@ -114,7 +109,11 @@ class Committer:
             txn = self.store.begin()
             lsn = self.visible  # after begin: see the module's invariants
             if self.state is state:
-                return View(lsn, state, txn, self.now_us(), self.store.path)
+                try:
+                    return View(lsn, state, txn, self.clock.now_us(), self.store.path)
+                except BaseException:  # a warning that was made an error
+                    txn.abort()
+                    raise
             txn.abort()
 
     @property
@@ -155,9 +154,7 @@ class Committer:
             if self.log.failed is not None:
                 self._refuse()
             state = self.state
-            now = int(self._clock() * 1_000_000)
-            if now < self._last_us:
-                now = self._last_us
+            now = self.clock.now_us()
             if state is not before:  # a checkpoint may have stored a newer value
                 key = None
             txn = LazyTransaction(self.store, key, value)
@@ -307,6 +304,13 @@ class Committer:
         self._acquire(self._options.busy_timeout_ms, holder)
         self._release(holder)
 
+    def accept_clock(self) -> None:
+        """See Database.accept_clock()."""
+        with OneCommit(self, "always") as batch:
+            clock_us, entry = self.clock.acceptance()
+            batch.set(CLOCK, entry)
+        self.clock.accept(clock_us)
+
     def await_published(self) -> None:
         """Waits, with an empty commit, until every commit published so far is acknowledged."""
         with OneCommit(self):
@@ -374,19 +378,20 @@ class Committer:
         """
         writer = commit.writer
         lsn = writer.lsn
+        time_us = self.clock.commit_us(writer.now_us)
         self._unfinished = commit
         if failpoints.on:
             failpoints.reach("commit.encoded")
         try:
-            self.log.append(commit.payload, writer.now_us, writer.kind, commit.sync, lsn=writer.lsn)
+            self.log.append(commit.payload, time_us, writer.kind, commit.sync, lsn=writer.lsn)
         except StorageError:  # nothing was appended, or the log has poisoned itself
             self._unfinished = None
             raise
         if failpoints.on:
             failpoints.reach("commit.appended")
-        self._last_us = writer.now_us
+        self.clock.committed(writer.now_us)
         memtable = self.state.active
-        memtable.publish(lsn, commit.effects, len(commit.payload), writer.now_us)
+        memtable.publish(lsn, commit.effects, len(commit.payload), time_us)
         if commit.row_keys:
             memtable.note_rows(lsn, commit.row_keys, commit.effects)
         if writer.unique_rowids:

@@ -35,6 +35,7 @@ from amberdb._errors import (
 )
 from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn, lsn_epoch
+from amberdb.engine.commit.clock import Clock
 from amberdb.engine.failures import Failures
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.options import Options
@@ -42,6 +43,7 @@ from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
+    CLOCK,
     COLLECTIONS,
     COUNTERS,
     ENTRY_PREFIX_SIZE,
@@ -69,7 +71,7 @@ _PAUSE_MS_MAX: Final = 50
 """The longest pause between two tries."""
 _POLL_S: Final = 0.02
 """The time between two looks for a commit: the writing process wakes no reader."""
-_CATALOG: Final = (COLLECTIONS, COUNTERS)
+_CATALOG: Final = (COLLECTIONS, COUNTERS, CLOCK)
 _NEVER: Final = -1
 """In place of the id of an LMDB transaction, before the first one."""
 
@@ -108,6 +110,7 @@ class Follower:
         self._end = NO_LSN
         """The Lsn up to which commits are acknowledged without a STATUS."""
         self._looked_at = 0.0
+        self.clock = Clock(options, 0, None)
         self._reset()
         self.log = FollowedLog(self)
         self._lock = self._lock_out_writers()
@@ -118,10 +121,6 @@ class Follower:
             raise
 
     # -- reading -----------------------------------------------------------------------------
-
-    def now_us(self) -> int:
-        """The clock's time, or that of the last commit when the clock is slow."""
-        return max(int(self._options.clock() * 1_000_000), self._last_us)
 
     @property
     def visible(self) -> int:
@@ -269,7 +268,7 @@ class Follower:
         txn = self.store.begin()
         try:
             self._catch_up(txn, looks)
-            return View(self._lsn, self.state, txn, self.now_us(), self.store.path)
+            return View(self._lsn, self.state, txn, self.clock.now_us(), self.store.path)
         except BaseException:
             txn.abort()
             raise
@@ -339,7 +338,9 @@ class Follower:
         self._txn_id = _NEVER
         self._applied: Lsn = NO_LSN
         self._lsn: Lsn = NO_LSN
-        self._last_us = 0
+        self._accepted: bytes | None = None
+        """The entry that accept_clock() of the writer has stored."""
+        self.clock.restart(0, None)
         self._memtable = Memtable()
         self._prefixes: frozenset[bytes] = frozenset()
         self._schemas: dict[tuple[bytes, bytes], Schema] = {}
@@ -397,6 +398,7 @@ class Follower:
             bare = State(memtable, None, frozenset(), Catalog({}))
             view = View(lsn, bare, txn, 0, self.store.path)
             built = built_keyspaces(view)
+            self._accepted = view.get(CLOCK)
             if changes or has_jumped or self._txn_id == _NEVER:
                 catalog = self._load_catalog(view)
         if self._prefixes:
@@ -404,7 +406,8 @@ class Follower:
                 rows = [key for key in effects if key[:ENTRY_PREFIX_SIZE] in self._prefixes]
                 if rows:
                     memtable.note_rows(commit_lsn, rows, effects)
-        self._last_us = memtable.last_us or int.from_bytes(txn.get(LAST_TIME) or b"")
+        last_us = memtable.last_us or int.from_bytes(txn.get(LAST_TIME) or b"")
+        self.clock.restart(last_us, self._accepted)
         has_changed = catalog is not self.state.catalog
         self.state = State(memtable, None, built, catalog)
         if has_changed:

@@ -60,7 +60,7 @@ class Opened:
     memtable: Memtable
     status: Status
     last_us: int
-    """The time of the last commit: the clock of a database never goes back."""
+    """The time of the last commit."""
     recovery: Recovery | None
     """What was replayed; None when the database was created now, or closed cleanly before."""
 

@@ -68,7 +68,7 @@ class ReadableCollection(ABC):
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = str.__str__(name)
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[View]:
@@ -105,12 +105,13 @@ class ReadableCollection(ABC):
             stored = live(view, schema, id)
             if stored is None:
                 raise missing(self.name, id)
+            document = schema.document(stored)
             return Record(
-                id,
+                document["id"],
                 Lsn(stored.version),
                 time_of(stored.created_us),
                 time_of(stored.updated_us),
-                schema.document(stored),
+                document,
             )
 
     def __getitem__(self, id: str) -> Document:
@@ -121,7 +122,7 @@ class ReadableCollection(ABC):
         return document
 
     def __contains__(self, id: object) -> bool:
-        if type(id) is not str:
+        if not isinstance(id, str):
             return False
         with self._reading() as view:
             try:
@@ -470,7 +471,7 @@ class Collection(WritableCollection):
             return default
         if crc32(value, crc32(key)) != CRC_RESIDUE:
             raise damaged(key, committer.store.path)
-        if schema.expires_at is not None and expires_us(value) <= committer.now_us():
+        if schema.expires_at is not None and expires_us(value) <= committer.clock.now_us():
             return default
         return decode_unchecked(value[BODY])
 

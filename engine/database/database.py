@@ -264,9 +264,23 @@ class Database:
         return self._handle.writing("subscriber").feed.subscriber(name, self._handle, since)
 
     def expire(self) -> int:
-        """Removes the documents that have expired by now; returns how many."""
+        """Removes the documents that have expired by now; returns how many. While the clock is
+        further behind the last commit than `clock_slack_ms`, none: see accept_clock()."""
         engine = self._handle.writing("expire")
-        return engine.expiry.expire(engine.committer.now_us())
+        due_us = engine.committer.clock.due_us()
+        return 0 if due_us is None else engine.expiry.expire(due_us)
+
+    def accept_clock(self) -> None:
+        """Takes the clock as right although the last commit was made at a later time.
+
+        After a commit by a clock that was ahead, ClockWarning names both times, and nothing is
+        removed because of its age (expire(), the removal in the background, old backups), since it
+        may as well be this clock that is wrong. That ends when the clock is within
+        `clock_slack_ms` of the last commit again, or, for good, with this call. Times of commits,
+        as changes() and restore(until=) have them, stay at the later time until the clock reaches
+        it. Raises ReadOnlyError.
+        """
+        self._handle.writing("accept_clock").committer.accept_clock()
 
     # -- care --------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.backup.rescue import Rescue
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.commit.clock import Clock
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.recovery import Opened, mark_clean
 from amberdb.engine.commit.retention import LogRetention
@@ -37,6 +38,7 @@ from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog, Declaration
 from amberdb.engine.schema.document_format import NEVER
+from amberdb.engine.schema.keyspace import CLOCK
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searcher import VectorParts
 from amberdb.engine.search.searchers import Searchers
@@ -73,6 +75,7 @@ class Engine:
         self.is_closed = False
         with stored_view(opened.store, opened.memtable, NEWEST, options) as view:
             catalog, built = view.catalog, view.built
+            clock = Clock(options, opened.last_us, view.get(CLOCK))
         opened.memtable.find_unique(catalog.unique_prefixes)
         self.committer = committer = Committer(
             opened.store,
@@ -80,7 +83,7 @@ class Engine:
             opened.memtable,
             built,
             catalog,
-            opened.last_us,
+            clock,
             opened.status,
             options,
         )

@@ -96,6 +96,9 @@ class Stats(Mapping[str, Any]):
     subscribers: dict[str, Lsn]
     subscriber_lag: dict[str, int]
     """By subscriber: the commits that it has yet to acknowledge."""
+    clock_behind_ms: float
+    """How far the clock is behind the last commit; 0.0 when it is not. While it is more than
+    `clock_slack_ms`, nothing is removed because of its age."""
     backups: Any = None
     compaction: Any = None
     erasures_waiting: list[str] = field(default_factory=list[str])
@@ -155,6 +158,7 @@ def stats_of(
         applied_lsn=checkpointer.applied,
         archived_lsn=history.archived,
         memtable_bytes=committer.memtable_bytes,
+        clock_behind_ms=committer.clock.behind_ms,
         checkpoints=count,
         checkpoint_ms_last=last_ms,
         checkpoint=Latency(count, last_ms, mean_ms, checkpointer.max_ms),
@@ -194,6 +198,7 @@ def following_stats(path: str, follower: Follower, held_views: HeldViews, fs: Fi
         applied_lsn=Lsn(applied),
         archived_lsn=None if newest is None else newest[0],
         memtable_bytes=memtable_bytes,
+        clock_behind_ms=follower.clock.behind_ms,
         collections=collections,
         **_files(path, log, follower.store.stats(), fs),
         **_readers(held_views, positions, last_lsn),

@@ -28,6 +28,7 @@ from amberdb.engine.schema.document_format import HEADER_SIZE, NEVER, StoredDocu
 from amberdb.engine.schema.documents import ID_BYTES_MAX
 from amberdb.engine.schema.keyspace import (
     APPLIED,
+    CLOCK,
     COLLECTION_COUNTERS,
     COLLECTIONS,
     COUNTERS,
@@ -52,7 +53,7 @@ CHUNK = 1000
 LOST_IDS_MAX = 1000
 
 _FIRST = prefix_of(FIRST_KEYSPACE)
-_SEALED = (COLLECTIONS, COUNTERS, KNOWN_BACKUPS, ERASURES)
+_SEALED = (COLLECTIONS, COUNTERS, KNOWN_BACKUPS, ERASURES, CLOCK)
 
 
 @dataclass(slots=True)

@@ -220,8 +220,7 @@ class Background:
         """Schedules the removal of a document that expires; `_mutex` is held."""
         if next_expiry_us < self._next_expiry_us:
             self._next_expiry_us = next_expiry_us
-            in_s = (next_expiry_us - self._committer.now_us()) / 1_000_000
-            expire_at = time.monotonic() + max(in_s, 0.0)
+            expire_at = time.monotonic() + self._expiry.due_in_s(next_expiry_us)
             if self._expire_at is None or expire_at < self._expire_at:
                 self._expire_at = expire_at
 

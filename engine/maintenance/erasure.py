@@ -25,6 +25,7 @@ import msgspec
 from amberdb import _failpoints as failpoints
 from amberdb._call_lock import NestedCallLock
 from amberdb._errors import QueryError
+from amberdb._plain import plain_text
 from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn, Where
 from amberdb._worker import long_work
@@ -116,10 +117,11 @@ class Erasures:
         self, collection: str, where: Where, reason: str, progress: CompactProgress | None
     ) -> Erasure:
         """See Database.erase()."""
-        if type(reason) is not str or not 0 < len(reason.encode()) <= REASON_BYTES_MAX:
+        text = plain_text(reason)
+        if text is None or not 0 < len(text.encode("utf-8", "replace")) <= REASON_BYTES_MAX:
             raise QueryError(f"reason={reason!r}: give a text of 1 to {REASON_BYTES_MAX} bytes")
         with long_work(), self._mutex:
-            erasure = self._delete(collection, where, reason)
+            erasure = self._delete(collection, where, text)
             self.compact(progress)
         return next(receipt for receipt in self.receipts() if receipt.id == erasure.id)
 
@@ -154,7 +156,7 @@ class Erasures:
             for id in ids:
                 writer.delete(schema, id)
             erasure = Erasure(
-                os.urandom(8).hex(), collection, reason, len(ids), Lsn(writer.lsn),
+                os.urandom(8).hex(), schema.name, reason, len(ids), Lsn(writer.lsn),
                 time_of(writer.now_us),
             )  # fmt: skip
             for old in receipts_of(writer.view)[: -RECEIPTS_MAX + 1]:

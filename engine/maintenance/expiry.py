@@ -4,6 +4,7 @@ Invariants:
 - A collection whose documents cannot be removed delays no other, and is tried again.
 - Each removal is an ordinary logged delete, in commits of bounded size. Expired documents are found
   in the expiry index, so the cost depends on their number, not on the size of the collection.
+- While the clock is in doubt nothing is removed.
 """
 
 import time
@@ -13,6 +14,7 @@ from typing import Final
 
 from amberdb import _failpoints as failpoints
 from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.commit.clock import LOOK_AGAIN_S
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.failures import Failures
 from amberdb.engine.options import Options
@@ -36,6 +38,7 @@ class ExpiryWorker:
         options: Options,
     ) -> None:
         self._committer = committer
+        self._clock = committer.clock
         self._checkpointer = checkpointer
         self._failures = failures
         self._batch = max(1, options.reap_batch)
@@ -64,14 +67,17 @@ class ExpiryWorker:
         has expired."""
         now = time.monotonic()
         if self._mark is None:
-            clock_us = self._committer.now_us()
-            if self.next_expiry_us() > clock_us:
+            if self.due_in_s(self.next_expiry_us()) > 0:
                 return None
-            self._mark = (now, clock_us)
+            self._mark = (now, self._clock.now_us())
         left_s = self._mark[0] + self._grace_s - now
         if left_s > 0:
             return left_s
-        until_us = min(self._mark[1], self._committer.now_us())
+        due_us = self._clock.due_us()
+        if due_us is None:
+            self._mark = None
+            return LOOK_AGAIN_S
+        until_us = min(self._mark[1], due_us)
         for name in self._names_due():
             try:
                 sum(self._batches(name, until_us, stop))
@@ -82,7 +88,13 @@ class ExpiryWorker:
             else:
                 self._failures.clear((_KEY, name))
         self._mark = None
-        return 0.0 if self.next_expiry_us() <= self._committer.now_us() else None
+        return 0.0 if self.due_in_s(self.next_expiry_us()) <= 0 else None
+
+    def due_in_s(self, expires_us: int) -> float:
+        """Seconds until a document that expires at this time is due; while the clock is in doubt,
+        until the next look at it."""
+        due_us = self._clock.due_us()
+        return LOOK_AGAIN_S if due_us is None else max(0.0, (expires_us - due_us) / 1_000_000)
 
     def next_expiry_us(self) -> int:
         """The earliest expiry time of any document, without those of collections that have failed

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, TypeGuard, final
 
 from amberdb._errors import InvalidDocumentError, QueryError
+from amberdb._plain import plain_scalar, plain_text
 from amberdb.engine.options import Options
 from amberdb.index.ordered.keys import encode
 from amberdb.index.paths import MISSING
@@ -93,42 +94,41 @@ def _plain(where: str, value: Any, depth: int, size: Size) -> Any:
     if is_map(value):
         plain: dict[str, Any] = {}
         for name, item in value.items():
-            if not isinstance(name, str):
-                raise QueryError(f"{where}: a map has the key {name!r}, not a str")
-            size.add_bytes(len(name))
-            plain[str.__str__(name)] = _plain(where, item, depth + 1, size)
+            text = plain_text(name)
+            if text is None:
+                raise QueryError(
+                    f"{where}: a map has the key {name!r}, not a str: name fields by text"
+                )
+            size.add_bytes(len(text))
+            plain[text] = _plain(where, item, depth + 1, size)
         return plain
     if is_list(value):
         return [_plain(where, item, depth + 1, size) for item in value]
-    size.add_bytes(len(_key(where, value)))
-    return _plain_scalar(value)
+    scalar, key = _scalar(where, value)
+    size.add_bytes(len(key))
+    return scalar
 
 
-def _key(where: str, value: Any) -> bytes:
-    """The key of a single value. Raises QueryError for a value that no document can have."""
+def _scalar(where: str, value: Any) -> tuple[Any, bytes]:
+    """A single value in its plain type, and its key. Raises QueryError for a value that no document
+    can have."""
     try:
-        return encode(value)
+        scalar = value if _is_beyond_utc(value) else plain_scalar(value)
+        return scalar, encode(scalar)
     except InvalidDocumentError as error:
         raise QueryError(f"{where} cannot take {error.message}") from None
 
 
-def _plain_scalar(value: Any) -> Any:
-    kind: object = type(value)
-    if kind is str or kind is int or kind is float or kind is bytes or kind is bool:
-        return value
-    if isinstance(value, datetime):
-        try:
-            # Between two zones == is always False for a time at a daylight-saving change.
-            return value.astimezone(UTC)
-        except OverflowError:  # datetime.max west of Greenwich: it compares as it is
-            return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    return None if value is None else bytes(value)
+def _is_beyond_utc(value: object) -> bool:
+    """Whether this is a time that UTC cannot express, as datetime.max west of Greenwich: no
+    document has it, and as a bound it compares as it is."""
+    if type(value) is not datetime or value.tzinfo is UTC or value.utcoffset() is None:
+        return False
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        return True
+    return False
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -237,8 +237,8 @@ def _plain_value(where: str, value: Any, depth: int, size: Size) -> Any:
     compared one by one."""
     if is_map(value) or is_list(value):
         return _plain(where, value, depth, size)
-    _key(where, value)
-    return _plain_scalar(value)
+    scalar, _ = _scalar(where, value)
+    return scalar
 
 
 def _op_nin(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
@@ -259,13 +259,14 @@ def _range(compare: Callable[[Any, Any], bool]) -> "Operator":
                     (type(value) is float or type(value) is int) and compare(value, operand)
                 )
             )
-        kind: object = datetime if isinstance(operand, datetime) else type(operand)
+        kind: object = type(operand)
         return operand, _any_element(lambda value: type(value) is kind and compare(value, operand))
 
     return make
 
 
-def _op_exists(where: str, argument: Any, _depth: int, _size: Size) -> tuple[Any, Test]:
+def _op_exists(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
+    argument = _plain(where, argument, depth, size)
     if type(argument) is not bool:
         raise QueryError(f"{where} takes True or False, not {show(argument)}")
     if argument:

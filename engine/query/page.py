@@ -7,15 +7,19 @@ Invariants:
   not trusted: a cursor that is damaged or belongs to another query raises CursorError.
 """
 
+# The values of a filter have no static type, so the parts of maps and lists are unknown to pyright.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from reprlib import repr as shorten
 from typing import Any, TypeAlias, cast, final
 from zlib import crc32
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
-from amberdb._errors import AmberError, CursorError, QueryError
+from amberdb._errors import AmberError, CursorError, InvalidDocumentError, QueryError
+from amberdb._plain import plain_scalar
 from amberdb._types import Document, Where
 from amberdb.engine.query.order import OrderField
 from amberdb.engine.schema.codec import decode, encode, encode_sorted
@@ -62,10 +66,23 @@ class Page(list[Document]):
 
 def _digest(identity: Identity) -> int:
     """A checksum of the identity: equal for equal queries."""
+    number, where, order = identity
     try:
-        return crc32(encode_sorted(list(identity)))
-    except (TypeError, ValueError):  # a Mapping that is no dict, or a value of another type
-        return crc32(repr(list(identity)).encode())
+        return crc32(encode_sorted([number, where, order]))
+    except (TypeError, ValueError):  # a map that is no dict, or a value of another type
+        return crc32(encode_sorted([number, _plainly(where), order]))
+
+
+def _plainly(value: Any) -> Any:
+    """A part of a parsed filter in plain types: equal for filters that mean the same."""
+    if isinstance(value, Mapping):
+        return {str.__str__(name): _plainly(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plainly(item) for item in value]
+    try:
+        return plain_scalar(value)
+    except InvalidDocumentError:  # a time beyond UTC
+        return repr(value)
 
 
 def open_cursor(cursor: str, identity: Identity) -> tuple[int, Place]:

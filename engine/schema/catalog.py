@@ -24,6 +24,7 @@ from amberdb._errors import (
     CorruptionError,
     FormatError,
 )
+from amberdb._plain import plain_text
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import decode_document, encode
 from amberdb.engine.schema.definition import CollectionDef, IndexDef, Number, check_field
@@ -183,7 +184,10 @@ class Catalog:
 
     def schema(self, name: str) -> Schema:
         """Raises CollectionMissingError."""
-        schema = self.schemas.get(name)
+        try:
+            schema = self.schemas.get(name)
+        except TypeError:  # unhashable, a map for one
+            schema = None
         if schema is None:
             raise CollectionMissingError(
                 f"there is no collection {name!r}: declare it with db.collection({name!r})",
@@ -197,11 +201,13 @@ class Catalog:
         """The definition after a declaration at an Lsn, and a catalog with the numbers after it;
         None when nothing changes. `is_empty`: the collection has no documents. Raises
         CollectionError."""
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            _checked_name(name)  # raises
         known = self.schemas.get(name)
         number, next_keyspace = self.next_collection, self.next_keyspace
         retired = self.retired
         if known is None:
-            _check_name(name)
+            name = _checked_name(name)
             definition = CollectionDef(
                 name=name, number=number, keyspace=next_keyspace, expiry_keyspace=next_keyspace + 1
             )
@@ -237,14 +243,14 @@ class Catalog:
         """Adds a renaming to the writer's effects, and returns the catalog after it. Raises
         CollectionError, CollectionMissingError."""
         schema = self.schema(old)
-        _check_name(new)
+        new = _checked_name(new)
         if new in self.schemas:
             raise CollectionError(
                 f"there is a collection {new!r} already: drop it first, or choose another name"
             )
-        former = (*schema.definition.former, (writer.lsn, old))[-FORMER_MAX:]
+        former = (*schema.definition.former, (writer.lsn, schema.name))[-FORMER_MAX:]
         definition = replace(schema.definition, name=new, former=former)
-        writer.set(COLLECTIONS + old.encode(), None)
+        writer.set(COLLECTIONS + schema.name.encode(), None)
         self.save(writer, definition)
         return self._without(schema).replaced(schema.redefined(definition))
 
@@ -320,13 +326,15 @@ def entry_data(key: bytes, value: bytes) -> bytes:
     return data
 
 
-def _check_name(name: object) -> None:
-    if type(name) is not str or not 0 < len(name.encode("utf-8", "replace")) <= NAME_BYTES_MAX:
+def _checked_name(name: object) -> str:
+    text = plain_text(name)
+    if text is None or not 0 < len(text.encode("utf-8", "replace")) <= NAME_BYTES_MAX:
         raise CollectionError(
             f"{name!r}: the name of a collection is a str of 1 to {NAME_BYTES_MAX} bytes"
         )
-    if name.isprintable() is False or "\0" in name:
+    if text.isprintable() is False or "\0" in text:
         raise CollectionError(f"{name!r}: the name of a collection has printable characters only")
+    return text
 
 
 def _indexed(
@@ -360,7 +368,7 @@ def _expiring(definition: CollectionDef, expires_at: str, is_empty: bool) -> Col
             f"expires_at={definition.expires_at!r}: for {expires_at!r}, declare a new collection "
             "and put them there"
         )
-    return replace(definition, expires_at=expires_at)
+    return replace(definition, expires_at=str.__str__(expires_at))
 
 
 def _with_queues(indexes: list[IndexSpec]) -> list[IndexSpec]:

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from amberdb._errors import AmberError, CollectionError, FormatError
+from amberdb._plain import plain_text
 from amberdb.index.paths import path_problem
 from amberdb.index.registry import IndexSpec, spec_from_map
 
@@ -179,7 +180,7 @@ def required_types(
             raise CollectionError(
                 f"required field {name!r}: {word} is not one of {', '.join(TYPES)}"
             )
-        names[name] = word
+        names[str.__str__(name)] = word
     return names
 
 
@@ -187,7 +188,7 @@ def check_field(option: str, name: object) -> None:
     """Raises CollectionError unless the name is that of a top-level field. `option` is where it was
     given."""
     problem = path_problem(name)
-    if problem is None and "." in str(name):
+    if problem is None and "." in (plain_text(name) or ""):
         problem = f"{name!r} is a path: give a top-level field"
     if problem is not None:
         raise CollectionError(f"{option}: {problem}")

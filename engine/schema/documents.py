@@ -18,13 +18,12 @@ from typing import Any, Final, cast, final
 
 from amberdb._call_lock import CallLock
 from amberdb._errors import InvalidDocumentError, ProjectionError
+from amberdb._plain import INT_MAX, INT_MIN, SURROGATE, plain_scalar, plain_text
 from amberdb._types import Document
 
 ID_BYTES_MAX = 480
 DEPTH_MAX = 64
-_INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _AS_IS = frozenset({str, bool, bytes, type(None)})
-_STORABLE = "None, bool, int, float, str, bytes, datetime, list or dict"
 _TOO_DEEP = f"more than {DEPTH_MAX} levels of nesting"
 
 
@@ -80,7 +79,7 @@ def _is_plain(document: Document, depth: int) -> bool:
         if kind in _AS_IS:
             continue
         if kind is int:
-            if not _INT_MIN <= value <= _INT_MAX:
+            if not INT_MIN <= value <= INT_MAX:
                 return False
         elif kind is float:
             if value != value:
@@ -120,40 +119,23 @@ def _plain(value: Any, field: str, depth: int) -> Any:
 def _plain_map(value: Mapping[Any, Any], field: str, depth: int) -> Document:
     plain: Document = {}
     for name, item in value.items():
-        if type(name) is not str:
+        text = plain_text(name)
+        if text is None:
             where = f"the map {field!r}" if field else "the document"
-            raise InvalidDocumentError(f"{where} has the key {name!r}, not a str", field=field)
-        plain[name] = _plain(item, f"{field}.{name}" if field else name, depth + 1)
+            raise InvalidDocumentError(
+                f"{where} has the key {name!r}, not a str: name fields by text", field=field
+            )
+        plain[text] = _plain(item, f"{field}.{text}" if field else text, depth + 1)
     return plain
 
 
 def _plain_scalar(value: Any, field: str) -> Any:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        value = int(value)
-        if not _INT_MIN <= value <= _INT_MAX:
-            raise _refused(field, "an int beyond 64 bits")
-        return value
-    if isinstance(value, float):
-        value = float(value)
-        if value != value:
-            raise _refused(field, "NaN")
-        return value
-    if isinstance(value, datetime):
-        if value.utcoffset() is None:
-            raise _refused(field, "a datetime without a time zone")
-        try:
-            value = value.astimezone(UTC)
-        except OverflowError:
-            raise _refused(field, "a datetime outside the years 1 to 9999 of UTC") from None
-        return datetime.combine(value.date(), value.timetz())  # not of a subclass
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise _refused(field, f"a value of type {kind}: use {_STORABLE}")
+    if value is REMOVE:
+        raise _refused(field, "amberdb.REMOVE: it is a value for update() alone")
+    try:
+        return plain_scalar(value)
+    except InvalidDocumentError as error:
+        raise _refused(field, error.message) from None
 
 
 def _refused(field: str, value: str) -> InvalidDocumentError:
@@ -164,7 +146,7 @@ def _refused(field: str, value: str) -> InvalidDocumentError:
 def surrogate_error(document: Document) -> InvalidDocumentError:
     """The error of a normalised document that the encoder refused, with the field: documents are
     searched for lone surrogates only then."""
-    return _refused(_surrogate_path(document, "") or "", "a str with a lone surrogate")
+    return _refused(_surrogate_path(document, "") or "", SURROGATE)
 
 
 def _surrogate_path(value: Any, field: str) -> str | None:
@@ -211,13 +193,17 @@ def merge(document: Document, patch: Mapping[str, Any], depth: int = 0) -> Docum
 def encode_id(value: object) -> bytes:
     """The bytes of a document's id: 1 to 480 bytes of UTF-8. Raises InvalidDocumentError."""
     if type(value) is not str:
-        raise InvalidDocumentError(
-            f"an id is a str, not {type(value).__name__}: {value!r}", field="id"
-        )
+        text = plain_text(value)
+        if text is None:
+            raise InvalidDocumentError(
+                f"an id is a str, not {type(value).__name__} ({value!r}): give text, as str() does",
+                field="id",
+            )
+        value = text
     try:
         data = value.encode()
     except UnicodeEncodeError:
-        raise InvalidDocumentError("the id holds a lone surrogate", field="id") from None
+        raise InvalidDocumentError(f"the id holds {SURROGATE}", field="id") from None
     if not 0 < len(data) <= ID_BYTES_MAX:
         raise InvalidDocumentError(
             f"an id has 1 to {ID_BYTES_MAX} bytes of UTF-8, not {len(data)}: hash long names",

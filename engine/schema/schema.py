@@ -214,7 +214,7 @@ class Schema:
             value = document.get(name)
             if value is not None and spec is not None:
                 arrays[name] = coerce(value, name, spec.dim, spec.metric)
-            elif hasattr(value, "dtype"):  # an array of numpy; the index was dropped
+            elif getattr(value, "ndim", 0):  # an array of numpy; the index was dropped
                 arrays[name] = coerce(value, name, None, None)
         if not arrays:
             return normalise(document)

@@ -284,7 +284,7 @@ def search_of(
     has_text = any(index.is_text for index in schema.row_indexes)
     if text is None and vector is None:
         raise QueryError("search() takes text, a vector, or both")
-    if type(text) not in (str, type(None)):
+    if not isinstance(text, (str, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise QueryError(f"text must be a str, not {type(text).__name__}")
     if text is not None and not has_text:
         raise QueryError(f"collection {schema.name!r} has no Text index: declare one")

@@ -25,6 +25,7 @@ from struct import Struct
 from typing import Any, Final
 
 from amberdb._errors import InvalidDocumentError
+from amberdb._plain import INT_MAX, INT_MIN, SURROGATE, plain_scalar
 from amberdb._time import microseconds
 
 KEYSPACE_BYTES = 4
@@ -43,7 +44,6 @@ TAG_BYTES, TAG_DATETIME, TAG_LIST, TAG_MAP = 0x50, 0x60, 0x70, 0x80
 
 Encoder = Callable[[Any], bytes]
 
-INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 _EXACT = 1 << 53
 """Every smaller int is exactly a double; from here on a key also has the difference."""
 _DIFF_ZERO = 0x8000
@@ -115,7 +115,7 @@ def _encode_str(value: str) -> bytes:
             return f"{_STR_TAG}{value}\x00\x00".encode()
         data = value.encode()
     except UnicodeEncodeError:
-        raise InvalidDocumentError("a str with a lone surrogate") from None
+        raise InvalidDocumentError(SURROGATE) from None
     return _STR_TAG.encode() + data.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
 
 
@@ -171,7 +171,7 @@ def encode(value: object) -> bytes:
     """The key of one value. Raises InvalidDocumentError for a value that is not storable: NaN, an
     int beyond 64 bits, a lone surrogate, a datetime without a time zone, any other type."""
     encoder = _encoder_for(type(value))
-    return encoder(value) if encoder is not None else _encoder_of(value)(value)
+    return encoder(value) if encoder is not None else _encode_other(value)
 
 
 def encode_desc(value: object) -> bytes:
@@ -179,19 +179,14 @@ def encode_desc(value: object) -> bytes:
     return encode(value).translate(_INVERTED)
 
 
-def _encoder_of(value: object) -> Encoder:
-    """The encoder of the base class, for subclasses (IntEnum, StrEnum, numpy's float64 ...)."""
-    if isinstance(value, (bytearray, memoryview)):
-        return lambda view: _encode_bytes(bytes(view))
-    for kind in (str, int, datetime, float, bytes, list, tuple):
-        if isinstance(value, kind):
-            return _ENCODERS[kind]
+def _encode_other(value: object) -> bytes:
+    """The key of a value that is not of a plain type."""
     if isinstance(value, Mapping):
-        return _encode_map
-    raise InvalidDocumentError(
-        f"a value of type {type(value).__module__}.{type(value).__qualname__}, which is not "
-        "storable: use None, bool, int, float, str, bytes, datetime, list or dict"
-    )
+        return _MAP
+    if isinstance(value, (list, tuple)):
+        return _LIST
+    plain = plain_scalar(value)
+    return _ENCODERS[type(plain)](plain)
 
 
 def _descending(encoder: Encoder) -> Encoder:

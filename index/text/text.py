@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, TypeAlias, cast, final
 
 from amberdb._errors import CollectionError, FormatError
 from amberdb._types import Document
-from amberdb.index.declaration import check_fields, check_name
+from amberdb.index.declaration import checked_fields, checked_name
 from amberdb.index.paths import Path
 from amberdb.index.text.analyzer import Analyzer
 
@@ -79,7 +79,7 @@ class Text:
         fold_traditional: bool = False,
         name: str | None = None,
     ) -> None:
-        check_fields(fields)
+        fields = checked_fields(fields)
         for field in fields:
             if field.startswith("-"):
                 raise CollectionError(f"a field of a text index takes no direction: {field!r}")
@@ -89,9 +89,9 @@ class Text:
             raise CollectionError(f"segmenter must be 'jieba' or None, not {segmenter!r}")
         if name is None:
             name = self._default_name(fields)
-        check_name(name)
+        name = checked_name(name)
         settings = {
-            "fields": tuple(fields),
+            "fields": fields,
             "weights": _weights(fields, weights),
             "language": language,
             "stop_words": stop_words,

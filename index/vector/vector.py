@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, Type
 
 from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
 from amberdb._types import Document
-from amberdb.index.declaration import check_name
+from amberdb.index.declaration import checked_name
 from amberdb.index.paths import Path, path_problem
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ class Vector:
             problem = path_problem(path) if what == "field" or path is not None else None
             if problem:
                 raise CollectionError(f"the {what} of a vector index: {problem}")
+        field = str.__str__(field)
+        source = None if source is None else str.__str__(source)
         if metric not in METRICS:
             raise CollectionError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
         _check_number("dim", dim, 1, DIM_MAX)
@@ -105,7 +107,7 @@ class Vector:
             raise CollectionError("embed needs source=, the field whose text it embeds")
         if name is None:
             name = f"{self.kind}:{field}"
-        check_name(name)
+        name = checked_name(name)
         for attribute, value in (
             ("field", field),
             ("dim", dim),

@@ -253,3 +253,8 @@ class FullScanWarning(AmberWarning):
 class NoThreadWarning(AmberWarning):
     """No thread could be started: background work is done by the calls that make it due, until a
     thread can be had again. Raise the limit of threads of the process or container."""
+
+
+class ClockWarning(AmberWarning):
+    """The clock is behind the last commit by more than `clock_slack_ms`: set the clock, or call
+    `db.accept_clock()`."""

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 import amberdb
-from amberdb import AmberError, AmberWarning, FullScanWarning
+from amberdb import AmberError, AmberWarning, ClockWarning, FullScanWarning
 
 BUILT_INS: dict[str, tuple[str, type[BaseException]]] = {
     "NotADatabaseError": ("OpenError", ValueError),
@@ -84,4 +84,5 @@ def test_an_unknown_fact_is_no_attribute() -> None:
 
 def test_warnings_are_user_warnings() -> None:
     assert issubclass(FullScanWarning, AmberWarning)
+    assert issubclass(ClockWarning, AmberWarning)
     assert issubclass(AmberWarning, UserWarning)

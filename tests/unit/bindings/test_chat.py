@@ -2,6 +2,7 @@
 before that."""
 
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from amberdb import Database, Document, InvalidDocumentError, NoThreadWarning
+from amberdb import ClockWarning, Database, Document, InvalidDocumentError, NoThreadWarning
 from amberdb.chat import (
     ChatBuffer,
     CollectionSink,
@@ -443,3 +444,62 @@ def test_the_flusher_ends_with_its_database(
         flusher.wake()
     thread.join(20)
     assert not thread.is_alive()
+
+
+# -- a clock that is set back ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("back_s", [3600, 40 * 86_400])
+def test_turns_stay_in_the_order_in_which_they_were_saved(
+    open_db: OpenDatabase, tmp_path: Path, clock: FakeClock, back_s: int
+) -> None:
+    db = open_db(clock=clock)
+    archives: list[Sink] = [CollectionSink(db), JsonlSink(tmp_path / "c.jsonl")]
+    buffer = ChatBuffer(db, archives[0], clock=clock)
+    said(buffer, clock, 2)
+    clock.advance(-back_s)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ClockWarning)
+        ChatBuffer(db, clock=clock).save_chat("third", "-", "c", "u")  # another one of the database
+    buffer.save_chat("fourth", "-", "c", "u")
+    wanted = ["q0", "q1", "third", "fourth"]
+
+    def told(buffer: ChatBuffer, limit: int) -> list[str]:
+        return [turn["user_message"] for turn in buffer.load_recent_context("c", limit)]
+
+    assert told(buffer, 2) == wanted[2:]
+    assert told(buffer, 10) == wanted
+    assert buffer.flush()["flushed_count"] == 4, "also those that the clock has yet to reach"
+    assert told(buffer, 10) == wanted
+    turns = list(db.collection("chat").documents())
+    archives[1].store(turns)
+    for archive in archives:
+        assert [turn["user_message"] for turn in archive.load("c", 3, None)] == wanted[:0:-1]
+    assert all(turn["expires_at"].timestamp() <= clock.now + 172_800 for turn in turns)
+
+
+def test_a_turn_of_a_clock_that_was_ahead_is_due(
+    buffer: ChatBuffer, sink: Failing, clock: FakeClock
+) -> None:
+    clock.advance(40 * 86_400)
+    buffer.db.collection("other")  # and no commit but the turn's
+    sink.is_down = True
+    (cid,) = said(buffer, clock, 1)
+    clock.advance(-40 * 86_400)
+    sink.is_down = False
+    with pytest.warns(ClockWarning):
+        assert buffer.flush_due()["flushed_count"] == 1
+    assert cid in sink.turns
+
+
+def test_after_a_restart_later_turns_are_later(
+    open_db: OpenDatabase, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = open_db(clock=clock)
+    said(ChatBuffer(db, clock=clock), clock, 2)
+    clock.advance(-3000)
+    fresh = chat.Positions()  # as in another process
+    monkeypatch.setattr(chat, "positions", fresh)
+    buffer = ChatBuffer(db, clock=clock)
+    buffer.save_chat("third", "-", "c", "u")
+    assert buffer.load_recent_context("c", 1)[0]["user_message"] == "third"

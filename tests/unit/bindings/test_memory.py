@@ -426,3 +426,18 @@ def test_forget_leaves_nothing_in_any_file(
     for path in files:
         assert b"unmistak" not in path.read_bytes()
         assert b"secretive" not in path.read_bytes()
+
+
+def test_what_is_remembered_later_is_newer_though_the_clock_was_set_back(
+    open_db: OpenDatabase,
+) -> None:
+    clock = FakeClock()
+    memory = Memory(open_db(clock=clock), clock=clock)
+    memory.remember("lin", "likes tea", memory_layer="profile")
+    memory.remember("lin", "met Wu", memory_layer="event")
+    clock.advance(-3600)
+    memory.remember("lin", "likes coffee", memory_layer="profile")
+    memory.remember("lin", "met Zhou", memory_layer="event")
+    assert memory.profile("lin", limit=1)[0]["content"] == "likes coffee"
+    assert memory.events("lin", limit=1)[0]["content"] == "met Zhou"
+    assert memory.logs(limit=1)[0]["created_at"] >= memory.logs()[-1]["created_at"]

@@ -165,6 +165,34 @@ def test_every_file_is_imported_recovered_or_listed(
     assert zoned["extra"] == [1, None]
 
 
+def test_what_cannot_be_stored_is_listed_and_costs_no_other(
+    profiles: UserProfiles, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    values = {
+        "inf": "1e999", "digits": "123456789012345678901234567890", "half": '"\\ud83d"',
+        "nan": "NaN",
+    }  # fmt: skip
+    for name, value in values.items():
+        text = f'{{"user_id": "{name}", "basic_info": {{"n": {value}}}}}'
+        (made / f"{name}.json").write_text(text)
+    (made / "id.json").write_text('{"user_id": "\\udfff"}')
+    (made / "good.json").write_text('{"user_id": "good"}')
+    trial = import_json(profiles, made, dry_run=True)
+    report = import_json(profiles, made)
+    assert (trial.imported, trial.broken) == (report.imported, report.broken)
+    assert (report.imported, report.verified, len(report.broken)) == (1, 1, 5)
+    assert all(": " in broken.reason or "JSON" in broken.reason for broken in report.broken)
+    rows = sqlite3.connect(tmp_path / "rows.db")
+    rows.execute("create table user_memories (user_id, conversation_count)")
+    rows.execute("insert into user_memories values ('other', 1), ('many', 9e999)")
+    rows.commit()
+    rows.close()
+    report = import_sqlite(profiles, tmp_path / "rows.db")
+    assert (report.imported, len(report.broken)) == (1, 1)
+
+
 def test_an_import_is_run_again(
     profiles: UserProfiles, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

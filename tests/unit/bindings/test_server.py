@@ -243,7 +243,14 @@ BAD: list[tuple[str, str, bytes | None, int, str]] = [
         "/memory/user/lin",
         b'{"content": "a", "memory_layer": "event", "metadata": {"n": NaN}}',
         422,
-        "NaN",
+        "body.metadata",
+    ),
+    (
+        "POST",
+        "/memory/user/lin",
+        b'{"content": "a", "memory_layer": "event", "metadata": {"n": [1e999]}}',
+        422,
+        "body.metadata",
     ),
     (
         "POST",

@@ -532,6 +532,7 @@ USES: dict[str, Use] = {
     "subscriber": lambda db, notes: db.subscriber("reader"),
     "new subscriber": lambda db, notes: db.subscriber("another"),
     "expire": lambda db, notes: db.expire(),
+    "accept_clock": lambda db, notes: db.accept_clock(),
     "sync": lambda db, notes: db.sync(),
     "checkpoint": lambda db, notes: db.checkpoint(),
     "check": lambda db, notes: db.check(),
@@ -604,6 +605,7 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
     assert set(numbers) == {
         "last_lsn", "visible_lsn", "durable_lsn", "applied_lsn", "memtable_bytes", "checkpoints",
         "checkpoint_ms_last", "snapshots", "oldest_snapshot_ms", "live_share", "read_only",
+        "clock_behind_ms",
     }  # fmt: skip
     assert set(stats) - set(numbers) == {
         "path", "log", "store", "collections", "subscribers", "backups", "compaction",

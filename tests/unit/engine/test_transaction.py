@@ -270,6 +270,7 @@ NESTED: dict[str, Callable[[Database], object]] = {
     "transaction": lambda db: db.transaction().__enter__(),
     "declaration": lambda db: db.collection("new"),
     "expire": lambda db: db.expire(),
+    "accept_clock": lambda db: db.accept_clock(),
     "checkpoint": lambda db: db.checkpoint(),
     "build_indexes": lambda db: db.build_indexes(),
     "close": lambda db: db.close(),
