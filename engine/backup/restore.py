@@ -389,7 +389,7 @@ class _Restore:
         for the first other problem."""
         check = self._checked(store)
         if check.damaged and check.are_documents_sound:
-            self._rebuild(store, check.damaged)
+            self._rebuild(store, set(check.damaged))
             check = self._checked(store)
         if not check.ok:
             raise self._unsound(check.problems[0])

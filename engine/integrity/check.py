@@ -43,7 +43,7 @@ class CheckReport:
     entries: int = 0
     log_records: int = 0
     lsn: Lsn = NO_LSN
-    damaged: set[int] = field(default_factory=set[int], repr=False)
+    damaged: list[int] = field(default_factory=list[int], repr=False)
     """The keyspaces of the indexes that problems are about."""
     are_documents_sound: bool = field(default=True, repr=False)
     """Whether all problems are about indexes, which the documents make again."""
@@ -57,8 +57,8 @@ class CheckReport:
         """Adds a problem, up to PROBLEMS_MAX of them, and the keyspace if it is one of an index."""
         if keyspace is None:
             self.are_documents_sound = False
-        else:
-            self.damaged.add(keyspace)
+        elif keyspace not in self.damaged:
+            self.damaged.append(keyspace)
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(problem)
 

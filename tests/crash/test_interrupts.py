@@ -140,7 +140,8 @@ def test_a_close_that_is_interrupted_at_any_line_is_completed_by_the_next(
     number = 0
     path = tmp_path / "t.amber"
     while True:
-        db = amberdb.open(path, **{**SMALL, "sync": sync, "busy_timeout_ms": 2000})
+        options: dict[str, Any] = {**SMALL, "sync": sync, "busy_timeout_ms": 2000}
+        db = amberdb.open(path, **options)
         db.collection("m", indexes=INDEXES).put({"id": str(number), "n": number, "t": "hello"})
         place = interrupted_at(number, db.close)
 

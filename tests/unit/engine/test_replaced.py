@@ -90,19 +90,16 @@ def remove_the_lock(path: Path) -> None:
 
 CHANGES = [remove, rename, replace, rename_and_replace, restore, put_in_place_of_the_content]
 change = pytest.mark.parametrize("change", [*CHANGES, remove_the_lock])
-calls = pytest.mark.parametrize(
-    "call",
-    [
-        lambda db: db.checkpoint(),
-        lambda db: db.compact(),
-        lambda db: db.backup(Path(db.path).with_name("taken")),
-        lambda db: db.erase("n", {"id": "old1"}, reason="asked"),
-        lambda db: db.collection("m", indexes=[amberdb.Ordered("text")]),
-        lambda db: db.drop_collection("n"),
-        lambda db: db.collection("n").delete("old1"),
-    ],
-    ids=["checkpoint", "compact", "backup", "erase", "declare", "drop", "delete"],
-)
+CALLS: dict[str, Callable[[Database], object]] = {
+    "checkpoint": lambda db: db.checkpoint(),
+    "compact": lambda db: db.compact(),
+    "backup": lambda db: db.backup(Path(db.path).with_name("taken")),
+    "erase": lambda db: db.erase("n", {"id": "old1"}, reason="asked"),
+    "declare": lambda db: db.collection("m", indexes=[amberdb.Ordered("text")]),
+    "drop": lambda db: db.drop_collection("n"),
+    "delete": lambda db: db.collection("n").delete("old1"),
+}
+calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 
 
 @pytest.mark.parametrize("sync", SYNCS)
