@@ -279,7 +279,13 @@ class FullBatch(WriteBatch):
 
     __slots__ = ()
 
-    def _store(self, *_: object) -> NoReturn:
+    def _store(
+        self,
+        schema: Schema,
+        new: Prepared,
+        old: StoredDocument | None,
+        updated_us: int | None = None,
+    ) -> NoReturn:
         raise StorageFullError(
             "the database has reached size_bytes_max, and stores no document: delete some and "
             "call compact(), or open it with a larger size_bytes_max"
