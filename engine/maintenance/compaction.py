@@ -23,6 +23,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from errno import ENOSPC
 from itertools import chain, islice
 from typing import Final, NoReturn, final
 
@@ -35,7 +36,7 @@ from amberdb._errors import (
     StorageError,
     StorageFullError,
 )
-from amberdb._fs import remove_directory
+from amberdb._fs import remove_directory, what_is_full
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
@@ -218,6 +219,10 @@ class Compactor:
                     store.release(_unused)
                 with suppress(ReplacedError):  # it is removed at the next open, where it is now
                     remove_generation(fs, directory, generation)
+            if isinstance(error, OSError) and error.errno == ENOSPC:
+                raise DiskFullError(
+                    f"{data}: compaction failed {outcome}: {what_is_full(directory)}", path=data
+                ) from error
             if isinstance(error, OSError | OpenError) and not isinstance(error, StorageError):
                 raise StorageError(
                     f"{data}: compaction failed {outcome}: {error}", path=data

@@ -147,9 +147,9 @@ def test_a_restore_of_more_than_the_map_holds(open_db: OpenDatabase, tmp_path: P
     db = open_db()
     fill(db, range(2000))
     db.backup(tmp_path / "b")
-    options: dict[str, Any] = {**SMALL, "map_bytes": MIB}
-    amberdb.restore(tmp_path / "b", tmp_path / "r", **options)
-    with amberdb.open(tmp_path / "r", **options) as made:
+    small: dict[str, Any] = {**SMALL, "map_bytes": MIB}
+    amberdb.restore(tmp_path / "b", tmp_path / "r", **small)
+    with amberdb.open(tmp_path / "r", **small) as made:
         assert len(made.collection("n")) == 2000
         assert_sound(made)
 
