@@ -1,6 +1,7 @@
 """The directory of a database: made in place, private, and never taken for another's."""
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -233,17 +234,26 @@ def test_who_waits_for_a_creation_gets_the_database_or_the_owner(tmp_path: Path)
     assert errors[0].pid == os.getpid()
 
 
-def test_a_lock_that_is_removed_while_another_waits_keeps_nobody_out(tmp_path: Path) -> None:
-    """Its owner removes it with a creation that failed; the other locks the file of the path."""
+def test_a_lock_that_is_removed_while_another_waits_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner removes it, with a creation that failed, just when the other has opened it."""
     fs, path = OsFileSystem(), str(tmp_path / "LOCK")
     first = fs.lock(path, "1 here")
-    os.unlink(path)
+    flock = fcntl.flock
+
+    def late(fd: int, operation: int) -> None:
+        if os.path.exists(path) and first.is_in_place():
+            os.unlink(path)
+            first.close()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
     second = fs.lock(path, "2 here")
     assert not first.is_in_place()
     assert second.is_in_place()
     with pytest.raises(BlockingIOError):
         fs.lock(path, "3 here")
-    first.close()
     second.close()
 
 
