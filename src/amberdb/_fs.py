@@ -161,7 +161,15 @@ class FileSystem(Protocol):
 
 class _Descriptor(io.FileIO):
     """A file descriptor that is closed once: close() is one step of the interpreter, which no
-    interruption divides, and what is garbage is closed."""
+    interruption divides, and what is garbage is closed. Raises IsADirectoryError."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        try:
+            super().__init__(fd)
+        except OSError as error:
+            os.close(fd)
+            error.filename = path
+            raise
 
     def __del__(self) -> None:  # FileIO itself would warn
         self.close()
@@ -172,8 +180,8 @@ class _OsFile:
 
     __slots__ = ("_descriptor", "_fd")
 
-    def __init__(self, fd: int) -> None:
-        self._descriptor = _Descriptor(fd)
+    def __init__(self, fd: int, path: str) -> None:
+        self._descriptor = _Descriptor(fd, path)
         self._fd = fd
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -222,7 +230,7 @@ class _OsLock:
     def _lock(self, path: str, flags: int, operation: int) -> int:
         self._path = path
         fd = _locked(path, flags, operation)
-        self._descriptor = _Descriptor(fd)
+        self._descriptor = _Descriptor(fd, path)
         self._identity = _inode(os.fstat(fd))
         return fd
 
@@ -302,7 +310,7 @@ class OsFileSystem:
             flags |= os.O_CREAT | os.O_EXCL
             if not private:
                 mode = file_mode(os.path.dirname(path))
-        return _OsFile(os.open(path, flags, mode))
+        return _OsFile(os.open(path, flags, mode), path)
 
     def read(self, path: str) -> bytes:
         with open(path, "rb") as file:

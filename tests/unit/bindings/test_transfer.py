@@ -250,4 +250,4 @@ def test_the_name_of_an_export_is_durable(
     with whole_file(target) as file:
         file.write("text")
         assert calls == []
-    assert calls == [("rename", "out.jsonl"), ("sync_dir", folder or ".")]
+    assert calls == [("rename", "out.jsonl"), ("sync_dir", folder or tmp_path.name)]
