@@ -53,13 +53,14 @@ def forget_the_last_record_of_a_group() -> Any:
     """The sync is over before the newest record was written: as if it covered that too."""
     append = Log.append
 
-    def late(self: Log, payload: bytes, time_us: int, kind: int, sync: Any) -> Lsn:
+    def late(
+        self: Log, payload: bytes, time_us: int, kind: int, sync: Any, lsn: int | None = None
+    ) -> Lsn:
         group = self._group
         if group.file is not None and group.durable_lsn < group.last_lsn:
             group.sync_file()
-        lsn = append(self, payload, time_us, kind, sync)
-        group.durable_lsn = lsn
-        return lsn
+        group.durable_lsn = appended = append(self, payload, time_us, kind, sync, lsn=lsn)
+        return appended
 
     return patch.object(Log, "append", late)
 
@@ -198,8 +199,10 @@ def forget_the_newest_segment() -> Any:
 def ignore_the_class_of_a_commit() -> Any:
     append = Log.append
 
-    def weak(self: Log, payload: bytes, time_us: int, kind: int, sync: Any) -> Lsn:
-        return append(self, payload, time_us, kind, "os")
+    def weak(
+        self: Log, payload: bytes, time_us: int, kind: int, sync: Any, lsn: int | None = None
+    ) -> Lsn:
+        return append(self, payload, time_us, kind, "os", lsn=lsn)
 
     return patch.object(Log, "append", weak)
 
