@@ -64,7 +64,8 @@ class Caretaker(Actor):
     def step(self) -> None:
         self.pause(0.15)
         (kind,) = self.rng.choices(list(self._kinds), list(self._kinds.values()))
-        self.note(kind)
+        if kind not in ("backup", "turn"):  # they are noted with what they do
+            self.note(kind)
         self._number += 1
         getattr(self, f"_{kind}")()
 
@@ -113,16 +114,14 @@ class Caretaker(Actor):
                 raise
 
     def _backup(self) -> None:
-        """The next of the chain, and sometimes a restore to a snapshot that was taken before."""
+        """The next of the chain, and sometimes a restore to a snapshot that was taken before it."""
         try:
+            if not self._chain:
+                self._archive(None)
             with self._db.snapshot(max_age_ms=600_000) as at:
                 documents = contents(at)
-                path = self.stage.directory / f"{self.name}{self._number}.amberbak"
-                base = self._chain[-1] if self._chain else None
-                compress: Literal["zstd"] | None = "zstd" if self.rng.random() < 0.5 else None
-                self._db.backup(path, base=base, compress=compress)
-                self._chain.append(path)
-                if base is not None and self.rng.random() < 0.6:
+                self._archive(self._chain[-1])
+                if self.rng.random() < 0.7:
                     self._restore(documents, at.lsn)
         except BackupChainError:
             if not self._chain or "subscriber_log_bytes_max" not in self.stage.options:
@@ -130,6 +129,14 @@ class Caretaker(Actor):
             self._end_chain()
         if len(self._chain) >= _CHAIN_MAX:
             self._end_chain()
+
+    def _archive(self, base: Path | None) -> None:
+        number = len(self._chain)
+        path = self.stage.directory / f"{self._number}-{number}.amberbak"
+        compress: Literal["zstd"] | None = "zstd" if self.rng.random() < 0.5 else None
+        self.note("backup", ("backup", path, base))
+        self._db.backup(path, base=base, compress=compress)
+        self._chain.append(path)
 
     def _end_chain(self) -> None:
         self.close()

@@ -4,6 +4,7 @@
     notes     the same documents under declarations that stay
     accounts  their sum stays; one document per account
     counter   one document that only grows
+    spares    collections that come and go; each phase begins without any
 
 Invariants:
 - Values of `serial` are never the same in two documents, so that its Unique index can always be
@@ -11,7 +12,8 @@ Invariants:
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from amberdb import Database, Ordered, Text, Unique, Vector
@@ -28,6 +30,8 @@ DIM: Final = 4
 ACCOUNT_COUNT: Final = 10
 BALANCE: Final = 100
 EXPIRES_AT: Final = "t"
+SPARES: Final = ("spare0", "spare1", "spare2")
+SPOILED: Final = "spoiled"
 
 CODE: Final = Unique("code", sparse=True)
 FIXED: Final[tuple[IndexSpec, ...]] = (Ordered("owner", "n"), CODE)
@@ -81,6 +85,18 @@ def upgrades(version: int) -> dict[int, Callable[[Doc], Doc]]:
         return lambda document: {**document, UPGRADED: to}
 
     return {to: step(to) for to in range(2, version + 1)}
+
+
+@contextmanager
+def used_again(db: Database) -> Generator[Database]:
+    """The database of an earlier phase: it has the functions of its migrations, and no spares.
+    Whatever comes: it is closed in the end."""
+    with db:
+        for name in (*SPARES, SPOILED):
+            if name in db.collections():
+                db.drop_collection(name)
+        give_upgrades(db)
+        yield db
 
 
 def give_upgrades(db: Database) -> None:

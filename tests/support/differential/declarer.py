@@ -20,6 +20,7 @@ from support.differential.declared import (
     FIXED,
     MAIN,
     PASSING,
+    SPARES,
     drawn_indexes,
     model,
     upgrades,
@@ -29,7 +30,6 @@ from support.differential.held import Held
 from support.differential.reads import Known, Read, SearchText, SearchVector
 from support.model import ModelCollection
 
-SPARES: Final = ("spare0", "spare1", "spare2")
 OWNER: Final = "spare"
 _HELD_MAX: Final = 3
 _TEXTS: Final = (Text("text"), Text("text", language=None), Text("title", "text"))

@@ -17,7 +17,14 @@ from typing import Final, final
 from amberdb import Database, MigrationError, SnapshotExpiredError
 from support.differential.actor import Actor, Stage
 from support.differential.caretaker import Caretaker, audit
-from support.differential.declared import COUNTER, MAIN, NOTES, NOTES_TEXT, give_upgrades
+from support.differential.declared import (
+    COUNTER,
+    MAIN,
+    NOTES,
+    NOTES_TEXT,
+    give_upgrades,
+    used_again,
+)
 from support.differential.declarer import Declarer
 from support.differential.difference import Difference, plain
 from support.differential.drawer import WORDS
@@ -111,8 +118,7 @@ def _read_snapshot(db: Database, rng: random.Random) -> None:
 
 def write_until_killed(stage: Stage, seed: str, models: dict[str, Models]) -> None:
     """All threads but the clock, until the signal comes. Raises when one of them fails."""
-    with stage.open() as db:
-        give_upgrades(db)
+    with used_again(stage.open()) as db:
         actors: list[Actor] = [Writer(stage, seed, each, db, models[each]) for each in OWNERS]
         actors += [Declarer(stage, seed, db), Caretaker(stage, seed, db, turns=False)]
         for actor in actors:

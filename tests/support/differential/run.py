@@ -14,11 +14,10 @@ import faulthandler
 import random
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, final
@@ -29,12 +28,13 @@ from support.differential.caretaker import ERASED, Caretaker, audit
 from support.differential.declared import (
     MAIN,
     NOTES,
+    SPOILED,
     create,
     drawn_indexes,
-    give_upgrades,
     model,
+    used_again,
 )
-from support.differential.declarer import SPARES, Declarer
+from support.differential.declarer import Declarer
 from support.differential.difference import Difference, differ_in_documents
 from support.differential.drawer import drawer
 from support.differential.processes import Child, leftovers, read_beside, write_until_killed
@@ -46,7 +46,8 @@ from support.searches import small_limits
 
 _HANG_S: Final = 120.0
 _READS_AT_END: Final = 8
-_LOOK_S: Final = 0.002
+_LOOK_S: Final = 0.01
+_KINDS: Final = {"threads": 6, "killed": 3, "spoiled": 0.5}
 
 
 def drawn_options(rng: random.Random) -> dict[str, Any]:
@@ -87,38 +88,47 @@ class Run:
             owner: {MAIN: model(), NOTES: model()} for owner in OWNERS
         }
 
-    def run(self) -> None:
-        """Raises Difference."""
+    def run(self, kinds: Sequence[str] = ()) -> None:
+        """Phases until the time is over; `kinds`: these, of so many seconds in all. Raises
+        Difference."""
         interval_s = sys.getswitchinterval()
-        sys.setswitchinterval(self._rng.choice((1e-6, 1e-5, 1e-4, 5e-3)))
+        sys.setswitchinterval(self._rng.choice((1e-5, 1e-4, 5e-3)))
         limits = small_limits() if self._rng.random() < 0.5 else nullcontext()
         until = time.monotonic() + self._seconds
         try:
             with limits:
                 with self._stage().open() as db:
                     create(db)
-                while (left_s := until - time.monotonic()) > 0:
-                    kinds, weights = ("threads", "killed", "spoiled"), (6, 3, 0.5)
-                    kind = self._rng.choices(kinds, weights)[0] if self.phases else "threads"
-                    self.phases[kind] += 1
-                    getattr(self, f"_{kind}")(min(left_s, 0.3 + self._rng.random() * 2))
+                for kind in kinds:
+                    self._phase(kind, self._seconds / len(kinds))
+                while not kinds and (left_s := until - time.monotonic()) > 0:
+                    kind = self._rng.choices(list(_KINDS), list(_KINDS.values()))[0]
+                    seconds = min(left_s, 0.3 + self._rng.random() * 2)
+                    self._phase(kind if self.phases else "threads", seconds)
         finally:
             sys.setswitchinterval(interval_s)
 
     # -- phases ----------------------------------------------------------------------------------
+
+    def _phase(self, kind: str, seconds: float) -> None:
+        self.phases[kind] += 1
+        getattr(self, f"_{kind}")(seconds)
 
     def _threads(self, seconds: float) -> None:
         stage, seed = self._stage(), self._phase_seed()
         self._shared.is_over = False
         reader = Child(stage, "reader", lambda: read_beside(stage, seed))
         try:
-            with self._opened(stage) as db:
+            with used_again(stage.open()) as db:
                 writers = [Writer(stage, seed, each, db, self._models[each]) for each in OWNERS]
                 others = [Declarer(stage, seed, db), Caretaker(stage, seed, db)]
                 actors: list[Actor] = [*writers, *others]
                 for actor in actors:
                     actor.start()
-                stage.stop.wait(seconds)
+                end = time.monotonic() + seconds
+                while reader.is_running and time.monotonic() < end:
+                    if stage.stop.wait(_LOOK_S):
+                        break
                 stage.stop.set()
                 self._join(stage, actors)
                 self._models.update((writer.name, writer.models) for writer in writers)
@@ -133,28 +143,27 @@ class Run:
             self._shared.acknowledge(owner, 0)
         child = Child(stage, "writer", lambda: write_until_killed(stage, seed, self._models))
         end = time.monotonic() + seconds * self._rng.random()
-        waiting = threading.Event()
-        while time.monotonic() < end and child.is_running:
-            waiting.wait(_LOOK_S)
+        while child.is_running and time.monotonic() < end:
+            stage.stop.wait(_LOOK_S)
         child.kill()
         for path in leftovers(self._directory):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        with self._opened(stage) as db:
+        with used_again(stage.open()) as db:
             for owner in OWNERS:
                 self._models[owner] = self._survivors(db, seed, owner)
             self._compare(db)
 
     def _spoiled(self, seconds: float) -> None:
         """An index over two lists has no keys for these documents; nobody else is concerned."""
-        with self._opened(self._stage()) as db:
-            spoiled = db.collection("spoiled")
+        with used_again(self._stage().open()) as db:
+            spoiled = db.collection(SPOILED)
             spoiled.put({"id": "s", "a": [1, 2], "b": [1, 2]})
-            db.collection("spoiled", indexes=[Ordered("a", "b")])
+            db.collection(SPOILED, indexes=[Ordered("a", "b")])
             db.collection(MAIN, indexes=drawn_indexes(self._rng))
             self._compare_owners(db)
             db.erase(MAIN, {"owner": ERASED}, reason="beside what cannot be built")
             db.compact()
-            db.drop_collection("spoiled")
+            db.drop_collection(SPOILED)
             self._compare(db)
 
     # -- inside ----------------------------------------------------------------------------------
@@ -164,19 +173,6 @@ class Run:
 
     def _phase_seed(self) -> str:
         return f"{self._seed}/{self.phases.total()}"
-
-    @contextmanager
-    def _opened(self, stage: Stage) -> Generator[Database]:
-        """Without the spares of earlier phases. Whatever it found: closed in the end."""
-        db = stage.open()
-        try:
-            for name in (*SPARES, "spoiled"):
-                if name in db.collections():
-                    db.drop_collection(name)
-            give_upgrades(db)
-            yield db
-        finally:
-            db.close()
 
     def _join(self, stage: Stage, actors: list[Actor]) -> None:
         for actor in actors:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final, final
 
-OWNERS: Final = ("w0", "w1", "w2", "w3")
+OWNERS: Final = ("w0", "w1", "w2")
 _BEGIN_US: Final = 1_700_000_000_000_000
 _NOW, _LATEST, _STOP, _COUNTER, _FIRST_OWNER = range(5)
 
