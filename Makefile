@@ -8,6 +8,8 @@ ARGS ?=
 JOBS ?= 2
 FUZZ_S ?= 300
 SOAK_S ?= 600
+SEEDS ?= 1-60
+SECONDS ?= 5
 CRASH_S ?= 0
 COVERAGE_PERCENT_MIN ?= 95
 PYTHONS ?= 3.12 3.13 3.14
@@ -25,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all test-pythons check format crash sweep mutants fuzz fuzz-http soak coverage bench peers docs clean
+.PHONY: help setup demo quick test test-all test-pythons check format crash sweep mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -80,6 +82,11 @@ fuzz: $(VENV)/.test ## fuzz and model campaign (FUZZ_S: seconds, FUZZ_SEED: one 
 	    HYPOTHESIS_PROFILE=campaign $(PYTEST) -x --hypothesis-seed=$$seed \
 	        tests/fuzz tests/model $(ARGS) || exit 1; \
 	done
+
+# Goes on where it stopped: the seeds that are done are in build/, or in --json of ARGS.
+fuzz-engine: $(VENV)/.test ## threads, kills and declarations against a model (SEEDS, SECONDS)
+	PYTHONPATH=tests $(BIN)/python tests/crash/differential.py --seeds $(SEEDS) \
+	    --seconds $(SECONDS) --jobs $(JOBS) $(ARGS)
 
 fuzz-http: $(VENV)/.test $(HTTP)/.done ## schemathesis against `amberdb serve` (FUZZ_S: seconds)
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/campaign_http.py --seconds $(FUZZ_S) \

@@ -108,11 +108,13 @@ class UniqueCheck:
             stored = unpack(key, value)
             if stored.expires_us <= self._view.now_us:
                 continue
+            id_bytes = key[KEYSPACE_BYTES:]
             for index in schema.indexes:
                 for fields in _upgraded_keys(schema, index, stored):
-                    owner = owners.get(index.prefix + fields)
-                    if owner is not None:
-                        raise _duplicate(schema, index, key[KEYSPACE_BYTES:], owner)
+                    # It may be the owner itself: the batch's own document may be gone again.
+                    if owners.get(index.prefix + fields, id_bytes) != id_bytes:
+                        owner = owners[index.prefix + fields]
+                        raise _duplicate(schema, index, id_bytes, owner)
 
 
 def _owner(

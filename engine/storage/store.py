@@ -398,9 +398,7 @@ class Store:
     def abandon_after_fork(self, refuse: Callable[[], NoReturn]) -> None:
         """release() in a forked child. The environment is the parent's: it is kept open until the
         child exits, since closing it would free the parent's entries in LMDB's table of readers."""
-        if not _abandoned:
-            _forget_files_of_parent()
-        _abandoned.append(self._env)
+        _abandon([self._env])
         self.release(refuse)
 
 
@@ -481,6 +479,22 @@ class _SharedTransaction:
         self.cursor = txn.cursor
 
     def abort(self) -> None: ...
+
+
+def _abandon(environments: list[object]) -> None:
+    if not _abandoned:
+        _forget_files_of_parent()
+    _abandoned.extend(environments)
+
+
+def _abandon_what_is_left_open() -> None:
+    """In a forked child: a database that the parent has closed may still have its environment, kept
+    by an exception or by garbage that is not collected yet."""
+    if _environments:
+        _abandon(list(_environments.values()))
+
+
+os.register_at_fork(after_in_child=_abandon_what_is_left_open)
 
 
 def _forget_files_of_parent() -> None:

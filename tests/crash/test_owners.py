@@ -1,5 +1,6 @@
 """One owner at a time: second opens, forks, races to create, dead owners, exits without close()."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ import amberdb
 from amberdb import AmberError, ClosedError, Database, ForkedError, LockedError, OpenError
 from amberdb import _failpoints as failpoints
 from support import slices
-from support.databases import SMALL, OpenDatabase
+from support.databases import SMALL, OpenDatabase, audited
+from support.inside import engine_of
 
 TESTS = Path(__file__).parent.parent
 
@@ -423,3 +425,23 @@ def test_everything_raises_once_closed(open_db: OpenDatabase) -> None:
     ]
     for number, call in enumerate(calls):
         assert raises(ClosedError, call), number
+
+
+@pytest.mark.slow
+def test_a_forked_child_opens_what_the_parent_has_closed_and_not_collected(tmp_path: Path) -> None:
+    path = tmp_path / "t.amber"
+    with audited(path) as db:
+        db.collection("a").put({"id": "x"})
+        ring: list[object] = [engine_of(db).committer.view()]
+        ring.append(ring)
+        gc.disable()
+        del ring
+
+    def child() -> bool:
+        with amberdb.open(path, read_only=True, map_bytes=1 << 30) as reader:
+            return reader["a"].get("x") == {"id": "x"}
+
+    try:
+        assert in_fork(child)
+    finally:
+        gc.enable()

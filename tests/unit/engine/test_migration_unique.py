@@ -15,6 +15,7 @@ from amberdb import (
 )
 from amberdb import _failpoints as failpoints
 from amberdb.engine.maintenance import migrator
+from support.databases import FakeClock, OpenDatabase
 from unit.engine.helpers import ids
 from unit.engine.test_migration import interrupted_at
 
@@ -98,3 +99,29 @@ def test_an_index_over_documents_that_have_no_key_before_it(db: Database) -> Non
         db.migrate()
     with pytest.raises(InvalidDocumentError):
         people.update("01", {})
+
+
+def test_a_value_that_the_commit_does_not_keep_is_nobody_elses_conflict(
+    open_db: OpenDatabase, clock: FakeClock
+) -> None:
+    db = open_db(clock=clock)
+    people = db.collection("p", indexes=[Unique("mail", sparse=True)], expires_at="t")
+    people.put_many({"id": f"{n:02}", "mail": n} for n in range(20))
+    failpoints.install(interrupted_at("migration.committed", 1))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            db.collection("p", version=2, migrate={2: dict})
+    finally:
+        failpoints.install(None)
+    assert db.definition("p").steps
+    people.put({"id": "gone", "mail": 19, "t": clock() - 1})  # 19 is not migrated yet
+    people.put_many([{"id": "new", "mail": 18}, {"id": "new"}])
+    with db.transaction() as tx:
+        tx["p"].put({"id": "brief", "mail": 17})
+        tx["p"].delete("brief")
+    with pytest.raises(DuplicateKeyError, match=r"'19' and 'new'|'new' and '19'"):
+        people.put({"id": "new", "mail": 19})
+    db.collection("p", version=2, migrate={2: dict})
+    assert [d["id"] for d in people.find({"mail": {"$gte": 17}}, order_by="mail")] == [
+        *("17", "18", "19")
+    ]
