@@ -15,8 +15,10 @@ Invariants:
 - The entry counts while no commit is later than `commit_us`: then the clock has passed all times.
 """
 
+import logging
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, final
 
 import msgspec
@@ -27,6 +29,8 @@ from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import entry_data, sealed_entry
 from amberdb.engine.schema.codec import map_decoder
 from amberdb.engine.schema.keyspace import CLOCK
+
+logger = logging.getLogger("amberdb.engine")
 
 LOOK_AGAIN_S: Final = 60.0
 """While the clock is in doubt, removal looks at it this often: setting a clock wakes no thread."""
@@ -111,14 +115,15 @@ class Clock:
             return floor_us
         if not self._is_doubted:
             self._is_doubted = True
-            warnings.warn(
+            text = (
                 f"the clock says {_shown(now_us)}, and the last commit was at {_shown(floor_us)}; "
                 "reads use the clock, and nothing is removed because of its age while they differ "
                 f"by more than clock_slack_ms ({self._slack_us // 1000}): set the clock, or, if it "
-                "is right, call accept_clock() in the process that writes",
-                ClockWarning,
-                stacklevel=2,
+                "is right, call accept_clock() in the process that writes"
             )
+            logger.warning("%s", text)
+            with suppress(ClockWarning):  # a filter makes it an error, of a call that can go on
+                warnings.warn(text, ClockWarning, stacklevel=2)
         return now_us
 
 

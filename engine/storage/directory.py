@@ -77,6 +77,8 @@ def database_exists(path: str, options: Options) -> bool:
     contents = _contents(fs, path) if names else []
     if all(staged_for(name) == CREATING for name in contents) or _is_unfinished(fs, path):
         return False
+    if manifests.NAME in fs.listdir(path):  # another process has completed it meanwhile
+        return True
     if {LOCK, WAL} & set(names) and any(generation_of(name) for name in names):
         where = os.path.join(path, manifests.NAME)
         raise CorruptionError(

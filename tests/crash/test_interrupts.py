@@ -137,6 +137,8 @@ def test_a_call_that_is_interrupted_at_any_line_stops_nobody(
     assert open_db()["m"].find(order_by="id") == kept
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of files left open
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("sync", ["always", "os"])
 def test_a_close_that_is_interrupted_at_any_line_is_completed_by_the_next(
     tmp_path: Path, sync: str

@@ -2,7 +2,7 @@
 
 Invariants:
 - Every line that the calling thread executes inside the package counts, in order; the exception is
-  raised at one of them, once.
+  raised at one of them, once. Not in a finalizer: an exception there goes nowhere.
 """
 
 import sys
@@ -34,7 +34,9 @@ def interrupted_at(number: int, call: Callable[[], object]) -> str | None:
         return local
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
-        return local if frame.f_code.co_filename.startswith(_PACKAGE) else None
+        code = frame.f_code
+        is_traced = code.co_filename.startswith(_PACKAGE) and code.co_name != "__del__"
+        return local if is_traced else None
 
     before = sys.gettrace()
     sys.settrace(trace)
