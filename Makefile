@@ -44,7 +44,8 @@ test: $(VENV)/.test ## every test, of long ones a slice (ARGS: options of pytest
 	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.test ## what `test` leaves out: the long tests, whole
-	HYPOTHESIS_PROFILE=whole $(PYTEST) -m "campaign or sliced" --timeout 900 $(ARGS)
+	HYPOTHESIS_PROFILE=whole $(PYTEST) -m "campaign or sliced" \
+	    --timeout 900 -o faulthandler_timeout=960 $(ARGS)
 
 test-pythons: ## `quick` on Python 3.12, 3.13 and 3.14, as far as they are here
 	@MAKE="$(MAKE)" .ci/pythons $(PYTHONS)
