@@ -5,7 +5,8 @@
 
 Invariants:
 - It is written to a temporary file and renamed, so it is never partly written.
-- Magic, format and checksum are checked in this order, each with its own error.
+- Magic, format, checksum and flags are checked in this order, each with its own error. A flag that
+  is not known here, or a byte where zero belongs, is another release's: it is never ignored.
 - `clean_lsn` is the last Lsn of a database that was closed cleanly and not opened since. While the
   database is open, and after a crash, it is NO_LSN and the flag CLEAN is not set.
 - `epoch` grows at every open that follows an unclean end, before anything is written.
@@ -79,12 +80,20 @@ def read(fs: FileSystem, directory: str) -> Manifest:
             path=path,
             offset=0,
         )
-    (_, version, flags, database_id, generation, epoch, clean_lsn, created_us, lmdb_version, _) = (
-        _FIELDS.unpack_from(data)
+    _, version, flags, database_id, *counters, created_us, lmdb_version, zero = _FIELDS.unpack_from(
+        data
     )
+    generation, epoch, clean_lsn = counters
     if version != FORMAT_VERSION:
         raise FormatError(
             f"{path} has the unknown format {version}: restore a backup", path=path, version=version
+        )
+    if flags & ~_CLEAN or zero:
+        raise FormatError(
+            f"{path} has flags that this AmberDB does not know ({flags:#x}, {zero:#x}): open it "
+            "with the release that wrote it, or a later one",
+            path=path,
+            version=version,
         )
     return Manifest(
         database_id=database_id,

@@ -239,6 +239,8 @@ MANIFESTS: dict[str, tuple[Callable[[bytearray], None], bool, type[AmberError]]]
     "newer format, damaged": (set_byte(8, 99), False, CorruptionError),
     "damaged magic": (set_byte(0, 0), False, CorruptionError),
     "damaged id": (turn_byte(20), False, CorruptionError),
+    "unknown flag": (set_byte(15, 0x80), True, FormatError),
+    "a byte where zero belongs": (set_byte(68, 1), True, FormatError),
     "another LMDB": (set_byte(67, 9), True, FormatError),
     "another id": (turn_byte(20), True, CorruptionError),
     "generation that is not there": (set_byte(32, 9), True, CorruptionError),
