@@ -80,10 +80,9 @@ def read(fs: FileSystem, directory: str) -> Manifest:
             path=path,
             offset=0,
         )
-    _, version, flags, database_id, *counters, created_us, lmdb_version, zero = _FIELDS.unpack_from(
-        data
-    )
-    generation, epoch, clean_lsn = counters
+    fields = _FIELDS.unpack_from(data)
+    _, version, flags, database_id, generation, epoch = fields[:6]
+    clean_lsn, created_us, lmdb_version, zero = fields[6:]
     if version != FORMAT_VERSION:
         raise FormatError(
             f"{path} has the unknown format {version}: restore a backup", path=path, version=version
