@@ -9,16 +9,26 @@ Invariants:
 - Before each change by path the lock file at the path is compared with the one that is locked, and
   MANIFEST with the one that was read or written last. Both are in the directory, so whatever takes
   its place is noticed.
+- A MANIFEST of our own is known before it is renamed into place: other threads check meanwhile.
 - Reads are not checked: their content has checksums and ids.
 - Nothing is remembered: a directory that was renamed and renamed back is in order again.
 """
 
 import os
+from dataclasses import dataclass
 from typing import final
 
 from amberdb._errors import ReplacedError
 from amberdb._fs import DirLock, File, FileSystem
 from amberdb.engine.storage import manifest as manifests
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What MANIFEST may be."""
+
+    stamp: tuple[int, ...]
+    contents: tuple[bytes, ...]
 
 
 @final
@@ -30,7 +40,8 @@ class HeldDirectory:
         self._path = path
         self._lock = lock
         self._manifest = os.path.join(path, manifests.NAME)
-        self._note_manifest()
+        content = fs.read(self._manifest)
+        self._known = _Manifest(fs.file_identity(self._manifest), (content,))
 
     def check_lock(self) -> None:
         if not self._lock.is_in_place():
@@ -43,13 +54,7 @@ class HeldDirectory:
 
     def check_directory(self) -> None:
         self.check_lock()
-        try:
-            if self._fs.file_identity(self._manifest) == self._stamp:
-                return
-            is_same = self._fs.read(self._manifest) == self._content  # touched, say
-        except FileNotFoundError:
-            is_same = False
-        if not is_same:
+        if not self._is_manifest_ours():
             raise ReplacedError(
                 f"{self._manifest} was replaced by another program while the database was open, as "
                 "by a copy over it: nothing is written there; close this database, and open or "
@@ -57,9 +62,19 @@ class HeldDirectory:
                 path=self._path,
             )
 
-    def _note_manifest(self) -> None:
-        self._stamp = self._fs.file_identity(self._manifest)
-        self._content = self._fs.read(self._manifest)
+    def _is_manifest_ours(self) -> bool:
+        while True:
+            known = self._known
+            try:
+                if self._fs.file_identity(self._manifest) == known.stamp:
+                    return True
+                content = self._fs.read(self._manifest)
+            except FileNotFoundError:
+                return False
+            if content in known.contents:  # it was touched, or the rename has yet to return
+                return True
+            if known is self._known:  # otherwise another thread has replaced it meanwhile
+                return False
 
     # -- changes -----------------------------------------------------------------------------
 
@@ -89,9 +104,13 @@ class HeldDirectory:
 
     def rename(self, source: str, target: str) -> None:
         self.check_directory()
+        if target != self._manifest:
+            self._fs.rename(source, target)
+            return
+        stamp, content = self._fs.file_identity(source), self._fs.read(source)
+        self._known = _Manifest(stamp, (*self._known.contents, content))
         self._fs.rename(source, target)
-        if target == self._manifest:
-            self._note_manifest()
+        self._known = _Manifest(stamp, (content,))
 
     def unlink(self, path: str) -> None:
         self.check_directory()

@@ -2,14 +2,13 @@
 vector is what it has."""
 
 import random
-import threading
-from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from amberdb import Collection, Database, Snapshot, Text, Vector
 from amberdb.engine.search import flush
+from support.beside import beside
 from support.databases import OpenDatabase
 
 ROUNDS = 40
@@ -58,32 +57,12 @@ def test_what_a_snapshot_finds_is_what_it_has(
     memory = db.collection(
         "memory", indexes=[Text("content"), Vector("embedding", dim=3, metric="cosine")]
     )
-    failures: list[BaseException] = []
-    over = threading.Event()
-
-    def run(job: Callable[[], None]) -> threading.Thread:
-        def guarded() -> None:
-            try:
-                job()
-            except BaseException as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=guarded)
-        thread.start()
-        return thread
-
-    def checkpoints() -> None:
-        while not over.is_set():
-            db.checkpoint()
 
     def of(thread: int) -> random.Random:
         return random.Random(seed * 100 + thread)
 
-    keeper = run(checkpoints)
-    workers = [run(partial(write, memory, number, of(number))) for number in range(WRITERS)]
-    workers += [run(partial(search, db, of(number))) for number in range(2, 4)]
+    with beside(db.checkpoint), ThreadPoolExecutor() as pool:
+        workers = [pool.submit(write, memory, number, of(number)) for number in range(WRITERS)]
+        workers += [pool.submit(search, db, of(number)) for number in range(2, 4)]
     for worker in workers:
-        worker.join()
-    over.set()
-    keeper.join()
-    assert failures == []
+        worker.result()

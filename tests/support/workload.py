@@ -20,6 +20,7 @@ from amberdb._fs import FileSystem, OsFileSystem
 from amberdb.engine.commit import index_chunks
 from amberdb.index.registry import IndexSpec
 from amberdb.wal import segment
+from support.beside import beside
 from support.databases import SMALL, FakeClock
 from support.places import once_at
 from support.reference import Doc
@@ -353,17 +354,8 @@ def purge(work: Workload) -> None:
 
 def crowd_at_checkpoints(work: Workload) -> None:
     """Commits and checkpoints at once, in an order that the system makes."""
-    over = threading.Event()
-
-    def checkpoints() -> None:
-        while not over.is_set():
-            work.db.checkpoint()
-
-    worker = threading.Thread(target=checkpoints)
-    worker.start()
-    work.crowd(threads=3, each=4)
-    over.set()
-    worker.join()
+    with beside(work.db.checkpoint):
+        work.crowd(threads=3, each=4)
 
 
 ALPHABET: Final[dict[str, MigrationStep]] = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 import pytest
 
 from amberdb._call_lock import CallLock, NestedCallLock, Signal, current_frame, has_ended
+from support.beside import beside
 
 
 class Ended:
@@ -178,23 +179,15 @@ def test_a_signal_wakes_all_who_wait_and_times_out() -> None:
 
 
 def test_a_thread_that_takes_the_lock_again_and_again_keeps_nobody_out() -> None:
-    lock, stop = CallLock(), threading.Event()
+    lock, frame, taken = CallLock(), current_frame(), 0
 
     def greedy() -> None:
-        while not stop.is_set():
-            with lock:
-                sum(range(2000))
+        with lock:
+            sum(range(2000))
 
-    threads = [threading.Thread(target=greedy) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    frame = current_frame()
-    taken = 0
-    for _ in range(20):
-        if lock.acquire(frame, 5):
-            taken += 1
-            lock.release(frame)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with beside(greedy, greedy):
+        for _ in range(20):
+            if lock.acquire(frame, 5):
+                taken += 1
+                lock.release(frame)
     assert taken == 20

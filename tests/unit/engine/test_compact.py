@@ -4,6 +4,7 @@ loss at every step is in tests/crash/test_sweep.py."""
 import os
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from amberdb import (
 )
 from amberdb import _failpoints as failpoints
 from support import slices
+from support.beside import beside
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound, audited
 from support.faulty_fs import FaultyFileSystem
 from support.remains import document, files_of, filled, left_of, looked, state_of, vector
@@ -308,46 +310,31 @@ def test_inside_a_transaction_it_is_refused(db: Database) -> None:
 def test_writers_and_readers_go_on(open_db: OpenDatabase) -> None:
     db = open_db(sync="os", clock=FakeClock())
     memory = db.collection("memory", indexes=[Ordered("n"), Text("content")])
-    over = threading.Event()
-    errors: list[BaseException] = []
     written = [0, 0]
+    allowed, done = threading.Semaphore(0), threading.Semaphore(0)
 
     def write(thread: int) -> None:
-        while not over.is_set():
+        # Without a limit, what is written during a compaction makes the next one longer.
+        if allowed.acquire(timeout=0.1):
             number = written[thread]
             memory.put({"id": f"{thread}-{number}", "n": number, "content": "tea"})
             written[thread] = number + 1
+            done.release()
 
     def read() -> None:
-        while not over.is_set():
-            low = sum(written)
-            with db.snapshot() as at:
-                count = len(at.collection("memory"))
-                assert count >= low
-                assert (
-                    len(at.collection("memory").search("tea", limit=10**6) if count else [])
-                    == count
-                )
-                assert at.collection("memory").count({"n": {"$gte": 0}}) == count
-
-    def guarded(work: Any, *arguments: Any) -> None:
-        try:
-            work(*arguments)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(write, number)) for number in range(2)]
-    threads += [threading.Thread(target=guarded, args=(read,)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for _ in range(slices.size(12, 4)):
         low = sum(written)
-        db.compact()
-        while sum(written) < low + 20 and not errors:
-            over.wait(0.001)
-        db.checkpoint()
-    over.set()
-    for thread in threads:
-        thread.join()
-    assert not errors
+        with db.snapshot() as at:
+            notes = at.collection("memory")
+            count = len(notes)
+            assert count >= low
+            assert len(notes.search("tea", limit=10**6) if count else []) == count
+            assert notes.count({"n": {"$gte": 0}}) == count
+
+    with beside(partial(write, 0), partial(write, 1), read, read):
+        for _ in range(slices.size(12, 4)):
+            allowed.release(500)
+            db.compact()
+            for _ in range(500):
+                assert done.acquire(timeout=60)
+            db.checkpoint()
     assert len(memory) == sum(written)

@@ -1,6 +1,7 @@
 """A database whose directory is removed, renamed or replaced while it is open: nothing is written
 to what its path leads to, nothing is acknowledged, and what was renamed back is in order again."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import amberdb
 from amberdb import AmberError, Database, ReplacedError, Sync
 from amberdb import _failpoints as failpoints
 from amberdb._fs import OsFileSystem
+from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.held_directory import HeldDirectory
 from support.databases import SMALL, assert_sound
 
@@ -316,6 +318,34 @@ def test_a_manifest_that_was_only_touched_is_no_replacement(tmp_path: Path) -> N
         os.utime(path / "MANIFEST", (1, 1))
         db.compact()
         assert_sound(db)
+
+
+class CheckedBesideRenames(OsFileSystem):
+    """Calls `check` when another thread may: just before and just after a file is renamed."""
+
+    check: Callable[[], None]
+
+    def rename(self, source: str, target: str) -> None:
+        self.check()
+        super().rename(source, target)
+        self.check()
+
+
+def test_a_manifest_of_our_own_is_none_at_any_moment(tmp_path: Path) -> None:
+    path = tmp_path / "t.amber"
+    make_new(path)
+    fs = CheckedBesideRenames()
+    lock = fs.lock(str(path / "LOCK"), "1 here")
+    held = HeldDirectory(fs, str(path), lock)
+    fs.check = held.check_directory
+    manifest = manifests.read(held, str(path))
+    for generation in (2, 3):
+        dataclasses.replace(manifest, generation=generation).write(held, str(path))
+        held.check_directory()
+    manifest.write(OsFileSystem(), str(path))  # what was ours once is not ours now
+    with pytest.raises(ReplacedError):
+        held.check_directory()
+    lock.close()
 
 
 def test_every_change_of_names_is_checked(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Graphs and cache files change how long a search takes, and what it finds only within recall."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.engine.storage.cache_file import HEADER_SIZE, CacheFolder
 from amberdb.index.vector import hnsw
 from amberdb.index.vector.vector import METRICS, Metric, Vector
+from support.beside import beside
 from support.faulty_fs import FaultyFileSystem
 from support.vectors import Documents, pairs
 
@@ -433,38 +433,23 @@ def test_searching_building_and_closing_at_once(tmp_path: Path) -> None:
     harness = Harness(tmp_path, documents)
     builder = harness.builder = Jobs()
     harness.searcher.cache._builder = builder  # pyright: ignore[reportPrivateUsage]
-    failures: list[BaseException] = []
     searched = threading.Semaphore(0)
-    done = threading.Event()
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
 
     def search() -> None:
-        while not done.is_set():
-            alive, query = documents.alive, documents.vectors[7]
-            found, _ = harness.search(query, alive=alive)
-            assert len(found) == 10
-            assert {rowid for rowid, _ in found} <= set(np.flatnonzero(alive).tolist())
-            searched.release()
+        alive, query = documents.alive, documents.vectors[7]
+        found, _ = harness.search(query, alive=alive)
+        assert len(found) == 10
+        assert {rowid for rowid, _ in found} <= set(np.flatnonzero(alive).tolist())
+        searched.release()
 
-    threads = [threading.Thread(target=guarded, args=(search,)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for turn in range(12):
-        documents.put(150)
-        documents.delete(*range(20 + 60 * turn, 80 + 60 * turn))
-        builder.want(harness.searcher.cache.build, "a graph")
-        for _ in range(10):
-            assert searched.acquire(timeout=30)
-    builder.close()
-    done.set()
-    for thread in threads:
-        thread.join()
-    assert not failures, failures
+    with beside(search, search, search):
+        for turn in range(12):
+            documents.put(150)
+            documents.delete(*range(20 + 60 * turn, 80 + 60 * turn))
+            builder.want(harness.searcher.cache.build, "a graph")
+            for _ in range(10):
+                assert searched.acquire(timeout=30)
+        builder.close()
     builder.want(harness.searcher.cache.build, "a graph")  # too late: nothing happens
     _assert_exact(harness, documents.vectors[-3:])
     harness.searcher.cache.save()
