@@ -134,17 +134,17 @@ def log_nothing_of_some_commits() -> Any:
 
 _NO_EFFECTS: Final = encode({})
 _THREADS: Final = ("threads",)
-FAULTS: Final[dict[Bug, tuple[Sequence[str], str]]] = {
-    # fault: phases, and how it shows
-    drop_index_entries: (_THREADS, "missing|wanted"),
-    lose_a_write: (_THREADS, "wanted|missing"),
-    let_duplicates_in: (_THREADS, "wanted 'DuplicateKeyError'"),
-    show_what_has_expired: (_THREADS, "wanted|strange"),
-    search_a_snapshot_as_of_now: (_THREADS, "Search|the reader|reader ended"),
-    restore_without_deletes: (_THREADS, "restore"),
-    erase_without_compaction: (_THREADS, "'is in'"),
-    read_what_was_new_at_first: (_THREADS, "the reader sees"),
-    log_nothing_of_some_commits: (("killed",) * 6, "after a kill|wanted"),
+FAULTS: Final[dict[Bug, Sequence[str]]] = {
+    # fault: phases. How one shows is chance: to a thread, a reader, a restore, or after a kill.
+    drop_index_entries: _THREADS,
+    lose_a_write: _THREADS,
+    let_duplicates_in: _THREADS,
+    show_what_has_expired: _THREADS,
+    search_a_snapshot_as_of_now: _THREADS,
+    restore_without_deletes: _THREADS,
+    erase_without_compaction: _THREADS,
+    read_what_was_new_at_first: _THREADS,
+    log_nothing_of_some_commits: ("killed",) * 6,
 }
 
 
@@ -152,7 +152,6 @@ FAULTS: Final[dict[Bug, tuple[Sequence[str], str]]] = {
 @pytest.mark.sliced
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_found(image: Path, fault: Bug) -> None:
-    kinds, shows = FAULTS[fault]
     image.mkdir()
-    with fault(), pytest.raises(AssertionError, match=shows):
-        Run(image, 1, FOUND_S).run(kinds)
+    with fault(), pytest.raises(AssertionError):
+        Run(image, 1, FOUND_S).run(FAULTS[fault])
