@@ -2,12 +2,12 @@
 outlives a failed test would keep its worker from ever ending."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def beside(*jobs: Callable[[], object]) -> Iterator[None]:
+def beside(*jobs: Callable[[], object]) -> Generator[None]:
     """Each job is called again and again by a thread of its own until the block ends, or until it
     raises: the first of that is raised at the end of the block."""
     over = threading.Event()
