@@ -112,7 +112,7 @@ TAKEN: dict[str, tuple[Any, Any]] = {
 }
 REFUSED: dict[str, Any] = {
     "NaT": NotATime(2026, 1, 1),
-    "NaT of numpy": np.datetime64("NaT"),
+    "NaT of numpy": np.datetime64("NaT", "us"),
     "datetime of numpy": np.datetime64("2026-01-01"),
     "duration of numpy": np.timedelta64(1, "s"),
     "complex": np.complex64(1),
