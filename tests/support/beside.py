@@ -9,7 +9,7 @@ from contextlib import contextmanager
 @contextmanager
 def beside(*jobs: Callable[[], object]) -> Generator[None]:
     """Each job is called again and again by a thread of its own until the block ends, or until it
-    raises: the first of that is raised at the end of the block."""
+    raises. The first exception of a job is raised at the end of the block."""
     over = threading.Event()
     failures: list[BaseException] = []
 
