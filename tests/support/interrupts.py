@@ -2,9 +2,11 @@
 
 Invariants:
 - Every line that the calling thread executes inside the package counts, in order; the exception is
-  raised at one of them, once. Not in a finalizer: an exception there goes nowhere.
+  raised at one of them, once. Not in a finalizer: an exception there goes nowhere. The garbage of
+  earlier tests is not collected meanwhile, which would run theirs.
 """
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +41,7 @@ def interrupted_at(number: int, call: Callable[[], object]) -> str | None:
         return local if is_traced else None
 
     before = sys.gettrace()
+    gc.disable()
     sys.settrace(trace)
     try:
         call()
@@ -46,4 +49,5 @@ def interrupted_at(number: int, call: Callable[[], object]) -> str | None:
         pass
     finally:
         sys.settrace(before)
+        gc.enable()
     return place
