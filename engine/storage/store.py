@@ -4,6 +4,8 @@ Invariants:
 - Identity and size of the file are checked before LMDB maps it: a file shorter than its meta pages
   say would kill the process (SIGBUS), and an empty one would pass for an empty database.
 - A write transaction is committed with sync, and stores `applied_lsn` with the effects applied.
+- A process that may write reads nothing before LMDB has found its newest commit, so a memtable that
+  was applied is not applied again.
 - Read transactions last for one call, unless a Snapshot holds one.
 - When a meta page cannot be written, LMDB refuses every later transaction of the environment, reads
   too. Then all reads share the one transaction that was begun before that write, and nothing is
@@ -136,12 +138,25 @@ class Store:
         self.grows = False
         """The map grows with the file: one thread has the store, and no transaction is open between
         its writes."""
+        if not (create or read_only or beside):
+            self._find_last_commit()
         with contextlib.suppress(lmdb.Error):  # the first read raises it
             self._begin().abort()  # LMDB keeps the slot for later reads, whoever takes the others
         self._last_read: ReadTransaction | None = None
         """Begun before the write that runs now, or before the one that LMDB failed in."""
         if create:  # LMDB never syncs its directory
             fs.sync_dir(directory)
+
+    def _find_last_commit(self) -> None:
+        """A process that was killed between the meta page of its commit and the note of it in the
+        reader table leaves a table with the older one. As long as anybody has the file open, reads
+        go by the table; the begin of a write sees that its owner died, and corrects it. Raises
+        CorruptionError, StorageError."""
+        try:
+            self._live().begin(write=True).abort()
+        except lmdb.Error as error:
+            raise_typed(self.path, error)
+            raise
 
     def begin(self) -> ReadTransaction:
         """Begins a read transaction. Raises ClosedError, ReadersFullError, StorageError."""

@@ -34,6 +34,8 @@ from support.differential.run import Run
 
 HANG_S: Final = 300.0
 """How much longer than it is to take a seed may run."""
+_ROOT: Final = f"{Path(__file__).parents[2]}/"
+"""Results are kept in the repository, and name its files as it does."""
 _FORK: Final = multiprocessing.get_context("fork")
 
 
@@ -126,7 +128,7 @@ class Job:
         try:
             run.run()
         except BaseException:
-            outcome.finding = traceback.format_exc()
+            outcome.finding = traceback.format_exc().replace(_ROOT, "")
         outcome.took_s = round(time.monotonic() - began, 1)
         outcome.phases, outcome.operations = dict(run.phases), dict(run.operations)
         self._told.write_text(json.dumps(asdict(outcome)))

@@ -28,6 +28,7 @@ from amberdb.engine.schema.schema import Schema
 from amberdb.wal import Log
 from support import slices
 from support.bugs import Bug
+from support.differential.difference import Difference
 from support.differential.run import Run
 
 SECONDS: Final = slices.size(4, 1)
@@ -153,5 +154,5 @@ FAULTS: Final[dict[Bug, Sequence[str]]] = {
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_found(image: Path, fault: Bug) -> None:
     image.mkdir()
-    with fault(), pytest.raises(AssertionError):
+    with fault(), pytest.raises(Difference):
         Run(image, 1, FOUND_S).run(FAULTS[fault])

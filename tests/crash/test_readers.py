@@ -27,7 +27,8 @@ from amberdb import (
 )
 from amberdb import _failpoints as failpoints
 from amberdb.index.registry import IndexSpec
-from support.databases import SMALL, OpenDatabase
+from support.databases import SMALL, OpenDatabase, assert_sound
+from support.preload import compiled, why_not
 from support.reading import ReadingProcess, everything
 
 TESTS = Path(__file__).parent.parent
@@ -50,6 +51,16 @@ print("acknowledged", flush=True)
 """
 
 
+CHECKPOINT = """
+import ctypes, sys, amberdb
+from support.databases import SMALL
+db = amberdb.open(sys.argv[1], **SMALL)
+db["a"].put({"id": "last", "n": 5, "text": "umbrella"})
+ctypes.CDLL(None).die_after_meta()
+db.checkpoint()
+"""
+
+
 def files(path: Path) -> dict[str, bytes]:
     """Of a directory, but LMDB's table of readers."""
     found = (file for file in path.rglob("*") if file.is_file())
@@ -66,6 +77,31 @@ def killed_writer(path: Path, sync: str, place: str) -> bool:
     )
     assert done.returncode == -signal.SIGKILL
     return done.stdout == b"acknowledged\n"
+
+
+@pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+def test_a_commit_to_lmdb_that_was_killed_is_found_beside_a_reader(
+    open_db: OpenDatabase, tmp_path: Path
+) -> None:
+    """The meta page is there, and LMDB's table of readers names the one before."""
+    db = open_db()
+    path, a = Path(db.path), db.collection("a", indexes=INDEXES)
+    a.put({"id": "first", "text": "umbrella"})
+    db.close()
+    python_path = os.pathsep.join([str(TESTS), *sys.path])
+    with ReadingProcess(path):
+        done = subprocess.run(
+            [sys.executable, "-c", CHECKPOINT, str(path)],
+            env={**os.environ, "PYTHONPATH": python_path, "LD_PRELOAD": str(compiled(tmp_path))},
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL
+        again = open_db()
+        assert again.recovery is not None
+        assert again.recovery.records == 0  # they are in LMDB
+        again.checkpoint()
+        assert len(again["a"].search("umbrella")) == 2
+        assert_sound(again)
 
 
 def churn(db: Database, steps: int) -> None:

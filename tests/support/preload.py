@@ -58,6 +58,14 @@ def why_not() -> str | None:
     return None
 
 
+def compiled(directory: Path) -> Path:
+    """The library, made in a directory, for LD_PRELOAD."""
+    library = directory / "preload.so"
+    command = ["cc", "-O2", "-shared", "-fPIC", "-pthread", "-o", str(library), str(SOURCE)]
+    subprocess.run(command, check=True)
+    return library
+
+
 @final
 class PreloadRecorder(AbstractContextManager["PreloadRecorder"]):
     """One worker process that records, one request after the other."""
@@ -65,9 +73,7 @@ class PreloadRecorder(AbstractContextManager["PreloadRecorder"]):
     def __init__(self, bug: Callable[[], AbstractContextManager[Any]] | None = None) -> None:
         """`bug` is a patch that the worker runs with."""
         self._scratch = Path(tempfile.mkdtemp()).resolve()
-        library = self._scratch / "preload.so"
-        command = ["cc", "-O2", "-shared", "-fPIC", "-pthread", "-o", str(library), str(SOURCE)]
-        subprocess.run(command, check=True)
+        library = compiled(self._scratch)
         self._pool = ProcessPoolExecutor(
             1, mp_context=get_context("spawn"), initializer=_begin, initargs=(bug,)
         )
