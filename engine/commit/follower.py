@@ -16,6 +16,7 @@ Invariants:
 - No file is changed, and no LMDB transaction lasts longer than a call, unless a Snapshot holds it.
 """
 
+import gc
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ from amberdb._errors import (
     OpenError,
     ReplacedError,
     StorageError,
+    StorageFullError,
 )
 from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn, lsn_epoch
@@ -247,10 +249,16 @@ class Follower:
     def _view(self, looks: bool) -> View:
         """A view, after as many tries as it takes. The caller holds the mutex."""
         tries = 0
+        has_reopened = False
         while True:
             self.check_open()
             try:
                 return self._try_view(looks or tries > 0)
+            except StorageFullError:  # the file has outgrown the map
+                if has_reopened:
+                    raise
+                self._release_store()
+                looks = has_reopened = True
             except _RETRIED as error:
                 tries += 1
                 if tries == _TRIES_MAX:
@@ -295,14 +303,16 @@ class Follower:
                 self._fs, os.path.join(self.path, WAL), manifest.database_id
             )
         elif manifest.database_id != known.database_id or (
-            manifest.generation == known.generation and not self.store.is_in_place()
+            manifest.generation == known.generation
+            and self._store is not None
+            and not self._store.is_in_place()
         ):
             raise ReplacedError(
                 f"{self.path} is another database than the one that was opened, or a copy of it: "
                 "open it again",
                 path=self.path,
             )
-        if known is None or manifest.generation != known.generation:
+        if known is None or manifest.generation != known.generation or self._store is None:
             self._change_store(manifest, stamp)
         self._manifest = manifest
         if known is None or manifest.epoch != known.epoch:
@@ -332,6 +342,14 @@ class Follower:
             self._store.release(self._refuse)
         self._store = store
         self._txn_id = _NEVER
+
+    def _release_store(self) -> None:
+        """Lets the next look open the same file again, with a map of its present size, unless a
+        read of this process still keeps the old one."""
+        self.store.release(self._refuse)
+        self._store = None
+        gc.collect()
+        self._stamp = ()
 
     def _reset(self) -> None:
         """Drops everything that was read."""

@@ -358,7 +358,7 @@ class Store:
             return None
         state = "in an LMDB environment that has failed"
         try:
-            with contextlib.suppress(lmdb.ReadersFullError):
+            with contextlib.suppress(lmdb.ReadersFullError, lmdb.MapResizedError):
                 env.begin().abort()
             if not (writes and env.flags()["readonly"]):
                 return env
@@ -592,7 +592,14 @@ class StoreWriter:
 
 def raise_typed(path: str, error: BaseException) -> None:
     """Raises a typed error with the file's path for an LMDB error, or for a CorruptionError without
-    a path. Returns for any other error."""
+    a path: StorageFullError where the file was opened with too small a map, and has to be opened
+    again. Returns for any other error."""
+    if isinstance(error, lmdb.MapResizedError):
+        raise StorageFullError(
+            f"{path}: another process has written more than LMDB's map in this one shows: close "
+            "snapshots and iterators of this process, or open with a larger map_bytes",
+            path=path,
+        ) from error
     if isinstance(error, lmdb.Error):
         if not isinstance(error, _DAMAGE):
             raise StorageError(f"{path}: {error}", path=path) from error

@@ -93,7 +93,8 @@ class DiskFullError(StorageError, OSError):
 
 class StorageFullError(StorageError):
     """The database has reached `size_bytes_max`, or LMDB's map is full and cannot grow. Deletes,
-    erase() and compact() still work: delete documents and compact, or raise the limit at open."""
+    erase() and compact() still work: delete documents and compact, or raise the limit at open. In a
+    reader: the file has outgrown the map that its snapshots keep; close them."""
 
 
 class PoisonedError(StorageError):

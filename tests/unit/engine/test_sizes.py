@@ -11,11 +11,19 @@ from typing import Any
 import pytest
 
 import amberdb
-from amberdb import Database, DiskFullError, Ordered, StorageFullError, Text, Vector
+from amberdb import (
+    Database,
+    DiskFullError,
+    Ordered,
+    StorageFullError,
+    Text,
+    Vector,
+)
 from amberdb._fs import what_is_full
 from support.databases import SMALL, OpenDatabase, assert_sound
 from support.faulty_fs import FaultyFileSystem, fail_on
 from support.inside import engine_of
+from support.reading import ReadingProcess
 
 fork = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 MIB = 1 << 20
@@ -141,6 +149,25 @@ def test_a_map_that_cannot_grow_names_the_option_and_loses_nothing(tmp_path: Pat
         db.close()
 
     in_child(work)
+
+
+def test_a_reader_follows_a_file_that_outgrows_its_map(open_db: OpenDatabase) -> None:
+    db = open_db(map_bytes=64 * MIB)
+    fill(db, range(10))
+    db.checkpoint()
+    with ReadingProcess(db.path, map_bytes=MIB) as reader:
+        for end in (1500, 3000):
+            fill(db, range(end - 1500, end))
+            db.checkpoint()
+            assert reader.ask("len(db['n'])") == end
+        reader.ask("kept.update(at=db.snapshot())")
+        fill(db, range(3000, 9000))
+        db.checkpoint()
+        with pytest.raises(StorageFullError, match="close snapshots"):
+            reader.ask("len(db['n'])")
+        assert reader.ask("len(kept['at']['n'])") == 3000
+        reader.ask("kept['at'].close()")
+        assert reader.ask("len(db['n'])") == 9000
 
 
 def test_a_restore_of_more_than_the_map_holds(open_db: OpenDatabase, tmp_path: Path) -> None:
