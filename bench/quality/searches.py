@@ -40,8 +40,7 @@ def amberdb_search(docs: Collection, spec: Text) -> Search:
     )
 
     def search(question: str, group: str) -> list[int]:
-        plain = question.replace('"', " ")
-        hits = memory.search(text=plain, where={"group": group}, limit=DEPTH)
+        hits = memory.search(question, where={"group": group}, limit=DEPTH)
         return [int(hit.id) for hit in hits]
 
     return search

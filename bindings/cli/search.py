@@ -1,4 +1,5 @@
-"""The command search: documents ranked by full text, by a vector, or by both.
+"""The command search: documents ranked by a text or a query in the query language, by a vector, or
+by both.
 
 Invariants:
 - A vector is given as a JSON list of numbers; no model is called.
@@ -30,7 +31,11 @@ def search(
     collection: CollectionName,
     text: Annotated[
         str | None,
-        typer.Argument(metavar="TEXT", help='Words, "a phrase", +must, -not, prefix*.'),
+        typer.Argument(metavar="TEXT", help="Any text: its words are looked for."),
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(metavar="QUERY", help='In place of a text: "a phrase", +must, -not, prefix*.'),
     ] = None,
     vector: Annotated[
         str | None, typer.Option(metavar="JSON", help="A list of numbers, or {field: list}.")
@@ -47,11 +52,12 @@ def search(
     with opened_read_only(path) as db, db.snapshot() as at:
         hits = at[collection].search(
             text,
+            query=query,
             vector=None if vector is None else _parse_vector(vector),
             where=None if where is None else parse_where(where),
             limit=limit,
             fields=words(fields) or None,
-            snippets=text is not None,
+            snippets=text is not None or query is not None,
         )
     if as_json:
         result: dict[str, Any] = {"hits": [asdict(hit) for hit in hits]}
@@ -64,7 +70,7 @@ def search(
             rows = [(f"{hit.score:.4f}", hit.id, hit.snippet or dict(hit.document)) for hit in hits]
             show(grid(collection, ("score", "id", ""), rows))
         else:
-            say("nothing found")
+            say(f"nothing found: {why}" if (why := hits.how.get("no_terms")) else "nothing found")
     if not hits:
         raise typer.Exit(Exit.NOTHING)
 

@@ -14,7 +14,7 @@ from typing import Any, Final, final
 from amberdb import Document, Embed, MissingKeyError, Page, QueryError
 from amberdb._shared.checks import check_text
 from amberdb._shared.queries import between
-from amberdb._shared.search_input import embed_texts, plain_words
+from amberdb._shared.search_input import asked, embed_texts
 from amberdb.context.pages import Matches, search_page
 from amberdb.context.sessions import Sessions
 from amberdb.context.types import ARCHIVAL, RECALL
@@ -52,19 +52,21 @@ class ExternalMemory:
     def recall_search(
         self,
         session_id: str | Sequence[str],
-        query: str,
+        text: str | None = None,
         *,
+        query: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int = 10,
         after: str | None = None,
     ) -> Matches:
-        """Full-text search of the messages that left the queue, the best first. Raises
-        MissingKeyError, QueryError, CursorError."""
+        """Full-text search of the messages that left the queue, the best first: by the words of a
+        text, or by a query in the query language. Raises MissingKeyError, QueryError,
+        CursorError."""
+        search = asked(text, query)
         where = self._where(session_id, since, until)
         recall = self._db.collection(RECALL)
-        search = {"text": plain_words(query)}
-        return search_page(recall, query, search, where, limit=limit, after=after)
+        return search_page(recall, search, where, limit=limit, after=after)
 
     def archival_insert(
         self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None = None
@@ -103,18 +105,23 @@ class ExternalMemory:
     def archival_search(
         self,
         session_id: str | Sequence[str],
-        query: str,
+        text: str | None = None,
         *,
+        query: str | None = None,
         limit: int = 10,
         after: str | None = None,
     ) -> Matches:
         """Vector search of archival memories, the nearest first; full-text search without an
-        embedder, or when it fails. Raises MissingKeyError, QueryError, CursorError."""
+        embedder, when it fails, and for a query in the query language. Raises MissingKeyError,
+        QueryError, CursorError."""
+        search: dict[str, Any] = {**asked(text, query)}
         where = self._where(session_id, None, None)
-        (vector,) = embed_texts(self._embed, [query])
-        search = {"text": plain_words(query)} if vector is None else {"vector": vector}
+        (vector,) = embed_texts(self._embed, [text])
+        by = search if vector is None else {"vector": vector}
         archival = self._db.collection(ARCHIVAL)
-        return search_page(archival, query, search, where, limit=limit, after=after, fields=FIELDS)
+        return search_page(
+            archival, by, where, limit=limit, after=after, fields=FIELDS, asked=search
+        )
 
     def archival_delete(self, memory_id: str) -> None:
         """Deletes an archival memory. Raises MissingKeyError."""

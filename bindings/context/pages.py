@@ -34,22 +34,20 @@ class Matches(list[Hit]):
 
 def search_page(
     collection: Collection,
-    query: str,
     search: Mapping[str, Any],
     where: Mapping[str, Any],
     *,
     limit: int,
     after: str | None,
     fields: Sequence[str] | None = None,
+    asked: Mapping[str, str] | None = None,
 ) -> Matches:
-    """One page of a search. `search` has the arguments of Collection.search() that the query
-    became, a text or a vector; an empty text matches nothing. Raises QueryError, CursorError."""
+    """One page of a search. `search` has the arguments of Collection.search(), and `asked` the text
+    that a vector in there was made of. Raises QueryError, CursorError."""
     if type(limit) is not int or limit < 1:
         raise QueryError(f"limit must be at least 1, not {limit!r}")
-    digest = _digest(collection.name, query, sorted(search), where)
+    digest = _digest(collection.name, asked or search, sorted(search), where)
     floor, returned = (None, frozenset[str]()) if after is None else _decoded(after, digest)
-    if search.get("text") == "":
-        return Matches()
     depth = limit + len(returned)
     while True:
         hits = collection.search(**search, where=where, limit=depth, fields=fields)

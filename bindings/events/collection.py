@@ -82,12 +82,17 @@ class AmberEventStore(EventStore):
                 return
 
     async def search(
-        self, query: str, filters: Filters | None = None, *, limit: int = 10
+        self,
+        text: str | None = None,
+        filters: Filters | None = None,
+        *,
+        query: str | None = None,
+        limit: int = 10,
     ) -> list[AgentEvent]:
-        """Events ranked by BM25; the query may use search operators (docs/search.md). Raises
-        QueryError."""
+        """Events ranked by BM25, by the words of a text, or by a query in the query language
+        (docs/search.md). Raises QueryError."""
         hits = await asyncio.to_thread(
-            self._collection.search, query, where=_where(filters), limit=limit
+            self._collection.search, text, query=query, where=_where(filters), limit=limit
         )
         return [AgentEvent.from_map(hit.document) for hit in hits]
 

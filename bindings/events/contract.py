@@ -120,7 +120,8 @@ class EventStoreContract(ABC):
             assert len(await store.search("deep", limit=10)) == 5
             in_one = await store.search("calculator", Filters(session_id="session/1"))
             assert {each.session_id for each in in_one} == {"session/1"}
-            assert await store.search("nowhere") == []
+            for nothing in ("nowhere", "", " \n"):
+                assert await store.search(nothing) == []
 
         self.run(work, 5)
 

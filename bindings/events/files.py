@@ -88,10 +88,10 @@ class FileEventStore(EventStore):
         )
 
     async def search(
-        self, query: str, filters: Filters | None = None, *, limit: int = 10
+        self, text: str, filters: Filters | None = None, *, limit: int = 10
     ) -> list[AgentEvent]:
         return await self._in_thread(
-            lambda: search_events(self._events(filters), query, filters, limit)
+            lambda: search_events(self._events(filters), text, filters, limit)
         )
 
     async def get_stats(self, filters: Filters | None = None) -> Stats:

@@ -5,7 +5,6 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, cast, final
 
-from amberdb import QueryError
 from amberdb.events.event import AgentEvent
 from amberdb.events.store import EventStore, Filters, Stats
 
@@ -32,9 +31,9 @@ class InMemoryEventStore(EventStore):
         return select_events(self._events.values(), filters, limit, offset, oldest_first)
 
     async def search(
-        self, query: str, filters: Filters | None = None, *, limit: int = 10
+        self, text: str, filters: Filters | None = None, *, limit: int = 10
     ) -> list[AgentEvent]:
-        return search_events(self._events.values(), query, filters, limit)
+        return search_events(self._events.values(), text, filters, limit)
 
     async def get_stats(self, filters: Filters | None = None) -> Stats:
         return count_events(self._events.values(), filters)
@@ -67,7 +66,7 @@ class NullEventStore(EventStore):
         return []
 
     async def search(
-        self, query: str, filters: Filters | None = None, *, limit: int = 10
+        self, text: str, filters: Filters | None = None, *, limit: int = 10
     ) -> list[AgentEvent]:
         return []
 
@@ -98,16 +97,16 @@ def select_events(
 
 
 def search_events(
-    events: Iterable[AgentEvent], query: str, filters: Filters | None, limit: int
+    events: Iterable[AgentEvent], text: str, filters: Filters | None, limit: int
 ) -> list[AgentEvent]:
-    """Events with all words of the query in their data, the newest first. Raises QueryError."""
-    words = query.casefold().split()
+    """Events with all words of the text in their data, the newest first; none without a word."""
+    words = text.casefold().split()
     if not words:
-        raise QueryError("the query has no word")
+        return []
     matches = [
         event
         for event in events
-        if all(word in text for text in [" ".join(_texts(event.data)).casefold()] for word in words)
+        if all(word in data for data in [" ".join(_texts(event.data)).casefold()] for word in words)
     ]
     return select_events(matches, filters, limit, 0, False)
 

@@ -242,11 +242,11 @@ class Recorder:
         )
         return await self.store.retrieve(filters, limit=limit)
 
-    async def search_memory(self, query: str, *, limit: int = 10) -> list[AgentEvent]:
-        """Events of this agent with the words of the query."""
+    async def search_memory(self, text: str, *, limit: int = 10) -> list[AgentEvent]:
+        """Events of this agent with the words of a text."""
         await self.flush()
         filters = Filters(agent_name=self.agent_name)
-        return await self.store.search(query, filters, limit=limit)
+        return await self.store.search(text, filters, limit=limit)
 
     async def get_memory_stats(self) -> Stats:
         """Statistics of the events of this agent."""

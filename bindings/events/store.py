@@ -82,9 +82,9 @@ class EventStore(ABC):
 
     @abstractmethod
     async def search(
-        self, query: str, filters: Filters | None = None, *, limit: int = 10
+        self, text: str, filters: Filters | None = None, *, limit: int = 10
     ) -> list[AgentEvent]:
-        """Events whose data contains the words of the query."""
+        """Events whose data contains the words of a text; none when it has no word."""
 
     @abstractmethod
     async def get_stats(self, filters: Filters | None = None) -> Stats:

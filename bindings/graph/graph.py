@@ -33,7 +33,6 @@ from amberdb import (
 from amberdb._shared.checks import check_name, check_optional_time, check_str
 from amberdb._shared.clock import SteadyClock
 from amberdb._shared.queries import all_pages, having
-from amberdb._shared.search_input import plain_words
 from amberdb.graph.walks import Direction, levels
 
 AsOf: TypeAlias = datetime | Literal["now", "ever"]
@@ -105,10 +104,12 @@ class KnowledgeGraph:
             where, order_by=["entity_type", "name"], limit=limit, after=after
         )
 
-    def search(self, query: str, *, limit: int = 10) -> Sequence[Hit]:
-        """Full-text search of names, types and observations of entities, the best first."""
-        text = plain_words(query)
-        return self.db.collection(self.entities_name).search(text, limit=limit) if text else []
+    def search(
+        self, text: str | None = None, *, query: str | None = None, limit: int = 10
+    ) -> Sequence[Hit]:
+        """Full-text search of names, types and observations of entities, the best first: by the
+        words of a text, or by a query in the query language. Raises QueryError."""
+        return self.db.collection(self.entities_name).search(text, query=query, limit=limit)
 
     def remove_observations(self, name: str, observations: Iterable[str]) -> int:
         """Removes observations of an entity; how many. Raises MissingKeyError."""

@@ -35,7 +35,7 @@ from amberdb import (
 from amberdb._shared.checks import check_embedder, check_text
 from amberdb._shared.clock import SteadyClock
 from amberdb._shared.queries import between, having
-from amberdb._shared.search_input import embed_texts
+from amberdb._shared.search_input import asked, embed_texts
 from amberdb.memory.documents import FIELDS, Documents, check_layer, check_owner, forgotten
 from amberdb.memory.recall import recall
 from amberdb.memory.types import (
@@ -257,26 +257,28 @@ class Memory:
 
     def recall(
         self,
-        query: str,
+        text: str | None = None,
         *,
+        query: str | None = None,
         entity_id: str | None = None,
         memory_type: MemoryType = "user",
         layers: Sequence[Layer] = LAYERS,
         limit: int = 10,
         where: Mapping[str, Any] | None = None,
     ) -> list[Recalled]:
-        """Full-text and, with an embedder, vector search of memories, the best first: those of one
-        entity, or of all. `where` is an additional filter. Raises QueryError."""
-        check_text("query", query)
+        """Full-text and, with an embedder, vector search of memories by the words of a text, the
+        best first: those of one entity, or of all. `query` in place of a text is in the query
+        language, and full-text only. `where` is an additional filter. Raises QueryError."""
+        search = asked(text, query)
         scope = having(memory_type=memory_type, entity_id=entity_id)
         if where is not None:
             scope = {"$and": [scope, where]}
         for layer in layers:
             check_layer(layer)
-        (vector,) = embed_texts(self._embed, [query])
+        (vector,) = embed_texts(self._embed, [text])
         return recall(
             self.db,
-            query,
+            search,
             vector,
             layers=list(dict.fromkeys(layers)),
             where=scope,

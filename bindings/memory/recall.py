@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amberdb import Database, Fusion
-from amberdb._shared.search_input import plain_words
 from amberdb.memory.documents import FIELDS
 from amberdb.memory.types import Layer, Recalled
 
 
 def recall(
     db: Database,
-    query: str,
+    asked: Mapping[str, str],
     vector: Any,
     *,
     layers: Sequence[Layer],
@@ -28,11 +27,9 @@ def recall(
     limit: int,
     fusion: Fusion,
 ) -> list[Recalled]:
-    """The best memories first; those with equal scores in the order of the layers. Raises
-    QueryError."""
-    searches: dict[str, Mapping[str, Any]] = {}
-    if text := plain_words(query):
-        searches["content"] = {"text": text}
+    """The best memories first; those with equal scores in the order of the layers. `asked` is the
+    text or the query, and the vector one of the text. Raises QueryError."""
+    searches: dict[str, Mapping[str, Any]] = {"content": asked}
     if vector is not None:
         searches["embedding"] = {"vector": vector}
     depth = max(fusion.depth, limit) if len(searches) > 1 else limit

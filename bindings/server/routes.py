@@ -183,15 +183,18 @@ async def forget(
 @router.get("/memory/search", response_model=models.Hits)
 async def search(
     served: Served,
-    query: Annotated[str, Query(min_length=1, max_length=10_000, pattern=r"\S")],
+    text: Annotated[str | None, Query(max_length=10_000)] = None,
+    query: Annotated[str | None, Query(max_length=10_000)] = None,
     entity_id: Annotated[str | None, Query(min_length=1, max_length=480)] = None,
     memory_type: MemoryType = "user",
     memory_layer: Layer | None = None,
     limit: Limit = 10,
 ) -> Response:
-    """Full-text or vector search of memories, the best first."""
+    """Full-text or vector search of memories by the words of a text, or full-text search by a query
+    in the query language, the best first."""
     hits = await served.memory.recall(
-        query,
+        text,
+        query=query,
         entity_id=entity_id,
         memory_type=memory_type,
         layers=LAYERS if memory_layer is None else (memory_layer,),

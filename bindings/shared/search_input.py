@@ -1,30 +1,31 @@
-"""Search input made of everyday text: plain words, and vectors from an embedder that may fail.
+"""Search input of the systems: a text, or a query in the query language, and vectors from an
+embedder that may fail.
 
 Invariants:
-- Search operators in the text (quotes, +must, -not, prefix*) have no effect.
 - The embedder is called outside transactions. When it fails, the result is missing vectors and
   nothing else.
 """
 
 import logging
-import re
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from amberdb import Embed
+from amberdb import Embed, QueryError
 
 logger = logging.getLogger("amberdb.embedding")
 
-CHARACTERS_MAX: Final = 1000
-"""Longer queries are cut off here."""
 
-_OPERATORS = re.compile(r'(?<!\S)[-+]+|["\u201c\u201d]|\*(?!\S)')
-
-
-def plain_words(query: str) -> str:
-    """The query without search operators; empty when no letter or digit is left."""
-    words = _OPERATORS.sub(" ", query[:CHARACTERS_MAX])
-    return words if any(map(str.isalnum, words)) else ""
+def asked(text: str | None, query: str | None) -> dict[str, str]:
+    """The argument of Collection.search() for a text, or for a query. Raises QueryError unless one
+    of the two is given."""
+    if (text is None) == (query is None):
+        raise QueryError("give a text, any words, or query=, in the query language, and not both")
+    for name, value in (("text", text), ("query", query)):
+        if value is not None:
+            if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise QueryError(f"{name} must be a str, not {type(value).__name__}")
+            return {name: value}
+    raise AssertionError("one is given")
 
 
 def embed_texts(embed: Embed | None, texts: Sequence[str | None]) -> list[Any]:

@@ -205,6 +205,7 @@ class ReadableCollection(ABC):
         self,
         text: str | None = None,
         *,
+        query: str | None = None,
         vector: Any = None,
         where: Where | None = None,
         limit: int = 10,
@@ -219,7 +220,9 @@ class ReadableCollection(ABC):
             for hit in memory.search("umbrella", vector=embed("umbrella"), limit=5):
                 print(hit.score, hit.id, hit.document)
 
-        text       words to look for; "a phrase", +must, -not, prefix* (docs/search.md)
+        text       any text, whose words are looked for; it never raises
+        query      in place of a text, in the query language: "a phrase", +must, -not, prefix*
+                   (docs/search.md)
         vector     numbers of shape (dim,); with several Vector indexes {field: numbers}
         where      a filter (docs/queries.md); only documents that match it are ranked
         limit      the most hits; never fewer while more documents match
@@ -236,11 +239,13 @@ class ReadableCollection(ABC):
         is a QueryError. Raises QueryError for an invalid argument or a missing index,
         MigrationError.
         """
-        self._finish_indexes(for_text=text is not None, for_vector=vector is not None)
+        for_text = text is not None or query is not None
+        self._finish_indexes(for_text=for_text, for_vector=vector is not None)
         with self._reading() as view:
             question = search_of(
                 schema_of(view, self.name),
                 text=text,
+                query=query,
                 vector=vector,
                 where=where,
                 limit=limit,
@@ -265,9 +270,10 @@ class ReadableCollection(ABC):
         *,
         order_by: Order | None = None,
         text: str | None = None,
+        query: str | None = None,
         vector: Any = None,
     ) -> dict[str, Any]:
-        """How find() answers, or search() when a text or a vector is given.
+        """How find() answers, or search() when a text, a query or a vector is given.
 
             events.explain({"entity_id": "lin"}, order_by="-created_at")["index"]
 
@@ -275,10 +281,10 @@ class ReadableCollection(ABC):
         checks document by document. Of search(), which is run: the rows that the filter left, and
         how each index was searched. Raises QueryError.
         """
-        if text is not None or vector is not None:
+        if text is not None or query is not None or vector is not None:
             if order_by is not None:
                 raise QueryError("search() orders by score: leave order_by out")
-            return self.search(text, vector=vector, where=where).how
+            return self.search(text, query=query, vector=vector, where=where).how
         with self._reading() as view:
             return Query.of(schema_of(view, self.name), where, order_by).explain(view)
 

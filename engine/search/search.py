@@ -35,8 +35,8 @@ from amberdb.engine.search.searcher import Ranked, SearcherSource
 from amberdb.engine.storage.view import View
 from amberdb.index.paths import Path
 from amberdb.index.text.highlight import Snippets
-from amberdb.index.text.query import TextQuery, within
-from amberdb.index.text.query import parse as parse_text
+from amberdb.index.text.query import TextQuery, plain, within
+from amberdb.index.text.query import parse as parse_query
 from amberdb.index.vector.vector import coerce
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ class Hit:
 
 @final
 class Hits(list[Hit]):
-    """The hits of a search, best first; `how` reports how each index was searched, and under "cut"
-    what a limit of the options left out: {limit: {"used": count, "of": count}}."""
+    """The hits of a search, best first; `how` reports how each index was searched, under "cut" what
+    a limit of the options left out: {limit: {"used": count, "of": count}}, and under "no_terms" why
+    the text asks for nothing, when it does."""
 
     __slots__ = ("how",)
 
@@ -105,6 +106,9 @@ class Search:
 
     schema: Schema
     text: str | None
+    """Any text: its words are looked for."""
+    query: str | None
+    """In the query language, in place of a text."""
     vectors: "Mapping[str, NDArray[np.float32]]"
     """Query vectors, by the field of a Vector index."""
     where: Filter
@@ -122,6 +126,8 @@ class Search:
         cut: dict[str, dict[str, int]] = {}
         how: dict[str, Any] = {"where": candidates.how, "indexes": {}, "cut": cut}
         texts = self._texts(cut)
+        if texts and not any(query.scored for query in texts.values()):
+            how["no_terms"] = self._why_no_terms(texts)
         lists: dict[RowIndex, Ranked] = {}
         indexes = self._indexes(view)
         depth = self._depth(len(indexes))
@@ -144,13 +150,17 @@ class Search:
 
     # -- inside ------------------------------------------------------------------------------
 
+    @property
+    def asks_text(self) -> bool:
+        return self.text is not None or self.query is not None
+
     def _indexes(self, view: View) -> list[RowIndex]:
         """The indexes that are searched: all Text indexes for a text, and the Vector index of each
         query vector. Raises QueryError."""
         indexes = [
             index
             for index in self.schema.row_indexes
-            if (self.text is not None if index.is_text else index.vector.field in self.vectors)
+            if (self.asks_text if index.is_text else index.vector.field in self.vectors)
         ]
         if self.schema.migration is not None:
             raise QueryError(
@@ -166,26 +176,40 @@ class Search:
         return indexes
 
     def _texts(self, cut: dict[str, dict[str, int]]) -> dict[RowIndex, TextQuery]:
-        """The text as each Text index asks for it. Raises QueryError."""
-        if self.text is None:
-            return {}
+        """The text or the query as each Text index is asked. Raises QueryError."""
         options = self.schema.options
-        text = within(self.text, options.query_bytes_max)
-        if text is not self.text:
-            used, given = len(text.encode()), len(self.text.encode())
-            cut["query_bytes_max"] = {"used": used, "of": given}
+        text = self.text
+        if text is not None:
+            text = within(text, options.query_bytes_max)
+            if text is not self.text:
+                cut["query_bytes_max"] = {"used": _size(text), "of": _size(self.text or "")}
         texts: dict[RowIndex, TextQuery] = {}
         for index in self.schema.row_indexes:
-            if index.extractor is not None:
-                query = texts[index] = parse_text(
-                    text,
-                    index.extractor.analyzer,
+            if index.extractor is None:
+                continue
+            analyzer = index.extractor.analyzer
+            if text is not None:
+                asked = plain(text, analyzer, terms_max=options.query_terms_max)
+                if asked.given > len(asked.scored):
+                    cut["query_terms_max"] = {"used": len(asked.scored), "of": asked.given}
+            elif self.query is not None:
+                asked = parse_query(
+                    self.query,
+                    analyzer,
                     operators_max=options.query_operators_max,
                     terms_max=options.query_terms_max,
+                    bytes_max=options.query_bytes_max,
                 )
-                if query.given > len(query.scored):
-                    cut["query_terms_max"] = {"used": len(query.scored), "of": query.given}
+            else:
+                break
+            texts[index] = asked
         return texts
+
+    def _why_no_terms(self, texts: Mapping[RowIndex, TextQuery]) -> str:
+        asked = self.text or self.query or ""
+        if any(query.analyzer.pieces(asked) for query in texts.values()):
+            return "it has only stop words, which are not indexed"
+        return "it has only punctuation" if asked.strip() else "it is empty"
 
     def _is_fused(self, lists: int) -> bool:
         return lists > 1 or self.recency is not None or bool(self.diversity)
@@ -271,6 +295,7 @@ def search_of(
     schema: Schema,
     *,
     text: str | None,
+    query: str | None,
     vector: Any,
     where: Where | None,
     limit: int,
@@ -282,12 +307,17 @@ def search_of(
 ) -> Search:
     """A search with its arguments checked against the schema. Raises QueryError."""
     has_text = any(index.is_text for index in schema.row_indexes)
-    if text is None and vector is None:
-        raise QueryError("search() takes text, a vector, or both")
-    if not isinstance(text, (str, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise QueryError(f"text must be a str, not {type(text).__name__}")
-    if text is not None and not has_text:
-        raise QueryError(f"collection {schema.name!r} has no Text index: declare one")
+    if text is None and query is None and vector is None:
+        raise QueryError("search() takes a text or a query, a vector, or both")
+    if text is not None and query is not None:
+        raise QueryError(
+            "search() takes text, any words, or query, in the query language, and not both"
+        )
+    for name, value in (("text", text), ("query", query)):
+        if not isinstance(value, (str, type(None))):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise QueryError(f"{name} must be a str, not {type(value).__name__}")
+        if value is not None and not has_text:
+            raise QueryError(f"collection {schema.name!r} has no Text index: declare one")
     if type(limit) is not int or limit < 0:
         raise QueryError(f"limit must be an int of at least 0, not {limit!r}")
     if not 0.0 <= diversity <= 1.0:
@@ -302,6 +332,7 @@ def search_of(
     return Search(
         schema=schema,
         text=text,
+        query=query,
         vectors={} if vector is None else _vectors(schema, vector),
         where=parsed,
         limit=limit,
@@ -334,6 +365,10 @@ def _vectors(schema: Schema, vector: Any) -> "dict[str, NDArray[np.float32]]":
         except InvalidDocumentError as error:
             raise QueryError(f"query vector: {error.message}") from None
     return vectors
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
 
 
 def _weight(weights: Mapping[str, float], index: RowIndex) -> float:

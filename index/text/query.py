@@ -1,9 +1,10 @@
-"""The query language of full-text search: parsing, and the terms of a query.
+"""The query of a full-text search: from plain text, or from the query language.
 
-    words            match any of them; documents with more and rarer ones rank higher
-    +word  -word     required; excluded
-    "a phrase"       required, word by word in one string; -"a phrase" is excluded
-    pref*            any word with this prefix; also +pref* and -pref*
+    plain()   words of any text: match any of them; documents with more and rarer ones rank higher
+    parse()   the same, and
+              +word  -word     required; excluded
+              "a phrase"       required, word by word in one string; -"a phrase" is excluded
+              pref*            any word with this prefix; also +pref* and -pref*
 
 Operators and quotes have an effect only at the start of a word; elsewhere they are punctuation.
 Words are stemmed as the index is, so meetings matches meeting. Stop words count only in phrases. A
@@ -13,24 +14,26 @@ Invariants:
 - A matching document has all `required` terms and no `excluded` one. Postings have no positions, so
   matches() looks for phrases in the document's text.
 - A query is a pure function of text, analyzer and limits, independent of the index.
-- What is more than a limit allows is cut from a plain text, which people paste, and refused in a
-  query with operators, which a part of it would change.
+- What is more than a limit allows is cut from a plain text, which people paste, and refused in the
+  query language, where a part would ask something else.
+- plain() takes every str. What parse() refuses, it names with its place.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from reprlib import repr as show
 from typing import Final, TypeAlias, final
 
 from amberdb._errors import QueryError
 from amberdb.index.text.analyzer import Analyzer
 
+BYTES_MAX: Final = 1 << 16
 OPERATORS_MAX: Final = 1_000
 TERMS_MAX: Final = 1_000
 
 _CLAUSE: Final = re.compile(r'(?P<sign>[-+]?)"(?P<phrase>[^"]*)(?P<closed>"?)|(?P<word>\S+)')
-_HAS_OPERATOR: Final = re.compile(r'(?<!\S)[-+]?(?:"|(?<=[-+])[^\W_])|\w\*+(?!\S)').search
 
 
 @final
@@ -48,18 +51,18 @@ Term: TypeAlias = str | Prefix
 @final
 @dataclass(frozen=True, slots=True)
 class TextQuery:
-    """A parsed query; its terms are distinct."""
+    """What is asked of one text index; its terms are distinct."""
 
     analyzer: Analyzer
     scored: tuple[Term, ...]
-    """The terms that documents are ranked by: a match has at least one of them."""
+    """The terms that documents are ranked by: a match has at least one of them. None: no match."""
     given: int
     """The number of distinct terms in the text: more than are scored when it was cut."""
-    required: tuple[Term, ...]
-    excluded: tuple[Term, ...]
-    phrases: tuple[str, ...]
+    required: tuple[Term, ...] = ()
+    excluded: tuple[Term, ...] = ()
+    phrases: tuple[str, ...] = ()
     """In the form of Analyzer.phrase()."""
-    excluded_phrases: tuple[str, ...]
+    excluded_phrases: tuple[str, ...] = ()
 
     @property
     def needs_text(self) -> bool:
@@ -74,41 +77,45 @@ class TextQuery:
         )
 
 
+def plain(text: str, analyzer: Analyzer, *, terms_max: int = TERMS_MAX) -> TextQuery:
+    """The query for the words of a text; without any, nothing is scored."""
+    terms = dict.fromkeys(term for word in text.split() for term in analyzer.asked(word)[0])
+    return TextQuery(analyzer, tuple(islice(terms, terms_max)), len(terms))
+
+
 def parse(
-    text: str,
+    query: str,
     analyzer: Analyzer,
     *,
     operators_max: int = OPERATORS_MAX,
     terms_max: int = TERMS_MAX,
+    bytes_max: int = BYTES_MAX,
 ) -> TextQuery:
-    """Parses a text query. Raises QueryError for an invalid one."""
-    _encoded(text)
-    return _Parser(analyzer, operators_max, terms_max).parse(text)
+    """Parses the query language. Raises QueryError."""
+    try:
+        size = len(query.encode())
+    except UnicodeEncodeError as error:
+        raise QueryError(f"the query has a lone surrogate{_at(error.start)}") from None
+    if size > bytes_max:
+        raise QueryError(
+            f"the query has {size:,} bytes, and the limit query_bytes_max is {bytes_max:,}: "
+            "shorten it, or raise the limit at open"
+        )
+    return _Parser(analyzer, operators_max, terms_max).parse(query)
 
 
 def within(text: str, bytes_max: int) -> str:
-    """The text, or the whole words of it within the limit. Raises QueryError when it is longer and
-    has operators."""
-    data = _encoded(text)
+    """The text, or the whole words of it within the limit."""
+    data = text.encode(errors="surrogatepass")
     if len(data) <= bytes_max:
         return text
-    if _HAS_OPERATOR(text):
-        raise QueryError(
-            f"the text query has operators and {len(data):,} bytes, and the limit query_bytes_max "
-            f"is {bytes_max:,}: shorten it, or raise the limit at open"
-        )
     head = data[:bytes_max].decode(errors="ignore")
     words = head.rsplit(None, 1)
     return words[0] if len(words) == 2 else head
 
 
-def _encoded(text: str) -> bytes:
-    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise QueryError(f"a text query must be a str, not {type(text).__name__}")
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise QueryError("a text query has a lone surrogate") from None
+def _at(position: int) -> str:
+    return f" at character {position + 1}"
 
 
 class _Parser:
@@ -116,6 +123,8 @@ class _Parser:
 
     def __init__(self, analyzer: Analyzer, operators_max: int, terms_max: int) -> None:
         self.analyzer = analyzer
+        self.place = ""
+        """Where the clause begins, in words."""
         self.operators = 0
         self.operators_max = operators_max
         self.terms_max = terms_max
@@ -125,13 +134,16 @@ class _Parser:
         self.phrases: dict[str, None] = {}
         self.excluded_phrases: dict[str, None] = {}
 
-    def parse(self, text: str) -> TextQuery:
+    def parse(self, query: str) -> TextQuery:
         has_positive = False
-        for match in _CLAUSE.finditer(text):
+        for match in _CLAUSE.finditer(query):
+            self.place = _at(match.start())
             word: str | None = match["word"]
             if word is None:
                 if not match["closed"]:
-                    raise QueryError(f"the text query has an unclosed quote: {show(match[0])}")
+                    raise QueryError(
+                        f"the quote{self.place} of the query is not closed: {show(match[0])}"
+                    )
                 sign, words = match["sign"], match["phrase"]
                 self.operator()
                 self.phrase(sign, words)
@@ -142,16 +154,16 @@ class _Parser:
             has_positive = has_positive or (sign != "-" and has_words)
         if not has_positive:
             problem = "has only excluded words" if self.is_negative else "has no word"
-            raise QueryError(f"the text query {show(text)} {problem}: add a word to search for")
+            raise QueryError(f"the query {show(query)} {problem}: add a word to search for")
         given = len(self.scored)
-        if given > self.terms_max and self.operators:
+        if given > self.terms_max:
             raise QueryError(
-                f"the text query has operators and {given:,} terms, and the limit query_terms_max "
-                f"is {self.terms_max:,}: leave words out, or raise the limit at open"
+                f"the query has {given:,} terms, and the limit query_terms_max is "
+                f"{self.terms_max:,}: leave words out, or raise the limit at open"
             )
         return TextQuery(
             self.analyzer,
-            tuple(self.scored)[: self.terms_max],
+            tuple(self.scored),
             given,
             tuple(self.required),
             tuple(self.excluded),
@@ -163,7 +175,7 @@ class _Parser:
         self.operators += 1
         if self.operators > self.operators_max:
             raise QueryError(
-                f"the text query has more than {self.operators_max:,} operators, the limit "
+                f"the query has more than {self.operators_max:,} operators, the limit "
                 "query_operators_max: ask in several queries, or raise the limit at open"
             )
 
@@ -199,7 +211,7 @@ class _Parser:
         terms = self.analyzer.phrase_terms(words)
         if not terms:
             content = "only stop words, which are not indexed" if phrase else "no word"
-            raise QueryError(f"{show(words)} has {content}: leave it out of the text query")
+            raise QueryError(f"{show(words)}{self.place} of the query has {content}: leave it out")
         if phrase.strip() == terms[0]:  # a phrase of one term
             self.terms(sign or "+", terms)
         elif sign == "-":

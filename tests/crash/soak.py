@@ -198,8 +198,8 @@ class Client:
         await self._ask("read", "GET", path, params={"limit": 50})
 
     async def _search(self) -> None:
-        query = " ".join(self._rng.choices(WORDS, k=2))
-        given = {"query": query, "entity_id": self._entity()}
+        text = " ".join(self._rng.choices(WORDS, k=2))
+        given = {"text": text, "entity_id": self._entity()}
         await self._ask("search", "GET", "/memory/search", params=given)
 
     # -- in the end ------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def _places(documents: list[Doc], order_by: list[str]) -> list[list[Any]]:
 
 def search_text(target: ReadableCollection, question: str, where: Doc, limit: int) -> Hits:
     """A search in the language with operators: every one of the run is asked here."""
-    return target.search(question, where=where, limit=limit)
+    return target.search(query=question, where=where, limit=limit)
 
 
 @dataclass(frozen=True)

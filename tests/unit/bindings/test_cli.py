@@ -159,7 +159,15 @@ def test_search_by_words_by_vector_and_with_a_filter(run: Run) -> None:
 
 @pytest.mark.usefixtures("searchable")
 @pytest.mark.parametrize(
-    "wrong", [["--vector", "x"], ["--vector", "[1]"], [""], ["x", "--where", "3"], []]
+    "wrong",
+    [
+        ["--vector", "x"],
+        ["--vector", "[1]"],
+        ["--query", '"x'],
+        ["x", "--query", "x"],
+        ["x", "--where", "3"],
+        [],
+    ],
 )
 def test_search_for_nonsense_is_wrong_use(run: Run, wrong: list[str]) -> None:
     run("search", "x", *wrong, code=2)

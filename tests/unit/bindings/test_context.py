@@ -398,6 +398,9 @@ def test_recall_storage_is_searched_by_text_and_time(
     assert positions(external.recall(session, limit=2, after=page.cursor)) == [0]
     assert len(external.recall_search(session, "word", until=start + minute)) == 1
     assert external.recall_search(session, '"-?') == []
+    assert len(external.recall_search(session, query="umbrel*")) == 1
+    with pytest.raises(QueryError, match="not both"):
+        external.recall_search(session, "umbrella", query="umbrella")
     for bad in (0, -3):
         with pytest.raises(QueryError):
             external.recall_search(session, "word", limit=bad)

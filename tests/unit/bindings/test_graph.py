@@ -81,6 +81,7 @@ def test_entities_are_found_by_words(graph: KnowledgeGraph) -> None:
     graph.add_entity("lin", "person", observations=["drinks oolong"])
     assert [hit.id for hit in graph.search("oolong?")] == ["lin"]
     assert [hit.id for hit in graph.search("杭州")] == ["杭州"]
+    assert [hit.id for hit in graph.search(query="ool*")] == ["lin"]
     assert {hit.id for hit in graph.search("person")} == {"lin", "wang"}
     assert list(graph.search("!?")) == []
 

@@ -242,15 +242,25 @@ def test_recall_finds_by_word_in_both_languages_and_layers(memory: Memory) -> No
 
 
 @pytest.mark.parametrize(
-    "query",
+    "text",
     ['an "umbrella', "-umbrella", "+umbrella", "umbrella*", "“umbrella”?", "umbrella " * 900],
 )
-def test_a_query_is_words_and_not_a_language(memory: Memory, query: str) -> None:
+def test_a_text_is_words_and_not_a_language(memory: Memory, text: str) -> None:
     memory.remember("u", "umbrellas everywhere", memory_layer="event")
-    assert len(memory.recall(query)) == 1
+    assert len(memory.recall(text)) == 1
 
 
-def test_a_query_without_words_finds_nothing(memory: Memory) -> None:
+def test_a_query_in_the_query_language(memory: Memory) -> None:
+    memory.remember("u", "umbrellas everywhere", memory_layer="event")
+    assert len(memory.recall(query='"umbrellas everywhere"')) == 1
+    assert memory.recall(query="+umbrella -everywhere") == []
+    wrong: list[dict[str, Any]] = [{"query": '"x'}, {"text": "x", "query": "x"}, {}, {"text": 3}]
+    for each in wrong:
+        with pytest.raises(QueryError):
+            memory.recall(**each)
+
+
+def test_a_text_without_words_finds_nothing(memory: Memory) -> None:
     memory.remember("u", "umbrellas everywhere", memory_layer="event")
     assert memory.recall("?!") == []
     with pytest.raises(QueryError, match=r"\$no"):

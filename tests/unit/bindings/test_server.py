@@ -171,14 +171,18 @@ def test_search_forget_chat_and_stats(tmp_path: Path) -> None:
             for entity in ("lin", "wang"):
                 given = {"content": f"{entity} likes green tea", "memory_layer": "profile"}
                 await client.post(f"/memory/user/{entity}", json=given)
-            hits = await client.get("/memory/search", params={"query": "tea", "entity_id": "lin"})
+            hits = await client.get("/memory/search", params={"text": "tea", "entity_id": "lin"})
             assert [hit["document"]["entity_id"] for hit in hits.json()["hits"]] == ["lin"]
-            hits = await client.get("/memory/search?query=tea&memory_layer=profile")
+            hits = await client.get("/memory/search?text=tea&memory_layer=profile")
             assert len(hits.json()["hits"]) == 2
             receipt = (await client.delete("/memory/user/lin")).json()
             assert (receipt["profile"], receipt["is_compacted"]) == (1, True)
-            hits = await client.get("/memory/search?query=tea")
+            hits = await client.get("/memory/search", params={"text": '"-tea" ?'})
             assert len(hits.json()["hits"]) == 1
+            hits = await client.get("/memory/search", params={"query": "+tea -likes"})
+            assert hits.json()["hits"] == []
+            for wrong in ({"query": '"tea'}, {"text": "tea", "query": "tea"}, {}):
+                assert (await client.get("/memory/search", params=wrong)).status_code == 422
 
             turn = {
                 "user_message": "你好",

@@ -104,7 +104,7 @@ def test_a_full_backup_brings_everything_back(db: Database, tmp_path: Path, comp
         assert documents(copy) == documents(db)
         assert copy.definition("n").indexes == db.definition("n").indexes
         assert copy.definition("empty").expires_at == "dies"
-        found = copy.collection("n").search('"umbrella number7"')
+        found = copy.collection("n").search(query='"umbrella number7"')
         assert [hit.id for hit in found] == ["007"]
         assert [hit.id for hit in copy.collection("v").search(vector=[1.0, 0.1])] == ["a"]
         assert copy.collection("n").explain({"n": {"$lt": 3}})["index"] == "ordered:n"

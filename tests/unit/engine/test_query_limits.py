@@ -96,20 +96,21 @@ def test_a_long_text_is_cut_and_how_says_so(notes: Collection) -> None:
     hits = notes.search("tea " + " ".join(f"w{n}" for n in range(5_000)))
     assert [hit.id for hit in hits] == ["a"]
     assert hits.how["cut"] == {"query_terms_max": {"used": 1_000, "of": 5_001}}
+    assert notes.search("+tea " * 5_000, fields=[]) == notes.search("tea", fields=[])
     for limit, text in (
         ("query_bytes_max", "+tea " + "x" * 70_000),
         ("query_terms_max", "+tea " + " ".join(f"w{n}" for n in range(5_000))),
         ("query_operators_max", " ".join(f"w{n}*" for n in range(1_001))),
     ):
         with pytest.raises(QueryError, match=limit) as caught:
-            notes.search(text)
+            notes.search(query=text)
         assert len(str(caught.value)) < 300
 
 
 def test_errors_do_not_repeat_a_long_text(notes: Collection) -> None:
     for text in ("+ " * 20_000, '"' + "x " * 20_000, "-x " * 900, '""' * 20_000):
         with pytest.raises(QueryError) as caught:
-            notes.search(text)
+            notes.search(query=text)
         assert len(str(caught.value)) < 300
 
 

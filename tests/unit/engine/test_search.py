@@ -105,16 +105,52 @@ def test_explain_counts_the_documents_that_a_postfilter_checked(memory: Collecti
     assert how["indexes"]["vector:embedding"]["documents checked"] == 20
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        ("?", "punctuation"),
+        ('"', "punctuation"),
+        ("-", "punctuation"),
+        ("...", "punctuation"),
+        ("\ud800", "punctuation"),
+        ("to be", "stop words"),
+    ],
+)
+def test_a_text_without_words_finds_nothing_and_says_why(
+    memory: Collection, text: str, why: str
+) -> None:
+    memory.put({"id": "a", "content": "tea", "embedding": [1, 0, 0]})
+    hits = memory.search(text, snippets=True)
+    assert hits == []
+    assert why in hits.how["no_terms"]
+    assert why in memory.explain(text=text)["no_terms"]
+    assert ids(memory.search(text, vector=[1, 0, 0])) == ["a"]
+    assert "no_terms" not in memory.search("tea").how
+
+
+@pytest.mark.parametrize(
+    "text", ['5" disk', 'say "hi', "gcc -Wall", "temperature -5", "-5", "+1 tea -", "a * b", "tea*"]
+)
+def test_any_text_finds_what_holds_it(memory: Collection, text: str) -> None:
+    memory.put({"id": "a", "content": f"before {text} behind"})
+    memory.put({"id": "b", "content": "nothing"})
+    assert ids(memory.search(text)) == ["a"]
+
+
 def test_words_of_both_languages_find_their_documents(memory: Collection) -> None:
     memory.put({"id": "zh", "content": "下午和小王开会, 重跑gen-itgc后"})
     memory.put({"id": "en", "content": "The umbrella is in the car", "title": "Meetings"})
     for query in ("下午的会议", "重跑", "itgc", "gen-itgc"):
         assert ids(memory.search(query)) == ["zh"], query
     assert ids(memory.search("meeting")) == ["en"]
-    assert ids(memory.search("+umbrella -meetings")) == []
-    assert ids(memory.search('"in the car"')) == ["en"]
-    assert ids(memory.search('"the car in"')) == []
-    assert ids(memory.search("umbr*")) == ["en"]
+    assert ids(memory.search(query="+umbrella -meetings")) == []
+    assert ids(memory.search(query='"in the car"')) == ["en"]
+    assert ids(memory.search(query='"the car in"')) == []
+    assert ids(memory.search(query="umbr*")) == ["en"]
+    assert ids(memory.search("+umbrella -meetings")) == ["en"]
+    assert ids(memory.search("umbr*")) == []
 
 
 def test_what_is_committed_is_found_at_once_and_what_is_deleted_no_more(
@@ -221,7 +257,7 @@ def test_segments_of_the_dead_are_written_again(
         memory.delete(f"d{n}")
     db.checkpoint()
     assert db.stats()["store"]["entries"] < used - 160, "the terms of the dead are gone too"
-    assert len(memory.search("word9*", limit=100)) == 10
+    assert len(memory.search(query="word9*", limit=100)) == 10
 
 
 def search_stats(db: Database) -> dict[str, Any]:
@@ -559,7 +595,10 @@ def test_another_analyzer_builds_the_index_anew(
         {"text": 3},
         {"text": "x", "limit": -1},
         {"text": "x", "diversity": 2},
-        {"text": ""},
+        {"query": ""},
+        {"query": 3},
+        {"query": "-x"},
+        {"text": "x", "query": "x"},
         {"text": "x", "where": {"a": {"$no": 1}}},
         {"vector": {"other": [1, 2, 3]}},
     ],

@@ -1,4 +1,4 @@
-"""Text queries: what each sign means, and what is refused."""
+"""Text and queries: what is asked, what each sign means, and what is refused."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from amberdb._errors import QueryError
 from amberdb.index.text.analyzer import Analyzer
-from amberdb.index.text.query import Prefix, TextQuery, parse, within
+from amberdb.index.text.query import Prefix, TextQuery, parse, plain, within
 
 english = Analyzer.of()
 
@@ -104,13 +104,13 @@ def test_a_query_of_stop_words_only_finds_nothing_and_is_no_error() -> None:
         ("*", "add a word"),
         ("-tea", "only excluded words"),
         ('-"green tea" -cake', "only excluded words"),
-        ('tea "green', "unclosed quote"),
-        ('tea ""', "no word"),
+        ('tea "green', "quote at character 5 of the query is not closed"),
+        ('tea ""', "at character 5 of the query has no word"),
         ('tea "?"', "no word"),
-        ('"to be or not"', "only stop words"),
+        ('"to be or not"', "at character 1 of the query has only stop words"),
         ("tea +the", "only stop words"),
         ("tea -the", "only stop words"),
-        ("\ud800", "surrogate"),
+        ("tea \ud800", "surrogate at character 5"),
     ],
 )
 def test_nonsense_is_refused(text: str, says: str) -> None:
@@ -118,12 +118,12 @@ def test_nonsense_is_refused(text: str, says: str) -> None:
         query(text)
 
 
-def test_a_plain_text_of_too_many_terms_is_cut_and_a_query_refused() -> None:
+def test_a_text_of_too_many_terms_is_cut_and_a_query_refused() -> None:
     words = " ".join(f"w{number}" for number in range(10))
-    found = parse(words, english, terms_max=4)
+    found = plain(words, english, terms_max=4)
     assert (found.scored, found.given) == (("w0", "w1", "w2", "w3"), 10)
-    assert parse(words, english, terms_max=10).scored == parse(words, english).scored
-    for operator in ("+w0", "-w11", '"w0 w1"', "w0*"):
+    assert plain(words, english, terms_max=10) == plain(words, english)
+    for operator in ("", "+w0", "-w11", '"w0 w1"', "w0*"):
         assert parse(f"{words} {operator}", english, terms_max=11).given in (10, 11)
         with pytest.raises(QueryError, match="query_terms_max is 4"):
             parse(f"{words} {operator}", english, terms_max=4)
@@ -137,23 +137,24 @@ def test_operators_have_a_limit(operator: str) -> None:
         parse(" ".join(clauses), english, operators_max=4)
 
 
-def test_a_long_plain_text_is_cut_between_words_and_a_long_query_refused() -> None:
+def test_a_long_text_is_cut_between_words_and_a_long_query_refused() -> None:
     assert within("green tea", 9) == "green tea"
     assert within("green tea", 8) == "green"
     assert within("会议室", 8) == "会议"  # without spaces: between characters
-    plain = ("a - b", 'tea" x', "tea+x", "a*b", "+ x", "** x", "--x y")
-    for text in plain:
-        assert within(f"{text} {'y' * 50}", 40), text
-    for text in ("+tea", "x -tea", '"a b"', 'x -"a b"', "tea*", "x tea** y"):
+    assert within("\ud800" * 9, 8) == ""
+    assert parse("+green tea", english, bytes_max=10)
+    for query in ("+green tea", "green  tea"):
         with pytest.raises(QueryError, match="query_bytes_max"):
-            within(f"{text} {'y' * 50}", 40)
-    with pytest.raises(QueryError, match="surrogate"):
-        within("\ud800", 40)
+            parse(query, english, bytes_max=9)
 
 
-def test_a_query_is_a_str() -> None:
-    with pytest.raises(QueryError, match="must be a str"):
-        parse(b"tea", english)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+def test_a_text_has_no_operators() -> None:
+    for text in ("+umbrella -tea", '"umbrella tea"', "umbrella* tea", '-"umbrella tea', '5" tea'):
+        found = plain(text, english)
+        assert found == TextQuery(english, found.scored, len(found.scored))
+        assert set(found.scored) >= set(english.query_terms("tea")), text
+    assert not plain("", english).scored
+    assert not plain(" ?! \ud800 ... ", english).scored
 
 
 pieces = st.sampled_from(
@@ -169,3 +170,8 @@ def test_any_text_is_a_query_or_a_query_error(text: str) -> None:
         return
     assert set(found.required) <= set(found.scored)
     assert isinstance(found.matches([text]), bool)
+
+
+@given(st.lists(pieces, max_size=10).map("".join) | st.text(max_size=20))
+def test_any_text_asks_for_its_words(text: str) -> None:
+    assert list(plain(text, english).scored) == english.query_terms(text)
