@@ -29,10 +29,18 @@ Document: TypeAlias = dict[str, Any]
 """A map from str to None, bool, int (64 bit), float (not NaN), str, bytes, aware datetime, list
 or map of these."""
 
-Where: TypeAlias = Mapping[str, Any]
+FieldPath: TypeAlias = str | Sequence[str]
+"""A field: a dotted path, or the list of the keys on the way, which may contain dots themselves."""
+
+Where: TypeAlias = (
+    Mapping[str, Any] | Mapping[tuple[str, ...], Any] | Mapping[str | tuple[str, ...], Any]
+)
 """A filter: see docs/queries.md."""
 
-Order: TypeAlias = str | Sequence[str]
+Patch: TypeAlias = Where
+"""Changes of a document, for update(): see docs/queries.md."""
+
+Order: TypeAlias = str | Sequence[FieldPath]
 """One field or several, each optionally with `-` in front for descending."""
 
 Progress: TypeAlias = Callable[[str, int], None]
