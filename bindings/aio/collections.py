@@ -65,9 +65,19 @@ class ReadableCollection(Face):
         records: Literal[True],
     ) -> Records: ...
 
-    async def find(self, where: Where | None = None, **given: Any) -> Any:
+    async def find(
+        self,
+        where: Where | None = None,
+        *,
+        order_by: Order | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        fields: Sequence[FieldPath] | None = None,
+        records: bool = False,
+    ) -> Page | Records:
         """The documents that match a filter, as a Page; with `records` as Records."""
-        return await self.call("read", lambda inner: inner.find(where, **given))
+        given = {"order_by": order_by, "limit": limit, "after": after, "fields": fields}
+        return await self.call("read", lambda inner: inner.find(where, **given, records=records))
 
     get_many = reads(Readable.get_many)
     record = reads(Readable.record)

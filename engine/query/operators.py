@@ -266,12 +266,11 @@ def _range(compare: Callable[[Any, Any], bool]) -> "Operator":
 
 
 def _op_prefix(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
-    operand = (
-        None if is_map(argument) or is_list(argument) else _plain(where, argument, depth, size)
-    )
-    if type(operand) is not str and type(operand) is not bytes:
-        raise QueryError(f"{where} takes the beginning of a str or of bytes, not {show(argument)}")
+    is_single = not is_map(argument) and not is_list(argument)
+    operand: Any = _plain(where, argument, depth, size) if is_single else None
     kind: object = type(operand)
+    if kind is not str and kind is not bytes:
+        raise QueryError(f"{where} takes the beginning of a str or of bytes, not {show(argument)}")
     return operand, _any_element(lambda value: type(value) is kind and value.startswith(operand))
 
 

@@ -24,9 +24,10 @@ from amberdb.engine.query.page import (
     record_of,
 )
 from amberdb.engine.query.planner import Plan, by_documents, by_index, choose
-from amberdb.engine.query.scan import Found, count_entries, documents
+from amberdb.engine.query.scan import Found, count_entries, documents, entry_ids
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import rowid_of
+from amberdb.engine.schema.documents import Projection
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
@@ -79,8 +80,15 @@ class Query:
             origin, place = open_cursor(after, self.identity)
         plan = self._plan(source, limit, origin)
         page: Page | Records = Records() if records else Page()
+        found: Iterator[Found]
         if plan.is_sorted and origin != _SORTED:
-            self._scan(page, take, source, plan, limit, place)
+            if take is not None and fields == ["id"] and not records and self._has_ids(plan):
+                pairs = entry_ids(source, plan, place)
+                found = ((at, b"", Projection(id=id)) for at, id in pairs)
+                take = None
+            else:
+                found = documents(source, self.schema, plan, place, shape=self._shape(plan))
+            self._scan(page, take, found, plan, limit)
         else:
             self._sort(page, take, source, plan, limit, place)
         return page
@@ -95,18 +103,15 @@ class Query:
                 count -= sum(1 for _ in source.scan(schema.expiry_prefix, high))
             return count
         plan = choose(source, schema, self.filter, (), False)
-        if (
-            plan.index is not None
-            and plan.residual.is_empty
-            and not plan.is_multi
-            and schema.expires_at is None
-        ):
+        if self._has_ids(plan):
             return count_entries(source, plan)
         return sum(1 for _ in documents(source, schema, plan, shape=self._shape(plan)))
 
     def ids(self, source: Source) -> list[str]:
         """The ids of all documents that match."""
         plan = choose(source, self.schema, self.filter, (), False)
+        if self._has_ids(plan):
+            return [id for _, id in entry_ids(source, plan)]
         matches = documents(source, self.schema, plan, shape=self._shape(plan))
         return [document["id"] for _, _, document in matches]
 
@@ -115,6 +120,10 @@ class Query:
         return choose(source, self.schema, self.filter, self.order, True).explain(self.order)
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _has_ids(self, plan: Plan) -> bool:
+        """Whether the entries of the plan are those of the documents that match, one for each."""
+        return plan.residual.is_empty and not plan.is_multi and self.schema.expires_at is None
 
     def _shape(self, plan: Plan) -> str:
         """The query in the words of a full-scan warning; empty, which means no warning, when an
@@ -141,19 +150,16 @@ class Query:
         self,
         page: Page | Records,
         take: "_Take | None",
-        source: Source,
+        found: Iterator[Found],
         plan: Plan,
         limit: int | None,
-        after: Place | None,
     ) -> None:
         """Fills a page from a scan that is in the query's order."""
         if limit == 0:
             return
         append: Callable[[Any], None] = page.append
-        match = None
-        for match in islice(
-            documents(source, self.schema, plan, after, shape=self._shape(plan)), limit
-        ):
+        match: Found | None = None
+        for match in islice(found, limit):
             append(match[2] if take is None else take(match))
         if match is not None and len(page) == limit:
             origin = _DOCUMENTS if plan.index is None else plan.index.number

@@ -98,6 +98,13 @@ def documents_by_id(
             yield value, schema.document(unpack(key, value))
 
 
+def entry_ids(
+    source: Source, plan: Plan, after: Place | None = None
+) -> Iterator[tuple[Place, str]]:
+    """The place and the id of each entry within the plan's ranges: documents are not read."""
+    return ((place, id_bytes.decode()) for place, id_bytes in _entries(source, plan, after))
+
+
 def count_entries(source: Source, plan: Plan) -> int:
     """The number of entries within the plan's ranges."""
     return sum(1 for _ in _entries(source, plan))

@@ -78,7 +78,7 @@ def unpack(key: bytes, value: bytes) -> StoredDocument:
 
 
 def header_of(value: bytes) -> tuple[int, int, int, int, int]:
-    """(version, created_us, updated_us, expires_us, rowid), of a value whose checksum was checked."""
+    """(version, created_us, updated_us, expires_us, rowid), of a value that was checked."""
     return _HEADER.unpack_from(value)
 
 

@@ -12,6 +12,7 @@ Invariants:
 
 # The values of a document have no static type, so type(value) and lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise

@@ -61,12 +61,12 @@ def to_json(value: Any) -> Any:
     if _is_array(value):
         data = value.astype("<f4", copy=False).tobytes()
         return {"$vector": base64.b64encode(data).decode("ascii")}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return dict(value)
     if hasattr(value, "dtype"):  # a scalar of numpy
         return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     raise TypeError(f"a {type(value).__name__} has no place in a document: convert it before")
 
 

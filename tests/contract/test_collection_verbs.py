@@ -17,6 +17,7 @@ from amberdb import (
     InvalidDocumentError,
     Ordered,
     QueryError,
+    ReadableCollection,
     ReadOnlyError,
     Records,
     aio,
@@ -52,26 +53,33 @@ def db(open_db: OpenDatabase, clock: FakeClock) -> Database:
     return db
 
 
+def of(collection: ReadableCollection) -> Call:
+    def call(verb: str, *args: Any, **given: Any) -> Any:
+        return getattr(collection, verb)(*args, **given)
+
+    return call
+
+
 def by_itself(db: Database) -> Iterator[Call]:
-    yield lambda verb, *args, **given: getattr(db["note"], verb)(*args, **given)
+    yield of(db["note"])
 
 
 def in_a_transaction(db: Database) -> Iterator[Call]:
     def call(verb: str, *args: Any, **given: Any) -> Any:
         with db.transaction() as tx:
-            return getattr(tx["note"], verb)(*args, **given)
+            return of(tx["note"])(verb, *args, **given)
 
     yield call
 
 
 def in_a_snapshot(db: Database) -> Iterator[Call]:
     with db.snapshot() as at:
-        yield lambda verb, *args, **given: getattr(at["note"], verb)(*args, **given)
+        yield of(at["note"])
 
 
 def in_a_reader(db: Database) -> Iterator[Call]:
     with amberdb.open(db.path, read_only=True, clock=db.options.clock, **SMALL) as reader:
-        yield lambda verb, *args, **given: getattr(reader["note"], verb)(*args, **given)
+        yield of(reader["note"])
 
 
 def for_an_event_loop(db: Database) -> Iterator[Call]:
@@ -170,18 +178,26 @@ def test_records_have_versions_and_times(read: Call, db: Database) -> None:
         read("find", order_by="$written_at")
 
 
-def test_a_list_of_keys_is_a_path(read: Call, db: Database) -> None:
-    document = {"id": "x", "a.b": {"c": 7}, "": 1, "kind": "z"}
-    if read.__qualname__.startswith("by_itself"):
-        db["note"].put(document)
-        assert read("find", {("a.b", "c"): 7}) == [document]
-        assert read("find", {'.["a.b","c"]': {"$gt": 6}, ("",): 1}) == [document]
-        page = read("find", {"kind": "z", ("a.b",): {"$exists": True}}, limit=1)
-        where = {"kind": "z", ("a.b",): {"$exists": True}}
-        assert read("find", where, after=page.cursor, limit=1) == []
+def test_a_list_of_keys_is_a_path(read: Call) -> None:
     assert read("find", order_by=[["kind"], "n"], limit=1) == DOCUMENTS[:1]
     assert read("find", {"id": "a/1"}, fields=["id", ["n"], ["no.such"]]) == [{"id": "a/1", "n": 1}]
-    assert read("distinct", ["kind"], {"n": 0}) == KINDS
+    assert read("distinct", ["kind"], {("n",): 0}) == KINDS
+
+
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_a_key_with_a_dot_is_found(db: Database, is_indexed: bool) -> None:
+    indexes = [Ordered(["a.b", "c"]), Ordered([""], ["x.y"])] if is_indexed else []
+    notes = db.collection("dotted", indexes=indexes)
+    document = {"id": "x", "a.b": {"c": 7}, "": 1, "x.y": 2, "a": {"b": {"c": 8}}}
+    notes.put_many([document, {"id": "y", "a.b": {"c": 9}, "": 1, "x.y": 3}])
+    assert notes.find({("a.b", "c"): 7}) == [document] == notes.find({"a.b.c": 8})
+    assert notes.find({'.["a.b","c"]': {"$lt": 8}, ("",): 1}) == [document]
+    assert (notes.explain({("a.b", "c"): 7})["index"] is not None) is is_indexed
+    found = notes.find({("",): 1}, order_by=['-.["x.y"]'], limit=1, fields=["id"])
+    assert found == [{"id": "y"}]
+    assert notes.find({("",): 1}, order_by=['-.["x.y"]'], after=found.cursor) == [document]
+    assert notes.distinct(["a.b", "c"]) == [7, 9]
+    assert amberdb.value_at(document, ["a.b", "c"]) == 7
 
 
 # -- writing ---------------------------------------------------------------------------------

@@ -130,6 +130,10 @@ def test_an_index_never_changes_an_answer(
                 found.sort(key=lambda doc: doc["id"])
             assert same(found, wanted)
             assert all(reference.matches(doc, where) for doc in found)
+            only = indexed.find(where, order_by=order, fields=["id"])
+            if order is None:
+                only.sort(key=lambda doc: doc["id"])
+            assert only == [{"id": doc["id"]} for doc in found]
             assert indexed.count(where) == len(wanted) == plain.count(where)
             check_values(indexed, where, wanted)
             check_values(plain, where, wanted)

@@ -44,19 +44,18 @@ def test_a_part_of_a_subclass_is_its_plain_value() -> None:
     assert key(kind.A) == key("a")
 
 
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ((), "at least one part"),
-        (({},), "part of an id"),
-        ((float("nan"),), "NaN"),
-        ((1 << 63,), "64 bits"),
-        ((datetime(2026, 1, 1),), "time zone"),
-        (("x" * 480,), "480 bytes"),
-        (("\ud800",), "surrogate"),
-    ],
-    ids=["none", "map", "nan", "large", "naive", "long", "surrogate"],
-)
+REFUSED: list[tuple[tuple[Any, ...], str]] = [
+    ((), "at least one part"),
+    (({},), "part of an id"),
+    ((float("nan"),), "NaN"),
+    ((1 << 63,), "64 bits"),
+    ((datetime(2026, 1, 1),), "time zone"),
+    (("x" * 480,), "480 bytes"),
+    (("\ud800",), "surrogate"),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), REFUSED, ids=[says for _, says in REFUSED])
 def test_other_parts_are_refused(given: tuple[Any, ...], says: str) -> None:
     with pytest.raises(InvalidDocumentError, match=says):
         key(*given)

@@ -79,49 +79,48 @@ def test_a_removed_field_is_gone(notes: Collection) -> None:
     assert got(notes, "a") == {"id": "a", "user": {"age": 3}, "tags": ["x"]}
 
 
-@pytest.mark.parametrize(
-    ("patch", "says"),
-    [
-        ({"$foo": {"n": 1}}, "operators are"),
-        ({"$rename": {"n": "m"}}, "operators are"),
-        ({"$each": [1]}, "operators are"),
-        ({"n": {"$inc": 1}}, "operator comes first"),
-        ({"user": {"deep": {"$set": 1}}}, "operator comes first"),
-        ({"tags": [{"$each": []}]}, "operator comes first"),
-        ({"$set": 1}, "map of paths"),
-        ({"$inc": ["n"]}, "map of paths"),
-        ({"$set": {"tags.$": 1}}, r"begins with \$"),
-        ({"$set": {"$x": 1}}, r"begins with \$"),
-        ({("n", "$x"): 1}, r"begins with \$"),
-        ({"a..b": 1}, "empty segment"),
-        ({"": 1}, "empty"),
-        ({5: 1}, "str"),
-        ({(): 1}, "list of keys"),
-        ({".[5]": 1}, "JSON list"),
-        ({"tags.x": 1}, "goes through 'tags'"),
-        ({"tags.x": REMOVE}, "goes through 'tags'"),
-        ({"n.x": 1}, "goes through 'n'"),
-        ({"n": 1, "$inc": {"n": 1}}, "twice"),
-        ({"user": {"x": 1}, "user.city": "Oslo"}, "twice"),
-        ({"$set": {"user.city.x": 1}, "$unset": {"user": 1}}, "twice"),
-        ({"$inc": {"n": "1"}}, "adds numbers"),
-        ({"$inc": {"n": True}}, "adds numbers"),
-        ({"$inc": {"tags": 1}}, "adds numbers"),
-        ({"$inc": {"n": 2**63}}, "adds numbers"),
-        ({"$inc": {"n": 2**63 - 1}}, "64 bits"),
-        ({"$push": {"n": 1}}, "appends to a list"),
-        ({"$push": {"tags": {"$each": 1}}}, "each"),
-        ({"$push": {"tags": {"$each": [1], "$slice": 2}}}, "each"),
-        ({"$max": {"tags": 1}}, "single values"),
-        ({"$max": {"n": {}}}, "single values"),
-        ({"$max": {"n": {1}}}, "max"),
-        ({"$set": {"id": "b"}}, "cannot change an id"),
-        ({"$unset": ["id"]}, "cannot change an id"),
-        ([("n", 1)], "a patch is a map"),
-        (None, "a patch is a map"),
-    ],
-    ids=repr,
-)
+REFUSED: list[tuple[Any, str]] = [
+    ({"$foo": {"n": 1}}, "operators are"),
+    ({"$rename": {"n": "m"}}, "operators are"),
+    ({"$each": [1]}, "operators are"),
+    ({"n": {"$inc": 1}}, "operator comes first"),
+    ({"user": {"deep": {"$set": 1}}}, "operator comes first"),
+    ({"tags": [{"$each": []}]}, "operator comes first"),
+    ({"$set": 1}, "map of paths"),
+    ({"$inc": ["n"]}, "map of paths"),
+    ({"$set": {"tags.$": 1}}, r"begins with \$"),
+    ({"$set": {"$x": 1}}, r"begins with \$"),
+    ({("n", "$x"): 1}, r"begins with \$"),
+    ({"a..b": 1}, "empty segment"),
+    ({"": 1}, "empty"),
+    ({5: 1}, "str"),
+    ({(): 1}, "list of keys"),
+    ({".[5]": 1}, "JSON list"),
+    ({"tags.x": 1}, "goes through 'tags'"),
+    ({"tags.x": REMOVE}, "goes through 'tags'"),
+    ({"n.x": 1}, "goes through 'n'"),
+    ({"n": 1, "$inc": {"n": 1}}, "twice"),
+    ({"user": {"x": 1}, "user.city": "Oslo"}, "twice"),
+    ({"$set": {"user.city.x": 1}, "$unset": {"user": 1}}, "twice"),
+    ({"$inc": {"n": "1"}}, "adds numbers"),
+    ({"$inc": {"n": True}}, "adds numbers"),
+    ({"$inc": {"tags": 1}}, "adds numbers"),
+    ({"$inc": {"n": 2**63}}, "adds numbers"),
+    ({"$inc": {"n": 2**63 - 1}}, "64 bits"),
+    ({"$push": {"n": 1}}, "appends to a list"),
+    ({"$push": {"tags": {"$each": 1}}}, "each"),
+    ({"$push": {"tags": {"$each": [1], "$slice": 2}}}, "each"),
+    ({"$max": {"tags": 1}}, "single values"),
+    ({"$max": {"n": {}}}, "single values"),
+    ({"$max": {"n": {1}}}, "max"),
+    ({"$set": {"id": "b"}}, "cannot change an id"),
+    ({"$unset": ["id"]}, "cannot change an id"),
+    ([("n", 1)], "a patch is a map"),
+    (None, "a patch is a map"),
+]
+
+
+@pytest.mark.parametrize(("patch", "says"), REFUSED, ids=repr)
 def test_what_is_no_patch_is_refused(notes: Collection, patch: Any, says: str) -> None:
     with pytest.raises(InvalidDocumentError, match=says):
         notes.update("a", patch)
@@ -158,12 +157,13 @@ def test_a_changed_text_gets_its_vector(db: Database) -> None:
         assert got(notes, "a")["v"].tolist() == [4.0, 1.0]
     notes.update("a", {"of": {"x": 2}, "$inc": {"of2": 1}})
     assert got(notes, "a")["v"].tolist() == [4.0, 1.0], "the text is the same"
-    for patch in (
+    removing: list[dict[str, Any]] = [
         {"$unset": ["of.text"]},
         {"$set": {"of": {}}},
         {"of": 5},
         {"$max": {"of.text": "z"}},
-    ):
+    ]
+    for patch in removing:
         notes.put({"id": "a", "of": {"text": "abc"}})
         notes.update("a", patch)
         assert "v" not in got(notes, "a"), patch
