@@ -72,7 +72,7 @@ class FieldValues:
 
     def counts(self, source: Source) -> dict[Any, int]:
         """The number of documents that have each value, by value, ascending."""
-        index = self._index(source)
+        index = self._index(source, counts=True)
         found = self._scanned(source) if index is None else _Skip(self, source, index).all_values()
         counts: dict[Any, tuple[Any, int]] = {}
         for value in found:
@@ -122,9 +122,12 @@ class FieldValues:
             else:
                 yield from {_identity(value): value for value in values}.values()
 
-    def _index(self, source: Source, *, without_none: bool = False) -> CompiledIndex | None:
+    def _index(
+        self, source: Source, *, without_none: bool = False, counts: bool = False
+    ) -> CompiledIndex | None:
         """The index that has the values: the filter fixes the fields before this one, and says
-        nothing else but a range of it. `without_none`: None is not asked for."""
+        nothing else but a range of it. `without_none`: None is not asked for. `counts`: a document
+        must have one entry for each of its values, and no more."""
         if self.schema.migration is not None:
             return None
         bounds = self.query.filter.fields
@@ -148,7 +151,8 @@ class FieldValues:
                 continue
             if not self.query.filter.without(needed).is_empty or not source.is_built(index):
                 continue
-            if (before or own) and source.get(MULTI + index.prefix) is not None:
+            needs_single = before or own or (counts and len(paths) > 1)
+            if needs_single and source.get(MULTI + index.prefix) is not None:
                 continue
             return index
         return None

@@ -179,7 +179,8 @@ def _parse_branch(name: str, operand: Any, parts: _Parts, depth: int, size: Size
 
 def _parse_field(name: Any, operand: Any, parts: _Parts, depth: int, size: Size) -> None:
     try:
-        name = path_name(name)
+        if type(name) is not str:
+            name = path_name(name)
         if isinstance(name, str):
             size.add_bytes(len(name))
         path = Path.of(name).name  # cached by name, so that a name is checked once

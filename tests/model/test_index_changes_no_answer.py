@@ -25,6 +25,7 @@ INDEXED: list[Spec] = [
     Ordered("-a", "-b", "-s"),
     Ordered("id"),
     Unique("id", "u"),
+    Ordered("none", "tags"),
 ]
 IDS = [f"{letter}{number}" for letter in "abc" for number in range(6)]
 

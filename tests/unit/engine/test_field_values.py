@@ -96,7 +96,7 @@ def test_an_empty_list_has_no_value(db: Database, fill: Fill) -> None:
     notes = fill(db, [{"x": []}, {"x": [1]}, {"x": []}])
     assert notes.distinct("x") == [1]
     assert notes.count_by("x") == {1: 1}
-    notes.put_many([{"x": None}, {}, {"x": [None, 1]}])
+    notes.put_many([{"x": None}, {}, {"x": [None, 1]}, {"x": []}])
     assert notes.distinct("x") == [None, 1]
     assert notes.count_by("x") == {None: 3, 1: 2}
 
@@ -145,6 +145,14 @@ def test_a_filter_on_lists_is_asked_of_documents(db: Database) -> None:
     assert notes.count_by("y", {"x": {"$in": [1, 2]}}) == {1: 1, 2: 1, 3: 1}
     assert notes.distinct("x", {"x": {"$gt": 1}}) == [1, 2]
     assert notes.min("x", {"x": {"$gt": 1}}) == 1, "of a document that matches by another element"
+
+
+def test_a_document_with_several_entries_counts_once(db: Database) -> None:
+    notes = db.collection("note", indexes=[Ordered("kind", "tags")])
+    notes.put_many([{"kind": "a", "tags": [1, 2, 3]}, {"kind": "a", "tags": []}, {"kind": "b"}])
+    assert notes.count_by("kind") == {"a": 2, "b": 1}
+    assert notes.distinct("kind") == ["a", "b"]
+    assert (notes.min("kind"), notes.max("kind")) == ("a", "b")
 
 
 def test_vectors_have_no_order(db: Database) -> None:
