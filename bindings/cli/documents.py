@@ -110,7 +110,7 @@ def put(
     except ValueError as error:
         raise InvalidDocumentError(f"the document: {error}") from None
     with opened(path, create=True) as db:
-        ids = db.collection(collection).put_many(documents, on_conflict=on_conflict)
+        ids = db.collection(collection).put_many(documents, on_conflict=cast(Any, on_conflict))
     if as_json:
         emit({"ids": ids})
     else:

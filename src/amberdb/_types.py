@@ -32,10 +32,9 @@ or map of these."""
 FieldPath: TypeAlias = str | Sequence[str]
 """A field: a dotted path, or the list of the keys on the way, which may contain dots themselves."""
 
-Where: TypeAlias = (
-    Mapping[str, Any] | Mapping[tuple[str, ...], Any] | Mapping[str | tuple[str, ...], Any]
-)
-"""A filter: see docs/queries.md."""
+Where: TypeAlias = Mapping[Any, Any]
+"""A filter: see docs/queries.md. A name is a path, a str or a tuple of str (a union of the two as
+the type of the keys would refuse literals, since keys of a Mapping are invariant)."""
 
 Patch: TypeAlias = Where
 """Changes of a document, for update(): see docs/queries.md."""
