@@ -132,6 +132,22 @@ def test_prefix_finds_what_begins_with_it(read: Call) -> None:
             read("find", {"kind": {"$prefix": wrong}})
 
 
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_a_prefix_at_the_end_of_its_class(db: Database, is_indexed: bool) -> None:
+    notes = db.collection("prefix", indexes=[Ordered("x")] if is_indexed else [])
+    last = "\U0010ffff"
+    values = ["\ud7ff", "\ud7ffz", "\ue000", last, f"a{last}", "b", b"\xff", b"\xff\xff", b"a"]
+    notes.put_many([{"id": f"{n}", "x": value} for n, value in enumerate(values)])
+    for prefix in ("\ud7ff", "\ue000", last, f"a{last}", "a", "", b"\xff", b"\xff\xff", b""):
+        wanted = [
+            value
+            for value in values
+            if type(value) is type(prefix) and value[: len(prefix)] == prefix
+        ]
+        found = notes.find({"x": {"$prefix": prefix}}, order_by="id")
+        assert [document["x"] for document in found] == wanted
+
+
 def test_values_of_a_field(read: Call) -> None:
     assert read("distinct", "kind") == KINDS
     assert read("distinct", "n", {"kind": "b", "n": {"$gt": 1}}) == [2, 3]

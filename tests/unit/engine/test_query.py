@@ -13,7 +13,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from amberdb import Database
 from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb.engine.query.condition import Condition, FieldBounds
 from amberdb.engine.query.filter import parse
@@ -687,19 +686,3 @@ def test_lists_sort_by_their_outermost_element() -> None:
 def test_a_sort_key_follows_paths() -> None:
     key = sorter(parse_order(["m.a", "-n"]))
     assert key({"m": [{"a": 2}, {"a": 1}], "n": 3}, b"") == key({"m": {"a": 1}, "n": 3}, b"")
-
-
-@pytest.mark.parametrize("is_indexed", [False, True])
-def test_a_prefix_at_the_end_of_its_class(db: Database, is_indexed: bool) -> None:
-    notes = db.collection("note", indexes=[Ordered("x")] if is_indexed else [])
-    last = "\U0010ffff"
-    values = ["\ud7ff", "\ud7ffz", "\ue000", last, f"a{last}", "b", b"\xff", b"\xff\xff", b"a"]
-    notes.put_many([{"id": f"{n}", "x": value} for n, value in enumerate(values)])
-    for prefix in ("\ud7ff", "\ue000", last, f"a{last}", "a", "", b"\xff", b"\xff\xff", b""):
-        wanted = [
-            value
-            for value in values
-            if type(value) is type(prefix) and value[: len(prefix)] == prefix
-        ]
-        found = notes.find({"x": {"$prefix": prefix}}, order_by="id")
-        assert [document["x"] for document in found] == wanted
