@@ -12,7 +12,8 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from amberdb._errors import CollectionError, FormatError
 from amberdb._plain import plain_text
-from amberdb.index.paths import path_problem
+from amberdb._types import FieldPath
+from amberdb.index.paths import path_name, path_problem
 
 FIELDS_MAX = 16
 _MAP_KEYS = {"kind", "fields", "sparse", "name"}
@@ -29,14 +30,14 @@ class Declaration:
     sparse: bool
     name: str
 
-    def __init__(self, *fields: str, sparse: bool = False, name: str | None = None) -> None:
-        fields = checked_fields(fields)
+    def __init__(self, *fields: FieldPath, sparse: bool = False, name: str | None = None) -> None:
+        names = checked_fields(fields)
         if type(sparse) is not bool:  # pyright: ignore[reportUnnecessaryComparison]
             raise CollectionError(f"sparse must be True or False, not {sparse!r}")
         if name is None:
-            name = f"{self.kind}:{','.join(fields)}"
+            name = f"{self.kind}:{','.join(names)}"
         name = checked_name(name)
-        object.__setattr__(self, "fields", fields)
+        object.__setattr__(self, "fields", names)
         object.__setattr__(self, "sparse", sparse)
         object.__setattr__(self, "name", name)
 
@@ -98,9 +99,15 @@ def checked_fields(fields: tuple[object, ...]) -> tuple[str, ...]:
     if not 0 < len(fields) <= FIELDS_MAX:
         raise CollectionError(f"an index has 1 to {FIELDS_MAX} fields, not {len(fields)}")
     plain: dict[str, str] = {}
-    for field in fields:
+    for given in fields:
+        try:
+            field: object = path_name(given)
+        except ValueError as error:
+            raise CollectionError(f"an index over {given!r}: {error}") from None
         path = field.removeprefix("-") if isinstance(field, str) else field
         problem = path_problem(path)
+        if problem is None and str(path).startswith("$"):
+            problem = "no filter and no order names a field that begins with $"
         if problem:
             raise CollectionError(f"an index over {field!r}: {problem}")
         assert isinstance(path, str)

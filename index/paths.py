@@ -7,13 +7,16 @@ Invariants:
   when none of them leads on, the field is missing.
 - Filters, orders, indexes, imports and series all read through this module, so they agree.
 
-A key that itself contains a dot cannot be reached: `a.b` is always b inside a.
+`a.b` is always b inside a. A key that contains a dot, or is empty, is reached by the list of the
+keys on the way: ["a.b", "c"]. Its name as a str, which JSON and `-` in an order take too, is
+`.["a.b","c"]`: no other path begins with a dot.
 """
 
 # What a document holds has no static type, so type(value) and its lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast, final
@@ -33,6 +36,9 @@ MISSING: Final = _Missing.MISSING
 
 Missing: TypeAlias = Literal[_Missing.MISSING]
 
+_LISTED: Final = ".["
+_DENSE: Final = (",", ":")
+
 
 @final
 class Path:
@@ -43,7 +49,7 @@ class Path:
     name: str
     segments: tuple[str, ...]
     is_plain: bool
-    """Whether the path has no dot, so that `document.get(name)` is its value."""
+    """Whether the path is one key, `segments[0]`: `document.get()` of it is the value."""
     get: Callable[[Document], Any]
     """The value, or MISSING."""
     find: Callable[[Document], Any]
@@ -55,11 +61,12 @@ class Path:
             raise ValueError(problem)
         name = str.__str__(name)  # of an Enum for one, which prints otherwise
         self.name = name
-        self.segments = tuple(name.split("."))
+        self.segments = _segments(name)
         self.is_plain = len(self.segments) == 1
         if self.is_plain:
-            self.get = lambda document: document.get(name, MISSING)
-            self.find = lambda document: document.get(name)
+            (key,) = self.segments
+            self.get = lambda document: document.get(key, MISSING)
+            self.find = lambda document: document.get(key)
         else:
             self.get = _dotted(self.segments)
             self.find = _dotted(self.segments, None)
@@ -74,14 +81,29 @@ class Path:
         return Path(name)
 
 
-def value_at(document: Mapping[str, Any], path: str, default: Any = None) -> Any:
-    """The value at a dotted path, as filters, orders and indexes read it: `value_at(event, "a.b")`.
+def path_name(path: object) -> Any:
+    """The name of a path that is given as a list of keys; anything else as it is. Raises
+    ValueError."""
+    if not isinstance(path, (list, tuple)):
+        return path
+    keys: Sequence[Any] = path
+    if not keys or not all(isinstance(key, str) for key in keys):
+        raise ValueError(f"a path is a str, or a list of keys that are str, not {path!r}")
+    if all(key and "." not in key for key in keys):
+        return ".".join(keys)
+    plain = [str.__str__(key) for key in keys]
+    return "." + json.dumps(plain, ensure_ascii=False, separators=_DENSE)
+
+
+def value_at(document: Mapping[str, Any], path: str | Sequence[str], default: Any = None) -> Any:
+    """The value at a path, as filters, orders and indexes read it: `value_at(event, "a.b")`, or
+    `value_at(event, ["a.b"])` for the key "a.b".
 
     A path that meets a list goes on in each map of the list and returns the list of all values
     found there. `default` when the field is missing. Raises ValueError for an invalid path.
     """
     plain = document if type(document) is dict else dict(document)  # a Projection, for one
-    value = Path.of(path).get(plain)
+    value = Path.of(path_name(path)).get(plain)
     return default if value is MISSING else value
 
 
@@ -91,13 +113,26 @@ def path_problem(name: object) -> str | None:
         return f"a field is named by a str, not by {type(name).__name__}"
     if not name:
         return "a field has an empty name"
-    if "" in name.split("."):
-        return f"the path {name!r} has an empty segment"
+    if not name.startswith(_LISTED) and "" in name.split("."):
+        return f"the path {name!r} has an empty segment: name a key with a dot by a list of keys"
     try:
         name.encode()
+        _segments(name)
     except UnicodeEncodeError:
         return f"the path {name!r} has a lone surrogate"
+    except (ValueError, RecursionError):
+        return f"the path {name!r} is not a dot and a JSON list of keys, written without spaces"
     return None
+
+
+def _segments(name: str) -> tuple[str, ...]:
+    """The keys on the way. Raises ValueError for a name that path_name() cannot have returned."""
+    if not name.startswith(_LISTED):
+        return tuple(name.split("."))
+    keys = json.loads(name[1:])
+    if path_name(keys) != name:
+        raise ValueError(name)
+    return tuple(keys)
 
 
 def _dotted(segments: tuple[str, ...], missing: object = MISSING) -> Callable[[Document], Any]:

@@ -15,10 +15,12 @@ from bench.rows import (
     text,
     vector,
     vector_state,
+    verbs,
 )
 
 _MODULES = (
     speed,
+    verbs,
     recovery,
     stall,
     size,

@@ -5,11 +5,11 @@ Invariants:
   `delete` for `del`. Ids are iterated with `async for`.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, final, overload
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, final, overload
 
 import amberdb
-from amberdb import Document
+from amberdb import Document, FieldPath, Order, Page, Records, Where
 from amberdb import ReadableCollection as Readable
 from amberdb import WritableCollection as Writable
 from amberdb.aio.face import Face, iterates, reads, writes
@@ -41,8 +41,50 @@ class ReadableCollection(Face):
         """Whether the collection has a document with this id."""
         return await self.call("read", lambda inner: id in inner)
 
+    @overload
+    async def find(
+        self,
+        where: Where | None = None,
+        *,
+        order_by: Order | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        fields: Sequence[FieldPath] | None = None,
+        records: Literal[False] = False,
+    ) -> Page: ...
+
+    @overload
+    async def find(
+        self,
+        where: Where | None = None,
+        *,
+        order_by: Order | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        fields: Sequence[FieldPath] | None = None,
+        records: Literal[True],
+    ) -> Records: ...
+
+    async def find(
+        self,
+        where: Where | None = None,
+        *,
+        order_by: Order | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        fields: Sequence[FieldPath] | None = None,
+        records: bool = False,
+    ) -> Page | Records:
+        """The documents that match a filter, as a Page; with `records` as Records."""
+        given = {"order_by": order_by, "limit": limit, "after": after, "fields": fields}
+        return await self.call("read", lambda inner: inner.find(where, **given, records=records))
+
+    get_many = reads(Readable.get_many)
     record = reads(Readable.record)
-    find = reads(Readable.find)
+    distinct = reads(Readable.distinct)
+    count_by = reads(Readable.count_by)
+    min = reads(Readable.min)
+    max = reads(Readable.max)
     count = reads(Readable.count)
     search = reads(Readable.search)
     explain = reads(Readable.explain)
@@ -59,6 +101,7 @@ class WritableCollection(ReadableCollection):
     update = writes(Writable.update)
     delete = writes(Writable.delete)
     delete_many = writes(Writable.delete_many)
+    touch = writes(Writable.touch)
 
 
 @final
@@ -67,3 +110,4 @@ class Collection(WritableCollection):
     Tasks may share it."""
 
     embed_missing = writes(amberdb.Collection.embed_missing)
+    expire = writes(amberdb.Collection.expire)

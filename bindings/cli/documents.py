@@ -91,9 +91,14 @@ def put(
         typer.Argument(metavar="JSON", help="A map, or a list of maps; by default from stdin."),
     ] = None,
     dates: DateFields = None,
+    on_conflict: Annotated[
+        str, typer.Option(metavar="replace|keep|raise", help="Where a document with the id exists.")
+    ] = "replace",
     as_json: AsJson = False,
 ) -> None:
     """Stores documents under their "id", in one commit; replaces existing ones."""
+    if on_conflict not in ("replace", "keep", "raise"):
+        raise typer.BadParameter("use replace, keep or raise", param_hint="--on-conflict")
     text = sys.stdin.buffer.read() if document is None else document
     try:
         value = loads(text)
@@ -105,7 +110,7 @@ def put(
     except ValueError as error:
         raise InvalidDocumentError(f"the document: {error}") from None
     with opened(path, create=True) as db:
-        ids = db.collection(collection).put_many(documents)
+        ids = db.collection(collection).put_many(documents, on_conflict=cast(Any, on_conflict))
     if as_json:
         emit({"ids": ids})
     else:
@@ -127,6 +132,9 @@ def find(
     ] = None,
     fields: KeptFields = None,
     count: Annotated[bool, typer.Option("--count", help="Only their number.")] = False,
+    count_by: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Only their number for each value.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Only the query plan.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -140,6 +148,9 @@ def find(
                 source.explain(query, order_by=order) if explain else {"count": source.count(query)}
             )
             emit(facts) if as_json else show(properties(collection, facts))
+            return
+        if count_by is not None:
+            _show_counts(count_by, source.count_by(count_by, query), as_json)
             return
         names = words(fields) or None
         page = source.find(query, order_by=order, limit=limit, after=after, fields=names)
@@ -166,6 +177,13 @@ def _version_words(collection: dict[str, Any]) -> str:
 
 def _index_words(indexes: dict[str, str]) -> list[str]:
     return [name if state == "ready" else f"{name} ({state})" for name, state in indexes.items()]
+
+
+def _show_counts(field: str, counts: dict[Any, int], as_json: bool) -> None:
+    if as_json:
+        emit([{"value": value, "documents": count} for value, count in counts.items()])
+    else:
+        show(grid(field, ("value", "documents"), list(counts.items())))
 
 
 def _show_documents(title: str, documents: list[dict[str, Any]]) -> None:

@@ -25,6 +25,8 @@ from typing import Any, NoReturn, cast
 
 import msgspec
 
+import amberdb
+
 _INF = float("inf")
 
 
@@ -85,14 +87,7 @@ def to_plain(value: Any) -> Any:
         return {"$map": plain} if len(items) == 1 and next(iter(items)) in _READERS else plain
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in cast(Sequence[Any], value)]
-    if isinstance(value, datetime):
-        return {"$date": iso(value)}
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode("ascii")}
-    if hasattr(value, "dtype"):
-        data = value.astype("<f4", copy=False).tobytes()
-        return {"$vector": base64.b64encode(data).decode("ascii")}
-    return value  # json rejects any other type
+    return amberdb.to_json(value)
 
 
 def from_plain(value: Any) -> Any:

@@ -102,7 +102,8 @@ class UserProfiles:
         collection = tx[self.name]
         if user_id not in collection:
             collection.put({"id": user_id, **empty(user_id), "created_at": now})
-        collection.update(user_id, {"last_updated": now, **given})
+        fields = {"last_updated": now, **given}
+        collection.update(user_id, {(name,): value for name, value in fields.items()})
         return collection.record(user_id).document
 
 

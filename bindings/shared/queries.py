@@ -5,11 +5,11 @@ Invariants:
   operators, is refused. Ids often come from JSON that somebody else wrote.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from amberdb import Document, Page, QueryError
+from amberdb import Document, Page, QueryError, Where
 
 PAGE: Final = 500
 
@@ -37,7 +37,7 @@ def has_time(field: str) -> dict[str, Any]:
 
 
 def all_pages(
-    find: Callable[..., Page], where: Mapping[str, Any], *, limit: int = PAGE, **more: Any
+    find: Callable[..., Page], where: Where, *, limit: int = PAGE, **more: Any
 ) -> Iterator[Document]:
     """All documents that match, read in pages of `limit` documents, so memory holds one page.
     Outside a snapshot each page shows the database at the time it is read. Raises QueryError."""

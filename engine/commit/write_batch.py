@@ -12,7 +12,7 @@ Invariants:
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Final, Literal, NoReturn, TypeAlias, get_args
 
 from amberdb._call_lock import Holder
 from amberdb._errors import (
@@ -30,13 +30,15 @@ from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import KIND_COMMIT
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack, unpack, version_of
-from amberdb.engine.schema.documents import merge
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.ordered_index import MULTI, entry_pairs
+from amberdb.engine.schema.patch import Changes
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
+OnConflict: TypeAlias = Literal["replace", "keep", "raise"]
+ON_CONFLICT: Final[tuple[OnConflict, ...]] = get_args(OnConflict)
 _ENTRY_BYTES = 100
 """Bytes that an index entry counts towards transaction_bytes_max; most entries are smaller."""
 
@@ -83,11 +85,13 @@ class WriteBatch:
 
     # -- operations --------------------------------------------------------------------------
 
-    def put(self, schema: Schema, new: Prepared, *, insert: bool = False) -> None:
-        """Stores a document, replacing an old one. Raises DuplicateKeyError with `insert` when the
-        id exists."""
+    def put(self, schema: Schema, new: Prepared, *, on_conflict: OnConflict = "replace") -> None:
+        """Stores a document. Where the id exists, replaces the old one, keeps it, or raises
+        DuplicateKeyError."""
         old = None if new.fresh else self._live(schema, new.key)
-        if old is not None and insert:
+        if old is not None and on_conflict != "replace":
+            if on_conflict == "keep":
+                return
             raise DuplicateKeyError(
                 f"collection {schema.name!r} has a document {new.id!r} already: "
                 "put() replaces it, update() changes it",
@@ -97,12 +101,19 @@ class WriteBatch:
         self._store(schema, new, old)
 
     def update(
-        self, schema: Schema, id: str, patch: Mapping[str, Any], if_version: int | None
+        self, schema: Schema, id: str, patch: Changes, if_version: int | None = None
     ) -> None:
-        """Merges into a stored document. Raises MissingKeyError, ConflictError."""
+        """Changes a stored document. Raises MissingKeyError, ConflictError."""
+        if not self.update_if_there(schema, id, patch, if_version):
+            raise missing(schema.name, id)
+
+    def update_if_there(
+        self, schema: Schema, id: str, patch: Changes, if_version: int | None = None
+    ) -> bool:
+        """update(), or False when there is no such document."""
         old = self._live(schema, schema.key(id))
         if old is None:
-            raise missing(schema.name, id)
+            return False
         if if_version is not None and old.version != if_version:
             raise ConflictError(
                 f"document {id!r} is at version {old.version}, not {if_version}: "
@@ -110,12 +121,13 @@ class WriteBatch:
                 key=id,
                 version=old.version,
             )
-        new = schema.prepare(merge(schema.document(old), patch))
+        new = schema.prepare(patch.apply(schema.document(old)))
         if new.id != id or new.fresh:
             raise InvalidDocumentError(
                 "update() cannot change an id: put a copy under the new id", field="id"
             )
         self._store(schema, new, old)
+        return True
 
     def upgrade(self, schema: Schema, old: StoredDocument, new: Prepared) -> None:
         """Stores `new`, the upgrade of the document `old`, with the times of `old`. Does nothing
@@ -301,9 +313,15 @@ def missing(collection: str, id: str) -> MissingKeyError:
 
 def _keys_of(schema: Schema, key: bytes, old: StoredDocument) -> tuple[list[bytes], list[bytes]]:
     """All keys of a stored document and its entries; and those of them in search indexes."""
+    if not schema.all_indexes:  # saves decoding the document
+        return [key, *_expiry_keys(schema, old)], []
     document = old.document()
     row_keys = schema.row_keys(schema.row_contents(document), old.rowid)
     return [key, *_entries_of(schema, key, old, document), *row_keys], row_keys
+
+
+def _expiry_keys(schema: Schema, old: StoredDocument) -> list[bytes]:
+    return [] if old.expires_us == NEVER else [schema.expiry_key(old.expires_us, old.rowid)]
 
 
 def _entries_of(schema: Schema, key: bytes, old: StoredDocument, document: Document) -> Effects:

@@ -18,9 +18,10 @@ from amberdb._call_lock import current_frame, has_ended
 from amberdb._errors import ClosedError, TransactionError
 from amberdb._types import NO_LSN, Lsn, Sync
 from amberdb.engine.commit.write_batch import WriteBatch
-from amberdb.engine.database.collection import ReadableCollection, WritableCollection
 from amberdb.engine.database.engine import Engine
 from amberdb.engine.database.handle import Handle
+from amberdb.engine.database.readable_collection import ReadableCollection
+from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders

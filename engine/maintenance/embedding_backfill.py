@@ -23,6 +23,7 @@ from amberdb._worker import Worker, long_work
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.failures import Failures
 from amberdb.engine.schema.keyspace import end_of
+from amberdb.engine.schema.patch import Changes
 from amberdb.engine.search.embedding import BATCH, Embedder, Embedders
 from amberdb.engine.storage.view import live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
@@ -215,6 +216,6 @@ def _store(committer: Committer, embedder: Embedder, batch: list[_Pending]) -> i
         for (_, id, text), vector in zip(batch, vectors, strict=True):
             stored = live(writer.view, schema, id)
             if stored is not None and embedder.text(schema.document(stored)) == text:
-                writer.update(schema, id, {embedder.spec.field: vector}, None)
+                writer.update(schema, id, Changes({embedder.spec.field: vector}))
                 count += 1
     return count

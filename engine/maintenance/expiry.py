@@ -47,12 +47,18 @@ class ExpiryWorker:
         """(monotonic time, clock at that time): documents expired by that clock are removed after
         the grace period."""
 
-    def expire(self, until_us: int, stop: Callable[[], bool] = lambda: False) -> int:
-        """Removes the documents that expired by `until_us`. Returns their number. Raises, after
-        all others, the first error of a collection."""
+    def expire(
+        self,
+        until_us: int,
+        stop: Callable[[], bool] = lambda: False,
+        *,
+        collection: str | None = None,
+    ) -> int:
+        """Removes the documents that expired by `until_us`, of all collections or of one. Returns
+        their number. Raises, after all others, the first error of a collection."""
         removed = 0
         failures: list[Exception] = []
-        for name in self._names():
+        for name in self._names() if collection is None else [collection]:
             try:
                 removed += sum(self._batches(name, until_us, stop))
             except Exception as error:

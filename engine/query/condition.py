@@ -7,6 +7,7 @@ Invariants:
 # The values of a document have no static type, so lists of them are unknown to pyright.
 # pyright: reportUnknownVariableType=false
 
+import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias, final
 
@@ -21,6 +22,9 @@ _EQUALITY: Final = frozenset({"$eq", "$ne"})
 _LOWS: Final = {"$gt": False, "$gte": True}
 _HIGHS: Final = {"$lt": False, "$lte": True}
 """Operators that bound a range on one side, and whether the bound itself is inside."""
+_SURROGATES: Final = 0xD800
+_AFTER_SURROGATES: Final = 0xE000
+"""No stored str has a character between these."""
 
 
 class FieldBounds(NamedTuple):
@@ -32,6 +36,7 @@ class FieldBounds(NamedTuple):
     `low`, `high`: None means no bound on this side. Both bounds have the same type class, and a
     missing bound is the end of the class (keys.class_range). In a list, different elements may meet
     the two bounds, so a scan of an index with several entries per document uses only one of them.
+    `is_one`: the two bounds come from one condition, so one element meets both.
     `excludes_none`: no document matches whose field is missing or None.
     `exact`: for a document whose field holds no list, the bounds decide the covered conditions. (A
     key that was cut at FIELD_KEY_BYTES_MAX is never exact.)
@@ -47,6 +52,7 @@ class FieldBounds(NamedTuple):
     excludes_none: bool
     exact: bool
     covered: "tuple[Condition, ...]"
+    is_one: bool = False
 
     @property
     def narrows(self) -> bool:
@@ -98,7 +104,7 @@ def _on_field(path: Path, name: str, operand: Any, test: Test) -> Match:
     get = path.get if name in ("$exists", "$not") else path.find
     if not path.is_plain:
         return lambda document: test(get(document))
-    field = path.name
+    field = path.segments[0]
     if name == "$eq" and type(operand) is str:
 
         def equals(document: Document) -> bool:
@@ -134,29 +140,56 @@ def _range_bounds(path: str, conditions: list[Condition], excludes_none: bool) -
     low: Any = None
     high: Any = None
     low_inclusive = high_inclusive = False
+    low_of: Condition | None = None
+    high_of: Condition | None = None
     covered: list[Condition] = []
     tag: int | None = None
     for condition in conditions:
-        name, operand = condition.operator, condition.operand
-        if name not in _LOWS and name not in _HIGHS:
+        sides = _sides(condition)
+        if sides is None:
             continue
         if tag is None:
-            tag = class_tag(operand)
-        elif class_tag(operand) != tag:
+            tag = class_tag(condition.operand)
+        elif class_tag(condition.operand) != tag:
             continue  # only a list can meet both; the residual filter decides the other class
         covered.append(condition)
-        if name in _LOWS:
-            inclusive = _LOWS[name]
-            if low is None or operand > low or (operand == low and not inclusive):
-                low, low_inclusive = operand, inclusive
-        else:
-            inclusive = _HIGHS[name]
-            if high is None or operand < high or (operand == high and not inclusive):
-                high, high_inclusive = operand, inclusive
+        above, above_inclusive, below, below_inclusive = sides
+        if above is not None and (
+            low is None or above > low or (above == low and not above_inclusive)
+        ):
+            low, low_inclusive, low_of = above, above_inclusive, condition
+        if below is not None and (
+            high is None or below < high or (below == high and not below_inclusive)
+        ):
+            high, high_inclusive, high_of = below, below_inclusive, condition
     return FieldBounds(
         path, None, low, low_inclusive, high, high_inclusive,
-        excludes_none, bool(covered), tuple(covered),
+        excludes_none, bool(covered), tuple(covered), low_of is high_of,
     )  # fmt: skip
+
+
+def _sides(condition: Condition) -> tuple[Any, bool, Any, bool] | None:
+    """(low, whether it is inside, high, whether it is inside) of a condition that is a range."""
+    name, operand = condition.operator, condition.operand
+    if name in _LOWS:
+        return operand, _LOWS[name], None, False
+    if name in _HIGHS:
+        return None, False, operand, _HIGHS[name]
+    if name == "$prefix":
+        return operand, True, _after_prefix(operand), False
+    return None
+
+
+def _after_prefix(prefix: Any) -> Any:
+    """The first str, or bytes, after all that begin with the prefix; None when none is."""
+    if type(prefix) is bytes:
+        head = prefix.rstrip(b"\xff")
+        return head[:-1] + bytes([head[-1] + 1]) if head else None
+    text: str = prefix.rstrip(chr(sys.maxunicode))
+    if not text:
+        return None
+    last = ord(text[-1]) + 1
+    return text[:-1] + chr(_AFTER_SURROGATES if last == _SURROGATES else last)
 
 
 def _equal_values(condition: Condition) -> tuple[list[Any], bool] | None:

@@ -30,7 +30,7 @@ from amberdb.engine.query.operators import (
     negated,
     show,
 )
-from amberdb.index.paths import Path
+from amberdb.index.paths import Path, path_name
 
 
 @final
@@ -178,9 +178,11 @@ def _parse_branch(name: str, operand: Any, parts: _Parts, depth: int, size: Size
 
 
 def _parse_field(name: Any, operand: Any, parts: _Parts, depth: int, size: Size) -> None:
-    if isinstance(name, str):
-        size.add_bytes(len(name))
     try:
+        if type(name) is not str:
+            name = path_name(name)
+        if isinstance(name, str):
+            size.add_bytes(len(name))
         path = Path.of(name).name  # cached by name, so that a name is checked once
     except ValueError as error:
         raise QueryError(f"in a filter: {error}") from None

@@ -265,6 +265,15 @@ def _range(compare: Callable[[Any, Any], bool]) -> "Operator":
     return make
 
 
+def _op_prefix(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
+    is_single = not is_map(argument) and not is_list(argument)
+    operand: Any = _plain(where, argument, depth, size) if is_single else None
+    kind: object = type(operand)
+    if kind is not str and kind is not bytes:
+        raise QueryError(f"{where} takes the beginning of a str or of bytes, not {show(argument)}")
+    return operand, _any_element(lambda value: type(value) is kind and value.startswith(operand))
+
+
 def _op_exists(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test]:
     argument = _plain(where, argument, depth, size)
     if type(argument) is not bool:
@@ -298,6 +307,7 @@ OPERATORS: Final[dict[str, Operator]] = {
     "$lte": _range(operator.le),
     "$in": _op_in,
     "$nin": _op_nin,
+    "$prefix": _op_prefix,
     "$exists": _op_exists,
     "$contains": _op_contains,
 }

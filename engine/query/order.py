@@ -10,14 +10,17 @@ Invariants:
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from amberdb._errors import QueryError
 from amberdb._types import Document, Order
+from amberdb.engine.schema.document_format import header_of
 from amberdb.index.ordered.keys import encode, encode_desc
-from amberdb.index.paths import Path, path_problem
+from amberdb.index.paths import Path, path_name, path_problem
 
 ORDER_FIELDS_MAX = 16
+HEADER_FIELDS: Final = {"$version": 0, "$created_at": 1, "$updated_at": 2}
+"""Fields of the record and not of the document, by their place in header_of()."""
 
 
 class OrderField(NamedTuple):
@@ -38,9 +41,15 @@ def parse_order(order_by: Order | None) -> tuple[OrderField, ...]:
     if len(names) > ORDER_FIELDS_MAX:
         raise QueryError(f"order_by takes at most {ORDER_FIELDS_MAX} fields, not {len(names)}")
     order: dict[str, OrderField] = {}
-    for name in names:
+    for field in names:
+        try:
+            name: Any = path_name(field)
+        except ValueError as error:
+            raise QueryError(f"order_by: {error}") from None
         path: Any = name.removeprefix("-") if isinstance(name, str) else name
         problem = path_problem(path)
+        if problem is None and path.startswith("$") and path not in HEADER_FIELDS:
+            problem = f"of a record, order by {', '.join(HEADER_FIELDS)}"
         if problem:
             raise QueryError(f"order_by {name!r}: {problem}")
         if path in order:
@@ -50,18 +59,22 @@ def parse_order(order_by: Order | None) -> tuple[OrderField, ...]:
 
 
 @lru_cache(maxsize=256)
-def sorter(order: tuple[OrderField, ...]) -> Callable[[Document], bytes]:
-    """A function from a document to its key: bytes that sort documents in this order.
+def sorter(order: tuple[OrderField, ...]) -> Callable[[Document, bytes], bytes]:
+    """A function from a document and its stored value to its key: bytes that sort documents in this
+    order.
 
     A list sorts by its smallest element, or by its largest where the field descends; an empty list
     sorts as None.
     """
-    parts = [(Path.of(path).find, encode_desc if desc else encode) for path, desc in order]
+    parts = [
+        (HEADER_FIELDS.get(path), Path.of(path).find, encode_desc if desc else encode)
+        for path, desc in order
+    ]
 
-    def key(document: Document) -> bytes:
+    def key(document: Document, stored: bytes) -> bytes:
         keys: list[bytes] = []
-        for find, encoder in parts:
-            value = find(document)
+        for header, find, encoder in parts:
+            value = find(document) if header is None else header_of(stored)[header]
             if type(value) is list:
                 # A descending key is inverted, so the largest element has the smallest key.
                 elements: list[Any] = value

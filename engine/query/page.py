@@ -13,55 +13,97 @@ Invariants:
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from reprlib import repr as shorten
-from typing import Any, TypeAlias, cast, final
+from typing import Any, TypeAlias, TypeVar, cast, final
 from zlib import crc32
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import AmberError, CursorError, InvalidDocumentError, QueryError
 from amberdb._plain import plain_scalar
-from amberdb._types import Document, Where
+from amberdb._time import time_of
+from amberdb._types import Document, FieldPath, Lsn, Where
 from amberdb.engine.query.order import OrderField
 from amberdb.engine.schema.codec import decode, encode, encode_sorted
+from amberdb.engine.schema.document_format import header_of
 from amberdb.engine.schema.documents import Projection
 from amberdb.engine.storage.source import Place
-from amberdb.index.paths import MISSING, Path
+from amberdb.index.paths import MISSING, Path, path_name
 
 Identity: TypeAlias = tuple[int, Where | None, tuple[OrderField, ...]]
 """The collection's number, the filter and the order of a query."""
 
+_T = TypeVar("_T")
+
 
 @final
-class Page(list[Document]):
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A document with its version and its times, as record() and find(records=True) return it."""
+
+    id: str
+    version: Lsn
+    """The Lsn of its last write: for `update(..., if_version=)`."""
+    created_at: datetime
+    """When it was first stored, in UTC."""
+    updated_at: datetime
+    """When it was last written, in UTC."""
+    document: Document
+
+
+class _Paged(list[_T]):
+    """A list with a cursor to the next one."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self, items: Iterable[_T] = (), cursor: str | None = None) -> None:
+        super().__init__(items)
+        self._next: str | tuple[Identity, int, Place] | None = cursor
+
+    def __repr__(self) -> str:
+        ending = "last page" if self._next is None else "next page: after=page.cursor"
+        return f"<amberdb.{type(self).__name__} of {len(self)}, {ending}: {shorten(list(self))}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self), self.cursor)
+
+    def stop_at(self, identity: Identity, origin: int, place: Place) -> None:
+        """Sets the place of the last document, from which the cursor is made. find() calls it when
+        the page is full, so that there may be more documents."""
+        self._next = identity, origin, place
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor to the next page; None when this page was not full, and so the last."""
+        if isinstance(self._next, tuple):
+            identity, origin, place = self._next
+            data = encode([_digest(identity), origin, place])
+            self._next = base64.urlsafe_b64encode(data + append_crc(data)).decode()
+        return self._next
+
+
+@final
+class Page(_Paged[Document]):
     """A list of documents with a cursor to the next page: `find(..., after=page.cursor)`.
 
     It is equal to a list of the same documents.
     """
 
-    __slots__ = ("_identity", "_origin", "_place")
+    __slots__ = ()
 
-    def __init__(self, documents: Iterable[Document], identity: Identity, origin: int) -> None:
-        super().__init__(documents)
-        self._identity = identity
-        self._origin = origin
-        self._place: Place | None = None
 
-    def __repr__(self) -> str:
-        ending = "last page" if self._place is None else "next page: after=page.cursor"
-        return f"<amberdb.Page of {len(self)}, {ending}: {shorten(list(self))}>"
+@final
+class Records(_Paged[Record]):
+    """A list of records with a cursor to the next page: the result of find(records=True)."""
 
-    def stop_at(self, place: Place) -> None:
-        """Sets the place of the last document, from which the cursor is made. find() calls it when
-        the page is full, so that there may be more documents."""
-        self._place = place
+    __slots__ = ()
 
-    @property
-    def cursor(self) -> str | None:
-        """The cursor to the next page; None when this page was not full, and so the last."""
-        if self._place is None:
-            return None
-        data = encode([_digest(self._identity), self._origin, self._place])
-        return base64.urlsafe_b64encode(data + append_crc(data)).decode()
+
+def record_of(stored: bytes, document: Document, kept: Document) -> Record:
+    """The record of a stored value and its document, of which `kept` is returned."""
+    version, created_us, updated_us, _, _ = header_of(stored)
+    return Record(document["id"], Lsn(version), time_of(created_us), time_of(updated_us), kept)
 
 
 def _digest(identity: Identity) -> int:
@@ -76,13 +118,18 @@ def _digest(identity: Identity) -> int:
 def _plainly(value: Any) -> Any:
     """A part of a parsed filter in plain types: equal for filters that mean the same."""
     if isinstance(value, Mapping):
-        return {str.__str__(name): _plainly(item) for name, item in value.items()}
+        return {_plain_name(name): _plainly(item) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plainly(item) for item in value]
     try:
         return plain_scalar(value)
     except InvalidDocumentError:  # a time beyond UTC
         return repr(value)
+
+
+def _plain_name(name: Any) -> str:
+    name = path_name(name)
+    return str.__str__(name)
 
 
 def open_cursor(cursor: str, identity: Identity) -> tuple[int, Place]:
@@ -104,13 +151,13 @@ def open_cursor(cursor: str, identity: Identity) -> tuple[int, Place]:
     return origin, place
 
 
-def projector(fields: Sequence[str]) -> Callable[[Document], Projection]:
+def projector(fields: Sequence[FieldPath]) -> Callable[[Document], Projection]:
     """A function that copies these fields of a document, given as dotted paths. Raises
     QueryError."""
     if isinstance(fields, str):
         raise QueryError(f"fields must be a list of fields, not the str {fields!r}")
     try:
-        paths = [Path.of(name) for name in fields]
+        paths = [Path.of(path_name(name)) for name in fields]
     except (ValueError, TypeError, AttributeError) as error:
         raise QueryError(f"fields: {error}") from None
 

@@ -171,7 +171,7 @@ def _match(
             break
         if bounds.equals is None:
             descends = encoder.descending[position]
-            ranges = [_range(prefix, bounds, descends, is_multi) for prefix in prefixes]
+            ranges = [range_of(prefix, bounds, descends, is_multi) for prefix in prefixes]
         elif len(bounds.equals) * len(prefixes) <= PREFIXES_MAX:
             encode = encoder.encoders[position]
             keys = {encode(value) for value in bounds.equals}
@@ -197,10 +197,10 @@ def _match(
     return Plan(index, tuple(ranges), reverse, is_sorted, residual, is_multi, equals, has_range)
 
 
-def _range(prefix: bytes, bounds: FieldBounds, descending: bool, is_multi: bool) -> Range:
+def range_of(prefix: bytes, bounds: FieldBounds, descending: bool, is_multi: bool) -> Range:
     """The range of keys between the bounds of one field, under a prefix of fixed fields."""
     low, high = bounds.low, bounds.high
-    if low is not None and high is not None and is_multi:
+    if low is not None and high is not None and is_multi and not bounds.is_one:
         high = None  # one element of a list may meet the low bound and another the high one
     some = low if low is not None else high
     if descending:

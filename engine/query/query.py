@@ -5,21 +5,29 @@ Invariants:
   result. The plan that would be chosen for the query now does not matter.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import islice
 from typing import Any, TypeAlias
 
 from amberdb._errors import CursorError, QueryError
-from amberdb._types import Document, Order, Where
+from amberdb._types import FieldPath, Order, Where
 from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.order import OrderField, parse_order, sorter
-from amberdb.engine.query.page import Identity, Page, open_cursor, projector
+from amberdb.engine.query.page import (
+    Identity,
+    Page,
+    Records,
+    open_cursor,
+    projector,
+    record_of,
+)
 from amberdb.engine.query.planner import Plan, by_documents, by_index, choose
-from amberdb.engine.query.scan import count_entries, documents
+from amberdb.engine.query.scan import Found, count_entries, documents, entry_ids
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import rowid_of
+from amberdb.engine.schema.documents import Projection
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
@@ -28,8 +36,6 @@ _DOCUMENTS = 0
 _SORTED = -1
 """Origins of a cursor in place of the number of an index: a scan of the documents, a sorted
 result."""
-
-_Sorted: TypeAlias = tuple[bytes, Document]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +65,32 @@ class Query:
         source: Source,
         limit: int | None,
         after: str | None,
-        fields: Sequence[str] | None,
-    ) -> Page:
-        """A page of the documents that match, in order. Raises QueryError, CursorError."""
+        fields: Sequence[FieldPath] | None,
+        *,
+        records: bool = False,
+    ) -> Page | Records:
+        """A page of the documents that match, in order; with `records` of their records. Raises
+        QueryError, CursorError."""
         if limit is not None and (type(limit) is not int or limit < 0):
             raise QueryError(f"limit must be None or an int of at least 0, not {limit!r}")
-        project = None if fields is None else projector(fields)
+        take = _taker(fields, records)
         if after is None:
             origin, place = None, None
         else:
             origin, place = open_cursor(after, self.identity)
         plan = self._plan(source, limit, origin)
+        page: Page | Records = Records() if records else Page()
+        found: Iterator[Found]
         if plan.is_sorted and origin != _SORTED:
-            page = self._scanned(source, plan, limit, place)
+            if take is not None and fields == ["id"] and not records and self._has_ids(plan):
+                pairs = entry_ids(source, plan, place)
+                found = ((at, b"", Projection(id=id)) for at, id in pairs)
+                take = None
+            else:
+                found = documents(source, self.schema, plan, place, shape=self._shape(plan))
+            self._scan(page, take, found, plan, limit)
         else:
-            page = self._sorted(source, plan, limit, place)
-        if project is not None:
-            page[:] = map(project, page)
+            self._sort(page, take, source, plan, limit, place)
         return page
 
     def count(self, source: Source) -> int:
@@ -88,18 +103,15 @@ class Query:
                 count -= sum(1 for _ in source.scan(schema.expiry_prefix, high))
             return count
         plan = choose(source, schema, self.filter, (), False)
-        if (
-            plan.index is not None
-            and plan.residual.is_empty
-            and not plan.is_multi
-            and schema.expires_at is None
-        ):
+        if self._has_ids(plan):
             return count_entries(source, plan)
         return sum(1 for _ in documents(source, schema, plan, shape=self._shape(plan)))
 
     def ids(self, source: Source) -> list[str]:
         """The ids of all documents that match."""
         plan = choose(source, self.schema, self.filter, (), False)
+        if self._has_ids(plan):
+            return [id for _, id in entry_ids(source, plan)]
         matches = documents(source, self.schema, plan, shape=self._shape(plan))
         return [document["id"] for _, _, document in matches]
 
@@ -108,6 +120,10 @@ class Query:
         return choose(source, self.schema, self.filter, self.order, True).explain(self.order)
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _has_ids(self, plan: Plan) -> bool:
+        """Whether the entries of the plan are those of the documents that match, one for each."""
+        return plan.residual.is_empty and not plan.is_multi and self.schema.expires_at is None
 
     def _shape(self, plan: Plan) -> str:
         """The query in the words of a full-scan warning; empty, which means no warning, when an
@@ -130,39 +146,67 @@ class Query:
             )
         return plan
 
-    def _scanned(self, source: Source, plan: Plan, limit: int | None, after: Place | None) -> Page:
-        """A page from a scan that is in the query's order."""
-        matches = documents(source, self.schema, plan, after, shape=self._shape(plan))
-        page = Page((), self.identity, _DOCUMENTS if plan.index is None else plan.index.number)
+    def _scan(
+        self,
+        page: Page | Records,
+        take: "_Take | None",
+        found: Iterator[Found],
+        plan: Plan,
+        limit: int | None,
+    ) -> None:
+        """Fills a page from a scan that is in the query's order."""
         if limit == 0:
-            return page
-        match = None
-        for match in islice(matches, limit):
-            page.append(match[2])
+            return
+        append: Callable[[Any], None] = page.append
+        match: Found | None = None
+        for match in islice(found, limit):
+            append(match[2] if take is None else take(match))
         if match is not None and len(page) == limit:
-            page.stop_at(match[0])
-        return page
+            origin = _DOCUMENTS if plan.index is None else plan.index.number
+            page.stop_at(self.identity, origin, match[0])
 
-    def _sorted(self, source: Source, plan: Plan, limit: int | None, after: Place | None) -> Page:
-        """A page from all documents that match, sorted in memory."""
+    def _sort(
+        self,
+        page: Page | Records,
+        take: "_Take | None",
+        source: Source,
+        plan: Plan,
+        limit: int | None,
+        after: Place | None,
+    ) -> None:
+        """Fills a page from all documents that match, sorted in memory."""
         key = sorter(self.order)
         rowid = encode_rowid_desc if self.order[-1].descending else encode_rowid
 
-        def keyed() -> Iterator[_Sorted]:
+        def keyed() -> Iterator[Found]:
             for _, value, document in documents(source, self.schema, plan, shape=self._shape(plan)):
-                place = key(document) + rowid(rowid_of(value))
+                place = key(document, value) + rowid(rowid_of(value))
                 if after is None or place > after:
-                    yield place, document
+                    yield place, b"" if take is None else value, document
 
-        by_place: Callable[[_Sorted], bytes] = _first
+        by_place: Callable[[Found], bytes] = _first
         if limit is None:
             best = sorted(keyed(), key=by_place)
         else:
             best = nsmallest(limit, keyed(), key=by_place)
-        page = Page((document for _, document in best), self.identity, _SORTED)
+        extend: Callable[[Iterable[Any]], None] = page.extend
+        extend(match[2] if take is None else take(match) for match in best)
         if best and len(best) == limit:
-            page.stop_at(best[-1][0])
-        return page
+            page.stop_at(self.identity, _SORTED, best[-1][0])
+
+
+_Take: TypeAlias = Callable[[Found], Any]
+"""From a match to an item of the page."""
+
+
+def _taker(fields: Sequence[FieldPath] | None, records: bool) -> _Take | None:
+    """None for the document itself. Raises QueryError."""
+    project = None if fields is None else projector(fields)
+    if records:
+        return lambda match: record_of(
+            match[1], match[2], match[2] if project is None else project(match[2])
+        )
+    return None if project is None else lambda match: project(match[2])
 
 
 def refuse_vectors(schema: Schema, where: Filter, order: tuple[OrderField, ...] = ()) -> None:
@@ -173,5 +217,5 @@ def refuse_vectors(schema: Schema, where: Filter, order: tuple[OrderField, ...] 
             raise QueryError(f"{path!r} holds vectors, which have no order")
 
 
-def _first(item: _Sorted) -> bytes:
+def _first(item: Found) -> bytes:
     return item[0]

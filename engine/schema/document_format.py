@@ -77,6 +77,11 @@ def unpack(key: bytes, value: bytes) -> StoredDocument:
     return _stored(StoredDocument, (version, created, updated, expires, rowid, value[BODY]))
 
 
+def header_of(value: bytes) -> tuple[int, int, int, int, int]:
+    """(version, created_us, updated_us, expires_us, rowid), of a value that was checked."""
+    return _HEADER.unpack_from(value)
+
+
 def version_of(value: bytes) -> int:
     """Only the version, of a value whose checksum was checked."""
     return int(_VERSION.unpack_from(value)[0])

@@ -168,28 +168,6 @@ def _has_surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def merge(document: Document, patch: Mapping[str, Any], depth: int = 0) -> Document:
-    """The document changed by the patch: maps are merged, REMOVE removes a field.
-
-    Raises InvalidDocumentError.
-    """
-    if not isinstance(patch, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidDocumentError(f"a patch is a map, not {type(patch).__name__}")
-    if depth > DEPTH_MAX:
-        raise InvalidDocumentError(f"the patch has {_TOO_DEEP}")
-    merged = dict(document)
-    for name, value in patch.items():
-        if value is REMOVE:
-            merged.pop(name, None)
-        elif isinstance(value, Mapping):
-            old = merged.get(name)
-            inner = cast(Document, old) if type(old) is dict else {}
-            merged[name] = merge(inner, cast(Mapping[str, Any], value), depth + 1)
-        else:
-            merged[name] = value
-    return merged
-
-
 def encode_id(value: object) -> bytes:
     """The bytes of a document's id: 1 to 480 bytes of UTF-8. Raises InvalidDocumentError."""
     if type(value) is not str:

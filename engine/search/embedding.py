@@ -23,9 +23,10 @@ from amberdb._types import Document
 from amberdb.engine.schema.documents import REMOVE
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.ordered_index import CompiledIndex
+from amberdb.engine.schema.patch import Changes
 from amberdb.engine.schema.schema import Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
-from amberdb.index.paths import MISSING, Path
+from amberdb.index.paths import Path
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector, coerce
 
@@ -55,12 +56,9 @@ class Embedder:
         self.queue = next(q for q in schema.queues if q.spec == EmbeddingQueue.of(spec))
         self.failure: Exception | None = None
         """The error of the last attempt in the background; None after a success."""
-        self._source = Path.of(spec.source)
+        self.source = Path.of(spec.source)
+        self.field = Path.of(spec.field)
         self._embed = spec.embed
-
-    def is_source_of(self, patch: Mapping[str, Any]) -> bool:
-        """Whether a patch sets the source field."""
-        return self._source.get(dict(patch)) is not MISSING
 
     def vectors(self, texts: Sequence[str]) -> "Vectors":
         """One valid vector for each text. Raises EmbeddingError."""
@@ -174,11 +172,12 @@ class Embedders:
                 documents[position] = {**documents[position], embedder.spec.field: vector}
         return documents
 
-    def without_stale_vectors(self, collection: str, patch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The patch; where it sets a source field and no vector, it also removes the old vector."""
+    def patched(self, collection: str, patch: Changes, embedded: Mapping[str, Any]) -> Changes:
+        """The patch with the vectors in `embedded`, the fields that it sets. Where it changes a
+        source field and there is no vector, it also removes the old vector."""
         for embedder in self.of(collection):
-            if embedder.is_source_of(patch) and embedder.spec.field not in patch:
-                patch = {**patch, embedder.spec.field: REMOVE}
+            if patch.touches(embedder.source) and not patch.touches(embedder.field):
+                patch = patch.and_set(embedder.field, embedded.get(embedder.spec.field, REMOVE))
         return patch
 
     # -- inside ------------------------------------------------------------------------------

@@ -271,6 +271,16 @@ class View:
                 version = version[2]
         return _ABSENT
 
+    def get_committed(self, key: bytes) -> bytes | None:
+        """The value of a key without the effects of the open transaction."""
+        for memtable in self._memtables:
+            version = memtable.entries.get(key)
+            while version is not None:
+                if version[0] <= self.lsn:
+                    return version[1]
+                version = version[2]
+        return self._txn.get(key)
+
     def get_stored(self, key: bytes) -> bytes | None:
         """The value in LMDB, without the memtables."""
         return self._txn.get(key)

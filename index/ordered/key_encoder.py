@@ -108,7 +108,7 @@ class KeyEncoder:
             return lambda document: None if text(document) is None else b""
         if len(self._paths) > 2 or not all(path.is_plain for path in self._paths):
             return _never_single
-        names = self.paths
+        names = [path.segments[0] for path in self._paths]
         encoders = [_scalar_encoders(desc) for desc in self.descending]
         sparse = self.spec.sparse
         first, last = names[0], names[-1]
@@ -207,7 +207,7 @@ def _scalar_encoders(descending: bool) -> Callable[[object], Encoder | None]:
 
 def _compile_is_multi(paths: tuple[Path, ...]) -> Callable[[Document], bool]:
     if all(path.is_plain for path in paths) and len(paths) <= 2:
-        names = [path.name for path in paths]
+        names = [path.segments[0] for path in paths]
         first, last = names[0], names[-1]
         return lambda document: (
             type(document.get(first)) is list or type(document.get(last)) is list

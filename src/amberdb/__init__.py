@@ -67,8 +67,10 @@ from amberdb._errors import (
 )
 from amberdb._types import (
     Document,
+    FieldPath,
     Lsn,
     Order,
+    Patch,
     Sync,
     Where,
 )
@@ -78,17 +80,14 @@ from amberdb.engine.backup.history import KnownBackup
 from amberdb.engine.backup.rescue import Rescue
 from amberdb.engine.backup.restore import RestoreReport, restore
 from amberdb.engine.commit.change_feed import Change, Subscriber
-from amberdb.engine.database.collection import (
-    Collection,
-    ReadableCollection,
-    Record,
-    WritableCollection,
-)
+from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.open import open_database as open
+from amberdb.engine.database.readable_collection import ReadableCollection
 from amberdb.engine.database.repair import repair
 from amberdb.engine.database.stats import FileBytes, Latency, Stats
 from amberdb.engine.database.transaction import Snapshot, Transaction
+from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.failures import JobFailure
 from amberdb.engine.integrity.check import CheckReport
 from amberdb.engine.integrity.offline import check_closed as check
@@ -96,9 +95,11 @@ from amberdb.engine.integrity.repair import RepairReport
 from amberdb.engine.maintenance.compaction import CompactReport
 from amberdb.engine.maintenance.erasure import Erasure
 from amberdb.engine.options import OpenOptions, Options, RollingBackups
-from amberdb.engine.query.page import Page
+from amberdb.engine.query.page import Page, Record, Records
+from amberdb.engine.schema.composite_id import key
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.documents import REMOVE, Projection
+from amberdb.engine.schema.values import equal, to_json
 from amberdb.engine.search.search import Fusion, Hit, Hits, Recency
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
@@ -117,6 +118,9 @@ __all__ = [
     "verify_backup",
     "restore_points",
     "value_at",
+    "key",
+    "equal",
+    "to_json",
     "Database",
     "Options",
     "OpenOptions",
@@ -126,6 +130,7 @@ __all__ = [
     "ClockWarning",
     "CollectionDef",
     "Record",
+    "Records",
     "Page",
     "Projection",
     "REMOVE",
@@ -157,6 +162,8 @@ __all__ = [
     "Fusion",
     "Recency",
     "Document",
+    "FieldPath",
+    "Patch",
     "Where",
     "Order",
     "Lsn",

@@ -29,10 +29,17 @@ Document: TypeAlias = dict[str, Any]
 """A map from str to None, bool, int (64 bit), float (not NaN), str, bytes, aware datetime, list
 or map of these."""
 
-Where: TypeAlias = Mapping[str, Any]
-"""A filter: see docs/queries.md."""
+FieldPath: TypeAlias = str | Sequence[str]
+"""A field: a dotted path, or the list of the keys on the way, which may contain dots themselves."""
 
-Order: TypeAlias = str | Sequence[str]
+Where: TypeAlias = Mapping[Any, Any]
+"""A filter: see docs/queries.md. A name is a path, a str or a tuple of str (a union of the two as
+the type of the keys would refuse literals, since keys of a Mapping are invariant)."""
+
+Patch: TypeAlias = Where
+"""Changes of a document, for update(): see docs/queries.md."""
+
+Order: TypeAlias = str | Sequence[FieldPath]
 """One field or several, each optionally with `-` in front for descending."""
 
 Progress: TypeAlias = Callable[[str, int], None]

@@ -30,11 +30,12 @@ from amberdb import (
     Database,
     DuplicateKeyError,
     InvalidDocumentError,
+    ReadableCollection,
     Snapshot,
     Unique,
+    WritableCollection,
 )
 from amberdb._types import lsn_number
-from amberdb.engine.database.collection import ReadableCollection, WritableCollection
 from support import drawn, slices
 from support.databases import SMALL, FakeClock, assert_sound
 from support.model import ModelCollection, Spec, index_keys

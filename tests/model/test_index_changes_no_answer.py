@@ -11,7 +11,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import amberdb
-from amberdb import Database, Ordered, Unique
+from amberdb import Collection, Database, Ordered, QueryError, Unique
 from support import drawn, reference, slices
 from support.databases import SMALL, FakeClock, assert_sound
 from support.model import Spec
@@ -25,6 +25,7 @@ INDEXED: list[Spec] = [
     Ordered("-a", "-b", "-s"),
     Ordered("id"),
     Unique("id", "u"),
+    Ordered("none", "tags"),
 ]
 IDS = [f"{letter}{number}" for letter in "abc" for number in range(6)]
 
@@ -57,6 +58,30 @@ def pages(db: Database, name: str, where: Any, order: Any, limit: int | None) ->
         if after is None or limit is None:
             return found
         assert len(page) == limit
+
+
+def check_values(collection: Collection, where: Any, docs: list[Doc]) -> None:
+    """The values of every field, of which some are read from an index."""
+    for path in drawn.PATHS:
+        wanted = reference.values(docs, path)
+        note(f"{where} {path}: {collection.explain(where, distinct=path)}")
+        found = collection.distinct(path, where)
+        assert [reference.rank(value) for value in found] == [
+            reference.rank(value) for value, _ in wanted
+        ]
+        assert [each for each, _ in wanted if not any(amberdb.equal(each, v) for v in found)] == []
+        some = [value for value, _ in wanted if value is not None]
+        for end, value in ((0, collection.min(path, where)), (-1, collection.max(path, where))):
+            assert reference.rank(value) == reference.rank(some[end] if some else None)
+        try:
+            counts = dict(wanted)
+        except TypeError:  # a map or a list
+            counts = {}
+        if len(counts) == len(wanted):
+            assert collection.count_by(path, where) == counts
+        else:
+            with pytest.raises(QueryError, match="key of a dict"):
+                collection.count_by(path, where)
 
 
 @pytest.mark.slow
@@ -106,7 +131,13 @@ def test_an_index_never_changes_an_answer(
                 found.sort(key=lambda doc: doc["id"])
             assert same(found, wanted)
             assert all(reference.matches(doc, where) for doc in found)
+            only = indexed.find(where, order_by=order, fields=["id"])
+            if order is None:
+                only.sort(key=lambda doc: doc["id"])
+            assert only == [{"id": doc["id"]} for doc in found]
             assert indexed.count(where) == len(wanted) == plain.count(where)
+            check_values(indexed, where, wanted)
+            check_values(plain, where, wanted)
         assert_sound(db)
         where = queries[0][0]
         assert indexed.delete_many(where) == plain.delete_many(where)

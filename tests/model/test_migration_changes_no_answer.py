@@ -8,8 +8,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import amberdb
-from amberdb import AmberError, Database, InvalidDocumentError, Unique
-from amberdb.engine.database.collection import WritableCollection
+from amberdb import AmberError, Database, InvalidDocumentError, Unique, WritableCollection
 from model.test_index_changes_no_answer import pages
 from support import drawn, slices
 from support.databases import SMALL, FakeClock, assert_sound

@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import amberdb
-from amberdb import Database, Ordered, QueryError, Snapshot, Text, Unique, Vector
-from amberdb.engine.database.collection import ReadableCollection
+from amberdb import (
+    Database,
+    Ordered,
+    QueryError,
+    ReadableCollection,
+    Snapshot,
+    Text,
+    Unique,
+    Vector,
+)
 from amberdb.index.registry import IndexSpec
 from support import slices
 from support.databases import SMALL, FakeClock, assert_sound

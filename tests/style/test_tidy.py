@@ -41,7 +41,7 @@ STRUCT_MODULES = {
 }
 
 # Errors promise to survive pickling (they cross process pools), so their test has to do it.
-PICKLE_MODULES = {"tests/unit/test_errors.py"}
+PICKLE_MODULES = {"tests/unit/engine/test_values.py", "tests/unit/test_errors.py"}
 
 # In halves, or this file would complain of itself.
 _LEFTOVER = re.compile(r"\b(FIX" + r"ME|TO" + r"DO|X" + r"XX)\b")

@@ -19,10 +19,17 @@ from typing import Any
 from unittest.mock import patch
 
 import amberdb
-from amberdb import ClosedError, Database, Ordered, Snapshot, Subscriber, Transaction
+from amberdb import (
+    ClosedError,
+    Database,
+    Ordered,
+    ReadableCollection,
+    Snapshot,
+    Subscriber,
+    Transaction,
+)
 from amberdb import _failpoints as failpoints
 from amberdb._types import Sync
-from amberdb.engine.database.collection import ReadableCollection
 from amberdb.engine.storage.store import ReadTransaction, Store
 from support.databases import SMALL, assert_sound
 from support.faulty_fs import FaultyFileSystem

@@ -130,6 +130,7 @@ _operators: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries({"$ne": _operand}),
     st.fixed_dictionaries({"$exists": st.booleans()}),
     st.fixed_dictionaries({"$contains": st.one_of(scalars, texts)}),
+    st.fixed_dictionaries({"$prefix": texts.map(lambda text: text[:1])}),
     st.fixed_dictionaries({"$not": st.fixed_dictionaries({"$gt": _comparable})}),
 )
 conditions = st.dictionaries(st.sampled_from(PATHS), _operators, min_size=1, max_size=3)
@@ -145,6 +146,7 @@ _sharp: st.SearchStrategy[Any] = st.one_of(
     st.dictionaries(st.sampled_from(["tags", "tags", "m.y", "a"]), _ranges, min_size=1, max_size=1),
     st.dictionaries(st.sampled_from(["s", "tags"]), texts, min_size=1, max_size=1),
     st.fixed_dictionaries({"s": st.fixed_dictionaries({"$gte": texts, "$lt": texts})}),
+    st.fixed_dictionaries({"s": st.fixed_dictionaries({"$prefix": texts})}),
     st.fixed_dictionaries({"u": st.integers(0, 12), "a": scalars}),
 )
 _filters: st.SearchStrategy[Any] = st.one_of(

@@ -112,6 +112,11 @@ def _operator(value: Any, name: str, operand: Any) -> bool:
         if isinstance(value, list):
             return any(_equal(each, operand) for each in value)
         return isinstance(value, str) and isinstance(operand, str) and operand in value
+    if name == "$prefix":
+        return any(
+            rank(each)[0] == rank(operand)[0] and each[: len(operand)] == operand
+            for each in _elements(value)
+        )
     if name == "$eq":
         whole = isinstance(operand, list) and isinstance(value, list) and _equal(value, operand)
         return whole or any(_equal(each, operand) for each in _elements(value))
@@ -133,6 +138,24 @@ def _equal(left: Any, right: Any) -> bool:
     if isinstance(left, list):
         return len(left) == len(right) and all(map(_equal, left, right))
     return bool(rank(left) == rank(right))
+
+
+def values(docs: Iterable[Doc], path: str) -> list[tuple[Any, int]]:
+    """The values of a field, and in how many documents each is."""
+    found: list[tuple[Any, int]] = []
+    for doc in docs:
+        own: list[Any] = []
+        for value in _elements(field(doc, path)):
+            value = None if value is GONE else value
+            if not any(_equal(value, each) for each in own):
+                own.append(value)
+        for value in own:
+            at = next((n for n, (each, _) in enumerate(found) if _equal(each, value)), None)
+            if at is None:
+                found.append((value, 1))
+            else:
+                found[at] = found[at][0], found[at][1] + 1
+    return sorted(found, key=lambda pair: rank(pair[0]))
 
 
 def ordered(docs: Iterable[tuple[int, Doc]], order_by: Sequence[str]) -> list[Doc]:

@@ -122,6 +122,22 @@ def test_find_fields_count_and_explain(filled: Run) -> None:
     assert "5" in filled("find", "x", *where, "--count").stdout
 
 
+def test_find_counts_by_a_field(filled: Run) -> None:
+    few = ["--where", '{"n": {"$lt": 5}}']
+    found = answer(filled("find", "x", "--count-by", "entity", *few, "--json"))
+    assert [(one["value"], one["documents"]) for one in found] == [("a", 3), ("b", 2)]
+    assert "entity" in filled("find", "x", "--count-by", "entity").stdout
+
+
+def test_put_where_an_id_exists(filled: Run) -> None:
+    document = '{"id": "d0", "n": 100}'
+    filled("put", "x", document, "--on-conflict", "raise", code=2)
+    filled("put", "x", document, "--on-conflict", "keep")
+    assert answer(filled("get", "x", "d0", "--json"))["n"] == 0
+    filled("put", "x", document)
+    assert answer(filled("get", "x", "d0", "--json"))["n"] == 100
+
+
 def test_find_as_a_table_names_the_next_page(filled: Run) -> None:
     result = filled("find", "x", "--order-by", "n", "--limit", "2")
     assert "d0" in result.stdout

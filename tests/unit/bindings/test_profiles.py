@@ -56,6 +56,11 @@ def test_a_profile_is_made_and_changed_field_by_field(
         profiles.delete("u1")
 
 
+def test_a_field_may_have_any_name(profiles: UserProfiles) -> None:
+    for _ in range(2):  # made, and changed
+        assert profiles.save("u1", {"e.mail": "a@b"})["e.mail"] == "a@b"
+
+
 def test_counters_lose_nothing_under_threads(profiles: UserProfiles) -> None:
     def count() -> None:
         for _ in range(50):

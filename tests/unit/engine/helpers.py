@@ -8,8 +8,7 @@ from typing import Any
 
 import lmdb
 
-from amberdb import Database, Document
-from amberdb.engine.database.collection import ReadableCollection
+from amberdb import Database, Document, ReadableCollection
 from unit.wal.helpers import join_preparation
 
 

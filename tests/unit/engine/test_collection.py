@@ -263,14 +263,6 @@ def test_iteration_goes_by_id_over_any_number(db: Database, where: str) -> None:
     assert ids(notes.documents()) == wanted
 
 
-def test_iteration_sees_what_is_written_ahead_of_it(notes: Collection) -> None:
-    notes.put_many({"id": f"{n:05d}"} for n in range(1000))
-    found = iter(notes)
-    next(found)
-    notes.put({"id": "zzz"})
-    assert list(found)[-1] == "zzz"
-
-
 # -- declarations ----------------------------------------------------------------------------
 
 
