@@ -18,8 +18,8 @@ from amberdb.index.paths import MISSING, Path
 Match: TypeAlias = Callable[[Document], bool]
 
 _EQUALITY: Final = frozenset({"$eq", "$ne"})
-_LOWS: Final = {"$gt": False, "$gte": True}
-_HIGHS: Final = {"$lt": False, "$lte": True}
+LOWS: Final = {"$gt": False, "$gte": True}
+HIGHS: Final = {"$lt": False, "$lte": True}
 """Operators that bound a range on one side, and whether the bound itself is inside."""
 
 
@@ -138,19 +138,19 @@ def _range_bounds(path: str, conditions: list[Condition], excludes_none: bool) -
     tag: int | None = None
     for condition in conditions:
         name, operand = condition.operator, condition.operand
-        if name not in _LOWS and name not in _HIGHS:
+        if name not in LOWS and name not in HIGHS:
             continue
         if tag is None:
             tag = class_tag(operand)
         elif class_tag(operand) != tag:
             continue  # only a list can meet both; the residual filter decides the other class
         covered.append(condition)
-        if name in _LOWS:
-            inclusive = _LOWS[name]
+        if name in LOWS:
+            inclusive = LOWS[name]
             if low is None or operand > low or (operand == low and not inclusive):
                 low, low_inclusive = operand, inclusive
         else:
-            inclusive = _HIGHS[name]
+            inclusive = HIGHS[name]
             if high is None or operand < high or (operand == high and not inclusive):
                 high, high_inclusive = operand, inclusive
     return FieldBounds(

@@ -155,8 +155,8 @@ def test_no_key_is_a_proper_prefix_of_another(left: Any, right: Any) -> None:
 
 @given(values)
 def test_a_class_lies_within_its_range(value: Any) -> None:
-    low, high = keys.class_range(value)
-    low_desc, high_desc = keys.class_range_desc(value)
+    low, high = keys.class_range(keys.encode(value))
+    low_desc, high_desc = keys.class_range(keys.encode_desc(value))
     for other in EDGES:
         same = reference(other)[0] == reference(value)[0]
         assert (low <= encode(other) < high) == same
