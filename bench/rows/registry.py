@@ -4,6 +4,7 @@ from bench.harness.row import Row
 from bench.rows import (
     aio,
     chat,
+    find,
     host,
     hybrid,
     index_puts,
@@ -31,6 +32,7 @@ _MODULES = (
     vector_state,
     index_puts,
     profiles,
+    find,
     chat,
     aio,
 )

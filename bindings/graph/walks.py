@@ -17,7 +17,7 @@ Direction: TypeAlias = Literal["out", "in", "both"]
 WALK_MAX: Final = 100_000
 """Entities that one traversal may visit."""
 CHUNK: Final = 200
-"""Names in the $in of one query: with more, the planner does not use an index."""
+"""Names in the $in of one query: each opens a range of an index."""
 _ENDS: Final[Mapping[Direction, Sequence[tuple[str, str]]]] = {
     "out": [("source", "target")],
     "in": [("target", "source")],

@@ -7,24 +7,22 @@ Invariants:
 # The values of a document have no static type, so lists of them are unknown to pyright.
 # pyright: reportUnknownVariableType=false
 
-import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias, final
 
 from amberdb._types import Document
 from amberdb.engine.query.operators import Test
-from amberdb.index.ordered.keys import class_tag, encode
+from amberdb.index.ordered.keys import after_prefix, encode
 from amberdb.index.paths import MISSING, Path
 
 Match: TypeAlias = Callable[[Document], bool]
 
 _EQUALITY: Final = frozenset({"$eq", "$ne"})
-_LOWS: Final = {"$gt": False, "$gte": True}
-_HIGHS: Final = {"$lt": False, "$lte": True}
+LOWS: Final = {"$gt": False, "$gte": True}
+HIGHS: Final = {"$lt": False, "$lte": True}
 """Operators that bound a range on one side, and whether the bound itself is inside."""
-_SURROGATES: Final = 0xD800
-_AFTER_SURROGATES: Final = 0xE000
-"""No stored str has a character between these."""
+PREFIX: Final = "$prefix"
+"""The operator that bounds a range on both sides."""
 
 
 class FieldBounds(NamedTuple):
@@ -33,10 +31,9 @@ class FieldBounds(NamedTuple):
     `equals`, when not None: a matching document has the key of one of these values (distinct,
     perhaps none); low and high are None. For a list operand they are the values whose keys an index
     holds for that list.
-    `low`, `high`: None means no bound on this side. Both bounds have the same type class, and a
-    missing bound is the end of the class (keys.class_range). In a list, different elements may meet
-    the two bounds, so a scan of an index with several entries per document uses only one of them.
-    `is_one`: the two bounds come from one condition, so one element meets both.
+    `low`, `high`: keys of values, as encode() makes them; None means no bound on this side. Both
+    bounds have the same type class, and a missing bound is the end of the class (keys.class_range).
+    `is_one`: the two bounds come from one condition, so one element of a list meets both.
     `excludes_none`: no document matches whose field is missing or None.
     `exact`: for a document whose field holds no list, the bounds decide the covered conditions. (A
     key that was cut at FIELD_KEY_BYTES_MAX is never exact.)
@@ -45,9 +42,9 @@ class FieldBounds(NamedTuple):
 
     path: str
     equals: list[Any] | None
-    low: Any
+    low: bytes | None
     low_inclusive: bool
-    high: Any
+    high: bytes | None
     high_inclusive: bool
     excludes_none: bool
     exact: bool
@@ -58,6 +55,12 @@ class FieldBounds(NamedTuple):
     def narrows(self) -> bool:
         """Whether there is a bound; without one any key of the index may match."""
         return self.equals is not None or self.low is not None or self.high is not None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether different elements of a list may meet the two bounds: a scan of an index with
+        several entries per document can use only one of them."""
+        return self.low is not None and self.high is not None and not self.is_one
 
 
 @final
@@ -137,8 +140,8 @@ def bounds_of(path: str, conditions: list[Condition]) -> FieldBounds:
 
 def _range_bounds(path: str, conditions: list[Condition], excludes_none: bool) -> FieldBounds:
     """The tightest range of the conditions that compare with values of one type class."""
-    low: Any = None
-    high: Any = None
+    low: bytes | None = None
+    high: bytes | None = None
     low_inclusive = high_inclusive = False
     low_of: Condition | None = None
     high_of: Condition | None = None
@@ -148,12 +151,14 @@ def _range_bounds(path: str, conditions: list[Condition], excludes_none: bool) -
         sides = _sides(condition)
         if sides is None:
             continue
+        above, above_inclusive, below, below_inclusive = sides
+        some = above or below
+        assert some is not None
         if tag is None:
-            tag = class_tag(condition.operand)
-        elif class_tag(condition.operand) != tag:
+            tag = some[0]
+        elif some[0] != tag:
             continue  # only a list can meet both; the residual filter decides the other class
         covered.append(condition)
-        above, above_inclusive, below, below_inclusive = sides
         if above is not None and (
             low is None or above > low or (above == low and not above_inclusive)
         ):
@@ -168,28 +173,18 @@ def _range_bounds(path: str, conditions: list[Condition], excludes_none: bool) -
     )  # fmt: skip
 
 
-def _sides(condition: Condition) -> tuple[Any, bool, Any, bool] | None:
-    """(low, whether it is inside, high, whether it is inside) of a condition that is a range."""
+def _sides(condition: Condition) -> tuple[bytes | None, bool, bytes | None, bool] | None:
+    """(low, whether it is inside, high, whether it is inside) of a condition that is a range, as
+    keys."""
     name, operand = condition.operator, condition.operand
-    if name in _LOWS:
-        return operand, _LOWS[name], None, False
-    if name in _HIGHS:
-        return None, False, operand, _HIGHS[name]
-    if name == "$prefix":
-        return operand, True, _after_prefix(operand), False
+    if name in LOWS:
+        return encode(operand), LOWS[name], None, False
+    if name in HIGHS:
+        return None, False, encode(operand), HIGHS[name]
+    if name == PREFIX:
+        key = encode(operand)
+        return key, True, after_prefix(key), False
     return None
-
-
-def _after_prefix(prefix: Any) -> Any:
-    """The first str, or bytes, after all that begin with the prefix; None when none is."""
-    if type(prefix) is bytes:
-        head = prefix.rstrip(b"\xff")
-        return head[:-1] + bytes([head[-1] + 1]) if head else None
-    text: str = prefix.rstrip(chr(sys.maxunicode))
-    if not text:
-        return None
-    last = ord(text[-1]) + 1
-    return text[:-1] + chr(_AFTER_SURROGATES if last == _SURROGATES else last)
 
 
 def _equal_values(condition: Condition) -> tuple[list[Any], bool] | None:

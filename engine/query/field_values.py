@@ -16,17 +16,14 @@ Invariants:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
-from math import prod
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import QueryError
 from amberdb._types import Document, FieldPath, Where
-from amberdb.engine.query.condition import FieldBounds
-from amberdb.engine.query.planner import PREFIXES_MAX, choose, range_of
-from amberdb.engine.query.query import Query
+from amberdb.engine.query.access import Access, by_index, keys_of
+from amberdb.engine.query.query import RANGES_MANY, Query
 from amberdb.engine.query.scan import documents, orphan
 from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, expires_us
@@ -66,14 +63,14 @@ class FieldValues:
 
     def distinct(self, source: Source) -> list[Any]:
         """The distinct values, ascending."""
-        index = self._index(source)
-        found = self._scanned(source) if index is None else _Skip(self, source, index).values()
+        skip = self._skip(source)
+        found = self._scanned(source) if skip is None else skip.values()
         return _sorted(found)
 
     def counts(self, source: Source) -> dict[Any, int]:
         """The number of documents that have each value, by value, ascending."""
-        index = self._index(source, counts=True)
-        found = self._scanned(source) if index is None else _Skip(self, source, index).all_values()
+        skip = self._skip(source, counts=True)
+        found = self._scanned(source) if skip is None else skip.all_values()
         counts: dict[Any, tuple[Any, int]] = {}
         for value in found:
             key = _identity(value)
@@ -91,17 +88,17 @@ class FieldValues:
 
     def end(self, source: Source, *, largest: bool) -> Any:
         """The smallest or largest value, None and missing ones left out; None without any."""
-        index = self._index(source, without_none=True)
-        found = self._scanned(source) if index is None else _Skip(self, source, index).ends(largest)
+        skip = self._skip(source, without_none=True)
+        found = self._scanned(source) if skip is None else skip.ends(largest)
         values = [value for value in found if value is not None]
         return (max if largest else min)(values, key=encode, default=None)
 
     def explain(self, source: Source) -> dict[str, Any]:
         """How distinct() and counts() are read, as a map for the user."""
-        index = self._index(source)
-        if index is None:
+        skip = self._skip(source)
+        if skip is None:
             return {**self.query.explain(source), "skip": False}
-        return {"index": index.spec.name, "skip": True}
+        return {"index": skip.index.spec.name, "skip": True}
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -113,7 +110,7 @@ class FieldValues:
     def _scanned(self, source: Source) -> Iterator[Any]:
         """The values of each document that matches, repeated."""
         query = self.query
-        plan = choose(source, self.schema, query.filter, (), False)
+        plan = query.narrowest(source)
         shape = f"{query.filter.shape} values of {self.path.name}" if plan.is_full_scan else ""
         for _, _, document in documents(source, self.schema, plan, shape=shape):
             values = self.elements(document)
@@ -122,61 +119,53 @@ class FieldValues:
             else:
                 yield from {_identity(value): value for value in values}.values()
 
-    def _index(
+    def _skip(
         self, source: Source, *, without_none: bool = False, counts: bool = False
-    ) -> CompiledIndex | None:
-        """The index that has the values: the filter fixes the fields before this one, and says
-        nothing else but a range of it. `without_none`: None is not asked for. `counts`: a document
-        must have one entry for each of its values, and no more."""
+    ) -> "_Skip | None":
+        """The scan of an index that has the values: the filter fixes the fields before this one,
+        and says nothing else but a range of it. `without_none`: None is not asked for. `counts`: a
+        document must have one entry for each of its values, and no more."""
         if self.schema.migration is not None:
             return None
-        bounds = self.query.filter.fields
+        name, where = self.path.name, self.query.filter
         for index in self.schema.indexes:
             paths = index.encoder.paths
-            if index in self.schema.queues or self.path.name not in paths:
+            if index in self.schema.queues or name not in paths:
                 continue
-            before = paths[: paths.index(self.path.name)]
-            needed = {*before, self.path.name}
             if index.spec.sparse and not all(
-                (path == self.path.name and without_none)
-                or (path in bounds and bounds[path].excludes_none)
+                (path == name and without_none)
+                or (path in where.fields and where.fields[path].excludes_none)
                 for path in paths
             ):
                 continue
-            own = bounds.get(self.path.name)
-            if own is not None and (own.equals is not None or not own.exact):
+            access = by_index(index, where.fields, (), is_multi=False, prefixes_max=RANGES_MANY)
+            if len(access.equals) != paths.index(name):
                 continue
-            heads = prod(_heads(bounds.get(path)) for path in before)
-            if not 0 < heads <= PREFIXES_MAX:
+            if not where.without(access.decided).is_empty or not source.is_built(index):
                 continue
-            if not self.query.filter.without(needed).is_empty or not source.is_built(index):
-                continue
-            needs_single = before or own or (counts and len(paths) > 1)
+            needs_single = access.used or (counts and len(paths) > 1)
             if needs_single and source.get(MULTI + index.prefix) is not None:
                 continue
-            return index
+            return _Skip(self, source, index, access)
         return None
-
-
-def _heads(bounds: FieldBounds | None) -> int:
-    """The number of values that the filter names for a field; 0 where it does not fix the field.
-    None does not, since an empty list has its entry."""
-    if bounds is None or bounds.equals is None or not bounds.exact or None in bounds.equals:
-        return 0
-    return len(bounds.equals)
 
 
 class _Skip:
     """One scan of the entries of an index."""
 
-    def __init__(self, of: FieldValues, source: Source, index: CompiledIndex) -> None:
+    def __init__(
+        self, of: FieldValues, source: Source, index: CompiledIndex, access: Access
+    ) -> None:
+        self.index = index
         self._of = of
         self._source = source
-        self._index = index
-        position = index.encoder.paths.index(of.path.name)
-        self._descends = index.encoder.descending[position]
+        self._descends = index.encoder.descending[len(access.equals)]
         self._encode = encode_desc if self._descends else encode
-        self._heads = list(self._ranges(position))
+        fields = of.query.filter.fields
+        bounds = {path: keys_of(fields[path]) for path in access.used}
+        # Both ascend. There are no ranges where that of the field is empty.
+        heads, ranges = sorted(access.heads(bounds)), access.ranges(bounds)
+        self._heads: list[Head] = list(zip(heads, ranges, strict=False))
 
     def values(self) -> Iterator[Any]:
         """The distinct values; those that are lists or maps perhaps repeated."""
@@ -234,27 +223,13 @@ class _Skip:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _ranges(self, position: int) -> Iterator[Head]:
-        encoder, bounds = self._index.encoder, self._of.query.filter.fields
-        keys = [
-            {encoder.encoders[number](value) for value in bounds[path].equals or ()}
-            for number, path in enumerate(encoder.paths[:position])
-        ]
-        own = bounds.get(self._of.path.name)
-        for combination in product(*keys):
-            head = self._index.prefix + b"".join(combination)
-            if own is None or not own.narrows:
-                yield head, (head, end_of(head))
-            else:
-                yield head, range_of(head, own, self._descends, is_multi=False)
-
     def _live(self, id_bytes: bytes) -> bytes | None:
         """The stored document of an entry; None when it has expired. Raises CorruptionError."""
         schema, source = self._of.schema, self._source
         key = schema.prefix + id_bytes
         value = source.get(key)
         if value is None:
-            raise orphan(schema, self._index, key)
+            raise orphan(schema, self.index, key)
         if crc32(value, crc32(key)) != CRC_RESIDUE:
             raise damaged(key)
         is_live = schema.expires_at is None or expires_us(value) > source.now_us

@@ -13,7 +13,7 @@ Invariants:
 # The values of a document have no static type, so type(value) and lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, final
 
 from amberdb._errors import QueryError
@@ -63,7 +63,7 @@ class Filter:
 
     def __init__(self, parts: Iterable[Condition | Branch]) -> None:
         self.parts = tuple(parts)
-        self.matches = _all_of(tuple(part.matches for part in self.parts))
+        self.matches = _all_of(tuple([part.matches for part in self.parts]))
         self._fields: dict[str, FieldBounds] | None = None
 
     @property
@@ -130,13 +130,31 @@ class Filter:
 
 _DEFAULTS: Final = Options()
 _Parts: TypeAlias = list[Condition | Branch]
+Leaf: TypeAlias = tuple[str, str, Any]
+"""A condition: path, operator, operand."""
+
+
+def conjunction(
+    leaves: Sequence[Leaf],
+    branches: Sequence[tuple[str, Any]],
+    options: Options,
+    decided: tuple[int, int] = (0, 0),
+) -> Filter:
+    """The filter that all of these conditions, and of these branches with their operands, make.
+    `decided` are the operators and bytes of conditions that are left out, which count as well.
+    Raises QueryError as parse() does."""
+    size = Size(options, *decided)
+    parts: _Parts = [_condition(path, name, operand, 0, size) for path, name, operand in leaves]
+    for name, operand in branches:
+        _parse_branch(name, operand, parts, 0, size)
+    return Filter(parts)
 
 
 def parse(where: Where | None, options: Options = _DEFAULTS) -> Filter:
     """Checks and compiles a filter; None is the empty filter. Raises QueryError, which names the
     invalid part, or the limit of the options that the filter exceeds."""
     if where is None:
-        return _EMPTY
+        return EMPTY
     parts: _Parts = []
     _parse_map(where, parts, 0, Size(options))
     return Filter(parts)
@@ -275,4 +293,4 @@ def _any_of(tests: tuple[Callable[[Any], bool], ...]) -> Callable[[Any], bool]:
     return lambda value: any(test(value) for test in tests)
 
 
-_EMPTY: Final = Filter(())
+EMPTY: Final = Filter(())

@@ -37,12 +37,13 @@ class Size:
 
     __slots__ = ("_bytes", "_bytes_max", "_operators", "_operators_max", "depth_max")
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, operators: int = 0, size_bytes: int = 0) -> None:
+        """`operators` and `size_bytes` are those that have been checked already."""
         self.depth_max = options.query_depth_max
         self._operators_max = options.query_operators_max
         self._bytes_max = options.query_bytes_max
-        self._operators = 0
-        self._bytes = 0
+        self._operators = operators
+        self._bytes = size_bytes
 
     def add_operator(self) -> None:
         """Raises QueryError past query_operators_max."""

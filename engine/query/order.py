@@ -8,7 +8,7 @@ Invariants:
 # The values of a document have no static type, so type(value) and lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -35,9 +35,17 @@ def parse_order(order_by: Order | None) -> tuple[OrderField, ...]:
     QueryError."""
     if order_by is None:
         return ()
-    names: Any = [order_by] if isinstance(order_by, str) else order_by
+    if type(order_by) is str:
+        return _parse_names((order_by,))
+    names: Any = (order_by,) if isinstance(order_by, str) else order_by
     if not isinstance(names, (list, tuple)):
         raise QueryError(f"order_by takes a field or a list of fields, not {order_by!r}")
+    if all(type(name) is str for name in names):
+        return _parse_names(tuple(names))
+    return _parse(names)
+
+
+def _parse(names: Sequence[Any]) -> tuple[OrderField, ...]:
     if len(names) > ORDER_FIELDS_MAX:
         raise QueryError(f"order_by takes at most {ORDER_FIELDS_MAX} fields, not {len(names)}")
     order: dict[str, OrderField] = {}
@@ -56,6 +64,9 @@ def parse_order(order_by: Order | None) -> tuple[OrderField, ...]:
             raise QueryError(f"order_by names the field {path!r} twice")
         order[path] = OrderField(path, path != name)
     return tuple(order.values())
+
+
+_parse_names = lru_cache(maxsize=256)(_parse)
 
 
 @lru_cache(maxsize=256)

@@ -1,243 +1,220 @@
-"""The planner: chooses the index for a filter and an order, and the key ranges to scan.
+"""The planner: which access paths can answer a query best, and the plans that they make of it.
 
 Invariants:
-- A plan changes how many entries are read, never which documents match or their order: conditions
-  that the ranges do not decide stay in the residual filter, and an index serves an order only if it
-  breaks ties as the order does.
-- Ties of an order are broken by rowid, in the direction of its last field.
+- A plan changes how many entries are read, never which documents match or their order.
+- What is planned depends on the schema, the shape of the filter and the order, not on the values:
+  a Statement is kept and used for other values. What it takes from a view, which indexes are
+  complete and which have several entries per document, is asked of each view.
+- A path is left out only if another one reads no more, whatever the values are. choice.py decides
+  among the others.
 - A sparse index serves only filters that exclude None and missing values in all of its fields.
 - While a collection is being migrated, its indexes hold entries of the older documents, so no index
-  is used.
+  is used but the documents' own tree.
 """
 
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, final
 
+from amberdb.engine.query.access import PREFIXES_FEW, Access, by_id, by_index, keys_of, upper
 from amberdb.engine.query.condition import FieldBounds
 from amberdb.engine.query.filter import Filter
 from amberdb.engine.query.order import OrderField
-from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.storage.source import Range, Source
-from amberdb.index.ordered.keys import class_range, class_range_desc, encode, encode_desc
+from amberdb.engine.storage.source import Place, Range, Source
 
-PREFIXES_MAX = 200
-"""The most ranges that $in conditions open in one index; further conditions stay in the residual
-filter."""
+_CHOSEN_MAX: Final = 16
+"""States of the indexes for which a Statement keeps its paths: an index is built once, and gets its
+mark once."""
+_UNUSABLE, _SINGLE, _MULTIPLE = range(3)
+"""States of an index at a view."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
-    """The index, the ranges and the residual filter of a query."""
+    """An access path with the ranges and the residual filter of a query."""
 
-    index: CompiledIndex | None
-    """None: a scan of the documents, by id."""
+    access: Access
     ranges: tuple[Range, ...]
     """Ascending and disjoint."""
-    reverse: bool
-    is_sorted: bool
-    """The scan yields the order of the query, if it has one."""
     residual: Filter
-    is_multi: bool
-    """A document may have several entries, so it is yielded at its first entry in the ranges."""
-    equals: int = 0
-    """How many leading fields of the index the ranges fix by equality."""
-    has_range: bool = False
+    heads: Sequence[bytes] = ()
+    """Of ranges that are merged: what the keys of each begin with, before the fields of the order;
+    ascending. None is the beginning of another one."""
+
+    @property
+    def index(self) -> CompiledIndex | None:
+        """None: the documents are read, by id."""
+        return self.access.index
+
+    @property
+    def is_multi(self) -> bool:
+        return self.access.is_multi
+
+    @property
+    def is_sorted(self) -> bool:
+        return self.access.is_sorted
+
+    @property
+    def reverse(self) -> bool:
+        return self.access.reverse
 
     @property
     def is_full_scan(self) -> bool:
-        return self.index is None and not self.has_range
+        return self.access.index is None and not self.access.used
+
+    def rank(self, place: Place) -> bytes:
+        """The part of a place that puts it in the order of the scan."""
+        heads = self.heads
+        return place[len(heads[bisect_right(heads, place) - 1]) :] if heads else place
+
+    @property
+    def by_ids(self) -> bool:
+        """Whether each range is the key of one document."""
+        return self.access.index is None and bool(self.access.equals)
 
     def explain(self, order: tuple[OrderField, ...]) -> dict[str, Any]:
-        name = "id" if self.index is None else self.index.spec.name
+        access = self.access
+        is_named = not self.is_full_scan or (bool(order) and access.is_sorted)
         return {
-            "index": None if self.is_full_scan else name,
-            "equals": self.equals,
-            "range": self.has_range,
+            "index": access.name if is_named else None,
+            "equals": len(access.equals),
+            "range": access.range is not None,
             "ranges": len(self.ranges),
-            "direction": "descending" if self.reverse else "ascending",
-            "order": "none" if not order else "index" if self.is_sorted else "sort",
+            "direction": "descending" if access.reverse else "ascending",
+            "order": "none" if not order else "index" if access.is_sorted else "sort",
             "filter": self.residual.shape,
         }
 
 
-def choose(
-    source: Source, schema: Schema, where: Filter, order: tuple[OrderField, ...], has_limit: bool
-) -> Plan:
-    """The best plan by rule. Most fields fixed by equality first; then, with a limit, an index in
-    the order of the query before a range, and without a limit a range before the order."""
-    if _ids(where) is not None:
-        return by_documents(schema, where, order)
-    best: Plan | None = None
-    best_score: tuple[int, ...] = (0, 0, 0, 0)
-    for index in _candidates(source, schema, where, order):
-        if best_score[0] and not _narrows_first(index, where):
-            break  # the other candidates only serve the order, and fix no field
-        plan = _match(index, where, order, is_multi=False)
-        score = _score(plan, order, has_limit)
-        if score[:3] > (0, 0, 0) and score > best_score:
-            best, best_score = plan, score
-    if best is None or best.index is None:
-        return by_documents(schema, where, order)
-    if source.get(MULTI + best.index.prefix) is not None:
-        return _match(best.index, where, order, is_multi=True)
-    return best
+@final
+class Statement:
+    """A query without its values: the access paths that can answer it."""
 
+    __slots__ = ("_chosen", "_documents", "_fields", "_order", "_relevant", "_sole")
 
-def _candidates(
-    source: Source, schema: Schema, where: Filter, order: tuple[OrderField, ...]
-) -> list[CompiledIndex]:
-    """Usable indexes whose first field the filter narrows, then those whose first field is the
-    first of the order. This test is cheaper than _match()."""
-    narrowed: list[CompiledIndex] = []
-    ordered: list[CompiledIndex] = []
-    if schema.migration is not None:
-        return narrowed
-    for index in schema.indexes:
-        if _narrows_first(index, where):
-            matching = narrowed
-        elif order and order[0].path == index.encoder.paths[0]:
-            matching = ordered
-        else:
-            continue
-        if index in schema.queues:
-            continue
-        if source.is_built(index) and (not index.spec.sparse or _is_dense(index, where)):
-            matching.append(index)
-    return narrowed + ordered
+    def __init__(
+        self,
+        schema: Schema,
+        fields: Mapping[str, FieldBounds],
+        order: tuple[OrderField, ...],
+    ) -> None:
+        """`fields` are those of any filter of this shape."""
+        self._fields = fields
+        self._order = order
+        self._relevant = () if schema.migration is not None else _relevant(schema, fields, order)
+        self._documents = by_id(schema.prefix, fields, order)
+        self._chosen: dict[tuple[int, ...], tuple[Access, ...]] = {}
+        self._sole: Access | None = None
 
+    def paths(self, source: Source) -> tuple[Access, ...]:
+        """The access paths of which none reads less than another one for all values; at least one.
+        Those that give the order are the first, and that of most fields before the others."""
+        if self._documents.is_point or not self._relevant:
+            return (self._documents,)
+        sole = self._sole
+        if sole is not None and sole.index is not None and _state(source, sole.index) == _SINGLE:
+            return (sole,)
+        states = tuple([_state(source, index) for index in self._relevant])
+        chosen = self._chosen.get(states)
+        if chosen is None:
+            if len(self._chosen) >= _CHOSEN_MAX:
+                self._chosen.clear()
+            chosen = self._chosen[states] = self._choose(states)
+        return chosen
 
-def _narrows_first(index: CompiledIndex, where: Filter) -> bool:
-    bounds = where.fields.get(index.encoder.paths[0])
-    return bounds is not None and bounds.narrows
+    def documents(self) -> Access:
+        """The path over the tree of the documents."""
+        return self._documents
 
-
-def by_documents(schema: Schema, where: Filter, order: tuple[OrderField, ...]) -> Plan:
-    """The plan without an index: the documents whose ids the filter names, or all documents."""
-    ids = _ids(where)
-    if ids is None:
-        whole = (schema.prefix, end_of(schema.prefix))
-        return Plan(None, (whole,), False, not order, where, False)
-    ranges = tuple((schema.prefix + id, schema.prefix + id + b"\0") for id in ids)
-    return Plan(None, ranges, False, not order, where, False, equals=1, has_range=True)
-
-
-def by_index(
-    source: Source, schema: Schema, number: int, where: Filter, order: tuple[OrderField, ...]
-) -> Plan | None:
-    """The plan over the index with this number; None if it was dropped or is not usable."""
-    for index in schema.indexes if schema.migration is None else ():
-        if index.number == number and source.is_built(index):
-            is_multi = source.get(MULTI + index.prefix) is not None
-            return _match(index, where, order, is_multi=is_multi)
-    return None
-
-
-def _score(plan: Plan, order: tuple[OrderField, ...], has_limit: bool) -> tuple[int, ...]:
-    serves = int(bool(order) and plan.is_sorted)
-    fields = -len(plan.index.spec.fields) if plan.index is not None else 0
-    if has_limit:
-        return plan.equals, serves, int(plan.has_range), fields
-    return plan.equals, int(plan.has_range), serves, fields
-
-
-def _is_dense(index: CompiledIndex, where: Filter) -> bool:
-    """Whether a sparse index has an entry for every document that matches."""
-    bounds = where.fields
-    return all(path in bounds and bounds[path].excludes_none for path in index.encoder.paths)
-
-
-def _ids(where: Filter) -> list[bytes] | None:
-    """The ids that the filter names, as bytes, ascending; None if it does not fix the id."""
-    bounds = where.fields.get("id")
-    if bounds is None or bounds.equals is None:
+    def path_over(self, source: Source, number: int) -> Access | None:
+        """The path over the index with this number that gives the order, if there is one."""
+        for index in self._relevant:
+            if index.number == number:
+                paths = self._paths_over(index, _state(source, index))
+                return next((path for path in paths if path.is_sorted), None)
         return None
-    return sorted(value.encode() for value in bounds.equals if type(value) is str)
+
+    def _paths_over(self, index: CompiledIndex, state: int) -> list[Access]:
+        """The paths over one index. At most one gives an order; without an order all give that of
+        the index."""
+        if state == _UNUSABLE:
+            return []
+        is_multi = state == _MULTIPLE
+        path = by_index(index, self._fields, self._order, is_multi=is_multi)
+        paths = [path]
+        if path.prefixes > PREFIXES_FEW:
+            paths.append(
+                by_index(index, self._fields, self._order, is_multi=is_multi, prefixes_max=1)
+            )
+        halves = [upper(path) for path in paths]
+        return [*paths, *[half for half in halves if half is not None]]
+
+    def find_sole(self) -> None:
+        """Finds the path that, while its index is complete and has one entry per document, makes
+        all others needless in whatever state they are: most queries have one."""
+        best, *others = self._choose((_SINGLE,) * len(self._relevant))
+        multiple = self._choose((_MULTIPLE,) * len(self._relevant))
+        if best.index is not None and not others and all(map(best.outdoes, multiple)):
+            self._sole = best
+
+    def _choose(self, states: tuple[int, ...]) -> tuple[Access, ...]:
+        paths: list[Access] = []
+        for index, state in zip(self._relevant, states, strict=True):
+            over_index = self._paths_over(index, state)
+            if over_index and over_index[0].is_point:
+                return (over_index[0],)
+            paths += over_index
+        documents = self._documents
+        usable = [path for path in paths if path.used or (self._order and path.is_sorted)]
+        if documents.used or (self._order and documents.is_sorted):
+            usable.insert(0, documents)
+        best: list[Access] = []
+        for path in sorted(usable, key=_rank):
+            if not any(other.outdoes(path) for other in best):
+                best.append(path)
+        return tuple(best) or (documents,)
 
 
-def _match(
-    index: CompiledIndex, where: Filter, order: tuple[OrderField, ...], *, is_multi: bool
-) -> Plan:
-    encoder = index.encoder
-    prefixes = [index.prefix]
-    fixed: set[str] = set()
-    exact: list[str] = []
-    ranges: list[Range] | None = None
-    equals = 0
-    for position, path in enumerate(encoder.paths):
-        bounds = where.fields.get(path)
-        if bounds is None or not bounds.narrows:
-            break
-        if bounds.equals is None:
-            descends = encoder.descending[position]
-            ranges = [range_of(prefix, bounds, descends, is_multi) for prefix in prefixes]
-        elif len(bounds.equals) * len(prefixes) <= PREFIXES_MAX:
-            encode = encoder.encoders[position]
-            keys = {encode(value) for value in bounds.equals}
-            prefixes = [prefix + key for prefix in prefixes for key in keys]
-            equals += 1
-            if len(keys) == 1:
-                fixed.add(path)
-        else:
-            break
-        # An empty list has the entry of None, but {x: None} does not match it.
-        if bounds.exact and (bounds.equals is None or None not in bounds.equals):
-            exact.append(path)
-        if ranges is not None:
-            break
-    has_range = ranges is not None
-    if ranges is None:
-        ranges = [(prefix, end_of(prefix)) for prefix in prefixes]
-    ranges = sorted({(low, high) for low, high in ranges if low < high})
-    is_sorted, reverse = not order, False
-    if order and len(prefixes) == 1 and not (is_multi and has_range):
-        is_sorted, reverse = _serves(index, order, set() if is_multi else fixed, equals)
-    residual = where if is_multi else where.without(exact)
-    return Plan(index, tuple(ranges), reverse, is_sorted, residual, is_multi, equals, has_range)
+def _relevant(
+    schema: Schema, fields: Mapping[str, FieldBounds], order: tuple[OrderField, ...]
+) -> tuple[CompiledIndex, ...]:
+    """The indexes whose first field the filter narrows, or is the first of the order."""
+    first = order[0].path if order else None
+    return tuple(
+        index
+        for index in schema.indexes
+        if index not in schema.queues
+        and (
+            index.encoder.paths[0] == first
+            or ((bounds := fields.get(index.encoder.paths[0])) is not None and bounds.narrows)
+        )
+        and (not index.spec.sparse or _is_dense(index, fields))
+    )
 
 
-def range_of(prefix: bytes, bounds: FieldBounds, descending: bool, is_multi: bool) -> Range:
-    """The range of keys between the bounds of one field, under a prefix of fixed fields."""
-    low, high = bounds.low, bounds.high
-    if low is not None and high is not None and is_multi and not bounds.is_one:
-        high = None  # one element of a list may meet the low bound and another the high one
-    some = low if low is not None else high
-    if descending:
-        first, last = class_range_desc(some)
-        start, end = prefix + first, prefix + last
-        if high is not None:
-            key = prefix + encode_desc(high)
-            start = key if bounds.high_inclusive else end_of(key)
-        if low is not None:
-            key = prefix + encode_desc(low)
-            end = end_of(key) if bounds.low_inclusive else key
-        return start, end
-    first, last = class_range(some)
-    start, end = prefix + first, prefix + last
-    if low is not None:
-        key = prefix + encode(low)
-        start = key if bounds.low_inclusive else end_of(key)
-    if high is not None:
-        key = prefix + encode(high)
-        end = end_of(key) if bounds.high_inclusive else key
-    return start, end
+def _is_dense(index: CompiledIndex, fields: Mapping[str, FieldBounds]) -> bool:
+    """Whether a sparse index has an entry for every document that matches."""
+    return all(path in fields and fields[path].excludes_none for path in index.encoder.paths)
 
 
-def _serves(
-    index: CompiledIndex, order: tuple[OrderField, ...], fixed: set[str], equals: int
-) -> tuple[bool, bool]:
-    """(whether a scan after `equals` fixed fields gives the order, whether it runs backwards)"""
-    paths = index.encoder.paths[equals:]
-    descending = index.encoder.descending[equals:]
-    wanted = [field for field in order if field.path not in fixed]
-    if tuple(field.path for field in wanted) != paths:
-        return False, False
-    last_descends = index.encoder.descending[-1]
-    turned = {
-        field.descending != stored for field, stored in zip(wanted, descending, strict=True)
-    } or {order[-1].descending != last_descends}
-    if len(turned) > 1:
-        return False, False
-    (reverse,) = turned
-    return (last_descends != reverse) == order[-1].descending, reverse
+def _state(source: Source, index: CompiledIndex) -> int:
+    if not source.is_built(index):
+        return _UNUSABLE
+    return _SINGLE if source.get(MULTI + index.prefix) is None else _MULTIPLE
+
+
+def _rank(path: Access) -> tuple[int, ...]:
+    """Sorts paths: those that give the order first, then by the fields that they use, equalities
+    before ranges; of equal ones the tree of the documents, and then the index of fewer fields."""
+    fields = 0 if path.index is None else len(path.index.spec.fields)
+    return -path.is_sorted, -len(path.equals), -len(path.used), path.prefixes, fields
+
+
+def plan_of(path: Access, where: Filter) -> Plan:
+    """The plan of a path for a parsed filter."""
+    bounds = {name: keys_of(where.fields[name]) for name in path.used}
+    heads = sorted(path.heads(bounds)) if path.is_merged else ()
+    return Plan(path, path.ranges(bounds), where.without(path.decided), heads)

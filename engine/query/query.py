@@ -1,18 +1,21 @@
-"""A query: a filter and an order over one collection, parsed, planned and answered.
+"""A query: a filter and an order over one collection, checked, planned and answered.
 
 Invariants:
-- A cursor continues the scan it came from: of the same index, of the documents, or of the sorted
-  result. The plan that would be chosen for the query now does not matter.
+- A cursor continues the order it came from: of an index, of the documents, or of the sorted result.
+  Which plan finds the documents of a page does not matter.
+- What a filter is checked for depends on its shape, which is checked once, or on single values,
+  each of which is encoded or compiled whenever it is used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, final
 
 from amberdb._errors import CursorError, QueryError
 from amberdb._types import FieldPath, Order, Where
+from amberdb.engine.query.access import Access, by_id
+from amberdb.engine.query.choice import at_once, narrowest, race, sorted_as
 from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.order import OrderField, parse_order, sorter
 from amberdb.engine.query.page import (
@@ -23,11 +26,12 @@ from amberdb.engine.query.page import (
     projector,
     record_of,
 )
-from amberdb.engine.query.planner import Plan, by_documents, by_index, choose
-from amberdb.engine.query.scan import Found, count_entries, documents, entry_ids
+from amberdb.engine.query.planner import Plan, Statement, plan_of
+from amberdb.engine.query.prepared import Prepared, prepared
+from amberdb.engine.query.scan import Found, count_entries, documents, only_ids
+from amberdb.engine.query.shape import shape_of
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import rowid_of
-from amberdb.engine.schema.documents import Projection
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
@@ -36,24 +40,58 @@ _DOCUMENTS = 0
 _SORTED = -1
 """Origins of a cursor in place of the number of an index: a scan of the documents, a sorted
 result."""
+RANGES_MANY: Final = 200
+"""Ranges whose number is compared with that of the documents."""
+
+_Answer: TypeAlias = tuple[int, Iterable[Found]]
+"""The origin of a cursor, and the matches in order."""
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Query:
-    """One query of one collection, parsed."""
+    """One query of one collection: checked, and planned as far as its shape allows."""
 
-    schema: Schema
-    where: Where | None
-    filter: Filter
-    order: tuple[OrderField, ...]
+    __slots__ = (
+        "_filter",
+        "_prepared",
+        "_shaped",
+        "_statement",
+        "order",
+        "schema",
+        "where",
+    )
+
+    def __init__(self, schema: Schema, where: Where | None, order: tuple[OrderField, ...]) -> None:
+        self.schema = schema
+        self.where = where
+        self.order = order
+        self._filter: Filter | None = None
+        self._shaped = shaped = shape_of(where)
+        self._prepared: Prepared | None = None
+        if (
+            shaped is not None
+            and sum(shaped.sizes_bytes) <= schema.options.query_bytes_max
+            and not (shaped.branches and schema.vectors)  # which no branch may compare
+        ):
+            self._prepared = prepared(schema, shaped.shape, order)
+        if self._prepared is not None:
+            self._statement = self._prepared.statement
+        else:
+            parsed = self.filter
+            refuse_vectors(schema, parsed, order)
+            self._statement = Statement(schema, parsed.fields, order)
 
     @classmethod
     def of(cls, schema: Schema, where: Where | None, order_by: Order | None = None) -> "Query":
-        """Parses and checks a query. Raises QueryError."""
-        parsed, order = parse(where, schema.options), parse_order(order_by)
-        if schema.vectors:
-            refuse_vectors(schema, parsed, order)
-        return cls(schema, where, parsed, order)
+        """Checks a query. Raises QueryError."""
+        return cls(schema, where, parse_order(order_by))
+
+    @property
+    def filter(self) -> Filter:
+        """The parsed filter."""
+        if self._filter is None:
+            self._filter = parse(self.where, self.schema.options)
+        return self._filter
 
     @property
     def identity(self) -> Identity:
@@ -78,121 +116,169 @@ class Query:
             origin, place = None, None
         else:
             origin, place = open_cursor(after, self.identity)
-        plan = self._plan(source, limit, origin)
-        page: Page | Records = Records() if records else Page()
-        found: Iterator[Found]
-        if plan.is_sorted and origin != _SORTED:
-            if take is not None and fields == ["id"] and not records and self._has_ids(plan):
-                pairs = entry_ids(source, plan, place)
-                found = ((at, b"", Projection(id=id)) for at, id in pairs)
-                take = None
-            else:
-                found = documents(source, self.schema, plan, place, shape=self._shape(plan))
-            self._scan(page, take, found, plan, limit)
+        plans = self._plans(source, origin)
+        ids_only = not records and fields is not None and list(fields) == ["id"]
+        if not plans[0].is_sorted or origin == _SORTED:
+            origin, found = self._sorted(source, narrowest(source, plans), limit, place)
+        elif limit is None and place is None:
+            origin, found = self._whole(source, plans, ids_only=ids_only)
         else:
-            self._sort(page, take, source, plan, limit, place)
+            origin, found = self._paged(source, plans, limit, place, ids_only=ids_only)
+        page: Page | Records = Records() if records else Page()
+        append: Callable[[Any], None] = page.append
+        match: Found | None = None
+        for match in found:
+            append(match[2] if take is None else take(match))
+        if match is not None and len(page) == limit:
+            page.stop_at(self.identity, origin, match[0])
         return page
 
     def count(self, source: Source) -> int:
         """The number of documents that match and have not expired."""
         schema = self.schema
-        if self.filter.is_empty:
+        if self._asks_all:
             count = CollectionCounters.unpack(source.get(schema.counters_key)).documents
             if schema.expires_at is not None:
                 high = schema.expiry_bound(source.now_us)
                 count -= sum(1 for _ in source.scan(schema.expiry_prefix, high))
             return count
-        plan = choose(source, schema, self.filter, (), False)
+        plan = self.narrowest(source)
         if self._has_ids(plan):
             return count_entries(source, plan)
-        return sum(1 for _ in documents(source, schema, plan, shape=self._shape(plan)))
+        return sum(1 for _ in self._matches(source, plan))
 
     def ids(self, source: Source) -> list[str]:
         """The ids of all documents that match."""
-        plan = choose(source, self.schema, self.filter, (), False)
-        if self._has_ids(plan):
-            return [id for _, id in entry_ids(source, plan)]
-        matches = documents(source, self.schema, plan, shape=self._shape(plan))
-        return [document["id"] for _, _, document in matches]
+        found = self._matches(source, self.narrowest(source), ids_only=True)
+        return [document["id"] for _, _, document in found]
+
+    def narrowest(self, source: Source) -> Plan:
+        """The plan with the least work for all documents that match, in no order."""
+        return narrowest(source, self._plans(source))
 
     def explain(self, source: Source) -> dict[str, Any]:
-        """The plan of find() with a limit, as a map for the user."""
-        return choose(source, self.schema, self.filter, self.order, True).explain(self.order)
+        """How find() with a limit begins, as a map for the user."""
+        plans = self._plans(source)
+        plan = plans[0]
+        if len(plans) > 1:
+            plan = at_once(source, plans) or (plan if plan.is_sorted else narrowest(source, plans))
+        others = [each.access.name for each in plans if each is not plan]
+        return {**plan.explain(self.order), "alternatives": others}
 
     # -- inside ------------------------------------------------------------------------------
+
+    @property
+    def _asks_all(self) -> bool:
+        """Whether the filter has no condition."""
+        return not self.where or (self._filter is not None and self._filter.is_empty)
+
+    def _shape(self, plan: Plan) -> str:
+        """The query in the words of a full-scan warning; empty, which means no warning, when an
+        index is used or when the query asks for all documents."""
+        if not plan.is_full_scan or (self._asks_all and (not self.order or plan.is_sorted)):
+            return ""
+        order = ", ".join("-" * field.descending + field.path for field in self.order)
+        return f"{self.filter.shape} order_by=[{order}]" if order else self.filter.shape
+
+    def _plans(self, source: Source, origin: int | None = None) -> list[Plan]:
+        """The plans among which the values decide. After a cursor that of its origin is the first.
+        Raises CursorError."""
+        paths = self._statement.paths(source)
+        if origin is not None and origin != _SORTED:
+            first = self._origin(source, origin)
+            paths = (first, *[path for path in paths if path.index is not first.index])
+            return [self._plan(path) for path in paths]
+        plans = [self._plan(path) for path in paths]
+        for plan in plans:
+            if len(plan.ranges) > RANGES_MANY:
+                return self._without_many_ranges(source, plans)
+        return plans
+
+    def _origin(self, source: Source, number: int) -> Access:
+        """The path of a cursor's origin. Raises CursorError."""
+        path = self._statement.documents()
+        if number != _DOCUMENTS:
+            over_index = self._statement.path_over(source, number)
+            if over_index is None:
+                raise CursorError(
+                    "the index that this cursor continues was dropped or is being rebuilt: start "
+                    "again"
+                )
+            path = over_index
+        return path
+
+    def _plan(self, path: Access) -> Plan:
+        """The plan of a path for the values of this query."""
+        if self._prepared is None or self._shaped is None:
+            return plan_of(path, self.filter)
+        return self._prepared.plan(path, self._shaped)
+
+    def _without_many_ranges(self, source: Source, plans: list[Plan]) -> list[Plan]:
+        """The plans but those with more ranges than there are documents; without any the scan of
+        all documents."""
+        stored = CollectionCounters.unpack(source.get(self.schema.counters_key)).documents
+        few = [plan for plan in plans if len(plan.ranges) <= stored]
+        return few or [self._plan(by_id(self.schema.prefix, {}, self.order))]
+
+    def _matches(
+        self, source: Source, plan: Plan, after: Place | None = None, *, ids_only: bool = False
+    ) -> Iterator[Found]:
+        """The documents that a plan finds, in its order; with `ids_only` maps with the id will
+        do."""
+        if ids_only and self._has_ids(plan):
+            return only_ids(source, plan, after)
+        return documents(source, self.schema, plan, after, shape=self._shape(plan))
 
     def _has_ids(self, plan: Plan) -> bool:
         """Whether the entries of the plan are those of the documents that match, one for each."""
         return plan.residual.is_empty and not plan.is_multi and self.schema.expires_at is None
 
-    def _shape(self, plan: Plan) -> str:
-        """The query in the words of a full-scan warning; empty, which means no warning, when an
-        index is used or when the query asks for all documents."""
-        if not plan.is_full_scan or (self.filter.is_empty and not self.order):
-            return ""
-        order = ", ".join("-" * field.descending + field.path for field in self.order)
-        return f"{self.filter.shape} order_by=[{order}]" if order else self.filter.shape
+    def _whole(self, source: Source, plans: list[Plan], *, ids_only: bool) -> _Answer:
+        """All documents that match."""
+        plan = narrowest(source, plans)
+        if plan.is_sorted:
+            return _DOCUMENTS, self._matches(source, plan, ids_only=ids_only)
+        if self.order:
+            return self._sorted(source, plan, None, None)
+        return _DOCUMENTS, sorted_as(plans[0], source, self.schema, plan)
 
-    def _plan(self, source: Source, limit: int | None, origin: int | None) -> Plan:
-        """The plan of the cursor's origin; without a cursor the best plan. Raises CursorError."""
-        if origin is None or origin == _SORTED:
-            return choose(source, self.schema, self.filter, self.order, limit is not None)
-        if origin == _DOCUMENTS:
-            return by_documents(self.schema, self.filter, self.order)
-        plan = by_index(source, self.schema, origin, self.filter, self.order)
-        if plan is None or not plan.is_sorted:
-            raise CursorError(
-                "the index that this cursor continues was dropped or is being rebuilt: start again"
-            )
-        return plan
-
-    def _scan(
+    def _paged(
         self,
-        page: Page | Records,
-        take: "_Take | None",
-        found: Iterator[Found],
-        plan: Plan,
-        limit: int | None,
-    ) -> None:
-        """Fills a page from a scan that is in the query's order."""
-        if limit == 0:
-            return
-        append: Callable[[Any], None] = page.append
-        match: Found | None = None
-        for match in islice(found, limit):
-            append(match[2] if take is None else take(match))
-        if match is not None and len(page) == limit:
-            origin = _DOCUMENTS if plan.index is None else plan.index.number
-            page.stop_at(self.identity, origin, match[0])
-
-    def _sort(
-        self,
-        page: Page | Records,
-        take: "_Take | None",
         source: Source,
-        plan: Plan,
+        plans: list[Plan],
         limit: int | None,
         after: Place | None,
-    ) -> None:
-        """Fills a page from all documents that match, sorted in memory."""
+        *,
+        ids_only: bool,
+    ) -> _Answer:
+        """A page in the order of the first plan, which is the query's."""
+        plan = plans[0]
+        found: Iterable[Found]
+        if limit == 0:
+            found = ()
+        elif limit is None or len(plans) == 1:
+            found = islice(self._matches(source, plan, after, ids_only=ids_only), limit)
+        else:
+            plan, found = race(source, self.schema, plans, limit, after)
+        return _DOCUMENTS if plan.index is None else plan.index.number, found
+
+    def _sorted(
+        self, source: Source, plan: Plan, limit: int | None, after: Place | None
+    ) -> _Answer:
+        """A page from all documents that match, sorted in memory."""
         key = sorter(self.order)
         rowid = encode_rowid_desc if self.order[-1].descending else encode_rowid
 
-        def keyed() -> Iterator[Found]:
-            for _, value, document in documents(source, self.schema, plan, shape=self._shape(plan)):
+        def placed() -> Iterator[Found]:
+            for _, value, document in self._matches(source, plan):
                 place = key(document, value) + rowid(rowid_of(value))
                 if after is None or place > after:
-                    yield place, b"" if take is None else value, document
+                    yield place, value, document
 
         by_place: Callable[[Found], bytes] = _first
         if limit is None:
-            best = sorted(keyed(), key=by_place)
-        else:
-            best = nsmallest(limit, keyed(), key=by_place)
-        extend: Callable[[Iterable[Any]], None] = page.extend
-        extend(match[2] if take is None else take(match) for match in best)
-        if best and len(best) == limit:
-            page.stop_at(self.identity, _SORTED, best[-1][0])
+            return _SORTED, sorted(placed(), key=by_place)
+        return _SORTED, nsmallest(limit, placed(), key=by_place)
 
 
 _Take: TypeAlias = Callable[[Found], Any]

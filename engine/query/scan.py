@@ -18,7 +18,7 @@ from amberdb.engine.schema.document_format import BODY, damaged, expires_us, row
 from amberdb.engine.schema.documents import encode_id
 from amberdb.engine.schema.ordered_index import CompiledIndex
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.storage.index_scan import Entry, entries
+from amberdb.engine.storage.index_scan import Entry, entries, merged, points
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES, ROWID_BYTES
 
@@ -42,19 +42,41 @@ def documents(
     than FULL_SCAN_MAX documents read without an index; empty, there is no warning. Raises
     CorruptionError.
     """
+    return passing(source, schema, plan, scanned(source, plan, after), shape=shape)
+
+
+def scanned(source: Source, plan: Plan, after: Place | None = None) -> Iterator[Entry]:
+    """What a plan reads, in its order: entries of its index, or documents."""
+    if plan.by_ids:
+        return points(source, plan.ranges, reverse=plan.reverse, after=after)
+    if plan.heads:
+        rest = None if after is None else plan.rank(after)
+        return merged(source, plan.heads, plan.ranges, reverse=plan.reverse, after=rest)
+    return entries(
+        source, plan.ranges, of_index=plan.index is not None, reverse=plan.reverse, after=after
+    )
+
+
+def passing(
+    source: Source, schema: Schema, plan: Plan, found: Iterable[Entry], *, shape: str = ""
+) -> Iterator[Found]:
+    """The documents of what a plan has read, as documents() returns them."""
     read = 0 if shape and plan.is_full_scan else _UNWATCHED
     residual = None if plan.residual.is_empty else plan.residual.matches
     now_us = source.now_us if schema.expires_at is not None else None
-    index = plan.index
-    first_only = plan.is_multi and index is not None
+    of_index = plan.index is not None
+    first_only = plan.is_multi
     prefix = schema.prefix
     migration = schema.migration
     get = source.get
-    for place, id_bytes in _entries(source, plan, after):
-        key = prefix + id_bytes
-        value = get(key)
-        if value is None:
-            raise orphan(schema, index, key)
+    for place, content in found:
+        if of_index:
+            key = prefix + content
+            value = get(key)
+            if value is None:
+                raise orphan(schema, plan.index, key)
+        else:
+            key, value = place, content
         # Inline, as in row_reader.py: a function call here costs 4 percent of a scan.
         if crc32(value, crc32(key)) != CRC_RESIDUE:
             raise damaged(key)
@@ -70,7 +92,7 @@ def documents(
         )
         if residual is not None and not residual(document):
             continue
-        if first_only and place != _first_place(plan, document, rowid_of(value)):
+        if first_only and place != first_place(plan, document, rowid_of(value)):
             continue
         yield place, value, document
 
@@ -98,25 +120,28 @@ def documents_by_id(
             yield value, schema.document(unpack(key, value))
 
 
-def entry_ids(
-    source: Source, plan: Plan, after: Place | None = None
-) -> Iterator[tuple[Place, str]]:
-    """The place and the id of each entry within the plan's ranges: documents are not read."""
-    return ((place, id_bytes.decode()) for place, id_bytes in _entries(source, plan, after))
+def only_ids(source: Source, plan: Plan, after: Place | None = None) -> Iterator[Found]:
+    """documents() of a plan whose entries are those of the documents that match, one for each: maps
+    with the id alone, for which no document is decoded, nor read where an index names it."""
+    found = scanned(source, plan, after)
+    if plan.index is None:
+        return ((key, b"", {"id": key[KEYSPACE_BYTES:].decode()}) for key, _ in found)
+    return ((place, b"", {"id": id_bytes.decode()}) for place, id_bytes in found)
 
 
 def count_entries(source: Source, plan: Plan) -> int:
     """The number of entries within the plan's ranges."""
-    return sum(1 for _ in _entries(source, plan))
+    return sum(1 for _ in scanned(source, plan))
 
 
-def _entries(source: Source, plan: Plan, after: Place | None = None) -> Iterator[Entry]:
-    return entries(
-        source, plan.ranges, of_index=plan.index is not None, reverse=plan.reverse, after=after
-    )
+def place_in(plan: Plan, schema: Schema, document: Document, value: bytes) -> Place | None:
+    """The place at which the scan of a plan yields a document; None when it does not."""
+    if plan.index is None:
+        return schema.key(document["id"])
+    return first_place(plan, document, rowid_of(value))
 
 
-def _first_place(plan: Plan, document: Document, rowid: int) -> Place | None:
+def first_place(plan: Plan, document: Document, rowid: int) -> Place | None:
     """The place of the entry of a document that the scan reads first; None when all are outside
     the plan's ranges."""
     assert plan.index is not None

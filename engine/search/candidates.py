@@ -16,8 +16,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from amberdb._types import Document
+from amberdb.engine.query.choice import choose
 from amberdb.engine.query.filter import Filter
-from amberdb.engine.query.planner import Plan, choose
+from amberdb.engine.query.planner import Plan
 from amberdb.engine.query.scan import documents
 from amberdb.engine.schema.document_format import rowid_of
 from amberdb.engine.schema.schema import Schema
@@ -56,7 +57,7 @@ class Candidates:
         self._where = where
         if where.is_empty:
             return
-        plan = choose(view, schema, where, (), False)
+        plan = choose(view, schema, where, ENTRIES_MAX)
         self.how["index"] = plan.explain(())["index"]
         rowids = None if plan.is_full_scan else _few_rows(view, schema, plan)
         self.prefilter = rowids
@@ -66,7 +67,7 @@ class Candidates:
 
     def all_rows(self, view: View, schema: Schema) -> "Rowids":
         """The rowids of all documents that match, however many, ascending."""
-        plan = choose(view, schema, self._where, (), False)
+        plan = choose(view, schema, self._where)
         return _array([rowid_of(value) for _, value, _ in documents(view, schema, plan)])
 
     def _passes(self, rowid: int, index: RowIndex) -> bool:

@@ -6,8 +6,11 @@ Invariants:
   fields, whose rest is in the value.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from heapq import merge
 from itertools import chain, islice
+from typing import final
 
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.ordered_index import CUT_ENTRY_SIZE, unpack_cut
@@ -21,7 +24,8 @@ _LONG_SIZE = _PREFIX_SIZE + ROWID_BYTES
 """Entries longer than this are gathered by their first _PREFIX_SIZE bytes and sorted."""
 
 Entry = tuple[Place, bytes]
-"""(place, id) of an index entry. The place is LMDB's key, or, where that is cut, the whole key."""
+"""(place, id) of an index entry: the place is LMDB's key, or, where that is cut, the whole key. Of
+the documents (key, value)."""
 
 
 def entries(
@@ -33,15 +37,74 @@ def entries(
     after: Place | None = None,
 ) -> Iterator[Entry]:
     """The entries in the ranges (ascending, disjoint), or those past the place `after`. Without
-    `of_index` the ranges are of document keys."""
-    if reverse:
-        ranges = ranges[::-1]
-    if after is not None:
-        ranges = [(low, high) for low, high in ranges if (low < after if reverse else after < high)]
-    scan = _index_entries if of_index else _document_entries
+    `of_index` the documents, by key."""
+    ranges = _ranges_after(ranges, reverse, after)
+    scan = _index_entries if of_index else _stored_documents
     if len(ranges) == 1:  # saves one generator per entry
         return scan(source, *ranges[0], reverse, after)
     return chain.from_iterable(scan(source, low, high, reverse, after) for low, high in ranges)
+
+
+def points(
+    source: Source, ranges: Sequence[Range], *, reverse: bool = False, after: Place | None = None
+) -> Iterator[Entry]:
+    """entries() of documents where each range has one key: by point reads, which need no cursor."""
+    get = source.get
+    for key, _ in _ranges_after(ranges, reverse, after):
+        if key != after and (value := get(key)) is not None:
+            yield key, value
+
+
+def merged(
+    source: Source,
+    heads: Sequence[bytes],
+    ranges: Sequence[Range],
+    *,
+    reverse: bool,
+    after: bytes | None,
+) -> Iterator[Entry]:
+    """The entries in ranges of an index, in the order of what follows the heads; past `after`, the
+    end of a place. Each range is within one of the heads (ascending, none begins another)."""
+
+    def scan(low: bytes, high: bytes) -> Iterator[tuple[bytes, Entry]]:
+        head = heads[bisect_right(heads, low) - 1]
+        start = None if after is None else head + after
+        for entry in _index_entries(source, low, high, reverse, start):
+            yield entry[0][len(head) :], entry
+
+    scans = [scan(low, high) for low, high in ranges]
+    return (entry for _, entry in merge(*scans, key=_rank_of, reverse=reverse))
+
+
+def _rank_of(ranked: tuple[bytes, Entry]) -> bytes:
+    return ranked[0]
+
+
+@final
+class Counter:
+    """Counts the entries of ranges, only as far as it is asked to. Each range counts as one more,
+    for its seek; entries whose keys are cut may be counted although they are outside."""
+
+    __slots__ = ("_ranges", "_source", "total")
+
+    def __init__(self, source: Source, ranges: Sequence[Range]) -> None:
+        self.total = len(ranges)
+        self._source = source
+        self._ranges = [
+            (low[:_PREFIX_SIZE], end_of(high[:_PREFIX_SIZE]) if len(high) > _PREFIX_SIZE else high)
+            for low, high in reversed(ranges)
+        ]
+
+    def is_within(self, limit: int) -> bool:
+        """Whether there are no more than `limit`; then `total` is their number."""
+        while self._ranges and self.total <= limit:
+            low, high = self._ranges.pop()
+            wanted = limit - self.total + 1
+            keys = self._source.keys(low, high, wanted)
+            self.total += len(keys)
+            if len(keys) == wanted:
+                self._ranges.append((keys[-1] + b"\0", high))
+        return self.total <= limit and not self._ranges
 
 
 def places(view: View, ranges: Sequence[Range], limit: int) -> list[Place]:
@@ -55,12 +118,19 @@ def places(view: View, ranges: Sequence[Range], limit: int) -> list[Place]:
     return keys
 
 
-def _document_entries(
+def _ranges_after(ranges: Sequence[Range], reverse: bool, after: Place | None) -> Sequence[Range]:
+    """The ranges in the direction of a scan, from that of `after` on."""
+    if reverse:
+        ranges = ranges[::-1]
+    if after is None:
+        return ranges
+    return [(low, high) for low, high in ranges if (low < after if reverse else after < high)]
+
+
+def _stored_documents(
     source: Source, low: bytes, high: bytes, reverse: bool, after: Place | None
 ) -> Iterator[Entry]:
-    low, high = _after(low, high, reverse, after)
-    for key, _ in source.scan(low, high, reverse):
-        yield key, key[KEYSPACE_BYTES:]
+    return source.scan(*_after(low, high, reverse, after), reverse)
 
 
 def _index_entries(

@@ -1,7 +1,7 @@
 """The source protocol: what a query reads from. A View is a source.
 
-Planner, filter, order, page and query import this module and nothing else of storage, so that they
-can serve other storage, such as a database on a server.
+Access, planner, filter, shape, order, page and query import this module and nothing else of
+storage, so that they can serve other storage, such as a database on a server.
 
 Invariants:
 - All calls on one source answer as of one Lsn, and expiry is judged by one `now_us`.
@@ -36,6 +36,10 @@ class Source(Protocol):
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """The pairs of one keyspace with low <= key < high, in byte order."""
+        ...
+
+    def keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
+        """At most `limit` keys of scan(), ascending. Much faster where no memtable has any."""
         ...
 
     def is_built(self, index: AnyIndex) -> bool:

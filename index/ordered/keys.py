@@ -179,6 +179,11 @@ def encode_desc(value: object) -> bytes:
     return encode(value).translate(_INVERTED)
 
 
+def inverted(key: bytes) -> bytes:
+    """From encode(value) to encode_desc(value)."""
+    return key.translate(_INVERTED)
+
+
 def _encode_other(value: object) -> bytes:
     """The key of a value that is not of a plain type."""
     if isinstance(value, Mapping):
@@ -211,18 +216,20 @@ def encode_rowid_desc(rowid: int) -> bytes:
 # -- classes ---------------------------------------------------------------------------------
 
 
-def class_tag(value: object) -> int:
-    """The tag of the class of values that this one is ordered among (TAG_NONE ... TAG_MAP)."""
-    return encode(value)[0]
-
-
-def class_range(value: object) -> tuple[bytes, bytes]:
-    """Bounds of the value's class: low <= encode(v) < high for exactly the values v in it."""
-    tag = encode(value)[0]
+def class_range(key: bytes) -> tuple[bytes, bytes]:
+    """Bounds of the class of a value, from its key of encode() or encode_desc(): low <= key < high
+    for exactly the keys of the values in it."""
+    tag = key[0]
     return bytes([tag]), bytes([tag + 1])
 
 
-def class_range_desc(value: object) -> tuple[bytes, bytes]:
-    """class_range() for encode_desc: low <= encode_desc(v) < high for the values of the class."""
-    tag = 0xFF - encode(value)[0]
-    return bytes([tag]), bytes([tag + 1])
+def after_prefix(key: bytes) -> bytes | None:
+    """From the key of a str, or of bytes: keys from it on and before the one that is returned are
+    those of the values that begin with it. None: those to the end of the class."""
+    head = key[:-2].rstrip(b"\xff")
+    return head[:-1] + bytes([head[-1] + 1]) + b"\x00\x00" if len(head) > 1 else None
+
+
+def text_of(key: bytes) -> bytes:
+    """The UTF-8 of the str that encode() has made this key of."""
+    return key[1:-2].replace(b"\x00\xff", b"\x00")

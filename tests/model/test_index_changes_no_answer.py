@@ -5,6 +5,7 @@ and some of the indexes are built from what is there instead of being written al
 """
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, note, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 import amberdb
 from amberdb import Collection, Database, Ordered, QueryError, Unique
+from amberdb.engine.query import choice
 from support import drawn, reference, slices
 from support.databases import SMALL, FakeClock, assert_sound
 from support.model import Spec
@@ -94,6 +96,7 @@ def check_values(collection: Collection, where: Any, docs: list[Doc]) -> None:
     early=st.lists(st.sampled_from(INDEXED), max_size=6, unique_by=lambda spec: spec.name),
     built=st.integers(0, 12),
     expires=st.booleans(),
+    few=st.sampled_from([1, 2, choice.FEW]),
 )
 def test_an_index_never_changes_an_answer(
     firsts: list[Doc],
@@ -102,9 +105,14 @@ def test_an_index_never_changes_an_answer(
     early: list[Spec],
     built: int,
     expires: bool,
+    few: int,
 ) -> None:
+    """`few` makes plans race over as few documents as there are here."""
     clock = FakeClock()
-    with amberdb.open(":memory:", **SMALL, clock=clock) as db:
+    with (
+        amberdb.open(":memory:", **SMALL, clock=clock) as db,
+        patch.object(choice, "FEW", few),
+    ):
         plain = db.collection("plain", expires_at="u" if expires else None)
         indexed = db.collection("indexed", indexes=early, expires_at="u" if expires else None)
         first_steps = [("put", id, body) for id, body in zip(IDS, firsts, strict=False)]
@@ -131,6 +139,8 @@ def test_an_index_never_changes_an_answer(
                 found.sort(key=lambda doc: doc["id"])
             assert same(found, wanted)
             assert all(reference.matches(doc, where) for doc in found)
+            matches = [doc for doc in plain.documents() if reference.matches(doc, where)]
+            assert len(found) == len(matches)
             only = indexed.find(where, order_by=order, fields=["id"])
             if order is None:
                 only.sort(key=lambda doc: doc["id"])

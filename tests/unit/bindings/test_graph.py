@@ -273,7 +273,7 @@ def test_a_walk_asks_an_index(graph: KnowledgeGraph, db: Database) -> None:
     for end in ("source", "target"):
         for more in ({}, {"relation_type": "knows"}):
             plan = db.collection("graph_relations").explain({end: {"$in": names}, **more})
-            assert plan["ranges"] == len(names), plan
+            assert plan["equals"], plan
 
 
 @pytest.mark.parametrize("seed", range(5))

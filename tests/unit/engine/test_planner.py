@@ -14,6 +14,9 @@ from amberdb import (
     Unique,
 )
 from amberdb.engine.query import scan
+from amberdb.engine.query.condition import FieldBounds
+from amberdb.engine.query.filter import parse
+from amberdb.index.ordered.keys import encode
 from support.databases import OpenDatabase
 from unit.engine.helpers import ids
 
@@ -46,6 +49,16 @@ PLANS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"at": {"$gt": 3, "$lte": 5}},
         None,
         {"index": "at", "equals": 0, "range": True, "filter": "{}"},
+    ),
+    "prefix": (
+        {"who": {"$prefix": "a"}},
+        None,
+        {"index": "who_at", "equals": 0, "range": True, "ranges": 1, "filter": "{}"},
+    ),
+    "prefix and range": (
+        {"who": {"$prefix": "a", "$gt": "aa"}},
+        None,
+        {"index": "who_at", "range": True, "ranges": 1, "filter": "{}"},
     ),
     "equality and range": (
         {"who": "a", "at": {"$gte": 3}},
@@ -91,10 +104,10 @@ PLANS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "-rank",
         {"index": "at", "range": True, "order": "sort"},
     ),
-    "order before a range": (
+    "range that narrows to few before an order": (
         {"who": {"$gt": "a"}},
         "at",
-        {"index": "at", "order": "index", "filter": "{who: {$gt: ?}}"},
+        {"index": "who_at", "order": "sort", "filter": "{}", "alternatives": ["at"]},
     ),
     "$in": (
         {"at": {"$in": [3, 1, 3]}},
@@ -102,11 +115,26 @@ PLANS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"index": "at", "equals": 1, "ranges": 2, "filter": "{}"},
     ),
     "$in of both": (
-        {"who": {"$in": ["a", "b"]}, "at": {"$in": [1, 2]}},
+        {"who": {"$in": ["a", "b"]}, "rank": {"$in": [1, 2]}},
         None,
-        {"index": "who_at", "equals": 2, "ranges": 4},
+        {"index": "who_rank", "equals": 2, "ranges": 4},
     ),
     "$in and an order": ({"at": {"$in": [3, 1]}}, "at", {"index": "at", "order": "sort"}),
+    "$in in front of an order": (
+        {"who": {"$in": ["a", "c"]}},
+        "-at",
+        {"index": "who_at", "ranges": 2, "order": "index", "direction": "descending"},
+    ),
+    "$in and a range in front of an order": (
+        {"who": {"$in": ["a", "b"]}, "rank": {"$gt": 1}},
+        "-rank",
+        {"index": "who_rank", "ranges": 2, "order": "index", "range": True},
+    ),
+    "$in of more than is merged": (
+        {"who": {"$in": [f"{n}" for n in range(65)]}},
+        "at",
+        {"index": "at", "order": "index"},
+    ),
     "$in of one and an order": (
         {"who": {"$in": ["a"]}},
         "at",
@@ -116,7 +144,26 @@ PLANS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "too many for ranges": ({"at": {"$in": list(range(201))}}, None, {"index": None}),
     "id": ({"id": "03"}, None, {"index": "id", "equals": 1, "ranges": 1}),
     "ids": ({"id": {"$in": ["03", "01", 5]}}, None, {"index": "id", "ranges": 2}),
-    "id and more": ({"id": "03", "at": 1}, None, {"index": "id", "filter": "{id: ?, at: ?}"}),
+    "id and more": ({"id": "03", "at": 1}, None, {"index": "id", "filter": "{at: ?}"}),
+    "range of ids": (
+        {"id": {"$gte": "03", "$lt": "05"}},
+        None,
+        {"index": "id", "equals": 0, "range": True, "ranges": 1, "filter": "{}"},
+    ),
+    "prefix of ids": (
+        {"id": {"$prefix": "0"}},
+        "-id",
+        {"index": "id", "equals": 0, "range": True, "ranges": 1, "order": "index", "filter": "{}"},
+    ),
+    "prefix of ids of another class": ({"id": {"$prefix": b"0"}}, None, {"ranges": 0}),
+    "range of ids of another class": ({"id": {"$gt": 3}}, None, {"index": "id", "ranges": 0}),
+    "order by id": (None, "id", {"index": "id", "order": "index", "direction": "ascending"}),
+    "order by id backwards": (
+        {"id": {"$gt": "03"}},
+        ["-id", "at"],
+        {"index": "id", "range": True, "order": "index", "direction": "descending"},
+    ),
+    "id in an order behind another field": (None, ["rank", "id"], {"index": None, "order": "sort"}),
     "sparse with a value": ({"kind": "x"}, None, {"index": "kind"}),
     "sparse with a range": ({"kind": {"$gt": "x"}}, None, {"index": "kind"}),
     "sparse cannot find None": ({"kind": None}, None, {"index": None}),
@@ -150,6 +197,68 @@ def test_plan_changes_no_answer(
     assert events.count(where) == len(wanted)
 
 
+KEYS = ["a", "a\0", "a\0b", "a\x01", "aa", "b", "é", "\uffff", "\U0001f600", "z" * 480]
+BOUNDS: list[Any] = [*KEYS, "", "c", "z" * 479, "z" * 2_000]
+
+
+@pytest.mark.parametrize("is_settled", [True, False], ids=["LMDB", "memtable"])
+def test_ids_are_found_by_range_and_in_order(db: Database, is_settled: bool) -> None:
+    notes = db.collection("n")
+    notes.put_many({"id": id, "x": n % 2} for n, id in enumerate(KEYS))
+    notes.put_many({"id": "gone" + id[:9]} for id in KEYS)
+    notes.delete_many({"x": {"$exists": False}})
+    if is_settled:
+        db.checkpoint()
+    keys = sorted(KEYS)
+    for low in BOUNDS:
+        assert ids(notes.find({"id": low})) == [key for key in keys if key == low]
+        begin = [key for key in keys if key.startswith(low)]
+        assert ids(notes.find({"id": {"$prefix": low}}, order_by="id")) == begin
+        assert notes.count({"id": {"$prefix": low}}) == len(begin)
+        for high in BOUNDS:
+            assert ids(notes.find({"id": {"$gte": low, "$lt": high}})) == [
+                key for key in keys if low <= key < high
+            ]
+            within = {"id": {"$gt": low, "$lte": high}}
+            wanted = [key for key in keys if low < key <= high]
+            assert ids(notes.find(within)) == wanted
+            assert notes.count(within) == len(wanted)
+        pages: list[str] = []
+        after: str | None = None
+        while True:
+            page = notes.find({"id": {"$gt": low}}, order_by="-id", limit=2, after=after)
+            pages += ids(page)
+            after = page.cursor
+            if after is None:
+                break
+        assert pages == [key for key in reversed(keys) if key > low]
+    assert ids(notes.find({"id": {"$in": BOUNDS}}, order_by="-id")) == keys[::-1]
+    page = notes.find({"id": {"$in": BOUNDS}}, order_by="id", limit=4)
+    rest = notes.find({"id": {"$in": BOUNDS}}, order_by="id", limit=40, after=page.cursor)
+    assert ids([*page, *rest]) == keys
+    assert notes.find({"id": {"$gt": 5}}) == notes.find({"id": {"$lt": b"z"}}) == []
+    assert ids(notes.find({"id": {"$lt": "b"}, "x": 1})) == ["a\0", "a\x01"]
+    assert notes.find({"id": {"$exists": False}}) == notes.find({"id": None}) == []
+
+
+def _bounds(where: Any) -> FieldBounds:
+    return parse({"x": where}).fields["x"]
+
+
+def test_bounds_of_prefixes() -> None:
+    bounds = _bounds({"$prefix": "a"})
+    assert (bounds.low, bounds.low_inclusive) == (encode("a"), True)
+    assert (bounds.high, bounds.high_inclusive) == (encode("b"), False)
+    assert bounds.exact
+    assert not bounds.is_split, "one element meets both"
+    assert _bounds({"$prefix": ""}).high is None
+    bounds = _bounds({"$prefix": "a", "$gt": "ab", "$lt": "z"})
+    assert (bounds.low, bounds.high) == (encode("ab"), encode("b"))
+    assert bounds.is_split
+    assert len(bounds.covered) == 3
+    assert _bounds({"$prefix": "a", "$gt": 1}).covered[0].operator == "$prefix"
+
+
 def test_explain_has_a_fixed_shape(events: Collection) -> None:
     assert events.explain({"who": "a", "x": 1}, order_by="-at") == {
         "index": "who_at",
@@ -159,6 +268,7 @@ def test_explain_has_a_fixed_shape(events: Collection) -> None:
         "direction": "descending",
         "order": "index",
         "filter": "{x: ?}",
+        "alternatives": [],
     }
 
 
@@ -203,7 +313,7 @@ BAD_CALLS: dict[str, dict[str, Any]] = {
     "empty order": {"order_by": ""},
     "fields as a str": {"fields": "id"},
     "field is no str": {"fields": ["id", 5]},
-    "field is a list": {"fields": [["id"]]},
+    "field is a list of no keys": {"fields": [["id", 5]]},
     "empty field": {"fields": ["a..b"]},
 }
 

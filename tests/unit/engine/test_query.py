@@ -366,6 +366,8 @@ def holds(name: str, operand: Any, value: Any) -> bool:
     if name == "$not":
         return not all(holds(inner, each, value) for inner, each in operand.items())
     same = [each for each in elements if rank(each) == rank(operand)]
+    if name == "$prefix":
+        return any(each[: len(operand)] == operand for each in same)
     if name == "$gt":
         return any(each > operand for each in same)
     if name == "$gte":
@@ -418,12 +420,13 @@ PATHS = ["x", "y", "x.a", "x.a.b", "y.b"]
 documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {}, optional={"x": values, "y": values, "z": scalars}
 )
+OPERATORS = [
+    "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$prefix", "$exists", "$contains",
+]  # fmt: skip
 operators: st.SearchStrategy[Any] = st.deferred(
     lambda: (
         st.dictionaries(
-            st.sampled_from(
-                ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains"]
-            ),
+            st.sampled_from(OPERATORS),
             st.none(),
             min_size=1,
             max_size=3,
@@ -440,6 +443,8 @@ def operand(name: str) -> st.SearchStrategy[Any]:
         return st.booleans()
     if name == "$contains":
         return scalars
+    if name == "$prefix":
+        return st.sampled_from(["", "a", "ab", "\0", b"", b"a"])
     return values if name in ("$eq", "$ne") else comparable
 
 
@@ -472,15 +477,14 @@ def within(key: bytes, bounds: FieldBounds, side: str = "both") -> bool:
     """Whether an index key is where the bounds say."""
     if bounds.equals is not None:
         return key in [encode(value) for value in bounds.equals]
-    if bounds.low is not None and side != "high":
-        low = encode(bounds.low)
-        if key[0] != low[0] or key < low or (key == low and not bounds.low_inclusive):
-            return False
-    if bounds.high is not None and side != "low":
-        high = encode(bounds.high)
-        if key[0] != high[0] or key > high or (key == high and not bounds.high_inclusive):
-            return False
-    return True
+    low, high = bounds.low, bounds.high
+    is_above = low is None or (
+        key[0] == low[0] and (key > low or (key == low and bounds.low_inclusive))
+    )
+    is_below = high is None or (
+        key[0] == high[0] and (key < high or (key == high and bounds.high_inclusive))
+    )
+    return (is_above or side == "high") and (is_below or side == "low")
 
 
 @pytest.mark.sliced
@@ -555,23 +559,24 @@ def test_the_fewest_candidates_win() -> None:
 
 def test_bounds_of_ranges() -> None:
     bounds = bounds_of({"$gt": 1, "$gte": 1, "$lt": 9, "$lte": 9.0})
-    assert (bounds.low, bounds.low_inclusive) == (1, False)
-    assert (bounds.high, bounds.high_inclusive) == (9, False)
+    assert (bounds.low, bounds.low_inclusive) == (encode(1), False)
+    assert (bounds.high, bounds.high_inclusive) == (encode(9), False)
+    assert bounds.is_split
     assert bounds.exact
     assert bounds.excludes_none
     assert len(bounds.covered) == 4
     bounds = bounds_of({"$gte": 1, "$gt": 1, "$lte": 9, "$lt": 9})  # the order does not matter
     assert (bounds.low_inclusive, bounds.high_inclusive) == (False, False)
     bounds = parse({"$and": [{"x": {"$gte": 5}}, {"x": {"$gt": 3}}]}).fields["x"]
-    assert (bounds.low, bounds.low_inclusive, bounds.high) == (5, True, None)
+    assert (bounds.low, bounds.low_inclusive, bounds.high) == (encode(5), True, None)
     bounds = parse({"$and": [{"x": {"$lte": 3}}, {"x": {"$lt": 5}}]}).fields["x"]
-    assert (bounds.high, bounds.high_inclusive, bounds.low) == (3, True, None)
+    assert (bounds.high, bounds.high_inclusive, bounds.low) == (encode(3), True, None)
     # Of two classes the first is taken; the other one stays to be asked.
     where = parse({"x": {"$gt": 3, "$lt": "a"}})
     bounds = where.fields["x"]
-    assert (bounds.low, bounds.high) == (3, None)
+    assert (bounds.low, bounds.high) == (encode(3), None)
     assert where.without(["x"]).shape == "{x: {$lt: ?}}"
-    assert bounds_of({"$gt": False}).low is False
+    assert bounds_of({"$gt": False}).low == encode(False)
     assert all(bounds_of(each).narrows for each in (1, None, {"$gt": 1}, {"$lt": False}))
     assert bounds_of({"$in": []}).narrows
 

@@ -155,13 +155,25 @@ def test_no_key_is_a_proper_prefix_of_another(left: Any, right: Any) -> None:
 
 @given(values)
 def test_a_class_lies_within_its_range(value: Any) -> None:
-    low, high = keys.class_range(value)
-    low_desc, high_desc = keys.class_range_desc(value)
+    low, high = keys.class_range(keys.encode(value))
+    low_desc, high_desc = keys.class_range(keys.encode_desc(value))
     for other in EDGES:
         same = reference(other)[0] == reference(value)[0]
         assert (low <= encode(other) < high) == same
         assert (low_desc <= encode_desc(other) < high_desc) == same
-        assert (keys.class_tag(other) == keys.class_tag(value)) == same
+        assert (encode(other)[0] == encode(value)[0]) == same
+
+
+@given(st.one_of(st.tuples(texts, texts), st.tuples(blobs, blobs)), texts | blobs)
+def test_keys_between_a_prefix_and_what_comes_after_it(pair: tuple[Any, Any], other: Any) -> None:
+    prefix, rest = pair
+    low, high = encode(prefix), keys.after_prefix(encode(prefix))
+    _, end = keys.class_range(low)
+    for value in (prefix, prefix + rest, rest, other, *EDGE_TEXTS, *EDGE_BYTES):
+        begins = type(value) is type(prefix) and value.startswith(prefix)
+        assert (low <= encode(value) < (high or end)) == begins
+    if high is not None and isinstance(prefix, str):
+        assert keys.text_of(high) > prefix.encode()
 
 
 @pytest.mark.parametrize(
