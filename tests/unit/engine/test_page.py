@@ -61,7 +61,7 @@ def test_pages_together_are_the_whole(
     events: Collection, query: dict[str, Any], limit: int
 ) -> None:
     found = list(pages(events, limit, **query))
-    assert [document for page in found for document in page] == events.find(**query)
+    assert [document for page in found for document in page] == events.find(**query, records=False)
     assert all(len(page) == limit for page in found[:-1])
 
 
@@ -70,7 +70,7 @@ def test_pages_together_are_the_whole(
 def test_what_is_written_and_deleted_between_pages_neither_hides_nor_repeats_others(
     db: Database, events: Collection, query: dict[str, Any], settle: bool
 ) -> None:
-    whole = ids(events.find(**query))
+    whole = ids(events.find(**query, records=False))
     seen: list[str] = []
     deleted: set[str] = set()
     for number, page in enumerate(pages(events, 4, **query)):
@@ -96,12 +96,12 @@ def test_what_is_written_and_deleted_between_pages_neither_hides_nor_repeats_oth
 def test_what_is_written_ahead_is_found(events: Collection, query: dict[str, Any]) -> None:
     if "$in" in str(query):
         return
-    first = events.find(limit=4, **query)
+    first = events.find(limit=4, records=False, **query)
     values = {"at": 100, "other": 100, "tags": [100]}
     if str(query.get("order_by", "")).startswith("-"):
         values = {"at": -1, "other": -1, "tags": [-1]}
     events.put({"id": "zz", **values})
-    rest = events.find(after=first.cursor, **query)
+    rest = events.find(after=first.cursor, records=False, **query)
     assert "zz" in ids(rest)
     assert len(first) + len(rest) == N + 1
 
@@ -111,9 +111,9 @@ def test_cursor_outlives_reopening(open_db: OpenDatabase, query: dict[str, Any])
     db = open_db()
     events = db.collection("e", indexes=[Ordered("at"), Ordered("tags")])
     events.put_many({"id": f"{n:02d}", "at": n, "other": n, "tags": [n]} for n in range(N))
-    first = events.find(limit=4, **query)
+    first = events.find(limit=4, records=False, **query)
     db.close()
-    rest = open_db().collection("e").find(after=first.cursor, **query)
+    rest = open_db().collection("e").find(after=first.cursor, records=False, **query)
     whole: list[Document] = [*first, *rest]
     assert len(whole) == N
     assert len(set(ids(whole))) == N
@@ -235,10 +235,10 @@ def test_cursor_along_a_dropped_index_is_refused(db: Database, events: Collectio
 
 def test_cursor_keeps_its_index_when_a_better_one_comes(db: Database, events: Collection) -> None:
     query: dict[str, Any] = {"where": {"at": {"$gte": 0}, "other": {"$gte": 0}}}
-    page = events.find(limit=10, **query)
+    page = events.find(limit=10, records=False, **query)
     db.collection("e", indexes=[Ordered("at", "other"), Ordered("at"), Ordered("tags")])
     db.build_indexes()
-    assert len(events.find(after=page.cursor, **query)) == N - 10
+    assert len(events.find(after=page.cursor, records=False, **query)) == N - 10
 
 
 def test_cursor_of_a_sorted_page_outlives_an_index_over_its_order(
