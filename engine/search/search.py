@@ -180,9 +180,9 @@ class Search:
         options = self.schema.options
         text = self.text
         if text is not None:
-            text = within(text, options.query_bytes_max)
-            if text is not self.text:
-                cut["query_bytes_max"] = {"used": _size(text), "of": _size(self.text or "")}
+            given, text = text, within(text, options.query_bytes_max)
+            if text is not given:
+                cut["query_bytes_max"] = {"used": _size(text), "of": _size(given)}
         texts: dict[RowIndex, TextQuery] = {}
         for index in self.schema.row_indexes:
             if index.extractor is None:

@@ -67,19 +67,14 @@ def database_exists(path: str, options: Options) -> bool:
     directory. Raises NotADatabaseError for anything else, CorruptionError for a database without
     its MANIFEST."""
     fs = options.fs
-    if fs.exists(path) and not fs.is_dir(path):
-        raise NotADatabaseError(
-            f"{path} is a file, and a database is a directory: choose another path", path=path
-        )
-    names = fs.listdir(path) if fs.exists(path) else []
-    if manifests.NAME in names:
-        return True
-    contents = _contents(fs, path) if names else []
-    if all(staged_for(name) == CREATING for name in contents) or _is_unfinished(fs, path):
-        return False
-    if manifests.NAME in fs.listdir(path):  # another process has completed it meanwhile
-        return True
-    if {LOCK, WAL} & set(names) and any(generation_of(name) for name in names):
+    names: set[str] | None = None
+    while names != (names := _names(fs, path)):  # until no other process completes or removes it
+        if manifests.NAME in names:
+            return True
+        contents = _contents(fs, path)
+        if all(staged_for(name) == CREATING for name in contents) or _is_unfinished(fs, path):
+            return False
+    if {LOCK, WAL} & names and any(generation_of(name) for name in names):
         where = os.path.join(path, manifests.NAME)
         raise CorruptionError(
             f"{where} is missing: run `amberdb repair`, or restore a backup", path=where, offset=0
@@ -89,11 +84,23 @@ def database_exists(path: str, options: Options) -> bool:
     )
 
 
+def _names(fs: FileSystem, path: str) -> set[str]:
+    """The names in a directory; none when nothing is there. Raises NotADatabaseError for a file."""
+    try:
+        return set(fs.listdir(path))
+    except FileNotFoundError:
+        return set()
+    except NotADirectoryError:
+        raise NotADatabaseError(
+            f"{path} is a file, and a database is a directory: choose another path", path=path
+        ) from None
+
+
 def _contents(fs: FileSystem, path: str) -> list[str]:
     """The names in a directory but those of the lock file and of lost+found."""
     return [
         name
-        for name in fs.listdir(path)
+        for name in _names(fs, path)
         if name not in (LOCK, _LOST_FOUND)
         or fs.is_dir(os.path.join(path, name)) != (name == _LOST_FOUND)
     ]
@@ -101,10 +108,10 @@ def _contents(fs: FileSystem, path: str) -> list[str]:
 
 def _is_unfinished(fs: FileSystem, path: str, kinds: tuple[bytes, ...] = (_NEW, _RESTORED)) -> bool:
     """Whether a directory has the mark of a creation. It is renamed to its name, so never torn."""
-    mark = os.path.join(path, CREATING)
-    if not fs.exists(mark) or fs.is_dir(mark):
+    try:
+        data = fs.read(os.path.join(path, CREATING))
+    except (FileNotFoundError, IsADirectoryError):
         return False
-    data = fs.read(mark)
     return data.startswith(kinds) and len(data) == _MARK_SIZE and crc_matches(data)
 
 

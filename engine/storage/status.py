@@ -100,7 +100,10 @@ def _header(database_id: bytes) -> bytes:
 
 
 def _is_complete(fs: FileSystem, path: str) -> bool:
-    return fs.exists(path) and fs.file_identity(path)[-1] == SIZE
+    try:
+        return fs.file_identity(path)[-1] == SIZE
+    except FileNotFoundError:
+        return False
 
 
 def _create(fs: FileSystem, path: str) -> None:

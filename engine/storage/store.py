@@ -148,9 +148,10 @@ class Store:
             fs.sync_dir(directory)
 
     def _find_last_commit(self) -> None:
-        """A process that was killed between the meta page of its commit and the note of it in the
-        reader table leaves a table with the older one. As long as anybody has the file open, reads
-        go by the table; the begin of a write sees that its owner died, and corrects it. Raises
+        """Lets LMDB find its newest commit. LMDB writes the meta page of a commit, and then the id
+        of the transaction into lock.mdb, where reads look it up. A writer that is killed in between
+        leaves the older id there, as long as any process has the file open. The next write
+        transaction finds that the holder of the write lock has died, and corrects the id. Raises
         CorruptionError, StorageError."""
         try:
             self._live().begin(write=True).abort()

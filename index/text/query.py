@@ -16,7 +16,7 @@ Invariants:
 - A query is a pure function of text, analyzer and limits, independent of the index.
 - What is more than a limit allows is cut from a plain text, which people paste, and refused in the
   query language, where a part would ask something else.
-- plain() takes every str. What parse() refuses, it names with its place.
+- plain() takes every str. An error of parse() names the place of the clause that is wrong.
 """
 
 import re

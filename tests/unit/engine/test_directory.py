@@ -6,7 +6,8 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,54 @@ def test_who_waits_for_a_creation_gets_the_database_or_the_owner(tmp_path: Path)
     finally:
         failpoints.install(None)
     assert errors[0].pid == os.getpid()
+
+
+class _Meanwhile(OsFileSystem):
+    """Runs `other` once, before the call of number `at` (from 0) that looks for what exists."""
+
+    def __init__(self, at: int, other: Callable[[], None]) -> None:
+        self.left, self.other = at, other
+
+    def _look(self) -> None:
+        self.left -= 1
+        if self.left == -1:
+            self.other()
+
+    def exists(self, path: str) -> bool:
+        self._look()
+        return super().exists(path)
+
+    def is_dir(self, path: str) -> bool:
+        self._look()
+        return super().is_dir(path)
+
+    def listdir(self, path: str) -> list[str]:
+        self._look()
+        return super().listdir(path)
+
+    def read(self, path: str) -> bytes:
+        self._look()
+        return super().read(path)
+
+
+@pytest.mark.parametrize("end", [fill, shutil.rmtree])
+def test_a_reader_that_comes_at_the_end_of_a_creation_sees_all_of_it_or_nothing(
+    tmp_path: Path, end: Callable[[Path], None]
+) -> None:
+    """Another process completes the creation, or gives it up, between any two looks."""
+    outcomes: list[bool] = []
+    fs = None
+    while fs is None or fs.left < 0:  # until the creation ends after the last look
+        path = tmp_path / f"{len(outcomes)}.amber"
+        unfinished(path)
+        fs = _Meanwhile(len(outcomes), partial(end, path))
+        try:
+            with open_at(path, read_only=True, fs=fs) as db:
+                outcomes.append(len(db.collection("n")) == 20)
+        except DatabaseMissingError:
+            outcomes.append(False)
+    assert len(outcomes) > 4
+    assert any(outcomes) == (end is fill)
 
 
 def test_a_lock_that_is_removed_while_another_waits_keeps_nobody_out(

@@ -14,7 +14,7 @@ import pytest
 import amberdb
 from amberdb import AmberError, Database, ReplacedError, Sync
 from amberdb import _failpoints as failpoints
-from amberdb._fs import OsFileSystem
+from amberdb._fs import DirLock, FileSystem, OsFileSystem
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.held_directory import HeldDirectory
 from support.databases import SMALL, assert_sound
@@ -331,12 +331,17 @@ class CheckedBesideRenames(OsFileSystem):
         self.check()
 
 
+def made_and_held(path: Path, fs: FileSystem) -> tuple[HeldDirectory, DirLock]:
+    """A new database, and its directory as the one that was opened."""
+    make_new(path)
+    lock = fs.lock(str(path / "LOCK"), "1 here")
+    return HeldDirectory(fs, str(path), lock), lock
+
+
 def test_a_manifest_of_our_own_is_none_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "t.amber"
-    make_new(path)
     fs = CheckedBesideRenames()
-    lock = fs.lock(str(path / "LOCK"), "1 here")
-    held = HeldDirectory(fs, str(path), lock)
+    held, lock = made_and_held(path, fs)
     fs.check = held.check_directory
     manifest = manifests.read(held, str(path))
     for generation in (2, 3):
@@ -350,10 +355,7 @@ def test_a_manifest_of_our_own_is_none_at_any_moment(tmp_path: Path) -> None:
 
 def test_every_change_of_names_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "t.amber"
-    make_new(path)
-    fs = OsFileSystem()
-    lock = fs.lock(str(path / "LOCK"), "1 here")
-    held = HeldDirectory(fs, str(path), lock)
+    held, lock = made_and_held(path, OsFileSystem())
     replace(path)
     before = contents(path)
     inner = str(path / "data-1" / "data.mdb")
