@@ -96,6 +96,11 @@ class Corpus:
             self._parts.append(_Part(number, rowids, lengths, None if every else mask))
         self.length_mean = length / self.count if self.count else 0.0
 
+    @property
+    def _by_length(self) -> float:
+        """What a norm grows by with each word; without words at all, rows have stop words only."""
+        return K1 * B / self.length_mean if self.length_mean else 0.0
+
     def over(self, sources: Sequence[Source], alive: Alive) -> "Corpus | None":
         """This corpus over the sources of another view; None when the rows differ."""
         if alive is not self._alive or len(sources) != len(self._sources):
@@ -191,7 +196,7 @@ class Corpus:
     ) -> Ranking:
         """The ranking over all sources for few postings: without numpy, whose calls would cost
         more. The steps of each number are those of _rank(), so scores are equal to the last bit."""
-        by_length = K1 * B / self.length_mean if self.length_mean else 0.0
+        by_length = self._by_length
         sums: dict[int, float] = {}
         for part, found in zip(self._parts, held, strict=True):
             for term in query.scored:
@@ -216,7 +221,7 @@ class Corpus:
     ) -> Scores:
         """The part of the score that one term adds to each row that has it."""
         norms = part.lengths[ordinals].astype(np.float64)
-        norms *= K1 * B / self.length_mean
+        norms *= self._by_length
         norms += K1 * (1 - B)
         norms += frequencies
         values: Scores = frequencies * np.float64(idf * (K1 + 1))
