@@ -7,6 +7,9 @@ DATA is a folder with two public data sets, which are not part of this repositor
     cmrc2018-trial.json   the trial set of CMRC 2018 (ymcui/cmrc2018): Chinese passages, and
                           questions about each
 
+The typed queries of bench/quality/typed.jsonl come in addition, by their kinds: identifiers, signs,
+paths, accents, emoji, mixed scripts, typos, stop words.
+
 Invariants:
 - Every engine gets the same documents and the same questions.
 """
@@ -17,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amberdb import Text
-from bench.quality.datasets import Collection, cmrc, locomo, only
+from bench.quality.datasets import Collection, cmrc, locomo, only, typed
 from bench.quality.scores import Scores, answers, first, recall, recalls, reciprocal, report
 from bench.quality.searches import (
     DEPTH,
@@ -69,7 +72,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for title, measure in (("recall@1", first), ("MRR", reciprocal), ("recall@10", recall)):
         figures = {engine: [measure(*pair) for pair in pairs] for engine, pairs in found.items()}
         report(f"Chinese passages, {title}", figures, "fts5 trigram")
+    _report_typed()
     return 0
+
+
+def _report_typed() -> None:
+    kept = typed()
+    engines = {
+        "amberdb": amberdb_search(kept, Text("text")),
+        "fts5 porter": fts5_search(kept, "porter unicode61", words),
+        "fts5 trigram": fts5_search(kept, "trigram", trigrams),
+    }
+    found = {engine: answers(kept, search) for engine, search in engines.items()}
+    for title, measure in (("recall@1", first), ("MRR", reciprocal)):
+        figures = {engine: [measure(*pair) for pair in pairs] for engine, pairs in found.items()}
+        report(f"typed queries, {title}", figures, "fts5 porter")
+    for kind in dict.fromkeys(question.kind for question in kept.questions):
+        figures = {
+            engine: [first(*pair) for pair in pairs if pair[0].kind == kind]
+            for engine, pairs in found.items()
+        }
+        report(f"typed queries, {kind}, recall@1", figures, "fts5 porter")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
-"""The public data sets of the quality runs, as documents and questions."""
+"""The data sets of the quality runs, as documents and questions: public ones of other projects, and
+typed.jsonl, which is kept here: texts as people write them, and what somebody types who looks for
+one of them. Each line is a text, its kind, and its queries."""
 
+import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+TYPED = Path(__file__).with_name("typed.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +16,7 @@ class Question:
     text: str
     group: str
     answers: frozenset[int]
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,20 @@ def cmrc(data: dict[str, Any]) -> Collection:
                 for asked in paragraph["qas"]
                 if asked["question"].strip()
             )
+    return result
+
+
+def typed() -> Collection:
+    """The texts of typed.jsonl; each query has one answer."""
+    result = Collection([], [], [])
+    for line in TYPED.read_text("utf-8").splitlines():
+        kept = json.loads(line)
+        number = frozenset([len(result.texts)])
+        result.texts.append(kept["text"])
+        result.groups.append("all")
+        result.questions.extend(
+            Question(query, "all", number, kept["kind"]) for query in kept["queries"]
+        )
     return result
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import amberdb
-from amberdb import Fusion, Ordered, Text
+from amberdb import Database, Fusion, Ordered, Text
 from amberdb.index.vector.vector import Embed
 from amberdb.memory import Memory
 from bench.engines.search_engine import library
@@ -30,8 +30,10 @@ Search: TypeAlias = Callable[[str, str], list[int]]
 """search(question, group) -> numbers of the best documents of that group, best first."""
 
 
-def amberdb_search(docs: Collection, spec: Text) -> Search:
-    memory = amberdb.open(":memory:").collection("turns", indexes=[Ordered("group"), spec])
+def amberdb_search(docs: Collection, spec: Text, db: Database | None = None) -> Search:
+    """In `db`, or in a database of its own that is left open."""
+    db = db or amberdb.open(":memory:")
+    memory = db.collection("turns", indexes=[Ordered("group"), spec])
     memory.put_many(
         [
             {"id": str(number), "text": text, "group": group}

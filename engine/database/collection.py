@@ -514,7 +514,7 @@ class Collection(WritableCollection):
             if schema is None:  # dropped, perhaps by a commit that is not visible yet
                 return True
             return schema.migration is None and not any(
-                map(is_wanted, engine.indexer.pending_of(schema))
+                map(is_wanted, engine.indexer.unanswered_of(schema))
             )
 
         if not is_ready():

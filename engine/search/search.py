@@ -125,17 +125,20 @@ class Search:
         candidates = Candidates(view, self.schema, self.where, reader)
         cut: dict[str, dict[str, int]] = {}
         how: dict[str, Any] = {"where": candidates.how, "indexes": {}, "cut": cut}
-        texts = self._texts(cut)
-        if texts and not any(query.scored for query in texts.values()):
-            how["no_terms"] = self._why_no_terms(texts)
         lists: dict[RowIndex, Ranked] = {}
         indexes = self._indexes(view)
+        texts = self._texts(indexes, cut)
+        if texts and not any(query.scored for query in texts.values()):
+            asked = self.text or self.query or ""
+            how["no_terms"] = "it has only punctuation" if asked.strip() else "it is empty"
         depth = self._depth(len(indexes))
         for index in indexes:
             searcher = searchers.of(index, self.schema)
             query = texts[index] if index.is_text else self.vectors[index.vector.field]
             ranked, steps = searcher.search(query, view, self.schema, depth, candidates, reader)
             lists[index] = ranked
+            if index.number in self.schema.foreign:
+                steps["rebuilding"] = "its terms are of another version of the analyzer"
             how["indexes"][index.spec.name] = steps
         ranked = self._fused(lists) if self._is_fused(len(lists)) else next(iter(lists.values()))
         if self.recency is None and not self.diversity:
@@ -157,11 +160,13 @@ class Search:
     def _indexes(self, view: View) -> list[RowIndex]:
         """The indexes that are searched: all Text indexes for a text, and the Vector index of each
         query vector. Raises QueryError."""
-        indexes = [
-            index
-            for index in self.schema.row_indexes
-            if (self.asks_text if index.is_text else index.vector.field in self.vectors)
-        ]
+        named: dict[str, RowIndex] = {}
+        for index in self.schema.row_indexes:
+            is_asked = self.asks_text if index.is_text else index.vector.field in self.vectors
+            # One that is rebuilt is here twice, and the older one answers until then.
+            if is_asked and (index.spec.name not in named or view.is_built(index)):
+                named[index.spec.name] = index
+        indexes = list(named.values())
         if self.schema.migration is not None:
             raise QueryError(
                 f"collection {self.schema.name!r} is being migrated to version "
@@ -175,7 +180,9 @@ class Search:
                 )
         return indexes
 
-    def _texts(self, cut: dict[str, dict[str, int]]) -> dict[RowIndex, TextQuery]:
+    def _texts(
+        self, indexes: Iterable[RowIndex], cut: dict[str, dict[str, int]]
+    ) -> dict[RowIndex, TextQuery]:
         """The text or the query as each Text index is asked. Raises QueryError."""
         options = self.schema.options
         text = self.text
@@ -184,7 +191,7 @@ class Search:
             if text is not self.text:
                 cut["query_bytes_max"] = {"used": _size(text), "of": _size(self.text or "")}
         texts: dict[RowIndex, TextQuery] = {}
-        for index in self.schema.row_indexes:
+        for index in indexes:
             if index.extractor is None:
                 continue
             analyzer = index.extractor.analyzer
@@ -204,12 +211,6 @@ class Search:
                 break
             texts[index] = asked
         return texts
-
-    def _why_no_terms(self, texts: Mapping[RowIndex, TextQuery]) -> str:
-        asked = self.text or self.query or ""
-        if any(query.analyzer.pieces(asked) for query in texts.values()):
-            return "it has only stop words, which are not indexed"
-        return "it has only punctuation" if asked.strip() else "it is empty"
 
     def _is_fused(self, lists: int) -> bool:
         return lists > 1 or self.recency is not None or bool(self.diversity)

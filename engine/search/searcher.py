@@ -63,7 +63,7 @@ class SearcherSource(Protocol):
     """Where a search finds the searchers of its indexes."""
 
     def of(self, index: RowIndex, schema: Schema) -> Searcher:
-        """The searcher of an index, which `schema` declares as of the view. Raises FormatError."""
+        """The searcher of an index, which `schema` declares as of the view."""
         ...
 
 

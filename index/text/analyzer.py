@@ -217,7 +217,9 @@ class Analyzer:
         """The terms of a piece that a query scores."""
         if is_run(piece) and len(piece) > 1:
             return Terms(list(self._compounds(piece)), [], [])
-        return self._piece_terms(piece)
+        if is_run(piece) or pieces.is_pictograph(piece):
+            return self._piece_terms(piece)
+        return self._words.terms(piece, asked=True)
 
     def _phrase_terms(self, piece: str) -> Iterable[str]:
         if not is_run(piece):

@@ -2,9 +2,9 @@
 
     getUserName        get, user, name; getusername
     user_id, e-mail    user, id; userid              e, mail; email
-    iPhone15           i, phone, 15; iphone, iphone15
-    100m2, GPT4        100, m2; 100m2                gpt, 4; gpt4
-    v2.10              v, 2, 10; v2, v2.10, 2.10     a joint between digits stays in a whole
+    5kg, 100m2         5, kg; 5kg                    100, m2; 100m2
+    GPT4, iPhone15     gpt, 4; gpt4                  phone, iphone, 15; iphone15
+    v2.10              v, 2, 10; v2, 2.10, v2.10     a joint between digits stays in a whole
     C++, A+            c++; a+                       a letter with a sign is another word
     .NET, Disney+      .net; net is a variant        disney; disney+ is a variant
     caf\u00e9               has the variants caf\u00e9 and cafe
@@ -15,6 +15,7 @@ those with another form of it are found.
 Invariants:
 - Thread-safe, and a pure function of word, stemmer and stop words.
 - A term that is not of a stop word does not begin with STOP.
+- What a query asks for a word is among the terms of the word.
 """
 
 import re
@@ -35,7 +36,7 @@ _NAME_CHARACTERS_MAX: Final = 64
 
 _HUMPS: Final = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+").findall
 _NUMBERED: Final = re.compile(r"([0-9]*)([^0-9]+)([0-9]*)").fullmatch
-_VERSION: Final = re.compile(r"[vV][0-9]+(?:\.[0-9]|$)").match
+_VERSION: Final = re.compile(r"[vV][0-9]+\.[0-9]").match
 
 STOP: Final = "="
 """Begins the terms of stop words, which are apart from those of words with the same stem."""
@@ -60,11 +61,16 @@ class Terms(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """One form of a word, casefolded."""
+    """One form of a word, in its own case."""
 
     text: str
     is_part: bool = False
+    """It stands for its part of the word in phrases."""
+    is_whole: bool = False
+    """It is made of several words, and so no stop word."""
     is_variant: bool = False
+    is_asked: bool = True
+    """A query with the word asks for it too."""
 
 
 _Forms: TypeAlias = Iterator[_Form]
@@ -83,19 +89,22 @@ class Words:
         self._is_apart = language not in (None, "english")
         self._endings = ("", *_ENDINGS.get(language or "", ()))
 
-    def terms(self, word: str) -> Terms:
-        """The terms of a word."""
+    def terms(self, word: str, *, asked: bool = False) -> Terms:
+        """The terms of a word in a document, or those that are `asked` for it in a query."""
         if word.isascii() and word.isalpha() and (word[1:].islower() or word.isupper()):
             return self._simple_terms(word.lower())
         terms = Terms([], [], [])
-        for form in self._split(word):
-            bare = folded(form.text)
-            if form.is_part and bare in self._stops:
+        for form in self._forms(word):
+            if asked and not form.is_asked:
+                continue
+            text = casefolded(form.text)
+            bare = folded(text)
+            if bare in self._stops and not form.is_whole:
                 terms.stop_words.append(_stop_word(bare))
-                if form.text in self._stops:
+                if text in self._stops:
                     continue
             plain = self._stemmed(bare)
-            exact = plain if form.text.isascii() else self._stemmed(form.text)
+            exact = plain if text.isascii() else self._stemmed(text)
             if exact != plain:
                 terms.variants.extend((exact, plain))
             else:
@@ -105,14 +114,14 @@ class Words:
     def canonical(self, word: str) -> list[str]:
         """The parts of a word in the form in which phrases are compared: each is a term of the
         word, and no variant of another."""
-        bare = [folded(form.text) for form in self._split(word) if form.is_part]
+        bare = [folded(casefolded(form.text)) for form in self._forms(word) if form.is_part]
         return [_stop_word(part) if part in self._stops else self._stemmed(part) for part in bare]
 
     def prefix(self, word: str) -> tuple[str, tuple[str, ...]]:
         """The beginning of the terms to look for, and whole terms in addition, since a stem may be
         shorter than the prefix."""
-        *_, form = self._split(word)
-        whole = folded(form.text).replace("'", "")
+        *_, form = self._forms(word)
+        whole = folded(casefolded(form.text)).replace("'", "")
         stems = [self._stemmed(whole + ending) for ending in self._endings]
         return whole, tuple(dict.fromkeys(stem for stem in stems if not stem.startswith(whole)))
 
@@ -125,14 +134,14 @@ class Words:
         part = part.removesuffix("'s").replace("'", "")
         return bounded((self._stem(part) if self._stem else part) or part)
 
-    def _split(self, word: str) -> _Forms:
-        """The parts of a word and its wholes, casefolded; the whole word is the last."""
+    def _forms(self, word: str) -> _Forms:
+        """The forms of a word; the whole word is the last."""
         word = word.replace("\u2019", "'")
         for alone in word.split("'") if self._is_apart else (word,):
-            yield from _split(alone)
+            yield from _forms(alone)
 
 
-def _split(word: str) -> _Forms:
+def _forms(word: str) -> _Forms:
     groups: list[list[re.Match[str]]] = []
     end = 0
     for match in PARTS.finditer(word):
@@ -142,7 +151,12 @@ def _split(word: str) -> _Forms:
         end = match.end()
     for group in groups:
         for match in group:
-            yield from _part(*match.groups(""))
+            if _VERSION(word, match.start()):
+                yield _Form("v", is_part=True)
+                yield _Form(match[0][1:], is_part=True)
+                yield _Form(match[0])
+            else:
+                yield from _part(*match.groups(""))
         if len(group) > 1:
             yield from _wholes(group)
     if len(groups) > 1:
@@ -156,47 +170,50 @@ def _wholes(parts: list[re.Match[str]]) -> _Forms:
         is_number = before[0][-1].isdigit() and part[0][0].isdigit()
         joint = part.string[before.end() : part.start()] if is_number else ""
         whole += [joint, part[0]]
-    text = casefolded("".join(whole))
+    text = "".join(whole)
     if _VERSION(text):
-        yield _Form(text[1:])
-    yield _Form(text)
+        yield _Form(text[1:], is_whole=True)
+    yield _Form(text, is_whole=True)
 
 
 def _part(dot: str, part: str, sign: str) -> _Forms:
-    """One part: as it is, by its humps, and with its dot and its sign."""
+    """One part: with its dot or its sign, and without."""
     if sign and len(part) == 1 and not part.isdigit():
-        yield _Form(casefolded(part + sign), is_part=True)
+        yield _Form(part + sign, is_part=True)
         return
-    humps = _humps(part)
-    for hump in humps:
-        yield _Form(casefolded(hump), is_part=True, is_variant=bool(dot))
-    if len(humps) > 1:
-        if humps[-1].isdigit() and len(humps) > 2:
-            yield _Form(casefolded("".join(humps[:-1])))
-        yield _Form(casefolded(part))
+    for form in _inside(part):
+        yield form._replace(is_variant=True) if dot else form
     if dot or sign:
-        yield _Form(casefolded(dot + part + sign), is_variant=not dot)
+        yield _Form(dot + part + sign, is_whole=True, is_variant=not dot)
 
 
-def _humps(part: str) -> list[str]:
-    """The words inside a name or a number with letters: get User Name, 100 m2, GPT 4."""
-    if part.isdigit() or len(part) > _NAME_CHARACTERS_MAX or "'" in part:
-        return [part]
+def _inside(part: str) -> _Forms:
+    """A part and the words in it: get User Name, 100 m2, GPT 4."""
+    if (part.isalpha() and not _is_camel(part)) or len(part) > _NAME_CHARACTERS_MAX or "'" in part:
+        yield _Form(part, is_part=True)
+        return
     numbered = _NUMBERED(part)
-    if numbered is None:  # digits in the middle: a name in camelCase, else a code
-        return _HUMPS(part) if part.isascii() and _is_camel(part) else [part]
+    if numbered is None or part.isalpha():  # no number at the ends
+        names = _HUMPS(part) if _is_camel(part) else [part]
+        yield from (_Form(name, is_part=True) for name in names)
+        if len(names) > 1:
+            yield _Form(part)
+        return
     before, letters, after = numbered.groups()
-    if len(letters) > 1 and letters.isascii() and _is_camel(letters):
-        inner = [*_HUMPS(letters), after]
-    elif len(letters) > 1 or _VERSION(part):
-        inner = [letters, after]
-    else:
-        inner = [letters + after]
-    return [hump for hump in (before, *inner) if hump]
+    if len(letters) == 1:
+        letters, after = letters + after, ""
+    if before or after:
+        # A query for 5 kg may be written 5kg. One for room12 is for no other room.
+        yield from (_Form(number, is_asked=bool(before)) for number in (before, after) if number)
+        names = _HUMPS(letters) if _is_camel(letters) else []
+        yield from map(_Form, names)
+        yield _Form(letters, is_asked=bool(before or names))
+    yield _Form(part, is_part=True)
 
 
 def _is_camel(part: str) -> bool:
-    return not part.isupper() and not part[1:].islower()
+    """Whether a part in ASCII has capitals inside, and other letters."""
+    return part.isascii() and not (part.isupper() or part[1:].islower() or part[1:].isdigit())
 
 
 def casefolded(text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from amberdb import Document
+from amberdb import Document, Text
 from amberdb.engine.schema import catalog, schema
 from amberdb.index.text.text import Occurrences, TextExtractor
 
@@ -29,4 +29,4 @@ def older_analyzer() -> Generator[None]:
 
 
 def _older(spec: object) -> str:
-    return f"an older one of {spec}"
+    return f"an older one of {spec}" if isinstance(spec, Text) else ""

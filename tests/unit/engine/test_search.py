@@ -25,7 +25,6 @@ from amberdb import (
 )
 from amberdb._errors import CollectionError, ConflictError
 from amberdb._types import Document
-from amberdb.engine.schema import catalog, schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.engine.search.row_reader import RowReader
@@ -565,27 +564,6 @@ def test_a_search_waits_for_an_index_in_the_making_and_builds_it_itself(db: Data
     assert ids(notes.search(vector=[7, 1, 1], limit=1)) == ["d7"]
     with db.snapshot() as after:
         assert ids(after["notes"].search("word7", vector=[7, 1, 1], limit=1)) == ["d7"]
-
-
-def test_another_analyzer_builds_the_index_anew(
-    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    db = open_db()
-    db.collection("m", indexes=[Text("content")]).put({"id": "a", "content": "meetings"})
-    before = db.definition("m").indexes[0]
-    db.close()
-
-    def newer(spec: object) -> str:
-        return f"a newer one of {spec}"
-
-    for module in (catalog, schema):
-        monkeypatch.setattr(module, "identity_of", newer)
-    db = open_db()
-    after = db.definition("m").indexes[0]
-    assert after.identity != before.identity
-    assert after.keyspace != before.keyspace
-    db.build_indexes()
-    assert ids(db.collection("m").search("meeting")) == ["a"]
 
 
 @pytest.mark.parametrize(

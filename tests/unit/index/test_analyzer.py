@@ -58,7 +58,7 @@ def test_mixed_strings_are_split_by_script() -> None:
     assert words("重跑gen-itgc后") == ["重", "跑", "重跑", "gen", "itgc", "genitgc", "后"]
     for query in ("重跑", "gen-itgc", "GEN", "itgc", "后", "genitgc"):
         assert every("重跑gen-itgc后").issuperset(english.query_terms(query)), query
-    for query in ("iPhone 15", "iphone15", "手机", "iphone", "phone"):
+    for query in ("iPhone 15", "iphone15", "iPhone15", "手机", "iphone", "phone"):
         assert every("买了iPhone15手机").issuperset(english.query_terms(query)), query
 
 
@@ -107,9 +107,8 @@ def test_a_joint_between_digits_stays() -> None:
     # 3.14 is not 314, and 1.2.3 not 12.3.
     assert words("3.14 2024-05-01") == ["3", "14", "3.14", "2024", "05", "01", "2024-05-01"]
     assert words("10:30 05/01/2024")[-1] == "05/01/2024"
-    assert words("gpt-4 python3.12") == [
-        *("gpt", "4", "gpt4", "python", "3", "python3", "12", "python3.12")
-    ]
+    assert words("gpt-4") == ["gpt", "4", "gpt4"]
+    assert every("python3.12") == {"python", "3", "python3", "12", "python3.12"}
     for version in ("v1.2.3", "1.2.3", "V1.2.3"):
         assert {"1", "2", "3", "1.2.3"} <= every(version), version
     assert "v1.2.3" in every("V1.2.3")
@@ -134,6 +133,16 @@ def test_a_joint_between_digits_stays() -> None:
 )
 def test_names_are_found_whole_and_by_parts(text: str, whole: str, parts: list[str]) -> None:
     assert {whole, *parts} <= every(text)
+
+
+def test_a_query_for_a_name_with_a_number_asks_for_no_other_number() -> None:
+    assert english.query_terms("room12") == ["room12"]
+    assert english.query_terms("GPT4") == ["gpt4"]
+    assert "gpt4" in every("GPT-4")
+    assert english.query_terms("iPhone15") == ["phone", "iphon", "iphone15"]
+    # An amount may be written apart from its unit.
+    assert english.query_terms("5kg 5㎏") == ["5", "kg", "5kg"]
+    assert english.phrase("room12") == " room12 "
 
 
 def test_words_and_codes_have_no_parts() -> None:
