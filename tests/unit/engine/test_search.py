@@ -114,7 +114,6 @@ def test_explain_counts_the_documents_that_a_postfilter_checked(memory: Collecti
         ("-", "punctuation"),
         ("...", "punctuation"),
         ("\ud800", "punctuation"),
-        ("to be", "stop words"),
     ],
 )
 def test_a_text_without_words_finds_nothing_and_says_why(
@@ -127,6 +126,19 @@ def test_a_text_without_words_finds_nothing_and_says_why(
     assert why in memory.explain(text=text)["no_terms"]
     assert ids(memory.search(text, vector=[1, 0, 0])) == ["a"]
     assert "no_terms" not in memory.search("tea").how
+
+
+def test_many_rows_of_stop_words_only_are_ranked(memory: Collection) -> None:
+    memory.put_many(
+        {"id": f"d{n:03}", "content": "to be" if n % 2 else "it is"} for n in range(300)
+    )
+    memory.put({"id": "best", "content": "To be, or not to be"})
+    hits = memory.search("to be or not to be", limit=200)
+    assert hits[0].id == "best"
+    assert len(hits) == 151
+    assert "no_terms" not in hits.how
+    memory.put({"id": "tea", "content": "to be tea"})
+    assert ids(memory.search("to be tea")) == ["tea"]
 
 
 @pytest.mark.parametrize(
