@@ -1,7 +1,7 @@
 """Classes of characters, as the inside of a character class of `re`.
 
 Invariants:
-- RUN, MARKS and PICTOGRAPHS are disjoint, and no character of them ends or joins words.
+- RUN, MARKS and PICTOGRAPHS are disjoint.
 """
 
 from typing import Final
@@ -53,8 +53,9 @@ COMPOSING: Final = MARKS + "\u0e31-\u0e4e\u1161-\u11ff\ud7b0-\ud7fb\uff9e\uff9f\
 
 FLAG_LETTERS: Final = "\U0001f1e6-\U0001f1ff"
 PICTOGRAPHS: Final = (
-    "\u00a9\u00ae\u2194-\u2199\u21a9\u21aa\u2300-\u23ff\u25a0-\u266e\u2670-\u2775\u2794-\u27bf\u2934\u2935\u2b00-\u2bff"
-    "\u303d\U0001f000-\U0001f0ff\U0001f10d-\U0001faff"
+    "\u00a9\u00ae\u2194-\u2199\u21a9\u21aa\u2300-\u23ff\u25a0-\u266e\u2670-\u2775"
+    "\u2794-\u27bf\u2934\u2935\u2b00-\u2bff\u303d\U0001f000-\U0001f0ff"
+    "\U0001f10d-\U0001faff"
 )
 """Emoji, dingbats and other signs that people mark texts with; no arrows, lines or boxes of text
 drawings."""
