@@ -15,7 +15,7 @@ Invariants:
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from amberdb._errors import QueryError
 from amberdb._types import Document
@@ -213,7 +213,7 @@ class Neighborhood:
             value: Any = find(document)
             if type(value) is list:
                 is_whole = False
-                value = next(iter(cast(list[Any], value)), None)
+                value = value[0] if value else None  # pyright: ignore[reportUnknownVariableType]
             part = encode(value)
             if not low <= part < high:
                 return None
