@@ -288,7 +288,7 @@ class ReadableCollection(ABC):
 
         Of find(): index, equalities, range, direction, order, and the conditions that the filter
         checks document by document. Of search(), which is run: the rows that the filter left, and
-        how each index was searched. Raises QueryError.
+        how each index was searched, and how `neighbors` counted. Raises QueryError.
         """
         if text is not None or query is not None or vector is not None:
             if order_by is not None:

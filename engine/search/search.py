@@ -332,6 +332,8 @@ def _vectors(schema: Schema, vector: Any) -> "dict[str, NDArray[np.float32]]":
             names = ", ".join(map(repr, specs))
             raise QueryError(f"several fields hold vectors ({names}): pass vector={{field: ...}}")
         vector = {next(iter(specs)): vector}
+    if not vector:
+        raise QueryError("vector={} asks no index: name a field that holds vectors")
     vectors: dict[str, NDArray[np.float32]] = {}
     for name, value in cast(Mapping[str, Any], vector).items():
         spec = specs.get(name)

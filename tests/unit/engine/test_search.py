@@ -475,6 +475,11 @@ def test_a_document_in_neither_list_changes_no_order(memory: Collection) -> None
     assert list(map(repr, memory.search(**query))) == list(map(repr, before))
 
 
+def test_no_vector_at_all_is_refused(memory: Collection) -> None:
+    with pytest.raises(QueryError, match="name a field"):
+        memory.search(vector={})
+
+
 def test_a_fusion_that_is_none_is_refused() -> None:
     with pytest.raises(QueryError, match="reciprocal_rank"):
         Fusion(method="ranks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
