@@ -28,6 +28,7 @@ from bench.quality.searches import (
     amberdb_search,
     fts5_search,
     memories,
+    rankings,
     trigrams,
     words,
 )
@@ -66,6 +67,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for engine, values in figures.items():
             apart[engine] += values
     report(f"dialogues apart, evidence recall@{DEPTH}", apart, "fts5 porter")
+    parts = [only(dialogues, name) for name in names]
+    ranked = {
+        way: [each for part in parts for each in recalls(part, make(part))]
+        for way, make in rankings().items()
+    }
+    report(f"dialogues apart, ways to rank, evidence recall@{DEPTH}", ranked, "text")
+    pairs = [(way, f"{way}, neighbors") for way in ranked if f"{way}, neighbors" in ranked]
+    by_rank = "hybrid, reciprocal rank"
+    pairs += [
+        (f"{by_rank}{end}", f"hybrid, convex{end}")
+        for end in ("", ", neighbors")
+        if by_rank in ranked
+    ]
+    for beside, way in pairs:
+        report(f"{way} to {beside}", {beside: ranked[beside], way: ranked[way]}, beside)
     shared = {engine: recalls(dialogues, make(dialogues)) for engine, make in english.items()}
     report(f"one store, filtered, evidence recall@{DEPTH}", shared, "fts5 porter")
     found = {engine: answers(passages, make(passages)) for engine, make in chinese.items()}

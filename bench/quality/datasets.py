@@ -26,11 +26,15 @@ class Collection:
     texts: list[str]
     groups: list[str]
     questions: list[Question]
+    sessions: list[int]
+    """Of each document: those of one session follow one another."""
+    said: list[str]
+    """The text to embed: that of a turn with its speaker, who is often asked about."""
 
 
 def locomo(samples: list[Any]) -> Collection:
     """The texts of the turns as documents, and the questions that have evidence among them."""
-    result = Collection([], [], [])
+    result = Collection([], [], [], [], [])
     for sample in samples:
         numbers: dict[str, int] = {}
         for name, turns in sample["conversation"].items():
@@ -38,6 +42,8 @@ def locomo(samples: list[Any]) -> Collection:
                 for turn in turns:
                     numbers[turn["dia_id"]] = len(result.texts)
                     result.texts.append(turn["text"])
+                    result.said.append(f"{turn['speaker']}: {turn['text']}")
+                    result.sessions.append(int(name.removeprefix("session_")))
                     result.groups.append(sample["sample_id"])
         for asked in sample["qa"]:
             answers = frozenset(numbers[turn] for turn in asked["evidence"] if turn in numbers)
@@ -48,11 +54,13 @@ def locomo(samples: list[Any]) -> Collection:
 
 def cmrc(data: dict[str, Any]) -> Collection:
     """Passages as documents; the answer to a question is its passage."""
-    result = Collection([], [], [])
+    result = Collection([], [], [], [], [])
     for article in data["data"]:
         for paragraph in article["paragraphs"]:
             number = frozenset([len(result.texts)])
             result.texts.append(paragraph["context"])
+            result.said.append(paragraph["context"])
+            result.sessions.append(0)
             result.groups.append("all")
             result.questions.extend(
                 Question(asked["question"], "all", number)
@@ -88,4 +96,6 @@ def only(whole: Collection, group: str) -> Collection:
             for asked in whole.questions
             if asked.group == group
         ],
+        [whole.sessions[number] for number in kept],
+        [whole.said[number] for number in kept],
     )

@@ -55,6 +55,11 @@ def places(view: View, ranges: Sequence[Range], limit: int) -> list[Place]:
     return keys
 
 
+def is_cut(key: Place) -> bool:
+    """Whether a key of places() is of fields that are cut, so that its order is not theirs."""
+    return len(key) > _LONG_SIZE
+
+
 def _document_entries(
     source: Source, low: bytes, high: bytes, reverse: bool, after: Place | None
 ) -> Iterator[Entry]:

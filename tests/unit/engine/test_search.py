@@ -2,7 +2,9 @@
 scores are right in every mix of states is tests/model/test_search_machine.py's."""
 
 import gc
+import random
 from datetime import UTC, datetime, timedelta
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.index.registry import IndexSpec
+from amberdb.index.vector.vector import Metric
 from support.databases import SMALL, FakeClock, OpenDatabase
 
 DIM = 3
@@ -431,6 +434,68 @@ def test_a_document_that_both_find_comes_first(memory: Collection) -> None:
     assert hits[0].ranks == {"text:content,title": 2, "vector:embedding": 2}
     only_near = Fusion(weights={"embedding": 1.0, "content": 0.001})
     assert memory.search("umbrella", vector=[1, 0, 0], fusion=only_near)[0].id == "near"
+
+
+def test_a_convex_score_is_the_weighted_mean_of_both_scales(memory: Collection) -> None:
+    memory.put({"id": "both", "content": "umbrella", "embedding": [0.6, 0.8, 0]})
+    memory.put({"id": "word", "content": "umbrella"})
+    memory.put({"id": "near", "content": "bicycle", "embedding": [1, 0, 0]})
+    (bm25, *_) = memory.search("umbrella")
+    idf = log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+    text, vector = bm25.score / (1.9 * idf), (1 + 0.6) / 2
+    for weight in (1.0, 3.0):
+        fusion = Fusion(weights={"embedding": weight})
+        hits = memory.search("umbrella", vector=[1, 0, 0], fusion=fusion)
+        scores = {hit.id: hit.score for hit in hits}
+        whole = 1 + weight
+        assert scores["both"] == pytest.approx((text + weight * vector) / whole)
+        assert scores["word"] == pytest.approx((text + weight * 0.5) / whole), "as if unrelated"
+        assert scores["near"] == pytest.approx(weight / whole)
+    assert hits.how["fusion"] == "convex"
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_a_convex_score_does_not_depend_on_the_lists(db: Database, metric: Metric) -> None:
+    """Each document has its score in every index, also where a list ended before it."""
+    docs = db.collection("docs", indexes=[Text("text"), Vector("v", dim=2, metric=metric)])
+    rng = random.Random(7)
+    docs.put_many(
+        {
+            "id": str(number),
+            "text": " ".join(rng.choices(["tea", "rain", "car", "cat"], k=rng.randrange(1, 9))),
+            "v": None if number % 9 == 0 else [rng.gauss(0, 1), rng.gauss(0, 1)],
+        }
+        for number in range(80)
+    )
+    query: dict[str, Any] = {"text": "tea rain", "vector": [0.3, -0.4]}
+    whole = docs.search(**query, limit=80)
+    assert all(0.0 <= hit.score <= 1.0 for hit in whole)
+    scores = {hit.id: hit.score for hit in whole}
+    for depth in (1, 5, 20):
+        hits = docs.search(**query, limit=depth, fusion=Fusion(depth=depth))
+        assert {hit.id: hit.score for hit in hits} == {hit.id: scores[hit.id] for hit in hits}
+
+
+def test_a_document_in_neither_list_changes_no_order(memory: Collection) -> None:
+    memory.put_many(
+        {"content": "tea " * (number % 5), "embedding": [1.0, number, 0.0]} for number in range(30)
+    )
+    query: dict[str, Any] = {"text": "tea", "vector": [1.0, 0.0, 0.0]}
+    before = memory.search(**query)
+    memory.put({"embedding": [-1.0, 0.0, 0.0]})  # no text: the statistics stay
+    assert list(map(repr, memory.search(**query))) == list(map(repr, before))
+
+
+def test_no_vector_at_all_is_refused(memory: Collection) -> None:
+    with pytest.raises(QueryError, match="name a field"):
+        memory.search(vector={})
+
+
+def test_a_fusion_that_is_none_is_refused() -> None:
+    with pytest.raises(QueryError, match="reciprocal_rank"):
+        Fusion(method="ranks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(QueryError, match="weight"):
+        Fusion(weights={"content": -1.0})
 
 
 @pytest.fixture
