@@ -15,7 +15,7 @@ Invariants:
 - A document is read for a hit, and for recency or diversity, never only because a list ranked it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
