@@ -2,10 +2,10 @@
 
 Invariants:
 - Pure functions. Among equal scores the newer row comes first.
-- Fusion uses ranks, never scores: BM25 and cosine are not on one scale.
+- Fusion uses ranks, or scores on one scale: BM25 and cosine are not.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -36,6 +36,21 @@ def fuse(
     )
 
 
+def combine(
+    scores: Sequence[Mapping[int, float]], missing: Sequence[float], weights: Sequence[float]
+) -> list[tuple[int, float]]:
+    """The convex combination of scores of 0 to 1: the weighted mean (Bruch, Gai and Ingber 2023).
+    Each map has the scores of its rows by rowid; a row that it lacks gets the value in `missing`.
+    Returns (rowid, score), unordered."""
+    whole = sum(weights) or 1.0
+    rows = dict.fromkeys(rowid for each in scores for rowid in each)
+    parts = list(zip(scores, missing, weights, strict=True))
+    return [
+        (rowid, sum(weight * each.get(rowid, none) for each, none, weight in parts) / whole)
+        for rowid in rows
+    ]
+
+
 def decay(scores: Scores, ages_s: NDArray[np.float64], half_life_s: float) -> Scores:
     """Scores that halve with every half-life of age. A negative age counts as 0."""
     return scores * np.exp2(np.maximum(ages_s, 0.0) / -half_life_s)
@@ -46,7 +61,7 @@ def mmr(
 ) -> NDArray[np.int64]:
     """Maximal marginal relevance: the indexes of the `limit` chosen items, in order of choice.
 
-    relevance    (n,), best first, on any scale: it is scaled to 0 to 1 here
+    relevance    (n,), best first, at least 0: it is scaled here, so that the best is 1
     vectors      (n, dim), of length 1, or 0: the similarity of two items is their product
     diversity    0: by relevance alone; 1: by dissimilarity to the chosen items alone
 
@@ -57,8 +72,8 @@ def mmr(
     count = len(relevance)
     if not count:
         return np.empty(0, np.int64)
-    low, high = float(relevance.min()), float(relevance.max())
-    scaled = (relevance - low) / (high - low) if high > low else np.ones(count)
+    high = float(relevance.max())
+    scaled = relevance / high if high > 0.0 else np.ones(count)
     nearest = np.zeros(count)
     chosen: list[int] = []
     for _ in range(min(limit, count)):

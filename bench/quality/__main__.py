@@ -7,6 +7,9 @@ DATA is a folder with two public data sets, which are not part of this repositor
     cmrc2018-trial.json   the trial set of CMRC 2018 (ymcui/cmrc2018): Chinese passages, and
                           questions about each
 
+The typed queries of bench/quality/typed.jsonl come in addition, by their kinds: identifiers, signs,
+paths, accents, emoji, mixed scripts, typos, stop words.
+
 Invariants:
 - Every engine gets the same documents and the same questions.
 """
@@ -17,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amberdb import Text
-from bench.quality.datasets import Collection, cmrc, locomo, only
+from bench.quality.datasets import Collection, cmrc, locomo, only, typed
 from bench.quality.scores import Scores, answers, first, recall, recalls, reciprocal, report
 from bench.quality.searches import (
     DEPTH,
@@ -25,6 +28,7 @@ from bench.quality.searches import (
     amberdb_search,
     fts5_search,
     memories,
+    rankings,
     trigrams,
     words,
 )
@@ -63,13 +67,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for engine, values in figures.items():
             apart[engine] += values
     report(f"dialogues apart, evidence recall@{DEPTH}", apart, "fts5 porter")
+    parts = [only(dialogues, name) for name in names]
+    ranked = {
+        way: [each for part in parts for each in recalls(part, make(part))]
+        for way, make in rankings().items()
+    }
+    report(f"dialogues apart, ways to rank, evidence recall@{DEPTH}", ranked, "text")
+    pairs = [(way, f"{way}, neighbors") for way in ranked if f"{way}, neighbors" in ranked]
+    by_rank = "hybrid, reciprocal rank"
+    pairs += [
+        (f"{by_rank}{end}", f"hybrid, convex{end}")
+        for end in ("", ", neighbors")
+        if by_rank in ranked
+    ]
+    for beside, way in pairs:
+        report(f"{way} to {beside}", {beside: ranked[beside], way: ranked[way]}, beside)
     shared = {engine: recalls(dialogues, make(dialogues)) for engine, make in english.items()}
     report(f"one store, filtered, evidence recall@{DEPTH}", shared, "fts5 porter")
     found = {engine: answers(passages, make(passages)) for engine, make in chinese.items()}
     for title, measure in (("recall@1", first), ("MRR", reciprocal), ("recall@10", recall)):
         figures = {engine: [measure(*pair) for pair in pairs] for engine, pairs in found.items()}
         report(f"Chinese passages, {title}", figures, "fts5 trigram")
+    _report_typed()
     return 0
+
+
+def _report_typed() -> None:
+    kept = typed()
+    engines = {
+        "amberdb": amberdb_search(kept, Text("text")),
+        "fts5 porter": fts5_search(kept, "porter unicode61", words),
+        "fts5 trigram": fts5_search(kept, "trigram", trigrams),
+    }
+    found = {engine: answers(kept, search) for engine, search in engines.items()}
+    for title, measure in (("recall@1", first), ("MRR", reciprocal)):
+        figures = {engine: [measure(*pair) for pair in pairs] for engine, pairs in found.items()}
+        report(f"typed queries, {title}", figures, "fts5 porter")
+    for kind in dict.fromkeys(question.kind for question in kept.questions):
+        figures = {
+            engine: [first(*pair) for pair in pairs if pair[0].kind == kind]
+            for engine, pairs in found.items()
+        }
+        report(f"typed queries, {kind}, recall@1", figures, "fts5 porter")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def report(title: str, figures: Scores, beside: str) -> None:
     draw = np.random.default_rng(SEED).integers(0, len(peer), (RESAMPLES, len(peer)))
     print(f"\n{title}, {len(peer)} questions\n")
     for engine, values in figures.items():
-        line = f"  {engine:26} {np.mean(values):.3f}"
+        line = f"  {engine:36} {np.mean(values):.3f}"
         if engine != beside:
             low, high = np.percentile((np.array(values) - peer)[draw].mean(axis=1), [2.5, 97.5])
             gain = np.mean(values) - peer.mean()

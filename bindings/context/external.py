@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
-from amberdb import Document, Embed, MissingKeyError, Page, QueryError
+from amberdb import Document, Embed, MissingKeyError, Neighbors, Page, QueryError
 from amberdb._shared.checks import check_text
 from amberdb._shared.queries import between
 from amberdb._shared.search_input import asked, embed_texts
@@ -21,6 +21,7 @@ from amberdb.context.types import ARCHIVAL, RECALL
 
 FIELDS: Final = ("id", "session_id", "content", "metadata", "created_at")
 """The fields of an archival memory that are returned: all but its vector."""
+IN_SESSION: Final = Neighbors(group="session_id", order="created_at")
 
 
 @final
@@ -59,11 +60,16 @@ class ExternalMemory:
         until: datetime | None = None,
         limit: int = 10,
         after: str | None = None,
+        neighbors: bool | None = None,
     ) -> Matches:
         """Full-text search of the messages that left the queue, the best first: by the words of a
-        text, or by a query in the query language. Raises MissingKeyError, QueryError,
-        CursorError."""
-        search = asked(text, query)
+        text, or by a query in the query language. With `neighbors` a message is ranked with the two
+        before and after it, and those of a good hit are hits without any of the words; None means
+        with a text, and not with a query, which says exactly what to find. Raises MissingKeyError,
+        QueryError, CursorError."""
+        search: dict[str, Any] = {**asked(text, query)}
+        if neighbors or (neighbors is None and query is None):
+            search["neighbors"] = IN_SESSION
         where = self._where(session_id, since, until)
         recall = self._db.collection(RECALL)
         return search_page(recall, search, where, limit=limit, after=after)

@@ -265,10 +265,13 @@ class Memory:
         layers: Sequence[Layer] = LAYERS,
         limit: int = 10,
         where: Mapping[str, Any] | None = None,
+        neighbors: bool = False,
     ) -> list[Recalled]:
         """Full-text and, with an embedder, vector search of memories by the words of a text, the
         best first: those of one entity, or of all. `query` in place of a text is in the query
-        language, and full-text only. `where` is an additional filter. Raises QueryError."""
+        language, and full-text only. `where` is an additional filter. With `neighbors` an event is
+        ranked with the events before and after it, for events that are turns of a conversation.
+        Raises QueryError."""
         search = asked(text, query)
         scope = having(memory_type=memory_type, entity_id=entity_id)
         if where is not None:
@@ -284,6 +287,7 @@ class Memory:
             where=scope,
             limit=limit,
             fusion=self._fusion,
+            neighbors=neighbors,
         )
 
     def logs(

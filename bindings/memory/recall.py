@@ -1,20 +1,26 @@
 """Recall: full-text and vector search over several layers.
 
-    words  -> BM25 hits of each layer   -> one list by score \\
-                                                              > reciprocal rank fusion -> the best
-    vector -> nearest of each layer     -> one list by score /
+    convex            one search of each layer  -> one list by score -> the best
+
+    reciprocal_rank   words  -> hits of each layer -> one list by score \\
+                                                                        > fused -> the best
+                      vector -> hits of each layer -> one list by score /
 
 Invariants:
-- Hits of the layers are merged by score before fusion: BM25 scores of two layers are comparable,
-  and so are vector scores, but ranks in two layers are not.
+- Hits of the layers are merged by score: scores of two layers are comparable, but ranks in two
+  layers are not.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
-from amberdb import Database, Fusion
+from amberdb import Database, Fusion, Neighbors
 from amberdb.memory.documents import FIELDS
 from amberdb.memory.types import Layer, Recalled
+
+_IN_TIME: Final = Neighbors(group=("memory_type", "entity_id"), order="created_at")
+"""The events of one owner, which are told one after the other. Facts have no such order."""
 
 
 def recall(
@@ -26,34 +32,46 @@ def recall(
     where: Mapping[str, Any],
     limit: int,
     fusion: Fusion,
+    neighbors: bool,
 ) -> list[Recalled]:
     """The best memories first; those with equal scores in the order of the layers. `asked` is the
     text or the query, and the vector one of the text. Raises QueryError."""
     searches: dict[str, Mapping[str, Any]] = {"content": asked}
     if vector is not None:
         searches["embedding"] = {"vector": vector}
-    depth = max(fusion.depth, limit) if len(searches) > 1 else limit
-    lists = {field: _hits(db, search, layers, where, depth) for field, search in searches.items()}
-    if len(lists) > 1:
-        return _fused(lists, fusion)[:limit]
-    return [memory for hits in lists.values() for memory in hits[:limit]]
+    search = partial(_hits, db, layers=layers, where=where, neighbors=neighbors)
+    if len(searches) == 1:
+        return search(asked, limit=limit)
+    if fusion.method == "convex":
+        return search({**asked, "vector": vector, "fusion": fusion}, limit=limit)
+    depth = max(fusion.depth, limit)
+    lists = {field: search(each, limit=depth) for field, each in searches.items()}
+    return _fused(lists, fusion)[:limit]
 
 
 def _hits(
     db: Database,
     search: Mapping[str, Any],
+    *,
     layers: Sequence[Layer],
     where: Mapping[str, Any],
-    depth: int,
+    neighbors: bool,
+    limit: int,
 ) -> list[Recalled]:
-    """The hits of one search, by text or by vector, over all layers."""
+    """The hits of one search over all layers."""
     hits = [
         Recalled(layer, hit.id, hit.score, hit.document)
         for layer in layers
-        for hit in db.collection(layer).search(**search, where=where, limit=depth, fields=FIELDS)
+        for hit in db.collection(layer).search(
+            **search,
+            where=where,
+            limit=limit,
+            fields=FIELDS,
+            neighbors=_IN_TIME if neighbors and layer == "event" else None,
+        )
     ]
     hits.sort(key=lambda hit: hit.score, reverse=True)
-    return hits[:depth]
+    return hits[:limit]
 
 
 def _fused(lists: Mapping[str, Sequence[Recalled]], fusion: Fusion) -> list[Recalled]:

@@ -438,8 +438,6 @@ class Follower:
             if name in catalog.schemas:
                 catalog.schemas[name].register_upgrades(upgrades)
         self._prefixes = catalog.row_prefixes
-        foreign = (schema.foreign for schema in catalog.schemas.values())
-        self.searchers.foreign = frozenset[int]().union(*foreign)
         return catalog
 
     def check_open(self) -> None:

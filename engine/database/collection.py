@@ -29,6 +29,7 @@ from amberdb.engine.schema.document_format import BODY, damaged, expires_us
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.embedding import Embedders
+from amberdb.engine.search.ranking import Neighbors
 from amberdb.engine.search.searcher import SearcherSource
 from amberdb.engine.storage.view import View
 
@@ -121,20 +122,24 @@ class Collection(WritableCollection):
     def _searchers(self) -> SearcherSource:
         return self._handle.engine.searchers
 
-    def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:
+    def _finish_indexes(
+        self, *, for_text: bool, for_vector: bool, neighbors: Neighbors | None
+    ) -> None:
         engine = self._handle.engine
         if isinstance(engine, FollowingEngine):
             return  # another process builds them; a search that cannot be answered yet raises
 
         def is_wanted(index: AnyIndex) -> bool:
-            return isinstance(index, RowIndex) and (for_text if index.is_text else for_vector)
+            if isinstance(index, RowIndex):
+                return for_text if index.is_text else for_vector
+            return neighbors is not None and neighbors.are_ordered_by(index.encoder.paths)
 
         def is_ready() -> bool:
             schema = engine.committer.state.catalog.schemas.get(self.name)
             if schema is None:  # dropped, perhaps by a commit that is not visible yet
                 return True
             return schema.migration is None and not any(
-                map(is_wanted, engine.indexer.pending_of(schema))
+                map(is_wanted, engine.indexer.unanswered_of(schema))
             )
 
         if not is_ready():

@@ -76,11 +76,11 @@ class Declarations:
         return schema.migration is not None or bool(self._indexer.pending_of(schema))
 
     def renew_texts(self) -> None:
-        """Rebuilds the text indexes that another version of their analyzer made."""
+        """Declares the text indexes anew that another version of their analyzer made; those answer
+        until the new ones are built."""
         for name, schema in self._committer.state.catalog.schemas.items():
             if schema.foreign:
-                specs = [index.spec for index in schema.definition.indexes]
-                self.declare(name, Declaration(indexes=specs))
+                self.declare(name, Declaration(indexes=schema.definition.specs))
 
     def rename(self, old: str, new: str) -> None:
         """Raises CollectionMissingError, and CollectionError when there is a `new` already."""
@@ -134,7 +134,8 @@ class Declarations:
         except (DuplicateKeyError, InvalidDocumentError):
             schema = self._committer.state.catalog.schema(name)
             pending = {i.number for i in self._indexer.pending_of(schema) if i.is_unique}
-            kept = [i.spec for i in schema.definition.indexes if i.keyspace not in pending]
+            dropped = [i.spec for i in schema.definition.indexes if i.keyspace in pending]
+            kept = [spec for spec in schema.definition.specs if spec not in dropped]
             without = Declaration(indexes=kept)
             self._commit(lambda writer: self._declared(writer, name, without))
             raise

@@ -97,7 +97,7 @@ class Engine:
         self.held_views = HeldViews(options)
         self.migrator = Migrator(committer, self.checkpointer, options)
         self.indexer = Indexer(
-            committer, self.checkpointer, self.migrator, self.embedders, failures
+            committer, self.checkpointer, self.migrator, self.embedders, self.searchers, failures
         )
         self.declarations = Declarations(
             committer, self.indexer, self.searchers, self.embedders, options

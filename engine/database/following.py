@@ -106,5 +106,5 @@ class FollowingEngine:
 
 def _declaration(definition: CollectionDef) -> tuple[object, ...]:
     """The part of a definition that a program declares: no numbers, no versions of analyzers."""
-    specs = [index.spec for index in definition.indexes]
+    specs = definition.specs
     return specs, definition.version, definition.expires_at, definition.required, definition.vectors

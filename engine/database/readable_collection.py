@@ -19,7 +19,9 @@ from amberdb.engine.query.query import Query
 from amberdb.engine.query.scan import documents_by_id
 from amberdb.engine.schema.document_format import StoredDocument
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.search.search import Fusion, Hits, Recency, search_of
+from amberdb.engine.search.hits import Hits
+from amberdb.engine.search.ranking import Fusion, Neighbors, Recency
+from amberdb.engine.search.search import search_of
 from amberdb.engine.search.searcher import SearcherSource
 from amberdb.engine.storage.view import View, live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
@@ -245,6 +247,7 @@ class ReadableCollection(ABC):
         limit: int = 10,
         fusion: Fusion | None = None,
         recency: Recency | None = None,
+        neighbors: Neighbors | None = None,
         diversity: float = 0.0,
         fields: Sequence[str] | None = None,
         snippets: bool = False,
@@ -260,8 +263,10 @@ class ReadableCollection(ABC):
         vector     numbers of shape (dim,); with several Vector indexes {field: numbers}
         where      a filter (docs/queries.md); only documents that match it are ranked
         limit      the most hits; never fewer while more documents match
-        fusion     weights of the lists of text and vector, when both are given
+        fusion     method and weights, when both text and vector are given
         recency    lowers the score of old documents: halved every `half_life`
+        neighbors  ranks a document with those beside it in its group, as the turns of a session;
+                   needs an Ordered(group, order) index
         diversity  0.0 to 1.0: how much to avoid hits that are similar to better ones
         fields     paths to keep of each document
         snippets   hit.snippet is the part of the text that matched, its words between `**`
@@ -274,7 +279,7 @@ class ReadableCollection(ABC):
         MigrationError.
         """
         for_text = text is not None or query is not None
-        self._finish_indexes(for_text=for_text, for_vector=vector is not None)
+        self._finish_indexes(for_text=for_text, for_vector=vector is not None, neighbors=neighbors)
         with self._reading() as view:
             question = search_of(
                 schema_of(view, self.name),
@@ -285,13 +290,16 @@ class ReadableCollection(ABC):
                 limit=limit,
                 fusion=fusion,
                 recency=recency,
+                neighbors=neighbors,
                 diversity=diversity,
                 fields=fields,
                 snippets=snippets,
             )
             return question.answer(view, self._searchers())
 
-    def _finish_indexes(self, *, for_text: bool, for_vector: bool) -> None:  # noqa: B027
+    def _finish_indexes(  # noqa: B027
+        self, *, for_text: bool, for_vector: bool, neighbors: Neighbors | None
+    ) -> None:
         """Finishes the indexes that a search needs; at a fixed Lsn there is nothing to wait for."""
 
     @abstractmethod
@@ -306,6 +314,7 @@ class ReadableCollection(ABC):
         text: str | None = None,
         query: str | None = None,
         vector: Any = None,
+        neighbors: Neighbors | None = None,
         distinct: FieldPath | None = None,
     ) -> dict[str, Any]:
         """How find() answers, or search() when a text, a query or a vector is given, or distinct()
@@ -316,12 +325,13 @@ class ReadableCollection(ABC):
 
         Of find(): index, equalities, range, direction, order, and the conditions that the filter
         checks document by document. Of search(), which is run: the rows that the filter left, and
-        how each index was searched. Raises QueryError.
+        how each index was searched, and how `neighbors` counted. Raises QueryError.
         """
         if text is not None or query is not None or vector is not None:
             if order_by is not None:
                 raise QueryError("search() orders by score: leave order_by out")
-            return self.search(text, query=query, vector=vector, where=where).how
+            found = self.search(text, query=query, vector=vector, where=where, neighbors=neighbors)
+            return found.how
         with self._reading() as view:
             schema = schema_of(view, self.name)
             if distinct is not None:

@@ -251,6 +251,7 @@ def _folder_bytes(folder: str, fs: FileSystem) -> int:
 
 def collection_facts(view: View, schema: Schema) -> dict[str, Any]:
     """The facts about a collection that a view alone provides."""
+    older = {index.spec.name for index in schema.all_indexes if index.number in schema.older}
     return {
         "documents": CollectionCounters.unpack(view.get(schema.counters_key)).documents,
         "version": schema.definition.version,
@@ -260,8 +261,11 @@ def collection_facts(view: View, schema: Schema) -> dict[str, Any]:
             if schema.migration is not None
             else "ready"
             if view.is_built(index)
+            else "rebuilding"
+            if index.spec.name in older
             else "building"
             for index in schema.all_indexes
+            if index.number not in schema.older
         },
     }
 

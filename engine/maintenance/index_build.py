@@ -10,6 +10,7 @@ Invariants:
   commits are applied on top of its entries.
 - An index of a collection that is being migrated is built after the migration.
 - Queries use an index only in views that begin after it was marked as built; until then they scan.
+- An index that is rebuilt, since its analyzer has changed, is dropped once the new one is built.
 - Positions and marks describe this data.mdb: they are in the LOCAL keyspace, not in the log. In an
   older copy of the file they are unset, and the index is built again.
 - After forget_dropped() no position is the id of a document that was deleted before.
@@ -37,6 +38,7 @@ from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.search.embedding import Embedders
+from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.index_scan import entries
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, ROWID_BYTES
@@ -78,10 +80,12 @@ class Indexer:
         checkpointer: Checkpointer,
         migrator: Migrator,
         embedders: Embedders,
+        searchers: Searchers,
         failures: Failures,
     ) -> None:
         self._committer = committer
         self._embedders = embedders
+        self._searchers = searchers
         self._checkpointer = checkpointer
         self._migrator = migrator
         self._failures = failures
@@ -103,8 +107,20 @@ class Indexer:
         return [
             index
             for index in schema.all_indexes
-            if not index.complete_from and index.number not in built
+            if not index.complete_from
+            and index.number not in built
+            and index.number not in schema.older
         ]
+
+    def unanswered_of(self, schema: Schema) -> list[AnyIndex]:
+        """The indexes among pending_of() for which no older one answers."""
+        built = self._committer.state.built
+        answered = {
+            index.spec.name
+            for index in schema.row_indexes
+            if index.number in schema.older and (index.complete_from or index.number in built)
+        }
+        return [index for index in self.pending_of(schema) if index.spec.name not in answered]
 
     def is_idle(self) -> bool:
         """Whether there is nothing to migrate, build or purge."""
@@ -198,6 +214,17 @@ class Indexer:
                         partial(self._is_pending, index),
                     )
                 )
+        tasks += [
+            _Task(
+                ("replace", schema.definition.number),
+                f"the replacement of the rebuilt indexes of collection {schema.name!r}",
+                partial(self._drop_older, schema),
+                partial(self._is_renewing, schema),
+                needs_checkpoint=False,
+            )
+            for schema in self._committer.state.catalog.schemas.values()
+            if collection in (None, schema.name) and self._has_older(schema)
+        ]
         if collection is None:
             tasks += [
                 _Task(
@@ -317,6 +344,24 @@ class Indexer:
             self._committer.checkpoint_applied(self._committer.state.built | {index.number})
         if isinstance(index.spec, EmbeddingQueue):
             self._embedders.on_pending()
+
+    def _has_older(self, schema: Schema) -> bool:
+        """Whether a collection has older indexes, and all that it declares are built."""
+        return bool(schema.older) and schema.migration is None and not self.pending_of(schema)
+
+    def _is_renewing(self, schema: Schema) -> bool:
+        """_has_older() of the collection as it is declared now."""
+        newest = self._committer.state.catalog.schemas.get(schema.name)
+        return newest is not None and newest.older == schema.older and self._has_older(newest)
+
+    def _drop_older(self, schema: Schema) -> None:
+        with OneCommit(self._committer) as batch:
+            if not self._is_renewing(schema):  # dropped or declared anew meanwhile
+                return
+            batch.catalog = batch.view.catalog.without_older(batch, schema)
+            if failpoints.on:
+                failpoints.reach("replace.before-catalog")
+        self._searchers.forget(self._committer.state.catalog.retired)
 
     def _purge(self, number: int) -> None:
         prefix = prefix_of(number)

@@ -264,6 +264,16 @@ class Catalog:
         catalog.save_counters(writer)
         return catalog
 
+    def without_older(self, writer: CatalogWriter, schema: Schema) -> "Catalog":
+        """Adds the drop of a collection's older indexes to the writer's effects, and returns the
+        catalog after it, with the keyspaces to purge."""
+        schema = self.schema(schema.name)
+        kept = tuple(i for i in schema.definition.indexes if i.keyspace not in schema.older)
+        definition = replace(schema.definition, indexes=kept)
+        catalog = self._without(schema, tuple(sorted(schema.older)))
+        catalog.save(writer, definition)
+        return catalog.replaced(schema.redefined(definition))
+
     def _without(self, schema: Schema, retired: tuple[int, ...] = ()) -> "Catalog":
         schemas = {**self.schemas}
         del schemas[schema.name]
@@ -341,18 +351,23 @@ def _indexed(
     definition: CollectionDef, indexes: list[IndexSpec], next_keyspace: int, complete_from: int
 ) -> tuple[CollectionDef, int]:
     """The definition with these indexes, and the next free keyspace. Indexes that it has already
-    keep their keyspaces."""
+    keep their keyspaces. One that another version of its analyzer made stays, and answers until the
+    one after it is built."""
     _check_indexes(indexes)
     indexes = _with_queues(indexes)
-    existing = {index.spec: index for index in definition.indexes}
+    existing: dict[IndexSpec, list[IndexDef]] = {}
+    for index in definition.indexes:
+        existing.setdefault(index.spec, []).append(index)
     chosen: list[IndexDef] = []
     for spec in indexes:
-        index = existing.get(spec)
+        known = existing.get(spec, [])
         identity = identity_of(spec)
-        if index is None or index.identity != identity:  # new, or made by another analyzer
-            index = IndexDef(spec, next_keyspace, complete_from, identity)
+        if not known or known[-1].identity != identity:
+            # The first may be built; one after it is not, and has terms of several versions.
+            older = known[:1] if not complete_from else []
+            known = [*older, IndexDef(spec, next_keyspace, complete_from, identity)]
             next_keyspace += 1
-        chosen.append(index)
+        chosen += known
     fields = [spec.field for spec in indexes if isinstance(spec, Vector)]
     for vector in fields:
         check_field("a Vector index", vector)

@@ -73,6 +73,12 @@ class CollectionDef:
     a change under the name of its time."""
 
     @property
+    def specs(self) -> list[IndexSpec]:
+        """The declared indexes, each once: one whose analyzer has changed is here twice until it is
+        rebuilt, first as the older analyzer made it."""
+        return list(dict.fromkeys(index.spec for index in self.indexes))
+
+    @property
     def keyspaces(self) -> tuple[int, ...]:
         """The keyspaces of its documents, its expiry index and its indexes."""
         return (self.keyspace, self.expiry_keyspace, *(index.keyspace for index in self.indexes))

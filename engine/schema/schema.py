@@ -74,6 +74,7 @@ class Schema:
         "indexes",
         "migration",
         "name",
+        "older",
         "options",
         "prefix",
         "queues",
@@ -118,6 +119,12 @@ class Schema:
             if index.identity != identity_of(index.spec)
         )
         """Keyspaces of text indexes whose terms come from another version of the analyzer."""
+        newest = {index.spec: index.keyspace for index in definition.indexes}
+        self.older = frozenset(
+            index.keyspace for index in definition.indexes if newest[index.spec] != index.keyspace
+        )
+        """Keyspaces of the indexes that answer until the newer one of their declaration is built;
+        they precede it."""
         self.all_indexes: tuple[AnyIndex, ...] = (*self.indexes, *self.row_indexes)
         self.row_prefixes = frozenset(index.entry_prefix for index in self.row_indexes)
         self.vectors: dict[str, Vector | None] = dict.fromkeys(definition.vectors)

@@ -11,7 +11,7 @@ Invariants:
   one document are not used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
@@ -64,6 +64,14 @@ class Candidates:
         if rowids is None:
             self.postfilter = self._passes
         self.how["rows"] = "checked one by one" if rowids is None else len(rowids)
+
+    @classmethod
+    def of_rows(cls, rowids: Iterable[int]) -> "Candidates":
+        """These rows, which have passed the filter."""
+        candidates = cls.__new__(cls)
+        candidates.prefilter = _array(list(rowids))
+        candidates.postfilter = None
+        return candidates
 
     def all_rows(self, view: View, schema: Schema) -> "Rowids":
         """The rowids of all documents that match, however many, ascending."""

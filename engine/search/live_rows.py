@@ -66,7 +66,7 @@ class LiveRows:
         CorruptionError."""
         alive = self.committed(view, index)
         pending = view.pending.effects if view.pending is not None else {}
-        expired = _expired(view, schema)
+        expired = expired_rows(view, schema)
         if not pending and not len(expired):
             return alive
         size = max(CollectionCounters.unpack(view.get(schema.counters_key)).next_rowid, len(alive))
@@ -187,7 +187,7 @@ def _apply(alive: "Alive", events: list[tuple[bytes, bool]]) -> "Alive":
     return alive
 
 
-def _expired(view: "View", schema: Schema) -> "Rowids":
+def expired_rows(view: "View", schema: Schema) -> "Rowids":
     """The rows of documents that have expired and are not deleted yet."""
     import numpy as np
 

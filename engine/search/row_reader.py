@@ -33,6 +33,11 @@ class RowReader:
         self._get = view.get
         self._schema = schema
         self._documents: dict[int, Document] = {}
+        self._ids: dict[int, bytes] = {}
+
+    def know(self, rowid: int, id_bytes: bytes) -> None:
+        """Notes the id of a row that may have no entry in a search index, for document()."""
+        self._ids[rowid] = id_bytes
 
     def document(self, rowid: int, index: RowIndex) -> Document:
         """The document of a row, cached for this search. Raises CorruptionError."""
@@ -43,7 +48,7 @@ class RowReader:
 
     def read(self, rowid: int, index: RowIndex) -> Document:
         """The document of a row, not cached. Raises CorruptionError."""
-        id_bytes = self._get(index.key(rowid))
+        id_bytes = self._ids.get(rowid) or self._get(index.key(rowid))
         if id_bytes is not None:
             key = index.documents + id_bytes
             value = self._get(key)

@@ -1,12 +1,11 @@
 """Search: documents ranked by text, by vectors, or by both at once.
 
     text   -> BM25 list of each Text index      \\
-                                                 >  fused by reciprocal rank -> recency -> diversity
+                                                 >  fused -> neighbors -> recency -> diversity
     vector -> nearest rows of each Vector index /
 
 A single list keeps its own scores: BM25, or those of the metric. Several lists are fused, and so is
-a single list when recency or diversity is asked for: a document gets weight / (k + rank) from each
-list that holds it within `depth`, rank from 1 (Cormack, Clarke and Buettcher 2009).
+a single list when recency or diversity is asked for (ranking.py).
 
 Invariants:
 - One view: a search sees the documents that find() sees at the same Lsn, with the same expiry and
@@ -16,13 +15,11 @@ Invariants:
 - A document is read for a hit, and for recency or diversity, never only because a list ranked it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast, final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
 from amberdb._errors import InvalidDocumentError, QueryError
-from amberdb._time import microseconds
 from amberdb._types import Document, Where
 from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.page import projector
@@ -30,10 +27,20 @@ from amberdb.engine.query.query import refuse_vectors
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
+from amberdb.engine.search.hits import Hit, Hits
+from amberdb.engine.search.neighbors import GIVERS, Neighborhood, index_of
+from amberdb.engine.search.ranking import (
+    Fusion,
+    Neighbors,
+    Recency,
+    by_rank,
+    convex,
+    decayed,
+    diverse,
+)
 from amberdb.engine.search.row_reader import RowReader
-from amberdb.engine.search.searcher import Ranked, SearcherSource
+from amberdb.engine.search.searcher import Found, Ranked, SearcherSource
 from amberdb.engine.storage.view import View
-from amberdb.index.paths import Path
 from amberdb.index.text.highlight import Snippets
 from amberdb.index.text.query import TextQuery, plain, within
 from amberdb.index.text.query import parse as parse_query
@@ -43,60 +50,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fusion:
-    """How ranked lists are fused: weight / (k + rank), over the first `depth` rows of each list, or
-    the first `limit` where the search asks for more."""
-
-    k: float = 10.0
-    depth: int = 20
-    weights: Mapping[str, float] = field(default_factory=dict[str, float])
-    """By the index's name or by its field; 1.0 for an index that is not named."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recency:
-    """Scores decay with age: they halve every `half_life`, by a datetime field of the document.
-
-    A document without the field counts as one `half_life` old.
-    """
-
-    field: str
-    half_life: timedelta
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One document of a search result, with its score."""
-
-    id: str
-    score: float
-    document: Document
-    snippet: str | None = None
-    ranks: Mapping[str, int] = field(default_factory=dict[str, int])
-    """By the index's name: the document's rank in the list of that index, from 1."""
-
-
-@final
-class Hits(list[Hit]):
-    """The hits of a search, best first; `how` reports how each index was searched, under "cut" what
-    a limit of the options left out: {limit: {"used": count, "of": count}}, and under "no_terms" why
-    the text asks for nothing, when it does."""
-
-    __slots__ = ("how",)
-
-    def __init__(self, hits: Iterable[Hit], how: dict[str, Any]) -> None:
-        super().__init__(hits)
-        self.how = how
-
-    def __repr__(self) -> str:
-        indexes = ", ".join(self.how.get("indexes", ())) or "no index"
-        best = [(hit.id, round(hit.score, 4)) for hit in self[:3]]
-        return f"<amberdb.Hits {len(self)} by {indexes}; best (id, score): {best}>"
+_Ask: TypeAlias = Callable[[RowIndex, int, Candidates], Found]
+"""What an index finds: the best rows, at most so many, among the candidates."""
 
 
 @final
@@ -115,6 +70,7 @@ class Search:
     limit: int
     fusion: Fusion
     recency: Recency | None
+    neighbors: Neighbors | None
     diversity: float
     fields: Sequence[str] | None
     snippets: bool
@@ -125,27 +81,39 @@ class Search:
         candidates = Candidates(view, self.schema, self.where, reader)
         cut: dict[str, dict[str, int]] = {}
         how: dict[str, Any] = {"where": candidates.how, "indexes": {}, "cut": cut}
-        texts = self._texts(cut)
-        if texts and not any(query.scored for query in texts.values()):
-            how["no_terms"] = self._why_no_terms(texts)
-        lists: dict[RowIndex, Ranked] = {}
         indexes = self._indexes(view)
-        depth = self._depth(len(indexes))
-        for index in indexes:
-            searcher = searchers.of(index, self.schema)
+        texts = self._texts(indexes, cut)
+        if texts and not any(query.scored for query in texts.values()):
+            asked = self.text or self.query or ""
+            how["no_terms"] = "it has only punctuation" if asked.strip() else "it is empty"
+
+        def ask(index: RowIndex, limit: int, candidates: Candidates) -> Found:
             query = texts[index] if index.is_text else self.vectors[index.vector.field]
-            ranked, steps = searcher.search(query, view, self.schema, depth, candidates, reader)
-            lists[index] = ranked
-            how["indexes"][index.spec.name] = steps
-        ranked = self._fused(lists) if self._is_fused(len(lists)) else next(iter(lists.values()))
+            searcher = searchers.of(index, self.schema)
+            return searcher.search(query, view, self.schema, limit, candidates, reader)
+
+        depth = self._depth(len(indexes))
+        found = {index: ask(index, depth, candidates) for index in indexes}
+        how["indexes"] = {index.spec.name: self._how(index, each) for index, each in found.items()}
+        ranked = found[indexes[0]].ranked
+        if self._is_fused(len(found)):
+            ranked = self._fused(found, depth, ask)
+            how["fusion"] = self.fusion.method
+        origin = {rowid: index for index, each in found.items() for rowid, _ in each.ranked}
+        if self.neighbors is not None:
+            neighborhood = Neighborhood(view, self.schema, self.neighbors, candidates, reader)
+            ranked = neighborhood.spread(ranked, origin, self._zero(ranked, indexes))
+            how["neighbors"] = neighborhood.how
         if self.recency is None and not self.diversity:
             ranked = ranked[: self.limit]  # before reading: the others need no document
-        origin = {rowid: index for index, listed in lists.items() for rowid, _ in listed}
-        documents = {rowid: reader.document(rowid, origin[rowid]) for rowid, _ in ranked}
+        documents = {
+            rowid: reader.document(rowid, origin.get(rowid, indexes[0])) for rowid, _ in ranked
+        }
         if self.recency is not None:
-            ranked = _decayed(ranked, documents, self.recency, view.now_us)
+            ranked = decayed(ranked, documents, self.recency, view.now_us)
         if self.diversity:
             ranked = self._diverse(ranked, documents, cut)
+        lists = {index: each.ranked for index, each in found.items()}
         return Hits(self._hits(ranked[: self.limit], documents, lists, texts, cut), how)
 
     # -- inside ------------------------------------------------------------------------------
@@ -157,11 +125,13 @@ class Search:
     def _indexes(self, view: View) -> list[RowIndex]:
         """The indexes that are searched: all Text indexes for a text, and the Vector index of each
         query vector. Raises QueryError."""
-        indexes = [
-            index
-            for index in self.schema.row_indexes
-            if (self.asks_text if index.is_text else index.vector.field in self.vectors)
-        ]
+        named: dict[str, RowIndex] = {}
+        for index in self.schema.row_indexes:
+            is_asked = self.asks_text if index.is_text else index.vector.field in self.vectors
+            # One that is rebuilt is here twice, and the older one answers until then.
+            if is_asked and (index.spec.name not in named or view.is_built(index)):
+                named[index.spec.name] = index
+        indexes = list(named.values())
         if self.schema.migration is not None:
             raise QueryError(
                 f"collection {self.schema.name!r} is being migrated to version "
@@ -175,7 +145,9 @@ class Search:
                 )
         return indexes
 
-    def _texts(self, cut: dict[str, dict[str, int]]) -> dict[RowIndex, TextQuery]:
+    def _texts(
+        self, indexes: Iterable[RowIndex], cut: dict[str, dict[str, int]]
+    ) -> dict[RowIndex, TextQuery]:
         """The text or the query as each Text index is asked. Raises QueryError."""
         options = self.schema.options
         text = self.text
@@ -184,7 +156,7 @@ class Search:
             if text is not given:
                 cut["query_bytes_max"] = {"used": _size(text), "of": _size(given)}
         texts: dict[RowIndex, TextQuery] = {}
-        for index in self.schema.row_indexes:
+        for index in indexes:
             if index.extractor is None:
                 continue
             analyzer = index.extractor.analyzer
@@ -205,26 +177,43 @@ class Search:
             texts[index] = asked
         return texts
 
-    def _why_no_terms(self, texts: Mapping[RowIndex, TextQuery]) -> str:
-        asked = self.text or self.query or ""
-        if any(query.analyzer.pieces(asked) for query in texts.values()):
-            return "it has only stop words, which are not indexed"
-        return "it has only punctuation" if asked.strip() else "it is empty"
+    def _how(self, index: RowIndex, found: Found) -> dict[str, Any]:
+        if index.number not in self.schema.foreign:
+            return found.how
+        return {**found.how, "rebuilding": "its terms are of another version of the analyzer"}
 
     def _is_fused(self, lists: int) -> bool:
         return lists > 1 or self.recency is not None or bool(self.diversity)
 
     def _depth(self, lists: int) -> int:
         """How many rows each index ranks: at least `limit`."""
-        return max(self.fusion.depth, self.limit) if self._is_fused(lists) else self.limit
+        depth = max(self.fusion.depth, self.limit) if self._is_fused(lists) else self.limit
+        return depth if self.neighbors is None else max(depth, GIVERS)
 
-    def _fused(self, lists: Mapping[RowIndex, Ranked]) -> Ranked:
-        from amberdb.index.fusion import fuse  # imports numpy, which only a search needs
+    def _fused(self, found: Mapping[RowIndex, Found], depth: int, ask: _Ask) -> Ranked:
+        """The rows of all lists as one. Convex: each with its score in every index, so that the
+        order of two rows does not depend on the others."""
+        if self.fusion.method == "reciprocal_rank":
+            return by_rank(found, self.fusion)
+        rows = {rowid for each in found.values() for rowid, _ in each.ranked}
+        whole: dict[RowIndex, Found] = {}
+        for index, each in found.items():
+            missing = rows.difference(rowid for rowid, _ in each.ranked)
+            if missing and len(each.ranked) >= depth:  # else it lists every row that it has
+                more = ask(index, len(missing), Candidates.of_rows(missing))
+                each = each._replace(ranked=[*each.ranked, *more.ranked])
+            whole[index] = each
+        return convex(whole, self.fusion)
 
-        rankings = [[rowid for rowid, _ in ranked] for ranked in lists.values()]
-        weights = [_weight(self.fusion.weights, index) for index in lists]
-        rowids, scores = fuse(rankings, weights, self.fusion.k)
-        return list(zip(rowids.tolist(), scores.tolist(), strict=True))
+    def _zero(self, ranked: Ranked, indexes: Sequence[RowIndex]) -> float:
+        """The score from which neighbors count scores: that of the last row that gives, as of all
+        rows behind it; 0, which is that of the rows that are not found, where fewer are ranked."""
+        if len(ranked) >= GIVERS:
+            return ranked[GIVERS - 1][1]
+        last = ranked[-1][1] if ranked else 0.0
+        is_convex = self._is_fused(len(indexes)) and self.fusion.method == "convex"
+        has_vectors = not all(index.is_text for index in indexes)
+        return last if is_convex and has_vectors else min(last, 0.0)
 
     def _diverse(
         self,
@@ -232,25 +221,13 @@ class Search:
         documents: Mapping[int, Document],
         cut: dict[str, dict[str, int]],
     ) -> Ranked:
-        """The first `limit` rows by maximal marginal relevance (Carbonell and Goldstein 1998) over
-        the documents' vectors; those past diversity_rows_max follow by score."""
-        import numpy as np
-
-        from amberdb.index.fusion import mmr
-
+        """The first `limit` rows, diverse; those past diversity_rows_max follow by score."""
         count = self.schema.options.diversity_rows_max
         ranked, rest = ranked[:count], ranked[count:]
         if rest:
             cut["diversity_rows_max"] = {"used": count, "of": count + len(rest)}
         spec = next(index.vector for index in self.schema.row_indexes if not index.is_text)
-        vectors = [spec.vector(documents[rowid]) for rowid, _ in ranked]
-        zero = np.zeros(spec.dim, np.float32)
-        rows = np.array([zero if each is None else each for each in vectors], np.float32)
-        rows = rows.reshape(-1, spec.dim)  # also without any row
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
-        scores = np.array([score for _, score in ranked])
-        choices: list[int] = mmr(scores, rows, self.limit, self.diversity).tolist()
-        return [*(ranked[choice] for choice in choices), *rest]
+        return [*diverse(ranked, documents, spec, self.limit, self.diversity), *rest]
 
     def _hits(
         self,
@@ -301,6 +278,7 @@ def search_of(
     limit: int,
     fusion: Fusion | None,
     recency: Recency | None,
+    neighbors: Neighbors | None,
     diversity: float,
     fields: Sequence[str] | None,
     snippets: bool,
@@ -327,6 +305,8 @@ def search_of(
             f"diversity compares vectors, and collection {schema.name!r} has no Vector index: "
             "declare one"
         )
+    if neighbors is not None:
+        index_of(schema, neighbors)
     parsed = parse(where, schema.options)
     refuse_vectors(schema, parsed)
     return Search(
@@ -338,6 +318,7 @@ def search_of(
         limit=limit,
         fusion=fusion or Fusion(),
         recency=recency,
+        neighbors=neighbors,
         diversity=diversity,
         fields=fields,
         snippets=snippets,
@@ -355,6 +336,8 @@ def _vectors(schema: Schema, vector: Any) -> "dict[str, NDArray[np.float32]]":
             names = ", ".join(map(repr, specs))
             raise QueryError(f"several fields hold vectors ({names}): pass vector={{field: ...}}")
         vector = {next(iter(specs)): vector}
+    if not vector:
+        raise QueryError("vector={} asks no index: name a field that holds vectors")
     vectors: dict[str, NDArray[np.float32]] = {}
     for name, value in cast(Mapping[str, Any], vector).items():
         spec = specs.get(name)
@@ -369,34 +352,3 @@ def _vectors(schema: Schema, vector: Any) -> "dict[str, NDArray[np.float32]]":
 
 def _size(text: str) -> int:
     return len(text.encode(errors="surrogatepass"))
-
-
-def _weight(weights: Mapping[str, float], index: RowIndex) -> float:
-    names = (index.spec.name, *index.spec.fields)
-    return next((weights[name] for name in names if name in weights), 1.0)
-
-
-def _sorted(scores: Iterable[tuple[int, float]]) -> Ranked:
-    """Best first; of equal scores the newer row first."""
-    return sorted(scores, key=lambda pair: (-pair[1], -pair[0]))
-
-
-def _decayed(
-    ranked: Ranked, documents: Mapping[int, Document], recency: Recency, now_us: int
-) -> Ranked:
-    """Scores that halve with every half-life of the document's age, ranked again."""
-    import numpy as np
-
-    from amberdb.index.fusion import decay
-
-    half_life_s = recency.half_life.total_seconds()
-    find = Path.of(recency.field).find
-
-    def age_s(document: Document) -> float:
-        time = find(document)
-        return (now_us - microseconds(time)) / 1e6 if type(time) is datetime else half_life_s
-
-    scores = np.array([score for _, score in ranked], np.float64)
-    ages_s = np.array([age_s(documents[rowid]) for rowid, _ in ranked], np.float64)
-    decayed = decay(scores, ages_s, half_life_s).tolist()
-    return _sorted(zip((rowid for rowid, _ in ranked), decayed, strict=True))

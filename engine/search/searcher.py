@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from amberdb.engine.jobs import Jobs
 from amberdb.engine.schema.schema import Schema
@@ -20,6 +20,16 @@ Ranked = list[tuple[int, float]]
 """(rowid, score), best first."""
 
 
+class Found(NamedTuple):
+    """What one index found."""
+
+    ranked: Ranked
+    how: dict[str, Any]
+    """How the rows were found."""
+    highest: float = 1.0
+    """Of a text: the score that no document can exceed."""
+
+
 class Searcher(Protocol):
     """Answers queries over one text or vector index. What it keeps in memory is a cache."""
 
@@ -31,9 +41,9 @@ class Searcher(Protocol):
         limit: int,
         candidates: Candidates,
         reader: RowReader,
-    ) -> tuple[Ranked, dict[str, Any]]:
-        """The best `limit` rows of the view that pass the candidates' filter, best first, and how
-        they were found. `query` is a TextQuery for a text index, a vector for a vector index."""
+    ) -> Found:
+        """The best `limit` rows of the view that pass the candidates' filter, best first. `query`
+        is a TextQuery for a text index, a vector for a vector index."""
         ...
 
     def problems(self, view: View, schema: Schema) -> Iterator[str]:
@@ -63,7 +73,7 @@ class SearcherSource(Protocol):
     """Where a search finds the searchers of its indexes."""
 
     def of(self, index: RowIndex, schema: Schema) -> Searcher:
-        """The searcher of an index, which `schema` declares as of the view. Raises FormatError."""
+        """The searcher of an index, which `schema` declares as of the view."""
         ...
 
 

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, final
 
 from amberdb._call_lock import CallLock
-from amberdb._errors import FormatError
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.searcher import Searcher, VectorParts
@@ -26,22 +25,13 @@ class Searchers:
         self._mutex = CallLock()
         self._by_keyspace: dict[int, Searcher] = {}
         self._parts = parts
-        self.foreign: frozenset[int] = frozenset()
-        """Keyspaces of text indexes whose terms come from another version of the analyzer."""
 
     def of(self, index: RowIndex, schema: Schema) -> Searcher:
-        """The searcher of an index, which `schema` declares as of the view. Raises FormatError for
-        an index in `foreign`: this process would analyze queries differently."""
+        """The searcher of an index, which `schema` declares as of the view."""
         return self.shared(index, schema) or _searcher(index, None)
 
     def shared(self, index: RowIndex, schema: Schema) -> Searcher | None:
-        """The searcher that all views share; None for an index that was dropped since the view.
-        Raises FormatError."""
-        if index.number in self.foreign:
-            raise FormatError(
-                f"{index.spec.name} was built by another version of its analyzer: open the "
-                "database for writing with this version, which rebuilds the index"
-            )
+        """The searcher that all views share; None for an index that was dropped since the view."""
         with self._mutex:
             searcher = self._by_keyspace.get(index.number)
             # Under the mutex: a drop changes the catalog first, and then waits here to forget.
@@ -82,8 +72,6 @@ class Searchers:
         words. Waits until the builder is idle."""
         for schema in view.catalog.schemas.values():
             for index in schema.row_indexes:
-                if index.number in self.foreign:
-                    continue
                 if view.is_built(index):
                     with self._parts.builder.alone():
                         for problem in self.of(index, schema).problems(view, schema):

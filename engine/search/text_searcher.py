@@ -15,6 +15,7 @@ from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.live_rows import LiveRows
 from amberdb.engine.search.row_reader import RowReader
+from amberdb.engine.search.searcher import Found
 from amberdb.engine.search.segments import Sources
 from amberdb.engine.storage.view import View
 from amberdb.index.text.bm25 import Corpus
@@ -51,21 +52,22 @@ class TextSearcher:
         limit: int,
         candidates: Candidates,
         reader: RowReader,
-    ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
-        """The best `limit` rows of the view, rowid and score, best first, and how they were found.
-        Raises QueryError, CorruptionError."""
+    ) -> Found:
+        """The best `limit` rows of the view, best first. Raises QueryError, CorruptionError."""
         alive = self._live_rows.alive(view, schema, self._index)
         sources = self._sources.of(view, self._index)
         verify = self._verify(query, candidates, reader)
         corpus = self._corpus(sources, alive)
-        rowids, scores = corpus.search(query, limit, among=candidates.prefilter, verify=verify)
+        (rowids, scores), highest = corpus.ranked(
+            query, limit, among=candidates.prefilter, verify=verify
+        )
         how = {
             "kind": "text",
             "rows": corpus.count,
             "sources": len(sources),
             "documents checked": verify is not None,
         }
-        return list(zip(rowids.tolist(), scores.tolist(), strict=True)), how
+        return Found(list(zip(rowids.tolist(), scores.tolist(), strict=True)), how, highest)
 
     def problems(self, view: View, schema: Schema) -> Iterator[str]:
         """Yields none: the cache is derived from postings, which check() compares itself."""

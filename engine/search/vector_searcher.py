@@ -21,6 +21,7 @@ from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.live_rows import LiveRows, pending_rows
 from amberdb.engine.search.row_reader import RowReader
+from amberdb.engine.search.searcher import Found
 from amberdb.engine.search.vector_cache import CommittedRows, VectorCache
 from amberdb.engine.search.vector_file import VectorFile
 from amberdb.engine.search.vector_index import VectorIndex
@@ -69,9 +70,8 @@ class VectorSearcher:
         limit: int,
         candidates: Candidates,
         reader: RowReader,
-    ) -> tuple[list[tuple[int, float]], dict[str, Any]]:
-        """The nearest `limit` rows of the view, rowid and score, nearest first, and how they were
-        found. Raises CorruptionError."""
+    ) -> Found:
+        """The nearest `limit` rows of the view, nearest first. Raises CorruptionError."""
         alive = self._live_rows.alive(view, schema, self._index)
         pending = pending_rows(view, self._index)
         if len(pending):
@@ -81,7 +81,7 @@ class VectorSearcher:
         vector_query = _VectorQuery(self._index, self._vectors, query, reader, alive, pending)
         (rowids, values), how = vector_query.nearest(limit, candidates, view, schema)
         how = {"kind": "vector", **how}
-        return list(zip(rowids.tolist(), values.tolist(), strict=True)), how
+        return Found(list(zip(rowids.tolist(), values.tolist(), strict=True)), how)
 
     def problems(self, view: View, schema: Schema) -> Iterator[str]:
         """Differences between the cache and the documents of a view. Raises CorruptionError."""

@@ -118,6 +118,11 @@ def places(view: View, ranges: Sequence[Range], limit: int) -> list[Place]:
     return keys
 
 
+def is_cut(key: Place) -> bool:
+    """Whether a key of places() is of fields that are cut, so that its order is not theirs."""
+    return len(key) > _LONG_SIZE
+
+
 def _ranges_after(ranges: Sequence[Range], reverse: bool, after: Place | None) -> Sequence[Range]:
     """The ranges in the direction of a scan, from that of `after` on."""
     if reverse:

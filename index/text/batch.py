@@ -39,11 +39,11 @@ class Batch:
     def add(self, rowid: int, occurrences: Occurrences) -> None:
         base = len(self._rowids) << ENTRY_SHIFT
         length = 0
-        for units, terms in occurrences:
+        for units, length_units, terms in occurrences:
             self._terms.extend(map(self._numbers.__getitem__, terms))
             self._entries.append(base | units)
             self._sizes.append(len(terms))
-            length += units * len(terms)
+            length += length_units * len(terms)
         self._lengths.append(length / UNIT)
         self._rowids.append(rowid)
 

@@ -96,6 +96,11 @@ class Corpus:
             self._parts.append(_Part(number, rowids, lengths, None if every else mask))
         self.length_mean = length / self.count if self.count else 0.0
 
+    @property
+    def _by_length(self) -> float:
+        """What a norm grows by with each word; without words at all, rows have stop words only."""
+        return K1 * B / self.length_mean if self.length_mean else 0.0
+
     def over(self, sources: Sequence[Source], alive: Alive) -> "Corpus | None":
         """This corpus over the sources of another view; None when the rows differ."""
         if alive is not self._alive or len(sources) != len(self._sources):
@@ -117,7 +122,19 @@ class Corpus:
         among: Rowids | None = None,
         verify: Verify | None = None,
     ) -> Ranking:
-        """The best `limit` rows that match.
+        """ranked() without the highest score."""
+        return self.ranked(query, limit, among=among, verify=verify)[0]
+
+    def ranked(
+        self,
+        query: TextQuery,
+        limit: int,
+        *,
+        among: Rowids | None = None,
+        verify: Verify | None = None,
+    ) -> tuple[Ranking, float]:
+        """The best `limit` rows that match, and the score that no row can exceed: of a row with
+        nothing but the query's terms, each without end.
 
         among    only these rows match; scores do not change
         verify   verify(rowids) returns which of them contain the phrases. Called in the order of
@@ -128,16 +145,19 @@ class Corpus:
         terms = dict.fromkeys((*query.scored, *query.required, *query.excluded))
         held = [_held(self._sources[part.number], part, terms) for part in self._parts]
         weights: dict[Term, float] = {}
+        highest = 0.0
         for term in query.scored:
             df = sum(len(found[term][0]) for found in held if term in found)
             weights[term] = log(1 + (self.count - df + 0.5) / (df + 0.5))
+            if df:
+                highest += weights[term] * (K1 + 1)
         wanted: Alive | None = None
         if among is not None:
             wanted = np.zeros(len(self._alive), np.bool_)
             wanted[among[among < len(wanted)]] = True
         count = sum(len(has[0]) for found in held for has in found.values())
         if count <= _FEW and verify is None and not query.required and not query.excluded:
-            return self._rank_few(held, query, weights, wanted, limit)
+            return self._rank_few(held, query, weights, wanted, limit), highest
         rankings: list[Ranking] = [(np.empty(0, np.int64), np.empty(0, np.float64))]
         for part, found in zip(self._parts, held, strict=True):
             if found:
@@ -148,8 +168,8 @@ class Corpus:
         rowids = np.concatenate([ranking[0] for ranking in rankings])
         scores = np.concatenate([ranking[1] for ranking in rankings])
         if verify is None:
-            return best(rowids, scores, limit)
-        return _verified(*best(rowids, scores, len(rowids)), limit, verify)
+            return best(rowids, scores, limit), highest
+        return _verified(*best(rowids, scores, len(rowids)), limit, verify), highest
 
     def _rank(
         self,
@@ -191,7 +211,7 @@ class Corpus:
     ) -> Ranking:
         """The ranking over all sources for few postings: without numpy, whose calls would cost
         more. The steps of each number are those of _rank(), so scores are equal to the last bit."""
-        by_length = K1 * B / self.length_mean if self.length_mean else 0.0
+        by_length = self._by_length
         sums: dict[int, float] = {}
         for part, found in zip(self._parts, held, strict=True):
             for term in query.scored:
@@ -216,7 +236,7 @@ class Corpus:
     ) -> Scores:
         """The part of the score that one term adds to each row that has it."""
         norms = part.lengths[ordinals].astype(np.float64)
-        norms *= K1 * B / self.length_mean
+        norms *= self._by_length
         norms += K1 * (1 - B)
         norms += frequencies
         values: Scores = frequencies * np.float64(idf * (K1 + 1))

@@ -12,9 +12,11 @@ Invariants:
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, TypeAlias, final
 
-from amberdb.index.text.analyzer import Analyzer, is_run, located
+from amberdb.index.text.analyzer import Analyzer
+from amberdb.index.text.pieces import is_run, located
 from amberdb.index.text.query import Prefix, TextQuery
 
 ELLIPSIS: Final = "..."
@@ -125,17 +127,16 @@ class _Finder:
     def marks(self, text: str) -> Iterator[_Mark]:
         """All matches, by start."""
         seen = self._seen
-        for match in located(text):
-            raw = match[0]
+        for start, end, raw in located(text):
             terms = seen.get(raw)
             if terms is None:
                 pieces = self._analyzer.pieces(raw if is_run(raw) else raw[:_ANALYZED_MAX])
                 if len(pieces) == 1 and is_run(pieces[0]):
-                    yield from self._run_marks(*match.span(), pieces[0])
+                    yield from self._run_marks(start, end, pieces[0])
                     continue
                 terms = seen[raw] = [term for piece in pieces for term in self._matches(piece)]
             for term in terms:
-                yield match.start(), match.end(), term
+                yield start, end, term
 
     def _run_marks(self, start: int, end: int, run: str) -> Iterator[_Mark]:
         if len(run) != end - start:  # characters were composed, and offsets differ
@@ -149,7 +150,7 @@ class _Finder:
 
     def _matches(self, word: str) -> Iterator[str]:
         """The terms of the query that a word of the text matches."""
-        terms = self._analyzer.terms(word)
+        terms = list(chain.from_iterable(self._analyzer.terms(word)))
         yield from (term for term in terms if term in self._words)
         starts: dict[str, None] = {}
         for term in terms:

@@ -131,11 +131,11 @@ class InMemoryPostings:
         base = len(self._rowids) << ENTRY_SHIFT
         entries = self._entries
         length = 0
-        for units, terms in occurrences:
+        for units, length_units, terms in occurrences:
             entry = base | units
             for term in terms:
                 entries[term].append(entry)
-            length += units * len(terms)
+            length += length_units * len(terms)
             self._occurrences += len(terms)
         self._lengths.append(length / UNIT)
         self._rowids.append(rowid)  # last: readers see the row from here on

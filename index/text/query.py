@@ -7,8 +7,9 @@
               pref*            any word with this prefix; also +pref* and -pref*
 
 Operators and quotes have an effect only at the start of a word; elsewhere they are punctuation.
-Words are stemmed as the index is, so meetings matches meeting. Stop words count only in phrases. A
-word with an operator and several pieces (+gen-itgc, or several Han characters) is a phrase.
+Words are stemmed as the index is, so meetings matches meeting. Stop words count in phrases, and in
+a query of nothing else. A word with an operator and several pieces (+gen-itgc, or several Han
+characters) is a phrase.
 
 Invariants:
 - A matching document has all `required` terms and no `excluded` one. Postings have no positions, so
@@ -78,8 +79,10 @@ class TextQuery:
 
 
 def plain(text: str, analyzer: Analyzer, *, terms_max: int = TERMS_MAX) -> TextQuery:
-    """The query for the words of a text; without any, nothing is scored."""
-    terms = dict.fromkeys(term for word in text.split() for term in analyzer.asked(word)[0])
+    """The query for the words of a text, or for its stop words; without any, nothing is scored."""
+    asked = list(map(analyzer.asked, text.split()))
+    terms = dict.fromkeys(term for each, _ in asked for term in each)
+    terms = terms or dict.fromkeys(term for _, each in asked for term in each)
     return TextQuery(analyzer, tuple(islice(terms, terms_max)), len(terms))
 
 
@@ -129,6 +132,7 @@ class _Parser:
         self.operators_max = operators_max
         self.terms_max = terms_max
         self.scored: dict[Term, None] = {}
+        self.stop_words: dict[Term, None] = {}
         self.required: dict[Term, None] = {}
         self.excluded: dict[Term, None] = {}
         self.phrases: dict[str, None] = {}
@@ -155,7 +159,8 @@ class _Parser:
         if not has_positive:
             problem = "has only excluded words" if self.is_negative else "has no word"
             raise QueryError(f"the query {show(query)} {problem}: add a word to search for")
-        given = len(self.scored)
+        scored = self.scored or self.stop_words
+        given = len(scored)
         if given > self.terms_max:
             raise QueryError(
                 f"the query has {given:,} terms, and the limit query_terms_max is "
@@ -163,7 +168,7 @@ class _Parser:
             )
         return TextQuery(
             self.analyzer,
-            tuple(self.scored),
+            tuple(scored),
             given,
             tuple(self.required),
             tuple(self.excluded),
@@ -185,7 +190,7 @@ class _Parser:
 
     def word(self, sign: str, word: str) -> bool:
         """Adds one clause. Returns whether it has a word."""
-        terms, has_words = self.analyzer.asked(word)
+        terms, stop_words = self.analyzer.asked(word)
         prefix = self.analyzer.prefix(word.rstrip("*")) if word.endswith("*") else None
         if sign or prefix is not None:
             self.operator()
@@ -194,8 +199,9 @@ class _Parser:
         elif sign:
             self.phrase(sign, word)
         else:
-            self.terms("", terms)
-        return has_words
+            self.scored.update(dict.fromkeys(terms))
+            self.stop_words.update(dict.fromkeys(stop_words))
+        return bool(terms or stop_words)
 
     def terms(self, sign: str, terms: Iterable[Term]) -> None:
         distinct = dict.fromkeys(terms)
@@ -210,13 +216,15 @@ class _Parser:
         phrase = self.analyzer.phrase(words)
         terms = self.analyzer.phrase_terms(words)
         if not terms:
-            content = "only stop words, which are not indexed" if phrase else "no word"
-            raise QueryError(f"{show(words)}{self.place} of the query has {content}: leave it out")
-        if phrase.strip() == terms[0]:  # a phrase of one term
-            self.terms(sign or "+", terms)
-        elif sign == "-":
-            self.excluded_phrases[phrase] = None
-        else:
+            raise QueryError(f"{show(words)}{self.place} of the query has no word: leave it out")
+        is_term = phrase.strip() == terms[0]
+        if sign == "-":
+            if is_term:
+                self.excluded.update(dict.fromkeys(terms))
+            else:
+                self.excluded_phrases[phrase] = None
+            return
+        if not is_term:
             self.phrases[phrase] = None
-            self.required.update(dict.fromkeys(terms))
-            self.terms("", self.analyzer.query_terms(words))
+        self.required.update(dict.fromkeys(terms))
+        self.scored.update(dict.fromkeys(self.analyzer.query_terms(words)))

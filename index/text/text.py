@@ -27,8 +27,9 @@ UNIT: Final = 64
 FREQUENCY_MAX: Final = 0xFFFF
 """In units. Higher frequencies are stored as this one."""
 
-Occurrences: TypeAlias = list[tuple[int, list[str]]]
-"""For each field: the units that one occurrence of a term counts, and the terms, with repeats."""
+Occurrences: TypeAlias = list[tuple[int, int, list[str]]]
+"""Terms, with repeats; before them the units that one occurrence counts in the frequency of its
+term, and those that it counts in the length of the row."""
 
 _MAP_KEYS: Final = {
     "kind",
@@ -51,7 +52,8 @@ class Text:
     language           language of stemming and stop words, in English ("english", "french" ...);
                        None: words are indexed unchanged. Chinese, Japanese and other scripts
                        without spaces need no language.
-    stop_words         leave out the language's stop words, if there is a list of them
+    stop_words         ask for the language's stop words, if there is a list of them, only when a
+                       query has no other word
     segmenter          "jieba": index words instead of pairs of Han characters; needs the extra `zh`
     fold_traditional   index traditional Chinese characters as simplified ones; needs `zh`
 
@@ -217,16 +219,20 @@ class TextExtractor:
         return list(chain.from_iterable(self.content(document) or ()))
 
     def occurrences(self, document: Document) -> Occurrences:
-        """The terms of a document, field by field."""
-        terms = self.analyzer.terms
+        """The terms of a document, field by field. A variant counts half as much as a word, and
+        stop words add nothing to the length: whoever asks for other words ranks as without them."""
+        analyzed = self.analyzer.terms
         occurrences: Occurrences = []
         for find, units in self._fields:
             value = find(document)
-            if type(value) is str:
-                occurrences.append((units, terms(value)))
-            else:
-                leaves = _leaves(value)
-                occurrences.append((units, list(chain.from_iterable(map(terms, leaves)))))
+            for string in (value,) if type(value) is str else _leaves(value):
+                words, variants, stop_words = analyzed(string)
+                occurrences.append((units, units, words))
+                if variants:
+                    half = units // 2 or 1
+                    occurrences.append((half, half, variants))
+                if stop_words:
+                    occurrences.append((UNIT, 0, stop_words))
         return occurrences
 
 

@@ -7,6 +7,7 @@ Invariants:
 - A matrix holds vectors as prepared() returns them: of length one under cosine. Those are scored.
 """
 
+from math import atan, pi
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -59,6 +60,16 @@ def scores(vectors: Vectors, query: Vectors, metric: Metric, out: Scores) -> Non
             np.subtract(0.0, into, out=into)  # not -0.0
         else:
             np.vecdot(block, query, out=into)
+
+
+def similarity(score: float, metric: Metric) -> float:
+    """A score on a scale from 0 to 1, the same for all queries: 1 for a vector in the direction of
+    the query's (cosine), of no distance (l2), of a product without end (ip)."""
+    if metric == "cosine":
+        return (1.0 + score) / 2.0
+    if metric == "l2":
+        return 1.0 / (1.0 - score)
+    return 0.5 + atan(score) / pi
 
 
 def best(rowids: Rowids, scores: Scores, limit: int) -> tuple[Rowids, Scores]:

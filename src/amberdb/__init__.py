@@ -100,7 +100,8 @@ from amberdb.engine.schema.composite_id import key
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.documents import REMOVE, Projection
 from amberdb.engine.schema.values import equal, to_json
-from amberdb.engine.search.search import Fusion, Hit, Hits, Recency
+from amberdb.engine.search.hits import Hit, Hits
+from amberdb.engine.search.ranking import Fusion, Neighbors, Recency
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
 from amberdb.index.paths import value_at
@@ -160,6 +161,7 @@ __all__ = [
     "Hit",
     "Hits",
     "Fusion",
+    "Neighbors",
     "Recency",
     "Document",
     "FieldPath",

@@ -79,6 +79,7 @@ NAMES = (
     "recovery.tail-rewritten",
     "recovery.tail-synced",
     "recovery.tail-truncated",
+    "replace.before-catalog",
     "rolling.done",
     "rolling.pruned",
     "rolling.taken",

@@ -1,12 +1,12 @@
 """Databases that another version of the analyzer has written."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from amberdb import Document
+from amberdb import Document, Text
 from amberdb.engine.schema import catalog, schema
-from amberdb.index.text.text import TextExtractor
+from amberdb.index.text.text import Occurrences, TextExtractor
 
 
 @contextmanager
@@ -14,8 +14,11 @@ def older_analyzer() -> Generator[None]:
     """In the block text indexes are declared and written with other terms, under another name."""
     occurrences = TextExtractor.occurrences
 
-    def other(self: TextExtractor, document: Document) -> Iterable[tuple[int, list[str]]]:
-        return [(units, [f"{t}s" for t in terms]) for units, terms in occurrences(self, document)]
+    def other(self: TextExtractor, document: Document) -> Occurrences:
+        return [
+            (units, length, [f"{t}s" for t in terms])
+            for units, length, terms in occurrences(self, document)
+        ]
 
     with (
         patch.object(catalog, "identity_of", _older),
@@ -26,4 +29,4 @@ def older_analyzer() -> Generator[None]:
 
 
 def _older(spec: object) -> str:
-    return f"an older one of {spec}"
+    return f"an older one of {spec}" if isinstance(spec, Text) else ""

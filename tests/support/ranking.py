@@ -5,7 +5,6 @@ Invariants:
 - Scores are those of docs/search.md, computed one document at a time in Python's floats.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from math import log, sqrt
@@ -13,6 +12,7 @@ from typing import Any
 
 from amberdb._types import Document
 from amberdb.index.text.analyzer import Analyzer
+from amberdb.index.text.words import STOP
 
 K1, B = 0.9, 0.4
 
@@ -20,12 +20,22 @@ Rated = list[tuple[str, float]]
 """(id, score), best first."""
 
 
-def words_of(document: Document, fields: Sequence[str], analyzer: Analyzer) -> Counter[str]:
+WEIGHTS = (1, 1 / 2, 1)
+"""Of words, variants and stop words."""
+
+Bag = dict[str, float]
+"""term -> how often a document has it."""
+
+
+def words_of(document: Document, fields: Sequence[str], analyzer: Analyzer) -> Bag:
     """Of fields that hold a str, each of weight 1."""
-    found: Counter[str] = Counter()
+    found: Bag = {}
     for field in fields:
         if isinstance(document.get(field), str):
-            found.update(analyzer.terms(document[field]))
+            analyzed = analyzer.terms(document[field])
+            for terms, weight in zip(analyzed, WEIGHTS, strict=True):
+                for term in terms:
+                    found[term] = found.get(term, 0) + weight
     return found
 
 
@@ -38,16 +48,22 @@ def bm25(
         for document in documents
         if any(isinstance(document.get(field), str) for field in fields)
     }
-    mean = sum(bag.total() for bag in bags.values()) / len(bags) if bags else 0.0
+    lengths = {id: _length(bag) for id, bag in bags.items()}
+    mean = sum(lengths.values()) / len(bags) if bags else 0.0
     scores: dict[str, float] = {}
     for term in dict.fromkeys(analyzer.query_terms(query)):
         having = [id for id, bag in bags.items() if term in bag]
         idf = log(1 + (len(bags) - len(having) + 0.5) / (len(having) + 0.5))
         for id in having:
             tf = bags[id][term]
-            norm = 1 - B + B * bags[id].total() / mean
+            norm = 1 - B + B * (lengths[id] / mean if mean else 0.0)
             scores[id] = scores.get(id, 0.0) + idf * tf * (K1 + 1) / (tf + K1 * norm)
     return scores
+
+
+def _length(bag: Bag) -> float:
+    """Without stop words."""
+    return sum(count for term, count in bag.items() if not term.startswith(STOP))
 
 
 def nearest(

@@ -12,21 +12,26 @@ from math import log
 from typing import Any
 
 from amberdb.index.text.query import Prefix, Term, TextQuery
-from amberdb.index.text.text import TextExtractor
+from amberdb.index.text.text import UNIT, TextExtractor
+from amberdb.index.text.words import STOP
 
 K1, B = 0.9, 0.4
 
 
 def weighted_terms(extractor: TextExtractor, document: Mapping[str, Any]) -> dict[str, float]:
-    """How often the document has each term, each field's occurrences times its weight."""
+    """How often the document has each term, each field's occurrences times its weight; stop words
+    count 1 in every field."""
     counts: dict[str, float] = {}
     for field, weight in zip(extractor.spec.fields, extractor.spec.weights, strict=True):
         value = document.get(field)
         strings: list[Any] = value if isinstance(value, list) else [value]
         for string in strings:
             if isinstance(string, str):
-                for term, count in Counter(extractor.analyzer.terms(string)).items():
-                    counts[term] = counts.get(term, 0.0) + count * weight
+                words, variants, stop_words = extractor.analyzer.terms(string)
+                half = max(weight * UNIT // 2, 1) / UNIT
+                for terms, value in ((words, weight), (variants, half), (stop_words, 1.0)):
+                    for term, count in Counter(terms).items():
+                        counts[term] = counts.get(term, 0.0) + count * value
     return counts
 
 
@@ -48,7 +53,10 @@ def ranked(
 ) -> list[tuple[int, float]]:
     """All rows that match, rowid and score, best first; of equal scores the newer first."""
     counts = {rowid: weighted_terms(extractor, document) for rowid, document in rows.items()}
-    lengths = {rowid: sum(terms.values()) for rowid, terms in counts.items()}
+    lengths = {
+        rowid: sum(count for term, count in terms.items() if not term.startswith(STOP))
+        for rowid, terms in counts.items()
+    }
     mean = sum(lengths.values()) / len(lengths) if lengths else 0.0
     dfs = {
         term: sum(frequency(terms, term) > 0 for terms in counts.values()) for term in query.scored
@@ -67,8 +75,9 @@ def ranked(
         for term in query.scored:
             tf = frequency(terms, term)
             if tf:
+                longer = lengths[rowid] / mean if mean else 0.0
                 idf = log(1 + (len(rows) - dfs[term] + 0.5) / (dfs[term] + 0.5))
-                norm = 1 - B + B * lengths[rowid] / mean
+                norm = 1 - B + B * longer
                 score += idf * tf * (K1 + 1) / (tf + K1 * norm)
         if score:
             found.append((rowid, score))

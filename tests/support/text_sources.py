@@ -28,8 +28,8 @@ def source_of(pairs: Mapping[bytes, bytes]) -> SegmentSource:
 def occurrences_of(counts: Mapping[str, int], unit: int = 1) -> Occurrences:
     """Terms by how often they occur, in 1/unit; `unit` is 1 or UNIT."""
     if unit == UNIT:
-        return [(count, [term]) for term, count in counts.items()]
-    return [(UNIT, [term for term, count in counts.items() for _ in range(count)])]
+        return [(count, count, [term]) for term, count in counts.items()]
+    return [(UNIT, UNIT, [term for term, count in counts.items() for _ in range(count)])]
 
 
 def in_memory_of(rows: Mapping[int, Occurrences]) -> InMemoryPostings:

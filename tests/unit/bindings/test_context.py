@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from amberdb import (
     CursorError,
     Database,
     Document,
+    Hit,
     InvalidDocumentError,
     MissingKeyError,
     QueryError,
@@ -386,11 +388,11 @@ def test_recall_storage_is_searched_by_text_and_time(
         clock.advance(60)
     context.append(session, "user", "word " * 40)
     external = context.external
-    assert contents([hit.document for hit in external.recall_search(session, "umbrella?")]) == [
-        "the umbrella"
-    ]
-    (hit,) = external.recall_search(session, "会议")
+    alone = external.recall_search(session, "umbrella?", neighbors=False)
+    assert contents([hit.document for hit in alone]) == ["the umbrella"]
+    hit, *beside = external.recall_search(session, "会议")
     assert hit.document["position"] == 1
+    assert sorted(each.document["position"] for each in beside) == [0, 2], "with its neighbors"
     minute = timedelta(seconds=60)
     assert positions(external.recall(session, since=start + minute)) == [2, 1]
     assert positions(external.recall(session, until=start + minute)) == [0]
@@ -404,6 +406,30 @@ def test_recall_storage_is_searched_by_text_and_time(
     for bad in (0, -3):
         with pytest.raises(QueryError):
             external.recall_search(session, "word", limit=bad)
+
+
+def test_a_search_of_recall_storage_goes_on_with_the_same_neighbors(
+    context: AgentContext, session: str
+) -> None:
+    context.set_token_budget(session, 200)
+    for number in range(60):
+        text = "umbrella " * (number % 3) + "word " * 30
+        context.append(session, "user", f"number{number} {text}")
+    whole = context.external.recall_search(session, "umbrella", limit=100)
+    pages: list[Hit] = []
+    after = None
+    while True:
+        page = context.external.recall_search(session, "umbrella", limit=4, after=after)
+        pages += page
+        after = page.cursor
+        if after is None:
+            break
+    assert len(pages) > 10
+    assert sorted(hit.id for hit in pages) == sorted(hit.id for hit in whole)
+    first = context.external.recall_search(session, "umbrella", limit=4)
+    search = partial(context.external.recall_search, session, "umbrella", after=first.cursor)
+    with pytest.raises(CursorError):
+        search(neighbors=False)
 
 
 def test_archival_memory_is_found_by_meaning(

@@ -292,6 +292,36 @@ def test_recall_looks_deeper_than_it_is_asked_for(db: Database, clock: FakeClock
     assert [each.document["content"] for each in memory.recall("tea", limit=1)] == [both]
 
 
+def test_an_event_is_recalled_with_those_beside_it(db: Database, clock: FakeClock) -> None:
+    memory = Memory(db, clock=clock)
+    for entity in ("lin", "wang"):
+        for text in ("where is the umbrella?", "in the car", f"thanks, {entity}"):
+            memory.remember(entity, text, memory_layer="event")
+    memory.remember("lin", "owns an umbrella", memory_layer="profile")
+    alone = memory.recall("umbrella", entity_id="lin")
+    assert len(alone) == 2
+    found = memory.recall("umbrella", entity_id="lin", neighbors=True)
+    contents = [each.document["content"] for each in found]
+    assert sorted(contents) == [
+        "in the car",
+        "owns an umbrella",
+        "thanks, lin",
+        "where is the umbrella?",
+    ]
+
+
+@pytest.mark.parametrize("method", ["convex", "reciprocal_rank"])
+def test_a_memory_that_both_find_comes_first_in_either_fusion(
+    db: Database, clock: FakeClock, method: Any
+) -> None:
+    memory = Memory(db, embed=embed, dim=DIM, fusion=Fusion(method=method), clock=clock)
+    both = "tea in the automobile"
+    memory.remember("u", "a pot of tea", memory_layer="event")
+    memory.remember("u", both, memory_layer="profile")
+    memory.remember("u", "an automobile", memory_layer="event")
+    assert memory.recall("tea car")[0].document["content"] == both
+
+
 def test_recall_gives_as_many_as_are_asked_for(db: Database, clock: FakeClock) -> None:
     """More than both lists have within the depth of the fusion, which is 20."""
     memory = Memory(db, embed=embed, dim=DIM, clock=clock)

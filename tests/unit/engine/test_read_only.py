@@ -18,7 +18,6 @@ from amberdb import (
     Database,
     DatabaseMissingError,
     ForkedError,
-    FormatError,
     Hits,
     NotADatabaseError,
     OpenError,
@@ -29,7 +28,6 @@ from amberdb import (
     Vector,
 )
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.schema import schema
 from amberdb.engine.storage import status
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound
 from support.inside import following_of
@@ -52,11 +50,6 @@ def reading(path: Path | str, **options: Any) -> Database:
 def files(path: Path | str) -> dict[str, bytes]:
     found = (file for file in Path(path).rglob("*") if file.is_file())
     return {str(f): f.read_bytes() for f in found if f.name != "lock.mdb"}
-
-
-def another_version(spec: object) -> str:
-    """The identity of an analyzer."""
-    return f"another {spec}"
 
 
 def found(hits: Hits) -> list[str]:
@@ -337,13 +330,3 @@ def test_vectors_are_read_from_the_writers_file(open_db: OpenDatabase, tmp_path:
             assert found(reader.collection("v").search(vector=[3, 1], limit=3)) == nearest
             following_of(reader).follower.searchers.save()
         assert file.read_bytes() == content
-
-
-def test_terms_of_another_analyzer_are_not_asked(
-    writer: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(schema, "identity_of", another_version)
-    with reading(writer.path) as db:
-        assert len(db.collection("a", indexes=[Ordered("n"), Text("text")])) == 5
-        with pytest.raises(FormatError, match="analyzer"):
-            db.collection("a").search("umbrella")

@@ -2,7 +2,9 @@
 scores are right in every mix of states is tests/model/test_search_machine.py's."""
 
 import gc
+import random
 from datetime import UTC, datetime, timedelta
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,11 @@ from amberdb import (
 )
 from amberdb._errors import CollectionError, ConflictError
 from amberdb._types import Document
-from amberdb.engine.schema import catalog, schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.index.registry import IndexSpec
+from amberdb.index.vector.vector import Metric
 from support.databases import SMALL, FakeClock, OpenDatabase
 
 DIM = 3
@@ -115,7 +117,6 @@ def test_explain_counts_the_documents_that_a_postfilter_checked(memory: Collecti
         ("-", "punctuation"),
         ("...", "punctuation"),
         ("\ud800", "punctuation"),
-        ("to be", "stop words"),
     ],
 )
 def test_a_text_without_words_finds_nothing_and_says_why(
@@ -128,6 +129,19 @@ def test_a_text_without_words_finds_nothing_and_says_why(
     assert why in memory.explain(text=text)["no_terms"]
     assert ids(memory.search(text, vector=[1, 0, 0])) == ["a"]
     assert "no_terms" not in memory.search("tea").how
+
+
+def test_many_rows_of_stop_words_only_are_ranked(memory: Collection) -> None:
+    memory.put_many(
+        {"id": f"d{n:03}", "content": "to be" if n % 2 else "it is"} for n in range(300)
+    )
+    memory.put({"id": "best", "content": "To be, or not to be"})
+    hits = memory.search("to be or not to be", limit=200)
+    assert hits[0].id == "best"
+    assert len(hits) == 151
+    assert "no_terms" not in hits.how
+    memory.put({"id": "tea", "content": "to be tea"})
+    assert ids(memory.search("to be tea")) == ["tea"]
 
 
 @pytest.mark.parametrize(
@@ -422,6 +436,68 @@ def test_a_document_that_both_find_comes_first(memory: Collection) -> None:
     assert memory.search("umbrella", vector=[1, 0, 0], fusion=only_near)[0].id == "near"
 
 
+def test_a_convex_score_is_the_weighted_mean_of_both_scales(memory: Collection) -> None:
+    memory.put({"id": "both", "content": "umbrella", "embedding": [0.6, 0.8, 0]})
+    memory.put({"id": "word", "content": "umbrella"})
+    memory.put({"id": "near", "content": "bicycle", "embedding": [1, 0, 0]})
+    (bm25, *_) = memory.search("umbrella")
+    idf = log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+    text, vector = bm25.score / (1.9 * idf), (1 + 0.6) / 2
+    for weight in (1.0, 3.0):
+        fusion = Fusion(weights={"embedding": weight})
+        hits = memory.search("umbrella", vector=[1, 0, 0], fusion=fusion)
+        scores = {hit.id: hit.score for hit in hits}
+        whole = 1 + weight
+        assert scores["both"] == pytest.approx((text + weight * vector) / whole)
+        assert scores["word"] == pytest.approx((text + weight * 0.5) / whole), "as if unrelated"
+        assert scores["near"] == pytest.approx(weight / whole)
+    assert hits.how["fusion"] == "convex"
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_a_convex_score_does_not_depend_on_the_lists(db: Database, metric: Metric) -> None:
+    """Each document has its score in every index, also where a list ended before it."""
+    docs = db.collection("docs", indexes=[Text("text"), Vector("v", dim=2, metric=metric)])
+    rng = random.Random(7)
+    docs.put_many(
+        {
+            "id": str(number),
+            "text": " ".join(rng.choices(["tea", "rain", "car", "cat"], k=rng.randrange(1, 9))),
+            "v": None if number % 9 == 0 else [rng.gauss(0, 1), rng.gauss(0, 1)],
+        }
+        for number in range(80)
+    )
+    query: dict[str, Any] = {"text": "tea rain", "vector": [0.3, -0.4]}
+    whole = docs.search(**query, limit=80)
+    assert all(0.0 <= hit.score <= 1.0 for hit in whole)
+    scores = {hit.id: hit.score for hit in whole}
+    for depth in (1, 5, 20):
+        hits = docs.search(**query, limit=depth, fusion=Fusion(depth=depth))
+        assert {hit.id: hit.score for hit in hits} == {hit.id: scores[hit.id] for hit in hits}
+
+
+def test_a_document_in_neither_list_changes_no_order(memory: Collection) -> None:
+    memory.put_many(
+        {"content": "tea " * (number % 5), "embedding": [1.0, number, 0.0]} for number in range(30)
+    )
+    query: dict[str, Any] = {"text": "tea", "vector": [1.0, 0.0, 0.0]}
+    before = memory.search(**query)
+    memory.put({"embedding": [-1.0, 0.0, 0.0]})  # no text: the statistics stay
+    assert list(map(repr, memory.search(**query))) == list(map(repr, before))
+
+
+def test_no_vector_at_all_is_refused(memory: Collection) -> None:
+    with pytest.raises(QueryError, match="name a field"):
+        memory.search(vector={})
+
+
+def test_a_fusion_that_is_none_is_refused() -> None:
+    with pytest.raises(QueryError, match="reciprocal_rank"):
+        Fusion(method="ranks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(QueryError, match="weight"):
+        Fusion(weights={"content": -1.0})
+
+
 @pytest.fixture
 def read_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rowids of the documents that searches read."""
@@ -565,27 +641,6 @@ def test_a_search_waits_for_an_index_in_the_making_and_builds_it_itself(db: Data
     assert ids(notes.search(vector=[7, 1, 1], limit=1)) == ["d7"]
     with db.snapshot() as after:
         assert ids(after["notes"].search("word7", vector=[7, 1, 1], limit=1)) == ["d7"]
-
-
-def test_another_analyzer_builds_the_index_anew(
-    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    db = open_db()
-    db.collection("m", indexes=[Text("content")]).put({"id": "a", "content": "meetings"})
-    before = db.definition("m").indexes[0]
-    db.close()
-
-    def newer(spec: object) -> str:
-        return f"a newer one of {spec}"
-
-    for module in (catalog, schema):
-        monkeypatch.setattr(module, "identity_of", newer)
-    db = open_db()
-    after = db.definition("m").indexes[0]
-    assert after.identity != before.identity
-    assert after.keyspace != before.keyspace
-    db.build_indexes()
-    assert ids(db.collection("m").search("meeting")) == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from amberdb.index.fusion import decay, fuse, mmr
+from amberdb.index.fusion import combine, decay, fuse, mmr
+from amberdb.index.vector.distance import similarity
 
 
 def test_fusion_adds_reciprocal_places() -> None:
@@ -15,6 +16,21 @@ def test_fusion_adds_reciprocal_places() -> None:
     assert scores.tolist() == [1.5, 0.5]
     assert fuse([[5], [6]])[0].tolist() == [6, 5]  # equal: the newer first
     assert len(fuse([[], []])[0]) == 0
+
+
+def test_a_convex_combination_is_a_weighted_mean() -> None:
+    combined = dict(combine([{7: 1.0, 8: 0.2}, {8: 0.8}], [0.0, 0.5], [1.0, 3.0]))
+    assert combined == pytest.approx({7: (1.0 + 3 * 0.5) / 4, 8: (0.2 + 3 * 0.8) / 4})
+    assert combine([{}, {}], [0.0, 0.0], [1.0, 1.0]) == []
+    assert combine([{7: 1.0}], [0.0], [0.0]) == [(7, 0.0)]
+
+
+def test_similarity_rises_with_the_score_from_0_to_1() -> None:
+    assert [similarity(score, "cosine") for score in (-1.0, 0.0, 1.0)] == [0.0, 0.5, 1.0]
+    assert [similarity(score, "l2") for score in (-3.0, -1.0, 0.0)] == [0.25, 0.5, 1.0]
+    products = [similarity(score, "ip") for score in (-1e30, -1.0, 0.0, 1.0, 1e30)]
+    assert products == sorted(products)
+    assert products == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0])
 
 
 def test_recency_halves_with_each_half_life() -> None:

@@ -1,6 +1,5 @@
 """Snippets: which part of a text is shown, and what is marked in it."""
 
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -8,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb.index.text import highlight
-from amberdb.index.text.analyzer import Analyzer, located
+from amberdb.index.text.analyzer import Analyzer
 from amberdb.index.text.highlight import ELLIPSIS, Snippets
+from amberdb.index.text.pieces import Located, located
 from amberdb.index.text.query import parse
 from support.lines import lines_of
 
@@ -36,7 +36,13 @@ def shown(text: str, *strings: str, characters: int = 160) -> str:
         ("ガギ", "ｶﾞｷﾞ です", "[ｶﾞｷﾞ] です"),
         ("cafe\u0301", "le café", "le [café]"),
         ("absent", "nothing of it", "nothing of it"),
-        ("what is it", "nothing of it", "nothing of it"),
+        ("what is it", "nothing of it", "nothing of [it]"),
+        ("cafe", "le café", "le [café]"),
+        ("user", "def getUserName(self)", "def [getUserName](self)"),
+        ("C++", "C, C++ and C#", "C, [C++] and C#"),
+        ("kg", "重さ５㎏、", "重さ[５㎏]、"),
+        ("会社", "㍿山田", "[㍿山田]"),
+        ("👍", "so 👍🏽!", "so [👍🏽]!"),
     ],
 )
 def test_what_was_found_is_marked(query: str, text: str, expected: str) -> None:
@@ -74,11 +80,11 @@ def test_a_long_word_is_cut() -> None:
 def test_reading_ends_where_every_term_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     read = 0
 
-    def counted(text: str) -> Iterator[re.Match[str]]:
+    def counted(text: str) -> Iterator[Located]:
         nonlocal read
-        for match in located(text):
+        for piece in located(text):
             read += 1
-            yield match
+            yield piece
 
     monkeypatch.setattr(highlight, "located", counted)
     assert shown("green tea", "green tea " * 10_000, "tea").startswith("[green] [tea]")

@@ -89,10 +89,21 @@ def test_prefixes() -> None:
     assert query("会议*").scored == ("会议",)
 
 
-def test_a_query_of_stop_words_only_finds_nothing_and_is_no_error() -> None:
-    found = query("what is it?")
-    assert not found.scored
-    assert not found.required
+def test_a_query_of_stop_words_only_asks_for_them() -> None:
+    assert query("what is it?").scored == ("=what", "=is", "=it")
+    assert query("what is tea?").scored == ("tea",)
+    assert query("+the who").scored == query('"the" who').scored == ("=the",)
+    assert query("tea -the").excluded == ("=the",)
+    found = query('"to be or not"')
+    assert found.required == found.scored == ("=to", "=be", "=or", "=not")
+    assert found.matches(["To be or not to be"])
+    assert not found.matches(["not to be or"])
+
+
+def test_a_required_word_is_ranked_by_all_its_forms() -> None:
+    assert query("+café").required == ("cafe",)
+    assert query("+café").scored == query("café").scored == ("café", "cafe")
+    assert query('"C++"').required == ("c++",)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +118,6 @@ def test_a_query_of_stop_words_only_finds_nothing_and_is_no_error() -> None:
         ('tea "green', "quote at character 5 of the query is not closed"),
         ('tea ""', "at character 5 of the query has no word"),
         ('tea "?"', "no word"),
-        ('"to be or not"', "at character 1 of the query has only stop words"),
-        ("tea +the", "only stop words"),
-        ("tea -the", "only stop words"),
         ("tea \ud800", "surrogate at character 5"),
     ],
 )

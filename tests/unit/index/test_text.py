@@ -29,7 +29,8 @@ def declarations(draw: st.DrawFn) -> Text:
 
 
 strings = st.lists(
-    st.sampled_from(["dog", "dogs", "cat", "the", "会议", "e-mail", "x" * 200]), max_size=6
+    st.sampled_from(["dog", "dogs", "cat", "the", "会议", "e-mail", "café", ".NET", "x" * 200]),
+    max_size=6,
 ).map(" ".join)
 documents: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {}, optional={"a": strings | st.integers() | st.lists(strings, max_size=3), "d": strings}
@@ -119,8 +120,7 @@ def test_a_field_stands_for_all_its_strings() -> None:
     assert extractor.content(document) == (("one", "two", "three", "five"), ("six",))
     assert extractor.strings(document) == ["one", "two", "three", "five", "six"]
     assert extractor.occurrences(document) == [
-        (UNIT, ["one", "two", "three", "five"]),
-        (UNIT, ["six"]),
+        (UNIT, UNIT, [word]) for word in ("one", "two", "three", "five", "six")
     ]
 
 
@@ -130,9 +130,21 @@ def test_no_string_is_no_content_and_an_empty_one_is_content_without_terms() -> 
     for nothing in nothings:
         assert extractor.content(nothing) is None
         assert extractor.strings(nothing) == []
-    for empty in ({"a": ""}, {"b": "!?"}, {"a": "the"}):
+    for empty in ({"a": ""}, {"b": "!?"}, {"a": ["?"], "b": []}):
         assert extractor.content(empty) is not None
-        assert extractor.occurrences(empty) == [(UNIT, []), (UNIT, [])]
+        assert not any(terms for _, _, terms in extractor.occurrences(empty))
+
+
+def test_variants_count_half_and_stop_words_add_nothing_to_the_length() -> None:
+    extractor = TextExtractor(Text("a", "b", weights={"b": 1 / UNIT}))
+    assert extractor.occurrences({"a": "the café", "b": "a .NET"}) == [
+        (UNIT, UNIT, []),
+        (UNIT // 2, UNIT // 2, ["café", "cafe"]),
+        (UNIT, 0, ["=the"]),
+        (1, 1, [".net"]),
+        (1, 1, ["net"]),
+        (UNIT, 0, ["=a"]),
+    ]
 
 
 def test_content_changes_with_a_string_and_with_nothing_else() -> None:
@@ -155,7 +167,7 @@ def test_a_term_counts_as_often_as_its_fields_weigh(spec: Text, document: dict[s
     extractor = TextExtractor(spec)
     expected = weighted_terms(extractor, {**document, "b.c": None})
     counts: Counter[str] = Counter()
-    for units, terms in extractor.occurrences(document):
+    for units, _, terms in extractor.occurrences(document):
         for term in terms:
             counts[term] += units
     assert {term: count / UNIT for term, count in counts.items()} == expected
