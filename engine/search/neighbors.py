@@ -210,12 +210,12 @@ class Neighborhood:
         key = group = index.prefix
         low = high = b""
         is_whole = len(self._fields) == len(index.encoder.paths)
-        for find, encode, (low, high) in self._fields:
+        for find, encode_value, (low, high) in self._fields:
             value: Any = find(document)
             if type(value) is list:
                 is_whole = False
                 value = value[0] if value else None  # pyright: ignore[reportUnknownVariableType]
-            part = encode(value)
+            part = encode_value(value)
             if not low <= part < high:
                 return None
             group, key = key, key + part
