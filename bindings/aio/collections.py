@@ -79,6 +79,8 @@ class ReadableCollection(Face):
         given = {"order_by": order_by, "limit": limit, "after": after, "fields": fields}
         return await self.call("read", lambda inner: inner.find(where, **given, records=records))
 
+    find.__doc__ = Readable.find.__doc__
+
     get_many = reads(Readable.get_many)
     record = reads(Readable.record)
     distinct = reads(Readable.distinct)

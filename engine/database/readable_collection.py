@@ -317,15 +317,15 @@ class ReadableCollection(ABC):
         neighbors: Neighbors | None = None,
         distinct: FieldPath | None = None,
     ) -> dict[str, Any]:
-        """How find() answers, or search() when a text, a query or a vector is given, or distinct()
-        and count_by() when a field is.
+        """How find() answers, or, by its arguments, search() or distinct() and count_by().
 
             events.explain({"entity_id": "lin"}, order_by="-created_at")["index"]
             events.explain({"entity_id": "lin"}, distinct="kind")["skip"]
 
         Of find(): index, equalities, range, direction, order, and the conditions that the filter
-        checks document by document. Of search(), which is run: the rows that the filter left, and
-        how each index was searched, and how `neighbors` counted. Raises QueryError.
+        checks document by document. Of search(), which is run with a text, a query or a vector: the
+        rows that the filter left, how each index was searched, and how `neighbors` counted. Raises
+        QueryError.
         """
         if text is not None or query is not None or vector is not None:
             if order_by is not None:

@@ -164,8 +164,7 @@ class WritableCollection(ReadableCollection):
         ids: Iterable[str] | None = None,
         sync: Sync | None = None,
     ) -> int:
-        """Deletes the documents that match, or those with these ids, in one commit; returns how
-        many there were.
+        """Deletes the documents of a filter, or of ids, in one commit; returns their number.
 
             events.delete_many({"entity_id": "lin"})
             events.delete_many(ids=["a", "b"])

@@ -126,6 +126,9 @@ def preamble(page: str, stack: ExitStack) -> dict[str, Any]:
         Path("mnt/usb").mkdir(parents=True)
     if page == "search.md":
         names["embed"] = embed_one
+        names["memory"] = db.collection(
+            "long_term", indexes=[Text("content"), Vector("embedding", dim=384)]
+        )
     if page == "profiles.md":
         Path("profiles").mkdir()
         Path("profiles/u2.json").write_text('{"user_id": "u2", "user_name": "Wang"}')
