@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from amberdb import QueryError
+from amberdb import Neighbors, QueryError
 from amberdb.cli.arguments import (
     AsJson,
     CollectionName,
@@ -42,6 +42,13 @@ def search(
     ] = None,
     where: FilterJson = None,
     limit: Annotated[int, typer.Option(min=1, help="Documents at most.")] = 10,
+    neighbors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP,ORDER",
+            help="Fields: rank a document with those beside it in its group, by this order.",
+        ),
+    ] = None,
     fields: KeptFields = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Also how each index was searched.")
@@ -56,6 +63,7 @@ def search(
             vector=None if vector is None else _parse_vector(vector),
             where=None if where is None else parse_where(where),
             limit=limit,
+            neighbors=None if neighbors is None else _parse_neighbors(neighbors),
             fields=words(fields) or None,
             snippets=text is not None or query is not None,
         )
@@ -66,6 +74,8 @@ def search(
         if explain:
             for name, steps in hits.how["indexes"].items():
                 show(properties(name, {**steps, **hits.how["where"]}))
+            if "neighbors" in hits.how:
+                show(properties("neighbors", hits.how["neighbors"]))
         if hits:
             rows = [(f"{hit.score:.4f}", hit.id, hit.snippet or dict(hit.document)) for hit in hits]
             show(grid(collection, ("score", "id", ""), rows))
@@ -73,6 +83,14 @@ def search(
             say(f"nothing found: {why}" if (why := hits.how.get("no_terms")) else "nothing found")
     if not hits:
         raise typer.Exit(Exit.NOTHING)
+
+
+def _parse_neighbors(text: str) -> Neighbors:
+    """The neighbors of the option --neighbors. Raises QueryError."""
+    *group, order = words(text) or [""]
+    if not group:
+        raise QueryError("--neighbors: the fields of the group and then that of the order")
+    return Neighbors(group=group, order=order)
 
 
 def _parse_vector(text: str) -> Any:

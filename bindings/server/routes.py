@@ -189,9 +189,11 @@ async def search(
     memory_type: MemoryType = "user",
     memory_layer: Layer | None = None,
     limit: Limit = 10,
+    neighbors: bool = False,
 ) -> Response:
     """Full-text or vector search of memories by the words of a text, or full-text search by a query
-    in the query language, the best first."""
+    in the query language, the best first. With `neighbors` an event is ranked with the events
+    before and after it."""
     hits = await served.memory.recall(
         text,
         query=query,
@@ -199,6 +201,7 @@ async def search(
         memory_type=memory_type,
         layers=LAYERS if memory_layer is None else (memory_layer,),
         limit=limit,
+        neighbors=neighbors,
     )
     return answer({"hits": hits})
 

@@ -173,6 +173,25 @@ def test_search_by_words_by_vector_and_with_a_filter(run: Run) -> None:
     assert answer(run("search", "x", "nowhere", "--json", code=1)) == {"hits": []}
 
 
+def test_search_with_neighbors_finds_the_answer_beside_the_question(
+    run: Run, tmp_path: Path
+) -> None:
+    with amberdb.open(tmp_path / "t.amber") as db:
+        x = db.collection("x", indexes=[Text("content"), Ordered("session", "n")])
+        x.put({"id": "asked", "content": "where is the umbrella", "session": "s", "n": 1})
+        x.put({"id": "answer", "content": "in the car", "session": "s", "n": 2})
+    alone = answer(run("search", "x", "umbrella", "--json"))
+    assert [hit["id"] for hit in alone["hits"]] == ["asked"]
+    asked = ("search", "x", "umbrella", "--neighbors", "session,n", "--explain")
+    found = answer(run(*asked, "--json"))
+    assert [hit["id"] for hit in found["hits"]] == ["asked", "answer"]
+    assert found["how"]["neighbors"]["joined"] == 1
+    assert "ordered:session,n" in run(*asked).stdout
+    run("search", "x", "umbrella", "--neighbors", "session", code=2)
+    run("search", "x", "umbrella", "--neighbors", "", code=2)
+    run("search", "x", "umbrella", "--neighbors", "n,session", code=2)
+
+
 @pytest.mark.usefixtures("searchable")
 @pytest.mark.parametrize(
     "wrong",

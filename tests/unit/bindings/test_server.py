@@ -181,6 +181,12 @@ def test_search_forget_chat_and_stats(tmp_path: Path) -> None:
             assert len(hits.json()["hits"]) == 1
             hits = await client.get("/memory/search", params={"query": "+tea -likes"})
             assert hits.json()["hits"] == []
+            for content in ("where is the umbrella", "in the car"):
+                given = {"content": content, "memory_layer": "event"}
+                await client.post("/memory/user/wang", json=given)
+            for asked, count in (("", 1), ("&neighbors=true", 2)):
+                hits = await client.get(f"/memory/search?text=umbrella{asked}")
+                assert len(hits.json()["hits"]) == count
             for wrong in ({"query": '"tea'}, {"text": "tea", "query": "tea"}, {}):
                 assert (await client.get("/memory/search", params=wrong)).status_code == 422
 
