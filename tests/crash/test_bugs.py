@@ -84,9 +84,9 @@ NEED_GRAPHS = {"label_a_cache_file_without_syncing_the_log"}
 @pytest.mark.parametrize(
     ("alphabet", "steps", "recoveries", "since"),
     [
-        pytest.param(
-            *one, marks=pytest.mark.campaign if one[3] == 2 else ()
-        )  # test_sweep.py has it
+        pytest.param(  # the longer ones are in test_sweep.py, too
+            *one, marks=pytest.mark.campaign if one[2] or one[3] == 2 else ()
+        )
         for one in sorted({(a.alphabet, a.steps, a.recoveries, a.since) for a in SLICES.values()})
     ],
 )
@@ -98,7 +98,13 @@ def test_without_a_bug_the_slices_pass(
 
 @pytest.mark.slow
 @pytest.mark.sliced
-@pytest.mark.parametrize("name", SWEPT)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.campaign if SLICES[name].since == 2 else ())
+        for name in SWEPT
+    ],
+)
 def test_a_deliberate_bug_is_caught(name: str) -> None:
     if name in NEED_GRAPHS and library() is None:
         pytest.skip("needs the extra hnsw")

@@ -67,7 +67,8 @@ def test_every_pair_of_steps_with_text_indexes(first: str) -> None:
 @pytest.mark.sliced
 def test_vectors_their_graphs_and_their_files() -> None:
     figures = Figures()
-    for names, since in (("build+churn+reopen", 3), ("embed+expire_vectors+search", 2)):
+    workloads = (("build+churn+reopen", 3), ("embed+expire_vectors+search", 2))
+    for names, since in workloads[: slices.size(2, 1)]:
         steps = sequence("vectors", names.split("+"))
         sweep = Sweep(figures, names, steps, variants=1)
         sweep.run(recoveries=0.02, since=slices.size(0, since))

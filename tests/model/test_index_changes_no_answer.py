@@ -88,7 +88,7 @@ def check_values(collection: Collection, where: Any, docs: list[Doc]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.sliced
-@settings(max_examples=slices.examples(4, 0.5))
+@settings(max_examples=slices.examples(4, 0.3))
 @given(
     firsts=firsts,
     steps=steps,

@@ -189,6 +189,7 @@ WRONG = [number for number, line in enumerate(SNIPPET.splitlines(), 1) if "# wro
 
 
 @pytest.mark.slow
+@pytest.mark.campaign  # pyright, below, takes a third of the time
 def test_mypy_finds_a_typo_in_an_option(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="comes with the extra `check`")
     script = tmp_path / "snippet.py"

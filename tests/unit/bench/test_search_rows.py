@@ -60,7 +60,7 @@ def test_recall_is_the_share_of_the_true_answers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sliced
+@pytest.mark.campaign
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_every_search_row_end_to_end(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
