@@ -249,6 +249,8 @@ class ReadableCollection(ABC):
         recency: Recency | None = None,
         neighbors: Neighbors | None = None,
         diversity: float = 0.0,
+        group_by: FieldPath | None = None,
+        after: str | None = None,
         fields: Sequence[str] | None = None,
         snippets: bool = False,
     ) -> Hits:
@@ -262,21 +264,26 @@ class ReadableCollection(ABC):
                    (docs/search.md)
         vector     numbers of shape (dim,); with several Vector indexes {field: numbers}
         where      a filter (docs/queries.md); only documents that match it are ranked
-        limit      the most hits; never fewer while more documents match
+        limit      the most hits; never fewer while more documents match, or groups of them
         fusion     method and weights, when both text and vector are given
         recency    lowers the score of old documents: halved every `half_life`
         neighbors  ranks a document with those beside it in its group, as the turns of a session;
                    needs an Ordered(group, order) index
         diversity  0.0 to 1.0: how much to avoid hits that are similar to better ones
+        group_by   a field: only the best hit of each of its values, as of a thread or of a text in
+                   chunks; documents without the field are each on their own
+        after      hits.cursor of the page before: the hits that follow, none of which a page
+                   before has shown, whatever was written since
         fields     paths to keep of each document
         snippets   hit.snippet is the part of the text that matched, its words between `**`
 
         score is BM25 for text alone; the cosine, inner product or negative distance for a vector
         alone; otherwise the fused score, comparable within one answer only.
 
-        An index that is still being built is finished first; in a transaction or a snapshot that
-        is a QueryError. Raises QueryError for an invalid argument or a missing index,
-        MigrationError.
+        hits.cursor is None when the page was not full, so that nothing more matches. An index that
+        is still being built is finished first; in a transaction or a snapshot that is a QueryError.
+        Raises QueryError for an invalid argument or a missing index, CursorError for the cursor of
+        another search or after 10,000 documents, MigrationError.
         """
         for_text = text is not None or query is not None
         self._finish_indexes(for_text=for_text, for_vector=vector is not None, neighbors=neighbors)
@@ -292,6 +299,8 @@ class ReadableCollection(ABC):
                 recency=recency,
                 neighbors=neighbors,
                 diversity=diversity,
+                group_by=group_by,
+                after=after,
                 fields=fields,
                 snippets=snippets,
             )
@@ -315,6 +324,7 @@ class ReadableCollection(ABC):
         query: str | None = None,
         vector: Any = None,
         neighbors: Neighbors | None = None,
+        group_by: FieldPath | None = None,
         distinct: FieldPath | None = None,
     ) -> dict[str, Any]:
         """How find() answers, or, by its arguments, search() or distinct() and count_by().
@@ -324,14 +334,20 @@ class ReadableCollection(ABC):
 
         Of find(): index, equalities, range, direction, order, and the conditions that the filter
         checks document by document. Of search(), which is run with a text, a query or a vector: the
-        rows that the filter left, how each index was searched, and how `neighbors` counted. Raises
-        QueryError.
+        rows that the filter left, how each index was searched, how `neighbors` counted, and how
+        many rows `group_by` looked at. Raises QueryError.
         """
         if text is not None or query is not None or vector is not None:
             if order_by is not None:
                 raise QueryError("search() orders by score: leave order_by out")
-            found = self.search(text, query=query, vector=vector, where=where, neighbors=neighbors)
-            return found.how
+            return self.search(
+                text,
+                query=query,
+                vector=vector,
+                where=where,
+                neighbors=neighbors,
+                group_by=group_by,
+            ).how
         with self._reading() as view:
             schema = schema_of(view, self.name)
             if distinct is not None:

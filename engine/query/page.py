@@ -78,8 +78,7 @@ class _Paged(list[_T]):
         """The cursor to the next page; None when this page was not full, and so the last."""
         if isinstance(self._next, tuple):
             identity, origin, place = self._next
-            data = encode([_digest(identity), origin, place])
-            self._next = base64.urlsafe_b64encode(data + append_crc(data)).decode()
+            self._next = cursor_of([digest_of(identity), origin, place])
         return self._next
 
 
@@ -106,13 +105,12 @@ def record_of(stored: bytes, document: Document, kept: Document) -> Record:
     return Record(document["id"], Lsn(version), time_of(created_us), time_of(updated_us), kept)
 
 
-def _digest(identity: Identity) -> int:
-    """A checksum of the identity: equal for equal queries."""
-    number, where, order = identity
+def digest_of(identity: Sequence[Any]) -> int:
+    """A checksum of what a query is: equal for equal queries."""
     try:
-        return crc32(encode_sorted([number, where, order]))
+        return crc32(encode_sorted(identity))
     except (TypeError, ValueError):  # a map that is no dict, or a value of another type
-        return crc32(encode_sorted([number, _plainly(where), order]))
+        return crc32(encode_sorted(_plainly(identity)))
 
 
 def _plainly(value: Any) -> Any:
@@ -132,19 +130,31 @@ def _plain_name(name: Any) -> str:
     return str.__str__(name)
 
 
-def open_cursor(cursor: str, identity: Identity) -> tuple[int, Place]:
-    """The origin of a cursor (the number of an index, or a constant of query.py for a scan of
-    documents or a sorted result) and its place. Raises CursorError."""
+def cursor_of(parts: Sequence[Any]) -> str:
+    """A cursor that holds these parts."""
+    data = encode(parts)
+    return base64.urlsafe_b64encode(data + append_crc(data)).decode()
+
+
+def parts_of(cursor: str, *types: type) -> list[Any]:
+    """The parts of a cursor, which are of these types. Raises CursorError."""
     try:
         data = base64.urlsafe_b64decode(cursor.encode("ascii"))
         if not crc_matches(data):
             raise ValueError("damaged")
-        digest, origin, place = decode(data[:-CRC_SIZE])
-        if type(origin) is not int or type(place) is not bytes:
+        parts: list[Any] = decode(data[:-CRC_SIZE])
+        if tuple(map(type, parts)) != types:
             raise ValueError("not of these types")
     except (AmberError, ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
-        raise CursorError("not a valid cursor: pass page.cursor unchanged") from None
-    if digest != _digest(identity):
+        raise CursorError("not a valid cursor: pass the cursor of a page unchanged") from None
+    return parts
+
+
+def open_cursor(cursor: str, identity: Identity) -> tuple[int, Place]:
+    """The origin of a cursor (the number of an index, or a constant of query.py for a scan of
+    documents or a sorted result) and its place. Raises CursorError."""
+    digest, origin, place = parts_of(cursor, int, int, bytes)
+    if digest != digest_of(identity):
         raise CursorError(
             "this cursor belongs to another query: use the collection, filter and order of its page"
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from amberdb._types import Document
+from amberdb.engine.search.cursor import Next
 
 
 @final
@@ -26,17 +27,35 @@ class Hit:
 
 @final
 class Hits(list[Hit]):
-    """The hits of a search, best first; `how` reports how each index was searched, under "cut" what
-    a limit of the options left out: {limit: {"used": count, "of": count}}, and under "no_terms" why
-    the text asks for nothing, when it does."""
+    """The hits of a search, best first, with a cursor to the next page: `search(...,
+    after=hits.cursor)`. `how` reports how each index was searched, under "cut" what a limit of the
+    options left out: {limit: {"used": count, "of": count}}, and under "no_terms" why the text asks
+    for nothing, when it does."""
 
-    __slots__ = ("how",)
+    __slots__ = ("_next", "how")
 
-    def __init__(self, hits: Iterable[Hit], how: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        hits: Iterable[Hit] = (),
+        how: Mapping[str, Any] | None = None,
+        cursor: str | Next | None = None,
+    ) -> None:
         super().__init__(hits)
-        self.how = how
+        self.how: dict[str, Any] = dict(how or {})
+        self._next = cursor
 
     def __repr__(self) -> str:
         indexes = ", ".join(self.how.get("indexes", ())) or "no index"
         best = [(hit.id, round(hit.score, 4)) for hit in self[:3]]
         return f"<amberdb.Hits {len(self)} by {indexes}; best (id, score): {best}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self), self.how, self.cursor)
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor to the next page; None when this page was not full, so that nothing more
+        matches."""
+        if isinstance(self._next, Next):
+            self._next = self._next.cursor()
+        return self._next

@@ -39,6 +39,15 @@ class RowReader:
         """Notes the id of a row that may have no entry in a search index, for document()."""
         self._ids[rowid] = id_bytes
 
+    def id(self, rowid: int, index: RowIndex) -> bytes:
+        """The id of a row, without its document; empty where the entry is missing."""
+        return self._ids.get(rowid) or self._get(index.key(rowid)) or b""
+
+    def known(self, rowid: int, index: RowIndex) -> Document:
+        """The document of a row: from the cache if it is there, else read and not cached. Raises
+        CorruptionError."""
+        return self._documents.get(rowid) or self.read(rowid, index)
+
     def document(self, rowid: int, index: RowIndex) -> Document:
         """The document of a row, cached for this search. Raises CorruptionError."""
         document = self._documents.get(rowid)

@@ -1,32 +1,36 @@
 """Search: documents ranked by text, by vectors, or by both at once.
 
     text   -> BM25 list of each Text index      \\
-                                                 >  fused -> neighbors -> recency -> diversity
-    vector -> nearest rows of each Vector index /
+                                                 >  fused -> neighbors -> recency -> selected
+    vector -> nearest rows of each Vector index /             (groups, pages) -> diversity
 
 A single list keeps its own scores: BM25, or those of the metric. Several lists are fused, and so is
-a single list when recency or diversity is asked for (ranking.py).
+a single list when recency or diversity is asked for (ranking.py). Selected are the rows that no
+page before has shown, and of each group the best (selection.py).
 
 Invariants:
 - One view: a search sees the documents that find() sees at the same Lsn, with the same expiry and
   the transaction's own pending documents.
-- There are `limit` hits if that many documents match.
+- There are `limit` hits if that many documents match, or groups of documents: the lists become
+  longer until there are, or until they have every row that matches.
 - Equal scores are ordered by rowid, the newer first: the same query has one answer.
-- A document is read for a hit, and for recency or diversity, never only because a list ranked it.
+- A document is read for a hit, and for recency, diversity or its group, never only because a list
+  ranked it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 from amberdb._errors import InvalidDocumentError, QueryError
-from amberdb._types import Document, Where
+from amberdb._types import Document, FieldPath, Where
 from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.page import projector
 from amberdb.engine.query.query import refuse_vectors
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
+from amberdb.engine.search.cursor import NOTHING, Asked, Next, Shown
 from amberdb.engine.search.hits import Hit, Hits
 from amberdb.engine.search.neighbors import GIVERS, Neighborhood, index_of
 from amberdb.engine.search.ranking import (
@@ -40,7 +44,9 @@ from amberdb.engine.search.ranking import (
 )
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.searcher import Found, Ranked, SearcherSource
+from amberdb.engine.search.selection import Selected, Selection
 from amberdb.engine.storage.view import View
+from amberdb.index.paths import Path, path_name
 from amberdb.index.text.highlight import Snippets
 from amberdb.index.text.query import TextQuery, plain, within
 from amberdb.index.text.query import parse as parse_query
@@ -52,6 +58,10 @@ if TYPE_CHECKING:
 
 _Ask: TypeAlias = Callable[[RowIndex, int, Candidates], Found]
 """What an index finds: the best rows, at most so many, among the candidates."""
+
+_WIDER: Final = 4
+"""How many rows are ranked for each group at first, and how many times more when they are too
+few."""
 
 
 @final
@@ -67,16 +77,22 @@ class Search:
     vectors: "Mapping[str, NDArray[np.float32]]"
     """Query vectors, by the field of a Vector index."""
     where: Filter
+    given: Where | None
+    """The filter as it was given."""
     limit: int
     fusion: Fusion
     recency: Recency | None
     neighbors: Neighbors | None
     diversity: float
+    group_by: Path | None
+    after: str | None
     fields: Sequence[str] | None
     snippets: bool
 
     def answer(self, view: View, searchers: SearcherSource) -> Hits:
-        """The hits as of the view. Raises QueryError, CorruptionError."""
+        """The hits as of the view. Raises QueryError, CursorError, CorruptionError."""
+        asked = self._asked()
+        shown = NOTHING if self.after is None else Shown.by(self.after, asked)
         reader = RowReader(view, self.schema)
         candidates = Candidates(view, self.schema, self.where, reader)
         cut: dict[str, dict[str, int]] = {}
@@ -84,43 +100,65 @@ class Search:
         indexes = self._indexes(view)
         texts = self._texts(indexes, cut)
         if texts and not any(query.scored for query in texts.values()):
-            asked = self.text or self.query or ""
-            how["no_terms"] = "it has only punctuation" if asked.strip() else "it is empty"
+            words = self.text or self.query or ""
+            how["no_terms"] = "it has only punctuation" if words.strip() else "it is empty"
 
         def ask(index: RowIndex, limit: int, candidates: Candidates) -> Found:
             query = texts[index] if index.is_text else self.vectors[index.vector.field]
             searcher = searchers.of(index, self.schema)
             return searcher.search(query, view, self.schema, limit, candidates, reader)
 
-        depth = self._depth(len(indexes))
-        found = {index: ask(index, depth, candidates) for index in indexes}
-        how["indexes"] = {index.spec.name: self._how(index, each) for index, each in found.items()}
-        ranked = found[indexes[0]].ranked
-        if self._is_fused(len(found)):
-            ranked = self._fused(found, depth, ask)
-            how["fusion"] = self.fusion.method
-        origin = {rowid: index for index, each in found.items() for rowid, _ in each.ranked}
+        neighborhood = None
         if self.neighbors is not None:
             neighborhood = Neighborhood(view, self.schema, self.neighbors, candidates, reader)
-            ranked = neighborhood.spread(ranked, origin, self._zero(ranked, indexes))
-            how["neighbors"] = neighborhood.how
-        if self.recency is None and not self.diversity:
-            ranked = ranked[: self.limit]  # before reading: the others need no document
-        documents = {
-            rowid: reader.document(rowid, origin.get(rowid, indexes[0])) for rowid, _ in ranked
-        }
-        if self.recency is not None:
-            ranked = decayed(ranked, documents, self.recency, view.now_us)
+        selection = Selection(reader, shown, self.group_by)
+        wanted = self.limit + shown.count
+        if self.group_by is not None:
+            wanted *= _WIDER
+        while True:
+            depth = self._depth(len(indexes), wanted)
+            found = {index: ask(index, depth, candidates) for index in indexes}
+            ranked, origin = self._ranked(found, depth, ask, neighborhood)
+            if self.recency is not None:
+                documents = _documents(reader, ranked, origin)
+                ranked = decayed(ranked, documents, self.recency, view.now_us)
+            selected = selection.of(ranked, None if self.diversity else self.limit, origin)
+            is_whole = all(len(each.ranked) < depth for each in found.values())
+            if is_whole or len(selected.hits) >= self.limit:
+                break
+            wanted = depth * _WIDER
+        how["indexes"] = {index.spec.name: self._how(index, each) for index, each in found.items()}
+        how |= self._how_ranked(len(found), neighborhood, selection)
+        ranked = selected.hits
         if self.diversity:
-            ranked = self._diverse(ranked, documents, cut)
+            ranked = self._diverse(selected, _documents(reader, selected.rows, origin), cut)
+        ranked = ranked[: self.limit]
         lists = {index: each.ranked for index, each in found.items()}
-        return Hits(self._hits(ranked[: self.limit], documents, lists, texts, cut), how)
+        hits = self._hits(ranked, _documents(reader, ranked, origin), lists, texts, cut)
+        if not hits or len(hits) < self.limit:
+            return Hits(hits, how)
+        page = [(hit.id, selection.key(row[0])) for hit, row in zip(hits, ranked, strict=True)]
+        return Hits(hits, how, Next(asked, shown, page))
 
     # -- inside ------------------------------------------------------------------------------
 
     @property
     def asks_text(self) -> bool:
         return self.text is not None or self.query is not None
+
+    def _asked(self) -> Asked:
+        """What a cursor is bound to."""
+        identity = (
+            self.schema.definition.number,
+            *(each and each.encode(errors="surrogatepass") for each in (self.text, self.query)),
+            self.given or None,
+            self.fusion,
+            self.recency,
+            self.neighbors,
+            float(self.diversity),
+            self.group_by and self.group_by.name,
+        )
+        return Asked(identity, self.vectors)
 
     def _indexes(self, view: View) -> list[RowIndex]:
         """The indexes that are searched: all Text indexes for a text, and the Vector index of each
@@ -182,13 +220,46 @@ class Search:
             return found.how
         return {**found.how, "rebuilding": "its terms are of another version of the analyzer"}
 
+    def _how_ranked(
+        self, lists: int, neighborhood: Neighborhood | None, selection: Selection
+    ) -> dict[str, Any]:
+        how: dict[str, Any] = {}
+        if self._is_fused(lists):
+            how["fusion"] = self.fusion.method
+        if neighborhood is not None:
+            how["neighbors"] = neighborhood.how
+        if self.group_by is not None:
+            how["group_by"] = {"field": self.group_by.name, "rows": selection.rows}
+        if selection.shown.count:
+            how["shown"] = selection.shown.count
+        return how
+
     def _is_fused(self, lists: int) -> bool:
         return lists > 1 or self.recency is not None or bool(self.diversity)
 
-    def _depth(self, lists: int) -> int:
-        """How many rows each index ranks: at least `limit`."""
-        depth = max(self.fusion.depth, self.limit) if self._is_fused(lists) else self.limit
+    def _depth(self, lists: int, wanted: int) -> int:
+        """How many rows each index ranks for so many rows."""
+        depth = max(self.fusion.depth, wanted) if self._is_fused(lists) else wanted
         return depth if self.neighbors is None else max(depth, GIVERS)
+
+    def _ranked(
+        self,
+        found: Mapping[RowIndex, Found],
+        depth: int,
+        ask: _Ask,
+        neighborhood: Neighborhood | None,
+    ) -> tuple[Ranked, dict[int, RowIndex]]:
+        """The rows of all lists and their neighbors in one order, and the index that ranked each
+        row: for one that none has, the first."""
+        indexes = list(found)
+        origin = {rowid: index for index, each in found.items() for rowid, _ in each.ranked}
+        ranked = found[indexes[0]].ranked
+        if self._is_fused(len(indexes)):
+            ranked = self._fused(found, depth, ask)
+        if neighborhood is not None:
+            ranked = neighborhood.spread(ranked, origin, self._zero(ranked, indexes))
+            origin = {rowid: origin.get(rowid, indexes[0]) for rowid, _ in ranked}
+        return ranked, origin
 
     def _fused(self, found: Mapping[RowIndex, Found], depth: int, ask: _Ask) -> Ranked:
         """The rows of all lists as one. Convex: each with its score in every index, so that the
@@ -217,17 +288,21 @@ class Search:
 
     def _diverse(
         self,
-        ranked: Ranked,
+        selected: Selected,
         documents: Mapping[int, Document],
         cut: dict[str, dict[str, int]],
     ) -> Ranked:
-        """The first `limit` rows, diverse; those past diversity_rows_max follow by score."""
+        """The first `limit` rows, diverse, also from what was shown; those past diversity_rows_max
+        follow by score."""
         count = self.schema.options.diversity_rows_max
+        ranked, shown = selected.rows, {rowid for rowid, _ in selected.shown}
         ranked, rest = ranked[:count], ranked[count:]
         if rest:
             cut["diversity_rows_max"] = {"used": count, "of": count + len(rest)}
         spec = next(index.vector for index in self.schema.row_indexes if not index.is_text)
-        return [*diverse(ranked, documents, spec, self.limit, self.diversity), *rest]
+        wanted = self.limit + len(shown)
+        chosen = [*diverse(ranked, documents, spec, wanted, self.diversity), *rest]
+        return [row for row in chosen if row[0] not in shown]
 
     def _hits(
         self,
@@ -280,10 +355,12 @@ def search_of(
     recency: Recency | None,
     neighbors: Neighbors | None,
     diversity: float,
+    group_by: FieldPath | None,
+    after: str | None,
     fields: Sequence[str] | None,
     snippets: bool,
 ) -> Search:
-    """A search with its arguments checked against the schema. Raises QueryError."""
+    """A search with its arguments checked against the schema. Raises QueryError, CursorError."""
     has_text = any(index.is_text for index in schema.row_indexes)
     if text is None and query is None and vector is None:
         raise QueryError("search() takes a text or a query, a vector, or both")
@@ -315,14 +392,28 @@ def search_of(
         query=query,
         vectors={} if vector is None else _vectors(schema, vector),
         where=parsed,
+        given=where,
         limit=limit,
         fusion=fusion or Fusion(),
         recency=recency,
         neighbors=neighbors,
         diversity=diversity,
+        group_by=None if group_by is None else _group_path(schema, group_by),
+        after=after,
         fields=fields,
         snippets=snippets,
     )
+
+
+def _group_path(schema: Schema, group_by: FieldPath) -> Path:
+    """The field of the groups. Raises QueryError."""
+    try:
+        path = Path.of(path_name(group_by))
+    except (ValueError, TypeError) as error:
+        raise QueryError(f"group_by: {error}") from None
+    if path.name in schema.vectors:
+        raise QueryError(f"group_by: {path.name!r} holds vectors: group by another field")
+    return path
 
 
 def _vectors(schema: Schema, vector: Any) -> "dict[str, NDArray[np.float32]]":
@@ -348,6 +439,12 @@ def _vectors(schema: Schema, vector: Any) -> "dict[str, NDArray[np.float32]]":
         except InvalidDocumentError as error:
             raise QueryError(f"query vector: {error.message}") from None
     return vectors
+
+
+def _documents(
+    reader: RowReader, ranked: Ranked, origin: Mapping[int, RowIndex]
+) -> dict[int, Document]:
+    return {rowid: reader.document(rowid, origin[rowid]) for rowid, _ in ranked}
 
 
 def _size(text: str) -> int:

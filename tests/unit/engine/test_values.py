@@ -55,6 +55,9 @@ def test_every_result_comes_back(
     other = again(hits)
     assert type(other) is amberdb.Hits
     assert other.how == hits.how
+    assert other.cursor == hits.cursor
+    first = again(notes.search("umbrella", limit=2))
+    assert len(notes.search("umbrella", after=first.cursor)) == 3
     for one, two in zip(hits, other, strict=True):
         assert amberdb.equal(amberdb.to_json(one), amberdb.to_json(two))
     (projection,) = notes.find({"n": 1}, fields=["n"])
