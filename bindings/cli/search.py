@@ -49,6 +49,12 @@ def search(
             help="Fields: rank a document with those beside it in its group, by this order.",
         ),
     ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Only the best of each of its values.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="The cursor of the page before.")
+    ] = None,
     fields: KeptFields = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Also how each index was searched.")
@@ -64,21 +70,26 @@ def search(
             where=None if where is None else parse_where(where),
             limit=limit,
             neighbors=None if neighbors is None else _parse_neighbors(neighbors),
+            group_by=group_by,
+            after=after,
             fields=words(fields) or None,
             snippets=text is not None or query is not None,
         )
     if as_json:
-        result: dict[str, Any] = {"hits": [asdict(hit) for hit in hits]}
+        result: dict[str, Any] = {"hits": [asdict(hit) for hit in hits], "cursor": hits.cursor}
         emit({**result, "how": hits.how} if explain else result)
     else:
         if explain:
             for name, steps in hits.how["indexes"].items():
                 show(properties(name, {**steps, **hits.how["where"]}))
-            if "neighbors" in hits.how:
-                show(properties("neighbors", hits.how["neighbors"]))
+            for name in ("neighbors", "group_by"):
+                if name in hits.how:
+                    show(properties(name, hits.how[name]))
         if hits:
             rows = [(f"{hit.score:.4f}", hit.id, hit.snippet or dict(hit.document)) for hit in hits]
             show(grid(collection, ("score", "id", ""), rows))
+            if hits.cursor is not None:
+                say(f"more: --after {hits.cursor}")
         else:
             say(f"nothing found: {why}" if (why := hits.how.get("no_terms")) else "nothing found")
     if not hits:

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
-from amberdb import Document, Embed, MissingKeyError, Neighbors, Page, QueryError
+from amberdb import Document, Embed, Hits, MissingKeyError, Neighbors, Page, QueryError
 from amberdb._shared.checks import check_text
 from amberdb._shared.queries import between
 from amberdb._shared.search_input import asked, embed_texts
-from amberdb.context.pages import Matches, search_page
 from amberdb.context.sessions import Sessions
 from amberdb.context.types import ARCHIVAL, RECALL
 
@@ -61,7 +60,7 @@ class ExternalMemory:
         limit: int = 10,
         after: str | None = None,
         neighbors: bool | None = None,
-    ) -> Matches:
+    ) -> Hits:
         """Full-text search of the messages that left the queue, the best first: by the words of a
         text, or by a query in the query language. With `neighbors` a message is ranked with the two
         before and after it, and those of a good hit are hits without any of the words; None means
@@ -72,7 +71,7 @@ class ExternalMemory:
             search["neighbors"] = IN_SESSION
         where = self._where(session_id, since, until)
         recall = self._db.collection(RECALL)
-        return search_page(recall, search, where, limit=limit, after=after)
+        return recall.search(**search, where=where, limit=limit, after=after)
 
     def archival_insert(
         self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None = None
@@ -116,18 +115,17 @@ class ExternalMemory:
         query: str | None = None,
         limit: int = 10,
         after: str | None = None,
-    ) -> Matches:
+    ) -> Hits:
         """Vector search of archival memories, the nearest first; full-text search without an
         embedder, when it fails, and for a query in the query language. Raises MissingKeyError,
         QueryError, CursorError."""
         search: dict[str, Any] = {**asked(text, query)}
         where = self._where(session_id, None, None)
         (vector,) = embed_texts(self._embed, [text])
-        by = search if vector is None else {"vector": vector}
+        if vector is not None:
+            search = {"vector": vector}
         archival = self._db.collection(ARCHIVAL)
-        return search_page(
-            archival, by, where, limit=limit, after=after, fields=FIELDS, asked=search
-        )
+        return archival.search(**search, where=where, limit=limit, after=after, fields=FIELDS)
 
     def archival_delete(self, memory_id: str) -> None:
         """Deletes an archival memory. Raises MissingKeyError."""

@@ -170,7 +170,29 @@ def test_search_by_words_by_vector_and_with_a_filter(run: Run) -> None:
     assert [one["id"] for one in answer(both)["hits"]] == ["zh"]
     told = answer(run("search", "x", "car", "--explain", "--json"))
     assert set(told["how"]["indexes"]) == {"text:content"}
-    assert answer(run("search", "x", "nowhere", "--json", code=1)) == {"hits": []}
+    nothing = answer(run("search", "x", "nowhere", "--json", code=1))
+    assert nothing == {"hits": [], "cursor": None}
+
+
+def test_search_shows_pages_and_the_best_of_each_group(run: Run, tmp_path: Path) -> None:
+    with amberdb.open(tmp_path / "t.amber") as db:
+        x = db.collection("x", indexes=[Text("content")])
+        for n, content in enumerate(["tea", "tea and rain", "tea and rain and late"]):
+            x.put({"id": f"{n}", "content": content, "doc": "ab"[n // 2]})
+    asked = ("search", "x", "tea", "--limit", "2")
+    first = answer(run(*asked, "--json"))
+    assert [hit["id"] for hit in first["hits"]] == ["0", "1"]
+    assert f"more: --after {first['cursor']}" in run(*asked).output
+    rest = answer(run(*asked, "--after", first["cursor"], "--json"))
+    assert [hit["id"] for hit in rest["hits"]] == ["2"]
+    assert rest["cursor"] is None
+    grouped = answer(run(*asked, "--group-by", "doc", "--explain", "--json"))
+    assert [hit["id"] for hit in grouped["hits"]] == ["0", "2"]
+    assert grouped["how"]["group_by"] == {"field": "doc", "rows": 3}
+    assert "group_by" in run(*asked, "--group-by", "doc", "--explain").stdout
+    run(*asked, "--group-by", "", code=2)
+    run(*asked, "--after", "nonsense", code=2)
+    run(*asked, "--after", first["cursor"], "--group-by", "doc", code=2)
 
 
 def test_search_with_neighbors_finds_the_answer_beside_the_question(
