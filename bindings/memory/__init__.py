@@ -6,6 +6,9 @@ from amberdb.memory.memory import (
 from amberdb.memory.model import (
     ChatExtractor,
 )
+from amberdb.memory.recall_page import (
+    RecallPage,
+)
 from amberdb.memory.rules import (
     RuleExtractor,
 )
@@ -35,5 +38,6 @@ __all__ = [
     "MemoryType",
     "Outcome",
     "Recalled",
+    "RecallPage",
     "Retention",
 ]

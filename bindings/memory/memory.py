@@ -22,6 +22,7 @@ from amberdb import (
     Document,
     Embed,
     ExtractionError,
+    FieldPath,
     Fusion,
     InvalidDocumentError,
     MissingKeyError,
@@ -38,6 +39,7 @@ from amberdb._shared.queries import between, having
 from amberdb._shared.search_input import asked, embed_texts
 from amberdb.memory.documents import FIELDS, Documents, check_layer, check_owner, forgotten
 from amberdb.memory.recall import recall
+from amberdb.memory.recall_page import RecallPage
 from amberdb.memory.types import (
     CATEGORIES,
     LAYERS,
@@ -49,7 +51,6 @@ from amberdb.memory.types import (
     Layer,
     MemoryType,
     Outcome,
-    Recalled,
     Retention,
 )
 
@@ -266,12 +267,15 @@ class Memory:
         limit: int = 10,
         where: Mapping[str, Any] | None = None,
         neighbors: bool = False,
-    ) -> list[Recalled]:
+        group_by: FieldPath | None = None,
+        after: str | None = None,
+    ) -> RecallPage:
         """Full-text and, with an embedder, vector search of memories by the words of a text, the
         best first: those of one entity, or of all. `query` in place of a text is in the query
         language, and full-text only. `where` is an additional filter. With `neighbors` an event is
         ranked with the events before and after it, for events that are turns of a conversation.
-        Raises QueryError."""
+        With `group_by` only the best memory of each value of a field is found, of each entity for
+        one. `after` continues a page: page.cursor. Raises QueryError, CursorError."""
         search = asked(text, query)
         scope = having(memory_type=memory_type, entity_id=entity_id)
         if where is not None:
@@ -288,6 +292,8 @@ class Memory:
             limit=limit,
             fusion=self._fusion,
             neighbors=neighbors,
+            group_by=group_by,
+            after=after,
         )
 
     def logs(

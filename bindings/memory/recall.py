@@ -9,14 +9,16 @@
 Invariants:
 - Hits of the layers are merged by score: scores of two layers are comparable, but ranks in two
   layers are not.
+- A page is the recall of so many memories more as the pages before have shown, without those.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from amberdb import Database, Fusion, Neighbors
+from amberdb import Database, FieldPath, Fusion, Neighbors, QueryError
 from amberdb.memory.documents import FIELDS
+from amberdb.memory.recall_page import RecallPage, Shown
 from amberdb.memory.types import Layer, Recalled
 
 _IN_TIME: Final = Neighbors(group=("memory_type", "entity_id"), order="created_at")
@@ -33,13 +35,33 @@ def recall(
     limit: int,
     fusion: Fusion,
     neighbors: bool,
-) -> list[Recalled]:
+    group_by: FieldPath | None,
+    after: str | None,
+) -> RecallPage:
     """The best memories first; those with equal scores in the order of the layers. `asked` is the
-    text or the query, and the vector one of the text. Raises QueryError."""
+    text or the query, and the vector one of the text. Raises QueryError, CursorError."""
+    if type(limit) is not int or limit < 0:
+        raise QueryError(f"limit must be an int of at least 0, not {limit!r}")
+    question = asked, layers, where, fusion, neighbors, group_by
+    shown = Shown(question, group_by, after)
+    search = partial(_hits, db, layers=layers, where=where, neighbors=neighbors, group_by=group_by)
+    wanted = limit + len(shown)
+    if group_by is not None:
+        wanted *= len(layers)  # each of which may have the group
+    return shown.page(_ranked(search, asked, vector, wanted, fusion), limit)
+
+
+def _ranked(
+    search: Callable[..., list[Recalled]],
+    asked: Mapping[str, str],
+    vector: Any,
+    limit: int,
+    fusion: Fusion,
+) -> list[Recalled]:
+    """The best memories of all layers."""
     searches: dict[str, Mapping[str, Any]] = {"content": asked}
     if vector is not None:
         searches["embedding"] = {"vector": vector}
-    search = partial(_hits, db, layers=layers, where=where, neighbors=neighbors)
     if len(searches) == 1:
         return search(asked, limit=limit)
     if fusion.method == "convex":
@@ -56,6 +78,7 @@ def _hits(
     layers: Sequence[Layer],
     where: Mapping[str, Any],
     neighbors: bool,
+    group_by: FieldPath | None,
     limit: int,
 ) -> list[Recalled]:
     """The hits of one search over all layers."""
@@ -68,6 +91,7 @@ def _hits(
             limit=limit,
             fields=FIELDS,
             neighbors=_IN_TIME if neighbors and layer == "event" else None,
+            group_by=group_by,
         )
     ]
     hits.sort(key=lambda hit: hit.score, reverse=True)

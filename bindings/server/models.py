@@ -153,9 +153,10 @@ class Hit(BaseModel):
 
 
 class Hits(BaseModel):
-    """Hits, the best first."""
+    """Hits, the best first. Pass `cursor` as `after` to get the next; it is null at the end."""
 
     hits: list[Hit]
+    cursor: str | None
 
 
 class Receipt(BaseModel):

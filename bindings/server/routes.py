@@ -190,11 +190,13 @@ async def search(
     memory_layer: Layer | None = None,
     limit: Limit = 10,
     neighbors: bool = False,
+    group_by: Annotated[str | None, Query(max_length=480)] = None,
+    after: str | None = None,
 ) -> Response:
     """Full-text or vector search of memories by the words of a text, or full-text search by a query
     in the query language, the best first. With `neighbors` an event is ranked with the events
-    before and after it."""
-    hits = await served.memory.recall(
+    before and after it; with `group_by` only the best memory of each value of a field is found."""
+    page = await served.memory.recall(
         text,
         query=query,
         entity_id=entity_id,
@@ -202,8 +204,10 @@ async def search(
         layers=LAYERS if memory_layer is None else (memory_layer,),
         limit=limit,
         neighbors=neighbors,
+        group_by=group_by,
+        after=after,
     )
-    return answer({"hits": hits})
+    return answer({"hits": page, "cursor": page.cursor})
 
 
 @router.get("/memory/{memory_id}/logs", response_model=models.Entries)

@@ -1,7 +1,8 @@
 """Layered memory as its users described it: layers, expiry, reasons, recall, and a forget that is
 one."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ import pytest
 
 from amberdb import (
     CollectionError,
+    CursorError,
     Database,
     ExtractionError,
     Fusion,
@@ -17,7 +19,7 @@ from amberdb import (
     MissingKeyError,
     QueryError,
 )
-from amberdb.memory import Decision, Known, Layer, Memory, Retention
+from amberdb.memory import Decision, Known, Layer, Memory, RecallPage, Retention
 from support.databases import FakeClock, OpenDatabase
 
 DIM = 4
@@ -281,6 +283,85 @@ def test_recall_finds_by_meaning(db: Database, clock: FakeClock) -> None:
     assert len(found["embedding"]) == DIM
     memory.update("event", car.memory_id, content="drinks tea")
     assert memory.recall("茶", limit=1)[0].memory_id == car.memory_id
+
+
+def recall_pages(memory: Memory, limit: int, **asked: Any) -> Iterator[RecallPage]:
+    after: str | None = None
+    for _ in range(50):
+        page = memory.recall(**asked, limit=limit, after=after)
+        yield page
+        after = page.cursor
+        if after is None:
+            return
+    pytest.fail("the pages have no end")
+
+
+@pytest.mark.parametrize("method", ["convex", "reciprocal_rank"])
+@pytest.mark.parametrize("by", ["text", "query"])
+def test_recall_goes_on_page_by_page(db: Database, clock: FakeClock, method: Any, by: str) -> None:
+    memory = Memory(db, embed=embed, dim=DIM, clock=clock, fusion=Fusion(method=method))
+    for n in range(24):
+        layer: Layer = "event" if n % 3 else "profile"
+        memory.remember(f"e{n % 5}", "tea " * (1 + n % 4) + "car", memory_layer=layer)
+    found: list[tuple[str, str]] = []
+    for page in recall_pages(memory, 5, **{by: "tea"}):
+        found += [(each.memory_layer, each.memory_id) for each in page]
+        assert copy.copy(page).cursor == page.cursor
+        if page.cursor is not None:  # between two pages
+            memory.update(page[0].memory_layer, page[0].memory_id, content="tea tea tea tea")
+            memory.remember("e9", "tea tea tea", memory_layer="event")
+    assert len(found) == len(set(found)) >= 24 + 4
+
+
+def test_recall_gives_the_best_memory_of_each_group(memory: Memory) -> None:
+    for n in range(20):
+        layer: Layer = "event" if n % 2 else "profile"
+        metadata = {"thread": n % 3} if n % 4 else {}
+        memory.remember(f"e{n // 4}", "tea " * (1 + n), memory_layer=layer, metadata=metadata)
+    entities = [each.document["entity_id"] for each in memory.recall("tea", group_by="entity_id")]
+    assert sorted(entities) == ["e0", "e1", "e2", "e3", "e4"]
+    pages = list(recall_pages(memory, 2, text="tea", group_by="entity_id"))
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert {each.document["entity_id"] for page in pages for each in page} == set(entities)
+    threads = [
+        each.document["metadata"].get("thread")
+        for each in memory.recall("tea", group_by="metadata.thread", limit=20)
+    ]
+    assert sorted(thread for thread in threads if thread is not None) == [0, 1, 2]
+    assert threads.count(None) == 5
+    for wrong in (-1, "5"):
+        with pytest.raises(QueryError, match="limit"):
+            memory.recall("tea", limit=cast(int, wrong))
+    with pytest.raises(QueryError, match="group_by"):
+        memory.recall("tea", group_by="")
+
+
+def test_a_cursor_of_recall_is_of_its_question(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(9):
+        memory.remember("u", "tea and rain", memory_layer="event")
+    after = memory.recall("tea", limit=2).cursor
+    assert after is not None
+    others: list[dict[str, Any]] = [
+        {"text": "rain"},
+        {"text": "tea", "entity_id": "u"},
+        {"text": "tea", "layers": ["event"]},
+        {"text": "tea", "group_by": "category"},
+        {"text": "tea", "neighbors": True},
+        {"query": "tea"},
+    ]
+    for other in others:
+        with pytest.raises(CursorError, match="another question"):
+            memory.recall(**other, after=after)
+    wrong: list[Any] = ["", "nonsense", "é", after[:-4], "B" + after[1:], after.encode(), 5]
+    for each in wrong:
+        with pytest.raises(CursorError, match="unchanged"):
+            memory.recall("tea", after=each)
+    monkeypatch.setattr("amberdb.memory.recall_page.SHOWN_MAX", 4)
+    page = memory.recall("tea", limit=2, after=after)
+    with pytest.raises(CursorError, match="narrow it by `where`"):
+        memory.recall("tea", after=page.cursor)
 
 
 def test_recall_looks_deeper_than_it_is_asked_for(db: Database, clock: FakeClock) -> None:

@@ -187,7 +187,22 @@ def test_search_forget_chat_and_stats(tmp_path: Path) -> None:
             for asked, count in (("", 1), ("&neighbors=true", 2)):
                 hits = await client.get(f"/memory/search?text=umbrella{asked}")
                 assert len(hits.json()["hits"]) == count
-            for wrong in ({"query": '"tea'}, {"text": "tea", "query": "tea"}, {}):
+            search = {"text": "umbrella car", "limit": "1"}
+            page = (await client.get("/memory/search", params=search)).json()
+            search["after"] = page["cursor"]
+            rest = (await client.get("/memory/search", params=search | {"limit": "9"})).json()
+            assert len(rest["hits"]) == 1
+            assert rest["hits"] != page["hits"]
+            assert rest["cursor"] is None
+            grouped = {"text": "umbrella car", "group_by": "entity_id"}
+            assert len((await client.get("/memory/search", params=grouped)).json()["hits"]) == 1
+            for wrong in (
+                {"query": '"tea'},
+                {"text": "tea", "query": "tea"},
+                {"text": "tea", "after": "nonsense"},
+                {"text": "tea", "group_by": ""},
+                {},
+            ):
                 assert (await client.get("/memory/search", params=wrong)).status_code == 422
 
             turn = {
