@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import amberdb
-from amberdb import Database, Ordered, Snapshot, Text, Vector
+from amberdb import Database, Hit, Ordered, ReadableCollection, Snapshot, Text, Vector
 from amberdb.index.registry import IndexSpec
 from amberdb.index.text.analyzer import Analyzer
 from support import slices
@@ -150,25 +150,40 @@ class SearchMachine(RuleBasedStateMachine):
             self.at[0].close()
         self.at = (self.db.snapshot(), dict(self.known), self.clock())
 
-    @rule(query=queries, where=filters, limit=limits)
-    def search_text(self, query: str, where: Any, limit: int) -> None:
-        hits = self.db.collection("memory").search(query, where=where, limit=limit)
+    @rule(query=queries, where=filters, limit=limits, page=limits)
+    def search_text(self, query: str, where: Any, limit: int, page: int) -> None:
+        hits = paged(self.db.collection("memory"), limit, page, text=query, where=where)
         self.compare_text(hits, query, where, limit, self.live())
 
-    @rule(query=vectors, where=filters, limit=limits)
-    def search_vector(self, query: list[float], where: Any, limit: int) -> None:
-        hits = self.db.collection("memory").search(vector=query, where=where, limit=limit)
+    @rule(query=vectors, where=filters, limit=limits, page=limits)
+    def search_vector(self, query: list[float], where: Any, limit: int, page: int) -> None:
+        hits = paged(self.db.collection("memory"), limit, page, vector=query, where=where)
         self.compare_vector(hits, query, where, limit, self.live())
 
+    @rule(query=queries, limit=limits, page=limits)
+    def search_groups(self, query: str, limit: int, page: int) -> None:
+        memory = self.db.collection("memory")
+        hits = paged(memory, limit, page, text=query, group_by="entity")
+        scores = bm25(self.live(), query, FIELDS, ANALYZER)
+        best: dict[str, float] = {}
+        for id, score in scores.items():
+            entity = self.known[id]["entity"]
+            best[entity] = max(best.get(entity, 0.0), score)
+        assert len(hits) == min(limit, len(best))
+        for hit in hits:
+            assert hit.score == pytest.approx(best.pop(hit.document["entity"]))
+
     @precondition(lambda self: self.at is not None)
-    @rule(text=queries, vector=vectors, where=filters, limit=limits)
-    def search_snapshot(self, text: str, vector: list[float], where: Any, limit: int) -> None:
+    @rule(text=queries, vector=vectors, where=filters, limit=limits, page=limits)
+    def search_snapshot(
+        self, text: str, vector: list[float], where: Any, limit: int, page: int
+    ) -> None:
         assert self.at is not None
         at, known, then = self.at
         live = [each for each in known.values() if lives(each, then)]
-        hits = at["memory"].search(text, where=where, limit=limit)
+        hits = paged(at["memory"], limit, page, text=text, where=where)
         self.compare_text(hits, text, where, limit, live)
-        hits = at["memory"].search(vector=vector, where=where, limit=limit)
+        hits = paged(at["memory"], limit, page, vector=vector, where=where)
         self.compare_vector(hits, vector, where, limit, live)
 
     @rule(drawn=documents, gone=ids, text=queries, vector=vectors, limit=limits, keep=st.booleans())
@@ -222,6 +237,19 @@ class SearchMachine(RuleBasedStateMachine):
         self, hits: Any, query: list[float], where: Any, limit: int, live: list[dict[str, Any]]
     ) -> None:
         agree(hits, nearest([e for e in live if passes(e, where)], query, "embedding", "l2"), limit)
+
+
+def paged(target: ReadableCollection, limit: int, page: int, **search: Any) -> list[Hit]:
+    """The first `limit` hits, by pages of at most `page`."""
+    found: list[Hit] = []
+    after: str | None = None
+    while len(found) < limit:
+        hits = target.search(**search, limit=min(page, limit - len(found)), after=after)
+        found += hits
+        after = hits.cursor
+        if after is None:
+            break
+    return found
 
 
 def lives(document: dict[str, Any], now: float) -> bool:
