@@ -33,6 +33,7 @@ from amberdb._types import Document
 from amberdb.engine.query.page import cursor_of, parts_of
 from amberdb.engine.search import cursor as cursors
 from amberdb.engine.search import vector_cache, vector_index
+from amberdb.engine.search.selection import Selection
 from amberdb.index.registry import IndexSpec
 from support.databases import FakeClock, OpenDatabase
 
@@ -237,6 +238,24 @@ def test_a_cursor_goes_on_in_another_process(open_db: OpenDatabase, tmp_path: Pa
     assert set(found) == set(ids(whole))
 
 
+@every_search
+def test_a_page_asks_for_what_was_shown_and_itself_at_once(
+    notes: Collection, search: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = notes.search(**search, limit=8)
+    count = 0
+    selected = Selection.of
+
+    def spy(self: Selection, *asked: Any) -> Any:
+        nonlocal count
+        count += 1
+        return selected(self, *asked)
+
+    monkeypatch.setattr(Selection, "of", spy)
+    assert len(notes.search(**search, limit=4, after=first.cursor)) == 4
+    assert count == 1
+
+
 def test_pages_by_a_graph(db: Database, notes: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("hnswlib")
     for name, value in (("GRAPH_ROWS", 20), ("FRESH_ROWS", 10), ("_PAUSE_S", 0.0)):
@@ -425,6 +444,11 @@ def test_as_many_groups_as_exist_are_found_behind_a_large_one(notes: Collection)
         assert hits.how["group_by"]["field"] == "thread"
         assert hits.how["group_by"]["rows"] >= 505
     assert notes.explain(text="sugar", group_by="thread")["group_by"]["rows"] == 505
+
+
+def test_a_limit_may_be_above_all_that_exists(notes: Collection) -> None:
+    for search in (SEARCHES["both"], SEARCHES["by documents"]):
+        assert len(notes.search(**search, group_by="thread", limit=10**12)) == 12
 
 
 def test_few_documents_are_read_for_few_groups(notes: Collection) -> None:
