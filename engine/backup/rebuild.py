@@ -23,6 +23,7 @@ from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import NEWEST, stored_view
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.index.text.text import Text
 
 _CHUNK = 1000
 
@@ -80,7 +81,9 @@ def _name_analyzers(store: Store, schema: Schema, keyspaces: set[int]) -> None:
     """Writes into the definition which analyzer made the rebuilt indexes."""
     definition = schema.definition
     indexes = tuple(
-        replace(index, identity=identity_of(index.spec)) if index.keyspace in keyspaces else index
+        replace(index, identity=identity_of(index.spec))
+        if isinstance(index.spec, Text) and index.keyspace in keyspaces
+        else index
         for index in definition.indexes
     )
     if indexes != definition.indexes:

@@ -60,7 +60,7 @@ from amberdb.engine.schema.keyspace import (
     end_of,
     prefix_of,
 )
-from amberdb.engine.schema.ordered_index import MULTI
+from amberdb.engine.schema.ordered_index import LOSSY, MULTI
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.directory import (
     complete_creation,
@@ -365,7 +365,7 @@ class _Restore:
             if number not in known:
                 clear(store, number)
                 with store.write() as writer:
-                    for mark in (BUILT, MULTI):
+                    for mark in (BUILT, MULTI, LOSSY):
                         writer.delete(mark + prefix)
 
     def _foreign(self, store: Store) -> set[int]:

@@ -31,7 +31,7 @@ from amberdb.engine.schema.codec import KIND_COMMIT
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack, unpack, version_of
 from amberdb.engine.schema.keyspace import Effects
-from amberdb.engine.schema.ordered_index import MULTI, entry_pairs
+from amberdb.engine.schema.ordered_index import LOSSY, MULTI, entry_pairs
 from amberdb.engine.schema.patch import Changes
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.storage.view import View
@@ -325,8 +325,8 @@ def _expiry_keys(schema: Schema, old: StoredDocument) -> list[bytes]:
 
 
 def _entries_of(schema: Schema, key: bytes, old: StoredDocument, document: Document) -> Effects:
-    """The entries of a stored document in its ordered indexes and the expiry index. MULTI marks are
-    left out: they stay when a document is deleted."""
+    """The entries of a stored document in its ordered indexes and the expiry index. Marks are left
+    out: they stay when a document is deleted."""
     entries: Effects = {}
     id_bytes = key[KEYSPACE_BYTES:]
     try:
@@ -341,4 +341,5 @@ def _entries_of(schema: Schema, key: bytes, old: StoredDocument, document: Docum
                 pass  # the document has no entry in this index
     for index in schema.indexes:
         entries.pop(MULTI + index.prefix, None)
+        entries.pop(LOSSY + index.prefix, None)
     return entries

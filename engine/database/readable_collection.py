@@ -320,6 +320,7 @@ class ReadableCollection(ABC):
         where: Where | None = None,
         *,
         order_by: Order | None = None,
+        fields: Sequence[FieldPath] | None = None,
         text: str | None = None,
         query: str | None = None,
         vector: Any = None,
@@ -332,10 +333,11 @@ class ReadableCollection(ABC):
             events.explain({"entity_id": "lin"}, order_by="-created_at")["index"]
             events.explain({"entity_id": "lin"}, distinct="kind")["skip"]
 
-        Of find(): index, equalities, range, direction, order, and the conditions that the filter
-        checks document by document. Of search(), which is run with a text, a query or a vector: the
-        rows that the filter left, how each index was searched, how `neighbors` counted, and how
-        many rows `group_by` looked at. Raises QueryError.
+        Of find(): index, equalities, range, direction, order, the conditions that the filter checks
+        document by document, and whether the index has all `fields`, so that no document is read.
+        Of search(), which is run with a text, a query or a vector: the rows that the filter left,
+        how each index was searched, how `neighbors` counted, and how many rows `group_by` looked
+        at. Raises QueryError.
         """
         if text is not None or query is not None or vector is not None:
             if order_by is not None:
@@ -352,7 +354,7 @@ class ReadableCollection(ABC):
             schema = schema_of(view, self.name)
             if distinct is not None:
                 return FieldValues.of(schema, distinct, where).explain(view)
-            return Query.of(schema, where, order_by).explain(view)
+            return Query.of(schema, where, order_by).explain(view, fields)
 
 
 def listed_ids(ids: Iterable[str]) -> list[str]:

@@ -16,8 +16,8 @@ from amberdb._types import NO_LSN, Lsn, Progress
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, unpack
-from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, end_of
-from amberdb.engine.schema.ordered_index import MULTI, entry_pairs
+from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, META, end_of
+from amberdb.engine.schema.ordered_index import entry_pairs
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.readable import Readable, ReadableLog
@@ -198,7 +198,7 @@ def _check_document(
         if not view.is_built(index):
             continue
         for entry, expected_value in entry_pairs(index, document, id_bytes, stored.rowid).items():
-            if not entry.startswith(MULTI):
+            if not entry.startswith(META):
                 expected[index.prefix] += 1
             if view.get(entry) != expected_value:
                 problem = f"{schema.name}: {id_bytes!r} has no entry in {index.spec.name}"

@@ -35,7 +35,7 @@ from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import BODY, expires_us
 from amberdb.engine.schema.keyspace import BUILDING, BUILT, end_of, prefix_of
 from amberdb.engine.schema.migration import Upgrades
-from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex
+from amberdb.engine.schema.ordered_index import LOSSY, MULTI, CompiledIndex
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
@@ -373,7 +373,7 @@ class Indexer:
                     if failpoints.on:
                         failpoints.reach("purge.chunk-deleted")
                     if removed < chunk:
-                        for mark in (BUILT, BUILDING, MULTI):
+                        for mark in (BUILT, BUILDING, MULTI, LOSSY):
                             store.delete(mark + prefix)
                 state = self._committer.state
                 self._committer.checkpoint_applied(state.built - {number})

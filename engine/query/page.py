@@ -161,15 +161,23 @@ def open_cursor(cursor: str, identity: Identity) -> tuple[int, Place]:
     return origin, place
 
 
-def projector(fields: Sequence[FieldPath]) -> Callable[[Document], Projection]:
-    """A function that copies these fields of a document, given as dotted paths. Raises
-    QueryError."""
+def parse_fields(fields: Sequence[FieldPath]) -> list[Path]:
+    """The paths of the fields of a projection. Raises QueryError."""
     if isinstance(fields, str):
         raise QueryError(f"fields must be a list of fields, not the str {fields!r}")
     try:
-        paths = [Path.of(path_name(name)) for name in fields]
+        return [Path.of(path_name(name)) for name in fields]
     except (ValueError, TypeError, AttributeError) as error:
         raise QueryError(f"fields: {error}") from None
+
+
+def projector(fields: Sequence[FieldPath]) -> Callable[[Document], Projection]:
+    """projecting() of fields that are given as dotted paths. Raises QueryError."""
+    return projecting(parse_fields(fields))
+
+
+def projecting(paths: Sequence[Path]) -> Callable[[Document], Projection]:
+    """A function that copies the values at these paths of a document."""
 
     def project(document: Document) -> Projection:
         projection = Projection()

@@ -16,6 +16,7 @@ from amberdb._errors import CursorError, QueryError
 from amberdb._types import FieldPath, Order, Where
 from amberdb.engine.query.access import Access, by_id
 from amberdb.engine.query.choice import at_once, narrowest, race, sorted_as
+from amberdb.engine.query.covering import ID, Covering
 from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.order import OrderField, parse_order, sorter
 from amberdb.engine.query.page import (
@@ -23,18 +24,20 @@ from amberdb.engine.query.page import (
     Page,
     Records,
     open_cursor,
-    projector,
+    parse_fields,
+    projecting,
     record_of,
 )
 from amberdb.engine.query.planner import Plan, Statement, plan_of
 from amberdb.engine.query.prepared import Prepared, prepared
-from amberdb.engine.query.scan import Found, count_entries, documents, only_ids
+from amberdb.engine.query.scan import Found, documents
 from amberdb.engine.query.shape import shape_of
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
+from amberdb.index.paths import Path
 
 _DOCUMENTS = 0
 _SORTED = -1
@@ -111,19 +114,20 @@ class Query:
         QueryError, CursorError."""
         if limit is not None and (type(limit) is not int or limit < 0):
             raise QueryError(f"limit must be None or an int of at least 0, not {limit!r}")
-        take = _taker(fields, records)
+        paths = None if fields is None else parse_fields(fields)
+        take = _taker(paths, records)
         if after is None:
             origin, place = None, None
         else:
             origin, place = open_cursor(after, self.identity)
         plans = self._plans(source, origin)
-        ids_only = not records and fields is not None and list(fields) == ["id"]
+        kept = None if records else paths
         if not plans[0].is_sorted or origin == _SORTED:
             origin, found = self._sorted(source, narrowest(source, plans), limit, place)
         elif limit is None and place is None:
-            origin, found = self._whole(source, plans, ids_only=ids_only)
+            origin, found = self._whole(source, plans, kept)
         else:
-            origin, found = self._paged(source, plans, limit, place, ids_only=ids_only)
+            origin, found = self._paged(source, plans, limit, place, kept)
         page: Page | Records = Records() if records else Page()
         append: Callable[[Any], None] = page.append
         match: Found | None = None
@@ -143,27 +147,35 @@ class Query:
                 count -= sum(1 for _ in source.scan(schema.expiry_prefix, high))
             return count
         plan = self.narrowest(source)
-        if self._has_ids(plan):
-            return count_entries(source, plan)
+        covering = Covering.of(source, schema, plan, ())
+        if covering is not None:
+            return covering.count()
         return sum(1 for _ in self._matches(source, plan))
 
     def ids(self, source: Source) -> list[str]:
         """The ids of all documents that match."""
-        found = self._matches(source, self.narrowest(source), ids_only=True)
+        found = self._matches(source, self.narrowest(source), kept=ID)
         return [document["id"] for _, _, document in found]
 
     def narrowest(self, source: Source) -> Plan:
         """The plan with the least work for all documents that match, in no order."""
         return narrowest(source, self._plans(source))
 
-    def explain(self, source: Source) -> dict[str, Any]:
-        """How find() with a limit begins, as a map for the user."""
+    def explain(self, source: Source, fields: Sequence[FieldPath] | None = None) -> dict[str, Any]:
+        """How find() with a limit begins, as a map for the user. Raises QueryError."""
+        kept = None if fields is None else parse_fields(fields)
         plans = self._plans(source)
         plan = plans[0]
         if len(plans) > 1:
             plan = at_once(source, plans) or (plan if plan.is_sorted else narrowest(source, plans))
         others = [each.access.name for each in plans if each is not plan]
-        return {**plan.explain(self.order), "alternatives": others}
+        is_covering = (
+            kept is not None
+            and not others
+            and plan.is_sorted
+            and Covering.of(source, self.schema, plan, kept) is not None
+        )
+        return {**plan.explain(self.order), "covering": is_covering, "alternatives": others}
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -221,23 +233,25 @@ class Query:
         return few or [self._plan(by_id(self.schema.prefix, {}, self.order))]
 
     def _matches(
-        self, source: Source, plan: Plan, after: Place | None = None, *, ids_only: bool = False
+        self,
+        source: Source,
+        plan: Plan,
+        after: Place | None = None,
+        kept: Sequence[Path] | None = None,
     ) -> Iterator[Found]:
-        """The documents that a plan finds, in its order; with `ids_only` maps with the id will
+        """The documents that a plan finds, in its order; of which the paths that are `kept` will
         do."""
-        if ids_only and self._has_ids(plan):
-            return only_ids(source, plan, after)
+        if kept is not None:
+            covering = Covering.of(source, self.schema, plan, kept)
+            if covering is not None:
+                return covering.documents(after)
         return documents(source, self.schema, plan, after, shape=self._shape(plan))
 
-    def _has_ids(self, plan: Plan) -> bool:
-        """Whether the entries of the plan are those of the documents that match, one for each."""
-        return plan.residual.is_empty and not plan.is_multi and self.schema.expires_at is None
-
-    def _whole(self, source: Source, plans: list[Plan], *, ids_only: bool) -> _Answer:
+    def _whole(self, source: Source, plans: list[Plan], kept: Sequence[Path] | None) -> _Answer:
         """All documents that match."""
         plan = narrowest(source, plans)
         if plan.is_sorted:
-            return _DOCUMENTS, self._matches(source, plan, ids_only=ids_only)
+            return _DOCUMENTS, self._matches(source, plan, kept=kept)
         if self.order:
             return self._sorted(source, plan, None, None)
         return _DOCUMENTS, sorted_as(plans[0], source, self.schema, plan)
@@ -248,8 +262,7 @@ class Query:
         plans: list[Plan],
         limit: int | None,
         after: Place | None,
-        *,
-        ids_only: bool,
+        kept: Sequence[Path] | None,
     ) -> _Answer:
         """A page in the order of the first plan, which is the query's."""
         plan = plans[0]
@@ -257,7 +270,7 @@ class Query:
         if limit == 0:
             found = ()
         elif limit is None or len(plans) == 1:
-            found = islice(self._matches(source, plan, after, ids_only=ids_only), limit)
+            found = islice(self._matches(source, plan, after, kept), limit)
         else:
             plan, found = race(source, self.schema, plans, limit, after)
         return _DOCUMENTS if plan.index is None else plan.index.number, found
@@ -285,9 +298,9 @@ _Take: TypeAlias = Callable[[Found], Any]
 """From a match to an item of the page."""
 
 
-def _taker(fields: Sequence[FieldPath] | None, records: bool) -> _Take | None:
-    """None for the document itself. Raises QueryError."""
-    project = None if fields is None else projector(fields)
+def _taker(paths: Sequence[Path] | None, records: bool) -> _Take | None:
+    """None for the document itself."""
+    project = None if paths is None else projecting(paths)
     if records:
         return lambda match: record_of(
             match[1], match[2], match[2] if project is None else project(match[2])

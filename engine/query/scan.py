@@ -120,20 +120,6 @@ def documents_by_id(
             yield value, schema.document(unpack(key, value))
 
 
-def only_ids(source: Source, plan: Plan, after: Place | None = None) -> Iterator[Found]:
-    """documents() of a plan whose entries are those of the documents that match, one for each: maps
-    with the id alone, for which no document is decoded, nor read where an index names it."""
-    found = scanned(source, plan, after)
-    if plan.index is None:
-        return ((key, b"", {"id": key[KEYSPACE_BYTES:].decode()}) for key, _ in found)
-    return ((place, b"", {"id": id_bytes.decode()}) for place, id_bytes in found)
-
-
-def count_entries(source: Source, plan: Plan) -> int:
-    """The number of entries within the plan's ranges."""
-    return sum(1 for _ in scanned(source, plan))
-
-
 def place_in(plan: Plan, schema: Schema, document: Document, value: bytes) -> Place | None:
     """The place at which the scan of a plan yields a document; None when it does not."""
     if plan.index is None:

@@ -33,6 +33,7 @@ from amberdb.engine.schema.migration import Upgrade, Upgrades
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex, identity_of
 from amberdb.index.registry import IndexSpec
+from amberdb.index.text.text import Text
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector
 
@@ -362,7 +363,8 @@ def _indexed(
     for spec in indexes:
         known = existing.get(spec, [])
         identity = identity_of(spec)
-        if not known or known[-1].identity != identity:
+        is_foreign = known and isinstance(spec, Text) and known[-1].identity != identity
+        if not known or is_foreign:
             # The first may be built; one after it is not, and has terms of several versions.
             older = known[:1] if not complete_from else []
             known = [*older, IndexDef(spec, next_keyspace, complete_from, identity)]

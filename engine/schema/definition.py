@@ -47,7 +47,8 @@ class IndexDef:
     complete_from: int = 0
     """The Lsn at which it was declared over an empty collection: it needs no build. Otherwise 0."""
     identity: str = ""
-    """What its entries depend on besides the declaration: the analyzer of a text index."""
+    """What its entries depend on besides the declaration: the analyzer of a text index, the marks
+    of an ordered one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ Invariants:
   and equality are decided by the full fields.
 """
 
+from typing import Final
+
 from amberdb._types import Document
 from amberdb.engine.schema.definition import IndexDef
 from amberdb.engine.schema.keyspace import META, prefix_of
@@ -18,6 +20,11 @@ CUT_ENTRY_SIZE = FIELD_KEY_BYTES_MAX + ROWID_BYTES
 """The size of an entry whose fields are cut, without the prefix."""
 MULTI = META + b"m"
 """+ keyspace: a document has, or once had, more than one entry in this index."""
+LOSSY = META + b"l"
+"""+ keyspace: a document has, or once had, a value in this index that does not follow from its key:
+a list, or a float that is a whole number. Only indexes whose identity is MARKED keep this mark."""
+MARKED: Final = "marks=2"
+"""The identity of indexes that keep both marks; the first ones have none."""
 
 
 class CompiledIndex:
@@ -28,6 +35,7 @@ class CompiledIndex:
         "descends",
         "encoder",
         "entries",
+        "is_marked",
         "is_unique",
         "number",
         "prefix",
@@ -45,12 +53,13 @@ class CompiledIndex:
         self.single = self.encoder.single
         self.descends = self.encoder.descending[-1]
         self.is_unique = spec.kind == "unique"
+        self.is_marked = index.identity == MARKED
 
 
 def entry_pairs(
     index: CompiledIndex, document: Document, id_bytes: bytes, rowid: int
 ) -> dict[bytes, bytes]:
-    """The entries of a document in one index, and the mark MULTI when there are several."""
+    """The entries of a document in one index, and the marks that it leaves."""
     entries = index.entries(document, rowid)
     pairs = {
         index.prefix + entry: (
@@ -60,6 +69,8 @@ def entry_pairs(
     }
     if len(entries) > 1:
         pairs[MULTI + index.prefix] = b"1"
+    if index.is_marked and index.encoder.is_lossy(document):
+        pairs[LOSSY + index.prefix] = b"1"
     return pairs
 
 

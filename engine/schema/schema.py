@@ -116,7 +116,7 @@ class Schema:
         self.foreign = frozenset(
             index.keyspace
             for index in definition.indexes
-            if index.identity != identity_of(index.spec)
+            if isinstance(index.spec, Text) and index.identity != identity_of(index.spec)
         )
         """Keyspaces of text indexes whose terms come from another version of the analyzer."""
         newest = {index.spec: index.keyspace for index in definition.indexes}

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Final, final
 
 from amberdb._types import Document
 from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, prefix_of
+from amberdb.engine.schema.ordered_index import MARKED
+from amberdb.index.ordered.ordered import Ordered
+from amberdb.index.ordered.unique import Unique
 from amberdb.index.text.text import Text, TextExtractor
 from amberdb.index.vector.vector import Vector
 
@@ -74,8 +77,11 @@ class RowIndex:
 
 
 def identity_of(spec: object) -> str:
-    """What the entries depend on besides the declaration: the analyzer of a text index."""
-    return TextExtractor(spec).identity if isinstance(spec, Text) else ""
+    """What the entries depend on besides the declaration: the analyzer of a text index, the marks
+    of an ordered one."""
+    if isinstance(spec, Text):
+        return TextExtractor(spec).identity
+    return MARKED if isinstance(spec, Ordered | Unique) else ""
 
 
 def rowid_of_key(key: bytes) -> int:

@@ -12,9 +12,9 @@ Invariants:
 # What a document holds has no static type, so type(value) and its lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Any, TypeAlias, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 
 from amberdb._errors import InvalidDocumentError
 from amberdb._types import Document
@@ -29,6 +29,7 @@ from amberdb.index.ordered.keys import (
     encode_desc,
     encode_rowid,
     encode_rowid_desc,
+    inverted,
 )
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
@@ -39,6 +40,28 @@ FieldSpec: TypeAlias = Ordered | Unique | EmbeddingQueue
 """The index kinds whose entries are sorted keys."""
 
 _Keys: TypeAlias = Callable[[Document], list[bytes]]
+_Encoders: TypeAlias = Mapping[object, Encoder]
+
+
+class _WholeNumber(Exception):
+    pass
+
+
+def _fraction(value: float) -> bytes:
+    """Raises _WholeNumber for a float that is_lossy() tells."""
+    if value.is_integer():
+        raise _WholeNumber
+    return _encode_float(value)
+
+
+_REFUSED: Final = (InvalidDocumentError, _WholeNumber)
+_encode_float: Final = SCALAR_ENCODERS[float]
+_LOSSLESS: Final[_Encoders] = {**SCALAR_ENCODERS, float: _fraction}
+_LOSSLESS_DESC: Final[_Encoders] = {
+    **SCALAR_ENCODERS_DESC,
+    float: lambda value: inverted(_fraction(value)),
+}
+"""The encoders of values that follow from their keys."""
 
 
 @final
@@ -50,6 +73,7 @@ class KeyEncoder:
         "descending",
         "encoders",
         "entries",
+        "is_lossy",
         "is_multi",
         "keys",
         "paths",
@@ -75,6 +99,9 @@ class KeyEncoder:
     """
     is_multi: Callable[[Document], bool]
     """is_multi(document): whether a field holds a list, so that it may have any number of keys."""
+    is_lossy: Callable[[Document], bool]
+    """is_lossy(document): whether a field holds a list, whose elements have keys of their own, or a
+    float that is a whole number, which has the key of an int. Then single() finds no key."""
     entries: Callable[[Document, int], list[tuple[bytes, bytes]]]
     """entries(document, rowid): for each key [(entry key, remainder)].
 
@@ -89,9 +116,10 @@ class KeyEncoder:
         self.descending = spec.descending
         self.encoders = tuple(encode_desc if desc else encode for desc in self.descending)
         self._paths = tuple(Path.of(path) for path in self.paths)
-        self.single = self._compile_single()
+        self.single = self._compile_fast(_LOSSLESS, _LOSSLESS_DESC)
         self.keys = self._compile_keys()
         self.is_multi = _compile_is_multi(self._paths)
+        self.is_lossy = _compile_is_lossy(self._paths)
         self.entries = _compile_entries(self.keys, self.descending[-1])
 
     def unique_keys(self, document: Document) -> list[bytes]:
@@ -102,14 +130,17 @@ class KeyEncoder:
             return keys
         return self._general_keys(document, with_none=False)
 
-    def _compile_single(self) -> Callable[[Document], bytes | None]:
+    def _compile_fast(
+        self, ascending: _Encoders, descending: _Encoders
+    ) -> Callable[[Document], bytes | None]:
+        """The fast path for one and two plain fields that hold values of these encoders."""
         if isinstance(self.spec, EmbeddingQueue):
             text = self.spec.compiled()
             return lambda document: None if text(document) is None else b""
         if len(self._paths) > 2 or not all(path.is_plain for path in self._paths):
             return _never_single
         names = [path.segments[0] for path in self._paths]
-        encoders = [_scalar_encoders(desc) for desc in self.descending]
+        encoders = [(descending if down else ascending).get for down in self.descending]
         sparse = self.spec.sparse
         first, last = names[0], names[-1]
         first_encoders, last_encoders = encoders[0], encoders[-1]
@@ -121,8 +152,8 @@ class KeyEncoder:
                 return None
             try:
                 return encoder(value)
-            except InvalidDocumentError:
-                return None  # the general path names the field
+            except _REFUSED:
+                return None  # the general path says why
 
         def two(document: Document) -> bytes | None:
             left = document.get(first)
@@ -135,20 +166,20 @@ class KeyEncoder:
                 return None
             try:
                 return left_encoder(left) + right_encoder(right)
-            except InvalidDocumentError:
+            except _REFUSED:
                 return None
 
         return one if len(names) == 1 else two
 
     def _compile_keys(self) -> _Keys:
-        single = self.single
+        fast = self._compile_fast(SCALAR_ENCODERS, SCALAR_ENCODERS_DESC)
         general: _Keys = _no_keys if isinstance(self.spec, EmbeddingQueue) else self._general_keys
 
         def keys(document: Document) -> list[bytes]:
-            key = single(document)
+            key = fast(document)
             return general(document) if key is None else [key]
 
-        return general if single is _never_single else keys
+        return general if fast is _never_single else keys
 
     def _general_keys(self, document: Document, *, with_none: bool = True) -> list[bytes]:
         """For any number of fields, dotted paths, lists, and for the error messages."""
@@ -201,10 +232,6 @@ def _no_keys(_: Document) -> list[bytes]:
     return []
 
 
-def _scalar_encoders(descending: bool) -> Callable[[object], Encoder | None]:
-    return (SCALAR_ENCODERS_DESC if descending else SCALAR_ENCODERS).get
-
-
 def _compile_is_multi(paths: tuple[Path, ...]) -> Callable[[Document], bool]:
     if all(path.is_plain for path in paths) and len(paths) <= 2:
         names = [path.segments[0] for path in paths]
@@ -213,6 +240,18 @@ def _compile_is_multi(paths: tuple[Path, ...]) -> Callable[[Document], bool]:
             type(document.get(first)) is list or type(document.get(last)) is list
         )
     return lambda document: any(type(path.find(document)) is list for path in paths)
+
+
+def _compile_is_lossy(paths: tuple[Path, ...]) -> Callable[[Document], bool]:
+    if all(path.is_plain for path in paths) and len(paths) <= 2:
+        names = [path.segments[0] for path in paths]
+        first, last = names[0], names[-1]
+        return lambda document: _has_lost(document.get(first)) or _has_lost(document.get(last))
+    return lambda document: any(_has_lost(path.find(document)) for path in paths)
+
+
+def _has_lost(value: Any) -> bool:
+    return type(value) is list or (type(value) is float and value.is_integer())
 
 
 def _compile_entries(

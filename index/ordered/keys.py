@@ -7,7 +7,8 @@ Invariants:
   does. All lists are equal in this order, and so are all maps: a reader compares the values.
 - No encoding is a proper prefix of another, so concatenated encodings sort as tuples.
   Inverting every byte reverses the order and keeps that property.
-- Nothing decodes a key: the document is read by the id in the entry's value.
+- Only key_decoder.py decodes keys, where nothing was lost; otherwise the document is read by the id
+  in the entry's value.
 
 Format of a field (docs/format.md draws it): one byte of class tag, then
     bool        1 byte: 0 or 1
@@ -44,10 +45,10 @@ TAG_BYTES, TAG_DATETIME, TAG_LIST, TAG_MAP = 0x50, 0x60, 0x70, 0x80
 
 Encoder = Callable[[Any], bytes]
 
-_EXACT = 1 << 53
+EXACT_INTS = 1 << 53
 """Every smaller int is exactly a double; from here on a key also has the difference."""
-_DIFF_ZERO = 0x8000
-_BIAS = 1 << 63
+DIFFERENCE_ZERO = 0x8000
+DATETIME_ZERO = 1 << 63
 _ROWID_MAX = (1 << 64) - 1
 
 _INVERTED: Final = bytes(255 - byte for byte in range(256))
@@ -66,7 +67,7 @@ _ZERO = _pack_number(TAG_NUMBER, -0.0)
 _NONE, _LIST, _MAP = bytes([TAG_NONE]), bytes([TAG_LIST]), bytes([TAG_MAP])
 _FALSE, _TRUE = bytes([TAG_BOOL, 0]), bytes([TAG_BOOL, 1])
 _STR_TAG, _BYTES_TAG = chr(TAG_STR), bytes([TAG_BYTES])
-_NO_DIFF = _U16.pack(_DIFF_ZERO)
+_NO_DIFF = _U16.pack(DIFFERENCE_ZERO)
 
 
 # -- encoding --------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def _encode_bool(value: bool) -> bytes:
 
 
 def _encode_int(value: int) -> bytes:
-    if -_EXACT < value < _EXACT:
+    if -EXACT_INTS < value < EXACT_INTS:
         if value > 0:  # negating a double flips its top bit
             return _pack_number(TAG_NUMBER, -value)
         if value:
@@ -90,11 +91,11 @@ def _encode_int(value: int) -> bytes:
     if not INT_MIN <= value <= INT_MAX:
         raise InvalidDocumentError(f"an int beyond 64 bits: {value:#x}")
     double = float(value)
-    return _encode_double(double) + _U16.pack(value - int(double) + _DIFF_ZERO)
+    return _encode_double(double) + _U16.pack(value - int(double) + DIFFERENCE_ZERO)
 
 
 def _encode_float(value: float) -> bytes:
-    if -_EXACT < value < _EXACT:
+    if -EXACT_INTS < value < EXACT_INTS:
         return _encode_double(value)
     if value != value:
         raise InvalidDocumentError("NaN, which has no place in any order")
@@ -131,7 +132,7 @@ def _encode_datetime(value: datetime) -> bytes:
     if value is last:  # several indexes of one document have the same field
         return key
     try:
-        key = _pack_datetime(TAG_DATETIME, microseconds(value) + _BIAS)
+        key = _pack_datetime(TAG_DATETIME, microseconds(value) + DATETIME_ZERO)
     except TypeError:
         raise InvalidDocumentError("a datetime without a time zone") from None
     _last_datetime = (value, key)

@@ -32,6 +32,7 @@ STRUCT_MODULES = {
     "engine/integrity/lmdb_pages.py",  # pages of LMDB, read without LMDB
     "engine/storage/status.py",
     "engine/schema/document_format.py",
+    "index/ordered/key_decoder.py",
     "index/ordered/keys.py",
     "index/text/packing.py",
     "index/text/text.py",

@@ -13,7 +13,7 @@ from amberdb.engine.integrity import check as checks
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import pack, unpack
 from amberdb.engine.schema.keyspace import APPLIED
-from amberdb.engine.schema.ordered_index import MULTI
+from amberdb.engine.schema.ordered_index import LOSSY, MULTI
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.data_file import read_metas
 from amberdb.wal import Log
@@ -115,6 +115,10 @@ DAMAGE: dict[str, tuple[Plant, str]] = {
     "list entry lost": (lambda t, s: remove_first(t, s.indexes[1].prefix), "in ordered:tags"),
     "mark of lists lost": (
         lambda t, s: t.delete(MULTI + s.indexes[1].prefix),
+        "ordered:tags",
+    ),
+    "mark of lost values lost": (
+        lambda t, s: t.delete(LOSSY + s.indexes[1].prefix),
         "ordered:tags",
     ),
     "expiry entry lost": (lambda t, s: remove_first(t, s.expiry_prefix), "in the expiry index"),

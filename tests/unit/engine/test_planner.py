@@ -268,6 +268,7 @@ def test_explain_has_a_fixed_shape(events: Collection) -> None:
         "direction": "descending",
         "order": "index",
         "filter": "{x: ?}",
+        "covering": False,
         "alternatives": [],
     }
 
