@@ -9,13 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, final, overload
 
 import amberdb
-from amberdb import Document, FieldPath, Order, Page, Records, Where
+from amberdb import Document, FieldPath, Order, Page, Record, Where
 from amberdb import ReadableCollection as Readable
 from amberdb import WritableCollection as Writable
 from amberdb.aio.face import Face, iterates, reads, writes
 from amberdb.aio.threads import Lane, Threads
 
 D = TypeVar("D")
+
+
+class _Passed:
+    """The type of an option that find() does not have. Only a map of options, passed on as
+    `find(where, **options)`, could bring one: type checkers then take the overload that has it."""
 
 
 class ReadableCollection(Face):
@@ -63,8 +68,9 @@ class ReadableCollection(Face):
         after: str | None = None,
         fields: Sequence[FieldPath] | None = None,
         records: Literal[True],
-    ) -> Records: ...
+    ) -> Page[Record]: ...
 
+    @overload
     async def find(
         self,
         where: Where | None = None,
@@ -74,8 +80,20 @@ class ReadableCollection(Face):
         after: str | None = None,
         fields: Sequence[FieldPath] | None = None,
         records: bool = False,
-    ) -> Page | Records:
-        """The documents that match a filter, as a Page; with `records` as Records."""
+        **options: _Passed,
+    ) -> Page[Any]: ...
+
+    async def find(  # type: ignore[misc]  # pyright: ignore[reportInconsistentOverload]  # _Passed
+        self,
+        where: Where | None = None,
+        *,
+        order_by: Order | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        fields: Sequence[FieldPath] | None = None,
+        records: bool = False,
+    ) -> Page[Any]:
+        """The documents that match a filter, as a Page; with `records` of records."""
         given = {"order_by": order_by, "limit": limit, "after": after, "fields": fields}
         return await self.call("read", lambda inner: inner.find(where, **given, records=records))
 

@@ -14,7 +14,7 @@ from amberdb._types import Document, FieldPath, Order, Where
 from amberdb.engine.commit.write_batch import missing
 from amberdb.engine.database.iteration import Iteration
 from amberdb.engine.query.field_values import FieldValues
-from amberdb.engine.query.page import Page, Record, Records, record_of
+from amberdb.engine.query.page import Page, Record, record_of
 from amberdb.engine.query.query import Query
 from amberdb.engine.query.scan import documents_by_id
 from amberdb.engine.schema.document_format import StoredDocument
@@ -27,6 +27,11 @@ from amberdb.engine.storage.view import View, live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 _D = TypeVar("_D")
+
+
+class _Passed:
+    """The type of an option that find() does not have. Only a map of options, passed on as
+    `find(where, **options)`, could bring one: type checkers then take the overload that has it."""
 
 
 class ReadableCollection(ABC):
@@ -159,8 +164,9 @@ class ReadableCollection(ABC):
         after: str | None = None,
         fields: Sequence[FieldPath] | None = None,
         records: Literal[True],
-    ) -> Records: ...
+    ) -> Page[Record]: ...
 
+    @overload
     def find(
         self,
         where: Where | None = None,
@@ -170,7 +176,19 @@ class ReadableCollection(ABC):
         after: str | None = None,
         fields: Sequence[FieldPath] | None = None,
         records: bool = False,
-    ) -> Page | Records:
+        **options: _Passed,
+    ) -> Page[Any]: ...
+
+    def find(  # type: ignore[misc]  # pyright: ignore[reportInconsistentOverload]  # _Passed
+        self,
+        where: Where | None = None,
+        *,
+        order_by: Order | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+        fields: Sequence[FieldPath] | None = None,
+        records: bool = False,
+    ) -> Page[Any]:
         """The documents that match a filter, as a Page: a list with a cursor.
 
             page = events.find({"entity_id": "lin", "created_at": {"$gte": since}},
@@ -185,7 +203,7 @@ class ReadableCollection(ABC):
         limit     the most documents to return; None: all
         after     page.cursor of the page before, with the same `where` and `order_by`
         fields    paths to keep of each document: the page holds Projections, which put() refuses
-        records   a Record of each document, with its version and times, as Records
+        records   a Record of each document, with its version and times, in place of it
 
         page.cursor is None when the page was not filled, so there is no next one. Raises
         QueryError for an invalid argument, CursorError for a cursor of another query, or of an

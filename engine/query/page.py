@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from reprlib import repr as shorten
-from typing import Any, TypeAlias, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 from zlib import crc32
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
@@ -31,10 +31,17 @@ from amberdb.engine.schema.documents import Projection
 from amberdb.engine.storage.source import Place
 from amberdb.index.paths import MISSING, Path, path_name
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    _T = TypeVar("_T", default=Document)
+else:  # without a default before Python 3.13
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
+
 Identity: TypeAlias = tuple[int, Where | None, tuple[OrderField, ...]]
 """The collection's number, the filter and the order of a query."""
-
-_T = TypeVar("_T")
 
 
 @final
@@ -52,8 +59,13 @@ class Record:
     document: Document
 
 
-class _Paged(list[_T]):
-    """A list with a cursor to the next one."""
+@final
+class Page(list[_T]):
+    """A list with a cursor to the next page, `find(..., after=page.cursor)`: of documents, or with
+    `find(records=True)` of records, a Page[Record].
+
+    It is equal to a list of the same items.
+    """
 
     __slots__ = ("_next",)
 
@@ -63,10 +75,10 @@ class _Paged(list[_T]):
 
     def __repr__(self) -> str:
         ending = "last page" if self._next is None else "next page: after=page.cursor"
-        return f"<amberdb.{type(self).__name__} of {len(self)}, {ending}: {shorten(list(self))}>"
+        return f"<amberdb.Page of {len(self)}, {ending}: {shorten(list(self))}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (list(self), self.cursor)
+        return Page, (list(self), self.cursor)
 
     def stop_at(self, identity: Identity, origin: int, place: Place) -> None:
         """Sets the place of the last document, from which the cursor is made. find() calls it when
@@ -80,23 +92,6 @@ class _Paged(list[_T]):
             identity, origin, place = self._next
             self._next = cursor_of([digest_of(identity), origin, place])
         return self._next
-
-
-@final
-class Page(_Paged[Document]):
-    """A list of documents with a cursor to the next page: `find(..., after=page.cursor)`.
-
-    It is equal to a list of the same documents.
-    """
-
-    __slots__ = ()
-
-
-@final
-class Records(_Paged[Record]):
-    """A list of records with a cursor to the next page: the result of find(records=True)."""
-
-    __slots__ = ()
 
 
 def record_of(stored: bytes, document: Document, kept: Document) -> Record:

@@ -22,7 +22,6 @@ from amberdb.engine.query.order import OrderField, parse_order, sorter
 from amberdb.engine.query.page import (
     Identity,
     Page,
-    Records,
     open_cursor,
     parse_fields,
     projecting,
@@ -109,7 +108,7 @@ class Query:
         fields: Sequence[FieldPath] | None,
         *,
         records: bool = False,
-    ) -> Page | Records:
+    ) -> Page[Any]:
         """A page of the documents that match, in order; with `records` of their records. Raises
         QueryError, CursorError."""
         if limit is not None and (type(limit) is not int or limit < 0):
@@ -128,7 +127,7 @@ class Query:
             origin, found = self._whole(source, plans, kept)
         else:
             origin, found = self._paged(source, plans, limit, place, kept)
-        page: Page | Records = Records() if records else Page()
+        page: Page[Any] = Page()
         append: Callable[[Any], None] = page.append
         match: Found | None = None
         for match in found:

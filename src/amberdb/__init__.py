@@ -95,7 +95,7 @@ from amberdb.engine.integrity.repair import RepairReport
 from amberdb.engine.maintenance.compaction import CompactReport
 from amberdb.engine.maintenance.erasure import Erasure
 from amberdb.engine.options import OpenOptions, Options, RollingBackups
-from amberdb.engine.query.page import Page, Record, Records
+from amberdb.engine.query.page import Page, Record
 from amberdb.engine.schema.composite_id import key
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.documents import REMOVE, Projection
@@ -131,7 +131,6 @@ __all__ = [
     "ClockWarning",
     "CollectionDef",
     "Record",
-    "Records",
     "Page",
     "Projection",
     "REMOVE",

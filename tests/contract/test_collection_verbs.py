@@ -16,10 +16,11 @@ from amberdb import (
     DuplicateKeyError,
     InvalidDocumentError,
     Ordered,
+    Page,
     QueryError,
     ReadableCollection,
     ReadOnlyError,
-    Records,
+    Record,
     aio,
     key,
 )
@@ -174,8 +175,8 @@ def test_values_of_a_field(read: Call) -> None:
 
 
 def test_records_have_versions_and_times(read: Call, db: Database) -> None:
-    page: Records = read("find", {"kind": "b"}, order_by="-$updated_at", limit=2, records=True)
-    assert type(page) is Records
+    page: Page[Record] = read("find", {"kind": "b"}, order_by="-$updated_at", limit=2, records=True)
+    assert type(page) is Page
     assert [record.document for record in page] == [DOCUMENTS[7], DOCUMENTS[6]]
     assert list(page) == [read("record", "b/3"), read("record", "b/2")]
     assert page[0].updated_at - page[1].updated_at == timedelta(seconds=1)

@@ -61,7 +61,7 @@ def test_pages_together_are_the_whole(
     events: Collection, query: dict[str, Any], limit: int
 ) -> None:
     found = list(pages(events, limit, **query))
-    assert [document for page in found for document in page] == events.find(**query, records=False)
+    assert [document for page in found for document in page] == events.find(**query)
     assert all(len(page) == limit for page in found[:-1])
 
 
@@ -70,7 +70,7 @@ def test_pages_together_are_the_whole(
 def test_what_is_written_and_deleted_between_pages_neither_hides_nor_repeats_others(
     db: Database, events: Collection, query: dict[str, Any], settle: bool
 ) -> None:
-    whole = ids(events.find(**query, records=False))
+    whole = ids(events.find(**query))
     seen: list[str] = []
     deleted: set[str] = set()
     for number, page in enumerate(pages(events, 4, **query)):
@@ -249,3 +249,17 @@ def test_cursor_of_a_sorted_page_outlives_an_index_over_its_order(
     db.collection("e", indexes=[Ordered("other")])
     db.build_indexes()
     assert ids(events.find(order_by="other", after=page.cursor)) == rest
+
+
+def newest(events: Collection, count: int, **options: Any) -> Page:
+    """Type checkers take a map of options for one of documents; `make check` is the test."""
+    return events.find(order_by="-at", limit=count, **options)
+
+
+def test_options_that_a_function_passes_on(events: Collection) -> None:
+    options: dict[str, Any] = {"fields": ["id"]}
+    found = newest(events, 2, **options)
+    is_of_records = bool(found)
+    assert [record.id for record in events.find(records=True)]
+    assert len(events.find(records=is_of_records, **options)) == len(events)
+    assert found == events.find(order_by="-at", limit=2, **options)
