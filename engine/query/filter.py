@@ -134,9 +134,13 @@ Leaf: TypeAlias = tuple[str, str, Any]
 """A condition: path, operator, operand."""
 
 
+Nested: TypeAlias = tuple[str, Any, int]
+"""$or or $not with its operand, and the level of the map that it is in."""
+
+
 def conjunction(
     leaves: Sequence[Leaf],
-    branches: Sequence[tuple[str, Any]],
+    branches: Sequence[Nested],
     options: Options,
     decided: tuple[int, int] = (0, 0),
 ) -> Filter:
@@ -145,8 +149,8 @@ def conjunction(
     Raises QueryError as parse() does."""
     size = Size(options, *decided)
     parts: _Parts = [_condition(path, name, operand, 0, size) for path, name, operand in leaves]
-    for name, operand in branches:
-        _parse_branch(name, operand, parts, 0, size)
+    for name, operand, depth in branches:
+        _parse_branch(name, operand, parts, depth, size)
     return Filter(parts)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias, TypeGuard, final
 from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb._plain import plain_scalar, plain_text
 from amberdb.engine.options import Options
-from amberdb.index.ordered.keys import encode
+from amberdb.index.ordered.keys import SCALAR_ENCODERS, encode
 from amberdb.index.paths import MISSING
 
 IN_MAX = 10_000
@@ -236,7 +236,14 @@ def _op_in(where: str, argument: Any, depth: int, size: Size) -> tuple[Any, Test
 def _plain_value(where: str, value: Any, depth: int, size: Size) -> Any:
     """A value of $in: single ones have no part in the filter's bytes, but maps and lists, which are
     compared one by one."""
-    if is_map(value) or is_list(value):
+    kind: object = type(value)
+    if kind is str or kind is int:  # as most are: valid if they have a key, and plain already
+        try:
+            SCALAR_ENCODERS[kind](value)
+            return value
+        except InvalidDocumentError:
+            pass  # _scalar() says where
+    elif is_map(value) or is_list(value):
         return _plain(where, value, depth, size)
     scalar, _ = _scalar(where, value)
     return scalar

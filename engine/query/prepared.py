@@ -77,7 +77,8 @@ class Prepared:
         if not binding.rest and not shaped.branches:
             return Plan(path, ranges, EMPTY, heads)
         sizes = shaped.sizes_bytes
-        decided = len(sizes) - len(binding.rest), sum([sizes[at] for at in binding.decided])
+        operators = len(sizes) + len(shaped.ands) - len(binding.rest)
+        decided = operators, sum([sizes[at] for at in binding.decided])
         rest = [shaped.leaves[at] for at in binding.rest]
         residual = conjunction(rest, shaped.branches, self._options, decided)
         return Plan(path, ranges, residual, heads)

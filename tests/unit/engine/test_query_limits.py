@@ -86,6 +86,24 @@ def test_the_limits_of_filters_are_options(open_db: OpenDatabase) -> None:
     assert open_db(query_operators_max=5_000)["note"].count({"$and": [{"n": 1}] * 3_000}) == 1
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+def test_an_and_counts_as_an_operator_and_a_level(open_db: OpenDatabase, indexed: bool) -> None:
+    db = open_db(query_operators_max=4, query_depth_max=2)
+    notes = db.collection("n", indexes=[Ordered("a", "b")] if indexed else [])
+    notes.put({"id": "x", "a": 1, "b": 2})
+    for _ in range(2):
+        assert len(notes.find({"$and": [{"a": 1}, {"b": 2}]})) == 1
+        assert len(notes.find({"$and": [{"$and": [{"a": 1}]}]})) == 1
+        assert len(notes.find({"$and": [{"$not": {"a": 2}}]})) == 1
+        for where in ({"c": 1, "d": 1}, {"$not": {"a": 2}}):
+            with pytest.raises(QueryError, match="query_operators_max"):
+                notes.find({"$and": [{"a": 1}, {"b": 2, **where}]})
+        with pytest.raises(QueryError, match="query_depth_max"):
+            notes.find({"$and": [{"$and": [{"$and": [{}]}]}]})
+        with pytest.raises(QueryError, match="query_depth_max"):
+            notes.find({"a": 1, "$and": [{"$not": {"$not": {}}}]})
+
+
 def test_a_long_text_is_cut_and_how_says_so(notes: Collection) -> None:
     notes.put({"id": "a", "content": "tea"})
     hits = notes.search("tea", fields=[])

@@ -13,7 +13,7 @@ from amberdb.engine.query.filter import parse
 from amberdb.engine.query.order import parse_order
 from amberdb.engine.query.planner import plan_of
 from amberdb.engine.query.prepared import STATEMENTS_MAX, prepared
-from amberdb.engine.query.shape import shape_of
+from amberdb.engine.query.shape import EXACT_MAX, LISTED_MAX, shape_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.view import View
 from support import drawn
@@ -95,6 +95,46 @@ def test_branches_and_their_values_are_read_each_time(notes: Collection) -> None
         assert ids(notes.find({"x": value, "$not": {"y": value}})) == []
 
 
+def test_the_maps_of_an_and_are_one_conjunction(notes: Collection) -> None:
+    for low, high, wanted in ((0, 1, ["half", "zero"]), (1, 3, EQUAL_TO_ONE), (5, 9, [])):
+        where = {"$and": [{"x": {"$gte": low}}, {"x": {"$lt": high}, "$or": [{"y": {"$gte": 0}}]}]}
+        assert sorted(ids(notes.find(where))) == wanted
+        assert notes.explain(where)["range"]
+        deeper = {"x": {"$gte": low}, "$and": [{"$and": [{"$not": {"y": {"$gte": high}}}]}]}
+        assert set(wanted) - {"list"} <= set(ids(notes.find(deeper))) <= {*wanted, "half", "zero"}
+        tighter = {"x": {"$gte": -1}, "$and": [{"x": {"$gte": low}}, {"x": {"$lt": high}}]}
+        assert sorted(ids(notes.find(tighter))) == wanted
+
+
+def test_what_is_negated_is_read_each_time(notes: Collection) -> None:
+    for value in (1, "1", None, True):
+        kept = {id for id in ("one", "text", "none", "true") if VALUES[id] is not value}
+        found = ids(notes.find({"x": {"$not": {"$eq": value}, "$nin": [0.25]}}))
+        assert kept <= {*found}
+        assert len(found) < len(VALUES) + 1
+    assert ids(notes.find({"x": {"$gte": 0, "$not": {"$gt": 0.25}}})) == ["zero"]
+    assert sorted(ids(notes.find({"x": {"$gte": 0, "$not": {"$gt": 0.75}}}))) == ["half", "zero"]
+
+
+def test_many_values_of_in_have_few_shapes(db: Database) -> None:
+    notes = db.collection("n", indexes=[Ordered("x"), Ordered("y", "x")])
+    notes.put_many({"id": f"{n:04d}", "x": n, "y": n % 2} for n in range(1_200))
+    prepared.cache_clear()
+    for size in (1, 63, 64, 65, 66, 127, 128, 129, 1_000, LISTED_MAX, LISTED_MAX + 1):
+        values = list(range(size))
+        wanted = [f"{n:04d}" for n in values]
+        assert ids(notes.find({"x": {"$in": values}}, order_by="x")) == wanted
+        assert ids(notes.find({"y": 0, "x": {"$in": values * 2}}, order_by="x")) == wanted[::2]
+        assert ids(notes.find({"x": {"$in": [None, True, "z", *values]}})) == wanted
+        assert notes.count({"x": {"$nin": values}}) == 1_200 - size
+        assert ids(notes.find({"id": {"$in": wanted}, "y": 1})) == wanted[1::2]
+    assert ids(notes.find({"x": {"$in": [7] * 100}, "y": {"$in": [1] * 70}})) == ["0007"]
+    before = prepared.cache_info().currsize
+    for size in range(EXACT_MAX + 1, LISTED_MAX + 1, 5):
+        assert notes.count({"x": {"$in": list(range(-size, 0))}}) == 0
+    assert prepared.cache_info().currsize - before <= 40
+
+
 INVALID: list[Any] = [
     {"x": {"$gt": None}},
     {"x": {"$gt": float("nan")}},
@@ -117,6 +157,20 @@ INVALID: list[Any] = [
     {"x": 1, "$or": [{"y": {"$near": 1}}]},
     {"$nor": []},
     {"$gt": 1},
+    {"$and": []},
+    {"$and": {"x": 1}},
+    {"$and": [{"x": 1}, 5]},
+    {"$and": [{"x": float("nan")}]},
+    {"$and": [{"x": 1}, {"$and": [{"y": {"$near": 1}}]}]},
+    {"$and": [{"x": 1}, {"$or": [{"y": {"$near": 1}}]}]},
+    {"x": {"$and": 1}},
+    {"x": {"$and": [{"$gt": 1}]}},
+    {"x": {"$not": 1}},
+    {"x": {"$not": {}}},
+    {"x": {"$not": {"y": 1}}},
+    {"x": {"$not": {"$near": 1}}},
+    {"x": {"$in": [*range(100), float("nan")]}},
+    {"x": {"$nin": [*range(100), "\ud800"]}},
 ]
 
 
@@ -142,7 +196,14 @@ def test_vectors_are_refused_each_time(open_db: OpenDatabase) -> None:
     for _ in range(2):
         assert ids(notes.find({"v": {"$exists": True}})) == ["a"]
         assert ids(notes.find({"x": 1, "$or": [{"v": {"$exists": True}}]})) == ["a"]
-        for where in ({"v": 1.0}, {"v": {"$gt": 1.0}}, {"x": 1, "$or": [{"v": 1.0}]}):
+        for where in (
+            {"v": 1.0},
+            {"v": {"$gt": 1.0}},
+            {"v": {"$not": {"$gt": 1.0}}},
+            {"x": 1, "$or": [{"v": 1.0}]},
+            {"x": 1, "$and": [{"v": 1.0}]},
+            {"$and": [{"x": 1, "$or": [{"v": 1.0}]}]},
+        ):
             with pytest.raises(QueryError, match="vectors"):
                 notes.find(where)
         with pytest.raises(QueryError, match="vectors"):
@@ -227,6 +288,26 @@ def test_a_plan_by_shape_is_that_of_the_parsed_filter(
         assert plan.ranges == wanted.ranges
         assert plan.residual.shape == wanted.residual.shape
     assert sum(shaped.sizes_bytes) < Options().query_bytes_max
+
+
+@pytest.mark.sliced
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=drawn.filters(), order=drawn.orders())
+def test_a_plan_of_a_nested_filter_is_that_of_the_parsed_one(
+    schema_source: tuple[Schema, View], where: dict[str, Any], order: Any
+) -> None:
+    """The branches of a residual filter come last, whatever their place."""
+    schema, view = schema_source
+    shaped = shape_of(where)
+    known = None if shaped is None else prepared(schema, shaped.shape, parse_order(order))
+    if shaped is None or known is None:
+        return
+    parsed = parse(where)
+    for path in known.statement.paths(view):
+        plan, wanted = known.plan(path, shaped), plan_of(path, parsed)
+        assert plan.ranges == wanted.ranges
+        shapes = [sorted(part.shape for part in each.residual.parts) for each in (plan, wanted)]
+        assert shapes[0] == shapes[1]
 
 
 def test_the_bounds_of_a_prefix_are_kept(schema_source: tuple[Schema, View]) -> None:
