@@ -53,7 +53,8 @@ def asked(number: int, count: int, queries: int) -> list[Asked]:
 def _where(random: Random, count: int) -> dict[str, Any]:
     where: dict[str, Any] = {}
     for name in random.sample(sorted(_FIELDS), random.choice([1, 1, 2, 2, 3])):
-        values = [_FIELDS[name](random, random.randrange(count), count) for _ in range(3)]
+        values = [_FIELDS[name](random, random.randrange(count), count) for _ in range(24)]
+        many, values = values, values[:3]
         low, high = min(values), max(values)
         conditions: list[Any] = [values[0]]
         if name != "late":
@@ -62,8 +63,11 @@ def _where(random: Random, count: int) -> dict[str, Any]:
                 {"$gte": low, "$lt": high},
                 {"$lte": low},
                 {"$in": values},
+                {"$in": many},
                 {"$ne": low},
             ]
+        if isinstance(low, str):
+            conditions += [{"$prefix": low[:2]}, {"$prefix": low[:4]}]
         where[name] = random.choice(conditions)
     if random.random() < 0.2:
         low = random.randrange(count)

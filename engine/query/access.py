@@ -205,12 +205,8 @@ def by_index(
     access.is_halved = is_multi and range is not None and fields[range[0]].is_split
     access.is_sorted = not order
     fixed = {path for (path, _), count in zip(equals, counts, strict=True) if count == 1}
-    # A document with several entries may be in several ranges, and has more in each.
-    ranges_max = MERGED_MAX if not is_multi else 1 if range is None else 0
-    if order and 0 < access.prefixes <= ranges_max:
-        served = _serves(index, order, set() if is_multi else fixed, len(equals))
-        access.is_sorted, access.reverse = served
-        access.is_merged = access.is_sorted and access.prefixes > 1
+    if order and access.prefixes:
+        _find_order(access, index, order, fixed)
     if not is_multi:
         access.decided = tuple(decided)
         access.is_point = index.is_unique and len(fixed) == len(encoder.paths)
@@ -267,19 +263,41 @@ def range_of(prefix: bytes, bounds: KeyBounds, descends: bool) -> Range:
     return start, end
 
 
+def _find_order(
+    access: Access, index: CompiledIndex, order: tuple[OrderField, ...], fixed: set[str]
+) -> None:
+    """Finds whether the ranges give the order: one after the other, since they ascend, that of all
+    fields that are not fixed to one value; merged, that of the fields after the equalities."""
+    encoder = index.encoder
+    fields = list(zip(encoder.paths, encoder.descending, strict=True))
+    behind = fields[len(access.equals) :]
+    if access.is_multi:
+        # A document with several entries may be in several ranges, and has more in each.
+        if access.prefixes == 1 and access.range is None:
+            access.is_sorted, access.reverse = _serves(index, behind, order, order)
+        return
+    wanted = tuple([field for field in order if field.path not in fixed])
+    unfixed = [field for field in fields if field[0] not in fixed]
+    access.is_sorted, access.reverse = _serves(index, unfixed, wanted, order)
+    if not access.is_sorted and access.prefixes <= MERGED_MAX:
+        access.is_sorted, access.reverse = _serves(index, behind, wanted, order)
+        access.is_merged = access.is_sorted
+
+
 def _serves(
-    index: CompiledIndex, order: tuple[OrderField, ...], fixed: set[str], equals: int
+    index: CompiledIndex,
+    fields: list[tuple[str, bool]],
+    wanted: tuple[OrderField, ...],
+    order: tuple[OrderField, ...],
 ) -> tuple[bool, bool]:
-    """(whether a scan after `equals` fixed fields gives the order, whether it runs backwards)"""
-    paths = index.encoder.paths[equals:]
-    descending = index.encoder.descending[equals:]
-    wanted = [field for field in order if field.path not in fixed]
-    if tuple(field.path for field in wanted) != paths:
+    """(whether entries in the order of these fields of an index are in the order wanted, whether
+    they are read backwards)"""
+    if [field.path for field in wanted] != [path for path, _ in fields]:
         return False, False
     last_descends = index.encoder.descending[-1]
     turned = {
-        field.descending != stored for field, stored in zip(wanted, descending, strict=True)
-    } or {order[-1].descending != last_descends}
+        field.descending != stored for field, (_, stored) in zip(wanted, fields, strict=True)
+    } | {order[-1].descending != last_descends}
     if len(turned) > 1:
         return False, False
     (reverse,) = turned

@@ -18,6 +18,7 @@ Invariants:
 from collections.abc import Iterator, Sequence
 from heapq import nlargest, nsmallest
 from itertools import islice
+from sys import maxsize
 from typing import Final, final
 
 from amberdb.engine.query.filter import Filter
@@ -86,11 +87,11 @@ class _Counted:
 
 
 def race(
-    source: Source, schema: Schema, plans: Sequence[Plan], limit: int, after: Place | None
+    source: Source, schema: Schema, plans: Sequence[Plan], limit: int | None, after: Place | None
 ) -> tuple[Plan, list[Found]]:
-    """A page of at most `limit` documents, and the plan that its places are of: by whichever plan
-    has it first. The first plan is in the order of the query; after a place, which is of the first
-    plan, the page is in the order of that one."""
+    """A page of at most `limit` documents (None: all), and the plan that its places are of: by
+    whichever plan has it first. The first plan is in the order of the query; after a place, which
+    is of the first plan, the page is in the order of that one."""
     first = plans[0]
     scans = [
         _Scan(source, schema, plan, limit, after)
@@ -128,13 +129,13 @@ class _Scan:
     """A page from a plan in the order of the query, read step by step."""
 
     def __init__(
-        self, source: Source, schema: Schema, plan: Plan, limit: int, after: Place | None
+        self, source: Source, schema: Schema, plan: Plan, limit: int | None, after: Place | None
     ) -> None:
         self.plan = plan
         self.found: list[Found] = []
         self._source = source
         self._schema = schema
-        self._limit = limit
+        self._limit = maxsize if limit is None else limit
         self._scanned = scanned(source, plan, after)
         self.read = 0
 

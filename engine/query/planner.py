@@ -138,8 +138,8 @@ class Statement:
         return None
 
     def _paths_over(self, index: CompiledIndex, state: int) -> list[Access]:
-        """The paths over one index. At most one gives an order; without an order all give that of
-        the index."""
+        """The paths over one index. Those that give an order give it by the same places, the first
+        of them with the fewest entries; without an order all give that of the index."""
         if state == _UNUSABLE:
             return []
         is_multi = state == _MULTIPLE

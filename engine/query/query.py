@@ -268,7 +268,7 @@ class Query:
         found: Iterable[Found]
         if limit == 0:
             found = ()
-        elif limit is None or len(plans) == 1:
+        elif len(plans) == 1:
             found = islice(self._matches(source, plan, after, kept), limit)
         else:
             plan, found = race(source, self.schema, plans, limit, after)

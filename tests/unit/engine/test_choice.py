@@ -1,6 +1,6 @@
 """Which plan answers: the one that reads few documents, whatever the rules alone would say."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -304,19 +304,62 @@ def test_no_plan_reads_much_less_than_the_one_that_is_chosen(
     for collection in (all_indexed, plain, *single):
         collection.put_many(documents)
     db.checkpoint()
-    for where, order, limit in queries.asked(number, DOCUMENTS, QUERIES):
-        best = DOCUMENTS
-        for other in single:
-            with counted(monkeypatch) as reads:
-                other.find(where, order_by=order, limit=limit)
-            best = min(best, reads.count)
-        with counted(monkeypatch) as reads:
-            found = ids(all_indexed.find(where, order_by=order, limit=limit))
-        wanted = ids(plain.find(where, order_by=order, limit=limit))
-        what = f"{where} {order} {limit}: {reads.count}, {best}"
+    for at, (where, order, limit) in enumerate(queries.asked(number, DOCUMENTS, QUERIES)):
+        limits = [limit, limit if at % 2 else None]  # of the first page, and of what follows it
+        wanted = list(_pages(monkeypatch, plain, where, order, limits))
+        found = list(_pages(monkeypatch, all_indexed, where, order, limits))
+        others = [list(_pages(monkeypatch, each, where, order, limits)) for each in single]
+        for number_of_page, (page, reads) in enumerate(found):
+            read = [pages[number_of_page][1] for pages in others if number_of_page < len(pages)]
+            best = min([DOCUMENTS, *read])
+            what = f"{where} {order} {limits} page {number_of_page}: {reads}, {best}"
+            if order is None:
+                assert set(page) <= set(ids(plain.find(where))), what
+            else:
+                assert page == wanted[number_of_page][0], what
+            assert reads <= 3 * best + choice.FEW, what
         if order is None:
-            assert len(found) == len(wanted), what
-            assert set(found) <= set(ids(plain.find(where))), what
-        else:
-            assert found == wanted, what
-        assert reads.count <= 3 * best + choice.FEW, what
+            assert len(found[0][0]) == len(wanted[0][0])
+
+
+def _pages(
+    monkeypatch: pytest.MonkeyPatch,
+    of: Collection,
+    where: Any,
+    order: Any,
+    limits: list[int | None],
+) -> Iterator[tuple[list[str], int]]:
+    """The ids of a page and of what follows it, with the documents read and the ranges sought."""
+    after: str | None = None
+    ranges = of.explain(where, order_by=order)["ranges"]
+    for limit in limits:
+        with counted(monkeypatch) as reads:
+            page = of.find(where, order_by=order, limit=limit, after=after)
+        yield ids(page), reads.count + ranges
+        after = page.cursor
+        if after is None:
+            return
+
+
+def test_the_rest_of_a_result_is_read_by_the_best_plan(
+    files: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = files.find(IN_C, order_by="-updated_at", limit=2)
+    with counted(monkeypatch) as reads:
+        rest = files.find(IN_C, order_by="-updated_at", after=page.cursor)
+    assert ids(rest) == ["0003", "0002", "0001", "0000"]
+    assert reads.count == 6
+
+
+def test_many_values_give_the_order_of_their_field(
+    files: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = list(range(0, 3_000, 30))
+    where = {"updated_at": {"$in": times}, "path": {"$gte": "m/"}}
+    for limit in (5, None):
+        with counted(monkeypatch) as reads:
+            page = files.find(where, order_by="-updated_at", limit=5)
+            rest = files.find(where, order_by="-updated_at", limit=limit, after=page.cursor)
+        found = [*ids(page), *ids(rest)]
+        assert found == [f"{n:04d}" for n in reversed(times[1:])][: len(found)]
+        assert reads.count <= 2 * len(times)

@@ -119,7 +119,7 @@ PLANS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         None,
         {"index": "who_rank", "equals": 2, "ranges": 4},
     ),
-    "$in and an order": ({"at": {"$in": [3, 1]}}, "at", {"index": "at", "order": "sort"}),
+    "$in and an order": ({"at": {"$in": [3, 1]}}, "at", {"index": "at", "order": "index"}),
     "$in in front of an order": (
         {"who": {"$in": ["a", "c"]}},
         "-at",
