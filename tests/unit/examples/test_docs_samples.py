@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import amberdb
-from amberdb import Database, Document, Ordered, Text, Vector, aio
+from amberdb import Collection, Database, Document, Ordered, Text, Vector, aio
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
@@ -124,6 +124,8 @@ def preamble(page: str, stack: ExitStack) -> dict[str, Any]:
     }
     if page == "backup.md":
         Path("mnt/usb").mkdir(parents=True)
+    if page == "queries.md":
+        names |= {"turns": with_turns(db), "Ordered": Ordered}
     if page == "search.md":
         names["embed"] = embed_one
         names["memory"] = db.collection(
@@ -138,6 +140,17 @@ def preamble(page: str, stack: ExitStack) -> dict[str, Any]:
             '{"type": "entity", "name": "wang", "entityType": "person", "observations": []}\n'
         )
     return names
+
+
+def with_turns(db: Database) -> Collection:
+    """The collection of the first sample of queries.md."""
+    turns = db.collection("turn", indexes=[Ordered("session", "at"), Ordered("kind")])
+    turns.put_many(
+        {"id": f"t{n:02}", "session": f"s{n % 3}", "at": n, "kind": ["note", "call"][n % 2],
+         "text": f"turn {n}", "tags": ["work", "home"][: n % 3], "place": {"city": "Oslo"}}
+        for n in range(30)
+    )  # fmt: skip
+    return turns
 
 
 def make_sqlite(path: str) -> None:
