@@ -12,15 +12,15 @@ from amberdb._errors import FormatError
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
 from amberdb.index.text.text import Text
-from amberdb.index.vector.embedding_queue import EmbeddingQueue
+from amberdb.index.vector.embedding_queue import EmbeddingQueue, MultiEmbeddingQueue
 from amberdb.index.vector.vector import Vector
 
 IndexSpec: TypeAlias = Ordered | Unique | Text | Vector | EmbeddingQueue
 """The declaration of an index, for `db.collection(name, indexes=[...])`. An EmbeddingQueue is added
-by a Vector with `defer=True`; programs do not declare one."""
+by a Vector with `source`; programs do not declare one."""
 
 _KINDS: dict[object, type[IndexSpec]] = {
-    spec.kind: spec for spec in (Ordered, Unique, Text, Vector, EmbeddingQueue)
+    spec.kind: spec for spec in (Ordered, Unique, Text, Vector, EmbeddingQueue, MultiEmbeddingQueue)
 }
 
 

@@ -5,6 +5,7 @@ JSON has no datetimes, bytes, vectors and infinities. A map with exactly one key
     {"$date": "2026-02-23T00:41:00.000001Z"}   a datetime, ISO 8601 with its zone
     {"$bytes": "aGVsbG8="}                     bytes, base64
     {"$vector": "AACAPwAAAEA="}                a vector: its float32, little-endian, base64
+    {"$vector": {"dim": 2, "data": "AACA..."}} several vectors of one field, joined
     {"$float": "inf"}                          an infinity, also "-inf"
     {"$map": {...}}                            a map whose only key is one of these five
 
@@ -162,16 +163,21 @@ def _parse_bytes(text: object) -> bytes:
     raise ValueError(f'{{"$bytes": {text!r}}} is not base64')
 
 
-def _parse_vector(text: object) -> Any:
+def _parse_vector(value: Any) -> Any:
     import numpy as np  # only a database with vectors needs it
 
     try:
-        if isinstance(text, str):
-            data = base64.b64decode(text, validate=True)
+        if isinstance(value, str):
+            data = base64.b64decode(value, validate=True)
             return np.frombuffer(data, "<f4").astype(np.float32)
-    except ValueError:
+        if isinstance(value, dict):
+            several = cast(dict[str, Any], value)
+            dim = several["dim"]
+            if len(several) == 2 and type(dim) is int and dim > 0:
+                return _parse_vector(several["data"]).reshape(-1, dim)
+    except (KeyError, ValueError):
         pass
-    raise ValueError(f'{{"$vector": {text!r}}} is not base64 of float32')
+    raise ValueError(f'{{"$vector": {value!r}}} is not base64 of float32')
 
 
 def _parse_float(text: object) -> float:

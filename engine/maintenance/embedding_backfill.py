@@ -27,6 +27,7 @@ from amberdb.engine.schema.patch import Changes
 from amberdb.engine.search.embedding import BATCH, Embedder, Embedders
 from amberdb.engine.storage.view import live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.index.vector.embedding_queue import Texts
 
 FAILURES_MAX: Final = 8
 """After so many failures in a row an embedder counts as down. One more than it takes to find one
@@ -34,8 +35,8 @@ bad text in a batch by halving."""
 PAUSE_S: Final = 1.0
 """After the first failure of an embedder; doubled after each, within limits."""
 
-_Pending = tuple[bytes, str, str]
-"""(position in the queue, id, text)"""
+_Pending = tuple[bytes, str, Texts]
+"""(position in the queue, id, text or texts)"""
 
 
 def backfill(

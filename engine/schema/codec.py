@@ -1,6 +1,7 @@
 """The codec: documents and log payloads to msgpack and back. The one place that calls msgspec.
 
 A vector, a numpy array of float32, is a msgpack extension of type 1: its elements, little-endian.
+Several vectors of one field, an array of shape (n, dim), are one of type 2: dim, and all elements.
 
 Invariants:
 - `decode(encode(x)) == x` for every normalised document: datetimes as aware UTC (msgpack
@@ -24,22 +25,36 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=msgspec.Struct)
 
 _VECTOR = 1
+_VECTORS = 2
+_DIM_BYTES = 4
 _IS_LITTLE = sys.byteorder == "little"
 
 
 def _encode_vector(value: Any) -> msgspec.msgpack.Ext:
     """Encodes a value that msgspec does not know. In a normalised document that is an array."""
-    return msgspec.msgpack.Ext(_VECTOR, value.astype("<f4", copy=False).tobytes())
+    data: bytes = value.astype("<f4", copy=False).tobytes()
+    if value.ndim == 1:
+        return msgspec.msgpack.Ext(_VECTOR, data)
+    return msgspec.msgpack.Ext(_VECTORS, value.shape[1].to_bytes(_DIM_BYTES, "little") + data)
 
 
 def _decode_vector(code: int, data: memoryview) -> "NDArray[np.float32]":
     import numpy as np  # a database without vectors never needs it
 
+    if code == _VECTORS:
+        return _decode_vectors(data)
     if code != _VECTOR or len(data) % 4:
         raise ValueError(f"an extension of type {code} and {len(data)} bytes")
     # A copy: read-only, aligned, and it does not keep the rest of the document in memory.
     array: NDArray[np.float32] = np.frombuffer(bytes(data), "<f4")
     return array if _IS_LITTLE else array.astype(np.float32)
+
+
+def _decode_vectors(data: memoryview) -> "NDArray[np.float32]":
+    dim = int.from_bytes(data[:_DIM_BYTES], "little")
+    if len(data) < _DIM_BYTES or not dim or (len(data) - _DIM_BYTES) % (4 * dim):
+        raise ValueError(f"an extension of type {_VECTORS}, {len(data)} bytes and dim {dim}")
+    return _decode_vector(_VECTOR, data[_DIM_BYTES:]).reshape(-1, dim)
 
 
 encode = msgspec.msgpack.Encoder(enc_hook=_encode_vector).encode

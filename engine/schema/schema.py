@@ -35,8 +35,9 @@ from amberdb.engine.schema.search_index import RowIndex, identity_of
 from amberdb.index.ordered.key_encoder import FieldSpec
 from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, encode_rowid
 from amberdb.index.text.text import Text
+from amberdb.index.vector.coercion import coerce, coerce_several
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
-from amberdb.index.vector.vector import Vector, coerce
+from amberdb.index.vector.vector import Vector
 
 _EXPIRY = Struct(">QQ")
 _ROUNDING_US = 1000
@@ -220,9 +221,10 @@ class Schema:
         for name, spec in self.vectors.items():
             value = document.get(name)
             if value is not None and spec is not None:
-                arrays[name] = coerce(value, name, spec.dim, spec.metric)
-            elif getattr(value, "ndim", 0):  # an array of numpy; the index was dropped
-                arrays[name] = coerce(value, name, None, None)
+                arrays[name] = spec.coerced(value)
+            elif ndim := getattr(value, "ndim", 0):  # an array of numpy; the index was dropped
+                to_stored = coerce if ndim == 1 else coerce_several
+                arrays[name] = to_stored(value, name, None, None)
         if not arrays:
             return normalise(document)
         rest = {name: value for name, value in document.items() if name not in arrays}

@@ -3,6 +3,7 @@
     {"$date": "2026-02-23T00:41:00.000001Z"}   a datetime, ISO 8601 in UTC
     {"$bytes": "aGVsbG8="}                     bytes, base64
     {"$vector": "AACAPwAAAEA="}                a vector: its float32, little-endian, base64
+    {"$vector": {"dim": 2, "data": "AACA..."}} several vectors of one field, joined
 
 Invariants:
 - equal() is the equality of filters, for documents and vectors as well: 1 equals 1.0 and not True.
@@ -59,8 +60,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"$bytes": base64.b64encode(value).decode("ascii")}
     if _is_array(value):
-        data = value.astype("<f4", copy=False).tobytes()
-        return {"$vector": base64.b64encode(data).decode("ascii")}
+        data = base64.b64encode(value.astype("<f4", copy=False).tobytes()).decode("ascii")
+        return {"$vector": data if value.ndim == 1 else {"dim": value.shape[1], "data": data}}
     if hasattr(value, "dtype"):  # a scalar of numpy
         return value.item()
     if isinstance(value, Mapping):
@@ -79,6 +80,8 @@ def _equal_arrays(left: Any, right: Any) -> bool:
 
     if not all(_is_array(value) or isinstance(value, (list, tuple)) for value in (left, right)):
         return False
+    if not len(left) and not len(right):  # an array of no vectors has the shape (0, dim)
+        return True
     try:
         return np.array_equal(np.asarray(left, np.float32), np.asarray(right, np.float32))
     except (TypeError, ValueError):

@@ -12,10 +12,12 @@ Invariants:
 - When it fails, the write fails and stores nothing; with `defer=True` the document is stored
   without a vector, and is pending.
 - A stored vector belongs to the text beside it: a change of the text alone removes the old vector.
+- With `multi`, a document with a list of texts gets as many vectors, in the same order.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from amberdb._errors import EmbeddingError, InvalidDocumentError
@@ -27,8 +29,9 @@ from amberdb.engine.schema.patch import Changes
 from amberdb.engine.schema.schema import Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.index.paths import Path
-from amberdb.index.vector.embedding_queue import EmbeddingQueue
-from amberdb.index.vector.vector import Vector, coerce
+from amberdb.index.vector.coercion import coerce
+from amberdb.index.vector.embedding_queue import EmbeddingQueue, Texts
+from amberdb.index.vector.vector import Vector
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +54,9 @@ class Embedder:
         assert spec.embed is not None
         self.spec = spec
         self.collection = schema.name
-        self.text: Callable[[Document], str | None] = EmbeddingQueue.of(spec).compiled()
-        """The text of a document that needs a vector; None if it has no text, or has a vector."""
+        self.text: Callable[[Document], Texts | None] = EmbeddingQueue.of(spec).compiled()
+        """The text or texts of a document that needs a vector; None if it has no text, or has a
+        vector."""
         self.queue = next(q for q in schema.queues if q.spec == EmbeddingQueue.of(spec))
         self.failure: Exception | None = None
         """The error of the last attempt in the background; None after a success."""
@@ -60,12 +64,18 @@ class Embedder:
         self.field = Path.of(spec.field)
         self._embed = spec.embed
 
-    def vectors(self, texts: Sequence[str]) -> "Vectors":
-        """One valid vector for each text. Raises EmbeddingError."""
+    def vectors(self, documents: Sequence[Texts]) -> "Vectors":
+        """The valid value of the vector field for the text, or texts, of each document. Raises
+        EmbeddingError."""
+        lists = [[texts] if isinstance(texts, str) else texts for texts in documents]
+        flat = list(chain.from_iterable(lists))
         vectors: Vectors = []
-        for start in range(0, len(texts), BATCH):
-            vectors += self._batch(list(texts[start : start + BATCH]))
-        return vectors
+        for start in range(0, len(flat), BATCH):
+            vectors += self._batch(flat[start : start + BATCH])
+        if not self.spec.multi:
+            return vectors
+        remaining = iter(vectors)
+        return [self.spec.coerced(list(islice(remaining, len(texts)))) for texts in lists]
 
     def _batch(self, texts: list[str]) -> "Vectors":
         import numpy as np

@@ -182,7 +182,7 @@ def diverse(
 
     from amberdb.index.fusion import mmr
 
-    vectors = [spec.vector(documents[rowid]) for rowid, _ in ranked]
+    vectors = [spec.centroid(documents[rowid]) for rowid, _ in ranked]
     zero = np.zeros(spec.dim, np.float32)
     rows = np.array([zero if each is None else each for each in vectors], np.float32)
     rows = rows.reshape(-1, spec.dim)  # also without any row

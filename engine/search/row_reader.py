@@ -76,17 +76,17 @@ class RowReader:
 
     def vectors(
         self, rowids: "NDArray[np.int64]", index: RowIndex
-    ) -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
-        """float32[n, dim]: the vectors of rows of a vector index, and bool[n]: which rows have a
-        vector, as all live rows do. Raises CorruptionError."""
+    ) -> "tuple[NDArray[np.int64], NDArray[np.float32]]":
+        """int64[n] and float32[n, dim]: the vectors of rows of a vector index, and the row of each.
+        All live rows have one. Raises CorruptionError."""
         import numpy as np
 
         spec = index.vector
-        vectors = np.zeros((len(rowids), spec.dim), np.float32)
-        has_vector = np.zeros(len(rowids), np.bool_)
-        for position, rowid in enumerate(rowids.tolist()):
-            vector = spec.vector(self.read(rowid, index))
-            if vector is not None:
-                vectors[position] = vector
-                has_vector[position] = True
-        return vectors, has_vector
+        found = [np.empty((0, spec.dim), np.float32)]
+        owners: list[int] = []
+        for rowid in rowids.tolist():
+            vectors = spec.vectors(self.read(rowid, index))
+            if vectors is not None:
+                found.append(vectors)
+                owners += [rowid] * len(vectors)
+        return np.array(owners, np.int64), np.concatenate(found)

@@ -50,7 +50,7 @@ from amberdb.index.paths import Path, path_name
 from amberdb.index.text.highlight import Snippets
 from amberdb.index.text.query import TextQuery, plain, within
 from amberdb.index.text.query import parse as parse_query
-from amberdb.index.vector.vector import coerce
+from amberdb.index.vector.coercion import coerce
 
 if TYPE_CHECKING:
     import numpy as np

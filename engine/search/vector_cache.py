@@ -6,8 +6,8 @@
 
 Invariants:
 - `built` is replaced by one assignment and never modified: a search reads it once.
-- The graph holds exactly the first `covered` rows of the matrix, dead rows included. Both are built
-  again without the dead rows when these are more than a fifth.
+- The graph holds exactly the first `covered` vectors of the matrix, those of dead rows included.
+  Both are built again without the dead rows when these are more than a fifth.
 - No row is added to a graph that is searched: it is copied and extended. So a build holds two
   graphs in memory, and dropping dead rows holds two matrices.
 - The cache file is written after all of its rows are durable.
@@ -30,7 +30,7 @@ from amberdb._errors import AmberError
 from amberdb._types import Lsn
 from amberdb.engine.jobs import YIELD_S, Jobs, Stop
 from amberdb.engine.search.vector_file import VectorFile
-from amberdb.index.vector.distance import Rowids, Vectors, prepared
+from amberdb.index.vector.distance import Rowids, Vectors, prepared, row_starts
 from amberdb.index.vector.hnsw import Graph, library
 from amberdb.index.vector.matrix import Matrix, MatrixView
 from amberdb.index.vector.vector import Vector
@@ -38,18 +38,23 @@ from amberdb.index.vector.vector import Vector
 logger = logging.getLogger("amberdb.engine")
 
 Alive: TypeAlias = NDArray[np.bool_]
-Fetch: TypeAlias = Callable[[Rowids], tuple[Vectors, NDArray[np.bool_]]]
+Fetch: TypeAlias = Callable[[Rowids], tuple[Rowids, Vectors]]
+"""Rowids to the vectors in their documents, float32[n, dim], and the row of each: rows in the given
+order, and none for a document without a vector."""
 
 FETCH_ROWS: Final = 1024
 """Rows fetched in one call."""
+FETCH_ROWS_MULTI: Final = 64
+"""The same of an index with several vectors per document."""
 GRAPH_ROWS: Final = 10_000
-"""The number of live rows from which on a graph is built."""
+"""The number of live vectors from which on a graph is built."""
 FRESH_ROWS: Final = 2_000
 FRESH_SHARE: Final = 0.05
-"""The graph is extended when more rows than both are not in it; until then searches score them."""
+"""The graph is extended when more vectors than both are not in it; until then searches score
+them."""
 DEAD_ROWS: Final = 1_000
 DEAD_SHARE: Final = 0.2
-"""Dead rows are dropped when there are more than both."""
+"""Dead rows are dropped when there are more vectors of them than both."""
 _BATCH_ROWS: Final = 128
 _YIELD_ROWS: Final = 64
 _PAUSE_S: Final = 1.0
@@ -87,7 +92,7 @@ class Built:
     matrix: Matrix
     graph: Graph | None
     covered: int
-    """The number of rows in the graph."""
+    """The number of vectors in the graph."""
 
 
 @final
@@ -104,6 +109,7 @@ class VectorCache:
         builder: Jobs | None = None,
     ) -> None:
         self.spec = spec
+        self.fetch_rows = FETCH_ROWS_MULTI if spec.multi else FETCH_ROWS
         self._source = source
         self._file = file
         self._builder = builder
@@ -131,21 +137,20 @@ class VectorCache:
         """Fetches the rows that are not in the matrix yet, and adds them."""
         with self._adding:
             missing = rowids[matrix.rows().places(rowids) < 0]
-            for start in range(0, len(missing), FETCH_ROWS):
-                fetched = missing[start : start + FETCH_ROWS]
-                vectors, has_vector = fetch(fetched)
-                matrix.add(fetched[has_vector], vectors[has_vector])
+            for start in range(0, len(missing), self.fetch_rows):
+                matrix.add(*fetch(missing[start : start + self.fetch_rows]))
 
     def note_rows(self, built: Built, rows: int, dead: int) -> None:
-        """Takes the number of rows and of dead rows that a search saw, and starts a build if one is
-        due."""
+        """Takes the number of vectors, and of those of dead rows, that a search saw, and starts a
+        build if one is due."""
         self._dead = dead
         has_unread_graph = self._file is not None and self._file.has_unread_graph
         if has_unread_graph or self._is_due(built, rows, dead):
             self._request_build()
 
     def stats(self) -> dict[str, Any]:
-        """The counts of rows in memory, in the graph and dead; bytes; whether a build runs."""
+        """The counts of vectors in memory, in the graph and of dead rows; bytes; whether a build
+        runs."""
         built = self.built
         rows = built.matrix.rows().count
         return {
@@ -164,18 +169,30 @@ class VectorCache:
         self._load_graph()
         built = self.built
         rows = built.matrix.rows()
-        places = np.flatnonzero(rows.alive(alive))
-        for start in range(0, len(places), FETCH_ROWS):
-            some = places[start : start + FETCH_ROWS]
-            vectors, has_vector = fetch(rows.rowids[some])
-            same = (rows.vectors(some) == prepared(vectors, self.spec.metric)).all(axis=1)
-            same &= has_vector
-            if not same.all():
-                yield f"row {rows.rowids[some][~same][0]} has another vector in cache/"
+        held = rows.rowids[rows.alive(alive)]
+        held = held[row_starts(held)]
+        for start in range(0, len(held), self.fetch_rows):
+            some = held[start : start + self.fetch_rows]
+            wrong = self._first_wrong(rows, some, *fetch(some))
+            if wrong is not None:
+                yield f"row {wrong} has another vector in cache/"
         if built.graph is not None:
             problem = built.graph.problem(rows, built.covered)
             if problem is not None:
                 yield f"the graph in cache/ has wrong {problem}"
+
+    def _first_wrong(
+        self, rows: MatrixView, some: Rowids, rowids: Rowids, vectors: Vectors
+    ) -> int | None:
+        """The first of some rows whose vectors in the matrix are not the given ones."""
+        vectors = prepared(vectors, self.spec.metric)
+        if np.array_equal(rows.vectors(rows.expanded(rows.places(some))), vectors):
+            return None
+        for rowid in map(int, some):
+            places = rows.expanded(rows.places(np.array([rowid])))
+            if not np.array_equal(rows.vectors(places), vectors[rowids == rowid]):
+                return rowid
+        return None
 
     # -- building ----------------------------------------------------------------------------
 
@@ -292,7 +309,7 @@ class VectorCache:
         """Replaces matrix and graph by others of the live rows alone, `live` by place; rows added
         meanwhile are kept. False when it was stopped before."""
         places = np.flatnonzero(live)
-        matrix = Matrix(self.spec.dim, self.spec.metric, base_rowid_max=next_rowid - 1)
+        matrix = self._empty_matrix(next_rowid - 1)
         graph = Graph(self.spec, len(places) * 5 // 4) if self._wants_graph(len(places)) else None
         for start in range(0, len(places), _BATCH_ROWS):
             if stop():
@@ -325,7 +342,11 @@ class VectorCache:
 
     def _load_matrix(self) -> Matrix:
         matrix = None if self._file is None else self._file.load_matrix(self._next_rowid)
-        return Matrix(self.spec.dim, self.spec.metric) if matrix is None else matrix
+        return self._empty_matrix() if matrix is None else matrix
+
+    def _empty_matrix(self, base_rowid_max: int = 0) -> Matrix:
+        spec = self.spec
+        return Matrix(spec.dim, spec.metric, base_rowid_max=base_rowid_max, multi=spec.multi)
 
     def _next_rowid(self) -> int:
         assert self._source is not None
@@ -348,6 +369,6 @@ def _are_many_dead(rows: int, dead: int) -> bool:
 
 
 def _add(graph: Graph, rows: MatrixView, start: int, end: int) -> None:
-    """Adds the rows from one place to another to a graph."""
+    """Adds the vectors from one place to another to a graph."""
     places = np.arange(start, end)
-    graph.add(rows.rowids[start:end], rows.vectors(places), _THREADS)
+    graph.add(places, rows.vectors(places), _THREADS)

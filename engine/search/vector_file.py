@@ -1,9 +1,9 @@
 """The cache file of one Vector index: its rows and the links of its graph, for the next open.
 
-    section 0   rowids, int64[n]
+    section 0   rowids, int64[n]; equal ones, of a row with several vectors, side by side
     section 1   prepared vectors (distance.py), float32[n, dim]
-    section 2   rowids of the graph, int64[k]; empty without a graph, and so are the next three
-    section 3   the level of each, int32[k]
+    section 2   places, int64[k], by node of the graph; empty without one, as the next three
+    section 3   the level of each node, int32[k]
     section 4   links of the base level, uint32[k, 2 m + 1]
     section 5   links of the levels above, uint32[., m + 1]
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from amberdb._types import Lsn
 from amberdb.engine.storage.cache_file import Cached, CacheFolder, Label, Unusable
-from amberdb.index.vector.distance import Rowids, Vectors
+from amberdb.index.vector.distance import Rowids, Vectors, row_starts
 from amberdb.index.vector.hnsw import Graph, Links, library
 from amberdb.index.vector.matrix import Matrix, MatrixView
 from amberdb.index.vector.vector import Vector
@@ -62,7 +62,7 @@ class VectorFile:
     def configuration(self) -> bytes:
         """A digest of all parameters that the content depends on."""
         spec = self._spec
-        parts = [spec.field, spec.dim, spec.metric, spec.m, spec.ef_construction]
+        parts = [spec.field, spec.dim, spec.metric, spec.m, spec.ef_construction, spec.multi]
         return blake2b(json.dumps(parts).encode(), digest_size=16).digest()
 
     def load_matrix(self, next_rowid: Callable[[], int]) -> Matrix | None:
@@ -75,17 +75,17 @@ class VectorFile:
             return None
         spec = self._spec
         try:
-            base = _base(cached, spec.dim, next_rowid())
+            base = _base(cached, spec, next_rowid())
         except (Unusable, ValueError) as error:
             self._drop(error)
             return None
         self._unread = cached
         self._saved = (len(base[0]), 0)
-        return Matrix(spec.dim, spec.metric, base, cached.label.floor)
+        return Matrix(spec.dim, spec.metric, base, cached.label.floor, multi=spec.multi)
 
     def load_graph(self, rows: MatrixView) -> Graph | None:
         """The graph of the file that load_matrix() opened; None without a usable one. `rows` are
-        those of the matrix, which may have grown since."""
+        those of the matrix that it made, which may have grown since."""
         cached, self._unread = self._unread, None
         if cached is None or library() is None:
             return None
@@ -93,8 +93,9 @@ class VectorFile:
             links = _links(cached, self._spec.m)
             if links is None:
                 return None
-            places = rows.places(links.rowids)
-            if not np.array_equal(np.sort(places), np.arange(len(places))):
+            places = links.places
+            is_of_file = len(places) <= self._saved[0]
+            if not (is_of_file and np.array_equal(np.sort(places), np.arange(len(places)))):
                 raise Unusable("its graph holds other rows than the file")
         except (Unusable, ValueError) as error:
             self._drop(error)
@@ -122,7 +123,7 @@ class VectorFile:
         sections: list[list[Any]] = [[rows.rowids], list(rows.pieces())]
         if graph is not None:
             links = graph.links()
-            sections += [[links.rowids], [links.levels], [links.base], [links.upper]]
+            sections += [[links.places], [links.levels], [links.base], [links.upper]]
         label = Label(
             keyspace=self._keyspace, configuration=self.configuration, lsn=lsn, floor=base_rowid_max
         )
@@ -143,15 +144,16 @@ class VectorFile:
         self._saved = (0, 0)
 
 
-def _base(cached: Cached, dim: int, next_rowid: int) -> tuple[Rowids, Vectors]:
+def _base(cached: Cached, spec: Vector, next_rowid: int) -> tuple[Rowids, Vectors]:
     """The rows of a file, distinct and with rowids that were given. Raises Unusable, ValueError."""
     rowids = np.frombuffer(cached.section(0), np.int64)
-    vectors = np.frombuffer(cached.section(1), np.float32).reshape(-1, dim)
+    vectors = np.frombuffer(cached.section(1), np.float32).reshape(-1, spec.dim)
     if len(rowids) != len(vectors):
         raise Unusable(f"it has {len(rowids)} rowids and {len(vectors)} vectors")
     if rowids.min(initial=0) < 0 or rowids.max(initial=0) >= next_rowid:
         raise Unusable("it has rowids that were never given")
-    if np.count_nonzero(np.bincount(rowids, minlength=1)) != len(rowids):
+    rows = len(row_starts(rowids)) if spec.multi else len(rowids)
+    if np.count_nonzero(np.bincount(rowids, minlength=1)) != rows:
         raise Unusable("it has a row twice")
     if cached.label.floor >= next_rowid:
         raise Unusable("its floor is past the last row")
@@ -160,11 +162,11 @@ def _base(cached: Cached, dim: int, next_rowid: int) -> tuple[Rowids, Vectors]:
 
 def _links(cached: Cached, m: int) -> Links | None:
     """The links of the graph in a file; None without a graph. Raises Unusable, ValueError."""
-    rowids = np.frombuffer(cached.section(2), np.int64)
-    if not len(rowids):
+    places = np.frombuffer(cached.section(2), np.int64)
+    if not len(places):
         return None
     links = Links(
-        rowids,
+        places,
         np.frombuffer(cached.section(3), np.int32),
         np.frombuffer(cached.section(4), np.uint32).reshape(-1, 2 * m + 1),
         np.frombuffer(cached.section(5), np.uint32).reshape(-1, m + 1),

@@ -5,6 +5,9 @@
                   yet are scored too. If too few of the proposed rows are alive, the graph is
                   searched wider, and in the end every row is scored
 
+A row of an index with several vectors per document has the mean of the scores of its best
+`mean_of` vectors. The graph proposes vectors, and all vectors of their rows are scored.
+
 The vectors of record are those in the documents; engine/search/vector_cache.py holds copies of them
 in memory, and the graph.
 
@@ -23,27 +26,36 @@ from typing import Any, Final, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb.engine.search.vector_cache import FETCH_ROWS, Alive, Built, Fetch, VectorCache
-from amberdb.index.vector.distance import Places, Rowids, Scores, Vectors, best, prepared, scores
+from amberdb.engine.search.vector_cache import Alive, Built, Fetch, VectorCache
+from amberdb.index.vector.coercion import Metric
+from amberdb.index.vector.distance import (
+    Places,
+    Rowids,
+    Scores,
+    Vectors,
+    best,
+    by_row,
+    prepared,
+    scores,
+)
 from amberdb.index.vector.hnsw import Graph
 from amberdb.index.vector.matrix import Matrix, MatrixView
-from amberdb.index.vector.vector import Metric
 
 _Nearest: TypeAlias = tuple[Rowids, Scores]
 
 EXACT_ROWS: Final = 10_000
-"""Up to this many rows every row is scored; with more, the graph is searched."""
+"""Up to this many vectors every one is scored; with more, the graph is searched."""
 VISIT_ROWS: Final = 10
-"""The cost of one row visited in the graph, in rows scored sequentially: a visit is a random access
-and compares the links of the row."""
+"""The cost of one vector visited in the graph, in vectors scored sequentially: a visit is a random
+access and compares the links of the vector."""
 GATHERED: Final = 3
-"""The cost of scoring one row gathered by its place, in rows scored sequentially: the row is copied
-first."""
+"""The cost of scoring one vector gathered by its place, in vectors scored sequentially: it is
+copied first."""
 SHORTLIST: Final = 16
 """Rows past `limit` of the graph's result that are scored exactly: the graph's order differs from
 the exact order by rounding only."""
 WIDER: Final = 4
-"""How many times more rows the graph proposes when too few of those proposed are alive."""
+"""How many times more vectors the graph proposes when too few of those proposed are alive."""
 
 
 @final
@@ -58,7 +70,7 @@ class _VisibleRows:
         self.rows = rows
         self.alive = alive
         self.visible = rows.alive(alive)
-        """bool[rows.count], by place in the matrix."""
+        """bool[rows.count], by place in the matrix: the vectors of live rows."""
         self.count = int(np.count_nonzero(self.visible))
         rowids = np.flatnonzero(alive)
         self.uncached: Rowids = rowids[rows.places(rowids) < 0]
@@ -66,7 +78,7 @@ class _VisibleRows:
         self._visible_covered = (0, 0)
 
     def count_covered(self, covered: int) -> int:
-        """How many of the first `covered` rows are alive."""
+        """How many of the first `covered` vectors are of live rows."""
         if self._visible_covered[0] != covered:
             self._visible_covered = covered, int(np.count_nonzero(self.visible[:covered]))
         return self._visible_covered[1]
@@ -79,6 +91,8 @@ class VectorIndex:
     def __init__(self, cache: VectorCache) -> None:
         self.cache = cache
         self._metric: Metric = cache.spec.metric
+        self._is_multi = cache.spec.multi
+        self._mean_of = cache.spec.mean_of
         self._visible_rows: _VisibleRows | None = None
         """Of the last search."""
 
@@ -95,8 +109,7 @@ class VectorIndex:
 
         query      float32[dim], as coerce() returns it
         alive      bool[], by rowid: the live rows of the view. It must not change afterwards
-        fetch      rowids -> float32[n, dim] and bool[n]: the vectors in the documents, and which
-                   documents have one
+        fetch      rowids -> the vectors in the documents, float32[n, dim], and the row of each
         prefilter  only these rows are ranked, ascending
         """
         query = prepared(query, self._metric)
@@ -110,9 +123,9 @@ class VectorIndex:
             prefilter = prefilter[alive[prefilter]]
             places = rows.places(prefilter)
             uncached = prefilter[places < 0]
-            places = np.sort(places[places >= 0])
+            places = np.sort(rows.expanded(places[places >= 0]))
             count = len(places)
-        how: dict[str, Any] = {"search": "exact", "rows": count}
+        how: dict[str, Any] = {"search": "exact", "vectors" if self._is_multi else "rows": count}
         nearest: _Nearest | None = None
         uses_graph = built.graph is not None and limit > 0 and count > EXACT_ROWS
         if places is not None and (uses_graph or count * GATHERED > rows.count):
@@ -122,14 +135,23 @@ class VectorIndex:
         if built.graph is not None and uses_graph:
             nearest = self._by_graph(built, built.graph, visible_rows, wanted, query, limit, how)
         if nearest is None:
-            nearest = _exact(rows, wanted, places, query, limit)
+            nearest = self._exact(rows, wanted, places, query, limit)
         if len(uncached):
             how["fetched"] = len(uncached)
             nearest = self._merge_uncached(nearest, uncached, query, limit, fetch)
         return *nearest, how
 
+    def scored(self, rowids: Rowids, vectors: Vectors, query: Vectors) -> _Nearest:
+        """The scores of rows by their vectors, float32[n, dim] as documents hold them, for a
+        prepared query; `rowids` has the row of each vector."""
+        vectors = prepared(vectors, self._metric)
+        values = np.empty(len(vectors), np.float32)
+        scores(vectors, query, self._metric, values)
+        return self._by_row(rowids, values)
+
     def stats(self) -> dict[str, Any]:
-        """The counts of rows in memory, in the graph and dead; bytes; whether a build runs."""
+        """The counts of vectors in memory, in the graph and of dead rows; bytes; whether a build
+        runs."""
         return self.cache.stats()
 
     # -- by graph ----------------------------------------------------------------------------
@@ -147,34 +169,70 @@ class VectorIndex:
         """The nearest of the `wanted` rows, a mask by place, and an entry in `how`. None when
         scoring every row is cheaper, or the graph does not reach enough wanted rows."""
         rows = visible_rows.rows
-        covered = min(built.covered, rows.count)
+        covered = rows.row_start(min(built.covered, rows.count))
         if wanted is visible_rows.visible:
             wanted_covered = visible_rows.count_covered(covered)
         else:
             wanted_covered = int(np.count_nonzero(wanted[:covered]))
         if not wanted_covered:
             return None
-        k = max(self.cache.spec.ef, limit * built.covered // wanted_covered)
+        fresh = int(np.count_nonzero(wanted[covered:]))
+        k = max(self.cache.spec.ef, limit * self._mean_of * built.covered // wanted_covered)
         widened = 0
         while k * VISIT_ROWS < wanted_covered:
-            near = rows.places(graph.search(query, k))
-            near = near[near >= 0]
+            near = graph.search(query, k)
+            near = near[near < covered]
             near = near[wanted[near]]
-            if len(near) >= min(limit, wanted_covered):
-                near = np.sort(near[: limit + SHORTLIST])  # the graph returns the nearest first
-                rowids, values = rows.rowids[near], rows.scores_at(near, query)
-                fresh = int(np.count_nonzero(wanted[covered:]))
+            has_all = len(near) >= wanted_covered
+            of_rows = near if not self._is_multi else _first_of_each_row(rows, near)
+            if len(of_rows) >= limit or has_all:
+                rowids, values = self._shortlisted(rows, of_rows, query, limit)
                 if fresh:
-                    rowids = np.concatenate((rowids, rows.rowids[covered:]))
-                    values = np.concatenate((values, _scored(rows, wanted, query, covered)))
-                how.update(search="graph", k=k, fresh=fresh, widened=widened)
-                return best(rowids, values, limit)
+                    more = self._by_row(
+                        rows.rowids[covered:], _scored(rows, wanted, query, covered)
+                    )
+                    rowids = np.concatenate((rowids, more[0]))
+                    values = np.concatenate((values, more[1]))
+                rowids, values = best(rowids, values, limit)
+                # A row that was not proposed has no vector, and so no mean, above this score.
+                last = rows.scores_at(near[-1:], query)[0]
+                if self._mean_of == 1 or has_all or values[-1] >= last:
+                    how.update(search="graph", k=k, fresh=fresh, widened=widened)
+                    return rowids, values
             k *= WIDER
             widened += 1
         how["widened"] = widened
         return None
 
+    def _shortlisted(self, rows: MatrixView, near: Places, query: Vectors, limit: int) -> _Nearest:
+        """The scores of proposed rows, given by a place of each, the nearest first."""
+        if self._mean_of == 1:
+            near = near[: limit + SHORTLIST]
+        if self._is_multi:
+            near = rows.expanded(rows.places(rows.rowids[near]))
+        near = np.sort(near)
+        return self._by_row(rows.rowids[near], rows.scores_at(near, query))
+
     # -- exact -------------------------------------------------------------------------------
+
+    def _exact(
+        self,
+        rows: MatrixView,
+        wanted: NDArray[np.bool_],
+        places: Places | None,
+        query: Vectors,
+        limit: int,
+    ) -> _Nearest:
+        """The nearest rows at some places, or of all wanted rows, a mask by place."""
+        if places is not None:
+            nearest = self._by_row(rows.rowids[places], rows.scores_at(places, query))
+        else:
+            nearest = self._by_row(rows.rowids, _scored(rows, wanted, query))
+        return best(*nearest, limit)
+
+    def _by_row(self, rowids: Rowids, values: Scores) -> _Nearest:
+        """Each row once, with its score, from the scores of its vectors."""
+        return by_row(rowids, values, self._mean_of) if self._is_multi else (rowids, values)
 
     def _merge_uncached(
         self, nearest: _Nearest, uncached: Rowids, query: Vectors, limit: int, fetch: Fetch
@@ -182,12 +240,9 @@ class VectorIndex:
         """The nearest of the given rows and of live rows that the cache lacks, which are fetched.
         A view older than the cache sees such rows."""
         rowids, values = nearest
-        for start in range(0, len(uncached), FETCH_ROWS):
-            fetched = uncached[start : start + FETCH_ROWS]
-            vectors, has_vector = fetch(fetched)
-            fetched, vectors = fetched[has_vector], prepared(vectors[has_vector], self._metric)
-            fetched_values = np.empty(len(fetched), np.float32)
-            scores(vectors, query, self._metric, fetched_values)
+        step = self.cache.fetch_rows
+        for start in range(0, len(uncached), step):
+            fetched, fetched_values = self.scored(*fetch(uncached[start : start + step]), query)
             rowids, values = best(
                 np.concatenate((rowids, fetched)), np.concatenate((values, fetched_values)), limit
             )
@@ -216,17 +271,14 @@ class VectorIndex:
         return visible_rows
 
 
-def _exact(
-    rows: MatrixView, wanted: NDArray[np.bool_], places: Places | None, query: Vectors, limit: int
-) -> _Nearest:
-    """The nearest rows at some places, or of all wanted rows, a mask by place."""
-    if places is not None:
-        return best(rows.rowids[places], rows.scores_at(places, query), limit)
-    return best(rows.rowids, _scored(rows, wanted, query), limit)
+def _first_of_each_row(rows: MatrixView, places: Places) -> Places:
+    """The first of the places of each row, in the given order."""
+    _, first = np.unique(rows.rowids[places], return_index=True)
+    return places[np.sort(first)]
 
 
 def _scored(rows: MatrixView, wanted: NDArray[np.bool_], query: Vectors, start: int = 0) -> Scores:
-    """The scores of all rows from a place on, by place; -inf for rows that are not wanted."""
+    """The scores of all vectors from a place on, by place; -inf for rows that are not wanted."""
     values = rows.scores(query, start)
     values[~wanted[start:]] = -np.inf
     return values

@@ -26,7 +26,7 @@ from amberdb.engine.search.vector_cache import CommittedRows, VectorCache
 from amberdb.engine.search.vector_file import VectorFile
 from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.engine.storage.view import View
-from amberdb.index.vector.distance import best, prepared, scores
+from amberdb.index.vector.distance import best, prepared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,8 +137,8 @@ class _CacheSource:
         return self._source.log.durable_lsn
 
 
-def _no_vectors(rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
-    return np.empty((len(rowids), 0), np.float32), np.zeros(len(rowids), np.bool_)
+def _no_vectors(rowids: "Rowids") -> "tuple[Rowids, NDArray[np.float32]]":
+    return rowids[:0], np.empty((0, 0), np.float32)
 
 
 @final
@@ -195,13 +195,12 @@ class _VectorQuery:
             pending = np.intersect1d(pending, prefilter)
         if len(pending):
             metric = self._index.vector.metric
-            vectors = prepared(self._fetch(pending)[0], metric)
-            pending_values = np.empty(len(pending), np.float32)
-            scores(vectors, prepared(self._vector, metric), metric, pending_values)
+            query = prepared(self._vector, metric)
+            pending, pending_values = self._vectors.scored(*self._fetch(pending), query)
             rowids, values = best(
                 np.concatenate((rowids, pending)), np.concatenate((values, pending_values)), limit
             )
         return (rowids, values), how
 
-    def _fetch(self, rowids: "Rowids") -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
+    def _fetch(self, rowids: "Rowids") -> "tuple[Rowids, NDArray[np.float32]]":
         return self._reader.vectors(rowids, self._index)

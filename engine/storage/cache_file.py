@@ -36,7 +36,7 @@ logger = logging.getLogger("amberdb.engine")
 
 FOLDER: Final = "cache"
 MAGIC: Final = b"AMBERVC\n"
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 SECTIONS_MAX: Final = 6
 ALIGNMENT: Final = 64
 _FIELDS = Struct("<8sII16s16sQQ" + "QII" * SECTIONS_MAX + "28x")

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb.index.vector.vector import Metric
+from amberdb.index.vector.coercion import Metric
 
 Vectors: TypeAlias = NDArray[np.float32]
 Rowids: TypeAlias = NDArray[np.int64]
@@ -70,6 +70,28 @@ def similarity(score: float, metric: Metric) -> float:
     if metric == "l2":
         return 1.0 / (1.0 - score)
     return 0.5 + atan(score) / pi
+
+
+def by_row(rowids: Rowids, scores: Scores, mean_of: int) -> tuple[Rowids, Scores]:
+    """Each row once, with the mean of its `mean_of` best scores, of all if it has fewer. `rowids`,
+    those of the scores, has equal ones side by side."""
+    if not len(rowids):
+        return rowids, scores
+    starts = row_starts(rowids)
+    if mean_of == 1:
+        return rowids[starts], np.maximum.reduceat(scores, starts)
+    counts = np.diff(starts, append=len(rowids))
+    row = np.repeat(np.arange(len(starts)), counts)
+    descending = scores[np.lexsort((-scores, row))].astype(np.float64)
+    rank = np.arange(len(rowids)) - np.repeat(starts, counts)
+    descending[rank >= mean_of] = 0.0
+    sums = np.add.reduceat(descending, starts)
+    return rowids[starts], (sums / np.minimum(counts, mean_of)).astype(np.float32)
+
+
+def row_starts(rowids: Rowids) -> Places:
+    """The place of the first of each run of equal rowids."""
+    return np.flatnonzero(np.diff(rowids, prepend=-1))
 
 
 def best(rowids: Rowids, scores: Scores, limit: int) -> tuple[Rowids, Scores]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb._worker import in_parallel
-from amberdb.index.vector.distance import Rowids, Vectors
+from amberdb.index.vector.distance import Places, Vectors
 from amberdb.index.vector.matrix import MatrixView
 from amberdb.index.vector.vector import Vector
 
@@ -47,8 +47,8 @@ def library() -> Any:
 class Links:
     """A graph without its vectors: the part that a cache file stores."""
 
-    rowids: Rowids
-    """int64[n], by node."""
+    places: NDArray[np.int64]
+    """By node: the place of its vector in the matrix."""
     levels: NDArray[np.int32]
     """int32[n]: the highest level of each node."""
     base: NDArray[np.uint32]
@@ -58,7 +58,7 @@ class Links:
 
     def problem(self, m: int) -> str | None:
         """The part that is invalid; None when the graph can be searched."""
-        count = len(self.rowids)
+        count = len(self.places)
         levels = self.levels
         if not count or levels.shape != (count,) or levels.min() < 0:
             return "levels"
@@ -66,9 +66,9 @@ class Links:
             return "links of level 0"
         if self.upper.shape != (int(levels.sum(dtype=np.int64)), m + 1):
             return "links above level 0"
-        if len(np.unique(self.rowids)) != count or self.rowids.min() < 0:
-            return "rowids"
-        if count > 1 and not self.base[:, 0].all():  # hnswlib links every row
+        if len(np.unique(self.places)) != count or self.places.min() < 0:
+            return "places"
+        if count > 1 and not self.base[:, 0].all():  # hnswlib links every node
             return "no links for a row"
         if not _is_within(self.base, np.zeros(count, np.int32), levels):
             return "a link of level 0"
@@ -94,7 +94,8 @@ def _is_within(lists: NDArray[np.uint32], level: NDArray[Any], levels: NDArray[n
 
 @final
 class Graph:
-    """The graph over the prepared vectors (distance.py) of one index."""
+    """The graph over the prepared vectors (distance.py) of one index. Its labels are their places
+    in the matrix."""
 
     def __init__(self, spec: Vector, capacity: int) -> None:
         """An empty graph; `capacity` grows when rows are added. Requires library()."""
@@ -111,27 +112,28 @@ class Graph:
         row = 4 * self.spec.dim + 8 * self.spec.m + _COUNT_BYTES + _LABEL_BYTES
         return int(self._index.max_elements) * (row + _ROW_OVERHEAD_BYTES)
 
-    def add(self, rowids: Rowids, vectors: Vectors, threads: int) -> None:
-        """Adds rows without holding the interpreter, in up to `threads` threads. No other thread
+    def add(self, places: Places, vectors: Vectors, threads: int) -> None:
+        """Adds vectors without holding the interpreter, in up to `threads` threads. No other thread
         may search this graph."""
-        wanted = self.count + len(rowids)
+        wanted = self.count + len(places)
         if wanted > self._index.max_elements:
             self._index.resize_index(wanted + wanted // 4)
         # Of threads that hnswlib starts itself, one that cannot be started ends the process.
-        parts = 1 if len(rowids) < _PART_ROWS * threads or not self.count else threads
+        parts = 1 if len(places) < _PART_ROWS * threads or not self.count else threads
         in_parallel(
             [
                 partial(self._index.add_items, some, of, num_threads=1)
                 for some, of in zip(
-                    np.array_split(vectors, parts), np.array_split(rowids, parts), strict=True
+                    np.array_split(vectors, parts), np.array_split(places, parts), strict=True
                 )
             ],
             "amberdb-graph",
         )
 
-    def search(self, query: Vectors, k: int) -> Rowids:
-        """int64[at most k]: rows near a prepared query. The nearest may be missing; a larger k
-        searches more of the graph. Fewer than k are returned when the graph reaches fewer."""
+    def search(self, query: Vectors, k: int) -> Places:
+        """intp[at most k]: places near a prepared query, the nearest first. The nearest of all may
+        be missing; a larger k searches more of the graph. Fewer than k are returned when the graph
+        reaches fewer."""
         k = min(k, self.count)
         while k > 0:
             try:
@@ -141,9 +143,9 @@ class Graph:
                     raise
                 k //= 2
             else:
-                rowids: Rowids = labels[0].astype(np.int64)
-                return rowids
-        return np.empty(0, np.int64)
+                places: Places = labels[0].astype(np.intp)
+                return places
+        return np.empty(0, np.intp)
 
     def copy(self, capacity: int) -> "Graph":
         """A copy that rows can be added to. Holds the interpreter for about the time of copying
@@ -157,15 +159,16 @@ class Graph:
         return self._links(self._parameters())
 
     def problem(self, rows: MatrixView, covered: int) -> str | None:
-        """The part that differs from a graph of the first `covered` rows; None when none does."""
+        """The part that differs from a graph of the first `covered` vectors; None when none
+        does."""
         parameters = self._parameters()
         links = self._links(parameters)
         problem = links.problem(self.spec.m)
         if problem is not None:
             return problem
-        places = rows.places(links.rowids)
-        if not np.array_equal(np.sort(places), np.arange(covered)):
-            return "rowids"
+        places = links.places
+        if covered > rows.count or not np.array_equal(np.sort(places), np.arange(covered)):
+            return "places"
         nodes = parameters["data_level0"].view(np.uint8).reshape(len(places), -1)
         for start in range(0, len(places), _PROBLEM_ROWS):
             some = nodes[start : start + _PROBLEM_ROWS, _COUNT_BYTES + 8 * self.spec.m :]
@@ -189,20 +192,20 @@ class Graph:
     @classmethod
     def of_links(cls, spec: Vector, links: Links, vectors: Vectors) -> "Graph":
         """The graph of links without a problem() and of their vectors, float32[n, dim] by node."""
-        count = len(links.rowids)
+        count = len(links.places)
         top = int(links.levels.max())
         nodes = np.empty((count, 8 * spec.m + _COUNT_BYTES + 4 * spec.dim + _LABEL_BYTES), np.uint8)
         end = _COUNT_BYTES + 8 * spec.m
         nodes[:, :end] = links.base.view(np.uint8)
         nodes[:, end:-_LABEL_BYTES] = vectors.view(np.uint8)
-        nodes[:, -_LABEL_BYTES:] = links.rowids[:, None].view(np.uint8)
+        nodes[:, -_LABEL_BYTES:] = links.places[:, None].view(np.uint8)
         parameters = {
             **_parameters(_new(spec, count)),
             "cur_element_count": count,
             "ep_added": True,
             "max_level": top,
             "enterpoint_node": int(np.argmax(links.levels == top)),
-            "label_lookup_external": links.rowids.astype(np.uint64),
+            "label_lookup_external": links.places.astype(np.uint64),
             "label_lookup_internal": np.arange(count, dtype=np.uint32),
             "element_levels": links.levels,
             "data_level0": nodes.reshape(-1).view(np.int8),

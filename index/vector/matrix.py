@@ -1,14 +1,16 @@
 """Matrix: the vectors of one index in memory, by rowid; exact search runs over it.
 
-Rows are stored in the order they were added, in pieces: first the rows of a base, which may be a
+Vectors are stored in the order they were added, in pieces: first those of a base, which may be a
 mapped file, then chunks, each as large as all pieces before it, within limits. So there are few
-pieces, whatever the size. A row's place is its number in that order.
+pieces, whatever the size. A vector's place is its number in that order. A row has one vector, or
+with `multi` any number of them.
 
 Invariants:
 - Append-only. The arrays of a MatrixView never move and never change, so a view is read without a
   lock while rows are added; only the thread that adds needs a lock.
-- A row is added once. A row up to `base_rowid_max` that is not in the matrix was dead when the
-  matrix was begun; a view that still sees the row scores it without the matrix.
+- A row is added once, with all of its vectors. They lie side by side, and a view has all or none.
+- A row up to `base_rowid_max` that is not in the matrix was dead when the matrix was begun; a view
+  that still sees the row scores it without the matrix.
 """
 
 from typing import Final, TypeVar, final
@@ -16,6 +18,7 @@ from typing import Final, TypeVar, final
 import numpy as np
 from numpy.typing import NDArray
 
+from amberdb.index.vector.coercion import Metric
 from amberdb.index.vector.distance import (
     Places,
     Rowids,
@@ -23,9 +26,9 @@ from amberdb.index.vector.distance import (
     Vectors,
     block_rows,
     prepared,
+    row_starts,
     scores,
 )
-from amberdb.index.vector.vector import Metric
 
 CHUNK_BYTES_MIN: Final = 1 << 20
 CHUNK_BYTES_MAX: Final = 64 << 20
@@ -37,32 +40,47 @@ _N = TypeVar("_N", np.int32, np.int64)
 
 @final
 class MatrixView:
-    """The first `count` rows of a matrix. Immutable."""
+    """The first `count` vectors of a matrix. Immutable."""
 
-    __slots__ = ("_ends", "_metric", "_pieces", "_places", "count", "rowids")
+    __slots__ = ("_counts", "_ends", "_metric", "_pieces", "_places", "count", "rowids")
 
     def __init__(
         self,
         rowids: Rowids,
         places: NDArray[np.int32],
+        counts: NDArray[np.int32] | None,
         pieces: tuple[Vectors, ...],
         metric: Metric,
     ) -> None:
         self.rowids = rowids
-        """int64[count], by place."""
+        """int64[count], by place: the row of each vector."""
         self.count = len(rowids)
         self._places = places
+        self._counts = counts
         self._pieces = pieces
         self._ends: Places = np.cumsum([len(piece) for piece in pieces])
         self._metric: Metric = metric
 
     def places(self, rowids: Rowids) -> Places:
-        """intp[n]: the place of each row, -1 for a row that is not in the view."""
+        """intp[n]: the first place of each row, -1 for a row that is not in the view."""
         known = np.full(len(rowids), _UNKNOWN, np.intp)
         within = rowids < len(self._places)
         known[within] = self._places[rowids[within]]
         known[known >= self.count] = _UNKNOWN  # added later
         return known
+
+    def expanded(self, first: Places) -> Places:
+        """intp[]: the places of all vectors of some rows, row by row, from the first place of
+        each."""
+        if self._counts is None:
+            return first
+        counts = self._counts[self.rowids[first]]
+        ends = np.cumsum(counts)
+        return np.repeat(first - ends + counts, counts) + np.arange(ends[-1] if len(ends) else 0)
+
+    def row_start(self, place: int) -> int:
+        """The first place of the row that has this place, or the end."""
+        return place if place >= self.count else int(self._places[self.rowids[place]])
 
     def alive(self, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """bool[count] by place, from bool[] by rowid."""
@@ -72,7 +90,7 @@ class MatrixView:
         return by_place
 
     def scores(self, query: Vectors, start: int = 0) -> Scores:
-        """float32[count - start]: the scores of all rows from place `start` on, by place."""
+        """float32[count - start]: the scores of all vectors from place `start` on."""
         found = np.empty(self.count - start, np.float32)
         for first, piece in self._from(start):
             into = found[first - start : first - start + len(piece)]
@@ -80,7 +98,7 @@ class MatrixView:
         return found
 
     def scores_at(self, places: Places, query: Vectors) -> Scores:
-        """float32[n]: the scores of the rows at these places; fastest when the places ascend."""
+        """float32[n]: the scores of the vectors at these places; fastest when the places ascend."""
         found = np.empty(len(places), np.float32)
         step = block_rows(len(query))
         for start in range(0, len(places), step):
@@ -89,7 +107,7 @@ class MatrixView:
         return found
 
     def vectors(self, places: Places) -> Vectors:
-        """float32[n, dim]: a copy of the prepared rows at these places."""
+        """float32[n, dim]: a copy of the prepared vectors at these places."""
         found = np.empty((len(places), self._pieces[0].shape[1]), np.float32)
         order = None if (places[1:] >= places[:-1]).all() else np.argsort(places)
         if order is not None:
@@ -108,11 +126,11 @@ class MatrixView:
         return found
 
     def pieces(self) -> list[Vectors]:
-        """All rows in order, without copying them."""
+        """All vectors in order, without copying them."""
         return [piece for _, piece in self._from(0)]
 
     def _from(self, start: int) -> list[tuple[int, Vectors]]:
-        """The rows from place `start` on, in pieces, each with the place that it begins at."""
+        """The vectors from place `start` on, in pieces, each with the place that it begins at."""
         found: list[tuple[int, Vectors]] = []
         first = 0
         for piece in self._pieces:
@@ -134,29 +152,34 @@ class Matrix:
         metric: Metric,
         base: tuple[Rowids, Vectors] | None = None,
         base_rowid_max: int = 0,
+        *,
+        multi: bool = False,
     ) -> None:
-        """`base`: rowids and their prepared vectors. `base_rowid_max`: the highest rowid that was
-        assigned when the base was made."""
+        """`base`: prepared vectors and their rowids. `base_rowid_max`: the highest rowid that was
+        assigned when the base was made. `multi`: a row may have several vectors."""
         self.base_rowid_max = base_rowid_max
         self._metric: Metric = metric
         rowids, vectors = base or (np.empty(0, np.int64), np.empty((0, dim), np.float32))
         self._pieces = [vectors]
         self._room = 0
-        """The rows that still fit into the last piece."""
+        """The vectors that still fit into the last piece."""
         self._rowids = rowids
         self._count = len(rowids)
         self._places: NDArray[np.int32] = np.full(
             int(rowids.max(initial=0)) + 1, _UNKNOWN, np.int32
         )
-        self._places[rowids] = np.arange(len(rowids), dtype=np.int32)
+        """By rowid, of the first vector."""
+        self._counts = np.zeros(len(self._places), np.int32) if multi else None
+        """By rowid, of the vectors; None where each row has one."""
+        self._note_places(rowids, 0)
         self._rows = self._made()
 
     def rows(self) -> MatrixView:
         return self._rows
 
     def add(self, rowids: Rowids, vectors: Vectors) -> None:
-        """Adds rows that are not in the matrix, float32[n, dim] as documents hold them. One thread
-        at a time."""
+        """Adds rows that are not in the matrix: vectors float32[n, dim] as documents hold them, and
+        the row of each; those of one row side by side. One thread at a time."""
         self.add_prepared(rowids, prepared(vectors, self._metric))
 
     def add_prepared(self, rowids: Rowids, vectors: Vectors) -> None:
@@ -166,8 +189,7 @@ class Matrix:
         count = self._count
         self._rowids = _grown(self._rowids, count + len(rowids))
         self._rowids[count : count + len(rowids)] = rowids
-        self._places = _grown(self._places, int(rowids.max()) + 1, _UNKNOWN)
-        self._places[rowids] = np.arange(count, count + len(rowids), dtype=np.int32)
+        self._note_places(rowids, count)
         done = 0
         while done < len(rowids):
             if not self._room:
@@ -184,17 +206,32 @@ class Matrix:
 
     @property
     def size_bytes(self) -> int:
-        """The memory of all rows, including those of the base, which may be a mapped file."""
-        rows: int = 4 * self._count * self._pieces[0].shape[1]
-        return rows + self._rowids.nbytes + self._places.nbytes
+        """The memory of all vectors, also of the base, which may be a mapped file."""
+        vectors: int = 4 * self._count * self._pieces[0].shape[1]
+        counts = 0 if self._counts is None else self._counts.nbytes
+        return vectors + self._rowids.nbytes + self._places.nbytes + counts
+
+    def _note_places(self, rowids: Rowids, start: int) -> None:
+        """Notes the rows of the vectors from place `start` on. Only the first of them may be in the
+        matrix already, with the vectors before it."""
+        self._places = _grown(self._places, int(rowids.max(initial=0)) + 1, _UNKNOWN)
+        if self._counts is None:
+            self._places[rowids] = np.arange(start, start + len(rowids), dtype=np.int32)
+            return
+        self._counts = _grown(self._counts, len(self._places))
+        starts = row_starts(rowids)
+        rows = rowids[starts]
+        is_new = self._places[rows] == _UNKNOWN
+        self._places[rows[is_new]] = start + starts[is_new]
+        self._counts[rows] += np.diff(starts, append=len(rowids))
 
     def _made(self) -> MatrixView:
         rowids = self._rowids[: self._count]
-        return MatrixView(rowids, self._places, tuple(self._pieces), self._metric)
+        return MatrixView(rowids, self._places, self._counts, tuple(self._pieces), self._metric)
 
 
 def _chunk_rows(dim: int, count: int) -> int:
-    """The number of rows in the chunk after `count` rows."""
+    """The number of vectors in the chunk after `count` vectors."""
     size = min(max(4 * dim * count, CHUNK_BYTES_MIN), CHUNK_BYTES_MAX)
     return max(size // (4 * dim), 64)
 

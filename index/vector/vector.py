@@ -1,6 +1,6 @@
 """Vector: nearest neighbours of a vector field.
 
-    metric      score of a document; higher is closer
+    metric      score of a vector; higher is closer
     cosine      cosine of the angle: -1 to 1
     ip          inner product
     l2          Euclidean distance, negative: 0 is the same vector
@@ -9,38 +9,40 @@ Invariants:
 - A declaration never changes. Two are equal when their stored fields are: `embed` and `defer` are
   not stored and not compared. A map with an unknown key was written by a newer format and is
   refused.
-- coerce() returns a copy: float32, read-only, finite, and short enough that no score of two such
-  vectors overflows. A stored vector never shares memory with the caller's array.
-- content() and vector() never raise: a value that does not fit the index is not indexed.
+- content() and vectors() never raise: a value that does not fit the index is not indexed.
+- The map of a declaration with one vector per document has no "multi": it is that of the first
+  version, which refuses the others.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeGuard, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, final
 
 from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
 from amberdb._types import Document
 from amberdb.index.declaration import checked_name
 from amberdb.index.paths import Path, path_problem
+from amberdb.index.vector.coercion import (
+    METRICS,
+    Metric,
+    are_valid,
+    check_length,
+    coerce,
+    coerce_several,
+    is_converted,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from amberdb.index.vector.coercion import Array
 
-    Array: TypeAlias = NDArray[np.float32]
-
-Metric: TypeAlias = Literal["cosine", "ip", "l2"]
 Embed: TypeAlias = Callable[[list[str]], Any]
 """Texts -> an array, or lists, of numbers of shape (len(texts), dim)."""
 
-METRICS: Final = ("cosine", "ip", "l2")
 DIM_MAX: Final = 16384
-LENGTH_MAX: Final = 1e18
-"""The greatest length of a vector under "ip" and "l2": products and squares stay far below the
-limit of float32."""
+MEAN_OF_MAX: Final = 64
 
 _MAP_KEYS = {"kind", "field", "dim", "metric", "source", "name", "m", "ef_construction", "ef"}
+_MULTI_KEYS = {"multi", "mean_of"}
 
 
 @final
@@ -53,6 +55,10 @@ class Vector:
     source, embed    documents that have text in the field `source` and no vector get one:
                      `embed(list of texts)` returns an array of shape (number of texts, dim).
                      `embed` is not stored: give it again at each open
+    multi            a document has any number of vectors in the field, a list or an array of shape
+                     (n, dim). `source` is a text or a list of texts, each with a vector of its own
+    mean_of          with `multi`: the score of a document is the mean of the scores of so many of
+                     its vectors, the best ones; of all when it has fewer. 1: the best one counts
     defer            when `embed` fails, store the document and embed its text later. Not stored
     m                edges of each row in the HNSW graph, 2 to 128
     ef_construction  candidates examined to insert a row into the graph, m to 4096
@@ -72,6 +78,8 @@ class Vector:
     m: int
     ef_construction: int
     ef: int
+    multi: bool
+    mean_of: int
     embed: Embed | None = dataclasses.field(compare=False)
     defer: bool = dataclasses.field(compare=False)
 
@@ -88,6 +96,8 @@ class Vector:
         m: int = 16,
         ef_construction: int = 128,
         ef: int = 128,
+        multi: bool = False,
+        mean_of: int = 1,
     ) -> None:
         for what, path in (("field", field), ("source", source)):
             problem = path_problem(path) if what == "field" or path is not None else None
@@ -101,6 +111,9 @@ class Vector:
         _check_number("m", m, 2, 128)
         _check_number("ef_construction", ef_construction, m, 4096)
         _check_number("ef", ef, 1, 4096)
+        _check_number("mean_of", mean_of, 1, MEAN_OF_MAX if multi else 1)
+        if type(multi) is not bool:  # pyright: ignore[reportUnnecessaryComparison]
+            raise CollectionError(f"multi must be True or False, not {multi!r}")
         if embed is not None and not callable(embed):
             raise CollectionError(f"embed must be a function of a list of str, not {embed!r}")
         if embed is not None and source is None:
@@ -117,6 +130,8 @@ class Vector:
             ("m", m),
             ("ef_construction", ef_construction),
             ("ef", ef),
+            ("multi", multi),
+            ("mean_of", mean_of),
             ("embed", embed),
             ("defer", defer),
         ):
@@ -129,6 +144,8 @@ class Vector:
         if self.name != f"{self.kind}:{self.field}":
             parts.append(f"name={self.name!r}")
         parts += [f"{what}={getattr(self, what)}" for what in ("m", "ef_construction", "ef")]
+        if self.multi:
+            parts += ["multi=True", f"mean_of={self.mean_of}"]
         return f"{type(self).__name__}({', '.join(parts)})"
 
     @property
@@ -138,13 +155,15 @@ class Vector:
 
     def to_map(self) -> dict[str, Any]:
         """The map that the catalog stores."""
-        stored: dict[str, Any] = {key: getattr(self, key) for key in sorted(_MAP_KEYS)}
+        keys = _MAP_KEYS | _MULTI_KEYS if self.multi else _MAP_KEYS
+        stored: dict[str, Any] = {key: getattr(self, key) for key in sorted(keys)}
         return stored
 
     @classmethod
     def from_map(cls, stored: Mapping[str, Any]) -> "Vector":
         """The declaration that to_map() stored, without `embed`. Raises FormatError."""
-        if set(stored) != _MAP_KEYS or stored["kind"] != cls.kind:
+        keys = _MAP_KEYS | _MULTI_KEYS if stored.get("multi") is True else _MAP_KEYS
+        if set(stored) != keys or stored["kind"] != cls.kind:
             raise FormatError(
                 f"an index of kind {cls.kind!r} with an unknown field "
                 f"(written by a newer version?): {stored!r}"
@@ -154,9 +173,16 @@ class Vector:
         except CollectionError as error:
             raise FormatError(f"a stored index is invalid: {error}") from error
 
-    def vector(self, document: Document) -> "Array | None":
-        """The vector of a stored document that is indexed: float32[dim], read-only; None when the
-        document has none that fits.
+    def coerced(self, value: object) -> "Array":
+        """The vectors of a document, given as the value of the field, as they are stored:
+        float32[dim], or float32[n, dim] with `multi`; a read-only copy. Raises
+        InvalidDocumentError."""
+        to_stored = coerce_several if self.multi else coerce
+        return to_stored(value, self.field, self.dim, self.metric)
+
+    def vectors(self, document: Document) -> "Array | None":
+        """The vectors of a stored document that are indexed: float32[n, dim], read-only; None when
+        it has none that fit.
 
         An array that is float32 and read-only, as prepared and decoded documents have it, is
         checked and returned without a copy.
@@ -164,102 +190,36 @@ class Vector:
         value = Path.of(self.field).find(document)
         if value is None:
             return None
+        shape = getattr(value, "shape", ())  # of most lists, before numpy is imported
         try:
-            if _is_converted(value, self.dim):
-                _check_length(value, value, self.field, self.metric)
-                return value
-            return coerce(value, self.field, self.dim, self.metric)
+            if shape == (self.dim,) and is_converted(value):
+                check_length(value, value, self.field, self.metric)
+                return value[None]
+            if self.multi and shape[1:] == (self.dim,) and is_converted(value):
+                vectors = value if are_valid(value, self.metric) else value[:0]
+            else:
+                vectors = self.coerced(value).reshape(-1, self.dim)
         except InvalidDocumentError:
             return None
+        return vectors if len(vectors) else None
+
+    def centroid(self, document: Document) -> "Array | None":
+        """The vector of a document, or the mean of several, each of length one when the metric is
+        cosine: float32[dim]. None for none."""
+        vectors = self.vectors(document)
+        if vectors is None or len(vectors) == 1:
+            return None if vectors is None else vectors[0]
+        from amberdb.index.vector.distance import prepared  # imports numpy
+
+        mean: Array = prepared(vectors, self.metric).mean(axis=0)
+        return mean
 
     def content(self, document: Document) -> bytes | None:
-        """vector() as little-endian bytes, to be compared with ==; None for none."""
-        vector = self.vector(document)
-        return None if vector is None else vector.astype("<f4", copy=False).tobytes()
+        """vectors() as little-endian bytes, to be compared with ==; None for none."""
+        vectors = self.vectors(document)
+        return None if vectors is None else vectors.astype("<f4", copy=False).tobytes()
 
 
 def _check_number(what: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise CollectionError(f"{what} must be an int from {low} to {high}, not {value!r}")
-
-
-def _is_converted(value: object, dim: int) -> "TypeGuard[Array]":
-    """Whether this has the form that coerce() returns, with `dim` numbers."""
-    if getattr(value, "shape", None) != (dim,):  # of most lists, before numpy is imported
-        return False
-    import numpy as np
-
-    return type(value) is np.ndarray and value.dtype == np.float32 and not value.flags.writeable
-
-
-def coerce(value: object, field: str, dim: int | None, metric: Metric | None) -> "Array":
-    """A read-only float32 copy of a list, tuple or array of int or float numbers.
-
-    `dim` None accepts any length, `metric` None any finite numbers. Raises InvalidDocumentError
-    (`field`).
-    """
-    import numpy as np
-
-    numbers: Any = value
-    if not isinstance(value, list | tuple | np.ndarray):
-        raise _invalid(field, f"is a {type(value).__name__}", "give a list or an array of numbers")
-    try:
-        given: NDArray[Any] = np.asarray(numbers)
-    except ValueError:  # lists of different lengths
-        raise _invalid(
-            field, "is not a flat list of numbers", "give one number per dimension"
-        ) from None
-    if given.ndim != 1:
-        raise _invalid(
-            field, f"has {given.ndim} dimensions", "give a flat array, one vector per document"
-        )
-    if given.dtype.kind not in "iuf" and len(given):
-        raise _invalid(
-            field,
-            f"holds elements of type {given.dtype}",
-            "give int or float numbers within the range of float",
-        )
-    if dim is not None and len(given) != dim:
-        raise _invalid(
-            field,
-            f"has {len(given)} numbers, and the index takes {dim}",
-            "embed with the model that the index was declared for",
-        )
-    if given.dtype == np.float32:
-        vector = given.astype(np.float32)  # a copy, though nothing is converted
-    else:
-        with np.errstate(over="ignore"):
-            vector = given.astype(np.float32)
-    _check_length(vector, given, field, metric)
-    vector.flags.writeable = False
-    return vector
-
-
-def _check_length(
-    vector: "Array", given: "NDArray[Any]", field: str, metric: Metric | None
-) -> None:
-    """Raises InvalidDocumentError unless the vector is finite and its length suits the metric.
-    Computed in float64, which holds the square of every finite float32."""
-    import numpy as np
-
-    wide = vector.astype(np.float64)
-    square = float(np.dot(wide, wide))
-    if not isfinite(square):
-        place = int(np.argmin(np.isfinite(vector)))
-        if np.isfinite(given[place]):
-            advice = "the limit of float32 is 3.4e38: scale it"
-        else:
-            advice = "give finite numbers"
-        raise _invalid(field, f"has {given[place]} at {place}", advice)
-    if metric == "cosine" and square == 0.0:
-        raise _invalid(
-            field,
-            "is all zeros, for which the cosine is undefined",
-            'leave the field out, or declare the metric "l2" or "ip"',
-        )
-    if metric in ("ip", "l2") and square > LENGTH_MAX**2:
-        raise _invalid(field, f"has a length over {LENGTH_MAX:g}", "scale it")
-
-
-def _invalid(field: str, what: str, advice: str) -> InvalidDocumentError:
-    return InvalidDocumentError(f"the vector {field!r} {what}: {advice}", field=field)

@@ -146,7 +146,7 @@ def _without_rows(parts: Parts) -> None:
 
 def _of_another_row(parts: Parts) -> None:
     """The graph lacks the first row, and has the last one twice."""
-    parts.graph_rowids[0] = parts.graph_rowids[-1]
+    parts.places[0] = parts.places[-1]
 
 
 def _with_a_row_twice(parts: Parts) -> None:
@@ -156,7 +156,7 @@ def _with_a_row_twice(parts: Parts) -> None:
 def _with_rows_missing(parts: Parts) -> None:
     parts.relabel(floor=ROWS)
     parts.rowids, parts.vectors = parts.rowids[:40], parts.vectors[: 40 * DIM]
-    for name in ("graph_rowids", "levels", "base", "upper"):
+    for name in ("places", "levels", "base", "upper"):
         _cut(name, 0)(parts)
 
 
@@ -183,9 +183,9 @@ LIES: Final[dict[str, tuple[Lie, str | None]]] = {
     "a floor past the last row": (lambda parts: parts.relabel(floor=1 << 40), "past the last row"),
     "a floor within the rows": (lambda parts: parts.relabel(floor=ROWS // 2), None),
     "a floor, and rows below it that are not there": (_with_rows_missing, None),
-    "a graph with a row twice": (_of_another_row, "wrong rowids"),
-    "a graph of rows that are not there": (_set("graph_rowids", 0, ROWS + 50), "other rows"),
-    "a graph with a negative rowid": (_set("graph_rowids", 0, -5), "wrong rowids"),
+    "a graph with a row twice": (_of_another_row, "wrong places"),
+    "a graph of rows that are not there": (_set("places", 0, ROWS + 50), "other rows"),
+    "a graph with a negative rowid": (_set("places", 0, -5), "wrong places"),
     "a graph cut in the middle": (_cut("base", -5), "reshape"),
     "a graph without levels": (_cut("levels", 0), "wrong levels"),
     "a negative level": (_set("levels", 0, -1), "wrong levels"),

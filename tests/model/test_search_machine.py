@@ -27,6 +27,7 @@ INDEXES: list[IndexSpec] = [
     Ordered("entity"),
     Text(*FIELDS),
     Vector("embedding", dim=DIM, metric="l2", source="content"),
+    Vector("chunks", dim=DIM, metric="ip", multi=True, mean_of=2),
 ]
 
 ids = st.sampled_from([f"d{number}" for number in range(8)])
@@ -39,6 +40,7 @@ documents = st.fixed_dictionaries(
         "content": texts,
         "title": texts,
         "embedding": st.none() | vectors,
+        "chunks": st.lists(vectors, max_size=3),
         "expires": st.none() | st.integers(-5, 5),
     },
 )
@@ -136,11 +138,7 @@ class SearchMachine(RuleBasedStateMachine):
         self.db.collection("memory", indexes=[Text(*FIELDS)])
         self.db.collection(
             "memory",
-            indexes=[
-                Ordered("entity"),
-                Text(*FIELDS),
-                Vector("embedding", dim=DIM, metric="l2", source=FIELDS[0]),
-            ],
+            indexes=INDEXES,
         )
         self.db.build_indexes()
 
@@ -157,8 +155,8 @@ class SearchMachine(RuleBasedStateMachine):
 
     @rule(query=vectors, where=filters, limit=limits, page=limits)
     def search_vector(self, query: list[float], where: Any, limit: int, page: int) -> None:
-        hits = paged(self.db.collection("memory"), limit, page, vector=query, where=where)
-        self.compare_vector(hits, query, where, limit, self.live())
+        memory = self.db.collection("memory")
+        self.compare_vectors(memory, query, where, limit, page, self.live())
 
     @rule(query=queries, limit=limits, page=limits)
     def search_groups(self, query: str, limit: int, page: int) -> None:
@@ -183,8 +181,7 @@ class SearchMachine(RuleBasedStateMachine):
         live = [each for each in known.values() if lives(each, then)]
         hits = paged(at["memory"], limit, page, text=text, where=where)
         self.compare_text(hits, text, where, limit, live)
-        hits = paged(at["memory"], limit, page, vector=vector, where=where)
-        self.compare_vector(hits, vector, where, limit, live)
+        self.compare_vectors(at["memory"], vector, where, limit, page, live)
 
     @rule(drawn=documents, gone=ids, text=queries, vector=vectors, limit=limits, keep=st.booleans())
     def search_in_transaction(
@@ -206,9 +203,7 @@ class SearchMachine(RuleBasedStateMachine):
                 self.known[made["id"]] = made
                 self.known.pop(gone, None)
                 self.compare_text(memory.search(text, limit=limit), text, None, limit, self.live())
-                self.compare_vector(
-                    memory.search(vector=vector, limit=limit), vector, None, limit, self.live()
-                )
+                self.compare_vectors(memory, vector, None, limit, limit, self.live())
                 if not keep:
                     raise KeyError("away with it")
         except KeyError:
@@ -233,10 +228,19 @@ class SearchMachine(RuleBasedStateMachine):
         passed = {each["id"] for each in live if passes(each, where)}
         agree(hits, {id: score for id, score in scores.items() if id in passed}, limit)
 
-    def compare_vector(
-        self, hits: Any, query: list[float], where: Any, limit: int, live: list[dict[str, Any]]
+    def compare_vectors(
+        self,
+        memory: ReadableCollection,
+        query: list[float],
+        where: Any,
+        limit: int,
+        page: int,
+        live: list[dict[str, Any]],
     ) -> None:
-        agree(hits, nearest([e for e in live if passes(e, where)], query, "embedding", "l2"), limit)
+        passed = [each for each in live if passes(each, where)]
+        for field, metric, mean_of in (("embedding", "l2", 1), ("chunks", "ip", 2)):
+            hits = paged(memory, limit, page, vector={field: query}, where=where)
+            agree(hits, nearest(passed, query, field, metric, mean_of), limit)
 
 
 def paged(target: ReadableCollection, limit: int, page: int, **search: Any) -> list[Hit]:

@@ -17,7 +17,7 @@ from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine.storage.cache_file import SECTIONS_MAX, Cached, CacheFolder, Label
 
-NAMES = ("rowids", "vectors", "graph_rowids", "levels", "base", "upper")
+NAMES = ("rowids", "vectors", "places", "levels", "base", "upper")
 _DTYPES = (np.int64, np.float32, np.int64, np.int32, np.uint32, np.uint32)
 _ID = slice(16, 32)
 _NEWEST = Lsn((1 << 63) - 1)
@@ -30,7 +30,7 @@ class Parts:
     label: Label
     rowids: NDArray[Any]
     vectors: NDArray[Any]
-    graph_rowids: NDArray[Any]
+    places: NDArray[Any]
     levels: NDArray[Any]
     base: NDArray[Any]
     upper: NDArray[Any]

@@ -8,7 +8,10 @@ Invariants:
 from collections.abc import Sequence
 from itertools import pairwise
 from math import log, sqrt
+from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from amberdb._types import Document
 from amberdb.index.text.analyzer import Analyzer
@@ -67,14 +70,23 @@ def _length(bag: Bag) -> float:
 
 
 def nearest(
-    documents: Sequence[Document], query: Sequence[float], field: str, metric: str
+    documents: Sequence[Document],
+    query: Sequence[float],
+    field: str,
+    metric: str,
+    mean_of: int = 1,
 ) -> dict[str, float]:
-    """The score of each document that has a vector, by id."""
-    return {
-        document["id"]: _closeness([float(x) for x in document[field]], query, metric)
-        for document in documents
-        if document.get(field) is not None
-    }
+    """The score of each document that has a vector, by id; of one with several, the mean of the
+    best `mean_of` scores."""
+    scores: dict[str, float] = {}
+    for document in documents:
+        value = document.get(field)
+        if value is None or not len(value):
+            continue
+        vectors = value if np.ndim(value) == 2 else [value]
+        each = sorted(_closeness([float(x) for x in v], query, metric) for v in vectors)
+        scores[document["id"]] = fmean(each[-mean_of:])
+    return scores
 
 
 def _closeness(vector: Sequence[float], query: Sequence[float], metric: str) -> float:

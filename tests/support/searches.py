@@ -55,6 +55,12 @@ def drawn_vector(rng: random.Random) -> NDArray[np.float32]:
     return np.array([rng.uniform(-1, 1) for _ in range(DIM)], np.float32)
 
 
+def drawn_vectors(rng: random.Random) -> NDArray[np.float32]:
+    """Of one document: none to three."""
+    vectors = [drawn_vector(rng) for _ in range(rng.randrange(4))]
+    return np.array(vectors, np.float32).reshape(-1, DIM)
+
+
 def drawn_text(rng: random.Random) -> str:
     return " ".join(rng.choices(WORDS, k=rng.randrange(1, 7)))
 
@@ -106,7 +112,7 @@ def _by_vector(
 ) -> list[str]:
     question: Any = drawn_vector(rng)
     ways: list[str] = []
-    scores = nearest(documents, question.tolist(), spec.field, spec.metric)
+    scores = nearest(documents, question.tolist(), spec.field, spec.metric, spec.mean_of)
     for limit in LIMITS:
         hits = db.collection(name).search(vector={spec.field: question}, limit=limit)
         agree(hits, scores, limit)

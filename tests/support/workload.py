@@ -24,7 +24,14 @@ from support.beside import beside
 from support.databases import SMALL, FakeClock
 from support.places import once_at
 from support.reference import Doc
-from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits
+from support.searches import (
+    DIM,
+    compare_searches,
+    drawn_text,
+    drawn_vector,
+    drawn_vectors,
+    small_limits,
+)
 from support.trace import Note, Op, Trace, TraceBuilder
 from support.upgrades import stopped_after
 
@@ -541,13 +548,17 @@ BESIDE_ALPHABET: Final[dict[str, MigrationStep]] = {
 VECTOR_INDEXES: Final[dict[str, list[IndexSpec]]] = {
     "a": [Text("text"), Vector("v", dim=DIM, metric="cosine")],
     "b": [Vector("v", dim=DIM, metric="l2", source="text")],
-    "c": [Vector("v", dim=DIM, metric="ip"), Text("text")],
+    "c": [Vector("v", dim=DIM, metric="ip", multi=True, mean_of=2), Text("text")],
 }
 
 
 def _drawn(work: Workload, name: str, number: int) -> tuple[str, str, Doc]:
-    doc: Doc = {"text": drawn_text(work.rng), "v": drawn_vector(work.rng)}
-    return name, f"v{number:02}", doc
+    return name, f"v{number:02}", _document(work, name)
+
+
+def _document(work: Workload, name: str) -> Doc:
+    vectors = drawn_vectors if name == "c" else drawn_vector
+    return {"text": drawn_text(work.rng), "v": vectors(work.rng)}
 
 
 def embed(work: Workload) -> None:
@@ -570,7 +581,7 @@ def churn(work: Workload) -> None:
         if fate == "goes":
             writes.append((name, id, None))
         elif fate != "stays":
-            doc = {"text": drawn_text(work.rng), "v": drawn_vector(work.rng)}
+            doc = _document(work, name)
             writes.append((name, id, doc if fate == "changes" else {"text": "none"}))
     work.commit(writes)
 

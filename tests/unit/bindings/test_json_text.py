@@ -57,6 +57,31 @@ def test_escapes_are_as_documented() -> None:
     )
 
 
+def test_several_vectors_keep_their_shape() -> None:
+    text = dumps({"v": np.array([[1.5, -2], [0, 1]], np.float32)})
+    assert text == '{"v": {"$vector": {"dim": 2, "data": "AADAPwAAAMAAAAAAAACAPw=="}}}'
+    for shape in ((2, 2), (3, 1), (0, 5)):
+        array = np.ones(shape, np.float32)
+        again = loads(dumps(array))
+        assert again.dtype == np.float32
+        assert again.shape == shape
+    for bad in (
+        '{"dim": 3, "data": "AADAPwAAAMA="}',
+        '{"dim": 0, "data": ""}',
+        '{"dim": -1, "data": "AADAPwAAAMA="}',
+        '{"dim": 1.0, "data": "AADAPwAAAMA="}',
+        '{"dim": true, "data": "AADAPwAAAMA="}',
+        '{"dim": 1}',
+        '{"data": "AADAPwAAAMA="}',
+        '{"dim": 1, "data": "AADAPwAAAMA=", "more": 1}',
+        '{"dim": 1, "data": {"dim": 1, "data": "AA"}}',
+        '{"dim": 1, "data": [1]}',
+        "[1.0]",
+    ):
+        with pytest.raises(ValueError, match="is not base64 of float32"):
+            loads(f'{{"$vector": {bad}}}')
+
+
 def test_a_vector_is_its_float32() -> None:
     text = dumps({"v": np.array([1.5, -2.0], np.float32)})
     assert text == '{"v": {"$vector": "AADAPwAAAMA="}}'

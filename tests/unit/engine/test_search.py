@@ -31,7 +31,7 @@ from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.index.registry import IndexSpec
-from amberdb.index.vector.vector import Metric
+from amberdb.index.vector.coercion import Metric
 from support.databases import SMALL, FakeClock, OpenDatabase
 
 DIM = 3

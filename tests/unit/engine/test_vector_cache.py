@@ -18,8 +18,10 @@ from amberdb.engine.search.vector_file import VectorFile
 from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.engine.storage.cache_file import HEADER_SIZE, CacheFolder
 from amberdb.index.vector import hnsw
-from amberdb.index.vector.vector import METRICS, Metric, Vector
+from amberdb.index.vector.coercion import METRICS, Metric
+from amberdb.index.vector.vector import Vector
 from support.beside import beside
+from support.cache_files import Parts, forge
 from support.faulty_fs import FaultyFileSystem
 from support.vectors import Documents, pairs
 
@@ -56,6 +58,8 @@ class Harness:
 
     def open(self, **changes: Any) -> VectorIndex:
         dim = self.documents.vectors.shape[1]
+        if self.documents.several > 1:
+            changes = {"multi": True, "mean_of": self.documents.mean_of, **changes}
         spec = Vector("v", dim=dim, metric=self.metric, **changes)
         last = Lsn(len(self.documents.alive))
         folder = CacheFolder(self.fs, str(self.path), ID, last, {self.keyspace})
@@ -348,6 +352,7 @@ def test_rows_that_were_lost_are_not_in_a_file(tmp_path: Path) -> None:
     harness.build()
     assert harness.file.exists()
     documents.vectors = documents.vectors[:391]
+    documents.rows = documents.rows[:391]
     documents.alive = documents.alive[:391]
     harness.open()
     documents.put(30)
@@ -421,11 +426,112 @@ def test_a_graph_that_is_not_of_its_rows_is_told(tmp_path: Path) -> None:
     graph = strange.searcher.cache.built.graph
     for built, wrong in (
         (Built(right.matrix, graph, right.covered), "vectors"),
-        (Built(right.matrix, right.graph, right.covered - 1), "rowids"),
+        (Built(right.matrix, right.graph, right.covered - 1), "places"),
     ):
         cache._built = built  # pyright: ignore[reportPrivateUsage]
         (problem,) = cache.problems(documents.alive, documents.fetch)
         assert problem == f"the graph in cache/ has wrong {wrong}"
+
+
+@needs_hnsw
+@pytest.mark.parametrize("mean_of", [1, 2])
+def test_the_graph_of_rows_with_several_vectors(tmp_path: Path, mean_of: int) -> None:
+    documents = Documents(600, dim=DIM, centres=20, several=6, mean_of=mean_of)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    assert harness.searcher.stats()["graph_rows"] == len(documents.vectors) - 1
+    queries = documents.drawn(20)
+    assert harness.recall(queries) >= 0.98
+    old = documents.alive
+    gone = [rowid for rowid, _ in documents.naive(queries[0], 30, "cosine")]
+    documents.delete(*gone[:20])
+    documents.put(15)
+    found, how = harness.search(queries[0])
+    assert how["search"] == "graph"
+    assert how["fresh"] == np.count_nonzero(documents.rows > 600)
+    assert found == documents.naive(queries[0], 10, "cosine")
+    found, _ = harness.search(queries[0], alive=old)
+    assert found == documents.naive(queries[0], 10, "cosine", old)
+    far = np.arange(100, 600)
+    found, _ = harness.search(queries[0], prefilter=far)
+    assert found == documents.naive(queries[0], 10, "cosine", prefilter=far)
+    harness.searcher.cache.save()
+    harness.open()
+    documents.fetched.clear()
+    for search in ("exact", "graph"):
+        found, how = harness.search(queries[0])
+        assert (found, how["search"]) == (documents.naive(queries[0], 10, "cosine"), search)
+        harness.builder.run()
+    assert list(harness.searcher.cache.problems(documents.alive, documents.fetch)) == []
+
+
+@needs_hnsw
+@pytest.mark.parametrize("mean_of", [1, 3])
+def test_a_graph_that_ends_inside_of_a_row(tmp_path: Path, mean_of: int) -> None:
+    """The rest of the row is not in the graph, and its score is that of all its vectors."""
+    documents = Documents(400, dim=DIM, several=8, mean_of=mean_of)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    cache = harness.searcher.cache
+    whole = cache.built
+    rows = whole.matrix.rows()
+    for covered in range(1000, 1009):
+        graph = hnsw.Graph(cache.spec, covered)
+        graph.add(np.arange(covered), rows.vectors(np.arange(covered)), 1)
+        cache._built = Built(whole.matrix, graph, covered)  # pyright: ignore[reportPrivateUsage]
+        harness.searcher._visible_rows = None  # pyright: ignore[reportPrivateUsage]
+        for place in (covered - 1, covered, covered + 1):
+            query = rows.vectors(np.array([place]))[0]
+            found, how = harness.search(query)
+            assert how["search"] == "graph"
+            assert found == documents.naive(query, 10, "cosine")
+
+
+@needs_hnsw
+def test_a_mean_is_that_of_the_best_rows_though_others_are_nearer_once(tmp_path: Path) -> None:
+    """Many rows have one vector that is nearer than each of the two of the best row."""
+    documents = Documents(0, dim=DIM, several=2, mean_of=2)
+    query = documents.drawn(1)[0]
+    vectors = [np.stack((query, -query)) + documents.drawn(2) / np.float32(20) for _ in range(600)]
+    vectors[77] = query + documents.drawn(2) / np.float32(4)
+    documents.vectors = np.concatenate((documents.vectors, *vectors))
+    documents.rows = np.concatenate((documents.rows, np.repeat(np.arange(1, 601), 2)))
+    documents.alive = np.ones(601, np.bool_)
+    documents.alive[0] = False
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    found, _ = harness.search(query, limit=1)
+    assert found == documents.naive(query, 1, "cosine")
+    assert found[0][0] == 78
+
+
+@pytest.mark.parametrize("lie", ["twice", "apart"])
+def test_a_file_whose_rows_are_not_side_by_side_is_dropped(tmp_path: Path, lie: str) -> None:
+    documents = Documents(400, dim=DIM, several=4)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+
+    def change(parts: Parts) -> None:
+        parts.rowids[-1] = 1 if lie == "twice" else parts.rowids[0]
+
+    forge(harness.file, change)
+    harness.open()
+    _assert_exact(harness, documents.drawn(3))
+    assert not harness.file.exists()
+
+
+def test_check_tells_the_row_whose_vectors_differ(tmp_path: Path) -> None:
+    documents = Documents(400, dim=DIM, several=4)
+    harness = Harness(tmp_path, documents)
+    harness.build()
+    cache = harness.searcher.cache
+    assert list(cache.problems(documents.alive, documents.fetch)) == []
+    rows = documents.rows
+    of_last = np.flatnonzero(rows == rows[-1])[-1]
+    documents.vectors = np.delete(documents.vectors, of_last, 0)
+    documents.rows = np.delete(rows, of_last)
+    problems = list(cache.problems(documents.alive, documents.fetch))
+    assert problems == ["row 400 has another vector in cache/"]
 
 
 def test_searching_building_and_closing_at_once(tmp_path: Path) -> None:

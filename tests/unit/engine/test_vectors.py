@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from amberdb.engine.search.vector_cache import VectorCache
 from amberdb.engine.search.vector_index import VectorIndex
-from amberdb.index.vector.vector import METRICS, Metric, Vector
+from amberdb.index.vector.coercion import METRICS, Metric
+from amberdb.index.vector.vector import Vector
 from support.vectors import DIM, Documents, pairs
 
 
@@ -98,4 +99,30 @@ def test_many_threads_at_different_views() -> None:
     with ThreadPoolExecutor(8) as threads:
         for done in [threads.submit(search, at) for at in range(8)]:
             done.result()
+    assert len(documents.fetched) == len(set(documents.fetched))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("mean_of", [1, 3])
+def test_rows_of_several_vectors_are_found_by_the_best_of_them(
+    metric: Metric, mean_of: int
+) -> None:
+    documents = Documents(500, several=5, mean_of=mean_of)
+    spec = Vector("v", dim=DIM, metric=metric, multi=True, mean_of=mean_of)
+    searcher = VectorIndex(VectorCache(spec))
+    old = documents.alive
+    query = documents.vectors[17] + np.float32(0.01)
+    for turn in range(4):
+        for alive in (documents.alive, old):
+            for limit in (1, 10, 5000):
+                found = searcher.search(query, limit, alive, documents.fetch)
+                assert pairs(*found) == documents.naive(query, limit, metric, alive)
+            for rowids in ([], [3], [3, 7, 9, 10**6], list(range(200, 400))):
+                prefilter = np.array(rowids, np.int64)
+                found = searcher.search(query, 10, alive, documents.fetch, prefilter)
+                assert pairs(*found) == documents.naive(query, 10, metric, alive, prefilter)
+        documents.delete(5 + turn, 17, 400 + turn)
+        documents.put(20 * turn)
+    _, _, how = searcher.search(query, 10, documents.alive, documents.fetch)
+    assert how["vectors"] > len(documents.alive)
     assert len(documents.fetched) == len(set(documents.fetched))

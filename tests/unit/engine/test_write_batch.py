@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from amberdb import Text, Vector
 from amberdb.engine.schema import schema
-from amberdb.index.vector import vector
+from amberdb.index.vector.coercion import coerce
 from support.databases import OpenDatabase
 from unit.engine.helpers import got
 
@@ -19,14 +19,13 @@ DIM = 8
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The values that were converted to vectors."""
     converted: list[object] = []
-    coerce = vector.coerce
 
     def spy(value: object, *rest: Any) -> NDArray[np.float32]:
         converted.append(value)
         return coerce(value, *rest)
 
     monkeypatch.setattr(schema, "coerce", spy)
-    monkeypatch.setattr(vector, "coerce", spy)
+    monkeypatch.setattr("amberdb.index.vector.vector.coerce", spy)
     return converted
 
 

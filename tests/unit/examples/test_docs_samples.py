@@ -131,6 +131,7 @@ def preamble(page: str, stack: ExitStack) -> dict[str, Any]:
         names["memory"] = db.collection(
             "long_term", indexes=[Text("content"), Vector("embedding", dim=384)]
         )
+        names["embed_all"] = lambda texts: [embed_one(text) for text in texts]
     if page == "profiles.md":
         Path("profiles").mkdir()
         Path("profiles/u2.json").write_text('{"user_id": "u2", "user_name": "Wang"}')

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amberdb.index.vector.distance import best, block_rows, prepared, scores
-from amberdb.index.vector.vector import METRICS, Metric
+from amberdb.index.vector.coercion import METRICS, Metric
+from amberdb.index.vector.distance import best, block_rows, by_row, prepared, scores
 
 
 def _scored(
@@ -54,3 +54,25 @@ def test_equal_scores_go_to_the_newer_row() -> None:
     assert best(rowids, found, 9)[0].tolist() == [1, 7, 5, 2, 9]
     assert best(rowids, found, 9)[1].tolist() == [2, 1, 1, 1, 0.5]
     assert best(rowids[:0], found[:0], 3)[0].tolist() == []
+
+
+@pytest.mark.parametrize("mean_of", [1, 2, 5])
+def test_the_score_of_a_row_is_the_mean_of_its_best(mean_of: int) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.permutation(50)
+    rowids = np.repeat(rows, rng.integers(1, 8, len(rows)))
+    values = rng.standard_normal(len(rowids)).astype(np.float32)
+    values[np.isin(rowids, rows[:5])] = -np.inf
+    found, means = by_row(rowids, values, mean_of)
+    assert found.tolist() == rows.tolist()
+    for row, mean in zip(found, means, strict=True):
+        top = np.sort(values[rowids == row])[-mean_of:]
+        assert mean == np.float32(top.mean(dtype=np.float64))
+    # A row alone has the score that it has among others.
+    for row, mean in zip(found, means, strict=True):
+        assert by_row(rowids[rowids == row], values[rowids == row], mean_of)[1][0] == mean
+
+
+def test_no_rows_have_no_scores() -> None:
+    rowids, values = by_row(np.empty(0, np.int64), np.empty(0, np.float32), 3)
+    assert len(rowids) == len(values) == 0

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from amberdb.index.vector.coercion import Metric
 from amberdb.index.vector.distance import prepared
 from amberdb.index.vector.hnsw import Graph, Links, library
-from amberdb.index.vector.vector import Metric, Vector
+from amberdb.index.vector.vector import Vector
 
 pytestmark = pytest.mark.skipif(library() is None, reason="needs the extra hnsw")
 DIM = 16
@@ -72,7 +73,7 @@ def test_links_and_vectors_give_it_back() -> None:
     graph = _graph(500)
     links = graph.links()
     assert links.problem(8) is None
-    vectors = _vectors(500)[links.rowids // 3 - 1]
+    vectors = _vectors(500)[links.places // 3 - 1]
     again = Graph.of_links(graph.spec, links, vectors)
     for query in _vectors(40):
         assert again.search(query, 30).tolist() == graph.search(query, 30).tolist()
@@ -87,7 +88,7 @@ def _set(array: NDArray[Any], at: Any, value: int) -> NDArray[Any]:
     return changed
 
 
-@pytest.mark.parametrize("field", ["rowids", "levels", "base", "upper"])
+@pytest.mark.parametrize("field", ["places", "levels", "base", "upper"])
 def test_arrays_that_are_cut_are_refused(field: str) -> None:
     links = _graph(500).links()
     assert len(links.upper)
@@ -106,8 +107,8 @@ def test_links_out_of_bounds_are_refused() -> None:
         dataclasses.replace(links, upper=_set(links.upper, (0, slice(0, 2)), 1 << 31)),
         dataclasses.replace(links, upper=_set(_set(links.upper, (0, 0), 1), (0, 1), low)),
         dataclasses.replace(links, levels=_set(links.levels, 0, -1)),
-        dataclasses.replace(links, rowids=_set(links.rowids, 0, links.rowids[1])),
-        dataclasses.replace(links, rowids=_set(links.rowids, 0, -1)),
+        dataclasses.replace(links, places=_set(links.places, 0, links.places[1])),
+        dataclasses.replace(links, places=_set(links.places, 0, -1)),
     ]
     assert [each.problem(8) is None for each in bad] == [False] * len(bad)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from amberdb.index.vector.coercion import METRICS, Metric
 from amberdb.index.vector.distance import prepared, scores
 from amberdb.index.vector.matrix import Matrix
-from amberdb.index.vector.vector import METRICS, Metric
 
 DIM = 2048  # the first chunk has 128 rows
 RNG_SEED = 7
@@ -95,3 +95,34 @@ def test_few_pieces_whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(map(len, pieces)) == 100_000
     assert len(pieces) < 18
     assert max(map(len, pieces)) == 256 * 64
+
+
+@pytest.mark.parametrize("base", [0, 5])
+def test_rows_of_several_vectors(base: int) -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    rows = rng.permutation(np.arange(1, 200))[:90]
+    counts = rng.integers(1, 6, len(rows))
+    rowids = np.repeat(rows, counts)
+    vectors = rng.standard_normal((len(rowids), 8), np.float32)
+    ends = np.cumsum(counts)
+    cut = int(ends[base - 1]) if base else 0
+    matrix = Matrix(8, "ip", (rowids[:cut], vectors[:cut]), multi=True)
+    half = int(ends[40])
+    matrix.add(rowids[cut:half], vectors[cut:half])
+    before = matrix.rows()
+    for start in range(half, len(rowids), 7):  # also in the middle of a row
+        matrix.add_prepared(rowids[start : start + 7], vectors[start : start + 7])
+    after = matrix.rows()
+    assert (after.rowids == rowids).all()
+    assert (after.places(rows) == ends - counts).all()
+    some = rng.permutation(rows)[:30]
+    wanted = np.concatenate([np.flatnonzero(rowids == row) for row in some])
+    assert after.expanded(after.places(some)).tolist() == wanted.tolist()
+    assert after.expanded(after.places(some[:0])).tolist() == []
+    starts = [int(np.flatnonzero(rowids == row)[0]) for row in rowids]
+    assert [after.row_start(place) for place in range(len(rowids))] == starts
+    assert after.row_start(len(rowids)) == len(rowids)
+    assert before.count == half
+    known = before.places(rows)
+    assert ((known >= 0) == np.isin(rows, rowids[:half])).all()
+    assert before.expanded(known[known >= 0]).tolist() == list(range(half))

@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
-from amberdb.index.vector.vector import Metric, Vector, coerce
+from amberdb.index.vector.coercion import Metric, coerce, coerce_several
+from amberdb.index.vector.vector import Vector
 
 
 def _embed(texts: list[str]) -> list[list[float]]:
@@ -29,6 +30,8 @@ def test_what_a_declaration_says() -> None:
         Vector("a", dim=2),
         Vector("a.b", dim=384, metric="l2", source="text", name="own", m=8, ef=64),
         Vector("a", dim=2, source="text", embed=_embed, ef_construction=300),
+        Vector("a", dim=2, multi=True),
+        Vector("a", dim=2, source="texts", multi=True, mean_of=3),
     ],
 )
 def test_repr_and_map_give_it_back(spec: Vector) -> None:
@@ -66,6 +69,11 @@ def test_the_function_is_no_part_of_equality() -> None:
         {"name": 1},
         {"source": "t", "embed": 1},
         {"embed": _embed},
+        {"multi": 1},
+        {"mean_of": 2},
+        {"multi": True, "mean_of": 0},
+        {"multi": True, "mean_of": 65},
+        {"multi": True, "mean_of": 1.0},
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any]) -> None:
@@ -74,7 +82,23 @@ def test_bad_arguments(arguments: dict[str, Any]) -> None:
         Vector(**given)
 
 
-@pytest.mark.parametrize("change", [{"more": 1}, {"kind": "text"}, {"dim": -1}, {"dim": "2"}])
+def test_the_map_of_one_vector_is_that_of_the_first_version() -> None:
+    assert not Vector("a", dim=2).to_map().keys() & {"multi", "mean_of"}
+    assert Vector("a", dim=2) != Vector("a", dim=2, multi=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"more": 1},
+        {"kind": "text"},
+        {"dim": -1},
+        {"dim": "2"},
+        {"multi": True},
+        {"multi": False, "mean_of": 1},
+        {"multi": True, "mean_of": 0},
+    ],
+)
 def test_a_stored_map_that_makes_no_sense(change: dict[str, Any]) -> None:
     with pytest.raises(FormatError):
         Vector.from_map({**Vector("a", dim=2).to_map(), **change})
@@ -135,7 +159,7 @@ def test_what_is_refused(value: Any, message: str) -> None:
         coerce(value, "v", 2, "cosine")
     assert caught.value.field == "v"
     spec = Vector("v", dim=2)
-    assert spec.vector({"v": value}) is None
+    assert spec.vectors({"v": value}) is None
     assert spec.content({"v": value}) is None
 
 
@@ -161,9 +185,9 @@ def test_content_tells_change() -> None:
     assert spec.content({"deep": {"v": np.array([1, 2], np.float32)}}) == spec.content(
         {"deep": {"v": (1.0, 2.0)}}
     )
-    found = spec.vector({"deep": {"v": [3, 4]}})
+    found = spec.vectors({"deep": {"v": [3, 4]}})
     assert found is not None
-    assert found.tolist() == [3.0, 4.0]
+    assert found.tolist() == [[3.0, 4.0]]
 
 
 def read_only(*numbers: float) -> NDArray[np.float32]:
@@ -174,10 +198,15 @@ def read_only(*numbers: float) -> NDArray[np.float32]:
 
 def test_an_array_that_is_converted_already_is_checked_and_not_copied() -> None:
     stored = read_only(3, 4)
-    assert Vector("v", dim=2).vector({"v": stored}) is stored
+    found = Vector("v", dim=2).vectors({"v": stored})
+    assert found is not None
+    assert np.shares_memory(found, stored)
+    assert not found.flags.writeable
     assert coerce(stored, "v", 2, "cosine") is not stored  # it may be a view of a writable one
     writable = np.array([3, 4], np.float32)
-    assert Vector("v", dim=2).vector({"v": writable}) is not writable
+    found = Vector("v", dim=2).vectors({"v": writable})
+    assert found is not None
+    assert not np.shares_memory(found, writable)
 
 
 @pytest.mark.parametrize(
@@ -193,5 +222,118 @@ def test_an_array_that_is_converted_already_is_checked_and_not_copied() -> None:
 def test_a_converted_array_that_does_not_fit_is_not_indexed(
     metric: Metric, stored: NDArray[np.float32]
 ) -> None:
-    assert Vector("v", dim=2, metric=metric).vector({"v": stored}) is None
+    assert Vector("v", dim=2, metric=metric).vectors({"v": stored}) is None
     assert Vector("v", dim=2, metric=metric).content({"v": stored}) is None
+
+
+# -- several vectors in one document ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [[1, 2.5], [3, 4]],
+        ((1, 2.5), [3, 4]),
+        np.array([[1, 2.5], [3, 4]]),
+        np.array([[1, 2.5], [3, 4]], np.float16),
+        np.array([[1, 2.5], [3, 4]], ">f4"),
+        np.array([[1, 3], [2.5, 4]], np.float32).T,
+        [np.array([1, 2.5]), (3, 4)],
+        np.array([[1, 2.5, 9], [3, 4, 9]], np.float32)[:, :2],
+    ],
+)
+def test_lists_of_vectors_become_one_array(value: Any) -> None:
+    vectors = coerce_several(value, "v", 2, "cosine")
+    assert vectors.dtype == np.float32
+    assert vectors.tolist() == [[1.0, 2.5], [3.0, 4.0]]
+    assert vectors.flags.c_contiguous
+    assert not vectors.flags.writeable
+    assert not any(np.shares_memory(vectors, each) for each in value)
+
+
+@pytest.mark.parametrize("value", [[1, 2.5], (1, 2.5), np.array([1, 2.5])])
+def test_one_vector_is_a_list_of_one(value: Any) -> None:
+    assert coerce_several(value, "v", 2, "l2").tolist() == [[1.0, 2.5]]
+
+
+@pytest.mark.parametrize("value", [[], (), np.empty(0), np.empty((0, 2))])
+def test_a_list_may_be_empty(value: Any) -> None:
+    spec = Vector("v", dim=2, multi=True)
+    assert spec.coerced(value).shape == (0, 2)
+    assert spec.vectors({"v": spec.coerced(value)}) is None
+    assert spec.content({"v": value}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "message"),
+    [
+        ([[1.0, 2.0], [1.0]], "v[1]", "has 1 numbers, and the index takes 2"),
+        ([[1.0, 2.0, 3.0]] * 2, "v[0]", "embed with the model"),
+        ([[1.0], [1.0, 2.0]], "v[0]", "has 1 numbers"),
+        (np.ones((3, 5)), "v[0]", "has 5 numbers"),
+        ([[1.0, 2.0], [1.0, float("nan")]], "v[1]", "nan at 1: give finite"),
+        (np.array([[1, 2], [np.inf, 1]]), "v[1]", "inf at 0: give finite"),
+        ([[1.0, 2.0], [1.0, 1e39]], "v[1]", "1e[+]39.* at 1: the limit of float32"),
+        ([[1.0, 2.0], [0.0, -0.0]], "v[1]", "all zeros"),
+        ([[1, 2], 3], "v[1]", "is a int"),
+        ([3, [1, 2]], "v[0]", "is a int"),
+        ([[1, 2], None], "v[1]", "is a NoneType"),
+        ([[1, 2], "ab"], "v[1]", "is a str"),
+        ([[1, 2], [1, None]], "v[1]", "type object"),
+        ([[1, 2], ["1", "2"]], "v[1]", "type <U1"),
+        ([[1, 2], []], "v[1]", "has 0 numbers"),
+        ([[[1, 2]], [[1, 2]]], "v[0]", "2 dimensions"),
+        (np.ones((2, 2, 2)), "v[0]", "2 dimensions"),
+        ([1.0, 2.0, 3.0], "v", "has 3 numbers"),
+        ([0.0, 0.0], "v", "all zeros"),
+        (["a", "b"], "v", "type <U1"),
+        (np.array(3.0), "v", "0 dimensions"),
+        ("12", "v", "is a str: give a list of vectors"),
+        ({"0": [1, 2]}, "v", "is a dict"),
+        (3.0, "v", "is a float"),
+    ],
+)
+def test_the_error_names_the_wrong_vector(value: Any, field: str, message: str) -> None:
+    with pytest.raises(InvalidDocumentError, match=message) as caught:
+        coerce_several(value, "v", 2, "cosine")
+    assert caught.value.field == field
+    assert repr(field) in str(caught.value)
+    assert Vector("v", dim=2, multi=True).vectors({"v": value}) is None
+
+
+def test_length_outside_of_cosine() -> None:
+    with pytest.raises(InvalidDocumentError, match=r"'v\[1\]' has a length over 1e[+]18"):
+        coerce_several([[0, 0], [1e19, 0]], "v", 2, "l2")
+
+
+def test_without_an_index_an_array_of_any_shape_is_taken() -> None:
+    assert coerce_several(np.zeros((2, 7)), "v", None, None).shape == (2, 7)
+    assert coerce_several(np.zeros((0, 7)), "v", None, None).shape == (0, 7)
+    for bad in (np.zeros((2, 0)), np.zeros((2, 2, 2)), np.full((1, 2), np.nan)):
+        with pytest.raises(InvalidDocumentError):
+            coerce_several(bad, "v", None, None)
+
+
+def test_what_is_indexed_of_either_form() -> None:
+    """A document that was stored under another declaration."""
+    one, several = Vector("v", dim=2), Vector("v", dim=2, multi=True)
+    stored = one.coerced([3, 4])
+    assert several.content({"v": stored}) == one.content({"v": stored})
+    found = several.vectors({"v": stored})
+    assert found is not None
+    assert np.shares_memory(found, stored)
+    assert one.vectors({"v": several.coerced([[3, 4]])}) is None
+    bad = np.array([[1, 2], [0, 0]], np.float32)
+    bad.flags.writeable = False
+    assert several.vectors({"v": bad}) is None
+
+
+def test_the_centroid() -> None:
+    spec = Vector("v", dim=2, multi=True)
+    assert spec.centroid({}) is None
+    found = spec.centroid({"v": spec.coerced([[2, 0], [0, 5]])})
+    assert found is not None
+    assert found.tolist() == [0.5, 0.5]
+    one = Vector("v", dim=2).centroid({"v": [2, 0]})
+    assert one is not None
+    assert one.tolist() == [2.0, 0.0]
