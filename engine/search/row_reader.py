@@ -83,10 +83,10 @@ class RowReader:
 
         spec = index.vector
         found = [np.empty((0, spec.dim), np.float32)]
-        owners: list[int] = []
-        for rowid in rowids.tolist():
+        counts = np.zeros(len(rowids), np.intp)
+        for position, rowid in enumerate(rowids.tolist()):
             vectors = spec.vectors(self.read(rowid, index))
             if vectors is not None:
                 found.append(vectors)
-                owners += [rowid] * len(vectors)
-        return np.array(owners, np.int64), np.concatenate(found)
+                counts[position] = len(vectors)
+        return np.repeat(rowids, counts), np.concatenate(found)

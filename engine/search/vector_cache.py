@@ -269,7 +269,7 @@ class VectorCache:
             missing = missing[missing > built.matrix.base_rowid_max]
             missing = missing[rows.places(missing) < 0]
             if len(missing):
-                for start in range(0, min(len(missing), 8 * FETCH_ROWS), _YIELD_ROWS):
+                for start in range(0, min(len(missing), 8 * self.fetch_rows), _YIELD_ROWS):
                     some = missing[start : start + _YIELD_ROWS]
                     self.add(built.matrix, some, committed.fetch)
                     time.sleep(YIELD_S)

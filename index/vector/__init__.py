@@ -1,6 +1,7 @@
 """Vector indexes.
 
-vector            the declaration, and how a vector is checked and converted
+vector            the declaration
+coercion          how a vector is checked and converted
 embedding_queue   the documents whose text has no vector yet
 distance          scores of vectors
 matrix            all vectors of an index in memory: exact search
