@@ -55,6 +55,10 @@ def embed_one(text: str) -> list[float]:
     return [1.0 + len(text)] * 384
 
 
+def embed_each(texts: list[str]) -> list[list[float]]:
+    return [embed_one(text) for text in texts]
+
+
 def summarize(summary: str, messages: Sequence[Document]) -> str:
     return f"{summary} {len(messages)} messages"
 
@@ -131,7 +135,7 @@ def preamble(page: str, stack: ExitStack) -> dict[str, Any]:
         names["memory"] = db.collection(
             "long_term", indexes=[Text("content"), Vector("embedding", dim=384)]
         )
-        names["embed_all"] = lambda texts: [embed_one(text) for text in texts]
+        names["embed_all"] = embed_each
     if page == "profiles.md":
         Path("profiles").mkdir()
         Path("profiles/u2.json").write_text('{"user_id": "u2", "user_name": "Wang"}')
