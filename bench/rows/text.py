@@ -1,13 +1,19 @@
-"""Rows about text search: BM25 queries, and puts into a text index.
+"""Rows about text search: BM25 queries, puts into a text index, and snippets.
 
 Invariants:
+- Snippets are of English and Chinese, about SNIPPETS_BYTES of each. Half of their questions have a
+  word that no text has, so that the texts are read to their ends.
 - Engines differ in BM25 constants and stemming, so answers are not equal; before a query is timed,
   enough of AmberDB's best documents have to be among those of FTS5, or the row raises.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from time import perf_counter_ns
 
+from amberdb.index.text.analyzer import Analyzer
+from amberdb.index.text.highlight import Snippets
+from amberdb.index.text.query import TextQuery, plain
 from bench.engines.amber_search import AmberText
 from bench.engines.fts5 import Fts5Peer
 from bench.engines.search_engine import HITS, SearchEngine, TextEngine
@@ -22,6 +28,10 @@ from bench.workloads.events import BATCH_DOCUMENTS, Document, ids, in_batches
 _FTS5 = Fts5Peer.name
 _SHARED_MIN = 0.5
 """Of AmberDB's ten best documents, on average."""
+SNIPPETS_BYTES = 1_000_000
+_MS_PER_MB_MAX = 10.0
+_QUESTIONS = 6
+_ABSENT = {"English": "zebra", "Chinese": "斑马"}
 
 
 def bm25(context: Context) -> Iterator[Line]:
@@ -95,7 +105,78 @@ def time_batches(engine: SearchEngine, batches: list[list[Document]]) -> list[in
     return samples
 
 
+def snippets(context: Context) -> Iterator[Line]:
+    """Against the analysis of the same texts."""
+    analyzer = Analyzer.of()
+    for language, sentences in (
+        ("English", _english()),
+        ("Chinese", texts.sentences(SNIPPETS_BYTES // 40)),
+    ):
+        whole = _cut(" ".join(sentences) if language == "English" else "".join(sentences))
+        queries = [
+            plain(f"{question} {_ABSENT[language]}" if number % 2 else question, analyzer)
+            for number, question in enumerate(_questions(language, sentences))
+        ]
+        short = sentences[: len(sentences) // 2]
+        budget = Budget(_MS_PER_MB_MAX, against="", kind="at most")
+        for title, unit, documents, count, limit in (
+            (f"{language}, of one long text", "ms/MB", [whole], len(whole.encode()) / 1e6, budget),
+            (f"{language}, of {HITS} short texts, each", "us", short, len(short) / 1e3, None),
+        ):
+            ways: dict[str, Callable[[int, Sampler], None]] = {
+                AMBER: partial(_shown, documents, count, queries),
+                "analysis": partial(_analyzed, documents, count, analyzer),
+            }
+            yield Line("snippets", title, unit, interleave(context.scale.rounds, ways), limit)
+
+
+def _english() -> list[str]:
+    contents = (str(document["content"]) for document in texts.documents(0, 4 * BATCH_DOCUMENTS))
+    return [f"{content}." for content in contents if content.isascii()]
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:SNIPPETS_BYTES].decode(errors="ignore")
+
+
+def _questions(language: str, sentences: list[str]) -> list[str]:
+    if language == "English":
+        return texts.questions(texts.COMMON, _QUESTIONS)
+    step = len(sentences) // _QUESTIONS
+    return sentences[::step][:_QUESTIONS]
+
+
+def _shown(
+    documents: list[str], count: float, queries: list[TextQuery], number: int, sampler: Sampler
+) -> None:
+    del number  # every round asks the same questions
+    before = perf_counter_ns()
+    for query in queries:
+        for start in range(0, len(documents), HITS):
+            hits = documents[start : start + HITS]
+            shown = Snippets(len(hits))
+            for document in hits:
+                shown.of([document], query)
+    _note(sampler, (perf_counter_ns() - before) / len(queries), count)
+
+
+def _analyzed(
+    documents: list[str], count: float, analyzer: Analyzer, number: int, sampler: Sampler
+) -> None:
+    del number
+    before = perf_counter_ns()
+    for document in documents:
+        analyzer.terms(document)
+    _note(sampler, perf_counter_ns() - before, count)
+
+
+def _note(sampler: Sampler, elapsed_ns: float, count: float) -> None:
+    """Notes milliseconds for each MB, or microseconds for each text, counted in thousands."""
+    sampler.add_round(elapsed_ns / count / 1e3, operations=1)
+
+
 ROWS = (
     Row("bm25", "the best ten documents for common words, and for rare ones", bm25),
     Row("text_ingest", "batches of 1,000 texts, durable, and until settled", text_ingest),
+    Row("snippets", "the part of a text that matched, for each MB of the texts", snippets),
 )

@@ -104,6 +104,12 @@ def questions(ranks: range, count: int) -> list[str]:
     ]
 
 
+def sentences(count: int) -> list[str]:
+    """`count` Chinese sentences."""
+    rng = random.Random(f"{SEED}:sentences")
+    return [_sentence(rng) for _ in range(count)]
+
+
 def _sentence(rng: random.Random) -> str:
     parts = (_TIMES, _SUBJECTS, _VERBS, _OBJECTS)
     return "".join(rng.choice(part) for part in parts) + "。"

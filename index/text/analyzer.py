@@ -117,9 +117,7 @@ class Analyzer:
 
     def terms(self, text: str) -> Terms:
         """The terms of a document's text. Of parts that repeat a stop word counts once."""
-        known = self._known
-        if known.is_full:
-            known = self._known = _Known(self._part_terms)
+        known = self._known_parts()
         # No piece contains white space, so each part between white space is cached, punctuation
         # included: a third of the time of splitting into pieces first.
         parts = text.split() if text.isascii() or not pieces.HAS_RUN(text) else pieces.pieces(text)
@@ -129,6 +127,14 @@ class Analyzer:
             variants = _chained(known.variants.get(part, ()) for part in parts)
         stops = dict.fromkeys(filter(known.stop_words.__contains__, parts))
         return Terms(words, variants, _chained(map(known.stop_words.__getitem__, stops)))
+
+    def part_terms(self, part: str) -> list[str]:
+        """The terms of a text without white space, variants and stop words included."""
+        known = self._known_parts()
+        words = known[part]
+        if part in known.variants or part in known.stop_words:
+            return [*words, *known.variants.get(part, ()), *known.stop_words.get(part, ())]
+        return words
 
     def query_terms(self, text: str) -> list[str]:
         """The distinct terms that a query scores, stop words only without any other. Of a run only
@@ -175,6 +181,12 @@ class Analyzer:
         if len(found) != 1 or is_run(found[0]) or pieces.is_pictograph(found[0]):
             return None
         return self._words.prefix(found[0])
+
+    def _known_parts(self) -> "_Known":
+        known = self._known
+        if known.is_full:
+            known = self._known = _Known(self._part_terms)
+        return known
 
     def _analyzed(self, piece: str) -> list[str]:
         """A piece of the text in the form in which it is analyzed, which may be several pieces."""

@@ -1,29 +1,41 @@
 """Snippets: the part of a document that shows why it matched.
 
+A short document is analyzed. In a longer one, anchors.py guesses where the terms are, and the best
+of these places are analyzed.
+
 Invariants:
 - A pure function of strings, query and limit. Without marks and ellipses, a snippet is a part of
   one of the strings, with each run of white space replaced by one space.
-- Whole words are marked, of a word longer than a snippet its start; in scripts without spaces, the
-  parts that the query names.
-- The cost is bounded by the characters that are read. Reading ends early where a stretch has every
-  term of the query.
+- It begins and ends with a sentence where one begins and ends near enough, else with a word.
+- Every word that is marked has a term of the query, and of the words in a snippet every such one is
+  marked: whole, of a word longer than a snippet its start; in scripts without spaces, the parts
+  that the query names.
+- The cost is linear in the characters that are read, and of those few are analyzed. Reading ends
+  early where a stretch has every term of the query.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, chain, starmap
 from typing import Final, TypeAlias, final
 
 from amberdb.index.text.analyzer import Analyzer
-from amberdb.index.text.pieces import is_run, located
+from amberdb.index.text.anchors import BLOCK_CHARACTERS, Anchors, Place
+from amberdb.index.text.parts import WORD_CHARACTERS_MAX, Part, part_of, parts_of, widened
+from amberdb.index.text.pieces import HAS_RUN, is_run, located
 from amberdb.index.text.query import Prefix, TextQuery
 
 ELLIPSIS: Final = "..."
 CHARACTERS_MAX: Final = 1 << 20
-_WORD_CHARACTERS_MAX: Final = 20
-_ANALYZED_MAX: Final = 1_000
-"""Characters of one word that are analyzed: what is longer is no word, and is cut when shown."""
+_MARKED_CHARACTERS_MIN: Final = 20
+"""Of a longer word at least so many are shown, however short a snippet is."""
+_ANALYZED_MIN: Final = 1_024
+"""Documents of up to this many characters are analyzed whole."""
+_ANALYZED: Final = 4_096
+_ANALYZED_SHARE: Final = 64
+"""Of longer ones this many characters are analyzed at most, and one of so many in addition."""
+_PLACE_CHARACTERS: Final = 512
 
 _Mark: TypeAlias = tuple[int, int, str]
 """Start and end in the text, and the term at this place."""
@@ -57,16 +69,14 @@ class Snippets:
         between `before` and `after`. Without a match the start of the first string; "" without
         strings."""
         if self._finder is None or self._finder.query is not query:
-            self._finder = _Finder(query)
-        best = _Stretch("")
-        for string in self._share(strings):
-            text = " ".join(string.split())
-            stretch = _best_stretch(text, self._finder, self._characters)
-            if stretch.terms > best.terms or not best.text:
-                best = stretch
-            if best.terms == self._finder.count:
-                break
-        return self._marked(best)
+            self._finder = _Finder(query, self._characters)
+        texts = self._share(strings)
+        size = sum(map(len, texts))
+        if size <= _ANALYZED_MIN:
+            best = self._finder.best_of(part_of(text, 0, len(text)) for text in texts)
+        else:
+            best = self._finder.best_in(texts, _ANALYZED + size // _ANALYZED_SHARE)
+        return self._marked(best, self._finder)
 
     def _share(self, strings: Iterable[str]) -> list[str]:
         """The strings of one document, as far as they are read."""
@@ -83,32 +93,38 @@ class Snippets:
         self._left -= share - left
         return read
 
-    def _marked(self, best: "_Stretch") -> str:
-        start, end = _widened(best, self._characters)
-        parts = [ELLIPSIS if start else ""]
-        for first, last in best.places:
-            parts += [best.text[start:first], self._before, best.text[first:last], self._after]
+    def _marked(self, best: "_Stretch", finder: "_Finder") -> str:
+        part = best.part
+        text = part.text.replace("\n", " ")
+        start, end = widened(part, best.start, best.end, self._characters)
+        pieces = ["" if part.is_first and not start else ELLIPSIS]
+        for first, last in finder.places(part, start, end):
+            pieces += [text[start:first], self._before, text[first:last], self._after]
             start = last
-        ending = ELLIPSIS if end < len(best.text) else ""
-        return "".join([*parts, best.text[start:end], ending])
+        pieces += [text[start:end], "" if part.is_last and end == len(text) else ELLIPSIS]
+        return "".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """A text, the places to mark in it (disjoint and in order), and the number of their terms."""
+    """From `start` to `end` of a part, where it has so many `terms` of the query."""
 
-    text: str
-    places: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    part: Part
+    start: int = 0
+    end: int = 0
     terms: int = 0
 
 
+@final
 class _Finder:
     """Finds the terms of a query in texts."""
 
-    def __init__(self, query: TextQuery) -> None:
+    def __init__(self, query: TextQuery, characters: int) -> None:
         self.query = query
-        self.count = len(query.scored)
+        self._characters = characters
+        self._count = len(query.scored)
         """The number of terms that a stretch can have."""
+        self._anchors: Anchors | None = None
         self._analyzer: Analyzer = query.analyzer
         terms = [term for term in query.scored if isinstance(term, str)]
         prefixes = [term for term in query.scored if isinstance(term, Prefix)]
@@ -121,39 +137,153 @@ class _Finder:
         for prefix in prefixes:
             for term in prefix.also:
                 self._also.setdefault(term, []).append(prefix.start)
-        self._seen: dict[str, list[str]] = {}
-        """The terms by word: a text has few distinct ones."""
+        self._known = _Known(self._marks_in)
 
-    def marks(self, text: str) -> Iterator[_Mark]:
+    def best_of(self, parts: Iterable[Part]) -> _Stretch:
+        """The first stretch of the parts with the most distinct terms."""
+        best = _Stretch(Part(""))
+        for part in parts:
+            stretch = self._stretch(part)
+            if stretch.terms > best.terms or not best.part.text:
+                best = stretch
+            if best.terms == self._count:
+                break
+        return best
+
+    def best_in(self, texts: list[str], analyzed_max: int) -> _Stretch:
+        """The stretch of the texts with the most distinct terms, as far as their anchors tell."""
+        anchors = self._anchors = self._anchors or Anchors(self.query)
+        joined = "\n".join(texts)
+        bounds = [0, *accumulate(len(text) + 1 for text in texts)]
+        size, overlap = max(_PLACE_CHARACTERS, 2 * self._characters), self._characters
+        best = _Stretch(Part(""))
+        found = Place(0, 0, 0)
+        places: list[Place] = []
+
+        def analyze(place: Place) -> None:
+            nonlocal best, found, analyzed_max
+            analyzed_max -= place.end - place.start
+            stretch = self.best_of(parts_of(joined, bounds, place.start, place.end))
+            if stretch.terms > best.terms:
+                best, found = stretch, place
+
+        for start in range(0, len(joined), BLOCK_CHARACTERS):
+            if best.terms >= anchors.count:
+                break
+            room = max(analyzed_max // (size + overlap), 1)
+            least = max(best.terms, places[room - 1].terms if len(places) >= room else 0)
+            for place in anchors.places(joined, start, size, overlap, least):
+                if place.terms == anchors.count > best.terms and analyzed_max > 0:
+                    analyze(place)
+                else:
+                    places.append(place)
+            if len(places) >= room:
+                places.sort(key=lambda place: -place.terms)
+                del places[room:]
+        for place in sorted(places, key=lambda place: -place.terms):
+            if place.terms <= best.terms or analyzed_max <= 0:
+                break
+            analyze(place)
+        if not best.terms:
+            first = next((text for text in texts if text and not text.isspace()), "")
+            return self.best_of([part_of(first, 0, _ANALYZED_MIN)])
+        start, end = max(found.start - overlap, 0), found.end + overlap
+        return self.best_of(parts_of(joined, bounds, start, end))
+
+    def _stretch(self, part: Part) -> _Stretch:
+        """The first stretch with the most distinct terms."""
+        characters = self._characters
+        best: list[_Mark] = []
+        most = 0
+        window: deque[_Mark] = deque()  # the marks of the stretch that begins with the first one
+        counts: dict[str, int] = {}
+
+        def slide() -> None:
+            """Ends the stretch, which no other mark fits into; the next begins one mark later."""
+            nonlocal best, most
+            if len(counts) > most:
+                best, most = list(window), len(counts)
+            _, _, term = window.popleft()
+            counts[term] -= 1
+            if not counts[term]:
+                del counts[term]
+
+        for mark in self._marks(part):
+            while window and mark[1] > window[0][0] + characters:
+                slide()
+            if most == self._count:
+                break
+            window.append(mark)
+            counts[mark[2]] = counts.get(mark[2], 0) + 1
+        while window and most < self._count:
+            slide()
+        if not best:
+            return _Stretch(part)
+        return _Stretch(part, best[0][0], max(self._shown(mark)[1] for mark in best), most)
+
+    def places(self, part: Part, start: int, end: int) -> list[tuple[int, int]]:
+        """The matches from `start` to `end`, disjoint and in order: those that meet are one, as
+        neighbouring pairs of characters do."""
+        places: list[tuple[int, int]] = []
+        for mark in self._marks(part):
+            first, last = self._shown(mark)
+            if first < start or last > end:
+                continue
+            if places and first <= places[-1][1]:
+                places[-1] = (places[-1][0], max(last, places[-1][1]))
+            else:
+                places.append((first, last))
+        return places
+
+    def _shown(self, mark: _Mark) -> tuple[int, int]:
+        """The place of a match, of a word longer than a snippet its start."""
+        start, end, _ = mark
+        return start, min(end, start + max(self._characters, _MARKED_CHARACTERS_MIN))
+
+    def _marks(self, part: Part) -> Iterator[_Mark]:
         """All matches, by start."""
-        seen = self._seen
-        for start, end, raw in located(text):
-            terms = seen.get(raw)
-            if terms is None:
-                pieces = self._analyzer.pieces(raw if is_run(raw) else raw[:_ANALYZED_MAX])
-                if len(pieces) == 1 and is_run(pieces[0]):
-                    yield from self._run_marks(start, end, pieces[0])
-                    continue
-                terms = seen[raw] = [term for piece in pieces for term in self._matches(piece)]
-            for term in terms:
+        known = self._known
+        start = 0
+        for spaced in part.text.split():
+            for first, last, term in known[spaced]:
+                if first or not (part.is_cut and not start):
+                    yield start + first, start + last, term
+            start += len(spaced) + 1
+
+    def _marks_in(self, spaced: str) -> list[_Mark]:
+        """The matches in a text without white space."""
+        if len(spaced) <= WORD_CHARACTERS_MAX and not HAS_RUN(spaced):
+            terms = self._analyzer.part_terms(spaced)
+            if not self._prefixes and self._words.isdisjoint(terms):  # as most texts are
+                return []
+        return list(chain.from_iterable(starmap(self._piece_marks, located(spaced))))
+
+    def _piece_marks(self, start: int, end: int, piece: str) -> Iterator[_Mark]:
+        if is_run(piece):
+            for run in self._analyzer.pieces(piece):
+                yield from self._run_marks(start, end, run)
+        else:
+            for term in self._matches(piece[:WORD_CHARACTERS_MAX]):
                 yield start, end, term
 
     def _run_marks(self, start: int, end: int, run: str) -> Iterator[_Mark]:
         if len(run) != end - start:  # characters were composed, and offsets differ
             yield from ((start, end, term) for term in self._runs if term in run)
             return
-        for offset in range(len(run)):
-            for length in self._run_lengths:
-                term = run[offset : offset + length]
-                if term in self._runs:
-                    yield start + offset, start + offset + len(term), term
+        runs = self._runs
+        yield from sorted(
+            (start + offset, start + offset + length, term)
+            for length in self._run_lengths
+            for offset in range(len(run) - length + 1)
+            if (term := run[offset : offset + length]) in runs
+        )
 
     def _matches(self, word: str) -> Iterator[str]:
         """The terms of the query that a word of the text matches."""
-        terms = list(chain.from_iterable(self._analyzer.terms(word)))
-        yield from (term for term in terms if term in self._words)
+        terms = self._analyzer.part_terms(word)
+        yield from filter(self._words.__contains__, terms)
         starts: dict[str, None] = {}
-        for term in terms:
+        for term in terms if self._prefixes else ():
             starts.update(dict.fromkeys(self._also.get(term, ())))
             for length in self._prefix_lengths:
                 if term[:length] in self._prefixes:
@@ -161,55 +291,16 @@ class _Finder:
         yield from starts
 
 
-def _best_stretch(text: str, finder: _Finder, characters: int) -> _Stretch:
-    """The first stretch with the most distinct terms."""
-    best: list[_Mark] = []
-    most = 0
-    window: deque[_Mark] = deque()  # the marks of the stretch that begins with the first of them
-    counts: dict[str, int] = {}
+@final
+class _Known(dict[str, list[_Mark]]):
+    """The marks in a text without white space: those of words repeat, and of runs do not."""
 
-    def slide() -> None:
-        """Ends the stretch, which no other mark fits into; the next begins at its second mark."""
-        nonlocal best, most
-        if len(counts) > most:
-            best, most = list(window), len(counts)
-        _, _, term = window.popleft()
-        counts[term] -= 1
-        if not counts[term]:
-            del counts[term]
+    __slots__ = ("_make",)
 
-    for mark in finder.marks(text):
-        while window and mark[1] > window[0][0] + characters:
-            slide()
-        if most == finder.count:
-            break
-        window.append(mark)
-        counts[mark[2]] = counts.get(mark[2], 0) + 1
-    while window and most < finder.count:
-        slide()
-    places: list[tuple[int, int]] = []
-    for start, end, _ in best:
-        end = min(end, start + max(characters, _WORD_CHARACTERS_MAX))
-        if places and start <= places[-1][1]:  # neighbouring pairs of characters are one place
-            places[-1] = (places[-1][0], max(end, places[-1][1]))
-        else:
-            places.append((start, end))
-    return _Stretch(text, places, most)
+    def __init__(self, make: Callable[[str], list[_Mark]]) -> None:
+        super().__init__()
+        self._make = make
 
-
-def _widened(stretch: _Stretch, characters: int) -> tuple[int, int]:
-    """Start and end of the stretch, widened to `characters` and cut between words."""
-    text, places = stretch.text, stretch.places
-    if len(text) <= characters:
-        return 0, len(text)
-    first, last = (places[0][0], places[-1][1]) if places else (0, 0)
-    start = max(0, min(first - (characters - (last - first)) // 2, len(text) - characters))
-    start = min(start, first)
-    end = max(last, min(start + characters, len(text)))
-    if start:
-        space = text.find(" ", start, min(first, start + _WORD_CHARACTERS_MAX))
-        start = space + 1 if space >= 0 else start
-    if end < len(text):
-        space = text.rfind(" ", max(last, end - _WORD_CHARACTERS_MAX), end)
-        end = space if space >= 0 else end
-    return start, end
+    def __missing__(self, spaced: str) -> list[_Mark]:
+        made = self[spaced] = self._make(spaced)
+        return made
