@@ -15,6 +15,7 @@ from typing import Any, Final, final
 from amberdb import REMOVE, Database, Document, MissingKeyError, Page, Transaction
 from amberdb._shared.checks import check_name
 from amberdb._shared.clock import SteadyClock
+from amberdb._shared.patches import merging
 from amberdb._shared.queries import has_time, having
 from amberdb._shared.tokens import count_tokens
 from amberdb.context.types import (
@@ -228,7 +229,7 @@ class Sessions:
                     "settings": {},
                 }
                 roles.put({"id": role_name, **new, "created_at": now})
-            roles.update(role_name, {**changes, "updated_at": now})
+            roles.update(role_name, merging(roles[role_name], {**changes, "updated_at": now}))
             return roles.record(role_name).document
 
     def role(self, role_name: str) -> Document | None:

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, final
 from uuid import uuid4
 
-from amberdb import Document, InvalidDocumentError, QueryError
+from amberdb import Document, InvalidDocumentError, Patch, QueryError
 from amberdb._shared.checks import check_optional_str, check_optional_time, check_text
+from amberdb._shared.patches import merging
 from amberdb.memory.types import (
     ACTIONS,
     LAYERS,
@@ -118,9 +119,7 @@ class Documents:
             **_embedding(vector),
         }
 
-    def patch(
-        self, old: Document, decision: Decision, vector: Any, now: datetime
-    ) -> dict[str, Any]:
+    def patch(self, old: Document, decision: Decision, vector: Any, now: datetime) -> Patch:
         """The changes of an update; fields that the decision does not set stay."""
         layer, given = decision.memory_layer, decision.expiry_date
         patch: dict[str, Any] = {"updated_at": now}
@@ -138,7 +137,7 @@ class Documents:
             patch["expiry_date"] = given
         elif layer == "profile" or old.get("expiry_date") is None:
             patch["expiry_date"] = _later(now, self._retention.of(layer))
-        return patch
+        return merging(old, patch)
 
     def entry(
         self,

@@ -21,6 +21,7 @@ from amberdb import (
     Transaction,
 )
 from amberdb._shared.clock import SteadyClock
+from amberdb._shared.patches import merging
 from amberdb._shared.queries import between
 
 COLLECTION: Final = "user_memories"
@@ -102,8 +103,7 @@ class UserProfiles:
         collection = tx[self.name]
         if user_id not in collection:
             collection.put({"id": user_id, **empty(user_id), "created_at": now})
-        fields = {"last_updated": now, **given}
-        collection.update(user_id, {(name,): value for name, value in fields.items()})
+        collection.update(user_id, merging(collection[user_id], {"last_updated": now, **given}))
         return collection.record(user_id).document
 
 

@@ -85,6 +85,10 @@ class WriteBatch:
 
     # -- operations --------------------------------------------------------------------------
 
+    def has(self, schema: Schema, new: Prepared) -> bool:
+        """Whether there is a document with the id of a new one."""
+        return not new.fresh and self._live(schema, new.key) is not None
+
     def put(self, schema: Schema, new: Prepared, *, on_conflict: OnConflict = "replace") -> None:
         """Stores a document. Where the id exists, replaces the old one, keeps it, or raises
         DuplicateKeyError."""

@@ -163,6 +163,13 @@ class Collection(WritableCollection):
     def _embedders(self) -> Embedders:
         return self._writing_engine().embedders
 
+    def _unembedded(self, documents: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+        if not self._embedders().of(self.name):
+            return frozenset()
+        return frozenset(
+            position for position, document in enumerate(documents) if document.get("id") in self
+        )
+
     def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         return self._embedders().with_vectors(self.name, documents)
 

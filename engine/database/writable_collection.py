@@ -45,6 +45,10 @@ class WritableCollection(ReadableCollection):
         documents as they are: no model is called while the writer lock is held."""
         return documents
 
+    def _unembedded(self, documents: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+        """The positions of documents that need no vectors where existing ones are kept."""
+        return frozenset()
+
     @abstractmethod
     def _embedders(self) -> Embedders:
         """The embedders of the open database."""
@@ -100,12 +104,40 @@ class WritableCollection(ReadableCollection):
         """
         if on_conflict not in ON_CONFLICT:
             raise QueryError(f"on_conflict is one of {ON_CONFLICT}, not {on_conflict!r}")
+        listed = list(documents)
+        known = self._unembedded(listed) if on_conflict == "keep" else frozenset[int]()
+        ids = self._put_many(listed, known, on_conflict, sync)
+        if ids is None:
+            ids = self._put_many(listed, frozenset(), on_conflict, sync)
+            assert ids is not None
+        return ids
+
+    def _put_many(
+        self,
+        documents: list[Mapping[str, Any]],
+        known: frozenset[int],
+        on_conflict: OnConflict,
+        sync: Sync | None,
+    ) -> list[str] | None:
+        """put_many(), where the documents at the `known` positions get no vectors, since there are
+        documents with their ids. None when one is not there any more; then nothing is stored."""
         schema = self._schema()
-        prepared = [schema.prepare(each) for each in self._embedded(list(documents))]
+        if known:
+            new = [each for position, each in enumerate(documents) if position not in known]
+            embedded = iter(self._embedded(new))
+            documents = [
+                each if position in known else next(embedded)
+                for position, each in enumerate(documents)
+            ]
+        else:
+            documents = list(self._embedded(documents))
+        prepared = [schema.prepare(each) for each in documents]
         with self._writing(sync) as writer:
             current = schema_of(writer.view, self.name)
             if current is not schema:
                 prepared = [current.prepare(each.document) for each in prepared]
+            if not all(writer.has(current, prepared[position]) for position in known):
+                return None
             for each in prepared:
                 writer.put(current, each, on_conflict=on_conflict)
         return [each.id for each in prepared]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from amberdb import (
+    REMOVE,
     Database,
     DuplicateKeyError,
     InvalidDocumentError,
@@ -87,6 +88,9 @@ def test_a_session_begins_as_its_role_says(context: AgentContext, session: str) 
     assert sessions.role("tutor") is None
     sessions.set_role("tutor", system="You teach.", token_budget=20, settings={"temperature": 0.2})
     sessions.set_role("tutor", settings={"model": "small"})
+    settings = {"$schema": "v1", "temperature": 0.2, "model": "small"}
+    assert sessions.set_role("tutor", settings={"$schema": "v1"})["settings"] == settings
+    sessions.set_role("tutor", settings={"$schema": REMOVE})
     role = sessions.role("tutor")
     assert role is not None
     assert role["settings"] == {"temperature": 0.2, "model": "small"}

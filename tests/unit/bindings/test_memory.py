@@ -156,6 +156,16 @@ def test_an_update_changes_what_it_names_and_says_why(memory: Memory, clock: Fak
     assert (found["category"], found["metadata"]) == ("career", {"by": "hand"})
 
 
+@pytest.mark.parametrize("layer", ["profile", "event"])
+def test_keys_of_metadata_may_begin_with_a_dollar(memory: Memory, layer: Layer) -> None:
+    first, more = {"$source": "chat", "a.b": 1, "of": {"$n": 1}}, {"$by": "hand", "of": {"$m": 2}}
+    (outcome,) = memory.remember("u", "tea", memory_layer=layer, metadata=first)
+    memory.update(layer, outcome.memory_id, metadata=more)
+    found = memory.get(layer, outcome.memory_id)
+    assert found is not None
+    assert found["metadata"] == {**first, **more, "of": {"$n": 1, "$m": 2}}
+
+
 def test_the_log_of_a_deleted_memory_stays(memory: Memory) -> None:
     (outcome,) = memory.remember("u", "gone soon", memory_layer="event")
     memory.delete("event", outcome.memory_id, reason="asked to")

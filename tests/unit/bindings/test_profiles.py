@@ -61,6 +61,12 @@ def test_a_field_may_have_any_name(profiles: UserProfiles) -> None:
         assert profiles.save("u1", {"e.mail": "a@b"})["e.mail"] == "a@b"
 
 
+def test_facts_may_have_any_name(profiles: UserProfiles) -> None:
+    profiles.save("u1", basic_info={"$age": 30, "e.mail": "a@b"})
+    found = profiles.save("u1", basic_info={"$city": {"$zip": 1}})
+    assert found["basic_info"] == {"$age": 30, "e.mail": "a@b", "$city": {"$zip": 1}}
+
+
 def test_counters_lose_nothing_under_threads(profiles: UserProfiles) -> None:
     def count() -> None:
         for _ in range(50):

@@ -79,6 +79,43 @@ def test_documents_get_their_vectors_from_the_embedder(db: Database) -> None:
     assert ids(memory.search(vector=[300, 300, 1], limit=1)) == ["d7"]
 
 
+def test_a_document_that_is_kept_is_not_embedded(db: Database) -> None:
+    texts: list[str] = []
+
+    def embed(batch: list[str]) -> Any:
+        texts.extend(batch)
+        return lengths(batch)
+
+    memory = embedded(db, embed)
+    memory.put({"id": "a", "content": "old"})
+    given = [{"id": "a", "content": "new"}, {"content": "another"}, {"id": "b", "content": "b"}]
+    assert memory.put_many(given, on_conflict="keep")[::2] == ["a", "b"]
+    assert texts == ["old", "another", "b"]
+    assert memory["a"]["content"] == "old"
+    assert "embedding" in memory["b"]
+    with db.transaction() as tx:
+        assert tx["memory"].put_many(given[2:], on_conflict="keep") == ["b"]
+
+
+def test_a_document_that_is_kept_no_more_is_embedded(db: Database) -> None:
+    texts: list[str] = []
+
+    def embed(batch: list[str]) -> Any:
+        texts.extend(batch)
+        if "deletes" in batch:
+            memory.delete("a")
+        return lengths(batch)
+
+    memory = embedded(db, embed)
+    memory.put({"id": "a", "content": "old"})
+    memory.put_many(
+        [{"id": "a", "content": "new"}, {"id": "b", "content": "deletes"}], on_conflict="keep"
+    )
+    assert memory["a"]["content"] == "new"
+    assert memory["a"]["embedding"].tolist() == lengths(["new"])[0]
+    assert texts == ["old", "deletes", "new", "deletes"]
+
+
 @pytest.mark.parametrize("embed", [down, short, endless])
 def test_a_failing_embedder_stores_nothing_or_leaves_the_vector_for_later(
     db: Database, embed: Any
