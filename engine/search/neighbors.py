@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     Rowids = NDArray[np.int64]
 
-GIVERS: Final = 25
+GIVERS: Final = 20
 """How many of the best rows add to the scores of their neighbors."""
 SKIPPED_MAX: Final = 100
 """The most documents in a row that are skipped in search of the next neighbor."""
@@ -152,7 +152,8 @@ class Neighborhood:
                 yield self._nearest(side, origin)
 
     def _beside(self, place: Place, group: Range) -> tuple[Iterable[Entry], Iterable[Entry]]:
-        """The entries of a group before a place, the last one first, and those after it."""
+        """The entries of a group before a place, the last one first, and those after it. Those of a
+        small group are without the id, which is read when it is needed."""
         of_group = self._groups.get(group)
         if of_group is None:
             of_group = places(self._view, (group,), GROUP_MAX + 1)
@@ -161,25 +162,23 @@ class Neighborhood:
             self._groups[group] = of_group
         if of_group:
             at = bisect_left(of_group, place)
-            return self._entries(reversed(of_group[:at])), self._entries(of_group[at + 1 :])
+            after = of_group[at + 1 :]
+            return ((each, b"") for each in reversed(of_group[:at])), (
+                (each, b"") for each in after
+            )
         return (
             entries(self._view, (group,), reverse=True, after=place),
             entries(self._view, (group,), after=place),
         )
-
-    def _entries(self, keys: Iterable[Place]) -> Iterator[Entry]:
-        get = self._view.get
-        for key in keys:
-            yield key, get(key) or b""
 
     def _nearest(self, side: Iterable[Entry], origin: RowIndex) -> list[int]:
         """The rowids of the first documents of one side that take part in this search."""
         nearest: list[int] = []
         skipped = 0
         inverted = _ROWID_MAX if self._index.descends else 0
-        for place, id_bytes in side:
-            rowid = int.from_bytes(place[-ROWID_BYTES:]) ^ inverted
-            self._reader.know(rowid, id_bytes)
+        for entry in side:
+            rowid = int.from_bytes(entry[0][-ROWID_BYTES:]) ^ inverted
+            self._reader.know(rowid, entry)
             if self._all_take_part or self._takes_part(rowid, origin):
                 nearest.append(rowid)
                 if len(nearest) == self._window:

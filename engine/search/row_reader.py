@@ -17,6 +17,7 @@ from amberdb.engine.schema.document_format import BODY, damaged, rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.live_rows import REBUILD
+from amberdb.engine.storage.index_scan import Entry
 from amberdb.engine.storage.view import View
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ class RowReader:
         self._get = view.get
         self._schema = schema
         self._documents: dict[int, Document] = {}
-        self._ids: dict[int, bytes] = {}
+        self._entries: dict[int, Entry] = {}
 
-    def know(self, rowid: int, id_bytes: bytes) -> None:
-        """Notes the id of a row that may have no entry in a search index, for document()."""
-        self._ids[rowid] = id_bytes
+    def know(self, rowid: int, entry: Entry) -> None:
+        """Notes the entry of an Ordered index that names the document of a row, which may have no
+        entry in a search index. Its id may be b"" where the place is a key: then it is read."""
+        self._entries[rowid] = entry
 
     def id(self, rowid: int, index: RowIndex) -> bytes:
         """The id of a row, without its document; empty where the entry is missing."""
@@ -57,7 +59,8 @@ class RowReader:
 
     def read(self, rowid: int, index: RowIndex) -> Document:
         """The document of a row, not cached. Raises CorruptionError."""
-        id_bytes = self._ids.get(rowid) or self._get(index.key(rowid))
+        key, known_id = self._entries.get(rowid) or (index.key(rowid), b"")
+        id_bytes = known_id or self._get(key)
         if id_bytes is not None:
             key = index.documents + id_bytes
             value = self._get(key)
