@@ -15,6 +15,7 @@ Invariants:
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, final
 
 from amberdb._errors import QueryError
@@ -51,7 +52,8 @@ GIVERS: Final = 20
 SKIPPED_MAX: Final = 100
 """The most documents in a row that are skipped in search of the next neighbor."""
 GROUP_MAX: Final = 256
-"""A group of up to this many documents is read whole: one scan in place of two for each hit."""
+"""Where documents are skipped, a group of up to this many is read whole: one scan in place of two
+for each hit."""
 _ROWID_MAX: Final = (1 << 64) - 1
 
 
@@ -148,8 +150,18 @@ class Neighborhood:
         """The rowids before and after a document, the nearest first, at most `window` each."""
         located = self._located(self._reader.document(rowid, origin), rowid)
         if located is not None:
-            for side in self._beside(*located):
+            sides = self._all_beside(*located) if self._all_take_part else None
+            for side in sides or self._beside(*located):
                 yield self._nearest(side, origin)
+
+    def _all_beside(self, place: Place, group: Range) -> tuple[list[Entry], list[Entry]] | None:
+        """As many of _beside() as count where no document is skipped; None where the keys alone do
+        not tell."""
+        keys = self._view.keys_beside(place, *group, self._window)
+        if keys is None or is_cut(place) or any(map(is_cut, chain(*keys))):
+            return None
+        before, after = keys
+        return [(key, b"") for key in before], [(key, b"") for key in after]
 
     def _beside(self, place: Place, group: Range) -> tuple[Iterable[Entry], Iterable[Entry]]:
         """The entries of a group before a place, the last one first, and those after it. Those of a

@@ -43,7 +43,8 @@ class RowReader:
 
     def id(self, rowid: int, index: RowIndex) -> bytes:
         """The id of a row, without its document; empty where the entry is missing."""
-        return self._ids.get(rowid) or self._get(index.key(rowid)) or b""
+        key, id_bytes = self._entries.get(rowid) or (index.key(rowid), b"")
+        return id_bytes or self._get(key) or b""
 
     def known(self, rowid: int, index: RowIndex) -> Document:
         """The document of a row: from the cache if it is there, else read and not cached. Raises
@@ -59,9 +60,8 @@ class RowReader:
 
     def read(self, rowid: int, index: RowIndex) -> Document:
         """The document of a row, not cached. Raises CorruptionError."""
-        key, known_id = self._entries.get(rowid) or (index.key(rowid), b"")
-        id_bytes = known_id or self._get(key)
-        if id_bytes is not None:
+        id_bytes = self.id(rowid, index)
+        if id_bytes:
             key = index.documents + id_bytes
             value = self._get(key)
             if value is not None:

@@ -313,6 +313,21 @@ class View:
                 keys += block
         return keys
 
+    def keys_beside(
+        self, key: bytes, low: bytes, high: bytes, count: int
+    ) -> tuple[list[bytes], list[bytes]] | None:
+        """At most `count` keys of scan() before a key, and after it, the nearest first. None where
+        a memtable has some."""
+        if self._memory_keys(low, high, False) is not None:
+            return None
+        cursor = self._txn.cursor()
+        if not cursor.set_range(key):
+            return None
+        before = [each for each in islice(cursor.iterprev(values=False), count + 1) if each < key]
+        cursor.set_range(key)
+        after = [each for each in islice(cursor.iternext(values=False), count + 1) if each > key]
+        return [each for each in before if each >= low], [each for each in after if each < high]
+
     def unique_entries(self, value: bytes) -> set[bytes]:
         """The committed entries of a Unique index with a value (prefix and full fields, short
         enough for a key); deleted ones may be among them. Point look-ups, where a scan would have

@@ -259,6 +259,29 @@ def test_groups_of_any_size_and_keys_of_any_length(db: Database) -> None:
             db.checkpoint()
 
 
+@pytest.mark.parametrize("fields", [("session", "at"), ("-session", "-at")])
+@pytest.mark.parametrize("long", ["", "s" * 600])
+def test_neighbors_are_of_the_group_alone(db: Database, fields: tuple[str, str], long: str) -> None:
+    """In the store as in a memtable, for the first and the last entry of the index too."""
+    turns = db.collection("turns", indexes=[Ordered(*fields), Text("text")])
+    sizes = {"a": 5, "b": 1, "c": 4}
+    for session, size in sizes.items():
+        turns.put_many(
+            {"id": f"{session}{at}", "session": long + session, "at": at, "text": f"{session}{at}"}
+            for at in range(size)
+        )
+    for _ in ("in a memtable", "in the store"):
+        for session, size in sizes.items():
+            for at in range(size):
+                beside = range(max(at - 2, 0), min(at + 3, size))
+                found = ids(turns.search(f"{session}{at}", neighbors=BESIDE))
+                assert found[0] == f"{session}{at}"
+                assert sorted(found) == [f"{session}{each}" for each in beside]
+        db.checkpoint()
+    turns.put({"id": "b1", "session": f"{long}b", "at": 1, "text": "new"})
+    assert ids(turns.search("b0", neighbors=BESIDE)) == ["b0", "b1"]
+
+
 def test_a_group_of_several_fields(db: Database) -> None:
     turns = db.collection("turns", indexes=[Ordered("user", "session", "at"), Text("text")])
     for user in "xy":
