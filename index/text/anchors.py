@@ -24,8 +24,6 @@ from functools import lru_cache
 from typing import Final, NamedTuple, final
 from unicodedata import category, normalize
 
-import numpy as np
-
 from amberdb.index.text.analyzer import Analyzer
 from amberdb.index.text.folding import folded
 from amberdb.index.text.pieces import is_pictograph, is_run
@@ -226,6 +224,8 @@ class _Folds:
     _SEVERAL: Final = range(0xE000, 0xF900)  # each is the form of a character that folds to several
 
     def __init__(self, analyzer: Analyzer) -> None:
+        import numpy as np  # only a search needs it
+
         self._analyzer = analyzer
         self._numbers = iter(self._SEVERAL)
         self._several: dict[int, str] = {}
@@ -256,6 +256,8 @@ class _Folds:
         return _Block(text, found, [each for each in several if each[0] in found])
 
     def _wide(self, text: str) -> _Block:
+        import numpy as np
+
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         found = self._table.take(codes, mode="clip")
         highest = int(found.max())
