@@ -210,7 +210,7 @@ LIES: Final[dict[str, tuple[Lie, str | None]]] = {
 
 
 @pytest.mark.skipif(library() is None, reason="needs the extra hnsw")
-@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("name", slices.parameters(2, LIES))
 def test_a_file_that_lies(copy: Path, name: str) -> None:
     lie, finds = LIES[name]
     forge(files_of(copy)[0], lie)

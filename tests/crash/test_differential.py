@@ -151,7 +151,7 @@ FAULTS: Final[dict[Bug, Sequence[str]]] = {
 
 @pytest.mark.slow
 @pytest.mark.sliced
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", slices.parameters(2, FAULTS), ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_found(image: Path, fault: Bug) -> None:
     image.mkdir()
     with fault(), pytest.raises(Difference):

@@ -27,6 +27,7 @@ from amberdb import (
 )
 from amberdb import _failpoints as failpoints
 from amberdb.index.registry import IndexSpec
+from support import slices
 from support.databases import SMALL, OpenDatabase, assert_sound
 from support.preload import compiled, why_not
 from support.reading import ReadingProcess, everything
@@ -154,7 +155,14 @@ def test_a_reader_that_slept_through_everything_goes_on(open_db: OpenDatabase) -
 @pytest.mark.parametrize("sync", ["always", "interval", "os"])
 @pytest.mark.parametrize(
     "place",
-    [name for name in failpoints.NAMES if name.startswith("commit.") and name != "commit.visible"],
+    slices.parameters(
+        3,
+        [
+            name
+            for name in failpoints.NAMES
+            if name.startswith("commit.") and name != "commit.visible"
+        ],
+    ),
 )
 def test_nothing_is_seen_before_it_can_be_acknowledged(
     open_db: OpenDatabase, place: str, sync: str
@@ -184,7 +192,7 @@ def test_nothing_is_seen_before_it_can_be_acknowledged(
         assert reader.ask("db.collection('a').get('x')") == {"id": "x", "n": 1}
 
 
-@pytest.mark.parametrize("sync", ["always", "os"])
+@pytest.mark.parametrize("sync", slices.parameters(2, ["always", "os"]))
 @pytest.mark.parametrize("place", ["commit.before-visible", "commit.visible"])
 def test_a_writer_that_was_killed_leaves_what_it_acknowledged(
     tmp_path: Path, sync: str, place: str

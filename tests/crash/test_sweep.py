@@ -35,7 +35,7 @@ def seconds(alphabet: Iterable[str], first: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.sliced
-@pytest.mark.parametrize("first", ALPHABET)
+@pytest.mark.parametrize("first", slices.parameters(2, ALPHABET))
 def test_every_pair_of_steps(first: str) -> None:
     figures = Figures()
     for second in seconds(ALPHABET, first):
@@ -53,7 +53,7 @@ def test_a_delete_of_what_is_gone() -> None:
 
 @pytest.mark.slow
 @pytest.mark.sliced
-@pytest.mark.parametrize("first", TEXT_ALPHABET)
+@pytest.mark.parametrize("first", slices.parameters(2, TEXT_ALPHABET))
 def test_every_pair_of_steps_with_text_indexes(first: str) -> None:
     figures = Figures()
     for second in seconds(TEXT_ALPHABET, first):
@@ -97,7 +97,7 @@ def test_compaction() -> None:
 
 @pytest.mark.slow
 @pytest.mark.sliced
-@pytest.mark.parametrize("first", SCHEMA_ALPHABET)
+@pytest.mark.parametrize("first", slices.parameters(2, SCHEMA_ALPHABET))
 def test_every_pair_of_steps_that_change_the_catalog(first: str) -> None:
     figures = Figures()
     for second in seconds(SCHEMA_ALPHABET, first):
@@ -109,7 +109,10 @@ def test_every_pair_of_steps_that_change_the_catalog(first: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.sliced
-@pytest.mark.parametrize("first", [name for name in BESIDE_ALPHABET if name.endswith("beside")])
+@pytest.mark.parametrize(
+    "first",
+    slices.parameters(2, [name for name in BESIDE_ALPHABET if name.endswith("beside")]),
+)
 def test_every_declaration_beside_a_checkpoint(first: str) -> None:
     """The declaration is lost and the checkpoint kept: what it wrote is whole without the other."""
     figures = Figures()

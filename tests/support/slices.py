@@ -9,8 +9,9 @@ Invariants:
 import os
 from collections.abc import Iterable
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+import pytest
 from hypothesis import settings
 
 _T = TypeVar("_T")
@@ -32,3 +33,12 @@ def every(step: int, items: Iterable[_T]) -> list[_T]:
     """Each `step`-th of them, the first included. A step that shares no factor with the size of
     what repeats among the items meets all parts of it."""
     return list(islice(items, 0, None, 1 if IS_WHOLE else step))
+
+
+def parameters(step: int, items: Iterable[Any]) -> list[Any]:
+    """For parametrize(): in `make test` each `step`-th of them, the first included; `make test-all`
+    has the others."""
+    return [
+        pytest.param(item, marks=pytest.mark.campaign if number % step else ())
+        for number, item in enumerate(items)
+    ]

@@ -126,6 +126,12 @@ def preamble(page: str, stack: ExitStack) -> dict[str, Any]:
         "add_kind": add_kind,
         "handle": print,
     }
+    return names | of_page(page, db)
+
+
+def of_page(page: str, db: Database) -> dict[str, Any]:
+    """The names and files of one page."""
+    names: dict[str, Any] = {}
     if page == "backup.md":
         Path("mnt/usb").mkdir(parents=True)
     if page == "queries.md":
@@ -136,6 +142,7 @@ def preamble(page: str, stack: ExitStack) -> dict[str, Any]:
             "long_term", indexes=[Text("content"), Vector("embedding", dim=384)]
         )
         names["embed_all"] = embed_each
+        names |= {"notes": with_notes(db), "Ordered": Ordered, "Text": Text, "Vector": Vector}
     if page == "profiles.md":
         Path("profiles").mkdir()
         Path("profiles/u2.json").write_text('{"user_id": "u2", "user_name": "Wang"}')
@@ -156,6 +163,17 @@ def with_turns(db: Database) -> Collection:
         for n in range(30)
     )  # fmt: skip
     return turns
+
+
+def with_notes(db: Database) -> Collection:
+    """The collection of the first sample of search.md."""
+    text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    first = _SAMPLE.search(text)
+    assert first is not None
+    names: dict[str, Any] = {"db": db, "Ordered": Ordered, "Text": Text, "Vector": Vector}
+    exec(first["code"], names)
+    notes: Collection = names["notes"]
+    return notes
 
 
 def make_sqlite(path: str) -> None:

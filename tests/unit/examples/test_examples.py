@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from support import slices
+
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PIECES = [
-    pytest.param(piece, id=f"{path.name}-{number}")
+PIECES = {
+    f"{path.name}-{number}": piece
     for path in sorted(ROOT.glob("README*.md"))
     for number, piece in enumerate(
         re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.M | re.S), 1
     )
-]
+}
 LINES_MAX = 60
 
 pytestmark = pytest.mark.slow  # each starts processes
@@ -27,16 +29,18 @@ def test_examples_are_found() -> None:
     assert len(PIECES) > 1
 
 
+@pytest.mark.sliced
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_runs_again(example: Path, tmp_path: Path) -> None:
-    for _ in range(2):
+    assert run(example, tmp_path)
+    if slices.IS_WHOLE or example.stem == "quickstart":
         assert run(example, tmp_path)
 
 
-@pytest.mark.parametrize("piece", PIECES)
-def test_a_piece_of_a_readme_runs(piece: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", slices.parameters(2, PIECES))
+def test_a_piece_of_a_readme_runs(name: str, tmp_path: Path) -> None:
     script = tmp_path / "piece.py"
-    script.write_text(piece, encoding="utf-8")
+    script.write_text(PIECES[name], encoding="utf-8")
     for _ in range(2):
         run(script, tmp_path)
 
