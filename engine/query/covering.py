@@ -57,7 +57,7 @@ class Covering:
         """Where each field is among those of the index, and its segments."""
         self._descending: tuple[bool, ...] = ()
         """Of the fields of the index as far as they are needed."""
-        if plan.index is not None:
+        if fields and plan.index is not None:
             encoder = plan.index.encoder
             wanted = [path for path in fields if path.name != "id"]
             self._fields = [(encoder.paths.index(path.name), path.segments) for path in wanted]
@@ -72,7 +72,7 @@ class Covering:
         index = plan.index
         if plan.is_multi or not plan.residual.is_empty:
             return None
-        names = {path.name for path in fields} - {"id"}
+        names = {path.name for path in fields} - {"id"} if fields else None
         if names and (
             index is None
             or not index.is_marked

@@ -84,6 +84,9 @@ class Shaped(NamedTuple):
     """One item for each $and, which counts as an operator."""
 
 
+_Parts: TypeAlias = tuple[list[Leaf], list[Any], list[Nested], list[int], list[int]]
+"""Those of a Shaped, but the shape."""
+
 _NOTHING: Final = Shaped((), [], [], [], [], [])
 
 
@@ -94,19 +97,19 @@ def shape_of(where: Where | None) -> Shaped | None:
         return _NOTHING
     if type(where) is not dict:
         return None
-    shaped = Shaped((), [], [], [], [], [])
+    parts: _Parts = [], [], [], [], []
     try:
-        shape = _read(where, shaped, 0)
+        shape = _read(where, parts, 0)
     except InvalidDocumentError:
         return None
-    if shape is None or len(shaped.leaves) > CONDITIONS_MAX:
+    if shape is None or len(parts[0]) > CONDITIONS_MAX:
         return None
-    return shaped._replace(shape=shape)
+    return Shaped(shape, *parts)
 
 
-def _read(where: dict[Any, Any], into: Shaped, depth: int) -> Shape | None:
+def _read(where: dict[Any, Any], into: _Parts, depth: int) -> Shape | None:
     """The shape of a map of the conjunction, whose conditions are added to those that were read."""
-    _, leaves, keys, branches, sizes, _ = into
+    leaves, keys, branches, sizes, _ = into
     shape: list[Any] = []
     for name, operand in where.items():
         if type(name) is not str or name[:1] == "$":
@@ -143,11 +146,11 @@ def _read(where: dict[Any, Any], into: Shaped, depth: int) -> Shape | None:
     return tuple(shape)
 
 
-def _read_and(operand: Any, into: Shaped, depth: int) -> tuple[Shape, ...] | None:
+def _read_and(operand: Any, into: _Parts, depth: int) -> tuple[Shape, ...] | None:
     """The shapes of the maps of an $and."""
     if type(operand) not in (list, tuple) or not operand or depth == _DEPTH_MAX:
         return None
-    into.ands.append(1)
+    into[-1].append(1)
     shapes: list[Shape] = []
     for where in operand:
         shape = _read(where, into, depth + 1) if type(where) is dict else None
