@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -369,8 +370,9 @@ class DatabaseMachine(RuleBasedStateMachine):
         whole = self.with_life(patch, life)
         held = self.model[name].held.get(id)
         right = held.version if held is not None else 1
-        if not right and id in self.live_db.collection(name):
+        if held is not None and not right and id in self.live_db.collection(name):  # was upgraded
             right = self.live_db.collection(name).record(id).version
+            self.model[name].held[id] = replace(held, version=right)
         if_version = {None: None, "right": right, "wrong": right - 1}[version]
 
         def on_model(model: ModelCollection, now_us: int, lsn: int) -> int:

@@ -98,7 +98,7 @@ def test_every_search_row_end_to_end(
     assert list(dict.fromkeys(one["row"] for one in result["lines"])) == names
     by_title = {one["title"]: one for one in result["lines"]}
     for title, line in by_title.items():
-        assert set(line["engines"]) <= {"amberdb", "fts5", "lmdb + hnswlib"}, title
+        assert set(line["engines"]) <= {"amberdb", "analysis", "fts5", "lmdb + hnswlib"}, title
         assert line["row"] == "vector_burst" or line["engines"]["amberdb"]["value"] > 0, title
     nearest = next(line for line in result["lines"] if line["row"] == "vector")
     assert nearest["verdict"] in ("met", "floor", "missed")
