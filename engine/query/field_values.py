@@ -23,6 +23,7 @@ from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import QueryError
 from amberdb._types import Document, FieldPath, Where
 from amberdb.engine.query.access import Access, by_index, keys_of
+from amberdb.engine.query.page import parse_field
 from amberdb.engine.query.query import RANGES_MANY, Query
 from amberdb.engine.query.scan import documents, orphan
 from amberdb.engine.schema.codec import decode_unchecked
@@ -33,7 +34,7 @@ from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.index_scan import entries
 from amberdb.engine.storage.source import Place, Range, Source
 from amberdb.index.ordered.keys import TAG_LIST, encode, encode_desc
-from amberdb.index.paths import Path, path_name
+from amberdb.index.paths import Path
 
 STEPS_MAX: Final = 16
 """Entries of one value that are passed over before a seek to the next one, which costs as much."""
@@ -53,10 +54,7 @@ class FieldValues:
     @classmethod
     def of(cls, schema: Schema, field: FieldPath, where: Where | None) -> "FieldValues":
         """Parses and checks the question. Raises QueryError."""
-        try:
-            path = Path.of(path_name(field))
-        except (ValueError, TypeError) as error:
-            raise QueryError(f"the field: {error}") from None
+        path = parse_field(field, "the field")
         if path.name in schema.vectors:
             raise QueryError(f"{path.name!r} holds vectors, which have no order")
         return cls(schema, Query.of(schema, where), path)

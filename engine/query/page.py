@@ -156,6 +156,14 @@ def open_cursor(cursor: str, identity: Identity) -> tuple[int, Place]:
     return origin, place
 
 
+def parse_field(field: FieldPath, argument: str) -> Path:
+    """The path of a field that an argument names. Raises QueryError."""
+    try:
+        return Path.of(path_name(field))
+    except (ValueError, TypeError) as error:
+        raise QueryError(f"{argument}: {error}") from None
+
+
 def parse_fields(fields: Sequence[FieldPath]) -> list[Path]:
     """The paths of the fields of a projection. Raises QueryError."""
     if isinstance(fields, str):

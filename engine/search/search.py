@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb._types import Document, FieldPath, Where
 from amberdb.engine.query.filter import Filter, parse
-from amberdb.engine.query.page import projector
+from amberdb.engine.query.page import parse_field, projector
 from amberdb.engine.query.query import refuse_vectors
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
@@ -46,7 +46,7 @@ from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.searcher import Found, Ranked, SearcherSource
 from amberdb.engine.search.selection import Selected, Selection
 from amberdb.engine.storage.view import View
-from amberdb.index.paths import Path, path_name
+from amberdb.index.paths import Path
 from amberdb.index.text.highlight import Snippets
 from amberdb.index.text.query import TextQuery, plain, within
 from amberdb.index.text.query import parse as parse_query
@@ -407,10 +407,7 @@ def search_of(
 
 def _group_path(schema: Schema, group_by: FieldPath) -> Path:
     """The field of the groups. Raises QueryError."""
-    try:
-        path = Path.of(path_name(group_by))
-    except (ValueError, TypeError) as error:
-        raise QueryError(f"group_by: {error}") from None
+    path = parse_field(group_by, "group_by")
     if path.name in schema.vectors:
         raise QueryError(f"group_by: {path.name!r} holds vectors: group by another field")
     return path

@@ -68,7 +68,7 @@ def database_exists(path: str, options: Options) -> bool:
     its MANIFEST."""
     fs = options.fs
     names: set[str] | None = None
-    while names != (names := _names(fs, path)):  # until no other process completes or removes it
+    while names != (names := _names(fs, path)):  # another process may complete or remove it
         if manifests.NAME in names:
             return True
         contents = _contents(fs, path)

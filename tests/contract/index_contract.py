@@ -19,13 +19,6 @@ Where = dict[str, Any]
 Order = str | list[str]
 
 
-def nothing(_: Database) -> None: ...
-
-
-def checkpoint(db: Database) -> None:
-    db.checkpoint()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """An index, documents, and questions."""
@@ -51,12 +44,6 @@ class IndexContract:
     """The suite. `indexed` has the index under test; `bare` the same documents and no index."""
 
     case: ClassVar[Case]
-
-    @pytest.fixture(params=[nothing, checkpoint], ids=["memtable", "store"])
-    def settle(self, request: pytest.FixtureRequest) -> Callable[[Database], None]:
-        """Called between the steps."""
-        settle: Callable[[Database], None] = request.param
-        return settle
 
     @pytest.fixture
     def clock(self) -> FakeClock:

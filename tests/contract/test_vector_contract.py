@@ -23,23 +23,10 @@ COUNT = 40
 WHERES: list[dict[str, Any]] = [{}, {"group": "a"}, {"rest": 1}, {"id": "d03"}, {"group": "none"}]
 
 
-def nothing(_: Database) -> None: ...
-
-
-def checkpoint(db: Database) -> None:
-    db.checkpoint()
-
-
 class VectorContract:
     """The suite. Documents without a vector are among the others."""
 
     spec: ClassVar[Vector]
-
-    @pytest.fixture(params=[nothing, checkpoint], ids=["memtable", "store"])
-    def settle(self, request: pytest.FixtureRequest) -> Callable[[Database], None]:
-        """Called between the steps."""
-        settle: Callable[[Database], None] = request.param
-        return settle
 
     @pytest.fixture
     def clock(self) -> FakeClock:

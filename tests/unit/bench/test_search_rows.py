@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bench.workloads import texts, vectors
-from support import slices
 
 DIM = 8
 
@@ -83,8 +82,7 @@ def test_every_search_row_end_to_end(
     for kind in absent:
         monkeypatch.setattr(kind, "packages", ("absent",))
     modules = (text, vector, hybrid, vector_state)
-    rows = [row.name for module in modules for row in module.ROWS]
-    names = rows if slices.IS_WHOLE else ["bm25", "text_ingest", "vector", "vector_burst"]
+    names = [row.name for module in modules for row in module.ROWS]
     target = tmp_path / "result.json"
     arguments = ["--quick", "--rounds", "1", "--dir", str(tmp_path), "--json", str(target)]
     child = multiprocessing.get_context("fork").Process(
