@@ -13,6 +13,7 @@ from uuid import uuid4
 from amberdb import Document, InvalidDocumentError, Patch, QueryError
 from amberdb._shared.checks import check_optional_str, check_optional_time, check_text
 from amberdb._shared.patches import merging
+from amberdb.memory.evidence import keys_of
 from amberdb.memory.types import (
     ACTIONS,
     LAYERS,
@@ -37,7 +38,7 @@ FIELDS: Final = (
     "created_at",
     "updated_at",
 )
-"""The fields of a memory that are returned: all but its vector."""
+"""The fields of a memory that are returned: all but its vector and the keys of its facts."""
 
 _DEFAULT_REASONS: Final[Mapping[Action, str]] = {
     "insert": "stored in the {layer} layer on request",
@@ -116,6 +117,7 @@ class Documents:
             "expiry_date": given or (None if is_permanent else _later(now, keep)),
             "created_at": now,
             "updated_at": now,
+            "facts": keys_of(layer, decision.content or ""),
             **_embedding(vector),
         }
 
@@ -124,14 +126,15 @@ class Documents:
         layer, given = decision.memory_layer, decision.expiry_date
         patch: dict[str, Any] = {"updated_at": now}
         if decision.content is not None:
-            patch |= {"content": decision.content, **_embedding(vector)}
+            facts = keys_of(layer, decision.content)
+            patch |= {"content": decision.content, "facts": facts, **_embedding(vector)}
         if decision.category is not None:
             patch["category"] = decision.category
         if decision.metadata:
             patch["metadata"] = dict(decision.metadata)
         is_permanent = decision.is_permanent
         if is_permanent is None:
-            is_permanent = old["is_permanent"] and given is None
+            is_permanent = old.get("is_permanent", False) and given is None
         patch["is_permanent"] = is_permanent
         if given is not None or is_permanent:
             patch["expiry_date"] = given
@@ -160,6 +163,11 @@ class Documents:
             "created_at": now,
             "expiry_date": _later(now, self._retention.log),
         }
+
+
+def with_facts(layer: Layer, memory: Document) -> Document:
+    """A memory of before they had the keys of their facts."""
+    return {**memory, "facts": keys_of(layer, memory["content"])}
 
 
 def forgotten(entry: Document, now: datetime) -> Document:

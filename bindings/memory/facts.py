@@ -55,10 +55,10 @@ class Fact:
 
 
 def fact_of(sentence: str) -> Fact:
-    """What a sentence says."""
+    """What a sentence says, of any length."""
     words = _words()
     text = normalized(sentence)
-    core = _replaced(text, words.contractions)[0]
+    core = without_contractions(text)
     slot = words.slot(sentence, core) if len(core) <= SLOT_CHARACTERS_MAX else None
     core, ends = _replaced(core, words.ends)
     core, does = _DOES_NOT.subn(lambda match: _third_person(match[1]), core)
@@ -76,6 +76,11 @@ def normalized(text: str) -> str:
     """NFKC, casefolded, without punctuation at the ends; blanks are one, and none beside Han."""
     text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     return _BLANK_BESIDE_HAN.sub("", _BLANKS.sub(" ", text)).strip(_EDGES)
+
+
+def without_contractions(text: str) -> str:
+    """The text with "do not" in place of "don't", and so on."""
+    return _replaced(text, _words().contractions)[0]
 
 
 class _Slot(NamedTuple):

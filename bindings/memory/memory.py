@@ -15,6 +15,7 @@ Invariants:
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, final
 
 from amberdb import (
@@ -37,7 +38,15 @@ from amberdb._shared.checks import check_embedder, check_text
 from amberdb._shared.clock import SteadyClock
 from amberdb._shared.queries import between, having
 from amberdb._shared.search_input import asked, embed_texts
-from amberdb.memory.documents import FIELDS, Documents, check_layer, check_owner, forgotten
+from amberdb.memory.documents import (
+    FIELDS,
+    Documents,
+    check_layer,
+    check_owner,
+    forgotten,
+    with_facts,
+)
+from amberdb.memory.evidence import settled
 from amberdb.memory.recall import recall
 from amberdb.memory.recall_page import RecallPage
 from amberdb.memory.types import (
@@ -54,6 +63,7 @@ from amberdb.memory.types import (
     Retention,
 )
 
+_STORES: Final = frozenset({"insert", "update"})
 KNOWN_MAX: Final = 50
 """The most recent memories of each layer that an extractor gets."""
 
@@ -126,21 +136,20 @@ class Memory:
             if memory_layer is not None:
                 raise QueryError("auto_extract chooses the layer: omit memory_layer")
             decisions = self._extracted(memory_type, entity_id, content)
-        elif memory_layer is None:
+            return self._apply(entity_id, decisions, memory_type, extracted=True)
+        if memory_layer is None:
             raise QueryError('give memory_layer="profile" or "event", or auto_extract=True')
-        else:
-            decision = Decision(
-                action="insert",
-                memory_layer=memory_layer,
-                reason=reason or "",
-                content=content,
-                category=category,
-                is_permanent=is_permanent,
-                expiry_date=expiry_date,
-                metadata=metadata or {},
-            )
-            decisions = [decision]
-        return self.apply(entity_id, decisions, memory_type=memory_type)
+        decision = Decision(
+            action="insert",
+            memory_layer=memory_layer,
+            reason=reason or "",
+            content=content,
+            category=category,
+            is_permanent=is_permanent,
+            expiry_date=expiry_date,
+            metadata=metadata or {},
+        )
+        return self.apply(entity_id, [decision], memory_type=memory_type)
 
     def apply(
         self, entity_id: str, decisions: Sequence[Decision], *, memory_type: MemoryType = "user"
@@ -150,13 +159,7 @@ class Memory:
         check_owner(memory_type, entity_id)
         for decision in decisions:
             self._documents.check(decision)
-        vectors = embed_texts(self._embed, [decision.content for decision in decisions])
-        now = self._now()
-        with self.db.transaction() as tx:
-            return [
-                self._applied(tx, memory_type, entity_id, decision, vector, now)
-                for decision, vector in zip(decisions, vectors, strict=True)
-            ]
+        return self._apply(entity_id, decisions, memory_type, extracted=False)
 
     def update(
         self,
@@ -221,6 +224,8 @@ class Memory:
         """A whole memory, or None."""
         check_layer(memory_layer)
         memory: Document | None = self.db.collection(memory_layer).get(memory_id)
+        if memory is not None:
+            memory.pop("facts", None)
         return memory
 
     def profile(
@@ -324,17 +329,21 @@ class Memory:
                 Vector("embedding", dim=dim, source="content", embed=self._embed, defer=True)
             )
         owner = ("memory_type", "entity_id")
-        for layer, times in (("profile", "updated_at"), ("event", "created_at")):
+        orders: dict[Layer, str] = {"profile": "updated_at", "event": "created_at"}
+        for layer, order in orders.items():
             self.db.collection(
                 layer,
                 indexes=[
-                    Ordered(*owner, times),
-                    Ordered(*owner, "category", times),
+                    Ordered(*owner, order),
+                    Ordered(*owner, "category", order),
+                    Ordered(*owner, "facts", sparse=True),
                     Ordered("created_at"),
                     *searched,
                 ],
                 expires_at="expiry_date",
                 required={"entity_id": str, "content": str, "memory_type": str},
+                version=2,
+                migrate={2: partial(with_facts, layer)},
             )
         self.db.collection(
             "log",
@@ -396,6 +405,27 @@ class Memory:
         profile = self.profile(entity_id, memory_type=memory_type, limit=KNOWN_MAX)
         return Known(memory_type, entity_id, profile, list(events.values()), self._now())
 
+    def _apply(
+        self,
+        entity_id: str,
+        decisions: Sequence[Decision],
+        memory_type: MemoryType,
+        *,
+        extracted: bool,
+    ) -> list[Outcome]:
+        """Applies checked decisions in one commit. Those that an extractor has made are settled by
+        what is committed, which may have changed since it was asked."""
+        stored = [each.content if each.action in _STORES else None for each in decisions]
+        vectors = embed_texts(self._embed, stored)
+        now = self._now()
+        outcomes: list[Outcome] = []
+        with self.db.transaction() as tx:
+            owned = _Owned(tx, memory_type, entity_id)
+            for decision, vector in zip(decisions, vectors, strict=True):
+                final = settled(decision, owned, now) if extracted else decision
+                outcomes.append(self._applied(tx, memory_type, entity_id, final, vector, now))
+        return outcomes
+
     def _applied(
         self,
         tx: Transaction,
@@ -421,6 +451,23 @@ class Memory:
                 tx[layer].update(memory_id, self._documents.patch(old, decision, vector, now))
         entry = self._documents.entry(memory_type, entity_id, memory_id, decision, now)
         return Outcome(action, layer, memory_id, entry["reason"], tx["log"].put(entry))
+
+
+class _Owned:
+    """The memories of one owner, as a transaction sees them."""
+
+    def __init__(self, tx: Transaction, memory_type: MemoryType, entity_id: str) -> None:
+        self._tx = tx
+        self._owner = {"memory_type": memory_type, "entity_id": entity_id}
+
+    def having(self, layer: Layer, key: str) -> Sequence[Document]:
+        return self._tx[layer].find({**self._owner, "facts": {"$contains": key}})
+
+    def has(self, layer: Layer, memory_id: str) -> bool:
+        memory = self._tx[layer].get(memory_id)
+        return memory is not None and all(
+            memory.get(name) == value for name, value in self._owner.items()
+        )
 
 
 def _where(memory_type: MemoryType, entity_id: str, category: str | None) -> dict[str, Any]:

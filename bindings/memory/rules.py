@@ -1,12 +1,12 @@
 """A rule-based extractor, for use without a model: it classifies English and Chinese sentences by
 the words that they contain.
 
-    text -> sentences -> (layer, category), by words.toml -> compared with known memories
+    text -> sentences -> (layer, category), by words.toml -> settled by known memories (evidence.py)
 
 Invariants:
 - The same text and the same known memories give the same decisions.
-- A sentence that matches no rule is ignored, and the log has that as the reason: missing a fact is
-  better than inventing one.
+- A sentence that matches no rule is ignored, and its text is not logged: missing a fact is better
+  than inventing one.
 """
 
 import re
@@ -14,22 +14,18 @@ import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from functools import cache
 from importlib.resources import files
 from itertools import chain
-from typing import Any, Final, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from amberdb import Document
+from amberdb.memory.evidence import keys_of, settled
+from amberdb.memory.facts import fact_of, without_contractions
 from amberdb.memory.types import Decision, Known, Layer
 
 Classification: TypeAlias = tuple[Layer, str | None]
 """(layer, category); no category for a sentence that is only recognised as being about somebody."""
-
-SAME: Final = 0.85
-"""From this similarity on, 0 to 1, two sentences say the same."""
-SIMILAR: Final = 0.5
-"""From this similarity on a sentence is about the other one, and may update or delete it."""
 
 _FLOURISHES = r"[^a-z]*(?:a lot|so much|then|tomorrow|sounds good|later|too)?"
 _ACTORS = r"\b(?:i|we|he|she|they|my \w+|the \w+)(?:'ve|'s)? (?:just |finally |already |also )?"
@@ -84,14 +80,17 @@ def _pattern(form: str, words: Mapping[str, Any]) -> re.Pattern[str]:
 def classify(sentence: str) -> Classification | None:
     """The layer and category of a sentence; None when it holds nothing to remember."""
     rules = _rules()
-    sentence = unicodedata.normalize("NFKC", sentence)
+    fills_slot = fact_of(sentence).slot is not None
+    sentence = without_contractions(unicodedata.normalize("NFKC", sentence).replace("’", "'"))
     if rules.asks.search(sentence) or rules.small_talk.search(sentence):
         return None
-    is_dated = bool(rules.dated.search(sentence))
+    is_dated = not fills_slot and bool(rules.dated.search(sentence))
     order = (rules.happens, rules.stays) if is_dated else (rules.stays, rules.happens)
-    for rule in chain(*order):
+    for rule in rules.stays if fills_slot else chain(*order):
         if rule.words.search(sentence):
             return rule.layer, rule.category
+    if fills_slot:
+        return "profile", None
     if rules.acted.search(sentence):
         return "event", "action"
     if is_dated:
@@ -105,24 +104,26 @@ class RuleExtractor:
 
     def __call__(self, text: str, known: Known) -> Sequence[Decision]:
         """The decisions on a text."""
-        decisions: list[Decision] = []
-        memories: dict[Layer, list[Document]] = {
-            "profile": list(known.profile),
-            "event": list(known.events),
-        }
-        for sentence in _sentences(text):
-            classification = classify(sentence)
-            if classification is None:
-                reason = f"no rule matches: {sentence}"
-                decisions.append(Decision(action="ignore", memory_layer="event", reason=reason))
-            else:
-                layer, category = classification
-                decision = _decided(sentence, layer, category, memories[layer])
-                memories[layer] = [
-                    memory for memory in memories[layer] if memory["id"] != decision.memory_id
-                ]
-                decisions.append(decision)
-        return decisions
+        memories = _Known(known)
+        return [settled(_decided(each), memories, known.now) for each in _sentences(text)]
+
+
+class _Known:
+    """The memories that an extractor is given, by their keys."""
+
+    def __init__(self, known: Known) -> None:
+        self._by_key: dict[tuple[Layer, str], list[Document]] = {}
+        layers: dict[Layer, Sequence[Document]] = {"profile": known.profile, "event": known.events}
+        for layer, memories in layers.items():
+            for memory in memories:
+                for key in keys_of(layer, memory["content"]):
+                    self._by_key.setdefault((layer, key), []).append(memory)
+
+    def having(self, layer: Layer, key: str) -> Sequence[Document]:
+        return self._by_key.get((layer, key), ())
+
+    def has(self, layer: Layer, memory_id: str) -> bool:
+        return True
 
 
 def _sentences(text: str) -> Iterable[str]:
@@ -136,28 +137,12 @@ def _sentences(text: str) -> Iterable[str]:
             yield sentence + mark
 
 
-def _decided(
-    sentence: str, layer: Layer, category: str | None, memories: Sequence[Document]
-) -> Decision:
-    """The decision on a sentence: a change of the most similar memory, or a new one."""
-    nearest = max(memories, key=lambda each: _similarity(sentence, each["content"]), default=None)
-    similarity = 0.0 if nearest is None else _similarity(sentence, nearest["content"])
-    if nearest is not None:
-        id, before = nearest["id"], nearest["content"]
-        if _rules().ends.search(sentence) and similarity >= SIMILAR:
-            reason = f"no longer true according to: {sentence}"
-            return Decision(action="delete", memory_layer=layer, reason=reason, memory_id=id)
-        if similarity >= SAME and len(sentence) <= len(before):
-            reason = "known already"
-            return Decision(action="ignore", memory_layer=layer, reason=reason, memory_id=id)
-        if layer == "profile" and nearest["category"] == category and similarity >= SIMILAR:
-            return Decision(
-                action="update",
-                memory_layer=layer,
-                reason=f"more exact than: {before}",
-                content=sentence,
-                memory_id=id,
-            )
+def _decided(sentence: str) -> Decision:
+    """The decision on a sentence of which nothing is known."""
+    classification = classify(sentence)
+    if classification is None:
+        return Decision(action="ignore", memory_layer="event", reason="no rule matches")
+    layer, category = classification
     return Decision(
         action="insert",
         memory_layer=layer,
@@ -165,11 +150,3 @@ def _decided(
         content=sentence,
         category=category,
     )
-
-
-def _similarity(one: str, other: str) -> float:
-    """0 to 1; 1 when one sentence contains the other."""
-    one, other = one.casefold(), other.casefold()
-    if one in other or other in one:
-        return 1.0
-    return SequenceMatcher(None, one, other, autojunk=False).ratio()

@@ -37,7 +37,7 @@ class Retention:
     profile: timedelta | None = None
     """Counted from the last change."""
     event: timedelta | None = timedelta(days=90)
-    log: timedelta | None = None
+    log: timedelta | None = timedelta(days=365)
 
     def of(self, layer: Layer) -> timedelta | None:
         """The retention of a layer."""
@@ -60,7 +60,8 @@ class Decision:
     category: str | None = None
     is_permanent: bool | None = None
     expiry_date: datetime | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    metadata: Mapping[str, Any] | None = None
+    """None leaves that of a memory as it is."""
 
 
 @final
@@ -85,6 +86,8 @@ class Known:
     profile: Sequence[Document]
     events: Sequence[Document]
     now: datetime
+    categories: Mapping[Layer, Sequence[str]] = field(default_factory=lambda: CATEGORIES)
+    """The categories of each layer, those of Memory(categories=) included."""
 
 
 class Extractor(Protocol):

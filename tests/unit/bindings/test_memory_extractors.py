@@ -7,8 +7,9 @@ takes what is said of somebody for a profile."""
 
 import json
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from amberdb import Database, ExtractionError
-from amberdb.memory import ChatExtractor, Known, Memory, RuleExtractor
+from amberdb.memory import ChatExtractor, Decision, Known, Memory, RuleExtractor
 from amberdb.memory.model import PAUSE_MAX_S, SCHEMA
 from amberdb.memory.rules import classify
 
@@ -25,6 +26,12 @@ SENTENCES = [
     line.split("|")
     for line in (Path(__file__).parent / "sentences.txt").read_text(encoding="utf-8").splitlines()
 ]
+TOLD = [
+    line.split("|")
+    for line in (Path(__file__).parent / "told.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+"""(action, what was told, what is told then)"""
 SAMPLE = "用户今天告诉我他是一名软件工程师，毕业于北京大学。他下午参加了技术分享会。"
 
 
@@ -69,20 +76,110 @@ def test_the_sample_of_the_users_document(db: Database) -> None:
     assert len(memory.logs()) == 4
 
 
-def test_rules_say_more_exactly_and_take_back(db: Database) -> None:
+@pytest.mark.parametrize("action", ["ignore", "update", "delete", "insert"])
+def test_what_is_told_after_something_else_changes_it_only_when_that_is_certain(
+    db: Database, action: str
+) -> None:
     memory = Memory(db, extract=RuleExtractor())
-    memory.remember("u", "I love tea. 我是一名软件工程师", auto_extract=True)
-    memory.remember("u", "我是一名高级软件工程师", auto_extract=True)
-    assert {each["content"] for each in memory.profile("u")} == {
-        "I love tea",
-        "我是一名高级软件工程师",
-    }
-    (gone,) = memory.remember("u", "I no longer love tea", auto_extract=True)
-    assert gone.action == "delete"
-    assert [each["content"] for each in memory.profile("u")] == ["我是一名高级软件工程师"]
+    pairs = [pair[1:] for pair in TOLD if pair[0] == action]
+    wrong: list[str] = []
+    for owner, (before, then) in enumerate(pairs):
+        memory.remember(f"u{owner}", before, auto_extract=True)
+        (outcome,) = memory.remember(f"u{owner}", then, auto_extract=True)
+        kept = {each["content"] for each in memory.profile(f"u{owner}")}
+        count = {"ignore": 1, "update": 1, "delete": 0, "insert": 2}[action]
+        if outcome.action != action or len(kept) != count:
+            wrong.append(f"{before} | {then} -> {outcome.action}, kept {kept}")
+    assert len(pairs) >= 20
+    assert wrong == []
+
+
+def test_a_sentence_that_is_not_worth_keeping_is_not_kept_in_the_log(db: Database) -> None:
+    memory = Memory(db, extract=RuleExtractor())
     (ignored,) = memory.remember("u", "你好！", auto_extract=True)
     assert ignored.action == "ignore"
-    assert "你好" in ignored.reason
+    (entry,) = memory.logs(entity_id="u")
+    assert "你好" not in str(entry)
+
+
+def test_an_event_that_comes_again_another_day_is_another_event(db: Database) -> None:
+    day_s = time.time() - 3 * 86_400
+    memory = Memory(db, extract=RuleExtractor(), clock=lambda: day_s)
+    for _ in range(3):
+        for _ in range(2):
+            memory.remember("u", "我今天做了透析", auto_extract=True)
+        day_s += 86_400
+    assert len(memory.events("u")) == 3
+
+
+def test_a_fact_is_known_however_many_came_after_it(db: Database) -> None:
+    memory = Memory(db, extract=RuleExtractor())
+    told = [f"I like number {n}" for n in range(200)]
+    for fact in told:
+        memory.remember("u", fact, auto_extract=True)
+    assert {each["content"] for each in memory.profile("u")} == set(told)
+    (outcome,) = memory.remember("u", told[0], auto_extract=True)
+    assert outcome.action == "ignore"
+    assert len(memory.profile("u")) == len(told)
+
+
+def test_two_that_tell_the_same_at_once_leave_one_memory(db: Database) -> None:
+    both = threading.Barrier(2)
+
+    def late(text: str, known: Known) -> Sequence[Decision]:
+        decisions = RuleExtractor()(text, known)
+        both.wait()  # both have looked before either is stored
+        return decisions
+
+    memory = Memory(db, extract=late)
+    tell = [
+        threading.Thread(
+            target=memory.remember, args=("u", "I like tea"), kwargs={"auto_extract": True}
+        )
+        for _ in range(2)
+    ]
+    for thread in tell:
+        thread.start()
+    for thread in tell:
+        thread.join()
+    assert [each["content"] for each in memory.profile("u")] == ["I like tea"]
+    assert {each["action"] for each in memory.logs(entity_id="u")} == {"insert", "ignore"}
+
+
+def test_a_memory_that_goes_while_an_extractor_thinks_is_no_error(db: Database) -> None:
+    def slow(text: str, known: Known) -> Sequence[Decision]:
+        decisions = RuleExtractor()(text, known)
+        for fact in known.profile:
+            memory.delete("profile", fact["id"])
+        return decisions
+
+    memory = Memory(db, extract=slow)
+    for text, action in (
+        ("My name is Ann", "insert"),
+        ("My name is Anna", "insert"),
+        ("My name is Anna", "insert"),
+        ("I like tea", "insert"),
+        ("I no longer like tea", "insert"),
+    ):
+        (outcome,) = memory.remember("u", text, auto_extract=True)
+        assert outcome.action == action
+
+
+def test_memories_of_an_older_version_are_known(db: Database) -> None:
+    db.collection("profile", expires_at="expiry_date").put(
+        {"id": "old", "memory_type": "user", "entity_id": "u", "content": "I live in Paris"}
+    )
+    memory = Memory(db, extract=RuleExtractor())
+    db.migrate()
+    (outcome,) = memory.remember("u", "I live in Berlin", auto_extract=True)
+    assert (outcome.action, outcome.memory_id) == ("update", "old")
+
+
+def test_a_long_sentence_costs_its_length() -> None:
+    """By the steps of the regular expressions: a quadratic one would never end here."""
+    known = Known("user", "u", [], [], datetime.now(UTC))
+    for unit in ("I like 3 apples and ", "我喜欢3个苹果", "not ", "my name is ", "a", "在", "1."):
+        RuleExtractor()(unit * (20_000 // len(unit)), known)
 
 
 # -- a model ---------------------------------------------------------------------------------
