@@ -5,7 +5,8 @@ Invariants:
 - A memory gets its id before it is stored; with an embedder `embedding_id` is the same id.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, final
 from uuid import uuid4
@@ -40,6 +41,7 @@ FIELDS: Final = (
 )
 """The fields of a memory that are returned: all but its vector and the keys of its facts."""
 
+_STATE: Final = ("content", "category", "metadata", "is_permanent", "expiry_date", "created_at")
 _DEFAULT_REASONS: Final[Mapping[Action, str]] = {
     "insert": "stored in the {layer} layer on request",
     "update": "changed in the {layer} layer on request",
@@ -89,6 +91,45 @@ class Documents:
                 field="category",
             )
         check_optional_time("expiry_date", decision.expiry_date)
+        if decision.is_permanent and decision.expiry_date is not None:
+            raise InvalidDocumentError(
+                "a permanent memory has no expiry_date: give one of the two", field="expiry_date"
+            )
+
+    def given(
+        self,
+        decision: Decision,
+        *,
+        category: str | None,
+        metadata: Mapping[str, Any] | None,
+        is_permanent: bool | None,
+        expiry_date: datetime | None,
+        reason: str | None,
+    ) -> Decision:
+        """The decision of an extractor, with what the caller says of all that is stored. A category
+        is for its own layer. Raises InvalidDocumentError for one of no layer."""
+        if category is not None and not any(category in each for each in self._categories.values()):
+            raise InvalidDocumentError(
+                f"no layer has a category {category!r}: add it with Memory(categories=)",
+                field="category",
+            )
+        if decision.action not in ("insert", "update"):
+            return decision
+        if category not in self._categories[decision.memory_layer]:
+            category = None
+        return replace(
+            decision,
+            category=category or decision.category,
+            metadata=decision.metadata if metadata is None else metadata,
+            is_permanent=decision.is_permanent if is_permanent is None else is_permanent,
+            expiry_date=expiry_date or (None if is_permanent else decision.expiry_date),
+            reason=f"{reason} ({decision.reason})" if reason else decision.reason,
+        )
+
+    @property
+    def categories(self) -> Mapping[Layer, Sequence[str]]:
+        """The categories of each layer."""
+        return {layer: sorted(names) for layer, names in self._categories.items()}
 
     def new(
         self,
@@ -111,7 +152,7 @@ class Documents:
             "entity_id": entity_id,
             "content": decision.content,
             "category": decision.category or ("other" if layer == "event" else None),
-            "metadata": dict(decision.metadata),
+            "metadata": dict(decision.metadata or {}),
             "embedding_id": id if self._has_vectors else None,
             "is_permanent": is_permanent,
             "expiry_date": given or (None if is_permanent else _later(now, keep)),
@@ -130,8 +171,10 @@ class Documents:
             patch |= {"content": decision.content, "facts": facts, **_embedding(vector)}
         if decision.category is not None:
             patch["category"] = decision.category
-        if decision.metadata:
+        if decision.metadata is not None:
             patch["metadata"] = dict(decision.metadata)
+            if not decision.metadata:  # empties it; another map is merged
+                old = {**old, "metadata": None}
         is_permanent = decision.is_permanent
         if is_permanent is None:
             is_permanent = old.get("is_permanent", False) and given is None
@@ -149,20 +192,31 @@ class Documents:
         memory_id: str,
         decision: Decision,
         now: datetime,
+        *,
+        before: Document | None,
+        after: Document | None,
     ) -> Document:
-        """The log entry of a decision."""
+        """The log entry of a decision, with the memory before and after it; None where there was
+        none."""
         layer, action = decision.memory_layer, decision.action
         return {
             "memory_id": memory_id,
             "memory_layer": layer,
             "action": action,
             "reason": decision.reason or _DEFAULT_REASONS[action].format(layer=layer),
-            "metadata": dict(decision.metadata),
+            "metadata": dict(decision.metadata or {}),
+            "before": None if before is None else state_of(before),
+            "after": None if after is None else state_of(after),
             "memory_type": memory_type,
             "entity_id": entity_id,
             "created_at": now,
             "expiry_date": _later(now, self._retention.log),
         }
+
+
+def state_of(memory: Document) -> Document:
+    """What the log keeps of a memory, and undo() brings back."""
+    return {name: memory.get(name) for name in _STATE}
 
 
 def with_facts(layer: Layer, memory: Document) -> Document:

@@ -47,6 +47,7 @@ from amberdb.memory.documents import (
     with_facts,
 )
 from amberdb.memory.evidence import settled
+from amberdb.memory.history import brought_back, check_unchanged, check_undoable
 from amberdb.memory.recall import recall
 from amberdb.memory.recall_page import RecallPage
 from amberdb.memory.types import (
@@ -125,7 +126,8 @@ class Memory:
         expiry_date: datetime | None = None,
         reason: str | None = None,
     ) -> list[Outcome]:
-        """Stores a memory in a layer, or with `auto_extract` applies the extractor's decisions.
+        """Stores a memory in a layer, or with `auto_extract` applies the extractor's decisions;
+        what is given here is of all memories that they store.
 
         An event that is not permanent expires at `expiry_date` or after the retention of its layer.
         Raises InvalidDocumentError, QueryError, ExtractionError; then nothing was stored.
@@ -135,7 +137,19 @@ class Memory:
         if auto_extract:
             if memory_layer is not None:
                 raise QueryError("auto_extract chooses the layer: omit memory_layer")
-            decisions = self._extracted(memory_type, entity_id, content)
+            decisions = [
+                self._documents.given(
+                    decision,
+                    category=category,
+                    metadata=metadata,
+                    is_permanent=is_permanent,
+                    expiry_date=expiry_date,
+                    reason=reason,
+                )
+                for decision in self._extracted(memory_type, entity_id, content)
+            ]
+            for decision in decisions:
+                self._documents.check(decision)
             return self._apply(entity_id, decisions, memory_type, extracted=True)
         if memory_layer is None:
             raise QueryError('give memory_layer="profile" or "event", or auto_extract=True')
@@ -173,7 +187,8 @@ class Memory:
         is_permanent: bool | None = None,
         expiry_date: datetime | None = None,
     ) -> Outcome:
-        """Changes the given fields of a memory. Raises MissingKeyError, InvalidDocumentError."""
+        """Changes the given fields of a memory. Metadata is merged, and {} empties it. Raises
+        MissingKeyError, InvalidDocumentError."""
         return self._one(
             memory_layer,
             memory_id,
@@ -196,6 +211,42 @@ class Memory:
             action="delete", memory_layer=memory_layer, reason=reason or "", memory_id=memory_id
         )
         return self._one(memory_layer, memory_id, decision)
+
+    def undo(self, log_id: str, *, reason: str | None = None) -> Outcome:
+        """Takes the change of a log entry back: an insert is deleted, an update or a deletion is as
+        before. Raises MissingKeyError for an unknown entry, QueryError for one that changed
+        nothing, ConflictError when the memory was changed since."""
+        entry = self.db.collection("log")[log_id]
+        check_undoable(entry)
+        before = entry["before"]
+        (vector,) = embed_texts(self._embed, [None if before is None else before["content"]])
+        now = self._now()
+        layer, memory_id = entry["memory_layer"], entry["memory_id"]
+        with self.db.transaction() as tx:
+            memory = check_unchanged(tx, entry)
+            after: Document | None = None
+            action: Action = "delete"
+            if before is None:
+                tx[layer].delete(memory_id)
+            else:
+                action = "insert" if memory is None else "update"
+                after = brought_back(
+                    entry, memory, vector, now, has_vectors=self._embed is not None
+                )
+                tx[layer].put(after)
+            decision = Decision(
+                action=action, memory_layer=layer, reason=reason or f"undo of {log_id}"
+            )
+            undone = self._documents.entry(
+                entry["memory_type"],
+                entry["entity_id"],
+                memory_id,
+                decision,
+                now,
+                before=memory,
+                after=after,
+            )
+            return Outcome(action, layer, memory_id, undone["reason"], tx["log"].put(undone))
 
     def forget(
         self,
@@ -251,12 +302,14 @@ class Memory:
         limit: int = 50,
         since: datetime | None = None,
         until: datetime | None = None,
+        expiring_before: datetime | None = None,
         category: str | None = None,
         after: str | None = None,
     ) -> Page:
-        """Events of an entity with `since <= created_at < until`, the newest first."""
+        """Events of an entity with `since <= created_at < until`, the newest first;
+        `expiring_before` are those that expire before a time."""
         where = _where(memory_type, entity_id, category)
-        where |= between("created_at", since, until)
+        where |= between("created_at", since, until) | between("expiry_date", None, expiring_before)
         return self.db.collection("event").find(
             where, order_by="-created_at", limit=limit, after=after, fields=FIELDS
         )
@@ -301,6 +354,12 @@ class Memory:
             after=after,
         )
 
+    def history(self, memory_id: str) -> list[Document]:
+        """The changes of a memory, the oldest first: log entries with its state `before` and
+        `after`, None where it did not exist."""
+        where = {"memory_id": memory_id, "action": {"$ne": "ignore"}}
+        return self.db.collection("log").find(where, order_by="created_at")
+
     def logs(
         self,
         memory_id: str | None = None,
@@ -337,6 +396,7 @@ class Memory:
                     Ordered(*owner, order),
                     Ordered(*owner, "category", order),
                     Ordered(*owner, "facts", sparse=True),
+                    Ordered(*owner, "expiry_date", sparse=True),
                     Ordered("created_at"),
                     *searched,
                 ],
@@ -351,7 +411,7 @@ class Memory:
                 Ordered("memory_id", "created_at"),
                 Ordered("memory_layer", "created_at"),
                 Ordered("action", "created_at"),
-                Ordered(*owner, "created_at", sparse=True),
+                Ordered(*owner, "created_at"),
                 Ordered("created_at"),
             ],
             expires_at="expiry_date",
@@ -403,7 +463,14 @@ class Memory:
         )
         events.update((event.memory_id, event.document) for event in similar)
         profile = self.profile(entity_id, memory_type=memory_type, limit=KNOWN_MAX)
-        return Known(memory_type, entity_id, profile, list(events.values()), self._now())
+        return Known(
+            memory_type,
+            entity_id,
+            profile,
+            list(events.values()),
+            self._now(),
+            self._documents.categories,
+        )
 
     def _apply(
         self,
@@ -438,18 +505,23 @@ class Memory:
         """Applies one decision in a transaction, with its log entry. Raises MissingKeyError."""
         layer, action = decision.memory_layer, decision.action
         memory_id = decision.memory_id or ""
+        before: Document | None = None
+        after: Document | None = None
         if action == "insert":
-            document = self._documents.new(memory_type, entity_id, decision, vector, now)
-            memory_id = tx[layer].put(document)
+            after = self._documents.new(memory_type, entity_id, decision, vector, now)
+            memory_id = tx[layer].put(after)
         elif action != "ignore":
-            old = tx[layer].get(memory_id)
-            if old is None or (old["memory_type"], old["entity_id"]) != (memory_type, entity_id):
+            before = tx[layer].get(memory_id)
+            if before is None or not _is_of(before, memory_type, entity_id):
                 raise _missing(layer, memory_id)
             if action == "delete":
                 tx[layer].delete(memory_id)
             else:
-                tx[layer].update(memory_id, self._documents.patch(old, decision, vector, now))
-        entry = self._documents.entry(memory_type, entity_id, memory_id, decision, now)
+                tx[layer].update(memory_id, self._documents.patch(before, decision, vector, now))
+                after = tx[layer][memory_id]
+        entry = self._documents.entry(
+            memory_type, entity_id, memory_id, decision, now, before=before, after=after
+        )
         return Outcome(action, layer, memory_id, entry["reason"], tx["log"].put(entry))
 
 
@@ -465,9 +537,11 @@ class _Owned:
 
     def has(self, layer: Layer, memory_id: str) -> bool:
         memory = self._tx[layer].get(memory_id)
-        return memory is not None and all(
-            memory.get(name) == value for name, value in self._owner.items()
-        )
+        return memory is not None and _is_of(memory, **self._owner)
+
+
+def _is_of(memory: Document, memory_type: str, entity_id: str) -> bool:
+    return (memory["memory_type"], memory["entity_id"]) == (memory_type, entity_id)
 
 
 def _where(memory_type: MemoryType, entity_id: str, category: str | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 import msgspec
 
 from amberdb import Document, ExtractionError
-from amberdb.memory.types import CATEGORIES, Decision, Known, Layer
+from amberdb.memory.types import Decision, Known, Layer
 
 if TYPE_CHECKING:
     import httpx
@@ -144,7 +144,7 @@ class ChatExtractor:
         pause_s = PAUSE_S
         for left in reversed(range(self._attempts)):
             try:
-                return _decisions(self._answer(request), refs)
+                return _decisions(self._answer(request), refs, known)
             except _TryAgain as again:
                 if not left:
                     raise ExtractionError(
@@ -193,7 +193,7 @@ def _retry_after_s(response: "httpx.Response") -> float | None:
 
 def _messages(text: str, known: Known, refs: dict[str, Document]) -> list[dict[str, str]]:
     """The messages of a request."""
-    lists = {layer: ", ".join(names) for layer, names in CATEGORIES.items()}
+    lists = {layer: ", ".join(names) for layer, names in known.categories.items()}
     remembered = [
         {"ref": ref, "category": memory.get("category"), "content": memory["content"]}
         for ref, memory in refs.items()
@@ -205,12 +205,12 @@ def _messages(text: str, known: Known, refs: dict[str, Document]) -> list[dict[s
     ]
 
 
-def _decisions(body: bytes, refs: dict[str, Document]) -> list[Decision]:
+def _decisions(body: bytes, refs: dict[str, Document], known: Known) -> list[Decision]:
     """The decisions of a response body. Raises _TryAgain."""
     try:
         content = msgspec.json.decode(body)["choices"][0]["message"]["content"]
         answer = msgspec.json.decode(_unfenced(content), type=_Answer)
-        return [_decision(answered, refs) for answered in answer.decisions]
+        return [_decision(answered, refs, known) for answered in answer.decisions]
     except (msgspec.MsgspecError, AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
         raise _TryAgain(f"the answer is invalid ({type(e).__name__}: {e})") from e
 
@@ -223,7 +223,7 @@ def _unfenced(content: str) -> str:
     return content
 
 
-def _decision(answered: _Answered, refs: dict[str, Document]) -> Decision:
+def _decision(answered: _Answered, refs: dict[str, Document], known: Known) -> Decision:
     """A checked decision. Raises KeyError, ValueError."""
     layer: Layer = answered.memory_layer
     memory_id = None
@@ -235,7 +235,7 @@ def _decision(answered: _Answered, refs: dict[str, Document]) -> Decision:
         raise ValueError(f"{answered.action} without a ref")
     if answered.action in ("insert", "update") and not (answered.content or "").strip():
         raise ValueError(f"{answered.action} without content")
-    category = answered.category if answered.category in CATEGORIES[layer] else None
+    category = answered.category if answered.category in known.categories[layer] else None
     return Decision(
         action=answered.action,
         memory_layer=layer,
