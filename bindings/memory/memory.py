@@ -15,8 +15,8 @@ Invariants:
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
-from typing import Any, Final, final
+from functools import cache, partial
+from typing import Any, Final, final, overload
 
 from amberdb import (
     Database,
@@ -436,9 +436,8 @@ class Memory:
             raise QueryError("auto_extract needs an extractor: Memory(db, extract=RuleExtractor())")
         known = self._known(memory_type, entity_id, content)
         decisions = self._extract(content, known)
-        ids = {document["id"] for document in (*known.profile, *known.events)}
         for decision in decisions:
-            if decision.memory_id is not None and decision.memory_id not in ids:
+            if decision.memory_id is not None and not _is_known(known, decision.memory_id):
                 raise ExtractionError(
                     f"the extractor named the memory {decision.memory_id!r}, which it did not get: "
                     "nothing was stored",
@@ -454,20 +453,20 @@ class Memory:
 
     def _known(self, memory_type: MemoryType, entity_id: str, content: str) -> Known:
         """The newest memories of both layers, and the events most similar to the text."""
-        events = {
-            event["id"]: event
-            for event in self.events(entity_id, memory_type=memory_type, limit=KNOWN_MAX)
-        }
-        similar = self.recall(
-            content, entity_id=entity_id, memory_type=memory_type, layers=("event",)
-        )
-        events.update((event.memory_id, event.document) for event in similar)
-        profile = self.profile(entity_id, memory_type=memory_type, limit=KNOWN_MAX)
+
+        def events() -> Sequence[Document]:
+            newest = self.events(entity_id, memory_type=memory_type, limit=KNOWN_MAX)
+            found = {event["id"]: event for event in newest}
+            similar = self.recall(
+                content, entity_id=entity_id, memory_type=memory_type, layers=("event",)
+            )
+            return list((found | {event.memory_id: event.document for event in similar}).values())
+
         return Known(
             memory_type,
             entity_id,
-            profile,
-            list(events.values()),
+            _Read(lambda: self.profile(entity_id, memory_type=memory_type, limit=KNOWN_MAX)),
+            _Read(events),
             self._now(),
             self._documents.categories,
         )
@@ -523,6 +522,29 @@ class Memory:
             memory_type, entity_id, memory_id, decision, now, before=before, after=after
         )
         return Outcome(action, layer, memory_id, entry["reason"], tx["log"].put(entry))
+
+
+class _Read(Sequence[Document]):
+    """Memories that are read when an extractor looks at them: rules do not."""
+
+    def __init__(self, read: Callable[[], Sequence[Document]]) -> None:
+        self._read = cache(read)
+
+    @overload
+    def __getitem__(self, at: int) -> Document: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Document]: ...
+
+    def __getitem__(self, at: int | slice) -> Document | Sequence[Document]:
+        return self._read()[at]
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+def _is_known(known: Known, memory_id: str) -> bool:
+    return any(each["id"] == memory_id for each in (*known.profile, *known.events))
 
 
 class _Owned:

@@ -1,10 +1,11 @@
 """A rule-based extractor, for use without a model: it classifies English and Chinese sentences by
 the words that they contain.
 
-    text -> sentences -> (layer, category), by words.toml -> settled by known memories (evidence.py)
+    text -> sentences -> (layer, category), by words.toml
 
 Invariants:
-- The same text and the same known memories give the same decisions.
+- The same text gives the same decisions. What is known does not count here: Memory settles each
+  new memory by what is committed (evidence.py).
 - A sentence that matches no rule is ignored, and its text is not logged: missing a fact is better
   than inventing one.
 """
@@ -19,8 +20,6 @@ from importlib.resources import files
 from itertools import chain
 from typing import Any, TypeAlias, final
 
-from amberdb import Document
-from amberdb.memory.evidence import keys_of, settled
 from amberdb.memory.facts import fact_of, without_contractions
 from amberdb.memory.types import Decision, Known, Layer
 
@@ -104,26 +103,7 @@ class RuleExtractor:
 
     def __call__(self, text: str, known: Known) -> Sequence[Decision]:
         """The decisions on a text."""
-        memories = _Known(known)
-        return [settled(_decided(each), memories, known.now) for each in _sentences(text)]
-
-
-class _Known:
-    """The memories that an extractor is given, by their keys."""
-
-    def __init__(self, known: Known) -> None:
-        self._by_key: dict[tuple[Layer, str], list[Document]] = {}
-        layers: dict[Layer, Sequence[Document]] = {"profile": known.profile, "event": known.events}
-        for layer, memories in layers.items():
-            for memory in memories:
-                for key in keys_of(layer, memory["content"]):
-                    self._by_key.setdefault((layer, key), []).append(memory)
-
-    def having(self, layer: Layer, key: str) -> Sequence[Document]:
-        return self._by_key.get((layer, key), ())
-
-    def has(self, layer: Layer, memory_id: str) -> bool:
-        return True
+        return [_decided(sentence) for sentence in _sentences(text)]
 
 
 def _sentences(text: str) -> Iterable[str]:
