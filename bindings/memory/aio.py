@@ -15,11 +15,13 @@ class Memory(Face):
     apply = writes(memory.Memory.apply)
     update = writes(memory.Memory.update)
     delete = writes(memory.Memory.delete)
+    undo = writes(memory.Memory.undo)
     forget = writes(memory.Memory.forget)
     get = reads(memory.Memory.get)
     profile = reads(memory.Memory.profile)
     events = reads(memory.Memory.events)
     recall = reads(memory.Memory.recall)
+    history = reads(memory.Memory.history)
     logs = reads(memory.Memory.logs)
 
 
