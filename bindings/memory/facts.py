@@ -1,7 +1,7 @@
 """Facts: what a sentence says about somebody, as far as its words tell it for certain.
 
     "I don't really like coffee"   core "i like coffee", negated
-    "我不再喜欢跑步"                core "我喜欢跑步", negated, and was so before
+    "I no longer like running"     core "i like running", negated, and was so before
     "My name is Anna"              slot "name", of oneself
 
 A sentence makes another one obsolete for certain only where it negates the very same (equal cores),
@@ -33,7 +33,7 @@ _Pair: TypeAlias = tuple[re.Pattern[str], str]
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _BLANKS: Final = re.compile(r"\s+")
 _BLANK_BESIDE_HAN: Final = re.compile(rf"(?<=[{_HAN}]) | (?=[{_HAN}])")
-_EDGES: Final = " \t\r\n,.;:!?、。…~\"'“”‘()"
+_EDGES: Final = " \t\r\n,.;:!?\u3001\u3002\u2026~\"'\u201c\u201d\u2018()"
 _DOES_NOT: Final = re.compile(r"\bdoes not (?:really )?([a-z]+)")
 _CAPITALIZED: Final = re.compile(r"(?:the )?[A-Z0-9]\S*(?: (?:of|de|la|upon|the|&|[A-Z0-9]\S*))*")
 
@@ -74,7 +74,7 @@ def fact_of(sentence: str) -> Fact:
 
 def normalized(text: str) -> str:
     """NFKC, casefolded, without punctuation at the ends; blanks are one, and none beside Han."""
-    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    text = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
     return _BLANK_BESIDE_HAN.sub("", _BLANKS.sub(" ", text)).strip(_EDGES)
 
 
@@ -105,7 +105,7 @@ class _Words:
         subjects = {
             "who": rf"(?:i|the user|user|(?:my|the user's) (?P<of>{english}))",
             "whose": rf"(?:my|the user's|user's|(?:my|the user's) (?P<of>{english})'s)",
-            "wer": rf"(?:我|用户|(?:我|用户)的?(?P<of>{chinese}))",
+            "who_zh": rf"(?:\u6211|\u7528\u6237|(?:\u6211|\u7528\u6237)\u7684?(?P<of>{chinese}))",
         }
         self._more = re.compile("|".join(slots["more"]))
         self._slots = [

@@ -80,7 +80,7 @@ def classify(sentence: str) -> Classification | None:
     """The layer and category of a sentence; None when it holds nothing to remember."""
     rules = _rules()
     fills_slot = fact_of(sentence).slot is not None
-    sentence = without_contractions(unicodedata.normalize("NFKC", sentence).replace("’", "'"))
+    sentence = without_contractions(unicodedata.normalize("NFKC", sentence).replace("\u2019", "'"))
     if rules.asks.search(sentence) or rules.small_talk.search(sentence):
         return None
     is_dated = not fills_slot and bool(rules.dated.search(sentence))
