@@ -126,7 +126,9 @@ def _awaited(lane: Lane, method: Callable[Concatenate[Any, P], R]) -> Awaited[P,
     @wraps(method)
     async def awaited(face: Face, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if not reports:
-            return await face.call(lane, lambda inner: getattr(inner, name)(*args, **kwargs))
+            # A write within the caller's transaction runs in the thread of that transaction.
+            mine: Lane = lane if kwargs.get("tx") is None else "transaction"
+            return await face.call(mine, lambda inner: getattr(inner, name)(*args, **kwargs))
         progress, bound = _reporting(shape, (face, *args), kwargs)
         return await face.call(
             lane,

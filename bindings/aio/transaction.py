@@ -23,20 +23,21 @@ class Transaction:
 
     def __init__(self, threads: Threads, blocking: amberdb.Transaction, timeout_ms: int) -> None:
         self.threads = threads
-        self._blocking = blocking
+        self.blocking = blocking
+        """For a method of a memory system: `await memory.remember(..., tx=tx.blocking)`."""
         self._timeout_ms = timeout_ms
         self._turn: Turn | None = None
 
     @property
     def lsn(self) -> Lsn:
         """The Lsn of the commit, after it."""
-        return self._blocking.lsn
+        return self.blocking.lsn
 
     async def __aenter__(self) -> "Transaction":
         """Raises BusyError, TransactionError."""
         turn = await self.threads.turn(self._timeout_ms)
         try:
-            await self.threads.run("transaction", self._blocking.__enter__, undo=_rollback)
+            await self.threads.run("transaction", self.blocking.__enter__, undo=_rollback)
         except BaseException:
             turn.end()
             raise
@@ -51,7 +52,7 @@ class Transaction:
     ) -> None:
         if self._turn is None:
             raise ClosedError("the transaction is not open: use it with `async with`")
-        leave = partial(self._blocking.__exit__, kind, error, trace)
+        leave = partial(self.blocking.__exit__, kind, error, trace)
         try:
             await self.threads.run("transaction", leave, must=True)
         finally:
@@ -60,7 +61,7 @@ class Transaction:
 
     def __getitem__(self, name: str) -> WritableCollection:
         """A collection inside the transaction. Its methods raise CollectionMissingError."""
-        return WritableCollection(name, self.threads, lambda: self._blocking[name], "transaction")
+        return WritableCollection(name, self.threads, lambda: self.blocking[name], "transaction")
 
     def collection(self, name: str) -> WritableCollection:
         """The same as tx[name]."""

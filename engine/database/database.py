@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
+from amberdb._errors import TransactionError
 from amberdb._types import Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
@@ -89,6 +90,7 @@ class Database:
         required: Mapping[str, type | None] | Sequence[str] | None = None,
         version: int | None = None,
         migrate: Mapping[int, Upgrade] | None = None,
+        owner: str | None = None,
     ) -> Collection:
         """Creates or declares a collection and returns it.
 
@@ -110,15 +112,18 @@ class Database:
                     of the version below and returns the new document. Reads show upgraded
                     documents from now on; the stored ones are upgraded in the background
                     (migrate() waits for it)
+        owner       the name of the system that declares, for a library with collections of its own:
+                    nobody else changes what it declared. None: the program
 
         An argument that is left out keeps the definition in the catalog.
 
-        Raises CollectionError for an invalid declaration, CollectionVersionError when the stored
+        Raises CollectionError for an invalid declaration, and for one that would change a
+        collection of another owner; CollectionVersionError when the stored
         documents are newer than `version`. A Unique index that cannot be built is dropped again:
         DuplicateKeyError (two documents share a value), InvalidDocumentError (a document has no
         key for it).
         """
-        declaration = declaration_of(indexes, expires_at, required, version, migrate)
+        declaration = declaration_of(indexes, expires_at, required, version, migrate, owner)
         self._handle.engine.declare(name, declaration)
         return Collection(name, self._handle)
 
@@ -198,6 +203,18 @@ class Database:
         stored), and CommitUnknownError when the sync of the log failed.
         """
         return Transaction(self._handle, self._handle.writer("transaction"), sync, timeout_ms)
+
+    def check_transaction(self, tx: Transaction) -> None:
+        """Checks that `tx` is an open transaction of this database, for a function that writes
+        within the transaction of its caller. Raises ClosedError, TransactionError."""
+        if not isinstance(tx, Transaction):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TransactionError(f"tx={tx!r}: give what `with db.transaction() as tx` gives")
+        tx.writer()
+        if not tx.is_of(self._handle.engine):
+            raise TransactionError(
+                f"the transaction is not one of {self.path!r}: begin it with the database of the "
+                "system that writes in it"
+            )
 
     def refresh(self) -> Lsn:
         """With `read_only`: makes all that the writing process has acknowledged visible to reads.

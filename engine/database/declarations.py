@@ -25,7 +25,7 @@ from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog, Declaration, listed
 from amberdb.engine.schema.counters import CollectionCounters
-from amberdb.engine.schema.definition import required_types
+from amberdb.engine.schema.definition import CollectionDef, required_types
 from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.search.embedding import Embedders
@@ -80,7 +80,7 @@ class Declarations:
         until the new ones are built."""
         for name, schema in self._committer.state.catalog.schemas.items():
             if schema.foreign:
-                self.declare(name, Declaration(indexes=schema.definition.specs))
+                self.declare(name, _indexes_of(schema.definition, schema.definition.specs))
 
     def rename(self, old: str, new: str) -> None:
         """Raises CollectionMissingError, and CollectionError when there is a `new` already."""
@@ -136,9 +136,14 @@ class Declarations:
             pending = {i.number for i in self._indexer.pending_of(schema) if i.is_unique}
             dropped = [i.spec for i in schema.definition.indexes if i.keyspace in pending]
             kept = [spec for spec in schema.definition.specs if spec not in dropped]
-            without = Declaration(indexes=kept)
+            without = _indexes_of(schema.definition, kept)
             self._commit(lambda writer: self._declared(writer, name, without))
             raise
+
+
+def _indexes_of(definition: CollectionDef, specs: list[IndexSpec]) -> Declaration:
+    """A declaration of indexes alone, by the owner of the collection."""
+    return Declaration(indexes=specs, owner=definition.owner)
 
 
 def _is_unique(index: AnyIndex) -> bool:
@@ -151,6 +156,7 @@ def declaration_of(
     required: Mapping[str, type | None] | Sequence[str] | None,
     version: int | None,
     migrate: Upgrades | None,
+    owner: str | None,
 ) -> Declaration:
     """As the catalog takes it. Raises CollectionError."""
     if version is not None and (type(version) is not int or not 0 < version < 1 << 32):
@@ -168,5 +174,6 @@ def declaration_of(
         expires_at=expires_at,
         required=None if required is None else required_types(required),
         version=version,
+        owner=owner,
         upgrades=dict(migrate or {}),
     )

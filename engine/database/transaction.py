@@ -103,6 +103,10 @@ class Transaction:
         """The same as tx[name]."""
         return self[name]
 
+    def is_of(self, engine: object) -> bool:
+        """Whether it commits to this engine."""
+        return isinstance(engine, Engine) and engine.committer is self._committer
+
     def writer(self) -> WriteBatch:
         """The write batch, for the collections of the transaction. Raises ClosedError outside the
         `with` block."""

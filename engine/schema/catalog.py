@@ -30,6 +30,7 @@ from amberdb.engine.schema.codec import decode_document, encode
 from amberdb.engine.schema.definition import CollectionDef, IndexDef, Number, check_field
 from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS, FIRST_KEYSPACE, end_of
 from amberdb.engine.schema.migration import Upgrade, Upgrades
+from amberdb.engine.schema.ownership import owned
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex, identity_of
 from amberdb.index.registry import IndexSpec
@@ -62,12 +63,14 @@ class CatalogWriter(Protocol):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """The arguments of db.collection(); None leaves a property as it is."""
+    """The arguments of db.collection(); None leaves a property as it is, but for the owner."""
 
     indexes: list[IndexSpec] | None = None
     expires_at: str | None = None
     required: Mapping[str, str | None] | None = None
     version: int | None = None
+    owner: str | None = None
+    """The system that declares; None: the program."""
     upgrades: Upgrades = field(default_factory=dict[int, Upgrade])
     """Functions to newer versions."""
 
@@ -231,6 +234,9 @@ class Catalog:
         if declaration.version is not None:
             upgrades: Upgrades = {} if known is None else known.upgrades
             definition = declaration.migrating(definition, upgrades, lsn, is_empty)
+        definition = owned(
+            None if known is None else before, definition, declaration.owner, is_empty=is_empty
+        )
         if known is not None and definition == before:
             return None
         return definition, Catalog(self.schemas, next_keyspace, number, retired)

@@ -72,6 +72,8 @@ class CollectionDef:
     former: tuple[tuple[int, str], ...] = ()
     """Former names, each with the last Lsn at which it was used, ascending: the change feed reports
     a change under the name of its time."""
+    owner: str | None = None
+    """The system that declared it, and alone declares it again; None: the program."""
 
     @property
     def specs(self) -> list[IndexSpec]:
@@ -104,6 +106,7 @@ class CollectionDef:
             version=self.version,
             steps=self.steps,
             former=self.former,
+            owner=self.owner,
         )
         builtins: dict[str, Any] = msgspec.to_builtins(stored)
         return builtins
@@ -143,6 +146,7 @@ class CollectionDef:
             version=known.version,
             steps=known.steps,
             former=known.former,
+            owner=known.owner,
         )
 
 
@@ -170,6 +174,7 @@ class _StoredCollection(Struct, forbid_unknown_fields=True, omit_defaults=True, 
     version: Number = 1
     steps: tuple[tuple[Number, _Lsn], ...] = ()
     former: tuple[tuple[_Lsn, str], ...] = ()
+    owner: str | None = None
 
 
 def required_types(
