@@ -8,8 +8,9 @@ Two users of one name would drop each other's indexes, since a declaration is th
 Invariants:
 - A collection is declared again by its owner alone: another declaration that would change it raises
   CollectionError. One that changes nothing, or declares nothing, is free to all.
-- A collection without a mark becomes a system's only if the system, in a version that made no
-  marks, can have made it: no index of it is dropped, and what it requires is the same.
+- A collection without a mark becomes a system's if an earlier version of the system, which made no
+  marks, has made it: the declarations have the same required fields and expiry, and enough in
+  common.
 """
 
 from dataclasses import replace
@@ -21,6 +22,8 @@ from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector
 
 OWNER_BYTES_MAX = 100
+_COMMON_MIN = 2
+"""Of the indexes of a collection, its required fields and its expiry."""
 
 
 def owned(
@@ -39,7 +42,7 @@ def owned(
             "declaration would change it: choose another name for yours, or give the system a "
             "name=, which is a prefix of its collections"
         )
-    if before.owner is None and _may_be_of(before, after, is_empty):
+    if before.owner is None and _is_of(before, after, is_empty):
         return replace(after, owner=owner)
     maker = "the program" if before.owner is None else f"the system {before.owner!r}"
     raise CollectionError(
@@ -48,20 +51,23 @@ def owned(
     )
 
 
-def _may_be_of(before: CollectionDef, after: CollectionDef, is_empty: bool) -> bool:
-    """Whether the system that declares `after` can have declared `before`."""
-    kept, had = _indexed(after), _indexed(before)
-    if not had <= kept:
-        return False
-    if before.expires_at is None and not before.required and not had:
-        return is_empty or not kept
-    return (before.expires_at, before.required) == (after.expires_at, after.required)
+def _is_of(before: CollectionDef, after: CollectionDef, is_empty: bool) -> bool:
+    """Whether an earlier version of the system that declares `after` has declared `before`."""
+    if (before.expires_at, before.required) != (after.expires_at, after.required):
+        return is_empty and not _properties(before)
+    had, has = _properties(before), _properties(after)
+    if not had:
+        return is_empty or not has
+    return len(had & has) >= _COMMON_MIN
 
 
-def _indexed(definition: CollectionDef) -> set[str]:
-    """The names of its indexes, which have kinds and fields. Without those of vectors: a system has
-    them with an embedder alone."""
-    return {spec.name for spec in definition.specs if not isinstance(spec, Vector | EmbeddingQueue)}
+def _properties(definition: CollectionDef) -> set[str]:
+    """Its indexes, by names that have kinds and fields, and what it requires. Without indexes of
+    vectors: a system has them with an embedder alone."""
+    specs = definition.specs
+    names = {spec.name for spec in specs if not isinstance(spec, Vector | EmbeddingQueue)}
+    names |= {"expires_at"} if definition.expires_at else set()
+    return names | ({"required"} if definition.required else set())
 
 
 def _checked_owner(owner: object) -> str:

@@ -63,12 +63,14 @@ def test_the_mark_is_in_the_catalog(tmp_path: Path) -> None:
 
 def test_a_system_takes_over_what_an_earlier_version_made(db: Database) -> None:
     """Databases from before there were marks: the indexes are those of the system."""
-    db.collection("event", indexes=[Ordered("a"), Vector("v", dim=2)], required={"a": int})
+    older = [Ordered("a"), Ordered("old"), Vector("v", dim=2)]
+    db.collection("event", indexes=older, required={"a": int})
     db["event"].put({"a": 1, "v": [0.0, 1.0]})
-    db.collection(
-        "event", owner="memory", indexes=[Ordered("a"), Ordered("b")], required={"a": int}
-    )
+    indexes = [Ordered("a"), Ordered("b")]
+    db.collection("event", owner="memory", indexes=indexes, required={"a": int})
     assert db.definition("event").owner == "memory"
+    db.collection("config").put({"name": "x"})
+    db.collection("config", owner="memory")
 
 
 def test_what_differs_from_the_system_is_of_the_program(db: Database) -> None:
