@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
-from amberdb._errors import TransactionError
+from amberdb._errors import QueryError, TransactionError
 from amberdb._types import Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
@@ -330,27 +330,32 @@ class Database:
 
     def erase(
         self,
-        collection: str,
-        where: Where,
+        collection: str | Mapping[str, Where],
+        where: Where | None = None,
         *,
         reason: str,
         progress: CompactProgress | None = None,
     ) -> Erasure:
-        """Deletes the documents that match, in one commit, and then removes them from every file.
+        """Deletes the documents that match, and removes them from every file.
 
             receipt = db.erase("event", {"entity_id": "lin"}, reason="request 17")
+            receipt = db.erase({"event": {"who": "lin"}, "log": {"who": "lin"}}, reason="...")
             receipt.documents, receipt.completed, receipt.backups
 
         Expired documents are deleted too, and the log that subscribers have yet to read is
-        removed (they get LogTruncatedError). Returns the receipt, which the database keeps. It
-        names the backups that may still hold the documents: those are out of reach.
+        removed (they get LogTruncatedError). Up to 10,000 documents are deleted in one commit, more
+        in several. Returns the receipt, which the database keeps. It names the backups that may
+        still hold the documents: those are out of reach.
 
-        Raises QueryError, CollectionMissingError, TransactionTooLargeError: nothing was done.
-        StorageError, DiskFullError: the documents are deleted, and the next open, compact() or
-        erase() completes the erasure.
+        Raises QueryError, CollectionMissingError: nothing was done. StorageError, DiskFullError:
+        documents are deleted, and the next open, compact() or erase() completes the erasure.
         """
         erasures = self._handle.writing("erase").maintenance.erasures
-        return erasures.run(collection, where, reason, progress)
+        if isinstance(collection, str):
+            if where is None:
+                raise QueryError("erase() needs a filter: {} matches all documents")
+            collection = {collection: where}
+        return erasures.run(collection, reason, progress)
 
     def erasures(self) -> list[Erasure]:
         """The receipts of erase(), the oldest first; the last 1,000 are kept. `completed` is None

@@ -1,30 +1,35 @@
 """Erasure: removes documents from every file of the database, and keeps a receipt.
 
-    documents deleted and the receipt stored as pending, in one commit -> compact(), which also
-    removes the log that subscribers have yet to read -> the receipt is completed
+    the receipt stored as pending, and a batch of documents deleted, in one commit
+        -> more batches, one commit each, until no document matches
+        -> compact(), which also removes the log that subscribers have yet to read
+        -> the receipt is completed
 
     META e | the commit's Lsn, u64  ->  the map of _StoredErasure, with a checksum
 
 Invariants:
 - A receipt without a time of completion is an erasure that was interrupted by a crash or a full
-  disk: the next open, compact() or erase() completes it.
+  disk: the next open, compact() or erase() completes it, from the batch at which it was.
 - No backup runs while an erasure is completed: its receipt names all backups that may hold the
   documents.
-- A receipt contains nothing of the documents, nor of the filter.
+- A receipt contains nothing of the documents. It has the filters while there is more to delete; the
+  last batch removes them, before the files are rewritten.
 """
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, final
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, final
 
 import msgspec
 
 from amberdb import _failpoints as failpoints
 from amberdb._call_lock import NestedCallLock
-from amberdb._errors import QueryError
+from amberdb._errors import QueryError, TransactionTooLargeError
 from amberdb._plain import plain_text
 from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn, Where
@@ -33,6 +38,7 @@ from amberdb.engine.backup.backup import Backups
 from amberdb.engine.backup.history import KnownBackup, StoredBackup, known_backups
 from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.jobs import Stop, check_stop
 from amberdb.engine.maintenance.compaction import Compactor, CompactProgress, CompactReport
 from amberdb.engine.query.query import Query
@@ -47,6 +53,8 @@ logger = logging.getLogger("amberdb.engine")
 RECEIPTS_MAX: Final = 1000
 """Past this number the oldest completed receipts are removed."""
 REASON_BYTES_MAX: Final = 1000
+BATCH: Final = 10_000
+"""The most documents that one commit deletes."""
 _BEFORE_ALL_TIME: Final = -(1 << 62)
 
 
@@ -56,12 +64,12 @@ class Erasure:
     """The receipt of db.erase(), without any content of the erased documents."""
 
     id: str
-    collection: str
+    collections: Mapping[str, int]
+    """By collection the number of documents deleted, including expired ones that were still on the
+    disk."""
     reason: str
-    documents: int
-    """The number of documents deleted, including expired ones that were still on the disk."""
     lsn: Lsn
-    """The commit that deleted them."""
+    """The commit that deleted them, or the first batch of them."""
     time: datetime
     """The time of that commit."""
     completed: datetime | None = None
@@ -71,8 +79,18 @@ class Erasure:
     subscribers: tuple[str, ...] = ()
     """Subscribers whose unread part of the log was removed."""
 
+    @property
+    def collection(self) -> str:
+        """The names of the collections, with commas between them."""
+        return ", ".join(self.collections)
 
-class _StoredErasure(msgspec.Struct, frozen=True, kw_only=True):
+    @property
+    def documents(self) -> int:
+        """The number of documents deleted, of all collections."""
+        return sum(self.collections.values())
+
+
+class _StoredErasure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A receipt as it is stored."""
 
     id: str
@@ -84,6 +102,10 @@ class _StoredErasure(msgspec.Struct, frozen=True, kw_only=True):
     completed_us: int | None
     backups: list[StoredBackup]
     subscribers: list[str]
+    counts: dict[str, int] = {}
+    """The documents by collection, where those are several."""
+    left: dict[str, Any] = {}
+    """By collection the filter of what is still to be deleted."""
 
 
 _decode = map_decoder(_StoredErasure)
@@ -114,16 +136,18 @@ class Erasures:
             return receipts_of(view)
 
     def run(
-        self, collection: str, where: Where, reason: str, progress: CompactProgress | None
+        self, wheres: Mapping[str, Where], reason: str, progress: CompactProgress | None
     ) -> Erasure:
         """See Database.erase()."""
         text = plain_text(reason)
         if text is None or not 0 < len(text.encode("utf-8", "replace")) <= REASON_BYTES_MAX:
             raise QueryError(f"reason={reason!r}: give a text of 1 to {REASON_BYTES_MAX} bytes")
+        if not wheres:
+            raise QueryError("erase() needs a collection and a filter: {} matches all documents")
         with long_work(), self._mutex:
-            erasure = self._delete(collection, where, text)
+            id = self._begin(wheres, text)
             self.compact(progress)
-        return next(receipt for receipt in self.receipts() if receipt.id == erasure.id)
+        return next(receipt for receipt in self.receipts() if receipt.id == id)
 
     def compact(self, progress: CompactProgress | None = None) -> CompactReport:
         """See Database.compact(). Also completes pending erasures."""
@@ -132,10 +156,11 @@ class Erasures:
             if not pending:
                 return self._compactor.run(progress)
             with self._backups.mutex:
+                self._delete_left()
                 report = self._compactor.run(progress, keep_unread=False)
                 if failpoints.on:
                     failpoints.reach("erase.compacted")
-                self._complete(pending)
+                self._complete()
         return report
 
     def resume(self, stop: Stop) -> None:
@@ -148,32 +173,57 @@ class Erasures:
         """Receipts of erasures that are not completed."""
         return [receipt for receipt in self.receipts() if receipt.completed is None]
 
-    def _delete(self, collection: str, where: Where, reason: str) -> Erasure:
-        committer = self._committer
-        with OneCommit(committer, "always") as writer:
-            schema = schema_of(writer.view, collection)
-            ids = _ids(writer.view, schema, where)
-            for id in ids:
-                writer.delete(schema, id)
-            erasure = Erasure(
-                os.urandom(8).hex(), schema.name, reason, len(ids), Lsn(writer.lsn),
-                time_of(writer.now_us),
-            )  # fmt: skip
+    def _begin(self, wheres: Mapping[str, Where], reason: str) -> str:
+        """Commits the pending receipt with the first batch of deletions; the id."""
+        id = os.urandom(8).hex()
+
+        def first(writer: WriteBatch, size: int) -> None:
             for old in receipts_of(writer.view)[: -RECEIPTS_MAX + 1]:
                 if old.completed is not None:
                     writer.set(_key(old), None)
-            writer.set(_key(erasure), _entry(erasure))
-            if failpoints.on:
-                failpoints.reach("erase.before-commit")
+            for name in wheres:
+                schema_of(writer.view, name)  # raises
+            none = dict.fromkeys(wheres, 0)
+            erasure = Erasure(id, none, reason, Lsn(writer.lsn), time_of(writer.now_us))
+            _delete(writer, size, erasure=erasure, wheres=wheres)
+
+        self._commit_batch(first)
+        return id
+
+    def _delete_left(self) -> None:
+        """Deletes, batch by batch, what pending erasures have left."""
+        while left := self._left():
+            erasure, wheres = left
+            self._commit_batch(partial(_delete, erasure=erasure, wheres=wheres))
+
+    def _left(self) -> tuple[Erasure, Mapping[str, Where]] | None:
+        """The first erasure that has something left to delete, with its filters."""
+        with self._committer.view() as view:
+            found = ((_receipt(stored), stored.left) for stored in _stored(view) if stored.left)
+            return next(found, None)
+
+    def _commit_batch(self, delete: Callable[[WriteBatch, int], None]) -> None:
+        """One commit of as many deletions as fit."""
+        size = BATCH
+        while True:
+            try:
+                with OneCommit(self._committer, "always") as writer:
+                    delete(writer, size)
+                    if failpoints.on:
+                        failpoints.reach("erase.before-commit")
+                break
+            except TransactionTooLargeError:
+                if size == 1:
+                    raise
+                size //= 2
         if failpoints.on:
             failpoints.reach("erase.deleted")
-        return erasure
 
-    def _complete(self, pending: list[Erasure]) -> None:
+    def _complete(self) -> None:
         with OneCommit(self._committer, "always") as writer:
             known = tuple(b for b in known_backups(writer.view) if not self._is_pruned(b.path))
             truncated = tuple(self._feed.truncated_subscribers())
-            for erasure in pending:
+            for erasure in self.pending():
                 done = replace(
                     erasure,
                     completed=time_of(writer.now_us),
@@ -187,15 +237,39 @@ class Erasures:
 
 def receipts_of(view: View) -> list[Erasure]:
     """All receipts, the oldest first. Raises CorruptionError."""
-    entries = view.scan(ERASURES, end_of(ERASURES))
-    return [_receipt(_decode(entry_data(key, value))) for key, value in entries]
+    return list(map(_receipt, _stored(view)))
+
+
+def _stored(view: View) -> Iterator[_StoredErasure]:
+    for key, value in view.scan(ERASURES, end_of(ERASURES)):
+        yield _decode(entry_data(key, value))
+
+
+def _delete(
+    writer: WriteBatch, size: int, *, erasure: Erasure, wheres: Mapping[str, Where]
+) -> None:
+    """Adds up to `size` deletions to a commit, and the receipt after them."""
+    counts, left = {**erasure.collections}, {**wheres}
+    for name, where in wheres.items():
+        schema = _at(writer.view, name, erasure.lsn)
+        if schema is not None:  # it may have been dropped since
+            ids = _ids(writer.view, schema, where, size + 1)
+            for id in ids[:size]:
+                writer.delete(schema, id)
+            counts[name] += len(ids[:size])
+            if len(ids) > size:
+                break
+            size -= len(ids)
+        del left[name]
+    erasure = replace(erasure, collections=counts)
+    writer.set(_key(erasure), _entry(erasure, left))
 
 
 def _key(erasure: Erasure) -> bytes:
     return ERASURES + erasure.lsn.to_bytes(8)
 
 
-def _entry(erasure: Erasure) -> bytes:
+def _entry(erasure: Erasure, left: Mapping[str, Where] = MappingProxyType({})) -> bytes:
     stored = _StoredErasure(
         id=erasure.id,
         collection=erasure.collection,
@@ -206,17 +280,24 @@ def _entry(erasure: Erasure) -> bytes:
         completed_us=None if erasure.completed is None else microseconds(erasure.completed),
         backups=list(map(StoredBackup.of, erasure.backups)),
         subscribers=list(erasure.subscribers),
+        counts={**erasure.collections} if len(erasure.collections) > 1 else {},
+        left={**left},
     )
-    return sealed_entry(_key(erasure), stored)
+    try:
+        return sealed_entry(_key(erasure), stored)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise QueryError(
+            f"the filter is stored until all that match are deleted, and this one cannot be: "
+            f"{error}"
+        ) from error
 
 
 def _receipt(stored: _StoredErasure) -> Erasure:
     completed_us = stored.completed_us
     return Erasure(
         id=stored.id,
-        collection=stored.collection,
+        collections=stored.counts or {stored.collection: stored.documents},
         reason=stored.reason,
-        documents=stored.documents,
         lsn=Lsn(stored.lsn),
         time=time_of(stored.time_us),
         completed=None if completed_us is None else time_of(completed_us),
@@ -225,15 +306,21 @@ def _receipt(stored: _StoredErasure) -> Erasure:
     )
 
 
-def _ids(view: View, schema: Schema, where: Where) -> list[str]:
-    """The ids of all documents that match, including expired ones that are still on the disk, and
-    with a filter of the id alone those that cannot be upgraded to a newer version."""
+def _at(view: View, name: str, lsn: Lsn) -> Schema | None:
+    """The collection that had the name at this Lsn."""
+    schemas = view.catalog.schemas.values()
+    return next((each for each in schemas if each.definition.name_at(lsn) == name), None)
+
+
+def _ids(view: View, schema: Schema, where: Where, limit: int) -> list[str]:
+    """The ids of so many documents that match, including expired ones that are still on the disk,
+    and with a filter of the id alone those that cannot be upgraded to a newer version."""
     now_us = view.now_us
     view.now_us = _BEFORE_ALL_TIME
     try:
         query = Query.of(schema, where)
         if schema.migration is not None and query.filter.is_by_id:
             query = Query.of(schema.redefined(replace(schema.definition, steps=())), where)
-        return query.ids(view)
+        return query.ids(view, limit)
     finally:
         view.now_us = now_us

@@ -151,10 +151,10 @@ class Query:
             return covering.count()
         return sum(1 for _ in self._matches(source, plan))
 
-    def ids(self, source: Source) -> list[str]:
-        """The ids of all documents that match."""
+    def ids(self, source: Source, limit: int | None = None) -> list[str]:
+        """The ids of all documents that match, or of the first so many."""
         found = self._matches(source, self.narrowest(source), kept=ID)
-        return [document["id"] for _, _, document in found]
+        return [document["id"] for _, _, document in islice(found, limit)]
 
     def narrowest(self, source: Source) -> Plan:
         """The plan with the least work for all documents that match, in no order."""

@@ -61,9 +61,8 @@ COMPLETED = bytes.fromhex(
 
 RECEIPT = Erasure(
     id="00112233aabbccdd",
-    collection="notes",
+    collections={"notes": 3},
     reason="asked to",
-    documents=3,
     lsn=Lsn(FIRST + 2),
     time=time_of(1_700_000_000_123_456),
 )

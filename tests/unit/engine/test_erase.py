@@ -18,7 +18,6 @@ from amberdb import (
     Ordered,
     QueryError,
     TransactionError,
-    TransactionTooLargeError,
 )
 from amberdb import _failpoints as failpoints
 from support.databases import SMALL, FakeClock, OpenDatabase, audited
@@ -164,16 +163,90 @@ def test_what_makes_no_sense_is_refused_and_erases_nothing(open_db: OpenDatabase
             db.erase("memory", {}, reason=reason)  # type: ignore[arg-type]
     with db.transaction(), pytest.raises(TransactionError):
         db.erase("memory", {}, reason="x")
-    db.collection("memory").put({"id": "large", "n": -1, "list": list(range(90))})
-    db.collection("memory", indexes=[Ordered("n"), Ordered("list")])
-    db.build_indexes()
-    for number in range(10):
-        db.collection("memory").put({"id": f"l{number}", "list": list(range(100))})
-    with pytest.raises(TransactionTooLargeError):
-        db.erase("memory", {}, reason="x")
-    assert len(before[0]) == 40
-    assert len(db.collection("memory")) == 51
+    with pytest.raises(CollectionMissingError):
+        db.erase({"memory": {}, "other": {}}, reason="x")
+    for missing in ("memory", dict[str, Any]()):
+        with pytest.raises(QueryError):
+            db.erase(missing, reason="x")
+    assert state_of(db) == before
     assert db.erasures() == []
+
+
+def test_one_receipt_is_of_several_collections(open_db: OpenDatabase) -> None:
+    db = filled(open_db())
+    db.collection("other").put({"id": "o", "who": "lin", "content": "unmistakable"})
+    db.collection("other").put({"id": "p", "who": "wu"})
+    receipt = db.erase({"memory": WHERE, "other": {"who": "lin"}}, reason="asked")
+    assert receipt.collections == {"memory": len(GONE), "other": 1}
+    assert (receipt.collection, receipt.documents) == ("memory, other", len(GONE) + 1)
+    assert list(db["other"]) == ["p"]
+    assert db.erasures() == [receipt]
+    db.close()
+    assert open_db().erasures() == [receipt]
+    assert not any(looked(db.path, GONE).values())
+
+
+def test_more_than_fits_into_a_commit_is_deleted_in_several(open_db: OpenDatabase) -> None:
+    db = filled(open_db(transaction_bytes_max=100_000))
+    db.collection("memory", indexes=[Ordered("n"), Ordered("list")])
+    for number in range(10):
+        db["memory"].put({"id": f"l{number}", "n": 100, "list": list(range(100))})
+    db.build_indexes()
+    receipt = db.erase("memory", {}, reason="x")
+    assert receipt.documents == 50
+    assert len(db["memory"]) == 0
+
+
+@pytest.mark.parametrize("stopped_at", [1, 2, 3, 4])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_an_erasure_goes_on_at_the_batch_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int, renamed: bool
+) -> None:
+    monkeypatch.setattr("amberdb.engine.maintenance.erasure.BATCH", 6)
+    batches = 0
+
+    def stop(name: str) -> None:
+        nonlocal batches
+        batches += name == "erase.deleted"
+        if batches == stopped_at:
+            raise Stopped(name)
+
+    path = tmp_path / "t.amber"
+    db = filled(amberdb.open(path, **SMALL))
+    db.collection("other").put({"id": "o", "n": 20})
+    failpoints.install(stop)
+    try:
+        with pytest.raises(Stopped):
+            db.erase({"memory": WHERE, "other": WHERE}, reason="asked")
+    finally:
+        failpoints.install(None)
+    copy = shutil.copytree(path, tmp_path / "crashed.amber")
+    db.close()
+    with audited(copy, background=False) as db:
+        assert len(db["memory"]) == max(20, 40 - 6 * stopped_at)
+        (waiting,) = db.erasures()
+        assert waiting.completed is None
+        if renamed:
+            db.rename_collection("memory", "memories")
+            db.drop_collection("other")
+        db.compact()
+        (done,) = db.erasures()
+        assert done.completed is not None
+        assert done.collections["memory"] == len(GONE)
+        assert len(db["memories" if renamed else "memory"]) == 20
+        assert not any(looked(db.path, GONE).values())
+
+
+def test_a_filter_that_is_still_needed_is_not_left_in_a_file(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.engine.maintenance.erasure.BATCH", 6)
+    filled(db)
+    where = {"$and": [WHERE, {"content": {"$ne": "unmistakable"}}]}
+    assert db.erase("memory", where, reason="asked").documents == len(GONE)
+    db.checkpoint()
+    for file in Path(db.path).rglob("*"):
+        assert not file.is_file() or b"unmistakable" not in file.read_bytes()
 
 
 def test_a_full_disk_leaves_it_to_be_completed(

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 import amberdb
-from amberdb import CollectionError, Database, Ordered, Text, TransactionError, Unique, Vector
+from amberdb import (
+    CollectionError,
+    Database,
+    IndexSpec,
+    Ordered,
+    Text,
+    TransactionError,
+    Unique,
+    Vector,
+)
 
 
 @pytest.fixture
@@ -63,7 +72,7 @@ def test_the_mark_is_in_the_catalog(tmp_path: Path) -> None:
 
 def test_a_system_takes_over_what_an_earlier_version_made(db: Database) -> None:
     """Databases from before there were marks: the indexes are those of the system."""
-    older = [Ordered("a"), Ordered("old"), Vector("v", dim=2)]
+    older: list[IndexSpec] = [Ordered("a"), Ordered("old"), Vector("v", dim=2)]
     db.collection("event", indexes=older, required={"a": int})
     db["event"].put({"a": 1, "v": [0.0, 1.0]})
     indexes = [Ordered("a"), Ordered("b")]
