@@ -12,6 +12,7 @@ class Memory(Face):
     """The async face of amberdb.memory.Memory; from open_memory()."""
 
     remember = writes(memory.Memory.remember)
+    remember_many = writes(memory.Memory.remember_many)
     apply = writes(memory.Memory.apply)
     update = writes(memory.Memory.update)
     delete = writes(memory.Memory.delete)

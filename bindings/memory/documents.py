@@ -42,6 +42,16 @@ FIELDS: Final = (
 """The fields of a memory that are returned: all but its vector and the keys of its facts."""
 
 _STATE: Final = ("content", "category", "metadata", "is_permanent", "expiry_date", "created_at")
+_GIVEN: Final = (
+    "content",
+    "category",
+    "metadata",
+    "is_permanent",
+    "expiry_date",
+    "memory_id",
+    "created_at",
+)
+"""What remember_many() takes of a memory, beside its entity, layer and reason."""
 _DEFAULT_REASONS: Final[Mapping[Action, str]] = {
     "insert": "stored in the {layer} layer on request",
     "update": "changed in the {layer} layer on request",
@@ -53,6 +63,7 @@ _FORGOTTEN_KEEPS: Final = (
     "memory_id",
     "memory_layer",
     "action",
+    "position",
     "created_at",
     "expiry_date",
 )
@@ -91,6 +102,7 @@ class Documents:
                 field="category",
             )
         check_optional_time("expiry_date", decision.expiry_date)
+        check_optional_time("created_at", decision.created_at)
         if decision.is_permanent and decision.expiry_date is not None:
             raise InvalidDocumentError(
                 "a permanent memory has no expiry_date: give one of the two", field="expiry_date"
@@ -105,6 +117,7 @@ class Documents:
         is_permanent: bool | None,
         expiry_date: datetime | None,
         reason: str | None,
+        created_at: datetime | None,
     ) -> Decision:
         """The decision of an extractor, with what the caller says of all that is stored. A category
         is for its own layer. Raises InvalidDocumentError for one of no layer."""
@@ -123,6 +136,7 @@ class Documents:
             metadata=decision.metadata if metadata is None else metadata,
             is_permanent=decision.is_permanent if is_permanent is None else is_permanent,
             expiry_date=expiry_date or (None if is_permanent else decision.expiry_date),
+            created_at=created_at,
             reason=f"{reason} ({decision.reason})" if reason else decision.reason,
         )
 
@@ -130,6 +144,27 @@ class Documents:
     def categories(self) -> Mapping[Layer, Sequence[str]]:
         """The categories of each layer."""
         return {layer: sorted(names) for layer, names in self._categories.items()}
+
+    def insertion(self, given: Mapping[str, Any], layer: Layer | None) -> Decision:
+        """The insert of a memory that is given as a map of the arguments of remember(). Raises
+        InvalidDocumentError, QueryError."""
+        fields = dict(given)
+        fields.pop("entity_id", None)
+        layer = fields.pop("memory_layer", layer)
+        reason = fields.pop("reason", None) or ""
+        for name in fields:
+            if name not in _GIVEN:
+                raise InvalidDocumentError(
+                    f"a memory is not given with {name!r}: its fields are entity_id, memory_layer, "
+                    f"reason, {', '.join(_GIVEN)}",
+                    field=name,
+                )
+        check_layer(layer)
+        assert layer is not None
+        fields["metadata"] = fields.get("metadata") or {}
+        decision = Decision(action="insert", memory_layer=layer, reason=reason, **fields)
+        self.check(decision)
+        return decision
 
     def new(
         self,
@@ -145,7 +180,8 @@ class Documents:
         is_permanent = decision.is_permanent
         if is_permanent is None:
             is_permanent = layer == "profile" and given is None and keep is None
-        id = uuid4().hex
+        id = decision.memory_id or uuid4().hex
+        told = decision.created_at or now
         return {
             "id": id,
             "memory_type": memory_type,
@@ -156,8 +192,8 @@ class Documents:
             "embedding_id": id if self._has_vectors else None,
             "is_permanent": is_permanent,
             "expiry_date": given or (None if is_permanent else _later(now, keep)),
-            "created_at": now,
-            "updated_at": now,
+            "created_at": told,
+            "updated_at": told,
             "facts": keys_of(layer, decision.content or ""),
             **_embedding(vector),
         }
@@ -226,7 +262,7 @@ def with_facts(layer: Layer, memory: Document) -> Document:
 
 def forgotten(entry: Document, now: datetime) -> Document:
     """A log entry without entity, reason and metadata: it keeps the action and its time."""
-    kept = {name: entry[name] for name in _FORGOTTEN_KEEPS}
+    kept = {name: entry.get(name) for name in _FORGOTTEN_KEEPS}
     return {**kept, "reason": None, "forgotten_at": now}
 
 

@@ -57,8 +57,9 @@ def settled(decision: Decision, memories: Memories, now: datetime) -> Decision:
     if decision.action != "insert" or content is None:
         return decision
     fact = fact_of(content)
+    told = _day(decision.created_at or now)
     for memory in memories.having(layer, _of_text(fact)):
-        if layer == "profile" or _day(memory["created_at"]) == _day(now):
+        if layer == "profile" or _day(memory.get("created_at") or now) == told:
             return _changed(decision, "ignore", memory, "known already")
     if layer == "event":
         return decision

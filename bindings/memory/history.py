@@ -12,7 +12,7 @@ Invariants:
 from datetime import datetime
 from typing import Any
 
-from amberdb import ConflictError, Document, QueryError, Transaction
+from amberdb import ConflictError, Document, QueryError
 from amberdb.memory.documents import state_of
 from amberdb.memory.evidence import keys_of
 
@@ -28,12 +28,11 @@ def check_undoable(entry: Document) -> None:
         )
 
 
-def check_unchanged(tx: Transaction, entry: Document) -> Document | None:
+def check_unchanged(memory: Document | None, entry: Document) -> Document | None:
     """The memory of an entry as it is, None where it is deleted. Raises ConflictError when it is
     not as the entry left it."""
-    memory: Document | None = tx[entry["memory_layer"]].get(entry["memory_id"])
     state = None if memory is None else state_of(memory)
-    if state != entry["after"]:
+    if state != entry.get("after"):
         raise ConflictError(
             f"the memory {entry['memory_id']!r} was changed after the log entry {entry['id']!r}: "
             "undo the later changes first",

@@ -15,7 +15,7 @@ Invariants:
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final, final, overload
 
 from amberdb import (
@@ -26,28 +26,18 @@ from amberdb import (
     FieldPath,
     Fusion,
     InvalidDocumentError,
-    MissingKeyError,
-    Ordered,
     Page,
     QueryError,
-    Text,
     Transaction,
-    Vector,
 )
-from amberdb._shared.checks import check_embedder, check_text
+from amberdb._shared.checks import check_text
 from amberdb._shared.clock import SteadyClock
+from amberdb._shared.embedder import Embedder
 from amberdb._shared.queries import between, having
-from amberdb._shared.search_input import asked, embed_texts
-from amberdb.memory.documents import (
-    FIELDS,
-    Documents,
-    check_layer,
-    check_owner,
-    forgotten,
-    with_facts,
-)
-from amberdb.memory.evidence import settled
-from amberdb.memory.history import brought_back, check_unchanged, check_undoable
+from amberdb._shared.search_input import asked
+from amberdb.memory.changes import Changes, Owner
+from amberdb.memory.documents import FIELDS, Documents, check_owner, forgotten
+from amberdb.memory.layers import Layers
 from amberdb.memory.recall import recall
 from amberdb.memory.recall_page import RecallPage
 from amberdb.memory.types import (
@@ -64,16 +54,20 @@ from amberdb.memory.types import (
     Retention,
 )
 
-_STORES: Final = frozenset({"insert", "update"})
 KNOWN_MAX: Final = 50
 """The most recent memories of each layer that an extractor gets."""
+BATCH: Final = 1_000
+"""The most log entries that one commit of forget() redacts."""
 
 
 @final
 class Memory:
     """Layered memory over an open database; threads may share it.
 
+    name         a prefix of the names of its collections; None: "profile", "event" and "log"
     embed, dim   list of str -> array of shape (n, dim), for vector search of memories
+    model        the name of the embedder. With another name, or another dim, than the stored
+                 vectors have, all texts are embedded anew in the background
     fusion       how full-text and vector hits are fused; its weights are for the fields "content"
                  and "embedding"
     extract      function from a text to decisions, for remember(auto_extract=True)
@@ -88,17 +82,19 @@ class Memory:
         self,
         db: Database,
         *,
+        name: str | None = None,
         embed: Embed | None = None,
         dim: int | None = None,
+        model: str | None = None,
         fusion: Fusion | None = None,
         extract: Extractor | None = None,
         retention: Retention | None = None,
         categories: Mapping[Layer, Iterable[str]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        check_embedder(embed, dim)
         self.db = db
-        self._embed = embed
+        self._embedder = Embedder(embed, dim, model)
+        self._layers = Layers(name)
         self._fusion = fusion or Fusion()
         self._extract = extract
         self._clock = SteadyClock(clock)
@@ -108,7 +104,8 @@ class Memory:
             {layer: {*CATEGORIES[layer], *more.get(layer, ())} for layer in LAYERS},
             has_vectors=embed is not None,
         )
-        self._declare(dim)
+        self._changes = Changes(db, self._layers, self._documents, self._embedder, self._clock)
+        self._layers.declare(db, self._embedder)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -125,18 +122,27 @@ class Memory:
         is_permanent: bool | None = None,
         expiry_date: datetime | None = None,
         reason: str | None = None,
+        memory_id: str | None = None,
+        created_at: datetime | None = None,
+        tx: Transaction | None = None,
     ) -> list[Outcome]:
         """Stores a memory in a layer, or with `auto_extract` applies the extractor's decisions;
         what is given here is of all memories that they store.
 
+        memory_id, created_at  an id, and the time at which it was told, of one's own
+        tx                     a transaction of the caller, with which it is committed; the vector
+                               follows later, since no model is called within a transaction
+
         An event that is not permanent expires at `expiry_date` or after the retention of its layer.
-        Raises InvalidDocumentError, QueryError, ExtractionError; then nothing was stored.
+        Raises InvalidDocumentError, QueryError, ExtractionError, DuplicateKeyError; then nothing
+        was stored.
         """
         check_owner(memory_type, entity_id)
         check_text("content", content)
+        owner = Owner(memory_type, entity_id)
         if auto_extract:
-            if memory_layer is not None:
-                raise QueryError("auto_extract chooses the layer: omit memory_layer")
+            if memory_layer is not None or memory_id is not None:
+                raise QueryError("auto_extract chooses layer and id: omit memory_layer, memory_id")
             decisions = [
                 self._documents.given(
                     decision,
@@ -145,12 +151,11 @@ class Memory:
                     is_permanent=is_permanent,
                     expiry_date=expiry_date,
                     reason=reason,
+                    created_at=created_at,
                 )
-                for decision in self._extracted(memory_type, entity_id, content)
+                for decision in self._extracted(owner, content)
             ]
-            for decision in decisions:
-                self._documents.check(decision)
-            return self._apply(entity_id, decisions, memory_type, extracted=True)
+            return self._apply(owner, decisions, extracted=True, tx=tx)
         if memory_layer is None:
             raise QueryError('give memory_layer="profile" or "event", or auto_extract=True')
         decision = Decision(
@@ -162,18 +167,51 @@ class Memory:
             is_permanent=is_permanent,
             expiry_date=expiry_date,
             metadata=metadata or {},
+            memory_id=memory_id,
+            created_at=created_at,
         )
-        return self.apply(entity_id, [decision], memory_type=memory_type)
+        return self._apply(owner, [decision], tx=tx)
+
+    def remember_many(
+        self,
+        memories: Iterable[Mapping[str, Any]],
+        *,
+        memory_type: MemoryType = "user",
+        memory_layer: Layer | None = None,
+        tx: Transaction | None = None,
+    ) -> list[Outcome]:
+        """Stores memories of any entities in one commit: all or none.
+
+            memory.remember_many(
+                [{"entity_id": "lin", "content": "likes tea", "created_at": told}],
+                memory_layer="profile",
+            )
+
+        Each is a map of the arguments of remember(): entity_id, content, and as wanted
+        memory_layer, category, metadata, is_permanent, expiry_date, reason, memory_id, created_at.
+        Their texts are embedded in one call. Raises InvalidDocumentError, QueryError,
+        DuplicateKeyError.
+        """
+        inserts: list[tuple[Owner, Decision]] = []
+        for given in memories:
+            owner = Owner(memory_type, given.get("entity_id", ""))
+            check_owner(*owner)
+            inserts.append((owner, self._documents.insertion(given, memory_layer)))
+        return self._changes.apply(inserts, tx=tx)
 
     def apply(
-        self, entity_id: str, decisions: Sequence[Decision], *, memory_type: MemoryType = "user"
+        self,
+        entity_id: str,
+        decisions: Sequence[Decision],
+        *,
+        memory_type: MemoryType = "user",
+        tx: Transaction | None = None,
     ) -> list[Outcome]:
         """Applies decisions and writes their log entries, in one commit: all or none. Raises
-        InvalidDocumentError, and MissingKeyError for a memory that this entity does not have."""
+        InvalidDocumentError, DuplicateKeyError, and MissingKeyError for a memory that this entity
+        does not have."""
         check_owner(memory_type, entity_id)
-        for decision in decisions:
-            self._documents.check(decision)
-        return self._apply(entity_id, decisions, memory_type, extracted=False)
+        return self._apply(Owner(memory_type, entity_id), decisions, tx=tx)
 
     def update(
         self,
@@ -186,12 +224,11 @@ class Memory:
         metadata: Mapping[str, Any] | None = None,
         is_permanent: bool | None = None,
         expiry_date: datetime | None = None,
+        tx: Transaction | None = None,
     ) -> Outcome:
         """Changes the given fields of a memory. Metadata is merged, and {} empties it. Raises
         MissingKeyError, InvalidDocumentError."""
         return self._one(
-            memory_layer,
-            memory_id,
             Decision(
                 action="update",
                 memory_layer=memory_layer,
@@ -201,80 +238,66 @@ class Memory:
                 category=category,
                 is_permanent=is_permanent,
                 expiry_date=expiry_date,
-                metadata=metadata or {},
+                metadata=metadata,
             ),
+            tx,
         )
 
-    def delete(self, memory_layer: Layer, memory_id: str, *, reason: str | None = None) -> Outcome:
+    def delete(
+        self,
+        memory_layer: Layer,
+        memory_id: str,
+        *,
+        reason: str | None = None,
+        tx: Transaction | None = None,
+    ) -> Outcome:
         """Deletes a memory; its log stays readable. Raises MissingKeyError."""
         decision = Decision(
             action="delete", memory_layer=memory_layer, reason=reason or "", memory_id=memory_id
         )
-        return self._one(memory_layer, memory_id, decision)
+        return self._one(decision, tx)
 
-    def undo(self, log_id: str, *, reason: str | None = None) -> Outcome:
+    def undo(
+        self, log_id: str, *, reason: str | None = None, tx: Transaction | None = None
+    ) -> Outcome:
         """Takes the change of a log entry back: an insert is deleted, an update or a deletion is as
         before. Raises MissingKeyError for an unknown entry, QueryError for one that changed
         nothing, ConflictError when the memory was changed since."""
-        entry = self.db.collection("log")[log_id]
-        check_undoable(entry)
-        before = entry["before"]
-        (vector,) = embed_texts(self._embed, [None if before is None else before["content"]])
-        now = self._now()
-        layer, memory_id = entry["memory_layer"], entry["memory_id"]
-        with self.db.transaction() as tx:
-            memory = check_unchanged(tx, entry)
-            after: Document | None = None
-            action: Action = "delete"
-            if before is None:
-                tx[layer].delete(memory_id)
-            else:
-                action = "insert" if memory is None else "update"
-                after = brought_back(
-                    entry, memory, vector, now, has_vectors=self._embed is not None
-                )
-                tx[layer].put(after)
-            decision = Decision(
-                action=action, memory_layer=layer, reason=reason or f"undo of {log_id}"
-            )
-            undone = self._documents.entry(
-                entry["memory_type"],
-                entry["entity_id"],
-                memory_id,
-                decision,
-                now,
-                before=memory,
-                after=after,
-            )
-            return Outcome(action, layer, memory_id, undone["reason"], tx["log"].put(undone))
+        return self._changes.undo(log_id, reason, tx)
 
     def forget(
         self,
         entity_id: str,
         *,
         memory_type: MemoryType = "user",
+        reason: str = "forgotten",
         compact: bool = True,
     ) -> Forgotten:
-        """Deletes the memories of an entity in both layers, and erases entity, reason and metadata
-        of its log entries, in one commit; a receipt. With `compact` the database is compacted, so
-        no file of its directory holds the deleted bytes when this returns."""
+        """Deletes the memories of an entity in both layers, and erases entity, content, reason and
+        metadata of its log entries; a receipt. With `compact` expired memories and the log that
+        subscribers have yet to read are included, and no file of the directory holds the deleted
+        bytes when this returns (db.erase(), whose receipt has the `reason`). When it is
+        interrupted, call it again.
+
+        amberdb.privacy.forget() is for what all systems of the database hold of somebody."""
         check_owner(memory_type, entity_id)
-        owned = {"memory_type": memory_type, "entity_id": entity_id}
+        owned = Owner(memory_type, entity_id).where()
         now = self._now()
-        with self.db.transaction() as tx:
-            profile, events = (tx[layer].delete_many(owned) for layer in LAYERS)
-            entries = tx["log"].find(owned, limit=None)
-            tx["log"].put_many(forgotten(entry, now) for entry in entries)
+        layers = [self._layers[layer] for layer in LAYERS]
+        entries = self._redact(owned, now)
         if compact:
-            self.db.compact()
-        return Forgotten(profile, events, len(entries), tx.lsn, now, compact)
+            erasure = self.db.erase(dict.fromkeys(layers, owned), reason=reason)
+            profile, events = (erasure.collections[name] for name in layers)
+            return Forgotten(profile, events, entries, erasure.lsn, now, is_compacted=True)
+        with self.db.transaction() as tx:
+            profile, events = (tx[name].delete_many(owned) for name in layers)
+        return Forgotten(profile, events, entries, tx.lsn, now, is_compacted=False)
 
     # -- reading -----------------------------------------------------------------------------
 
     def get(self, memory_layer: Layer, memory_id: str) -> Document | None:
         """A whole memory, or None."""
-        check_layer(memory_layer)
-        memory: Document | None = self.db.collection(memory_layer).get(memory_id)
+        memory: Document | None = self.db.collection(self._layers[memory_layer]).get(memory_id)
         if memory is not None:
             memory.pop("facts", None)
         return memory
@@ -290,7 +313,7 @@ class Memory:
     ) -> Page:
         """Facts about an entity, the last changed first."""
         where = _where(memory_type, entity_id, category)
-        return self.db.collection("profile").find(
+        return self.db.collection(self._layers["profile"]).find(
             where, order_by="-updated_at", limit=limit, after=after, fields=FIELDS
         )
 
@@ -310,7 +333,7 @@ class Memory:
         `expiring_before` are those that expire before a time."""
         where = _where(memory_type, entity_id, category)
         where |= between("created_at", since, until) | between("expiry_date", None, expiring_before)
-        return self.db.collection("event").find(
+        return self.db.collection(self._layers["event"]).find(
             where, order_by="-created_at", limit=limit, after=after, fields=FIELDS
         )
 
@@ -338,14 +361,12 @@ class Memory:
         scope = having(memory_type=memory_type, entity_id=entity_id)
         if where is not None:
             scope = {"$and": [scope, where]}
-        for layer in layers:
-            check_layer(layer)
-        (vector,) = embed_texts(self._embed, [text])
+        (vector,) = self._embedder.vectors([text])
         return recall(
             self.db,
             search,
             vector,
-            layers=list(dict.fromkeys(layers)),
+            layers={layer: self._layers[layer] for layer in layers},
             where=scope,
             limit=limit,
             fusion=self._fusion,
@@ -358,7 +379,7 @@ class Memory:
         """The changes of a memory, the oldest first: log entries with its state `before` and
         `after`, None where it did not exist."""
         where = {"memory_id": memory_id, "action": {"$ne": "ignore"}}
-        return self.db.collection("log").find(where, order_by="created_at")
+        return self.db.collection(self._layers.log).find(where, order_by="position")
 
     def logs(
         self,
@@ -374,67 +395,51 @@ class Memory:
         """Log entries, the newest first; deleted memories have entries too."""
         where: dict[str, Any] = {} if entity_id is None else _where(memory_type, entity_id, None)
         where |= having(memory_id=memory_id, memory_layer=memory_layer, action=action)
-        return self.db.collection("log").find(
-            where, order_by="-created_at", limit=limit, after=after
+        return self.db.collection(self._layers.log).find(
+            where, order_by="-position", limit=limit, after=after
         )
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _declare(self, dim: int | None) -> None:
-        """Declares the collections of the layers and the log."""
-        searched: list[Text | Vector] = [Text("content")]
-        if dim is not None:
-            searched.append(
-                Vector("embedding", dim=dim, source="content", embed=self._embed, defer=True)
-            )
-        owner = ("memory_type", "entity_id")
-        orders: dict[Layer, str] = {"profile": "updated_at", "event": "created_at"}
-        for layer, order in orders.items():
-            self.db.collection(
-                layer,
-                indexes=[
-                    Ordered(*owner, order),
-                    Ordered(*owner, "category", order),
-                    Ordered(*owner, "facts", sparse=True),
-                    Ordered(*owner, "expiry_date", sparse=True),
-                    Ordered("created_at"),
-                    *searched,
-                ],
-                expires_at="expiry_date",
-                required={"entity_id": str, "content": str, "memory_type": str},
-                version=2,
-                migrate={2: partial(with_facts, layer)},
-            )
-        self.db.collection(
-            "log",
-            indexes=[
-                Ordered("memory_id", "created_at"),
-                Ordered("memory_layer", "created_at"),
-                Ordered("action", "created_at"),
-                Ordered(*owner, "created_at"),
-                Ordered("created_at"),
-            ],
-            expires_at="expiry_date",
-        )
-
     def _now(self) -> datetime:
         return self._clock()
 
-    def _one(self, memory_layer: Layer, memory_id: str, decision: Decision) -> Outcome:
-        """Applies a decision on a memory to its owner."""
-        memory = self.get(memory_layer, memory_id)
-        if memory is None:
-            raise _missing(memory_layer, memory_id)
-        (outcome,) = self.apply(memory["entity_id"], [decision], memory_type=memory["memory_type"])
+    def _redact(self, owned: Mapping[str, Any], now: datetime) -> int:
+        """Erases all but ids, actions and times of the owner's log entries; how many."""
+        count = 0
+        while True:
+            with self.db.transaction() as tx:
+                page = tx[self._layers.log].find(owned, limit=BATCH)
+                tx[self._layers.log].put_many(forgotten(entry, now) for entry in page)
+            count += len(page)
+            if len(page) < BATCH:
+                return count
+
+    def _one(self, decision: Decision, tx: Transaction | None) -> Outcome:
+        """Applies a decision on a memory, whoever has it."""
+        self._documents.check(decision)
+        (outcome,) = self._changes.apply([(None, decision)], tx=tx)
         return outcome
 
-    def _extracted(
-        self, memory_type: MemoryType, entity_id: str, content: str
-    ) -> Sequence[Decision]:
+    def _apply(
+        self,
+        owner: Owner,
+        decisions: Sequence[Decision],
+        *,
+        extracted: bool = False,
+        tx: Transaction | None,
+    ) -> list[Outcome]:
+        for decision in decisions:
+            self._documents.check(decision)
+        return self._changes.apply(
+            [(owner, decision) for decision in decisions], extracted=extracted, tx=tx
+        )
+
+    def _extracted(self, owner: Owner, content: str) -> Sequence[Decision]:
         """The extractor's decisions, checked. Raises QueryError, ExtractionError."""
         if self._extract is None:
             raise QueryError("auto_extract needs an extractor: Memory(db, extract=RuleExtractor())")
-        known = self._known(memory_type, entity_id, content)
+        known = self._known(owner, content)
         decisions = self._extract(content, known)
         for decision in decisions:
             if decision.memory_id is not None and not _is_known(known, decision.memory_id):
@@ -451,8 +456,9 @@ class Memory:
                 ) from error
         return decisions
 
-    def _known(self, memory_type: MemoryType, entity_id: str, content: str) -> Known:
+    def _known(self, owner: Owner, content: str) -> Known:
         """The newest memories of both layers, and the events most similar to the text."""
+        memory_type, entity_id = owner
 
         def events() -> Sequence[Document]:
             newest = self.events(entity_id, memory_type=memory_type, limit=KNOWN_MAX)
@@ -470,58 +476,6 @@ class Memory:
             self._now(),
             self._documents.categories,
         )
-
-    def _apply(
-        self,
-        entity_id: str,
-        decisions: Sequence[Decision],
-        memory_type: MemoryType,
-        *,
-        extracted: bool,
-    ) -> list[Outcome]:
-        """Applies checked decisions in one commit. Those that an extractor has made are settled by
-        what is committed, which may have changed since it was asked."""
-        stored = [each.content if each.action in _STORES else None for each in decisions]
-        vectors = embed_texts(self._embed, stored)
-        now = self._now()
-        outcomes: list[Outcome] = []
-        with self.db.transaction() as tx:
-            owned = _Owned(tx, memory_type, entity_id)
-            for decision, vector in zip(decisions, vectors, strict=True):
-                final = settled(decision, owned, now) if extracted else decision
-                outcomes.append(self._applied(tx, memory_type, entity_id, final, vector, now))
-        return outcomes
-
-    def _applied(
-        self,
-        tx: Transaction,
-        memory_type: MemoryType,
-        entity_id: str,
-        decision: Decision,
-        vector: Any,
-        now: datetime,
-    ) -> Outcome:
-        """Applies one decision in a transaction, with its log entry. Raises MissingKeyError."""
-        layer, action = decision.memory_layer, decision.action
-        memory_id = decision.memory_id or ""
-        before: Document | None = None
-        after: Document | None = None
-        if action == "insert":
-            after = self._documents.new(memory_type, entity_id, decision, vector, now)
-            memory_id = tx[layer].put(after)
-        elif action != "ignore":
-            before = tx[layer].get(memory_id)
-            if before is None or not _is_of(before, memory_type, entity_id):
-                raise _missing(layer, memory_id)
-            if action == "delete":
-                tx[layer].delete(memory_id)
-            else:
-                tx[layer].update(memory_id, self._documents.patch(before, decision, vector, now))
-                after = tx[layer][memory_id]
-        entry = self._documents.entry(
-            memory_type, entity_id, memory_id, decision, now, before=before, after=after
-        )
-        return Outcome(action, layer, memory_id, entry["reason"], tx["log"].put(entry))
 
 
 class _Read(Sequence[Document]):
@@ -547,33 +501,6 @@ def _is_known(known: Known, memory_id: str) -> bool:
     return any(each["id"] == memory_id for each in (*known.profile, *known.events))
 
 
-class _Owned:
-    """The memories of one owner, as a transaction sees them."""
-
-    def __init__(self, tx: Transaction, memory_type: MemoryType, entity_id: str) -> None:
-        self._tx = tx
-        self._owner = {"memory_type": memory_type, "entity_id": entity_id}
-
-    def having(self, layer: Layer, key: str) -> Sequence[Document]:
-        return self._tx[layer].find({**self._owner, "facts": {"$contains": key}})
-
-    def has(self, layer: Layer, memory_id: str) -> bool:
-        memory = self._tx[layer].get(memory_id)
-        return memory is not None and _is_of(memory, **self._owner)
-
-
-def _is_of(memory: Document, memory_type: str, entity_id: str) -> bool:
-    return (memory["memory_type"], memory["entity_id"]) == (memory_type, entity_id)
-
-
 def _where(memory_type: MemoryType, entity_id: str, category: str | None) -> dict[str, Any]:
     check_owner(memory_type, entity_id)
     return having(memory_type=memory_type, entity_id=entity_id, category=category)
-
-
-def _missing(layer: Layer, memory_id: str) -> MissingKeyError:
-    return MissingKeyError(
-        f"the {layer} layer has no memory {memory_id!r}: it may have expired",
-        collection=layer,
-        key=memory_id,
-    )

@@ -30,7 +30,7 @@ def recall(
     asked: Mapping[str, str],
     vector: Any,
     *,
-    layers: Sequence[Layer],
+    layers: Mapping[Layer, str],
     where: Mapping[str, Any],
     limit: int,
     fusion: Fusion,
@@ -38,11 +38,12 @@ def recall(
     group_by: FieldPath | None,
     after: str | None,
 ) -> RecallPage:
-    """The best memories first; those with equal scores in the order of the layers. `asked` is the
+    """The best memories first; those with equal scores in the order of the layers, which are given
+    with the names of their collections. `asked` is the
     text or the query, and the vector one of the text. Raises QueryError, CursorError."""
     if type(limit) is not int or limit < 0:
         raise QueryError(f"limit must be an int of at least 0, not {limit!r}")
-    question = asked, layers, where, fusion, neighbors, group_by
+    question = asked, list(layers), where, fusion, neighbors, group_by
     shown = Shown(question, group_by, after)
     search = partial(_hits, db, layers=layers, where=where, neighbors=neighbors, group_by=group_by)
     wanted = limit + len(shown)
@@ -75,7 +76,7 @@ def _hits(
     db: Database,
     search: Mapping[str, Any],
     *,
-    layers: Sequence[Layer],
+    layers: Mapping[Layer, str],
     where: Mapping[str, Any],
     neighbors: bool,
     group_by: FieldPath | None,
@@ -84,8 +85,8 @@ def _hits(
     """The hits of one search over all layers."""
     hits = [
         Recalled(layer, hit.id, hit.score, hit.document)
-        for layer in layers
-        for hit in db.collection(layer).search(
+        for layer, name in layers.items()
+        for hit in db.collection(name).search(
             **search,
             where=where,
             limit=limit,

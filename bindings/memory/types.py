@@ -56,12 +56,15 @@ class Decision:
     content: str | None = None
     """The text of the memory, for insert and update."""
     memory_id: str | None = None
-    """The memory to update or delete; for ignore the memory that has the information already."""
+    """The memory to update or delete; for ignore the memory that has the information already; for
+    insert an id of one's own."""
     category: str | None = None
     is_permanent: bool | None = None
     expiry_date: datetime | None = None
     metadata: Mapping[str, Any] | None = None
     """None leaves that of a memory as it is."""
+    created_at: datetime | None = None
+    """For insert: when it was told; None: now."""
 
 
 @final

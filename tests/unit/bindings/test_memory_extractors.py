@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from amberdb import Database, ExtractionError
+from amberdb import Database, ExtractionError, Ordered
 from amberdb.memory import ChatExtractor, Decision, Known, Memory, RuleExtractor
 from amberdb.memory.model import PAUSE_MAX_S, SCHEMA
 from amberdb.memory.rules import classify
@@ -166,9 +166,12 @@ def test_a_memory_that_goes_while_an_extractor_thinks_is_no_error(db: Database) 
 
 
 def test_memories_of_an_older_version_are_known(db: Database) -> None:
-    db.collection("profile", expires_at="expiry_date").put(
-        {"id": "old", "memory_type": "user", "entity_id": "u", "content": "I live in Paris"}
-    )
+    db.collection(
+        "profile",
+        indexes=[Ordered("created_at")],
+        expires_at="expiry_date",
+        required={"entity_id": str, "content": str, "memory_type": str},
+    ).put({"id": "old", "memory_type": "user", "entity_id": "u", "content": "I live in Paris"})
     memory = Memory(db, extract=RuleExtractor())
     db.migrate()
     (outcome,) = memory.remember("u", "I live in Berlin", auto_extract=True)

@@ -121,5 +121,5 @@ def test_events_that_expire_soon_are_found_by_an_index(db: Database, clock: Fake
         "ordered:memory_type,entity_id,expiry_date"
     )
     logs = {"memory_type": "user", "entity_id": "u"}
-    plan = db.collection("log").explain(logs, order_by="-created_at")
-    assert plan["index"] == "ordered:memory_type,entity_id,created_at"
+    plan = db.collection("log").explain(logs, order_by="-position")
+    assert plan["index"] == "ordered:memory_type,entity_id,position"
