@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support import slices
+from support.databases import audited
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -43,6 +44,20 @@ def test_a_piece_of_a_readme_runs(name: str, tmp_path: Path) -> None:
     script.write_text(PIECES[name], encoding="utf-8")
     for _ in range(2):
         run(script, tmp_path)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_pieces_of_a_readme_share_one_database(page: str, tmp_path: Path) -> None:
+    """A program has them all, one after the other."""
+    pieces = [piece for name, piece in PIECES.items() if name.rpartition("-")[0] == page]
+    opened = re.compile(r'"\w+\.amber"')
+    assert all(len(opened.findall(piece)) == 1 for piece in pieces)
+    script = tmp_path / "all.py"
+    script.write_text("\n".join(opened.sub('"one.amber"', piece) for piece in pieces), "utf-8")
+    for _ in range(2):
+        run(script, tmp_path)
+    with audited(tmp_path / "one.amber") as db:
+        assert {"note", "profile", "chat", "sessions", "agent_event"} <= set(db.collections())
 
 
 def run(script: Path, folder: Path) -> str:
