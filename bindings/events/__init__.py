@@ -15,12 +15,16 @@ from amberdb.events.in_memory import (
     InMemoryEventStore,
     NullEventStore,
 )
-from amberdb.events.recorder import (
+from amberdb.events.queue import (
     EventsLostError,
+    EventsPendingError,
+)
+from amberdb.events.recorder import (
     Recorder,
 )
 from amberdb.events.store import (
     EventStore,
+    FilterFields,
     Filters,
     Stats,
     error_rate,
@@ -35,6 +39,7 @@ __all__ = [
     "AgentEvent",
     "EventStore",
     "EventType",
+    "FilterFields",
     "Filters",
     "Moved",
     "Stats",
@@ -47,5 +52,6 @@ __all__ = [
     "InMemoryEventStore",
     "NullEventStore",
     "EventsLostError",
+    "EventsPendingError",
     "Recorder",
 ]

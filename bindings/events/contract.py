@@ -11,6 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from amberdb.events.event import AgentEvent, EventType
@@ -111,19 +112,110 @@ class EventStoreContract(ABC):
 
         self.run(work, 10)
 
+    def test_filters_as_arguments_and_types_as_text(self) -> None:
+        async def work(store: EventStore) -> None:
+            since, until = START + timedelta(minutes=3), START + timedelta(minutes=6)
+            found = await store.retrieve(start_time=since, end_time=until, limit=50)
+            assert [each.event_id for each in found] == ["evt_5", "evt_4", "evt_3"]
+            for kind in ("user_message", "USER_MESSAGE", EventType.USER_MESSAGE):
+                found = await store.retrieve(event_type=kind, agent_name="agent1")
+                assert [each.event_id for each in found] == ["evt_9", "evt_3"]
+            both = await store.retrieve(Filters(session_id="session/1"), start_time=since, limit=2)
+            assert [each.event_id for each in both] == ["evt_9", "evt_7"]
+            assert (await store.get_stats(session_id="session/1"))["total_events"] == 5
+            assert len(await store.search("calculator", agent_name="agent0", end_time=until)) == 3
+            pages = [page async for page in store.iterate(batch=2, event_type="user_message")]
+            assert [[each.event_id for each in page] for page in pages] == [
+                ["evt_0", "evt_3"],
+                ["evt_6", "evt_9"],
+            ]
+            assert await store.clear(agent_name="agent0", end_time=until) == 3
+            assert (await store.get_stats())["total_events"] == 7
+
+        self.run(work, 10)
+
+    def test_the_order_is_that_of_storing_whatever_the_clock_says(self) -> None:
+        async def work(store: EventStore) -> None:
+            ids: list[str] = []
+            for minutes in (5, 5, -60, -60, 3):  # equal times, and a clock that is set back
+                for session in ("a", "b"):
+                    at = START + timedelta(minutes=minutes)
+                    ids.append(f"evt_{len(ids)}")
+                    await store.store(event(0, event_id=ids[-1], session_id=session, timestamp=at))
+            assert [each.event_id for each in await store.retrieve(oldest_first=True)] == ids
+            assert [each.event_id for each in await store.retrieve(limit=3)] == ids[:-4:-1]
+            of_one = await store.retrieve(session_id="b")
+            assert [each.event_id for each in of_one] == ids[::-2]
+            pages = [page async for page in store.iterate(batch=3)]
+            assert [each.event_id for page in pages for each in page] == ids
+            stats = await store.get_stats()
+            assert stats["first_event"] == START - timedelta(minutes=60)
+            assert stats["last_event"] == START + timedelta(minutes=5)
+            await store.store(event(0, event_id="evt_2", data={"stored": "again"}))
+            newest, oldest = await store.retrieve(), await store.retrieve(oldest_first=True)
+            assert newest == oldest[::-1]
+            assert (newest[0].event_id, newest[0].data) == ("evt_2", {"stored": "again"})
+
+        self.run(work)
+
     def test_search_finds_words_in_the_data(self) -> None:
         async def work(store: EventStore) -> None:
-            await store.store(event(20, data={"result": "the umbrella is open"}))
-            found = await store.search("umbrella")
-            assert [each.event_id for each in found] == ["evt_20"]
+            texts = {
+                "open": "the umbrella is open",
+                "cafe": "two umbrellas stood in the Caf\u00e9",
+                "zh": "\u6211\u4eec\u4e0b\u5348\u5f00\u4f1a",
+            }
+            for name, text in texts.items():
+                await store.store(event(0, event_id=name, data={"result": [{"text": text}]}))
+
+            async def found(text: str, **more: Any) -> set[str]:
+                return {each.event_id for each in await store.search(text, **more)}
+
+            # Any of the words, in any form of them; a part of a word is none.
+            assert await found("Umbrella") == {"open", "cafe"}
+            assert await found("umbrella nowhere") == {"open", "cafe"}
+            assert await found("where is the open one?") == {"open"}
+            assert await found("cafe") == {"cafe"}
+            assert await found("umb") == set()
+            assert await found("\u5f00\u4f1a") == {"zh"}
+            (best, second) = await store.search("the umbrellas of a cafe", limit=2)
+            assert (best.event_id, second.event_id) == ("cafe", "open")
             assert len(await store.search("calculator", limit=3)) == 3
             assert len(await store.search("deep", limit=10)) == 5
             in_one = await store.search("calculator", Filters(session_id="session/1"))
             assert {each.session_id for each in in_one} == {"session/1"}
-            for nothing in ("nowhere", "", " \n"):
+            for nothing in ("nowhere", "", " \n", "?!"):
                 assert await store.search(nothing) == []
 
         self.run(work, 5)
+
+    def test_what_no_store_holds_is_stored_in_another_form(self) -> None:
+        async def work(store: EventStore) -> None:
+            one = event(
+                0,
+                session_id="half \ud83d of an emoji",
+                data={1: Decimal("1.5"), "big": 1 << 80, "nan": float("nan"), "set": {"b", "a"}},
+            )
+            assert await store.store(one)
+            assert await store.retrieve() == [one]
+            assert one.data == {"1": "1.5", "big": str(1 << 80), "nan": None, "set": ["a", "b"]}
+            assert await store.retrieve(session_id=one.session_id) == [one]
+
+        self.run(work)
+
+    def test_ids_that_look_alike_are_apart(self) -> None:
+        async def work(store: EventStore) -> None:
+            ids = ["e\u0301", "\u00e9", "A", "a", "a ", "", ".", "a.b", "*", "\u4f1a" * 200]
+            for session_id in ids:
+                await store.store(
+                    event(0, event_id=f"evt {session_id}"[:100], session_id=session_id)
+                )
+            for session_id in ids:
+                found = await store.retrieve(session_id=session_id)
+                assert [each.session_id for each in found] == [session_id]
+                assert await store.clear(session_id=session_id) == 1
+
+        self.run(work)
 
     def test_statistics(self) -> None:
         async def work(store: EventStore) -> None:

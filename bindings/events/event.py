@@ -1,20 +1,23 @@
 """Events of agents.
 
 Invariants:
-- An event is immutable, and its timestamp has a time zone.
+- An event is immutable, its timestamp has a time zone, and every store can hold its data: what
+  cannot be stored is replaced when the event is made (amberdb._shared.storable).
+- An event that another program has written is read with defaults.
 """
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, final
 from uuid import uuid4
 
 from amberdb import Document, InvalidDocumentError
-from amberdb._shared.checks import check_str, check_time
+from amberdb._shared.checks import check_str
 from amberdb._shared.clock import SteadyClock
+from amberdb._shared.storable import storable_map, storable_text
 
 
 class EventType(StrEnum):
@@ -32,28 +35,58 @@ class EventType(StrEnum):
     CUSTOM = "custom"
 
 
+_BY_NAME: Final = {kind.name: kind for kind in EventType}
+
+
 def event_type_of(value: Any) -> EventType:
-    """Raises InvalidDocumentError for a value that is no type of events."""
+    """The type of a value or of a name of EventType. Raises InvalidDocumentError."""
     try:
-        return EventType(value)
-    except ValueError:
+        return _BY_NAME[value] if value in _BY_NAME else EventType(value)
+    except (TypeError, ValueError):
         known = ", ".join(EventType)
         raise InvalidDocumentError(
-            f"event_type must be one of {known}, not {value!r}", field="event_type"
+            f"event_type must be one of {known}, not {value!r}: use EventType.CUSTOM for others",
+            field="event_type",
         ) from None
+
+
+def time_of(name: str, value: Any) -> datetime:
+    """A datetime with a time zone; one without is taken as local time, as `datetime.now()` is.
+    Raises InvalidDocumentError."""
+    if not isinstance(value, datetime) or value != value:
+        raise InvalidDocumentError(f"{name} must be a datetime, not {value!r}", field=name)
+    try:
+        return value.astimezone(UTC)
+    except (OverflowError, ValueError, OSError):
+        raise InvalidDocumentError(
+            f"{name} must be a datetime of the years 1 to 9999 of UTC, not {value!r}", field=name
+        ) from None
+
+
+def _map_of(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidDocumentError(f"{name} must be a map, not {value!r}", field=name)
+    return storable_map(value)  # pyright: ignore[reportUnknownArgumentType]  # any map
 
 
 def _new_id() -> str:
     return f"evt_{uuid4().hex}"
 
 
+_VALUES: Final = frozenset(EventType)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _now: Final = SteadyClock(time.time)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentEvent:
-    """One event. Raises InvalidDocumentError."""
+    """One event. Raises InvalidDocumentError.
+
+    event_type   an EventType, its value or its name
+    timestamp    a time without a zone is local time
+    data         any map: what no store can hold is replaced, a Decimal by its text for one
+    """
 
     agent_name: str
     session_id: str
@@ -64,10 +97,15 @@ class AgentEvent:
     timestamp: datetime = field(default_factory=_now)
 
     def __post_init__(self) -> None:
-        check_time("timestamp", self.timestamp)
         for name in ("event_id", "agent_name", "session_id"):
-            check_str(name, getattr(self, name))
+            check_str(name, value := getattr(self, name))
+            object.__setattr__(self, name, storable_text(value))
+        if not self.event_id:
+            raise InvalidDocumentError("event_id must not be empty: leave it out", field="event_id")
         object.__setattr__(self, "event_type", event_type_of(self.event_type))
+        object.__setattr__(self, "timestamp", time_of("timestamp", self.timestamp))
+        object.__setattr__(self, "data", _map_of("data", self.data))
+        object.__setattr__(self, "metadata", _map_of("metadata", self.metadata))
 
     def to_map(self) -> Document:
         """The event as a storable map."""
@@ -83,7 +121,19 @@ class AgentEvent:
 
     @classmethod
     def from_map(cls, stored: Mapping[str, Any]) -> "AgentEvent":
-        """The event of a map from to_map(). Raises KeyError, ValueError for any other map."""
-        names = ("event_id", "agent_name", "session_id", "event_type", "timestamp")
-        fields = {name: stored[name] for name in names}
-        return cls(**fields, data=stored.get("data", {}), metadata=stored.get("metadata", {}))
+        """The event of a map from to_map(). What is missing in any other map has a default, and a
+        type that is none of EventType is CUSTOM, with its name in the metadata. Raises
+        InvalidDocumentError for values of wrong types."""
+        kind = stored.get("event_type")
+        metadata: Any = stored.get("metadata") or {}
+        if not isinstance(kind, str) or (kind not in _VALUES and kind not in _BY_NAME):
+            kind, metadata = EventType.CUSTOM, {"event_type": kind, **_map_of("metadata", metadata)}
+        return cls(
+            event_id=stored.get("event_id") or stored.get("id") or _new_id(),
+            agent_name=stored.get("agent_name") or "",
+            session_id=stored.get("session_id") or "",
+            event_type=event_type_of(kind),
+            timestamp=stored.get("timestamp") or _EPOCH,
+            data=stored.get("data") or {},
+            metadata=metadata,
+        )

@@ -1,22 +1,28 @@
-"""Stores of events without a database: in memory, and one that drops all events."""
+"""Stores of events without a database: in memory, and one that drops all events.
+
+Invariants:
+- What other stores read into memory is selected, searched and counted by the functions of this
+  module.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from heapq import nlargest
 from itertools import islice
-from typing import Any, cast, final
+from typing import Any, Unpack, cast, final
 
+from amberdb._shared.words import Words
 from amberdb.events.event import AgentEvent
-from amberdb.events.store import EventStore, Filters, Stats
+from amberdb.events.store import EventStore, FilterFields, Filters, Stats
 
 
-@final
 class InMemoryEventStore(EventStore):
-    """Events in a dict, for tests; they end with the process."""
+    """Events in a dict, for tests; they end with the process. A subclass can change a method."""
 
     def __init__(self) -> None:
         self._events: dict[str, AgentEvent] = {}
 
     async def store(self, event: AgentEvent) -> bool:
+        self._events.pop(event.event_id, None)  # stored again, it is the newest
         self._events[event.event_id] = event
         return True
 
@@ -27,25 +33,38 @@ class InMemoryEventStore(EventStore):
         limit: int | None = 100,
         offset: int = 0,
         oldest_first: bool = False,
+        **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
-        return select_events(self._events.values(), filters, limit, offset, oldest_first)
+        events = self._matching(filters, fields, oldest_first=oldest_first)
+        return list(islice(events, offset, None if limit is None else offset + limit))
 
     async def search(
-        self, text: str, filters: Filters | None = None, *, limit: int = 10
+        self,
+        text: str,
+        filters: Filters | None = None,
+        *,
+        limit: int = 10,
+        **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
-        return search_events(self._events.values(), text, filters, limit)
+        return search_events(self._matching(filters, fields), text, limit)
 
-    async def get_stats(self, filters: Filters | None = None) -> Stats:
-        return count_events(self._events.values(), filters)
+    async def get_stats(
+        self, filters: Filters | None = None, **fields: Unpack[FilterFields]
+    ) -> Stats:
+        return count_events(self._matching(filters, fields))
 
-    async def clear(
-        self, *, session_id: str | None = None, end_time: datetime | None = None
-    ) -> int:
-        filters = Filters(session_id=session_id, end_time=end_time)
-        cleared = [event.event_id for event in self._events.values() if filters.matches(event)]
+    async def clear(self, filters: Filters | None = None, **fields: Unpack[FilterFields]) -> int:
+        cleared = [event.event_id for event in self._matching(filters, fields)]
         for event_id in cleared:
             del self._events[event_id]
         return len(cleared)
+
+    def _matching(
+        self, filters: Filters | None, fields: FilterFields, *, oldest_first: bool = False
+    ) -> Iterator[AgentEvent]:
+        matches = Filters.of(filters, **fields).matches
+        events = list(self._events.values())
+        return filter(matches, events if oldest_first else reversed(events))
 
 
 @final
@@ -62,67 +81,53 @@ class NullEventStore(EventStore):
         limit: int | None = 100,
         offset: int = 0,
         oldest_first: bool = False,
+        **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
         return []
 
     async def search(
-        self, text: str, filters: Filters | None = None, *, limit: int = 10
+        self,
+        text: str,
+        filters: Filters | None = None,
+        *,
+        limit: int = 10,
+        **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
         return []
 
-    async def get_stats(self, filters: Filters | None = None) -> Stats:
-        return count_events([], filters)
+    async def get_stats(
+        self, filters: Filters | None = None, **fields: Unpack[FilterFields]
+    ) -> Stats:
+        return count_events([])
 
-    async def clear(
-        self, *, session_id: str | None = None, end_time: datetime | None = None
-    ) -> int:
+    async def clear(self, filters: Filters | None = None, **fields: Unpack[FilterFields]) -> int:
         return 0
 
 
 # -- over events in memory -----------------------------------------------------------------------
 
 
-def select_events(
-    events: Iterable[AgentEvent],
-    filters: Filters | None,
-    limit: int | None,
-    offset: int,
-    oldest_first: bool,
-) -> list[AgentEvent]:
-    """The result of retrieve() over these events."""
-    matches = [event for event in events if filters is None or filters.matches(event)]
-    matches.sort(key=lambda event: event.timestamp)
-    ordered = matches if oldest_first else reversed(matches)
-    return list(islice(ordered, offset, None if limit is None else offset + limit))
-
-
-def search_events(
-    events: Iterable[AgentEvent], text: str, filters: Filters | None, limit: int
-) -> list[AgentEvent]:
-    """Events with all words of the text in their data, the newest first; none without a word."""
-    words = text.casefold().split()
+def search_events(newest: Iterable[AgentEvent], text: str, limit: int) -> list[AgentEvent]:
+    """The result of search() over events that come the newest first: those with more of the words
+    first, of equals the newest."""
+    words = Words(text)
     if not words:
         return []
-    matches = [
-        event
-        for event in events
-        if all(word in data for data in [" ".join(_texts(event.data)).casefold()] for word in words)
-    ]
-    return select_events(matches, filters, limit, 0, False)
+    counted = ((words.count_in(_texts(event.data)), event) for event in newest)
+    found = ((count, event) for count, event in counted if count)
+    return [event for _, event in nlargest(limit, found, key=lambda each: each[0])]
 
 
-def count_events(events: Iterable[AgentEvent], filters: Filters | None) -> Stats:
+def count_events(events: Iterable[AgentEvent]) -> Stats:
     """The result of get_stats() over these events."""
-    selected = select_events(events, filters, None, 0, True)
-    by_type: dict[str, int] = {}
-    for event in selected:
-        by_type[event.event_type.name] = by_type.get(event.event_type.name, 0) + 1
-    return Stats(
-        total_events=len(selected),
-        by_type=by_type,
-        first_event=selected[0].timestamp if selected else None,
-        last_event=selected[-1].timestamp if selected else None,
-    )
+    stats = Stats(total_events=0, by_type={}, first_event=None, last_event=None)
+    for event in events:
+        name, time = event.event_type.name, event.timestamp
+        stats["total_events"] += 1
+        stats["by_type"][name] = stats["by_type"].get(name, 0) + 1
+        stats["first_event"] = min(stats["first_event"] or time, time)
+        stats["last_event"] = max(stats["last_event"] or time, time)
+    return stats
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,51 +1,44 @@
-"""A recorder: stores what an agent does, in the background.
-
-    record() -> bounded queue -> one task -> store, in batches
+"""A recorder: stores what an agent does, in the background, or with `durable` before it goes on.
 
 Invariants:
-- Recording waits for the store only while the queue is full. No event is dropped silently:
-  record_nowait() returns False, and close() raises when events could not be stored.
-- Events are stored in the order in which they were recorded. A failed write is tried again.
-- An event that the store refuses for good delays no other: it is stored with its data as text.
+- Nothing that is recorded, and nothing that the store does, stops the agent: what cannot be stored
+  is replaced or refused by field, and each wait has an end (queue.py).
+- No event is dropped silently: record_nowait() returns False, and close() raises when events could
+  not be stored.
 - The caller of a recorded function gets its result or its exception unchanged.
+- The session belongs to the task: what one task begins or resets is none of another task.
 """
 
-import asyncio
 import functools
+import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, ParamSpec, TypeVar, final
+from typing import Any, Final, ParamSpec, TypeVar, cast, final
 from uuid import uuid4
 
-from amberdb import AmberError, DocumentError
+from amberdb import AmberError, ClosedError
+from amberdb._shared.storable import text_of
 from amberdb.events.event import AgentEvent, EventType
 from amberdb.events.in_memory import NullEventStore
-from amberdb.events.store import EventStore, Filters, Stats
+from amberdb.events.queue import EventsLostError, EventsPendingError, WriteQueue
+from amberdb.events.spans import Span, span
+from amberdb.events.store import EventStore, Stats
 
 logger = logging.getLogger("amberdb.events")
 
 QUEUE_SIZE: Final = 1000
-BATCH: Final = 100
-PAUSE_S: Final = 0.1
-"""The pause before the second attempt to store events; it doubles for each further one."""
-PAUSE_MAX_S: Final = 30.0
 CLOSE_S: Final = 10.0
 """How long close() waits for a store that fails."""
-
-TEXT_MAX: Final = 10_000
-"""Characters kept of the data of an event that the store refuses."""
-_REFUSALS: Final = (DocumentError, ValueError, TypeError)
-"""Errors of the event, not of the store: the same event is refused each time."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-
-class EventsLostError(AmberError):
-    """Events were not stored before the recorder was closed; `count` of them."""
+_sessions: Final[ContextVar[Mapping[str, str]]] = ContextVar("amberdb_sessions")
+"""The sessions that tasks have begun, by the id of their recorder."""
 
 
 @final
@@ -58,11 +51,13 @@ class Call:
 
 @final
 class Recorder:
-    """The recorder of one agent, for one event loop: `async with Recorder(store, "planner") as r`.
+    """The recorder of one agent: `async with Recorder(store, "planner") as recorder`.
 
-    session_id      id of the session; by default a new one
+    session_id      id of the session of tasks that begin none of their own; by default a new one
     enable_memory   with False no event is recorded
     queue_size      events that wait for the store at most
+    durable         record() returns when the event is stored; otherwise when it is in the queue,
+                    and an end of the process loses what is in the queue
     """
 
     def __init__(
@@ -73,19 +68,16 @@ class Recorder:
         session_id: str | None = None,
         enable_memory: bool = True,
         queue_size: int = QUEUE_SIZE,
+        durable: bool = False,
     ) -> None:
         self.store: EventStore = store if enable_memory else NullEventStore()
         self.agent_name = agent_name
-        self.session_id = session_id or _new_session()
-        self.dropped = 0
-        """Events that record_nowait() dropped."""
-        self.refused = 0
-        """Events that the store refused, also as text."""
-        self._enabled = enable_memory
-        self._queue: asyncio.Queue[AgentEvent] = asyncio.Queue(queue_size)
-        self._task: asyncio.Task[None] | None = None
-        self._in_hand = 0
-        """Events that the task has taken from the queue and not stored yet."""
+        self.durable = durable
+        self._enabled = not isinstance(self.store, NullEventStore)
+        self._id = uuid4().hex
+        self._session_id = session_id or _new_session()
+        self._queue = WriteQueue(self.store, queue_size)
+        self._is_closed = False
 
     async def __aenter__(self) -> "Recorder":
         await self.initialize()
@@ -97,58 +89,103 @@ class Recorder:
     async def initialize(self) -> None:
         """Opens the store and records AGENT_INIT."""
         await self.store.initialize()
+        self._is_closed = False
         if self._enabled:
-            self._task = asyncio.create_task(self._run())
-        await self.record(EventType.AGENT_INIT, {"agent_name": self.agent_name})
+            self._queue.start()
+        await self._note(EventType.AGENT_INIT, {"agent_name": self.agent_name}, {})
 
     async def close(self) -> None:
         """Stores the events of the queue. Raises EventsLostError when that takes longer than
         CLOSE_S, or the store has refused an event also as text."""
-        left = self.refused
-        if self._task is not None:
-            try:
-                await asyncio.wait_for(self._queue.join(), CLOSE_S)
-            except TimeoutError:
-                left += self._in_hand + self._queue.qsize()
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        self._is_closed = True
+        try:
+            await self._queue.flush(CLOSE_S)
+        except EventsPendingError:
+            pass  # they are counted below
+        await self._queue.stop()
         await self.store.close()
-        if left:
+        if left := self._queue.refused + len(self._queue):
             raise EventsLostError(
                 f"{left} events were not stored: the log has the error of the store", count=left
             )
+
+    @property
+    def dropped(self) -> int:
+        """Events that were dropped, because the queue was full."""
+        return self._queue.dropped
+
+    @property
+    def refused(self) -> int:
+        """Events that the store refused, also as text."""
+        return self._queue.refused
+
+    # -- sessions ----------------------------------------------------------------------------
+
+    @property
+    def session_id(self) -> str:
+        """The session of this task: the one that it, or the task that has started it, has begun."""
+        return _sessions.get({}).get(self._id, self._session_id)
+
+    @session_id.setter
+    def session_id(self, session_id: str) -> None:
+        _sessions.set({**_sessions.get({}), self._id: session_id})
+
+    def reset_context(self) -> str:
+        """Starts a new session, for this task and those that it starts later; its id."""
+        self.session_id = _new_session()
+        return self.session_id
+
+    @contextmanager
+    def session(self, session_id: str | None = None) -> Generator[str]:
+        """A block in which this task records into a session: a new one, or the one of an id."""
+        outer = self.session_id
+        self.session_id = session_id or _new_session()
+        try:
+            yield self.session_id
+        finally:
+            self.session_id = outer
 
     # -- recording ---------------------------------------------------------------------------
 
     async def record(
         self,
-        event_type: EventType,
+        event_type: EventType | str,
         data: Mapping[str, Any] | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Records an event; waits only while the queue is full."""
-        if self._enabled:
-            await self._queue.put(self._event(event_type, data, metadata))
+        """Records an event. It waits while the queue is full, for 10 seconds at most, and with
+        `durable` until the event is stored.
+
+        Raises InvalidDocumentError, ClosedError; with `durable` EventsPendingError when the store
+        has not taken the event in that time, and EventsLostError when it refuses it.
+        """
+        if not self._enabled:
+            return
+        self._check_open()
+        entry = self._queue.put(self._event(event_type, data, metadata))
+        if self.durable:
+            if entry is None:
+                raise EventsLostError("the queue is full, and the store takes no event", count=1)
+            await self._queue.wait_until_stored(entry)
+        elif entry is not None:
+            await self._queue.wait_for_room()
 
     def record_nowait(
         self,
-        event_type: EventType,
+        event_type: EventType | str,
         data: Mapping[str, Any] | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Records an event without waiting. When the queue is full it returns False, and the event
-        is counted in `dropped` and logged."""
-        if self._enabled:
-            try:
-                self._queue.put_nowait(self._event(event_type, data, metadata))
-            except asyncio.QueueFull:
-                self.dropped += 1
-                logger.warning("the queue is full: a %s event was dropped", event_type.name)
-                return False
-        return True
+        """Records an event without waiting, in any thread. When the queue is full it returns False,
+        and the event is counted in `dropped` and logged. Raises InvalidDocumentError, ClosedError.
+        """
+        if not self._enabled:
+            return True
+        self._check_open()
+        event = self._event(event_type, data, metadata)
+        return self._queue.put(event, force=False) is not None
 
     async def user_message(self, message: str) -> None:
         """Records USER_MESSAGE."""
@@ -172,173 +209,180 @@ class Recorder:
         self, tool_name: str, arguments: Mapping[str, Any] | None = None
     ) -> AsyncGenerator[Call]:
         """Records TOOL_CALL_START, then TOOL_CALL_SUCCESS with `call.result`, or TOOL_CALL_ERROR
-        with the exception, which is raised again."""
+        with the exception, which is raised again. They are a span (spans.py)."""
         name = {"tool_name": tool_name}
-        await self.record(EventType.TOOL_CALL_START, {**name, "arguments": dict(arguments or {})})
-        call = Call()
-        try:
-            yield call
-        except BaseException as error:
-            data = {**name, "error": str(error), "error_type": type(error).__name__}
-            await self.record(EventType.TOOL_CALL_ERROR, data)
-            raise
-        await self.record(EventType.TOOL_CALL_SUCCESS, {**name, "result": _plain(call.result)})
+        with span() as made:
+            start = {**name, "arguments": dict(arguments or {})}
+            await self._note(EventType.TOOL_CALL_START, start, made.begun())
+            call = Call()
+            try:
+                yield call
+            except BaseException as error:
+                await self._note_error(EventType.TOOL_CALL_ERROR, error, made, name)
+                raise
+            done = {**name, "result": call.result}
+            await self._note(EventType.TOOL_CALL_SUCCESS, done, made.ended())
 
-    def tool(self, function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:
-        """A decorator that records each call of an async function as a tool_call()."""
+    def tool(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
+        """A decorator that records each call of a function as tool_call() does. Of a function that
+        is not async, the events go into the queue, also with `durable`."""
         name = getattr(function, "__name__", repr(function))
 
-        @functools.wraps(function)
-        async def recorded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            arguments = {str(at): _plain(value) for at, value in enumerate(args)}
-            arguments |= {key: _plain(value) for key, value in kwargs.items()}
-            async with self.tool_call(name, arguments) as call:
-                result = await function(*args, **kwargs)
-                call.result = result
-            return result
+        def call_of(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            try:
+                bound = inspect.signature(function).bind(*args, **kwargs)
+                return dict(bound.arguments)
+            except (TypeError, ValueError):  # a wrong call, or a function without a signature
+                return {**{str(at): value for at, value in enumerate(args)}, **kwargs}
 
-        return recorded
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+                async with self.tool_call(name, call_of(*args, **kwargs)) as call:
+                    call.result = await function(*args, **kwargs)
+                return call.result
+
+            return cast(Callable[_P, _T], awaited)
+
+        @functools.wraps(function)
+        def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            with span() as made:
+                start = {"tool_name": name, "arguments": call_of(*args, **kwargs)}
+                self._put(EventType.TOOL_CALL_START, start, made.begun())
+                try:
+                    result = function(*args, **kwargs)
+                except BaseException as error:
+                    data = {"tool_name": name, **_error(error)}
+                    self._put(EventType.TOOL_CALL_ERROR, data, made.ended())
+                    raise
+                done = {"tool_name": name, "result": result}
+                self._put(EventType.TOOL_CALL_SUCCESS, done, made.ended())
+                return result
+
+        return called
 
     @asynccontextmanager
     async def middleware(self, name: str) -> AsyncGenerator[None]:
-        """Records MIDDLEWARE_PRE, and MIDDLEWARE_POST if the block ends without an exception."""
-        await self.record(EventType.MIDDLEWARE_PRE, {"middleware": name})
-        yield
-        await self.record(EventType.MIDDLEWARE_POST, {"middleware": name})
+        """Records MIDDLEWARE_PRE, and MIDDLEWARE_POST if the block ends without an exception. They
+        are a span."""
+        data = {"middleware": name}
+        with span() as made:
+            await self._note(EventType.MIDDLEWARE_PRE, data, made.begun())
+            yield
+            await self._note(EventType.MIDDLEWARE_POST, data, made.ended())
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Wraps a run of the agent: an exception is recorded as AGENT_ERROR and raised again."""
-        try:
-            yield
-        except Exception as error:
-            data = {"error": str(error), "error_type": type(error).__name__}
-            await self.record(EventType.AGENT_ERROR, data)
-            raise
+        """Wraps a run of the agent, as a span: an exception is recorded as AGENT_ERROR and raised
+        again."""
+        with span() as made:
+            try:
+                yield
+            except Exception as error:
+                await self._note_error(EventType.AGENT_ERROR, error, made, {})
+                raise
 
     # -- reading -----------------------------------------------------------------------------
 
-    async def flush(self) -> None:
-        """Waits until all events recorded so far are stored."""
-        await self._queue.join()
+    async def flush(self, timeout_s: float | None = None) -> None:
+        """Waits until all events recorded so far are stored, by default for 10 seconds. Raises
+        EventsPendingError when that takes longer."""
+        if self._enabled:
+            await self._queue.flush(timeout_s)
 
     async def get_memory(
         self,
         *,
         limit: int | None = 100,
-        event_type: EventType | None = None,
+        event_type: EventType | str | None = None,
         session_id: str | None = None,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> list[AgentEvent]:
-        """Events of this agent, the newest first."""
+        """Events of this agent, the newest first. Raises EventsPendingError, as all methods that
+        read what was recorded."""
         await self.flush()
-        filters = Filters(
+        return await self.store.retrieve(
             event_type=event_type,
             session_id=session_id,
             agent_name=self.agent_name,
             start_time=start_time,
             end_time=end_time,
+            limit=limit,
         )
-        return await self.store.retrieve(filters, limit=limit)
 
     async def search_memory(self, text: str, *, limit: int = 10) -> list[AgentEvent]:
         """Events of this agent with the words of a text."""
         await self.flush()
-        filters = Filters(agent_name=self.agent_name)
-        return await self.store.search(text, filters, limit=limit)
+        return await self.store.search(text, agent_name=self.agent_name, limit=limit)
 
     async def get_memory_stats(self) -> Stats:
         """Statistics of the events of this agent."""
         await self.flush()
-        return await self.store.get_stats(Filters(agent_name=self.agent_name))
+        return await self.store.get_stats(agent_name=self.agent_name)
 
-    async def clear_memory(self, session_id: str | None = None) -> int:
-        """Deletes the events of one session, or all events of the store; how many."""
+    async def clear_memory(
+        self, session_id: str | None = None, *, end_time: datetime | None = None
+    ) -> int:
+        """Deletes the events of this agent: of one session, from before a time, or all; how
+        many."""
         await self.flush()
-        return await self.store.clear(session_id=session_id)
-
-    def reset_context(self) -> str:
-        """Starts a new session; its id."""
-        self.session_id = _new_session()
-        return self.session_id
+        return await self.store.clear(
+            agent_name=self.agent_name, session_id=session_id, end_time=end_time
+        )
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError("the recorder is closed: initialize() opens it again")
+
     def _event(
         self,
-        event_type: EventType,
+        event_type: EventType | str,
         data: Mapping[str, Any] | None,
         metadata: Mapping[str, Any] | None,
     ) -> AgentEvent:
         return AgentEvent(
             agent_name=self.agent_name,
             session_id=self.session_id,
-            event_type=event_type,
-            data=dict(data or {}),
-            metadata=dict(metadata or {}),
+            event_type=cast(EventType, event_type),  # AgentEvent takes its value and its name too
+            data={} if data is None else data,
+            metadata={} if metadata is None else metadata,
         )
 
-    async def _run(self) -> None:
-        while True:
-            events = [await self._queue.get()]
-            while len(events) < BATCH and not self._queue.empty():
-                events.append(self._queue.get_nowait())
-            self._in_hand = len(events)
-            try:
-                await self._store(events)
-            except _REFUSALS:
-                for event in events:
-                    await self._store_alone(event)
-            self._in_hand = 0
-            for _ in events:
-                self._queue.task_done()
-
-    async def _store_alone(self, event: AgentEvent) -> None:
+    async def _note(
+        self, event_type: EventType, data: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> None:
+        """record(), for the events around a call: a failure is logged, and none of the call."""
         try:
-            await self._store([event])
-        except _REFUSALS as error:
-            logger.warning("event %s is stored as text: %s", event.event_id, error)
-            try:
-                await self._store([_as_text(event, error)])
-            except _REFUSALS:
-                self.refused += 1
-                logger.exception("event %s cannot be stored", event.event_id)
+            await self.record(event_type, data, metadata=metadata)
+        except AmberError as error:
+            logger.error("a %s event is not stored: %s", event_type.name, error)
 
-    async def _store(self, events: Sequence[AgentEvent]) -> None:
-        """Stores events; tries again until that succeeds. Raises only what no further attempt can
-        change."""
-        pause_s = PAUSE_S
-        while True:
-            try:
-                await self.store.store_many(events)
-                return
-            except _REFUSALS:
-                raise
-            except Exception as error:
-                logger.warning("%d events are not stored yet: %s", len(events), error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+    def _put(
+        self, event_type: EventType, data: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> None:
+        """_note() without waiting, also where the queue is full."""
+        if self._is_closed:
+            logger.error("the recorder is closed: a %s event is not stored", event_type.name)
+        elif self._enabled:
+            self._queue.put(self._event(event_type, data, metadata))
+
+    async def _note_error(
+        self, event_type: EventType, error: BaseException, made: Span, data: Mapping[str, Any]
+    ) -> None:
+        whole = {**data, **_error(error)}
+        if isinstance(error, Exception):
+            await self._note(event_type, whole, made.ended())
+        else:  # a task that is cancelled does not wait
+            self._put(event_type, whole, made.ended())
 
 
 def _new_session() -> str:
     return uuid4().hex
 
 
-def _as_text(event: AgentEvent, error: Exception) -> AgentEvent:
-    """The event with its names and data as ASCII text, for a store that refuses them."""
-    data = {"text": ascii(event.data)[:TEXT_MAX], "error": ascii(str(error))[:TEXT_MAX]}
-    return replace(
-        event,
-        agent_name=event.agent_name.encode("ascii", "backslashreplace").decode(),
-        session_id=event.session_id.encode("ascii", "backslashreplace").decode(),
-        data=data,
-        metadata={},
-    )
-
-
-def _plain(value: Any) -> Any:
-    """The value if it is storable, otherwise its repr."""
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    return repr(value)
+def _error(error: BaseException) -> dict[str, str]:
+    return {"error": text_of(error), "error_type": type(error).__name__}

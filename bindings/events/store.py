@@ -2,27 +2,40 @@
 
 Invariants:
 - An event is identified by its id: stored twice, it is returned once.
-- Stores return the newest events first, unless `oldest_first` is set. Events with the same
-  timestamp have a fixed order.
+- Events have the order in which they were stored, whatever their timestamps are: a clock that is
+  set back reverses nothing. Stores return the newest first, unless `oldest_first` is set.
+- A search finds the events that have at least one word of the text in their data, words as a Text
+  index tells them (docs/search.md).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, TypedDict, final
+from typing import Any, Final, TypedDict, Unpack, cast, final
 
+from amberdb import QueryError
 from amberdb._shared.queries import having
-from amberdb.events.event import AgentEvent, EventType, event_type_of
+from amberdb.events.event import AgentEvent, EventType, event_type_of, time_of
 
 BATCH: Final = 500
+
+
+class FilterFields(TypedDict, total=False):
+    """The fields of Filters, as arguments of the methods of stores."""
+
+    event_type: EventType | str | None
+    session_id: str | None
+    agent_name: str | None
+    start_time: datetime | None
+    end_time: datetime | None
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Conditions on events: equal fields, and `start_time <= timestamp < end_time`. Raises
-    InvalidDocumentError, QueryError."""
+    """Conditions on events: equal fields, and `start_time <= timestamp < end_time`; a time without
+    a zone is local time. Raises InvalidDocumentError, QueryError."""
 
     event_type: EventType | None = None
     session_id: str | None = None
@@ -30,10 +43,23 @@ class Filters:
     start_time: datetime | None = None
     end_time: datetime | None = None
 
+    @classmethod
+    def of(cls, filters: "Filters | None" = None, /, **fields: Unpack[FilterFields]) -> "Filters":
+        """The conditions of `filters` and of `fields`. Raises InvalidDocumentError, QueryError."""
+        given: dict[str, Any] = {name: each for name, each in fields.items() if each is not None}
+        if filters is None:
+            return cls(**given)
+        if twice := [name for name in given if getattr(filters, name, None) is not None]:
+            raise QueryError(f"{twice[0]} is in the Filters and an argument: give it once")
+        return replace(filters, **given)
+
     def __post_init__(self) -> None:
         if self.event_type is not None:
             object.__setattr__(self, "event_type", event_type_of(self.event_type))
         having(session_id=self.session_id, agent_name=self.agent_name)  # raises
+        for name in ("start_time", "end_time"):
+            if (time := cast(object, getattr(self, name))) is not None:
+                object.__setattr__(self, name, time_of(name, time))
 
     def matches(self, event: AgentEvent) -> bool:
         """Whether the event meets all conditions."""
@@ -47,7 +73,8 @@ class Filters:
 
 
 class Stats(TypedDict):
-    """Statistics of a store. `by_type` has the names of EventType as keys."""
+    """Statistics of a store. `by_type` has the names of EventType as keys; `first_event` and
+    `last_event` are the smallest and largest timestamp."""
 
     total_events: int
     by_type: dict[str, int]
@@ -56,7 +83,8 @@ class Stats(TypedDict):
 
 
 class EventStore(ABC):
-    """The base of stores. A subclass implements the abstract methods."""
+    """The base of stores. A subclass implements the abstract methods. The conditions of a call are
+    `Filters.of(filters, **fields)`."""
 
     async def initialize(self) -> None:  # noqa: B027  # a store may have nothing to do
         """Prepares the store; called before any other method."""
@@ -67,7 +95,8 @@ class EventStore(ABC):
 
     async def store_many(self, events: Sequence[AgentEvent]) -> int:
         """Stores events; how many were stored."""
-        return sum([await self.store(event) for event in events])
+        # A store() without a result has stored the event.
+        return sum([(await self.store(event)) is not False for event in events])
 
     @abstractmethod
     async def retrieve(
@@ -77,33 +106,43 @@ class EventStore(ABC):
         limit: int | None = 100,
         offset: int = 0,
         oldest_first: bool = False,
+        **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
         """Up to `limit` events that match, after skipping `offset` of them."""
 
     @abstractmethod
     async def search(
-        self, text: str, filters: Filters | None = None, *, limit: int = 10
+        self,
+        text: str,
+        filters: Filters | None = None,
+        *,
+        limit: int = 10,
+        **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
-        """Events whose data contains the words of a text; none when it has no word."""
+        """Events whose data has words of a text, those with more of them first."""
 
     @abstractmethod
-    async def get_stats(self, filters: Filters | None = None) -> Stats:
+    async def get_stats(
+        self, filters: Filters | None = None, **fields: Unpack[FilterFields]
+    ) -> Stats:
         """Statistics of the events that match."""
 
     @abstractmethod
-    async def clear(
-        self, *, session_id: str | None = None, end_time: datetime | None = None
-    ) -> int:
-        """Deletes the events of a session, older than `end_time`, or both; without arguments all
-        events. How many."""
+    async def clear(self, filters: Filters | None = None, **fields: Unpack[FilterFields]) -> int:
+        """Deletes the events that match; without arguments all events. How many."""
 
     async def close(self) -> None:  # noqa: B027  # a store may have nothing to do
         """Releases resources; called after all other methods."""
 
     async def iterate(
-        self, filters: Filters | None = None, *, batch: int = BATCH
+        self,
+        filters: Filters | None = None,
+        *,
+        batch: int = BATCH,
+        **fields: Unpack[FilterFields],
     ) -> AsyncIterator[list[AgentEvent]]:
         """All events that match, the oldest first, in batches."""
+        filters = Filters.of(filters, **fields)
         offset = 0
         while events := await self.retrieve(filters, limit=batch, offset=offset, oldest_first=True):
             yield events

@@ -3,17 +3,25 @@ silence."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from amberdb import ClosedError, InvalidDocumentError
 from amberdb.events import (
     AgentEvent,
     AmberEventStore,
     EventsLostError,
+    EventsPendingError,
     EventType,
     InMemoryEventStore,
     Recorder,
+    queue,
     recorder,
 )
 from support.databases import OpenDatabase
@@ -138,7 +146,7 @@ class Failing:
 
 
 def test_a_store_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "PAUSE_S", 0.001)
+    monkeypatch.setattr(queue, "PAUSE_S", 0.001)
 
     async def work() -> None:
         store = InMemoryEventStore()
@@ -169,7 +177,7 @@ def test_a_store_that_fails_is_asked_ever_more_rarely(monkeypatch: pytest.Monkey
             failing.is_down = len(pauses) % 12 != 0
             await rest(0)
 
-        monkeypatch.setattr("amberdb.events.recorder.asyncio.sleep", sleep)
+        monkeypatch.setattr("amberdb.events.queue.asyncio.sleep", sleep)
         async with Recorder(store, "assistant") as recorder:
             await recorder.flush()
             failing.is_down = True
@@ -196,22 +204,414 @@ def test_what_cannot_be_stored_is_told_at_the_end(monkeypatch: pytest.MonkeyPatc
     run(work)
 
 
-@pytest.mark.parametrize("broken", ["cut \ud83d", {1: 2}, "x" * 50_000, object()], ids=range(4))
-def test_an_event_that_cannot_be_stored_delays_no_other(open_db: OpenDatabase, broken: Any) -> None:
+@pytest.mark.parametrize(
+    ("broken", "stored"),
+    [
+        ("cut \ud83d", "cut \ufffd"),
+        ({1: Decimal("0.10"), "at": datetime(2026, 3, 1)}, None),
+        ([1 << 70, float("nan"), {3, 1, 2}, Path("/tmp")], [str(1 << 70), None, [1, 2, 3], "/tmp"]),
+        (UUID(int=5), str(UUID(int=5))),
+    ],
+    ids=range(4),
+)
+def test_what_cannot_be_stored_is_made_storable(
+    open_db: OpenDatabase, broken: Any, stored: Any
+) -> None:
+    async def work() -> None:
+        async with Recorder(AmberEventStore(open_db()), "assistant") as recorder:
+            await recorder.record(EventType.CUSTOM, {"value": broken})
+            (event,) = await recorder.get_memory(event_type="custom")
+            if stored is None:
+                assert event.data["value"] == {"1": "0.10", "at": datetime(2026, 3, 1, tzinfo=UTC)}
+            else:
+                assert event.data["value"] == stored
+
+    run(work)
+
+
+def test_what_no_form_makes_storable_is_refused_by_field() -> None:
+    async def work() -> None:
+        async with Recorder(InMemoryEventStore(), "assistant") as recorder:
+            wrong_calls: dict[str, Callable[[], Any]] = {
+                "event_type": lambda: recorder.record("user_login"),
+                "data": lambda: recorder.record("custom", ["a list"]),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                "metadata": lambda: recorder.record("custom", metadata="web"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            }
+            for name, wrong in wrong_calls.items():
+                with pytest.raises(InvalidDocumentError) as caught:
+                    await wrong()
+                assert caught.value.field == name
+            assert len(await recorder.get_memory()) == 1
+
+    run(work)
+
+
+def test_an_event_that_is_too_large_is_stored_as_text_and_delays_no_other(
+    open_db: OpenDatabase,
+) -> None:
     db = open_db(document_bytes_max=30_000)
 
     async def work() -> None:
         async with Recorder(AmberEventStore(db), "assistant") as recorder:
-            await recorder.record(EventType.CUSTOM, {"value": broken})
+            await recorder.record(EventType.CUSTOM, {"value": "x" * 50_000})
             for n in range(5):
                 await recorder.user_message(f"good {n}")
-            found = await asyncio.wait_for(recorder.get_memory(), 60)
+            found = await recorder.get_memory()
             good = [e.data["message"] for e in found if e.event_type is EventType.USER_MESSAGE]
             assert good == [f"good {n}" for n in reversed(range(5))]
             (bad,) = [e for e in found if e.event_type is EventType.CUSTOM]
-            assert bad.data["text"] == ascii({"value": broken})[: len(bad.data["text"])]
+            assert bad.data["text"].startswith("{'value': 'xxx")
             assert bad.data["error"]
             assert [e.event_type.name for e in found][-2:] == ["CUSTOM", "AGENT_INIT"]
+
+    run(work)
+
+
+class Picky(InMemoryEventStore):
+    """Refuses the events with these numbers, each time, by an error of its own."""
+
+    def __init__(self, error: Exception, *numbers: int) -> None:
+        super().__init__()
+        self.error = error
+        self.numbers = numbers
+        self.calls = 0
+
+    async def store_many(self, events: Sequence[AgentEvent]) -> int:
+        self.calls += 1
+        if any(each.metadata.get("n") in self.numbers for each in events):
+            raise self.error
+        return await super().store_many(events)
+
+
+async def hundred(recorder: Recorder) -> None:
+    await recorder.flush()
+    for n in range(100):
+        await recorder.record("custom", {"n": n}, metadata={"n": n})
+
+
+def test_a_batch_that_is_refused_is_halved_until_the_bad_event_is_out() -> None:
+    async def work() -> None:
+        store = Picky(KeyError("no such column"), 17, 63)
+        async with Recorder(store, "assistant") as recorder:
+            before = store.calls
+            await hundred(recorder)
+            found = await recorder.get_memory(event_type="custom", limit=None)
+            assert [each.data.get("n") for each in reversed(found)] == [
+                None if n in (17, 63) else n for n in range(100)
+            ]
+            assert store.calls - before < 60
+            assert recorder.refused == 0  # without their metadata, they were stored as text
+
+    run(work)
+
+
+def test_an_event_that_makes_a_store_fail_delays_others_for_moments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue, "PAUSE_S", 0.001)
+
+    async def work() -> None:
+        store = Picky(ConnectionError("it says nothing of the event"), 0, 99)
+        async with Recorder(store, "assistant") as recorder:
+            await hundred(recorder)
+            found = await recorder.get_memory(event_type="custom", limit=None)
+            assert sorted(each.data["n"] for each in found if "n" in each.data) == [*range(1, 99)]
+            assert len(found) == 100
+
+    run(work)
+
+
+def test_nothing_waits_for_ever_for_a_store_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "PAUSE_S", 0.001)
+    monkeypatch.setattr(queue, "PAUSE_MAX_S", 0.005)
+    monkeypatch.setattr(queue, "WAIT_S", 0.02)
+    monkeypatch.setattr(recorder, "CLOSE_S", 0.02)
+
+    async def work() -> None:
+        store = InMemoryEventStore()
+        failing = Failing(store)
+        monkeypatch.setattr(store, "store_many", failing)
+        async with Recorder(store, "assistant", queue_size=3) as recorder:
+            async with asyncio.timeout(10):
+                for n in range(1000):
+                    await recorder.record("custom", {"n": n})
+            # The fourth has waited in vain; those after it were dropped without waiting.
+            assert recorder.dropped == 997
+            with pytest.raises(EventsPendingError) as caught:
+                await recorder.flush(0.01)
+            assert caught.value.count == 4
+            with pytest.raises(EventsPendingError):
+                await recorder.get_memory()
+            failing.is_down = False
+            await recorder.flush(60)
+            await recorder.record("custom", {"n": "after"})
+            found = await recorder.get_memory(event_type="custom")
+            assert [each.data["n"] for each in found] == ["after", 2, 1, 0]
+            failing.is_down = True
+            await recorder.record("custom")
+            with pytest.raises(EventsLostError, match="1 events"):
+                await recorder.close()
+            failing.is_down = False
+            await recorder.initialize()  # what was left is stored now
+            assert len(await recorder.get_memory()) == 7
+
+    run(work)
+
+
+def test_a_store_that_never_answers_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "CLOSE_S", 0.02)
+
+    class Silent(InMemoryEventStore):
+        async def store_many(self, events: Sequence[AgentEvent]) -> int:
+            await asyncio.Event().wait()
+            return 0
+
+    async def work() -> None:
+        recorder = Recorder(Silent(), "assistant")
+        await recorder.initialize()
+        with pytest.raises(EventsLostError, match="1 events"):
+            await recorder.close()
+
+    run(work)
+
+
+def test_a_store_that_is_cancelled_inside_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "PAUSE_S", 0.001)
+
+    class Cancelled(InMemoryEventStore):
+        calls = 0
+
+        async def store_many(self, events: Sequence[AgentEvent]) -> int:
+            self.calls += 1
+            if self.calls == 1:
+                raise asyncio.CancelledError
+            return await super().store_many(events)
+
+    async def work() -> None:
+        async with Recorder(Cancelled(), "assistant") as recorder:
+            await recorder.user_message("kept")
+            assert len(await recorder.get_memory()) == 2
+
+    run(work)
+
+
+def test_a_store_that_keeps_fewer_than_it_was_given_is_told() -> None:
+    class Short(InMemoryEventStore):
+        async def store(self, event: AgentEvent) -> bool:
+            if event.data.get("message") == "not this":
+                return False
+            await super().store(event)
+            return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # as a store that was written in a hurry
+
+    async def work() -> None:
+        recorder = Recorder(Short(), "assistant")
+        async with recorder:
+            await recorder.user_message("not this")
+            await recorder.user_message("this")
+            texts = [each.data for each in await recorder.get_memory()]
+            assert texts[0]["message"] == "this"
+            assert "has kept 0 of 1" in texts[1]["error"]
+
+    run(work)
+
+
+def test_a_recorder_that_is_not_open_says_so() -> None:
+    async def work() -> None:
+        recorder = Recorder(InMemoryEventStore(), "assistant")
+        await recorder.record("custom")
+        with pytest.raises(EventsPendingError, match="call initialize"):
+            await recorder.flush()
+        async with recorder:
+            assert len(await recorder.get_memory()) == 2
+        with pytest.raises(ClosedError, match="initialize"):
+            await recorder.record("custom")
+
+        @recorder.tool
+        async def add(a: int, b: int) -> int:
+            return a + b
+
+        assert await add(1, b=2) == 3  # and the log has the error
+
+    run(work)
+
+
+def as_it_is(event: AgentEvent, _: Exception) -> AgentEvent:
+    return event
+
+
+def test_durable_means_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "PAUSE_S", 0.001)
+    monkeypatch.setattr(queue, "WAIT_S", 0.02)
+
+    async def work() -> None:
+        store = InMemoryEventStore()
+        failing = Failing(store)
+        failing.is_down = False
+        monkeypatch.setattr(store, "store_many", failing)
+        async with Recorder(store, "assistant", durable=True) as recorder:
+            await recorder.user_message("stored")
+            assert (await store.retrieve())[0].data["message"] == "stored"
+            failing.is_down = True
+            with pytest.raises(EventsPendingError):
+                await recorder.record("custom")
+
+            @recorder.tool
+            async def add(a: int, b: int) -> int:
+                return a + b
+
+            assert await add(1, b=2) == 3
+            failing.is_down = False
+            assert len(await recorder.get_memory()) == 5
+
+    async def refused() -> None:
+        store = Picky(ValueError("no"), 1)
+        async with Recorder(store, "assistant", durable=True) as recorder:
+            await recorder.record("custom", metadata={"n": 1})
+            assert (await store.retrieve())[0].data["error"]
+            monkeypatch.setattr(queue, "_as_text", as_it_is)
+            with pytest.raises(EventsLostError, match="refuses it: no"):
+                await recorder.record("custom", metadata={"n": 1})
+            recorder._queue.refused = 0  # pyright: ignore[reportPrivateUsage]  # it was told
+
+    run(work)
+    run(refused)
+
+
+def test_each_task_has_its_session() -> None:
+    async def work() -> None:
+        async with Recorder(InMemoryEventStore(), "assistant", session_id="main") as recorder:
+            turn = asyncio.Barrier(2)
+
+            async def serve(user: str) -> str:
+                session = recorder.reset_context()
+                for n in range(3):
+                    await turn.wait()
+                    await asyncio.gather(recorder.user_message(f"{user} {n}"))
+                return session
+
+            sessions = await asyncio.gather(serve("lin"), serve("wang"))
+            for session, user in zip(sessions, ("lin", "wang"), strict=True):
+                found = await recorder.get_memory(session_id=session)
+                texts = [each.data["message"] for each in found]
+                assert texts == [f"{user} {n}" for n in (2, 1, 0)]
+            assert recorder.session_id == "main"
+            with recorder.session("again") as session:
+                await recorder.user_message("in a block")
+            await recorder.user_message("behind it")
+            (inside,) = await recorder.get_memory(session_id=session)
+            assert (session, inside.data["message"]) == ("again", "in a block")
+            assert len(await recorder.get_memory(session_id="main")) == 2
+            other = Recorder(InMemoryEventStore(), "assistant")
+            assert other.session_id not in ("main", "again", *sessions)
+
+    run(work)
+
+
+def test_threads_record_too() -> None:
+    async def work() -> None:
+        async with Recorder(InMemoryEventStore(), "assistant") as recorder:
+
+            @recorder.tool
+            def square(n: int) -> int:
+                return n * n
+
+            def thread(n: int) -> bool:
+                assert square(n) == n * n
+                return recorder.record_nowait("custom", {"n": n})
+
+            done = await asyncio.gather(*(asyncio.to_thread(thread, n) for n in range(50)))
+            assert all(done)
+            assert len(await recorder.get_memory(event_type="custom")) == 50
+            stats = await recorder.get_memory_stats()
+            assert stats["by_type"]["TOOL_CALL_SUCCESS"] == 50
+
+    run(work)
+
+
+@dataclass
+class Weather:
+    city: str
+    degrees: list[Decimal]
+
+
+class Secretive(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_results_keep_their_structure_and_calls_their_parents() -> None:
+    async def work() -> None:
+        async with Recorder(InMemoryEventStore(), "assistant") as recorder:
+
+            @recorder.tool
+            def weather(city: str) -> Weather:
+                return Weather(city, [Decimal("21.5")])
+
+            @recorder.tool
+            async def plan(city: str, *, days: int = 1) -> dict[str, Any]:
+                return {"weather": weather(city), "days": (days, days + 1)}
+
+            async with recorder.run():
+                assert (await plan("Oslo", days=2))["weather"] == Weather("Oslo", [Decimal("21.5")])
+            with pytest.raises(Secretive):
+                async with recorder.run(), recorder.tool_call("odd"):
+                    raise Secretive
+            found = await recorder.get_memory(limit=None)
+            start, inner, inner_end, end, _, odd, failed = reversed(found[:-1])
+            assert start.data["arguments"] == {"city": "Oslo", "days": 2}
+            assert end.data["result"] == {
+                "weather": {"city": "Oslo", "degrees": ["21.5"]},
+                "days": [2, 3],
+            }
+            span, run_id = start.metadata["span_id"], start.metadata["parent_id"]
+            assert inner.metadata["parent_id"] == span != inner.metadata["span_id"]
+            assert inner_end.metadata["span_id"] == inner.metadata["span_id"]
+            assert inner_end.metadata["duration_ms"] <= end.metadata["duration_ms"]
+            assert run_id is not None
+            assert (odd.data["error_type"], odd.metadata["parent_id"]) == (
+                "Secretive",
+                failed.metadata["span_id"],
+            )
+            assert failed.metadata["parent_id"] is None
+
+    run(work)
+
+
+def test_a_task_that_is_cancelled_does_not_wait_for_room() -> None:
+    async def work() -> None:
+        recorder = Recorder(InMemoryEventStore(), "assistant", queue_size=1)
+        inside = asyncio.Event()
+
+        async def call() -> None:
+            async with recorder.tool_call("slow"):
+                inside.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(call())
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+        async with recorder:  # nobody took anything out meanwhile
+            (error,) = await recorder.get_memory(event_type="tool_call_error")
+            assert error.data["error_type"] == "CancelledError"
+
+    run(work)
+
+
+def test_clearing_is_of_this_agent_alone(open_db: OpenDatabase) -> None:
+    async def work() -> None:
+        store = AmberEventStore(open_db())
+        async with Recorder(store, "planner") as planner, Recorder(store, "writer") as writer:
+            with writer.session("shared"):
+                await writer.user_message("kept")
+            with planner.session("shared"):
+                await planner.user_message("cleared")
+            await writer.flush()
+            assert await planner.clear_memory("shared") == 1
+            assert await planner.clear_memory(end_time=datetime(2000, 1, 1, tzinfo=UTC)) == 0
+            assert await planner.clear_memory() == 1
+            assert len(await writer.get_memory()) == 2
 
     run(work)
 

@@ -1,0 +1,440 @@
+"""The files of a FileEventStore, and where each event is in them.
+
+    session_<id>.jsonl, or events.jsonl -> <name>.<time>.jsonl when larger than rotate_size
+
+Each row is an event with its `position`, a number that grows from event to event: microseconds of
+the clock, or one more than the last, so that a clock that is set back reverses nothing.
+
+Invariants:
+- A row that cannot be read is logged, passed over and kept: clearing rewrites it as it is, and an
+  array that is damaged is set aside under another name.
+- Memory holds a few numbers of each event; events are read from the files one by one.
+- Calls of all folders of one directory take turns, in whichever thread or event loop they are.
+  Files that other programs change, add or remove are read anew.
+"""
+
+import logging
+import os
+import threading
+import time
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from hashlib import sha256
+from heapq import merge
+from io import BufferedReader
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, final
+from urllib.parse import quote
+
+import msgspec
+
+from amberdb._jsonl.text import dumps, iso, loads, parse_date
+from amberdb._shared.files import append_lines, rename_file, replace_file
+from amberdb.events.event import AgentEvent
+from amberdb.events.store import Filters
+
+logger = logging.getLogger("amberdb.events")
+
+NAME_MAX: Final = 200
+"""Characters of a quoted session id in the name of a file; a longer one ends in a digest."""
+OPEN_MAX: Final = 64
+TAIL_BYTES: Final = 1 << 16
+_BOM: Final = b"\xef\xbb\xbf"
+
+_locks: Final[dict[str, threading.RLock]] = {}
+_locks_mutex: Final = threading.Lock()
+
+Place = tuple[int, str, int, "EventFile"]
+"""Where an event is: its position, the name of its file, its number in the file, the file."""
+
+
+class _Head(msgspec.Struct):
+    """What the places of a file are made of."""
+
+    event_id: str
+    timestamp: str
+    position: int = 0
+
+
+@final
+class EventFile:
+    """One file: of each row that can be read its place in bytes, and what selects it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.positions = array("q")
+        self.times = array("q")
+        self.ids = array("q")
+        """Hashes of the ids."""
+        self._offsets = array("q")
+        self._sizes = array("q")
+        self._seen: tuple[int, int, int] = (-1, 0, 0)
+        self._end = 0
+        self._rows = 0
+
+    @property
+    def _is_array(self) -> bool:
+        return self.path.suffix == ".json"
+
+    def refresh(self) -> bool:
+        """Reads what is new; whether there was anything. Raises OSError."""
+        status = self.path.stat()
+        seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if seen == self._seen:
+            return False
+        if self._is_array or seen[0] != self._seen[0] or seen[1] < self._end:
+            self._forget()
+        with self.path.open("rb") as file:
+            for offset, row in self._new_rows(file):
+                self._rows += 1
+                self._note(offset, row)
+        self._seen = seen
+        return True
+
+    def row(self, file: BufferedReader, at: int) -> bytes:
+        """The row of a number, from the open file."""
+        file.seek(self._offsets[at])
+        return file.read(self._sizes[at])
+
+    def _forget(self) -> None:
+        for numbers in (self.positions, self.times, self.ids, self._offsets, self._sizes):
+            del numbers[:]
+        self._end = self._rows = 0
+
+    def _new_rows(self, file: BufferedReader) -> Iterator[tuple[int, bytes]]:
+        if self._is_array:
+            try:
+                yield from array_rows(file.read())
+            except ValueError as error:
+                logger.warning("%s: the array cannot be read: %s", self.path, error)
+            return
+        file.seek(self._end)
+        for line in file:
+            # A line without an end may be one that is being written.
+            if line.endswith(b"\n") or _head(line) is not None:
+                yield self._end, line
+                self._end += len(line)
+            else:
+                logger.warning("%s: the last line is cut short", self.path)
+
+    def _note(self, offset: int, row: bytes) -> None:
+        head = _head(row)
+        if head is None:
+            if row.strip():
+                logger.warning("%s: event %d cannot be read", self.path, self._rows)
+            return
+        moment = _microseconds(parse_date(head.timestamp))
+        last = self.positions[-1] if self.positions else -1
+        self.positions.append(max(last + 1, head.position or moment))
+        self.times.append(moment)
+        self.ids.append(hash(head.event_id))
+        self._offsets.append(offset)
+        self._sizes.append(len(row))
+
+
+@final
+class EventFolder:
+    """The files below a directory. Its methods block, and are called within `lock`."""
+
+    def __init__(
+        self, base: Path, *, is_lines: bool, file_per_session: bool, rotate_size: int
+    ) -> None:
+        self._base = base
+        self._is_lines = is_lines
+        self._ending = ".jsonl" if is_lines else ".json"
+        self._file_per_session = file_per_session
+        self._rotate_size = rotate_size
+        self._files: dict[str, EventFile] = {}
+        self._version = 0
+        self._last: int | None = None
+        """The last position given, once there is one."""
+        self._copies: tuple[int, dict[int, int]] = (-1, {})
+
+    @property
+    def lock(self) -> threading.RLock:
+        """The lock of the directory, of all folders of this process."""
+        path = os.path.realpath(self._base)
+        with _locks_mutex:
+            return _locks.setdefault(path, threading.RLock())
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def newest(self, filters: Filters) -> Iterator[AgentEvent]:
+        """The events that match, the newest first."""
+        places = merge(*(_reversed(file) for file in self._refreshed(filters)), reverse=True)
+        ids: set[str] = set()
+        for _, event in self._matching(places, filters):
+            if event.event_id not in ids:
+                ids.add(event.event_id)
+                yield event
+
+    def oldest(
+        self, filters: Filters, after: tuple[int, str] = (-1, "")
+    ) -> Iterator[tuple[tuple[int, str], AgentEvent]]:
+        """The events that match, the oldest first, each with its place; those behind a place."""
+        files = self._refreshed(filters)
+        last = self._last_copies()
+        places = (
+            place
+            for place in merge(*(_from(file, after[0]) for file in files))
+            if place[:2] > after and last[place[3].ids[place[2]]] == place[0]
+        )
+        for place, event in self._matching(places, filters):
+            yield place[:2], event
+
+    def page(
+        self, filters: Filters, after: tuple[int, str], limit: int
+    ) -> list[tuple[tuple[int, str], AgentEvent]]:
+        """The first of oldest()."""
+        return list(islice(self.oldest(filters, after), limit))
+
+    def _matching(
+        self, places: Iterable[Place], filters: Filters
+    ) -> Iterator[tuple[Place, AgentEvent]]:
+        start = None if filters.start_time is None else _microseconds(filters.start_time)
+        end = None if filters.end_time is None else _microseconds(filters.end_time)
+        with closing(_OpenFiles()) as opened:
+            for place in places:
+                _, _, at, file = place
+                moment = file.times[at]
+                if (start is not None and moment < start) or (end is not None and moment >= end):
+                    continue
+                event = opened.event(file, at)
+                if event is not None and filters.matches(event):
+                    yield place, event
+
+    def _refreshed(self, filters: Filters) -> list[EventFile]:
+        """The files that may hold matching events, as they are now."""
+        files: dict[str, EventFile] = {}
+        for path in self._paths():
+            file = self._files.get(path.name) or EventFile(path)
+            try:
+                if filters.session_id is None or self._may_hold(path.name, filters.session_id):
+                    self._version += file.refresh()
+                files[path.name] = file
+            except FileNotFoundError:  # removed meanwhile
+                self._version += 1
+        self._version += len(self._files.keys() - files)
+        self._files = files
+        if filters.session_id is None:
+            return list(files.values())
+        return [file for name, file in files.items() if self._may_hold(name, filters.session_id)]
+
+    def _paths(self) -> list[Path]:
+        try:
+            names = sorted(os.listdir(self._base))
+        except FileNotFoundError:
+            return []
+        return [
+            self._base / name
+            for name in names
+            if name.endswith(self._ending) and not name.startswith(".")
+        ]
+
+    def _may_hold(self, name: str, session_id: str) -> bool:
+        if not self._file_per_session or not name.startswith("session_"):
+            return True
+        stems = (file_name(session_id), f"session_{quote(session_id, safe='')}")
+        return any(name == stem + self._ending or name.startswith(stem + ".") for stem in stems)
+
+    def _last_copies(self) -> dict[int, int]:
+        """The position of the last copy of each event, by the hash of its id."""
+        version, last = self._copies
+        if version != self._version:
+            last = dict[int, int]()
+            for file in self._files.values():
+                for key, position in zip(file.ids, file.positions, strict=True):
+                    if last.get(key, -1) < position:
+                        last[key] = position
+            self._copies = self._version, last
+        return last
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def add(self, events: Sequence[AgentEvent]) -> None:
+        """Appends events. Raises OSError."""
+        by_file: dict[str, list[bytes]] = {}
+        for event in events:
+            name = file_name(event.session_id) if self._file_per_session else "events"
+            by_file.setdefault(name, []).append(self._row(event))
+        self._base.mkdir(parents=True, exist_ok=True)
+        for name, rows in by_file.items():
+            path = self._base / (name + self._ending)
+            if self._is_lines:
+                append_lines(path, b"".join(row + b"\n" for row in rows))
+            else:
+                replace_file(path, self._text([*self._array(path), *rows]))
+            try:
+                if path.stat().st_size > self._rotate_size:
+                    rename_file(path, _free_name(path, self._ending))
+            except FileNotFoundError:  # moved by another program, with the events
+                pass
+
+    def clear(self, filters: Filters) -> int:
+        """Deletes the events that match; how many."""
+        cleared: set[str] = set()
+        for file in self._refreshed(filters):
+            try:
+                rows = self._all_rows(file.path)
+            except (FileNotFoundError, ValueError):
+                continue  # gone meanwhile; or an array that is damaged, which refresh() has logged
+            kept: list[bytes] = []
+            for row in rows:
+                event = _event(row)
+                if event is not None and filters.matches(event):
+                    cleared.add(event.event_id)
+                elif row.strip():
+                    kept.append(row.strip())
+            if not kept:
+                file.path.unlink(missing_ok=True)
+            elif len(kept) < len(rows):
+                replace_file(file.path, self._text(kept))
+        return len(cleared)
+
+    def _row(self, event: AgentEvent) -> bytes:
+        if self._last is None:
+            self._last = max(map(_last_position, self._paths()), default=0)
+        self._last = max(self._last + 1, time.time_ns() // 1000)
+        timestamp = iso(event.timestamp)
+        return dumps({**event.to_map(), "timestamp": timestamp, "position": self._last}).encode()
+
+    def _text(self, rows: Sequence[bytes]) -> bytes:
+        if self._is_lines:
+            return b"".join(row + b"\n" for row in rows)
+        return b"[\n  " + b",\n  ".join(rows) + b"\n]\n"
+
+    def _all_rows(self, path: Path) -> list[bytes]:
+        """Raises ValueError for a damaged array, OSError."""
+        data = path.read_bytes()
+        if self._is_lines:
+            return data.removeprefix(_BOM).splitlines()
+        return [row for _, row in array_rows(data)]
+
+    def _array(self, path: Path) -> list[bytes]:
+        """The rows of an array that is about to be replaced; one that is damaged is set aside."""
+        try:
+            return self._all_rows(path)
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
+            aside = _free_name(path, f"{self._ending}.damaged")
+            logger.error("%s cannot be read, and is kept as %s: %s", path, aside.name, error)
+            rename_file(path, aside)
+            return []
+
+
+@final
+class _OpenFiles:
+    """The files that one call reads, a bounded number of them open."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, BufferedReader] = OrderedDict()
+
+    def event(self, file: EventFile, at: int) -> AgentEvent | None:
+        name = file.path.name
+        try:
+            if name not in self._open:
+                self._open[name] = file.path.open("rb")
+                if len(self._open) > OPEN_MAX:
+                    self._open.popitem(last=False)[1].close()
+            self._open.move_to_end(name)
+            row = file.row(self._open[name], at)
+        except FileNotFoundError:
+            return None
+        event = _event(row)
+        if event is None:
+            logger.warning("%s: event %d cannot be read", file.path, at + 1)
+        return event
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+
+
+def file_name(session_id: str) -> str:
+    """The name of a session's file, without its ending: any text has one, and no other has it but
+    where letters differ in case alone, which events tell apart."""
+    name = quote(session_id, safe="")
+    if len(name) > NAME_MAX:
+        name = f"{name[: NAME_MAX // 2]}~{sha256(session_id.encode()).hexdigest()[:40]}"
+    return f"session_{name}"
+
+
+def array_rows(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The elements of an array, as they are written, with their offsets. Raises ValueError."""
+    start = len(_BOM) if data.startswith(_BOM) else 0
+    offset = start
+    for element in msgspec.json.decode(data[start:], type=list[msgspec.Raw]):
+        row = bytes(element)
+        offset = data.index(row, offset)
+        yield offset, row
+        offset += len(row)
+
+
+def _head(row: bytes) -> _Head | None:
+    try:
+        head = msgspec.json.decode(row.removeprefix(_BOM), type=_Head)
+        parse_date(head.timestamp)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return head
+
+
+def _event(row: bytes) -> AgentEvent | None:
+    try:
+        stored: Any = loads(row.removeprefix(_BOM))
+        return AgentEvent.from_map({**stored, "timestamp": parse_date(stored["timestamp"])})
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _microseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)
+
+
+def _reversed(file: EventFile) -> Iterator[Place]:
+    name = file.path.name
+    for at in range(len(file.positions) - 1, -1, -1):
+        yield file.positions[at], name, at, file
+
+
+def _from(file: EventFile, position: int) -> Iterator[Place]:
+    name = file.path.name
+    for at in range(bisect_left(file.positions, position), len(file.positions)):
+        yield file.positions[at], name, at, file
+
+
+def _last_position(path: Path) -> int:
+    """The position of the last event of a file that can be read there."""
+    try:
+        with path.open("rb") as file:
+            if path.suffix == ".json":
+                rows = [row for _, row in array_rows(file.read())]
+            else:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - TAIL_BYTES))
+                rows = file.read().splitlines()
+    except (OSError, ValueError):
+        return 0
+    for row in reversed(rows):
+        if (head := _head(row)) is not None:
+            return head.position
+    return 0
+
+
+def _free_name(path: Path, ending: str) -> Path:
+    """A name for an archive of the file, with the time, that no file has."""
+    stem = path.name.removesuffix(path.suffix)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    number = 0
+    while True:
+        suffix = f".{stamp}" if not number else f".{stamp}-{number}"
+        target = path.with_name(stem + suffix + ending)
+        if not target.exists():
+            return target
+        number += 1
