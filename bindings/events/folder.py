@@ -312,7 +312,7 @@ class EventFolder:
         """Raises ValueError for a damaged array, OSError."""
         data = path.read_bytes()
         if self._is_lines:
-            return data.removeprefix(_BOM).splitlines()
+            return data.removeprefix(_BOM).split(b"\n")
         return [row for _, row in array_rows(data)]
 
     def _array(self, path: Path) -> list[bytes]:

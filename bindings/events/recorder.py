@@ -15,7 +15,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar, cast, final
 from uuid import uuid4
@@ -177,14 +177,20 @@ class Recorder:
         data: Mapping[str, Any] | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        timestamp: datetime | None = None,
     ) -> bool:
-        """Records an event without waiting, in any thread. When the queue is full it returns False,
-        and the event is counted in `dropped` and logged. Raises InvalidDocumentError, ClosedError.
-        """
+        """Records an event without waiting, in any thread, by default of the session of this task
+        and of now. When the queue is full it returns False, and the event is counted in `dropped`
+        and logged. Raises InvalidDocumentError, ClosedError."""
         if not self._enabled:
             return True
         self._check_open()
         event = self._event(event_type, data, metadata)
+        if session_id is not None:
+            event = replace(event, session_id=session_id)
+        if timestamp is not None:
+            event = replace(event, timestamp=timestamp)
         return self._queue.put(event, force=False) is not None
 
     async def user_message(self, message: str) -> None:

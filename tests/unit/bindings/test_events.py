@@ -3,18 +3,29 @@
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from amberdb import (
+    ClosedError,
+    CollectionError,
+    InvalidDocumentError,
+    Ordered,
+    QueryError,
+    Text,
+    Unique,
+    aio,
+)
 from amberdb.events import (
     AgentEvent,
     AmberEventStore,
     EventStore,
     EventType,
     FileEventStore,
+    Filters,
     Format,
     InMemoryEventStore,
     NullEventStore,
@@ -22,7 +33,7 @@ from amberdb.events import (
     migrate,
 )
 from amberdb.events.contract import START, EventStoreContract, event
-from support.databases import OpenDatabase
+from support.databases import SMALL, OpenDatabase
 from support.names import recorded_names
 
 
@@ -82,6 +93,103 @@ class TestArraysThatRotate(FilesContract):
 
 def run(work: Callable[[], Any]) -> None:
     asyncio.run(work())
+
+
+def test_events_are_stored_in_the_transaction_of_the_caller(open_db: OpenDatabase) -> None:
+    db = open_db()
+    orders = db.collection("order")
+    store = AmberEventStore(db, name="audit")
+
+    async def work() -> None:
+        async def undone() -> None:
+            with db.transaction() as tx:
+                tx["order"].put({"id": "a"})
+                await store.store(event(0), tx=tx)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await undone()
+        assert await store.retrieve() == []
+        with db.transaction() as tx:
+            tx["order"].put({"id": "a"})
+            await store.store_many([event(1), event(2)], tx=tx)
+            await store.store(event(3), tx=tx)
+            assert await store.clear(event_type="model_response", tx=tx) == 1
+        assert [each.event_id for each in await store.retrieve()] == ["evt_3", "evt_2"]
+        assert len(orders) == 1
+        with pytest.raises(ClosedError):
+            await store.store(event(4), tx=tx)
+        async with aio.open(db.path, **SMALL) as other, other.transaction() as atx:
+            await store.store(event(5), tx=atx.blocking)
+        assert (await store.get_stats())["total_events"] == 3
+
+    run(work)
+
+
+def test_a_collection_of_an_earlier_version_goes_on(
+    open_db: OpenDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    db = open_db()
+    before = db.collection(
+        "agent_event",
+        indexes=[
+            Ordered("timestamp"),
+            Ordered("session_id", "timestamp"),
+            Ordered("agent_name", "timestamp"),
+            Ordered("event_type", "timestamp"),
+            Text("data"),
+        ],
+    )
+    for n in range(3):
+        before.put({"id": f"evt_{n}", **event(n).to_map()})
+    before.put({"id": "foreign", "event_type": "login", "data": {"by": "lin"}})
+    before.put({"id": "no event", "data": 5, "session_id": ["a", "list"]})
+    store = AmberEventStore(db)
+
+    async def work() -> None:
+        await store.store(event(3, timestamp=START - timedelta(days=1)))
+        found = await store.retrieve()
+        assert [each.event_id for each in found] == ["evt_3", "foreign", "evt_2", "evt_1", "evt_0"]
+        assert (found[1].event_type, found[1].metadata) == (
+            EventType.CUSTOM,
+            {"event_type": "login"},
+        )
+        assert (found[1].agent_name, found[1].timestamp.year) == ("", 1970)
+        assert "document no event is no event" in caplog.text
+        assert await store.search("lin") == [found[1]]
+        stats = await store.get_stats()
+        assert (stats["total_events"], stats["by_type"]["CUSTOM"]) == (6, 2)
+
+    run(work)
+
+
+def test_an_app_keeps_its_own_collection(open_db: OpenDatabase) -> None:
+    db = open_db()
+    db.collection("agent_event", indexes=[Unique("badge")])
+    with pytest.raises(CollectionError, match="name="):
+        AmberEventStore(db)
+    AmberEventStore(db, name="agents_events")
+
+
+def test_statistics_read_an_index_and_no_document(open_db: OpenDatabase) -> None:
+    store = AmberEventStore(db := open_db())
+    where: list[Any] = [{}, {"agent_name": "agent1"}, {"timestamp": {"$gte": START}}]
+
+    async def work() -> None:
+        await store.store_many([event(n) for n in range(30)])
+        for each in where:
+            plan = db["agent_event"].explain({**each, "event_type": "custom"}, fields=["id"])
+            assert plan["covering"]
+        assert (await store.get_stats(start_time=START))["total_events"] == 30
+        assert (await store.get_stats(agent_name="agent1", start_time=START))["total_events"] == 15
+        assert (await store.get_stats(agent_name="agent1", event_type="custom")) == {
+            "total_events": 0,
+            "by_type": {},
+            "first_event": None,
+            "last_event": None,
+        }
+
+    run(work)
 
 
 def test_files_are_there_for_other_programs(tmp_path: Path) -> None:
@@ -174,8 +282,20 @@ def test_an_event_of_its_own_making() -> None:
     assert made.event_id.startswith("evt_")
     assert made.timestamp.tzinfo is UTC
     assert AgentEvent.from_map(made.to_map()) == made
-    with pytest.raises(ValueError, match="unknown"):
-        event(0, event_type="unknown")
+    for wrong in ({"event_type": "unknown"}, {"timestamp": "now"}, {"data": [1]}, {"event_id": ""}):
+        with pytest.raises(InvalidDocumentError) as caught:
+            event(0, **wrong)
+        assert caught.value.field == next(iter(wrong))
+
+
+def test_a_time_without_a_zone_is_local_time() -> None:
+    noon = datetime(2026, 3, 1, 12)
+    made = event(0, timestamp=noon)
+    assert (made.timestamp, made.timestamp.tzinfo) == (noon.astimezone(), UTC)
+    assert Filters(start_time=noon).matches(made)
+    assert not Filters(end_time=noon).matches(made)
+    with pytest.raises(QueryError, match="give it once"):
+        Filters.of(Filters(start_time=noon), start_time=noon)
 
 
 @pytest.mark.parametrize("wrong", [{"format": "xml"}, {"rotate_size": 0}])
