@@ -15,6 +15,10 @@ from amberdb.events.in_memory import (
     InMemoryEventStore,
     NullEventStore,
 )
+from amberdb.events.lightagent import (
+    Imported,
+    import_lightagent,
+)
 from amberdb.events.queue import (
     EventsLostError,
     EventsPendingError,
@@ -41,10 +45,12 @@ __all__ = [
     "EventType",
     "FilterFields",
     "Filters",
+    "Imported",
     "Moved",
     "Stats",
     "clean_up",
     "error_rate",
+    "import_lightagent",
     "migrate",
     "FileEventStore",
     "Format",

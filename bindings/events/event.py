@@ -63,6 +63,19 @@ def time_of(name: str, value: Any) -> datetime:
         ) from None
 
 
+def moment_of(value: Any) -> datetime:
+    """The time that a program has stored: a datetime, ISO 8601 text, or seconds or milliseconds
+    since 1970; without a zone local time. Raises InvalidDocumentError."""
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        elif isinstance(value, int | float):
+            value = datetime.fromtimestamp(value / 1000 if value > _MILLISECONDS else value, UTC)
+    except (ValueError, OverflowError, OSError):
+        pass  # time_of() names the value
+    return time_of("timestamp", value)
+
+
 def _map_of(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidDocumentError(f"{name} must be a map, not {value!r}", field=name)
@@ -73,6 +86,8 @@ def _new_id() -> str:
     return f"evt_{uuid4().hex}"
 
 
+_MILLISECONDS: Final = 1e11
+"""Larger numbers are milliseconds: as seconds they would be after the year 5000."""
 _VALUES: Final = frozenset(EventType)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _now: Final = SteadyClock(time.time)
@@ -125,6 +140,8 @@ class AgentEvent:
         type that is none of EventType is CUSTOM, with its name in the metadata. Raises
         InvalidDocumentError for values of wrong types."""
         kind = stored.get("event_type")
+        if isinstance(kind, str):
+            kind = kind.removeprefix("EventType.")  # as str() writes a member of some enums
         metadata: Any = stored.get("metadata") or {}
         if not isinstance(kind, str) or (kind not in _VALUES and kind not in _BY_NAME):
             kind, metadata = EventType.CUSTOM, {"event_type": kind, **_map_of("metadata", metadata)}
@@ -133,7 +150,7 @@ class AgentEvent:
             agent_name=stored.get("agent_name") or "",
             session_id=stored.get("session_id") or "",
             event_type=event_type_of(kind),
-            timestamp=stored.get("timestamp") or _EPOCH,
+            timestamp=moment_of(stored.get("timestamp") or _EPOCH),
             data=stored.get("data") or {},
             metadata=metadata,
         )

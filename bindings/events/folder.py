@@ -28,14 +28,14 @@ from heapq import merge
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 from urllib.parse import quote
 
 import msgspec
 
-from amberdb._jsonl.text import dumps, iso, loads, parse_date
+from amberdb._jsonl.text import dumps, iso, loads
 from amberdb._shared.files import append_lines, rename_file, replace_file
-from amberdb.events.event import AgentEvent
+from amberdb.events.event import AgentEvent, moment_of
 from amberdb.events.store import Filters
 
 logger = logging.getLogger("amberdb.events")
@@ -128,7 +128,7 @@ class EventFile:
             if row.strip():
                 logger.warning("%s: event %d cannot be read", self.path, self._rows)
             return
-        moment = _microseconds(parse_date(head.timestamp))
+        moment = _microseconds(moment_of(head.timestamp))
         last = self.positions[-1] if self.positions else -1
         self.positions.append(max(last + 1, head.position or moment))
         self.times.append(moment)
@@ -240,7 +240,8 @@ class EventFolder:
         if not self._file_per_session or not name.startswith("session_"):
             return True
         stems = (file_name(session_id), f"session_{quote(session_id, safe='')}")
-        return any(name == stem + self._ending or name.startswith(stem + ".") for stem in stems)
+        ends = (self._ending, ".", "_")  # LightAgent writes an underscore before the time
+        return any(name.startswith(stem + end) for stem in stems for end in ends)
 
     def _last_copies(self) -> dict[int, int]:
         """The position of the last copy of each event, by the hash of its id."""
@@ -379,7 +380,7 @@ def array_rows(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _head(row: bytes) -> _Head | None:
     try:
         head = msgspec.json.decode(row.removeprefix(_BOM), type=_Head)
-        parse_date(head.timestamp)
+        moment_of(head.timestamp)
     except (msgspec.MsgspecError, ValueError):
         return None
     return head
@@ -387,9 +388,8 @@ def _head(row: bytes) -> _Head | None:
 
 def _event(row: bytes) -> AgentEvent | None:
     try:
-        stored: Any = loads(row.removeprefix(_BOM))
-        return AgentEvent.from_map({**stored, "timestamp": parse_date(stored["timestamp"])})
-    except (KeyError, TypeError, ValueError):
+        return None if _head(row) is None else AgentEvent.from_map(loads(row.removeprefix(_BOM)))
+    except ValueError:
         return None
 
 

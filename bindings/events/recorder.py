@@ -110,6 +110,11 @@ class Recorder:
             )
 
     @property
+    def memory_store(self) -> EventStore:
+        """The store."""
+        return self.store
+
+    @property
     def dropped(self) -> int:
         """Events that were dropped, because the queue was full."""
         return self._queue.dropped

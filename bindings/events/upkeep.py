@@ -2,18 +2,20 @@
 
 Invariants:
 - Both can be interrupted and run again.
+- An event that a store refuses is listed, and delays no other.
 """
 
 import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, final
 
+from amberdb import DocumentError, TransactionTooLargeError
 from amberdb._jsonl.text import to_plain
 from amberdb._shared.clock import utc_now
 from amberdb.events.event import AgentEvent
@@ -31,6 +33,8 @@ class Moved:
     stored: int = 0
     verified: int = 0
     """Events that were read back from the target and compared equal."""
+    failed: dict[str, str] = field(default_factory=dict[str, str])
+    """Of each event that the target refuses its id, and why."""
 
 
 async def migrate(
@@ -46,7 +50,7 @@ async def migrate(
     copied: dict[str, bytes] = {}
     async for events in source.iterate(batch=batch):
         moved.found += len(events)
-        moved.stored += await target.store_many(events)
+        moved.stored += await store_each(target, events, moved.failed)
         copied.update((event.event_id, _digest(event)) for event in events)
         if progress is not None:
             progress(moved)
@@ -59,6 +63,22 @@ async def migrate(
         if progress is not None:
             progress(moved)
     return moved
+
+
+async def store_each(
+    store: EventStore, events: Sequence[AgentEvent], failed: dict[str, str]
+) -> int:
+    """Stores events, at once if the store takes them; how many. Those that it refuses are added to
+    `failed`."""
+    try:
+        return await store.store_many(events)
+    except (DocumentError, TransactionTooLargeError, ValueError, TypeError) as error:
+        if len(events) == 1:
+            failed[events[0].event_id] = str(error)
+            return 0
+    half = len(events) // 2
+    first = await store_each(store, events[:half], failed)
+    return first + await store_each(store, events[half:], failed)
 
 
 def _digest(event: AgentEvent) -> bytes:

@@ -240,6 +240,18 @@ def test_a_store_that_keeps_nothing() -> None:
     run(work)
 
 
+def test_an_event_that_a_target_refuses_stops_no_migration(open_db: OpenDatabase) -> None:
+    async def work() -> None:
+        source, target = InMemoryEventStore(), AmberEventStore(open_db(document_bytes_max=30_000))
+        await source.store_many([event(n) for n in range(20)])
+        await source.store(event(7, data={"text": "x" * 50_000}))
+        moved = await migrate(source, target, batch=8)
+        assert (moved.found, moved.stored, moved.verified) == (20, 19, 19)
+        assert "evt_7" in moved.failed
+
+    run(work)
+
+
 def test_old_events_are_removed_again_and_again(open_db: OpenDatabase) -> None:
     class Enough(Exception):
         pass
