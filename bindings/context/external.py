@@ -7,53 +7,71 @@ Invariants:
   later.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
-from amberdb import Document, Embed, Hits, MissingKeyError, Neighbors, Page, QueryError
-from amberdb._shared.checks import check_text
-from amberdb._shared.queries import between
+from amberdb import (
+    Document,
+    Embed,
+    Hits,
+    InvalidDocumentError,
+    MissingKeyError,
+    Page,
+    Transaction,
+)
+from amberdb._shared.checks import check_text, check_time
 from amberdb._shared.search_input import asked, embed_texts
+from amberdb._shared.systems import joined
+from amberdb.context.conversation import IN_SESSION
+from amberdb.context.scope import Scope, newest_first
 from amberdb.context.sessions import Sessions
-from amberdb.context.types import ARCHIVAL, RECALL
 
-FIELDS: Final = ("id", "session_id", "content", "metadata", "created_at")
-"""The fields of an archival memory that are returned: all but its vector."""
-IN_SESSION: Final = Neighbors(group="session_id", order="created_at")
+FIELDS: Final = ("id", "session_id", "user_id", "role_name", "content", "metadata", "created_at")
+"""The fields of an archival memory that are returned: all but its vector and position."""
+BATCH: Final = 200
+"""The memories that archival_insert_many() embeds and commits at once."""
 
 
 @final
 class ExternalMemory:
-    """`context.external` of an AgentContext; threads may share it. `session_id` is the id of one
-    session, or a list of ids that are searched together."""
+    """`context.external` of an AgentContext; threads may share it. Lists and searches take
+    `session_id`, the id of one session or a list of ids, or `user_id` for all sessions of a user,
+    or `role_name` for all of a role, or both for those of a user in a role."""
 
     def __init__(self, sessions: Sessions, embed: Embed | None) -> None:
         self._sessions = sessions
+        self._scope = Scope(sessions)
         self._db = sessions.db
+        self._recall = sessions.names.recall
+        self._archival = sessions.names.archival
         self._embed = embed
 
     def recall(
         self,
-        session_id: str | Sequence[str],
+        session_id: str | Sequence[str] | None = None,
         *,
+        user_id: str | None = None,
+        role_name: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int | None = 100,
         after: str | None = None,
     ) -> Page:
-        """Messages that left the queue, with `since <= created_at < until`, the newest first.
-        Raises MissingKeyError, CursorError."""
-        where = self._where(session_id, since, until)
-        return self._db.collection(RECALL).find(
-            where, order_by="-created_at", limit=limit, after=after
-        )
+        """Messages that left the queue, with `since <= created_at < until`, the newest first: by
+        their position in a session, by time where there are several. Raises MissingKeyError,
+        QueryError, CursorError."""
+        name = self._recall
+        where = self._scope.where(session_id, user_id, role_name, since, until)
+        return self._db[name].find(where, order_by=newest_first(where), limit=limit, after=after)
 
     def recall_search(
         self,
-        session_id: str | Sequence[str],
+        session_id: str | Sequence[str] | None = None,
         text: str | None = None,
         *,
+        user_id: str | None = None,
+        role_name: str | None = None,
         query: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -69,49 +87,80 @@ class ExternalMemory:
         search: dict[str, Any] = {**asked(text, query)}
         if neighbors or (neighbors is None and query is None):
             search["neighbors"] = IN_SESSION
-        where = self._where(session_id, since, until)
-        recall = self._db.collection(RECALL)
-        return recall.search(**search, where=where, limit=limit, after=after)
+        name = self._recall
+        where = self._scope.where(session_id, user_id, role_name, since, until)
+        return self._db[name].search(**search, where=where, limit=limit, after=after)
 
     def archival_insert(
-        self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None = None
+        self,
+        session_id: str,
+        content: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        tx: Transaction | None = None,
     ) -> str:
         """Stores an archival memory, which never expires; its id. Raises MissingKeyError,
         InvalidDocumentError."""
-        check_text("content", content)
-        (vector,) = embed_texts(self._embed, [content])
-        document: Document = {
-            "session_id": session_id,
-            "content": content,
-            "metadata": dict(metadata or {}),
-            "created_at": self._sessions.now(),
-        }
-        if vector is not None:
-            document["embedding"] = vector
-        with self._db.transaction() as tx:
-            self._sessions.live(tx, session_id)
-            return tx[ARCHIVAL].put(document)
+        memory = {"content": content, "metadata": metadata}
+        return self.archival_insert_many(session_id, [memory], tx=tx)[0]
+
+    def archival_insert_many(
+        self,
+        session_id: str,
+        memories: Iterable[str | Mapping[str, Any]],
+        *,
+        tx: Transaction | None = None,
+    ) -> list[str]:
+        """Stores archival memories, texts or maps with content, metadata and created_at; their ids.
+        All are checked first. They are embedded and committed 200 at a time, so memory and
+        transactions stay small; in a transaction of the caller they are one commit, and get their
+        vectors later. Raises MissingKeyError, InvalidDocumentError."""
+        documents = [self._document(memory) for memory in memories]
+        batches = [documents[at : at + BATCH] for at in range(0, len(documents), BATCH)]
+        self._sessions.live(self._db if tx is None else tx, session_id)
+        ids: list[str] = []
+        for batch in batches:
+            texts = [document["content"] for document in batch]
+            vectors = [None] * len(texts) if tx is not None else embed_texts(self._embed, texts)
+            with joined(self._db, tx) as within:
+                session = self._sessions.live(within, session_id)
+                owner = {"session_id": session_id}
+                owner |= {name: session[name] for name in ("user_id", "role_name")}
+                for document, vector in zip(batch, vectors, strict=True):
+                    document |= {**owner, "position": session["next_archival"]}
+                    session["next_archival"] += 1
+                    if vector is not None:
+                        document["embedding"] = vector
+                ids += within[self._archival].put_many(batch)
+                within[self._sessions.names.sessions].put(session)
+        return ids
 
     def archival(
         self,
-        session_id: str | Sequence[str],
+        session_id: str | Sequence[str] | None = None,
         *,
+        user_id: str | None = None,
+        role_name: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int | None = 100,
         after: str | None = None,
     ) -> Page:
-        """Archival memories, the newest first. Raises MissingKeyError, CursorError."""
-        where = self._where(session_id, since, until)
-        return self._db.collection(ARCHIVAL).find(
-            where, order_by="-created_at", limit=limit, after=after, fields=FIELDS
+        """Archival memories, the newest first, as recall(). Raises MissingKeyError, QueryError,
+        CursorError."""
+        name = self._archival
+        where = self._scope.where(session_id, user_id, role_name, since, until)
+        return self._db[name].find(
+            where, order_by=newest_first(where), limit=limit, after=after, fields=FIELDS
         )
 
     def archival_search(
         self,
-        session_id: str | Sequence[str],
+        session_id: str | Sequence[str] | None = None,
         text: str | None = None,
         *,
+        user_id: str | None = None,
+        role_name: str | None = None,
         query: str | None = None,
         limit: int = 10,
         after: str | None = None,
@@ -120,33 +169,42 @@ class ExternalMemory:
         embedder, when it fails, and for a query in the query language. Raises MissingKeyError,
         QueryError, CursorError."""
         search: dict[str, Any] = {**asked(text, query)}
-        where = self._where(session_id, None, None)
+        name = self._archival
+        where = self._scope.where(session_id, user_id, role_name)
         (vector,) = embed_texts(self._embed, [text])
         if vector is not None:
             search = {"vector": vector}
-        archival = self._db.collection(ARCHIVAL)
-        return archival.search(**search, where=where, limit=limit, after=after, fields=FIELDS)
+        return self._db[name].search(**search, where=where, limit=limit, after=after, fields=FIELDS)
 
-    def archival_delete(self, memory_id: str) -> None:
+    def archival_delete(self, memory_id: str, *, tx: Transaction | None = None) -> None:
         """Deletes an archival memory. Raises MissingKeyError."""
-        if not self._db.collection(ARCHIVAL).delete(memory_id):
-            raise MissingKeyError(
-                f"there is no archival memory {memory_id!r}", collection=ARCHIVAL, key=memory_id
-            )
+        with joined(self._db, tx) as tx:
+            if not tx[self._archival].delete(memory_id):
+                raise MissingKeyError(
+                    f"there is no archival memory {memory_id!r}",
+                    collection=self._archival,
+                    key=memory_id,
+                )
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _where(
-        self, session_id: str | Sequence[str], since: datetime | None, until: datetime | None
-    ) -> dict[str, Any]:
-        """The filter for documents of these sessions and times. Raises QueryError,
-        MissingKeyError."""
-        ids = [session_id] if isinstance(session_id, str) else session_id
-        if not isinstance(ids, (list, tuple)):
-            raise QueryError(f"session_id must be a str or a list of them, not {session_id!r}")
-        for id in ids:
-            self._sessions.get(id)
-        return {
-            "session_id": ids[0] if len(ids) == 1 else {"$in": ids},
-            **between("created_at", since, until),
-        }
+    def _document(self, memory: str | Mapping[str, Any]) -> Document:
+        """An archival memory without its session. Raises InvalidDocumentError."""
+        given: Mapping[str, Any] = {"content": memory} if isinstance(memory, str) else memory
+        if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidDocumentError(
+                f"an archival memory is a text or a map with content, not {memory!r:.80}",
+                field="content",
+            )
+        if unknown := given.keys() - {"content", "metadata", "created_at"}:
+            raise InvalidDocumentError(
+                f"an archival memory has content, metadata and created_at, not {min(unknown)!r}",
+                field=str(min(unknown)),
+            )
+        content, created_at = given.get("content"), given.get("created_at")
+        check_text("content", content)
+        if created_at is None:
+            created_at = self._sessions.now()
+        check_time("created_at", created_at)
+        metadata = dict(given.get("metadata") or {})
+        return {"content": content, "metadata": metadata, "created_at": created_at}

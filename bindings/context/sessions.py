@@ -12,20 +12,26 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
-from amberdb import REMOVE, Database, Document, MissingKeyError, Page, Transaction
+from amberdb import (
+    REMOVE,
+    Database,
+    Document,
+    MissingKeyError,
+    Page,
+    Snapshot,
+    Transaction,
+)
 from amberdb._shared.checks import check_name
 from amberdb._shared.clock import SteadyClock
 from amberdb._shared.patches import merging
 from amberdb._shared.queries import has_time, having
+from amberdb._shared.systems import joined
 from amberdb._shared.tokens import count_tokens
 from amberdb.context.types import (
-    DEPENDENT,
-    MAIN,
-    ROLES,
-    SESSIONS,
-    SETTINGS,
-    USERS,
+    PARTS,
     Deleted,
+    Names,
+    Part,
     check_budget,
     part_id,
     room_beside_newest,
@@ -34,6 +40,18 @@ from amberdb.context.types import (
 BATCH: Final = 2_000
 """The most documents that one commit removes."""
 _MARKED: Final[Mapping[str, Any]] = has_time("deleted_at")
+_COUNTS: Final = (
+    "first_position",
+    "next_position",
+    "next_archival",
+    "queue_tokens",
+    "newest_tokens",
+)
+_EMPTY: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(_COUNTS, 0),
+    **{f"{part}_tokens": 0 for part in PARTS},
+}
+"""A session without messages. One that another program put lacks what it did not know of."""
 
 
 @final
@@ -43,6 +61,7 @@ class Sessions:
     def __init__(
         self,
         db: Database,
+        names: Names,
         *,
         token_budget: int,
         count_tokens: Callable[[str], int] = count_tokens,
@@ -50,8 +69,9 @@ class Sessions:
         batch: int = BATCH,
     ) -> None:
         self.db = db
+        self.names = names
         self._token_budget = token_budget
-        self._count_tokens = count_tokens
+        self.count_tokens = count_tokens
         self._clock = SteadyClock(clock)
         self._batch = batch
 
@@ -63,48 +83,55 @@ class Sessions:
         *,
         user_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tx: Transaction | None = None,
     ) -> str:
         """Creates a user; the id. Raises InvalidDocumentError, DuplicateKeyError."""
         document = self._user(username, metadata)
         if user_id is not None:
             check_name("user_id", user_id)
             document["id"] = user_id
-        return self.db.collection(USERS).insert(document)
+        with joined(self.db, tx) as tx:
+            return tx[self.names.users].insert(document)
 
-    def find_or_create_user(self, username: str) -> str:
+    def find_or_create_user(self, username: str, *, tx: Transaction | None = None) -> str:
         """The id of the user with this name, who is created if missing. Raises
         InvalidDocumentError."""
         document = self._user(username, None)
-        with self.db.transaction() as tx:
-            users = tx[USERS].find(having(username=username), limit=1)
-            return str(users[0]["id"]) if users else tx[USERS].insert(document)
+        with joined(self.db, tx) as tx:
+            users = tx[self.names.users].find(having(username=username), limit=1)
+            return str(users[0]["id"]) if users else tx[self.names.users].insert(document)
 
     def user(self, user_id: str) -> Document:
         """The document of a user. Raises MissingKeyError."""
-        return alive(self.db.collection(USERS).get(user_id), USERS, user_id)
+        return self.live_user(self.db, user_id)
 
     def find_user(self, username: str) -> Document | None:
         """The user with this name, or None."""
-        users = self.db.collection(USERS).find(having(username=username), limit=1)
+        users = self.db[self.names.users].find(having(username=username), limit=1)
         return users[0] if users else None
 
     def users(self, *, limit: int | None = 100, after: str | None = None) -> Page:
         """All users, the oldest first."""
-        return self.db.collection(USERS).find(
+        return self.db[self.names.users].find(
             {"deleted_at": None}, order_by="created_at", limit=limit, after=after
         )
 
-    def delete_user(self, user_id: str) -> Deleted:
-        """Deletes a user with all sessions, their context and memories. Raises MissingKeyError."""
-        with self.db.transaction() as tx:
-            alive(tx[USERS].get(user_id), USERS, user_id)
-            sessions = tx[SESSIONS].find({"user_id": user_id}, fields=["id"])
-            documents = self._delete(tx, [session["id"] for session in sessions])
+    def delete_user(self, user_id: str, *, tx: Transaction | None = None) -> Deleted:
+        """Deletes a user with all sessions, their context and memories, and the user's blocks.
+        Raises MissingKeyError."""
+        users, own = self.names.users, tx is None
+        with joined(self.db, tx) as tx:
+            self.live_user(tx, user_id)
+            found = tx[self.names.sessions].find({"user_id": user_id}, fields=["id"])
+            sessions = [session["id"] for session in found]
+            blocks = tx[self.names.blocks].count({"user_id": user_id})
+            documents = self._delete(tx, sessions, beside=blocks)
             if documents is not None:
-                tx[USERS].delete(user_id)
+                documents += _remove(tx, [self.names.blocks], {"user_id": user_id}, blocks)
+                tx[users].delete(user_id)
             else:  # the name can be used again from now on
-                tx[USERS].update(user_id, {"deleted_at": self.now(), "username": REMOVE})
-        return self._deleted(tx, len(sessions), documents)
+                tx[users].update(user_id, {"deleted_at": self.now(), "username": REMOVE})
+        return self._deleted(tx, len(sessions), documents, own)
 
     # -- sessions ----------------------------------------------------------------------------
 
@@ -116,6 +143,7 @@ class Sessions:
         session_id: str | None = None,
         token_budget: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        tx: Transaction | None = None,
     ) -> str:
         """Creates a session; the id. It starts with the role's system instructions. Its budget is
         `token_budget`, or the role's, or the default. Raises MissingKeyError, DuplicateKeyError,
@@ -123,41 +151,34 @@ class Sessions:
         check_name("role_name", role_name)
         if session_id is not None:
             check_name("session_id", session_id)
-        role = self.role(role_name) or {}
-        if token_budget is None:
-            token_budget = role.get("token_budget") or self._token_budget
-        check_budget(token_budget)
-        system: str = role.get("system") or ""
-        now = self.now()
-        document: Document = {
-            "user_id": user_id,
-            "role_name": role_name,
-            "metadata": dict(metadata or {}),
-            "token_budget": token_budget,
-            "first_position": 0,
-            "next_position": 0,
-            "system_tokens": self._count_tokens(system),
-            "working_tokens": 0,
-            "summary_tokens": 0,
-            "queue_tokens": 0,
-            "newest_tokens": 0,
-            "created_at": now,
-            "updated_at": now,
-        }
-        room_beside_newest(document)
-        if session_id is not None:
-            document["id"] = session_id
-        with self.db.transaction() as tx:
-            alive(tx[USERS].get(user_id), USERS, user_id)
-            session_id = tx[SESSIONS].insert(document)
+        if token_budget is not None:
+            check_budget(token_budget)
+        with joined(self.db, tx) as tx:
+            self.live_user(tx, user_id)
+            role: Document = tx[self.names.roles].get(role_name) or {}
+            system: str = role.get("system") or ""
+            now = self.now()
+            document: Document = {
+                **_EMPTY,
+                "user_id": user_id,
+                "role_name": role_name,
+                "metadata": dict(metadata or {}),
+                "token_budget": token_budget or role.get("token_budget") or self._token_budget,
+                "system_tokens": self.count_tokens(system),
+                "created_at": now,
+                "updated_at": now,
+            }
+            room_beside_newest(document)
+            if session_id is not None:
+                document["id"] = session_id
+            session_id = tx[self.names.sessions].insert(document)
             if system:
-                part = {"session_id": session_id, "context_type": "system", "content": system}
-                tx[MAIN].put({"id": part_id(session_id, "system"), **part, "created_at": now})
+                self.put_part(tx, {**document, "id": session_id}, "system", system, now)
         return session_id
 
     def get(self, session_id: str) -> Document:
         """The document of a session, with its budget and used tokens. Raises MissingKeyError."""
-        return alive(self.db.collection(SESSIONS).get(session_id), SESSIONS, session_id)
+        return self.live(self.db, session_id)
 
     def of(
         self,
@@ -169,36 +190,36 @@ class Sessions:
     ) -> Page:
         """The sessions of a user, or those with one role, the last changed first."""
         where = {**having(user_id=user_id, role_name=role_name), "deleted_at": None}
-        return self.db.collection(SESSIONS).find(
+        return self.db[self.names.sessions].find(
             where, order_by="-updated_at", limit=limit, after=after
         )
 
-    def delete(self, session_id: str) -> Deleted:
+    def delete(self, session_id: str, *, tx: Transaction | None = None) -> Deleted:
         """Deletes a session with its context and memories. Raises MissingKeyError."""
-        with self.db.transaction() as tx:
+        own = tx is None
+        with joined(self.db, tx) as tx:
             self.live(tx, session_id)
             documents = self._delete(tx, [session_id])
-        return self._deleted(tx, 1, documents)
+        return self._deleted(tx, 1, documents, own)
 
     def purge(self, progress: Callable[[int], None] | None = None) -> int:
-        """Removes documents that deletions marked and, because of a crash, did not remove; how
-        many. `progress` is called with the count so far."""
+        """Removes documents that deletions marked and, because of a crash or of a transaction of
+        the caller, did not remove; how many. `progress` is called with the count so far."""
         count = 0
-        for session in self.db.collection(SESSIONS).find(_MARKED, fields=["id"]):
-            is_empty = False
-            while not is_empty:
-                with self.db.transaction() as tx:
-                    removed = _remove(tx, session["id"], self._batch)
-                    is_empty = removed < self._batch
-                    if is_empty:
-                        tx[SESSIONS].delete(session["id"])
-                count += removed
-                if progress is not None:
-                    progress(count)
-        with self.db.transaction() as tx:  # marked in the same commit as their sessions
-            for user in tx[USERS].find(_MARKED, fields=["id"]):
-                if not tx[SESSIONS].find({"user_id": user["id"]}, limit=1):
-                    tx[USERS].delete(user["id"])
+        users, sessions = self.names.users, self.names.sessions
+        for collection, field in ((sessions, "session_id"), (users, "user_id")):
+            dependent = self.names.dependent if collection == sessions else [self.names.blocks]
+            for owner in self.db[collection].find(_MARKED, fields=["id"]):
+                is_empty = False
+                while not is_empty:
+                    with self.db.transaction() as tx:
+                        removed = _remove(tx, dependent, {field: owner["id"]}, self._batch)
+                        is_empty = removed < self._batch
+                        if is_empty and not self._has_sessions(tx, field, owner["id"]):
+                            tx[collection].delete(owner["id"])
+                    count += removed
+                    if progress is not None and (removed or collection == sessions):
+                        progress(count)
         return count
 
     # -- roles and settings ------------------------------------------------------------------
@@ -210,6 +231,7 @@ class Sessions:
         system: str | None = None,
         token_budget: int | None = None,
         settings: Mapping[str, Any] | None = None,
+        tx: Transaction | None = None,
     ) -> Document:
         """Creates a role or changes the given fields; the role after that. Existing sessions do not
         change. Raises InvalidDocumentError."""
@@ -219,8 +241,8 @@ class Sessions:
         given = {"system": system, "token_budget": token_budget, "settings": settings}
         changes = {name: value for name, value in given.items() if value is not None}
         now = self.now()
-        with self.db.transaction() as tx:
-            roles = tx[ROLES]
+        with joined(self.db, tx) as tx:
+            roles = tx[self.names.roles]
             if role_name not in roles:
                 new: Document = {
                     "role_name": role_name,
@@ -234,23 +256,45 @@ class Sessions:
 
     def role(self, role_name: str) -> Document | None:
         """The role, or None: system, token_budget and settings for new sessions."""
-        role: Document | None = self.db.collection(ROLES).get(role_name)
+        role: Document | None = self.db[self.names.roles].get(role_name)
         return role
 
     def roles(self) -> list[Document]:
         """All roles, by name."""
-        return list(self.db.collection(ROLES).documents())
+        return list(self.db[self.names.roles].documents())
 
-    def set_setting(self, name: str, value: Any) -> None:
+    def delete_role(self, role_name: str, *, tx: Transaction | None = None) -> None:
+        """Deletes a role with its blocks; its sessions stay. Raises MissingKeyError."""
+        with joined(self.db, tx) as tx:
+            if not tx[self.names.roles].delete(role_name):
+                raise MissingKeyError(
+                    f"there is no role {role_name!r}", collection=self.names.roles, key=role_name
+                )
+            tx[self.names.blocks].delete_many({"scope": "role", "owner_id": role_name})
+
+    def set_setting(self, name: str, value: Any, *, tx: Transaction | None = None) -> None:
         """Stores a setting that is not of a session; `value` is any storable value. Raises
         InvalidDocumentError."""
         check_name("name", name)
-        self.db.collection(SETTINGS).put({"id": name, "value": value, "updated_at": self.now()})
+        with joined(self.db, tx) as tx:
+            tx[self.names.settings].put({"id": name, "value": value, "updated_at": self.now()})
 
     def setting(self, name: str, default: Any = None) -> Any:
         """The value of a setting, or `default`."""
-        setting = self.db.collection(SETTINGS).get(name)
-        return default if setting is None else setting["value"]
+        setting = self.db[self.names.settings].get(name)
+        return default if setting is None else setting.get("value", default)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings: their values by name."""
+        return {each["id"]: each.get("value") for each in self.db[self.names.settings].documents()}
+
+    def delete_setting(self, name: str, *, tx: Transaction | None = None) -> None:
+        """Deletes a setting. Raises MissingKeyError."""
+        with joined(self.db, tx) as tx:
+            if not tx[self.names.settings].delete(name):
+                raise MissingKeyError(
+                    f"there is no setting {name!r}", collection=self.names.settings, key=name
+                )
 
     # -- for AgentContext --------------------------------------------------------------------
 
@@ -258,9 +302,36 @@ class Sessions:
         """The time of the clock, in UTC."""
         return self._clock()
 
-    def live(self, tx: Transaction, session_id: str) -> Document:
-        """The document of a session, read in a transaction. Raises MissingKeyError."""
-        return alive(tx[SESSIONS].get(session_id), SESSIONS, session_id)
+    def live(self, at: Database | Snapshot | Transaction, session_id: str) -> Document:
+        """The document of a session, read from a database, snapshot or transaction. Raises
+        MissingKeyError."""
+        session = _alive(at[self.names.sessions].get(session_id), self.names.sessions, session_id)
+        return {"token_budget": self._token_budget, **_EMPTY, **session}
+
+    def live_user(self, at: Database | Snapshot | Transaction, user_id: str) -> Document:
+        """The document of a user, read likewise. Raises MissingKeyError."""
+        return _alive(at[self.names.users].get(user_id), self.names.users, user_id)
+
+    def put_part(
+        self, tx: Transaction, session: Document, part: Part, content: str, now: datetime
+    ) -> None:
+        """Stores a part of the main context."""
+        tx[self.names.main].put(
+            {
+                "id": part_id(session["id"], part),
+                "session_id": session["id"],
+                "user_id": session["user_id"],
+                "role_name": session["role_name"],
+                "context_type": part,
+                "content": content,
+                "created_at": now,
+            }
+        )
+
+    def marked(self) -> list[str]:
+        """The ids of sessions that are deleted, and whose documents are not removed yet."""
+        marked = self.db[self.names.sessions].find(_MARKED, fields=["id"])
+        return [session["id"] for session in marked]
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -269,41 +340,52 @@ class Sessions:
         now = self.now()
         return {"username": username, "metadata": dict(metadata or {}), "created_at": now}
 
-    def _delete(self, tx: Transaction, session_ids: Sequence[str]) -> int | None:
-        """Deletes sessions with their dependent documents; how many. If there are more than a
-        batch, marks the sessions as deleted and returns None."""
-        left = self._batch - len(session_ids)
+    def _delete(
+        self, tx: Transaction, session_ids: Sequence[str], *, beside: int = 0
+    ) -> int | None:
+        """Deletes sessions with their dependent documents; how many. If these and the documents
+        `beside` them are more than a batch, marks the sessions as deleted and returns None."""
+        sessions, dependent = self.names.sessions, self.names.dependent
+        left = self._batch - len(session_ids) - beside
         for session_id in session_ids:
             if left >= 0:
-                left -= sum(tx[name].count({"session_id": session_id}) for name in DEPENDENT)
+                left -= sum(tx[name].count({"session_id": session_id}) for name in dependent)
         if left < 0:
             for session_id in session_ids:
-                tx[SESSIONS].update(session_id, {"deleted_at": self.now()})
+                tx[sessions].update(session_id, {"deleted_at": self.now()})
             return None
         removed = 0
         for session_id in session_ids:
-            removed += _remove(tx, session_id, self._batch)
-            tx[SESSIONS].delete(session_id)
+            removed += _remove(tx, dependent, {"session_id": session_id}, self._batch)
+            tx[sessions].delete(session_id)
         return removed
 
-    def _deleted(self, tx: Transaction, sessions: int, documents: int | None) -> Deleted:
-        """The receipt of a deletion that was committed; removes what it marked."""
+    def _has_sessions(self, tx: Transaction, field: str, id: str) -> bool:
+        """Whether a user has sessions that are marked but not removed; a session has none."""
+        if field == "session_id":
+            return False
+        return bool(tx[self.names.sessions].find({"user_id": id}, limit=1, fields=["id"]))
+
+    def _deleted(self, tx: Transaction, sessions: int, documents: int | None, own: bool) -> Deleted:
+        """The receipt of a deletion. Removes what it marked, if it was committed here."""
         if documents is None:
-            documents = self.purge()
+            documents = self.purge() if own else 0
         return Deleted(tx.lsn, sessions, documents)
 
 
-def _remove(tx: Transaction, session_id: str, limit: int) -> int:
-    """Deletes up to `limit` dependent documents of a session; how many."""
+def _remove(
+    tx: Transaction, collections: Sequence[str], where: Mapping[str, Any], limit: int
+) -> int:
+    """Deletes up to `limit` documents that match from these collections; how many."""
     left = limit
-    for name in DEPENDENT:
-        for document in tx[name].find({"session_id": session_id}, limit=left, fields=["id"]):
+    for name in collections:
+        for document in tx[name].find(where, limit=left, fields=["id"]) if left else ():
             tx[name].delete(document["id"])
             left -= 1
     return limit - left
 
 
-def alive(document: Document | None, collection: str, id: str) -> Document:
+def _alive(document: Document | None, collection: str, id: str) -> Document:
     """The document. Raises MissingKeyError when it is None or marked as deleted."""
     if document is None or "deleted_at" in document:
         raise MissingKeyError(

@@ -4,11 +4,16 @@
     main_context      "system", "working", "summary", and the "queue" of messages, by session
     recall_memory     messages that left the queue
     archival_memory   notes of the agent, for vector search
+    memory_blocks     blocks of a session, of a user or of a role
 
 Invariants:
-- Every document of a session in the last three collections names the session in `session_id`.
+- Every document of a session in the last four collections names the session in `session_id`.
+- Documents of a session name its user and role in `user_id` and `role_name`, which never change.
+  Those that earlier builds stored get these fields when the context is made, in bounded commits.
+- Messages and archival memories have a position in their session; the order is by it.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias, final
@@ -20,11 +25,22 @@ from amberdb import (
     InvalidDocumentError,
     Lsn,
     Ordered,
+    ReadOnlyError,
     Text,
     Unique,
     Vector,
 )
 from amberdb._shared.checks import check_embedder
+from amberdb._shared.systems import prefixed
+
+OWNER: Final = "context"
+"""The owner mark of the collections."""
+ID_BYTES_MAX: Final = 480
+"""The longest id of a document."""
+
+COMPLETE_MAX: Final = 1_000
+"""The documents of earlier builds that one commit completes."""
+_INCOMPLETE: Final[Mapping[str, Any]] = {"user_id": None}
 
 USERS: Final = "users"
 SESSIONS: Final = "sessions"
@@ -33,15 +49,31 @@ SETTINGS: Final = "system_config"
 MAIN: Final = "main_context"
 RECALL: Final = "recall_memory"
 ARCHIVAL: Final = "archival_memory"
-DEPENDENT: Final = (MAIN, RECALL, ARCHIVAL)
+BLOCKS: Final = "memory_blocks"
+DEPENDENT: Final = (MAIN, RECALL, ARCHIVAL, BLOCKS)
 """Collections whose documents are deleted with their session."""
+
+
+@final
+class Names:
+    """The names of the collections of an agent context: those above, after the prefix of its
+    name."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.users = prefixed(name, USERS)
+        self.sessions = prefixed(name, SESSIONS)
+        self.roles = prefixed(name, ROLES)
+        self.settings = prefixed(name, SETTINGS)
+        self.main = prefixed(name, MAIN)
+        self.recall = prefixed(name, RECALL)
+        self.archival = prefixed(name, ARCHIVAL)
+        self.blocks = prefixed(name, BLOCKS)
+        self.dependent = (self.main, self.recall, self.archival, self.blocks)
+
 
 Part: TypeAlias = Literal["system", "working", "summary"]
 """The parts of the main context that come once, before the messages."""
 PARTS: Final[tuple[Part, ...]] = ("system", "working", "summary")
-
-Message: TypeAlias = Mapping[str, Any]
-"""A message in the form of a model call: role, content, and name, tool_calls or tool_call_id."""
 
 
 class Summarize(Protocol):
@@ -72,17 +104,20 @@ class Deleted:
     """The receipt of a deletion: reads from `lsn` on show none of it."""
 
     lsn: Lsn
+    """0 in a transaction of the caller, whose `lsn` it is once the transaction has ended."""
     sessions: int
     documents: int
     """Deleted documents of main context and external memory, with those that an earlier deletion
     left behind because of a crash."""
 
 
-def declare(db: Database, embed: Embed | None, dim: int | None) -> None:
-    """Declares the collections. Raises CollectionError."""
+def declare(db: Database, names: Names, embed: Embed | None, dim: int | None) -> None:
+    """Declares the collections, and completes documents of earlier builds. Raises
+    CollectionError."""
     check_embedder(embed, dim)
     db.collection(
-        USERS,
+        names.users,
+        owner=OWNER,
         indexes=[
             Unique("username", sparse=True),
             Ordered("created_at"),
@@ -90,7 +125,8 @@ def declare(db: Database, embed: Embed | None, dim: int | None) -> None:
         ],
     )
     db.collection(
-        SESSIONS,
+        names.sessions,
+        owner=OWNER,
         indexes=[
             Ordered("user_id", "role_name", "updated_at"),
             Ordered("user_id", "updated_at"),
@@ -98,25 +134,74 @@ def declare(db: Database, embed: Embed | None, dim: int | None) -> None:
         ],
         required={"user_id": str, "role_name": str},
     )
-    db.collection(ROLES)
-    db.collection(SETTINGS)
+    db.collection(names.roles, owner=OWNER)
+    db.collection(names.settings, owner=OWNER)
     owned = {"session_id": str, "content": str}
-    db.collection(MAIN, indexes=[Ordered("session_id", "context_type", "position")], required=owned)
-    times = [Ordered("session_id", "created_at"), Ordered("created_at")]
-    db.collection(RECALL, indexes=[*times, Text("content")], required=owned)
+    db.collection(
+        names.main,
+        owner=OWNER,
+        indexes=[
+            Ordered("session_id", "context_type", "position"),
+            Ordered("user_id"),
+            Text("content"),
+        ],
+        required=owned,
+    )
+    times = [
+        Ordered("session_id", "created_at"),
+        Ordered("created_at"),
+        Ordered("session_id", "position"),
+        Ordered("user_id", "created_at"),
+        Ordered("role_name", "created_at"),
+    ]
+    db.collection(names.recall, owner=OWNER, indexes=[*times, Text("content")], required=owned)
     searched: list[Text | Vector] = [Text("content")]
     if dim is not None:
         searched.append(Vector("embedding", dim=dim, source="content", embed=embed, defer=True))
-    db.collection(ARCHIVAL, indexes=[*times, *searched], required=owned)
+    db.collection(names.archival, owner=OWNER, indexes=[*times, *searched], required=owned)
+    db.collection(
+        names.blocks,
+        owner=OWNER,
+        indexes=[
+            Ordered("scope", "owner_id", "label"),
+            Ordered("session_id", sparse=True),
+            Ordered("user_id", sparse=True),
+        ],
+        required={"label": str, "value": str},
+    )
+    _complete(db, names)
 
 
-def part_id(session_id: str, part: Part) -> str:
-    """The id of a part's document in the main context; ids of messages have no colon."""
-    return f"{session_id}:{part}"
+def _complete(db: Database, names: Names) -> None:
+    """Stores user and role in documents of earlier builds, which have neither."""
+    for name in (names.main, names.recall, names.archival):
+        while db[name].find(_INCOMPLETE, limit=1, fields=["id"]):
+            try:
+                with db.transaction() as tx:
+                    for document in tx[name].find(_INCOMPLETE, limit=COMPLETE_MAX):
+                        session = tx[names.sessions].get(document["session_id"]) or {}
+                        owner = {key: session.get(key, "") for key in ("user_id", "role_name")}
+                        tx[name].update(document["id"], owner)
+            except ReadOnlyError:  # the process that writes does it
+                return
+
+
+def part_id(session_id: str, part: str) -> str:
+    """The id of a part's document in the main context; ids of messages have no colon. That of a
+    session whose id fills the length of an id is made of its digest, and ends otherwise."""
+    id = f"{session_id}:{part}"
+    if len(id.encode()) <= ID_BYTES_MAX:
+        return id
+    return f"{hashlib.sha256(session_id.encode()).hexdigest()}/{part}/"
+
+
+def queued(session_id: str) -> dict[str, Any]:
+    """The filter for the queue of a session."""
+    return {"session_id": session_id, "context_type": "queue"}
 
 
 def tokens_used(session: Document) -> int:
-    """Tokens of the main context, with the whole queue."""
+    """Tokens of the main context, with the whole queue, without memory blocks."""
     return int(sum(session[f"{part}_tokens"] for part in PARTS) + session["queue_tokens"])
 
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 import amberdb
 from amberdb import Database, Document, InvalidDocumentError, MissingKeyError
 from amberdb.context import AgentContext
-from amberdb.context import context as context_module
+from amberdb.context import overflow as overflow_module
 from amberdb.context.types import DEPENDENT, SESSIONS, USERS
 from support import slices
 from support.databases import SMALL, FakeClock, assert_sound
@@ -59,7 +59,7 @@ class ContextMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.known: dict[str, Session] = {}
         self.is_hook_down = False
-        self.limit = patch.object(context_module, "MOVE_MAX", 3)
+        self.limit = patch.object(overflow_module, "MOVE_MAX", 3)
         self.limit.start()
         self.db, self.context = self.opened()
         self.context.sessions.create_user(USER, user_id=USER)

@@ -12,7 +12,7 @@ from amberdb.aio.face import Face
 from amberdb.chat import CollectionSink, Schedule, buffer
 from amberdb.chat import aio as aio_chat
 from amberdb.context import aio as aio_context
-from amberdb.context import context, external, sessions
+from amberdb.context import blocks, context, external, sessions
 from amberdb.graph import aio as aio_graph
 from amberdb.graph import graph
 from amberdb.memory import aio as aio_memory
@@ -28,10 +28,12 @@ FACES: dict[type, type[Face]] = {
     context.AgentContext: aio_context.AgentContext,
     sessions.Sessions: aio_context.Sessions,
     external.ExternalMemory: aio_context.ExternalMemory,
+    blocks.Blocks: aio_context.Blocks,
     graph.KnowledgeGraph: aio_graph.KnowledgeGraph,
 }
 
-INSIDE = {"now", "live", "put_entity", "put_relation", "snapshot_relations"}
+INSIDE = {"now", "live", "live_user", "put_part", "marked", "seen", "tokens", "token_count"}
+INSIDE |= {"put_entity", "put_relation", "snapshot_relations"}
 """Of one system, for its other modules."""
 
 

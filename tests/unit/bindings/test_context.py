@@ -21,7 +21,7 @@ from amberdb import (
     QueryError,
 )
 from amberdb.context import AgentContext, Appended
-from amberdb.context import context as context_module
+from amberdb.context import overflow as overflow_module
 from amberdb.context.types import ARCHIVAL, MAIN, RECALL, SESSIONS, tokens_used
 from support.contexts import (
     BUDGET,
@@ -288,7 +288,7 @@ def test_an_append_just_when_an_overflow_is_done_makes_it_look_again(
             thread.join(60)
         return tokens
 
-    monkeypatch.setattr(context_module, "tokens_used", used)
+    monkeypatch.setattr(overflow_module, "tokens_used", used)
     say(context, session, clock, 5)
     assert [each.moved for each in appended] == [0]
     monkeypatch.undo()
@@ -327,14 +327,14 @@ def test_many_messages_move_in_bounded_commits(
     summary.error = None
     batches: list[int] = []
     summary.during = lambda: batches.append(len(summary.told))
-    monkeypatch.setattr(context_module, "MOVE_MAX", 5)
+    monkeypatch.setattr(overflow_module, "MOVE_MAX", 5)
     assert context.overflow(session) == 20, "when it fits, it is done"
     assert batches == [0, 5, 10, 15]
     assert positions(context.queue(session)) == [20, 21, 22]
     summary.error = ConnectionError()
     say(context, session, clock, 3, first=23)
     summary.error = None
-    monkeypatch.setattr(context_module, "MOVE_CHARACTERS_MAX", 1)
+    monkeypatch.setattr(overflow_module, "MOVE_CHARACTERS_MAX", 1)
     assert context.overflow(session) == 3, "one by one, by length"
 
 
