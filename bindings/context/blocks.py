@@ -82,16 +82,10 @@ class Blocks:
         }
         changes = {"value": value, "description": description, "read_only": read_only}
         with joined(self._db, tx) as tx:
-            session = None
-            if scope == "session":
-                session = self._sessions.live(tx, owner)
+            session = self._session(tx, scope, owner)
+            if session is not None:
                 block |= {key: session[key] for key in ("user_id", "role_name")}
-                block["session_id"] = owner
-            elif scope == "user":
-                self._sessions.live_user(tx, owner)
-                block["user_id"] = owner
-            else:
-                block["role_name"] = owner
+            block[f"{scope}_name" if scope == "role" else f"{scope}_id"] = owner
             block |= {**changes, "created_at": self._sessions.now()}
             self._check(tx, block, session)
             tx[self._name].insert(block)
@@ -121,9 +115,8 @@ class Blocks:
         in which a model gets them: of its role, of its user, its own. Raises MissingKeyError."""
         scope, owner = _owner(session_id, user_id, role_name)
         with self._db.snapshot() as at:
-            if scope == "session":
-                return self.seen(at, self._sessions.live(at, owner))
-            return self._of(at, scope, owner)
+            session = self._session(at, scope, owner)
+            return self._of(at, scope, owner) if session is None else self.seen(at, session)
 
     def append(
         self,
@@ -244,7 +237,7 @@ class Blocks:
         """The block, and the session through which it was named. Raises MissingKeyError."""
         check_name("label", label)
         scope, owner = _owner(session_id, user_id, role_name)
-        session = self._sessions.live(at, owner) if scope == "session" else None
+        session = self._session(at, scope, owner)
         owners = [(scope, owner)]
         if session is not None:
             owners += [("user", session["user_id"]), ("role", session["role_name"])]
@@ -253,6 +246,13 @@ class Blocks:
             if block is not None:
                 return {**_DEFAULTS, **block}, session
         raise self._missing(at, label, scope, owner)
+
+    def _session(self, at: Snapshot | Transaction, scope: str, owner: str) -> Document | None:
+        """The session that is the owner, or None. Raises MissingKeyError when the owner is not
+        there; a role needs no settings to have blocks."""
+        if scope == "user":
+            self._sessions.live_user(at, owner)
+        return self._sessions.live(at, owner) if scope == "session" else None
 
     def _missing(
         self, at: Snapshot | Transaction, label: str, scope: str, owner: str
