@@ -23,6 +23,11 @@ from amberdb.context.tools import (
     run_tool,
     tool_schemas,
 )
+from amberdb.context.transfer import (
+    Imported,
+    import_letta,
+    import_messages,
+)
 from amberdb.context.types import (
     Appended,
     Deleted,
@@ -37,10 +42,13 @@ __all__ = [
     "Sessions",
     "Appended",
     "Deleted",
+    "Imported",
     "Message",
     "Part",
     "Summarize",
     "TOOL_NAMES",
+    "import_letta",
+    "import_messages",
     "run_tool",
     "token_counter",
     "tool_schemas",

@@ -72,8 +72,7 @@ class Blocks:
         scope, owner = _owner(session_id, user_id, role_name)
         block: Document = {
             "id": _id(scope, owner, label),
-            "scope": scope,
-            "owner_id": owner,
+            "owner": f"{scope}:{owner}",
             "label": label,
             "value": "",
             "limit": limit,
@@ -204,12 +203,13 @@ class Blocks:
 
     def seen(self, at: Snapshot | Transaction | Database, session: Document) -> list[Document]:
         """The blocks that a session sees, the farthest first; of one label the nearest."""
-        owners = (session["role_name"], session["user_id"], session["id"])
+        ids = (session["role_name"], session["user_id"], session["id"])
+        owners = [f"{scope}:{id}" for scope, id in zip(_SCOPES, ids, strict=True)]
+        found = at[self._name].find({"owner": {"$in": owners}}, order_by="label", limit=None)
         blocks: dict[str, Document] = {}
-        for scope, owner in zip(_SCOPES, owners, strict=True):
-            for block in self._of(at, scope, owner):
-                blocks.pop(block["label"], None)
-                blocks[block["label"]] = block
+        for block in sorted(found, key=lambda block: owners.index(block["owner"])):
+            blocks.pop(block["label"], None)
+            blocks[block["label"]] = block
         return [*blocks.values()]
 
     def tokens(self, at: Snapshot | Transaction | Database, session: Document) -> int:
@@ -223,7 +223,7 @@ class Blocks:
     # -- inside ------------------------------------------------------------------------------
 
     def _of(self, at: Snapshot | Transaction | Database, scope: str, owner: str) -> list[Document]:
-        where = {"scope": scope, "owner_id": owner}
+        where = {"owner": f"{scope}:{owner}"}
         return at[self._name].find(where, order_by="label", limit=None)
 
     def _found(

@@ -191,7 +191,7 @@ class AgentContext:
         documents = [document_of(message, session, now, count) for message in messages]
         with joined(self.db, tx) as tx:
             session = self.sessions.live(tx, session_id)
-            ids, first = self._put(tx, session, documents)
+            ids, first = self.sessions.put_messages(tx, session, documents)
         tokens = sum(document["token_count"] for document in documents)
         return Appended(ids, first, tokens, *self._make_room(session, own))
 
@@ -298,21 +298,6 @@ class AgentContext:
             self.sessions.put_part(tx, session, part, content, now)
             tx[self._names.sessions].put({**session, "updated_at": now})
         self._make_room(session, own)
-
-    def _put(
-        self, tx: Transaction, session: Document, documents: Sequence[Document]
-    ) -> tuple[Sequence[str], int]:
-        """Stores messages at the end of the queue; their ids, and the position of the first."""
-        first: int = session["next_position"]
-        for position, document in enumerate(documents, first):
-            session["newest_tokens"] = document["token_count"]
-            session["queue_tokens"] += document["token_count"]
-            room_beside_newest(session)
-            document["position"] = position
-        session["next_position"] = first + len(documents)
-        ids = tx[self._names.main].put_many(documents)
-        tx[self._names.sessions].put({**session, "updated_at": self.sessions.now()})
-        return ids, first
 
     def _make_room(self, session: Document, own: bool) -> tuple[int, str | None]:
         """Moves messages after a change that is committed: how many, and the error if that failed.

@@ -26,6 +26,7 @@ from amberdb._shared.systems import joined
 from amberdb.context.conversation import IN_SESSION
 from amberdb.context.scope import Scope, newest_first
 from amberdb.context.sessions import Sessions
+from amberdb.context.types import metadata_of
 
 FIELDS: Final = ("id", "session_id", "user_id", "role_name", "content", "metadata", "created_at")
 """The fields of an archival memory that are returned: all but its vector and position."""
@@ -206,5 +207,5 @@ class ExternalMemory:
         if created_at is None:
             created_at = self._sessions.now()
         check_time("created_at", created_at)
-        metadata = dict(given.get("metadata") or {})
+        metadata = metadata_of(given.get("metadata"))
         return {"content": content, "metadata": metadata, "created_at": created_at}

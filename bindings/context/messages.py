@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias, cast
 from amberdb import Document, InvalidDocumentError
 from amberdb._jsonl.text import dumps
 from amberdb._shared.checks import check_name
+from amberdb.context.types import metadata_of
 
 Message: TypeAlias = Mapping[str, Any]
 """A message in the form of a model API: role, content, and name, tool_calls, tool_call_id ..."""
@@ -147,7 +148,7 @@ def _document(
         "role": role if role is not None else _role_of(given),
         "content": text,
         "message": more,
-        "metadata": dict(given.get("metadata") or {}),
+        "metadata": metadata_of(given.get("metadata")),
         "token_count": tokens + MEDIA_TOKENS * len(counted),
         "created_at": now,
     }

@@ -33,6 +33,7 @@ from amberdb.context.types import (
     Names,
     Part,
     check_budget,
+    metadata_of,
     part_id,
     room_beside_newest,
 )
@@ -162,7 +163,7 @@ class Sessions:
                 **_EMPTY,
                 "user_id": user_id,
                 "role_name": role_name,
-                "metadata": dict(metadata or {}),
+                "metadata": metadata_of(metadata),
                 "token_budget": token_budget or role.get("token_budget") or self._token_budget,
                 "system_tokens": self.count_tokens(system),
                 "created_at": now,
@@ -270,7 +271,7 @@ class Sessions:
                 raise MissingKeyError(
                     f"there is no role {role_name!r}", collection=self.names.roles, key=role_name
                 )
-            tx[self.names.blocks].delete_many({"scope": "role", "owner_id": role_name})
+            tx[self.names.blocks].delete_many({"owner": f"role:{role_name}"})
 
     def set_setting(self, name: str, value: Any, *, tx: Transaction | None = None) -> None:
         """Stores a setting that is not of a session; `value` is any storable value. Raises
@@ -328,6 +329,30 @@ class Sessions:
             }
         )
 
+    def put_messages(
+        self, tx: Transaction, session: Document, documents: Sequence[Document], past: int = 0
+    ) -> tuple[Sequence[str], int]:
+        """Stores messages at the end of the queue; their ids, and the position of the first. The
+        oldest `past` ones go to recall storage, if the queue is empty. Raises InvalidDocumentError
+        when one of the queue does not fit the budget beside system and working context."""
+        first: int = session["next_position"]
+        if session["first_position"] < first:
+            past = 0
+        for position, document in enumerate(documents, first):
+            document["position"] = position
+            if position >= first + past:
+                session["newest_tokens"] = document["token_count"]
+                session["queue_tokens"] += document["token_count"]
+                room_beside_newest(session)
+        session["first_position"] += past
+        session["next_position"] += len(documents)
+        ids = [
+            *tx[self.names.recall].put_many(documents[:past]),
+            *tx[self.names.main].put_many(documents[past:]),
+        ]
+        tx[self.names.sessions].put({**session, "updated_at": self.now()})
+        return ids, first
+
     def marked(self) -> list[str]:
         """The ids of sessions that are deleted, and whose documents are not removed yet."""
         marked = self.db[self.names.sessions].find(_MARKED, fields=["id"])
@@ -338,7 +363,7 @@ class Sessions:
     def _user(self, username: str, metadata: Mapping[str, Any] | None) -> Document:
         check_name("username", username)
         now = self.now()
-        return {"username": username, "metadata": dict(metadata or {}), "created_at": now}
+        return {"username": username, "metadata": metadata_of(metadata), "created_at": now}
 
     def _delete(
         self, tx: Transaction, session_ids: Sequence[str], *, beside: int = 0

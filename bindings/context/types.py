@@ -16,7 +16,7 @@ Invariants:
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeAlias, final
+from typing import Any, Final, Literal, Protocol, TypeAlias, cast, final
 
 from amberdb import (
     Database,
@@ -40,7 +40,6 @@ ID_BYTES_MAX: Final = 480
 
 COMPLETE_MAX: Final = 1_000
 """The documents of earlier builds that one commit completes."""
-_INCOMPLETE: Final[Mapping[str, Any]] = {"user_id": None}
 
 USERS: Final = "users"
 SESSIONS: Final = "sessions"
@@ -140,11 +139,7 @@ def declare(db: Database, names: Names, embed: Embed | None, dim: int | None) ->
     db.collection(
         names.main,
         owner=OWNER,
-        indexes=[
-            Ordered("session_id", "context_type", "position"),
-            Ordered("user_id"),
-            Text("content"),
-        ],
+        indexes=[Ordered("session_id", "context_type", "position"), Text("content")],
         required=owned,
     )
     times = [
@@ -163,7 +158,7 @@ def declare(db: Database, names: Names, embed: Embed | None, dim: int | None) ->
         names.blocks,
         owner=OWNER,
         indexes=[
-            Ordered("scope", "owner_id", "label"),
+            Ordered("owner", "label"),
             Ordered("session_id", sparse=True),
             Ordered("user_id", sparse=True),
         ],
@@ -173,17 +168,24 @@ def declare(db: Database, names: Names, embed: Embed | None, dim: int | None) ->
 
 
 def _complete(db: Database, names: Names) -> None:
-    """Stores user and role in documents of earlier builds, which have neither."""
+    """Stores user and role in documents of earlier builds, which have neither. It goes from the
+    last id to the first, so the first document tells whether it is done."""
     for name in (names.main, names.recall, names.archival):
-        while db[name].find(_INCOMPLETE, limit=1, fields=["id"]):
+        first = db[name].find({}, order_by="id", limit=1, fields=["user_id"])
+        is_done, after = not first or "user_id" in first[0], None
+        while not is_done:
             try:
                 with db.transaction() as tx:
-                    for document in tx[name].find(_INCOMPLETE, limit=COMPLETE_MAX):
-                        session = tx[names.sessions].get(document["session_id"]) or {}
-                        owner = {key: session.get(key, "") for key in ("user_id", "role_name")}
-                        tx[name].update(document["id"], owner)
+                    page = tx[name].find({}, order_by="-id", limit=COMPLETE_MAX, after=after)
+                    for document in page:
+                        if "user_id" not in document:
+                            session = tx[names.sessions].get(document["session_id"]) or {}
+                            owner = {key: session.get(key, "") for key in ("user_id", "role_name")}
+                            tx[name].update(document["id"], owner)
             except ReadOnlyError:  # the process that writes does it
                 return
+            after = page.cursor
+            is_done = after is None
 
 
 def part_id(session_id: str, part: str) -> str:
@@ -217,6 +219,15 @@ def room_beside_newest(session: Document) -> int:
             field="content",
         )
     return int(budget - needed)
+
+
+def metadata_of(value: object) -> dict[str, Any]:
+    """A copy of the metadata that a caller gave. Raises InvalidDocumentError."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidDocumentError(f"metadata must be a map, not {value!r:.80}", field="metadata")
+    return dict(cast(Mapping[str, Any], value))
 
 
 def check_budget(token_budget: object) -> None:

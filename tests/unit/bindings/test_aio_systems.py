@@ -32,8 +32,8 @@ FACES: dict[type, type[Face]] = {
     graph.KnowledgeGraph: aio_graph.KnowledgeGraph,
 }
 
-INSIDE = {"now", "live", "live_user", "put_part", "marked", "seen", "tokens", "token_count"}
-INSIDE |= {"put_entity", "put_relation", "snapshot_relations"}
+INSIDE = {"now", "live", "put_entity", "put_relation", "snapshot_relations"}
+INSIDE |= {"live_user", "put_part", "put_messages", "marked", "seen", "tokens", "token_count"}
 """Of one system, for its other modules."""
 
 

@@ -181,7 +181,7 @@ def test_a_block_that_another_program_put_is_read(
 ) -> None:
     context.blocks.create("plan", session_id=session)
     (id,) = db[BLOCKS]
-    kept = {name: db[BLOCKS][id][name] for name in ("id", "scope", "owner_id", "label", "value")}
+    kept = {name: db[BLOCKS][id][name] for name in ("id", "owner", "label", "value")}
     db[BLOCKS].put(kept)
     assert context.blocks.append("plan", "x", session_id=session)["value"] == "x"
     assert context.render(session)[0]["content"] == "<plan>\nx\n</plan>"

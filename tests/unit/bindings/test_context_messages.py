@@ -141,7 +141,7 @@ def test_what_is_no_message_is_refused_by_field(context: AgentContext, session: 
         ({"role": "user", "content": {"text": "x"}}, "content"),
         ({"role": "user", "content": 7, "name": "lin"}, "content"),
         ({"role": "user", "content": "x", "seen": {1}}, "message"),
-        ({"role": "user", "content": "x", "metadata": "y"}, "message"),
+        ({"role": "user", "content": "x", "metadata": "y"}, "metadata"),
         ({"role": "user", "content": deep}, "message"),
     ]
     for message, field in wrong:
