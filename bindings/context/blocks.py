@@ -203,11 +203,14 @@ class Blocks:
 
     def seen(self, at: Snapshot | Transaction | Database, session: Document) -> list[Document]:
         """The blocks that a session sees, the farthest first; of one label the nearest."""
+        if not len(at[self._name]):  # a count, and an append asks for it each time
+            return []
         ids = (session["role_name"], session["user_id"], session["id"])
         owners = [f"{scope}:{id}" for scope, id in zip(_SCOPES, ids, strict=True)]
-        found = at[self._name].find({"owner": {"$in": owners}}, order_by="label", limit=None)
+        found = at[self._name].find({"owner": {"$in": owners}}, limit=None)
+        found.sort(key=lambda block: (owners.index(block["owner"]), block["label"]))
         blocks: dict[str, Document] = {}
-        for block in sorted(found, key=lambda block: owners.index(block["owner"])):
+        for block in found:
             blocks.pop(block["label"], None)
             blocks[block["label"]] = block
         return [*blocks.values()]
