@@ -136,6 +136,13 @@ def of_page(page: str, db: Database) -> dict[str, Any]:
         Path("mnt/usb").mkdir(parents=True)
     if page == "queries.md":
         names |= {"turns": with_turns(db), "Ordered": Ordered}
+    if page == "context.md":
+        from amberdb.context import AgentContext
+
+        context = AgentContext(db)
+        lin = context.sessions.find_or_create_user("lin")
+        session = context.sessions.create(lin, "tutor")
+        names |= {"context": context, "lin": lin, "session": session}
     if page == "search.md":
         names["embed"] = embed_one
         names["memory"] = db.collection(
