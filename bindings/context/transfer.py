@@ -256,19 +256,20 @@ def _shown(agent: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> s
 
 def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message of Letta in the form of Chat Completions, with its time."""
-    parts = _content(message)
-    texts = [part.get("text") for part in _maps(parts)]
-    is_text = isinstance(parts, list) and all(isinstance(text, str) for text in texts)
-    content: Any = "\n".join(cast(list[str], texts)) if is_text else _content(message)
+    role, content = message.get("role") or "user", _content(message)
     calls, answered = message.get("tool_calls"), message.get("tool_call_id")
-    turn: dict[str, Any] = {"role": message.get("role") or "user", "content": content or None}
-    if message.get("role") == "user" and isinstance(content, str):
-        turn["content"] = _said(content)
+    if role == "user" and isinstance(content, str):
+        content = _said(content)
+    if answered and not content:  # newer agents keep what a tool returned beside the content
+        returns = [each.get("func_response") for each in _maps(message.get("tool_returns"))]
+        content = "\n".join(text for text in returns if isinstance(text, str))
+    # A call that waited for an approval is one of the assistant.
+    turn: dict[str, Any] = {"role": "assistant" if role == "approval" else role}
+    turn["content"] = (content or "") if answered else (content or None)
     if calls:
         turn["tool_calls"] = calls
     if answered:
         turn["tool_call_id"] = answered
-        turn["content"] = content or ""
     if message.get("name"):
         turn["name"] = message["name"]
     turn["created_at"] = message.get("created_at")
@@ -276,7 +277,15 @@ def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _content(message: Mapping[str, Any]) -> Any:
-    return message.get("content", message.get("text"))
+    """A text, or parts where there are images. Calls, their returns and the reasoning of a model
+    are parts too; the first two have fields of their own, and no model takes the last back."""
+    content = message.get("content", message.get("text"))
+    if not isinstance(content, list):
+        return content
+    parts = [part for part in _maps(content) if part.get("type", "text") in ("text", "image")]
+    if any(not isinstance(part.get("text"), str) for part in parts):
+        return parts
+    return "\n".join(str(part["text"]) for part in parts)
 
 
 def _said(text: str) -> str:

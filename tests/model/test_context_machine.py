@@ -58,6 +58,8 @@ class ContextMachine(RuleBasedStateMachine):
         self.directory = TemporaryDirectory()
         self.clock = FakeClock()
         self.known: dict[str, Session] = {}
+        self.block = 0
+        """The tokens of the user's memory block as a model gets it; 0: there is none."""
         self.is_hook_down = False
         self.limit = patch.object(overflow_module, "MOVE_MAX", 3)
         self.limit.start()
@@ -131,6 +133,15 @@ class ContextMachine(RuleBasedStateMachine):
             session.parts[part] = size
             self.has_room(id)
 
+    @rule(size=st.integers(0, 15))
+    def set_block(self, size: int) -> None:
+        """Of the user: no session is asked, and each makes room with its next change."""
+        blocks = self.context.blocks
+        if not self.block:
+            blocks.create("notes", user_id=USER)
+        blocks.update("notes", value=" ".join(["w"] * size), user_id=USER)
+        self.block = size + 2  # with its tags
+
     @rule(id=sessions, budget=budgets)
     def set_budget(self, id: str, budget: int) -> None:
         session = self.known.get(id)
@@ -177,6 +188,7 @@ class ContextMachine(RuleBasedStateMachine):
     def delete_the_user(self) -> None:
         assert self.context.sessions.delete_user(USER).sessions == len(self.known)
         self.known.clear()
+        self.block = 0
         assert len(self.db.collection(USERS)) == 0
         self.context.sessions.create_user(USER, user_id=USER)
 
@@ -197,7 +209,8 @@ class ContextMachine(RuleBasedStateMachine):
             queue = self.context.queue(id, limit=None)
             used = self.context.sessions.get(id)
             tokens = sum(each["token_count"] for each in queue) + used["summary_tokens"]
-            assert len(queue) <= 1 or tokens + self.known[id].fixed <= self.known[id].budget
+            tokens += self.known[id].fixed + self.block
+            assert len(queue) <= 1 or tokens <= self.known[id].budget
 
     @invariant()
     def every_message_is_in_one_place_and_in_order(self) -> None:
@@ -221,14 +234,17 @@ class ContextMachine(RuleBasedStateMachine):
             messages = shown[1:] if shown and shown[0]["role"] == "system" else shown
             told = [(each["role"], len(each["content"].split())) for each in messages]
             assert told == session.said[len(session.said) - len(told) :]
+            if self.block and session.fixed + self.block + session.newest <= session.budget:
+                assert "<notes>" in shown[0]["content"]
             assert not told or told[0][0] != "tool"
             assert told or not session.said or session.said[-1][0] == "tool"
 
     @invariant()
     def nothing_hangs_on_nobody(self) -> None:
         for name in DEPENDENT:
-            owners = {each["session_id"] for each in self.db.collection(name).documents()}
-            assert owners <= self.known.keys()
+            for each in self.db.collection(name).documents():
+                assert each.get("session_id") in {*self.known, None}
+                assert "session_id" in each or each["user_id"] == USER
 
 
 TestContext = ContextMachine.TestCase

@@ -111,6 +111,35 @@ def test_agents_that_share_a_block_go_on_sharing_it(context: AgentContext) -> No
     assert len(context.sessions.of("lin", "helper")) == 2
 
 
+def test_parts_of_a_message_that_no_model_takes_back_stay_behind(context: AgentContext) -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    thought = {"type": "reasoning", "reasoning": "Hm.", "is_native": True}
+    said = {"type": "text", "text": "Yes."}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": "This?"}, image]},
+        {"role": "assistant", "content": [thought, said, {"type": "tool_call", "id": "c1"}]},
+        {"role": "approval", "content": [thought], "tool_calls": [CALL]},
+        {"role": "approval", "content": [], "tool_calls": None, "approve": True},
+        {
+            "role": "tool",
+            "content": [{"type": "tool_return"}],
+            "tool_call_id": "c1",
+            "tool_returns": [{"status": "success", "func_response": "rain"}],
+        },
+        {"role": "user", "content": '{"type": "login", "time": "now"}'},
+    ]
+    report = import_letta(context, {"system": "", "messages": messages}, user_id="lin")
+    assert report.messages == 5
+    assert [problem.split(": content")[0] for problem in report.problems] == ["agent-0: message 3"]
+    assert context.render(report.session_ids[0]) == [
+        {"role": "user", "content": [{"type": "text", "text": "This?"}, image]},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "rain", "tool_call_id": "c1"},
+        {"role": "user", "content": '{"type": "login", "time": "now"}'},
+    ]
+
+
 def test_a_file_that_is_none_changes_nothing(context: AgentContext, tmp_path: Path) -> None:
     path = tmp_path / "x.af"
     for wrong in ("[]", "{", '{"messages": []}', ""):
