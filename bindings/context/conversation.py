@@ -45,18 +45,21 @@ class Conversation:
     ) -> Hits:
         """As AgentContext.conversation_search()."""
         search: dict[str, Any] = {**asked(text, query), "limit": limit}
-        more: dict[str, Any] = {"context_type": "queue"}
+        more: dict[str, Any] = {}
         if roles is not None:
-            more["role"] = {"$in": list(roles)}
+            more["role"] = {"$in": [roles] if isinstance(roles, str) else list(roles)}
         beside = neighbors or (neighbors is None and query is None)
         found: list[Hit] = []
         how: dict[str, Any] = {}
-        places = ((self._names.main, BESIDE), (self._names.recall, IN_SESSION))
+        places: tuple[tuple[str, Neighbors, dict[str, Any]], ...] = (
+            (self._names.main, BESIDE, {"context_type": "queue"}),
+            (self._names.recall, IN_SESSION, {}),
+        )
         where = {**self._scope.where(session_id, user_id, role_name, since, until), **more}
         with self._db.snapshot() as at:
-            for name, group in places:
+            for name, group, kind in places:
                 near: dict[str, Any] = {"neighbors": group} if beside else {}
-                hits = at[name].search(**search, **near, where=where)
+                hits = at[name].search(**search, **near, where={**where, **kind})
                 how[name] = hits.how
                 ranked = enumerate(hits, RANK_CONSTANT + 1)
                 found += [replace(hit, score=1 / rank) for rank, hit in ranked]

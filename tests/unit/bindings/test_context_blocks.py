@@ -162,6 +162,9 @@ def test_blocks_go_with_their_owner(
         context.blocks.create(label, session_id=session)
         context.blocks.create(label, user_id=lin)
         context.blocks.create(label, role_name="tutor")
+    wang = context.sessions.create_user("wang")
+    context.blocks.create("a", user_id=wang)
+    assert context.sessions.delete_user(wang).documents == 1
     assert context.sessions.delete(session).documents == 3
     assert len(db[BLOCKS]) == 6
     monkeypatch.setattr(context.sessions, "_batch", 2)

@@ -8,7 +8,7 @@ import pytest
 from amberdb import Database, InvalidDocumentError
 from amberdb.context import AgentContext
 from amberdb.context.messages import MEDIA_TOKENS
-from amberdb.context.types import MAIN
+from amberdb.context.types import ARCHIVAL, MAIN
 from support.contexts import contents, count_words, positions
 from support.databases import FakeClock
 
@@ -158,6 +158,7 @@ def test_encoded_images_count_as_images_and_not_as_text(
     sources: list[dict[str, Any]] = [
         {"type": "image_url", "image_url": {"url": IMAGE}},
         {"type": "input_image", "image_url": IMAGE},
+        {"type": "image_url", "image_url": {"url": "https://example.com/umbrella.png"}},
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}},
         {"type": "input_audio", "input_audio": {"format": "wav", "data": data}},
         {"type": "file", "file": {"file_data": "data:application/pdf;base64," + data}},
@@ -224,7 +225,7 @@ def test_messages_that_another_program_put_are_read_with_defaults(
 
 
 def test_positions_are_the_order_whatever_the_clock_says(
-    context: AgentContext, session: str, clock: FakeClock
+    context: AgentContext, session: str, clock: FakeClock, db: Database
 ) -> None:
     """A clock that is set back by a day, between messages and between notes."""
     said = [f"number{n} " + "word " * 1_000 for n in range(12)]
@@ -240,3 +241,5 @@ def test_positions_are_the_order_whatever_the_clock_says(
     first = context.external.archival(session, limit=5)
     rest = context.external.archival(session, limit=50, after=first.cursor)
     assert [each["content"] for each in [*first, *rest]] == notes
+    stored = db[ARCHIVAL].find({}, order_by="position")
+    assert [(each["position"], each["content"]) for each in stored] == [*enumerate(notes[::-1])]

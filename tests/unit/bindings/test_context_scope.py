@@ -151,7 +151,7 @@ def test_one_search_covers_the_queue_and_recall_storage(
         return {hit.document["position"] for hit in hits}
 
     assert found() == {0, 1, 2, 3}, "and no part of the main context"
-    assert found(roles=["assistant"]) == {1, 3}
+    assert found(roles=["assistant"]) == found(roles="assistant") == {1, 3}
     assert found(since=start + timedelta(seconds=60), until=start + timedelta(seconds=180)) == {
         1,
         2,
@@ -229,7 +229,8 @@ def test_every_writing_method_joins_a_transaction_of_the_caller(
         context.set_token_budget("s", 50, tx=tx)
         for number in range(6):
             appended = context.append("s", "user", f"{number}" + " word" * 9, tx=tx)
-            assert (appended.first_position, appended.moved) == (number, 0)
+            told = (appended.first_position, appended.moved, appended.overflow_error)
+            assert told == (number, 0, None)
         blocks.create("human", "tea", session_id="s", tx=tx)
         blocks.append("human", "more tea", session_id="s", tx=tx)
         blocks.replace("human", "more tea", "coffee", session_id="s", tx=tx)
@@ -276,10 +277,13 @@ def test_a_large_deletion_in_a_transaction_of_the_caller_goes_on_later(
     context: AgentContext, db: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context.sessions.create_user("lin", user_id="lin")
+    first = told(context, "lin", "tutor", clock)
     told(context, "lin", "tutor", clock)
     monkeypatch.setattr(context.sessions, "_batch", 2)
     with db.transaction() as tx:
-        context.sessions.delete_user("lin", tx=tx)
+        context.sessions.delete(first, tx=tx)
+    with db.transaction() as tx:
+        assert context.sessions.delete_user("lin", tx=tx).sessions == 2
     with pytest.raises(MissingKeyError):
         context.external.recall(user_id="lin")
     assert context.sessions.purge() > 0

@@ -71,7 +71,9 @@ def test_a_model_edits_its_blocks(context: AgentContext) -> None:
 
 
 def test_a_model_searches_what_it_no_longer_sees(context: AgentContext, clock: FakeClock) -> None:
-    for session in ("s", "other", "kitchen"):
+    wang = context.sessions.create_user("wang")
+    context.sessions.create(wang, "tutor", session_id="of wang")
+    for session in ("s", "other", "kitchen", "of wang"):
         context.append(session, "user", f"umbrella of {session}")
         context.append(session, "assistant", "It rains.")
         context.external.archival_insert(session, f"umbrella note of {session}")
