@@ -31,6 +31,7 @@ from amberdb import (
     Transaction,
 )
 from amberdb._shared.checks import check_str
+from amberdb._shared.embedder import Embedder
 from amberdb._shared.queries import all_pages
 from amberdb._shared.systems import joined
 from amberdb._shared.tokens import count_tokens
@@ -71,6 +72,7 @@ class AgentContext:
     auto_overflow   an append over the budget moves messages before it returns; with False only
                     overflow() moves them
     embed, dim      list of str -> array of shape (n, dim), for vector search of archival memory
+    model           the name of the embedder: another one has all texts embedded anew
     clock           function that returns epoch seconds
 
     Raises CollectionError, InvalidDocumentError, ValueError.
@@ -88,6 +90,7 @@ class AgentContext:
         auto_overflow: bool = True,
         embed: Embed | None = None,
         dim: int | None = None,
+        model: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_budget(token_budget)
@@ -95,12 +98,13 @@ class AgentContext:
             raise ValueError(f"keep must be between 0 and 1, not {keep!r}")
         self.db = db
         self._names = Names(name)
-        declare(db, self._names, embed, dim)
+        embedder = Embedder(embed, dim, model)
+        declare(db, self._names, embedder)
         self.sessions = Sessions(
             db, self._names, token_budget=token_budget, count_tokens=count_tokens, clock=clock
         )
         self.blocks = Blocks(self.sessions)
-        self.external = ExternalMemory(self.sessions, embed)
+        self.external = ExternalMemory(self.sessions, embedder)
         self._conversation = Conversation(self.sessions)
         self._overflow = Overflow(self.sessions, self.blocks, keep=keep, summarize=summarize)
         self._auto_overflow = auto_overflow

@@ -13,7 +13,6 @@ from typing import Any, Final, final
 
 from amberdb import (
     Document,
-    Embed,
     Hits,
     InvalidDocumentError,
     MissingKeyError,
@@ -21,7 +20,8 @@ from amberdb import (
     Transaction,
 )
 from amberdb._shared.checks import check_text, check_time
-from amberdb._shared.search_input import asked, embed_texts
+from amberdb._shared.embedder import Embedder
+from amberdb._shared.search_input import asked
 from amberdb._shared.systems import joined
 from amberdb.context.conversation import IN_SESSION
 from amberdb.context.scope import Scope, newest_first
@@ -40,13 +40,13 @@ class ExternalMemory:
     `session_id`, the id of one session or a list of ids, or `user_id` for all sessions of a user,
     or `role_name` for all of a role, or both for those of a user in a role."""
 
-    def __init__(self, sessions: Sessions, embed: Embed | None) -> None:
+    def __init__(self, sessions: Sessions, embedder: Embedder) -> None:
         self._sessions = sessions
         self._scope = Scope(sessions)
         self._db = sessions.db
         self._recall = sessions.names.recall
         self._archival = sessions.names.archival
-        self._embed = embed
+        self._embedder = embedder
 
     def recall(
         self,
@@ -122,7 +122,7 @@ class ExternalMemory:
         ids: list[str] = []
         for batch in batches:
             texts = [document["content"] for document in batch]
-            vectors = [None] * len(texts) if tx is not None else embed_texts(self._embed, texts)
+            vectors = [None] * len(texts) if tx is not None else self._embedder.vectors(texts)
             with joined(self._db, tx) as within:
                 session = self._sessions.live(within, session_id)
                 owner = {"session_id": session_id}
@@ -172,7 +172,7 @@ class ExternalMemory:
         search: dict[str, Any] = {**asked(text, query)}
         name = self._archival
         where = self._scope.where(session_id, user_id, role_name)
-        (vector,) = embed_texts(self._embed, [text])
+        (vector,) = self._embedder.vectors([text])
         if vector is not None:
             search = {"vector": vector}
         return self._db[name].search(**search, where=where, limit=limit, after=after, fields=FIELDS)

@@ -21,16 +21,15 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, cast, final
 from amberdb import (
     Database,
     Document,
-    Embed,
+    IndexSpec,
     InvalidDocumentError,
     Lsn,
     Ordered,
     ReadOnlyError,
     Text,
     Unique,
-    Vector,
 )
-from amberdb._shared.checks import check_embedder
+from amberdb._shared.embedder import Embedder
 from amberdb._shared.systems import prefixed
 
 OWNER: Final = "context"
@@ -110,10 +109,9 @@ class Deleted:
     left behind because of a crash."""
 
 
-def declare(db: Database, names: Names, embed: Embed | None, dim: int | None) -> None:
+def declare(db: Database, names: Names, embedder: Embedder) -> None:
     """Declares the collections, and completes documents of earlier builds. Raises
     CollectionError."""
-    check_embedder(embed, dim)
     db.collection(
         names.users,
         owner=OWNER,
@@ -142,7 +140,7 @@ def declare(db: Database, names: Names, embed: Embed | None, dim: int | None) ->
         indexes=[Ordered("session_id", "context_type", "position"), Text("content")],
         required=owned,
     )
-    times = [
+    times: list[IndexSpec] = [
         Ordered("session_id", "created_at"),
         Ordered("created_at"),
         Ordered("session_id", "position"),
@@ -150,10 +148,8 @@ def declare(db: Database, names: Names, embed: Embed | None, dim: int | None) ->
         Ordered("role_name", "created_at"),
     ]
     db.collection(names.recall, owner=OWNER, indexes=[*times, Text("content")], required=owned)
-    searched: list[Text | Vector] = [Text("content")]
-    if dim is not None:
-        searched.append(Vector("embedding", dim=dim, source="content", embed=embed, defer=True))
-    db.collection(names.archival, owner=OWNER, indexes=[*times, *searched], required=owned)
+    searched = [*times, Text("content")]
+    embedder.declare(db, names.archival, owner=OWNER, indexes=searched, required=owned)
     db.collection(
         names.blocks,
         owner=OWNER,

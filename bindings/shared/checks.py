@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from amberdb import CollectionError, InvalidDocumentError
+from amberdb import InvalidDocumentError
 
 
 def check_str(field: str, value: object) -> None:
@@ -39,9 +39,3 @@ def check_optional_time(field: str, value: object) -> None:
     """Raises InvalidDocumentError unless `value` is None or a datetime with a time zone."""
     if value is not None:
         check_time(field, value)
-
-
-def check_embedder(embed: object, dim: object) -> None:
-    """Raises CollectionError unless both or neither are given."""
-    if (embed is None) != (dim is None):
-        raise CollectionError("give embed and dim together: dim is the length of its vectors")
