@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from amberdb.cli import backup, care, demo, documents, lines, log, search, serve
+from amberdb.cli import backup, care, demo, documents, lines, log, profiles, search, serve
 from amberdb.cli.verb import Exit
 
 _CODES = (
@@ -56,6 +56,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "search": search.search,
     "import": lines.import_lines,
     "export": lines.export,
+    "import-profiles": profiles.import_profiles,
+    "export-profiles": profiles.export_profiles,
     "log": log.log,
     "backup": backup.backup,
     "verify": backup.verify,

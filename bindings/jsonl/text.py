@@ -13,6 +13,7 @@ Invariants:
 - `loads(dumps(x)) == x` with equal types, for everything that a document may hold.
 - A str that looks like a date stays a str, unless its field is named in convert_dates().
 - Invalid text raises ValueError with a message of one line, whatever is wrong with it.
+- A byte order mark is no part of the text. Bytes are UTF-8, or UTF-16 or UTF-32 if they begin so.
 - Dotted paths mean what they mean in filters and indexes (amberdb.value_at).
 """
 
@@ -21,7 +22,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from json import JSONDecodeError
+from json import JSONDecodeError, detect_encoding
 from typing import Any, NoReturn, cast
 
 import msgspec
@@ -40,12 +41,13 @@ def loads(text: str | bytes) -> Any:
     """The value that dumps() wrote, or any JSON value. Raises ValueError."""
     try:
         if isinstance(text, bytes):
-            text = text.decode()
+            text = text.decode(detect_encoding(text))
+        text = text.removeprefix("\ufeff")
         value = _parsed(text)
         # Nearly all lines hold no escape, and the walk costs as much as the parser.
         return from_plain(value) if "$" in text or "\\u0024" in text else value
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+        raise ValueError(f"not {error.encoding.upper()} at byte {error.start}") from None
     except JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:

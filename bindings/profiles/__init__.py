@@ -1,11 +1,13 @@
 """User profiles, one document per user: docs/profiles.md."""
 
+from amberdb.profiles.export import (
+    export_json,
+)
 from amberdb.profiles.profiles import (
     UserProfiles,
 )
 from amberdb.profiles.transfer import (
     TransferReport,
-    export_json,
     import_json,
     import_sqlite,
 )

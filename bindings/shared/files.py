@@ -14,7 +14,7 @@ Invariants:
 import gzip
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
@@ -23,6 +23,8 @@ from typing import BinaryIO, Final, TextIO, cast
 from amberdb import _fs
 
 _OS: Final = _fs.OsFileSystem()
+GROUP_FILES: Final = 1000
+GROUP_BYTES: Final = 16 << 20
 
 
 def append_lines(path: str | os.PathLike[str], lines: bytes) -> None:
@@ -35,6 +37,36 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Creates or replaces a file, atomically and durably. Raises OSError."""
     target = os.path.realpath(path)
     _fs.replace_file(_OS, target, content, private=True, verify=partial(_keep_mode, target))
+
+
+def replace_files(directory: str | os.PathLike[str], files: Iterable[tuple[str, bytes]]) -> int:
+    """Creates or replaces files of a directory, which is made if missing, from their names and
+    contents: each atomically and durably, a group of them in the time of a few syncs; how many.
+    Raises OSError."""
+    target = os.path.realpath(directory)
+    os.makedirs(target, exist_ok=True)
+    count = 0
+    for group in _groups(files):
+        paths = [(os.path.realpath(os.path.join(target, name)), data) for name, data in group]
+        _fs.replace_files(_OS, paths, private=True, verify=_keep_mode)
+        count += len(paths)
+    _OS.sync_dir(target)
+    _OS.sync_dir(os.path.dirname(target))
+    return count
+
+
+def _groups(files: Iterable[tuple[str, bytes]]) -> Generator[list[tuple[str, bytes]]]:
+    """Files that are staged together: GROUP_FILES, or about GROUP_BYTES."""
+    group: list[tuple[str, bytes]] = []
+    size = 0
+    for name, data in files:
+        group.append((name, data))
+        size += len(data)
+        if len(group) == GROUP_FILES or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def rename_file(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

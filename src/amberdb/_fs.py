@@ -19,7 +19,7 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -498,3 +498,46 @@ def replace_file(
             fs.unlink(staged)
         raise
     fs.sync_dir(os.path.dirname(path) or ".")
+
+
+def replace_files(
+    fs: FileSystem,
+    files: Sequence[tuple[str, bytes]],
+    *,
+    private: bool = False,
+    verify: Callable[[str, str], None] | None = None,
+) -> None:
+    """Replaces files of one directory durably, each as replace_file() does, in the time of a few
+    syncs: all are written before the first of them is synced. `verify` is called with the path and
+    the staging file. A failure leaves no staging file, and may leave some of the files replaced."""
+    staged = {path: staging_name(path) for path, _ in files}
+    try:
+        for path, data in files:
+            _write_new(fs, staged[path], data, private)
+        os.sync()  # each sync below then finds little to do, and is what makes its file durable
+        for path in staged:
+            file = fs.open(staged[path])
+            try:
+                file.sync()
+            finally:
+                file.close()
+        for path in list(staged):
+            if verify is not None:
+                verify(path, staged[path])
+            fs.rename(staged[path], path)
+            del staged[path]
+    except BaseException:
+        for name in staged.values():
+            with suppress(OSError, AmberError):
+                fs.unlink(name)
+        raise
+    for directory in {os.path.dirname(path) or "." for path, _ in files}:
+        fs.sync_dir(directory)
+
+
+def _write_new(fs: FileSystem, path: str, data: bytes, private: bool) -> None:
+    file = fs.open(path, create=True, private=private)
+    try:
+        file.pwrite(data, 0)
+    finally:
+        file.close()

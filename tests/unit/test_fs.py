@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from amberdb._fs import File, FileSystem, OsFileSystem, first_free_name, replace_file
+from amberdb._fs import (
+    File,
+    FileSystem,
+    OsFileSystem,
+    first_free_name,
+    replace_file,
+    replace_files,
+)
 from support.faulty_fs import FaultyFileSystem, fail_on
 
 
@@ -124,6 +131,27 @@ def test_a_failed_replacement_leaves_the_old_file_and_nothing_beside_it(path: st
             replace_file(faulty, path, b"new")
         assert faulty.read(path) == b"old"
         assert faulty.listdir(os.path.dirname(path)) == ["file"]
+
+
+def test_files_that_are_replaced_together_are_each_old_or_new_after_any_failure(
+    tmp_path: Path,
+) -> None:
+    paths = [str(tmp_path / f"{number}") for number in range(3)]
+    files = [(path, b"new") for path in paths]
+    faulty = FaultyFileSystem()
+    replace_files(faulty, files)
+    kinds = [kind for kind, _ in faulty.calls]
+    assert kinds == ["open", "pwrite"] * 3 + ["open", "sync"] * 3 + ["rename"] * 3 + ["sync_dir"]
+    for number in range(1, len(kinds)):
+        for path in paths[1:]:
+            replace_file(faulty, path, b"old")
+        faulty.arm(fail_at=number)
+        with pytest.raises(OSError):  # noqa: PT011
+            replace_files(faulty, files)
+        faulty.disarm()
+        assert faulty.listdir(str(tmp_path)) == ["0", "1", "2"]
+        found = [faulty.read(path) for path in paths[1:]]
+        assert found in ([b"old", b"old"], [b"new", b"old"], [b"new", b"new"])
 
 
 def test_a_mapped_file_is_whole_and_stays_so(fs: FileSystem, path: str) -> None:

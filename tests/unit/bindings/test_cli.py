@@ -2,7 +2,9 @@
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -577,3 +579,35 @@ def test_help_tells_the_exit_codes() -> None:
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["get"], ["info", "x", "--nonsense"]])
 def test_wrong_command_is_code_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+# -- profiles --------------------------------------------------------------------------------
+
+
+def test_profiles_come_from_files_and_go_back(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "users.json"
+    source.write_bytes(b'\xef\xbb\xbf{"ann": {"last_updated": "2026-01-01T08:00:00"}, "bob": 7}')
+    told = run("import-profiles", str(source), "--zone", "+08:00", "--dry-run", "--json", code=5)
+    assert (answer(told)["imported"], len(answer(told)["broken"])) == (1, 1)
+    told = run("import-profiles", str(source), "--zone", "Asia/Shanghai", code=5)
+    assert "not imported: users.json: 'bob'" in told.stderr
+    assert "2 profiles: 1 imported" in told.stdout
+    again = run("import-profiles", str(source), "--zone", "+08:00", "--json", code=5)
+    assert answer(again)["same"] == 1
+    out = tmp_path / "out"
+    assert answer(run("export-profiles", str(out), "--json"))["profiles"] == 1
+    assert json.loads((out / "ann.json").read_text())["last_updated"] == "2026-01-01T00:00:00Z"
+    assert "1 profiles" in run("export-profiles", str(tmp_path / "all.jsonl")).stdout
+    for wrong in ([str(tmp_path / "none")], [str(source), "--zone", "Nowhere"]):
+        run("import-profiles", *wrong, code=2)
+    run("export-profiles", str(out), "--name", "other", code=2)
+
+
+def test_profiles_come_from_sqlite(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "memories.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("create table users (user_id, basic_info)")
+        db.execute("""insert into users values ('ann', '{"city": "x"}')""")
+        db.commit()
+    assert "1 imported" in run("import-profiles", str(path), "--table", "users").stdout
+    assert "no such table" in run("import-profiles", str(path), code=2).stderr

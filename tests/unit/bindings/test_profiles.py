@@ -5,6 +5,7 @@ import json
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,7 +13,19 @@ from typing import Any
 
 import pytest
 
-from amberdb import REMOVE, Database, InvalidDocumentError, MissingKeyError
+from amberdb import (
+    REMOVE,
+    ClosedError,
+    CollectionError,
+    ConflictError,
+    Database,
+    DuplicateKeyError,
+    InvalidDocumentError,
+    MissingKeyError,
+    Ordered,
+    QueryError,
+    Unique,
+)
 from amberdb.profiles import TransferReport, UserProfiles, export_json, import_json, import_sqlite
 from support.databases import FakeClock, OpenDatabase
 
@@ -309,3 +322,211 @@ def test_profiles_stay_when_the_process_does_not(open_db: OpenDatabase) -> None:
     found = UserProfiles(open_db()).get("u1")
     assert found is not None
     assert found["user_name"] == "kept"
+
+
+# -- types, operators, search ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"conversation_count": True}, {"conversation_count": 1.5}, {"conversation_count": REMOVE},
+        {"basic_info": "x"}, {"interests": 3}, {"life_context": None}, {"user_name": 3},
+        {"conversation_summary": None}, {"last_updated": 5}, {"created_at": datetime(2026, 1, 1)},
+        {"id": "u2"}, {"user_id": REMOVE},
+    ],
+)  # fmt: skip
+def test_a_field_of_another_type_is_refused_by_its_name(
+    profiles: UserProfiles, wrong: dict[str, Any]
+) -> None:
+    made = profiles.save("u1", user_name="x")
+    (field,) = wrong
+    with profiles.db.transaction() as tx:
+        for user in ("u1", "new"):
+            with pytest.raises(InvalidDocumentError, match=field):
+                profiles.save(user, wrong, tx=tx)
+            if wrong[field] is not REMOVE:
+                with pytest.raises(InvalidDocumentError):
+                    profiles.update(user, {"$set": wrong}, tx=tx)
+        with pytest.raises(InvalidDocumentError):
+            profiles.put({"user_id": "new", **wrong}, tx=tx)
+    assert (profiles.get("u1"), profiles.get("new")) == (made, None)
+
+
+def test_lists_and_numbers_are_changed_in_place(profiles: UserProfiles) -> None:
+    profiles.update("u1", {"$push": {"interests": "茶"}, "$inc": {"basic_info.visits": 2}})
+    after = profiles.update(
+        "u1", {"$push": {"interests": {"$each": ["山", "水"]}}, "$inc": {"basic_info.visits": 1}}
+    )
+    assert (after["interests"], after["basic_info"]) == (["茶", "山", "水"], {"visits": 3})
+    profiles.save("u1", personality={"calm": True})
+    with pytest.raises(InvalidDocumentError):
+        profiles.update("u1", {"$push": {"personality": "x"}, "user_name": "not stored"})
+    assert profiles.get("u1") == {**after, **(profiles.get("u1") or {}), "user_name": None}
+    assert profiles.count_conversation("u1", by=2) == 2
+
+
+def test_profiles_are_found_by_filters_and_by_words(profiles: UserProfiles) -> None:
+    profiles.save("u1", user_name="小林", basic_info={"city": "杭州", "likes": ["green tea"]})
+    profiles.save("u2", conversation_summary="about a trip to Oslo", conversation_count=4)
+    assert [each["id"] for each in profiles.find({"basic_info.city": "杭州"})] == ["u1"]
+    assert [each["id"] for each in profiles.find(order_by="-conversation_count")] == ["u2", "u1"]
+    page = profiles.find(order_by="user_id", limit=1)
+    assert [e["id"] for e in profiles.find(order_by="user_id", after=page.cursor)] == ["u2"]
+    for text, found in (("tea", "u1"), ("杭州", "u1"), ("oslo", "u2")):
+        assert [hit.id for hit in profiles.search(text)] == [found]
+    assert profiles.search(query="+tea +oslo") == []
+    assert profiles.search("oslo tea", where={"conversation_count": 0})[0].id == "u1"
+    with pytest.raises(QueryError):
+        profiles.search()
+
+
+# -- history ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logged(open_db: OpenDatabase, clock: FakeClock) -> Iterator[UserProfiles]:
+    made = UserProfiles(open_db(clock=clock), history_days=30, clock=clock)
+    yield made
+    assert made.db.check().ok
+
+
+def test_each_change_is_kept_with_the_fields_before_and_after(
+    logged: UserProfiles, clock: FakeClock
+) -> None:
+    logged.save("u1", user_name="a")
+    clock.advance(-1800)  # the clock steps back
+    logged.save("u1", user_name="b", mood="good")
+    logged.save("u1", mood=REMOVE)
+    logged.save("u1", user_name="b")  # changes nothing
+    logged.count_conversation("u1")
+    logged.delete("u1")
+    entries = logged.history("u1")
+    assert [(each["action"], each["before"], each["after"]) for each in entries[1:4]] == [
+        ("update", {"conversation_count": 0}, {"conversation_count": 1}),
+        ("update", {"mood": "good"}, {}),
+        ("update", {"user_name": "a"}, {"user_name": "b", "mood": "good"}),
+    ]
+    assert [each["action"] for each in entries] == ["delete", *["update"] * 3, "insert"]
+    assert (entries[4]["before"], entries[0]["after"]) == (None, None)
+    page = logged.history("u1", limit=2)
+    assert logged.history("u1", after=page.cursor) == entries[2:]
+    clock.advance(31 * 86_400)
+    logged.db.collection("user_memories_log").expire()
+    assert logged.history("u1") == []
+
+
+def test_a_change_is_taken_back_and_that_too(logged: UserProfiles) -> None:
+    def without_time(profile: Any) -> Any:
+        return profile and {**profile, "last_updated": None}
+
+    logged.save("u1", user_name="a", basic_info={"x": 1}, interests=["tea"])
+    states = [None, logged.get("u1")]
+    logged.save("u1", user_name="b", extra=1)
+    states.append(logged.get("u1"))
+    logged.delete("u1")
+    states.append(None)
+    (deleted, changed, made) = [each["id"] for each in logged.history("u1")]
+    for entry, state in ((deleted, states[2]), (changed, states[1]), (made, None)):
+        assert without_time(logged.undo(entry)) == without_time(state)
+        assert without_time(logged.get("u1")) == without_time(state)
+    for entry, state in zip(
+        [each["id"] for each in logged.history("u1", limit=3)], states[1:], strict=True
+    ):
+        assert without_time(logged.undo(entry)) == without_time(state)
+
+
+def test_what_came_later_is_not_taken_back(logged: UserProfiles) -> None:
+    logged.save("u1", user_name="a")
+    logged.save("u1", user_name="b")
+    logged.save("u1", conversation_summary="of another field")
+    _, named, made = logged.history("u1")
+    with pytest.raises(ConflictError, match="u1"):
+        logged.undo(made["id"])
+    after = logged.undo(named["id"])
+    assert after is not None
+    assert (after["user_name"], after["conversation_summary"]) == ("a", "of another field")
+    with pytest.raises(ConflictError):
+        logged.undo(named["id"])
+    with pytest.raises(MissingKeyError):
+        logged.undo("none")
+
+
+def test_without_history_days_nothing_is_kept(profiles: UserProfiles) -> None:
+    profiles.save("u1")
+    with pytest.raises(QueryError, match="history_days"):
+        profiles.history("u1")
+    with pytest.raises(QueryError, match="history_days"):
+        profiles.undo("x")
+    assert list(profiles.db.collections()) == ["user_memories"]
+
+
+# -- beside the program's own ----------------------------------------------------------------
+
+
+def test_a_collection_of_the_program_is_not_taken(open_db: OpenDatabase) -> None:
+    db = open_db()
+    db.collection("user_memories", indexes=[Unique("email")]).put({"id": "1", "email": "a"})
+    with pytest.raises(CollectionError, match="name="):
+        UserProfiles(db)
+    assert UserProfiles(db, name="shop").save("u1")["id"] == "u1"
+    with pytest.raises(DuplicateKeyError):
+        db.collection("user_memories").put({"email": "a"})
+
+
+def test_profiles_of_an_earlier_version_open_as_before(open_db: OpenDatabase) -> None:
+    db = open_db()
+    old = db.collection(
+        "user_memories",
+        indexes=[Ordered("last_updated"), Ordered("conversation_count")],
+        required={"user_id": str, "conversation_count": int},
+    )
+    old.put({"id": "u1", "user_id": "u1", "conversation_count": 1, "basic_info": "text"})
+    profiles = UserProfiles(db, history_days=1)
+    assert profiles.count_conversation("u1") == 2
+    assert profiles.save("u1", user_name="x")["basic_info"] == "text"
+    assert [hit.id for hit in profiles.search("text")] == ["u1"]
+    with pytest.raises(InvalidDocumentError):
+        profiles.save("u1", basic_info="other")
+
+
+def test_writes_join_the_callers_transaction(logged: UserProfiles) -> None:
+    other = logged.db.collection("order")
+    logged.save("kept", user_name="x")
+
+    def fail() -> None:
+        with logged.db.transaction() as tx:
+            logged.save("u1", user_name="x", tx=tx)
+            logged.update("u1", {"$inc": {"n": 1}}, tx=tx)
+            assert logged.count_conversation("u1", tx=tx) == 1
+            logged.put({"user_id": "u2"}, tx=tx)
+            logged.delete("kept", tx=tx)
+            tx["order"].put({"id": "1"})
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert (len(logged), len(other), logged.get("u1")) == (1, 0, None)
+    (made,) = logged.history("kept")
+    with logged.db.transaction() as tx:
+        logged.undo(made["id"], tx=tx)
+        tx["order"].put({"id": "1"})
+    assert (len(logged), len(other)) == (0, 1)
+    with pytest.raises(ClosedError):
+        logged.save("u1", tx=tx)
+
+
+def test_last_updated_does_not_go_back(profiles: UserProfiles, clock: FakeClock) -> None:
+    profiles.save("u1")
+    first = profiles.save("u1")["last_updated"]
+    clock.advance(-600)
+    again = UserProfiles(profiles.db, clock=clock)  # a clock of its own, as after a restart
+    assert again.save("u1", user_name="x")["last_updated"] == first
+
+
+def test_ids_that_look_alike_are_two(profiles: UserProfiles) -> None:
+    ids = ["\u00e9", "e\u0301", "a", "A", "a ", " a", "\uff21", "北" * 160]
+    for user in ids:
+        profiles.save(user, user_name=user)
+    assert [(profiles.get(user) or {})["user_name"] for user in ids] == ids
+    assert len(profiles) == len(ids)

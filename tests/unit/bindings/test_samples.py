@@ -250,7 +250,8 @@ def test_a_memory_that_is_turned_off() -> None:
 def test_a_row_of_the_table_of_profiles(db: Database) -> None:
     profiles = UserProfiles(db)
     columns = ("basic_info", "personality", "life_context", "interests")
-    profiles.save("u1", user_name="小林", **{name: {"a": 1} for name in columns})
+    facts: dict[str, Any] = {name: {"a": 1} for name in columns}
+    profiles.save("u1", user_name="小林", **facts)
     profiles.save("u1", basic_info={"b": 2}, conversation_summary="谈了茶")
     profiles.count_conversation("u1")
     found = profiles.get("u1")

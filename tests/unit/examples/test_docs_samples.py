@@ -150,7 +150,8 @@ def of_page(page: str, db: Database) -> dict[str, Any]:
         )
         names["embed_all"] = embed_each
         names |= {"notes": with_notes(db), "Ordered": Ordered, "Text": Text, "Vector": Vector}
-    if page == "profiles.md":
+    if page in ("profiles.md", "coming-from.md"):
+        Path("users.json").write_text('{"u3": {"user_name": "Chen"}}')
         Path("profiles").mkdir()
         Path("profiles/u2.json").write_text('{"user_id": "u2", "user_name": "Wang"}')
         make_sqlite("memories.db")
