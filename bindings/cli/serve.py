@@ -6,56 +6,108 @@ Invariants:
 
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
+from amberdb import Database
+from amberdb.chat import JsonlSink, Sink
 from amberdb.cli.arguments import AsJson, DatabasePath
 from amberdb.cli.output import emit
+from amberdb.cli.plugins import loaded
 from amberdb.cli.verb import Exit, fail, say, verb
-from amberdb.memory import ChatExtractor, Extractor
+from amberdb.memory import ChatExtractor, Extractor, Layer, Retention
+from amberdb.memory.types import LAYERS
 
 TOKEN_VARIABLE = "AMBERDB_TOKEN"
 MODEL_KEY_VARIABLE = "AMBERDB_MODEL_KEY"
 _EXTRA = {"fastapi", "starlette", "uvicorn", "pydantic"}
 
 
+Host = Annotated[str, typer.Option(help="The address to bind to.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free port.")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help=f"The bearer token; by default from {TOKEN_VARIABLE}."),
+]
+Rate = Annotated[float, typer.Option(help="Rate of one client; bursts of twice as many.")]
+BodyBytes = Annotated[int, typer.Option(min=1, help="Of one request.")]
+PerAddress = Annotated[
+    int, typer.Option(min=1, help="Of one client, or of a proxy in front of them.")
+]
+Seconds = Annotated[
+    float, typer.Option(metavar="SECONDS", help="How often the chat buffer is flushed.")
+]
+ModelUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help=f"Model for auto_extract, its key in {MODEL_KEY_VARIABLE}; by default rules.",
+    ),
+]
+ModelName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model.")]
+EmbedFunction = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:FUNCTION", help="From a list of str to vectors, for search."),
+]
+Dim = Annotated[int | None, typer.Option(min=1, help="The length of its vectors.")]
+EmbedName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Its name: another one makes vectors anew.")
+]
+SinkOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.jsonl|MODULE:FUNCTION",
+        help="Where turns are flushed to; the function makes a Sink of the database.",
+    ),
+]
+RetentionPairs = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LAYER=DAYS", help="profile, event, log; never: for ever (repeatable)."),
+]
+CategoryPairs = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LAYER=NAME", help="An additional category (repeatable)."),
+]
+Proxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="A proxy whose X-Forwarded-For names the client, or a network (repeatable).",
+    ),
+]
+
+
 @verb
 def serve(
     path: DatabasePath,
-    host: Annotated[str, typer.Option(help="The address to bind to.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free port.")] = 8000,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help=f"The bearer token; by default from {TOKEN_VARIABLE}."),
-    ] = None,
-    requests_per_s: Annotated[
-        float, typer.Option(help="Rate of one client; bursts of twice as many.")
-    ] = 500.0,
-    body_bytes_max: Annotated[int, typer.Option(min=1, help="Of one request.")] = 1 << 20,
-    connections_per_address: Annotated[
-        int, typer.Option(min=1, help="Of one client, or of a proxy in front of them.")
-    ] = 100,
-    flush_every: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How often the chat buffer is flushed.")
-    ] = 300.0,
-    model_url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help=f"Model for auto_extract, its key in {MODEL_KEY_VARIABLE}; by default rules.",
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model.")] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token_file: TokenFile = None,
+    requests_per_s: Rate = 500.0,
+    body_bytes_max: BodyBytes = 1 << 20,
+    connections_per_address: PerAddress = 100,
+    trusted_proxy: Proxies = None,
+    flush_every: Seconds = 300.0,
+    sink: SinkOption = None,
+    model_url: ModelUrl = None,
+    model: ModelName = None,
+    embed: EmbedFunction = None,
+    dim: Dim = None,
+    embed_name: EmbedName = None,
+    retention: RetentionPairs = None,
+    category: CategoryPairs = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serves layered memory and the chat buffer over HTTP; without a token only to this machine.
-    Creates a missing database. SIGTERM shuts it down gracefully."""
+    """Serves the memory systems over HTTP; without a token only to this machine. Creates a missing
+    database. SIGTERM shuts it down gracefully."""
     try:
         import asyncio
 
-        from amberdb.server import ServerOptions
+        from amberdb.server import ServerOptions, ServiceOptions
         from amberdb.server import serve as run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
@@ -63,9 +115,20 @@ def serve(
         fail(f'serve needs {error.name}: pip install "amberdb[cli,server]"', Exit.USAGE)
     if (model_url is None) != (model is None):
         fail("give --model-url and --model together", Exit.USAGE)
+    if (embed is None) != (dim is None):
+        fail("give --embed and --dim together", Exit.USAGE)
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token_file is not None:
-        token = token_file.read_text(encoding="utf-8").strip()
+        token = token_file.read_text(encoding="utf-8-sig").strip()
+    systems: ServiceOptions = {
+        "extract": _extractor(model_url, model),
+        "embed": None if embed is None else loaded("--embed", embed),
+        "dim": dim,
+        "model": embed_name,
+        "retention": _retention(retention or []),
+        "categories": _categories(category or []),
+        "sink": _sink(sink),
+    }
     try:
         options = ServerOptions(
             host=host,
@@ -75,6 +138,7 @@ def serve(
             requests_per_s=requests_per_s,
             burst=max(1, round(2 * requests_per_s)),
             connections_per_address=connections_per_address,
+            trusted_proxies=trusted_proxy or [],
             flush_every_s=flush_every,
         )
     except ValueError as error:
@@ -87,10 +151,43 @@ def serve(
         else:
             say(f"{path} is served at {url}")
 
-    asyncio.run(run(path, options, extract=_extractor(model_url, model), ready=ready))
+    asyncio.run(run(path, options, ready=ready, **systems))
 
 
 def _extractor(model_url: str | None, model: str | None) -> Extractor | None:
     if model_url is None or model is None:
         return None
     return ChatExtractor(model_url, model, api_key=os.environ.get(MODEL_KEY_VARIABLE))
+
+
+def _sink(text: str | None) -> Callable[[Database], Sink] | None:
+    if text is None:
+        return None
+    if text.endswith(".jsonl"):
+        return lambda db: JsonlSink(text)
+    return loaded("--sink", text)
+
+
+def _retention(pairs: list[str]) -> Retention | None:
+    days: dict[str, timedelta | None] = {}
+    for layer, text in _pairs("--retention", pairs, ("profile", "event", "log")):
+        try:
+            days[layer] = None if text == "never" else timedelta(days=float(text))
+        except (ValueError, OverflowError):
+            fail(f"--retention {layer}={text}: give a number of days, or never", Exit.USAGE)
+    return Retention(**days) if days else None
+
+
+def _categories(pairs: list[str]) -> dict[Layer, list[str]] | None:
+    names: dict[Layer, list[str]] = {}
+    for layer, name in _pairs("--category", pairs, LAYERS):
+        names.setdefault(cast(Layer, layer), []).append(name)
+    return names or None
+
+
+def _pairs(option: str, pairs: list[str], layers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for pair in pairs:
+        layer, _, value = pair.partition("=")
+        if layer not in layers or not value:
+            fail(f"{option} {pair}: write {layers[0]}=..., of {', '.join(layers)}", Exit.USAGE)
+        yield layer, value

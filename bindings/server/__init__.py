@@ -1,4 +1,4 @@
-"""`amberdb serve`: layered memory and the chat buffer over HTTP: docs/server.md.
+"""`amberdb serve`: the memory systems over HTTP: docs/server.md.
 
 Needs the extra `server`.
 """
@@ -10,6 +10,7 @@ from amberdb.server.app import (
 )
 from amberdb.server.options import (
     ServerOptions,
+    ServiceOptions,
 )
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "open_service",
     "serve",
     "ServerOptions",
+    "ServiceOptions",
 ]

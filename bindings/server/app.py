@@ -1,4 +1,4 @@
-"""An HTTP server for layered memory and the chat buffer: docs/server.md.
+"""An HTTP server for the memory systems of a database: docs/server.md.
 
     amberdb serve memory.amber                  the command line
     await serve("memory.amber", ServerOptions())  the same from a program
@@ -19,24 +19,25 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Unpack
+from typing import Any, Final, Unpack, cast
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 import amberdb
-from amberdb import OpenOptions, aio
-from amberdb.chat import CollectionSink, Schedule
+from amberdb import Database, OpenOptions, aio
+from amberdb.chat import CollectionSink, Schedule, Sink
 from amberdb.chat.aio import keep_flushing, open_chat_buffer
-from amberdb.memory import Extractor, RuleExtractor
+from amberdb.memory import RuleExtractor
 from amberdb.memory.aio import open_memory
 from amberdb.server.connections import Connections, connection_class, connections_max
 from amberdb.server.guard import Guard
 from amberdb.server.models import Problem
-from amberdb.server.options import ServerOptions
+from amberdb.server.options import ServerOptions, ServiceOptions
 from amberdb.server.problems import MEDIA_TYPE, handle_errors
-from amberdb.server.routes import Service, router
+from amberdb.server.routes import ROUTERS, all_routes
+from amberdb.server.service import Service
 
 GRACE_S: Final = 10
 """Time for running requests to end after a signal."""
@@ -51,21 +52,31 @@ _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
 
 @asynccontextmanager
 async def open_service(
-    path: str,
-    *,
-    extract: Extractor | None = None,
-    flush_every_s: float = 300.0,
-    **settings: Unpack[OpenOptions],
+    path: str, *, flush_every_s: float = 300.0, **settings: Unpack[ServiceOptions]
 ) -> AsyncGenerator[Service]:
-    """Opens the database with its systems; turns are flushed to a collection. The default extractor
-    is RuleExtractor. `settings` are options of aio.open(). Raises as aio.open()."""
-    async with aio.open(path, **settings) as db:
-        memory = await open_memory(db, extract=extract or RuleExtractor())
-        sink = await db.run(CollectionSink, db.blocking)
+    """Opens the database with its systems; turns are flushed to a collection, or to another sink.
+    `settings` are ServiceOptions, and options of aio.open(). Raises as aio.open(), CollectionError,
+    and what the sink raises."""
+    embed, dim = settings.pop("embed", None), settings.pop("dim", None)
+    model = settings.pop("model", None)
+    extract = settings.pop("extract", None) or RuleExtractor()
+    retention, categories = settings.pop("retention", None), settings.pop("categories", None)
+    sink_of: Callable[[Database], Sink] = settings.pop("sink", None) or CollectionSink
+    async with aio.open(path, **cast(OpenOptions, settings)) as db:
+        memory = await open_memory(
+            db,
+            embed=embed,
+            dim=dim,
+            model=model,
+            extract=extract,
+            retention=retention,
+            categories=categories,
+        )
+        sink = await db.run(sink_of, db.blocking)
         buffer = await open_chat_buffer(db, sink)
         flushing = asyncio.create_task(keep_flushing(buffer, Schedule(flush_every_s)))
         try:
-            yield Service(db, memory, buffer)
+            yield Service(db, memory, buffer, embed=embed, dim=dim)
         finally:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)
@@ -81,8 +92,9 @@ def application(service: Service, options: ServerOptions) -> ASGIApp:
         responses=_PROBLEM,
     )
     app.state.service = service
-    app.include_router(router)
-    handle_errors(app, router)
+    for router in ROUTERS:
+        app.include_router(router)
+    handle_errors(app, all_routes())
     _describe(app, has_token=options.token is not None)
     return Guard(app, options)
 
@@ -91,9 +103,8 @@ async def serve(
     path: str,
     options: ServerOptions,
     *,
-    extract: Extractor | None = None,
     ready: Callable[[str], object] = lambda url: None,
-    **settings: Unpack[OpenOptions],
+    **settings: Unpack[ServiceOptions],
 ) -> None:
     """Runs the server until a signal ends it; `ready` is called with the URL. Raises as aio.open(),
     and OSError when the port is in use."""
@@ -102,9 +113,7 @@ async def serve(
     # asyncio sets it only on sockets that it binds; without it small responses wait 40 ms.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listening:
-        async with open_service(
-            path, extract=extract, flush_every_s=options.flush_every_s, **settings
-        ) as service:
+        async with open_service(path, flush_every_s=options.flush_every_s, **settings) as service:
             connections = Connections(options.connections_per_address, connections_max())
             config = uvicorn.Config(
                 application(service, options),
@@ -114,6 +123,7 @@ async def serve(
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # clients.py reads them, from proxies that were named
                 timeout_graceful_shutdown=GRACE_S,
             )
             server = uvicorn.Server(config)

@@ -20,6 +20,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from amberdb.server.clients import Clients
 from amberdb.server.options import ServerOptions, is_loopback
 from amberdb.server.problems import problem
 
@@ -41,6 +42,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._options = options
+        self._clients = Clients(options.trusted_proxies)
         self._rates = Rates(options.requests_per_s, options.burst, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,8 +69,7 @@ class Guard:
         headers, token = Headers(scope=scope), self._options.token
         if token is None and not is_loopback(_name(headers.get("host", ""))):
             return problem(421, "without a token only localhost is served: set a token", "NotLocal")
-        client: tuple[str, int] | None = scope.get("client")
-        wait_s = self._rates.take(client[0] if client else "")
+        wait_s = self._rates.take(self._clients.address(scope, headers))
         if wait_s:
             return problem(
                 429,

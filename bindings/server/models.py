@@ -20,6 +20,7 @@ from pydantic import (
     StrictBool,
 )
 
+from amberdb.events import EventType
 from amberdb.memory import Action, Layer, MemoryType
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
@@ -61,6 +62,9 @@ class Remember(Request):
     is_permanent: StrictBool | None = None
     expiry_date: Moment | None = None
     reason: str = ""
+    memory_id: Text | None = None
+    """Its id; by default a new one."""
+    created_at: Moment | None = None
 
 
 class Change(Request):
@@ -124,8 +128,15 @@ class Memories(BaseModel):
     cursor: str | None
 
 
+class Undo(Request):
+    """Why a change is taken back."""
+
+    reason: str = ""
+
+
 class Entry(BaseModel):
-    """A log entry. After a forget it has only the action and its time."""
+    """A log entry: `before` and `after` are the memory before and after it, null where it did not
+    exist. After a forget it has only the action and its time."""
 
     id: str
     memory_id: str
@@ -133,6 +144,8 @@ class Entry(BaseModel):
     action: Action
     reason: str | None
     metadata: dict[str, Any] | None = None
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
     created_at: datetime
 
 
@@ -195,6 +208,122 @@ class Turns(BaseModel):
     """The last turns of a conversation, the oldest first."""
 
     turns: list[dict[str, Any]]
+
+
+class Document(BaseModel):
+    """A stored document."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Documents(BaseModel):
+    """One page. Pass `cursor` as `after` to get the next; it is null at the end."""
+
+    documents: list[Document]
+    cursor: str | None
+
+
+class FoundDocument(BaseModel):
+    """A document that a search found."""
+
+    id: str
+    score: float
+    document: Document
+
+
+class Found(BaseModel):
+    """Hits, the best first. Pass `cursor` as `after` to get the next; it is null at the end."""
+
+    hits: list[FoundDocument]
+    cursor: str | None
+
+
+class Counted(BaseModel):
+    """How many there are, or were changed."""
+
+    count: int
+
+
+class Identified(BaseModel):
+    """The id of what was stored."""
+
+    id: str
+
+
+class Entity(Request):
+    """An entity of the knowledge graph."""
+
+    name: Text
+    entity_type: Text
+    observations: list[str] = []
+    properties: Metadata = {}
+
+
+class Relation(Request):
+    """A relation between two entities."""
+
+    source: Text
+    relation_type: Text
+    target: Text
+    properties: Metadata = {}
+    valid_from: Moment | None = None
+    valid_to: Moment | None = None
+
+
+class Event(Request):
+    """An event of an agent. Without id and time it gets new ones."""
+
+    agent_name: Text
+    session_id: Text
+    event_type: EventType
+    data: Metadata = {}
+    metadata: Metadata = {}
+    event_id: Text | None = None
+    timestamp: Moment | None = None
+
+
+class EventStatistics(BaseModel):
+    """How many events there are, of which types, from when to when."""
+
+    total_events: int
+    by_type: dict[str, int]
+    first_event: datetime | None
+    last_event: datetime | None
+
+
+class NewUser(Request):
+    """A user of agent context."""
+
+    username: Text
+
+
+class NewSession(Request):
+    """A session of a user in a role."""
+
+    user_id: Text
+    role_name: Text
+    session_id: Text | None = None
+    token_budget: int | None = None
+    metadata: Metadata = {}
+
+
+class PartText(Request):
+    """The text of a part of the context."""
+
+    content: str
+
+
+class Note(Request):
+    """An archival memory."""
+
+    content: Text
+    metadata: Metadata = {}
+
+
+class DeletedSessions(BaseModel):
+    """How many sessions and documents were deleted."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class Health(BaseModel):

@@ -6,23 +6,24 @@ Invariants:
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route
 
 from amberdb import (
     AmberError,
     BusyError,
     ClosedError,
+    CollectionError,
     ConflictError,
     DiskFullError,
     DocumentError,
@@ -45,6 +46,7 @@ RETRY_S: Final = "1"
 
 _STATUS: Final[tuple[tuple[type[AmberError], int], ...]] = (
     (MissingKeyError, 404),
+    (CollectionError, 409),
     (DuplicateKeyError, 409),
     (ConflictError, 409),
     (DocumentTooLargeError, 413),
@@ -77,11 +79,11 @@ def problem(
     )
 
 
-def handle_errors(app: FastAPI, router: APIRouter) -> None:
-    """Turns exceptions of the application, whose routes are in `router`, into problems."""
+def handle_errors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Turns exceptions of the application, which has these routes, into problems."""
     app.add_exception_handler(AmberError, _of_amberdb)
     app.add_exception_handler(RequestValidationError, _of_request)
-    app.add_exception_handler(HTTPException, partial(_of_http, router))
+    app.add_exception_handler(HTTPException, partial(_of_http, routes))
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -102,22 +104,22 @@ def _of_request(_: Request, error: Exception) -> Response:
     return problem(422, detail, "RequestError", errors=errors)
 
 
-def _of_http(router: APIRouter, request: Request, error: Exception) -> Response:
+def _of_http(routes: Sequence[BaseRoute], request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail, headers = error.detail, error.headers
     if error.status_code == 404:
         detail = f"there is no {request.url.path}: see /openapi.json for all paths"
     elif error.status_code == 405:
         detail = f"{request.method} is not allowed here: see /openapi.json for the methods"
-        headers = {"Allow": ", ".join(_allowed(router, request))}
+        headers = {"Allow": ", ".join(_allowed(routes, request))}
     return problem(error.status_code, detail, "HttpError", headers)
 
 
-def _allowed(router: APIRouter, request: Request) -> list[str]:
+def _allowed(routes: Sequence[BaseRoute], request: Request) -> list[str]:
     """The methods of all routes with this path; Starlette lists those of the first route only."""
     return sorted(
         method
-        for route in router.routes
+        for route in routes
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
         for method in route.methods or ()
     )

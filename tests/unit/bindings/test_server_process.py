@@ -42,6 +42,42 @@ def test_what_was_answered_survives_a_kill_and_sigterm_ends_it_cleanly(tmp_path:
         assert db.check().ok
 
 
+PLUGINS = """
+from amberdb.chat import CollectionSink
+
+def embed(texts):
+    return [[float("tea" in text), 1.0] for text in texts]
+
+def sink(db):
+    return CollectionSink(db, "elsewhere")
+"""
+
+
+def test_options_of_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_plugins.py").write_text(PLUGINS)
+    (tmp_path / "token").write_bytes(b"\xef\xbb\xbf" + TOKEN.encode())
+    monkeypatch.chdir(tmp_path)
+    options = (
+        "--embed my_plugins:embed --dim 2 --embed-name mine --sink my_plugins:sink"
+        " --retention event=1 --retention log=never --category profile=hobby"
+        " --trusted-proxy 127.0.0.1 --requests-per-s 0.001 --token-file token"
+    )
+    with serving(tmp_path / "t.amber", *options.split()) as server, asking(server) as client:
+        client.headers = {"Authorization": f"Bearer {TOKEN}"}
+        given = {"content": "tea", "memory_layer": "profile", "category": "hobby"}
+        client.post("/memory/user/lin", json=given).raise_for_status()
+        codes = [
+            client.get("/health", headers={"X-Forwarded-For": address}).status_code
+            for address in ("9.9.9.1", "9.9.9.1", "9.9.9.2")
+        ]
+        assert codes == [200, 429, 200]  # each address may ask once
+        server.process.send_signal(signal.SIGTERM)
+        server.process.communicate(timeout=60)
+    with amberdb.open(tmp_path / "t.amber") as db:
+        assert {"elsewhere", "profile"} <= set(db.collections())
+        assert "embedding" in db.collection("profile").find()[0]
+
+
 def test_beside_a_server_another_is_told_why_not(tmp_path: Path) -> None:
     with serving(tmp_path / "t.amber") as server:
         refused(["serve", str(tmp_path / "t.amber"), "--port", "0"], 3, str(server.process.pid))
@@ -72,6 +108,13 @@ def test_what_would_be_unsafe_is_refused_before_anything_is_opened(tmp_path: Pat
     refused([*serve, "--host", "0.0.0.0"], 2, "set a token")
     refused([*serve, "--host", "0.0.0.0"], 2, "at least 16", AMBERDB_TOKEN="short")
     refused([*serve, "--model", "m"], 2, "give --model-url")
+    for option, wrong, words in (
+        ("--embed", "x:y", "--dim"), ("--sink", "nowhere:x", "nowhere"), ("--sink", "x", "module:"),
+        ("--sink", "json:x", "json"), ("--retention", "event=a", "number"),
+        ("--retention", "turn=1", "profile, event"), ("--category", "log=x", "profile, event"),
+        ("--trusted-proxy", "proxy", "address"),
+    ):  # fmt: skip
+        refused([*serve, option, wrong], 2, words)
     assert not (tmp_path / "t.amber").exists()
 
 

@@ -1,29 +1,21 @@
-"""The routes of the HTTP server: layered memory, its search and its log, the chat buffer.
+"""Layered memory: its memories, their search, log, history and undo.
 
 Invariants:
-- A memory is changed or deleted under the path of its owner; under another owner the status is 404.
-- A write that is answered with 200 is committed, with the durability that the database was opened
-  with.
+- A memory is read by its id, changed or deleted under the path of its owner; under another owner
+  the status is 404.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, final
+from typing import Annotated, TypedDict
 
-import msgspec
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Query
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.requests import Request
 from starlette.responses import Response
 
-import amberdb
-from amberdb import aio
-from amberdb.chat.aio import ChatBuffer
+from amberdb import Document, MissingKeyError
 from amberdb.memory import Action, Decision, Layer, MemoryType
-from amberdb.memory.aio import Memory
 from amberdb.memory.types import LAYERS, MEMORY_TYPES
 from amberdb.server import models
-
-LIMIT_MAX = 1_000
+from amberdb.server.service import Id, Limit, Name, Served, Service, Words, answer
 
 
 class _Names(Convertor[str]):
@@ -50,35 +42,6 @@ register_url_convertor("memory_layer", _Layers())
 OWNER = "/memory/{memory_type:memory_type}/{entity_id}"
 MEMORY = OWNER + "/{memory_layer:memory_layer}/{memory_id}"
 router = APIRouter()
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Service:
-    """The database and its systems, for the routes."""
-
-    db: aio.Database
-    memory: Memory
-    buffer: ChatBuffer
-
-
-def service(request: Request) -> Service:
-    """The service of the application."""
-    found: Service = request.app.state.service
-    return found
-
-
-Served = Annotated[Service, Depends(service)]
-Name = Annotated[str, Path(min_length=1, max_length=480)]
-Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
-
-
-def answer(value: Any) -> Response:
-    """A JSON response; times are in UTC."""
-    return Response(msgspec.json.encode(value), media_type="application/json")
-
-
-# -- layered memory ------------------------------------------------------------------------------
 
 
 @router.post(OWNER, response_model=models.Outcomes)
@@ -116,20 +79,39 @@ async def events(
     limit: Limit = 50,
     since: models.Moment | None = None,
     until: models.Moment | None = None,
+    expiring_before: models.Moment | None = None,
     category: str | None = None,
     after: str | None = None,
 ) -> Response:
-    """Events of an entity with `since <= created_at < until`, the newest first."""
+    """Events of an entity with `since <= created_at < until`, the newest first; `expiring_before`
+    are those that expire before a time."""
     page = await served.memory.events(
         entity_id,
         memory_type=memory_type,
         limit=limit,
         since=since,
         until=until,
+        expiring_before=expiring_before,
         category=category,
         after=after,
     )
     return answer({"memories": page, "cursor": page.cursor})
+
+
+@router.get(MEMORY, response_model=models.MemoryDocument)
+async def get(
+    served: Served,
+    memory_type: MemoryType,
+    entity_id: Name,
+    memory_layer: Layer,
+    memory_id: Name,
+) -> Response:
+    """One memory."""
+    memory = await served.memory.get(memory_layer, memory_id)
+    if memory is None or not _is_of(memory, memory_type, entity_id):
+        raise _missing("memory", memory_id)
+    memory.pop("embedding", None)
+    return answer(memory)
 
 
 @router.put(
@@ -176,16 +158,19 @@ async def delete(
 async def forget(
     served: Served, memory_type: MemoryType, entity_id: Name, compact: bool = True
 ) -> Response:
-    """Deletes the memories of an entity, with `compact` also their bytes in every file."""
-    return answer(await served.memory.forget(entity_id, memory_type=memory_type, compact=compact))
+    """Deletes the memories of an entity, with `compact` also their bytes in every file. Of an
+    entity that nothing is known of, nothing is compacted."""
+    own = Owner(entity_id=entity_id, memory_type=memory_type)
+    is_known = compact and await _is_known(served, own)
+    return answer(await served.memory.forget(**own, compact=is_known))
 
 
 @router.get("/memory/search", response_model=models.Hits)
 async def search(
     served: Served,
-    text: Annotated[str | None, Query(max_length=10_000)] = None,
-    query: Annotated[str | None, Query(max_length=10_000)] = None,
-    entity_id: Annotated[str | None, Query(min_length=1, max_length=480)] = None,
+    text: Words = None,
+    query: Words = None,
+    entity_id: Id = None,
     memory_type: MemoryType = "user",
     memory_layer: Layer | None = None,
     limit: Limit = 10,
@@ -226,41 +211,83 @@ async def logs(
     return answer({"logs": page, "cursor": page.cursor})
 
 
-# -- the chat buffer -----------------------------------------------------------------------------
-
-
-@router.post("/memory/flush", response_model=models.FlushedTurns)
-async def flush(
-    served: Served, batch_size: Annotated[int, Query(ge=1, le=10_000)] = 200
+@router.get(MEMORY + "/history", response_model=models.Entries)
+async def history(
+    served: Served,
+    memory_type: MemoryType,
+    entity_id: Name,
+    memory_layer: Layer,
+    memory_id: Name,
 ) -> Response:
-    """Sends all pending turns to the sink, in batches."""
-    return answer(await served.buffer.flush(batch_size))
+    """The changes of a memory, the oldest first, with its state before and after each; also after
+    it was deleted."""
+    entries = await served.memory.history(memory_id)
+    own = [each for each in entries if _is_of(each, memory_type, entity_id)]
+    of_layer = [each for each in own if each["memory_layer"] == memory_layer]
+    return answer({"logs": of_layer, "cursor": None})
 
 
-@router.post("/chat", response_model=models.SavedTurn)
-async def save_chat(served: Served, given: models.Turn) -> Response:
-    """Stores one turn of a conversation."""
-    return answer(await served.buffer.save_chat(**given.model_dump()))
+@router.post(MEMORY + "/undo/{log_id}", response_model=models.Done)
+async def undo(
+    served: Served,
+    memory_type: MemoryType,
+    entity_id: Name,
+    memory_layer: Layer,
+    memory_id: Name,
+    log_id: Name,
+    given: models.Undo | None = None,
+) -> Response:
+    """Takes the change of a log entry back, unless the memory was changed since."""
+    for entry in await served.memory.history(memory_id):
+        if entry["id"] == log_id and _is_of(entry, memory_type, entity_id):
+            reason = None if given is None else given.reason or None
+            return answer(await served.memory.undo(log_id, reason=reason))
+    raise _missing("log entry", log_id)
 
 
-@router.get("/chat/{conversation_id}", response_model=models.Turns)
-async def load_recent_context(served: Served, conversation_id: Name, limit: Limit = 20) -> Response:
-    """The last turns of a conversation, the oldest first."""
-    return answer({"turns": await served.buffer.load_recent_context(conversation_id, limit)})
+@router.get(OWNER + "/logs", response_model=models.Entries)
+async def owner_logs(
+    served: Served,
+    memory_type: MemoryType,
+    entity_id: Name,
+    memory_layer: Layer | None = None,
+    action: Action | None = None,
+    limit: Limit = 100,
+    after: str | None = None,
+) -> Response:
+    """The log of an entity, the newest entry first."""
+    page = await served.memory.logs(
+        entity_id=entity_id,
+        memory_type=memory_type,
+        memory_layer=memory_layer,
+        action=action,
+        limit=limit,
+        after=after,
+    )
+    return answer({"logs": page, "cursor": page.cursor})
 
 
-# -- operations ----------------------------------------------------------------------------------
+class Owner(TypedDict):
+    """Whose memories a request is about."""
+
+    entity_id: str
+    memory_type: MemoryType
 
 
-@router.get("/health", response_model=models.Health)
-async def health(served: Served) -> Response:
-    """Checks that the database answers. Needs no token."""
-    await served.db.collections()
-    return answer({"status": "ok", "version": amberdb.__version__})
+async def _is_known(served: Service, own: Owner) -> bool:
+    """Whether there is anything of an entity, be it the log entries of what has expired."""
+    memory = served.memory
+    return bool(
+        await memory.logs(**own, limit=1)
+        or await memory.profile(**own, limit=1)
+        or await memory.events(**own, limit=1)
+    )
 
 
-@router.get("/stats", response_model=models.Statistics)
-async def stats(served: Served) -> Response:
-    """Statistics of the database and of the chat buffer."""
-    database = (await served.db.stats()).to_map()
-    return answer({"database": database, "chat": await served.buffer.get_stats()})
+def _is_of(document: Document, memory_type: str, entity_id: str) -> bool:
+    owner = (document.get("memory_type"), document.get("entity_id"))
+    return owner == (memory_type, entity_id)
+
+
+def _missing(kind: str, id: str) -> MissingKeyError:
+    return MissingKeyError(f"there is no {kind} {id!r} of this owner", key=id)
