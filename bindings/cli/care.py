@@ -90,11 +90,12 @@ def erase(
     query = parse_where(where)
     with opened(path) as db, pairs_bar() as advance:
         receipt = db.erase(collection, query, reason=reason, progress=advance)
+    facts = {**plain(receipt), "documents": receipt.documents}
     if as_json:
-        emit(plain(receipt))
+        emit(facts)
         return
     backups = [(backup.path, backup.is_full, backup.created) for backup in receipt.backups]
-    facts = {**plain(receipt), "backups": len(backups), "subscribers": list(receipt.subscribers)}
+    facts |= {"backups": len(backups), "subscribers": list(receipt.subscribers)}
     show(properties("erased", facts))
     if backups:
         show(grid("backups that may still hold them", ("backup", "full", "taken"), backups))
