@@ -1,78 +1,89 @@
-"""A knowledge graph: entities with observations, and relations that are valid for a time.
+"""A knowledge graph: entities with observations, and relations that are true for a time.
 
-    <name>_entities    id = name: entity_type, observations, properties
-    <name>_relations   source -relation_type-> target, properties, valid_from <= t < valid_to
+    <name>_entities    entities.py: name, entity_type, observations, properties, aliases
+    <name>_relations   relations.py: source -relation_type-> target, valid_from <= t < valid_to
 
 Invariants:
 - Both ends of a relation exist: the commit that adds it checks that, and deleting an entity deletes
   its relations in the same commit.
-- A relation is identified by its ends, its type and `valid_from`: added again, it is changed, not
-  duplicated. Without valid_from it was always valid, without valid_to it still is.
+- A source has at most one target of a functional relation at any time: the commit that tells
+  another one ends the former.
+- Every write is one commit, or a part of the caller's transaction. The embedder is called outside
+  transactions.
+- A name is that of an entity or one of its aliases, wherever a name is given.
 - A traversal reads one snapshot and is deterministic: names are visited in sorted order.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, final
 
 from amberdb import (
-    CursorError,
     Database,
     Document,
+    Embed,
+    Fusion,
     Hit,
+    Hits,
     InvalidDocumentError,
-    MissingKeyError,
-    Ordered,
     Page,
     QueryError,
     Snapshot,
-    Text,
     Transaction,
 )
-from amberdb._shared.checks import check_name, check_optional_time, check_str
+from amberdb._shared.checks import check_embedder, check_name, check_strs
 from amberdb._shared.clock import SteadyClock
-from amberdb._shared.queries import all_pages, having
+from amberdb._shared.queries import having
+from amberdb._shared.search_input import asked, embed_texts
+from amberdb._shared.systems import joined
+from amberdb.graph.entities import EntityCollection, complete_entity
+from amberdb.graph.pages import Relations, cursor_of, inner_cursor, moment_of
+from amberdb.graph.provenance import ForgottenSource
+from amberdb.graph.relations import FIELDS, IN, OUT, TYPE, RelationCollection, Told, complete
+from amberdb.graph.validity import AsOf, as_known, valid
 from amberdb.graph.walks import Direction, levels
 
-AsOf: TypeAlias = datetime | Literal["now", "ever"]
-"""Relations that were valid at a time, that are valid now, or all of them ("ever")."""
-
-_SEPARATOR: Final = "/"
-"""In a cursor, between the time of "now" and the cursor of the collection."""
 _PAGE: Final = 1_000
-_OUT: Final = ("source", "relation_type", "target", "valid_from")
-_IN: Final = ("target", "relation_type", "source", "valid_from")
-_TYPE: Final = ("relation_type", "source", "target", "valid_from")
 
 
 @final
 class KnowledgeGraph:
     """A graph in an open database; threads may share it.
 
-    name    name of the graph; a database may hold several
-    clock   function that returns epoch seconds
+    name         name of the graph; a database may hold several
+    functional   relation types of which a source has one target at a time, as "lives_in"
+    embed, dim   list of str -> array of shape (n, dim), for vector search of facts
+    fusion       how full-text and vector hits of facts are fused
+    clock        function that returns epoch seconds
 
     Raises CollectionError.
     """
 
     def __init__(
-        self, db: Database, *, name: str = "graph", clock: Callable[[], float] = time.time
+        self,
+        db: Database,
+        *,
+        name: str = "graph",
+        functional: Iterable[str] = (),
+        embed: Embed | None = None,
+        dim: int | None = None,
+        fusion: Fusion | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        check_embedder(embed, dim)
         self.db = db
         self.entities_name = f"{name}_entities"
         self.relations_name = f"{name}_relations"
+        self._embed = embed
+        self._fusion = fusion
         self._clock = SteadyClock(clock)
-        db.collection(
-            self.entities_name,
-            indexes=[Ordered("entity_type", "name"), Text("name", "entity_type", "observations")],
-            required={"name": str, "entity_type": str},
-        )
-        db.collection(
-            self.relations_name,
-            indexes=[Ordered(*_OUT), Ordered(*_IN), Ordered(*_TYPE)],
-            required={"source": str, "target": str, "relation_type": str},
-        )
+        types = frozenset(check_strs("functional", functional))
+        self._entities = EntityCollection(self.entities_name, self._clock)
+        self._relations = RelationCollection(self.relations_name, types, self._clock)
+        self._entities.declare(db)
+        self._relations.declare(db, embed, dim)
 
     # -- entities ----------------------------------------------------------------------------
 
@@ -83,17 +94,22 @@ class KnowledgeGraph:
         *,
         observations: Iterable[str] = (),
         properties: Mapping[str, Any] | None = None,
+        aliases: Iterable[str] = (),
+        told_by: str | None = None,
+        tx: Transaction | None = None,
     ) -> Document:
-        """Creates an entity, or adds observations and properties to it; the entity after that.
-        Raises InvalidDocumentError."""
-        with self.db.transaction() as tx:
-            self.put_entity(tx, name, entity_type, list(observations), properties or {})
-            return tx[self.entities_name].record(name).document
+        """Creates an entity, or adds observations, properties and aliases to it; the entity after
+        that. `told_by` is the id of the document or the conversation that tells it. Raises
+        InvalidDocumentError, also for an alias that is another entity."""
+        with joined(self.db, tx) as tx:
+            given = name, entity_type, observations, properties or {}, aliases, told_by
+            self._entities.add(tx, *given)
+            return self._entities.needed(tx, name)
 
     def entity(self, name: str) -> Document | None:
-        """The entity, or None: name, entity_type, observations, properties."""
-        entity: Document | None = self.db.collection(self.entities_name).get(name)
-        return entity
+        """The entity with this name or alias, or None: name, entity_type, observations, properties,
+        aliases, told_by, provenance."""
+        return self._entities.get(self.db, name)
 
     def entities(
         self, entity_type: str | None = None, *, limit: int | None = 100, after: str | None = None
@@ -107,33 +123,85 @@ class KnowledgeGraph:
     def search(
         self, text: str | None = None, *, query: str | None = None, limit: int = 10
     ) -> Sequence[Hit]:
-        """Full-text search of names, types and observations of entities, the best first: by the
-        words of a text, or by a query in the query language. Raises QueryError."""
+        """Full-text search of names, aliases, types and observations of entities, the best first:
+        by the words of a text, or by a query in the query language. Raises QueryError."""
         return self.db.collection(self.entities_name).search(text, query=query, limit=limit)
 
-    def remove_observations(self, name: str, observations: Iterable[str]) -> int:
-        """Removes observations of an entity; how many. Raises MissingKeyError."""
-        removed: set[str] = set()
-        for observation in observations:
-            check_str("observations", observation)
-            removed.add(observation)
-        with self.db.transaction() as tx:
-            entity = self._needed(tx, name)
-            kept = [text for text in entity["observations"] if text not in removed]
-            count = len(entity["observations"]) - len(kept)
-            if count:
-                tx[self.entities_name].update(name, {"observations": kept})
-        return count
+    def remove_observations(
+        self, name: str, observations: Iterable[str], *, tx: Transaction | None = None
+    ) -> int:
+        """Removes observations of an entity; how many. Raises MissingKeyError,
+        InvalidDocumentError."""
+        with joined(self.db, tx) as tx:
+            return self._entities.remove_observations(tx, name, observations)
 
-    def delete_entity(self, name: str) -> int:
+    def add_aliases(
+        self, name: str, aliases: Iterable[str], *, tx: Transaction | None = None
+    ) -> Document:
+        """Adds other names of an entity, which lead to it wherever a name is given; the entity.
+        Raises MissingKeyError, and InvalidDocumentError for the name of another entity."""
+        with joined(self.db, tx) as tx:
+            return self._entities.add_aliases(tx, name, aliases)
+
+    def remove_aliases(
+        self, name: str, aliases: Iterable[str], *, tx: Transaction | None = None
+    ) -> Document:
+        """Removes other names of an entity; the entity. Raises MissingKeyError."""
+        with joined(self.db, tx) as tx:
+            return self._entities.remove_aliases(tx, name, aliases)
+
+    def rename_entity(
+        self, name: str, new_name: str, *, keep_alias: bool = True, tx: Transaction | None = None
+    ) -> Document:
+        """Renames an entity, in its relations too, in one commit; the entity. The former name is an
+        alias from then on, unless `keep_alias` is False. Raises MissingKeyError, and
+        InvalidDocumentError when another entity has the name: call merge_entities()."""
+        check_name("new_name", new_name)
+        with joined(self.db, tx) as tx:
+            old = self._entities.needed(tx, name)
+            renamed = self._entities.rename(tx, old, new_name, keep_alias=keep_alias)
+            self._relations.move(tx, old["id"], new_name)
+            return renamed
+
+    def merge_entities(self, name: str, into: str, *, tx: Transaction | None = None) -> Document:
+        """Makes two entities one, in one commit; that one. It has the observations, properties,
+        aliases and relations of both; of a property that both have, the value of `into`. `name`
+        is an alias of it from then on. Raises MissingKeyError, InvalidDocumentError."""
+        with joined(self.db, tx) as tx:
+            one, other = self._entities.needed(tx, name), self._entities.needed(tx, into)
+            if one["id"] == other["id"]:
+                raise InvalidDocumentError(
+                    f"{name!r} and {into!r} are one entity already: name two", field="into"
+                )
+            merged = self._entities.merge(tx, one, other)
+            self._relations.move(tx, one["id"], other["id"])
+            return merged
+
+    def delete_entity(self, name: str, *, tx: Transaction | None = None) -> int:
         """Deletes an entity with its relations, in one commit; how many relations. Raises
         MissingKeyError, and TransactionTooLargeError for some hundred thousand relations: call
         delete_relations() first."""
-        with self.db.transaction() as tx:
-            self._needed(tx, name)
+        with joined(self.db, tx) as tx:
+            name = self._entities.needed(tx, name)["id"]
             tx[self.entities_name].delete(name)
             relations = tx[self.relations_name]
             return relations.delete_many({"source": name}) + relations.delete_many({"target": name})
+
+    def forget_source(self, told_by: str, *, tx: Transaction | None = None) -> ForgottenSource:
+        """Forgets what a document or a conversation told, in one commit; what was deleted. What
+        others told too stays, and what it ended goes on. An entity that nobody else told of goes,
+        unless relations of others need it. Raises InvalidDocumentError."""
+        check_name("told_by", told_by)
+        with joined(self.db, tx) as tx:
+            relations = self._relations.forget(tx, told_by)
+            entities = observations = 0
+            for entity in self._entities.told_by(tx, told_by):
+                remaining, lost = self._entities.forget(tx, entity, told_by)
+                observations += lost
+                if not remaining["told_by"] and not self._relations.has(tx, entity["id"]):
+                    tx[self.entities_name].delete(entity["id"])
+                    entities += 1
+            return ForgottenSource(entities, observations, relations)
 
     # -- relations ---------------------------------------------------------------------------
 
@@ -143,29 +211,52 @@ class KnowledgeGraph:
         relation_type: str,
         target: str,
         *,
+        fact: str | None = None,
         properties: Mapping[str, Any] | None = None,
         valid_from: datetime | None = None,
         valid_to: datetime | None = None,
+        told_by: str | None = None,
+        tx: Transaction | None = None,
     ) -> str:
         """Adds a relation, or changes the one with the same ends, type and valid_from; its id.
-        Raises MissingKeyError when an end is missing, and InvalidDocumentError."""
-        with self.db.transaction() as tx:
-            ends = source, relation_type, target
-            id, _ = self.put_relation(tx, *ends, properties or {}, valid_from, valid_to)
-            return id
 
-    def end_relation(self, relation_id: str, valid_to: datetime | None = None) -> None:
+        `fact` is a sentence that says it, for search. Of a functional type, the target that the
+        source had ends in the same commit, and without `valid_from` the new one begins now. Raises
+        MissingKeyError when an end is missing, and InvalidDocumentError.
+        """
+        told = Told(
+            source=source,
+            relation_type=relation_type,
+            target=target,
+            fact=fact,
+            properties=properties or {},
+            valid_from=valid_from,
+            valid_to=valid_to,
+            told_by=told_by,
+        )
+        told.check()
+        if tx is None:
+            told = self.embedded([told])[0]
+        with joined(self.db, tx) as tx:
+            return self.put_relation(tx, told)[0]
+
+    def end_relation(
+        self,
+        relation_id: str,
+        valid_to: datetime | None = None,
+        *,
+        told_by: str | None = None,
+        tx: Transaction | None = None,
+    ) -> None:
         """Ends the validity of a relation at `valid_to`, by default now. Raises MissingKeyError,
         InvalidDocumentError."""
-        valid_to = self._now() if valid_to is None else valid_to
-        with self.db.transaction() as tx:
-            relation = tx[self.relations_name].record(relation_id).document
-            _check_span(relation["valid_from"], valid_to)
-            tx[self.relations_name].update(relation_id, {"valid_to": valid_to})
+        with joined(self.db, tx) as tx:
+            self._relations.end(tx, relation_id, valid_to, told_by)
 
-    def delete_relation(self, relation_id: str) -> None:
+    def delete_relation(self, relation_id: str, *, tx: Transaction | None = None) -> None:
         """Deletes a relation. Raises MissingKeyError."""
-        del self.db.collection(self.relations_name)[relation_id]
+        with joined(self.db, tx) as tx:
+            del tx[self.relations_name][relation_id]
 
     def delete_relations(
         self,
@@ -173,12 +264,16 @@ class KnowledgeGraph:
         source: str | None = None,
         relation_type: str | None = None,
         target: str | None = None,
+        tx: Transaction | None = None,
     ) -> int:
-        """Deletes all relations that match, in commits of 1,000; how many. Raises QueryError
-        without any argument."""
-        where, _ = _pattern(source, relation_type, target)
+        """Deletes all relations that match, in commits of 1,000, or in the given transaction; how
+        many. Raises QueryError without any argument."""
+        where, _ = self._pattern(source, relation_type, target)
         if not where:
             raise QueryError("give source, relation_type or target")
+        if tx is not None:
+            with joined(self.db, tx) as tx:
+                return tx[self.relations_name].delete_many(where)
         count = 0
         while True:
             with self.db.transaction() as tx:
@@ -191,10 +286,10 @@ class KnowledgeGraph:
                 return count
 
     def relation(self, relation_id: str) -> Document | None:
-        """The relation, or None: source, relation_type, target, properties, valid_from,
-        valid_to."""
+        """The relation, or None: source, relation_type, target, fact, properties, valid_from,
+        valid_to, told_at, ended_at, ended_by, former_ends, told_by, provenance."""
         relation: Document | None = self.db.collection(self.relations_name).get(relation_id)
-        return relation
+        return None if relation is None else complete(relation)
 
     def relations(
         self,
@@ -203,32 +298,67 @@ class KnowledgeGraph:
         relation_type: str | None = None,
         target: str | None = None,
         as_of: AsOf = "now",
+        known_at: datetime | None = None,
         limit: int | None = 100,
         after: str | None = None,
-    ) -> "Relations":
-        """Relations that match, ordered by the given fields first. With `as_of="now"` the following
-        pages use the time of the first one. Raises QueryError, CursorError."""
-        where, order = _pattern(source, relation_type, target)
+    ) -> Relations:
+        """Relations that match, ordered by the given fields first: those that were true `as_of` a
+        time. With `known_at`, as the graph was told until then; a page may have fewer. With
+        `as_of="now"` the following pages use the time of the first one. Raises QueryError,
+        CursorError."""
+        where, order = self._pattern(source, relation_type, target)
         if as_of == "now":
-            as_of = self._now() if after is None else _moment(after)
+            as_of = self._clock() if after is None else moment_of(after)
         page = self.db.collection(self.relations_name).find(
-            {**where, **self._valid(as_of)},
+            {**where, **valid(as_of, known_at)},
             order_by=order,
             limit=limit,
-            after=None if after is None else after.partition(_SEPARATOR)[2],
+            after=None if after is None else inner_cursor(after),
+            fields=FIELDS,
         )
-        moment = as_of.isoformat() if isinstance(as_of, datetime) else ""
-        return Relations(page, page.cursor and moment + _SEPARATOR + page.cursor)
+        found = as_known(map(complete, page), as_of, known_at)
+        return Relations(found, cursor_of(as_of, page.cursor))
 
-    def facts(self, name: str, *, as_of: AsOf = "now") -> list[Document]:
-        """All relations of an entity, outgoing ones first. Raises MissingKeyError, QueryError."""
-        valid = self._valid(as_of)
+    def facts(
+        self, name: str, *, as_of: AsOf = "now", known_at: datetime | None = None
+    ) -> list[Document]:
+        """All relations of an entity, outgoing ones first: those that were true `as_of` a time,
+        and as the graph was told until `known_at`. Raises MissingKeyError, QueryError."""
+        moment = self._moment(as_of)
+        where = valid(moment, known_at)
         with self.db.snapshot() as at:
-            self._needed(at, name)
-            relations = at[self.relations_name]
-            out = relations.find({"source": name, **valid}, order_by=_OUT)
-            into = relations.find({"target": name, **valid}, order_by=_IN)
-        return [*out, *(relation for relation in into if relation["source"] != name)]
+            name = self._entities.needed(at, name)["id"]
+            out = self._relations.find(at, {"source": name, **where}, OUT)
+            into = self._relations.find(at, {"target": name, **where}, IN)
+        found = [*out, *(relation for relation in into if relation["source"] != name)]
+        return list(as_known(found, moment, known_at))
+
+    def search_facts(
+        self,
+        text: str | None = None,
+        *,
+        query: str | None = None,
+        as_of: AsOf = "now",
+        where: Mapping[str, Any] | None = None,
+        limit: int = 10,
+        after: str | None = None,
+    ) -> Hits:
+        """Full-text and, with an embedder, vector search of relations, the best first: by their
+        sentence, ends, type and properties. `query` in place of a text is in the query language,
+        and full-text only. `where` is an additional filter; `after` continues a page: hits.cursor.
+        Raises QueryError, CursorError."""
+        search: dict[str, Any] = {**asked(text, query)}
+        (vector,) = embed_texts(self._embed, [text])
+        if vector is not None:
+            search |= {"vector": vector, "fusion": self._fusion}
+        conditions = [each for each in (valid(self._moment(as_of), None), where) if each]
+        return self.db.collection(self.relations_name).search(
+            **search,
+            where={"$and": conditions} if conditions else None,
+            limit=limit,
+            after=after,
+            fields=FIELDS,
+        )
 
     # -- traversals --------------------------------------------------------------------------
 
@@ -260,7 +390,7 @@ class KnowledgeGraph:
             raise QueryError(f"hops must be at least 1, not {hops!r}")
         distances: dict[str, int] = {}
         with self.db.snapshot() as at:
-            self._needed(at, name)
+            name = self._entities.needed(at, name)["id"]
             levels = self._levels(at, name, relation_type, direction, as_of)
             for distance, level in zip(range(1, hops + 1), levels, strict=False):
                 distances.update(dict.fromkeys(sorted(level), distance))
@@ -279,8 +409,8 @@ class KnowledgeGraph:
         when there is no path. Raises as k_hop()."""
         came_from: dict[str, str] = {}
         with self.db.snapshot() as at:
-            self._needed(at, source)
-            self._needed(at, target)
+            source = self._entities.needed(at, source)["id"]
+            target = self._entities.needed(at, target)["id"]
             if source == target:
                 return [source]
             for level in self._levels(at, source, relation_type, direction, as_of):
@@ -301,94 +431,47 @@ class KnowledgeGraph:
         tx: Transaction,
         name: str,
         entity_type: str,
-        observations: Sequence[str],
+        observations: Iterable[str],
         properties: Mapping[str, Any],
     ) -> bool:
         """add_entity() inside a transaction; whether it changed anything. Raises
         InvalidDocumentError."""
-        check_name("name", name)
-        check_name("entity_type", entity_type)
-        for observation in observations:
-            check_str("observations", observation)
-        entities = tx[self.entities_name]
-        now = self._now()
-        old = entities.get(name)
-        entity: Document = old or {
-            "id": name,
-            "name": name,
-            "entity_type": entity_type,
-            "observations": [],
-            "properties": {},
-            "created_at": now,
-            "updated_at": now,
-        }
-        new = {
-            **entity,
-            "entity_type": entity_type,
-            "observations": list(dict.fromkeys((*entity["observations"], *observations))),
-            "properties": {**entity["properties"], **properties},
-        }
-        if new == old:
-            return False
-        entities.put({**new, "updated_at": now})
-        return True
+        return self._entities.add(tx, name, entity_type, observations, properties, (), None)[1]
 
-    def put_relation(
-        self,
-        tx: Transaction,
-        source: str,
-        relation_type: str,
-        target: str,
-        properties: Mapping[str, Any],
-        valid_from: datetime | None,
-        valid_to: datetime | None,
-    ) -> tuple[str, bool]:
+    def put_relation(self, tx: Transaction, told: Told) -> tuple[str, bool]:
         """relate() inside a transaction; the id, and whether it changed anything. Raises as
         relate()."""
-        check_name("relation_type", relation_type)
-        check_optional_time("valid_from", valid_from)
-        check_optional_time("valid_to", valid_to)
-        _check_span(valid_from, valid_to)
-        for name in (source, target):
-            self._needed(tx, name)
-        relations = tx[self.relations_name]
-        ends = {"source": source, "relation_type": relation_type, "target": target}
-        matches = relations.find({**ends, "valid_from": valid_from}, limit=1)
-        old = matches[0] if matches else None
-        relation: Document = old or {
-            **ends,
-            "properties": {},
-            "valid_from": valid_from,
-            "valid_to": None,
-            "created_at": self._now(),
-        }
-        new = {**relation, "properties": {**relation["properties"], **properties}}
-        if valid_to is not None:
-            new["valid_to"] = valid_to
-        if old is not None and new == old:
-            return old["id"], False
-        return relations.put(new), True
+        told.check()
+        ends = [self._entities.needed(tx, name)["id"] for name in (told.source, told.target)]
+        return self._relations.tell(tx, replace(told, source=ends[0], target=ends[1]))
+
+    def embedded(self, told: Sequence[Told]) -> list[Told]:
+        """What is told, each with the vector of its text, if the embedder can be reached."""
+        vectors = embed_texts(self._embed, [each.text for each in told])
+        return [replace(each, vector=vector) for each, vector in zip(told, vectors, strict=True)]
+
+    def restore_entity(self, tx: Transaction, entity: Document) -> bool:
+        """Adds an exported entity; whether it changed anything. Raises InvalidDocumentError."""
+        return self._entities.restore(tx, entity)
+
+    def restore_relation(self, tx: Transaction, relation: Document) -> bool:
+        """Adds an exported relation; whether it changed anything. Raises MissingKeyError when an
+        end is missing, InvalidDocumentError."""
+        ends = {end: self._entities.needed(tx, relation[end])["id"] for end in ("source", "target")}
+        return self._relations.restore(tx, {**relation, **ends})
+
+    def snapshot_entities(self, at: Snapshot) -> Iterator[Document]:
+        """All entities of a snapshot."""
+        return map(complete_entity, at[self.entities_name].documents())
 
     def snapshot_relations(self, at: Snapshot, as_of: AsOf) -> Iterator[Document]:
         """All relations of a snapshot, by source, type and target. Raises QueryError."""
-        return all_pages(at[self.relations_name].find, self._valid(as_of), order_by=_OUT)
+        return self._relations.all(at, valid(self._moment(as_of), None))
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _now(self) -> datetime:
-        return self._clock()
-
-    def _needed(self, reader: Transaction | Snapshot, name: str) -> Document:
-        """The entity. Raises MissingKeyError, InvalidDocumentError."""
-        check_name("the name of an entity", name)
-        entity = reader[self.entities_name].get(name)
-        if entity is None:
-            raise MissingKeyError(
-                f"the graph has no entity {name!r}: call add_entity() first",
-                collection=self.entities_name,
-                key=name,
-            )
-        return entity
+    def _moment(self, as_of: AsOf) -> datetime | Literal["ever"]:
+        return self._clock() if as_of == "now" else as_of
 
     def _levels(
         self,
@@ -398,60 +481,17 @@ class KnowledgeGraph:
         direction: Direction,
         as_of: AsOf,
     ) -> Iterator[dict[str, str]]:
-        where = {**self._valid(as_of), **having(relation_type=relation_type)}
+        where = {**valid(self._moment(as_of), None), **having(relation_type=relation_type)}
         return levels(at[self.relations_name].find, start, where, direction)
 
-    def _valid(self, as_of: AsOf) -> dict[str, Any]:
-        """The filter for relations that are valid as of this time. Raises QueryError."""
-        if as_of == "ever":
-            return {}
-        at = self._now() if as_of == "now" else as_of
-        _check_moment(at)
-        has_begun = {"$or": [{"valid_from": None}, {"valid_from": {"$lte": at}}]}
-        has_not_ended = {"$or": [{"valid_to": None}, {"valid_to": {"$gt": at}}]}
-        return {"$and": [has_begun, has_not_ended]}
-
-
-@final
-class Relations(list[Document]):
-    """A page of relations. `cursor` is for the next page; None when this page was not filled."""
-
-    __slots__ = ("cursor",)
-
-    def __init__(self, relations: Iterable[Document], cursor: str | None) -> None:
-        super().__init__(relations)
-        self.cursor = cursor
-
-
-def _moment(cursor: str) -> datetime:
-    """The time of the first page, from a cursor. Raises CursorError."""
-    try:
-        return datetime.fromisoformat(cursor.partition(_SEPARATOR)[0])
-    except ValueError:
-        raise CursorError("the cursor belongs to another query: start again without it") from None
-
-
-def _pattern(
-    source: str | None, relation_type: str | None, target: str | None
-) -> tuple[dict[str, Any], Sequence[str]]:
-    """A filter, and the order in which an index has its matches. Raises QueryError."""
-    where = having(source=source, relation_type=relation_type, target=target)
-    if source is None and target is not None:
-        return where, _IN
-    return where, _TYPE if source is None and relation_type is not None else _OUT
-
-
-def _check_moment(as_of: object) -> None:
-    """Raises QueryError unless it is a datetime with a time zone."""
-    if not isinstance(as_of, datetime) or as_of.tzinfo is None:
-        raise QueryError(f'as_of must be "now", "ever" or an aware datetime, not {as_of!r}')
-
-
-def _check_span(valid_from: datetime | None, valid_to: datetime | None) -> None:
-    """Raises InvalidDocumentError unless valid_to is after valid_from."""
-    check_optional_time("valid_to", valid_to)
-    if valid_from is not None and valid_to is not None and valid_to <= valid_from:
-        raise InvalidDocumentError(
-            f"a relation that is valid from {valid_from} cannot end at {valid_to}",
-            field="valid_to",
-        )
+    def _pattern(
+        self, source: str | None, relation_type: str | None, target: str | None
+    ) -> tuple[dict[str, Any], Sequence[str]]:
+        """A filter, and the order in which an index has its matches. Raises QueryError."""
+        where = having(source=source, relation_type=relation_type, target=target)
+        for end in ("source", "target"):
+            if where.get(end):
+                where[end] = self._entities.name_of(self.db, where[end])
+        if source is None and target is not None:
+            return where, IN
+        return where, TYPE if source is None and relation_type is not None else OUT

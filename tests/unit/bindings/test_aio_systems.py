@@ -34,6 +34,7 @@ FACES: dict[type, type[Face]] = {
 
 INSIDE = {"now", "live", "put_entity", "put_relation", "snapshot_relations"}
 INSIDE |= {"live_user", "put_part", "put_messages", "marked", "seen", "tokens", "token_count"}
+INSIDE |= {"embedded", "restore_entity", "restore_relation", "snapshot_entities"}
 """Of one system, for its other modules."""
 
 

@@ -3,10 +3,12 @@ others."""
 
 import itertools
 import json
+import os
 import random
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +213,9 @@ def test_pages_of_relations_are_of_one_moment(
     ],
 )
 def test_relations_are_found_by_each_of_their_parts(
-    graph: KnowledgeGraph, asked: dict[str, str], expected: list[tuple[str, str, str]]
+    graph: KnowledgeGraph, asked: dict[str, Any], expected: list[tuple[str, str, str]]
 ) -> None:
-    assert links(graph.relations(**asked)) == expected  # type: ignore[arg-type]
+    assert links(graph.relations(**asked)) == expected
     assert graph.delete_relations(**asked) == len(expected)
     assert len(graph.relations()) == 3 - len(expected)
 
@@ -222,8 +224,8 @@ def test_relations_are_found_by_each_of_their_parts(
 def test_relations_are_deleted_in_bounded_commits(graph: KnowledgeGraph, db: Database) -> None:
     with db.transaction() as tx:
         for number in range(2_100):
-            given: Any = ("lin", "said", "wang", {}, datetime.fromtimestamp(number, UTC), None)
-            graph.put_relation(tx, *given)
+            begin = datetime.fromtimestamp(number, UTC)
+            graph.relate("lin", "said", "wang", valid_from=begin, tx=tx)
     before = db.stats()["last_lsn"]
     assert graph.delete_relations(source="lin", relation_type="said") == 2_100
     assert db.stats()["last_lsn"] == before + 3
@@ -287,11 +289,11 @@ def test_walks_agree_with_networkx(
     count = 120
     with db.transaction() as tx:
         for number in range(count):
-            graph.put_entity(tx, f"n{number}", "node", [], {})
+            graph.add_entity(f"n{number}", "node", tx=tx)
         for _ in range(rng.choice((60, 150, 400))):
             ends = rng.sample(range(count), 2)
             kind = rng.choice("ab")
-            graph.put_relation(tx, f"n{ends[0]}", kind, f"n{ends[1]}", {}, None, None)
+            graph.relate(f"n{ends[0]}", kind, f"n{ends[1]}", tx=tx)
     made = to_networkx(graph)
     plain = networkx.DiGraph(made)
     both = plain.to_undirected()
@@ -418,3 +420,95 @@ def test_a_packed_file_that_was_cut_short_says_so(graph: KnowledgeGraph, tmp_pat
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputDamagedError, match="damaged after line"):
         import_jsonl(graph, path)
+
+
+def test_a_lossless_export_makes_an_equal_graph(
+    db: Database, clock: FakeClock, now: datetime, tmp_path: Path
+) -> None:
+    functional = ["lives_in"]
+    graph = KnowledgeGraph(db, functional=functional, clock=clock)
+    for name in ("lin", "杭州", "island", "e\u0301", "\u00e9", "x "):
+        graph.add_entity(name, "thing", aliases=[f"{name}2"])
+    graph.add_entity("lin", "thing", observations=["a", "b"], told_by="chat")
+    graph.add_entity("lin", "thing", observations=["a"], properties={"born": now, "$date": 1})
+    for day, city in enumerate(("杭州", "island", "杭州")):
+        graph.relate("lin", "lives_in", city, valid_from=now + day * DAY, told_by="chat")
+    for city in ("island", "杭州"):
+        graph.relate("lin", "lives_in", city, valid_from=now, valid_to=now + DAY)
+    graph.relate("lin", "knows", "x ", fact="a sentence", properties={"n": {"m": [now]}})
+    path = tmp_path / "whole.jsonl.gz"
+    assert export_jsonl(graph, path, lossless=True) == 12
+
+    def stored(name: str) -> list[Any]:
+        return [list(db[f"{name}_{kind}"].find()) for kind in ("entities", "relations")]
+
+    clock.advance(86_400)
+    other = KnowledgeGraph(db, name="other", functional=functional, clock=clock)
+    report = import_jsonl(other, path)
+    assert (report.entities, report.relations, report.broken) == (6, 6, [])
+    assert stored("other") == stored("graph")
+    again = import_jsonl(other, path)
+    assert (again.entities, again.relations, again.same) == (0, 0, 12)
+    graph.add_entity("lin", "thing", observations=["c"], properties={"born": now + DAY})
+    graph.relate("lin", "knows", "island", properties={"n": 5})
+    kept = [list(db["graph_relations"].find()), graph.entity("lin")]
+    assert import_jsonl(graph, path).same == 12
+    assert [list(db["graph_relations"].find()), graph.entity("lin")] == kept
+    with pytest.raises(QueryError, match="as_of"):
+        export_jsonl(graph, path, as_of=now, lossless=True)
+
+
+def test_a_lossless_line_that_makes_no_sense_is_reported(
+    graph: KnowledgeGraph, tmp_path: Path
+) -> None:
+    ends = {"type": "relation", "from": "lin", "to": "acme", "relationType": "x"}
+    entity: dict[str, Any] = {
+        "type": "entity",
+        "name": "new",
+        "entityType": "x",
+        "observations": [],
+    }
+    lines: list[dict[str, Any]] = [
+        {**ends, "document": {}},
+        {**ends, "document": {"id": "a", "valid_from": "yesterday"}},
+        {**ends, "document": {"id": "a", "told_by": "x"}},
+        {**ends, "from": "nobody", "document": {"id": "a"}},
+        {**entity, "document": {"aliases": ["lin"]}},
+        {**entity, "document": {"aliases": "abc"}},
+        {**entity, "document": {"provenance": [{"told_by": []}]}},
+        {**entity, "document": {"properties": 5}},
+    ]
+    path = tmp_path / "memory.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    report = import_jsonl(graph, path)
+    assert (report.bad, report.entities, report.relations) == (8, 0, 0)
+    assert graph.entity("new") is None
+
+
+@pytest.mark.parametrize("is_standard_input", [False, True])
+def test_a_pipe_that_is_read_once_brings_entities_and_relations(
+    graph: KnowledgeGraph,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_standard_input: bool,
+) -> None:
+    monkeypatch.setattr(transfer, "BATCH", 2)
+    monkeypatch.setattr(transfer, "BATCH_BYTES_MAX", 40)  # so the relations wait on disk
+    names = [f"e{number}" for number in range(6)]
+    lines: list[dict[str, Any]] = [
+        {"type": "relation", "from": one, "to": other, "relationType": "next"}
+        for one, other in itertools.pairwise(names)
+    ]
+    lines += [
+        {"type": "entity", "name": name, "entityType": "x", "observations": []} for name in names
+    ]
+    text = "\r\n".join(map(json.dumps, lines)).encode()
+    read, write = os.pipe()
+    with open(write, "wb") as pipe:
+        pipe.write(text)
+    with open(read, "rb") as pipe:
+        if is_standard_input:
+            monkeypatch.setattr(sys, "stdin", TextIOWrapper(pipe))
+        report = import_jsonl(graph, "-" if is_standard_input else f"/dev/fd/{pipe.fileno()}")
+    assert (report.entities, report.relations, report.bad) == (6, 5, 0)
+    assert graph.shortest_path("e0", "e5", direction="out") == names
