@@ -33,10 +33,11 @@ from amberdb import (
     Snapshot,
     Transaction,
 )
-from amberdb._shared.checks import check_embedder, check_name, check_strs
+from amberdb._shared.checks import check_name, check_strs
 from amberdb._shared.clock import SteadyClock
+from amberdb._shared.embedder import Embedder
 from amberdb._shared.queries import having
-from amberdb._shared.search_input import asked, embed_texts
+from amberdb._shared.search_input import asked
 from amberdb._shared.systems import joined
 from amberdb.graph.entities import EntityCollection, complete_entity
 from amberdb.graph.pages import Relations, cursor_of, inner_cursor, moment_of
@@ -55,6 +56,8 @@ class KnowledgeGraph:
     name         name of the graph; a database may hold several
     functional   relation types of which a source has one target at a time, as "lives_in"
     embed, dim   list of str -> array of shape (n, dim), for vector search of facts
+    model        the name of the embedder. With another name, or another dim, than the stored
+                 vectors have, all facts are embedded anew in the background
     fusion       how full-text and vector hits of facts are fused
     clock        function that returns epoch seconds
 
@@ -69,21 +72,21 @@ class KnowledgeGraph:
         functional: Iterable[str] = (),
         embed: Embed | None = None,
         dim: int | None = None,
+        model: str | None = None,
         fusion: Fusion | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        check_embedder(embed, dim)
         self.db = db
         self.entities_name = f"{name}_entities"
         self.relations_name = f"{name}_relations"
-        self._embed = embed
+        self._embedder = Embedder(embed, dim, model, source="fact")
         self._fusion = fusion
         self._clock = SteadyClock(clock)
         types = frozenset(check_strs("functional", functional))
         self._entities = EntityCollection(self.entities_name, self._clock)
         self._relations = RelationCollection(self.relations_name, types, self._clock)
         self._entities.declare(db)
-        self._relations.declare(db, embed, dim)
+        self._relations.declare(db, self._embedder)
 
     # -- entities ----------------------------------------------------------------------------
 
@@ -348,7 +351,7 @@ class KnowledgeGraph:
         and full-text only. `where` is an additional filter; `after` continues a page: hits.cursor.
         Raises QueryError, CursorError."""
         search: dict[str, Any] = {**asked(text, query)}
-        (vector,) = embed_texts(self._embed, [text])
+        (vector,) = self._embedder.vectors([text])
         if vector is not None:
             search |= {"vector": vector, "fusion": self._fusion}
         conditions = [each for each in (valid(self._moment(as_of), None), where) if each]
@@ -447,7 +450,7 @@ class KnowledgeGraph:
 
     def embedded(self, told: Sequence[Told]) -> list[Told]:
         """What is told, each with the vector of its text, if the embedder can be reached."""
-        vectors = embed_texts(self._embed, [each.text for each in told])
+        vectors = self._embedder.vectors([each.text for each in told])
         return [replace(each, vector=vector) for each, vector in zip(told, vectors, strict=True)]
 
     def restore_entity(self, tx: Transaction, entity: Document) -> bool:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, final
 
-from amberdb import Database, Document, Embed, Ordered, Snapshot, Text, Transaction, Vector
+from amberdb import Database, Document, Ordered, Snapshot, Text, Transaction
 from amberdb._shared.checks import check_name, check_optional_name, check_optional_text
+from amberdb._shared.embedder import Embedder
 from amberdb._shared.queries import all_pages
 from amberdb.graph import provenance, slots
 from amberdb.graph.entities import Reader
@@ -84,15 +85,12 @@ class RelationCollection:
         self._functional = functional
         self._clock = clock
 
-    def declare(self, db: Database, embed: Embed | None, dim: int | None) -> None:
+    def declare(self, db: Database, embedder: Embedder) -> None:
         """Raises CollectionError."""
-        searched: list[Text | Vector] = [
-            Text("source", "relation_type", "target", "fact", "properties")
-        ]
-        if dim is not None:
-            searched.append(Vector("embedding", dim=dim, source="fact", embed=embed, defer=True))
-        db.collection(
+        embedder.declare(
+            db,
             self.name,
+            owner="graph",
             indexes=[
                 Ordered(*OUT),
                 Ordered(*IN),
@@ -100,12 +98,11 @@ class RelationCollection:
                 Ordered("told_by", sparse=True),
                 Ordered("ended_by", sparse=True),
                 Ordered("former_ends.ended_by", sparse=True),
-                *searched,
+                Text("source", "relation_type", "target", "fact", "properties"),
             ],
             required={"source": str, "target": str, "relation_type": str},
             version=2,
             migrate={2: _of_version_2},
-            owner="graph",
         )
 
     # -- reading -----------------------------------------------------------------------------

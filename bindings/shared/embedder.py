@@ -34,11 +34,18 @@ logger = logging.getLogger("amberdb.embedding")
 @final
 class Embedder:
     """What a system is given as `embed`, `dim` and `model`, for one vector of a document: that of
-    the text in "content", in the field "embedding". Raises CollectionError."""
+    the text in the field `source`, in the field "embedding". Raises CollectionError."""
 
     field = "embedding"
 
-    def __init__(self, embed: Embed | None, dim: int | None, model: str | None = None) -> None:
+    def __init__(
+        self,
+        embed: Embed | None,
+        dim: int | None,
+        model: str | None = None,
+        *,
+        source: str = "content",
+    ) -> None:
         if (embed is None) != (dim is None):
             raise CollectionError("give embed and dim together: dim is the length of its vectors")
         if model is not None and (embed is None or not str(model)):
@@ -48,6 +55,7 @@ class Embedder:
         self._embed = embed
         self._dim = dim
         self._model = model
+        self._source = source
 
     def __bool__(self) -> bool:
         return self._embed is not None
@@ -128,7 +136,7 @@ class Embedder:
             Vector(
                 self.field,
                 dim=self._dim,
-                source="content",
+                source=self._source,
                 embed=self._embed,
                 defer=True,
                 name=name,

@@ -326,6 +326,11 @@ def test_facts_are_found_by_meaning(db: Database, clock: FakeClock) -> None:
     assert graph.search_facts("city")[0].document["relation_type"] == "lives_in"
     with pytest.raises(CollectionError):
         KnowledgeGraph(db, embed=embed)
+    other = KnowledgeGraph(db, embed=lambda texts: [[1, 0]] * len(texts), dim=2, model="other")
+    assert other.search_facts("lives")[0].document["relation_type"] == "lives_in", "by words"
+    db.migrate()
+    db.build_indexes()
+    assert db["graph_relations"].embed_missing() == 3
 
 
 # -- transactions, arguments, old databases ----------------------------------------------------

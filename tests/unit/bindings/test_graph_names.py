@@ -22,9 +22,7 @@ def graph(db: Database, clock: FakeClock) -> KnowledgeGraph:
     """林 and lin are one person; acme and wang are not."""
     graph = KnowledgeGraph(db, functional=["lives_in"], clock=clock)
     graph.add_entity("lin", "person", aliases=["Lily"], observations=["sings"])
-    graph.add_entity(
-        "林", "human", observations=["sings", "喜欢茶"], properties={"age": 30}
-    )
+    graph.add_entity("林", "human", observations=["sings", "喜欢茶"], properties={"age": 30})
     graph.add_entity("acme", "company")
     graph.add_entity("wang", "person")
     return graph
