@@ -2,12 +2,18 @@
 
 from amberdb.series.buckets import (
     Bucket,
-    Every,
     series,
+)
+from amberdb.series.calendar import (
+    Every,
+)
+from amberdb.series.numbers import (
+    Numbers,
 )
 
 __all__ = [
     "Bucket",
     "Every",
+    "Numbers",
     "series",
 ]

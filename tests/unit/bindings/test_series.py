@@ -1,6 +1,7 @@
 """Time series: every document is counted once, in the hour, day or week that a clock in the zone
 shows."""
 
+import math
 import random
 import tracemalloc
 from collections.abc import Iterable, Iterator
@@ -9,20 +10,27 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import amberdb
 from amberdb import CollectionMissingError, Database, Document, Ordered, QueryError
 from amberdb._shared.queries import all_pages
-from amberdb.series import Bucket, Every, series
+from amberdb.series import Bucket, Every, numbers, series
 from amberdb.series import buckets as series_module
 from support.databases import SMALL
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 BERLIN = ZoneInfo("Europe/Berlin")
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
-EVERY: tuple[Every, ...] = ("hour", "day", "week")
+SHOWN: dict[Every, str] = {
+    "minute": "%Y-%m-%d %H:%M",
+    "hour": "%Y-%m-%d %H",
+    "day": "%Y-%m-%d",
+    "week": "%G-%V",
+    "month": "%Y-%m",
+    "year": "%Y",
+}
 
 
 def put(db: Database, times: Iterable[datetime], **more: Any) -> None:
@@ -136,10 +144,174 @@ def test_what_has_no_time_is_left_out(db: Database) -> None:
     assert told(series(db, "event", "at", every="day")) == [("03-02 00:00", 1)]
 
 
+def test_buckets_of_a_month_and_of_any_span(db: Database) -> None:
+    put(db, [START + timedelta(days=days) for days in (-2, -1, 28, 29, 29.7)])
+    months = list(series(db, "event", "at", every="month", zone=SHANGHAI))
+    assert told(months) == [("02-01 00:00", 1), ("03-01 00:00", 3), ("04-01 00:00", 1)]
+    assert [bucket.end for bucket in months[:2]] == [bucket.start for bucket in months[1:]]
+    (year,) = series(db, "event", "at", every="year")
+    assert (year.start, year.end) == (
+        datetime(2026, 1, 1, tzinfo=UTC),
+        datetime(2027, 1, 1, tzinfo=UTC),
+    )
+    put(db, [START + timedelta(minutes=minutes) for minutes in (0, 14, 15, 95)], who="lin")
+    quarters = series(
+        db, "event", "at", every=timedelta(minutes=15), where={"who": "lin"}, fill=True
+    )
+    assert told(quarters) == [
+        ("03-02 00:00", 2),
+        ("03-02 00:15", 1),
+        *((f"03-02 0{m // 60}:{m % 60:02}", 0) for m in range(30, 90, 15)),
+        ("03-02 01:30", 1),
+    ]
+    origin = START + timedelta(minutes=5)
+    (first, *_) = series(
+        db, "event", "at", every=timedelta(minutes=15), where={"who": "lin"}, origin=origin
+    )
+    assert (first.start, first.count) == (origin - timedelta(minutes=15), 1)
+    night = START.replace(tzinfo=BERLIN)
+    put(db, [night], who="wang")
+    (day,) = series(db, "event", "at", every=timedelta(days=1), where={"who": "wang"}, zone=BERLIN)
+    assert (day.start, day.end) == (night, night + timedelta(days=1))
+
+
+def test_times_at_the_end_of_all_years_have_a_bucket(db: Database) -> None:
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    put(db, [first, START, last])
+    for every in (*SHOWN, timedelta(hours=5)):
+        for zone in (UTC, SHANGHAI, ZoneInfo("America/New_York")):
+            found = list(series(db, "event", "at", every=every, zone=zone))
+            assert [bucket.count for bucket in found] == [1, 1, 1], (every, zone)
+            assert all(bucket.start < bucket.end for bucket in found)
+
+
+def test_groups_are_the_values_of_a_field(db: Database) -> None:
+    times = [START + timedelta(minutes=minutes) for minutes in (0, 1, 60)]
+    put(db, times, who="lin", n=1, tags=["a", "b", "a"])
+    put(db, times[:1], who="wang", n=5, tags=[])
+    put(db, times[2:], n=7, tags="b")
+    put(db, times[2:], who=True, n=9, usage={"who": 1})
+
+    def grouped(**asked: Any) -> list[tuple[int, Any, int]]:
+        found = series(db, "event", "at", every="hour", **asked)
+        return [(bucket.start.hour, bucket.group, bucket.count) for bucket in found]
+
+    expected = [(0, "lin", 2), (0, "wang", 1), (1, None, 1), (1, True, 1), (1, "lin", 1)]
+    assert grouped(group_by="who") == expected
+    assert grouped(group_by="tags") == [
+        (0, "a", 2),
+        (0, "b", 2),
+        (1, None, 1),
+        (1, "a", 1),
+        (1, "b", 2),
+    ]
+    filled = grouped(group_by="who", fill=True)
+    assert [each for each in filled if each[2]] == expected
+    assert len(filled) == 2 * 4, "each group has each hour"
+    db.collection("event", indexes=[])
+    assert grouped(group_by="who") == expected
+    assert grouped(group_by="usage.who")[1:] == [(1, None, 2), (1, 1, 1)]
+    with pytest.raises(QueryError, match="group"):
+        grouped(group_by="usage")
+
+
+def test_groups_are_limited(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series_module, "GROUPS_MAX", 2)
+    for name in ("a", "b"):
+        put(db, [START], who=name)
+    assert len(list(series(db, "event", "at", every="hour", group_by="who"))) == 2
+    put(db, [START], who="c")
+    with pytest.raises(QueryError, match="more than 2"):
+        list(series(db, "event", "at", every="hour", group_by="who"))
+
+
+def test_several_fields_and_percentiles(db: Database) -> None:
+    for n in range(1, 101):
+        put(db, [START + timedelta(seconds=n)], n=n, usage={"ms": n / 2 if n % 2 else None})
+    put(db, [START + timedelta(hours=1)])
+    asked: dict[str, Any] = {"of": ["usage.ms", "n"], "percentiles": [0, 50, 95.0, 100]}
+    full, empty = series(db, "event", "at", every="hour", **asked)
+    assert list(full.of) == ["usage.ms", "n"]
+    of_n = full.of["n"]
+    assert (of_n.count, of_n.sum, of_n.mean, of_n.min, of_n.max) == (
+        100, 5050, 50.5, 1, 100,
+    )  # fmt: skip
+    assert of_n.percentiles == {0: 1, 50: 50.5, 95: pytest.approx(95.05), 100: 100}
+    assert (full.numbers, full.max, full.percentiles[50]) == (50, 49.5, 25)
+    assert full.percentiles == full.of["usage.ms"].percentiles
+    assert empty.of["n"].percentiles == dict.fromkeys((0, 50, 95, 100))
+    assert (empty.numbers, empty.mean) == (0, None)
+    (plain, _) = series(db, "event", "at", every="hour")
+    assert (plain.of, plain.numbers, plain.sum, plain.percentiles) == ({}, 0, 0, {})
+
+
+numbers_ = st.one_of(
+    st.floats(allow_nan=False, width=32), st.integers(-(10**18), 10**18), st.floats(0.01, 100)
+)
+
+
+def slack(number: float) -> float:
+    return 0 if math.isinf(number) else abs(number) * numbers.ERROR * 1.001 + 1e-300
+
+
+@settings(max_examples=40)
+@given(drawn=st.lists(numbers_, min_size=1, max_size=60), exact_max=st.sampled_from([3, 1_000]))
+def test_percentiles_are_near_the_numbers_at_their_ranks(
+    drawn: list[float], exact_max: int
+) -> None:
+    wanted = [0, 1, 25, 50, 90, 100]
+    collected = numbers.Collected(wanted)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(numbers, "EXACT_MAX", exact_max)
+        for each in drawn:
+            collected.add(each)
+    found = collected.result().percentiles
+    ordered = sorted(drawn)
+    for percentile in wanted:
+        rank = percentile / 100 * (len(drawn) - 1)
+        low, high = float(ordered[int(rank)]), float(ordered[-int(-rank // 1)])
+        result = found[percentile]
+        assert result is not None
+        assert low - slack(low) <= result <= high + slack(high)
+    assert (found[0], found[100]) == (float(ordered[0]), float(ordered[-1]))
+
+
+def test_percentiles_of_many_numbers_take_bounded_memory() -> None:
+    rng = random.Random(7)
+    collected = numbers.Collected([50, 99])
+    tracemalloc.start()
+    drawn: list[float] = []
+    sizes: list[int] = []
+    for _ in range(10):
+        part = [rng.lognormvariate(3, 2) for _ in range(1_000)]
+        drawn += part
+        before, _ = tracemalloc.get_traced_memory()
+        for each in part:
+            collected.add(each)
+        sizes.append(tracemalloc.get_traced_memory()[0] - before)
+    tracemalloc.stop()
+    assert sizes[-1] < 4_000, "one more thousand takes no more"
+    found, ordered = collected.result().percentiles, sorted(drawn)
+    for percentile in (50, 99):
+        assert found[percentile] == pytest.approx(ordered[100 * percentile], rel=0.02)
+
+
 def test_what_makes_no_sense_is_said_at_once(db: Database) -> None:
     put(db, [START])
     wrong: list[dict[str, Any]] = [
-        {"every": "month"},
+        {"every": "fortnight"},
+        {"every": 60},
+        {"every": timedelta(0)},
+        {"every": "day", "origin": START},
+        {"every": timedelta(1), "origin": datetime(2026, 1, 1)},
+        {"every": "day", "zone": "Asia/Shanghai"},
+        {"every": "day", "of": 5},
+        {"every": "day", "of": ["n", ""]},
+        {"every": "day", "of": {"n": 1}},
+        {"every": "day", "of": "n", "percentiles": [101]},
+        {"every": "day", "of": "n", "percentiles": "50"},
+        {"every": "day", "percentiles": [50]},
+        {"every": "day", "group_by": ["n"]},
         {"every": "day", "where": {"$near": 1}},
         {"every": "day", "since": datetime(2026, 1, 1)},
     ]
@@ -221,7 +393,11 @@ zones = st.sampled_from(
 instants = st.datetimes(datetime(2009, 1, 1), datetime(2022, 1, 1), timezones=st.just(UTC))
 
 
-@given(name=zones, every=st.sampled_from(EVERY), drawn=st.lists(instants, min_size=1, max_size=12))
+@given(
+    name=zones,
+    every=st.sampled_from(sorted(SHOWN, key=str)),
+    drawn=st.lists(instants, min_size=1, max_size=12),
+)
 def test_every_instant_is_in_one_bucket_of_the_zone(
     name: str, every: Every, drawn: list[datetime]
 ) -> None:
@@ -240,7 +416,7 @@ def test_every_instant_is_in_one_bucket_of_the_zone(
             assert len({shown(each, every, zone) for each in inside}) == 1
         assert sum(bucket.count for bucket in found) == len(around)
         kinds = {shown(each, every, zone) for each in around}
-        if every == "hour":
+        if every in ("minute", "hour"):
             assert len(kinds) <= len(found), "an hour that comes twice is two"
         else:
             assert len(kinds) == len(found)
@@ -248,9 +424,4 @@ def test_every_instant_is_in_one_bucket_of_the_zone(
 
 def shown(instant: datetime, every: Every, zone: tzinfo) -> str:
     """What a clock and a calendar in the zone say."""
-    local = instant.astimezone(zone)
-    return (
-        f"{local:%Y-%m-%d %H}"
-        if every == "hour"
-        else f"{local:%G-%V}" + (f" {local:%d}" if every == "day" else "")
-    )
+    return instant.astimezone(zone).strftime(SHOWN[every])
