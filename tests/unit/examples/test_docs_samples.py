@@ -155,7 +155,7 @@ def of_page(page: str, db: Database) -> dict[str, Any]:
         Path("profiles").mkdir()
         Path("profiles/u2.json").write_text('{"user_id": "u2", "user_name": "Wang"}')
         make_sqlite("memories.db")
-    if page == "graph.md":
+    if page in ("graph.md", "coming-from.md"):
         Path("memory.jsonl").write_text(
             '{"type": "entity", "name": "wang", "entityType": "person", "observations": []}\n'
         )
