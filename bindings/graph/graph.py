@@ -119,9 +119,12 @@ class KnowledgeGraph:
     ) -> Page:
         """Entities, or those of one type, by type and name."""
         where = having(entity_type=entity_type)
-        return self.db.collection(self.entities_name).find(
+        page = self.db.collection(self.entities_name).find(
             where, order_by=["entity_type", "name"], limit=limit, after=after
         )
+        for entity in page:
+            entity |= complete_entity(entity)
+        return page
 
     def search(
         self, text: str | None = None, *, query: str | None = None, limit: int = 10
@@ -193,7 +196,8 @@ class KnowledgeGraph:
     def forget_source(self, told_by: str, *, tx: Transaction | None = None) -> ForgottenSource:
         """Forgets what a document or a conversation told, in one commit; what was deleted. What
         others told too stays, and what it ended goes on. An entity that nobody else told of goes,
-        unless relations of others need it. Raises InvalidDocumentError."""
+        unless relations of others need it. Raises InvalidDocumentError, and
+        TransactionTooLargeError for some hundred thousand facts."""
         check_name("told_by", told_by)
         with joined(self.db, tx) as tx:
             relations = self._relations.forget(tx, told_by)

@@ -145,9 +145,11 @@ class _Open:
         self._groups: dict[Key, _Counted] = {}
 
     def add(self, document: Document) -> None:
-        of = [value_at(document, path) for path in self._question.of]
-        for key in self._question.keys(document):
-            self._group(key).add(of)
+        question = self._question
+        values = [value_at(document, path) for path in question.of]
+        for key in question.keys(document):
+            counted = self._groups.get(key) or self._group(key)
+            counted.add(values)
 
     def buckets(self, start: datetime, end: datetime, groups: Iterable[Key]) -> Iterator[Bucket]:
         """The buckets by group, and empty ones of the other groups."""
@@ -180,6 +182,8 @@ class _Counted:
 
     def add(self, values: Sequence[object]) -> None:
         self.count += 1
+        if not values:
+            return
         for collected, value in zip(self.of.values(), values, strict=True):
             collected.add(value)
 

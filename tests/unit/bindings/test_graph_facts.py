@@ -421,6 +421,7 @@ def test_a_graph_of_before_and_documents_of_others_are_read(
         [None],
         "lin works at acme",
     )
+    assert [each["observations"] for each in graph.entities()] == [[], []]
     assert [hit.id for hit in graph.search_facts("acme")] == ["old"]
     db["graph_relations"].put(
         {"id": "new", "source": "acme", "relation_type": "x", "target": "lin"}
