@@ -27,6 +27,7 @@ from amberdb.series.question import (
     checked_percentiles,
     fields_of,
     key_of,
+    keys_of,
 )
 
 GROUPS_MAX: Final = 100_000
@@ -146,10 +147,12 @@ class _Open:
 
     def add(self, document: Document) -> None:
         question = self._question
-        values = [value_at(document, path) for path in question.of]
-        for key in question.keys(document):
-            counted = self._groups.get(key) or self._group(key)
-            counted.add(values)
+        values = [value_at(document, path) for path in question.of] if question.of else ()
+        if question.group_by is None:
+            self._group(UNGROUPED).add(values)
+            return
+        for key in keys_of(document, question.group_by):
+            self._group(key).add(values)
 
     def buckets(self, start: datetime, end: datetime, groups: Iterable[Key]) -> Iterator[Bucket]:
         """The buckets by group, and empty ones of the other groups."""
@@ -182,10 +185,9 @@ class _Counted:
 
     def add(self, values: Sequence[object]) -> None:
         self.count += 1
-        if not values:
-            return
-        for collected, value in zip(self.of.values(), values, strict=True):
-            collected.add(value)
+        if values:
+            for collected, value in zip(self.of.values(), values, strict=True):
+                collected.add(value)
 
 
 def _buckets(

@@ -35,13 +35,12 @@ class Question:
         """What is read of each document."""
         return [self.field, *self.of, *([] if self.group_by is None else [self.group_by])]
 
-    def keys(self, document: Document) -> Iterable[Key]:
-        """The groups of a document. Raises QueryError."""
-        if self.group_by is None:
-            return (UNGROUPED,)
-        value = value_at(document, self.group_by)
-        values = cast(Sequence[Any], value) if isinstance(value, list) else [value]
-        return {key_of(each, self.group_by) for each in values}
+
+def keys_of(document: Document, group_by: str) -> Iterable[Key]:
+    """The groups of a document. Raises QueryError."""
+    value = value_at(document, group_by)
+    values = cast(Sequence[Any], value) if isinstance(value, list) else [value]
+    return {key_of(each, group_by) for each in values}
 
 
 def key_of(value: Any, group_by: str) -> Key:
