@@ -21,7 +21,7 @@ from amberdb import (
     Text,
     Transaction,
 )
-from amberdb._shared.checks import check_name, check_optional_name, check_strs
+from amberdb._shared.checks import check_map, check_name, check_optional_name, check_strs
 from amberdb.graph import provenance
 
 Reader: TypeAlias = Database | Snapshot | Transaction
@@ -106,6 +106,7 @@ class EntityCollection:
         check_name("name", name)
         check_name("entity_type", entity_type)
         check_optional_name("told_by", told_by)
+        check_map("properties", properties)
         observations = check_strs("observations", observations)
         now = self._clock()
         old = self.get(tx, name)

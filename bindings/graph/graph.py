@@ -105,7 +105,14 @@ class KnowledgeGraph:
         that. `told_by` is the id of the document or the conversation that tells it. Raises
         InvalidDocumentError, also for an alias that is another entity."""
         with joined(self.db, tx) as tx:
-            given = name, entity_type, observations, properties or {}, aliases, told_by
+            given = (
+                name,
+                entity_type,
+                observations,
+                {} if properties is None else properties,
+                aliases,
+                told_by,
+            )
             self._entities.add(tx, *given)
             return self._entities.needed(tx, name)
 
@@ -236,7 +243,7 @@ class KnowledgeGraph:
             relation_type=relation_type,
             target=target,
             fact=fact,
-            properties=properties or {},
+            properties={} if properties is None else properties,
             valid_from=valid_from,
             valid_to=valid_to,
             told_by=told_by,
@@ -445,12 +452,17 @@ class KnowledgeGraph:
         InvalidDocumentError."""
         return self._entities.add(tx, name, entity_type, observations, properties, (), None)[1]
 
-    def put_relation(self, tx: Transaction, told: Told) -> tuple[str, bool]:
-        """relate() inside a transaction; the id, and whether it changed anything. Raises as
-        relate()."""
+    def put_relation(
+        self, tx: Transaction, told: Told, *, only_new: bool = False
+    ) -> tuple[str, bool]:
+        """relate() inside a transaction; the id, and whether it changed anything. With `only_new`
+        relations with these ends and this type stay as they are. Raises as relate()."""
         told.check()
         ends = [self._entities.needed(tx, name)["id"] for name in (told.source, told.target)]
-        return self._relations.tell(tx, replace(told, source=ends[0], target=ends[1]))
+        told = replace(told, source=ends[0], target=ends[1])
+        if only_new and self._relations.is_told(tx, told):
+            return "", False
+        return self._relations.tell(tx, told)
 
     def embedded(self, told: Sequence[Told]) -> list[Told]:
         """What is told, each with the vector of its text, if the embedder can be reached."""

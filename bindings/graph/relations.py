@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, Final, final
 
 from amberdb import Database, Document, Ordered, Snapshot, Text, Transaction
-from amberdb._shared.checks import check_name, check_optional_name, check_optional_text
+from amberdb._shared.checks import check_map, check_name, check_optional_name, check_optional_text
 from amberdb._shared.embedder import Embedder
 from amberdb._shared.queries import all_pages
 from amberdb.graph import provenance, slots
@@ -66,6 +66,7 @@ class Told:
         check_name("relation_type", self.relation_type)
         check_optional_text("fact", self.fact)
         check_optional_name("told_by", self.told_by)
+        check_map("properties", self.properties)
         check_span(self.valid_from, self.valid_to)
 
     @property
@@ -122,6 +123,11 @@ class RelationCollection:
         """Whether an entity has any relation."""
         relations = tx[self.name]
         return any(relations.find({end: name}, limit=1) for end in _ENDS)
+
+    def is_told(self, tx: Transaction, told: Told) -> bool:
+        """Whether there is a relation with these ends and this type, of whatever time."""
+        ends = {"source": told.source, "relation_type": told.relation_type, "target": told.target}
+        return bool(tx[self.name].find(ends, limit=1))
 
     def needed(self, tx: Transaction, relation_id: str) -> Document:
         """Raises MissingKeyError."""
@@ -188,6 +194,8 @@ class RelationCollection:
             valid_to = now if begin is None else max(now, begin)
         else:
             check_span(begin, valid_to)
+        if (relation["valid_to"], relation["ended_by"]) == (valid_to, told_by):
+            return
         self._put(tx, ended(relation, valid_to, now, told_by))
 
     def move(self, tx: Transaction, old: str, new: str) -> None:
@@ -314,7 +322,8 @@ def _with_told(relation: Document, told: Told, now: datetime, *, is_new: bool) -
     known = [relation["fact"]]
     if told.fact is not None:
         new["fact"] = told.fact
-    if told.valid_to is not None and (is_new or told.valid_to != relation["valid_to"]):
+    end_known = (relation["valid_to"], relation["ended_by"]) == (told.valid_to, told.told_by)
+    if told.valid_to is not None and (is_new or not end_known):
         check_span(relation["valid_from"], told.valid_to)
         ends = [] if is_new else ends_of(relation)
         end = {"valid_to": told.valid_to, "ended_at": now, "ended_by": told.told_by}

@@ -3,7 +3,7 @@
     {"type": "entity", "name": ..., "entityType": ..., "observations": [...]}
     {"type": "relation", "from": ..., "to": ..., "relationType": ...}
 
-A lossless export has one more key in each line: "document", the other fields of what is stored.
+A lossless export has one more key in each line: "amberdb", the other fields of what is stored.
 
 Invariants:
 - An export shows one snapshot, and its file appears whole or not at all.
@@ -91,7 +91,7 @@ class _EntityLine(msgspec.Struct, tag_field="type", tag="entity"):
     name: str
     observations: list[str]
     entity_type: str = msgspec.field(name="entityType")
-    document: dict[str, Any] | None = None
+    document: dict[str, Any] | None = msgspec.field(name="amberdb", default=None)
 
     def whole(self) -> Document:
         """The stored entity. Raises ValueError."""
@@ -104,7 +104,7 @@ class _RelationLine(msgspec.Struct, tag_field="type", tag="relation"):
     source: str = msgspec.field(name="from")
     target: str = msgspec.field(name="to")
     relation_type: str = msgspec.field(name="relationType")
-    document: dict[str, Any] | None = None
+    document: dict[str, Any] | None = msgspec.field(name="amberdb", default=None)
 
     def told(self) -> Told:
         return Told(source=self.source, relation_type=self.relation_type, target=self.target)
@@ -184,9 +184,9 @@ def import_jsonl(
     progress: Callable[[GraphReport], None] | None = None,
 ) -> GraphReport:
     """Adds the entities of a file, then its relations, in any order of their lines; "-" is standard
-    input. Lines of a lossless export bring all their fields, others no valid_from and valid_to.
-    Raises OSError; InputDamagedError for a compressed file that ends early: import the whole file
-    again."""
+    input. Lines of a lossless export bring all their fields; others have no times, and leave a
+    relation that is there as it is. Raises OSError; InputDamagedError for a compressed file that
+    ends early: import the whole file again."""
     report = GraphReport()
     with SpooledTemporaryFile(max_size=BATCH_BYTES_MAX) as waiting:
         with open_input(os.fspath(path)) as source:
@@ -226,10 +226,10 @@ def _whole_lines(graph: KnowledgeGraph) -> Iterator[dict[str, Any]]:
     with graph.db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
         for entity in graph.snapshot_entities(at):
             rest = _without(entity, ("id", "name", "entity_type", "observations"))
-            yield {**_entity_line(entity), "document": rest}
+            yield {**_entity_line(entity), "amberdb": rest}
         for relation in graph.snapshot_relations(at, "ever"):
             rest = _without(relation, ("source", "relation_type", "target"))
-            yield {**_relation_line(relation), "document": rest}
+            yield {**_relation_line(relation), "amberdb": rest}
 
 
 def _entity_line(entity: Document) -> dict[str, Any]:
@@ -338,7 +338,7 @@ def _is_stored(
                 else graph.restore_entity(tx, line.whole())
             )
         elif line.document is None:
-            is_new = graph.put_relation(tx, told[number])[1]
+            is_new = graph.put_relation(tx, told[number], only_new=True)[1]
         else:
             is_new = graph.restore_relation(tx, line.whole())
     except DocumentError as error:

@@ -68,3 +68,9 @@ def check_strs(field: str, values: object) -> list[str]:
         check_str(field, value)
         checked.append(cast(str, value))
     return checked
+
+
+def check_map(field: str, value: object) -> None:
+    """Raises InvalidDocumentError unless `value` is a map."""
+    if not isinstance(value, Mapping):
+        raise InvalidDocumentError(f"{field} must be a map, not {value!r}", field=field)

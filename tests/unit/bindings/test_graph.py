@@ -458,6 +458,25 @@ def test_a_lossless_export_makes_an_equal_graph(
         export_jsonl(graph, path, as_of=now, lossless=True)
 
 
+def test_an_import_may_be_run_again_over_one_target_at_a_time(db: Database, tmp_path: Path) -> None:
+    path = tmp_path / "memory.jsonl"
+    lines: list[dict[str, Any]] = [
+        {"type": "entity", "name": name, "entityType": "x", "observations": [], "document": 5}
+        for name in ("lin", "杭州", "island")
+    ]
+    lines += [
+        {"type": "relation", "from": "lin", "to": city, "relationType": "lives_in"}
+        for city in ("杭州", "island")
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    graph = KnowledgeGraph(db, functional=["lives_in"])
+    assert import_jsonl(graph, path).relations == 2
+    before = list(db["graph_relations"].find())
+    assert import_jsonl(graph, path).same == 5
+    assert list(db["graph_relations"].find()) == before
+    assert graph.neighbours("lin") == ["island"]
+
+
 def test_a_lossless_line_that_makes_no_sense_is_reported(
     graph: KnowledgeGraph, tmp_path: Path
 ) -> None:
@@ -469,14 +488,14 @@ def test_a_lossless_line_that_makes_no_sense_is_reported(
         "observations": [],
     }
     lines: list[dict[str, Any]] = [
-        {**ends, "document": {}},
-        {**ends, "document": {"id": "a", "valid_from": "yesterday"}},
-        {**ends, "document": {"id": "a", "told_by": "x"}},
-        {**ends, "from": "nobody", "document": {"id": "a"}},
-        {**entity, "document": {"aliases": ["lin"]}},
-        {**entity, "document": {"aliases": "abc"}},
-        {**entity, "document": {"provenance": [{"told_by": []}]}},
-        {**entity, "document": {"properties": 5}},
+        {**ends, "amberdb": {}},
+        {**ends, "amberdb": {"id": "a", "valid_from": "yesterday"}},
+        {**ends, "amberdb": {"id": "a", "told_by": "x"}},
+        {**ends, "from": "nobody", "amberdb": {"id": "a"}},
+        {**entity, "amberdb": {"aliases": ["lin"]}},
+        {**entity, "amberdb": {"aliases": "abc"}},
+        {**entity, "amberdb": {"provenance": [{"told_by": []}]}},
+        {**entity, "amberdb": {"properties": 5}},
     ]
     path = tmp_path / "memory.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")

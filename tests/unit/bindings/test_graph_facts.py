@@ -242,6 +242,16 @@ def test_what_a_forgotten_source_ended_goes_on(
     relation = graph.relation(id)
     assert relation is not None
     assert (relation["valid_to"], relation["ended_by"]) == (now + 9 * DAY, "d")
+    graph.relate("lin", "knows", "wang", valid_to=now + 9 * DAY, told_by="e")
+    before = graph.relation(id)
+    for _ in range(2):
+        graph.end_relation(id, now + 9 * DAY, told_by="e")
+        graph.relate("lin", "knows", "wang", valid_to=now + 9 * DAY, told_by="e")
+    assert graph.relation(id) == before
+    graph.forget_source("d")
+    relation = graph.relation(id)
+    assert relation is not None
+    assert (relation["valid_to"], relation["ended_by"]) == (now + 9 * DAY, "e"), "told by two"
     correct = graph.relate("lin", "lives_in", "Shanghai", valid_from=now, told_by="f")
     assert homes(graph, relation_type="lives_in") == ["Shanghai"]
     graph.forget_source("f")
@@ -387,6 +397,10 @@ def test_a_list_of_texts_is_a_list(graph: KnowledgeGraph, wrong: Any) -> None:
         with pytest.raises(InvalidDocumentError, match="must be a"):
             call()
     refused: list[dict[str, Any]] = [{"told_by": 5}, {"told_by": ""}, {"fact": " "}, {"fact": 5}]
+    refused += [{"properties": each} for each in ("abc", [("a", 1)], 5)]
+    for given in refused[-3:]:
+        with pytest.raises(InvalidDocumentError):
+            graph.add_entity("lin", "person", **given)
     for given in refused:
         with pytest.raises(InvalidDocumentError):
             graph.relate("lin", "knows", "wang", **given)
