@@ -104,15 +104,9 @@ class KnowledgeGraph:
         """Creates an entity, or adds observations, properties and aliases to it; the entity after
         that. `told_by` is the id of the document or the conversation that tells it. Raises
         InvalidDocumentError, also for an alias that is another entity."""
+        known: Mapping[str, Any] = {} if properties is None else properties
         with joined(self.db, tx) as tx:
-            given = (
-                name,
-                entity_type,
-                observations,
-                {} if properties is None else properties,
-                aliases,
-                told_by,
-            )
+            given = name, entity_type, observations, known, aliases, told_by
             self._entities.add(tx, *given)
             return self._entities.needed(tx, name)
 

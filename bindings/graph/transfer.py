@@ -1,10 +1,5 @@
 """Export of a knowledge graph to networkx; export to and import from the MCP memory server's file.
 
-    {"type": "entity", "name": ..., "entityType": ..., "observations": [...]}
-    {"type": "relation", "from": ..., "to": ..., "relationType": ...}
-
-A lossless export has one more key in each line: "amberdb", the other fields of what is stored.
-
 Invariants:
 - An export shows one snapshot, and its file appears whole or not at all.
 - A file of the server holds neither properties nor times: it has the relations valid at one time,
@@ -18,12 +13,9 @@ Invariants:
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from importlib import import_module
 from tempfile import SpooledTemporaryFile
-from typing import IO, Annotated, Any, BinaryIO, Final, TypeAlias
-
-import msgspec
+from typing import IO, Any, BinaryIO, Final, TypeAlias
 
 from amberdb import Document, DocumentError, QueryError, Transaction
 from amberdb._jsonl.reader import (
@@ -32,11 +24,18 @@ from amberdb._jsonl.reader import (
     BadLine,
     numbered_lines,
     open_input,
-    parse_line,
 )
 from amberdb._jsonl.text import dumps
 from amberdb._shared.files import whole_file
 from amberdb.graph.graph import KnowledgeGraph
+from amberdb.graph.lines import (
+    EntityLine,
+    Line,
+    RelationLine,
+    entity_line,
+    parsed,
+    relation_line,
+)
 from amberdb.graph.relations import Told
 from amberdb.graph.validity import AsOf
 
@@ -45,78 +44,7 @@ _AGE_MAX_MS: Final = 86_400_000
 _NODE: Final = ("entity_type", "observations", "properties")
 _EDGE: Final = ("relation_type", "properties", "valid_from", "valid_to")
 
-_Time: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-class _Record(msgspec.Struct):
-    told_by: str | None
-    observations: list[str] = []
-    properties: list[str] = []
-
-
-class _End(msgspec.Struct):
-    valid_to: _Time
-    ended_at: _Time | None = None
-    ended_by: str | None = None
-
-
-class _Entity(msgspec.Struct):
-    """The other fields of an entity."""
-
-    properties: dict[str, Any] = {}
-    aliases: list[str] = []
-    told_by: list[str | None] = msgspec.field(default_factory=lambda: [None])
-    provenance: list[_Record] = []
-    created_at: _Time | None = None
-    updated_at: _Time | None = None
-
-
-class _Relation(msgspec.Struct):
-    """The other fields of a relation."""
-
-    id: str
-    fact: str | None = None
-    properties: dict[str, Any] = {}
-    valid_from: _Time | None = None
-    valid_to: _Time | None = None
-    told_at: _Time | None = None
-    ended_at: _Time | None = None
-    ended_by: str | None = None
-    former_ends: list[_End] = []
-    told_by: list[str | None] = msgspec.field(default_factory=lambda: [None])
-    provenance: list[_Record] = []
-
-
-class _EntityLine(msgspec.Struct, tag_field="type", tag="entity"):
-    name: str
-    observations: list[str]
-    entity_type: str = msgspec.field(name="entityType")
-    document: dict[str, Any] | None = msgspec.field(name="amberdb", default=None)
-
-    def whole(self) -> Document:
-        """The stored entity. Raises ValueError."""
-        named = {"id": self.name, "name": self.name, "entity_type": self.entity_type}
-        rest = _checked(self.document, _Entity)
-        return {**named, "observations": self.observations, **rest}
-
-
-class _RelationLine(msgspec.Struct, tag_field="type", tag="relation"):
-    source: str = msgspec.field(name="from")
-    target: str = msgspec.field(name="to")
-    relation_type: str = msgspec.field(name="relationType")
-    document: dict[str, Any] | None = msgspec.field(name="amberdb", default=None)
-
-    def told(self) -> Told:
-        return Told(source=self.source, relation_type=self.relation_type, target=self.target)
-
-    def whole(self) -> Document:
-        """The stored relation. Raises ValueError."""
-        ends = {"source": self.source, "relation_type": self.relation_type, "target": self.target}
-        return {**ends, **_checked(self.document, _Relation)}
-
-
-_Line: TypeAlias = _EntityLine | _RelationLine
-_Numbered: TypeAlias = tuple[int, bytes, _Line]
+_Numbered: TypeAlias = tuple[int, bytes, Line]
 
 
 @dataclass(slots=True)
@@ -213,9 +141,9 @@ def _some(document: Document, names: Sequence[str]) -> Document:
 def _lines(graph: KnowledgeGraph, as_of: AsOf) -> Iterator[dict[str, Any]]:
     """The lines of the MCP memory server."""
     with graph.db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
-        yield from map(_entity_line, graph.snapshot_entities(at))
+        yield from map(entity_line, graph.snapshot_entities(at))
         last: dict[str, Any] | None = None
-        for line in map(_relation_line, graph.snapshot_relations(at, as_of)):
+        for line in map(relation_line, graph.snapshot_relations(at, as_of)):
             if line != last:  # a relation with several validity intervals is written once
                 yield line
             last = line
@@ -226,28 +154,10 @@ def _whole_lines(graph: KnowledgeGraph) -> Iterator[dict[str, Any]]:
     with graph.db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
         for entity in graph.snapshot_entities(at):
             rest = _without(entity, ("id", "name", "entity_type", "observations"))
-            yield {**_entity_line(entity), "amberdb": rest}
+            yield {**entity_line(entity), "amberdb": rest}
         for relation in graph.snapshot_relations(at, "ever"):
             rest = _without(relation, ("source", "relation_type", "target"))
-            yield {**_relation_line(relation), "amberdb": rest}
-
-
-def _entity_line(entity: Document) -> dict[str, Any]:
-    return {
-        "type": "entity",
-        "name": entity["name"],
-        "entityType": entity["entity_type"],
-        "observations": entity["observations"],
-    }
-
-
-def _relation_line(relation: Document) -> dict[str, Any]:
-    return {
-        "type": "relation",
-        "from": relation["source"],
-        "to": relation["target"],
-        "relationType": relation["relation_type"],
-    }
+            yield {**relation_line(relation), "amberdb": rest}
 
 
 def _without(document: Document, names: Sequence[str]) -> Document:
@@ -261,11 +171,11 @@ def _entities(stream: BinaryIO, waiting: IO[bytes], report: GraphReport) -> Iter
         if not text.strip():
             continue
         try:
-            line = _parsed(text)
+            line = parsed(text)
         except ValueError as error:
             report.reject(number, str(error))
             continue
-        if isinstance(line, _EntityLine):
+        if isinstance(line, EntityLine):
             yield number, text, line
         else:
             waiting.write(b"%d %s\n" % (number, text.rstrip(b"\r\n")))
@@ -274,11 +184,11 @@ def _entities(stream: BinaryIO, waiting: IO[bytes], report: GraphReport) -> Iter
 def _relations(waiting: IO[bytes]) -> Iterator[_Numbered]:
     for numbered in waiting:
         number, _, text = numbered.partition(b" ")
-        yield int(number), text, _parsed(text)
+        yield int(number), text, parsed(text)
 
 
-def _batches(lines: Iterator[_Numbered]) -> Iterator[list[tuple[int, _Line]]]:
-    batch: list[tuple[int, _Line]] = []
+def _batches(lines: Iterator[_Numbered]) -> Iterator[list[tuple[int, Line]]]:
+    batch: list[tuple[int, Line]] = []
     size = 0
     for number, text, line in lines:
         batch.append((number, line))
@@ -290,31 +200,13 @@ def _batches(lines: Iterator[_Numbered]) -> Iterator[list[tuple[int, _Line]]]:
         yield batch
 
 
-def _parsed(text: bytes) -> _Line:
-    """Raises ValueError."""
-    value = parse_line(text)
-    try:
-        line: _Line = msgspec.convert(value, _Line)
-        if line.document is not None:
-            line.whole()
-    except msgspec.ValidationError as error:
-        raise ValueError(f"neither an entity nor a relation: {error}") from None
-    return line
-
-
-def _checked(document: dict[str, Any] | None, kind: type[_Entity | _Relation]) -> Document:
-    """The other fields of a line, with defaults. Raises ValueError."""
-    fields = msgspec.to_builtins(msgspec.convert(document, kind), builtin_types=(datetime,))
-    return {**(document or {}), **fields}
-
-
-def _stored(graph: KnowledgeGraph, batch: Sequence[tuple[int, _Line]], report: GraphReport) -> int:
+def _stored(graph: KnowledgeGraph, batch: Sequence[tuple[int, Line]], report: GraphReport) -> int:
     """Adds lines to the graph, in one commit; how many were new. Those that the graph rejects are
     reported."""
     told = {
         number: line.told()
         for number, line in batch
-        if isinstance(line, _RelationLine) and line.document is None
+        if isinstance(line, RelationLine) and line.document is None
     }
     told = dict(zip(told, graph.embedded(list(told.values())), strict=True))
     with graph.db.transaction() as tx:
@@ -324,13 +216,13 @@ def _stored(graph: KnowledgeGraph, batch: Sequence[tuple[int, _Line]], report: G
 def _is_stored(
     graph: KnowledgeGraph,
     tx: Transaction,
-    numbered: tuple[int, _Line],
+    numbered: tuple[int, Line],
     told: Mapping[int, Told],
     report: GraphReport,
 ) -> bool:
     number, line = numbered
     try:
-        if isinstance(line, _EntityLine):
+        if isinstance(line, EntityLine):
             given = line.name, line.entity_type, line.observations
             is_new = (
                 graph.put_entity(tx, *given, {})
