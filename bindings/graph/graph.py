@@ -1,7 +1,7 @@
 """A knowledge graph: entities with observations, and relations that are true for a time.
 
     <name>_entities    entities.py: name, entity_type, observations, properties, aliases
-    <name>_relations   relations.py: source -relation_type-> target, valid_from <= t < valid_to
+    <name>_relations   relation.py: source -relation_type-> target, valid_from <= t < valid_to
 
 Invariants:
 - Both ends of a relation exist: the commit that adds it checks that, and deleting an entity deletes
@@ -42,7 +42,8 @@ from amberdb._shared.systems import joined
 from amberdb.graph.entities import EntityCollection, complete_entity
 from amberdb.graph.pages import Relations, cursor_of, inner_cursor, moment_of
 from amberdb.graph.provenance import ForgottenSource
-from amberdb.graph.relations import FIELDS, IN, OUT, TYPE, RelationCollection, Told, complete
+from amberdb.graph.relation import FIELDS, Told, complete
+from amberdb.graph.relations import IN, OUT, TYPE, RelationCollection
 from amberdb.graph.validity import AsOf, as_known, valid
 from amberdb.graph.walks import Direction, levels
 

@@ -16,7 +16,7 @@ import msgspec
 
 from amberdb import Document
 from amberdb._jsonl.reader import parse_line
-from amberdb.graph.relations import Told
+from amberdb.graph.relation import Told
 
 _Time: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 

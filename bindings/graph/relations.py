@@ -1,78 +1,36 @@
 """The relations of a graph: facts, each between two entities.
 
-    source -relation_type-> target, fact, properties,
-    valid_from, valid_to, told_at, ended_at, ended_by, former_ends, told_by, provenance
-
 Invariants:
 - A relation is identified by its ends, its type and `valid_from`: told again, it is changed, not
   duplicated. One that proved wrong is not told again, but anew.
-- `fact` is the text that is searched: the caller's, or the ends and the type as words. Its vector
-  goes when the text changes.
-- What another program put is read with defaults.
+- Its vector goes when its text changes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, final
 
 from amberdb import Database, Document, Ordered, Snapshot, Text, Transaction
-from amberdb._shared.checks import check_map, check_name, check_optional_name, check_optional_text
+from amberdb._shared.checks import check_optional_name
 from amberdb._shared.embedder import Embedder
 from amberdb._shared.queries import all_pages
 from amberdb.graph import provenance, slots
 from amberdb.graph.entities import Reader
-from amberdb.graph.validity import check_span, ended, ends_of, is_wrong, with_ends
+from amberdb.graph.relation import (
+    Told,
+    complete,
+    of_version_2,
+    united,
+    with_told,
+    words_of,
+)
+from amberdb.graph.validity import check_span, ended, ends_of, is_wrong
 
 OUT: Final = ("source", "relation_type", "target", "valid_from")
 IN: Final = ("target", "relation_type", "source", "valid_from")
 TYPE: Final = ("relation_type", "source", "target", "valid_from")
-FIELDS: Final = (
-    "id",
-    "source",
-    "relation_type",
-    "target",
-    "fact",
-    "properties",
-    "valid_from",
-    "valid_to",
-    "told_at",
-    "ended_at",
-    "ended_by",
-    "former_ends",
-    "told_by",
-    "provenance",
-)
-"""The fields of a relation that are returned: all but its vector."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What somebody tells of a relation."""
-
-    source: str
-    relation_type: str
-    target: str
-    properties: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    valid_from: datetime | None = None
-    valid_to: datetime | None = None
-    fact: str | None = None
-    told_by: str | None = None
-    vector: Any = None
-
-    def check(self) -> None:
-        """Raises InvalidDocumentError."""
-        check_name("relation_type", self.relation_type)
-        check_optional_text("fact", self.fact)
-        check_optional_name("told_by", self.told_by)
-        check_map("properties", self.properties)
-        check_span(self.valid_from, self.valid_to)
-
-    @property
-    def text(self) -> str:
-        """The text to search."""
-        return self.fact or in_words(self.source, self.relation_type, self.target)
+_ENDS: Final = ("source", "target")
+_ENDED_BY: Final = ("ended_by", "former_ends.ended_by")
 
 
 @final
@@ -103,7 +61,7 @@ class RelationCollection:
             ],
             required={"source": str, "target": str, "relation_type": str},
             version=2,
-            migrate={2: _of_version_2},
+            migrate={2: of_version_2},
         )
 
     # -- reading -----------------------------------------------------------------------------
@@ -168,7 +126,7 @@ class RelationCollection:
         if known is None:
             relation = slots.placed(relation, slot, now) if is_functional else relation
             claimed = relation["valid_from"]
-        new = _with_told(relation, told, now, is_new=known is None)
+        new = with_told(relation, told, now, is_new=known is None)
         changed = slots.make_room(slot, {**new, "valid_from": claimed}, now, told.told_by)
         if new == known and not changed:
             return new["id"], False
@@ -207,11 +165,11 @@ class RelationCollection:
             type_ = relation["relation_type"]
             twin = self._known(tx, {**ends, "relation_type": type_}, relation["valid_from"])
             moved = {**relation, **ends}
-            if relation["fact"] == _words_of(relation):
-                moved["fact"] = _words_of(moved)
+            if relation["fact"] == words_of(relation):
+                moved["fact"] = words_of(moved)
             if twin is not None and not is_wrong(relation):
                 tx[self.name].delete(relation["id"])
-                moved = _united(twin, moved)
+                moved = united(twin, moved)
             self._put(tx, moved)
             if ends["source"] == new:
                 taken.add(type_)
@@ -234,7 +192,7 @@ class RelationCollection:
                 count += 1
                 continue
             if remaining["fact"] in gone:
-                remaining["fact"] = _words_of(remaining)
+                remaining["fact"] = words_of(remaining)
             self._put(tx, remaining)
         for relation in self.find(tx, {"$or": [{name: told_by} for name in _ENDED_BY]}):
             ends = [end for end in ends_of(relation) if end["ended_by"] != told_by]
@@ -251,7 +209,7 @@ class RelationCollection:
         known = None if stored is None else complete(stored)
         if known is None and not is_wrong(relation):
             known = self._known(tx, ends, relation["valid_from"])
-        new = relation if known is None else _united(known, relation)
+        new = relation if known is None else united(known, relation)
         if new == known:
             return False
         slot = self._slot(tx, relation["source"], relation["relation_type"])
@@ -288,71 +246,3 @@ class RelationCollection:
             if stored is not None and stored.get("fact") == relation["fact"]:
                 vector = stored.get("embedding")
         return tx[self.name].put(relation if vector is None else {**relation, "embedding": vector})
-
-
-_ENDS: Final = ("source", "target")
-_ENDED_BY: Final = ("ended_by", "former_ends.ended_by")
-
-
-def complete(relation: Mapping[str, Any]) -> Document:
-    """The document with the fields that another program left out, and without its vector."""
-    whole: Document = {name: value for name, value in relation.items() if name != "embedding"}
-    for name in FIELDS:
-        whole.setdefault(name, None)
-    whole["properties"] = dict(whole["properties"] or {})
-    whole["told_by"] = whole["told_by"] or [None]
-    for name in ("former_ends", "provenance"):
-        whole[name] = whole[name] or []
-    whole["fact"] = whole["fact"] or _words_of(whole)
-    return whole
-
-
-def in_words(source: str, relation_type: str, target: str) -> str:
-    """The relation as a text that can be searched."""
-    return f"{source} {relation_type.replace('_', ' ')} {target}"
-
-
-def _words_of(relation: Mapping[str, Any]) -> str:
-    return in_words(relation["source"], relation["relation_type"], relation["target"])
-
-
-def _with_told(relation: Document, told: Told, now: datetime, *, is_new: bool) -> Document:
-    """The relation with what is told of it."""
-    new = {**relation, "properties": {**relation["properties"], **told.properties}}
-    known = [relation["fact"]]
-    if told.fact is not None:
-        new["fact"] = told.fact
-    end_known = (relation["valid_to"], relation["ended_by"]) == (told.valid_to, told.told_by)
-    if told.valid_to is not None and (is_new or not end_known):
-        check_span(relation["valid_from"], told.valid_to)
-        ends = [] if is_new else ends_of(relation)
-        end = {"valid_to": told.valid_to, "ended_at": now, "ended_by": told.told_by}
-        new = with_ends(new, [*ends, end])
-    said = [] if told.fact is None else [told.fact]
-    return provenance.told(new, told.told_by, said, told.properties, known=[] if is_new else known)
-
-
-def _united(into: Document, one: Document) -> Document:
-    """A relation with what is known of another one that says the same. Of a property that both
-    have, the value is that of `into`."""
-    told = [each["told_at"] for each in (into, one) if each["told_at"] is not None]
-    return {
-        **with_ends(into, ends_of(into) or ends_of(one)),
-        "properties": {**one["properties"], **into["properties"]},
-        "told_at": min(told, default=None),
-        **provenance.joined(into, one),
-    }
-
-
-def _of_version_2(relation: Document) -> Document:
-    """A relation of before facts had a text, a teller and the time of telling."""
-    return {
-        **{name: value for name, value in relation.items() if name != "created_at"},
-        "fact": _words_of(relation),
-        "told_at": relation.get("created_at"),
-        "ended_at": None,
-        "ended_by": None,
-        "former_ends": [],
-        "told_by": [None],
-        "provenance": [],
-    }

@@ -36,7 +36,7 @@ from amberdb.graph.lines import (
     parsed,
     relation_line,
 )
-from amberdb.graph.relations import Told
+from amberdb.graph.relation import Told
 from amberdb.graph.validity import AsOf
 
 BATCH: Final = 500
