@@ -12,6 +12,13 @@ from amberdb.memory.recall_page import (
 from amberdb.memory.rules import (
     RuleExtractor,
 )
+from amberdb.memory.transfer import (
+    Broken,
+    Expired,
+    ImportReport,
+    import_mem0,
+    import_zmemory,
+)
 from amberdb.memory.types import (
     Action,
     Decision,
@@ -29,10 +36,15 @@ __all__ = [
     "Memory",
     "ChatExtractor",
     "RuleExtractor",
+    "import_mem0",
+    "import_zmemory",
     "Action",
+    "Broken",
     "Decision",
+    "Expired",
     "Extractor",
     "Forgotten",
+    "ImportReport",
     "Known",
     "Layer",
     "MemoryType",

@@ -18,7 +18,7 @@ from amberdb._shared.clock import SteadyClock
 from amberdb._shared.embedder import Embedder
 from amberdb._shared.systems import joined
 from amberdb.memory.documents import Documents
-from amberdb.memory.evidence import settled
+from amberdb.memory.evidence import keys_of, settled
 from amberdb.memory.history import brought_back, check_unchanged, check_undoable
 from amberdb.memory.layers import Layers
 from amberdb.memory.types import Action, Decision, Layer, MemoryType, Outcome
@@ -50,10 +50,10 @@ class Changes:
         clock: SteadyClock,
     ) -> None:
         self._db = db
-        self._layers = layers
-        self._documents = documents
+        self.layers = layers
+        self.documents = documents
         self._embedder = embedder
-        self._clock = clock
+        self.clock = clock
 
     def apply(
         self,
@@ -67,14 +67,31 @@ class Changes:
         since it was asked. Raises MissingKeyError, DuplicateKeyError."""
         texts = [each.content if each.action in _STORES else None for _, each in decisions]
         vectors = self._vectors(texts, tx)
-        now = self._clock()
+        now = self.clock()
         outcomes: list[Outcome] = []
         with joined(self._db, tx) as own:
             for (owner, decision), vector in zip(decisions, vectors, strict=True):
                 if extracted and owner is not None:
-                    decision = settled(decision, _Owned(own, self._layers, owner), now)
+                    decision = settled(decision, _Owned(own, self.layers, owner), now)
                 outcomes.append(self._applied(own, owner, decision, vector, now))
         return outcomes
+
+    def keep(self, tx: Transaction, layer: Layer, memory: Document, reason: str | None) -> None:
+        """Stores a memory of another program as it is; its vector follows later. It is logged where
+        it takes the place of a memory, and otherwise with a reason. Raises DocumentError."""
+        memories = tx[self.layers[layer]]
+        memory_id: str = memory["id"]
+        before = memories.get(memory_id)
+        after: Document = {
+            **memory,
+            "embedding_id": memory_id if self._embedder else None,
+            "facts": keys_of(layer, memory["content"]),
+        }
+        memories.put(after)
+        if before is not None or reason is not None:
+            action: Action = "insert" if before is None else "update"
+            decision = Decision(action=action, memory_layer=layer, reason=reason or "imported")
+            self._logged(tx, owner_of(after), memory_id, decision, self.clock(), before, after)
 
     def undo(self, log_id: str, reason: str | None, tx: Transaction | None) -> Outcome:
         """Raises MissingKeyError, QueryError, ConflictError."""
@@ -82,10 +99,10 @@ class Changes:
         check_undoable(entry)
         before = entry.get("before")
         (vector,) = self._vectors([None if before is None else before["content"]], tx)
-        now = self._clock()
+        now = self.clock()
         layer, memory_id = entry["memory_layer"], entry["memory_id"]
         with joined(self._db, tx) as own:
-            memories = own[self._layers[layer]]
+            memories = own[self.layers[layer]]
             memory = check_unchanged(memories.get(memory_id), entry)
             after: Document | None = None
             action: Action = "delete"
@@ -105,9 +122,9 @@ class Changes:
     def _entry(self, log_id: str, tx: Transaction | None) -> Document:
         """Raises MissingKeyError."""
         if tx is None:
-            return self._db.collection(self._layers.log)[log_id]
+            return self._db.collection(self.layers.log)[log_id]
         self._db.check_transaction(tx)
-        return tx[self._layers.log][log_id]
+        return tx[self.layers.log][log_id]
 
     def _vectors(self, texts: Sequence[str | None], tx: Transaction | None) -> list[Any]:
         return self._embedder.vectors(texts) if tx is None else [None] * len(texts)
@@ -117,23 +134,23 @@ class Changes:
     ) -> Outcome:
         """Applies one decision in a transaction, with its log entry."""
         layer, action = decision.memory_layer, decision.action
-        memories = tx[self._layers[layer]]
+        memories = tx[self.layers[layer]]
         memory_id = decision.memory_id or ""
         before: Document | None = None
         after: Document | None = None
         if action == "insert":
             assert owner is not None
-            after = self._documents.new(owner.memory_type, owner.entity_id, decision, vector, now)
+            after = self.documents.new(owner.memory_type, owner.entity_id, decision, vector, now)
             memory_id = memories.insert(after)
         elif action != "ignore":
             before = memories.get(memory_id)
-            if before is None or (owner is not None and owner != _owner_of(before)):
+            if before is None or (owner is not None and owner != owner_of(before)):
                 raise _missing(layer, memory_id)
-            owner = _owner_of(before)
+            owner = owner_of(before)
             if action == "delete":
                 memories.delete(memory_id)
             else:
-                memories.update(memory_id, self._documents.patch(before, decision, vector, now))
+                memories.update(memory_id, self.documents.patch(before, decision, vector, now))
                 after = memories[memory_id]
         assert owner is not None
         return self._logged(tx, owner, memory_id, decision, now, before, after)
@@ -148,10 +165,10 @@ class Changes:
         before: Document | None,
         after: Document | None,
     ) -> Outcome:
-        entry = self._documents.entry(
+        entry = self.documents.entry(
             owner.memory_type, owner.entity_id, memory_id, decision, now, before=before, after=after
         )
-        log_id = self._layers.log_entry(tx, entry)
+        log_id = self.layers.log_entry(tx, entry)
         return Outcome(decision.action, decision.memory_layer, memory_id, entry["reason"], log_id)
 
 
@@ -170,10 +187,10 @@ class _Owned:
 
     def has(self, layer: Layer, memory_id: str) -> bool:
         memory = self._tx[self._layers[layer]].get(memory_id)
-        return memory is not None and _owner_of(memory) == self._owner
+        return memory is not None and owner_of(memory) == self._owner
 
 
-def _owner_of(memory: Document) -> Owner:
+def owner_of(memory: Document) -> Owner:
     return Owner(memory["memory_type"], memory["entity_id"])
 
 

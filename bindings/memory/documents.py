@@ -217,7 +217,7 @@ class Documents:
         patch["is_permanent"] = is_permanent
         if given is not None or is_permanent:
             patch["expiry_date"] = given
-        elif layer == "profile" or old.get("expiry_date") is None:
+        elif layer == "profile" or old.get("is_permanent"):
             patch["expiry_date"] = _later(now, self._retention.of(layer))
         return merging(old, patch)
 

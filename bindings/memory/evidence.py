@@ -91,7 +91,8 @@ def _of_slot(slot: str) -> str:
 
 
 def _digest(text: str) -> str:
-    return blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+    data = text.encode("utf-8", "surrogatepass")  # half a pair is refused by its field, later
+    return blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _day(time: datetime) -> object:

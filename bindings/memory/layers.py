@@ -68,15 +68,16 @@ class Layers:
         """Stores an entry at the end of the log; its id."""
         log = tx[self.log]
         last: Any = log.max("position")
-        position = max(_micros(entry["created_at"]), 0 if last is None else last + 1)
+        position = max(micros(entry["created_at"]), 0 if last is None else last + 1)
         return log.put({**entry, "position": position})
 
 
 def _with_position(entry: Document) -> Document:
     """An entry of before they had positions."""
     time: Any = entry.get("created_at")
-    return {**entry, "position": _micros(time) if isinstance(time, datetime) else 0}
+    return {**entry, "position": micros(time) if isinstance(time, datetime) else 0}
 
 
-def _micros(time: datetime) -> int:
+def micros(time: datetime) -> int:
+    """The position of a log entry of a time, unless others have it."""
     return int(time.timestamp() * 1_000_000)

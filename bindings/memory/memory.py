@@ -104,7 +104,7 @@ class Memory:
             {layer: {*CATEGORIES[layer], *more.get(layer, ())} for layer in LAYERS},
             has_vectors=embed is not None,
         )
-        self._changes = Changes(db, self._layers, self._documents, self._embedder, self._clock)
+        self.changes = Changes(db, self._layers, self._documents, self._embedder, self._clock)
         self._layers.declare(db, self._embedder)
 
     # -- writing -----------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Memory:
             owner = Owner(memory_type, given.get("entity_id", ""))
             check_owner(*owner)
             inserts.append((owner, self._documents.insertion(given, memory_layer)))
-        return self._changes.apply(inserts, tx=tx)
+        return self.changes.apply(inserts, tx=tx)
 
     def apply(
         self,
@@ -263,7 +263,7 @@ class Memory:
         """Takes the change of a log entry back: an insert is deleted, an update or a deletion is as
         before. Raises MissingKeyError for an unknown entry, QueryError for one that changed
         nothing, ConflictError when the memory was changed since."""
-        return self._changes.undo(log_id, reason, tx)
+        return self.changes.undo(log_id, reason, tx)
 
     def forget(
         self,
@@ -418,7 +418,7 @@ class Memory:
     def _one(self, decision: Decision, tx: Transaction | None) -> Outcome:
         """Applies a decision on a memory, whoever has it."""
         self._documents.check(decision)
-        (outcome,) = self._changes.apply([(None, decision)], tx=tx)
+        (outcome,) = self.changes.apply([(None, decision)], tx=tx)
         return outcome
 
     def _apply(
@@ -431,7 +431,7 @@ class Memory:
     ) -> list[Outcome]:
         for decision in decisions:
             self._documents.check(decision)
-        return self._changes.apply(
+        return self.changes.apply(
             [(owner, decision) for decision in decisions], extracted=extracted, tx=tx
         )
 

@@ -155,6 +155,9 @@ def of_page(page: str, db: Database) -> dict[str, Any]:
         Path("profiles").mkdir()
         Path("profiles/u2.json").write_text('{"user_id": "u2", "user_name": "Wang"}')
         make_sqlite("memories.db")
+    if page in ("memory.md", "coming-from.md"):
+        make_zmemory("zmemory.db")
+        Path("mem0.json").write_text('[{"id": "m", "memory": "Likes tea", "user_id": "lin"}]')
     if page in ("graph.md", "coming-from.md"):
         Path("memory.jsonl").write_text(
             '{"type": "entity", "name": "wang", "entityType": "person", "observations": []}\n'
@@ -191,6 +194,16 @@ def make_sqlite(path: str) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("create table user_memories (user_id text, user_name text)")
         connection.execute("insert into user_memories values ('u3', 'Zhao')")
+    connection.close()
+
+
+def make_zmemory(path: str) -> None:
+    """A database with one of the tables that import_zmemory() reads."""
+    import sqlite3
+
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table event_memories (id text, entity_id text, content text)")
+        connection.execute("insert into event_memories values ('e1', 'lin', 'went hiking')")
     connection.close()
 
 
