@@ -18,7 +18,7 @@ from hashlib import blake2b
 from typing import Final, Protocol
 
 from amberdb import Document
-from amberdb.memory.facts import Fact, fact_of
+from amberdb.memory.facts import Claim, Fact, fact_of
 from amberdb.memory.types import Action, Decision, Layer
 
 _DIGEST_BYTES: Final = 12
@@ -41,7 +41,7 @@ def keys_of(layer: Layer, content: str) -> list[str]:
     fact = fact_of(content)
     keys = [_of_text(fact)]
     if layer == "profile":
-        keys.append(_of_core(fact))
+        keys += map(_of_claim, fact.claims)
         if fact.slot is not None:
             keys.append(_of_slot(fact.slot))
     return keys
@@ -63,8 +63,10 @@ def settled(decision: Decision, memories: Memories, now: datetime) -> Decision:
             return _changed(decision, "ignore", memory, "known already")
     if layer == "event":
         return decision
-    for memory in memories.having(layer, _of_core(fact)):
-        if fact_of(memory["content"]).is_negated != fact.is_negated:
+    for contrary in (claim.contrary() for claim in fact.claims):
+        for memory in memories.having(layer, _of_claim(contrary)):
+            if fact_of(memory["content"]).names != fact.names:
+                continue
             if fact.has_ended:
                 return _changed(decision, "delete", memory, f"no longer true, since: {content}")
             return _changed(decision, "update", memory, f"the contrary of: {memory['content']}")
@@ -82,8 +84,8 @@ def _of_text(fact: Fact) -> str:
     return f"={_digest(fact.text)}"
 
 
-def _of_core(fact: Fact) -> str:
-    return f"~{_digest(fact.core)}"
+def _of_claim(claim: Claim) -> str:
+    return f"{'!' if claim.is_negated else '~'}{_digest(claim.statement)}"
 
 
 def _of_slot(slot: str) -> str:
