@@ -1,6 +1,9 @@
 """Arguments and options that several commands share, and parsing of their values."""
 
-from typing import Annotated, Any, cast
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Annotated, Any, Final, cast
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -22,7 +25,28 @@ KeptFields = Annotated[
 DateFields = Annotated[
     str | None, typer.Option(metavar="FIELD,...", help="Fields whose ISO text is a date.")
 ]
+ZoneName = Annotated[
+    str, typer.Option(help="The zone of times without one: Asia/Shanghai, +08:00.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.")]
+
+_SQLITE: Final = b"SQLite format 3\0"
+
+
+def zone_of(text: str) -> tzinfo:
+    """The zone of the option --zone. Raises QueryError."""
+    try:
+        if text[:1] in ("+", "-"):
+            return datetime.fromisoformat(f"2026-01-01T00:00:00{text}").tzinfo or UTC
+        return ZoneInfo(text)
+    except (ValueError, OSError, LookupError):
+        raise QueryError(f"--zone {text}: give a name such as Asia/Shanghai, or +08:00") from None
+
+
+def is_sqlite(source: Path) -> bool:
+    """Whether a file is a SQLite database. Raises OSError when there is none."""
+    with source.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
 
 
 def words(text: str | None) -> list[str]:

@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from amberdb.cli import backup, care, demo, documents, lines, log, profiles, search, serve
+from amberdb.cli import (
+    backup,
+    care,
+    demo,
+    documents,
+    lines,
+    log,
+    memories,
+    profiles,
+    search,
+    serve,
+)
 from amberdb.cli.verb import Exit
 
 _CODES = (
@@ -56,8 +67,12 @@ VERBS: dict[str, Callable[..., None]] = {
     "search": search.search,
     "import": lines.import_lines,
     "export": lines.export,
+<<<<<<< HEAD
     "import-profiles": profiles.import_profiles,
     "export-profiles": profiles.export_profiles,
+=======
+    "import-memories": memories.import_memories,
+>>>>>>> d23629e (amberdb import-memories: Z-Memory's tables and mem0's JSON from the command line)
     "log": log.log,
     "backup": backup.backup,
     "verify": backup.verify,

@@ -581,6 +581,7 @@ def test_wrong_command_is_code_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
+<<<<<<< HEAD
 # -- profiles --------------------------------------------------------------------------------
 
 
@@ -611,3 +612,26 @@ def test_profiles_come_from_sqlite(run: Run, tmp_path: Path) -> None:
         db.commit()
     assert "1 imported" in run("import-profiles", str(path), "--table", "users").stdout
     assert "no such table" in run("import-profiles", str(path), code=2).stderr
+
+
+def test_memories_come_from_mem0_and_from_the_tables(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "mem0.json"
+    source.write_text(
+        '[{"id": "a", "memory": "likes tea", "user_id": "ann"}, {"id": "b", "memory": "is calm"},'
+        ' {"id": "c", "memory": "x", "user_id": "ann", "expiration_date": "2001-01-01"}]'
+    )
+    told = run("import-memories", str(source), "--dry-run", "--json", code=5)
+    assert (answer(told)["imported"], len(answer(told)["broken"])) == (1, 1)
+    told = run("import-memories", str(source), "--entity", "bob", "--zone", "+08:00")
+    assert "expired, not imported: memory 3: 'c'" in told.stderr
+    assert "2 imported" in told.stdout
+    path = tmp_path / "z.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("create table event_memories (id, entity_id, content)")
+        db.execute("insert into event_memories values ('e', 'ann', 'went hiking')")
+        db.commit()
+    for count in ("1 imported, 0 the same", "0 imported, 1 the same"):
+        assert count in run("import-memories", str(path), "--name", "z").stdout
+    for wrong in (["none"], [str(source), "--zone", "Nowhere"], [str(source), "--layer", "x"]):
+        run("import-memories", *wrong, code=2)
+>>>>>>> d23629e (amberdb import-memories: Z-Memory's tables and mem0's JSON from the command line)
