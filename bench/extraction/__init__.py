@@ -1,0 +1,1 @@
+"""What RuleExtractor keeps and destroys, and what a fact costs: python -m bench.extraction."""
