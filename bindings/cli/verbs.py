@@ -67,12 +67,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "search": search.search,
     "import": lines.import_lines,
     "export": lines.export,
-<<<<<<< HEAD
     "import-profiles": profiles.import_profiles,
     "export-profiles": profiles.export_profiles,
-=======
     "import-memories": memories.import_memories,
->>>>>>> d23629e (amberdb import-memories: Z-Memory's tables and mem0's JSON from the command line)
     "log": log.log,
     "backup": backup.backup,
     "verify": backup.verify,

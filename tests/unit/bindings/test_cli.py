@@ -581,7 +581,6 @@ def test_wrong_command_is_code_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
-<<<<<<< HEAD
 # -- profiles --------------------------------------------------------------------------------
 
 
@@ -634,4 +633,3 @@ def test_memories_come_from_mem0_and_from_the_tables(run: Run, tmp_path: Path) -
         assert count in run("import-memories", str(path), "--name", "z").stdout
     for wrong in (["none"], [str(source), "--zone", "Nowhere"], [str(source), "--layer", "x"]):
         run("import-memories", *wrong, code=2)
->>>>>>> d23629e (amberdb import-memories: Z-Memory's tables and mem0's JSON from the command line)
