@@ -169,6 +169,7 @@ class AgentContext:
 
     def append(
         self,
+        /,
         session_id: str,
         role: str,
         content: str | Sequence[Any] | None,

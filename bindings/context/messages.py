@@ -92,6 +92,16 @@ def without_orphans(documents: Sequence[Document]) -> Sequence[Document]:
     return documents[first:]
 
 
+def items_of(value: Any) -> list[Any]:
+    """The list; empty for anything else."""
+    return cast(Any, value) if isinstance(value, list) else []
+
+
+def maps_of(value: Any) -> list[dict[str, Any]]:
+    """The maps in a list; empty for anything else."""
+    return [inner for inner in items_of(value) if isinstance(inner, dict)]
+
+
 # -- inside ----------------------------------------------------------------------------------
 
 
@@ -109,8 +119,7 @@ def _given(message: object) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Maps and lists for the objects of an SDK, at every level."""
     if isinstance(value, Mapping):
-        given = cast(Mapping[Any, Any], value)
-        return {name: _plain(inner) for name, inner in given.items()}
+        return {name: _plain(inner) for name, inner in cast(Any, value).items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in cast(Sequence[Any], value)]
     dump = getattr(value, "model_dump", None)
@@ -167,7 +176,7 @@ def _text_of(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "\n".join(filter(None, map(_text_of, cast(list[Any], value))))
+        return "\n".join(filter(None, map(_text_of, items_of(value))))
     if isinstance(value, dict):
         found = cast(dict[str, Any], value)
         return next(filter(None, (_text_of(found.get(name)) for name in _TEXTS)), "")
@@ -177,7 +186,7 @@ def _text_of(value: Any) -> str:
 def _without_media(value: Any, counted: list[Any]) -> Any:
     """The value without encoded images, sounds and files, which are added to `counted`."""
     if isinstance(value, list):
-        return [_without_media(inner, counted) for inner in cast(list[Any], value)]
+        return [_without_media(inner, counted) for inner in items_of(value)]
     if isinstance(value, dict):
         found = cast(dict[str, Any], value)
         encodes = any(name in found for name in _MEDIA_TYPES)
@@ -201,15 +210,15 @@ def _is_answer(document: Document, answered: set[str]) -> bool:
 def _calls(document: Document) -> set[str]:
     """The ids of the calls that a message makes."""
     message = document.get("message", {})
-    ids = [call.get("id") for call in _maps(message.get("tool_calls"))]
+    ids = [call.get("id") for call in maps_of(message.get("tool_calls"))]
     kind = message.get("type")
     if isinstance(kind, str) and kind.endswith("_call"):
         ids.append(message.get("call_id"))
-    for part in _maps(message.get("content")):
+    for part in maps_of(message.get("content")):
         if part.get("type") == "tool_use":
             ids.append(part.get("id"))
-    for part in _maps(message.get("parts")):
-        for call in _maps([part.get("functionCall"), part.get("function_call")]):
+    for part in maps_of(message.get("parts")):
+        for call in maps_of([part.get("functionCall"), part.get("function_call")]):
             ids.append(call.get("id") or call.get("name"))
     return {id for id in ids if isinstance(id, str)}
 
@@ -221,17 +230,10 @@ def _answers(document: Document) -> set[str]:
     kind = message.get("type")
     if isinstance(kind, str) and kind.endswith("_call_output"):
         ids.append(message.get("call_id"))
-    for part in _maps(message.get("content")):
+    for part in maps_of(message.get("content")):
         if part.get("type") == "tool_result":
             ids.append(part.get("tool_use_id"))
-    for part in _maps(message.get("parts")):
-        for answer in _maps([part.get("functionResponse"), part.get("function_response")]):
+    for part in maps_of(message.get("parts")):
+        for answer in maps_of([part.get("functionResponse"), part.get("function_response")]):
             ids.append(answer.get("id") or answer.get("name"))
     return {id for id in ids if isinstance(id, str)}
-
-
-def _maps(value: Any) -> list[dict[str, Any]]:
-    """The maps in a list; empty for anything else."""
-    if not isinstance(value, list):
-        return []
-    return [inner for inner in cast(list[Any], value) if isinstance(inner, dict)]

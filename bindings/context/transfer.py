@@ -22,7 +22,7 @@ from amberdb._jsonl.text import loads
 from amberdb._shared.systems import joined
 from amberdb.context.blocks import LIMIT
 from amberdb.context.context import AgentContext
-from amberdb.context.messages import Message, document_of, with_beginnings
+from amberdb.context.messages import Message, document_of, items_of, maps_of, with_beginnings
 from amberdb.context.types import tokens_used
 
 _TIMES: Final = ("created_at", "timestamp", "date")
@@ -81,8 +81,8 @@ def import_letta(
     problems: list[str] = []
     session_ids: list[str] = []
     messages = blocks = archival = 0
-    agents = _maps(file.get("agents")) if "agents" in file else [file]
-    shared = _maps(file.get("blocks"))
+    agents = maps_of(file.get("agents")) if "agents" in file else [file]
+    shared = maps_of(file.get("blocks"))
     for place, agent in enumerate(agents):
         name = str(agent.get("name") or f"agent-{place}")
         window = _map(agent.get("llm_config")).get("context_window")
@@ -103,7 +103,7 @@ def import_letta(
                 owner = {"user_id": user_id} if len(users) > 1 else {"session_id": session_id}
                 blocks += _block(context, tx, block, owner, f"{name}: block", problems)
             session = context.sessions.live(tx, session_id)
-            given = _maps(agent.get("messages"))
+            given = maps_of(agent.get("messages"))
             shown = _shown(agent, given)
             kept = [number for number, each in enumerate(given) if each.get("role") != "system"]
             turns = [_turn(given[number]) for number in kept]
@@ -191,8 +191,8 @@ def _passages(
     problems: list[str],
 ) -> int:
     """Stores archival passages, where the file has them; how many."""
-    passages = _maps(agent.get("archival_memory")) + _maps(agent.get("passages"))
-    everyone = [each for each in _maps(file.get("passages")) if agent is not file]
+    passages = maps_of(agent.get("archival_memory")) + maps_of(agent.get("passages"))
+    everyone = [each for each in maps_of(file.get("passages")) if agent is not file]
     passages += [each for each in everyone if each.get("agent_id") == agent.get("id")]
     memories: list[dict[str, Any]] = []
     for number, passage in enumerate(passages):
@@ -230,15 +230,14 @@ def _file(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, An
 
 
 def _ids(agent: Mapping[str, Any]) -> list[Any]:
-    ids = agent.get("block_ids")
-    return cast(list[Any], ids) if isinstance(ids, list) else []
+    return items_of(agent.get("block_ids"))
 
 
 def _blocks(
     agent: Mapping[str, Any], shared: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
     """The blocks of an agent: within it in old files, by id in new ones."""
-    own = [*_maps(agent.get("core_memory")), *_maps(agent.get("memory_blocks"))]
+    own = [*maps_of(agent.get("core_memory")), *maps_of(agent.get("memory_blocks"))]
     return own + [block for id in _ids(agent) for block in shared if block.get("id") == id]
 
 
@@ -246,10 +245,10 @@ def _shown(agent: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> s
     """The places of the messages that the model was shown last; all where the file does not say."""
     places = agent.get("in_context_message_indices")
     if isinstance(places, list):
-        return {place for place in cast(list[Any], places) if type(place) is int}
+        return {place for place in items_of(places) if type(place) is int}
     ids = agent.get("in_context_message_ids")
     if isinstance(ids, list):
-        known = set(map(str, cast(list[Any], ids)))
+        known = set(map(str, items_of(ids)))
         return {at for at, message in enumerate(messages) if str(message.get("id")) in known}
     return set(range(len(messages)))
 
@@ -261,7 +260,7 @@ def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
     if role == "user" and isinstance(content, str):
         content = _said(content)
     if answered and not content:  # newer agents keep what a tool returned beside the content
-        returns = [each.get("func_response") for each in _maps(message.get("tool_returns"))]
+        returns = [each.get("func_response") for each in maps_of(message.get("tool_returns"))]
         content = "\n".join(text for text in returns if isinstance(text, str))
     # A call that waited for an approval is one of the assistant.
     turn: dict[str, Any] = {"role": "assistant" if role == "approval" else role}
@@ -282,7 +281,7 @@ def _content(message: Mapping[str, Any]) -> Any:
     content = message.get("content", message.get("text"))
     if not isinstance(content, list):
         return content
-    parts = [part for part in _maps(content) if part.get("type", "text") in ("text", "image")]
+    parts = [part for part in maps_of(content) if part.get("type", "text") in ("text", "image")]
     if any(not isinstance(part.get("text"), str) for part in parts):
         return parts
     return "\n".join(str(part["text"]) for part in parts)
@@ -330,10 +329,3 @@ def _time(value: Any) -> datetime | None:
 
 def _map(value: Any) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
-
-
-def _maps(value: Any) -> list[dict[str, Any]]:
-    """The maps in a list; empty for anything else."""
-    if not isinstance(value, list):
-        return []
-    return [inner for inner in cast(list[Any], value) if isinstance(inner, dict)]

@@ -32,9 +32,11 @@ FACES: dict[type, type[Face]] = {
     graph.KnowledgeGraph: aio_graph.KnowledgeGraph,
 }
 
-INSIDE = {"now", "live", "put_entity", "put_relation", "snapshot_relations"}
-INSIDE |= {"live_user", "put_part", "put_messages", "marked", "seen", "tokens", "token_count"}
-INSIDE |= {"embedded", "restore_entity", "restore_relation", "snapshot_entities"}
+INSIDE = {
+    *("now", "live", "live_user", "put_part", "put_messages", "marked", "seen", "tokens"),
+    *("token_count", "put_entity", "put_relation", "snapshot_relations"),
+    *("embedded", "restore_entity", "restore_relation", "snapshot_entities"),
+}
 """Of one system, for its other modules."""
 
 

@@ -173,7 +173,10 @@ def test_encoded_images_count_as_images_and_not_as_text(
 def test_an_overflow_keeps_a_call_with_its_answers(db: Database, clock: FakeClock) -> None:
     """Wherever the cut would fall, in each form: what is left has calls and their answers."""
     turn = {"role": "user", "content": "question"}
-    chat = [turn, {"role": "assistant", "content": None, "tool_calls": [CALL, {"id": "c2"}]}]
+    chat: list[Any] = [
+        turn,
+        {"role": "assistant", "content": None, "tool_calls": [CALL, {"id": "c2"}]},
+    ]
     chat += [{"role": "tool", "tool_call_id": id, "content": "a"} for id in ("c1", "c2")]
     context = AgentContext(db, count_tokens=one_each, clock=clock, token_budget=1_000)
     user = context.sessions.create_user("lin")
