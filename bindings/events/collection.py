@@ -48,6 +48,7 @@ class AmberEventStore(EventStore):
                 Ordered("event_type", "timestamp"),
                 Ordered("position"),
                 Ordered("session_id", "position"),
+                Ordered("session_id", "event_type", "position"),
                 Ordered("agent_name", "position"),
                 Ordered("agent_name", "event_type", "position"),
                 Text("data"),
@@ -173,7 +174,7 @@ def _counts(events: ReadableCollection, where: dict[str, Any]) -> dict[str, int]
     kind = where.get("event_type")
     if kind is not None:
         return {kind: events.count(where)}
-    if len(where) == 0 or where.keys() in ({"agent_name"}, {"timestamp"}):
+    if len(where) == 0 or where.keys() in ({"agent_name"}, {"session_id"}, {"timestamp"}):
         # An index has the type before or after the field: no document is read.
         counts = {each.value: events.count({**where, "event_type": each}) for each in EventType}
         others = events.count(where) - sum(counts.values())

@@ -35,14 +35,14 @@ class EventType(StrEnum):
     CUSTOM = "custom"
 
 
-_BY_NAME: Final = {kind.name: kind for kind in EventType}
+_TYPES: Final = {text: kind for kind in EventType for text in (kind.name, kind.value)}
 
 
 def event_type_of(value: Any) -> EventType:
     """The type of a value or of a name of EventType. Raises InvalidDocumentError."""
     try:
-        return _BY_NAME[value] if value in _BY_NAME else EventType(value)
-    except (TypeError, ValueError):
+        return _TYPES[value]
+    except (KeyError, TypeError):
         known = ", ".join(EventType)
         raise InvalidDocumentError(
             f"event_type must be one of {known}, not {value!r}: use EventType.CUSTOM for others",
@@ -88,7 +88,6 @@ def _new_id() -> str:
 
 _MILLISECONDS: Final = 1e11
 """Larger numbers are milliseconds: as seconds they would be after the year 5000."""
-_VALUES: Final = frozenset(EventType)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _now: Final = SteadyClock(time.time)
 
@@ -112,13 +111,18 @@ class AgentEvent:
     timestamp: datetime = field(default_factory=_now)
 
     def __post_init__(self) -> None:
+        # Fields that are as they have to be, as of all events that are read, cost a look.
         for name in ("event_id", "agent_name", "session_id"):
-            check_str(name, value := getattr(self, name))
-            object.__setattr__(self, name, storable_text(value))
+            value = getattr(self, name)
+            if type(value) is not str or not value.isascii():
+                check_str(name, value)
+                object.__setattr__(self, name, storable_text(value))
         if not self.event_id:
             raise InvalidDocumentError("event_id must not be empty: leave it out", field="event_id")
-        object.__setattr__(self, "event_type", event_type_of(self.event_type))
-        object.__setattr__(self, "timestamp", time_of("timestamp", self.timestamp))
+        if type(self.event_type) is not EventType:
+            object.__setattr__(self, "event_type", event_type_of(self.event_type))
+        if type(self.timestamp) is not datetime or self.timestamp.tzinfo is not UTC:
+            object.__setattr__(self, "timestamp", time_of("timestamp", self.timestamp))
         object.__setattr__(self, "data", _map_of("data", self.data))
         object.__setattr__(self, "metadata", _map_of("metadata", self.metadata))
 
@@ -139,17 +143,18 @@ class AgentEvent:
         """The event of a map from to_map(). What is missing in any other map has a default, and a
         type that is none of EventType is CUSTOM, with its name in the metadata. Raises
         InvalidDocumentError for values of wrong types."""
-        kind = stored.get("event_type")
-        if isinstance(kind, str):
-            kind = kind.removeprefix("EventType.")  # as str() writes a member of some enums
+        kind: Any = stored.get("event_type")
         metadata: Any = stored.get("metadata") or {}
-        if not isinstance(kind, str) or (kind not in _VALUES and kind not in _BY_NAME):
-            kind, metadata = EventType.CUSTOM, {"event_type": kind, **_map_of("metadata", metadata)}
+        if isinstance(kind, str):  # str() writes a member of some enums with the name of its class
+            kind = _TYPES.get(kind.removeprefix("EventType."), kind)
+        if type(kind) is not EventType:
+            metadata = {"event_type": kind, **_map_of("metadata", metadata)}
+            kind = EventType.CUSTOM
         return cls(
             event_id=stored.get("event_id") or stored.get("id") or _new_id(),
             agent_name=stored.get("agent_name") or "",
             session_id=stored.get("session_id") or "",
-            event_type=event_type_of(kind),
+            event_type=kind,
             timestamp=moment_of(stored.get("timestamp") or _EPOCH),
             data=stored.get("data") or {},
             metadata=metadata,

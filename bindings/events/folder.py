@@ -28,7 +28,7 @@ from heapq import merge
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 from urllib.parse import quote
 
 import msgspec
@@ -96,10 +96,9 @@ class EventFile:
         self._seen = seen
         return True
 
-    def row(self, file: BufferedReader, at: int) -> bytes:
-        """The row of a number, from the open file."""
-        file.seek(self._offsets[at])
-        return file.read(self._sizes[at])
+    def row(self, file: int, at: int) -> bytes:
+        """The row of a number, from the descriptor of the open file. Raises OSError."""
+        return os.pread(file, self._sizes[at], self._offsets[at])
 
     def _forget(self) -> None:
         for numbers in (self.positions, self.times, self.ids, self._offsets, self._sizes):
@@ -334,15 +333,15 @@ class _OpenFiles:
     """The files that one call reads, a bounded number of them open."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[str, BufferedReader] = OrderedDict()
+        self._open: OrderedDict[str, int] = OrderedDict()
 
     def event(self, file: EventFile, at: int) -> AgentEvent | None:
         name = file.path.name
         try:
             if name not in self._open:
-                self._open[name] = file.path.open("rb")
+                self._open[name] = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
                 if len(self._open) > OPEN_MAX:
-                    self._open.popitem(last=False)[1].close()
+                    os.close(self._open.popitem(last=False)[1])
             self._open.move_to_end(name)
             row = file.row(self._open[name], at)
         except FileNotFoundError:
@@ -354,7 +353,7 @@ class _OpenFiles:
 
     def close(self) -> None:
         for file in self._open.values():
-            file.close()
+            os.close(file)
 
 
 def file_name(session_id: str) -> str:
@@ -388,8 +387,9 @@ def _head(row: bytes) -> _Head | None:
 
 def _event(row: bytes) -> AgentEvent | None:
     try:
-        return None if _head(row) is None else AgentEvent.from_map(loads(row.removeprefix(_BOM)))
-    except ValueError:
+        stored: Any = loads(row.removeprefix(_BOM))
+        return AgentEvent.from_map(stored) if "timestamp" in stored else None
+    except (AttributeError, TypeError, ValueError):
         return None
 
 

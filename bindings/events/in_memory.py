@@ -5,14 +5,14 @@ Invariants:
   module.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from heapq import nlargest
 from itertools import islice
 from typing import Any, Unpack, cast, final
 
 from amberdb._shared.words import Words
 from amberdb.events.event import AgentEvent
-from amberdb.events.store import EventStore, FilterFields, Filters, Stats
+from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats
 
 
 class InMemoryEventStore(EventStore):
@@ -37,6 +37,17 @@ class InMemoryEventStore(EventStore):
     ) -> list[AgentEvent]:
         events = self._matching(filters, fields, oldest_first=oldest_first)
         return list(islice(events, offset, None if limit is None else offset + limit))
+
+    async def iterate(
+        self,
+        filters: Filters | None = None,
+        *,
+        batch: int = BATCH,
+        **fields: Unpack[FilterFields],
+    ) -> AsyncIterator[list[AgentEvent]]:
+        events = self._matching(filters, fields, oldest_first=True)
+        while page := list(islice(events, batch)):
+            yield page
 
     async def search(
         self,

@@ -36,6 +36,7 @@ DEPTH_MAX: Final = 48
 """Levels of maps and lists that are kept; a document has a few more. What is below becomes text."""
 
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
+_AS_IS: Final = frozenset({bool, bytes, type(None)})
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _AS_TEXT: Final = (Decimal, Fraction, UUID, PurePath, complex)
 _AS_ISO: Final = (date, time)
@@ -51,7 +52,10 @@ def storable_text(text: str) -> str:
 
 def storable_map(value: Mapping[Any, Any]) -> dict[str, Any]:
     """The map with storable keys and values."""
-    return _map(value, ())
+    try:
+        return _map(value, ())
+    except Exception:  # of a method of the map, or another thread changes it
+        return {"text": text_of(value, repr)}
 
 
 def storable(value: Any) -> Any:
@@ -68,8 +72,13 @@ def text_of(value: object, read: Callable[[object], str] = str) -> str:
 
 
 def _value(value: Any, outer: tuple[int, ...]) -> Any:
-    if value is None or type(value) in (bool, bytes):
+    kind = type(value)
+    if kind is str and value.isascii():  # as nearly all values are
         return value
+    if kind in _AS_IS or (kind is int and _INT_MIN <= value <= _INT_MAX):
+        return value
+    if kind is dict and len(outer) < DEPTH_MAX and id(value) not in outer:
+        return _map(value, outer)
     if isinstance(value, enum.Enum) and not isinstance(value, str | int):
         return _value(value.value, outer)
     try:
@@ -125,6 +134,8 @@ def _structure(value: Any, outer: tuple[int, ...]) -> Any:
     if isinstance(value, Mapping):
         return _map(value, outer)
     inner = (*outer, id(value))
+    if type(value) is list:
+        return [_value(item, inner) for item in value]
     if (fields := _fields(value)) is not None:
         return _map(fields, inner)
     if isinstance(value, AbstractSet):
@@ -153,8 +164,12 @@ def _map(value: Mapping[Any, Any], outer: tuple[int, ...]) -> dict[str, Any]:
     inner = (*outer, id(value))
     plain: dict[str, Any] = {}
     for key, item in value.items():
-        name = storable_text(key) if isinstance(key, str) else text_of(_value(key, inner))
+        name = key if type(key) is str and key.isascii() else _name(key, inner)
         while name in plain:  # 1 and "1" are two keys
             name += "'"
         plain[name] = _value(item, inner)
     return plain
+
+
+def _name(key: Any, outer: tuple[int, ...]) -> str:
+    return storable_text(key) if isinstance(key, str) else text_of(_value(key, outer))

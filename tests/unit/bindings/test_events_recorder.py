@@ -290,7 +290,11 @@ async def hundred(recorder: Recorder) -> None:
         await recorder.record("custom", {"n": n}, metadata={"n": n})
 
 
-def test_a_batch_that_is_refused_is_halved_until_the_bad_event_is_out() -> None:
+def test_a_batch_that_is_refused_is_halved_until_the_bad_event_is_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue, "PAUSE_S", 60.0)  # it waits for nothing
+
     async def work() -> None:
         store = Picky(KeyError("no such column"), 17, 63)
         async with Recorder(store, "assistant") as recorder:
@@ -416,7 +420,9 @@ def test_a_store_that_keeps_fewer_than_it_was_given_is_told() -> None:
     run(work)
 
 
-def test_a_recorder_that_is_not_open_says_so() -> None:
+def test_a_recorder_that_is_not_open_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "WAIT_S", 600.0)  # at once
+
     async def work() -> None:
         recorder = Recorder(InMemoryEventStore(), "assistant")
         await recorder.record("custom")

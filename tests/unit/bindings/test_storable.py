@@ -16,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amberdb
-from amberdb._shared.storable import DEPTH_MAX, REPR_MAX, storable, storable_text
+from amberdb._shared.storable import (
+    DEPTH_MAX,
+    REPR_MAX,
+    storable,
+    storable_map,
+    storable_text,
+    text_of,
+)
 from support.databases import audited
 
 
@@ -151,6 +158,11 @@ def test_whatever_comes_out_is_stored_and_stays() -> None:
             assert amberdb.equal(notes["a"], {"id": "a", **found})
 
         run()
+
+
+def test_a_map_that_cannot_be_read_becomes_text() -> None:
+    assert storable_map({"a": Broken()}) == {"a": text_of(Broken(), repr)}
+    assert storable_map(Broken()) == {"text": text_of(Broken(), repr)}
 
 
 def test_text_of_whole_characters_is_the_same() -> None:
