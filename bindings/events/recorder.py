@@ -20,13 +20,14 @@ from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar, cast, final
 from uuid import uuid4
 
-from amberdb import AmberError, ClosedError
+from amberdb import AmberError, ClosedError, Transaction, TransactionError
 from amberdb._shared.storable import text_of
+from amberdb.events.collection import AmberEventStore
 from amberdb.events.event import AgentEvent, EventType
 from amberdb.events.in_memory import NullEventStore
 from amberdb.events.queue import EventsLostError, EventsPendingError, WriteQueue
 from amberdb.events.spans import Span, span
-from amberdb.events.store import EventStore, Stats
+from amberdb.events.store import EventStore, FilterFields, Stats
 
 logger = logging.getLogger("amberdb.events")
 
@@ -51,7 +52,8 @@ class Call:
 
 @final
 class Recorder:
-    """The recorder of one agent: `async with Recorder(store, "planner") as recorder`.
+    """The recorder of one agent: `async with Recorder(store, "planner") as recorder`. Raises
+    ValueError.
 
     session_id      id of the session of tasks that begin none of their own; by default a new one
     enable_memory   with False no event is recorded
@@ -70,6 +72,8 @@ class Recorder:
         queue_size: int = QUEUE_SIZE,
         durable: bool = False,
     ) -> None:
+        if queue_size < 1:
+            raise ValueError(f"queue_size must be a number of events above 0, not {queue_size!r}")
         self.store: EventStore = store if enable_memory else NullEventStore()
         self.agent_name = agent_name
         self.durable = durable
@@ -158,17 +162,24 @@ class Recorder:
         data: Mapping[str, Any] | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
+        tx: Transaction | None = None,
     ) -> None:
         """Records an event. It waits while the queue is full, for 10 seconds at most, and with
-        `durable` until the event is stored.
+        `durable` until the event is stored. With `tx`, of an AmberEventStore, the event is stored
+        within that transaction, before those that are in the queue.
 
         Raises InvalidDocumentError, ClosedError; with `durable` EventsPendingError when the store
-        has not taken the event in that time, and EventsLostError when it refuses it.
+        has not taken the event in that time, and EventsLostError when it refuses it; with `tx`
+        TransactionError.
         """
         if not self._enabled:
             return
         self._check_open()
-        entry = self._queue.put(self._event(event_type, data, metadata))
+        event = self._event(event_type, data, metadata)
+        if tx is not None:
+            await self._with_transactions().store(event, tx=tx)
+            return
+        entry = self._queue.put(event)
         if self.durable:
             if entry is None:
                 raise EventsLostError("the queue is full, and the store takes no event", count=1)
@@ -334,20 +345,34 @@ class Recorder:
         return await self.store.get_stats(agent_name=self.agent_name)
 
     async def clear_memory(
-        self, session_id: str | None = None, *, end_time: datetime | None = None
+        self,
+        session_id: str | None = None,
+        *,
+        end_time: datetime | None = None,
+        tx: Transaction | None = None,
     ) -> int:
-        """Deletes the events of this agent: of one session, from before a time, or all; how
-        many."""
+        """Deletes the events of this agent: of one session, from before a time, or all; how many.
+        With `tx`, of an AmberEventStore, within that transaction, and without those that are in the
+        queue."""
+        of = FilterFields(agent_name=self.agent_name, session_id=session_id, end_time=end_time)
+        if tx is not None:
+            return await self._with_transactions().clear(tx=tx, **of)
         await self.flush()
-        return await self.store.clear(
-            agent_name=self.agent_name, session_id=session_id, end_time=end_time
-        )
+        return await self.store.clear(**of)
 
     # -- inside ------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClosedError("the recorder is closed: initialize() opens it again")
+
+    def _with_transactions(self) -> AmberEventStore:
+        if not isinstance(self.store, AmberEventStore):
+            raise TransactionError(
+                f"a {type(self.store).__name__} has no transactions: leave tx= out, or record into "
+                "an AmberEventStore"
+            )
+        return self.store
 
     def _event(
         self,

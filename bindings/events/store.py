@@ -16,6 +16,7 @@ from typing import Any, Final, TypedDict, Unpack, cast, final
 
 from amberdb import QueryError
 from amberdb._shared.queries import having
+from amberdb._shared.storable import storable_text
 from amberdb.events.event import AgentEvent, EventType, event_type_of, time_of
 
 BATCH: Final = 500
@@ -56,7 +57,8 @@ class Filters:
     def __post_init__(self) -> None:
         if self.event_type is not None:
             object.__setattr__(self, "event_type", event_type_of(self.event_type))
-        having(session_id=self.session_id, agent_name=self.agent_name)  # raises
+        for name, text in having(session_id=self.session_id, agent_name=self.agent_name).items():
+            object.__setattr__(self, name, storable_text(text))  # as events have it
         for name in ("start_time", "end_time"):
             if (time := cast(object, getattr(self, name))) is not None:
                 object.__setattr__(self, name, time_of(name, time))

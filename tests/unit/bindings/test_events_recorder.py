@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from amberdb import ClosedError, InvalidDocumentError
+from amberdb import ClosedError, InvalidDocumentError, TransactionError
 from amberdb.events import (
     AgentEvent,
     AmberEventStore,
@@ -621,6 +621,41 @@ def test_clearing_is_of_this_agent_alone(open_db: OpenDatabase) -> None:
             assert len(await writer.get_memory()) == 2
 
     run(work)
+
+
+def test_an_event_is_recorded_in_the_transaction_of_the_caller(open_db: OpenDatabase) -> None:
+    db = open_db()
+    db.collection("order")
+
+    async def work() -> None:
+        async with Recorder(AmberEventStore(db), "shop") as recorder:
+            await recorder.flush()
+            with db.transaction() as tx:
+                tx["order"].put({"id": "a"})
+                await recorder.record("custom", {"order": "a"}, tx=tx)
+                assert await recorder.clear_memory("another", tx=tx) == 0
+            (bought,) = await recorder.get_memory(event_type="custom")
+            assert bought.data == {"order": "a"}
+        async with Recorder(InMemoryEventStore(), "shop") as recorder:
+            refused = pytest.raises(TransactionError, match="InMemoryEventStore has no")
+            with db.transaction() as tx, refused:
+                await recorder.record("custom", tx=tx)
+
+    run(work)
+
+
+def test_names_of_any_text_are_found_again(open_db: OpenDatabase) -> None:
+    async def work() -> None:
+        store = AmberEventStore(open_db())
+        async with Recorder(store, "cut \ud83d", session_id="s\udc00") as recorder:
+            await recorder.user_message("hello")
+            assert len(await recorder.get_memory(session_id=recorder.session_id)) == 2
+            assert len(await recorder.search_memory("hello")) == 1
+            assert await recorder.clear_memory() == 2
+
+    run(work)
+    with pytest.raises(ValueError, match="queue_size"):
+        Recorder(InMemoryEventStore(), "a", queue_size=0)
 
 
 def test_an_event_that_is_refused_as_text_too_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
