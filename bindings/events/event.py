@@ -89,7 +89,8 @@ def _new_id() -> str:
 _MILLISECONDS: Final = 1e11
 """Larger numbers are milliseconds: as seconds they would be after the year 5000."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_now: Final = SteadyClock(time.time)
+now: Final = SteadyClock(time.time)
+"""The time of events that are made without one."""
 
 
 @final
@@ -108,7 +109,7 @@ class AgentEvent:
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     event_id: str = field(default_factory=_new_id)
-    timestamp: datetime = field(default_factory=_now)
+    timestamp: datetime = field(default_factory=now)
 
     def __post_init__(self) -> None:
         # Fields that are as they have to be, as of all events that are read, cost a look.

@@ -115,10 +115,10 @@ class WriteQueue:
 
     async def stop(self) -> None:
         """Ends the task; what is not stored stays in the queue."""
-        if self._task is not None:
+        if self._task is not None and self.is_running:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=WAIT_S)
-            self._task = None
+        self._task = None
 
     # -- any thread --------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ Invariants:
 import functools
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sized
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar, cast, final
 from uuid import uuid4
@@ -23,7 +23,7 @@ from uuid import uuid4
 from amberdb import AmberError, ClosedError, Transaction, TransactionError
 from amberdb._shared.storable import text_of
 from amberdb.events.collection import AmberEventStore
-from amberdb.events.event import AgentEvent, EventType
+from amberdb.events.event import AgentEvent, EventType, now
 from amberdb.events.in_memory import NullEventStore
 from amberdb.events.queue import EventsLostError, EventsPendingError, WriteQueue
 from amberdb.events.spans import Span, span
@@ -202,16 +202,13 @@ class Recorder:
         if not self._enabled:
             return True
         self._check_open()
-        event = self._event(event_type, data, metadata)
-        if session_id is not None:
-            event = replace(event, session_id=session_id)
-        if timestamp is not None:
-            event = replace(event, timestamp=timestamp)
+        event = self._event(event_type, data, metadata, session_id, timestamp)
         return self._queue.put(event, force=False) is not None
 
     async def user_message(self, message: str) -> None:
         """Records USER_MESSAGE."""
-        data = {"message": message, "message_length": len(message)}
+        length = len(message) if isinstance(message, Sized) else 0  # parts, in place of a text
+        data = {"message": message, "message_length": length}
         await self.record(EventType.USER_MESSAGE, data)
 
     async def model_response(
@@ -234,7 +231,7 @@ class Recorder:
         with the exception, which is raised again. They are a span (spans.py)."""
         name = {"tool_name": tool_name}
         with span() as made:
-            start = {**name, "arguments": dict(arguments or {})}
+            start = {**name, "arguments": {} if arguments is None else arguments}
             await self._note(EventType.TOOL_CALL_START, start, made.begun())
             call = Call()
             try:
@@ -249,15 +246,9 @@ class Recorder:
         """A decorator that records each call of a function as tool_call() does. Of a function that
         is not async, the events go into the queue, also with `durable`."""
         name = getattr(function, "__name__", repr(function))
-
-        def call_of(*args: Any, **kwargs: Any) -> dict[str, Any]:
-            try:
-                bound = inspect.signature(function).bind(*args, **kwargs)
-                return dict(bound.arguments)
-            except (TypeError, ValueError):  # a wrong call, or a function without a signature
-                return {**{str(at): value for at, value in enumerate(args)}, **kwargs}
-
-        if inspect.iscoroutinefunction(function):
+        call_of = _arguments_of(function)
+        inner = getattr(function, "__call__", None)  # noqa: B004  # of an object, it may be async
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inner):
 
             @functools.wraps(function)
             async def awaited(*args: _P.args, **kwargs: _P.kwargs) -> Any:
@@ -379,13 +370,16 @@ class Recorder:
         event_type: EventType | str,
         data: Mapping[str, Any] | None,
         metadata: Mapping[str, Any] | None,
+        session_id: str | None = None,
+        timestamp: datetime | None = None,
     ) -> AgentEvent:
         return AgentEvent(
             agent_name=self.agent_name,
-            session_id=self.session_id,
+            session_id=self.session_id if session_id is None else session_id,
             event_type=cast(EventType, event_type),  # AgentEvent takes its value and its name too
             data={} if data is None else data,
             metadata={} if metadata is None else metadata,
+            timestamp=now() if timestamp is None else timestamp,
         )
 
     async def _note(
@@ -414,6 +408,22 @@ class Recorder:
             await self._note(event_type, whole, made.ended())
         else:  # a task that is cancelled does not wait
             self._put(event_type, whole, made.ended())
+
+
+def _arguments_of(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """A function that gives the arguments of a call by name."""
+    try:
+        shape = inspect.signature(function)
+    except (TypeError, ValueError):  # of some functions in C
+        shape = inspect.Signature()
+
+    def arguments(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return dict(shape.bind(*args, **kwargs).arguments)
+        except TypeError:  # the function will say so itself
+            return {**{str(at): value for at, value in enumerate(args)}, **kwargs}
+
+    return arguments
 
 
 def _new_session() -> str:

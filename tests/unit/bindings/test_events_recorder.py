@@ -584,6 +584,58 @@ def test_results_keep_their_structure_and_calls_their_parents() -> None:
     run(work)
 
 
+def test_tools_of_any_kind_and_messages_of_parts_are_recorded() -> None:
+    class Search:
+        async def __call__(self, *words: str, limit: int = 3) -> int:
+            return len(words) * limit
+
+    def wrong(a: int) -> int:
+        return a
+
+    async def work() -> None:
+        async with Recorder(InMemoryEventStore(), "assistant") as recorder:
+            search: Any = recorder.tool(Search())
+            assert await search("a", "b", limit=2) == 4
+            assert recorder.tool(max)(1, 2) == 2
+            call: Any = recorder.tool(wrong)
+            with pytest.raises(TypeError, match="unexpected keyword"):
+                call(1, b=2)
+            parts: Any = [{"type": "text", "text": "hi"}, {"type": "image_url"}]
+            await recorder.user_message(parts)
+            found = await recorder.get_memory(event_type="tool_call_start")
+            given = [each.data["arguments"] for each in reversed(found)]
+            assert given[0] == {"words": ["a", "b"], "limit": 2}
+            assert given[1:] == [{"0": 1, "1": 2}, {"0": 1, "b": 2}]
+            (said,) = await recorder.get_memory(event_type="user_message")
+            assert said.data == {"message": parts, "message_length": 2}
+
+    run(work)
+
+
+def test_a_recorder_outlives_its_event_loop() -> None:
+    store = InMemoryEventStore()
+    recorder = Recorder(store, "assistant")
+
+    async def first() -> None:
+        await recorder.initialize()
+        await recorder.flush()
+        assert recorder.record_nowait("custom", {"n": 1})
+
+    async def second() -> None:
+        assert recorder.record_nowait("custom", {"n": 2})
+        async with recorder:
+            found = await recorder.get_memory(event_type="custom")
+            assert [each.data["n"] for each in found] == [2, 1]
+
+    async def closed() -> None:
+        await recorder.initialize()
+
+    run(first)
+    run(second)
+    run(closed)
+    run(recorder.close)
+
+
 def test_a_task_that_is_cancelled_does_not_wait_for_room() -> None:
     async def work() -> None:
         recorder = Recorder(InMemoryEventStore(), "assistant", queue_size=1)
