@@ -5,8 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
+from amberdb.context.aio import run_tool
+from amberdb.context.tools import Reach, Style, tool_schemas
 from amberdb.server import models
-from amberdb.server.service import Limit, Name, Served, Words, answer, found, listed
+from amberdb.server.service import Id, Limit, Name, Served, Words, answer, found, listed
 
 router = APIRouter(prefix="/context")
 SESSION = "/sessions/{session_id}"
@@ -18,6 +20,13 @@ async def find_or_create_user(served: Served, given: models.NewUser) -> Response
     """The user of a name, created if there is none."""
     sessions = (await served.context()).sessions
     return answer({"id": await sessions.find_or_create_user(given.username)})
+
+
+@router.get("/users", response_model=models.Documents)
+async def users(served: Served, limit: Limit = 100, after: str | None = None) -> Response:
+    """Users, the oldest first."""
+    page = await (await served.context()).sessions.users(limit=limit, after=after)
+    return listed(page, page.cursor)
 
 
 @router.get("/users/{user_id}/sessions", response_model=models.Documents)
@@ -33,6 +42,32 @@ async def sessions_of(
 async def delete_user(served: Served, user_id: Name) -> Response:
     """Deletes a user with all sessions."""
     return answer(await (await served.context()).sessions.delete_user(user_id))
+
+
+@router.get("/search", response_model=models.Found)
+async def conversation_search(
+    served: Served,
+    text: Words = None,
+    query: Words = None,
+    session_id: Id = None,
+    user_id: Id = None,
+    role_name: Id = None,
+    limit: Limit = 10,
+) -> Response:
+    """Messages of a session, or of all sessions of a user or a role, by the words of a text or by a
+    query, the best first."""
+    context = await served.context()
+    return found(
+        await context.conversation_search(
+            session_id, text, query=query, user_id=user_id, role_name=role_name, limit=limit
+        )
+    )
+
+
+@router.get("/tools", response_model=models.Documents)
+async def tools(style: Style = "chat") -> Response:
+    """The memory tools for the function calling of a model API."""
+    return listed(tool_schemas(style), None)
 
 
 @router.post("/sessions", response_model=models.Identified)
@@ -87,6 +122,17 @@ async def queue(
 async def render(served: Served, session_id: Name) -> Response:
     """The messages for a model call, within the token budget."""
     return listed(await (await served.context()).render(session_id), None)
+
+
+@router.post(SESSION + "/tools", response_model=models.Document)
+async def call_tool(
+    served: Served,
+    session_id: Name,
+    given: Annotated[models.Metadata, Body()],
+    reach: Reach = "session",
+) -> Response:
+    """Executes the call of a memory tool, as the model gave it; the message with its result."""
+    return answer(await run_tool(await served.context(), session_id, given, reach=reach))
 
 
 @router.get(SESSION + "/recall", response_model=models.Found)

@@ -173,6 +173,20 @@ def test_agent_context(tmp_path: Path) -> None:
             assert queue[0]["role"] == "user"
             hits = (await done(await client.get(f"{one}/recall?text=tea")))["hits"]
             assert len(hits) == 10
+            path = f"/context/search?text=turn&user_id={user}&limit=40"
+            assert len((await done(await client.get(path)))["hits"]) == 40
+            assert_problem(await client.get("/context/search?text=x"), 422, "session_id")
+            schemas = (await done(await client.get("/context/tools")))["documents"]
+            assert "archival_memory_insert" in {each["function"]["name"] for each in schemas}
+            arguments = json.dumps({"content": "likes green tea"})
+            function = {"name": "archival_memory_insert", "arguments": arguments}
+            call = {"id": "c1", "type": "function", "function": function}
+            result = await done(await client.post(f"{one}/tools", json=call))
+            assert (result["role"], result["tool_call_id"]) == ("tool", "c1")
+            hits = (await done(await client.get(f"{one}/archival/search?text=tea")))["hits"]
+            await done(await client.delete(f"/context/archival/{hits[0]['id']}"))
+            users = (await done(await client.get("/context/users")))["documents"]
+            assert [each["id"] for each in users] == [user]
             note = {"content": "an umbrella in the car", "metadata": {"a": 1}}
             memory = (await done(await client.post(f"{one}/archival", json=note)))["id"]
             listed = (await done(await client.get(f"{one}/archival")))["documents"]
