@@ -76,7 +76,7 @@ async def open_service(
         buffer = await open_chat_buffer(db, sink)
         flushing = asyncio.create_task(keep_flushing(buffer, Schedule(flush_every_s)))
         try:
-            yield Service(db, memory, buffer, embed=embed, dim=dim)
+            yield Service(db, memory, buffer, embed=embed, dim=dim, model=model)
         finally:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)

@@ -40,19 +40,24 @@ class Service:
         *,
         embed: Embed | None = None,
         dim: int | None = None,
+        model: str | None = None,
     ) -> None:
         self.db = db
         self.memory = memory
         self.buffer = buffer
         self._embed = embed
         self._dim = dim
+        self._model = model
         self._opened: dict[object, object] = {}
         self._opening = asyncio.Lock()
 
     async def context(self) -> AgentContext:
         """Agent context. Raises CollectionError."""
         return await self._once(
-            AgentContext, lambda: open_agent_context(self.db, embed=self._embed, dim=self._dim)
+            AgentContext,
+            lambda: open_agent_context(
+                self.db, embed=self._embed, dim=self._dim, model=self._model
+            ),
         )
 
     async def events(self) -> AmberEventStore:
