@@ -26,11 +26,14 @@ from amberdb._jsonl.reader import numbered_lines, open_input, parse_line
 from amberdb._jsonl.text import loads
 from amberdb.profiles.values import document_of, is_profile
 
-_COPY: Final = re.compile(r"(.+?)(?:\.json)?(?:\.amber-[0-9a-f]{16})?\.(?:bak|tmp)|(.+)\.json~")
+_COPY: Final = re.compile(
+    r"(.+?)(?:\.json)?(?:\.amber-[0-9a-f]{16})?\.(?:bak|tmp)|(.+)\.json~", re.IGNORECASE
+)
 """Names of the copies that writers of JSON files leave beside a file."""
 _OF_FOLDER: Final = frozenset({"profile", "user_profile", "memory", "user_memory", "user", "data"})
 """Files for the user whose name their folder has."""
 _OF_MANY: Final = frozenset({"users", "profiles", "memories", "user_memories", "user_profiles"})
+_JSON: Final = ".json"
 LINES: Final = (".jsonl", ".ndjson")
 _OLDEST: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -84,17 +87,18 @@ class JsonFiles:
     def _of_directory(self) -> Iterator[Found]:
         for name, folders, names in os.walk(self.top, onerror=_raise):
             folders.sort()
-            for stem, copies in sorted(_stems(names).items()):
-                yield from self._of_file(Path(name), f"{stem}.json", copies)
+            for files in _files(names):
+                yield from self._of_file(Path(name), files)
 
-    def _of_file(self, folder: Path, main: str, copies: list[str]) -> list[Found]:
-        """The profiles of a file, or of its newest copy that can be read."""
+    def _of_file(self, folder: Path, names: list[str]) -> list[Found]:
+        """The profiles of the first file, or of its newest copy that can be read."""
+        main = names[0]
         user = _user_of(folder / main)
         if user in _OF_FOLDER and folder != self.top:
             user = unquote(folder.name)
         reasons: list[str] = []
         read: list[tuple[datetime, float, str, list[Found]]] = []
-        for name in (main, *copies):
+        for name in names:
             path = folder / name
             try:
                 found = self._read(path, user, is_of_many=user is None)
@@ -151,15 +155,19 @@ def utf8(text: bytes) -> str:
     return text.decode("utf-8", "surrogateescape")
 
 
-def _stems(names: Iterable[str]) -> dict[str, list[str]]:
-    """The copies of each JSON file of a folder, by its name without the ending."""
-    stems: dict[str, list[str]] = {}
-    for name in names:
-        if name.endswith(".json"):
-            stems.setdefault(name.removesuffix(".json"), [])
+def _files(names: Iterable[str]) -> Iterator[list[str]]:
+    """The JSON files of a folder, each with its copies; also one that has only copies."""
+    files: dict[str, list[str]] = {}
+    copies: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if name.lower().endswith(_JSON):
+            files.setdefault(name[: -len(_JSON)], []).append(name)
         elif match := _COPY.fullmatch(name):
-            stems.setdefault(match[1] or match[2], []).append(name)
-    return stems
+            copies.setdefault(match[1] or match[2], []).append(name)
+    for stem in sorted(files.keys() | copies.keys()):
+        first, *others = files.get(stem, [stem + _JSON])
+        yield [first, *copies.get(stem, ())]
+        yield from ([other] for other in others)  # that differ in capitals of the ending alone
 
 
 def _many(value: Any, is_of_many: bool) -> list[tuple[int | str, str | None, Any]] | None:

@@ -8,6 +8,7 @@ Invariants:
 - A value is taken as it is meant, or refused by its field: nothing is rounded or cut.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, TypeGuard, cast
@@ -20,8 +21,8 @@ _NOTHING: Final = frozenset({"", "null", "none"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_MAX: Final = 10**11
 """Numbers above are milliseconds, or finer: as seconds they would be after the year 5000."""
-_DIGITS_MIN: Final = 9
-"""Text of as many digits is epoch time; 20260102 is a date."""
+_EPOCH_TEXT: Final = re.compile(r"[0-9]{9,}(\.[0-9]+)?")
+"""With fewer digits, as 20260102 has, it is a date."""
 
 
 def document_of(default: str | None, given: Any, zone: tzinfo) -> Document:
@@ -107,10 +108,10 @@ def _time(name: str, value: Any, zone: tzinfo) -> datetime:
     try:
         if isinstance(value, str):
             text = value.strip()
-            if not (text.isascii() and text.isdigit() and len(text) >= _DIGITS_MIN):
+            if not _EPOCH_TEXT.fullmatch(text):
                 time = datetime.fromisoformat(text)
                 return (time if time.tzinfo else time.replace(tzinfo=zone)).astimezone(UTC)
-            value = int(text)
+            value = _number(text)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return _of_epoch(value)
     except (OverflowError, ValueError):

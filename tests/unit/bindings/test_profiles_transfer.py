@@ -92,6 +92,17 @@ def test_the_newest_copy_is_read_in_place_of_a_broken_file(
     assert report.recovered[0].startswith("lin.json.bak")
 
 
+def test_endings_in_capitals(profiles: UserProfiles, source: Path) -> None:
+    write(source / "ANN.JSON", {"user_name": "a"})
+    write(source / "ANN.JSON.BAK", {"user_name": "older"})
+    write(source / "Bob.Json", "{")
+    write(source / "Bob.Json.Bak", {"user_name": "b"})
+    write(source / "ANN.json", {"user_name": "another"})
+    report = import_json(profiles, source)
+    assert (report.found, names(profiles)) == (3, {"ANN": "a", "Bob": "b"})
+    assert [broken for broken, _ in report.broken] == ["ANN.json"]
+
+
 def test_subfolders(profiles: UserProfiles, source: Path) -> None:
     write(source / "a" / "ann.json", {"user_name": "in a folder"})
     write(source / "bob" / "profile.json", {"user_name": "in the user's folder"})
@@ -198,6 +209,7 @@ def test_a_file_without_profiles_is_listed(
         (1767323045, MOMENT),
         (1767323045.0, MOMENT),
         ("1767323045", MOMENT),
+        ("1767323045.0", MOMENT),
         (1767323045000, MOMENT),
         ("1767323045000", MOMENT),
         (1767323045000000, MOMENT),

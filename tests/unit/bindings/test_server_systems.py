@@ -270,7 +270,8 @@ def test_a_collection_of_the_program_keeps_its_system_away_and_no_other(tmp_path
 
 STRANGE: Sequence[bytes] = (
     b"", b"null", b"{", b"\xff", b"[[]]", b"[{}]", b'{"x":' + b'{"a":' * 70 + b"1" + b"}" * 71,
-    b'{"x":99999999999999999999}', b'{"x":"\\ud83d"}', b'{"$where":1}', b'[{"role":{},"content":[]}]',
+    b'{"x":99999999999999999999}', b'{"x":"\\ud83d"}', b'{"$where":1}',
+    b'[{"role":{},"content":[]}]',
 )  # fmt: skip
 
 
