@@ -24,6 +24,8 @@ from amberdb.index.vector.vector import Vector
 OWNER_BYTES_MAX = 100
 _COMMON_MIN = 2
 """Of the indexes of a collection, its required fields and its expiry."""
+_FIELDS_MIN = 3
+"""Of one index in common, which then is enough."""
 
 
 def owned(
@@ -58,7 +60,8 @@ def _is_of(before: CollectionDef, after: CollectionDef, is_empty: bool) -> bool:
     had, has = _properties(before), _properties(after)
     if not had:
         return is_empty or not has
-    return len(had & has) >= _COMMON_MIN
+    fields = max((len(spec.fields) for spec in before.specs if spec.name in had & has), default=0)
+    return len(had & has) >= _COMMON_MIN or fields >= _FIELDS_MIN
 
 
 def _properties(definition: CollectionDef) -> set[str]:

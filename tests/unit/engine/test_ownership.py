@@ -80,6 +80,10 @@ def test_a_system_takes_over_what_an_earlier_version_made(db: Database) -> None:
     assert db.definition("event").owner == "memory"
     db.collection("config").put({"name": "x"})
     db.collection("config", owner="memory")
+    three = Ordered("a", "b", "-c")
+    db.collection("archive", indexes=[three])
+    db.collection("archive", owner="chat", indexes=[three, Ordered("a")])
+    assert db.definition("archive").owner == "chat"
 
 
 def test_what_differs_from_the_system_is_of_the_program(db: Database) -> None:
