@@ -8,8 +8,16 @@ from amberdb._shared.tokens import (
 )
 from amberdb.chat.buffer import (
     ChatBuffer,
-    Flushed,
     Saved,
+)
+from amberdb.chat.context import (
+    Deleted,
+)
+from amberdb.chat.conversations import (
+    Conversation,
+)
+from amberdb.chat.delivery import (
+    Flushed,
 )
 from amberdb.chat.schedule import (
     Flusher,
@@ -17,18 +25,30 @@ from amberdb.chat.schedule import (
 )
 from amberdb.chat.sinks import (
     CollectionSink,
+    DeletingSink,
     JsonlSink,
+    ListingSink,
+    SearchingSink,
     Sink,
+)
+from amberdb.chat.turns import (
+    Turns,
 )
 
 __all__ = [
     "ChatBuffer",
-    "Flushed",
+    "Deleted",
     "Saved",
     "count_tokens",
+    "Conversation",
+    "Flushed",
     "Flusher",
     "Schedule",
     "CollectionSink",
+    "DeletingSink",
     "JsonlSink",
+    "ListingSink",
+    "SearchingSink",
     "Sink",
+    "Turns",
 ]

@@ -8,7 +8,7 @@ from typing import Any, final
 
 from amberdb import ClosedError
 from amberdb._shared.clock import utc_now
-from amberdb.aio.face import Face, reads, writes
+from amberdb.aio.face import Face, iterates, reads, writes
 from amberdb.aio.system import opens
 from amberdb.chat import buffer
 from amberdb.chat.schedule import FLUSH_FAILED, Schedule
@@ -20,10 +20,25 @@ logger = logging.getLogger("amberdb.chat")
 class ChatBuffer(Face):
     """The async face of amberdb.chat.ChatBuffer; from open_chat_buffer()."""
 
+    @property
+    def redis(self) -> "ChatBuffer":
+        """The hot tier: the buffer itself."""
+        return self
+
     save_chat = writes(buffer.ChatBuffer.save_chat)
-    flush = writes(buffer.ChatBuffer.flush)
-    flush_due = writes(buffer.ChatBuffer.flush_due)
+    save_messages = writes(buffer.ChatBuffer.save_messages)
     load_recent_context = reads(buffer.ChatBuffer.load_recent_context)
+    load_messages = reads(buffer.ChatBuffer.load_messages)
+    search = reads(buffer.ChatBuffer.search)
+    conversations = reads(buffer.ChatBuffer.conversations)
+    export = iterates(buffer.ChatBuffer.export)
+    delete_conversation = writes(buffer.ChatBuffer.delete_conversation)
+    delete_user = writes(buffer.ChatBuffer.delete_user)
+    flush = writes(buffer.ChatBuffer.flush)
+    flush_redis_to_supabase = writes(buffer.ChatBuffer.flush_redis_to_supabase)
+    flush_due = writes(buffer.ChatBuffer.flush_due)
+    dead_letters = reads(buffer.ChatBuffer.dead_letters)
+    retry_dead_letters = writes(buffer.ChatBuffer.retry_dead_letters)
     get_stats = reads(buffer.ChatBuffer.get_stats)
 
 

@@ -1,72 +1,70 @@
 """A chat buffer: turns are acknowledged by the hot tier at once and copied to a sink in batches.
 
     save_chat -> collection "chat" (pending) -> flush, by hand or on a schedule -> sink
-                                             <- load_recent_context: hot turns, then older ones
+                                             <- load_recent_context: the last turns of both tiers
 
 Invariants:
 - A turn that is not in the sink never expires: it gets its expiry time when it is flushed.
-- Delivery is at least once: a turn is marked as flushed after the sink has stored it. After a crash
-  in between it is sent to the sink again, with the same id.
-- A turn that the sink rejects stays pending, with the error, and delays no other. flush_due() tries
-  it again after a pause that doubles each time.
 - Turns are in the order in which they were saved, by `position`, whatever the clock does: its
-  microseconds, but above every position that is in the hot tier.
+  microseconds, but above every position before.
+- In a transaction of the caller nothing is sent: flush() sends what it has committed.
 """
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import Any, Final, TypedDict, final
 
-from amberdb import Database, Document, Ordered, Sync
-from amberdb._shared.checks import check_name
+from amberdb import Database, Document, Ordered, Sync, Transaction
+from amberdb._shared.checks import check_name, check_str
 from amberdb._shared.clock import utc_now
-from amberdb._shared.queries import has_time, having
+from amberdb._shared.queries import all_pages, having
+from amberdb._shared.search_input import asked
+from amberdb._shared.systems import joined, prefixed
 from amberdb._shared.tokens import count_tokens
-from amberdb.chat.sinks import Sink
+from amberdb.chat.context import BothTiers, Deleted
+from amberdb.chat.conversations import Conversation, Conversations
+from amberdb.chat.delivery import (
+    AT_ONCE,
+    DEAD,
+    PENDING,
+    REFUSALS_MAX,
+    RETRY_MAX_S,
+    Delivery,
+    Flushed,
+)
+from amberdb.chat.sinks import WORDS, SearchingSink, Sink
+from amberdb.chat.turns import (
+    Turns,
+    checked_messages,
+    id_of,
+    messages_of,
+    microseconds,
+    tokens_of,
+    within,
+    words_of,
+)
 
-logger = logging.getLogger("amberdb.chat")
-
-COLLECTION: Final = "chat"
 TTL_VARIABLE: Final = "MEMORY_REDIS_TTL_SECONDS"
-"""The environment variable that sets how long flushed turns stay in the hot tier."""
+"""The environment variable that sets how long turns stay in the hot tier after their flush."""
 TTL_SECONDS: Final = 172_800
-RETRY_S: Final = 30.0
-RETRY_MAX_S: Final = 3600.0
-"""Pauses before flush_due() tries a rejected turn again: the first one, and the longest."""
-
-FAILURES_MAX: Final = 8
-"""After so many calls in a row that failed, the sink counts as down: its turns stay whole batches.
-One more than it takes to find one turn in a batch of 100 by halving."""
-REASON_MAX: Final = 1000
-"""Characters kept of the error of a turn."""
-
-_PENDING: Final[Mapping[str, Any]] = has_time("retry_at")
 
 
 class Saved(TypedDict):
-    """The result of save_chat()."""
+    """The result of save_chat(). Two keys have two names: hot_stored and redis_stored, sink_stored
+    and supabase_stored."""
 
     success: bool
     hot_stored: bool
+    redis_stored: bool
     sink_stored: bool
+    supabase_stored: bool
     token_count: int
     conversation_id: str
     cid: str
     note: str
-
-
-class Flushed(TypedDict):
-    """The result of flush()."""
-
-    success: bool
-    total_pending: int
-    flushed_count: int
-    failed_count: int
 
 
 def nothing() -> None:
@@ -96,15 +94,17 @@ class ChatBuffer:
     """A chat buffer over an open database; threads may share it.
 
     sink            where turns are flushed to; with None they stay pending
+    name            a prefix of its collections, for several buffers in one database
     write_through   send every turn to the sink at once, not only important ones
     sync            durability class of turns that are not important; "interval" survives the death
                     of the process
-    ttl_seconds     how long flushed turns stay in the hot tier; by default the environment variable
-                    MEMORY_REDIS_TTL_SECONDS, or two days
+    ttl_seconds     how long turns stay in the hot tier after they were flushed; by default the
+                    environment variable MEMORY_REDIS_TTL_SECONDS, or two days
+    refusals_max    after so many refusals by the sink a turn is set aside: dead_letters()
     count_tokens    function from a text to its number of tokens
     clock           function that returns epoch seconds
 
-    Raises ValueError.
+    Raises ValueError, CollectionError.
     """
 
     def __init__(
@@ -112,14 +112,19 @@ class ChatBuffer:
         db: Database,
         sink: Sink | None = None,
         *,
+        name: str | None = None,
         write_through: bool = False,
         sync: Sync = "interval",
         ttl_seconds: int | None = None,
+        refusals_max: int = REFUSALS_MAX,
         count_tokens: Callable[[str], int] = count_tokens,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if refusals_max < 1:
+            raise ValueError(f"refusals_max must be at least 1, not {refusals_max!r}")
         self.db = db
         self.sink = sink
+        self.name = prefixed(name, "chat")
         self.write_through = write_through
         self.ttl_seconds = _ttl_seconds() if ttl_seconds is None else ttl_seconds
         self._sync: Sync = sync
@@ -127,21 +132,43 @@ class ChatBuffer:
         self._clock = clock
         self.on_saved: Callable[[], None] = nothing
         """Called after save_chat() has stored a turn."""
-        self._flushing = threading.Lock()
-        self._error: str | None = None
         self._collection = db.collection(
-            COLLECTION,
+            self.name,
             indexes=[
                 Ordered("conversation_id", "position"),
-                Ordered("user_id", "created_at"),
+                Ordered("user_id", "position"),
                 Ordered("position"),
                 Ordered("retry_at", sparse=True),
+                Ordered("set_aside_at", sparse=True),
+                WORDS,
             ],
             expires_at="expires_at",
             required={"conversation_id": str, "user_id": str},
+            owner="chat",
+        )
+        self._conversations = Conversations(db, prefixed(name, "chat_conversations"))
+        self._tiers = BothTiers(db, self.name, self._conversations)
+        self._delivery = Delivery(
+            db,
+            self.name,
+            self._conversations,
+            sync=sync,
+            ttl_seconds=self.ttl_seconds,
+            refusals_max=refusals_max,
+            now=self.now,
         )
         for newest in self._collection.find(order_by="-position", limit=1, fields=["position"]):
             positions.next(newest.get("position", 0))  # a turn of an earlier version has none
+        positions.next(self._conversations.last_position())
+
+    @property
+    def redis(self) -> "ChatBuffer":
+        """The hot tier, for code that asks `memory_core.redis.get_stats()`: the buffer itself."""
+        return self
+
+    def now(self) -> datetime:
+        """The clock's time."""
+        return utc_now(self._clock)
 
     # -- turns -------------------------------------------------------------------------------
 
@@ -154,176 +181,205 @@ class ChatBuffer:
         *,
         important: bool = False,
         metadata: Mapping[str, Any] | None = None,
+        tx: Transaction | None = None,
     ) -> Saved:
         """Stores one turn. An important turn survives power loss and is sent to the sink at once;
-        when the sink rejects it, it is pending like the others. Raises InvalidDocumentError."""
-        check_name("conversation_id", conversation_id)
-        check_name("user_id", user_id)
-        now = self._now()
-        tokens = self._count_tokens(user_message) + self._count_tokens(assistant_message)
+        when the sink does not take it, it is pending like the others, and so is one of a
+        transaction of the caller, `tx`. Raises InvalidDocumentError, TransactionError."""
+        check_str("user_message", user_message)
+        check_str("assistant_message", assistant_message)
         turn: Document = {
-            "conversation_id": conversation_id,
-            "user_id": user_id,
             "user_message": user_message,
             "assistant_message": assistant_message,
-            "important": important,
-            "token_count": tokens,
-            "metadata": dict(metadata or {}),
-            "created_at": now,
-            "position": positions.next(int(now.timestamp() * 1_000_000)),
-            "retry_at": now,
-            "attempts": 0,
+            "token_count": self._count_tokens(user_message) + self._count_tokens(assistant_message),
         }
-        cid = self._collection.put(turn, sync="always" if important else self._sync)
-        is_stored = False
-        if self.sink is not None and (important or self.write_through):
-            is_stored = self._send([{**turn, "id": cid}]) == 1
-        self.on_saved()
-        note = "in the sink" if is_stored else "in the hot tier; flush() sends it to the sink"
-        return Saved(
-            success=True,
-            hot_stored=True,
-            sink_stored=is_stored,
-            token_count=tokens,
-            conversation_id=conversation_id,
-            cid=cid,
-            note=note,
-        )
+        return self._save(turn, conversation_id, user_id, important, metadata, tx)
 
-    def load_recent_context(self, conversation_id: str, limit: int = 20) -> list[Document]:
-        """The last turns of a conversation, the oldest first: from the hot tier, and from the sink
-        when the hot tier has fewer than `limit`. Raises QueryError."""
-        turns = list(
-            self._collection.find(
-                having(conversation_id=conversation_id), order_by="-position", limit=limit
-            )
-        )
-        if len(turns) < limit and self.sink is not None:
-            ids = {turn["id"] for turn in turns}
-            older = self.sink.load(conversation_id, limit + len(turns), None)
-            turns += [turn for turn in older if turn["id"] not in ids]
-        return turns[:limit][::-1]
+    def save_messages(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        conversation_id: str,
+        user_id: str,
+        *,
+        important: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+        tx: Transaction | None = None,
+    ) -> Saved:
+        """Stores one turn that consists of messages as model APIs give them: maps with a `role`,
+        and content, tool calls and whatever they have. They are kept as they are, in one piece.
+        Otherwise as save_chat()."""
+        checked = checked_messages(messages)
+        turn: Document = {
+            "user_message": words_of(checked, "user"),
+            "assistant_message": words_of(checked, "assistant"),
+            "messages": checked,
+            "token_count": tokens_of(checked, self._count_tokens),
+        }
+        return self._save(turn, conversation_id, user_id, important, metadata, tx)
+
+    def load_recent_context(
+        self, conversation_id: str, limit: int = 20, *, max_tokens: int | None = None
+    ) -> Turns:
+        """The last turns of a conversation, the oldest first, from both tiers; with `max_tokens` as
+        many of them as fit. The sink is asked only when it has a turn that the hot tier has not;
+        when it does not answer, `is_complete` of the list is False. Raises QueryError."""
+        turns = self._tiers.recent(self.sink, conversation_id, limit)
+        if max_tokens is not None:
+            turns[:] = within(turns, max_tokens, self._count_tokens)
+        turns.reverse()
+        return turns
+
+    def load_messages(
+        self, conversation_id: str, limit: int = 20, *, max_tokens: int | None = None
+    ) -> Turns:
+        """The messages of load_recent_context(), for a model API: those of save_messages() as they
+        were given, others as one of the user and one of the assistant."""
+        turns = self.load_recent_context(conversation_id, limit, max_tokens=max_tokens)
+        turns[:] = [message for turn in turns for message in messages_of(turn)]
+        return turns
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        query: str | None = None,
+        user_id: str | None = None,
+        conversation_id: str | None = None,
+        limit: int = 10,
+    ) -> Turns:
+        """The turns that match words best, the best first, from the hot tier and from a sink that
+        can search (CollectionSink). Raises QueryError."""
+        asked(text, query)
+        where = having(user_id=user_id, conversation_id=conversation_id)
+        hits = self._collection.search(text, query=query, where=where, limit=limit)
+        found = {hit.id: (hit.score, hit.document) for hit in hits}
+        error: str | None = None
+        if isinstance(self.sink, SearchingSink):
+            try:
+                for score, turn in self.sink.search(text, query, where, limit):
+                    found.setdefault(id_of(turn), (score, turn))
+            except Exception as raised:
+                error = f"{type(raised).__name__}: {raised}"
+        best = sorted(found.values(), key=lambda each: each[0], reverse=True)[:limit]
+        return Turns((turn for _, turn in best), error)
+
+    # -- conversations and users -----------------------------------------------------------------
+
+    def conversations(self, user_id: str, limit: int = 100) -> list[Conversation]:
+        """The conversations of a user, that with the newest turn first. Raises QueryError."""
+        where = having(user_id=user_id)
+        names = ["conversation_id", "user_id", "created_at", "position", "flushed_at"]
+        hot = all_pages(self._collection.find, where, fields=names)
+        return self._conversations.of_user(user_id, limit, hot)
+
+    def export(
+        self, *, conversation_id: str | None = None, user_id: str | None = None
+    ) -> Iterator[Document]:
+        """All turns of a conversation, of a user, or of all, from both tiers, in their order.
+        Raises QueryError, and what the sink raises."""
+        return self._tiers.all(self.sink, conversation_id, user_id)
+
+    def delete_conversation(
+        self, conversation_id: str, *, tx: Transaction | None = None
+    ) -> Deleted:
+        """Deletes a conversation from both tiers, in batches; called again it goes on after a
+        crash. Within `tx` it is one commit, which takes a CollectionSink of the same database.
+        Raises QueryError, TransactionError, and what the sink raises."""
+        return self._tiers.delete(self.sink, tx, conversation_id=conversation_id)
+
+    def delete_user(self, user_id: str, *, tx: Transaction | None = None) -> Deleted:
+        """Deletes all turns of a user, as delete_conversation() does."""
+        return self._tiers.delete(self.sink, tx, user_id=user_id)
 
     # -- flushing ----------------------------------------------------------------------------
 
     def flush(self, batch_size: int = 100) -> Flushed:
         """Sends all pending turns to the sink, in batches. Concurrent flushes wait for each
         other."""
-        return self._flush(batch_size, _PENDING)
+        return self._delivery.flush(self.sink, batch_size, "retry_at", PENDING)
+
+    def flush_redis_to_supabase(self, batch_size: int = 100) -> Flushed:
+        """The same as flush()."""
+        return self.flush(batch_size)
 
     def flush_due(self, batch_size: int = 100) -> Flushed:
         """As flush(), without the turns whose pause after a failure is not over."""
-        now = self._now()
+        now = self.now()
         # A time that is later than any pause is of a clock that was ahead.
         longest = now + timedelta(seconds=2 * RETRY_MAX_S)
-        return self._flush(batch_size, {"retry_at": {"$lte": now}}, {"retry_at": {"$gt": longest}})
+        due = {"retry_at": {"$lte": max(now, AT_ONCE)}}, {"retry_at": {"$gt": longest}}
+        return self._delivery.flush(self.sink, batch_size, "retry_at", *due)
+
+    def dead_letters(self, limit: int = 100) -> list[Document]:
+        """The turns that were set aside, after the sink had refused them `refusals_max` times, with
+        `error` and `attempts`; the first one first. flush() passes them over, and they stay."""
+        return self._collection.find(dict(DEAD), order_by="set_aside_at", limit=limit)
+
+    def retry_dead_letters(
+        self, cids: Sequence[str] | None = None, *, batch_size: int = 100
+    ) -> Flushed:
+        """Sends the turns that were set aside, or some of them, to the sink again. Raises
+        QueryError."""
+        where = dict(DEAD) if cids is None else {**DEAD, "id": {"$in": list(cids)}}
+        return self._delivery.flush(self.sink, batch_size, "set_aside_at", where)
 
     def get_stats(self) -> dict[str, Any]:
-        """status: "active", or "failing" when the sink rejected turns at the last attempt; the
-        number of pending turns; how many of them were rejected before; the last error."""
+        """status: "active", or "failing" when turns failed at the last attempt; the number of
+        pending turns; how many of them failed before; of those that were set aside; the last
+        error."""
+        error = self._delivery.error
         return {
-            "status": "failing" if self._error else "active",
-            "pending_queue_length": self._collection.count(dict(_PENDING)),
-            "failed_queue_length": self._collection.count({**_PENDING, "attempts": {"$gt": 0}}),
-            "last_error": self._error,
+            "status": "failing" if error else "active",
+            "pending_queue_length": self._collection.count(dict(PENDING)),
+            "failed_queue_length": self._collection.count({**PENDING, "attempts": {"$gt": 0}}),
+            "dead_letter_count": self._collection.count(dict(DEAD)),
+            "last_error": error,
             "ttl_seconds": self.ttl_seconds,
         }
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _now(self) -> datetime:
-        return utc_now(self._clock)
-
-    def _flush(self, batch_size: int, *wheres: Mapping[str, Any]) -> Flushed:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
-        total = flushed = 0
-        with self._flushing:
-            for batch in chain.from_iterable(self._batches(batch_size, each) for each in wheres):
-                total += len(batch)
-                if self.sink is not None:
-                    flushed += self._send(batch)
-        failed = total - flushed if self.sink is not None else 0
-        return Flushed(
-            success=not failed and (self.sink is not None or not total),
-            total_pending=total,
-            flushed_count=flushed,
-            failed_count=failed,
+    def _save(
+        self,
+        turn: Document,
+        conversation_id: str,
+        user_id: str,
+        important: bool,
+        metadata: Mapping[str, Any] | None,
+        tx: Transaction | None,
+    ) -> Saved:
+        check_name("conversation_id", conversation_id)
+        check_name("user_id", user_id)
+        now = self.now()
+        turn |= {
+            "conversation_id": conversation_id,
+            "user_id": user_id,
+            "important": important,
+            "metadata": dict(metadata or {}),
+            "created_at": now,
+            "retry_at": AT_ONCE,
+            "attempts": 0,
+        }
+        with joined(self.db, tx, "always" if important else self._sync) as own:
+            turn["position"] = positions.next(microseconds(now))  # in the order of the commits
+            cid = own[self.name].put(turn)
+        is_stored = False
+        if tx is None:
+            if self.sink is not None and (important or self.write_through):
+                is_stored = self._delivery.send(self.sink, {**turn, "id": cid})
+            self.on_saved()
+        note = "in the sink" if is_stored else "in the hot tier; flush() sends it to the sink"
+        return Saved(
+            success=True,
+            hot_stored=True,
+            redis_stored=True,
+            sink_stored=is_stored,
+            supabase_stored=is_stored,
+            token_count=turn["token_count"],
+            conversation_id=conversation_id,
+            cid=cid,
+            note=note,
         )
-
-    def _batches(self, size: int, where: Mapping[str, Any]) -> Iterator[list[Document]]:
-        """Batches of as many turns as are pending now, each turn once. A rejected turn moves to a
-        later place in the order of `retry_at`, and new turns are left to the next flush."""
-        left = self._collection.count(where)
-        seen: set[str] = set()
-        after: str | None = None
-        while left:
-            page = self._collection.find(where, order_by="retry_at", limit=size, after=after)
-            batch = [turn for turn in page if turn["id"] not in seen][:left]
-            seen.update(turn["id"] for turn in batch)
-            left -= len(batch)
-            if batch:
-                yield batch
-            after = page.cursor
-            if after is None:
-                return
-
-    def _send(self, turns: Sequence[Document]) -> int:
-        """Sends turns to the sink and stores the outcome in their documents; how many the sink
-        stored."""
-        content = [{name: turn[name] for name in turn if name not in _STATE} for turn in turns]
-        failed: dict[str, str] = {}
-        self._store(content, failed, 0)
-        if failed:
-            self._error = next(iter(failed.values()))
-            logger.warning("%d turns were not flushed: %s", len(failed), self._error)
-        else:
-            self._error = None
-        self._mark(turns, failed)
-        return sum(turn["id"] not in failed for turn in turns)
-
-    def _store(self, turns: Sequence[Document], failed: dict[str, str], failures: int) -> int:
-        """Stores turns in the sink; when that fails, each half of them, down to the turn that is
-        refused, so long as the sink takes any. Adds to `failed` the reasons by id; `failures` is
-        the number of calls in a row that failed before, and of those after it is returned."""
-        assert self.sink is not None
-        try:
-            failed.update(self.sink.store(turns))
-        except Exception as error:
-            failures += 1
-            if len(turns) == 1 or failures >= FAILURES_MAX:
-                reason = f"{type(error).__name__}: {error}"[:REASON_MAX]
-                failed.update(dict.fromkeys((turn["id"] for turn in turns), reason))
-                return failures
-            half = len(turns) // 2
-            failures = self._store(turns[:half], failed, failures)
-            return self._store(turns[half:], failed, failures)
-        return 0
-
-    def _mark(self, turns: Sequence[Document], failed: Mapping[str, str]) -> None:
-        """Marks turns as flushed, or as failed with the time of the next attempt."""
-        now = self._now()
-        with self.db.transaction(sync=self._sync) as tx:  # if it is lost, the turns are sent again
-            for turn in turns:
-                stored = tx[COLLECTION].get(turn["id"])
-                if stored is None:
-                    continue  # deleted meanwhile
-                error = failed.get(turn["id"])
-                if error is None:
-                    kept_from = min(stored["created_at"], now)
-                    expires_at = max(kept_from + timedelta(seconds=self.ttl_seconds), now)
-                    stored |= {"flushed_at": now, "expires_at": expires_at, "error": None}
-                    stored.pop("retry_at", None)
-                elif "retry_at" in stored:
-                    attempts = stored["attempts"] + 1
-                    pause_s = min(RETRY_S * 2 ** (attempts - 1), RETRY_MAX_S)
-                    stored |= {"attempts": attempts, "error": error}
-                    stored["retry_at"] = now + timedelta(seconds=pause_s)
-                tx[COLLECTION].put(stored)
-
-
-_STATE: Final = frozenset({"retry_at", "attempts", "error", "flushed_at", "expires_at"})
-"""Fields of the buffer's own; the sink gets a turn without them."""
 
 
 def _ttl_seconds() -> int:

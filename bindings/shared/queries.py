@@ -33,7 +33,7 @@ def between(field: str, since: datetime | None, until: datetime | None) -> dict[
 
 def has_time(field: str) -> dict[str, Any]:
     """A filter for documents whose field holds a datetime. A sparse index answers it."""
-    return {field: {"$gt": datetime(1970, 1, 1, tzinfo=UTC)}}
+    return {field: {"$gte": datetime.min.replace(tzinfo=UTC)}}
 
 
 def all_pages(

@@ -39,6 +39,9 @@ INSIDE = {
 }
 """Of one system, for its other modules."""
 
+ITERATED = {"export"}
+"""Read with `async for`."""
+
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(work(), 60))
@@ -46,7 +49,7 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 @pytest.mark.parametrize("blocking", FACES, ids=lambda kind: kind.__name__)
 def test_every_public_method_has_its_awaited_one_with_the_same_signature(blocking: type) -> None:
-    assert_face_of(FACES[blocking], blocking, INSIDE)
+    assert_face_of(FACES[blocking], blocking, INSIDE, ITERATED)
 
 
 def test_layered_memory(tmp_path: Path) -> None:
@@ -109,6 +112,8 @@ def test_a_chat_buffer_is_flushed_at_its_times(tmp_path: Path) -> None:
             sink = await db.run(CollectionSink, db.blocking)
             buffer = await aio_chat.open_chat_buffer(db, sink)
             await buffer.save_chat("你好", "您好！", "c", "u")
+            assert [turn["user_message"] async for turn in buffer.export(user_id="u")] == ["你好"]
+            assert (await buffer.redis.get_stats())["pending_queue_length"] == 1
             flushing = asyncio.create_task(
                 aio_chat.keep_flushing(buffer, Schedule(300), sleep=sleep)
             )

@@ -96,13 +96,13 @@ def test_a_chat_is_hot_first_and_flushed_in_batches(db: Database) -> None:
     buffer = ChatBuffer(db, CollectionSink(db))
     result = save(buffer)
     assert result["success"]
-    assert result["hot_stored"]
-    assert not result["sink_stored"]
+    assert result["redis_stored"]
+    assert not result["supabase_stored"]
     assert result["note"]
     for _ in range(149):
         save(buffer)
-    assert buffer.get_stats()["pending_queue_length"] == 150
-    assert buffer.flush(batch_size=100) == Flushed(
+    assert buffer.redis.get_stats()["pending_queue_length"] == 150
+    assert buffer.flush_redis_to_supabase(batch_size=100) == Flushed(
         success=True, total_pending=150, flushed_count=150, failed_count=0
     )
     stats = buffer.get_stats()
