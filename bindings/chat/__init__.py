@@ -31,6 +31,17 @@ from amberdb.chat.sinks import (
     SearchingSink,
     Sink,
 )
+from amberdb.chat.sources import (
+    Broken,
+)
+from amberdb.chat.transfer import (
+    TransferReport,
+    export_jsonl,
+    import_json,
+    import_redis,
+    import_rows,
+    import_sqlite,
+)
 from amberdb.chat.turns import (
     Turns,
 )
@@ -50,5 +61,12 @@ __all__ = [
     "ListingSink",
     "SearchingSink",
     "Sink",
+    "Broken",
+    "TransferReport",
+    "export_jsonl",
+    "import_json",
+    "import_redis",
+    "import_rows",
+    "import_sqlite",
     "Turns",
 ]

@@ -11,7 +11,6 @@ Invariants:
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -35,6 +34,7 @@ from amberdb.chat.delivery import (
     Delivery,
     Flushed,
 )
+from amberdb.chat.positions import positions_of
 from amberdb.chat.sinks import WORDS, SearchingSink, Sink
 from amberdb.chat.turns import (
     Turns,
@@ -69,24 +69,6 @@ class Saved(TypedDict):
 
 def nothing() -> None:
     """The default of ChatBuffer.on_saved."""
-
-
-class Positions:
-    """Ascending numbers for all turns that this process saves: its buffers may share a database,
-    and the clock may be set back."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._last = 0
-
-    def next(self, at_least: int) -> int:
-        """A number above all before it."""
-        with self._mutex:
-            self._last = max(at_least, self._last + 1)
-            return self._last
-
-
-positions: Final = Positions()
 
 
 @final
@@ -128,7 +110,7 @@ class ChatBuffer:
         self.write_through = write_through
         self.ttl_seconds = _ttl_seconds() if ttl_seconds is None else ttl_seconds
         self._sync: Sync = sync
-        self._count_tokens = count_tokens
+        self.count_tokens = count_tokens
         self._clock = clock
         self.on_saved: Callable[[], None] = nothing
         """Called after save_chat() has stored a turn."""
@@ -146,20 +128,21 @@ class ChatBuffer:
             required={"conversation_id": str, "user_id": str},
             owner="chat",
         )
-        self._conversations = Conversations(db, prefixed(name, "chat_conversations"))
-        self._tiers = BothTiers(db, self.name, self._conversations)
+        self.records = Conversations(db, prefixed(name, "chat_conversations"))
+        self.positions = positions_of(db, self.name)
+        for newest in self._collection.find(order_by="-position", limit=1, fields=["position"]):
+            self.positions.next(newest.get("position") or 0)  # an earlier version made none
+        self.positions.next(self.records.last_position())
+        self._tiers = BothTiers(db, self.name, self.records)
         self._delivery = Delivery(
             db,
             self.name,
-            self._conversations,
+            self.records,
             sync=sync,
             ttl_seconds=self.ttl_seconds,
             refusals_max=refusals_max,
             now=self.now,
         )
-        for newest in self._collection.find(order_by="-position", limit=1, fields=["position"]):
-            positions.next(newest.get("position", 0))  # a turn of an earlier version has none
-        positions.next(self._conversations.last_position())
 
     @property
     def redis(self) -> "ChatBuffer":
@@ -191,7 +174,7 @@ class ChatBuffer:
         turn: Document = {
             "user_message": user_message,
             "assistant_message": assistant_message,
-            "token_count": self._count_tokens(user_message) + self._count_tokens(assistant_message),
+            "token_count": self.count_tokens(user_message) + self.count_tokens(assistant_message),
         }
         return self._save(turn, conversation_id, user_id, important, metadata, tx)
 
@@ -213,7 +196,7 @@ class ChatBuffer:
             "user_message": words_of(checked, "user"),
             "assistant_message": words_of(checked, "assistant"),
             "messages": checked,
-            "token_count": tokens_of(checked, self._count_tokens),
+            "token_count": tokens_of(checked, self.count_tokens),
         }
         return self._save(turn, conversation_id, user_id, important, metadata, tx)
 
@@ -225,7 +208,7 @@ class ChatBuffer:
         when it does not answer, `is_complete` of the list is False. Raises QueryError."""
         turns = self._tiers.recent(self.sink, conversation_id, limit)
         if max_tokens is not None:
-            turns[:] = within(turns, max_tokens, self._count_tokens)
+            turns[:] = within(turns, max_tokens, self.count_tokens)
         turns.reverse()
         return turns
 
@@ -270,7 +253,7 @@ class ChatBuffer:
         where = having(user_id=user_id)
         names = ["conversation_id", "user_id", "created_at", "position", "flushed_at"]
         hot = all_pages(self._collection.find, where, fields=names)
-        return self._conversations.of_user(user_id, limit, hot)
+        return self.records.of_user(user_id, limit, hot)
 
     def export(
         self, *, conversation_id: str | None = None, user_id: str | None = None
@@ -361,7 +344,7 @@ class ChatBuffer:
             "attempts": 0,
         }
         with joined(self.db, tx, "always" if important else self._sync) as own:
-            turn["position"] = positions.next(microseconds(now))  # in the order of the commits
+            turn["position"] = self.positions.next(microseconds(now))  # in the order of the commits
             cid = own[self.name].put(turn)
         is_stored = False
         if tx is None:

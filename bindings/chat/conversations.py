@@ -78,6 +78,15 @@ class Conversations:
         below = record["below"]
         return place(turn) in record["positions"] or (below is not None and place(turn) <= below)
 
+    def is_taken(self, tx: Transaction, hot: str, conversation_id: str, position: int) -> bool:
+        """Whether a turn of the conversation is at a position, or was before it left the hot tier;
+        `hot`: its collection."""
+        where = {"conversation_id": conversation_id, "position": position}
+        if tx[hot].count(where):
+            return True
+        records = all_pages(tx[self.name].find, having(conversation_id=conversation_id))
+        return any(position in record["positions"] for record in records)
+
     def add(self, tx: Transaction, turns: Iterable[Document]) -> None:
         """Adds turns that are being marked as flushed."""
         records: dict[str, Document] = {}

@@ -84,6 +84,7 @@ class CollectionSink:
             indexes=[
                 Ordered("conversation_id", "position", "created_at"),
                 Ordered("user_id", "position"),
+                Ordered("position"),
                 WORDS,
             ],
             owner="chat",

@@ -21,6 +21,7 @@ from amberdb.chat import (
     Sink,
     count_tokens,
     delivery,
+    positions,
 )
 from amberdb.chat import buffer as chat
 from support.databases import FakeClock, OpenDatabase
@@ -496,11 +497,18 @@ def test_a_turn_of_a_clock_that_was_ahead_is_due(
 def test_after_a_restart_later_turns_are_later(
     open_db: OpenDatabase, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also when the earlier ones have left the hot tier."""
     db = open_db(clock=clock)
-    said(ChatBuffer(db, clock=clock), clock, 2)
-    clock.advance(-3000)
-    fresh = chat.Positions()  # as in another process
-    monkeypatch.setattr(chat, "positions", fresh)
-    buffer = ChatBuffer(db, clock=clock)
-    buffer.save_chat("third", "-", "c", "u")
-    assert buffer.load_recent_context("c", 1)[0]["user_message"] == "third"
+    sink = CollectionSink(db)
+    for conversation, flushes in (("c", False), ("d", True)):
+        said(ChatBuffer(db, sink, ttl_seconds=10, clock=clock), clock, 2, conversation)
+        if flushes:
+            ChatBuffer(db, sink, ttl_seconds=10, clock=clock).flush()
+            clock.advance(20)
+            db.expire()
+            assert len(db["chat"]) == 0
+        clock.advance(-3000)
+        monkeypatch.setattr(positions, "_by_tier", {})  # as in another process
+        buffer = ChatBuffer(db, sink, clock=clock)
+        buffer.save_chat("third", "-", conversation, "u")
+        assert buffer.load_recent_context(conversation, 1)[0]["user_message"] == "third"
