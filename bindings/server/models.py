@@ -188,7 +188,9 @@ class SavedTurn(BaseModel):
 
     success: bool
     hot_stored: bool
+    redis_stored: bool
     sink_stored: bool
+    supabase_stored: bool
     token_count: int
     conversation_id: str
     cid: str
@@ -205,9 +207,11 @@ class FlushedTurns(BaseModel):
 
 
 class Turns(BaseModel):
-    """The last turns of a conversation, the oldest first."""
+    """The last turns of a conversation, the oldest first; without those of the sink when it did not
+    answer."""
 
     turns: list[dict[str, Any]]
+    is_complete: bool
 
 
 class Document(BaseModel):

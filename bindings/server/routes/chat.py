@@ -28,4 +28,5 @@ async def save_chat(served: Served, given: models.Turn) -> Response:
 @router.get("/chat/{conversation_id}", response_model=models.Turns)
 async def load_recent_context(served: Served, conversation_id: Name, limit: Limit = 20) -> Response:
     """The last turns of a conversation, the oldest first."""
-    return answer({"turns": await served.buffer.load_recent_context(conversation_id, limit)})
+    turns = await served.buffer.load_recent_context(conversation_id, limit)
+    return answer({"turns": turns, "is_complete": turns.is_complete})

@@ -111,7 +111,8 @@ def test_a_chat_buffer_is_flushed_at_its_times(tmp_path: Path) -> None:
         async with audited(tmp_path / "t.amber") as db:
             sink = await db.run(CollectionSink, db.blocking)
             buffer = await aio_chat.open_chat_buffer(db, sink)
-            await buffer.save_chat("你好", "您好！", "c", "u")
+            async with db.transaction() as tx:
+                await buffer.save_chat("你好", "您好！", "c", "u", tx=tx.blocking)
             assert [turn["user_message"] async for turn in buffer.export(user_id="u")] == ["你好"]
             assert (await buffer.redis.get_stats())["pending_queue_length"] == 1
             flushing = asyncio.create_task(
