@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypedDict, final
 
-from amberdb import Database, Document, Ordered, Sync, Transaction
+from amberdb import Database, Document, Ordered, QueryError, Sync, Transaction
 from amberdb._shared.checks import check_name, check_str
 from amberdb._shared.clock import utc_now
 from amberdb._shared.queries import all_pages, having
@@ -102,8 +102,8 @@ class ChatBuffer:
         count_tokens: Callable[[str], int] = count_tokens,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if refusals_max < 1:
-            raise ValueError(f"refusals_max must be at least 1, not {refusals_max!r}")
+        if type(refusals_max) is not int or refusals_max < 1:
+            raise ValueError(f"refusals_max must be an int of at least 1, not {refusals_max!r}")
         self.db = db
         self.sink = sink
         self.name = prefixed(name, "chat")
@@ -208,6 +208,8 @@ class ChatBuffer:
         when it does not answer, `is_complete` of the list is False. Raises QueryError."""
         turns = self._tiers.recent(self.sink, conversation_id, limit)
         if max_tokens is not None:
+            if type(max_tokens) is not int:
+                raise QueryError(f"max_tokens must be an int, not {max_tokens!r}")
             turns[:] = within(turns, max_tokens, self.count_tokens)
         turns.reverse()
         return turns
@@ -303,6 +305,8 @@ class ChatBuffer:
     ) -> Flushed:
         """Sends the turns that were set aside, or some of them, to the sink again. Raises
         QueryError."""
+        if isinstance(cids, str | Mapping):
+            raise QueryError(f"cids must be a list of ids, not {cids!r}")
         where = dict(DEAD) if cids is None else {**DEAD, "id": {"$in": list(cids)}}
         return self._delivery.flush(self.sink, batch_size, "set_aside_at", where)
 
