@@ -19,7 +19,7 @@ from typing import Any, Final, TypedDict, final
 from amberdb import Database, Document, Ordered, QueryError, Sync, Transaction
 from amberdb._shared.checks import check_name, check_str
 from amberdb._shared.clock import utc_now
-from amberdb._shared.queries import all_pages, having
+from amberdb._shared.queries import all_pages, having, of_one
 from amberdb._shared.search_input import asked
 from amberdb._shared.systems import joined, prefixed
 from amberdb._shared.tokens import count_tokens
@@ -35,7 +35,7 @@ from amberdb.chat.delivery import (
     Flushed,
 )
 from amberdb.chat.positions import positions_of
-from amberdb.chat.sinks import WORDS, SearchingSink, Sink
+from amberdb.chat.sinks import WORDS, Sink, can_search
 from amberdb.chat.turns import (
     Turns,
     checked_messages,
@@ -239,7 +239,7 @@ class ChatBuffer:
         hits = self._collection.search(text, query=query, where=where, limit=limit)
         found = {hit.id: (hit.score, hit.document) for hit in hits}
         error: str | None = None
-        if isinstance(self.sink, SearchingSink):
+        if can_search(self.sink):
             try:
                 for score, turn in self.sink.search(text, query, where, limit):
                     found.setdefault(id_of(turn), (score, turn))
@@ -252,7 +252,7 @@ class ChatBuffer:
 
     def conversations(self, user_id: str, limit: int = 100) -> list[Conversation]:
         """The conversations of a user, that with the newest turn first. Raises QueryError."""
-        where = having(user_id=user_id)
+        where = of_one(user_id=user_id)
         names = ["conversation_id", "user_id", "created_at", "position", "flushed_at"]
         hot = all_pages(self._collection.find, where, fields=names)
         return self.records.of_user(user_id, limit, hot)

@@ -17,9 +17,9 @@ from itertools import islice
 from typing import Any, Final, TypedDict, final
 
 from amberdb import Database, Document, Transaction, TransactionError
-from amberdb._shared.queries import all_pages, having
+from amberdb._shared.queries import all_pages, having, of_one
 from amberdb.chat.conversations import Conversations
-from amberdb.chat.sinks import CollectionSink, DeletingSink, ListingSink, Sink
+from amberdb.chat.sinks import CollectionSink, DeletingSink, Sink, can_delete, can_list
 from amberdb.chat.turns import Turns, id_of, newest, place
 
 logger = logging.getLogger("amberdb.chat")
@@ -56,7 +56,7 @@ class BothTiers:
 
     def recent(self, sink: Sink | None, conversation_id: str, limit: int) -> Turns:
         """The last turns, the newest first. Raises QueryError."""
-        where = having(conversation_id=conversation_id)
+        where = of_one(conversation_id=conversation_id)
         hot = list(self._hot.find(where, order_by="-position", limit=limit))
         if sink is None or not limit or self._has_all(conversation_id, hot, limit):
             return Turns(hot)
@@ -78,7 +78,7 @@ class BothTiers:
         where = having(conversation_id=conversation_id, user_id=user_id)
         hot = all_pages(self._hot.find, where, order_by="position")
         stored: Iterable[Document] = ()
-        if isinstance(sink, ListingSink):
+        if can_list(sink):
             stored = sink.turns(conversation_id=conversation_id, user_id=user_id)
         elif sink is not None:
             stored = self._loaded(sink, conversation_id, user_id)
@@ -94,8 +94,8 @@ class BothTiers:
 
     def delete(self, sink: Sink | None, tx: Transaction | None, **given: str) -> Deleted:
         """Deletes the turns of a conversation or a user from both tiers."""
-        where = having(**given)
-        deletes = isinstance(sink, DeletingSink)
+        where = of_one(**given)
+        deletes = can_delete(sink)
         if tx is not None:
             self._db.check_transaction(tx)
             if isinstance(sink, CollectionSink):
@@ -108,7 +108,7 @@ class BothTiers:
             self._elsewhere.pop(given.get("conversation_id", ""), None)
         hot_deleted = self._delete_hot(tx, where)
         sink_deleted: int | None = 0 if sink is None else None
-        if isinstance(sink, DeletingSink):
+        if can_delete(sink):
             sink_deleted = _delete_stored(sink, tx, given)
         return Deleted(
             success=sink_deleted is not None, hot_deleted=hot_deleted, sink_deleted=sink_deleted

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Final, TypedDict, final
 
 from amberdb import Database, Document, Ordered, Transaction
-from amberdb._shared.queries import all_pages, having
+from amberdb._shared.queries import all_pages, having, of_one
 from amberdb.chat.turns import place, time_of
 
 POSITIONS_MAX: Final = 100
@@ -61,7 +61,7 @@ class Conversations:
 
     def of(self, conversation_id: str) -> list[Document]:
         """The records of a conversation, one for each of its users."""
-        return list(all_pages(self._collection.find, having(conversation_id=conversation_id)))
+        return list(all_pages(self._collection.find, of_one(conversation_id=conversation_id)))
 
     def ids(self, user_id: str | None) -> set[str]:
         """The conversations of a user, or all of them."""
@@ -84,7 +84,7 @@ class Conversations:
         where = {"conversation_id": conversation_id, "position": position}
         if tx[hot].count(where):
             return True
-        records = all_pages(tx[self.name].find, having(conversation_id=conversation_id))
+        records = all_pages(tx[self.name].find, of_one(conversation_id=conversation_id))
         return any(position in record["positions"] for record in records)
 
     def add(self, tx: Transaction, turns: Iterable[Document]) -> None:
@@ -100,7 +100,7 @@ class Conversations:
     def of_user(self, user_id: str, limit: int, hot: Iterable[Document]) -> list[Conversation]:
         """The conversations of a user, that with the newest turn first. `hot`: his turns in the hot
         tier."""
-        where = having(user_id=user_id)
+        where = of_one(user_id=user_id)
         page = self._collection.find(where, order_by="-last_position", limit=limit)
         records = {record["id"]: record for record in page}
         flushed: dict[str, int] = {}

@@ -25,7 +25,7 @@ from typing import Any, Final, TypedDict, final
 from amberdb import Database, Document, Sync
 from amberdb._shared.queries import has_time
 from amberdb.chat.conversations import Conversations
-from amberdb.chat.sinks import DeletingSink, Sink
+from amberdb.chat.sinks import Sink, can_delete
 from amberdb.chat.turns import sent
 
 logger = logging.getLogger("amberdb.chat")
@@ -177,7 +177,7 @@ class Delivery:
             error = next(iter(outcome.failed.values()))
             logger.warning("%d turns were not flushed: %s", len(outcome.failed), error)
         gone = self._mark(turns, outcome, _refused(sink, turns, outcome))
-        if gone and isinstance(sink, DeletingSink):
+        if gone and can_delete(sink):
             sink.delete(gone)
         return outcome
 

@@ -10,12 +10,12 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Protocol, cast, final, runtime_checkable
+from typing import Final, Protocol, TypeGuard, cast, final
 
 from amberdb import Database, Document, Ordered, Text
 from amberdb._jsonl.text import dumps, loads
 from amberdb._shared.files import append_lines
-from amberdb._shared.queries import all_pages, having
+from amberdb._shared.queries import all_pages, having, of_one
 from amberdb.chat.turns import id_of, newest, place, time_of
 
 ARCHIVE: Final = "chat_archive"
@@ -40,7 +40,6 @@ class Sink(Protocol):
         ...
 
 
-@runtime_checkable
 class ListingSink(Protocol):
     """A sink whose turns can be listed: for export(), delete_conversation() and delete_user()."""
 
@@ -51,7 +50,6 @@ class ListingSink(Protocol):
         ...
 
 
-@runtime_checkable
 class DeletingSink(ListingSink, Protocol):
     """A sink that deletes turns: for delete_conversation() and delete_user()."""
 
@@ -60,7 +58,6 @@ class DeletingSink(ListingSink, Protocol):
         ...
 
 
-@runtime_checkable
 class SearchingSink(Protocol):
     """A sink that finds turns by their words: for search()."""
 
@@ -70,6 +67,21 @@ class SearchingSink(Protocol):
         """The best turns that match words, or a query in the query language, with their scores, the
         best first. `where`: the conversation_id and user_id that they have."""
         ...
+
+
+def can_list(sink: Sink | None) -> TypeGuard[ListingSink]:
+    """Whether a sink has the methods of ListingSink; an attribute of that name is not enough."""
+    return callable(getattr(sink, "turns", None))
+
+
+def can_delete(sink: Sink | None) -> TypeGuard[DeletingSink]:
+    """Whether a sink has the methods of DeletingSink."""
+    return can_list(sink) and callable(getattr(sink, "delete", None))
+
+
+def can_search(sink: Sink | None) -> TypeGuard[SearchingSink]:
+    """Whether a sink has the method of SearchingSink."""
+    return callable(getattr(sink, "search", None))
 
 
 @final
@@ -95,7 +107,7 @@ class CollectionSink:
         return {}
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:
-        where = having(conversation_id=conversation_id)
+        where = of_one(conversation_id=conversation_id)
         if before is not None:
             where["created_at"] = {"$lte": before}
         return self._collection.find(where, order_by=_NEWEST, limit=limit)
@@ -133,7 +145,7 @@ class JsonlSink:
         return {}
 
     def load(self, conversation_id: str, limit: int, before: datetime | None) -> Sequence[Document]:
-        turns = self.turns(conversation_id=conversation_id)
+        turns = self.turns(**of_one(conversation_id=conversation_id))
         return newest((t for t in turns if before is None or time_of(t) <= before), limit)
 
     def turns(

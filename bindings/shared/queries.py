@@ -24,6 +24,14 @@ def having(**fields: str | None) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def of_one(**fields: str) -> dict[str, Any]:
+    """As having(), where None is refused too: a missing id is not everybody. Raises QueryError."""
+    for name, value in fields.items():
+        if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise QueryError(f"{name} must be a str, not {value!r}: give the text itself")
+    return dict(fields)
+
+
 def between(field: str, since: datetime | None, until: datetime | None) -> dict[str, Any]:
     """A filter for `since <= field < until`; without conditions where both are None."""
     times = {"$gte": since, "$lt": until}

@@ -1,13 +1,14 @@
 """The conversations of a user: listed, searched, exported and deleted, in both tiers."""
 
 import unicodedata
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from amberdb import CollectionError, Database, Ordered, QueryError, TransactionError
+from amberdb import AmberError, CollectionError, Database, Ordered, QueryError, TransactionError
 from amberdb.chat import ChatBuffer, CollectionSink, JsonlSink, Sink
 from support.chat_sinks import FullSink, MinimalSink
 from support.databases import FakeClock, OpenDatabase
@@ -166,6 +167,37 @@ def test_a_sink_that_is_down_when_it_should_delete_says_so_and_is_asked_again(
     sink.error = None
     assert buffer.delete_user("u")["sink_deleted"] == 1
     assert sink.turns_by_id == {}
+
+
+def test_nobody_is_not_everybody(kept: Kept) -> None:
+    """An id that a program has lost: None reads and deletes nothing of others."""
+    buffer, nobody = kept.buffer, cast(Any, None)
+    before = list(buffer.export())
+    calls: list[Callable[[], object]] = [
+        lambda: buffer.delete_user(nobody),
+        lambda: buffer.delete_conversation(nobody),
+        lambda: buffer.conversations(nobody),
+        lambda: buffer.load_recent_context(nobody),
+        lambda: buffer.save_chat("q", "a", nobody, "u"),
+        lambda: buffer.save_chat("q", "a", "c", nobody),
+    ]
+    if isinstance(kept.sink, CollectionSink | JsonlSink):
+        calls.append(lambda: kept.sink and kept.sink.load(nobody, 5, None))
+    for call in calls:
+        with pytest.raises(AmberError):
+            call()
+    assert buffer.delete_user("")["hot_deleted"] == 0
+    assert list(buffer.export()) == before
+
+
+def test_an_attribute_of_a_sink_is_no_method(db: Database) -> None:
+    sink: Any = MinimalSink()
+    sink.turns = sink.search = []
+    sink.delete = True
+    buffer = ChatBuffer(db, sink)
+    buffer.save_chat("one", "-", "c", "u", important=True)
+    assert words(buffer.export(user_id="u")) == words(buffer.search("one")) == ["one"]
+    assert buffer.delete_user("u") == {"success": False, "hot_deleted": 1, "sink_deleted": None}
 
 
 # -- ids and names -----------------------------------------------------------------------------
