@@ -1,6 +1,6 @@
 """The turns of a conversation are those of both tiers, by position, whatever left the hot one."""
 
-import pickle
+import copy
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -179,7 +179,7 @@ def test_a_sink_that_is_down_gives_the_hot_turns_and_says_so(
     assert not found.is_complete
     assert found.error == "RuntimeError: maintenance"
     assert not buffer.load_messages("c").is_complete
-    again = pickle.loads(pickle.dumps(found))
+    again = copy.deepcopy(found)
     assert (again, again.error, again.is_complete) == (found, found.error, False)
     sink.error = None
     found = buffer.load_recent_context("c")
