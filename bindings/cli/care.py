@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import amberdb
-from amberdb import LockedError, RepairReport
+from amberdb import Erasure, LockedError, RepairReport
 from amberdb.cli.arguments import AsJson, CollectionName, DatabasePath, parse_where
 from amberdb.cli.bars import counting, pairs_bar
 from amberdb.cli.output import emit, grid, plain, properties, show
@@ -90,6 +90,11 @@ def erase(
     query = parse_where(where)
     with opened(path) as db, pairs_bar() as advance:
         receipt = db.erase(collection, query, reason=reason, progress=advance)
+    show_receipt(receipt, as_json)
+
+
+def show_receipt(receipt: Erasure, as_json: bool) -> None:
+    """The receipt of an erasure, with the backups that it names."""
     facts = {**plain(receipt), "documents": receipt.documents}
     if as_json:
         emit(facts)

@@ -18,6 +18,7 @@ from amberdb.cli import (
     lines,
     log,
     memories,
+    privacy,
     profiles,
     search,
     serve,
@@ -79,6 +80,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "repair": care.repair,
     "compact": care.compact,
     "erase": care.erase,
+    "held": privacy.held,
+    "forget": privacy.forget,
     "serve": serve.serve,
 }
 for _name, _function in VERBS.items():

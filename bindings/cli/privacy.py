@@ -1,0 +1,55 @@
+"""The commands held and forget: what a database holds of somebody.
+
+Invariants:
+- held changes nothing.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.bars import pairs_bar
+from amberdb.cli.care import show_receipt
+from amberdb.cli.output import emit
+from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
+from amberdb.privacy import export, export_json
+from amberdb.privacy import forget as forget_everywhere
+
+EntityId = Annotated[str, typer.Argument(metavar="ENTITY", help="A user, by id or by username.")]
+
+
+@verb
+def held(
+    path: DatabasePath,
+    entity: EntityId,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write a JSON file; else print it.")
+    ] = None,
+) -> None:
+    """Prints all documents of a person or an agent, in every memory system of the database, as
+    JSON."""
+    with opened_read_only(path) as db:
+        if output is not None:
+            count = export_json(db, entity, output)
+            say(f"{count} documents of {entity!r} are in {output}")
+            return
+        found = export(db, entity)
+    emit(found)
+    if not found:
+        raise typer.Exit(Exit.NOTHING)
+
+
+@verb
+def forget(
+    path: DatabasePath,
+    entity: EntityId,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stored in the receipt.")],
+    as_json: AsJson = False,
+) -> None:
+    """Removes all documents of a person or an agent from every memory system and every file of the
+    database, and prints a receipt, which lists backups that may still hold them."""
+    with opened(path) as db, pairs_bar() as advance:
+        receipt = forget_everywhere(db, entity, reason=reason, progress=advance)
+    show_receipt(receipt, as_json)
