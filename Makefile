@@ -96,6 +96,9 @@ fuzz-http: $(VENV)/.test $(HTTP)/.done ## schemathesis against `amberdb serve` (
 soak: $(VENV)/.test ## eight clients over HTTP and a kill in the middle (SOAK_S: seconds)
 	PYTHONPATH=tests $(BIN)/python tests/crash/soak.py --seconds $(SOAK_S) $(ARGS)
 
+soak-systems: $(VENV)/.test ## all memory systems at once, killed again and again (SOAK_S: seconds)
+	PYTHONPATH=tests $(BIN)/python tests/crash/systems.py --seconds $(SOAK_S) $(ARGS)
+
 coverage: $(VENV)/.test ## branch coverage of engine, index and wal; fails below 95 percent
 	$(PYTEST) --cov --cov-branch --cov-report= $(ARGS)
 	$(BIN)/coverage report --include='engine/*,index/*,wal/*' --skip-covered --show-missing \
