@@ -51,6 +51,7 @@ class AmberEventStore(EventStore):
                 Ordered("session_id", "event_type", "position"),
                 Ordered("agent_name", "position"),
                 Ordered("agent_name", "event_type", "position"),
+                Ordered("metadata.user_id", sparse=True),
                 Text("data"),
             ],
         )

@@ -1,114 +1,111 @@
-"""What the memory systems of a database hold of somebody: a filter for each collection.
+"""What the memory systems of a database hold of somebody: filters for each collection.
 
     memory    memories and log entries of the entity
     chat      turns of the user, hot and flushed to a collection
     context   the user by id or by username, their sessions and all that is in these
     events    events of these sessions, and those whose metadata has the user's id
-    graph     the entity of this name, and its relations
-    profiles  the profile of the user
+    graph     the entity of this name or alias, and its relations
+    profiles  the profile of the user, and its log
 
 Invariants:
 - Collections are found in the catalog, by the mark of the system that declared them, under any
   name that the system was given.
+- Every filter is answered by an index.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Final, NamedTuple, TypeAlias
 
 from amberdb import Database, QueryError, Snapshot, Where
+from amberdb._shared.queries import all_pages
 
-Held: TypeAlias = dict[str, dict[str, Any]]
-"""By collection the filter of what is somebody's."""
+Held: TypeAlias = dict[str, list[Where]]
+"""By collection the filters of what is somebody's: all that any of them matches."""
 
 _AGE_MAX_MS: Final = 86_400_000
 
 
 def held(db: Database, entity_id: str, *, also: Mapping[str, Where] | None = None) -> Held:
-    """By collection a filter for all documents of a person or an agent. `also` has filters for
+    """By collection filters for all documents of a person or an agent. `also` has filters for
     collections of the program. Raises QueryError, CollectionMissingError."""
     if not isinstance(entity_id, str) or not entity_id:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise QueryError(f"entity_id must be a non-empty str, not {entity_id!r}")
-    by_owner: dict[str, list[str]] = {}
-    for name in db.collections():
-        by_owner.setdefault(db.definition(name).owner or "", []).append(name)
+    owners = {name: db.definition(name).owner for name in db.collections()}
     found: Held = {}
     with db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
-        sessions = _sessions(at, by_owner.get("context", ()), entity_id)
-        for owner, names in by_owner.items():
-            where_of = _WHERES.get(owner)
-            if where_of is None:
-                continue
-            wheres = {name: where_of(_kind(name), entity_id, sessions) for name in names}
-            found |= {name: where for name, where in wheres.items() if where is not None}
-    return {**found, **{name: dict(where) for name, where in (also or {}).items()}}
+        somebody = _somebody(at, owners, entity_id)
+        for name, owner in owners.items():
+            wheres = _WHERES.get((owner or "", _kind(name)), _WHERES.get((owner or "", "")))
+            if wheres is not None:
+                found[name] = wheres(somebody)
+    return {**found, **{name: [where] for name, where in (also or {}).items()}}
 
 
-_KINDS: Final = (
-    *("profile", "event", "log", "chat", "users", "sessions", "main_context"),
-    *("recall_memory", "archival_memory", "entities", "relations"),
-)
+class Somebody(NamedTuple):
+    """A person by the names that the systems have for them."""
+
+    id: str
+    users: list[str]
+    """Ids of users of the agent context: `id`, and those whose username it is."""
+    sessions: list[str]
+    """Their sessions."""
+    entities: list[str]
+    """Entities of graphs: `id`, and those that have it as an alias."""
+
+
+def _somebody(at: Snapshot, owners: Mapping[str, str | None], id: str) -> Somebody:
+    def ids(owner: str, kind: str, where: Where) -> list[str]:
+        names = [name for name in owners if owners[name] == owner and _kind(name) == kind]
+        found = (all_pages(at[name].find, where, fields=["id"]) for name in names)
+        return [document["id"] for document in chain.from_iterable(found)]
+
+    users = [id, *ids("context", "users", {"username": id})]
+    return Somebody(
+        id,
+        users,
+        ids("context", "sessions", {"user_id": {"$in": users}}),
+        [id, *ids("graph", "entities", {"aliases": id})],
+    )
 
 
 def _kind(name: str) -> str:
     """What a collection holds: its name, without the prefix that its system was given."""
-    kinds = (kind for kind in _KINDS if name == kind or name.endswith(f"_{kind}"))
+    kinds = (kind for _, kind in _WHERES if name == kind or name.endswith(f"_{kind}"))
     return max(kinds, key=len, default="")
 
 
-def _sessions(at: Snapshot, names: Sequence[str], entity_id: str) -> list[str]:
-    """The ids of the sessions of a user, who is named by id or by username."""
-    users = {entity_id}
-    for name in names:
-        if _kind(name) == "users":
-            users |= {user["id"] for user in at[name].find({"username": entity_id})}
-    return sorted(
-        session["id"]
-        for name in names
-        if _kind(name) == "sessions"
-        for session in at[name].find({"user_id": {"$in": sorted(users)}}, fields=["id"])
-    )
+def _of_entity(who: Somebody) -> list[Where]:
+    return [{"memory_type": kind, "entity_id": who.id} for kind in ("user", "agent")]
 
 
-_Wheres: TypeAlias = Callable[[str, str, Sequence[str]], dict[str, Any] | None]
+def _of_user(who: Somebody) -> list[Where]:
+    return [{"user_id": who.id}]
 
 
-def _of_memory(kind: str, id: str, sessions: Sequence[str]) -> dict[str, Any]:
-    return {"memory_type": {"$in": ["agent", "user"]}, "entity_id": id}
+def _of_session(who: Somebody) -> list[Where]:
+    return [{"session_id": {"$in": who.sessions}}]
 
 
-def _of_chat(kind: str, id: str, sessions: Sequence[str]) -> dict[str, Any]:
-    return {"user_id": id}
-
-
-def _of_context(kind: str, id: str, sessions: Sequence[str]) -> dict[str, Any] | None:
-    if kind == "users":
-        return {"$or": [{"id": id}, {"username": id}]}
-    if kind == "sessions":
-        return {"id": {"$in": list(sessions)}}
-    if kind in ("main_context", "recall_memory", "archival_memory"):
-        return {"session_id": {"$in": list(sessions)}}
-    return None  # roles and settings are nobody's
-
-
-def _of_events(kind: str, id: str, sessions: Sequence[str]) -> dict[str, Any]:
-    return {"$or": [{"session_id": {"$in": list(sessions)}}, {"metadata.user_id": id}]}
-
-
-def _of_graph(kind: str, id: str, sessions: Sequence[str]) -> dict[str, Any]:
-    if kind == "entities":
-        return {"id": id}
-    return {"$or": [{"source": id}, {"target": id}]}
-
-
-def _of_profiles(kind: str, id: str, sessions: Sequence[str]) -> dict[str, Any]:
-    return {"id": id}
-
-
-_WHERES: Final[Mapping[str, _Wheres]] = {
-    "memory": _of_memory,
-    "chat": _of_chat,
-    "context": _of_context,
-    "events": _of_events,
-    "graph": _of_graph,
-    "profiles": _of_profiles,
+_WHERES: Final[Mapping[tuple[str, str], Callable[[Somebody], list[Where]]]] = {
+    ("memory", ""): _of_entity,
+    ("chat", ""): _of_user,
+    ("context", "users"): lambda who: [{"id": {"$in": who.users}}],
+    ("context", "sessions"): lambda who: [{"id": {"$in": who.sessions}}],
+    ("context", "main_context"): _of_session,
+    ("context", "recall_memory"): _of_session,
+    ("context", "archival_memory"): _of_session,
+    ("context", "memory_blocks"): lambda who: [
+        {"user_id": {"$in": who.users}},
+        {"session_id": {"$in": who.sessions}},
+    ],
+    ("events", ""): lambda who: [*_of_session(who), {"metadata.user_id": who.id}],
+    ("graph", "entities"): lambda who: [{"id": {"$in": who.entities}}],
+    ("graph", "relations"): lambda who: [
+        {"source": {"$in": who.entities}},
+        {"target": {"$in": who.entities}},
+    ],
+    ("profiles", ""): lambda who: [{"id": who.id}],
+    ("profiles", "log"): _of_user,
 }
+"""By owner and kind of a collection, "" for any other kind of the owner."""

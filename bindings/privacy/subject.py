@@ -8,8 +8,8 @@ Invariants:
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from amberdb import Database, Document, Erasure, Snapshot, Where
 from amberdb._jsonl.text import dumps
@@ -33,7 +33,7 @@ def export(
     """
     with db.snapshot() as at:
         wheres = held(db, entity_id, also=also)
-        found = {name: list(_documents(at, name, where)) for name, where in wheres.items()}
+        found = {name: list(_documents(at, name, each)) for name, each in wheres.items()}
     return {name: documents for name, documents in found.items() if documents}
 
 
@@ -50,9 +50,9 @@ def export_json(
     with db.snapshot() as at, whole_file(os.fspath(path)) as file:
         file.write("{")
         separator = "\n"
-        for name, where in held(db, entity_id, also=also).items():
+        for name, wheres in held(db, entity_id, also=also).items():
             head = f"{separator}{dumps(name)}: ["
-            for document in _documents(at, name, where):
+            for document in _documents(at, name, wheres):
                 file.write(f"{head}\n  {dumps(document)}")
                 head, separator = ",", ",\n"
                 count += 1
@@ -86,7 +86,10 @@ def forget(
     return db.erase(held(db, entity_id, also=also), reason=reason, progress=progress)
 
 
-def _documents(at: Snapshot, name: str, where: Mapping[str, Any]) -> Iterator[Document]:
-    """The documents of a collection, without vectors."""
-    for document in all_pages(at[name].find, where):
-        yield {key: value for key, value in document.items() if not hasattr(value, "ndim")}
+def _documents(at: Snapshot, name: str, wheres: Sequence[Where]) -> Iterator[Document]:
+    """The documents of a collection that any of the filters matches, without vectors."""
+    seen: set[str] = set()
+    for document in chain.from_iterable(all_pages(at[name].find, where) for where in wheres):
+        if document["id"] not in seen:
+            seen.add(document["id"])
+            yield {key: value for key, value in document.items() if not hasattr(value, "ndim")}

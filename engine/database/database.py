@@ -330,7 +330,7 @@ class Database:
 
     def erase(
         self,
-        collection: str | Mapping[str, Where],
+        collection: str | Mapping[str, Where | Sequence[Where]],
         where: Where | None = None,
         *,
         reason: str,
@@ -339,9 +339,10 @@ class Database:
         """Deletes the documents that match, and removes them from every file.
 
             receipt = db.erase("event", {"entity_id": "lin"}, reason="request 17")
-            receipt = db.erase({"event": {"who": "lin"}, "log": {"who": "lin"}}, reason="...")
+            receipt = db.erase({"event": {"who": "lin"}, "log": [where, other]}, reason="...")
             receipt.documents, receipt.completed, receipt.backups
 
+        Of several filters for a collection each document is deleted that any of them matches.
         Expired documents are deleted too, and the log that subscribers have yet to read is
         removed (they get LogTruncatedError). Up to 10,000 documents are deleted in one commit, more
         in several. Returns the receipt, which the database keeps. It names the backups that may

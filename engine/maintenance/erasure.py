@@ -18,12 +18,13 @@ Invariants:
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 import msgspec
 
@@ -56,6 +57,10 @@ REASON_BYTES_MAX: Final = 1000
 BATCH: Final = 10_000
 """The most documents that one commit deletes."""
 _BEFORE_ALL_TIME: Final = -(1 << 62)
+
+
+Filters: TypeAlias = Mapping[str, Sequence[Where]]
+"""By collection the filters of what is to be deleted: all that any of them matches."""
 
 
 @final
@@ -136,7 +141,10 @@ class Erasures:
             return receipts_of(view)
 
     def run(
-        self, wheres: Mapping[str, Where], reason: str, progress: CompactProgress | None
+        self,
+        wheres: Mapping[str, Where | Sequence[Where]],
+        reason: str,
+        progress: CompactProgress | None,
     ) -> Erasure:
         """See Database.erase()."""
         text = plain_text(reason)
@@ -145,7 +153,7 @@ class Erasures:
         if not wheres:
             raise QueryError("erase() needs a collection and a filter: {} matches all documents")
         with long_work(), self._mutex:
-            id = self._begin(wheres, text)
+            id = self._begin({name: _listed(where) for name, where in wheres.items()}, text)
             self.compact(progress)
         return next(receipt for receipt in self.receipts() if receipt.id == id)
 
@@ -173,7 +181,7 @@ class Erasures:
         """Receipts of erasures that are not completed."""
         return [receipt for receipt in self.receipts() if receipt.completed is None]
 
-    def _begin(self, wheres: Mapping[str, Where], reason: str) -> str:
+    def _begin(self, wheres: Filters, reason: str) -> str:
         """Commits the pending receipt with the first batch of deletions; the id."""
         id = os.urandom(8).hex()
 
@@ -196,7 +204,7 @@ class Erasures:
             erasure, wheres = left
             self._commit_batch(partial(_delete, erasure=erasure, wheres=wheres))
 
-    def _left(self) -> tuple[Erasure, Mapping[str, Where]] | None:
+    def _left(self) -> tuple[Erasure, Filters] | None:
         """The first erasure that has something left to delete, with its filters."""
         with self._committer.view() as view:
             found = ((_receipt(stored), stored.left) for stored in _stored(view) if stored.left)
@@ -245,15 +253,14 @@ def _stored(view: View) -> Iterator[_StoredErasure]:
         yield _decode(entry_data(key, value))
 
 
-def _delete(
-    writer: WriteBatch, size: int, *, erasure: Erasure, wheres: Mapping[str, Where]
-) -> None:
+def _delete(writer: WriteBatch, size: int, *, erasure: Erasure, wheres: Filters) -> None:
     """Adds up to `size` deletions to a commit, and the receipt after them."""
     counts, left = {**erasure.collections}, {**wheres}
-    for name, where in wheres.items():
+    for name, filters in wheres.items():
         schema = _at(writer.view, name, erasure.lsn)
         if schema is not None:  # it may have been dropped since
-            ids = _ids(writer.view, schema, where, size + 1)
+            found = (_ids(writer.view, schema, where, size + 1) for where in filters)
+            ids = list(dict.fromkeys(chain.from_iterable(found)))
             for id in ids[:size]:
                 writer.delete(schema, id)
             counts[name] += len(ids[:size])
@@ -265,11 +272,15 @@ def _delete(
     writer.set(_key(erasure), _entry(erasure, left))
 
 
+def _listed(where: Where | Sequence[Where]) -> Sequence[Where]:
+    return where if isinstance(where, (list, tuple)) else [where]
+
+
 def _key(erasure: Erasure) -> bytes:
     return ERASURES + erasure.lsn.to_bytes(8)
 
 
-def _entry(erasure: Erasure, left: Mapping[str, Where] = MappingProxyType({})) -> bytes:
+def _entry(erasure: Erasure, left: Filters = MappingProxyType({})) -> bytes:
     stored = _StoredErasure(
         id=erasure.id,
         collection=erasure.collection,
