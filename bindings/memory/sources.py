@@ -279,7 +279,7 @@ def _content(value: Any) -> str:
         check_text("content", value)
     except InvalidDocumentError as error:
         raise ValueError(error.message) from None
-    return value
+    return str(value)
 
 
 def _flag(field: str, value: Any) -> bool | None:

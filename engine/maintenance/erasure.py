@@ -273,7 +273,9 @@ def _delete(writer: WriteBatch, size: int, *, erasure: Erasure, wheres: Filters)
 
 
 def _listed(where: Where | Sequence[Where]) -> Sequence[Where]:
-    return where if isinstance(where, (list, tuple)) else [where]
+    if isinstance(where, (list, tuple)):
+        return cast(Sequence[Where], where)
+    return [cast(Where, where)]  # what is no filter is refused where it is parsed
 
 
 def _key(erasure: Erasure) -> bytes:
