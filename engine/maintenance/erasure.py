@@ -24,7 +24,7 @@ from datetime import datetime
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import msgspec
 
