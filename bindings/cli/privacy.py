@@ -12,7 +12,7 @@ import typer
 from amberdb.cli.arguments import AsJson, DatabasePath
 from amberdb.cli.bars import pairs_bar
 from amberdb.cli.care import show_receipt
-from amberdb.cli.output import emit
+from amberdb.cli.output import emit, grid, show
 from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
 from amberdb.privacy import export, export_json
 from amberdb.privacy import forget as forget_everywhere
@@ -25,18 +25,23 @@ def held(
     path: DatabasePath,
     entity: EntityId,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write a JSON file; else print it.")
+        Path | None, typer.Option("--output", "-o", help="Write all documents to a JSON file.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Prints all documents of a person or an agent, in every memory system of the database, as
-    JSON."""
+    """Counts the documents of a person or an agent in every memory system of the database; with
+    --json prints them all."""
     with opened_read_only(path) as db:
         if output is not None:
             count = export_json(db, entity, output)
             say(f"{count} documents of {entity!r} are in {output}")
             return
         found = export(db, entity)
-    emit(found)
+    if as_json:
+        emit(found)
+    else:
+        rows = [(name, len(documents)) for name, documents in found.items()]
+        show(grid(f"held of {entity}", ("collection", "documents"), rows))
     if not found:
         raise typer.Exit(Exit.NOTHING)
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
-from amberdb import Database, QueryError, Snapshot, Where
+from amberdb import Database, Snapshot, Where
+from amberdb._shared.checks import check_name
 from amberdb._shared.queries import all_pages
 
 Held: TypeAlias = dict[str, list[Where]]
@@ -28,9 +29,8 @@ _AGE_MAX_MS: Final = 86_400_000
 
 def held(db: Database, entity_id: str, *, also: Mapping[str, Where] | None = None) -> Held:
     """By collection filters for all documents of a person or an agent. `also` has filters for
-    collections of the program. Raises QueryError, CollectionMissingError."""
-    if not isinstance(entity_id, str) or not entity_id:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise QueryError(f"entity_id must be a non-empty str, not {entity_id!r}")
+    collections of the program. Raises InvalidDocumentError, CollectionMissingError."""
+    check_name("entity_id", entity_id)
     owners = {name: db.definition(name).owner for name in db.collections()}
     found: Held = {}
     with db.snapshot(max_age_ms=_AGE_MAX_MS) as at:

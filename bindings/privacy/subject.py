@@ -28,8 +28,8 @@ def export(
 
     also  filters for collections of the program
 
-    amberdb.to_json() makes JSON of the values that it does not have. Raises QueryError,
-    CollectionMissingError.
+    amberdb.to_json() makes JSON of the values that it does not have. Raises
+    InvalidDocumentError, CollectionMissingError.
     """
     with db.snapshot() as at:
         wheres = held(db, entity_id, also=also)
@@ -45,7 +45,8 @@ def export_json(
     also: Mapping[str, Where] | None = None,
 ) -> int:
     """Writes what export() gives as a JSON file, document by document; how many. The file is for
-    its owner alone, and has its name when it is complete. Raises OSError, QueryError."""
+    its owner alone, and has its name when it is complete. Raises OSError,
+    InvalidDocumentError."""
     count = 0
     with db.snapshot() as at, whole_file(os.fspath(path)) as file:
         file.write("{")

@@ -154,7 +154,7 @@ WRITERS = {
 
 def child(path: str, number: int, seed: int) -> None:
     """Writes until it is killed."""
-    print_lock = threading.Lock()
+    print_lock, pause = threading.Lock(), threading.Event()
     with amberdb.open(path) as db:
         systems = Systems(db)
 
@@ -165,7 +165,7 @@ def child(path: str, number: int, seed: int) -> None:
 
             rng = random.Random(f"{seed}/{number}/{name}")
             for _ in WRITERS[name](systems, person(number), rng, say):
-                time.sleep(0.002)  # so that none of six threads has the writer lock alone
+                pause.wait(0.002)  # so that none of six threads has the writer lock alone
 
         threads = [threading.Thread(target=write, args=(name,)) for name in WRITERS]
         for thread in threads:

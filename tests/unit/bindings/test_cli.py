@@ -633,3 +633,21 @@ def test_memories_come_from_mem0_and_from_the_tables(run: Run, tmp_path: Path) -
         assert count in run("import-memories", str(path), "--name", "z").stdout
     for wrong in (["none"], [str(source), "--zone", "Nowhere"], [str(source), "--layer", "x"]):
         run("import-memories", *wrong, code=2)
+
+
+# -- somebody --------------------------------------------------------------------------------
+
+
+def test_what_is_held_of_somebody_is_shown_and_forgotten(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "mem0.json"
+    source.write_text('[{"id": "a", "memory": "likes tea", "user_id": "ann"}]')
+    run("import-memories", str(source))
+    assert "profile" in run("held", "ann").stdout
+    assert answer(run("held", "ann", "--json"))["profile"][0]["content"] == "likes tea"
+    out = tmp_path / "ann.json"
+    assert "documents of 'ann'" in run("held", "ann", "--output", str(out)).stderr
+    assert json.loads(out.read_text())["profile"][0]["id"] == "a"
+    receipt = answer(run("forget", "ann", "--reason", "asked", "--json"))
+    assert receipt["collections"]["profile"] == 1
+    assert run("held", "ann", code=1).stdout.count("profile") == 0
+    assert "erased" in run("forget", "ann", "--reason", "again").stdout

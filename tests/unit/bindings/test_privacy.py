@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import amberdb
-from amberdb import CollectionMissingError, Database, LogTruncatedError, QueryError
+from amberdb import CollectionMissingError, Database, InvalidDocumentError, LogTruncatedError
 from amberdb.chat import ChatBuffer, CollectionSink
 from amberdb.context import AgentContext
 from amberdb.events import AgentEvent, AmberEventStore, EventType
@@ -114,7 +114,7 @@ def test_of_nobody_there_is_nothing(db: Database, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "none.json").read_text()) == {}
     assert forget(db, "nobody", reason="x").documents == 0
     for wrong in ("", None, {"$ne": 1}):
-        with pytest.raises(QueryError, match="entity_id"):
+        with pytest.raises(InvalidDocumentError, match="entity_id"):
             forget(db, wrong, reason="x")  # type: ignore[arg-type]
     with pytest.raises(CollectionMissingError):
         forget(db, "u", reason="x", also={"orders": {}})
