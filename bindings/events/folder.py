@@ -17,7 +17,6 @@ import logging
 import os
 import threading
 import time
-from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,17 +24,22 @@ from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from heapq import merge
-from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, TypeAlias, final
 from urllib.parse import quote
 
-import msgspec
-
-from amberdb._jsonl.text import dumps, iso, loads
+from amberdb._jsonl.text import dumps, iso
 from amberdb._shared.files import append_lines, rename_file, replace_file
-from amberdb.events.event import AgentEvent, moment_of
+from amberdb.events.event import AgentEvent
+from amberdb.events.event_file import (
+    BOM,
+    EventFile,
+    array_rows,
+    event_of,
+    last_position,
+    microseconds,
+)
 from amberdb.events.store import Filters
 
 logger = logging.getLogger("amberdb.events")
@@ -43,97 +47,12 @@ logger = logging.getLogger("amberdb.events")
 NAME_MAX: Final = 200
 """Characters of a quoted session id in the name of a file; a longer one ends in a digest."""
 OPEN_MAX: Final = 64
-TAIL_BYTES: Final = 1 << 16
-_BOM: Final = b"\xef\xbb\xbf"
 
 _locks: Final[dict[str, threading.RLock]] = {}
 _locks_mutex: Final = threading.Lock()
 
-Place = tuple[int, str, int, "EventFile"]
+Place: TypeAlias = tuple[int, str, int, EventFile]
 """Where an event is: its position, the name of its file, its number in the file, the file."""
-
-
-class _Head(msgspec.Struct):
-    """What the places of a file are made of."""
-
-    event_id: str
-    timestamp: str
-    position: int = 0
-
-
-@final
-class EventFile:
-    """One file: of each row that can be read its place in bytes, and what selects it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.positions = array("q")
-        self.times = array("q")
-        self.ids = array("q")
-        """Hashes of the ids."""
-        self._offsets = array("q")
-        self._sizes = array("q")
-        self._seen: tuple[int, int, int] = (-1, 0, 0)
-        self._end = 0
-        self._rows = 0
-
-    @property
-    def _is_array(self) -> bool:
-        return self.path.suffix == ".json"
-
-    def refresh(self) -> bool:
-        """Reads what is new; whether there was anything. Raises OSError."""
-        status = self.path.stat()
-        seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-        if seen == self._seen:
-            return False
-        if self._is_array or seen[0] != self._seen[0] or seen[1] < self._end:
-            self._forget()
-        with self.path.open("rb") as file:
-            for offset, row in self._new_rows(file):
-                self._rows += 1
-                self._note(offset, row)
-        self._seen = seen
-        return True
-
-    def row(self, file: int, at: int) -> bytes:
-        """The row of a number, from the descriptor of the open file. Raises OSError."""
-        return os.pread(file, self._sizes[at], self._offsets[at])
-
-    def _forget(self) -> None:
-        for numbers in (self.positions, self.times, self.ids, self._offsets, self._sizes):
-            del numbers[:]
-        self._end = self._rows = 0
-
-    def _new_rows(self, file: BufferedReader) -> Iterator[tuple[int, bytes]]:
-        if self._is_array:
-            try:
-                yield from array_rows(file.read())
-            except ValueError as error:
-                logger.warning("%s: the array cannot be read: %s", self.path, error)
-            return
-        file.seek(self._end)
-        for line in file:
-            # A line without an end may be one that is being written.
-            if line.endswith(b"\n") or _head(line) is not None:
-                yield self._end, line
-                self._end += len(line)
-            else:
-                logger.warning("%s: the last line is cut short", self.path)
-
-    def _note(self, offset: int, row: bytes) -> None:
-        head = _head(row)
-        if head is None:
-            if row.strip():
-                logger.warning("%s: event %d cannot be read", self.path, self._rows)
-            return
-        moment = _microseconds(moment_of(head.timestamp))
-        last = self.positions[-1] if self.positions else -1
-        self.positions.append(max(last + 1, head.position or moment))
-        self.times.append(moment)
-        self.ids.append(hash(head.event_id))
-        self._offsets.append(offset)
-        self._sizes.append(len(row))
 
 
 @final
@@ -195,8 +114,8 @@ class EventFolder:
     def _matching(
         self, places: Iterable[Place], filters: Filters
     ) -> Iterator[tuple[Place, AgentEvent]]:
-        start = None if filters.start_time is None else _microseconds(filters.start_time)
-        end = None if filters.end_time is None else _microseconds(filters.end_time)
+        start = None if filters.start_time is None else microseconds(filters.start_time)
+        end = None if filters.end_time is None else microseconds(filters.end_time)
         with closing(_OpenFiles()) as opened:
             for place in places:
                 _, _, at, file = place
@@ -285,7 +204,7 @@ class EventFolder:
                 continue  # gone meanwhile; or an array that is damaged, which refresh() has logged
             kept: list[bytes] = []
             for row in rows:
-                event = _event(row)
+                event = event_of(row)
                 if event is not None and filters.matches(event):
                     cleared.add(event.event_id)
                 elif row.strip():
@@ -298,7 +217,7 @@ class EventFolder:
 
     def _row(self, event: AgentEvent) -> bytes:
         if self._last is None:
-            self._last = max(map(_last_position, self._paths()), default=0)
+            self._last = max(map(last_position, self._paths()), default=0)
         self._last = max(self._last + 1, time.time_ns() // 1000)
         timestamp = iso(event.timestamp)
         return dumps({**event.to_map(), "timestamp": timestamp, "position": self._last}).encode()
@@ -312,7 +231,7 @@ class EventFolder:
         """Raises ValueError for a damaged array, OSError."""
         data = path.read_bytes()
         if self._is_lines:
-            return data.removeprefix(_BOM).split(b"\n")
+            return data.removeprefix(BOM).split(b"\n")
         return [row for _, row in array_rows(data)]
 
     def _array(self, path: Path) -> list[bytes]:
@@ -346,7 +265,7 @@ class _OpenFiles:
             row = file.row(self._open[name], at)
         except FileNotFoundError:
             return None
-        event = _event(row)
+        event = event_of(row)
         if event is None:
             logger.warning("%s: event %d cannot be read", file.path, at + 1)
         return event
@@ -365,38 +284,6 @@ def file_name(session_id: str) -> str:
     return f"session_{name}"
 
 
-def array_rows(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The elements of an array, as they are written, with their offsets. Raises ValueError."""
-    start = len(_BOM) if data.startswith(_BOM) else 0
-    offset = start
-    for element in msgspec.json.decode(data[start:], type=list[msgspec.Raw]):
-        row = bytes(element)
-        offset = data.index(row, offset)
-        yield offset, row
-        offset += len(row)
-
-
-def _head(row: bytes) -> _Head | None:
-    try:
-        head = msgspec.json.decode(row.removeprefix(_BOM), type=_Head)
-        moment_of(head.timestamp)
-    except (msgspec.MsgspecError, ValueError):
-        return None
-    return head
-
-
-def _event(row: bytes) -> AgentEvent | None:
-    try:
-        stored: Any = loads(row.removeprefix(_BOM))
-        return AgentEvent.from_map(stored) if "timestamp" in stored else None
-    except (AttributeError, TypeError, ValueError):
-        return None
-
-
-def _microseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000_000)
-
-
 def _reversed(file: EventFile) -> Iterator[Place]:
     name = file.path.name
     for at in range(len(file.positions) - 1, -1, -1):
@@ -407,24 +294,6 @@ def _from(file: EventFile, position: int) -> Iterator[Place]:
     name = file.path.name
     for at in range(bisect_left(file.positions, position), len(file.positions)):
         yield file.positions[at], name, at, file
-
-
-def _last_position(path: Path) -> int:
-    """The position of the last event of a file that can be read there."""
-    try:
-        with path.open("rb") as file:
-            if path.suffix == ".json":
-                rows = [row for _, row in array_rows(file.read())]
-            else:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - TAIL_BYTES))
-                rows = file.read().splitlines()
-    except (OSError, ValueError):
-        return 0
-    for row in reversed(rows):
-        if (head := _head(row)) is not None:
-            return head.position
-    return 0
 
 
 def _free_name(path: Path, ending: str) -> Path:

@@ -12,7 +12,7 @@ Invariants:
 import functools
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sized
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -205,10 +205,9 @@ class Recorder:
         event = self._event(event_type, data, metadata, session_id, timestamp)
         return self._queue.put(event, force=False) is not None
 
-    async def user_message(self, message: str) -> None:
-        """Records USER_MESSAGE."""
-        length = len(message) if isinstance(message, Sized) else 0  # parts, in place of a text
-        data = {"message": message, "message_length": length}
+    async def user_message(self, message: str | Sequence[Any]) -> None:
+        """Records USER_MESSAGE: a text, or parts."""
+        data = {"message": message, "message_length": len(message)}
         await self.record(EventType.USER_MESSAGE, data)
 
     async def model_response(
@@ -231,7 +230,7 @@ class Recorder:
         with the exception, which is raised again. They are a span (spans.py)."""
         name = {"tool_name": tool_name}
         with span() as made:
-            start = {**name, "arguments": {} if arguments is None else arguments}
+            start: dict[str, Any] = {**name, "arguments": {} if arguments is None else arguments}
             await self._note(EventType.TOOL_CALL_START, start, made.begun())
             call = Call()
             try:
@@ -249,11 +248,12 @@ class Recorder:
         call_of = _arguments_of(function)
         inner = getattr(function, "__call__", None)  # noqa: B004  # of an object, it may be async
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inner):
+            asynchronous = cast(Callable[_P, Awaitable[Any]], function)
 
             @functools.wraps(function)
             async def awaited(*args: _P.args, **kwargs: _P.kwargs) -> Any:
                 async with self.tool_call(name, call_of(*args, **kwargs)) as call:
-                    call.result = await function(*args, **kwargs)
+                    call.result = await asynchronous(*args, **kwargs)
                 return call.result
 
             return cast(Callable[_P, _T], awaited)

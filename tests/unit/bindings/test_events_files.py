@@ -23,7 +23,7 @@ async def ids(store: FileEventStore, **how: Any) -> list[str]:
     return [each.event_id for each in await store.retrieve(limit=None, **how)]
 
 
-FOREIGN = [b'{"event_id": "torn", "age', b"# a comment of ours", b'{"level": "info"}', b"\xff\xfe"]
+FOREIGN = [b'{"event_id": "torn", "age', b"# a comment", b'{"level": "info"}', b"\xff\xfe"]
 
 
 @pytest.mark.parametrize("file_per_session", [True, False])
@@ -73,7 +73,11 @@ def test_an_array_keeps_what_is_no_event_and_a_damaged_one_is_set_aside(tmp_path
 def test_rows_of_an_earlier_version_and_of_a_windows_editor_are_read(tmp_path: Path) -> None:
     async def work() -> None:
         old = [event(n, session_id="s") for n in (5, 2, 2)]  # it had no positions; one came twice
-        rows = [json.dumps({**e.to_map(), "timestamp": e.timestamp.isoformat()}) for e in old]
+        strange = [{}, {"position": "first"}, {"position": 10**30}]
+        rows = [
+            json.dumps({**e.to_map(), "timestamp": e.timestamp.isoformat(), **more})
+            for e, more in zip(old, strange, strict=True)
+        ]
         text = "\r\n".join(rows)
         (tmp_path / "session_s.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
         store = FileEventStore(tmp_path)
