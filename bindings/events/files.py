@@ -1,4 +1,4 @@
-"""A store of events in files for people, grep and jq: JSON lines, or a JSON array (folder.py, event_file.py).
+"""A store of events in files for people, grep and jq: JSON lines, or a JSON array.
 
 Invariants:
 - A line is appended and synced before store() returns; an array is replaced atomically.

@@ -73,7 +73,7 @@ def test_an_array_keeps_what_is_no_event_and_a_damaged_one_is_set_aside(tmp_path
 def test_rows_of_an_earlier_version_and_of_a_windows_editor_are_read(tmp_path: Path) -> None:
     async def work() -> None:
         old = [event(n, session_id="s") for n in (5, 2, 2)]  # it had no positions; one came twice
-        strange = [{}, {"position": "first"}, {"position": 10**30}]
+        strange: list[dict[str, Any]] = [{}, {"position": "first"}, {"position": 10**30}]
         rows = [
             json.dumps({**e.to_map(), "timestamp": e.timestamp.isoformat(), **more})
             for e, more in zip(old, strange, strict=True)
