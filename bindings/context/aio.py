@@ -1,14 +1,10 @@
 """Agent context for an event loop: docs/aio.md."""
 
-import os
-from collections.abc import Iterable, Mapping
 from typing import Any, final
 
 from amberdb.aio.face import Face, reads, writes
 from amberdb.aio.system import opens
-from amberdb.context import blocks, context, external, sessions, tools, transfer
-from amberdb.context.messages import Message
-from amberdb.context.transfer import Imported
+from amberdb.context import blocks, context, external, sessions, tools
 
 
 @final
@@ -101,35 +97,6 @@ async def run_tool(
     """As amberdb.context.run_tool()."""
     return await context.call(
         "write", lambda inner: tools.run_tool(inner, session_id, tool_call, reach=reach)
-    )
-
-
-async def import_messages(
-    context: AgentContext,
-    session_id: str,
-    messages: Iterable[Message],
-    *,
-    in_context: int | None = None,
-) -> Imported:
-    """As amberdb.context.import_messages()."""
-    return await context.call(
-        "write",
-        lambda inner: transfer.import_messages(inner, session_id, messages, in_context=in_context),
-    )
-
-
-async def import_letta(
-    context: AgentContext,
-    source: str | os.PathLike[str] | Mapping[str, Any],
-    *,
-    user_id: str,
-    role_name: str | None = None,
-    token_budget: int | None = None,
-) -> Imported:
-    """As amberdb.context.import_letta()."""
-    options: dict[str, Any] = {"role_name": role_name, "token_budget": token_budget}
-    return await context.call(
-        "write", lambda inner: transfer.import_letta(inner, source, user_id=user_id, **options)
     )
 
 

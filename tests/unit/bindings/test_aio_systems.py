@@ -95,6 +95,15 @@ def test_an_agents_context(tmp_path: Path) -> None:
             assert [each["content"] for each in await agent.render(session)][-1] == "Hello"
             await agent.external.archival_insert(session, "the umbrella is in the car")
             assert len(await agent.external.archival(session)) == 1
+            await agent.blocks.create("human", session_id=session)
+            given = {"label": "human", "content": "Likes tea."}
+            call = {"type": "tool_use", "id": "c1", "name": "core_memory_append", "input": given}
+            answer = await aio_context.run_tool(agent, session, call)
+            assert answer["tool_use_id"] == "c1"
+            assert "Likes tea." in (await agent.render(session))[0]["content"]
+            async with db.transaction() as tx:
+                await agent.append_working(session, "Is 12.", tx=tx.blocking)
+            assert await agent.part(session, "working") != ""
 
     run(work)
 
