@@ -52,14 +52,21 @@ def import_messages(
     """Appends a list of messages to a session, with their times: `created_at`, `timestamp` or
     `date` of a message, in ISO 8601 or seconds, which is not sent to the model. The last
     `in_context` messages are in the queue, as far as they fit the budget, and those before in
-    recall storage; None: as many as fit. In a session that has messages all join the queue, and
-    the next append makes room. Raises MissingKeyError, InvalidDocumentError."""
+    recall storage; None: as many as fit. A first message of role system or developer becomes the
+    system instructions of a session that has none, so that it never leaves. In a session that has
+    messages all join the queue, and the next append makes room. Raises MissingKeyError,
+    InvalidDocumentError."""
     problems: list[str] = []
     with joined(context.db, tx) as tx:
         session = context.sessions.live(tx, session_id)
         given = list(messages)
+        system = "" if session["system_tokens"] else _system(given)
+        if system:
+            context.set_system(session_id, system, tx=tx)
+            session = context.sessions.live(tx, session_id)
         past = 0 if in_context is None else len(given) - in_context
-        count = _store(context, tx, session, given, set(range(past)), problems, "message")
+        rest = {at: message for at, message in enumerate(given) if at or not system}
+        count = _store(context, tx, session, rest, set(range(past)), problems, "message")
     return Imported([session_id], count, 0, 0, problems)
 
 
@@ -106,8 +113,8 @@ def import_letta(
             given = maps_of(agent.get("messages"))
             shown = _shown(agent, given)
             kept = [number for number, each in enumerate(given) if each.get("role") != "system"]
-            turns = [_turn(given[number]) for number in kept]
-            past = {at for at, number in enumerate(kept) if number not in shown}
+            turns = {number: _turn(given[number]) for number in kept}
+            past = {number for number in kept if number not in shown}
             messages += _store(context, tx, session, turns, past, problems, f"{name}: message")
             archival += _passages(context, tx, session_id, agent, file, name, problems)
     return Imported(session_ids, messages, blocks, archival, problems)
@@ -120,17 +127,17 @@ def _store(
     context: AgentContext,
     tx: Transaction,
     session: Document,
-    messages: Sequence[Any],
+    messages: Mapping[int, Any],
     past: set[int],
     problems: list[str],
     what: str,
 ) -> int:
-    """Stores messages in their order, those up to the last of `past` in recall storage, and more
-    where the others do not fit the budget; how many."""
+    """Stores messages, by their place in the source: those up to the last of `past` in recall
+    storage, and more where the others do not fit the budget; how many."""
     sessions = context.sessions
     documents: list[Document] = []
     past_count = 0
-    for number, message in enumerate(messages):
+    for number, message in messages.items():
         try:
             turn, time = _timed(message)
             document = document_of(turn, session, time or sessions.now(), sessions.count_tokens)
@@ -251,6 +258,13 @@ def _shown(agent: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> s
         known = set(map(str, items_of(ids)))
         return {at for at, message in enumerate(messages) if str(message.get("id")) in known}
     return set(range(len(messages)))
+
+
+def _system(messages: Sequence[Any]) -> str:
+    """The text of a first message that is system instructions; empty for any other."""
+    first = (maps_of(messages[:1]) or [{}])[0]
+    content = _content(first) if first.get("role") in ("system", "developer") else ""
+    return content if isinstance(content, str) else ""
 
 
 def _turn(message: Mapping[str, Any]) -> dict[str, Any]:

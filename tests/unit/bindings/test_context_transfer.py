@@ -174,6 +174,23 @@ def test_a_list_of_messages_is_imported_with_its_times(
     assert "timestamp" not in context.queue(session)[0]["message"]
 
 
+@pytest.mark.parametrize("content", ["You help.", [{"type": "text", "text": "You help."}]])
+def test_system_instructions_of_a_list_stay(context: AgentContext, content: Any) -> None:
+    session = context.sessions.create("lin", "helper", token_budget=100)
+    said = [{"role": "user", "content": f"{number} " + "word " * 20} for number in range(9)]
+    messages: list[Any] = [{"role": "system", "content": content}, *said, 7]
+    report = import_messages(context, session, messages)
+    assert (report.messages, len(report.problems)) == (9, 1)
+    assert report.problems[0].startswith("message 10:")
+    head, *shown = context.render(session)
+    assert head == {"role": "system", "content": "You help."}
+    assert shown == said[-len(shown) :]
+    assert len(shown) < 9
+    import_messages(context, session, [{"role": "developer", "content": "Be brief."}])
+    assert context.render(session)[0]["content"] == "You help.", "it has some"
+    assert context.render(session)[-1] == {"role": "developer", "content": "Be brief."}
+
+
 def test_what_does_not_fit_the_budget_is_in_recall_storage(context: AgentContext) -> None:
     """A call with its answers, and without a summary."""
     session = context.sessions.create("lin", "helper", token_budget=100)
