@@ -49,6 +49,9 @@ ModelUrl = Annotated[
     ),
 ]
 ModelName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model.")]
+Prefix = Annotated[
+    str | None, typer.Option(metavar="PREFIX", help="Of the names of all collections.")
+]
 EmbedFunction = Annotated[
     str | None,
     typer.Option(metavar="MODULE:FUNCTION", help="From a list of str to vectors, for search."),
@@ -91,6 +94,7 @@ def serve(
     body_bytes_max: BodyBytes = 1 << 20,
     connections_per_address: PerAddress = 100,
     trusted_proxy: Proxies = None,
+    name: Prefix = None,
     flush_every: Seconds = 300.0,
     sink: SinkOption = None,
     model_url: ModelUrl = None,
@@ -122,6 +126,7 @@ def serve(
         token = token_file.read_text(encoding="utf-8-sig").strip()
     systems: ServiceOptions = {
         "extract": _extractor(model_url, model),
+        "name": name,
         "embed": None if embed is None else loaded("--embed", embed),
         "dim": dim,
         "model": embed_name,

@@ -19,6 +19,7 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Final, Unpack, cast
 
 import uvicorn
@@ -27,8 +28,10 @@ from starlette.types import ASGIApp
 
 import amberdb
 from amberdb import Database, OpenOptions, aio
+from amberdb._shared.systems import prefixed
 from amberdb.chat import CollectionSink, Schedule, Sink
 from amberdb.chat.aio import keep_flushing, open_chat_buffer
+from amberdb.chat.sinks import ARCHIVE
 from amberdb.memory import RuleExtractor
 from amberdb.memory.aio import open_memory
 from amberdb.server.connections import Connections, connection_class, connections_max
@@ -57,14 +60,18 @@ async def open_service(
     """Opens the database with its systems; turns are flushed to a collection, or to another sink.
     `settings` are ServiceOptions, and options of aio.open(). Raises as aio.open(), CollectionError,
     and what the sink raises."""
+    name = settings.pop("name", None)
     embed, dim = settings.pop("embed", None), settings.pop("dim", None)
     model = settings.pop("model", None)
     extract = settings.pop("extract", None) or RuleExtractor()
     retention, categories = settings.pop("retention", None), settings.pop("categories", None)
-    sink_of: Callable[[Database], Sink] = settings.pop("sink", None) or CollectionSink
+    sink_of: Callable[[Database], Sink] = settings.pop("sink", None) or partial(
+        CollectionSink, name=prefixed(name, ARCHIVE)
+    )
     async with aio.open(path, **cast(OpenOptions, settings)) as db:
         memory = await open_memory(
             db,
+            name=name,
             embed=embed,
             dim=dim,
             model=model,
@@ -73,10 +80,10 @@ async def open_service(
             categories=categories,
         )
         sink = await db.run(sink_of, db.blocking)
-        buffer = await open_chat_buffer(db, sink)
+        buffer = await open_chat_buffer(db, sink, name=name)
         flushing = asyncio.create_task(keep_flushing(buffer, Schedule(flush_every_s)))
         try:
-            yield Service(db, memory, buffer, embed=embed, dim=dim, model=model)
+            yield Service(db, memory, buffer, name=name, embed=embed, dim=dim, model=model)
         finally:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)

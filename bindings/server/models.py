@@ -214,6 +214,14 @@ class Turns(BaseModel):
     is_complete: bool
 
 
+class DeletedTurns(BaseModel):
+    """How many turns were deleted; `sink_deleted` is null when the sink cannot delete."""
+
+    success: bool
+    hot_deleted: int
+    sink_deleted: int | None
+
+
 class Document(BaseModel):
     """A stored document."""
 

@@ -21,6 +21,8 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 class ServiceOptions(OpenOptions, total=False):
     """Options of open_service() and serve(): those of the systems, beside those of aio.open()."""
 
+    name: str | None
+    """A prefix of the names of all collections, for a database that has some of these names."""
     embed: Embed | None
     """Vectors for layered memory and agent context, with `dim`, their length."""
     dim: int | None

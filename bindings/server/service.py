@@ -16,12 +16,15 @@ from starlette.responses import Response
 
 import amberdb
 from amberdb import Embed, aio
+from amberdb._shared.systems import prefixed
 from amberdb.chat.aio import ChatBuffer
 from amberdb.context.aio import AgentContext, open_agent_context
 from amberdb.events import AmberEventStore
+from amberdb.events.collection import COLLECTION as EVENTS
 from amberdb.graph.aio import KnowledgeGraph, open_knowledge_graph
 from amberdb.memory.aio import Memory
 from amberdb.profiles.aio import UserProfiles, open_user_profiles
+from amberdb.profiles.profiles import COLLECTION as PROFILES
 
 S = TypeVar("S")
 
@@ -38,6 +41,7 @@ class Service:
         memory: Memory,
         buffer: ChatBuffer,
         *,
+        name: str | None = None,
         embed: Embed | None = None,
         dim: int | None = None,
         model: str | None = None,
@@ -45,6 +49,7 @@ class Service:
         self.db = db
         self.memory = memory
         self.buffer = buffer
+        self._name = name
         self._embed = embed
         self._dim = dim
         self._model = model
@@ -56,23 +61,26 @@ class Service:
         return await self._once(
             AgentContext,
             lambda: open_agent_context(
-                self.db, embed=self._embed, dim=self._dim, model=self._model
+                self.db, name=self._name, embed=self._embed, dim=self._dim, model=self._model
             ),
         )
 
     async def events(self) -> AmberEventStore:
         """Events of agents. Raises CollectionError."""
+        name = prefixed(self._name, EVENTS)
         return await self._once(
-            AmberEventStore, lambda: self.db.run(AmberEventStore, self.db.blocking)
+            AmberEventStore, lambda: self.db.run(AmberEventStore, self.db.blocking, name=name)
         )
 
     async def graph(self) -> KnowledgeGraph:
         """The knowledge graph. Raises CollectionError."""
-        return await self._once(KnowledgeGraph, lambda: open_knowledge_graph(self.db))
+        name = prefixed(self._name, "graph")
+        return await self._once(KnowledgeGraph, lambda: open_knowledge_graph(self.db, name=name))
 
     async def profiles(self) -> UserProfiles:
         """User profiles. Raises CollectionError."""
-        return await self._once(UserProfiles, lambda: open_user_profiles(self.db))
+        name = prefixed(self._name, PROFILES)
+        return await self._once(UserProfiles, lambda: open_user_profiles(self.db, name=name))
 
     async def _once(self, kind: type[S], opened: Callable[[], Awaitable[S]]) -> S:
         async with self._opening:

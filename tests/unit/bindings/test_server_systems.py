@@ -268,6 +268,49 @@ def test_a_collection_of_the_program_keeps_its_system_away_and_no_other(tmp_path
     run(work)
 
 
+def test_with_a_name_the_systems_have_collections_of_their_own(tmp_path: Path) -> None:
+    async def work() -> None:
+        with amberdb.open(tmp_path / "t.amber") as db:
+            for taken in ("user_memories", "event", "chat", "users"):
+                db.collection(taken, indexes=[Unique("email")])
+        async with served(tmp_path, systems={"name": "shop"}) as (client, service):
+            for path in ("/profiles", "/context/users", "/events", "/graph/entities"):
+                await done(await client.get(path))
+            await client.post("/memory/user/lin", json={"content": "x", "memory_layer": "event"})
+            await client.post("/chat", json=TURN)
+            await client.post("/memory/flush")
+            counts = {
+                name: await service.db[name].count()
+                for name in await service.db.collections()
+                if not name.startswith("shop_")
+            }
+            assert counts == dict.fromkeys(("user_memories", "event", "chat", "users"), 0)
+            assert await service.db["shop_chat_archive"].count() == 1
+
+    run(work)
+
+
+def test_conversations(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, _):
+            await done(await client.post("/chat", json=TURN))
+            await done(await client.post("/memory/flush"))
+            await done(await client.post("/chat", json={**TURN, "user_message": "of umbrellas"}))
+            found = await done(await client.get("/chat?text=umbrellas&user_id=lin"))
+            assert [each["user_message"] for each in found["turns"]] == ["of umbrellas"]
+            (one,) = (await done(await client.get("/chat/user/lin/conversations")))["documents"]
+            assert (one["conversation_id"], one["turns"]) == ("c", 2)
+            gone = await done(await client.delete("/chat/c"))
+            assert (gone["hot_deleted"], gone["sink_deleted"]) == (2, 1)
+            assert (await done(await client.get("/chat/c")))["turns"] == []
+            assert (await done(await client.delete("/chat/user/lin")))["hot_deleted"] == 0
+            assert (await done(await client.get("/memory/dead_letters")))["documents"] == []
+            assert (await done(await client.post("/memory/dead_letters")))["total_pending"] == 0
+
+    run(work)
+
+
+TURN = {"user_message": "a", "assistant_message": "b", "conversation_id": "c", "user_id": "lin"}
 STRANGE: Sequence[bytes] = (
     b"", b"null", b"{", b"\xff", b"[[]]", b"[{}]", b'{"x":' + b'{"a":' * 70 + b"1" + b"}" * 71,
     b'{"x":99999999999999999999}', b'{"x":"\\ud83d"}', b'{"$where":1}',
@@ -350,11 +393,7 @@ def test_the_systems_take_their_options(tmp_path: Path) -> None:
             (event,) = (await done(await client.get(f"{own}/events")))["memories"]
             kept = event["expiry_date"][:10], event["created_at"][:10]
             assert kept[0] > kept[1]
-            turn = {
-                "user_message": "a", "assistant_message": "b",
-                "conversation_id": "c", "user_id": "lin",
-            }  # fmt: skip
-            await client.post("/chat", json=turn)
+            await client.post("/chat", json=TURN)
             await client.post("/memory/flush")
             (line,) = (tmp_path / "turns.jsonl").read_text().splitlines()
             assert json.loads(line)["user_message"] == "a"
