@@ -75,7 +75,12 @@ class Service:
     async def graph(self) -> KnowledgeGraph:
         """The knowledge graph. Raises CollectionError."""
         name = prefixed(self._name, "graph")
-        return await self._once(KnowledgeGraph, lambda: open_knowledge_graph(self.db, name=name))
+        return await self._once(
+            KnowledgeGraph,
+            lambda: open_knowledge_graph(
+                self.db, name=name, embed=self._embed, dim=self._dim, model=self._model
+            ),
+        )
 
     async def profiles(self) -> UserProfiles:
         """User profiles. Raises CollectionError."""

@@ -59,7 +59,7 @@ def test_options_of_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     options = (
         "--embed my_plugins:embed --dim 2 --embed-name mine --sink my_plugins:sink"
-        " --retention event=1 --retention log=never --category profile=hobby"
+        " --name shop --retention event=1 --retention log=never --category profile=hobby"
         " --trusted-proxy 127.0.0.1 --requests-per-s 0.001 --token-file token"
     )
     with serving(tmp_path / "t.amber", *options.split()) as server, asking(server) as client:
@@ -74,8 +74,8 @@ def test_options_of_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         server.process.send_signal(signal.SIGTERM)
         server.process.communicate(timeout=60)
     with amberdb.open(tmp_path / "t.amber") as db:
-        assert {"elsewhere", "profile"} <= set(db.collections())
-        assert "embedding" in db.collection("profile").find()[0]
+        assert {"elsewhere", "shop_profile"} <= set(db.collections())
+        assert "embedding" in db.collection("shop_profile").find()[0]
 
 
 def test_beside_a_server_another_is_told_why_not(tmp_path: Path) -> None:
