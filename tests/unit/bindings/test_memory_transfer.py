@@ -41,8 +41,8 @@ EVENTS: list[tuple[Any, ...]] = [
 LOGS: list[tuple[Any, ...]] = [
     ("l3", "user_lin_1700000000.5", "profile", "update", "moved", '{"from": "x"}', "2026-02-03"),
     ("l1", "user_lin_1700000000.5", "profile", "insert", "told", None, "2026-01-02 03:04:05"),
-    ("l9", "e1", "event", "insert", "first of a second", None, "2026-02-04 00:00:00"),
-    ("l8", "e1", "event", "update", "second of it", None, "2026-02-04 00:00:00"),
+    ("l8", "e1", "event", "insert", "first of a second", None, "2026-02-04 00:00:00"),
+    ("l9", "e1", "event", "update", "second of it", None, "2026-02-04 00:00:00"),
     ("l7", "user_wang_1600000000", "event", "delete", "gone since", None, "2026-02-04 00:00:01"),
     ("l6", "nobody", "event", "ignore", "whose?", None, None),
 ]  # fmt: skip
@@ -140,7 +140,8 @@ def test_the_log_has_its_own_times_and_order_and_belongs_to_its_entities(memory:
     with closing(filled(":memory:")) as connection:
         import_zmemory(memory, connection)
     entries = memory.logs()
-    assert [each["id"] for each in entries] == ["l6", "l7", "l8", "l9", "l3", "l1"]
+    assert [each["id"] for each in entries] == ["l6", "l7", "l9", "l8", "l3", "l1"]
+    assert len({each["position"] for each in entries}) == 6
     assert entries[4]["created_at"] == datetime(2026, 2, 3, tzinfo=UTC)
     assert (entries[4]["reason"], entries[4]["metadata"]) == ("moved", {"from": "x"})
     fact = "user_lin_1700000000.5"
@@ -207,6 +208,17 @@ def test_one_that_cannot_be_stored_is_listed_and_the_rest_comes(
     assert [each["id"] for each in memory.logs("g1")] == ["m"]
     assert (report.found, report.imported) == (7, 4) == (counted(report), 4)
     assert sum("event_memories" in each.source for each in report.broken) == 2
+
+
+def test_text_that_is_not_utf8_costs_its_row_alone(memory: Memory, tmp_path: Path) -> None:
+    with closing(filled(tmp_path / "z.db", logs=[])) as connection:
+        connection.execute(
+            "UPDATE event_memories SET content = CAST(x'41ff' AS TEXT) WHERE id = 'e1'"
+        )
+        connection.commit()
+    report = import_zmemory(memory, tmp_path / "z.db")
+    assert [each.source for each in report.broken] == ["event_memories: 'e1'"]
+    assert sorted(each["id"] for each in memory.events("lin")) == ["e2", "e3"]
 
 
 def test_a_memory_that_was_changed_here_since_stays(memory: Memory) -> None:
