@@ -182,7 +182,7 @@ class _Owned:
         self._owner = owner
 
     def having(self, layer: Layer, key: str) -> Sequence[Document]:
-        where = {**self._owner.where(), "facts": {"$contains": key}}
+        where = {**self._owner.where(), "facts": key}  # $contains would use no index
         return self._tx[self._layers[layer]].find(where)
 
     def has(self, layer: Layer, memory_id: str) -> bool:

@@ -19,7 +19,6 @@ def test_what_is_changed_is_listed_with_what_changed_it() -> None:
     }
 
 
-def test_the_cost_is_measured_in_turns() -> None:
-    measured = cost(rounds=1, many=200)
-    assert measured["ratio"] > 0
-    assert "with 200 facts ms" in measured
+def test_the_number_of_facts_does_not_count() -> None:
+    measured = cost(rounds=3, many=2_000)
+    assert measured["ratio"] < 4  # 1 when nothing else runs; with a scan of the facts 8 and more
