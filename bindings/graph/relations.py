@@ -8,6 +8,7 @@ Invariants:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, final
 
 from amberdb import Database, Document, Ordered, Snapshot, Text, Transaction
@@ -194,7 +195,8 @@ class RelationCollection:
             if remaining["fact"] in gone:
                 remaining["fact"] = words_of(remaining)
             self._put(tx, remaining)
-        for relation in self.find(tx, {"$or": [{name: told_by} for name in _ENDED_BY]}):
+        ended_by = [self.find(tx, {name: told_by}) for name in _ENDED_BY]  # an index has no $or
+        for relation in {each["id"]: each for each in chain.from_iterable(ended_by)}.values():
             ends = [end for end in ends_of(relation) if end["ended_by"] != told_by]
             slot = self._slot(tx, relation["source"], relation["relation_type"])
             self._put(tx, slots.reopened(relation, ends, slot))

@@ -17,6 +17,7 @@ from amberdb import (
     Text,
     Transaction,
 )
+from amberdb.engine.database.transaction import TransactionCollection
 from amberdb.graph import ForgottenSource, KnowledgeGraph
 from support.databases import FakeClock
 
@@ -213,6 +214,27 @@ def test_forgetting_a_source_forgets_what_no_other_told(graph: KnowledgeGraph) -
     assert graph.db["graph_entities"]["lin"]["observations"] == ["drinks tea"]
     with pytest.raises(InvalidDocumentError):
         graph.forget_source("")
+
+
+def test_a_source_and_an_alias_are_looked_up_in_an_index(
+    graph: KnowledgeGraph, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    real = TransactionCollection.find
+
+    def find(collection: Any, where: Any = None, **more: Any) -> Any:
+        asked.append(dict(db[collection.name].explain(where)))
+        return real(collection, where, **more)
+
+    graph.relate("lin", "lives_in", "Beijing", told_by="a")
+    graph.relate("lin", "lives_in", "Shanghai", told_by="b")
+    monkeypatch.setattr(TransactionCollection, "find", find)
+    graph.add_aliases("lin", ["Lily"])
+    graph.relate("Lily", "lives_in", "Shenzhen", told_by="c")
+    graph.forget_source("b")
+    graph.merge_entities("Lily", "wang")
+    assert asked
+    assert all(plan["index"] for plan in asked), asked
 
 
 def test_an_entity_that_others_need_stays(graph: KnowledgeGraph) -> None:
