@@ -117,13 +117,8 @@ def serve(
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         fail(f'serve needs {error.name}: pip install "amberdb[cli,server]"', Exit.USAGE)
-    if (model_url is None) != (model is None):
-        fail("give --model-url and --model together", Exit.USAGE)
-    if (embed is None) != (dim is None):
-        fail("give --embed and --dim together", Exit.USAGE)
-    token = os.environ.get(TOKEN_VARIABLE) or None
-    if token_file is not None:
-        token = token_file.read_text(encoding="utf-8-sig").strip()
+    _check_pair("--model-url", model_url, "--model", model)
+    _check_pair("--embed", embed, "--dim", dim)
     systems: ServiceOptions = {
         "extract": _extractor(model_url, model),
         "name": name,
@@ -138,7 +133,7 @@ def serve(
         options = ServerOptions(
             host=host,
             port=port,
-            token=token,
+            token=_token(token_file),
             body_bytes_max=body_bytes_max,
             requests_per_s=requests_per_s,
             burst=max(1, round(2 * requests_per_s)),
@@ -157,6 +152,17 @@ def serve(
             say(f"{path} is served at {url}")
 
     asyncio.run(run(path, options, ready=ready, **systems))
+
+
+def _check_pair(option: str, value: object, other: str, other_value: object) -> None:
+    if (value is None) != (other_value is None):
+        fail(f"give {option} and {other} together", Exit.USAGE)
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    return file.read_text(encoding="utf-8-sig").strip()
 
 
 def _extractor(model_url: str | None, model: str | None) -> Extractor | None:
