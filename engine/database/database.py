@@ -206,11 +206,15 @@ class Database:
 
     def check_transaction(self, tx: Transaction) -> None:
         """Checks that `tx` is an open transaction of this database, for a function that writes
-        within the transaction of its caller. Raises ClosedError, TransactionError."""
+        within the transaction of its caller. Raises ClosedError, ReadOnlyError,
+        TransactionError."""
+        if self._handle.is_closed:
+            self._handle.check_open()
+        engine = self._handle.writer("check_transaction")
         if not isinstance(tx, Transaction):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TransactionError(f"tx={tx!r}: give what `with db.transaction() as tx` gives")
         tx.writer()
-        if not tx.is_of(self._handle.engine):
+        if not tx.is_of(engine):
             raise TransactionError(
                 f"the transaction is not one of {self.path!r}: begin it with the database of the "
                 "system that writes in it"

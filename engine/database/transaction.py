@@ -103,9 +103,9 @@ class Transaction:
         """The same as tx[name]."""
         return self[name]
 
-    def is_of(self, engine: object) -> bool:
+    def is_of(self, engine: Engine) -> bool:
         """Whether it commits to this engine."""
-        return isinstance(engine, Engine) and engine.committer is self._committer
+        return engine.committer is self._committer
 
     def writer(self) -> WriteBatch:
         """The write batch, for the collections of the transaction. Raises ClosedError outside the

@@ -206,6 +206,7 @@ def run_child(path: Path, number: int, seed: int, seconds: float, figures: Figur
     first = process.stdout.readline()
     killer.start()
     lines = [first, *_lines(process, figures)]
+    process.stdout.close()
     process.wait()
     killer.cancel()
     figures.kills += 1

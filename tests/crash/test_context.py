@@ -48,19 +48,22 @@ def count(summary: str, messages: Sequence[Document]) -> str:
     return str(int(summary or 0) + len(messages))
 
 
-def images_after(trace: Trace, image: Path, begin: bytes) -> Iterator[tuple[str, bytes]]:
+def images_after(
+    trace: Trace, image: Path, begin: bytes, step: int = 1
+) -> Iterator[tuple[str, bytes]]:
     """Images behind the note `begin`: where they are from, and the last note before."""
     notes = [b""]
     for op in trace.ops:
         is_end = isinstance(op, Note) and op.data != b"done"
         notes.append(op.data if isinstance(op, Note) and is_end else notes[-1])
     first = notes.index(begin)
-    for at, mode in crashed(trace, image):
+    for at, mode in crashed(trace, image, step):
         if at >= first:
             yield f"operation {at}, {mode}", notes[at + 1]
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_an_overflow_loses_nothing_at_any_step(root: Path, image: Path) -> None:
     def work(fs: RecordingFileSystem) -> None:
         db, context = opened(root, fs=fs)
@@ -75,7 +78,7 @@ def test_an_overflow_loses_nothing_at_any_step(root: Path, image: Path) -> None:
 
     moves: set[int] = set()
     said = 0
-    for place, acknowledged in images_after(recorded(root, work), image, b"0"):
+    for place, acknowledged in images_after(recorded(root, work), image, b"0", 3):
         db, context = opened(image)
         with db:
             recall = context.external.recall("s", limit=None)[::-1]

@@ -528,6 +528,7 @@ USES: dict[str, Use] = {
     "migrate": lambda db, notes: db.migrate(),
     "build_indexes": lambda db, notes: db.build_indexes(),
     "transaction": lambda db, notes: db.transaction().__enter__(),
+    "check_transaction": lambda db, notes: db.check_transaction(db.transaction()),
     "refresh": lambda db, notes: db.refresh(),
     "snapshot": lambda db, notes: db.snapshot(),
     "changes": lambda db, notes: list(db.changes()),
