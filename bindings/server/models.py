@@ -235,6 +235,34 @@ class Documents(BaseModel):
     cursor: str | None
 
 
+class Held(BaseModel):
+    """By collection what is held of somebody."""
+
+    collections: dict[str, list[Document]]
+
+
+class Backup(BaseModel):
+    """A backup that may still hold what was erased."""
+
+    path: str
+    is_full: bool
+    lsn: int
+    created: datetime
+
+
+class Erased(BaseModel):
+    """The receipt of an erasure, which the database keeps: by collection how many documents."""
+
+    id: str
+    collections: dict[str, int]
+    reason: str
+    lsn: int
+    time: datetime
+    completed: datetime | None
+    backups: list[Backup]
+    subscribers: list[str]
+
+
 class FoundDocument(BaseModel):
     """A document that a search found."""
 

@@ -11,7 +11,16 @@ from typing import Final
 from fastapi import APIRouter
 from starlette.routing import BaseRoute
 
-from amberdb.server.routes import chat, context, events, graph, memory, operations, profiles
+from amberdb.server.routes import (
+    chat,
+    context,
+    events,
+    graph,
+    memory,
+    operations,
+    privacy,
+    profiles,
+)
 
 ROUTERS: Final[Sequence[APIRouter]] = (
     memory.router,
@@ -20,6 +29,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
     context.router,
     events.router,
     graph.router,
+    privacy.router,
     operations.router,
 )
 

@@ -26,6 +26,32 @@ async def done(response: httpx.Response) -> Any:
     return response.json()
 
 
+# -- somebody --------------------------------------------------------------------------------
+
+
+def test_what_all_systems_hold_of_somebody_is_shown_and_forgotten(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with served(tmp_path) as (client, _):
+            for who in ("lin", "wu"):
+                given = {"content": "likes tea", "memory_layer": "profile"}
+                await done(await client.post(f"/memory/user/{who}", json=given))
+                await done(await client.put(f"/profiles/user/{who}", json={"user_name": who}))
+            held = (await done(await client.get("/privacy/lin")))["collections"]
+            assert set(held) == {"profile", "log", "user_memories"}
+            assert held["profile"][0]["content"] == "likes tea"
+            assert_problem(await client.delete("/privacy/lin"), 422, "reason")
+            receipt = await done(await client.delete("/privacy/lin?reason=asked"))
+            assert receipt["collections"]["user_memories"] == 1
+            assert receipt["completed"]
+            assert (await done(await client.get("/privacy/lin")))["collections"] == {}
+            assert (await done(await client.get("/privacy/wu")))[
+                "collections"
+            ].keys() == held.keys()
+            assert_problem(await client.delete("/privacy/lin?reason=again"), 404, "nothing is held")
+
+    run(work)
+
+
 # -- layered memory --------------------------------------------------------------------------
 
 
