@@ -555,3 +555,21 @@ def test_a_session_that_is_deleted_while_its_summary_is_made_is_not_brought_back
     assert told.overflow_error is not None
     assert "deleted" in told.overflow_error
     assert len(db.collection(MAIN)) == len(db.collection(RECALL)) == 0
+
+
+def test_another_embedder_of_archival_memory_makes_its_vectors_anew(db: Database) -> None:
+    def embedder(dim: int) -> Any:
+        return lambda texts: [[1.0] * dim for _ in texts]
+
+    context = AgentContext(db, embed=embedder(3), dim=3)
+    session = context.sessions.create(context.sessions.create_user("lin"), "helper")
+    context.external.archival_insert(session, "likes tea")
+    context = AgentContext(db, embed=embedder(5), dim=5)
+    (found,) = context.external.archival_search(session, "tea")
+    assert found.document["content"] == "likes tea"
+    db.migrate()
+    assert db["archival_memory"].embed_missing() == 1
+    (stored,) = db["archival_memory"].documents()
+    assert len(stored["embedding"]) == 5
+    AgentContext(db)  # without one, the vectors stay
+    assert len(db["archival_memory"][stored["id"]]["embedding"]) == 5

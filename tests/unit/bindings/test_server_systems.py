@@ -44,9 +44,8 @@ def test_what_all_systems_hold_of_somebody_is_shown_and_forgotten(tmp_path: Path
             assert receipt["collections"]["user_memories"] == 1
             assert receipt["completed"]
             assert (await done(await client.get("/privacy/lin")))["collections"] == {}
-            assert (await done(await client.get("/privacy/wu")))[
-                "collections"
-            ].keys() == held.keys()
+            others = (await done(await client.get("/privacy/wu")))["collections"]
+            assert others.keys() == held.keys()
             assert_problem(await client.delete("/privacy/lin?reason=again"), 404, "nothing is held")
 
     run(work)
