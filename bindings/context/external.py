@@ -166,15 +166,15 @@ class ExternalMemory:
         limit: int = 10,
         after: str | None = None,
     ) -> Hits:
-        """Vector search of archival memories, the nearest first; full-text search without an
-        embedder, when it fails, and for a query in the query language. Raises MissingKeyError,
-        QueryError, CursorError."""
+        """Search of archival memories, the best first: by words and by vectors together, so that one
+        that waits for its vector is found; by words alone without an embedder, when it fails, and
+        for a query in the query language. Raises MissingKeyError, QueryError, CursorError."""
         search: dict[str, Any] = {**asked(text, query)}
         name = self._archival
         where = self._scope.where(session_id, user_id, role_name)
         (vector,) = self._embedder.vectors([text])
         if vector is not None:
-            search = {"vector": vector}
+            search["vector"] = vector
         return self._db[name].search(**search, where=where, limit=limit, after=after, fields=FIELDS)
 
     def archival_delete(self, memory_id: str, *, tx: Transaction | None = None) -> None:

@@ -558,8 +558,11 @@ def test_a_session_that_is_deleted_while_its_summary_is_made_is_not_brought_back
 
 
 def test_another_embedder_of_archival_memory_makes_its_vectors_anew(db: Database) -> None:
-    def embedder(dim: int) -> Any:
-        return lambda texts: [[1.0] * dim for _ in texts]
+    def embedder(dim: int) -> Callable[[list[str]], Any]:
+        def embed(texts: list[str]) -> Any:
+            return [[1.0] * dim] * len(texts)
+
+        return embed
 
     context = AgentContext(db, embed=embedder(3), dim=3)
     session = context.sessions.create(context.sessions.create_user("lin"), "helper")
