@@ -168,7 +168,8 @@ class ExternalMemory:
     ) -> Hits:
         """Search of archival memories, the best first: by words and by vectors together, so that a
         memory which waits for its vector is found; by words alone without an embedder, when it
-        fails, and for a query in the query language. Raises MissingKeyError, QueryError, CursorError."""
+        fails, and for a query in the query language. Raises MissingKeyError, QueryError,
+        CursorError."""
         search: dict[str, Any] = {**asked(text, query)}
         name = self._archival
         where = self._scope.where(session_id, user_id, role_name)
