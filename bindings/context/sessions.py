@@ -24,7 +24,7 @@ from amberdb import (
 from amberdb._shared.checks import check_name
 from amberdb._shared.clock import SteadyClock
 from amberdb._shared.patches import merging
-from amberdb._shared.queries import has_time, having
+from amberdb._shared.queries import has_time, having, of_one
 from amberdb._shared.systems import joined
 from amberdb._shared.tokens import count_tokens
 from amberdb.context.types import (
@@ -99,7 +99,7 @@ class Sessions:
         InvalidDocumentError."""
         document = self._user(username, None)
         with joined(self.db, tx) as tx:
-            users = tx[self.names.users].find(having(username=username), limit=1)
+            users = tx[self.names.users].find(of_one(username=username), limit=1)
             return str(users[0]["id"]) if users else tx[self.names.users].insert(document)
 
     def user(self, user_id: str) -> Document:
@@ -108,7 +108,7 @@ class Sessions:
 
     def find_user(self, username: str) -> Document | None:
         """The user with this name, or None."""
-        users = self.db[self.names.users].find(having(username=username), limit=1)
+        users = self.db[self.names.users].find(of_one(username=username), limit=1)
         return users[0] if users else None
 
     def users(self, *, limit: int | None = 100, after: str | None = None) -> Page:
@@ -190,7 +190,7 @@ class Sessions:
         after: str | None = None,
     ) -> Page:
         """The sessions of a user, or those with one role, the last changed first."""
-        where = {**having(user_id=user_id, role_name=role_name), "deleted_at": None}
+        where = {**of_one(user_id=user_id), **having(role_name=role_name), "deleted_at": None}
         return self.db[self.names.sessions].find(
             where, order_by="-updated_at", limit=limit, after=after
         )

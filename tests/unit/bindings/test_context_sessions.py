@@ -10,6 +10,7 @@ from amberdb import (
     DuplicateKeyError,
     InvalidDocumentError,
     MissingKeyError,
+    QueryError,
     TransactionTooLargeError,
 )
 from amberdb.context import AgentContext
@@ -210,3 +211,12 @@ def test_what_a_session_holds_does_not_meet_the_limit_of_a_transaction(
     for each in made[:40]:
         sessions.delete(each)
     assert sessions.delete_user(user).sessions == 20
+
+
+def test_a_missing_id_is_not_anybodys(db: Database) -> None:
+    sessions = AgentContext(db).sessions
+    sessions.create(sessions.create_user("lin"), "helper")
+    nobody: Any = None
+    for call in (sessions.find_user, sessions.find_or_create_user, sessions.of):
+        with pytest.raises((QueryError, InvalidDocumentError)):
+            call(nobody)
