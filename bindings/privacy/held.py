@@ -11,13 +11,14 @@ Invariants:
 - Collections are found in the catalog, by the mark of the system that declared them, under any
   name that the system was given.
 - Every filter is answered by an index.
+- Nothing is left out in silence: a collection of a system that has no mark yet is an error.
 """
 
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
-from amberdb import Database, Snapshot, Where
+from amberdb import CollectionDef, CollectionError, Database, Snapshot, Where
 from amberdb._shared.checks import check_name
 from amberdb._shared.queries import all_pages
 
@@ -29,9 +30,18 @@ _AGE_MAX_MS: Final = 86_400_000
 
 def held(db: Database, entity_id: str, *, also: Mapping[str, Where] | None = None) -> Held:
     """By collection filters for all documents of a person or an agent. `also` has filters for
-    collections of the program. Raises InvalidDocumentError, CollectionMissingError."""
+    collections of the program. Raises InvalidDocumentError, CollectionMissingError, and
+    CollectionError for a collection of a system that has no mark yet."""
     check_name("entity_id", entity_id)
-    owners = {name: db.definition(name).owner for name in db.collections()}
+    definitions = {name: db.definition(name) for name in db.collections()}
+    for name, definition in definitions.items():
+        if name not in (also or {}) and _lacks_its_mark(definition):
+            raise CollectionError(
+                f"collection {name!r} seems to be one of a memory system, made by an earlier "
+                "version: open that system once, which marks it; if it is the program's own, give "
+                "a filter for it in also="
+            )
+    owners = {name: definition.owner for name, definition in definitions.items()}
     found: Held = {}
     with db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
         somebody = _somebody(at, owners, entity_id)
@@ -40,6 +50,34 @@ def held(db: Database, entity_id: str, *, also: Mapping[str, Where] | None = Non
             if wheres is not None:
                 found[name] = wheres(somebody)
     return {**found, **{name: [where] for name, where in (also or {}).items()}}
+
+
+_FIELDS: Final[Mapping[str, str]] = {
+    "profile": "memory_type",
+    "event": "memory_type",
+    "log": "memory_id",
+    "chat": "conversation_id",
+    "users": "username",
+    "sessions": "role_name",
+    "main_context": "context_type",
+    "recall_memory": "session_id",
+    "archival_memory": "session_id",
+    "agent_event": "event_type",
+    "entities": "entity_type",
+    "relations": "relation_type",
+    "user_memories": "conversation_count",
+}
+"""A field that the systems of earlier versions have declared, by kind of collection."""
+
+
+def _lacks_its_mark(definition: CollectionDef) -> bool:
+    if definition.owner is not None:
+        return False
+    declared = {*definition.required}
+    for spec in definition.specs:
+        declared.update(getattr(spec, "fields", ()))
+    names = (definition.name, definition.name.rpartition("_")[2])
+    return any(_FIELDS.get(name, "") in declared for name in names if name in _FIELDS)
 
 
 class Somebody(NamedTuple):

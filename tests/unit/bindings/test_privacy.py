@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 import amberdb
-from amberdb import CollectionMissingError, Database, InvalidDocumentError, LogTruncatedError
+from amberdb import (
+    CollectionError,
+    CollectionMissingError,
+    Database,
+    InvalidDocumentError,
+    LogTruncatedError,
+    Ordered,
+)
 from amberdb.chat import ChatBuffer, CollectionSink
 from amberdb.context import AgentContext
 from amberdb.events import AgentEvent, AmberEventStore, EventType
@@ -128,6 +135,23 @@ def test_names_that_look_alike_are_of_two(db: Database) -> None:
     forget(db, "lin", reason="x")
     left = {each["entity_id"] for each in db["profile"].documents()}
     assert left == {"caf\u00e9", "Lin", "lin "}
+
+
+def test_what_an_earlier_version_made_is_not_passed_over(db: Database) -> None:
+    required = {"entity_id": str, "content": str, "memory_type": str}
+    db.collection(
+        "event", indexes=[Ordered("created_at")], expires_at="expiry_date", required=required
+    ).put({"entity_id": "lin", "content": "likes tea", "memory_type": "user"})
+    db.collection("log", indexes=[Ordered("who")]).put({"who": "lin"})
+    with pytest.raises(CollectionError, match="open that system once"):
+        forget(db, "lin", reason="x", also={"log": {"who": "lin"}})
+    assert len(db["log"]) == 1
+    Memory(db, name="other")
+    with pytest.raises(CollectionError, match="'event'"):
+        export(db, "lin")
+    db.rename_collection("log", "diary")
+    Memory(db)
+    assert forget(db, "lin", reason="x", also={"diary": {"who": "lin"}}).documents == 2
 
 
 def test_for_an_event_loop(tmp_path: Path) -> None:
