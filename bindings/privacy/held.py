@@ -77,7 +77,7 @@ def _lacks_its_mark(definition: CollectionDef) -> bool:
     for spec in definition.specs:
         declared.update(getattr(spec, "fields", ()))
     names = (definition.name, definition.name.rpartition("_")[2])
-    return any(_FIELDS.get(name, "") in declared for name in names if name in _FIELDS)
+    return any(_FIELDS.get(name) in declared for name in names)
 
 
 class Somebody(NamedTuple):

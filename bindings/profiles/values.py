@@ -10,17 +10,15 @@ Invariants:
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final, TypeGuard, cast
 
 from amberdb import Document, InvalidDocumentError
 from amberdb._jsonl.text import loads
+from amberdb._shared.times import of_epoch
 from amberdb.profiles.documents import FIELDS, MAPS, TIMES, check_fields, empty
 
 _NOTHING: Final = frozenset({"", "null", "none"})
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SECONDS_MAX: Final = 10**11
-"""Numbers above are milliseconds, or finer: as seconds they would be after the year 5000."""
 _EPOCH_TEXT: Final = re.compile(r"[0-9]{9,}(\.[0-9]+)?")
 """With fewer digits, as 20260102 has, it is a date."""
 
@@ -113,17 +111,9 @@ def _time(name: str, value: Any, zone: tzinfo) -> datetime:
                 return (time if time.tzinfo else time.replace(tzinfo=zone)).astimezone(UTC)
             value = _number(text)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return _of_epoch(value)
+            return of_epoch(value)
     except (OverflowError, ValueError):
         pass
     raise ValueError(
         f"{name} must be ISO 8601 text, or epoch seconds or milliseconds, not {value!r:.80}"
     )
-
-
-def _of_epoch(value: float) -> datetime:
-    """Raises OverflowError, ValueError."""
-    largest, microseconds = _SECONDS_MAX, 1_000_000
-    while abs(value) > largest and microseconds > 1:
-        largest, microseconds = largest * 1_000, microseconds // 1_000
-    return _EPOCH + timedelta(microseconds=value * microseconds)

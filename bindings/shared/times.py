@@ -27,7 +27,7 @@ def time_of(field: str, value: Any, zone: tzinfo) -> datetime:
         if isinstance(value, datetime):
             return (value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return _of_epoch(value)
+            return of_epoch(value)
     except (OverflowError, ValueError):
         pass
     raise ValueError(
@@ -35,8 +35,8 @@ def time_of(field: str, value: Any, zone: tzinfo) -> datetime:
     )
 
 
-def _of_epoch(value: float) -> datetime:
-    """Raises OverflowError, ValueError."""
+def of_epoch(value: float) -> datetime:
+    """The time of epoch seconds, milliseconds or microseconds. Raises OverflowError, ValueError."""
     largest, microseconds = _SECONDS_MAX, 1_000_000
     while abs(value) > largest and microseconds > 1:
         largest, microseconds = largest * 1_000, microseconds // 1_000
