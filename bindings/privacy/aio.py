@@ -31,3 +31,8 @@ async def forget(
 ) -> Erasure:
     """As amberdb.privacy.forget()."""
     return await db.run(subject.forget, db.blocking, entity_id, reason=reason, also=also)
+
+
+async def is_held(db: Database, entity_id: str) -> bool:
+    """Whether export() would give anything."""
+    return await db.run(subject.is_held, db.blocking, entity_id)

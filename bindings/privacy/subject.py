@@ -87,6 +87,16 @@ def forget(
     return db.erase(held(db, entity_id, also=also), reason=reason, progress=progress)
 
 
+def is_held(db: Database, entity_id: str) -> bool:
+    """Whether export() would give anything. Raises as export() does."""
+    with db.snapshot() as at:
+        return any(
+            at[name].find(where, limit=1, fields=["id"])
+            for name, wheres in held(db, entity_id).items()
+            for where in wheres
+        )
+
+
 def _documents(at: Snapshot, name: str, wheres: Sequence[Where]) -> Iterator[Document]:
     """The documents of a collection that any of the filters matches, without vectors."""
     seen: set[str] = set()

@@ -24,7 +24,7 @@ async def export(served: Served, entity_id: Name) -> Response:
 async def forget(served: Served, entity_id: Name, reason: Reason) -> Response:
     """Removes all documents of a person or an agent from the database and from its files; the
     receipt. Of somebody of whom nothing is held, nothing is rewritten."""
-    if not await privacy.export(served.db, entity_id):
+    if not await privacy.is_held(served.db, entity_id):
         raise MissingKeyError(f"nothing is held of {entity_id!r}", key=entity_id)
     erasure = await privacy.forget(served.db, entity_id, reason=reason)
     return answer(erasure)
