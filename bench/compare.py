@@ -17,7 +17,7 @@ from typing import Any
 from bench.harness.line import AMBER
 from bench.harness.report import aligned, number
 
-Key = tuple[str, str]
+Key = tuple[str, str, str]
 
 _NOISE = 0.05
 """Smaller relative changes get no mark."""
@@ -36,29 +36,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def compare(base: Mapping[str, Any], head: Mapping[str, Any]) -> str:
     """The table, then how the machines differ, then the rows of one result only."""
     before, after = _by_key(base), _by_key(head)
-    cells = [["row", "measure", "unit", "base", "head", "change", "", "ratios base -> head"]]
-    for key in before.keys() & after.keys():
-        cells.append(_row(before[key], after[key]))
-    order = [key[0] + key[1] for key in before]
-    cells[1:] = sorted(cells[1:], key=lambda row: order.index(row[0] + row[1]))
-    out = [aligned(cells, left=(0, 1, 2, 6, 7))]
+    cells = [
+        ["row", "measure", "state", "unit", "base", "head", "change", "", "ratios base -> head"]
+    ]
+    cells += [_row(key, before[key], after[key]) for key in before if key in after]
+    out = [aligned(cells, left=(0, 1, 2, 3, 7, 8))]
     for fact, value in base["machine"].items():
         if fact != "load_1min" and head["machine"].get(fact) != value:
             out.append(f"differs: {fact}: {value} -> {head['machine'].get(fact)}")
     if base["scale"] != head["scale"]:
         out.append("differs: scale, so sizes and loads are not the same work")
     for name, keys in (("base", before.keys() - after.keys()), ("head", after.keys() - before)):
-        out += [f"only in {name}: {row}: {title}" for row, title in sorted(keys)]
+        for row, title, state in sorted(keys):
+            out.append(f"only in {name}: {row}: {title}{f', {state}' if state else ''}")
     return "\n".join(out)
 
 
 def _by_key(result: Mapping[str, Any]) -> dict[Key, Mapping[str, Any]]:
     return {
-        (line["row"], line["title"]): line for line in result["lines"] if AMBER in line["engines"]
+        (line["row"], line["title"], line.get("state", "")): line
+        for line in result["lines"]
+        if AMBER in line["engines"]
     }
 
 
-def _row(base: Mapping[str, Any], head: Mapping[str, Any]) -> list[str]:
+def _row(key: Key, base: Mapping[str, Any], head: Mapping[str, Any]) -> list[str]:
     own_base, own_head = base["engines"][AMBER], head["engines"][AMBER]
     change = own_head["value"] / own_base["value"] if own_base["value"] else None
     ratios = [
@@ -67,8 +69,7 @@ def _row(base: Mapping[str, Any], head: Mapping[str, Any]) -> list[str]:
         if peer in base["ratios"]
     ]
     return [
-        base["row"],
-        base["title"],
+        *key,
         base["unit"],
         number(own_base["value"]),
         number(own_head["value"]),

@@ -6,6 +6,7 @@ from typing import Any
 
 import amberdb
 from amberdb import Ordered
+from bench.engines.database import HELD_IN_MEMORY
 from bench.engines.engine import Engine
 from bench.workloads.events import INDEXES, NEWEST, Document
 
@@ -14,6 +15,7 @@ class AmberEngine(Engine):
     """AmberDB with its defaults."""
 
     name = "amberdb"
+    held = HELD_IN_MEMORY
 
     def __init__(self, path: Path, *, expiring: bool = False, **options: Any) -> None:
         super().__init__(path, expiring=expiring)
@@ -34,8 +36,14 @@ class AmberEngine(Engine):
         document: Document | None = self.events.get(key)
         return document
 
+    def get_many(self, keys: list[str]) -> list[Document]:
+        return [document for document in self.events.get_many(keys) if document is not None]
+
     def newest(self, entity: str, limit: int = NEWEST) -> list[Document]:
         return list(self.events.find({"entity_id": entity}, order_by="-created_at", limit=limit))
+
+    def scan(self, key: str, limit: int) -> list[Document]:
+        return list(self.events.find({"id": {"$gte": key}}, order_by="id", limit=limit))
 
     def update(self, key: str, score: float) -> None:
         self.events.update(key, {"score": score})
@@ -43,6 +51,9 @@ class AmberEngine(Engine):
     def expire(self, now: datetime) -> int:
         del now  # the database reads its own clock
         return self.db.expire()
+
+    def delete_expired(self, now: datetime) -> int:
+        return self.events.delete_many({"expiry_date": {"$lte": now}})
 
     def remove_category(self, category: str) -> int:
         return self.events.delete_many({"category": category})

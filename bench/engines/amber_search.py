@@ -1,11 +1,13 @@
 """AmberDB behind the interfaces of the compared search engines."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import amberdb
 from amberdb import Ordered, Text, Vector
+from bench.engines.database import HELD_IN_MEMORY
 from bench.engines.search_engine import HITS, TextEngine, VectorEngine
 from bench.workloads.events import Document
 from bench.workloads.vectors import Vectors
@@ -14,16 +16,18 @@ _LAG_SHARE = 0.05
 _LAG_ROWS = 2_000
 """A graph may lack this many rows, which searches score one by one."""
 _POLL_S = 0.02
+_GRAPH_LIBRARY = "hnswlib"
 
 
 class AmberText(TextEngine):
     """AmberDB with its defaults and a text index."""
 
     name = "amberdb"
+    held = HELD_IN_MEMORY
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **options: Any) -> None:
         super().__init__(path)
-        self.db = amberdb.open(path / "bench.amber")
+        self.db = amberdb.open(path / "bench.amber", **options)
         self.memory = self.db.collection("memory", indexes=[Text("content")])
 
     def put_many(self, documents: list[Document]) -> None:
@@ -43,11 +47,12 @@ class AmberVectors(VectorEngine):
     """AmberDB with its defaults, a vector index, and an ordered index on the entity."""
 
     name = "amberdb"
+    held = HELD_IN_MEMORY
     _texts: tuple[Text, ...] = ()
 
-    def __init__(self, path: Path, *, dim: int, ef: int) -> None:
+    def __init__(self, path: Path, *, dim: int, ef: int, **options: Any) -> None:
         super().__init__(path, dim=dim, ef=ef)
-        self.db = amberdb.open(path / "bench.amber")
+        self.db = amberdb.open(path / "bench.amber", **options)
         vector = Vector("embedding", dim=dim, metric="cosine", ef=ef)
         indexes: list[Ordered | Text | Vector] = [Ordered("entity_id"), *self._texts, vector]
         self.memory = self.db.collection("memory", indexes=indexes)
@@ -98,3 +103,20 @@ class AmberHybrid(AmberVectors):
 
     def both(self, question: str, vector: Vectors, limit: int = HITS) -> list[Document]:
         return [hit.document for hit in self.memory.search(question, vector=vector, limit=limit)]
+
+
+class AmberFlat(AmberHybrid):
+    """AmberDB where hnswlib is not installed, so that it builds no graph: as long as one is open,
+    the module cannot be imported in this process."""
+
+    def __init__(self, path: Path, *, dim: int, ef: int, **options: Any) -> None:
+        modules: dict[str, Any] = sys.modules  # None in it forbids the import
+        self._hidden = modules.get(_GRAPH_LIBRARY)
+        modules[_GRAPH_LIBRARY] = None
+        super().__init__(path, dim=dim, ef=ef, **options)
+
+    def close(self) -> None:
+        super().close()
+        del sys.modules[_GRAPH_LIBRARY]
+        if self._hidden is not None:
+            sys.modules[_GRAPH_LIBRARY] = self._hidden

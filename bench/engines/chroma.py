@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.engines.database import library
 from bench.engines.encoding import document_of_json, json_of, without_vector
-from bench.engines.search_engine import HITS, HNSW_EF_CONSTRUCTION, HNSW_M, VectorEngine, library
+from bench.engines.search_engine import HITS, HNSW_EF_CONSTRUCTION, HNSW_M, VectorEngine
 from bench.workloads.events import Document
 from bench.workloads.vectors import Vectors
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.engines.database import library
 from bench.engines.encoding import document_of_json, json_of, without_vector
 from bench.engines.search_engine import (
     HITS,
@@ -17,7 +18,6 @@ from bench.engines.search_engine import (
     HNSW_M,
     TextEngine,
     VectorEngine,
-    library,
 )
 from bench.workloads.events import Document
 from bench.workloads.vectors import Vectors

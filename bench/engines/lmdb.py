@@ -8,6 +8,7 @@ Invariants:
 import shutil
 from contextlib import closing
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 import lmdb
@@ -63,6 +64,11 @@ class LmdbPeer(Engine):
             packed = txn.get(key.encode(), db=self._docs)
         return None if packed is None else unpack(packed)
 
+    def get_many(self, keys: list[str]) -> list[Document]:
+        with self._env.begin() as txn:
+            packed = [txn.get(key.encode(), db=self._docs) for key in keys]
+        return [unpack(one) for one in packed if one is not None]
+
     def newest(self, entity: str, limit: int = NEWEST) -> list[Document]:
         prefix = entity.encode() + b"\0"
         found: list[Document] = []
@@ -77,6 +83,12 @@ class LmdbPeer(Engine):
                 found.append(unpack(packed))
                 on_row = cursor.prev()
         return found
+
+    def scan(self, key: str, limit: int) -> list[Document]:
+        with self._env.begin() as txn, closing(txn.cursor(self._docs)) as cursor:
+            if not cursor.set_range(key.encode()):
+                return []
+            return [unpack(packed) for packed in islice(cursor.iternext(keys=False), limit)]
 
     def update(self, key: str, score: float) -> None:
         raw_key = key.encode()

@@ -11,8 +11,9 @@ from typing import Any
 import lmdb
 import numpy as np
 
+from bench.engines.database import library
 from bench.engines.encoding import pack, unpack
-from bench.engines.search_engine import HITS, HNSW_EF_CONSTRUCTION, HNSW_M, VectorEngine, library
+from bench.engines.search_engine import HITS, HNSW_EF_CONSTRUCTION, HNSW_M, VectorEngine
 from bench.workloads.events import Document
 from bench.workloads.vectors import Vectors
 
@@ -25,6 +26,7 @@ class LmdbHnswlibPeer(VectorEngine):
 
     name = "lmdb + hnswlib"
     packages = ("hnswlib",)
+    recovers = False
 
     def __init__(self, path: Path, *, dim: int, ef: int) -> None:
         super().__init__(path, dim=dim, ef=ef)

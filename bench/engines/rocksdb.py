@@ -7,6 +7,7 @@ Invariants:
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,6 @@ class RocksPeer(Engine):
         if self.expiring and (expiry := expiry_key(document)) is not None:
             batch.delete(self._EXPIRY + expiry)
 
-    def put(self, document: Document) -> None:
-        self.put_many([document])
-
     def put_many(self, documents: list[Document]) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
         for document in documents:
@@ -66,6 +64,10 @@ class RocksPeer(Engine):
     def get(self, key: str) -> Document | None:
         packed = self._db.get(self._DOCS + key.encode())
         return None if packed is None else unpack(packed)
+
+    def get_many(self, keys: list[str]) -> list[Document]:
+        found = self._db.get([self._DOCS + key.encode() for key in keys])
+        return [unpack(packed) for packed in found if packed is not None]
 
     def newest(self, entity: str, limit: int = NEWEST) -> list[Document]:
         prefix = b"e" + entity.encode() + b"\0"
@@ -79,6 +81,10 @@ class RocksPeer(Engine):
     def _keys(self, start: bytes, *, backwards: bool = False) -> Iterator[bytes]:
         keys: Iterator[bytes] = self._db.keys(backwards=backwards, from_key=start)
         return keys
+
+    def scan(self, key: str, limit: int) -> list[Document]:
+        pairs = islice(self._db.items(from_key=self._DOCS + key.encode()), limit)
+        return [unpack(packed) for found, packed in pairs if found.startswith(self._DOCS)]
 
     def update(self, key: str, score: float) -> None:
         raw_key = self._DOCS + key.encode()

@@ -94,10 +94,24 @@ class SqlitePeer(Engine):
         row = self._connection.execute("SELECT doc FROM event WHERE id = ?", (key,)).fetchone()
         return None if row is None else document_of_json(row[0])
 
+    def get_many(self, keys: list[str]) -> list[Document]:
+        marks = ",".join("?" * len(keys))
+        rows = self._connection.execute(
+            f"SELECT id, doc FROM event WHERE id IN ({marks})", keys
+        ).fetchall()
+        found = dict(rows)
+        return [document_of_json(found[key]) for key in keys if key in found]
+
     def newest(self, entity: str, limit: int = NEWEST) -> list[Document]:
         rows = self._connection.execute(
             "SELECT doc FROM event WHERE entity_id = ? ORDER BY created_at DESC LIMIT ?",
             (entity, limit),
+        )
+        return [document_of_json(text) for (text,) in rows]
+
+    def scan(self, key: str, limit: int) -> list[Document]:
+        rows = self._connection.execute(
+            "SELECT doc FROM event WHERE id >= ? ORDER BY id LIMIT ?", (key, limit)
         )
         return [document_of_json(text) for (text,) in rows]
 

@@ -7,8 +7,9 @@ Invariants:
 from pathlib import Path
 from typing import Any
 
+from bench.engines.database import library
 from bench.engines.encoding import document_of_json, json_of, without_vector
-from bench.engines.search_engine import HITS, VectorEngine, library
+from bench.engines.search_engine import HITS, VectorEngine
 from bench.engines.sqlite import SQLITE_SETUP
 from bench.workloads.events import Document
 from bench.workloads.vectors import Vectors

@@ -128,6 +128,31 @@ def memory(path: str, count: str) -> None:
     engine.close()
 
 
+def load_memory(path: str, count: str, dim: str) -> None:
+    """Reports the most memory used while documents are put; `path` "-": while they are made.
+
+    With a `dim` the documents have texts and vectors, and are indexed by them.
+    """
+    from bench.engines.amber import AmberEngine
+    from bench.engines.amber_search import AmberHybrid
+    from bench.workloads import events, vectors
+
+    make: Any = AmberHybrid if int(dim) else AmberEngine
+    options = {"dim": int(dim), "ef": 1} if int(dim) else {}
+    engine = None if path == "-" else make(Path(path), **options)
+    made: Any = events.documents(0, int(count))
+    if int(dim):
+        made = vectors.documents(0, int(count), int(dim))
+    most = 0
+    for batch in events.in_batches(made):
+        if engine is not None:
+            engine.put_many(batch)
+        most = max(most, _anon_kib())
+    _report(anon_kib=most)
+    if engine is not None:
+        engine.close()
+
+
 def bare(*modules: str) -> None:
     """Reports the memory of a process that imports only these modules."""
     for name in modules:
@@ -140,20 +165,6 @@ def modules(*watched: str) -> None:
     before = set(sys.modules)
     importlib.import_module("amberdb")
     _report(loaded=[name for name in watched if name in sys.modules and name not in before])
-
-
-def first_answer(name: str, path: str, dim: str, ef: str, number: str) -> None:
-    """Times the opening of a vector engine and its answer to question `number`."""
-    from bench.workloads import vectors
-    from bench.workloads.events import ids
-
-    question = vectors.questions(int(number) + 1, int(dim))[-1]
-    make = _vector_engine(name)
-    before = time.perf_counter()
-    engine = make(Path(path), dim=int(dim), ef=int(ef))
-    found = engine.nearest(question)
-    _report(answered_s=time.perf_counter() - before, found=ids(found))
-    engine.close()
 
 
 def vector_memory(name: str, path: str, dim: str, ef: str) -> None:
@@ -201,7 +212,10 @@ def _report(**facts: Any) -> None:
 
 VERBS: dict[str, Callable[..., None]] = {
     verb.__name__: verb
-    for verb in (write, load, reopen, idle, memory, bare, modules, first_answer, vector_memory)
+    for verb in (
+        *(write, load, reopen, idle, memory, load_memory),
+        *(bare, modules, vector_memory),
+    )
 }
 
 if __name__ == "__main__":

@@ -1,34 +1,33 @@
-"""One run's directory, scale, and the engines that several rows share.
+"""One run's directory, scale, and the databases that several rows share.
 
 Invariants:
-- The shared engines hold `scale.base` documents, settled, before the first row that uses them.
-- Rows that put into the shared engines take documents from `fresh`, so no number is put twice.
+- The settled databases of a family are made at their first use and kept until the run ends. One
+  family in one state is open at a time: its background threads disturb no other.
 - A row leaves no database behind; the shared ones are deleted with the run's directory.
 """
 
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Any, TypeVar
 
 from bench.engines.amber import AmberEngine
+from bench.engines.database import Database, installed
 from bench.engines.engine import Engine
 from bench.engines.kinds import ENGINES
+from bench.harness.family import Base, Family
 from bench.harness.scale import Scale
+from bench.harness.stage import Stage
+from bench.harness.state import State
 from bench.workloads import events
 from bench.workloads.events import BATCH_DOCUMENTS, Document
 
-
-class Closable(Protocol):
-    def close(self) -> None: ...
-
-
-Kept = TypeVar("Kept", bound=Closable)
+E = TypeVar("E", bound=Database)
 
 
 class Context:
-    """One run: the directory of its databases, their scale, and the engines that rows share."""
+    """One run: the directory of its databases, their scale, and the databases that rows share."""
 
     def __init__(
         self,
@@ -36,36 +35,56 @@ class Context:
         scale: Scale,
         *,
         engines: tuple[type[Engine], ...] = ENGINES,
+        wanted: Mapping[str, tuple[str, ...]] | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """`wanted`: by family the engines that are needed, as in Base."""
         self.directory = directory
         self.scale = scale
-        self.kinds = engines
+        self.kinds, self.left_out = installed(engines)
         self.say = say
-        self._fleet: dict[str, Engine] = {}
+        self._wanted = wanted or {}
         self._next = max(scale.base, BATCH_DOCUMENTS)
         self._large: Path | None = None
-        self._kept: dict[str, Closable] = {}
+        self._bases: dict[str, Base[Any]] = {}
+        self._stage: Stage[Any] | None = None
 
-    def fleet(self) -> dict[str, Engine]:
-        """Every engine with the base documents; opened and loaded at the first call."""
-        if not self._fleet:
-            for kind in self.kinds:
-                self.say(f"loading {self.scale.base:,} documents into {kind.name}")
-                engine = kind(self.directory / "fleet" / kind.name)
-                load(engine, self.scale.base)
-                self._fleet[kind.name] = engine
-        return self._fleet
+    def base(self, family: Family[E]) -> Base[E]:
+        """The settled databases of the family."""
+        if family.name not in self._bases:
+            root = self.directory / family.name
+            wanted = self._wanted.get(family.name, ())
+            self._bases[family.name] = Base(family, self.scale, root, self.say, wanted)
+        return self._bases[family.name]
 
-    def settled_fleet(self) -> dict[str, Engine]:
-        """The fleet, settled."""
-        fleet = self.fleet()
-        for engine in fleet.values():
-            engine.settle()
-        return fleet
+    def stage(self, family: Family[E], state: State) -> Stage[E]:
+        """The family in the state, shared by the rows of that state."""
+        base = self.base(family)
+        if self._stage is None or self._stage.base is not base or self._stage.state is not state:
+            self.leave_stage()
+            self._stage = Stage(base, state, self.directory / f"{family.name}-{state.name}")
+        return self._stage
+
+    @contextmanager
+    def restaged(
+        self, family: Family[E], state: State, names: Sequence[str]
+    ) -> Generator[Stage[E]]:
+        """Some engines of the family, just brought into the state, for one round."""
+        root = self.directory / f"{family.name}-{state.name}-anew"
+        stage = Stage(self.base(family), state, root, names)
+        try:
+            yield stage
+        finally:
+            stage.close()
+
+    def leave_stage(self) -> None:
+        """Closes and deletes the databases of the last state."""
+        if self._stage is not None:
+            self._stage.close()
+        self._stage = None
 
     def fresh(self, count: int) -> list[Document]:
-        """Documents that no engine has; every engine is given the same ones."""
+        """Event documents that were not returned before."""
         start = self._next
         self._next += -(-count // BATCH_DOCUMENTS) * BATCH_DOCUMENTS
         return list(events.documents(start, count))
@@ -95,17 +114,8 @@ class Context:
             self._large = path
         return self._large
 
-    def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
-        """An object that several rows share: made at the first call, closed with the run."""
-        if name not in self._kept:
-            self._kept[name] = make()
-        return cast(Kept, self._kept[name])
-
     def close(self) -> None:
-        for shared in (*self._fleet.values(), *self._kept.values()):
-            shared.close()
-        self._fleet.clear()
-        self._kept.clear()
+        self.leave_stage()
 
 
 def load(engine: Engine, count: int) -> None:

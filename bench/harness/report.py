@@ -12,21 +12,26 @@ COLUMNS = (AMBER, "sqlite", "lmdb", "rocksdict")
 
 
 def table(lines: Sequence[Line]) -> str:
-    """One line per measure: each engine's figure, the ratios, the budget and the verdict."""
+    """A line for each measure and state: each engine's figure, the ratios, that of the CPU time to
+    the judged peer, the budget and, in the worst state, the verdict."""
     peers = [name for name in COLUMNS[1:] if any(name in line.engines for line in lines)]
-    header = ["row", "measure", "unit", AMBER, *peers]
-    header += [f"x {peer}" for peer in peers] + ["budget", "now", ""]
+    header = ["row", "measure", "state", "unit", AMBER, *peers]
+    header += [f"x {peer}" for peer in peers] + ["x cpu", "budget", "now", ""]
     cells = [header]
+    before: Line | None = None
     for line in lines:
         figure = line.judged_figure()
+        is_next = before is not None and _measure(before) == _measure(line)
+        before = line
         cells.append(
             [
-                line.row,
-                line.title,
+                *(("", "") if is_next else _measure(line)),
+                line.state,
                 line.unit,
                 *(_value(line, name) for name in (AMBER, *peers)),
                 *(_ratio(line, peer) for peer in peers),
-                "" if line.budget is None else budget_text(line.budget, line.unit),
+                "" if (cpu := line.cpu_ratio()) is None else f"{number(cpu)}x",
+                "" if line.budget is None or is_next else budget_text(line.budget, line.unit),
                 "" if figure is None else number(figure),
                 line.verdict(),
             ]
@@ -35,24 +40,37 @@ def table(lines: Sequence[Line]) -> str:
         if extra:
             shown = (f"{name} {_value(line, name)}{_times(line, name)}" for name in extra)
             cells.append(["", "  also: " + ", ".join(shown)])
-    return aligned(cells, left=(0, 1, 2, len(header) - 3, len(header) - 1))
+    return aligned(cells, left=(0, 1, 2, 3, len(header) - 3, len(header) - 1))
+
+
+def _measure(line: Line) -> tuple[str, str]:
+    return line.row, line.title
 
 
 def latency_table(lines: Sequence[Line]) -> str:
-    """p50, p99, p99.9 and max of single calls, in microseconds."""
-    cells = [["row", "measure", "engine", "calls", "p50 us", "p99 us", "p99.9 us", "max us"]]
+    """Wall and CPU time of an operation, and p50, p99, p99.9 and max of single calls, in the first
+    state of each measure and in its worst one."""
+    header = ["row", "measure", "state", "engine", "calls", "wall", "cpu"]
+    cells = [[*header, "p50 us", "p99 us", "p99.9 us", "max us"]]
+    seen: set[tuple[str, str]] = set()
     for line in lines:
+        if _measure(line) in seen and not line.is_worst:
+            continue
+        seen.add(_measure(line))
         for name, measured in line.engines.items():
             if measured.latencies:
+                cpu = measured.cpu_value
                 figures = [number(value) for value in measured.latencies.values()]
-                cells.append([line.row, line.title, name, str(measured.operations), *figures])
-    return aligned(cells, left=(0, 1, 2))
+                times = [number(measured.value), "-" if cpu is None else number(cpu)]
+                calls = str(measured.operations)
+                cells.append([*_measure(line), line.state, name, calls, *times, *figures])
+    return aligned(cells, left=(0, 1, 2, 3))
 
 
 def notes(lines: Sequence[Line]) -> str:
     """The notes of all rows, a line each."""
     return "\n".join(
-        f"{line.row}: {line.title}: {key}: {value}"
+        f"{line.row}: {line.title}{f' ({line.state})' if line.state else ''}: {key}: {value}"
         for line in lines
         for key, value in line.notes.items()
     )

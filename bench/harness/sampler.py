@@ -5,26 +5,48 @@ Invariants:
   hits all of them.
 - A round's figure is total time over operations, stalls included; percentiles are over single
   operations of all rounds.
+- CPU time is that of the whole process in the timed section, its background threads included.
 - The garbage collector stays on, as in an application; the benchmark's own objects are frozen.
 """
 
 import gc
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import perf_counter_ns
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
+from time import perf_counter_ns, process_time_ns
 from typing import TypeVar
 
 from bench.harness.latency import latencies_us
 from bench.harness.line import Measured
 
 Item = TypeVar("Item")
+Written = TypeVar("Written")
+
+ROUND_NS_MAX = 5_000_000_000
+"""A round of single calls ends at the first one after it: a peer may take a second for each."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was timed of a round."""
+
+    elapsed_ns: float
+    samples_ns: Sequence[int]
+    operations: int
+    cpu_ns: float | None
 
 
 class Sampler:
     """Times the rounds of one engine in one row."""
 
-    def __init__(self) -> None:
+    def __init__(self, documents: int = 1) -> None:
+        """`documents`: in each call; figures are per document, percentiles per call."""
+        self._documents = documents
+        self.last_round = Round(0, (), 0, None)
         self._rounds_us: list[float] = []
+        self._cpu_us: list[float] = []
         self._samples_ns: list[int] = []
         self._operations = 0
 
@@ -33,13 +55,43 @@ class Sampler:
         samples: list[int] = []
         note, clock = samples.append, perf_counter_ns
         gc.collect()
+        cpu = process_time_ns()
         before = clock()
+        end = before + ROUND_NS_MAX
         for item in items:
             call(item)
             after = clock()
             note(after - before)
             before = after
-        self.add_round(sum(samples), samples)
+            if after > end:
+                break
+        self.add_round(sum(samples), samples, cpu_ns=process_time_ns() - cpu)
+
+    def after_each(
+        self,
+        write: Callable[[Written], object],
+        written: Sequence[Written],
+        call: Callable[[Item], object],
+        items: Sequence[Item],
+    ) -> None:
+        """One round of calls, each timed, and each after a write that is not."""
+        samples: list[int] = []
+        clock, cpu_clock = perf_counter_ns, process_time_ns
+        cpu = 0
+        gc.collect()
+        end = clock() + ROUND_NS_MAX
+        for one, item in zip(written, items, strict=True):
+            write(one)
+            if clock() > end:  # the rest is written all the same: engines stay equal
+                continue
+            cpu -= cpu_clock()
+            before = clock()
+            call(item)
+            after = clock()
+            cpu += cpu_clock()
+            samples.append(after - before)
+        cpu -= len(samples) * _cpu_clock_ns()
+        self.add_round(sum(samples), samples, cpu_ns=max(0, cpu))
 
     def all(self, call: Callable[[Item], object], items: Sequence[Item]) -> None:
         """One round of calls timed as a whole, then a quarter of them singly for the percentiles.
@@ -47,16 +99,18 @@ class Sampler:
         For calls so short that reading the clock would distort the figure.
         """
         gc.collect()
+        cpu = process_time_ns()
         start = perf_counter_ns()
         for item in items:
             call(item)
         elapsed = perf_counter_ns() - start
+        cpu = process_time_ns() - cpu
         samples: list[int] = []
         for item in items[: max(1, len(items) // 4)]:
             before = perf_counter_ns()
             call(item)
             samples.append(perf_counter_ns() - before)
-        self.add_round(elapsed, samples, operations=len(items))
+        self.add_round(elapsed, samples, operations=len(items), cpu_ns=cpu)
 
     def threads(self, call: Callable[[Item], object], shares: Sequence[Sequence[Item]]) -> None:
         """One round: a thread for each share, started together, until the last one ends."""
@@ -83,25 +137,50 @@ class Sampler:
         for worker in workers:
             worker.start()
         barrier.wait()
+        cpu = process_time_ns()
         start = perf_counter_ns()
         for worker in workers:
             worker.join()
         elapsed = perf_counter_ns() - start
+        cpu = process_time_ns() - cpu
         if errors:
             raise errors[0]
-        self.add_round(elapsed, [sample for own in samples for sample in own])
+        self.add_round(elapsed, [sample for own in samples for sample in own], cpu_ns=cpu)
 
     def add_round(
-        self, elapsed_ns: float, samples_ns: Sequence[int] = (), *, operations: int | None = None
+        self,
+        elapsed_ns: float,
+        samples_ns: Sequence[int] = (),
+        *,
+        operations: int | None = None,
+        cpu_ns: float | None = None,
     ) -> None:
+        """`cpu_ns`: None where it was not measured."""
         count = len(samples_ns) if operations is None else operations
-        self._rounds_us.append(elapsed_ns / 1000 / max(1, count))
+        self.last_round = Round(elapsed_ns, samples_ns, count, cpu_ns)
+        per = 1000 * max(1, count * self._documents)
+        self._rounds_us.append(elapsed_ns / per)
+        if cpu_ns is not None:
+            self._cpu_us.append(cpu_ns / per)
         self._samples_ns.extend(samples_ns)
         self._operations += count
 
     def measured(self) -> Measured:
         """In microseconds per operation."""
-        return Measured(self._rounds_us, self._operations, latencies_us(self._samples_ns))
+        latencies = latencies_us(self._samples_ns)
+        return Measured(self._rounds_us, self._operations, latencies, self._cpu_us)
+
+
+@cache
+def _cpu_clock_ns() -> int:
+    """What two readings of the CPU clock cost, which a short call would be charged for."""
+    taken: list[int] = []
+    for _ in range(1_000):
+        before = process_time_ns()
+        perf_counter_ns()
+        perf_counter_ns()
+        taken.append(process_time_ns() - before)
+    return int(median(taken))
 
 
 def interleave(

@@ -18,7 +18,7 @@ import amberdb
 from amberdb import Database, Fusion, Neighbors, Ordered, Text, Vector
 from amberdb.index.vector.vector import Embed
 from amberdb.memory import Memory
-from bench.engines.search_engine import library
+from bench.engines.database import library
 from bench.quality.datasets import Collection
 
 DEPTH = 10

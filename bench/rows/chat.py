@@ -16,7 +16,7 @@ from typing import Any
 import amberdb
 from amberdb.chat import ChatBuffer
 from amberdb.chat.buffer import TTL_SECONDS
-from bench.engines.search_engine import library
+from bench.engines.database import library
 from bench.harness.context import Context
 from bench.harness.line import AMBER, Budget, Line
 from bench.harness.row import Row

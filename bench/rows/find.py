@@ -2,22 +2,27 @@
 chosen is from the best one.
 
 Invariants:
-- The finds of the first row match nothing, and no two have the same values.
-- In the second row the other plans are those of collections with one of the indexes each, and with
+- The finds of `find` match nothing, and no two have the same values.
+- In `planner` the other plans are those of collections with one of the indexes each, and with
   none; all have the same documents.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from time import perf_counter_ns
+from typing import Any
 
 import amberdb
-from amberdb import Collection, Ordered
+from amberdb import Collection
+from bench.engines.amber import AmberEngine
+from bench.engines.engine import Engine
 from bench.harness.context import Context
-from bench.harness.line import Budget, Line, Measured
+from bench.harness.line import AMBER, Budget, Line, Measured
+from bench.harness.operation import Draw, Operation
 from bench.harness.row import Row
-from bench.harness.sampler import Sampler, interleave
+from bench.rows.families import EVENTS
 from bench.workloads import events, queries
 from bench.workloads.events import BATCH_DOCUMENTS
 
@@ -25,50 +30,114 @@ _QUERIES = 40
 _DOCUMENTS_MAX = 20_000
 _PRICE_US = 15.0
 _WORST = 3.0
+_VALUES = 2
+_ABSENT = "none"
 
-_Ask = Callable[[Collection, int], object]
-_FINDS: dict[str, _Ask] = {
-    "an equality, and an order": lambda c, n: c.find(
-        {"entity_id": f"none{n}"}, order_by="-created_at", limit=20
+
+def _find(
+    title: str, where: Callable[[int], dict[str, Any]], **options: Any
+) -> Operation[Engine, int]:
+    """A find whose values differ from call to call, and match nothing."""
+    return Operation(
+        title=f"find without a match, {title}",
+        family=EVENTS,
+        items=_numbers,
+        call=lambda engine, number: events_of(engine).find(where(number), **options),
+        answer=lambda engine, number: len(events_of(engine).find(where(number), **options)),
+        check=_nothing,
+        kinds=(AMBER,),
+        budget=Budget(_PRICE_US, against="", kind="at most"),
+        is_short=True,
+    )
+
+
+def _numbers(draw: Draw) -> range:
+    count = draw.count(draw.scale.gets)
+    return range(draw.number * count, (draw.number + 1) * count)
+
+
+def _nothing(answers: Mapping[str, Sequence[Any]], draw: Draw) -> dict[str, Any]:
+    del draw
+    if any(answers[AMBER]):
+        raise RuntimeError("a find that should match nothing has found a document")
+    return {}
+
+
+def events_of(engine: Engine) -> Collection:
+    assert isinstance(engine, AmberEngine)
+    return engine.events
+
+
+_NEWEST: dict[str, Any] = {"order_by": "-created_at", "limit": 20}
+FINDS = (
+    _find("an equality, and an order", lambda n: {"entity_id": f"{_ABSENT}{n}"}, **_NEWEST),
+    _find(
+        "an equality and a range",
+        lambda n: {"entity_id": f"{_ABSENT}{n}", "created_at": {"$gte": events.EPOCH}},
+        limit=20,
     ),
-    "  an equality and a range": lambda c, n: c.find(
-        {"entity_id": f"none{n}", "created_at": {"$gte": events.EPOCH}}, limit=20
+    _find(
+        "a condition without index",
+        lambda n: {"entity_id": f"{_ABSENT}{n}", "source": "mail"},
+        **_NEWEST,
     ),
-    "  a condition without index": lambda c, n: c.find(
-        {"entity_id": f"none{n}", "source": "mail"}, order_by="-created_at", limit=20
+    _find(
+        "two values of $in",
+        lambda n: {"entity_id": {"$in": [f"{_ABSENT}{n}", f"no{n}"]}},
+        limit=20,
     ),
-    "  two values of $in": lambda c, n: c.find(
-        {"entity_id": {"$in": [f"none{n}", f"no{n}"]}}, limit=20
+    _find(
+        "two branches of $or",
+        lambda n: {
+            "entity_id": f"{_ABSENT}{n}",
+            "$or": [{"source": "mail"}, {"source": "chat"}],
+        },
+        limit=20,
     ),
-    "  two branches of $or": lambda c, n: c.find(
-        {"entity_id": f"none{n}", "$or": [{"source": "mail"}, {"source": "chat"}]}, limit=20
+    _find("an id", lambda n: {"id": f"{_ABSENT}{n}"}),
+)
+
+
+def _value(
+    title: str, verb: Callable[[Collection], Any], scan: Callable[[Collection], Any]
+) -> Operation[Engine, None]:
+    """Values of a field, from an index; compared with a scan of the documents."""
+    return Operation(
+        title=title,
+        family=EVENTS,
+        items=lambda draw: [None] * draw.count(_VALUES),
+        call=lambda engine, item: verb(events_of(engine)),
+        answer=lambda engine, item: repr(verb(events_of(engine)) == scan(events_of(engine))),
+        check=_as_scanned,
+        kinds=(AMBER,),
+        ways={"scan": lambda engine, item: scan(events_of(engine))},
+    )
+
+
+def _as_scanned(answers: Mapping[str, Sequence[Any]], draw: Draw) -> dict[str, Any]:
+    del draw
+    if "False" in answers[AMBER]:
+        raise RuntimeError("an index and a scan of the documents give different values")
+    return {}
+
+
+VALUES = (
+    _value(
+        "the distinct categories",
+        lambda c: c.distinct("category"),
+        lambda c: sorted({document["category"] for document in c.documents()}),
     ),
-    "  an id": lambda c, n: c.find({"id": f"none{n}"}),
-}
-
-
-def price(context: Context) -> Iterator[Line]:
-    """The fixed price of a find."""
-    path = context.directory / "find"
-    with amberdb.open(path, sync="os") as db:
-        indexes = [Ordered(*fields) for fields in events.INDEXES]
-        collection = db.collection("c", indexes=indexes)
-        for batch in events.batches(0, min(_DOCUMENTS_MAX, context.scale.base)):
-            collection.put_many(batch)
-        db.checkpoint()
-        turns = {name: _turn(collection, ask, context.scale.gets) for name, ask in _FINDS.items()}
-        measured = interleave(context.scale.rounds, turns)
-    shutil.rmtree(path)
-    for name, figures in measured.items():
-        budget = Budget(_PRICE_US, against="", kind="at most")
-        yield Line("find", f"find without a match, {name}", "us", {"amberdb": figures}, budget)
-
-
-def _turn(collection: Collection, ask: _Ask, count: int) -> Callable[[int, Sampler], None]:
-    def turn(number: int, sampler: Sampler) -> None:
-        sampler.all(lambda n: ask(collection, n), range(number * count, (number + 1) * count))
-
-    return turn
+    _value(
+        "the documents of each category",
+        lambda c: c.count_by("category"),
+        lambda c: dict(Counter(document["category"] for document in c.documents())),
+    ),
+    _value(
+        "the newest time",
+        lambda c: c.max("created_at"),
+        lambda c: max(document["created_at"] for document in c.documents()),
+    ),
+)
 
 
 def planner(context: Context) -> Iterator[Line]:
@@ -118,6 +187,7 @@ def _ratio(collections: Mapping[str, Collection], asked: queries.Asked, rounds: 
 
 
 ROWS = (
-    Row("find", "what a find costs before its first document", price),
+    Row("find", "what a find costs before its first document", operations=FINDS),
+    Row("values", "values of a field from an index, and by a scan", operations=VALUES),
     Row("planner", "the plan that is chosen, compared with the best one", planner),
 )

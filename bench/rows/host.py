@@ -4,6 +4,7 @@ Invariants:
 - Each figure comes from fresh processes; the baseline is measured in the same round.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ _WATCHED = ("numpy", "typer", "rich", "asyncio", "sqlite3", "lmdb", "msgspec")
 def imports(context: Context) -> Iterator[Line]:
     """`python -c "import amberdb"` minus `python -c pass`, in turns."""
     measured = Measured()
-    environment = with_byte_code(context)
+    environment = with_byte_code(context.directory)
     _start_ms("import amberdb", environment)
     for _ in range(context.scale.starts):
         bare = _start_ms("pass", environment)
@@ -71,10 +72,34 @@ def memory(context: Context) -> Iterator[Line]:
     budget = Budget(30, against="", kind="at most")
     yield Line("memory", f"{title}, over Python + numpy", "MiB", {AMBER: beside_numpy}, budget)
     yield Line("memory", "  the same, over Python alone", "MiB", {AMBER: beside_bare})
+    for title, count, dim in (
+        ("{:,} puts in batches", scale.full, 0),
+        ("{:,} puts with texts and vectors", scale.killed, scale.dim),
+    ):
+        yield _memory_of_load(context, title.format(count), count, dim)
+
+
+def _memory_of_load(context: Context, title: str, count: int, dim: int) -> Line:
+    """Less that of a process that makes the same documents."""
+    measured = Measured()
+    for number in range(context.scale.builds):
+        path = context.directory / f"load-memory-{number}"
+        own, made = (
+            child("load_memory", where, str(count), str(dim))["anon_kib"]
+            for where in (str(path), "-")
+        )
+        shutil.rmtree(path)
+        measured.rounds.append((own - made) / 1024)
+    measured.operations = count
+    return Line("memory", f"most RssAnon during {title}", "MiB", {AMBER: measured})
 
 
 ROWS = (
     Row("import", "time of `import amberdb`, and the modules it loads", imports),
     Row("idle", "threads and wakeups of an open idle database", idle),
-    Row("memory", "anonymous memory after open of --size documents and 1,000 gets", memory),
+    Row(
+        "memory",
+        "anonymous memory after open of --size documents, and during a load",
+        memory,
+    ),
 )

@@ -1,4 +1,8 @@
-"""Every row by name."""
+"""Every row by name.
+
+Invariants:
+- Rows that only read come before those that write: in one state they use the same databases.
+"""
 
 from bench.harness.row import Row
 from bench.rows import (
@@ -6,8 +10,8 @@ from bench.rows import (
     chat,
     find,
     host,
-    hybrid,
     index_puts,
+    mixed,
     neighbors,
     profiles,
     recovery,
@@ -15,26 +19,26 @@ from bench.rows import (
     speed,
     stall,
     text,
+    until_settled,
     vector,
     vector_state,
-    verbs,
 )
 
 _MODULES = (
+    find,
     speed,
-    verbs,
+    mixed,
+    until_settled,
     recovery,
     stall,
     size,
     host,
     text,
-    vector,
-    hybrid,
     neighbors,
+    vector,
     vector_state,
     index_puts,
     profiles,
-    find,
     chat,
     aio,
 )

@@ -1,222 +1,228 @@
-"""Rows that time calls: AmberDB and every peer take turns at the same work.
+"""Rows about event documents: calls that are timed in each state.
 
 Invariants:
 - Durable rows put each document once per engine, the same documents in the same order.
-- Before a read is timed, all engines have to answer a sample equally, or the row raises.
+- An answer is compared by a digest of the whole documents, datetimes included.
 """
 
+import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from time import perf_counter_ns
+from datetime import datetime
+from typing import Any
 
 from bench.engines.engine import Engine
-from bench.harness.context import Context
-from bench.harness.line import Budget, Line
+from bench.harness.line import Budget
+from bench.harness.operation import Draw, Operation
 from bench.harness.row import Row
-from bench.harness.sampler import Sampler, interleave
+from bench.harness.state import ALTERNATING, KILLED, OPENED, STATES
+from bench.rows.families import DAYS, EVENTS, EXPIRING, day
+from bench.rows.find import events_of
 from bench.workloads import events
 from bench.workloads.events import BATCH_DOCUMENTS, NEWEST, SEED, WRITER_THREADS, Document
 
-_SAMPLE = 20
+_ALONE = tuple(state for state in STATES if state is not ALTERNATING)
+"""For puts: one before each put is no other state."""
 
 
-def put(context: Context) -> Iterator[Line]:
-    scale = context.scale
-    shares = [context.fresh(scale.puts) for _ in range(scale.rounds)]
-
-    def turn(engine: Engine) -> Callable[[int, Sampler], None]:
-        return lambda number, sampler: sampler.each(engine.put, shares[number])
-
-    engines = context.settled_fleet()
-    measured = interleave(scale.rounds, {name: turn(one) for name, one in engines.items()})
-    yield Line("put", "single durable put, 1 thread", "us", measured, Budget(1.2, 1.3))
+def digest(answer: Any) -> str:
+    """Equal for equal documents."""
+    return hashlib.sha256(repr(_ordered(answer)).encode()).hexdigest()[:16]
 
 
-def put8(context: Context) -> Iterator[Line]:
-    scale = context.scale
-    rounds: list[list[list[Document]]] = []
-    for _ in range(scale.rounds):
-        fresh = context.fresh(WRITER_THREADS * scale.puts_per_thread)
-        rounds.append([fresh[thread::WRITER_THREADS] for thread in range(WRITER_THREADS)])
-
-    def turn(engine: Engine) -> Callable[[int, Sampler], None]:
-        return lambda number, sampler: sampler.threads(engine.put, rounds[number])
-
-    engines = context.settled_fleet()
-    measured = interleave(scale.rounds, {name: turn(one) for name, one in engines.items()})
-    title = f"durable puts, {WRITER_THREADS} threads, wall time per put"
-    yield Line("put8", title, "us", measured, Budget(4, 6))
+def _ordered(value: Any) -> Any:
+    fields: Document
+    match value:
+        case {**fields}:
+            return sorted((name, _ordered(one)) for name, one in fields.items())
+        case [*parts]:
+            return [_ordered(one) for one in parts]
+        case _:
+            return value
 
 
-def put_many(context: Context) -> Iterator[Line]:
-    scale = context.scale
-    shares = [
-        list(events.batches(number * scale.put_batches * BATCH_DOCUMENTS, count))
-        for number in range(scale.rounds)
-        if (count := scale.put_batches * BATCH_DOCUMENTS)
-    ]
-    settled: dict[str, Sampler] = {}
-
-    def turn(name: str, engine: Engine) -> Callable[[int, Sampler], None]:
-        whole = settled[name] = Sampler()
-
-        def run(number: int, burst: Sampler) -> None:
-            documents = scale.put_batches * BATCH_DOCUMENTS
-            samples = _time_each(engine.put_many, shares[number])
-            before = perf_counter_ns()
-            engine.settle()
-            settling = perf_counter_ns() - before
-            burst.add_round(sum(samples), samples, operations=documents)
-            whole.add_round(sum(samples) + settling, operations=documents)
-
-        return run
-
-    with context.fresh_engines("put_many") as engines:
-        turns = {name: turn(name, engine) for name, engine in engines.items()}
-        measured = interleave(scale.rounds, turns)
-    title = f"put_many of {BATCH_DOCUMENTS:,}, per document"
-    yield Line("put_many", f"{title}, burst", "us", measured)
-    final = {name: sampler.measured() for name, sampler in settled.items()}
-    yield Line("put_many", f"{title}, until settled", "us", final, Budget(1.2, 2))
+def random_of(draw: Draw, row: str) -> random.Random:
+    return random.Random(f"{SEED}:{row}:{draw.number}")
 
 
-def get(context: Context) -> Iterator[Line]:
-    scale = context.scale
-    rng = random.Random(SEED)
-    rounds = [
-        [events.document_id(rng.randrange(scale.base)) for _ in range(scale.gets)]
-        for _ in range(scale.rounds)
-    ]
-
-    def turn(engine: Engine) -> Callable[[int, Sampler], None]:
-        return lambda number, sampler: sampler.all(engine.get, rounds[number])
-
-    engines = context.settled_fleet()
-    _agree(engines, "get", lambda engine: [engine.get(key) for key in rounds[0][:_SAMPLE]])
-    measured = interleave(scale.rounds, {name: turn(one) for name, one in engines.items()})
-    budget = Budget(2.5, note="aim: past lmdb")
-    yield Line("get", "get by id, decoded", "us", measured, budget)
+def ids_of(draw: Draw, row: str, count: int) -> list[str]:
+    """Ids of stored documents."""
+    rng = random_of(draw, row)
+    return [events.document_id(draw.place(rng.random())) for _ in range(count)]
 
 
-def newest(context: Context) -> Iterator[Line]:
-    scale = context.scale
-    rng = random.Random(SEED)
-    rounds = [
-        [events.entity_id(rng.randrange(scale.base)) for _ in range(scale.finds)]
-        for _ in range(scale.rounds)
-    ]
-
-    def turn(engine: Engine) -> Callable[[int, Sampler], None]:
-        return lambda number, sampler: sampler.all(engine.newest, rounds[number])
-
-    def run(engines: Mapping[str, Engine]) -> Line:
-        _agree(engines, "newest", lambda one: [one.newest(key) for key in rounds[0][:_SAMPLE]])
-        measured = interleave(scale.rounds, {name: turn(one) for name, one in engines.items()})
-        return Line("newest", f"newest {NEWEST} of one entity, decoded", "us", measured)
-
-    line = run(context.settled_fleet())
-    line.budget = Budget(1.4, 1.6)
-    yield line
-    fresh = context.fresh(scale.put_batches * BATCH_DOCUMENTS // 2)
-    for engine in context.fleet().values():
-        engine.put_many(fresh)
-    line = run(context.fleet())
-    line.title = f"  the same, {len(fresh):,} documents not settled"
-    yield line
+def _gets(draw: Draw) -> list[str]:
+    return ids_of(draw, "get", draw.count(draw.scale.gets))
 
 
-def update(context: Context) -> Iterator[Line]:
-    scale = context.scale
-    rng = random.Random(SEED)
+def _batches_of_ids(draw: Draw) -> list[list[str]]:
+    count = draw.count(draw.scale.batched_gets)
+    found = ids_of(draw, "get_many", count * _IDS)
+    return [found[start : start + _IDS] for start in range(0, len(found), _IDS)]
+
+
+def _entities(draw: Draw) -> list[str]:
+    rng = random_of(draw, "newest")
+    count = draw.count(draw.scale.finds)
+    return [events.entity_id(draw.place(rng.random())) for _ in range(count)]
+
+
+def _updates(draw: Draw) -> list[tuple[str, float]]:
     # Six digits: SQLite's json_set keeps 15, and the engines' answers are compared.
-    rounds = [
-        [
-            (events.document_id(rng.randrange(scale.base)), round(rng.random(), 6))
-            for _ in range(scale.puts)
-        ]
-        for _ in range(scale.rounds)
-    ]
-
-    def turn(engine: Engine) -> Callable[[int, Sampler], None]:
-        def change(item: tuple[str, float]) -> None:
-            engine.update(*item)
-
-        return lambda number, sampler: sampler.each(change, rounds[number])
-
-    engines = context.settled_fleet()
-    measured = interleave(scale.rounds, {name: turn(one) for name, one in engines.items()})
-    _agree(engines, "update", lambda one: [one.get(key) for key, _ in rounds[-1][:_SAMPLE]])
-    yield Line("update", "update one field, durable", "us", measured, Budget(1, 1.1))
+    rng = random_of(draw, "update")
+    found = ids_of(draw, "update", draw.count(draw.scale.puts))
+    return [(one, round(rng.random(), 6)) for one in found]
 
 
-def expire(context: Context) -> Iterator[Line]:
-    """Each round puts documents of which every second one has expired, settles, and expires."""
-    scale = context.scale
-    count = 2 * scale.expired
-    stride = -(-count // BATCH_DOCUMENTS) * BATCH_DOCUMENTS
-    shares = [
-        list(events.documents(number * stride, count, expired_every=2))
-        for number in range(scale.rounds)
-    ]
-    settled: dict[str, Sampler] = {}
-
-    def turn(name: str, engine: Engine) -> Callable[[int, Sampler], None]:
-        whole = settled[name] = Sampler()
-
-        def run(number: int, sampler: Sampler) -> None:
-            engine.put_many(shares[number])
-            engine.settle()
-            before = perf_counter_ns()
-            removed = engine.expire(datetime.now(UTC))
-            expired = perf_counter_ns()
-            engine.settle()
-            after = perf_counter_ns()
-            if removed != scale.expired:
-                raise RuntimeError(f"{name} removed {removed} of {scale.expired} documents")
-            sampler.add_round(expired - before, operations=removed)
-            whole.add_round(after - before, operations=removed)
-
-        return run
-
-    with context.fresh_engines("expire", expiring=True) as engines:
-        turns = {name: turn(name, engine) for name, engine in engines.items()}
-        measured = interleave(scale.rounds, turns)
-    title = "remove expired documents, per document"
-    yield Line(
-        "expire", f"{title}, durable", "us", measured, Budget(1.2, note="aim: past rocksdict")
-    )
-    final = {name: sampler.measured() for name, sampler in settled.items()}
-    yield Line(
-        "expire", f"{title}, until settled", "us", final, Budget(1.2, note="aim: past rocksdict")
-    )
+def _puts(draw: Draw) -> list[Document]:
+    return draw.fresh(draw.count(draw.scale.puts))
 
 
-def _time_each(
-    call: Callable[[list[Document]], object], batches: list[list[Document]]
-) -> list[int]:
-    samples: list[int] = []
-    for batch in batches:
-        before = perf_counter_ns()
-        call(batch)
-        samples.append(perf_counter_ns() - before)
-    return samples
+def _threads_puts(draw: Draw) -> list[Document]:
+    return draw.fresh(draw.count(WRITER_THREADS * draw.scale.puts_per_thread))
 
 
-def _agree(engines: Mapping[str, Engine], row: str, ask: Callable[[Engine], list[object]]) -> None:
-    """Raises RuntimeError unless all engines give equal answers."""
-    answers = {name: ask(engine) for name, engine in engines.items()}
-    first = next(iter(answers.values()))
-    if differing := [name for name, answer in answers.items() if answer != first]:
-        raise RuntimeError(f"{row}: {', '.join(differing)} and {next(iter(answers))} differ")
+def _put_batches(draw: Draw) -> list[list[Document]]:
+    count = min(draw.scale.put_batches, max(1, draw.calls_max // _BATCHED))
+    return [draw.fresh(BATCH_DOCUMENTS) for _ in range(count)]
+
+
+def _deletes(draw: Draw) -> list[tuple[datetime, str]]:
+    """Each of the next days, and a document that expires then."""
+    count = draw.scale.deletes
+    first = draw.number * count
+    assert first + count <= DAYS
+    return [(day(at), events.document_id(at)) for at in range(first, first + count)]
+
+
+_BATCHED = 40
+"""A batch counts as so many calls."""
+_IDS = 100
+"""In one call of get_many()."""
+
+GET: Operation[Engine, str] = Operation(
+    title="get by id, decoded",
+    family=EVENTS,
+    items=_gets,
+    call=lambda engine, key: engine.get(key),
+    answer=lambda engine, key: digest(engine.get(key)),
+    budget=Budget(2.9, note="aim: level with lmdb"),
+    is_short=True,
+)
+GET_MANY: Operation[Engine, list[str]] = Operation(
+    title=f"{_IDS} documents by id, decoded",
+    family=EVENTS,
+    items=_batches_of_ids,
+    call=lambda engine, keys: engine.get_many(keys),
+    answer=lambda engine, keys: digest(engine.get_many(keys)),
+    ways={
+        "gets": lambda engine, keys: [engine.get(key) for key in keys],
+        "$in": lambda engine, keys: events_of(engine).find({"id": {"$in": keys}}),
+    },
+)
+NEWEST_OF: Operation[Engine, str] = Operation(
+    title=f"newest {NEWEST} of one entity, decoded",
+    family=EVENTS,
+    items=_entities,
+    call=lambda engine, entity: engine.newest(entity),
+    answer=lambda engine, entity: digest(engine.newest(entity)),
+    budget=Budget(1.5, note="aim: level with lmdb"),
+)
+SCAN: Operation[Engine, str] = Operation(
+    title=f"{NEWEST} documents from an id on, decoded",
+    family=EVENTS,
+    items=lambda draw: ids_of(draw, "scan", draw.count(draw.scale.finds)),
+    call=lambda engine, key: engine.scan(key, NEWEST),
+    answer=lambda engine, key: digest(engine.scan(key, NEWEST)),
+)
+UPDATE: Operation[Engine, tuple[str, float]] = Operation(
+    title="update one field, durable",
+    family=EVENTS,
+    items=_updates,
+    call=lambda engine, one: engine.update(*one),
+    answer=lambda engine, one: digest(engine.get(one[0])),
+    budget=Budget(0.9, 1),
+    writes=True,
+)
+PUT: Operation[Engine, Document] = Operation(
+    title="single durable put, 1 thread",
+    family=EVENTS,
+    items=_puts,
+    call=lambda engine, document: engine.put(document),
+    answer=lambda engine, document: digest(engine.get(document["id"])),
+    budget=Budget(1.2, 1.3),
+    states=_ALONE,
+    writes=True,
+)
+PUT8: Operation[Engine, Document] = Operation(
+    title=f"durable puts, {WRITER_THREADS} threads, wall time per put",
+    family=EVENTS,
+    items=_threads_puts,
+    call=lambda engine, document: engine.put(document),
+    answer=lambda engine, document: digest(engine.get(document["id"])),
+    budget=Budget(5, 6),
+    states=_ALONE,
+    writes=True,
+    threads=WRITER_THREADS,
+)
+PUT_MANY: Operation[Engine, list[Document]] = Operation(
+    title=f"put_many of {BATCH_DOCUMENTS:,}, per document",
+    family=EVENTS,
+    items=_put_batches,
+    call=lambda engine, documents: engine.put_many(documents),
+    answer=lambda engine, documents: digest(engine.get(documents[-1]["id"])),
+    budget=Budget(2.2, 3),
+    states=_ALONE,
+    writes=True,
+    documents=BATCH_DOCUMENTS,
+)
+DELETE_EXPIRED: Operation[Engine, tuple[datetime, str]] = Operation(
+    title="delete_many of the expired, one in 1,000 of {scale.base:,}, per call",
+    family=EXPIRING,
+    items=_deletes,
+    call=lambda engine, one: engine.delete_expired(one[0]),
+    answer=lambda engine, one: engine.get(one[1]) is None,
+    check=lambda answers, draw: _all_true(answers),
+    budget=Budget(1.5, note="aim: past rocksdict"),
+    writes=True,
+)
+OPEN: Operation[Engine, str] = Operation(
+    title="open of {scale.base:,} documents and a get, after a clean close",
+    family=EVENTS,
+    items=_gets,
+    call=lambda engine, key: engine.get(key),
+    answer=lambda engine, key: digest(engine.get(key)),
+    budget=Budget(1),
+    states=(OPENED,),
+    opens=True,
+)
+OPEN_KILLED: Operation[Engine, str] = Operation(
+    title="the same after SIGKILL, {scale.killed:,} documents in the log",
+    family=EVENTS,
+    items=_gets,
+    call=lambda engine, key: engine.get(key),
+    answer=lambda engine, key: digest(engine.get(key)),
+    budget=Budget(0.4),
+    states=(KILLED,),
+    opens=True,
+)
+
+
+def _all_true(answers: Any) -> dict[str, Any]:
+    """Raises RuntimeError."""
+    if kept := [name for name, gone in answers.items() if not all(gone)]:
+        raise RuntimeError(f"{', '.join(kept)} did not remove documents that have expired")
+    return {}
 
 
 ROWS = (
-    Row("put", "one durable put at a time, three ordered indexes", put),
-    Row("put8", "durable puts from eight threads", put8),
-    Row("put_many", "batches of 1,000, burst and until settled", put_many),
-    Row("get", "random documents by id", get),
-    Row("newest", "newest 50 of one entity", newest),
-    Row("update", "one field of one document, durable", update),
-    Row("expire", "remove expired documents and their index entries", expire),
+    Row("get", "random documents by id", operations=(GET,)),
+    Row("get_many", "many documents by id; a get for each, and $in", operations=(GET_MANY,)),
+    Row("newest", "newest 50 of one entity", operations=(NEWEST_OF,)),
+    Row("scan", "50 documents in the order of ids", operations=(SCAN,)),
+    Row("update", "one field of one document, durable", operations=(UPDATE,)),
+    Row("put", "one durable put at a time, three ordered indexes", operations=(PUT,)),
+    Row("put8", "durable puts from eight threads", operations=(PUT8,)),
+    Row("put_many", "batches of 1,000", operations=(PUT_MANY,)),
+    Row("delete_expired", "delete_many of expired documents", operations=(DELETE_EXPIRED,)),
+    Row("open", "open and a get, after a close and after a kill", operations=(OPEN, OPEN_KILLED)),
 )

@@ -1,4 +1,5 @@
-"""Rows about vector search: the nearest of all, the nearest of one entity, and ingest.
+"""Rows about vector search: the nearest of all, with a graph and without one, the nearest of one
+entity, text and a vector in one search, and ingest.
 
 Invariants:
 - An approximate engine is timed at a recall of at least RECALL, which the notes state; an exact
@@ -8,97 +9,230 @@ Invariants:
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from time import perf_counter_ns
+from functools import cache
+from time import perf_counter_ns, process_time_ns
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from bench.engines.amber_search import AmberVectors
+from bench.engines.amber_search import AmberHybrid, AmberVectors
 from bench.engines.chroma import ChromaPeer
+from bench.engines.database import installed
 from bench.engines.kinds import VECTOR_ENGINES
 from bench.engines.lancedb import LanceVectorPeer
 from bench.engines.lmdb_hnswlib import LmdbHnswlibPeer
-from bench.engines.search_engine import HITS, VectorEngine, installed
+from bench.engines.lmdb_numpy import LmdbNumpyPeer
+from bench.engines.search_engine import HITS, VectorEngine
 from bench.engines.sqlite_vec import SqliteVecPeer
+from bench.engines.zvec import ZvecPeer
 from bench.harness.context import Context
+from bench.harness.family import Family
 from bench.harness.line import AMBER, Budget, Line
+from bench.harness.operation import SAMPLE, Draw, Notes, Operation
 from bench.harness.row import Row
 from bench.harness.sampler import Sampler, interleave
-from bench.rows.fleet import recall_of
+from bench.harness.state import FRESH, FULL, KILLED, OPENED, STATES, State
+from bench.rows.families import (
+    BY_ENTITY,
+    BY_HAND,
+    EF_DEFAULT,
+    FLAT,
+    VECTORS,
+    recall_of,
+    true_answers,
+)
 from bench.rows.text import time_batches
-from bench.rows.vector_fleet import BY_ENTITY, BY_HAND, EF_DEFAULT, vector_fleet
-from bench.workloads import events, texts, vectors
+from bench.workloads import texts, vectors
 from bench.workloads.events import BATCH_DOCUMENTS, Document, ids
 from bench.workloads.vectors import Vectors
 
+Question: TypeAlias = tuple[Vectors, str | None]
+
 _EXACT = 0.999
 """Not 1: floating-point sums in another order may swap two equally near vectors."""
+_RECALL_MIN = 0.9
+"""Of an approximate engine, over the few questions of a state."""
 _ENTITY_SHARE = 4
 """One question in four is asked within an entity: some peers take 0.1 s for each."""
+_BY_SCAN = LmdbNumpyPeer.name
+_OF_ALL = tuple(kind.name for kind in VECTOR_ENGINES if kind.name not in (BY_ENTITY, _BY_SCAN))
+_EXACT_KINDS = (*(kind.name for kind in VECTOR_ENGINES if kind.is_exact),)
+_WITHIN = (AMBER, _BY_SCAN, BY_ENTITY, ChromaPeer.name, LanceVectorPeer.name, ZvecPeer.name)
+_CODE_BITS = 64
+_SETTLED_SEARCHES = 3
 
 
-def vector(context: Context) -> Iterator[Line]:
-    loaded = vector_fleet(context)
-    engines = loaded.fleet.engines(
-        *(kind.name for kind in VECTOR_ENGINES if kind.name != BY_ENTITY)
-    )
-    _require_exact({name: loaded.recalls[name] for name, one in engines.items() if one.is_exact})
-    turns = {
-        name: _turn(engine, [(question, None) for question in loaded.questions])
-        for name, engine in engines.items()
-    }
-    measured = interleave(context.scale.rounds, turns)
-    title = f"nearest {HITS} of {_size(context)}, decoded"
-    notes = {**loaded.notes(engines), **loaded.fleet.left_out}
-    yield Line("vector", title, "us", measured, Budget(0.8, 1, against=BY_HAND), notes)
+def _questions(draw: Draw) -> list[Question]:
+    asked = vectors.questions(draw.count(draw.scale.questions), draw.scale.dim)
+    return [(one, None) for one in asked]
 
 
-def _size(context: Context) -> str:
-    return f"{context.scale.vectors:,} x {context.scale.dim}"
+def _within(kind: str) -> Callable[[Draw], list[Question]]:
+    def items(draw: Draw) -> list[Question]:
+        asked = _questions(draw)
+        asked = asked[: max(1, len(asked) // _ENTITY_SHARE)]
+        return [(one, f"{kind}-{at % texts.LARGE_ENTITIES}") for at, (one, _) in enumerate(asked)]
+
+    return items
 
 
-_Question = tuple[Vectors, str | None]
+def _ask(engine: VectorEngine, question: Question) -> list[Document]:
+    return engine.nearest(question[0], HITS, question[1])
 
 
-def _turn(engine: VectorEngine, asked: Sequence[_Question]) -> Callable[[int, Sampler], None]:
-    def ask(one: _Question) -> None:
-        engine.nearest(one[0], HITS, one[1])
+def _check(items: Callable[[Draw], list[Question]], exact: Sequence[str]) -> Any:
+    """Compares with the true answers; `exact`: the engines that may miss none."""
 
-    return lambda number, sampler: sampler.each(ask, asked)
-
-
-def _require_exact(recalls: Mapping[str, float]) -> None:
-    wrong = {name: recall for name, recall in recalls.items() if recall < _EXACT}
-    if wrong:
-        raise RuntimeError(f"exact search missed true answers: {wrong}")
-
-
-def vector_entity(context: Context) -> Iterator[Line]:
-    loaded = vector_fleet(context)
-    stored = vectors.vectors(0, context.scale.vectors, context.scale.dim)
-    owners = np.array([texts.entity_of(number) for number in range(context.scale.vectors)])
-    questions = loaded.questions[: len(loaded.questions) // _ENTITY_SHARE]
-    for kind, budget in (
-        ("small", Budget(2, 5, against=BY_ENTITY)),
-        ("large", Budget(3, 4.5, against=BY_ENTITY)),
-    ):
-        engines = loaded.fleet.engines(AMBER, BY_ENTITY, ChromaPeer.name, LanceVectorPeer.name)
-        asked = [(one, f"{kind}-{at % texts.LARGE_ENTITIES}") for at, one in enumerate(questions)]
-        true: list[list[str]] = []
-        for question, entity in asked:
-            among = np.flatnonzero(owners == entity)
-            numbers = vectors.nearest([question], stored, HITS, among)[0]
-            true.append([events.document_id(number) for number in numbers])
-        recalls = {
-            name: recall_of((ids(one.nearest(q, HITS, entity)) for q, entity in asked), true)
-            for name, one in engines.items()
+    def check(answers: Mapping[str, Sequence[list[str]]], draw: Draw) -> Notes:
+        asked = items(draw)[:SAMPLE]
+        entities = tuple(entity for _, entity in asked if entity is not None)
+        true = true_answers(draw.scale, draw.stored, len(asked), entities)
+        recalls = {name: recall_of(found, true) for name, found in answers.items()}
+        wrong = {
+            name: recall
+            for name, recall in recalls.items()
+            if recall < (_EXACT if name in exact else _RECALL_MIN)
         }
-        _require_exact({name: recalls[name] for name in (AMBER, BY_ENTITY) if name in recalls})
-        turns = {name: _turn(engine, asked) for name, engine in engines.items()}
-        measured = interleave(context.scale.rounds, turns)
-        rows = int(np.count_nonzero(owners == f"{kind}-0"))
-        title = f"nearest {HITS} within one entity of {rows:,}, decoded"
-        notes = {f"recall@{HITS} of {name}": f"{recall:.4f}" for name, recall in recalls.items()}
-        yield Line("vector_entity", title, "us", measured, budget, notes)
+        if any(name == AMBER or name in exact for name in wrong):
+            raise RuntimeError(f"a search missed true answers: {wrong}")
+        return {f"recall@{HITS} of {name}": f"{recall:.4f}" for name, recall in recalls.items()}
+
+    return check
+
+
+def _nearest(
+    title: str,
+    items: Callable[[Draw], list[Question]],
+    budget: Budget | None,
+    *,
+    exact: Sequence[str] = _EXACT_KINDS,
+    family: Family[VectorEngine] = VECTORS,
+    kinds: tuple[str, ...] = (),
+    states: tuple[State, ...] = STATES,
+    opens: bool = False,
+) -> Operation[VectorEngine, Question]:
+    return Operation(
+        title=title,
+        family=family,
+        items=items,
+        call=_ask,
+        answer=lambda engine, question: ids(_ask(engine, question)),
+        check=_check(items, exact),
+        budget=budget,
+        kinds=kinds,
+        states=states,
+        opens=opens,
+    )
+
+
+_SIZE = "{scale.vectors:,} x {scale.dim}"
+VECTOR = _nearest(
+    f"nearest {HITS} of {_SIZE}, decoded",
+    _questions,
+    Budget(0.8, 1, against=BY_HAND),
+    kinds=_OF_ALL,
+)
+VECTOR_FLAT = _nearest(
+    f"nearest {HITS} of {_SIZE} without hnswlib, decoded",
+    _questions,
+    Budget(6, against=_BY_SCAN),
+    exact=(AMBER, _BY_SCAN),
+    family=FLAT,
+)
+ENTITY_SMALL = _nearest(
+    f"nearest {HITS} within one entity, a thousandth of {_SIZE}, decoded",
+    _within("small"),
+    Budget(1, against=_BY_SCAN),
+    kinds=_WITHIN,
+    exact=(AMBER, BY_ENTITY, _BY_SCAN),
+)
+ENTITY_LARGE = _nearest(
+    f"  within one entity, a twentieth of {_SIZE}",
+    _within("large"),
+    Budget(1, 2, against=BY_ENTITY),
+    kinds=_WITHIN,
+    exact=(AMBER, BY_ENTITY, _BY_SCAN),
+)
+OPEN = _nearest(
+    f"open of {_SIZE} with texts and the first answer, after a clean close",
+    lambda draw: _questions(draw)[:1],
+    Budget(1, 1.4, against=SqliteVecPeer.name),
+    kinds=_OF_ALL,
+    states=(OPENED,),
+    opens=True,
+)
+OPEN_KILLED = _nearest(
+    "  the same after SIGKILL, {scale.killed:,} documents in the log",
+    lambda draw: _questions(draw)[:1],
+    Budget(0.4, against=SqliteVecPeer.name),
+    kinds=_OF_ALL,
+    states=(KILLED,),
+    opens=True,
+)
+
+
+@cache
+def _codes(count: int, dim: int) -> Any:
+    """As many codes of one bit for each dimension as there are vectors."""
+    rng = np.random.default_rng(1)
+    return rng.integers(0, 1 << 63, (count, max(1, dim // _CODE_BITS)), np.uint64)
+
+
+def _settled_searches(engine: VectorEngine, question: Question) -> None:
+    """What the first search may take: later ones, and a pass over the codes of all vectors."""
+    for _ in range(_SETTLED_SEARCHES):
+        _ask(engine, question)
+    codes = _codes(_rows(engine), engine.dim)
+    distances = np.bitwise_count(codes ^ codes[0]).sum(axis=1)
+    np.argpartition(distances, HITS)
+
+
+def _rows(engine: VectorEngine) -> int:
+    assert isinstance(engine, AmberHybrid)
+    return len(engine.memory)
+
+
+_AS_SETTLED = f"{_SETTLED_SEARCHES} later searches and a pass over the codes"
+FIRST: Operation[VectorEngine, Question] = Operation(
+    title="first search after {scale.fresh:,} or {scale.full:,} vectors, or an open",
+    family=VECTORS,
+    items=lambda draw: _questions(draw)[:1],
+    call=_ask,
+    budget=Budget(1, against=_AS_SETTLED, kind="at most"),
+    kinds=(AMBER, SqliteVecPeer.name),
+    states=(FRESH, FULL, OPENED, KILLED),
+    ways={_AS_SETTLED: _settled_searches},
+    restaged=True,
+)
+
+
+def _both(limit: int) -> Operation[VectorEngine, tuple[str, Vectors]]:
+    """AmberDB alone; the time per search shows what each returned document costs."""
+
+    def ask(engine: VectorEngine, item: tuple[str, Vectors]) -> list[Document]:
+        assert isinstance(engine, AmberHybrid)
+        return engine.both(*item, limit)
+
+    return Operation(
+        title=f"hybrid top {limit} of {_SIZE}, common words and a vector, decoded",
+        family=VECTORS,
+        items=_words_and_vectors,
+        call=ask,
+        answer=lambda engine, item: len(ask(engine, item)),
+        check=lambda answers, draw: _as_many(answers, limit),
+        kinds=(AMBER,),
+    )
+
+
+def _words_and_vectors(draw: Draw) -> list[tuple[str, Vectors]]:
+    asked = [question for question, _ in _questions(draw)]
+    return list(zip(texts.questions(texts.COMMON, len(asked)), asked, strict=True))
+
+
+def _as_many(answers: Mapping[str, Sequence[int]], limit: int) -> Notes:
+    if few := [count for count in answers[AMBER] if count != limit]:
+        raise RuntimeError(f"hybrid searches of limit {limit} returned {few} documents")
+    return {}
 
 
 def vector_ingest(context: Context) -> Iterator[Line]:
@@ -112,13 +246,15 @@ def vector_ingest(context: Context) -> Iterator[Line]:
         def run(number: int, sampler: Sampler) -> None:
             path = context.directory / "vector-ingest" / f"{kind.name}-{number}"
             engine = kind(path, dim=scale.dim, ef=EF_DEFAULT)
-            samples, found, caught_up = _ingest(engine, batches)
+            samples, found, caught_up, cpu = _ingest(engine, batches)
             engine.close()
             shutil.rmtree(path)
-            sampler.add_round(sum(samples) + found, samples, operations=scale.vectors)
+            spent = sum(samples) + found
+            sampler.add_round(spent, samples, operations=scale.vectors, cpu_ns=cpu[0])
             if kind.name in with_graph:
-                spent = sum(samples) + found + caught_up
-                with_graph[kind.name].add_round(spent, operations=scale.vectors)
+                spent += caught_up
+                whole = with_graph[kind.name]
+                whole.add_round(spent, operations=scale.vectors, cpu_ns=cpu[1])
 
         return run
 
@@ -132,23 +268,44 @@ def vector_ingest(context: Context) -> Iterator[Line]:
     yield Line("vector_ingest", f"{title}, until the graph has all", "us", final, budget)
 
 
-def _ingest(engine: VectorEngine, batches: list[list[Document]]) -> tuple[list[int], int, int]:
-    """Nanoseconds of each commit, of the first search, and until the graph is whole and on disk."""
+def _ingest(
+    engine: VectorEngine, batches: list[list[Document]]
+) -> tuple[list[int], int, int, tuple[int, int]]:
+    """Nanoseconds of each commit, of the first search, and until the graph is whole and on disk;
+    CPU time until the search has ended, and until then."""
     last = batches[-1][-1]
+    cpu = process_time_ns()
     samples = time_batches(engine, batches)
     before = perf_counter_ns()
     if last["id"] not in ids(engine.nearest(last["embedding"])):
         raise RuntimeError(f"{engine.name} does not find the vector that was put last")
-    found = perf_counter_ns()
+    found, cpu_found = perf_counter_ns(), process_time_ns()
     if isinstance(engine, AmberVectors):
         engine.catch_up(last["embedding"])
     elif not engine.is_exact:
         engine.settle()
-    return samples, found - before, perf_counter_ns() - found
+    end, cpu_end = perf_counter_ns(), process_time_ns()
+    return samples, found - before, end - found, (cpu_found - cpu, cpu_end - cpu)
 
 
 ROWS = (
-    Row("vector", "the nearest ten of all vectors, at equal recall", vector),
-    Row("vector_entity", "the nearest ten of one entity, small and large", vector_entity),
+    Row("vector", "the nearest ten of all vectors, at equal recall", operations=(VECTOR,)),
+    Row("vector_flat", "the same without a graph", operations=(VECTOR_FLAT,)),
+    Row(
+        "vector_entity",
+        "the nearest ten of one entity, small and large",
+        operations=(ENTITY_SMALL, ENTITY_LARGE),
+    ),
+    Row(
+        "hybrid",
+        "text and a vector in one search, limit 5, 10 and 50",
+        operations=(_both(5), _both(HITS), _both(50)),
+    ),
+    Row("vector_first", "the first search after a load, an open, a kill", operations=(FIRST,)),
+    Row(
+        "vector_open",
+        "open and the first answer, after a close and after a kill",
+        operations=(OPEN, OPEN_KILLED),
+    ),
     Row("vector_ingest", "batches of 1,000 vectors, and until the graph has them", vector_ingest),
 )

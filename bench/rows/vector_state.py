@@ -1,14 +1,13 @@
-"""Rows about vector search in several states: after an open, during a burst of writes, during a
-graph build, and its memory.
+"""Rows about vector search beside other work: a burst of writes, the build of a graph; and its
+memory.
 
 Invariants:
-- Fresh processes import their packages before the clock starts, and their answers are checked.
 - Latency during other work is compared with latency without it, in the same run.
 """
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -16,62 +15,36 @@ from typing import Any
 import amberdb
 from amberdb import Ordered, Vector
 from bench.engines.amber_search import AmberHybrid
+from bench.engines.database import installed
 from bench.engines.kinds import VECTOR_ENGINES
-from bench.engines.search_engine import installed
-from bench.engines.sqlite_vec import SqliteVecPeer
 from bench.harness.context import Context
 from bench.harness.latency import latencies_us
 from bench.harness.line import AMBER, Budget, Line, Measured
-from bench.harness.process import child, with_byte_code
+from bench.harness.process import child
 from bench.harness.row import Row
-from bench.rows.fleet import recall_of
-from bench.rows.vector_fleet import BY_ENTITY, BY_HAND, VectorFleet, vector_fleet
+from bench.rows.families import BY_HAND, VECTORS
 from bench.workloads import vectors
 from bench.workloads.events import BATCH_DOCUMENTS, Document
+from bench.workloads.vectors import Vectors
 
-_RECALL_MIN = 0.9
-"""An approximate engine may miss one of ten answers."""
 _BURST_COMMITS = 50
 _IDLE_PASSES = 5
 _ASK_STATS_EVERY = 20
 
 
-def vector_open(context: Context) -> Iterator[Line]:
-    loaded = vector_fleet(context)
-    loaded.fleet.close()
-    kinds, _ = installed(kind for kind in VECTOR_ENGINES if kind.name != BY_ENTITY)
-    measured = {kind.name: Measured() for kind in kinds}
-    environment = with_byte_code(context)
-    for number in range(-1, context.scale.rounds):
-        for kind in kinds:
-            arguments = _arguments(context, loaded, kind.name)
-            answer = child("first_answer", *arguments, str(max(number, 0)), environment=environment)
-            if number < 0:
-                continue  # this run wrote the byte code
-            recall = recall_of([answer["found"]], [loaded.answers[number]])
-            if recall < (1 if kind.is_exact or kind.name == AMBER else _RECALL_MIN):
-                raise RuntimeError(f"the first answer of {kind.name} is wrong: recall {recall}")
-            measured[kind.name].rounds.append(answer["answered_s"] * 1e3)
-            measured[kind.name].operations += 1
-    title = f"first answer after open of {context.scale.vectors:,} vectors, fresh process"
-    budget = Budget(1, 1.4, against=SqliteVecPeer.name)
-    yield Line("vector_open", title, "ms", measured, budget, dict(loaded.fleet.left_out))
-
-
-def _arguments(context: Context, loaded: VectorFleet, name: str) -> list[str]:
-    ef = loaded.efs.get(name, 1)
-    return [name, str(loaded.fleet.path(name)), str(context.scale.dim), str(ef)]
+def _arguments(context: Context, name: str) -> list[str]:
+    base = context.base(VECTORS)
+    path, options = base.path(name), base.options[name]
+    return [name, str(path), str(options["dim"]), str(options["ef"])]
 
 
 def vector_memory(context: Context) -> Iterator[Line]:
-    loaded = vector_fleet(context)
-    loaded.fleet.close()
     kinds, left_out = installed(kind for kind in VECTOR_ENGINES if kind.name in (AMBER, BY_HAND))
     measured = {kind.name: Measured() for kind in kinds}
     notes: dict[str, Any] = dict(left_out)
     for _ in range(context.scale.builds):
         for kind in kinds:
-            facts = child("vector_memory", *_arguments(context, loaded, kind.name))
+            facts = child("vector_memory", *_arguments(context, kind.name))
             measured[kind.name].rounds.append(facts["anon_kib"] / 1024)
             if facts["stats"]:
                 notes["db.stats()"] = facts["stats"]
@@ -156,13 +129,13 @@ class _Worker:
 def vector_building(context: Context) -> Iterator[Line]:
     """Enough new vectors that the graph is extended, and searches until it has been."""
     scale = context.scale
-    loaded = vector_fleet(context)
-    loaded.fleet.close()
+    base = context.base(VECTORS)
     path = context.directory / "vector-building"
-    shutil.copytree(loaded.fleet.path(AMBER), path)
-    engine = AmberHybrid(path, dim=scale.dim, ef=loaded.efs[AMBER])
-    engine.catch_up(loaded.questions[0])
-    idle = _search(engine, loaded, _IDLE_PASSES * len(loaded.questions))
+    shutil.copytree(base.path(AMBER), path)
+    engine = AmberHybrid(path, **base.options[AMBER])
+    questions = vectors.questions(scale.recall_questions, scale.dim)
+    engine.catch_up(questions[0])
+    idle = _search(engine, questions, _IDLE_PASSES * len(questions))
     fresh = max(3 * BATCH_DOCUMENTS, scale.vectors * 6 // 100)
     first = -(-scale.vectors // BATCH_DOCUMENTS) * BATCH_DOCUMENTS
     for batch in vectors.batches(first, fresh, scale.dim):
@@ -170,7 +143,7 @@ def vector_building(context: Context) -> Iterator[Line]:
     before = engine.stats()["graph_rows"]
     busy: list[int] = []
     while not busy or not engine.is_caught_up():
-        busy += _search(engine, loaded, _ASK_STATS_EVERY)
+        busy += _search(engine, questions, _ASK_STATS_EVERY)
     grown = engine.stats()["graph_rows"] - before
     engine.close()
     shutil.rmtree(path)
@@ -182,11 +155,11 @@ def vector_building(context: Context) -> Iterator[Line]:
     yield Line("vector_building", title, "x", measured, budget, notes)
 
 
-def _search(engine: AmberHybrid, loaded: VectorFleet, count: int) -> list[int]:
+def _search(engine: AmberHybrid, questions: Sequence[Vectors], count: int) -> list[int]:
     """Nanoseconds of each of `count` searches."""
     samples: list[int] = []
     for number in range(count):
-        question = loaded.questions[number % len(loaded.questions)]
+        question = questions[number % len(questions)]
         before = perf_counter_ns()
         engine.nearest(question)
         samples.append(perf_counter_ns() - before)
@@ -194,7 +167,6 @@ def _search(engine: AmberHybrid, loaded: VectorFleet, count: int) -> list[int]:
 
 
 ROWS = (
-    Row("vector_open", "the first answer of a fresh process", vector_open),
     Row("vector_memory", "anonymous memory after open and searches", vector_memory),
     Row("vector_burst", "another writer's puts during a burst of vectors", vector_burst),
     Row("vector_building", "searches while a graph is being built", vector_building),

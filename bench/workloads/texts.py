@@ -4,7 +4,8 @@ Invariants:
 - Document number i is the same in every run and for every engine.
 - The vocabulary is made up, so no word is a stop word. The probability of the word of rank r is
   1 / r of the first one's (Zipf). Some words are others with a suffix.
-- A fifth of the documents also has a Chinese sentence.
+- A fifth of the documents also has a Chinese sentence, with the name of a person: of NAMES, the
+  one of rank r is drawn with probability 1 / r of the first one's, so most names are rare.
 """
 
 import random
@@ -19,11 +20,15 @@ WORDS = 50_000
 COMMON = range(300)
 """Ranks of the words of common questions."""
 RARE = range(10_000, WORDS)
+NAMES = 2_000
+RARE_NAMES = range(50, 300)
+"""Each in about as many of 100,000 documents as a word of RARE."""
 LARGE_ENTITIES = 10
 SMALL_ENTITIES = 500
 _LENGTHS = (30, 60)
 _WORD_LETTERS_MIN = 5
 _CHINESE_SHARE = 0.2
+_HAN = (0x4E00, 0x9FA5)
 
 _ONSETS = (
     *("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v"),
@@ -104,6 +109,12 @@ def questions(ranks: range, count: int) -> list[str]:
     ]
 
 
+def names(ranks: range, count: int) -> list[str]:
+    """`count` names of two Han characters whose ranks are in `ranks`."""
+    rng = random.Random(f"{SEED}:names:{ranks}")
+    return [_names()[rng.choice(ranks)] for _ in range(count)]
+
+
 def sentences(count: int) -> list[str]:
     """`count` Chinese sentences."""
     rng = random.Random(f"{SEED}:sentences")
@@ -112,4 +123,15 @@ def sentences(count: int) -> list[str]:
 
 def _sentence(rng: random.Random) -> str:
     parts = (_TIMES, _SUBJECTS, _VERBS, _OBJECTS)
-    return "".join(rng.choice(part) for part in parts) + "。"
+    told = "".join(rng.choice(part) for part in parts)
+    return f"{told}，{_names()[int(NAMES ** rng.random()) - 1]}。"
+
+
+@cache
+def _names() -> list[str]:
+    """By rank; pairs of Han characters, none of which is in the sentences by chance often."""
+    rng = random.Random(f"{SEED}:names")
+    found: dict[str, None] = {}
+    while len(found) < NAMES:
+        found[chr(rng.randrange(*_HAN)) + chr(rng.randrange(*_HAN))] = None
+    return list(found)

@@ -27,7 +27,6 @@ from amberdb._jsonl.reader import (
 )
 from amberdb._jsonl.text import dumps
 from amberdb._shared.files import whole_file
-from amberdb._shared.queries import EXPORT_AGE_MAX_MS
 from amberdb.graph.graph import KnowledgeGraph
 from amberdb.graph.lines import (
     EntityLine,
@@ -41,6 +40,7 @@ from amberdb.graph.relation import Told
 from amberdb.graph.validity import AsOf
 
 BATCH: Final = 500
+_AGE_MAX_MS: Final = 86_400_000
 _NODE: Final = ("entity_type", "observations", "properties")
 _EDGE: Final = ("relation_type", "properties", "valid_from", "valid_to")
 
@@ -76,7 +76,7 @@ def to_networkx(graph: KnowledgeGraph, *, as_of: AsOf = "now") -> Any:
         made: Any = import_module("networkx").MultiDiGraph()
     except ImportError:
         raise ImportError('to_networkx() needs networkx: pip install "amberdb[graph]"') from None
-    with graph.db.snapshot(max_age_ms=EXPORT_AGE_MAX_MS) as at:
+    with graph.db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
         for entity in graph.snapshot_entities(at):
             made.add_node(entity["name"], **_some(entity, _NODE))
         for relation in graph.snapshot_relations(at, as_of):
@@ -140,7 +140,7 @@ def _some(document: Document, names: Sequence[str]) -> Document:
 
 def _lines(graph: KnowledgeGraph, as_of: AsOf) -> Iterator[dict[str, Any]]:
     """The lines of the MCP memory server."""
-    with graph.db.snapshot(max_age_ms=EXPORT_AGE_MAX_MS) as at:
+    with graph.db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
         yield from map(entity_line, graph.snapshot_entities(at))
         last: dict[str, Any] | None = None
         for line in map(relation_line, graph.snapshot_relations(at, as_of)):
@@ -151,7 +151,7 @@ def _lines(graph: KnowledgeGraph, as_of: AsOf) -> Iterator[dict[str, Any]]:
 
 def _whole_lines(graph: KnowledgeGraph) -> Iterator[dict[str, Any]]:
     """The same lines with all other fields."""
-    with graph.db.snapshot(max_age_ms=EXPORT_AGE_MAX_MS) as at:
+    with graph.db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
         for entity in graph.snapshot_entities(at):
             rest = _without(entity, ("id", "name", "entity_type", "observations"))
             yield {**entity_line(entity), "amberdb": rest}

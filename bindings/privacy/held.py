@@ -20,24 +20,18 @@ from typing import Final, NamedTuple, TypeAlias
 
 from amberdb import CollectionDef, CollectionError, Database, Snapshot, Where
 from amberdb._shared.checks import check_name
-from amberdb._shared.queries import EXPORT_AGE_MAX_MS, all_pages
+from amberdb._shared.queries import all_pages
 
 Held: TypeAlias = dict[str, list[Where]]
 """By collection the filters of what is somebody's: all that any of them matches."""
+
+_AGE_MAX_MS: Final = 86_400_000
 
 
 def held(db: Database, entity_id: str, *, also: Mapping[str, Where] | None = None) -> Held:
     """By collection filters for all documents of a person or an agent. `also` has filters for
     collections of the program. Raises InvalidDocumentError, CollectionMissingError, and
     CollectionError for a collection of a system that has no mark yet."""
-    with db.snapshot(max_age_ms=EXPORT_AGE_MAX_MS) as at:
-        return held_at(at, db, entity_id, also=also)
-
-
-def held_at(
-    at: Snapshot, db: Database, entity_id: str, *, also: Mapping[str, Where] | None = None
-) -> Held:
-    """held() as of a snapshot."""
     check_name("entity_id", entity_id)
     definitions = {name: db.definition(name) for name in db.collections()}
     for name, definition in definitions.items():
@@ -49,11 +43,12 @@ def held_at(
             )
     owners = {name: definition.owner for name, definition in definitions.items()}
     found: Held = {}
-    somebody = _somebody(at, owners, entity_id)
-    for name, owner in owners.items():
-        wheres = _WHERES.get((owner or "", _kind(name)), _WHERES.get((owner or "", "")))
-        if wheres is not None:
-            found[name] = wheres(somebody)
+    with db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
+        somebody = _somebody(at, owners, entity_id)
+        for name, owner in owners.items():
+            wheres = _WHERES.get((owner or "", _kind(name)), _WHERES.get((owner or "", "")))
+            if wheres is not None:
+                found[name] = wheres(somebody)
     return {**found, **{name: [where] for name, where in (also or {}).items()}}
 
 

@@ -14,8 +14,8 @@ from itertools import chain
 from amberdb import Database, Document, Erasure, Snapshot, Where
 from amberdb._jsonl.text import dumps
 from amberdb._shared.files import whole_file
-from amberdb._shared.queries import EXPORT_AGE_MAX_MS, all_pages
-from amberdb.privacy.held import held, held_at
+from amberdb._shared.queries import all_pages
+from amberdb.privacy.held import held
 
 
 def export(
@@ -31,8 +31,8 @@ def export(
     amberdb.to_json() makes JSON of the values that it does not have. Raises
     InvalidDocumentError, CollectionMissingError.
     """
-    with db.snapshot(max_age_ms=EXPORT_AGE_MAX_MS) as at:
-        wheres = held_at(at, db, entity_id, also=also)
+    with db.snapshot() as at:
+        wheres = held(db, entity_id, also=also)
         found = {name: list(_documents(at, name, each)) for name, each in wheres.items()}
     return {name: documents for name, documents in found.items() if documents}
 
@@ -48,10 +48,10 @@ def export_json(
     its owner alone, and has its name when it is complete. Raises OSError,
     InvalidDocumentError."""
     count = 0
-    with db.snapshot(max_age_ms=EXPORT_AGE_MAX_MS) as at, whole_file(os.fspath(path)) as file:
+    with db.snapshot() as at, whole_file(os.fspath(path)) as file:
         file.write("{")
         separator = "\n"
-        for name, wheres in held_at(at, db, entity_id, also=also).items():
+        for name, wheres in held(db, entity_id, also=also).items():
             head = f"{separator}{dumps(name)}: ["
             for document in _documents(at, name, wheres):
                 file.write(f"{head}\n  {dumps(document)}")
@@ -89,10 +89,10 @@ def forget(
 
 def is_held(db: Database, entity_id: str) -> bool:
     """Whether export() would give anything. Raises as export() does."""
-    with db.snapshot(max_age_ms=EXPORT_AGE_MAX_MS) as at:
+    with db.snapshot() as at:
         return any(
             at[name].find(where, limit=1, fields=["id"])
-            for name, wheres in held_at(at, db, entity_id).items()
+            for name, wheres in held(db, entity_id).items()
             for where in wheres
         )
 

@@ -17,11 +17,11 @@ from urllib.parse import quote
 from amberdb import Database, Document
 from amberdb._jsonl.text import dumps, iso
 from amberdb._shared.files import replace_files, whole_file
-from amberdb._shared.queries import EXPORT_AGE_MAX_MS
 from amberdb.profiles.documents import TIMES
 from amberdb.profiles.profiles import UserProfiles
 from amberdb.profiles.sources import LINES
 
+AGE_MAX_MS: Final = 7 * 86_400_000
 _NAME_MAX: Final = 150
 """Longer names of files end in a digest: file systems take 255 bytes, with the endings of copies
 and of files that are being written."""
@@ -43,7 +43,7 @@ def export_json(profiles: UserProfiles, path: str | os.PathLike[str]) -> int:
 def export_collection(db: Database, name: str, path: Path) -> int:
     """export_json() of a collection of profiles, also in a database that is open read-only. Raises
     CollectionMissingError, OSError."""
-    with db.snapshot(max_age_ms=EXPORT_AGE_MAX_MS) as at:
+    with db.snapshot(max_age_ms=AGE_MAX_MS) as at:
         documents = at[name].documents()
         if path.suffix in (".json", *LINES) and not path.is_dir():
             return _write_one(path, documents)

@@ -8,16 +8,19 @@ Invariants:
 - A value is taken as it is meant, or refused by its field: nothing is rounded or cut.
 """
 
+import re
 from collections.abc import Mapping
-from datetime import tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final, TypeGuard, cast
 
 from amberdb import Document, InvalidDocumentError
 from amberdb._jsonl.text import loads
-from amberdb._shared.times import time_of
+from amberdb._shared.times import of_epoch
 from amberdb.profiles.documents import FIELDS, MAPS, TIMES, check_fields, empty
 
 _NOTHING: Final = frozenset({"", "null", "none"})
+_EPOCH_TEXT: Final = re.compile(r"[0-9]{9,}(\.[0-9]+)?")
+"""With fewer digits, as 20260102 has, it is a date."""
 
 
 def document_of(default: str | None, given: Any, zone: tzinfo) -> Document:
@@ -68,7 +71,7 @@ def _user(value: Any) -> str | None:
 def _typed(name: str, value: Any, zone: tzinfo) -> Any:
     """The value of a field of a profile. Raises ValueError."""
     if name in TIMES:
-        return time_of(name, value, zone)
+        return _time(name, value, zone)
     if name == "conversation_count":
         return _integer(name, value)
     if name in MAPS and _is_json(value):
@@ -95,3 +98,22 @@ def _integer(name: str, value: Any) -> int:
 
 def _number(text: str) -> int | float:
     return int(text) if text.lstrip("+-").isdigit() else float(text)
+
+
+def _time(name: str, value: Any, zone: tzinfo) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    try:
+        if isinstance(value, str):
+            text = value.strip()
+            if not _EPOCH_TEXT.fullmatch(text):
+                time = datetime.fromisoformat(text)
+                return (time if time.tzinfo else time.replace(tzinfo=zone)).astimezone(UTC)
+            value = _number(text)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return of_epoch(value)
+    except (OverflowError, ValueError):
+        pass
+    raise ValueError(
+        f"{name} must be ISO 8601 text, or epoch seconds or milliseconds, not {value!r:.80}"
+    )

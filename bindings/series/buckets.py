@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Any, Final, final
 
 from amberdb import Database, Document, QueryError, value_at
-from amberdb._shared.queries import EXPORT_AGE_MAX_MS, all_pages, between
+from amberdb._shared.queries import all_pages, between
 from amberdb.series.calendar import Calendar, Every
 from amberdb.series.numbers import Collected, Numbers
 from amberdb.series.question import (
@@ -33,6 +33,7 @@ from amberdb.series.question import (
 GROUPS_MAX: Final = 100_000
 """Groups of one span."""
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_AGE_MAX_MS: Final = 86_400_000
 
 
 @final
@@ -195,7 +196,7 @@ def _buckets(
     calendar: Calendar,
     filled: tuple[datetime | None, datetime | None] | None,
 ) -> Iterator[Bucket]:
-    with db.snapshot(max_age_ms=EXPORT_AGE_MAX_MS) as at:
+    with db.snapshot(max_age_ms=_AGE_MAX_MS) as at:
         collection = at[question.collection]
         groups: list[Key] = []
         if filled is not None:

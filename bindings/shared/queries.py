@@ -12,8 +12,6 @@ from typing import Any, Final
 from amberdb import Document, Page, QueryError, Where
 
 PAGE: Final = 500
-EXPORT_AGE_MAX_MS: Final = 7 * 86_400_000
-"""Age limit of the snapshot of an export: it may take long, and a part of one is of no use."""
 
 
 def having(**fields: str | None) -> dict[str, Any]:

@@ -23,10 +23,7 @@ def time_of(field: str, value: Any, zone: tzinfo) -> datetime:
     try:
         if isinstance(value, str):
             text = value.strip()
-            if not _EPOCH_TEXT.fullmatch(text):
-                value = datetime.fromisoformat(text)
-            else:
-                value = float(text) if "." in text else int(text)
+            value = float(text) if _EPOCH_TEXT.fullmatch(text) else datetime.fromisoformat(text)
         if isinstance(value, datetime):
             return (value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC)
         if isinstance(value, int | float) and not isinstance(value, bool):

@@ -54,8 +54,10 @@ def test_true_answers_are_the_nearest_by_cosine() -> None:
 
 
 def test_recall_is_the_share_of_the_true_answers() -> None:
-    fleet = pytest.importorskip("bench.rows.fleet", reason="the peers are in the extra `bench`")
-    assert fleet.recall_of([["a", "b"], ["c"]], [["b", "x"], ["c", "d"]]) == 0.5
+    families = pytest.importorskip(
+        "bench.rows.families", reason="the peers are in the extra `bench`"
+    )
+    assert families.recall_of([["a", "b"], ["c"]], [["b", "x"], ["c", "d"]]) == 0.5
 
 
 @pytest.mark.slow
@@ -69,8 +71,8 @@ def test_every_search_row_end_to_end(
     for module in ("msgpack", "rocksdict", "hnswlib"):
         pytest.importorskip(module, reason="the peers are in the extras `bench` and `hnsw`")
     from bench.__main__ import main
-    from bench.engines import chroma, lancedb, sqlite_vec
-    from bench.rows import hybrid, text, vector, vector_state
+    from bench.engines import chroma, lancedb, sqlite_vec, zvec
+    from bench.rows import text, vector, vector_state
 
     absent = (
         lancedb.LanceTextPeer,
@@ -78,10 +80,11 @@ def test_every_search_row_end_to_end(
         sqlite_vec.SqliteVecPeer,
         sqlite_vec.SqliteVecByEntityPeer,
         chroma.ChromaPeer,
+        zvec.ZvecPeer,
     )
     for kind in absent:
         monkeypatch.setattr(kind, "packages", ("absent",))
-    modules = (text, vector, hybrid, vector_state)
+    modules = (text, vector, vector_state)
     names = [row.name for module in modules for row in module.ROWS]
     target = tmp_path / "result.json"
     arguments = ["--quick", "--rounds", "1", "--dir", str(tmp_path), "--json", str(target)]

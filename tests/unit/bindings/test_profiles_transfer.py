@@ -216,7 +216,6 @@ def test_a_file_without_profiles_is_listed(
         ("2026-01-02 03:04:05", MOMENT),
         ("2026-01-02T03:04:05Z", MOMENT),
         ("20260102", datetime(2026, 1, 2, tzinfo=UTC)),
-        ("-946771200", datetime(1940, 1, 1, tzinfo=UTC)),
         (0, datetime(1970, 1, 1, tzinfo=UTC)),
         ("", None),
         ("NULL", None),
