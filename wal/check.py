@@ -12,7 +12,7 @@ from functools import partial
 from amberdb._errors import CorruptionError
 from amberdb._fs import FileSystem
 from amberdb._types import NO_LSN, Lsn
-from amberdb.wal.record import Record, find_headers
+from amberdb.wal.record import Record
 from amberdb.wal.recovery import (
     ScanPosition,
     check_follows,
@@ -20,7 +20,9 @@ from amberdb.wal.recovery import (
     check_tail,
     damage,
     first_needed,
+    headers_after,
     list_directory,
+    read_rest,
     read_segment,
     torn_bytes,
 )
@@ -60,20 +62,21 @@ def check_log(
     segments = _load(fs, names, database_id, report)
     before: Segment | None = None
     tail: ScanPosition | None = None
+    rest = b""
     for segment in segments:
         if before is None or tail is None:
             tail = ScanPosition.before(segment)
         else:
             _note(report, partial(check_follows, before, segment))
             _note(report, partial(check_reaches, before, tail, segment))
-        _read(fs, segment, tail, replay, report)
+        rest = _read(fs, segment, tail, replay, report)
         before = segment
     if before is not None and tail is not None:
         known = tail.last_lsn if applied is None else applied
         _note(report, partial(first_needed, segments, known))
         problems = len(report.problems)
-        _note(report, partial(check_tail, before, tail, applied=known, clean_last=clean_last))
-        torn = torn_bytes(before, tail)
+        _note(report, partial(check_tail, before, tail, rest, applied=known, clean_last=clean_last))
+        torn = torn_bytes(before, tail, rest)
         if torn and len(report.problems) == problems:
             report.notes.append(
                 f"{before.path} offset {tail.end}: a torn tail of {len(torn)} bytes, after Lsn "
@@ -106,7 +109,8 @@ def _read(
     tail: ScanPosition,
     replay: Callable[[Record], None],
     report: LogCheck,
-) -> None:
+) -> bytes:
+    """Reads one segment, and returns the bytes after its last valid record."""
     if tail.last_lsn < segment.header.previous_last:  # after a hole, which was noted
         tail.last_lsn = segment.header.previous_last
     for record in read_segment(fs, segment, tail):
@@ -115,8 +119,10 @@ def _read(
             replay(record)
         except CorruptionError as error:
             report.problems.append(str(damage(segment.path, tail, error.message)))
-    later = find_headers(tail.data, tail.end, segment.header.salt, tail.last_lsn)
+    rest = read_rest(fs, segment, tail)
+    later = headers_after(segment, tail, rest)
     report.last_lsn = max(report.last_lsn, tail.last_lsn, *(header.lsn for header in later))
+    return rest
 
 
 def _note(report: LogCheck, check: Callable[[], object]) -> None:

@@ -19,6 +19,7 @@ from amberdb.wal.recovery import (
     first_needed,
     list_directory,
     load_segments,
+    read_rest,
     read_segments,
 )
 from amberdb.wal.segment import Segment
@@ -73,7 +74,8 @@ class ForeignLogReader:
             return applied
         needed = segments[first_needed(segments, applied) :]
         tail = read_segments(self._fs, needed, _ignore, applied)
-        check_tail(segments[-1], tail, applied=applied, clean_last=None)
+        rest = read_rest(self._fs, segments[-1], tail)
+        check_tail(segments[-1], tail, rest, applied=applied, clean_last=None)
         return max(tail.last_lsn, applied)
 
 

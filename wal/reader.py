@@ -11,14 +11,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 from amberdb._errors import CorruptionError, LogTruncatedError
-from amberdb._fs import File, FileSystem
+from amberdb._fs import FileSystem
 from amberdb._types import Lsn
-from amberdb.wal.record import Record, Salt, read_header, scan
-from amberdb.wal.segment import RECORDS_START, Segment
+from amberdb.wal.record import Record
+from amberdb.wal.segment import RECORDS_START, Segment, scan_file
 
-_WINDOW_SIZE_MIN = 16 << 10
-"""Small, so that reading a few new records is cheap; doubled while there are more."""
-_WINDOW_SIZE = 256 << 10
 _HINTS_MAX = 16
 
 
@@ -51,7 +48,7 @@ class LogReader:
             end = RECORDS_START
             try:
                 start, chain, lsn = self._start(segment, after)
-                for record in _scan_file(file, start, segment.header.salt, chain, lsn):
+                for record in scan_file(file, start, segment.header.salt, chain, lsn):
                     end = record.end
                     if record.lsn > after:
                         yield record
@@ -103,22 +100,3 @@ class LogReader:
                 path=segment.path,
                 offset=offset,
             ) from (place if isinstance(place, OSError) else None)
-
-
-def _scan_file(file: File, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[Record]:
-    """record.scan() over a file, one window at a time; ends are offsets in the file."""
-    size = _WINDOW_SIZE_MIN
-    while True:
-        window = file.pread(size, start)
-        end = 0
-        for record in scan(window, 0, salt, chain, lsn):
-            end, chain, lsn = record.end, record.crc, record.lsn + 1
-            yield record._replace(end=start + end)
-        if end:
-            start += end
-            size = min(2 * size, _WINDOW_SIZE)
-            continue
-        header = read_header(window, 0, salt)
-        if header is None or header.end <= len(window) or header.end > file.size() - start:
-            return
-        size = header.end

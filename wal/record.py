@@ -104,8 +104,11 @@ def encode(
     return b"".join((fields, append_crc(fields, salt.seed), payload, _PADDING[length & 7])), crc
 
 
-def scan(data: bytes, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[Record]:
-    """The valid records of `data` from `start` on, of which the first must be `lsn`.
+def scan(
+    data: bytes, start: int, salt: Salt, chain: int, lsn: int, offset: int = 0
+) -> Iterator[Record]:
+    """The valid records of `data` from `start` on, of which the first must be `lsn`. `data` begins
+    at `offset` of the file.
 
     Ends at the first record that is not whole, not valid, or out of order.
     """
@@ -123,7 +126,7 @@ def scan(data: bytes, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[
         payload = data[body : body + length]
         if crc32(payload, chain) != crc:
             return
-        yield Record(Lsn(found), time_us, kind, payload, Lsn(synced), crc, end)
+        yield Record(Lsn(found), time_us, kind, payload, Lsn(synced), crc, offset + end)
         chain = crc
         start = end
         lsn += 1

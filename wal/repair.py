@@ -21,8 +21,9 @@ from amberdb.wal.recovery import (
     check_follows,
     check_reaches,
     list_directory,
+    read_rest,
     read_segment,
-    rewrite_and_truncate_tail,
+    secure_tail,
     torn_bytes,
 )
 from amberdb.wal.segment import (
@@ -107,9 +108,10 @@ def repair(
             cuts.append(_set_aside(fs, path, loaded[index], apply))
     segment = loaded[newest]
     assert segment is not None
-    torn = torn_bytes(segment, tail)
+    rest = read_rest(fs, segment, tail)
+    torn = torn_bytes(segment, tail, rest)
     if torn:
-        first_lost, last_lost = _lost(segment, tail.data, tail.end, tail.last_lsn)
+        first_lost, last_lost = _lost(segment, rest, tail.last_lsn)
         cuts.append(
             RepairCut(
                 segment=segment.path,
@@ -122,7 +124,7 @@ def repair(
         )
     if apply:
         fs.sync_dir(directory)
-        rewrite_and_truncate_tail(fs, directory, segment, tail)
+        secure_tail(fs, segment, tail, rest, applied or NO_LSN)
     return LogRepair(tail.last_lsn, sorted(cuts, key=lambda c: c.segment))
 
 
@@ -225,15 +227,15 @@ def _read_forward(
     return len(loaded) - 1, tail
 
 
-def _lost(segment: Segment, data: bytes, start: int, after: int) -> tuple[Lsn | None, Lsn | None]:
+def _lost(segment: Segment, data: bytes, after: int) -> tuple[Lsn | None, Lsn | None]:
     """The first and last Lsn above `after` with a readable header."""
-    lsns = [header.lsn for header in find_headers(data, start, segment.header.salt, after)]
+    lsns = [header.lsn for header in find_headers(data, 0, segment.header.salt, after)]
     return (min(lsns), max(lsns)) if lsns else (None, None)
 
 
 def _set_aside(fs: FileSystem, path: str, segment: Segment | None, apply: bool) -> RepairCut:
     data = b"" if fs.is_dir(path) else fs.read(path)
-    first_lost, last_lost = _lost(segment, data, 0, 0) if segment else (None, None)
+    first_lost, last_lost = _lost(segment, data, 0) if segment else (None, None)
     broken = broken_path(fs, path)
     if apply:
         fs.rename(path, broken)

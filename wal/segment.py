@@ -1,4 +1,4 @@
-"""One file of the log: its name, its header, and how it is created.
+"""One file of the log: its name, its header, how it is created, and how it is read.
 
 Invariants:
 - A name `<first lsn as 16 hex digits>.wal` exists only for a file whose header is durable.
@@ -24,6 +24,7 @@ Format (little endian), the first HEADER_SIZE bytes; zeros up to RECORDS_START:
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 
@@ -32,7 +33,15 @@ from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import CorruptionError, FormatError, ReplacedError
 from amberdb._fs import File, FileSystem, staging_name
 from amberdb._types import Lsn
-from amberdb.wal.record import ALIGNMENT, END_SIZE, Salt, salted
+from amberdb.wal.record import (
+    ALIGNMENT,
+    END_SIZE,
+    Record,
+    Salt,
+    read_header,
+    salted,
+    scan,
+)
 
 MAGIC = b"AMBERWAL"
 VERSION = 1  # 1: the first
@@ -54,6 +63,9 @@ database."""
 
 BLOCK_SIZE = 4096
 _FILL_SIZE = 1 << 20
+_WINDOW_SIZE_MIN = 16 << 10
+"""Small, so that reading a few new records is cheap; doubled while there are more."""
+_WINDOW_SIZE = 1 << 20
 _NAME = re.compile(r"([0-9a-f]{16})\.wal")
 
 
@@ -180,6 +192,25 @@ def read_database_id(fs: FileSystem, path: str) -> bytes:
         return file.pread(16, FOREIGN_OFFSET)
     finally:
         file.close()
+
+
+def scan_file(file: File, start: int, salt: Salt, chain: int, lsn: int) -> Iterator[Record]:
+    """record.scan() over a file, one window at a time; ends are offsets in the file."""
+    size = _WINDOW_SIZE_MIN
+    while True:
+        window = file.pread(size, start)
+        end = start
+        for record in scan(window, 0, salt, chain, lsn, start):
+            end, chain, lsn = record.end, record.crc, record.lsn + 1
+            yield record
+        if end > start:
+            start = end
+            size = min(2 * size, _WINDOW_SIZE)
+            continue
+        header = read_header(window, 0, salt)
+        if header is None or header.end <= len(window) or header.end > file.size() - start:
+            return
+        size = header.end
 
 
 def create_zeroed(fs: FileSystem, path: str, size: int) -> None:

@@ -6,7 +6,8 @@ Invariants:
   since get their postings and bits, for a database that loses the drop, and for backups.
 - The effects and `applied_lsn` are one LMDB transaction, which is synced before a log segment is
   recycled.
-- Keys are written in chunks: a writer waits for the interpreter lock for one chunk at most.
+- Keys are written in chunks, and freed in chunks: a writer waits for the interpreter lock for one
+  chunk at most.
 - All writes to LMDB (checkpoints, index builds, purges) hold one mutex.
 - A checkpoint starts before the memtables are full: no writer waits for one that is not due.
 """
@@ -23,10 +24,11 @@ from amberdb._errors import StorageError, StorageFullError
 from amberdb._types import Lsn
 from amberdb.engine.commit.committer import Committer, ignore
 from amberdb.engine.commit.retention import LogRetention
+from amberdb.engine.jobs import Turns
 from amberdb.engine.options import Options
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.storage.memtable import Memtable
+from amberdb.engine.storage.memtable import Memtable, Version
 from amberdb.engine.storage.store import StoreWriter
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
@@ -118,6 +120,9 @@ class Checkpointer:
             failpoints.reach("checkpoint.before-release")
         self.release_log()
         self.on_done()
+        keys, versions = list(memtable.entries), list(memtable.entries.values())
+        del memtable
+        _free(keys, versions)
 
     def _write(self, memtable: Memtable) -> None:
         assert memtable.catalog is not None, "it is frozen"
@@ -188,14 +193,20 @@ def apply_memtable(
 
 def _apply_keyspace(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
     entries = memtable.entries
-    delete = store.delete
     for start in range(0, len(keys), _CHUNK):
-        pairs: list[tuple[bytes, bytes]] = []
-        for key in keys[start : start + _CHUNK]:
-            value = entries[key][1]
-            if value is None:
-                delete(key)
-            else:
-                pairs.append((key, value))
-        if pairs:
-            store.put_sorted(pairs)
+        chunk = keys[start : start + _CHUNK]
+        pairs = [(key, value) for key in chunk if (value := entries[key][1]) is not None]
+        if len(pairs) < len(chunk):
+            for key in chunk:
+                if entries[key][1] is None:
+                    store.delete(key)
+        store.put_sorted(pairs)
+
+
+def _free(keys: list[bytes], versions: list[Version]) -> None:
+    """Frees the content of a memtable that was dropped, a few keys at a time: freed at once, it
+    would keep every writer from the interpreter for as long as that takes."""
+    turns = Turns()
+    while keys:
+        del keys[-_CHUNK:], versions[-_CHUNK:]
+        turns.offer()

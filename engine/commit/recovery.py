@@ -172,6 +172,7 @@ def _replayed(
     def replay(record: Record) -> None:
         effects = decode_effects(record.payload)
         memtable.publish(record.lsn, effects, len(record.payload), record.time_us)
+        memtable.keys.group()  # now, while they are in the processor's caches
 
     was_clean = manifest.clean_lsn is not None
     epoch = manifest.epoch if was_clean else manifest.epoch + 1

@@ -78,19 +78,24 @@ class SortedKeys:
                 return []
             return list(islice(keys.irange(low, high, (True, False), reverse), _BLOCK))
 
+    def group(self) -> None:
+        """Groups the new keys by keyspace, as the next scan does. The caller is the only thread
+        that has this object, or holds its lock."""
+        count = len(self.added)
+        unsorted = self._unsorted
+        for key in self.added[:count]:
+            prefix = key[:KEYSPACE_BYTES]
+            if prefix in unsorted:
+                unsorted[prefix].append(key)
+            else:
+                unsorted[prefix] = [key]
+        del self.added[:count]  # not the keys that the writer has appended meanwhile
+
     def _sorted_keys(self, keyspace: bytes) -> "SortedList[bytes] | None":
         """The sorted keys of one keyspace; those of others are only grouped. A key may be repeated
         after an interruption."""
         if self.added:
-            count = len(self.added)
-            unsorted = self._unsorted
-            for key in self.added[:count]:
-                prefix = key[:KEYSPACE_BYTES]
-                if prefix in unsorted:
-                    unsorted[prefix].append(key)
-                else:
-                    unsorted[prefix] = [key]
-            del self.added[:count]  # not the keys that the writer has appended meanwhile
+            self.group()
         keys = self._sorted.get(keyspace)
         fresh = self._unsorted.get(keyspace)
         if fresh is not None:

@@ -163,7 +163,7 @@ def keep_the_epoch() -> Any:
 
 
 def accept_the_tail_without_rewriting_it() -> Any:
-    return patch.object(wal_recovery, "rewrite_and_truncate_tail", _nothing)
+    return patch.object(wal_recovery, "secure_tail", _nothing)
 
 
 def always_mark_clean() -> Any:

@@ -64,6 +64,8 @@ class FaultyFileSystem:
     """All changes that were asked for: kind and name."""
     reads: list[int] = field(default_factory=list[int])
     """Their offsets."""
+    writes: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    """Their offsets and sizes."""
     open_files: int = 0
     caches: dict[str, _Cache] = field(default_factory=dict[str, _Cache])
     """By path, kept while `drops` is set."""
@@ -207,6 +209,7 @@ class _FaultyFile:
         return self._inner.pread(size, offset)
 
     def pwrite(self, data: bytes, offset: int) -> None:
+        self._fs.writes.append((offset, len(data)))
         try:
             self._fs.before("pwrite", self._path)
         except Partial as partial:

@@ -50,8 +50,8 @@ def test_records_larger_than_the_window(directory: LogDirectory) -> None:
 def test_many_windows_in_one_segment(
     directory: LogDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE_MIN", 512)
-    monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE", 1024)
+    monkeypatch.setattr("amberdb.wal.segment._WINDOW_SIZE_MIN", 512)
+    monkeypatch.setattr("amberdb.wal.segment._WINDOW_SIZE", 1024)
     log = directory.create(FIXED)
     payloads = fill(log, range(1, 200))
     assert [record.payload for record in log.read(NO_LSN)] == payloads
@@ -61,8 +61,8 @@ def test_many_windows_in_one_segment(
 def test_record_that_ends_with_the_file(
     directory: LogDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE_MIN", 64)
-    monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE", 64)
+    monkeypatch.setattr("amberdb.wal.segment._WINDOW_SIZE_MIN", 64)
+    monkeypatch.setattr("amberdb.wal.segment._WINDOW_SIZE", 64)
     payloads = fill(directory.create(), range(1, 3), size=500)
     log, _ = directory.reopen()  # cuts the file after its last record
     assert [record.payload for record in log.read(NO_LSN)] == payloads
@@ -72,8 +72,8 @@ def test_record_that_ends_with_the_file(
 def test_record_that_the_file_has_no_room_for_is_damage(
     directory: LogDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE_MIN", 64)
-    monkeypatch.setattr("amberdb.wal.reader._WINDOW_SIZE", 64)
+    monkeypatch.setattr("amberdb.wal.segment._WINDOW_SIZE_MIN", 64)
+    monkeypatch.setattr("amberdb.wal.segment._WINDOW_SIZE", 64)
     log = directory.create()
     payloads = fill(log, range(1, 3), size=500)
     (path,) = directory.segments()

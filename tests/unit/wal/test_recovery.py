@@ -6,9 +6,9 @@ import os
 import pytest
 
 from amberdb._errors import CorruptionError, DiskFullError, FormatError, StorageError
-from amberdb._types import NO_LSN
+from amberdb._types import NO_LSN, Lsn
 from amberdb.wal import LogOptions
-from amberdb.wal.record import encode
+from amberdb.wal.record import END_SIZE, encode
 from amberdb.wal.segment import decode_header
 from support.faulty_fs import fail_on
 from unit.wal.helpers import LogDirectory, fill, lsn, rotate
@@ -317,7 +317,7 @@ def test_interrupted_recovery_is_repeated_without_another_copy(directory: LogDir
     payloads = fill(log, range(1, 5))
     (path,) = directory.segments()
     directory.damage(path, directory.headers(path)[-1].offset)
-    for operation in ("pwrite", "sync", "truncate", "open"):
+    for operation in ("pwrite", "truncate", "open"):
         directory.fs.hook = fail_on(operation, ".wal", OSError(errno.EIO, "injected"))
         with pytest.raises(StorageError, match="could not be opened"):
             directory.reopen()
@@ -325,6 +325,10 @@ def test_interrupted_recovery_is_repeated_without_another_copy(directory: LogDir
     directory.fs.unlink(path + ".broken")
     with pytest.raises(DiskFullError):
         directory.reopen()
+    directory.fs.hook = fail_on("sync", ".wal", OSError(errno.EIO, "injected"))
+    for _ in range(2):  # the second time the tail is cut already, and not yet durable
+        with pytest.raises(StorageError, match="could not be opened"):
+            directory.reopen()
     directory.fs.hook = None
     directory.reopen()[0].close()
     assert directory.payloads() == payloads[:3]
@@ -332,20 +336,77 @@ def test_interrupted_recovery_is_repeated_without_another_copy(directory: LogDir
     log.close()
 
 
-def test_accepted_records_are_written_again_before_use(directory: LogDirectory) -> None:
+def changes_of_reopening(directory: LogDirectory, applied: Lsn = NO_LSN) -> list[str]:
+    """What reopening after a crash does to the newest segment."""
+    name = os.path.basename(directory.segments()[-1])
+    directory.fs.calls.clear()
+    directory.reopen(applied=applied)[0].close()
+    return [kind for kind, of in directory.fs.calls if of == name]
+
+
+def test_records_that_may_not_be_durable_are_written_again(directory: LogDirectory) -> None:
     log = directory.create()
     fill(log, range(1, 5))
-    directory.fs.calls.clear()
-    directory.reopen()[0].close()
-    name = os.path.basename(directory.segments()[0])
-    assert [call for call in directory.fs.calls if call[1] == name] == [
-        ("open", name),
-        ("pwrite", name),
-        ("sync", name),
-        ("truncate", name),
-        ("sync", name),
-    ]
+    fill(log, range(5, 8), sync=False)
+    (path,) = directory.segments()
+    headers = directory.headers(path)
+    assert [header.synced for header in headers] == [NO_LSN] * 4 + [lsn(4)] * 3
+    written = directory.fs.read(path)
+    directory.fs.writes.clear()
+    assert changes_of_reopening(directory) == ["open", "pwrite", "sync"]
+    start, end = headers[4].offset, headers[-1].end + END_SIZE
+    assert directory.fs.writes == [(start, end - start)]  # those before are durable, as these say
+    assert directory.fs.read(path) == written
     log.close()
+
+
+def test_what_is_durable_is_only_read(directory: LogDirectory) -> None:
+    log = directory.create()
+    payloads = fill(log, range(1, 5))
+    assert changes_of_reopening(directory, applied=lsn(4)) == []
+    assert directory.payloads() == []
+    assert changes_of_reopening(directory, applied=lsn(3)) == ["open", "pwrite", "sync"]
+    assert directory.payloads() == payloads[3:]
+    log.close()
+
+
+def test_records_that_change_while_they_are_read_are_refused(directory: LogDirectory) -> None:
+    log = directory.create()
+    fill(log, range(1, 5))
+    (path,) = directory.segments()
+    last = directory.headers(path)[-1]
+
+    def evict(kind: str, of: str) -> None:  # the device has other bytes than the page cache had
+        if kind == "open" and of == path:
+            directory.damage(path, last.end - 8)
+
+    directory.fs.hook = evict
+    with pytest.raises(CorruptionError, match="changed while it was read") as caught:
+        directory.reopen()
+    assert (caught.value.path, caught.value.offset) == (path, last.offset)
+    directory.fs.hook = None
+    log.close()
+
+
+@pytest.mark.parametrize("window", [1 << 20, 1000, 7])
+def test_what_follows_the_last_record_is_kept_without_its_zeros(
+    directory: LogDirectory, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.wal.recovery._WINDOW_SIZE", window)
+    log = directory.create(FIXED)
+    fill(log, range(1, 4))
+    log.close()
+    (path,) = directory.segments()
+    end = directory.headers(path)[-1].end
+    for offset in (4095, 4094, 3000, end + 999, end + 1000, end + 1, end):
+        directory.damage(path, offset, b"\1")
+        torn = directory.fs.read(path)[end:].rstrip(b"\0")
+        _, recovery = directory.reopen()
+        assert recovery.cut is not None
+        assert directory.fs.read(recovery.cut.broken) == torn
+        assert recovery.cut.size == offset + 1 - end
+        with open(path, "r+b") as file:
+            file.truncate(4096)
 
 
 def test_whatever_is_behind_the_last_record_of_a_new_file_is_kept(directory: LogDirectory) -> None:
