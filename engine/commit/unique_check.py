@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import final
 
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, MigrationError
+from amberdb._types import Document
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import Effects, end_of
 from amberdb.engine.schema.ordered_index import CompiledIndex
-from amberdb.engine.schema.schema import Prepared, Schema
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.index_scan import entries
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import (
@@ -51,11 +52,20 @@ class UniqueCheck:
         are migrated already (each later one is compared in its own commit), and not at all in an
         index that is not built, since the build finds all duplicates."""
 
-    def note(self, schema: Schema, new: Prepared, rowid: int, changed: Effects) -> None:
-        """Takes in a document that the batch stores; `changed` are the effects of that."""
-        document = new.document
+    def note(
+        self,
+        schema: Schema,
+        indexes: Collection[CompiledIndex],
+        document: Document,
+        rowid: int,
+        changed: Effects,
+    ) -> None:
+        """Takes in a document that the batch stores; `changed` are the effects of that, and
+        `indexes` those that can have got another entry."""
         for index in schema.unique_indexes:
             is_enforced = schema.migration is None and self._view.is_built(index)
+            if is_enforced and index not in indexes:
+                continue
             rowid_bytes = (encode_rowid_desc if index.descends else encode_rowid)(rowid)
             single = index.single(document)
             for fields in index.encoder.unique_keys(document) if single is None else (single,):

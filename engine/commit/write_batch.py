@@ -6,11 +6,12 @@ newest commits and its own effects.
 Invariants:
 - Effects are outcomes: whole values and tombstones, index entries and counters included. Replaying
   them needs no clock, no schema and no old document.
+- A write makes entries only for indexes that depend on a field whose value it changes.
 - An expired document does not exist: a write that meets one deletes it.
 - Unique indexes are checked against the state at the end of the batch, once, in `finish`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Final, Literal, NoReturn, TypeAlias, get_args
 
@@ -31,7 +32,7 @@ from amberdb.engine.schema.codec import KIND_COMMIT
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack, unpack, version_of
 from amberdb.engine.schema.keyspace import Effects
-from amberdb.engine.schema.ordered_index import LOSSY, MULTI, entry_pairs
+from amberdb.engine.schema.ordered_index import LOSSY, MULTI, CompiledIndex, entry_pairs
 from amberdb.engine.schema.patch import Changes
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.storage.view import View
@@ -102,7 +103,10 @@ class WriteBatch:
                 collection=schema.name,
                 key=new.id,
             )
-        self._store(schema, new, old)
+        if old is None:
+            self._insert(schema, new)
+        else:
+            self._replace(schema, new, old, old.document())
 
     def update(
         self, schema: Schema, id: str, patch: Changes, if_version: int | None = None
@@ -125,12 +129,15 @@ class WriteBatch:
                 key=id,
                 version=old.version,
             )
-        new = schema.prepare(patch.apply(schema.document(old)))
+        document = schema.document(old)
+        new = schema.prepare_changed(patch.apply(document), patch.fields)
         if new.id != id or new.fresh:
             raise InvalidDocumentError(
                 "update() cannot change an id: put a copy under the new id", field="id"
             )
-        self._store(schema, new, old)
+        # Entries are those of the document as it is stored, not of its upgraded form.
+        before = document if schema.is_newest(old) else old.document()
+        self._replace(schema, new, old, before)
         return True
 
     def upgrade(self, schema: Schema, old: StoredDocument, new: Prepared) -> None:
@@ -139,7 +146,7 @@ class WriteBatch:
         value = self.view.get(new.key)
         if value is not None and version_of(value) == old.version:
             self._uniques.is_migrating = True
-            self._store(schema, new, old, old.updated_us)
+            self._replace(schema, new, old, old.document(), old.updated_us)
 
     def delete(self, schema: Schema, id: str) -> bool:
         """Deletes a document; False when it does not exist."""
@@ -213,52 +220,90 @@ class WriteBatch:
             return None
         return old
 
-    def _store(
+    def _insert(self, schema: Schema, new: Prepared) -> None:
+        """Stores a document under an id that has none."""
+        document = new.document
+        id_bytes = new.id_bytes
+        expires_us = new.expires_us
+        counters = self._counters_of(schema)
+        rowid = counters.next_rowid
+        now_us = self.now_us
+        value = pack(new.key, self.lsn, now_us, now_us, expires_us, rowid, new.body)
+        effects: Effects = {new.key: value}
+        schema.add_entries(effects, schema.indexes, document, id_bytes, rowid, expires_us)
+        row_keys: list[bytes] = []
+        if schema.row_indexes:
+            row_keys = schema.row_keys(schema.row_contents(document), rowid)
+            effects.update(dict.fromkeys(row_keys, id_bytes))
+        if expires_us < self.next_expiry_us:
+            self.next_expiry_us = expires_us
+        self._add(effects, len(value), row_keys)
+        # Only now: a document that was refused must leave no trace in a transaction.
+        counters.documents += 1
+        counters.next_rowid += 1
+        if schema.unique_indexes:
+            self._uniques.note(schema, schema.indexes, document, rowid, effects)
+
+    def _replace(
         self,
         schema: Schema,
         new: Prepared,
-        old: StoredDocument | None,
+        old: StoredDocument,
+        before: Document,
         updated_us: int | None = None,
     ) -> None:
+        """Stores a document in place of `old`, which is stored as `before`."""
+        document = new.document
+        expires_us = new.expires_us
+        rowid = old.rowid
+        changed = schema.changed(before, document)
+        contents = contents_before = None
+        if changed and not changed.isdisjoint(schema.row_roots):
+            # Once per document: a text or a vector takes time to find.
+            contents = schema.row_contents(document)
+            contents_before = schema.row_contents(before)
         counters = None
-        before = None if old is None else old.document()
-        # Once per document: a text or a vector takes time to find.
-        contents = schema.row_contents(new.document)
-        contents_before = [] if before is None else schema.row_contents(before)
-        if old is None or contents != contents_before:
+        indexes = schema.indexes
+        if contents != contents_before:
             counters = self._counters_of(schema)
             rowid = counters.next_rowid
-        else:
-            rowid = old.rowid
-        created_us = self.now_us if old is None else old.created_us
-        if updated_us is None:
-            updated_us = self.now_us
-        value = pack(new.key, self.lsn, created_us, updated_us, new.expires_us, rowid, new.body)
+        elif changed:
+            indexes = tuple(each for each in indexes if not changed.isdisjoint(each.roots))
+        else:  # most updates: no entry of an index is made
+            indexes = ()
+        value = pack(
+            new.key,
+            self.lsn,
+            old.created_us,
+            self.now_us if updated_us is None else updated_us,
+            expires_us,
+            rowid,
+            new.body,
+        )
         effects: Effects = {new.key: value}
-        schema.add_entries(effects, new.document, new.id_bytes, rowid, new.expires_us)
-        row_keys: list[bytes] = []
-        if counters is not None and contents:
-            row_keys = schema.row_keys(contents, rowid)
-            effects.update(dict.fromkeys(row_keys, new.id_bytes))
-        if new.expires_us < self.next_expiry_us:
-            self.next_expiry_us = new.expires_us
-        if old is not None and before is not None:
-            for key, id_bytes in _entries_of(schema, new.key, old, before).items():
+        if indexes or expires_us != old.expires_us:
+            schema.add_entries(effects, indexes, document, new.id_bytes, rowid, expires_us)
+            for key, entry in _entries_of(schema, indexes, new.id_bytes, old, before).items():
                 if key not in effects:
                     effects[key] = None
-                elif effects[key] == id_bytes:
+                elif effects[key] == entry:
                     del effects[key]
-            if counters is not None and contents:
-                removed = schema.row_keys(contents_before, old.rowid)
-                effects.update(dict.fromkeys(removed))
-                row_keys += removed
-        self._add(effects, len(value), row_keys)
-        # Only now: a document that was refused must leave no trace in a transaction.
+        row_keys: list[bytes] = []
         if counters is not None:
-            counters.documents += old is None
+            assert contents is not None
+            assert contents_before is not None
+            row_keys = schema.row_keys(contents, rowid)
+            effects.update(dict.fromkeys(row_keys, new.id_bytes))
+            removed = schema.row_keys(contents_before, old.rowid)
+            effects.update(dict.fromkeys(removed))
+            row_keys += removed
+        if expires_us < self.next_expiry_us:
+            self.next_expiry_us = expires_us
+        self._add(effects, len(value), row_keys)
+        if counters is not None:  # only now: as in _insert()
             counters.next_rowid += 1
         if schema.unique_indexes:
-            self._uniques.note(schema, new, rowid, effects)
+            self._uniques.note(schema, indexes, document, rowid, effects)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
         keys, row_keys = _keys_of(schema, key, old)
@@ -295,17 +340,25 @@ class FullBatch(WriteBatch):
 
     __slots__ = ()
 
-    def _store(
+    def _insert(self, schema: Schema, new: Prepared) -> NoReturn:
+        _refuse()
+
+    def _replace(
         self,
         schema: Schema,
         new: Prepared,
-        old: StoredDocument | None,
+        old: StoredDocument,
+        before: Document,
         updated_us: int | None = None,
     ) -> NoReturn:
-        raise StorageFullError(
-            "the database has reached size_bytes_max, and stores no document: delete some and "
-            "call compact(), or open it with a larger size_bytes_max"
-        )
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise StorageFullError(
+        "the database has reached size_bytes_max, and stores no document: delete some and "
+        "call compact(), or open it with a larger size_bytes_max"
+    )
 
 
 def missing(collection: str, id: str) -> MissingKeyError:
@@ -321,29 +374,35 @@ def _keys_of(schema: Schema, key: bytes, old: StoredDocument) -> tuple[list[byte
         return [key, *_expiry_keys(schema, old)], []
     document = old.document()
     row_keys = schema.row_keys(schema.row_contents(document), old.rowid)
-    return [key, *_entries_of(schema, key, old, document), *row_keys], row_keys
+    entries = _entries_of(schema, schema.indexes, key[KEYSPACE_BYTES:], old, document)
+    return [key, *entries, *row_keys], row_keys
 
 
 def _expiry_keys(schema: Schema, old: StoredDocument) -> list[bytes]:
     return [] if old.expires_us == NEVER else [schema.expiry_key(old.expires_us, old.rowid)]
 
 
-def _entries_of(schema: Schema, key: bytes, old: StoredDocument, document: Document) -> Effects:
-    """The entries of a stored document in its ordered indexes and the expiry index. Marks are left
-    out: they stay when a document is deleted."""
+def _entries_of(
+    schema: Schema,
+    indexes: Collection[CompiledIndex],
+    id_bytes: bytes,
+    old: StoredDocument,
+    document: Document,
+) -> Effects:
+    """The entries of a stored document in the given ordered indexes and in the expiry index. Marks
+    are left out: they stay when a document is deleted."""
     entries: Effects = {}
-    id_bytes = key[KEYSPACE_BYTES:]
     try:
-        schema.add_entries(entries, document, id_bytes, old.rowid, old.expires_us)
+        schema.add_entries(entries, indexes, document, id_bytes, old.rowid, old.expires_us)
     except InvalidDocumentError:  # an index that was declared later has no key for it
         if old.expires_us != NEVER:
             entries[schema.expiry_key(old.expires_us, old.rowid)] = id_bytes
-        for index in schema.indexes:
+        for index in indexes:
             try:
                 entries.update(entry_pairs(index, document, id_bytes, old.rowid))
             except InvalidDocumentError:
                 pass  # the document has no entry in this index
-    for index in schema.indexes:
+    for index in indexes:
         entries.pop(MULTI + index.prefix, None)
         entries.pop(LOSSY + index.prefix, None)
     return entries

@@ -8,6 +8,7 @@ Invariants:
   and equality are decided by the full fields.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from amberdb._types import Document
@@ -15,6 +16,7 @@ from amberdb.engine.schema.definition import IndexDef
 from amberdb.engine.schema.keyspace import META, prefix_of
 from amberdb.index.ordered.key_encoder import FieldSpec, KeyEncoder
 from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, ROWID_BYTES
+from amberdb.index.paths import Path
 
 CUT_ENTRY_SIZE = FIELD_KEY_BYTES_MAX + ROWID_BYTES
 """The size of an entry whose fields are cut, without the prefix."""
@@ -39,6 +41,7 @@ class CompiledIndex:
         "is_unique",
         "number",
         "prefix",
+        "roots",
         "single",
         "spec",
     )
@@ -49,11 +52,17 @@ class CompiledIndex:
         self.complete_from = index.complete_from
         self.prefix = prefix_of(index.keyspace)
         self.encoder = KeyEncoder(spec)
+        self.roots = roots_of(spec.paths)
         self.entries = self.encoder.entries
         self.single = self.encoder.single
         self.descends = self.encoder.descending[-1]
         self.is_unique = spec.kind == "unique"
         self.is_marked = index.identity == MARKED
+
+
+def roots_of(paths: Iterable[str]) -> frozenset[str]:
+    """The top-level fields that lead to the values at the paths."""
+    return frozenset(Path.of(path).segments[0] for path in paths)
 
 
 def entry_pairs(

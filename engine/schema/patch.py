@@ -15,6 +15,7 @@ Invariants:
 # pyright: reportUnknownMemberType=false
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeAlias, cast, final
 
@@ -43,6 +44,8 @@ class Changes:
 
     __slots__ = ("changes",)
 
+    changes: tuple[Change, ...]
+
     def __init__(self, patch: object) -> None:
         self.changes = tuple(_changes(patch))
         if len(self.changes) > 1:
@@ -54,17 +57,23 @@ class Changes:
         return cls.of(Change(Path.of(path_name([field])), _set, value))
 
     def apply(self, document: Document) -> Document:
-        """Changes the document, which the caller owns, and returns it. Raises
-        InvalidDocumentError."""
+        """The changed document. It shares with the given one, which stays as it is, the values of
+        all fields that it does not change. Raises InvalidDocumentError."""
+        changed = dict(document)
         for path, operator, operand in self.changes:
             removes = operator is _unset or operand is REMOVE
-            holder = _holder(document, path, removes=removes)
+            holder = changed if path.is_plain else _holder(changed, path, removes=removes)
             name = path.segments[-1]
             if removes:
                 holder.pop(name, None)
             else:
                 holder[name] = operator(path.name, holder.get(name, MISSING), operand)
-        return document
+        return changed
+
+    @property
+    def fields(self) -> list[str]:
+        """The top-level fields that it changes, or parts of them."""
+        return [change.path.segments[0] for change in self.changes]
 
     def touches(self, path: Path) -> bool:
         """Whether a change may change the value at the path."""
@@ -75,7 +84,7 @@ class Changes:
         document: Document = {}
         for change in self.changes:
             if change.operator in (_merged, _set):
-                Changes.of(change).apply(document)
+                document = Changes.of(change).apply(document)
         return document
 
     @classmethod
@@ -98,8 +107,10 @@ def _changes(patch: object) -> Iterator[Change]:
         raise InvalidDocumentError(f"a patch is a map, not {type(patch).__name__}")
     for name, value in patch.items():
         if not isinstance(name, str) or not name.startswith("$"):
-            _refuse_operators(_path(name), value, 0)
-            yield Change(_path(name), _merged, value)
+            path = _path(name)
+            if type(value) not in _SINGLE:
+                _refuse_operators(path, value, 0)
+            yield Change(path, _merged, value)
             continue
         operator = _OPERATORS.get(name)
         if operator is None:
@@ -120,6 +131,10 @@ def _changes(patch: object) -> Iterator[Change]:
 
 
 def _path(name: Any) -> Path:
+    return _known_path(name) if type(name) is str else _checked_path(name)
+
+
+def _checked_path(name: Any) -> Path:
     try:
         path = Path.of(path_name(name))
     except ValueError as error:
@@ -131,6 +146,9 @@ def _path(name: Any) -> Path:
             field=path.name,
         )
     return path
+
+
+_known_path: Final = lru_cache(maxsize=1024)(_checked_path)
 
 
 def _refuse_operators(path: Path, value: Any, depth: int) -> None:
@@ -191,13 +209,14 @@ def _is_within(inner: Path, outer: Path) -> bool:
 
 
 def _holder(document: Document, path: Path, *, removes: bool) -> Document:
-    """The map that has the last key of the path. Missing ones, and None, become maps, unless the
-    change removes that key."""
+    """The map that has the last key of the path: a copy, as all maps on the way to it. Missing
+    ones, and None, become maps, unless the change removes that key."""
     holder = document
     for key in path.segments[:-1]:
         inner = holder.get(key)
         if type(inner) is dict:
-            holder = cast(Document, inner)
+            inner = holder[key] = dict(cast(Document, inner))
+            holder = inner
         elif removes and type(inner) is not list:
             return {}
         elif inner is None:
@@ -214,7 +233,7 @@ def _holder(document: Document, path: Path, *, removes: bool) -> Document:
 
 def _merged(path: str, old: Any, operand: Any) -> Any:
     """Maps are merged, at every level; any other value replaces the old one."""
-    if not isinstance(operand, Mapping):
+    if type(operand) in _SINGLE or not isinstance(operand, Mapping):
         return operand
     merged: Document = dict(old) if type(old) is dict else {}
     for name, value in operand.items():

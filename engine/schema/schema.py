@@ -10,7 +10,7 @@ Invariants:
 - The result of an upgrade is checked here: it keeps the id and the time of expiry.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from struct import Struct
 from types import MappingProxyType
@@ -33,7 +33,7 @@ from amberdb.engine.schema.migration import Migration, Upgrades, failed
 from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
 from amberdb.engine.schema.search_index import RowIndex, identity_of
 from amberdb.index.ordered.key_encoder import FieldSpec
-from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, encode_rowid
+from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, SCALAR_ENCODERS, encode_rowid
 from amberdb.index.text.text import Text
 from amberdb.index.vector.coercion import coerce, coerce_several
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
@@ -65,6 +65,7 @@ class Schema:
     """A compiled collection. Threads may share it."""
 
     __slots__ = (
+        "_indexed",
         "_required",
         "all_indexes",
         "counters_key",
@@ -81,6 +82,7 @@ class Schema:
         "queues",
         "row_indexes",
         "row_prefixes",
+        "row_roots",
         "unique_indexes",
         "vectors",
     )
@@ -127,6 +129,10 @@ class Schema:
         """Keyspaces of the indexes that answer until the newer one of their declaration is built;
         they precede it."""
         self.all_indexes: tuple[AnyIndex, ...] = (*self.indexes, *self.row_indexes)
+        self._indexed = frozenset[str]().union(*(index.roots for index in self.all_indexes))
+        """The top-level fields that an index depends on."""
+        self.row_roots = frozenset[str]().union(*(index.roots for index in self.row_indexes))
+        """Those that a search index depends on."""
         self.row_prefixes = frozenset(index.entry_prefix for index in self.row_indexes)
         self.vectors: dict[str, Vector | None] = dict.fromkeys(definition.vectors)
         """Fields that may hold arrays; each with its declaration, or None when that was dropped."""
@@ -158,10 +164,13 @@ class Schema:
 
     def document(self, stored: StoredDocument) -> Document:
         """The stored document, upgraded to the newest version. Raises MigrationError."""
-        migration = self.migration
-        if migration is None or stored.version > migration.since:
+        if self.is_newest(stored):
             return stored.document()
         return decode_document(self.upgraded(stored).body)
+
+    def is_newest(self, stored: StoredDocument) -> bool:
+        """Whether the stored document is of the newest version."""
+        return self.migration is None or stored.version > self.migration.since
 
     def upgraded(self, stored: StoredDocument) -> Prepared:
         """An older document as the migrator stores it. Raises MigrationError."""
@@ -189,7 +198,22 @@ class Schema:
 
     def prepare(self, document: Mapping[str, Any]) -> Prepared:
         """Checks and encodes a document. Raises InvalidDocumentError, DocumentTooLargeError."""
-        plain = self._with_vectors(document) if self.vectors else normalise(document)
+        return self._encoded(self._normalised(document))
+
+    def prepare_changed(self, document: Document, fields: Iterable[str]) -> Prepared:
+        """prepare() for a stored document of which the given top-level fields were changed, and
+        which the caller owns."""
+        changed = {name: document[name] for name in fields if name in document}
+        for name in self.vectors:  # the index may have been declared since
+            if name in document:
+                changed[name] = document[name]
+        document.update(self._normalised(changed))
+        return self._encoded(document)
+
+    def _normalised(self, document: Mapping[str, Any]) -> Document:
+        return self._with_vectors(document) if self.vectors else normalise(document)
+
+    def _encoded(self, plain: Document) -> Prepared:
         id = plain.get("id")
         fresh = id is None
         if id is None:
@@ -230,6 +254,17 @@ class Schema:
         rest = {name: value for name, value in document.items() if name not in arrays}
         return {**normalise(rest), **arrays}
 
+    def changed(self, before: Document, after: Document) -> set[str]:
+        """The top-level fields among those that indexes depend on whose values may differ."""
+        changed: set[str] = set()
+        for name in self._indexed:
+            old, new = before.get(name), after.get(name)
+            if old is not new and (
+                type(old) is not type(new) or type(old) not in SCALAR_ENCODERS or old != new
+            ):
+                changed.add(name)
+        return changed
+
     def row_contents(self, document: Document) -> list[object]:
         """The document's content for each search index. Two documents with equal lists are the
         same to all of them."""
@@ -244,13 +279,19 @@ class Schema:
         ]
 
     def add_entries(
-        self, entries: Effects, document: Document, id_bytes: bytes, rowid: int, expires_us: int
+        self,
+        entries: Effects,
+        indexes: Iterable[CompiledIndex],
+        document: Document,
+        id_bytes: bytes,
+        rowid: int,
+        expires_us: int,
     ) -> None:
-        """Adds to `entries` those of a document in the ordered indexes and the expiry index."""
+        """Adds to `entries` those of a document in the given indexes and in the expiry index."""
         if expires_us != NEVER:
             entries[self.expiry_key(expires_us, rowid)] = id_bytes
         tail = encode_rowid(rowid)
-        for index in self.indexes:
+        for index in indexes:
             key = index.single(document)
             if key is None or len(key) >= FIELD_KEY_BYTES_MAX or index.descends:
                 entries.update(entry_pairs(index, document, id_bytes, rowid))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from amberdb._types import Document
 from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, prefix_of
-from amberdb.engine.schema.ordered_index import MARKED
+from amberdb.engine.schema.ordered_index import MARKED, roots_of
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
 from amberdb.index.text.text import Text, TextExtractor
@@ -36,6 +36,7 @@ class RowIndex:
         "extractor",
         "number",
         "prefix",
+        "roots",
         "spec",
     )
 
@@ -54,6 +55,7 @@ class RowIndex:
         self.complete_from = index.complete_from
         self.prefix = prefix_of(index.keyspace)
         self.entry_prefix = self.prefix + ENTRY
+        self.roots = roots_of(spec.fields)
         if isinstance(spec, Text):
             self.extractor = extractor = TextExtractor(spec)
             self.content = extractor.content
