@@ -1,9 +1,10 @@
 """Vector index: the live rows of a view that are nearest to a query vector.
 
     few rows   -> exact: every row is scored
-    many rows  -> the graph proposes rows and exact scores rank them; rows that are not in the graph
+    many rows  -> those are scored that their codes (index/vector/codes.py) do not exclude
+    most rows  -> the graph proposes rows and exact scores rank them; rows that are not in the graph
                   yet are scored too. If too few of the proposed rows are alive, the graph is
-                  searched wider, and in the end every row is scored
+                  searched wider, and in the end the rows are found by codes
 
 A row of an index with several vectors per document has the mean of the scores of its best
 `mean_of` vectors. The graph proposes vectors, and all vectors of their rows are scored.
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb.engine.search.vector_cache import Alive, Built, Fetch, VectorCache
+from amberdb.index.vector.codes import CodedQuery
 from amberdb.index.vector.coercion import Metric
 from amberdb.index.vector.distance import (
     Places,
@@ -43,8 +45,16 @@ from amberdb.index.vector.matrix import Matrix, MatrixView
 
 _Nearest: TypeAlias = tuple[Rowids, Scores]
 
-EXACT_ROWS: Final = 10_000
-"""Up to this many vectors every one is scored; with more, the graph is searched."""
+EXACT_ROWS: Final = 2_000
+"""Up to this many vectors every one is scored."""
+FIRST_ROWS: Final = 128
+FIRST_PER_HIT: Final = 4
+"""Vectors with the best codes that are scored first, the larger of both: their scores tell which
+others are needed."""
+CLOSER_ROWS: Final = 512
+CLOSER_SHARE: Final = 2
+"""When more vectors than that are needed, and no larger share than half, their codes are compared
+again, more closely."""
 VISIT_ROWS: Final = 10
 """The cost of one vector visited in the graph, in vectors scored sequentially: a visit is a random
 access and compares the links of the vector."""
@@ -54,6 +64,8 @@ copied first."""
 SHORTLIST: Final = 16
 """Rows past `limit` of the graph's result that are scored exactly: the graph's order differs from
 the exact order by rounding only."""
+_LOWEST: Final = np.finfo(np.float32).min
+"""Below it only bounds of rows that are not wanted."""
 WIDER: Final = 4
 """How many times more vectors the graph proposes when too few of those proposed are alive."""
 
@@ -127,13 +139,17 @@ class VectorIndex:
             count = len(places)
         how: dict[str, Any] = {"search": "exact", "vectors" if self._is_multi else "rows": count}
         nearest: _Nearest | None = None
-        uses_graph = built.graph is not None and limit > 0 and count > EXACT_ROWS
+        are_many = limit > 0 and count > EXACT_ROWS
+        uses_graph = built.graph is not None and are_many
         if places is not None and (uses_graph or count * GATHERED > rows.count):
             wanted = np.zeros(rows.count, np.bool_)
             wanted[places] = True
             places = places if count * GATHERED <= rows.count else None
         if built.graph is not None and uses_graph:
             nearest = self._by_graph(built, built.graph, visible_rows, wanted, query, limit, how)
+        if nearest is None and are_many and rows.codes.count:
+            mask = None if places is None and count == rows.count else wanted
+            nearest = self._by_codes(rows, mask, places, query, limit, how)
         if nearest is None:
             nearest = self._exact(rows, wanted, places, query, limit)
         if len(uncached):
@@ -213,6 +229,65 @@ class VectorIndex:
         near = np.sort(near)
         return self._by_row(rows.rowids[near], rows.scores_at(near, query))
 
+    # -- by codes ----------------------------------------------------------------------------
+
+    def _by_codes(
+        self,
+        rows: MatrixView,
+        wanted: NDArray[np.bool_] | None,
+        places: Places | None,
+        query: Vectors,
+        limit: int,
+        how: dict[str, Any],
+    ) -> _Nearest | None:
+        """The nearest rows at some places, or of all wanted rows, a mask by place or None for all;
+        and entries in `how`. None when scoring every row is cheaper."""
+        code = CodedQuery(query)
+        coded = rows.row_start(rows.codes.count)
+        if places is None:
+            bounds = rows.codes.bounds(code)[:coded]
+            uncoded = np.arange(coded, rows.count)
+            if wanted is not None:
+                bounds[~wanted[:coded]] = -np.inf
+                uncoded = uncoded[wanted[coded:]]
+            most = len(bounds) // GATHERED
+        else:
+            split = int(places.searchsorted(coded))
+            places, uncoded = places[:split], places[split:]
+            bounds = rows.codes.bounds_at(code, places)
+            most = len(bounds) // 2
+        fresh = self._best_at(rows, uncoded, query, limit)
+        count = max(FIRST_ROWS, FIRST_PER_HIT * limit * self._mean_of)
+        while count <= most:
+            least = np.partition(bounds, -count)[-count]
+            near = np.flatnonzero(bounds >= max(least, _LOWEST))
+            if len(near) > most:  # many are alike
+                return None
+            near = _at(places, near)
+            nearest = _merged(fresh, self._best_at(rows, near, query, limit), limit)
+            if least < _LOWEST:  # no other is wanted
+                break
+            if len(nearest[1]) == limit:
+                worst = nearest[1][-1]
+                near = _at(places, np.flatnonzero(bounds >= worst))
+                if CLOSER_ROWS < len(near) <= len(bounds) // CLOSER_SHARE:
+                    near = near[rows.codes.closer_bounds_at(code, near, float(worst)) >= worst]
+                if len(near) > most:
+                    return None
+                nearest = _merged(fresh, self._best_at(rows, near, query, limit), limit)
+                break
+            count *= WIDER
+        else:
+            return None
+        how.update(search="codes", scored=len(near) + len(uncoded))
+        return nearest
+
+    def _best_at(self, rows: MatrixView, places: Places, query: Vectors, limit: int) -> _Nearest:
+        """The nearest of the rows that have vectors at these places, which ascend."""
+        if self._is_multi:
+            places = rows.expanded(np.unique(rows.places(rows.rowids[places])))
+        return best(*self._by_row(rows.rowids[places], rows.scores_at(places, query)), limit)
+
     # -- exact -------------------------------------------------------------------------------
 
     def _exact(
@@ -225,10 +300,8 @@ class VectorIndex:
     ) -> _Nearest:
         """The nearest rows at some places, or of all wanted rows, a mask by place."""
         if places is not None:
-            nearest = self._by_row(rows.rowids[places], rows.scores_at(places, query))
-        else:
-            nearest = self._by_row(rows.rowids, _scored(rows, wanted, query))
-        return best(*nearest, limit)
+            return self._best_at(rows, places, query, limit)
+        return best(*self._by_row(rows.rowids, _scored(rows, wanted, query)), limit)
 
     def _by_row(self, rowids: Rowids, values: Scores) -> _Nearest:
         """Each row once, with its score, from the scores of its vectors."""
@@ -239,14 +312,11 @@ class VectorIndex:
     ) -> _Nearest:
         """The nearest of the given rows and of live rows that the cache lacks, which are fetched.
         A view older than the cache sees such rows."""
-        rowids, values = nearest
         step = self.cache.fetch_rows
         for start in range(0, len(uncached), step):
-            fetched, fetched_values = self.scored(*fetch(uncached[start : start + step]), query)
-            rowids, values = best(
-                np.concatenate((rowids, fetched)), np.concatenate((values, fetched_values)), limit
-            )
-        return rowids, values
+            fetched = self.scored(*fetch(uncached[start : start + step]), query)
+            nearest = _merged(nearest, fetched, limit)
+        return nearest
 
     # -- rows --------------------------------------------------------------------------------
 
@@ -269,6 +339,16 @@ class VectorIndex:
         count = visible_rows.rows.count
         self.cache.note_rows(built, count, count - visible_rows.count)
         return visible_rows
+
+
+def _merged(some: _Nearest, others: _Nearest, limit: int) -> _Nearest:
+    """The nearest of two disjoint sets of rows."""
+    return best(np.concatenate((some[0], others[0])), np.concatenate((some[1], others[1])), limit)
+
+
+def _at(places: Places | None, numbers: Places) -> Places:
+    """The places with these numbers; the numbers themselves where all places are meant."""
+    return numbers if places is None else places[numbers]
 
 
 def _first_of_each_row(rows: MatrixView, places: Places) -> Places:

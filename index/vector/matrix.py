@@ -5,6 +5,8 @@ mapped file, then chunks, each as large as all pieces before it, within limits. 
 pieces, whatever the size. A vector's place is its number in that order. A row has one vector, or
 with `multi` any number of them.
 
+A large matrix has codes (codes.py) of its first vectors, all but at most CODED_STEP - 1.
+
 Invariants:
 - Append-only. The arrays of a MatrixView never move and never change, so a view is read without a
   lock while rows are added; only the thread that adds needs a lock.
@@ -13,11 +15,13 @@ Invariants:
   that still sees the row scores it without the matrix.
 """
 
+from collections.abc import Iterable
 from typing import Final, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amberdb.index.vector.codes import Codes, CodesView
 from amberdb.index.vector.coercion import Metric
 from amberdb.index.vector.distance import (
     Places,
@@ -33,6 +37,12 @@ from amberdb.index.vector.distance import (
 CHUNK_BYTES_MIN: Final = 1 << 20
 CHUNK_BYTES_MAX: Final = 64 << 20
 """Pages of a chunk that no row has been written to take no memory."""
+CODED_ROWS: Final = 2_048
+CODED_DIM: Final = 128
+"""A matrix with fewer vectors, or of fewer dimensions, has no codes: its vectors are scored as
+fast."""
+CODED_STEP: Final = 256
+"""Vectors coded at once: one after the other would cost ten times as much."""
 _UNKNOWN: Final = -1
 
 _N = TypeVar("_N", np.int32, np.int64)
@@ -42,7 +52,7 @@ _N = TypeVar("_N", np.int32, np.int64)
 class MatrixView:
     """The first `count` vectors of a matrix. Immutable."""
 
-    __slots__ = ("_counts", "_ends", "_metric", "_pieces", "_places", "count", "rowids")
+    __slots__ = ("_counts", "_ends", "_metric", "_pieces", "_places", "codes", "count", "rowids")
 
     def __init__(
         self,
@@ -51,6 +61,7 @@ class MatrixView:
         counts: NDArray[np.int32] | None,
         pieces: tuple[Vectors, ...],
         metric: Metric,
+        codes: CodesView,
     ) -> None:
         self.rowids = rowids
         """int64[count], by place: the row of each vector."""
@@ -60,6 +71,8 @@ class MatrixView:
         self._pieces = pieces
         self._ends: Places = np.cumsum([len(piece) for piece in pieces])
         self._metric: Metric = metric
+        self.codes = codes
+        """Of the first vectors."""
 
     def places(self, rowids: Rowids) -> Places:
         """intp[n]: the first place of each row, -1 for a row that is not in the view."""
@@ -130,16 +143,7 @@ class MatrixView:
         return [piece for _, piece in self._from(0)]
 
     def _from(self, start: int) -> list[tuple[int, Vectors]]:
-        """The vectors from place `start` on, in pieces, each with the place that it begins at."""
-        found: list[tuple[int, Vectors]] = []
-        first = 0
-        for piece in self._pieces:
-            end = min(first + len(piece), self.count)
-            if end > start:
-                skip = max(start - first, 0)
-                found.append((first + skip, piece[skip : end - first]))
-            first += len(piece)
-        return found
+        return _from(self._pieces, start, self.count)
 
 
 @final
@@ -154,9 +158,11 @@ class Matrix:
         base_rowid_max: int = 0,
         *,
         multi: bool = False,
+        codes: Codes | None = None,
     ) -> None:
         """`base`: prepared vectors and their rowids. `base_rowid_max`: the highest rowid that was
-        assigned when the base was made. `multi`: a row may have several vectors."""
+        assigned when the base was made. `multi`: a row may have several vectors. `codes`: of the
+        first vectors of the base."""
         self.base_rowid_max = base_rowid_max
         self._metric: Metric = metric
         rowids, vectors = base or (np.empty(0, np.int64), np.empty((0, dim), np.float32))
@@ -172,6 +178,8 @@ class Matrix:
         self._counts = np.zeros(len(self._places), np.int32) if multi else None
         """By rowid, of the vectors; None where each row has one."""
         self._note_places(rowids, 0)
+        self._codes = codes or Codes(dim, metric)
+        self._code()
         self._rows = self._made()
 
     def rows(self) -> MatrixView:
@@ -202,6 +210,7 @@ class Matrix:
             self._room -= len(some)
             done += len(some)
         self._count = count + len(rowids)
+        self._code()
         self._rows = self._made()
 
     @property
@@ -209,7 +218,18 @@ class Matrix:
         """The memory of all vectors, also of the base, which may be a mapped file."""
         vectors: int = 4 * self._count * self._pieces[0].shape[1]
         counts = 0 if self._counts is None else self._counts.nbytes
-        return vectors + self._rowids.nbytes + self._places.nbytes + counts
+        arrays = self._rowids.nbytes + self._places.nbytes + counts
+        return vectors + arrays + self._codes.size_bytes
+
+    def _code(self) -> None:
+        """Codes the vectors that have none, if they are enough."""
+        coded = self._codes.view().count
+        if self._pieces[0].shape[1] < CODED_DIM or self._count < max(
+            CODED_ROWS, coded + CODED_STEP
+        ):
+            return
+        for _, piece in _from(self._pieces, coded, self._count):
+            self._codes.add(piece)
 
     def _note_places(self, rowids: Rowids, start: int) -> None:
         """Notes the rows of the vectors from place `start` on. Only the first of them may be in the
@@ -227,7 +247,27 @@ class Matrix:
 
     def _made(self) -> MatrixView:
         rowids = self._rowids[: self._count]
-        return MatrixView(rowids, self._places, self._counts, tuple(self._pieces), self._metric)
+        return MatrixView(
+            rowids,
+            self._places,
+            self._counts,
+            tuple(self._pieces),
+            self._metric,
+            self._codes.view(),
+        )
+
+
+def _from(pieces: Iterable[Vectors], start: int, end: int) -> list[tuple[int, Vectors]]:
+    """The vectors from one place to another, in pieces, each with the place that it begins at."""
+    found: list[tuple[int, Vectors]] = []
+    first = 0
+    for piece in pieces:
+        last = min(first + len(piece), end)
+        if last > start:
+            skip = max(start - first, 0)
+            found.append((first + skip, piece[skip : last - first]))
+        first += len(piece)
+    return found
 
 
 def _chunk_rows(dim: int, count: int) -> int:

@@ -1,14 +1,17 @@
 """Search by vector against naive exact search, whatever the caches hold."""
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from amberdb.engine.search import vector_index
 from amberdb.engine.search.vector_cache import VectorCache
 from amberdb.engine.search.vector_index import VectorIndex
+from amberdb.index.vector import matrix
 from amberdb.index.vector.coercion import METRICS, Metric
 from amberdb.index.vector.vector import Vector
 from support.vectors import DIM, Documents, pairs
@@ -126,3 +129,50 @@ def test_rows_of_several_vectors_are_found_by_the_best_of_them(
     _, _, how = searcher.search(query, 10, documents.alive, documents.fetch)
     assert how["vectors"] > len(documents.alive)
     assert len(documents.fetched) == len(set(documents.fetched))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("several", "mean_of"), [(1, 1), (4, 1), (4, 3)])
+def test_codes_exclude_no_row_that_is_near(
+    metric: Metric, several: int, mean_of: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every state of matrix, view and filter; of several vectors per document too."""
+    for module, name, value in (
+        (vector_index, "EXACT_ROWS", 100),
+        (vector_index, "FIRST_ROWS", 4),
+        (vector_index, "FIRST_PER_HIT", 1),
+        (vector_index, "CLOSER_ROWS", 8),
+        (matrix, "CODED_ROWS", 200),
+        (matrix, "CODED_STEP", 50),
+    ):
+        monkeypatch.setattr(module, name, value)
+    documents = Documents(500, dim=128, centres=12, several=several, mean_of=mean_of)
+    spec = Vector("v", dim=128, metric=metric, multi=several > 1, mean_of=mean_of)
+    searcher = VectorIndex(VectorCache(spec))
+    old = documents.alive
+    ways: Counter[str] = Counter()
+    for turn in range(3):
+        query = documents.drawn(1)[0]
+        for alive in (documents.alive, old):
+            for limit in (1, 10, 400):
+                found = searcher.search(query, limit, alive, documents.fetch)
+                assert pairs(*found) == documents.naive(query, limit, metric, alive)
+                ways[found[2]["search"]] += limit < 100
+            for prefilter in (np.arange(100, 480, 2), np.arange(20, 400)):
+                found = searcher.search(query, 10, alive, documents.fetch, prefilter)
+                assert pairs(*found) == documents.naive(query, 10, metric, alive, prefilter)
+                ways[found[2]["search"]] += 1
+        documents.delete(5 + turn, *range(17 + 40 * turn, 40 + 40 * turn))
+        documents.put(30 * turn)
+    assert ways["codes"] > 3 * ways["exact"]
+
+
+def test_codes_of_vectors_that_are_all_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then all are scored, and the newest come first."""
+    monkeypatch.setattr(vector_index, "EXACT_ROWS", 100)
+    documents = Documents(3000, dim=128)
+    documents.vectors[1:] = documents.vectors[1]
+    searcher = VectorIndex(VectorCache(Vector("v", dim=128)))
+    found, _, how = searcher.search(documents.vectors[1], 3, documents.alive, documents.fetch)
+    assert found.tolist() == [3000, 2999, 2998]
+    assert how["search"] == "exact"
