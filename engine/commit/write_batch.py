@@ -12,13 +12,11 @@ Invariants:
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from itertools import islice
 from typing import Final, Literal, NoReturn, TypeAlias, get_args
 
 from amberdb._call_lock import Holder
 from amberdb._errors import (
     ConflictError,
-    CorruptionError,
     DuplicateKeyError,
     InvalidDocumentError,
     MissingKeyError,
@@ -30,7 +28,14 @@ from amberdb.engine.commit.unique_check import UniqueCheck
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import KIND_COMMIT
 from amberdb.engine.schema.counters import CollectionCounters
-from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack, unpack, version_of
+from amberdb.engine.schema.document_format import (
+    NEVER,
+    StoredDocument,
+    header_of,
+    pack,
+    unpack,
+    version_of,
+)
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.ordered_index import LOSSY, MULTI, CompiledIndex, entry_pairs
 from amberdb.engine.schema.patch import Changes
@@ -40,6 +45,8 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 OnConflict: TypeAlias = Literal["replace", "keep", "raise"]
 ON_CONFLICT: Final[tuple[OnConflict, ...]] = get_args(OnConflict)
+ReadDocument: TypeAlias = tuple[bytes, bytes, Document]
+"""The key, the value, whose checksum was checked, and the document in it as it is stored."""
 _ENTRY_BYTES = 100
 """Bytes that an index entry counts towards transaction_bytes_max; most entries are smaller."""
 
@@ -156,33 +163,28 @@ class WriteBatch:
             self._remove(schema, key, old)
         return old is not None
 
-    def remove_expired(
-        self, schema: Schema, until_us: int, limit: int, after: bytes
-    ) -> tuple[int, bytes]:
-        """Deletes up to `limit` documents that expired by `until_us`, in the order of the expiry
-        index, past the key `after`. Returns their number and the last key: the next call continues
-        there, since a scan from the start would pass all tombstones again."""
-        low = max(schema.expiry_prefix, after + b"\0")
-        entries = self.view.scan(low, schema.expiry_bound(until_us))
-        expired = list(islice(entries, limit))
-        if not expired:  # nothing to commit
-            return 0, after
-        keys: list[bytes] = []
+    def remove(self, schema: Schema, found: Iterable[ReadDocument]) -> int:
+        """Deletes documents that were just read through the batch's view, each of them once, so
+        none is read a second time; returns their number. They may have expired."""
+        gone: Effects = {}
         row_keys: list[bytes] = []
-        for _, id_bytes in expired:
-            key = schema.prefix + id_bytes
-            value = self.view.get(key)
-            if value is None:
-                raise CorruptionError(
-                    f"the expiry index of {schema.name!r} has an entry of {id_bytes!r}, and that "
-                    "document is missing: run `amberdb check`, then restore a backup"
-                )
-            of_document, of_rows = _keys_of(schema, key, unpack(key, value))
-            keys += of_document
-            row_keys += of_rows
-        self._add(dict.fromkeys(keys), 0, row_keys)
-        self._counters_of(schema).documents -= len(expired)
-        return len(expired), expired[-1][0]
+        effects_max = self._bytes_left // _ENTRY_BYTES
+        count = 0
+        for key, value, document in found:
+            _, _, _, expires_us, rowid = header_of(value)
+            gone[key] = None
+            id_bytes = key[KEYSPACE_BYTES:]
+            _add_entries(gone, schema, schema.indexes, document, id_bytes, rowid, expires_us)
+            if schema.row_indexes:
+                row_keys += schema.row_keys(schema.row_contents(document), rowid)
+            count += 1
+            if len(gone) > effects_max:  # _add() refuses it; the rest is not read
+                break
+        if count:
+            _drop_marks(gone, schema.indexes)
+            self._add(dict.fromkeys([*gone, *row_keys]), 0, row_keys)
+            self._counters_of(schema).documents -= count
+        return count
 
     def set(self, key: bytes, value: bytes | None) -> None:
         """Adds one key and value: an entry of the catalog, or a subscriber's position."""
@@ -306,8 +308,15 @@ class WriteBatch:
             self._uniques.note(schema, indexes, document, rowid, effects)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
-        keys, row_keys = _keys_of(schema, key, old)
-        self._add(dict.fromkeys(keys), 0, row_keys)
+        entries: Effects = {}
+        row_keys: list[bytes] = []
+        if schema.all_indexes:
+            document = old.document()
+            entries = _entries_of(schema, schema.indexes, key[KEYSPACE_BYTES:], old, document)
+            row_keys = schema.row_keys(schema.row_contents(document), old.rowid)
+        elif old.expires_us != NEVER:  # saves decoding the document
+            entries[schema.expiry_key(old.expires_us, old.rowid)] = None
+        self._add(dict.fromkeys([key, *entries, *row_keys]), 0, row_keys)
         self._counters_of(schema).documents -= 1
 
     def _counters_of(self, schema: Schema) -> CollectionCounters:
@@ -368,20 +377,6 @@ def missing(collection: str, id: str) -> MissingKeyError:
     )
 
 
-def _keys_of(schema: Schema, key: bytes, old: StoredDocument) -> tuple[list[bytes], list[bytes]]:
-    """All keys of a stored document and its entries; and those of them in search indexes."""
-    if not schema.all_indexes:  # saves decoding the document
-        return [key, *_expiry_keys(schema, old)], []
-    document = old.document()
-    row_keys = schema.row_keys(schema.row_contents(document), old.rowid)
-    entries = _entries_of(schema, schema.indexes, key[KEYSPACE_BYTES:], old, document)
-    return [key, *entries, *row_keys], row_keys
-
-
-def _expiry_keys(schema: Schema, old: StoredDocument) -> list[bytes]:
-    return [] if old.expires_us == NEVER else [schema.expiry_key(old.expires_us, old.rowid)]
-
-
 def _entries_of(
     schema: Schema,
     indexes: Collection[CompiledIndex],
@@ -392,17 +387,32 @@ def _entries_of(
     """The entries of a stored document in the given ordered indexes and in the expiry index. Marks
     are left out: they stay when a document is deleted."""
     entries: Effects = {}
+    _add_entries(entries, schema, indexes, document, id_bytes, old.rowid, old.expires_us)
+    _drop_marks(entries, indexes)
+    return entries
+
+
+def _add_entries(
+    entries: Effects,
+    schema: Schema,
+    indexes: Collection[CompiledIndex],
+    document: Document,
+    id_bytes: bytes,
+    rowid: int,
+    expires_us: int,
+) -> None:
+    """Adds the entries of a stored document to those of others, and the marks that it leaves."""
     try:
-        schema.add_entries(entries, indexes, document, id_bytes, old.rowid, old.expires_us)
+        schema.add_entries(entries, indexes, document, id_bytes, rowid, expires_us)
     except InvalidDocumentError:  # an index that was declared later has no key for it
-        if old.expires_us != NEVER:
-            entries[schema.expiry_key(old.expires_us, old.rowid)] = id_bytes
         for index in indexes:
             try:
-                entries.update(entry_pairs(index, document, id_bytes, old.rowid))
+                entries.update(entry_pairs(index, document, id_bytes, rowid))
             except InvalidDocumentError:
                 pass  # the document has no entry in this index
+
+
+def _drop_marks(entries: Effects, indexes: Iterable[CompiledIndex]) -> None:
     for index in indexes:
         entries.pop(MULTI + index.prefix, None)
         entries.pop(LOSSY + index.prefix, None)
-    return entries

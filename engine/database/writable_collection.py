@@ -209,9 +209,10 @@ class WritableCollection(ReadableCollection):
         listed = None if ids is None else listed_ids(ids)
         with self._writing(sync) as writer:
             schema = schema_of(writer.view, self.name)
-            if listed is None:
-                listed = Query.of(schema, where).ids(writer.view)
-            return sum(writer.delete(schema, id) for id in listed)
+            if listed is not None:
+                return sum(writer.delete(schema, id) for id in listed)
+            _, found = Query.of(schema, where).stored(writer.view)
+            return writer.remove(schema, (stored for _, stored in found))
 
     def touch(
         self,

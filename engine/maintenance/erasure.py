@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast, final
 
@@ -42,7 +41,7 @@ from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.jobs import Stop, check_stop
 from amberdb.engine.maintenance.compaction import Compactor, CompactProgress, CompactReport
-from amberdb.engine.query.query import Query
+from amberdb.engine.maintenance.sweep import Sweep
 from amberdb.engine.schema.catalog import entry_data, sealed_entry
 from amberdb.engine.schema.codec import map_decoder
 from amberdb.engine.schema.keyspace import ERASURES, end_of
@@ -56,11 +55,12 @@ RECEIPTS_MAX: Final = 1000
 REASON_BYTES_MAX: Final = 1000
 BATCH: Final = 10_000
 """The most documents that one commit deletes."""
-_BEFORE_ALL_TIME: Final = -(1 << 62)
 
 
 Filters: TypeAlias = Mapping[str, Sequence[Where]]
 """By collection the filters of what is to be deleted: all that any of them matches."""
+_Sweeps: TypeAlias = dict[tuple[Lsn, str], Sweep]
+"""By erasure and collection."""
 
 
 @final
@@ -134,6 +134,8 @@ class Erasures:
         self._is_pruned = is_pruned
         """Whether the database itself has removed this backup."""
         self._mutex = NestedCallLock()
+        self._sweeps: _Sweeps = {}
+        """Those that have begun; one that is missing begins anew."""
 
     def receipts(self) -> list[Erasure]:
         """All receipts, the oldest first. Raises CorruptionError."""
@@ -185,7 +187,7 @@ class Erasures:
         """Commits the pending receipt with the first batch of deletions; the id."""
         id = os.urandom(8).hex()
 
-        def first(writer: WriteBatch, size: int) -> None:
+        def first(writer: WriteBatch, size: int, sweeps: _Sweeps) -> None:
             for old in receipts_of(writer.view)[: -RECEIPTS_MAX + 1]:
                 if old.completed is not None:
                     writer.set(_key(old), None)
@@ -193,7 +195,7 @@ class Erasures:
                 schema_of(writer.view, name)  # raises
             none = dict.fromkeys(wheres, 0)
             erasure = Erasure(id, none, reason, Lsn(writer.lsn), time_of(writer.now_us))
-            _delete(writer, size, erasure=erasure, wheres=wheres)
+            _delete(writer, size, sweeps, erasure=erasure, wheres=wheres)
 
         self._commit_batch(first)
         return id
@@ -210,13 +212,15 @@ class Erasures:
             found = ((_receipt(stored), stored.left) for stored in _stored(view) if stored.left)
             return next(found, None)
 
-    def _commit_batch(self, delete: Callable[[WriteBatch, int], None]) -> None:
+    def _commit_batch(self, delete: Callable[[WriteBatch, int, _Sweeps], None]) -> None:
         """One commit of as many deletions as fit."""
         size = BATCH
+        # Those of a commit that failed are dropped: they have passed documents that are there.
+        sweeps, self._sweeps = self._sweeps, {}
         while True:
             try:
                 with OneCommit(self._committer, "always") as writer:
-                    delete(writer, size)
+                    delete(writer, size, sweeps)
                     if failpoints.on:
                         failpoints.reach("erase.before-commit")
                 break
@@ -224,6 +228,8 @@ class Erasures:
                 if size == 1:
                     raise
                 size //= 2
+                sweeps.clear()
+        self._sweeps = sweeps
         if failpoints.on:
             failpoints.reach("erase.deleted")
 
@@ -253,20 +259,22 @@ def _stored(view: View) -> Iterator[_StoredErasure]:
         yield _decode(entry_data(key, value))
 
 
-def _delete(writer: WriteBatch, size: int, *, erasure: Erasure, wheres: Filters) -> None:
+def _delete(
+    writer: WriteBatch, size: int, sweeps: _Sweeps, *, erasure: Erasure, wheres: Filters
+) -> None:
     """Adds up to `size` deletions to a commit, and the receipt after them."""
     counts, left = {**erasure.collections}, {**wheres}
     for name, filters in wheres.items():
         schema = _at(writer.view, name, erasure.lsn)
         if schema is not None:  # it may have been dropped since
-            found = (_ids(writer.view, schema, where, size + 1) for where in filters)
-            ids = list(dict.fromkeys(chain.from_iterable(found)))
-            for id in ids[:size]:
-                writer.delete(schema, id)
-            counts[name] += len(ids[:size])
-            if len(ids) > size:
+            sweep = sweeps.setdefault((erasure.lsn, name), Sweep(filters))
+            with writer.view.including_expired() as view:
+                count = writer.remove(schema, sweep.batch(view, schema, size))
+            counts[name] += count
+            size -= count
+            if not sweep.has_ended:
                 break
-            size -= len(ids)
+            del sweeps[erasure.lsn, name]
         del left[name]
     erasure = replace(erasure, collections=counts)
     writer.set(_key(erasure), _entry(erasure, left))
@@ -323,17 +331,3 @@ def _at(view: View, name: str, lsn: Lsn) -> Schema | None:
     """The collection that had the name at this Lsn."""
     schemas = view.catalog.schemas.values()
     return next((each for each in schemas if each.definition.name_at(lsn) == name), None)
-
-
-def _ids(view: View, schema: Schema, where: Where, limit: int) -> list[str]:
-    """The ids of so many documents that match, including expired ones that are still on the disk,
-    and with a filter of the id alone those that cannot be upgraded to a newer version."""
-    now_us = view.now_us
-    view.now_us = _BEFORE_ALL_TIME
-    try:
-        query = Query.of(schema, where)
-        if schema.migration is not None and query.filter.is_by_id:
-            query = Query.of(schema.redefined(replace(schema.definition, steps=())), where)
-        return query.ids(view, limit)
-    finally:
-        view.now_us = now_us

@@ -4,26 +4,35 @@ Invariants:
 - A collection whose documents cannot be removed delays no other, and is tried again.
 - Each removal is an ordinary logged delete, in commits of bounded size. Expired documents are found
   in the expiry index, so the cost depends on their number, not on the size of the collection.
+- A batch continues behind the one before: a scan from the start would pass all tombstones again.
+- A batch need not be durable before the next one, since what comes back has expired still. The last
+  one is, and all before it, when the call returns.
 - While the clock is in doubt nothing is removed.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Final
+from zlib import crc32
 
 from amberdb import _failpoints as failpoints
+from amberdb._bytes import CRC_RESIDUE
+from amberdb._errors import CorruptionError
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.clock import LOOK_AGAIN_S
 from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.commit.write_batch import ReadDocument
 from amberdb.engine.failures import Failures
 from amberdb.engine.options import Options
-from amberdb.engine.schema.codec import KIND_EXPIRY
-from amberdb.engine.schema.document_format import NEVER
+from amberdb.engine.schema.codec import KIND_EXPIRY, decode_unchecked
+from amberdb.engine.schema.document_format import BODY, NEVER, damaged
+from amberdb.engine.schema.expiry_index import time_of_entry
 from amberdb.engine.schema.keyspace import end_of
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.engine.schema.schema import Schema
+from amberdb.engine.storage.view import View
 
-_SIGN = 1 << 63
 _KEY: Final = "expiry"
 
 
@@ -114,7 +123,7 @@ class ExpiryWorker:
                     continue
                 prefix = schema.expiry_prefix
                 for key, _ in view.scan(prefix, end_of(prefix)):
-                    expires_us = int.from_bytes(key[KEYSPACE_BYTES : KEYSPACE_BYTES + 8]) - _SIGN
+                    expires_us = time_of_entry(key)
                     earliest = min(earliest, expires_us)
                     break
         return earliest
@@ -141,17 +150,41 @@ class ExpiryWorker:
             count, after = self._expire_batch(name, until_us, after)
             yield count
             self._checkpointer.relieve()
+        self._committer.await_published()
 
     def _expire_batch(self, name: str, until_us: int, after: bytes) -> tuple[int, bytes]:
-        """Removes one batch in one commit: (documents removed, position to continue after)."""
+        """Removes one batch in one commit: (documents removed, the last key in the expiry index,
+        to continue after)."""
         count = 0
-        with OneCommit(self._committer) as batch:
+        with OneCommit(self._committer, "os") as batch:
             batch.kind = KIND_EXPIRY
             schema = batch.view.catalog.schemas.get(name)
             if schema is not None and schema.expires_at is not None:
-                count, after = batch.remove_expired(schema, until_us, self._batch, after)
+                low = max(schema.expiry_prefix, after + b"\0")
+                scan = batch.view.scan(low, schema.expiry_bound(until_us))
+                expired = list(islice(scan, self._batch))
+                if expired:
+                    after = expired[-1][0]
+                    count = batch.remove(schema, _documents(batch.view, schema, expired))
             if failpoints.on:
                 failpoints.reach("expiry.before-commit")
         if failpoints.on:
             failpoints.reach("expiry.committed")
         return count, after
+
+
+def _documents(
+    view: View, schema: Schema, entries: Iterable[tuple[bytes, bytes]]
+) -> Iterator[ReadDocument]:
+    """The documents of entries of the expiry index. Raises CorruptionError."""
+    for _, id_bytes in entries:
+        key = schema.prefix + id_bytes
+        value = view.get(key)
+        if value is None:
+            raise CorruptionError(
+                f"the expiry index of {schema.name!r} has an entry of {id_bytes!r}, and that "
+                "document is missing: run `amberdb check`, then restore a backup"
+            )
+        if crc32(value, crc32(key)) != CRC_RESIDUE:
+            raise damaged(key)
+        yield key, value, decode_unchecked(value[BODY]) if schema.all_indexes else {}

@@ -13,14 +13,15 @@ Invariants:
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Final, NamedTuple, final
+from typing import Final, NamedTuple, TypeAlias, final
 
 from amberdb.engine.query.condition import FieldBounds
 from amberdb.engine.query.order import OrderField
+from amberdb.engine.schema.expiry_index import ExpiryIndex
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.ordered_index import CompiledIndex
 from amberdb.engine.storage.source import Range
-from amberdb.index.ordered.keys import TAG_STR, class_range, encode, inverted, text_of
+from amberdb.index.ordered.keys import TAG_DATETIME, TAG_STR, class_range, encode, inverted, text_of
 
 PREFIXES_MAX: Final = 10_000
 """The most ranges that $in conditions open in one index; further conditions stay in the residual
@@ -29,6 +30,11 @@ PREFIXES_FEW: Final = 16
 """With more ranges than this the entries of the fields in front of the $in may be fewer."""
 MERGED_MAX: Final = 64
 """The most ranges whose entries are merged into one order: each has a cursor of its own."""
+
+
+Route: TypeAlias = tuple[int, int, bool, bool]
+"""Tells the access paths of one query apart, also those of another view: the number of the index
+(0: the documents), the equalities, whether there is a range, and whether it is the upper half."""
 
 
 class KeyBounds(NamedTuple):
@@ -107,7 +113,12 @@ class Access:
 
     @property
     def name(self) -> str:
-        return "id" if self.index is None else self.index.spec.name
+        return "id" if self.index is None else self.index.name
+
+    @property
+    def route(self) -> Route:
+        number = 0 if self.index is None else self.index.number
+        return number, len(self.equals), self.range is not None, self.is_upper
 
     def outdoes(self, other: "Access") -> bool:
         """Whether this path reads no more than the other one, whatever the values, and gives the
@@ -123,6 +134,8 @@ class Access:
         """The ranges of keys, ascending and disjoint."""
         if self.index is None:
             return self._id_ranges(bounds.get("id") if self.used else None)
+        if isinstance(self.index, ExpiryIndex):
+            return _time_ranges(self.index, bounds)
         prefixes = self.heads(bounds)
         if self.range is None:
             ranges = [(prefix, end_of(prefix)) for prefix in prefixes]
@@ -224,6 +237,23 @@ def upper(access: Access) -> Access | None:
     return other
 
 
+def by_expiry(
+    index: ExpiryIndex, fields: Mapping[str, FieldBounds], order: tuple[OrderField, ...]
+) -> Access:
+    """How the expiry index serves a filter that narrows its field, and an order. Its ranges are
+    wider than the bounds, so they decide no condition, and they give an order only where its times
+    are those of the field."""
+    (path,) = index.encoder.paths
+    bounds = fields[path]
+    access = Access(index, index.prefix, (), (path, False))
+    access.prefixes = 1 if bounds.equals is None else len(bounds.equals)
+    key = bounds.low or bounds.high
+    is_exact = index.is_exact and key is not None and key[0] == TAG_DATETIME
+    access.is_sorted = not order or (is_exact and [field.path for field in order] == [path])
+    access.reverse = bool(order) and access.is_sorted and order[0].descending
+    return access
+
+
 def by_id(
     prefix: bytes, fields: Mapping[str, FieldBounds], order: tuple[OrderField, ...]
 ) -> Access:
@@ -261,6 +291,22 @@ def range_of(prefix: bytes, bounds: KeyBounds, descends: bool) -> Range:
         key = prefix + high
         end = end_of(key) if high_inclusive else key
     return start, end
+
+
+def _time_ranges(index: ExpiryIndex, bounds: Mapping[str, KeyBounds]) -> tuple[Range, ...]:
+    """The ranges of the expiry index, those that overlap as one."""
+    (field,) = bounds.values()
+    if field.equals is None:
+        ranges = [index.range_of(field.low, field.high)]
+    else:
+        ranges = [index.range_of(key, key) for key in field.equals]
+    merged: list[Range] = []
+    for low, high in sorted(ranges):
+        if merged and low < merged[-1][1]:
+            low, high = merged[-1][0], max(high, merged.pop()[1])
+        if low < high:
+            merged.append((low, high))
+    return tuple(merged)
 
 
 def _find_order(

@@ -31,8 +31,6 @@ from amberdb.index.paths import Path
 
 EXPIRED_MAX: Final = 64
 """Expired documents that are stored still, up to which they are collected."""
-ID: Final = (Path.of("id"),)
-"""The paths of a query for ids alone."""
 
 
 @final

@@ -17,10 +17,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from amberdb.engine.query.access import PREFIXES_FEW, Access, by_id, by_index, keys_of, upper
+from amberdb.engine.query.access import (
+    PREFIXES_FEW,
+    Access,
+    by_expiry,
+    by_id,
+    by_index,
+    keys_of,
+    upper,
+)
 from amberdb.engine.query.condition import FieldBounds
 from amberdb.engine.query.filter import Filter
 from amberdb.engine.query.order import OrderField
+from amberdb.engine.schema.expiry_index import ExpiryIndex
 from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.source import Place, Range, Source
@@ -142,6 +151,8 @@ class Statement:
         of them with the fewest entries; without an order all give that of the index."""
         if state == _UNUSABLE:
             return []
+        if isinstance(index, ExpiryIndex):
+            return [by_expiry(index, self._fields, self._order)]
         is_multi = state == _MULTIPLE
         path = by_index(index, self._fields, self._order, is_multi=is_multi)
         paths = [path]
@@ -181,18 +192,24 @@ class Statement:
 def _relevant(
     schema: Schema, fields: Mapping[str, FieldBounds], order: tuple[OrderField, ...]
 ) -> tuple[CompiledIndex, ...]:
-    """The indexes whose first field the filter narrows, or is the first of the order."""
+    """The indexes whose first field the filter narrows, or is the first of the order; the expiry
+    index after those that were declared."""
     first = order[0].path if order else None
-    return tuple(
+
+    def narrows(path: str) -> bool:
+        return path in fields and fields[path].narrows
+
+    declared = [
         index
         for index in schema.indexes
         if index not in schema.queues
-        and (
-            index.encoder.paths[0] == first
-            or ((bounds := fields.get(index.encoder.paths[0])) is not None and bounds.narrows)
-        )
+        and (index.encoder.paths[0] == first or narrows(index.encoder.paths[0]))
         and (not index.spec.sparse or _is_dense(index, fields))
-    )
+    ]
+    expiry = schema.expiry
+    if expiry is None or not narrows(expiry.encoder.paths[0]) or not _is_dense(expiry, fields):
+        return tuple(declared)
+    return (*declared, expiry)
 
 
 def _is_dense(index: CompiledIndex, fields: Mapping[str, FieldBounds]) -> bool:
@@ -201,6 +218,8 @@ def _is_dense(index: CompiledIndex, fields: Mapping[str, FieldBounds]) -> bool:
 
 
 def _state(source: Source, index: CompiledIndex) -> int:
+    if isinstance(index, ExpiryIndex):
+        return _SINGLE
     if not source.is_built(index):
         return _UNUSABLE
     return _SINGLE if source.get(MULTI + index.prefix) is None else _MULTIPLE

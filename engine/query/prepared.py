@@ -24,6 +24,7 @@ from amberdb.engine.query.filter import EMPTY, conjunction, parse
 from amberdb.engine.query.order import OrderField
 from amberdb.engine.query.planner import Plan, Statement
 from amberdb.engine.query.shape import Shape, Shaped, stand_in
+from amberdb.engine.schema.expiry_index import ExpiryIndex
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.index.ordered.keys import after_prefix
@@ -90,6 +91,7 @@ class Prepared:
         is_fixed = (
             path.index is not None
             and not path.is_halved
+            and not isinstance(path.index, ExpiryIndex)
             and all(origins[name].is_single for name, _ in path.equals)
             and not any(descends for _, descends in path.equals)
         )

@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any, Final, TypeAlias, final
 
 from amberdb._errors import CursorError, QueryError
-from amberdb._types import FieldPath, Order, Where
-from amberdb.engine.query.access import Access, by_id
+from amberdb._types import Document, FieldPath, Order, Where
+from amberdb.engine.query.access import Access, Route, by_id
 from amberdb.engine.query.choice import at_once, narrowest, race, sorted_as
-from amberdb.engine.query.covering import ID, Covering
+from amberdb.engine.query.covering import Covering
 from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.order import OrderField, parse_order, sorter
 from amberdb.engine.query.page import (
@@ -31,8 +31,9 @@ from amberdb.engine.query.planner import Plan, Statement, plan_of
 from amberdb.engine.query.prepared import Prepared, prepared
 from amberdb.engine.query.scan import Found, documents
 from amberdb.engine.query.shape import shape_of
+from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.counters import CollectionCounters
-from amberdb.engine.schema.document_format import rowid_of
+from amberdb.engine.schema.document_format import BODY, rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
@@ -45,6 +46,8 @@ result."""
 RANGES_MANY: Final = 200
 """Ranges whose number is compared with that of the documents."""
 
+Stored: TypeAlias = tuple[bytes, bytes, Document]
+"""A document's key, its value, and the document as it is stored."""
 _Answer: TypeAlias = tuple[int, Iterable[Found]]
 """The origin of a cursor, and the matches in order."""
 
@@ -151,10 +154,31 @@ class Query:
             return covering.count()
         return sum(1 for _ in self._matches(source, plan))
 
-    def ids(self, source: Source, limit: int | None = None) -> list[str]:
-        """The ids of all documents that match, or of the first so many."""
-        found = self._matches(source, self.narrowest(source), kept=ID)
-        return [document["id"] for _, _, document in islice(found, limit)]
+    def stored(
+        self, source: Source, after: tuple[Route, Place] | None = None
+    ) -> tuple[Route, Iterator[tuple[Place, Stored]]]:
+        """All documents that match, each with its place, and the route of the plan that finds them:
+        in the order of a scan of that plan, or those past the place of an earlier scan. When its
+        route is gone, all."""
+        plan, place = None, None
+        if after is not None:
+            paths = [path for path in self._statement.paths(source) if path.route == after[0]]
+            if paths:
+                plan, place = self._plan(source, paths[0]), after[1]
+        plan = plan or self.narrowest(source)
+        prefix, migration = self.schema.prefix, self.schema.migration
+        found = (
+            (
+                place,
+                (
+                    prefix + document["id"].encode(),
+                    value,
+                    document if migration is None else decode_unchecked(value[BODY]),
+                ),
+            )
+            for place, value, document in self._matches(source, plan, place)
+        )
+        return plan.access.route, found
 
     def narrowest(self, source: Source) -> Plan:
         """The plan with the least work for all documents that match, in no order."""
@@ -198,8 +222,8 @@ class Query:
         if origin is not None and origin != _SORTED:
             first = self._origin(source, origin)
             paths = (first, *[path for path in paths if path.index is not first.index])
-            return [self._plan(path) for path in paths]
-        plans = [self._plan(path) for path in paths]
+            return [self._plan(source, path) for path in paths]
+        plans = [self._plan(source, path) for path in paths]
         for plan in plans:
             if len(plan.ranges) > RANGES_MANY:
                 return self._without_many_ranges(source, plans)
@@ -218,18 +242,26 @@ class Query:
             path = over_index
         return path
 
-    def _plan(self, path: Access) -> Plan:
+    def _plan(self, source: Source, path: Access) -> Plan:
         """The plan of a path for the values of this query."""
         if self._prepared is None or self._shaped is None:
-            return plan_of(path, self.filter)
-        return self._prepared.plan(path, self._shaped)
+            plan = plan_of(path, self.filter)
+        else:
+            plan = self._prepared.plan(path, self._shaped)
+        if (
+            path.index is not None and path.index is self.schema.expiry
+        ):  # past those that have expired
+            start = self.schema.expiry_bound(source.now_us)
+            ranges = [(max(low, start), high) for low, high in plan.ranges if start < high]
+            plan.ranges = tuple(ranges)
+        return plan
 
     def _without_many_ranges(self, source: Source, plans: list[Plan]) -> list[Plan]:
         """The plans but those with more ranges than there are documents; without any the scan of
         all documents."""
         stored = CollectionCounters.unpack(source.get(self.schema.counters_key)).documents
         few = [plan for plan in plans if len(plan.ranges) <= stored]
-        return few or [self._plan(by_id(self.schema.prefix, {}, self.order))]
+        return few or [self._plan(source, by_id(self.schema.prefix, {}, self.order))]
 
     def _matches(
         self,

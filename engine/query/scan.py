@@ -124,6 +124,8 @@ def place_in(plan: Plan, schema: Schema, document: Document, value: bytes) -> Pl
     """The place at which the scan of a plan yields a document; None when it does not."""
     if plan.index is None:
         return schema.key(document["id"])
+    if plan.index is schema.expiry:
+        return schema.expiry_key(expires_us(value), rowid_of(value))
     return first_place(plan, document, rowid_of(value))
 
 
@@ -142,7 +144,7 @@ def first_place(plan: Plan, document: Document, rowid: int) -> Place | None:
 
 def orphan(schema: Schema, index: CompiledIndex | None, key: bytes) -> CorruptionError:
     """The error for an entry without a document."""
-    name = index.spec.name if index is not None else "id"
+    name = index.name if index is not None else "id"
     return CorruptionError(
         f"index {name!r} of {schema.name!r} names the document {key[KEYSPACE_BYTES:]!r}, "
         "which is missing: run check()",

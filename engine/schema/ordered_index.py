@@ -39,6 +39,7 @@ class CompiledIndex:
         "entries",
         "is_marked",
         "is_unique",
+        "name",
         "number",
         "prefix",
         "roots",
@@ -48,6 +49,7 @@ class CompiledIndex:
 
     def __init__(self, index: IndexDef, spec: FieldSpec) -> None:
         self.spec = spec
+        self.name = spec.name
         self.number = index.keyspace
         self.complete_from = index.complete_from
         self.prefix = prefix_of(index.keyspace)

@@ -28,6 +28,7 @@ from amberdb.engine.schema.codec import decode_document, encode
 from amberdb.engine.schema.definition import TYPES, CollectionDef
 from amberdb.engine.schema.document_format import NEVER, StoredDocument
 from amberdb.engine.schema.documents import encode_id, is_map, new_id, normalise, surrogate_error
+from amberdb.engine.schema.expiry_index import TIME_ZERO, ExpiryIndex
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, Effects, prefix_of
 from amberdb.engine.schema.migration import Migration, Upgrades, failed
 from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
@@ -42,7 +43,6 @@ from amberdb.index.vector.vector import Vector
 _EXPIRY = Struct(">QQ")
 _ROUNDING_US = 1000
 """The largest change of the time of expiry by an upgrade: storing it as another type rounds it."""
-_SIGN = 1 << 63
 
 
 class Prepared(NamedTuple):
@@ -71,6 +71,7 @@ class Schema:
         "counters_key",
         "definition",
         "expires_at",
+        "expiry",
         "expiry_prefix",
         "foreign",
         "indexes",
@@ -140,7 +141,9 @@ class Schema:
             if isinstance(index.spec, Vector):
                 self.vectors[index.spec.field] = index.spec
         self.unique_indexes = tuple(index for index in self.indexes if index.is_unique)
-        self.expires_at = definition.expires_at
+        self.expires_at = expires_at = definition.expires_at
+        self.expiry = None if expires_at is None else ExpiryIndex(definition, expires_at)
+        """The expiry index, where documents expire."""
         self._required = tuple(
             (name, TYPES[kind] if kind else None, kind)
             for name, kind in definition.required.items()
@@ -300,11 +303,11 @@ class Schema:
 
     def expiry_key(self, expires_us: int, rowid: int) -> bytes:
         """The key of a document's entry in the expiry index."""
-        return self.expiry_prefix + _EXPIRY.pack(expires_us + _SIGN, rowid)
+        return self.expiry_prefix + _EXPIRY.pack(expires_us + TIME_ZERO, rowid)
 
     def expiry_bound(self, expires_us: int) -> bytes:
         """The end of the range of expiry keys of the documents that expire by this time."""
-        return self.expiry_prefix + _EXPIRY.pack(expires_us + _SIGN + 1, 0)
+        return self.expiry_prefix + _EXPIRY.pack(expires_us + TIME_ZERO + 1, 0)
 
     def _check_required(self, document: Document) -> None:
         for name, kinds, word in self._required:

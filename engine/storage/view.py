@@ -10,7 +10,8 @@ Invariants:
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from heapq import merge
 from itertools import islice
 from typing import Any, Final, NoReturn, TypeAlias
@@ -28,6 +29,9 @@ from amberdb.index.ordered.keys import ROWID_BYTES
 
 NEWEST: Final = (1 << 64) - 1
 """As the Lsn of a view: every version that was published, durable or not."""
+
+_BEFORE_ALL_TIME: Final = -(1 << 62)
+"""As the `now_us` of a view: nothing has expired."""
 
 _ABSENT: Final[Any] = object()
 _KEYS_BLOCK: Final = 64
@@ -239,6 +243,15 @@ class View:
     def applied_lsn(self) -> int:
         """The Lsn of the last commit in the LMDB transaction of this view."""
         return int.from_bytes(self._txn.get(APPLIED) or b"")
+
+    @contextmanager
+    def including_expired(self) -> Generator["View"]:
+        """For one block, this view with the documents that have expired and are still stored."""
+        now_us, self.now_us = self.now_us, _BEFORE_ALL_TIME
+        try:
+            yield self
+        finally:
+            self.now_us = now_us
 
     def close(self) -> None:
         # The reference is dropped too: the traceback of an error that passed through a view keeps

@@ -276,7 +276,7 @@ def test_expired_documents_of_one_collection_hold_up_no_other(
     for name in ("a", "b", "c"):
         db.collection(name, expires_at="until").put({"id": "1", "until": clock() + 1})
     clock.advance(10)
-    remove = WriteBatch.remove_expired
+    remove = WriteBatch.remove
 
     def fails(self: WriteBatch, schema: Any, *arguments: Any) -> Any:
         if schema.name == "b":
@@ -284,7 +284,7 @@ def test_expired_documents_of_one_collection_hold_up_no_other(
         return remove(self, schema, *arguments)
 
     with monkeypatch.context() as broken:
-        broken.setattr(WriteBatch, "remove_expired", fails)
+        broken.setattr(WriteBatch, "remove", fails)
         expiry = engine_of(db).expiry
         assert expiry.step(lambda: False) is None
         assert [len(list(db.changes())), expiry.next_expiry_us() > 2**62] == [5, True]
