@@ -15,6 +15,7 @@ Invariants:
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -201,7 +202,8 @@ class Committer:
                     if sync == "always":  # what the batch has read must be durable
                         log.required_lsn = lsn
                 required = log.required_lsn
-                memtable_bytes = self.state.active.size_bytes  # now: close() may follow
+                state = self.state  # now: close() may follow
+                memtable_bytes = state.active.size_bytes
         finally:
             self._release(holder)
         if failpoints.on:
@@ -214,6 +216,8 @@ class Committer:
         if failpoints.on:
             failpoints.reach("commit.visible")
         if effects:
+            if writer.has_rows:
+                _add_rows(state)
             self.on_commit(memtable_bytes, writer.next_expiry_us)
             self.on_effects(effects)
         return lsn
@@ -468,6 +472,15 @@ class Committer:
             "an earlier write or sync of the log failed, so the state on disk is unknown: "
             f"close the database and open it again ({self.log.failed!r})"
         ) from self.log.failed
+
+
+def _add_rows(state: State) -> None:
+    """Adds the rows of an acknowledged commit to the postings in memory, so that no search has to.
+    A thread of its own would take the interpreter from this one for as long."""
+    from amberdb.engine.search.segments import add_rows  # imports numpy
+
+    with suppress(Exception):  # the commit is acknowledged: a search or the checkpoint will raise
+        add_rows(state.active, state.catalog.row_indexes)
 
 
 def ignore(*_: object) -> None:

@@ -201,6 +201,11 @@ class WriteBatch:
         """After finish(): the values written into Unique indexes, for Memtable.note_unique()."""
         return self._uniques.rowids
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether effects are entries of search indexes."""
+        return bool(self._row_keys)
+
     def row_keys(self) -> list[bytes]:
         """The entries of search indexes among the effects."""
         return list(self._row_keys)

@@ -149,6 +149,7 @@ class Engine:
         memtable = self._opened.memtable
         if memtable.entries:
             self.background.note_commit(memtable.size_bytes, NEVER)
+            self.background.note_replayed(memtable)
         self.declarations.renew_texts()
         self.background.note_indexes()
         self.background.note_expiry()

@@ -82,7 +82,7 @@ def _sums(view: View, index: RowIndex, size: int) -> "tuple[NDArray[Any], ...]":
     """By rowid: the sum over its postings, its length, and the number of sources it is in."""
     import numpy as np
 
-    from amberdb.index.text.postings import summed
+    from amberdb.index.text.postings import items, summed
 
     sums = np.zeros(size, np.uint64)
     lengths = np.zeros(size, np.float32)
@@ -92,7 +92,7 @@ def _sums(view: View, index: RowIndex, size: int) -> "tuple[NDArray[Any], ...]":
         inside = held < size
         lengths[held[inside]] = source.lengths[: len(held)][inside]
         doubles[held[inside]] += 1
-        for term, packed in source.items():
+        for term, packed in items(source.blocks()):
             entries = summed(np.frombuffer(packed, np.uint64))
             rows = held[(entries >> np.uint64(ENTRY_SHIFT)).astype(np.int64)]
             known = rows < size

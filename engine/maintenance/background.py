@@ -1,4 +1,5 @@
-"""The background thread: checkpoints, index builds, and the removal of expired documents.
+"""The background thread: replayed texts, checkpoints, index builds, and the removal of expired
+documents.
 
 Invariants:
 - It starts with the first work, and sleeps without a timeout when nothing is due: an idle database
@@ -18,12 +19,16 @@ from amberdb._worker import FOREVER, Worker
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.failures import Failures
+from amberdb.engine.jobs import Turns
 from amberdb.engine.maintenance.expiry import ExpiryWorker
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.maintenance.maintenance import Maintenance
 from amberdb.engine.options import Options
 from amberdb.engine.schema.document_format import NEVER
+from amberdb.engine.storage.memtable import Memtable
 
+_ROWS = 8
+"""Texts that are analyzed before other threads get a turn."""
 _RETRY_S = 1.0
 """Between attempts of a checkpoint, and of other work that could not begin."""
 
@@ -55,6 +60,7 @@ class Background:
         self._is_armed = False
         """A time for the next checkpoint is set."""
         self._checkpoint_at: float | None = None
+        self._rows_at: float | None = None
         self._index_at: float | None = None
         self._expire_at: float | None = None
         self._next_expiry_us = NEVER
@@ -114,6 +120,16 @@ class Background:
                     self._note_expiry(next_expiry_us)
                 self._wake()
 
+    def note_replayed(self, memtable: Memtable) -> None:
+        """Called at open: the texts of the rows in the memtable, which were replayed, are analyzed
+        before a search needs them."""
+        row_indexes = self._committer.state.catalog.row_indexes
+        has_texts = any(row_indexes[prefix].is_text for prefix in memtable.rows)
+        if self._options.background and has_texts:
+            with self._mutex:
+                self._rows_at = time.monotonic()
+            self._wake()
+
     def note_maintenance(self) -> None:
         """Called at open and after a job: sleeps until the next maintenance is due."""
         if self._options.background and self._maintenance.due_s() is not None:
@@ -134,6 +150,7 @@ class Background:
 
     def _step(self) -> float:
         for at, name, job in (
+            (self._rows_at, "the analysis of replayed texts", self._add_rows),
             (self._checkpoint_at, "a checkpoint", self._checkpoint),
             (self._index_at, "the building of indexes", self._index),
             (self._expire_at, "the removal of expired documents", self._expire),
@@ -161,6 +178,16 @@ class Background:
             self._failures.note(name, name, error, first_s=_RETRY_S, max_s=_RETRY_S)
         else:
             self._failures.clear(name)
+
+    def _add_rows(self) -> None:
+        from amberdb.engine.search.segments import add_rows  # imports numpy
+
+        with self._mutex:
+            self._rows_at = None
+        state = self._committer.state
+        turns = Turns()
+        while add_rows(state.active, state.catalog.row_indexes, _ROWS) and not self._is_closing():
+            turns.offer()
 
     def _checkpoint(self) -> None:
         with self._mutex:

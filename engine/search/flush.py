@@ -15,23 +15,29 @@ Invariants:
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import numpy as np
+
 from amberdb import _failpoints as failpoints
 from amberdb._errors import InvalidDocumentError
 from amberdb._types import Document
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
-from amberdb.engine.search.live_rows import is_stored_alive, store_bits, stored_alive
+from amberdb.engine.search.live_rows import (
+    is_stored_alive,
+    rowids_of,
+    store_bits,
+    stored_alive,
+)
 from amberdb.engine.search.segments import (
     PAIRS_CHUNK,
     SegmentList,
-    add_row,
     add_segment,
+    postings_of,
     read_segment,
     replace_segments,
 )
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, StoreWriter
-from amberdb.index.text.batch import Batch
-from amberdb.index.text.postings import is_alive
+from amberdb.index.text.postings import InMemoryPostings, is_alive
 
 MERGE_WIDTH: Final = 8
 _TIER_BITS: Final = 3
@@ -47,21 +53,20 @@ def flush_rows(
     """Flushes entries of one search index as of the end of a memtable; `keys` ascend. Raises
     CorruptionError."""
     versions = memtable.entries
-    batch = Batch()
     added: list[tuple[bytes, bytes]] = []
     removed: list[int] = []
     for key in keys:
-        lsn, id_bytes, _ = versions[key]
-        rowid = rowid_of_key(key)
+        id_bytes = versions[key][1]
         if id_bytes is None:
             store.delete(key)
-            removed.append(rowid)
+            removed.append(rowid_of_key(key))
         else:
             added.append((key, id_bytes))
-            if index.is_text:
-                version = versions.get(index.documents + id_bytes)
-                add_row(batch, index, rowid, id_bytes, version, lsn)
-    _store_rows(store, index, added, removed, batch)
+    _store_entries(store, index, added, removed)
+    if index.is_text and added:
+        alive = np.zeros(rowid_of_key(added[-1][0]) + 1, np.bool_)
+        alive[rowids_of(key for key, _ in added)] = True
+        add_segment(store, index, [postings_of(memtable, index)], alive)
 
 
 def flush_documents(
@@ -70,7 +75,7 @@ def flush_documents(
     """Flushes the rows of documents that LMDB holds, given as (rowid, id, document), for an index
     build. Raises CorruptionError, and InvalidDocumentError with the id of a document that the index
     cannot take."""
-    batch = Batch()
+    postings = InMemoryPostings()
     added: list[tuple[bytes, bytes]] = []
     for rowid, id_bytes, document in documents:
         try:
@@ -80,26 +85,24 @@ def flush_documents(
         if has_content and not is_stored_alive(store, index, rowid):
             added.append((index.key(rowid), id_bytes))
             if index.extractor is not None:
-                batch.add(rowid, index.extractor.occurrences(document))
+                postings.add(rowid, index.extractor.occurrences(document))
     added.sort()
-    _store_rows(store, index, added, [], batch)
+    _store_entries(store, index, added, [])
+    if index.is_text:
+        add_segment(store, index, [postings], None)
 
 
-def _store_rows(
+def _store_entries(
     store: StoreWriter,
     index: RowIndex,
     added: list[tuple[bytes, bytes]],
     removed: Sequence[int],
-    batch: Batch,
 ) -> None:
-    """Writes entries, bits, and one segment. `added` are entries in order of their keys, `removed`
-    rowids; the batch holds the postings of the added rows."""
+    """Writes entries and bits. `added` are entries in order of their keys, `removed` rowids."""
     for start in range(0, len(added), PAIRS_CHUNK):
         store.put_sorted(added[start : start + PAIRS_CHUNK])
     bits = {rowid_of_key(key): True for key, _ in added}
     store_bits(store, index, bits | dict.fromkeys(removed, False))
-    if index.is_text:
-        add_segment(store, index, [batch], None)
 
 
 def merge_due(store: Store, index: RowIndex) -> bool:

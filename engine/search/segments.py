@@ -1,9 +1,10 @@
 """Segments: the postings of a text index, in LMDB and in memory.
 
-    checkpoint: the rows of a frozen memtable become one packed segment in LMDB
+    commit:     its rows are added to the postings of the memtable
+    checkpoint: the postings of a frozen memtable become one packed segment in LMDB
     merge:      segments of similar size become one segment without their dead rows
-    search:     over a list of sources: the segments in the view's LMDB transaction, postings in
-                memory for each memtable, and postings for the transaction's own pending rows
+    search:     over a list of sources: the segments in the view's LMDB transaction, the postings of
+                each memtable, and postings for the transaction's own pending rows
 
 Keys in the keyspace of the index, besides those of engine/search/live_rows.py:
 
@@ -18,25 +19,25 @@ Invariants:
   the same memtable. Later versions may have the same rowid and another text: an index that was
   dropped is not maintained, and snapshots from before the drop still search it.
 - Dead rows of a segment are masked by the view's live rows (live_rows.py) until it is merged.
+- The terms of a row are made once: whoever asks for the postings of a memtable adds the rows that
+  they lack. After a commit that is the committing thread, after a replay the background.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, final
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
-from amberdb._call_lock import CallLock
+from amberdb._call_lock import CallLock, current_frame
 from amberdb.engine.schema.document_format import rowid_of, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
 from amberdb.engine.search.live_rows import damaged_index, is_applied
 from amberdb.engine.storage.memtable import Memtable, Version
-from amberdb.index.text.batch import Batch
 from amberdb.index.text.packing import ROWS_KEY, unpack_rows
 from amberdb.index.text.postings import (
     Get,
     InMemoryPostings,
-    Packable,
     Scan,
     Segment,
     Source,
@@ -93,13 +94,11 @@ class SegmentList:
 
 @final
 class Sources:
-    """The sources of one text index. Segments and postings of memtables are cached for the views
-    that follow."""
+    """The sources of one text index. Segments are cached for the views that follow."""
 
     def __init__(self) -> None:
         self._mutex = CallLock()
         self._segments: dict[int, Segment] = {}
-        self._in_memory: dict[int, _MemtablePostings] = {}
         self._newest = 0
 
     def of(self, view: "View", index: RowIndex) -> list[Source]:
@@ -108,17 +107,15 @@ class Sources:
         sources: list[Source] = []
         with self._mutex:
             segments = SegmentList.read(view.get, index)
-            memtables = [o for o in reversed(view.memtables) if not is_applied(o, view)]
             if view.lsn >= self._newest:
                 self._newest = view.lsn if view.pending is None else self._newest
-                _drop_others(self._segments, {number for number, _ in segments.items})
-                _drop_others(self._in_memory, {memtable.number for memtable in memtables})
+                for number in self._segments.keys() - {number for number, _ in segments.items}:
+                    del self._segments[number]
             for number, _ in segments.items:
                 sources.append(self._segment(view, index, number))
-            for memtable in memtables:
-                if index.prefix in memtable.rows:
-                    in_memory = self._in_memory.setdefault(memtable.number, _MemtablePostings())
-                    sources.append(in_memory.updated(memtable, index))
+        for memtable in reversed(view.memtables):
+            if index.prefix in memtable.rows and not is_applied(memtable, view):
+                sources.append(postings_of(memtable, index))
         if view.pending is not None:
             sources.append(_pending(view, index))
         return sources
@@ -131,8 +128,7 @@ class Sources:
                 "memory_bytes": sum(
                     segment.rowids.nbytes + segment.lengths.nbytes
                     for segment in self._segments.values()
-                )
-                + sum(in_memory.postings.size_bytes for in_memory in self._in_memory.values()),
+                ),
             }
 
     def _segment(self, view: "View", index: RowIndex, number: int) -> Source:
@@ -142,32 +138,84 @@ class Sources:
         return source_of(segment, view.get, view.scan, index, number)
 
 
-class _MemtablePostings:
-    """The postings of one memtable, and how many of its row events they hold."""
+@final
+class _MemtableRows:
+    """The postings of one text index in one memtable, and how many of its row events they hold."""
 
-    __slots__ = ("_count", "postings")
+    __slots__ = ("_count", "_is_adding", "_mutex", "_postings")
 
     def __init__(self) -> None:
-        self.postings = InMemoryPostings()
-        self._count = 0
+        self._mutex = CallLock()
+        self._start()
 
-    def updated(self, memtable: Memtable, index: RowIndex) -> InMemoryPostings:
-        """The postings after the memtable's new row events were added. Raises CorruptionError."""
+    def _start(self) -> None:
+        self._count = 0  # first: an interruption after it leaves nothing that counts as whole
+        self._postings = InMemoryPostings()
+        self._is_adding = False
+
+    @property
+    def size_bytes(self) -> int:
+        """Estimated memory."""
+        return self._postings.size_bytes
+
+    def whole(self, memtable: Memtable, index: RowIndex) -> InMemoryPostings:
+        """The postings of all rows. Raises CorruptionError."""
+        if self._count != len(memtable.rows[index.prefix]):
+            with self._mutex:
+                self._add(memtable, index, None)
+        return self._postings
+
+    def add_some(self, memtable: Memtable, index: RowIndex, limit: int | None) -> bool:
+        """Adds up to `limit` row events, unless another thread is adding. Returns whether some are
+        left. Raises CorruptionError."""
+        frame = current_frame()
+        if not self._mutex.acquire(frame, 0):
+            return False
+        try:
+            return self._add(memtable, index, limit)
+        finally:
+            self._mutex.release(frame)
+
+    def _add(self, memtable: Memtable, index: RowIndex, limit: int | None) -> bool:
+        if self._is_adding:  # an interrupted call may have added a part of a row
+            self._start()
+        events = memtable.rows[index.prefix]
         versions = memtable.entries
-        for lsn, key, id_bytes in memtable.rows[index.prefix][self._count :]:
+        end = None if limit is None else self._count + limit
+        for lsn, key, id_bytes in events[self._count : end]:
+            self._is_adding = True
             if id_bytes is not None:
                 version = versions.get(index.documents + id_bytes)
-                add_row(self.postings, index, rowid_of_key(key), id_bytes, version, lsn)
+                add_row(self._postings, index, rowid_of_key(key), id_bytes, version, lsn)
             self._count += 1
-        return self.postings
+            self._is_adding = False
+        return self._count < len(events)
 
 
-def _drop_others(
-    cached: "dict[int, Segment] | dict[int, _MemtablePostings]", numbers: set[int]
-) -> None:
-    """Removes everything but these numbers."""
-    for number in cached.keys() - numbers:
-        del cached[number]
+def postings_of(memtable: Memtable, index: RowIndex) -> InMemoryPostings:
+    """The postings of all rows of a text index that a memtable has had. Raises CorruptionError."""
+    return _rows_of(memtable, index).whole(memtable, index)
+
+
+def add_rows(
+    memtable: Memtable, row_indexes: Mapping[bytes, RowIndex], limit: int | None = None
+) -> bool:
+    """Adds rows that the postings of a memtable lack, up to `limit` to each, unless another thread
+    is adding: so no search has to. Returns whether some are left. Raises CorruptionError."""
+    is_left = False
+    for prefix in list(memtable.rows):
+        index = row_indexes.get(prefix)
+        if index is not None and index.is_text:  # else it was dropped, or is one of vectors
+            is_left |= _rows_of(memtable, index).add_some(memtable, index, limit)
+    return is_left
+
+
+def _rows_of(memtable: Memtable, index: RowIndex) -> _MemtableRows:
+    rows = memtable.derived.get(index.prefix)
+    if rows is None:
+        rows = memtable.derived.setdefault(index.prefix, _MemtableRows())
+    assert isinstance(rows, _MemtableRows)
+    return rows
 
 
 def _pending(view: "View", index: RowIndex) -> InMemoryPostings:
@@ -183,7 +231,7 @@ def _pending(view: "View", index: RowIndex) -> InMemoryPostings:
 
 
 def add_row(
-    table: InMemoryPostings | Batch,
+    table: InMemoryPostings,
     index: RowIndex,
     rowid: int,
     id_bytes: bytes,
@@ -206,7 +254,7 @@ def add_row(
 
 
 def add_segment(
-    store: "StoreWriter", index: RowIndex, sources: Sequence[Packable], alive: "Alive | None"
+    store: "StoreWriter", index: RowIndex, sources: Sequence[Source], alive: "Alive | None"
 ) -> None:
     """Writes the live rows of the sources as one segment and adds it to the list; all rows if
     `alive` is None, nothing if no row is alive. Raises CorruptionError."""

@@ -14,7 +14,7 @@ Invariants:
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from sortedcontainers import SortedList
 
@@ -111,25 +111,36 @@ class SortedKeys:
         return keys
 
 
+class Derived(Protocol):
+    """What a search index has made of the rows in a memtable."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Estimated memory."""
+        ...
+
+
 class Memtable:
     """The versions of the commits between two freezes."""
 
     __slots__ = (
         "catalog",
+        "derived",
         "entries",
         "keys",
         "last_lsn",
         "last_us",
         "number",
         "rows",
-        "size_bytes",
         "unique_rowids",
+        "written_bytes",
     )
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Version] = {}
         self.keys = SortedKeys(self.entries)
-        self.size_bytes = 0
+        self.written_bytes = 0
+        """Estimated memory of what commits have added."""
         self.last_lsn = 0
         self.last_us = 0
         """The time of the last commit in here; 0 when there is none."""
@@ -139,9 +150,20 @@ class Memtable:
         """Identifies this memtable in this process: a cache keeps the number, not the memtable."""
         self.rows: dict[bytes, list[RowEvent]] = {}
         """Row events by the keyspace of their search index."""
+        self.derived: dict[bytes, Derived] = {}
+        """By the keyspace of a search index what engine/search has made of the row events: it is of
+        use as long as they are."""
         self.unique_rowids: dict[bytes, bytes] = {}
         """By value of a Unique index (prefix and full fields) the encoded rowids, 8 bytes each, of
         all entries in here that have it; deleted entries may be among them."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Estimated memory of everything in here."""
+        if not self.derived:
+            return self.written_bytes
+        derived = list(self.derived.values())  # one step: others may add
+        return self.written_bytes + sum(each.size_bytes for each in derived)
 
     def publish(self, lsn: int, effects: Effects, size: int, time_us: int) -> None:
         """Adds the effects of one commit, `size` bytes of keys and values. Readers at an older Lsn
@@ -156,7 +178,7 @@ class Memtable:
                 entries[key] = (lsn, value, None)
             elif older[0] != lsn:
                 entries[key] = (lsn, value, older)
-        self.size_bytes += size + ENTRY_BYTES * len(effects)
+        self.written_bytes += size + ENTRY_BYTES * len(effects)
         self.last_lsn = lsn
         self.last_us = time_us
 
@@ -199,7 +221,7 @@ class Memtable:
         entries that have it as of this commit."""
         for value in rowids:
             if value not in self.unique_rowids:
-                self.size_bytes += len(value) + UNIQUE_BYTES
+                self.written_bytes += len(value) + UNIQUE_BYTES
         self.unique_rowids.update(rowids)
 
     def find_unique(self, prefixes: frozenset[bytes]) -> None:
@@ -226,7 +248,7 @@ class Memtable:
             chain: Version | None = None
             for version_lsn, value, _ in reversed(newer):
                 chain = (version_lsn, value, chain)
-                after.size_bytes += len(key) + len(value or b"") + ENTRY_BYTES
+                after.written_bytes += len(key) + len(value or b"") + ENTRY_BYTES
             if chain is not None:
                 after.keys.add(key)
                 after.entries[key] = chain

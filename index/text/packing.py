@@ -42,8 +42,11 @@ TERM_TAG: Final = b"t"
 
 _ROWS: Final = Struct("<IQB")  # count, first rowid, width of the steps
 _POSTINGS: Final = Struct("<BI")  # form, first ordinal
+_CRC: Final = Struct("<I")
 assert _ROWS.size == 13
 assert _POSTINGS.size == 5
+assert _CRC.size == CRC_SIZE
+_pack_crc: Final = _CRC.pack
 _STEPS: Final = {0: "<u1", 1: "<u2", 2: "<u4", 3: "<u8"}  # by width; 1 << width bytes each
 _TOPS: Final = (0xFF, 0xFFFF, 0xFFFFFFFF)
 _ONCE, _WHOLE, _UNITS = 0, 1, 2  # frequencies: all 1; u8, whole; u16, in units
@@ -113,23 +116,30 @@ def pack_postings(terms: Sequence[str], starts: NDArray[np.int64], entries: Entr
     tops = np.maximum.reduceat(units, starts)
     is_whole = (np.bitwise_or.reduceat(units % UNIT, starts) == 0) & (tops <= 0xFF * UNIT)
     kinds = np.where(is_whole, np.where(tops == UNIT, _ONCE, _WHOLE), _UNITS)
+    heads = np.empty(len(starts), [("form", "<u1"), ("first", "<u4")])
+    heads["form"] = 3 * kinds + widths
+    heads["first"] = ordinals[starts]
+    head_bytes = heads.tobytes()
     steps_by_width = {width: steps.astype(_STEPS[width]).tobytes() for width in range(3)}
     whole = (units // UNIT).astype("<u1").tobytes()
     in_units = units.astype("<u2").tobytes()
-    firsts = ordinals[starts].tolist()
     begins = starts.tolist()
     ends = [*begins[1:], len(entries)]
-    for term, first, begin, end, kind, width in zip(
-        terms, firsts, begins, ends, kinds.tolist(), widths.tolist(), strict=True
+    at = 0
+    # Most terms occur in one row: what only the others need is not computed for all.
+    for term, begin, end, kind, width in zip(
+        terms, begins, ends, kinds.tolist(), widths.tolist(), strict=True
     ):
-        key = term_key(term)
-        data = _POSTINGS.pack(3 * kind + width, first)
-        data += steps_by_width[width][(begin + 1) << width : end << width]
+        key = TERM_TAG + term.encode()
+        data = head_bytes[at : at + _POSTINGS.size]
+        at += _POSTINGS.size
+        if end - begin > 1:
+            data += steps_by_width[width][(begin + 1) << width : end << width]
         if kind == _WHOLE:
             data += whole[begin:end]
         elif kind == _UNITS:
             data += in_units[2 * begin : 2 * end]
-        yield key, _sealed(key, data)
+        yield key, data + _pack_crc(crc32(data, crc32(key)))  # _sealed(), inline
 
 
 def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:

@@ -2,7 +2,7 @@
 
 A *source* holds rows of one text index, numbered by ordinals from 0 on. InMemoryPostings take rows
 one by one; a SegmentSource reads the pairs that segment_pairs() packed from one or several other
-sources. A Batch (index/text/batch.py) can only be packed.
+sources.
 
 Invariants:
 - A source holds a row as it was written. It does not know which rows are alive in a view, so it may
@@ -16,9 +16,11 @@ Invariants:
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from heapq import merge
 from itertools import islice
-from typing import Final, Protocol, TypeAlias, final
+from sys import byteorder
+from typing import Final, NamedTuple, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +54,22 @@ Scan: TypeAlias = Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]]
 
 _TERMS_END: Final = b"u"
 _BLOCK_ENTRIES: Final = 1 << 16
-_TERM_BYTES: Final = 240  # of Python's objects: the term, its array, their place in the map
+_BLOCK_TERMS: Final = 1 << 12
+_TERM_BYTES: Final = 150  # of Python's objects: the term, its entries, their place in the map
 _ROW_BYTES: Final = 12
 
 
-class Packable(Protocol):
+class Block(NamedTuple):
+    """Terms that follow each other in one source, with their entries: so many that numpy is
+    efficient."""
+
+    terms: list[str]
+    counts: list[int]
+    """How many of the entries are of each term."""
+    entries: Entries
+
+
+class Source(Protocol):
     """Rows of one text index, with their terms."""
 
     @property
@@ -69,14 +82,10 @@ class Packable(Protocol):
         """By ordinal, in weighted words."""
         ...
 
-    def items(self) -> Iterator[tuple[str, bytes]]:
-        """All terms in order, each with its entries (packing.py), ordinals ascending. A row may
-        have several entries of one term: summed() adds them up."""
+    def blocks(self) -> Iterator[Block]:
+        """All terms in order, with their entries (packing.py), ordinals ascending. A row may have
+        several entries of one term: summed() adds them up."""
         ...
-
-
-class Source(Packable, Protocol):
-    """Rows that can be searched."""
 
     @property
     def table(self) -> object:
@@ -115,7 +124,10 @@ class InMemoryPostings:
     def __init__(self) -> None:
         self._rowids = array("q")
         self._lengths = array("f")
-        self._entries = _Entries()
+        self._entries: dict[str, bytes | bytearray] = {}
+        """By term one entry for each occurrence; bytes where there is one, as of most terms. With
+        an array or a list for each term, which the garbage collector visits, it took longer than
+        all of add()."""
         self._order: list[str] = []
         self._occurrences = 0
 
@@ -127,16 +139,25 @@ class InMemoryPostings:
         return self
 
     def add(self, rowid: int, occurrences: Occurrences) -> None:
-        """Adds one row, once. One thread at a time; others may search meanwhile."""
+        """Adds one row, once. One thread at a time; others may search meanwhile. After an
+        interruption the postings are of no use."""
         base = len(self._rowids) << ENTRY_SHIFT
         entries = self._entries
-        length = 0
+        find = entries.get
+        length = count = 0
         for units, length_units, terms in occurrences:
-            entry = base | units
+            entry = (base | units).to_bytes(ENTRY_BYTES, byteorder)
             for term in terms:
-                entries[term].append(entry)
+                held = find(term)
+                if held is None:
+                    entries[term] = entry  # one object for all terms
+                elif type(held) is bytes:
+                    entries[term] = bytearray(held + entry)
+                else:
+                    held += entry
             length += length_units * len(terms)
-            self._occurrences += len(terms)
+            count += len(terms)
+        self._occurrences += count
         self._lengths.append(length / UNIT)
         self._rowids.append(rowid)  # last: readers see the row from here on
 
@@ -146,7 +167,7 @@ class InMemoryPostings:
         rows = _ROW_BYTES * len(self._rowids)
         return rows + _TERM_BYTES * len(self._entries) + ENTRY_BYTES * self._occurrences
 
-    # Slicing an array copies it atomically, with regard to other threads.
+    # Slicing an array, or bytes(), copies it atomically, with regard to other threads.
 
     @property
     def rowids(self) -> Rowids:
@@ -157,10 +178,10 @@ class InMemoryPostings:
         return np.frombuffer(self._lengths[:], np.float32)
 
     def postings(self, term: str) -> Postings | None:
-        of_term = self._entries.get(term)
-        if not of_term:  # missing, or still without its first entry
+        held = self._entries.get(term)
+        if held is None:
             return None
-        entries = summed(np.frombuffer(of_term[:], np.uint64))
+        entries = summed(np.frombuffer(bytes(held), np.uint64))
         frequencies = (entries & UNIT_MASK).astype(np.float32) / np.float32(UNIT)
         return (entries >> ENTRY_SHIFT).astype(np.int64), frequencies
 
@@ -169,25 +190,17 @@ class InMemoryPostings:
         start = bisect_left(order, prefix)
         return [term for term in order[start : start + limit] if term.startswith(prefix)]
 
-    def items(self) -> Iterator[tuple[str, bytes]]:
-        for term in self._sorted():
-            yield term, self._entries[term].tobytes()
+    def blocks(self) -> Iterator[Block]:
+        terms = self._sorted()
+        for start in range(0, len(terms), _BLOCK_TERMS):
+            of_block = terms[start : start + _BLOCK_TERMS]
+            yield _block(of_block, list(map(self._entries.__getitem__, of_block)))
 
     def _sorted(self) -> list[str]:
         order = self._order
         if len(order) != len(self._entries):
             order = self._order = sorted(self._entries.copy())
         return order
-
-
-class _Entries(dict[str, "array[int]"]):
-    """Entries by term, one for each occurrence."""
-
-    __slots__ = ()
-
-    def __missing__(self, term: str) -> "array[int]":
-        made = self[term] = array("Q")
-        return made
 
 
 @final
@@ -232,16 +245,17 @@ class SegmentSource:
         high = low[:-1] + bytes([low[-1] + 1])  # low ends in UTF-8, hence never in FF
         return [term_of(key) for key, _ in islice(self._scan(low, high), limit)]
 
-    def items(self) -> Iterator[tuple[str, bytes]]:
+    def blocks(self) -> Iterator[Block]:
         rows = len(self.rowids)
-        for key, value in self._scan(TERM_TAG, _TERMS_END):
-            yield term_of(key), unpack_entries(key, value, rows)
+        pairs = self._scan(TERM_TAG, _TERMS_END)
+        items = ((term_of(key), unpack_entries(key, value, rows)) for key, value in pairs)
+        return _blocked(items)
 
 
 # -- packing ---------------------------------------------------------------------------------
 
 
-def segment_pairs(sources: Sequence[Packable], alive: Alive | None = None) -> Pairs:
+def segment_pairs(sources: Sequence[Source], alive: Alive | None = None) -> Pairs:
     """The pairs of a segment with the rows of all sources, in key order.
 
     Rows that are not `alive` are dropped; None keeps all. Without any row left there are no pairs.
@@ -251,41 +265,55 @@ def segment_pairs(sources: Sequence[Packable], alive: Alive | None = None) -> Pa
     if not len(rowids):
         return
     yield ROWS_KEY, pack_rows(rowids, lengths)
-    streams = [_numbered(source, number) for number, source in enumerate(sources)]
-    for block in _blocks(merge(*streams)):
-        yield from _pack_block(block, moves)
+    streams = [map(move, source.blocks()) for source, move in zip(sources, moves, strict=True)]
+    blocks: Iterable[Block] = streams[0]
+    if len(streams) > 1:
+        blocks = _blocked(merge(*map(items, streams), key=_term))
+    for block in blocks:
+        yield from _pack_block(block)
 
 
-_Part: TypeAlias = tuple[str, int, bytes]
-"""A term, the number of a source, the entries of the term in it."""
+def items(blocks: Iterable[Block]) -> Iterator[tuple[str, bytes]]:
+    """Each term of blocks, with its entries."""
+    for terms, counts, entries in blocks:
+        packed = entries.tobytes()
+        start = 0
+        for term, count in zip(terms, counts, strict=True):
+            end = start + count * ENTRY_BYTES
+            yield term, packed[start:end]
+            start = end
 
 
-def _numbered(source: Packable, number: int) -> Iterator[_Part]:
-    for term, entries in source.items():
-        yield term, number, entries
-
-
-def _blocks(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
-    """Parts in blocks large enough for numpy to be efficient. The parts of a term stay together."""
-    block: list[_Part] = []
+def _blocked(items: Iterable[tuple[str, bytes]]) -> Iterator[Block]:
+    """Terms and their entries in blocks; a term that follows itself becomes one."""
+    packed: dict[str, bytes | bytearray] = {}
     size = 0
-    for part in parts:
-        if size >= _BLOCK_ENTRIES * ENTRY_BYTES and part[0] != block[-1][0]:
-            yield block
-            block, size = [], 0
-        block.append(part)
-        size += len(part[2])
-    if block:
-        yield block
+    for term, entries in items:
+        if term in packed:
+            packed[term] += entries
+        else:
+            if size >= _BLOCK_ENTRIES * ENTRY_BYTES:
+                yield _block(list(packed), list(packed.values()))
+                packed, size = {}, 0
+            packed[term] = entries
+        size += len(entries)
+    yield _block(list(packed), list(packed.values()))
+
+
+def _block(terms: list[str], packed: list[bytes | bytearray]) -> Block:
+    counts = [len(entries) // ENTRY_BYTES for entries in packed]
+    return Block(terms, counts, np.frombuffer(b"".join(packed), np.uint64))
+
+
+def _term(item: tuple[str, bytes]) -> str:
+    return item[0]
 
 
 def _renumbered(
-    sources: Sequence[Packable], alive: Alive | None
-) -> tuple[list[Ordinals], Rowids, Lengths]:
-    """The new ordinals of each source's rows, and the rowids and lengths that remain, by rowid.
-
-    A dropped row has -1. One more -1 follows the last row of each source: for ordinals past it.
-    """
+    sources: Sequence[Source], alive: Alive | None
+) -> tuple[list[Callable[[Block], Block]], Rowids, Lengths]:
+    """Functions that give the entries of each source's blocks their new ordinals, and the rowids
+    and lengths that remain, by rowid."""
     held = [source.rowids for source in sources]
     if not held:
         return [], np.empty(0, np.int64), np.empty(0, np.float32)
@@ -299,8 +327,24 @@ def _renumbered(
     moves = np.full(len(rowids), -1, np.int64)
     moves[order] = np.arange(len(order))
     ends = np.cumsum([len(rows) for rows in held])
+    # One more -1 follows the last row of each source: for ordinals past it.
     by_source = [np.append(part, -1) for part in np.split(moves, ends[:-1])]
-    return by_source, rowids[order], lengths[order]
+    return [partial(_moved, move) for move in by_source], rowids[order], lengths[order]
+
+
+def _moved(moves: Ordinals, block: Block) -> Block:
+    """A block with the ordinals that `moves` has for its own, without rows that have -1."""
+    entries = block.entries
+    new = moves[np.minimum((entries >> ENTRY_SHIFT).astype(np.int64), len(moves) - 1)]
+    counts = block.counts
+    moved = np.left_shift(new.astype(np.uint64), np.uint64(ENTRY_SHIFT))
+    moved |= np.bitwise_and(entries, np.uint64(UNIT_MASK))
+    kept = new >= 0
+    if not kept.all():
+        of_term = np.repeat(np.arange(len(counts)), counts)
+        counts = np.bincount(of_term[kept], minlength=len(counts)).tolist()
+        moved = moved[kept]
+    return Block(block.terms, counts, moved)
 
 
 def is_alive(rowids: Rowids, alive: Alive) -> Alive:
@@ -312,40 +356,27 @@ def is_alive(rowids: Rowids, alive: Alive) -> Alive:
     return found
 
 
-def _pack_block(block: list[_Part], moves: list[Ordinals]) -> Pairs:
-    """The pairs of the terms of one block."""
-    terms: list[str] = []
-    numbers: list[int] = []  # for each part the number of its term
-    for term, _, _ in block:
-        if not terms or term != terms[-1]:
-            terms.append(term)
-        numbers.append(len(terms) - 1)
-    entries = np.frombuffer(b"".join([part[2] for part in block]), np.uint64)
-    counts = np.array([len(part[2]) // ENTRY_BYTES for part in block])
-    sources = np.array([part[1] for part in block])
-    sizes = np.array([len(move) for move in moves])
-    offsets = np.cumsum(sizes) - sizes
-
-    old = np.minimum(
-        (entries >> ENTRY_SHIFT).astype(np.int64), np.repeat(sizes[sources] - 1, counts)
-    )
-    new = np.concatenate(moves)[np.repeat(offsets[sources], counts) + old]
-    kept = new >= 0
-    new, of_term = new[kept], np.repeat(np.array(numbers), counts)[kept]
-    if not len(new):
+def _pack_block(block: Block) -> Pairs:
+    """The pairs of the terms of a block that have entries."""
+    terms, entries = block.terms, block.entries
+    if not len(entries):
         return
-    units = np.bitwise_and(entries[kept], np.uint64(UNIT_MASK))
+    of_term = np.repeat(np.arange(len(terms)), block.counts)
     is_same_term = of_term[1:] == of_term[:-1]
-    if np.any((new[1:] < new[:-1]) & is_same_term):
-        order = np.lexsort((new, of_term))
-        new, of_term, units = new[order], of_term[order], units[order]
+    ordinals = np.right_shift(entries, np.uint64(ENTRY_SHIFT))
+    if np.any((ordinals[1:] < ordinals[:-1]) & is_same_term):
+        order = np.lexsort((ordinals, of_term))
+        of_term, entries, ordinals = of_term[order], entries[order], ordinals[order]
         is_same_term = of_term[1:] == of_term[:-1]
-    repeats = (new[1:] == new[:-1]) & is_same_term
+    repeats = (ordinals[1:] == ordinals[:-1]) & is_same_term
     if repeats.any():
         starts = np.flatnonzero(~np.concatenate(([False], repeats)))
-        new, of_term = new[starts], of_term[starts]
-        units = np.minimum(np.add.reduceat(units, starts), np.uint64(FREQUENCY_MAX))
-    entries = np.bitwise_or(np.left_shift(new.astype(np.uint64), np.uint64(ENTRY_SHIFT)), units)
+        of_term = of_term[starts]
+        units = np.add.reduceat(np.bitwise_and(entries, np.uint64(UNIT_MASK)), starts)
+        entries = np.left_shift(ordinals[starts], np.uint64(ENTRY_SHIFT))
+        entries |= np.minimum(units, np.uint64(FREQUENCY_MAX))
     starts = np.flatnonzero(np.diff(of_term, prepend=-1))
-    numbers = of_term[starts].tolist()
-    yield from pack_postings([terms[number] for number in numbers], starts, entries)
+    numbers: list[int] = of_term[starts].tolist()
+    if len(numbers) < len(terms):
+        terms = [terms[number] for number in numbers]
+    yield from pack_postings(terms, starts, entries)

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import CorruptionError
-from amberdb.index.text.batch import Batch
 from amberdb.index.text.packing import ROWS_KEY, term_key
 from amberdb.index.text.postings import InMemoryPostings, Segment, Source, is_alive, segment_pairs
 from amberdb.index.text.text import FREQUENCY_MAX, UNIT, Occurrences
@@ -70,10 +69,6 @@ def test_in_memory_and_segments_hold_what_was_put_in(
     living = {rowid: terms for rowid, terms in rows.items() if rowid not in dead}
     whole = list(segment_pairs([postings], alive))
     assert [key for key, _ in whole] == sorted(key for key, _ in whole)
-    batch = Batch()
-    for rowid, occurrences in given_rows.items():
-        batch.add(rowid, occurrences)
-    assert list(segment_pairs([batch], alive)) == whole
     # However rows are spread over sources, and packed before: the same bytes.
     assert list(segment_pairs(spread(given_rows, places), alive)) == whole
     if not living:
