@@ -57,7 +57,7 @@ def call(task: dict[str, Any]) -> None:
         engine = _open_and_call(sampler, open_engine, lambda opened: timed(opened, items[0]))
     else:
         engine = open_engine()
-        if task["contender"] != task["engine"] or _is_apart(operation):
+        if task["contender"] != task["engine"] or operation.is_apart:
             operation.call(engine, items[0])  # a way is timed after AmberDB's own call
         operation.time(sampler, engine, timed, items, is_first=True)
     answers: list[Any] = []
@@ -65,11 +65,6 @@ def call(task: dict[str, Any]) -> None:
         answers = operation.answers(engine, items)
     engine.close()
     _report(**asdict(sampler.last_round), answers=answers)
-
-
-def _is_apart(operation: Operation[Any, Any]) -> bool:
-    """Whether the first call is timed by another row."""
-    return operation.family.has_first_row and not operation.restaged
 
 
 def _open_and_call(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import amberdb
-from amberdb import Ordered, Text, Vector
+from amberdb import Neighbors, Ordered, Text, Vector
 from bench.engines.database import HELD_IN_MEMORY
 from bench.engines.search_engine import HITS, TextEngine, VectorEngine
 from bench.workloads.events import Document
@@ -16,6 +16,7 @@ _LAG_SHARE = 0.05
 _LAG_ROWS = 2_000
 """A graph may lack this many rows, which searches score one by one."""
 _POLL_S = 0.02
+_BESIDE = Neighbors(group="session", order="created_at")
 _GRAPH_LIBRARY = "hnswlib"
 
 
@@ -41,6 +42,21 @@ class AmberText(TextEngine):
 
     def close(self) -> None:
         self.db.close()
+
+
+class AmberSessions(AmberText):
+    """Turns of sessions, so that the turns beside a hit can be asked for."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, **options)
+        self.memory = self.db.collection(
+            "turns", indexes=[Ordered("session", "created_at"), Text("content")]
+        )
+
+    def find_beside(self, question: str, limit: int = HITS) -> list[Document]:
+        return [
+            hit.document for hit in self.memory.search(question, limit=limit, neighbors=_BESIDE)
+        ]
 
 
 class AmberVectors(VectorEngine):

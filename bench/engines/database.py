@@ -41,7 +41,7 @@ class Database(ABC):
     """Options of the constructor with which no commit leaves memory and log by itself; a peer has
     its defaults."""
     recovers: ClassVar[bool] = True
-    """Whether it can be opened after its process was killed."""
+    """Whether a process that opens it after a kill finds everything that was acknowledged."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)

@@ -117,6 +117,7 @@ class StrataStandardPeer(StrataPeer):
     """The default durability: a commit is synced with a later one."""
 
     name = "strata, not synced"
+    recovers = False
     _durability = "standard"
 
 

@@ -47,7 +47,7 @@ class Family(Generic[E]):
     """Of a scale: those from number `start`, a multiple of BATCH_DOCUMENTS, and how many."""
     rounds: Callable[[Scale], int]
     has_first_row: bool = False
-    """Whether the first call of a process has a row of its own; then it is timed nowhere else."""
+    """Whether the first call in a state has a row of its own; then it is timed nowhere else."""
     initial: Callable[[type[E], Scale, Mapping[str, Options]], Options] = _no_options
     """The constructor's options, given those of the engines before it."""
     finish: Callable[[E, Scale, Options], Options] = _settle
@@ -98,12 +98,8 @@ class Base(Generic[E]):
         """An engine in a copy of its settled database."""
         return self._installed[name](path, **self.options[name], **options)
 
-    def held(self, name: str) -> Mapping[str, Any]:
-        """Options of open() with which commits stay in memory."""
-        return self._installed[name].held
-
-    def recovers(self, name: str) -> bool:
-        return self._installed[name].recovers
+    def kind(self, name: str) -> type[E]:
+        return self._installed[name]
 
     def _load(self, kind: type[E], path: Path) -> None:
         family, scale = self.family, self.scale

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SEARCH_PEERS = ("hnswlib", "sqlite-vec", "apsw", "chromadb", "lancedb")
+PEERS = ("hnswlib", "sqlite-vec", "apsw", "chromadb", "lancedb", "stratadb", "zvec")
 """Packages of the extra `peers`: listed when they are installed."""
 _MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
 
@@ -23,7 +23,7 @@ def machine(directory: Path) -> dict[str, Any]:
     file_system = file_system_of(directory)
     packages = ("amberdb", "lmdb", "msgspec", "msgpack", "rocksdict")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    versions |= {name: version for name in SEARCH_PEERS if (version := _version(name))}
+    versions |= {name: version for name in PEERS if (version := _version(name))}
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -47,7 +47,7 @@ def _version(package: str) -> str:
 
 
 def machine_line(facts: Mapping[str, Any]) -> str:
-    versions = ("python", "amberdb", "sqlite", "lmdb", "msgpack", "rocksdict", *SEARCH_PEERS)
+    versions = ("python", "amberdb", "sqlite", "lmdb", "msgpack", "rocksdict", *PEERS)
     return (
         f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['kernel']}, "
         f"{facts['file_system']}, load {facts['load_1min']}; "

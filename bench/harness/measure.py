@@ -33,9 +33,9 @@ def timed(context: Context, row: Row, place: int, state: State) -> Line:
         for note, why in base.left_out.items()
         if not operation.kinds or note.removeprefix("left out: ") in operation.kinds
     }
-    if state.is_killed and (unable := [name for name in names if not base.recovers(name)]):
+    if state.is_killed and (unable := [name for name in names if not base.kind(name).recovers]):
         names = [name for name in names if name not in unable]
-        notes |= {f"left out: {name}": "does not recover from a kill" for name in unable}
+        notes |= {f"left out: {name}": "loses commits in a kill" for name in unable}
     samplers = {name: Sampler(operation.documents) for name in operation.contenders(names)}
     gc.collect()
     gc.freeze()  # the benchmark's documents are not garbage of the engines
@@ -46,6 +46,11 @@ def timed(context: Context, row: Row, place: int, state: State) -> Line:
             notes |= _by_processes(context, row, place, state, names, samplers)
     finally:
         gc.unfreeze()
+    notes |= {
+        f"ef of {name}": ef
+        for name in names
+        if (ef := base.options[name].get("ef")) and not getattr(base.kind(name), "is_exact", False)
+    }
     return Line(
         row.name,
         operation.title.format(scale=context.scale),
@@ -90,6 +95,9 @@ def _round(
     is_checked_after = operation.writes or operation.restaged
     if number == 0 and not is_checked_after:
         notes |= _checked(operation, engines, items, draw)
+    if number == 0 and operation.is_apart:
+        for engine, call in operation.contenders(names).values():
+            call(engines[engine], items[0])
     puts = stage.reserve(len(items)) if stage.state.alternates else range(0)
     before = stage.documents(puts) if puts else []
     for name, (engine, call) in operation.contenders(names).items():

@@ -108,6 +108,11 @@ class Operation(Generic[E, Item]):
             found |= {way: (AMBER, call) for way, call in self.ways.items()}
         return found
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether the first call in a state has a row of its own, and is not timed here."""
+        return self.family.has_first_row and not self.restaged and not self.opens
+
     def is_checked(self, name: str) -> bool:
         return self.answer is not None and (not self.checked or name in self.checked)
 

@@ -56,7 +56,7 @@ class Stage(Generic[E]):
         shutil.copytree(settled, path)
         if not self._fresh:
             return base.open(name, path)
-        engine = base.open(name, path, **base.held(name))
+        engine = base.open(name, path, **base.kind(name).held)
         for batch in base.family.batches(base.scale, self._fresh.start, len(self._fresh)):
             engine.put_many(batch)
         return engine

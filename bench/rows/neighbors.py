@@ -4,61 +4,50 @@ Invariants:
 - Sessions of 40 documents, interleaved in time as those of many users are.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
-import amberdb
-from amberdb import Collection, Neighbors, Ordered, Text
+from bench.engines.amber_search import AmberSessions
 from bench.engines.search_engine import HITS
-from bench.harness.context import Context
-from bench.harness.line import AMBER, Budget, Line, Measured
+from bench.harness.family import Family
+from bench.harness.line import Budget
+from bench.harness.operation import Draw, Operation
 from bench.harness.row import Row
-from bench.harness.sampler import Sampler, interleave
+from bench.harness.scale import Scale
 from bench.workloads import texts
-from bench.workloads.events import BATCH_DOCUMENTS
+from bench.workloads.events import Document
 
 _SESSION = 40
 _RATIO_MAX = 2.0
-_BESIDE = Neighbors(group="session", order="created_at")
+_ALONE = "alone"
 
 
-def neighbors(context: Context) -> Iterator[Line]:
-    """AmberDB alone: the same questions without and with neighbors, in turns."""
-    scale = context.scale
-    with amberdb.open(context.directory / "neighbors") as db:
-        turns = db.collection("turns", indexes=[Ordered("session", "created_at"), Text("content")])
-        _load(turns, scale.texts)
-        db.checkpoint()
-        words = texts.questions(texts.COMMON, scale.questions)
-        ways: dict[str, Callable[[int, Sampler], None]] = {
-            name: partial(_turn, turns, words, beside)
-            for name, beside in (("alone", None), ("with neighbors", _BESIDE))
-        }
-        measured = interleave(scale.rounds, ways)
-    of = f"of {scale.texts:,}, common words, decoded"
-    for name, figures in measured.items():
-        yield Line("neighbors", f"BM25 top {HITS} {of}, {name}", "us", {AMBER: figures})
-    pairs = zip(measured["with neighbors"].rounds, measured["alone"].rounds, strict=True)
-    ratio = Measured([beside / alone for beside, alone in pairs], scale.rounds)
-    budget = Budget(_RATIO_MAX, against="", kind="at most")
-    yield Line("neighbors", "time with neighbors over time without", "x", {AMBER: ratio}, budget)
+def _documents(scale: Scale, start: int, count: int) -> Iterator[Document]:
+    sessions = max(scale.texts // _SESSION, 1)
+    for number, document in enumerate(texts.documents(start, count), start):
+        yield {**document, "session": number % sessions}
 
 
-def _load(turns: Collection, count: int) -> None:
-    sessions = max(count // _SESSION, 1)
-    for start in range(0, count, BATCH_DOCUMENTS):
-        batch = texts.documents(start, min(BATCH_DOCUMENTS, count - start))
-        turns.put_many(
-            {**document, "session": (start + place) % sessions}
-            for place, document in enumerate(batch)
-        )
+SESSIONS: Family[AmberSessions] = Family(
+    name="sessions",
+    kinds=(AmberSessions,),
+    count=lambda scale: scale.texts,
+    documents=_documents,
+    rounds=lambda scale: scale.search_rounds,
+    has_first_row=True,
+)
 
 
-def _turn(
-    turns: Collection, words: list[str], beside: Neighbors | None, number: int, sampler: Sampler
-) -> None:
-    del number  # every round asks the same questions
-    sampler.each(lambda question: turns.search(question, neighbors=beside), words)
+def _questions(draw: Draw) -> list[str]:
+    return texts.questions(texts.COMMON, draw.count(draw.scale.questions))
 
 
-ROWS = (Row("neighbors", "a search by text, without and with neighbors", neighbors),)
+NEIGHBORS: Operation[AmberSessions, str] = Operation(
+    title=f"BM25 top {HITS} of {{scale.texts:,}}, common words, with neighbors, decoded",
+    family=SESSIONS,
+    items=_questions,
+    call=lambda engine, question: engine.find_beside(question),
+    ways={_ALONE: lambda engine, question: engine.find(question)},
+    budget=Budget(_RATIO_MAX, against=_ALONE, kind="at most"),
+)
+
+ROWS = (Row("neighbors", "a search by text, without and with neighbors", operations=(NEIGHBORS,)),)

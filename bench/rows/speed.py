@@ -6,6 +6,7 @@ Invariants:
 """
 
 import hashlib
+import json
 import random
 from datetime import datetime
 from typing import Any
@@ -26,18 +27,8 @@ _ALONE = tuple(state for state in STATES if state is not ALTERNATING)
 
 def digest(answer: Any) -> str:
     """Equal for equal documents."""
-    return hashlib.sha256(repr(_ordered(answer)).encode()).hexdigest()[:16]
-
-
-def _ordered(value: Any) -> Any:
-    fields: Document
-    match value:
-        case {**fields}:
-            return sorted((name, _ordered(one)) for name, one in fields.items())
-        case [*parts]:
-            return [_ordered(one) for one in parts]
-        case _:
-            return value
+    text = json.dumps(answer, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def random_of(draw: Draw, row: str) -> random.Random:
