@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from bench.workloads import texts, vectors
 
 DIM = 8
+STATES = ("settled", "killed")
+"""Of one process, and of others; test_states.py has the rest."""
 
 
 @pytest.mark.slow
@@ -60,6 +64,11 @@ def test_recall_is_the_share_of_the_true_answers() -> None:
     assert families.recall_of([["a", "b"], ["c"]], [["b", "x"], ["c", "d"]]) == 0.5
 
 
+def _ways(modules: Iterable[Any]) -> Iterator[str]:
+    for operation in (one for module in modules for row in module.ROWS for one in row.operations):
+        yield from operation.ways
+
+
 @pytest.mark.slow
 @pytest.mark.campaign
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -89,7 +98,7 @@ def test_every_search_row_end_to_end(
     target = tmp_path / "result.json"
     arguments = ["--quick", "--rounds", "1", "--dir", str(tmp_path), "--json", str(target)]
     child = multiprocessing.get_context("fork").Process(
-        target=lambda: sys.exit(main(["--rows", *names, *arguments]))
+        target=lambda: sys.exit(main(["--rows", *names, "--states", *STATES, *arguments]))
     )
     child.start()
     child.join()
@@ -97,13 +106,21 @@ def test_every_search_row_end_to_end(
     result = json.loads(target.read_text())
     assert result["failed"] == {}
     assert list(dict.fromkeys(one["row"] for one in result["lines"])) == names
-    by_title = {one["title"]: one for one in result["lines"]}
-    for title, line in by_title.items():
-        assert set(line["engines"]) <= {"amberdb", "analysis", "fts5", "lmdb + hnswlib"}, title
-        assert line["row"] == "vector_burst" or line["engines"]["amberdb"]["value"] > 0, title
-    nearest = next(line for line in result["lines"] if line["row"] == "vector")
-    assert nearest["verdict"] in ("met", "floor", "missed")
-    assert nearest["notes"]["left out: chroma"] == "absent is not installed"
-    assert float(nearest["notes"]["recall@10 of amberdb"].split(",")[0]) > 0.95
+    peers = {"fts5", "lmdb + hnswlib", "lmdb + numpy"}
+    ways = {"analysis", *_ways(modules)}
+    for line in result["lines"]:
+        assert set(line["engines"]) <= {"amberdb", *peers, *ways}, line["title"]
+        assert line["row"] == "vector_burst" or line["engines"]["amberdb"]["value"] > 0, line
+    nearest = [line for line in result["lines"] if line["row"] == "vector"]
+    assert [line["state"] for line in nearest] == list(STATES)
+    verdicts = [line["verdict"] for line in nearest if line["is_worst"]]
+    assert len(verdicts) == 1
+    assert verdicts[0] in ("met", "floor", "missed")
+    for line in nearest:
+        assert line["notes"]["left out: chroma"] == "absent is not installed"
+        assert float(line["notes"]["recall@10 of amberdb"]) > 0.95
+    killed = nearest[-1]
+    assert killed["notes"]["left out: lmdb + hnswlib"] == "loses commits in a kill"
+    assert killed["engines"].keys() == {"amberdb"}
     assert "left out: sqlite-vec" in capfd.readouterr().out
     assert list(tmp_path.iterdir()) == [target]  # the databases were removed
