@@ -107,7 +107,7 @@ coverage: $(VENV)/.test ## branch coverage of engine, index and wal; fails below
 bench: $(VENV)/.bench ## measurements beside the peers (ARGS: options of `python -m bench`)
 	$(BIN)/python -m bench $(ARGS)
 
-peers: $(VENV)/.bench ## what the search rows of `bench` compare with; large, so not by itself
+peers: $(VENV)/.bench ## the other peers of `bench`; large, so not by itself
 	$(PIP) --editable '.[peers]'
 
 docs: $(VENV)/.test ## do the documents agree with the code: links, names, verbs, layout
