@@ -10,7 +10,7 @@ Invariants:
 """
 
 import logging
-from _thread import allocate_lock
+from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,10 +40,9 @@ class _Waiter:
 
     __slots__ = ("gate", "lsn")
 
-    def __init__(self, lsn: int) -> None:
+    def __init__(self, lsn: int, gate: LockType) -> None:
         self.lsn = lsn
-        self.gate = allocate_lock()
-        self.gate.acquire()
+        self.gate = gate
 
     def wake(self) -> None:
         with suppress(RuntimeError):  # it is awake
@@ -108,8 +107,8 @@ class GroupCommit:
     def wait(self, lsn: int) -> None:
         """Returns when `durable_lsn >= lsn`. Raises CommitUnknownError after a failed sync."""
         while self.durable_lsn < lsn:
-            frame = current_frame()
-            if not self.take_lead(lsn, frame):
+            # No name for the frame, which would be in a cycle with itself.
+            if not self.take_lead(lsn, current_frame()):
                 continue
             try:
                 if self.durable_lsn < lsn:
@@ -117,11 +116,25 @@ class GroupCommit:
                         raise ValueError(f"Lsn {lsn} was not appended")
                     self.sync_file()
             finally:
-                self.hand_over(frame)
+                self.hand_over(current_frame())
 
     def sync(self) -> None:
         """Makes everything appended so far durable. Raises CommitUnknownError."""
         self.wait(self.last_lsn)
+
+    def wake_at(self, lsn: int, gate: LockType) -> None:
+        """Releases the gate of a thread that waits elsewhere, once: when `durable_lsn >= lsn`, or
+        when it is to lead. It calls forget() and wait() then."""
+        waiter = _Waiter(lsn, gate)
+        self._waiters.append(waiter)
+        if self.durable_lsn >= lsn or self.failed is not None:  # before it was appended
+            waiter.wake()
+
+    def forget(self, gate: LockType) -> None:
+        """Ends wake_at()."""
+        for waiter in list(self._waiters):
+            if waiter.gate is gate:
+                _forget(self._waiters, waiter)
 
     def lead(self) -> "_Lead":
         """Inside the context no other call syncs, so that the file can be changed."""
@@ -131,13 +144,14 @@ class GroupCommit:
         """Waits while another call leads. Returns whether `holder` leads now; if not, the sync
         that it waited for has ended or failed."""
         leader = self._leader
-        if leader.acquire(holder, 0):
+        if leader.try_acquire(holder):
             return True
         waiters = self._waiters
-        waiter = _Waiter(lsn)
+        waiter = _Waiter(lsn, allocate_lock())
+        waiter.gate.acquire()
         while True:
             waiters.append(waiter)  # before the next try: a hand-over before it is seen there
-            if leader.acquire(holder, 0):
+            if leader.try_acquire(holder):
                 _forget(waiters, waiter)
                 return True
             waiter.gate.acquire(timeout=_LOOK_S)  # it looks again: the leader may be interrupted

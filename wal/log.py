@@ -13,6 +13,7 @@ Invariants:
 
 import errno
 import os
+from _thread import LockType
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -238,6 +239,14 @@ class Log:
     def wait(self, lsn: int) -> None:
         """Returns when `durable_lsn >= lsn`. Raises CommitUnknownError after a failed sync."""
         self._group.wait(lsn)
+
+    def wake_at(self, lsn: int, gate: LockType) -> None:
+        """See GroupCommit."""
+        self._group.wake_at(lsn, gate)
+
+    def forget(self, gate: LockType) -> None:
+        """See GroupCommit."""
+        self._group.forget(gate)
 
     def sync(self) -> None:
         """Makes everything appended so far durable. Raises CommitUnknownError."""

@@ -25,7 +25,7 @@ from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
-from amberdb._bytes import CRC_RESIDUE, CRC_SIZE, append_crc
+from amberdb._bytes import CRC_RESIDUE, CRC_SIZE
 from amberdb._types import Lsn
 
 _FIELDS = Struct("<IIQQqB3xI")
@@ -42,6 +42,7 @@ PAYLOAD_BYTES_MAX = (1 << 32) - 1
 _PADDING = tuple(bytes(-(HEADER_SIZE + n) % ALIGNMENT + END_SIZE) for n in range(ALIGNMENT))
 
 _pack = _FIELDS.pack
+_pack_crc = Struct("<I").pack
 
 
 class Salt(NamedTuple):
@@ -101,7 +102,8 @@ def encode(
     length = len(payload)
     crc = crc32(payload, chain)
     fields = _pack(salt.marker, length, lsn, synced, time_us, kind, crc)
-    return b"".join((fields, append_crc(fields, salt.seed), payload, _PADDING[length & 7])), crc
+    checksum = _pack_crc(crc32(fields, salt.seed))
+    return b"".join((fields, checksum, payload, _PADDING[length & 7])), crc
 
 
 def scan(

@@ -4,6 +4,7 @@
 
 Invariants:
 - One writer at a time; Lsns are given and published in order.
+- The thread that holds the lock with write() makes the writes that wait for it: queued_write.py.
 - A commit becomes visible, and is acknowledged, once its own durability class and that of every
   earlier commit are met.
 - A call that is interrupted leaves no lock behind (see _call_lock.py). Before the append its batch
@@ -14,13 +15,12 @@ Invariants:
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from amberdb import _failpoints as failpoints
-from amberdb._call_lock import CallLock, Holder, Signal, current_frame
+from amberdb._call_lock import CallLock, Holder, Signal, Waiter, current_frame, has_ended
 from amberdb._errors import (
     AmberError,
     BusyError,
@@ -30,6 +30,7 @@ from amberdb._errors import (
 )
 from amberdb._types import Lsn, Sync
 from amberdb.engine.commit.clock import Clock
+from amberdb.engine.commit.queued_write import Commit, QueuedWrite, Read, Work
 from amberdb.engine.commit.write_batch import FullBatch, WriteBatch
 from amberdb.engine.options import Options, check_sync
 from amberdb.engine.schema.catalog import Catalog
@@ -43,16 +44,7 @@ from amberdb.engine.storage.store import Store
 from amberdb.engine.storage.view import NEWEST, ClosedState, LazyTransaction, Pending, State, View
 from amberdb.wal import Log
 
-
-@dataclass(frozen=True, slots=True)
-class _Unfinished:
-    """A commit between its append and its last effect in memory."""
-
-    writer: WriteBatch
-    effects: Effects
-    payload: bytes
-    row_keys: Collection[bytes]
-    sync: Sync
+_T = TypeVar("_T")
 
 
 class Committer:
@@ -84,7 +76,7 @@ class Committer:
         """The writer lock."""
         self._owner = 0
         """The thread that took it."""
-        self._unfinished: _Unfinished | None = None
+        self._unfinished: Commit | None = None
         """The commit that is being appended and applied."""
         self._publishing = CallLock()
         """Guards the visible Lsn."""
@@ -121,49 +113,56 @@ class Committer:
     def memtable_bytes(self) -> int:
         """Estimated memory of all memtables."""
         state = self.state
-        return state.active.size_bytes + (
-            state.frozen.size_bytes if state.frozen is not None else 0
-        )
+        size_bytes = state.active.size_bytes
+        return size_bytes if state.frozen is None else size_bytes + state.frozen.size_bytes
 
     # -- writing -----------------------------------------------------------------------------
 
-    def begin(
-        self,
-        timeout_ms: int | None = None,
-        key: bytes | None = None,
-        holder: Holder | None = None,
-    ) -> WriteBatch:
-        """Takes the writer lock, for `holder` or the caller's frame. Raises BusyError,
-        TransactionError, PoisonedError.
-
-        `key` is one that the writer will read: its value in LMDB is read before the lock is taken,
-        so no other writer waits for that read.
-        """
+    def begin(self, holder: Holder, timeout_ms: int | None = None) -> WriteBatch:
+        """Takes the writer lock for `holder`. Raises BusyError, TransactionError, PoisonedError."""
         timeout_ms = self._options.busy_timeout_ms if timeout_ms is None else timeout_ms
-        if self.memtable_bytes > self._options.memtable_bytes_max:
-            self._await_room(timeout_ms)
-        before = self.state
-        value = None
-        if key is not None:
-            if before.knows(key):
-                key = None
-            else:
-                value = self.store.get(key)
-        holder = holder or current_frame(1)
+        read = self._read(timeout_ms, None)
         self._acquire(timeout_ms, holder)
         try:
-            if self.log.failed is not None:
-                self._refuse()
-            state = self.state
-            now = self.clock.now_us()
-            if state is not before:  # a checkpoint may have stored a newer value
-                key = None
-            txn = LazyTransaction(self.store, key, value)
-            view = View(NEWEST, state, txn, now, self.store.path, Pending())
-            return self._batch(self.log.next_lsn, view, self._options.transaction_bytes_max, holder)
+            batch = self._new_batch(read)
+            batch.holder = holder
+            return batch
         except BaseException:
             self._release(holder)
             raise
+
+    def write(self, work: Work[_T], sync: Sync | None = None, key: bytes | None = None) -> _T:
+        """Commits one small write; returns, once the commit is acknowledged, what `work` returns.
+        Raises what begin(), `work` and commit() raise. `key` is one that `work` will read: its
+        value in LMDB is read before the lock is taken, so no other writer waits for that read.
+
+        Where another thread holds the writer lock with a call of this method, that thread executes
+        the write too: threads that each take the lock in turn cost a switch of the interpreter per
+        turn, and one more for the sync.
+        """
+        timeout_ms = self._options.busy_timeout_ms
+        read = self._read(timeout_ms, key)
+        commit = Commit(sync or self._options.sync)
+        lock = self._lock
+        # No name for the frame, which would be in a cycle with itself.
+        has_lock = lock.try_acquire(current_frame())
+        if has_lock:
+            self._hold(current_frame())
+        else:
+            has_lock = self._queue(timeout_ms, QueuedWrite(current_frame(), work, commit, read))
+        if has_lock:
+            served: list[QueuedWrite] = []
+            try:
+                self._execute(work, commit, read)
+                if waiting := lock.waiters():
+                    self._serve(waiting, served)
+            finally:
+                self._release(current_frame())
+            if served:
+                self._wake(served, commit)
+        self._acknowledge(commit)
+        result: _T = commit.result
+        return result
 
     def keep(self, writer: WriteBatch, holder: Holder) -> None:
         """Makes another holder the one of the batch and of the lock."""
@@ -184,43 +183,17 @@ class Committer:
         Raises what `WriteBatch.finish` raises, DiskFullError (nothing was committed),
         PoisonedError, CommitUnknownError; TransactionError when the lock was taken over.
         """
-        log = self.log
         holder = writer.holder
         if not self._lock.is_of(holder):
             raise TransactionError("the transaction was interrupted, and nothing of it is stored")
+        commit = Commit(sync or self._options.sync)
         try:
             with writer.view:
-                effects = writer.finish()
-                sync = sync or self._options.sync
-                if effects:
-                    lsn = Lsn(writer.lsn)
-                    self._append_and_apply(
-                        _Unfinished(writer, effects, encode(effects), writer.row_keys(), sync)
-                    )
-                else:
-                    lsn = Lsn(self._published)
-                    if sync == "always":  # what the batch has read must be durable
-                        log.required_lsn = lsn
-                required = log.required_lsn
-                state = self.state  # now: close() may follow
-                memtable_bytes = state.active.size_bytes
+                self._finish(writer, commit)
         finally:
             self._release(holder)
-        if failpoints.on:
-            failpoints.reach("commit.released")
-        if log.durable_lsn < required:
-            log.wait(Lsn(required))
-        if failpoints.on:
-            failpoints.reach("commit.before-visible")
-        self.make_visible(lsn)
-        if failpoints.on:
-            failpoints.reach("commit.visible")
-        if effects:
-            if writer.has_rows:
-                _add_rows(state)
-            self.on_commit(memtable_bytes, writer.next_expiry_us)
-            self.on_effects(effects)
-        return lsn
+        self._acknowledge(commit)
+        return commit.lsn
 
     def make_visible(self, lsn: int) -> None:
         """Acknowledges every commit up to `lsn`, all of which have met their durability class."""
@@ -375,7 +348,50 @@ class Committer:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _append_and_apply(self, commit: "_Unfinished") -> None:
+    def _read(self, timeout_ms: int, key: bytes | None) -> Read:
+        """What a write can do before it takes the lock."""
+        if self.memtable_bytes > self._options.memtable_bytes_max:
+            self._await_room(timeout_ms)
+        state = self.state
+        if key is None or state.knows(key):
+            return state, None, None
+        return state, key, self.store.get(key)
+
+    def _new_batch(self, read: Read) -> WriteBatch:
+        """The batch of the caller, who holds the lock. Raises PoisonedError."""
+        if self.log.failed is not None:
+            self._refuse()
+        before, key, value = read
+        state = self.state
+        now = self.clock.now_us()
+        if state is not before:  # a checkpoint may have stored a newer value
+            key = None
+        txn = LazyTransaction(self.store, key, value)
+        view = View(NEWEST, state, txn, now, self.store.path, Pending())
+        return self._batch(self.log.next_lsn, view, self._options.transaction_bytes_max)
+
+    def _execute(self, work: Work[object], commit: Commit, read: Read) -> None:
+        """Makes one write, from its batch to its last effect in memory."""
+        batch = self._new_batch(read)
+        with batch.view:
+            commit.result = work(batch)
+            self._finish(batch, commit)
+
+    def _finish(self, writer: WriteBatch, commit: Commit) -> None:
+        """Appends and applies what a batch holds."""
+        effects = commit.effects = writer.finish()
+        if effects:
+            commit.writer = writer
+            commit.payload = encode(effects)
+            commit.row_keys = writer.row_keys()
+            self._append_and_apply(commit)
+        else:
+            lsn = commit.lsn = Lsn(self._published)
+            if commit.sync == "always":  # what the batch has read must be durable
+                self.log.required_lsn = lsn
+            commit.required_lsn = self.log.required_lsn
+
+    def _append_and_apply(self, commit: Commit) -> None:
         """Appends a commit to the log, and applies it: to the memtable, and to the catalog.
 
         A commit that was interrupted in here is passed again, so each step may be repeated.
@@ -387,7 +403,7 @@ class Committer:
         if failpoints.on:
             failpoints.reach("commit.encoded")
         try:
-            self.log.append(commit.payload, time_us, writer.kind, commit.sync, lsn=writer.lsn)
+            commit.lsn = self.log.append(commit.payload, time_us, writer.kind, commit.sync, lsn=lsn)
         except StorageError:  # nothing was appended, or the log has poisoned itself
             self._unfinished = None
             raise
@@ -398,16 +414,87 @@ class Committer:
         memtable.publish(lsn, commit.effects, len(commit.payload), time_us)
         if commit.row_keys:
             memtable.note_rows(lsn, commit.row_keys, commit.effects)
-        if writer.unique_rowids:
-            memtable.note_unique(writer.unique_rowids)
+        if writer.uniques is not None:
+            memtable.note_unique(writer.uniques.rowids)
         if writer.catalog is not None:
             self.state = self.state.with_catalog(writer.catalog, lsn, self.visible)
         self._published = lsn
+        commit.required_lsn = self.log.required_lsn
+        commit.state = self.state  # now: close() may follow
+        commit.memtable_bytes = memtable.size_bytes
+        commit.is_applied = True
         self._unfinished = None
         if failpoints.on:
             failpoints.reach("commit.published")
 
-    def _complete(self, commit: "_Unfinished") -> None:
+    def _acknowledge(self, commit: Commit) -> None:
+        """Waits for the durability class of a commit, and makes it visible. The lock is not held.
+        Raises CommitUnknownError."""
+        log = self.log
+        if failpoints.on:
+            failpoints.reach("commit.released")
+        if log.durable_lsn < commit.required_lsn:
+            log.wait(commit.required_lsn)
+        if failpoints.on:
+            failpoints.reach("commit.before-visible")
+        self.make_visible(commit.lsn)
+        if failpoints.on:
+            failpoints.reach("commit.visible")
+        if commit.effects:
+            if commit.row_keys:
+                _add_rows(commit.state)
+            self.on_commit(commit.memtable_bytes, commit.writer.next_expiry_us)
+            self.on_effects(commit.effects)
+
+    def _queue(self, timeout_ms: int, queued: QueuedWrite) -> bool:
+        """Waits with a write until this thread holds the lock: then True; False when the write was
+        made by another thread. Raises what that raised, BusyError, TransactionError."""
+        self._check_not_mine()
+        holder, commit = queued.holder, queued.commit
+        has_lock = self._lock.wait(queued, timeout_ms / 1000)
+        if not has_lock and not queued.is_served:
+            self._raise_busy(timeout_ms)
+        if has_lock:
+            self._hold(holder)
+            if not (queued.is_served or commit.is_applied):
+                return True
+            self._release(holder)  # the thread that served it was interrupted
+        self.log.forget(queued.gate)
+        if queued.error is not None:
+            raise queued.error
+        return False
+
+    def _serve(self, waiting: list[Waiter], served: list[QueuedWrite]) -> None:
+        """Executes the writes that wait for the lock of this thread, each once in their order, and
+        adds them to `served`."""
+        for queued in waiting:
+            if type(queued) is not QueuedWrite or not self._lock.choose(queued):
+                continue
+            if queued.is_served or has_ended(queued.holder):
+                continue
+            if not queued.commit.is_applied:
+                try:
+                    self._execute(queued.work, queued.commit, queued.read)
+                except Exception as error:
+                    queued.error = error
+            queued.is_served = True
+            queued.server = None  # this frame, which has the list
+            served.append(queued)
+
+    def _wake(self, served: list[QueuedWrite], commit: Commit) -> None:
+        """Wakes the threads of the writes that this one has made: each once, when it need not wait
+        for a sync, or that has ended."""
+        log = self.log
+        leads = log.durable_lsn < commit.required_lsn
+        for queued in served:
+            required = None if queued.error is not None else queued.commit.required_lsn
+            if required is None or not leads or log.durable_lsn >= required:
+                queued.wake()
+                leads = leads or (required is not None and log.durable_lsn < required)
+            else:
+                log.wake_at(required, queued.gate)
+
+    def _complete(self, commit: Commit) -> None:
         """Completes the commit of a call that was interrupted. Without an answer to its caller it
         is like one that a power loss interrupted: it may be kept."""
         try:
@@ -425,18 +512,14 @@ class Committer:
         return self._owner == threading.get_ident() and self._lock.holder is not None
 
     def _acquire(self, timeout_ms: int, holder: Holder) -> None:
-        if not self._lock.acquire(holder, 0):
-            if self._is_mine():
-                raise TransactionError(
-                    "this thread is inside its own open transaction: write through it "
-                    "(tx[name]), or leave it first"
-                )
+        if not self._lock.try_acquire(holder):
+            self._check_not_mine()
             if not self._lock.acquire(holder, timeout_ms / 1000):
-                raise BusyError(
-                    f"another writer held the lock for {timeout_ms} ms: try again, or make the "
-                    "transactions shorter",
-                    timeout_s=timeout_ms / 1000,
-                )
+                self._raise_busy(timeout_ms)
+        self._hold(holder)
+
+    def _hold(self, holder: Holder) -> None:
+        """Called once the lock is taken."""
         self._owner = threading.get_ident()
         if self._unfinished is not None:
             try:
@@ -444,6 +527,20 @@ class Committer:
             except BaseException:
                 self._release(holder)
                 raise
+
+    def _check_not_mine(self) -> None:
+        if self._is_mine():
+            raise TransactionError(
+                "this thread is inside its own open transaction: write through it "
+                "(tx[name]), or leave it first"
+            )
+
+    def _raise_busy(self, timeout_ms: int) -> NoReturn:
+        raise BusyError(
+            f"another writer held the lock for {timeout_ms} ms: try again, or make the "
+            "transactions shorter",
+            timeout_s=timeout_ms / 1000,
+        )
 
     def _release(self, holder: Holder) -> None:
         self._owner = 0
@@ -490,19 +587,16 @@ def ignore(*_: object) -> None:
 class OneCommit:
     """A write batch for one block: committed at its end, or rolled back by an exception."""
 
-    __slots__ = ("_committer", "_key", "_sync", "_writer")
+    __slots__ = ("_committer", "_sync", "_writer")
 
-    def __init__(
-        self, committer: Committer, sync: Sync | None = None, key: bytes | None = None
-    ) -> None:
+    def __init__(self, committer: Committer, sync: Sync | None = None) -> None:
         if sync is not None:
             check_sync(sync)
         self._committer = committer
         self._sync: Sync | None = sync
-        self._key = key
 
     def __enter__(self) -> WriteBatch:
-        self._writer = self._committer.begin(None, self._key, current_frame(1))
+        self._writer = self._committer.begin(holder=current_frame(1))
         return self._writer
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -45,8 +45,8 @@ class UniqueCheck:
         self._noted: dict[bytes, tuple[Schema, CompiledIndex, set[bytes]]] = {}
         """By value: its index, and the entries with it that the commit writes."""
         self.rowids: dict[bytes, bytes] = {}
-        """After run(), by value: the encoded rowids of all its entries, for the memtable. Without
-        values that are too long for one key."""
+        """After run(), by value: the encoded rowids of all its entries, for
+        Memtable.note_unique(). Without values that are too long for one key."""
         self.is_migrating = False
         """Whether the commit is the migrator's. Then a value is compared only with documents that
         are migrated already (each later one is compared in its own commit), and not at all in an

@@ -60,19 +60,20 @@ class WriteBatch:
         "_effects",
         "_pending",
         "_row_keys",
-        "_uniques",
         "catalog",
         "holder",
         "kind",
         "lsn",
         "next_expiry_us",
         "now_us",
+        "uniques",
         "view",
     )
 
-    def __init__(self, lsn: int, view: View, bytes_max: int, holder: Holder) -> None:
-        self.holder = holder
-        """Who holds the writer lock for this batch."""
+    holder: Holder
+    """Who holds the writer lock for this batch, when it is not a call of Committer.write()."""
+
+    def __init__(self, lsn: int, view: View, bytes_max: int) -> None:
         self.lsn = lsn
         """The Lsn that the commit will have: the version of every document that it writes."""
         self.kind = KIND_COMMIT
@@ -86,7 +87,8 @@ class WriteBatch:
         self._pending = view.pending
         self._effects = view.pending.effects
         self._counters: dict[bytes, CollectionCounters] = {}
-        self._uniques = UniqueCheck(view)
+        self.uniques: UniqueCheck | None = None
+        """Of the batch that stores documents of a collection with a Unique index."""
         self._row_keys: dict[bytes, None] = {}
         """The entries of search indexes among the effects, in the order of their first write."""
         self._bytes_left = bytes_max
@@ -152,7 +154,8 @@ class WriteBatch:
         when the document was written or deleted since `old` was read."""
         value = self.view.get(new.key)
         if value is not None and version_of(value) == old.version:
-            self._uniques.is_migrating = True
+            if schema.unique_indexes:
+                self._checked().is_migrating = True
             self._replace(schema, new, old, old.document(), old.updated_us)
 
     def delete(self, schema: Schema, id: str) -> bool:
@@ -192,19 +195,10 @@ class WriteBatch:
 
     def finish(self) -> Effects:
         """The effects, after the checks of the end state. Raises DuplicateKeyError."""
-        self._uniques.run(self._live)
+        if self.uniques is not None:
+            self.uniques.run(self._live)
         self.save_counters()
         return self._effects
-
-    @property
-    def unique_rowids(self) -> Mapping[bytes, bytes]:
-        """After finish(): the values written into Unique indexes, for Memtable.note_unique()."""
-        return self._uniques.rowids
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether effects are entries of search indexes."""
-        return bool(self._row_keys)
 
     def row_keys(self) -> list[bytes]:
         """The entries of search indexes among the effects."""
@@ -212,8 +206,8 @@ class WriteBatch:
 
     def save_counters(self) -> None:
         """Adds the counters to the effects: before a commit, and before a read in a transaction."""
-        if self._counters:
-            self._pending.update({key: counters.pack() for key, counters in self._counters.items()})
+        for key, counters in self._counters.items():
+            self._pending.update({key: counters.pack()})
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -249,7 +243,7 @@ class WriteBatch:
         counters.documents += 1
         counters.next_rowid += 1
         if schema.unique_indexes:
-            self._uniques.note(schema, schema.indexes, document, rowid, effects)
+            self._checked().note(schema, schema.indexes, document, rowid, effects)
 
     def _replace(
         self,
@@ -310,7 +304,7 @@ class WriteBatch:
         if counters is not None:  # only now: as in _insert()
             counters.next_rowid += 1
         if schema.unique_indexes:
-            self._uniques.note(schema, indexes, document, rowid, effects)
+            self._checked().note(schema, indexes, document, rowid, effects)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
         entries: Effects = {}
@@ -324,6 +318,12 @@ class WriteBatch:
         self._add(dict.fromkeys([key, *entries, *row_keys]), 0, row_keys)
         self._counters_of(schema).documents -= 1
 
+    def _checked(self) -> UniqueCheck:
+        """The check of Unique indexes that finish() runs."""
+        if self.uniques is None:
+            self.uniques = UniqueCheck(self.view)
+        return self.uniques
+
     def _counters_of(self, schema: Schema) -> CollectionCounters:
         counters = self._counters.get(schema.counters_key)
         if counters is None:
@@ -335,7 +335,7 @@ class WriteBatch:
         self,
         effects: Mapping[bytes, bytes | None],
         value_bytes: int,
-        row_keys: Iterable[bytes] = (),
+        row_keys: Collection[bytes] = (),
     ) -> None:
         """`row_keys` are those of the effects that are entries of search indexes."""
         left = self._bytes_left - value_bytes - _ENTRY_BYTES * len(effects)
@@ -346,7 +346,8 @@ class WriteBatch:
             )
         self._bytes_left = left
         self._pending.update(effects)
-        self._row_keys.update(dict.fromkeys(row_keys))
+        if row_keys:
+            self._row_keys.update(dict.fromkeys(row_keys))
 
 
 class FullBatch(WriteBatch):

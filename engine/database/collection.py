@@ -18,12 +18,14 @@ from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import AmberError, ReadOnlyError
 from amberdb._types import Document, Sync
 from amberdb.engine.commit.committer import OneCommit
+from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.database.engine import Engine
 from amberdb.engine.database.following import FollowingEngine
 from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.maintenance.embedding_backfill import backfill
+from amberdb.engine.options import check_sync
 from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, expires_us
 from amberdb.engine.schema.schema import AnyIndex, Schema
@@ -34,6 +36,7 @@ from amberdb.engine.search.searcher import SearcherSource
 from amberdb.engine.storage.view import View
 
 _D = TypeVar("_D")
+_T = TypeVar("_T")
 
 
 class Collection(WritableCollection):
@@ -171,12 +174,17 @@ class Collection(WritableCollection):
         )
 
     def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        return self._embedders().with_vectors(self.name, documents)
+        return self._writing_engine().embedders.with_vectors(self.name, documents)
 
     def _schema(self) -> Schema:
-        return self._writing_engine().committer.state.catalog.schema(self.name)
+        committer = self._handle.committer or self._writing_engine().committer
+        return committer.state.catalog.schema(self.name)
 
-    def _writing(
-        self, sync: Sync | None, key: bytes | None = None
-    ) -> AbstractContextManager[WriteBatch]:
-        return OneCommit(self._writing_engine().committer, sync, key)
+    def _write(self, work: Work[_T], sync: Sync | None, key: bytes | None) -> _T:
+        if sync is not None:
+            check_sync(sync)
+        committer = self._handle.committer or self._writing_engine().committer
+        return committer.write(work, sync, key)
+
+    def _writing(self, sync: Sync | None) -> AbstractContextManager[WriteBatch]:
+        return OneCommit(self._writing_engine().committer, sync)

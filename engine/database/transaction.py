@@ -17,6 +17,7 @@ from typing import Generic, TypeVar, final
 from amberdb._call_lock import current_frame, has_ended
 from amberdb._errors import ClosedError, TransactionError
 from amberdb._types import NO_LSN, Lsn, Sync
+from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.database.engine import Engine
 from amberdb.engine.database.handle import Handle
@@ -62,7 +63,7 @@ class Transaction:
             self._handle.check_open()
         writer = None
         try:
-            writer = self._committer.begin(self._timeout_ms, holder=current_frame())
+            writer = self._committer.begin(current_frame(), self._timeout_ms)
             self._committer.keep(writer, _Block(self, current_frame(1)))
             self._writer = writer
             self._handle.has_transaction = True
@@ -140,9 +141,11 @@ class TransactionCollection(WritableCollection):
     def _schema(self) -> Schema:
         return schema_of(self._transaction.writer().view, self.name)
 
-    def _writing(
-        self, sync: Sync | None, key: bytes | None = None
-    ) -> AbstractContextManager[WriteBatch]:
+    def _write(self, work: Work[_T], sync: Sync | None, key: bytes | None) -> _T:
+        with self._writing(sync) as writer:
+            return work(writer)
+
+    def _writing(self, sync: Sync | None) -> AbstractContextManager[WriteBatch]:
         writer = self._transaction.writer()
         return _TypedErrors(writer, writer.view)
 

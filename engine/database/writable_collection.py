@@ -8,10 +8,11 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from amberdb._errors import CollectionError, QueryError
 from amberdb._types import Lsn, Patch, Sync, Where
+from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import ON_CONFLICT, OnConflict, WriteBatch, missing
 from amberdb.engine.database.readable_collection import ReadableCollection, listed_ids
 from amberdb.engine.query.query import Query
@@ -19,6 +20,8 @@ from amberdb.engine.schema.patch import Changes
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.view import schema_of
+
+_T = TypeVar("_T")
 
 
 class WritableCollection(ReadableCollection):
@@ -35,10 +38,12 @@ class WritableCollection(ReadableCollection):
         compares it with its own."""
 
     @abstractmethod
-    def _writing(
-        self, sync: Sync | None, key: bytes | None = None
-    ) -> AbstractContextManager[WriteBatch]:
-        """A write batch for one call, which will read `key`."""
+    def _write(self, work: Work[_T], sync: Sync | None, key: bytes | None) -> _T:
+        """Makes one small write, which will read `key`; returns what `work` returns."""
+
+    @abstractmethod
+    def _writing(self, sync: Sync | None) -> AbstractContextManager[WriteBatch]:
+        """A write batch for one call."""
 
     def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """The documents with the vectors that an embedder makes of them. In a transaction the
@@ -74,12 +79,14 @@ class WritableCollection(ReadableCollection):
         schema = self._schema()
         (document,) = self._embedded([document])
         prepared = schema.prepare(document)
-        with self._writing(sync, None if prepared.fresh else prepared.key) as writer:
+
+        def work(writer: WriteBatch) -> str:
             current = schema_of(writer.view, self.name)
-            if current is not schema:
-                prepared = current.prepare(document)
-            writer.put(current, prepared, on_conflict="raise" if insert else "replace")
-        return prepared.id
+            new = prepared if current is schema else current.prepare(document)
+            writer.put(current, new, on_conflict="raise" if insert else "replace")
+            return new.id
+
+        return self._write(work, sync, None if prepared.fresh else prepared.key)
 
     def put_many(
         self,
@@ -173,21 +180,25 @@ class WritableCollection(ReadableCollection):
         if self._embedders().of(self.name):
             (embedded,) = self._embedded([changes.assigned()])
             changes = self._embedders().patched(self.name, changes, embedded)
-        with self._writing(sync, self._schema().key(id)) as writer:
+
+        def work(writer: WriteBatch) -> Lsn:
             writer.update(schema_of(writer.view, self.name), id, changes, if_version)
             return Lsn(writer.lsn)
 
+        return self._write(work, sync, self._schema().key(id))
+
     def delete(self, id: str, *, sync: Sync | None = None) -> bool:
         """Deletes a document; returns whether it existed."""
-        with self._writing(sync, self._schema().key(id)) as writer:
+
+        def work(writer: WriteBatch) -> bool:
             return writer.delete(schema_of(writer.view, self.name), id)
+
+        return self._write(work, sync, self._schema().key(id))
 
     def __delitem__(self, id: str) -> None:
         """Deletes a document: del events["a"]. Raises MissingKeyError."""
-        with self._writing(None) as writer:
-            schema = schema_of(writer.view, self.name)
-            if not writer.delete(schema, id):
-                raise missing(self.name, id)
+        if not self.delete(id):
+            raise missing(self.name, id)
 
     def delete_many(
         self,

@@ -201,7 +201,7 @@ class Schema:
 
     def prepare(self, document: Mapping[str, Any]) -> Prepared:
         """Checks and encodes a document. Raises InvalidDocumentError, DocumentTooLargeError."""
-        return self._encoded(self._normalised(document))
+        return self._encoded(self._with_vectors(document) if self.vectors else normalise(document))
 
     def prepare_changed(self, document: Document, fields: Iterable[str]) -> Prepared:
         """prepare() for a stored document of which the given top-level fields were changed, and
@@ -210,11 +210,8 @@ class Schema:
         for name in self.vectors:  # the index may have been declared since
             if name in document:
                 changed[name] = document[name]
-        document.update(self._normalised(changed))
+        document.update(self._with_vectors(changed) if self.vectors else normalise(changed))
         return self._encoded(document)
-
-    def _normalised(self, document: Mapping[str, Any]) -> Document:
-        return self._with_vectors(document) if self.vectors else normalise(document)
 
     def _encoded(self, plain: Document) -> Prepared:
         id = plain.get("id")

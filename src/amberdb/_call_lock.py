@@ -32,7 +32,6 @@ _LOOK_S: Final = 0.05
 _UNFAIR_S: Final = 0.01
 """The longest time that others may take the lock before a thread that waits."""
 _SUSPENDS: Final = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
-_taking_over = allocate_lock()
 
 current_frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
 """current_frame(1) is the frame of the caller."""
@@ -64,23 +63,38 @@ def has_ended(holder: Holder) -> bool:
 class CallLock:
     """A lock for the length of one call. Not reentrant."""
 
-    __slots__ = ("_holder", "_waiting")
+    __slots__ = ("_heirs", "_holder", "_waiting")
 
     def __init__(self) -> None:
         self._holder: dict[None, Holder] = {}
-        self._waiting: deque[_Waiter] = deque()
+        self._heirs: dict[Holder, Holder] = {}
+        """By holder that has ended, who drops it."""
+        self._waiting: deque[Waiter] = deque()
 
     def __enter__(self) -> None:
         frame = current_frame(1)
         if self._holder.setdefault(None, frame) is not frame:
-            self._wait(frame, None)
+            self._wait(Waiter(frame), None)
 
     def __exit__(self, *_: object) -> None:
         self._release()
 
     def acquire(self, holder: Holder, timeout_s: float | None = None) -> bool:
         """Whether the lock is the holder's now; False after `timeout_s`."""
-        return self._holder.setdefault(None, holder) is holder or self._wait(holder, timeout_s)
+        if self._holder.setdefault(None, holder) is holder:
+            return True
+        return self._wait(Waiter(holder), timeout_s)
+
+    def try_acquire(self, holder: Holder) -> bool:
+        """acquire() without waiting."""
+        if self._holder.setdefault(None, holder) is holder:
+            return True
+        self._drop_ended()
+        return self._holder.setdefault(None, holder) is holder
+
+    def wait(self, waiter: "Waiter", timeout_s: float) -> bool:
+        """acquire() for the holder of a waiter; False also when the waiter was served."""
+        return self._wait(waiter, timeout_s)
 
     def release(self, holder: Holder) -> None:
         """Does nothing when another holder has taken the lock over."""
@@ -90,6 +104,16 @@ class CallLock:
     def hand_to(self, holder: Holder) -> None:
         """Makes `holder` the holder; the caller holds the lock."""
         self._holder[None] = holder
+
+    def waiters(self) -> "list[Waiter]":
+        """Those who wait for the lock, in the order in which they came."""
+        return list(self._waiting) if self._waiting else []
+
+    def choose(self, waiter: "Waiter") -> bool:
+        """Whether a waiter was still waiting. If so, the caller, who holds the lock, serves it:
+        nobody else wakes it meanwhile, and it does not give up."""
+        waiter.server = self._holder.get(None)
+        return _forget(self._waiting, waiter)
 
     def is_of(self, holder: Holder) -> bool:
         """Whether this is the holder."""
@@ -113,7 +137,7 @@ class CallLock:
         if waiting:  # also who began to wait before clear()
             _wake_one(waiting)
 
-    def _hand_over(self, waiting: "deque[_Waiter]") -> bool:
+    def _hand_over(self, waiting: "deque[Waiter]") -> bool:
         """Makes the thread that waits longest the holder, if that is long: a thread that takes the
         lock again at once would keep it for ever, since it has the interpreter."""
         try:
@@ -124,37 +148,47 @@ class CallLock:
         except (IndexError, ValueError):  # it has given up
             return False
         self._holder[None] = waiter.holder
-        waiter.gate.release()
+        waiter.wake()
         return True
 
-    def _wait(self, holder: Holder, timeout_s: float | None) -> bool:
+    def _wait(self, waiter: "Waiter", timeout_s: float | None) -> bool:
         until = None if timeout_s is None else time.monotonic() + timeout_s
+        holder = waiter.holder
         waiting = self._waiting
-        waiter = _Waiter(holder)
         waiting.append(waiter)  # before the next try: a release before it is seen there
         while True:
             self._drop_ended()
+            if waiter.is_served:
+                return False
             if self._holder.setdefault(None, holder) is holder:  # taken, or handed over
                 _forget(waiting, waiter)
                 return True
             left_s = _LOOK_S if until is None else min(_LOOK_S, until - time.monotonic())
             if left_s <= 0:
-                break
-            if waiter.gate.acquire(timeout=left_s) and not self.is_of(holder):
-                waiting.appendleft(waiter)
-        if not _forget(waiting, waiter):  # this thread was chosen meanwhile
-            if self.is_of(holder):
-                return True
-            _wake_one(waiting)
-        return False
+                if _forget(waiting, waiter):
+                    return False
+                left_s = _LOOK_S  # this thread was chosen meanwhile: to hold, or to be served
+            is_woken = waiter.gate.acquire(timeout=left_s)
+            if self.is_of(holder) or waiter.is_served or waiter in waiting:
+                continue
+            if is_woken or waiter.server is not self._holder.get(None):
+                waiting.appendleft(waiter)  # woken in vain, or its server was interrupted
 
     def _drop_ended(self) -> None:
         """Releases the lock when its holder has ended."""
         holder = self._holder.get(None)
-        if holder is not None and has_ended(holder):
-            with _taking_over:
-                if self._holder.get(None) is holder:  # one thread drops it, and only this one
-                    self._holder.clear()
+        if holder is None or not has_ended(holder):
+            return
+        # One thread drops it: else a second one would drop who has taken the lock since. The thread
+        # has the frame of this call, so that one which is interrupted in here has an heir too.
+        heir = self._heirs.setdefault(holder, current_frame())
+        while heir is not current_frame() and has_ended(heir):
+            heir = self._heirs.setdefault(heir, current_frame())
+        if heir is current_frame():
+            if self._holder.get(None) is holder:
+                self._holder.clear()
+            self._heirs.pop(holder, None)
+        del heir  # a frame that names itself is garbage in a cycle
 
 
 @final
@@ -191,16 +225,24 @@ class _ThreadCall:
         return has_ended(self.frame)
 
 
-class _Waiter:
+class Waiter:
     """A thread that waits, blocked on a lock of its own."""
 
-    __slots__ = ("gate", "holder", "since")
+    __slots__ = ("gate", "holder", "is_served", "server", "since")
 
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
+        self.server: Holder | None = None
+        """Who has chosen to serve this thread."""
+        self.is_served = False
+        """The thread that holds the lock has done what this one wants the lock for."""
         self.since = time.monotonic()
         self.gate = allocate_lock()
         self.gate.acquire()
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # it is awake
+            self.gate.release()
 
 
 @final
@@ -235,14 +277,14 @@ class Signal:
         return True
 
 
-def _wake_one(waiting: deque[_Waiter]) -> None:
+def _wake_one(waiting: deque[Waiter]) -> None:
     try:
-        waiting.popleft().gate.release()
+        waiting.popleft().wake()
     except IndexError:  # another thread was faster
         pass
 
 
-def _forget(waiting: deque[_Waiter], waiter: _Waiter) -> bool:
+def _forget(waiting: deque[Waiter], waiter: Waiter) -> bool:
     """Whether nobody had chosen the waiter yet."""
     try:
         waiting.remove(waiter)

@@ -8,6 +8,7 @@ import pytest
 
 from amberdb._call_lock import CallLock, NestedCallLock, Signal, current_frame, has_ended
 from support.beside import beside
+from support.interrupts import interrupted_at
 
 
 class Ended:
@@ -73,6 +74,24 @@ def test_what_a_call_left_is_taken_over(elsewhere: bool) -> None:
     use()
     left_by_a_call(lock)
     assert in_thread(use)
+
+
+def test_taking_over_can_be_interrupted_at_any_line() -> None:
+    number = 0
+    place: str | None = ""
+    while place is not None:
+        lock = CallLock()
+        left_by_a_call(lock)
+
+        def use(lock: CallLock = lock) -> None:
+            lock.acquire(current_frame(), 5)
+            lock.release(current_frame())
+
+        place = interrupted_at(number, use)
+        assert in_thread(use), place
+        assert not lock.is_held
+        number += 1
+    assert number > 20
 
 
 def test_a_traceback_that_is_kept_keeps_no_lock() -> None:
