@@ -67,8 +67,7 @@ class UniqueCheck:
             if is_enforced and index not in indexes:
                 continue
             rowid_bytes = (encode_rowid_desc if index.descends else encode_rowid)(rowid)
-            single = index.single(document)
-            for fields in index.encoder.unique_keys(document) if single is None else (single,):
+            for fields in index.encoder.unique_keys(document):
                 value = index.prefix + fields
                 entry = value + rowid_bytes
                 if is_enforced and entry not in changed and len(fields) <= CUT_BYTES:

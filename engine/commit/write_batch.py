@@ -36,6 +36,7 @@ from amberdb.engine.schema.document_format import (
     unpack,
     version_of,
 )
+from amberdb.engine.schema.entry_plan import EntryPlan
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.ordered_index import LOSSY, MULTI, CompiledIndex, entry_pairs
 from amberdb.engine.schema.patch import Changes
@@ -177,7 +178,7 @@ class WriteBatch:
             _, _, _, expires_us, rowid = header_of(value)
             gone[key] = None
             id_bytes = key[KEYSPACE_BYTES:]
-            _add_entries(gone, schema, schema.indexes, document, id_bytes, rowid, expires_us)
+            _add_entries(gone, schema, schema.entry_plan, document, id_bytes, rowid, expires_us)
             if schema.row_indexes:
                 row_keys += schema.row_keys(schema.row_contents(document), rowid)
             count += 1
@@ -231,7 +232,7 @@ class WriteBatch:
         now_us = self.now_us
         value = pack(new.key, self.lsn, now_us, now_us, expires_us, rowid, new.body)
         effects: Effects = {new.key: value}
-        schema.add_entries(effects, schema.indexes, document, id_bytes, rowid, expires_us)
+        schema.add_entries(effects, schema.entry_plan, document, id_bytes, rowid, expires_us)
         row_keys: list[bytes] = []
         if schema.row_indexes:
             row_keys = schema.row_keys(schema.row_contents(document), rowid)
@@ -264,14 +265,12 @@ class WriteBatch:
             contents = schema.row_contents(document)
             contents_before = schema.row_contents(before)
         counters = None
-        indexes = schema.indexes
+        plan = schema.entry_plan
         if contents != contents_before:
             counters = self._counters_of(schema)
             rowid = counters.next_rowid
-        elif changed:
-            indexes = tuple(each for each in indexes if not changed.isdisjoint(each.roots))
-        else:  # most updates: no entry of an index is made
-            indexes = ()
+        else:
+            plan = schema.plan_of(changed)
         value = pack(
             new.key,
             self.lsn,
@@ -282,9 +281,9 @@ class WriteBatch:
             new.body,
         )
         effects: Effects = {new.key: value}
-        if indexes or expires_us != old.expires_us:
-            schema.add_entries(effects, indexes, document, new.id_bytes, rowid, expires_us)
-            for key, entry in _entries_of(schema, indexes, new.id_bytes, old, before).items():
+        if plan.indexes or expires_us != old.expires_us:
+            schema.add_entries(effects, plan, document, new.id_bytes, rowid, expires_us)
+            for key, entry in _entries_of(schema, plan, new.id_bytes, old, before).items():
                 if key not in effects:
                     effects[key] = None
                 elif effects[key] == entry:
@@ -304,14 +303,14 @@ class WriteBatch:
         if counters is not None:  # only now: as in _insert()
             counters.next_rowid += 1
         if schema.unique_indexes:
-            self._checked().note(schema, indexes, document, rowid, effects)
+            self._checked().note(schema, plan.indexes, document, rowid, effects)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
         entries: Effects = {}
         row_keys: list[bytes] = []
         if schema.all_indexes:
             document = old.document()
-            entries = _entries_of(schema, schema.indexes, key[KEYSPACE_BYTES:], old, document)
+            entries = _entries_of(schema, schema.entry_plan, key[KEYSPACE_BYTES:], old, document)
             row_keys = schema.row_keys(schema.row_contents(document), old.rowid)
         elif old.expires_us != NEVER:  # saves decoding the document
             entries[schema.expiry_key(old.expires_us, old.rowid)] = None
@@ -385,23 +384,23 @@ def missing(collection: str, id: str) -> MissingKeyError:
 
 def _entries_of(
     schema: Schema,
-    indexes: Collection[CompiledIndex],
+    plan: EntryPlan,
     id_bytes: bytes,
     old: StoredDocument,
     document: Document,
 ) -> Effects:
-    """The entries of a stored document in the given ordered indexes and in the expiry index. Marks
-    are left out: they stay when a document is deleted."""
+    """The entries of a stored document in the ordered indexes of a plan and in the expiry index.
+    Marks are left out: they stay when a document is deleted."""
     entries: Effects = {}
-    _add_entries(entries, schema, indexes, document, id_bytes, old.rowid, old.expires_us)
-    _drop_marks(entries, indexes)
+    _add_entries(entries, schema, plan, document, id_bytes, old.rowid, old.expires_us)
+    _drop_marks(entries, plan.indexes)
     return entries
 
 
 def _add_entries(
     entries: Effects,
     schema: Schema,
-    indexes: Collection[CompiledIndex],
+    plan: EntryPlan,
     document: Document,
     id_bytes: bytes,
     rowid: int,
@@ -409,9 +408,9 @@ def _add_entries(
 ) -> None:
     """Adds the entries of a stored document to those of others, and the marks that it leaves."""
     try:
-        schema.add_entries(entries, indexes, document, id_bytes, rowid, expires_us)
+        schema.add_entries(entries, plan, document, id_bytes, rowid, expires_us)
     except InvalidDocumentError:  # an index that was declared later has no key for it
-        for index in indexes:
+        for index in plan.indexes:
             try:
                 entries.update(entry_pairs(index, document, id_bytes, rowid))
             except InvalidDocumentError:

@@ -43,7 +43,6 @@ class CompiledIndex:
         "number",
         "prefix",
         "roots",
-        "single",
         "spec",
     )
 
@@ -56,7 +55,6 @@ class CompiledIndex:
         self.encoder = KeyEncoder(spec)
         self.roots = roots_of(spec.paths)
         self.entries = self.encoder.entries
-        self.single = self.encoder.single
         self.descends = self.encoder.descending[-1]
         self.is_unique = spec.kind == "unique"
         self.is_marked = index.identity == MARKED

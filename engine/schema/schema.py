@@ -28,19 +28,22 @@ from amberdb.engine.schema.codec import decode_document, encode
 from amberdb.engine.schema.definition import TYPES, CollectionDef
 from amberdb.engine.schema.document_format import NEVER, StoredDocument
 from amberdb.engine.schema.documents import encode_id, is_map, new_id, normalise, surrogate_error
+from amberdb.engine.schema.entry_plan import EntryPlan
 from amberdb.engine.schema.expiry_index import TIME_ZERO, ExpiryIndex
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, Effects, prefix_of
 from amberdb.engine.schema.migration import Migration, Upgrades, failed
-from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
+from amberdb.engine.schema.ordered_index import CompiledIndex
 from amberdb.engine.schema.search_index import RowIndex, identity_of
 from amberdb.index.ordered.key_encoder import FieldSpec
-from amberdb.index.ordered.keys import FIELD_KEY_BYTES_MAX, SCALAR_ENCODERS, encode_rowid
+from amberdb.index.ordered.keys import SCALAR_ENCODERS
 from amberdb.index.text.text import Text
 from amberdb.index.vector.coercion import coerce, coerce_several
 from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector
 
 _EXPIRY = Struct(">QQ")
+_PLANS_MAX = 64
+"""Sets of changed fields whose indexes are remembered."""
 _ROUNDING_US = 1000
 """The largest change of the time of expiry by an upgrade: storing it as another type rounds it."""
 
@@ -66,10 +69,12 @@ class Schema:
 
     __slots__ = (
         "_indexed",
+        "_plans",
         "_required",
         "all_indexes",
         "counters_key",
         "definition",
+        "entry_plan",
         "expires_at",
         "expiry",
         "expiry_prefix",
@@ -132,6 +137,8 @@ class Schema:
         self.all_indexes: tuple[AnyIndex, ...] = (*self.indexes, *self.row_indexes)
         self._indexed = frozenset[str]().union(*(index.roots for index in self.all_indexes))
         """The top-level fields that an index depends on."""
+        self.entry_plan = EntryPlan(self.indexes)
+        self._plans: dict[frozenset[str], EntryPlan] = {}
         self.row_roots = frozenset[str]().union(*(index.roots for index in self.row_indexes))
         """Those that a search index depends on."""
         self.row_prefixes = frozenset(index.entry_prefix for index in self.row_indexes)
@@ -265,6 +272,18 @@ class Schema:
                 changed.add(name)
         return changed
 
+    def plan_of(self, changed: set[str]) -> EntryPlan:
+        """The indexes that depend on one of these fields."""
+        fields = frozenset(changed)
+        plan = self._plans.get(fields)
+        if plan is None:
+            if len(self._plans) == _PLANS_MAX:
+                self._plans.clear()
+            plan = self._plans[fields] = EntryPlan(
+                tuple(index for index in self.indexes if not fields.isdisjoint(index.roots))
+            )
+        return plan
+
     def row_contents(self, document: Document) -> list[object]:
         """The document's content for each search index. Two documents with equal lists are the
         same to all of them."""
@@ -281,22 +300,16 @@ class Schema:
     def add_entries(
         self,
         entries: Effects,
-        indexes: Iterable[CompiledIndex],
+        plan: EntryPlan,
         document: Document,
         id_bytes: bytes,
         rowid: int,
         expires_us: int,
     ) -> None:
-        """Adds to `entries` those of a document in the given indexes and in the expiry index."""
+        """Adds to `entries` those of a document in the indexes of a plan and the expiry index."""
         if expires_us != NEVER:
             entries[self.expiry_key(expires_us, rowid)] = id_bytes
-        tail = encode_rowid(rowid)
-        for index in indexes:
-            key = index.single(document)
-            if key is None or len(key) >= FIELD_KEY_BYTES_MAX or index.descends:
-                entries.update(entry_pairs(index, document, id_bytes, rowid))
-            else:
-                entries[index.prefix + key + tail] = id_bytes
+        plan.add(entries, document, id_bytes, rowid)
 
     def expiry_key(self, expires_us: int, rowid: int) -> bytes:
         """The key of a document's entry in the expiry index."""

@@ -12,9 +12,9 @@ Invariants:
 # What a document holds has no static type, so type(value) and its lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Any, TypeAlias, cast, final
 
 from amberdb._errors import InvalidDocumentError
 from amberdb._types import Document
@@ -29,7 +29,6 @@ from amberdb.index.ordered.keys import (
     encode_desc,
     encode_rowid,
     encode_rowid_desc,
-    inverted,
 )
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
@@ -40,28 +39,6 @@ FieldSpec: TypeAlias = Ordered | Unique | EmbeddingQueue
 """The index kinds whose entries are sorted keys."""
 
 _Keys: TypeAlias = Callable[[Document], list[bytes]]
-_Encoders: TypeAlias = Mapping[object, Encoder]
-
-
-class _WholeNumber(Exception):
-    pass
-
-
-def _fraction(value: float) -> bytes:
-    """Raises _WholeNumber for a float that is_lossy() tells."""
-    if value.is_integer():
-        raise _WholeNumber
-    return _encode_float(value)
-
-
-_REFUSED: Final = (InvalidDocumentError, _WholeNumber)
-_encode_float: Final = SCALAR_ENCODERS[float]
-_LOSSLESS: Final[_Encoders] = {**SCALAR_ENCODERS, float: _fraction}
-_LOSSLESS_DESC: Final[_Encoders] = {
-    **SCALAR_ENCODERS_DESC,
-    float: lambda value: inverted(_fraction(value)),
-}
-"""The encoders of values that follow from their keys."""
 
 
 @final
@@ -77,7 +54,6 @@ class KeyEncoder:
         "is_multi",
         "keys",
         "paths",
-        "single",
         "spec",
     )
 
@@ -87,9 +63,6 @@ class KeyEncoder:
     descending: tuple[bool, ...]
     encoders: tuple[Encoder, ...]
     """encode or encode_desc for each field: they also encode the bounds of a scan."""
-    single: Callable[[Document], bytes | None]
-    """single(document): the key, when the document has exactly one and the fast path finds it;
-    else None."""
     keys: _Keys
     """keys(document): the distinct keys, fields part only.
 
@@ -101,7 +74,7 @@ class KeyEncoder:
     """is_multi(document): whether a field holds a list, so that it may have any number of keys."""
     is_lossy: Callable[[Document], bool]
     """is_lossy(document): whether a field holds a list, whose elements have keys of their own, or a
-    float that is a whole number, which has the key of an int. Then single() finds no key."""
+    float that is a whole number, which has the key of an int."""
     entries: Callable[[Document, int], list[tuple[bytes, bytes]]]
     """entries(document, rowid): for each key [(entry key, remainder)].
 
@@ -116,7 +89,6 @@ class KeyEncoder:
         self.descending = spec.descending
         self.encoders = tuple(encode_desc if desc else encode for desc in self.descending)
         self._paths = tuple(Path.of(path) for path in self.paths)
-        self.single = self._compile_fast(_LOSSLESS, _LOSSLESS_DESC)
         self.keys = self._compile_keys()
         self.is_multi = _compile_is_multi(self._paths)
         self.is_lossy = _compile_is_lossy(self._paths)
@@ -130,17 +102,17 @@ class KeyEncoder:
             return keys
         return self._general_keys(document, with_none=False)
 
-    def _compile_fast(
-        self, ascending: _Encoders, descending: _Encoders
-    ) -> Callable[[Document], bytes | None]:
-        """The fast path for one and two plain fields that hold values of these encoders."""
+    def _compile_fast(self) -> Callable[[Document], bytes | None]:
+        """The fast path for one and two plain fields that hold single values."""
         if isinstance(self.spec, EmbeddingQueue):
             text = self.spec.compiled()
             return lambda document: None if text(document) is None else b""
         if len(self._paths) > 2 or not all(path.is_plain for path in self._paths):
-            return _never_single
+            return _no_key
         names = [path.segments[0] for path in self._paths]
-        encoders = [(descending if down else ascending).get for down in self.descending]
+        encoders = [
+            (SCALAR_ENCODERS_DESC if down else SCALAR_ENCODERS).get for down in self.descending
+        ]
         sparse = self.spec.sparse
         first, last = names[0], names[-1]
         first_encoders, last_encoders = encoders[0], encoders[-1]
@@ -152,7 +124,7 @@ class KeyEncoder:
                 return None
             try:
                 return encoder(value)
-            except _REFUSED:
+            except InvalidDocumentError:
                 return None  # the general path says why
 
         def two(document: Document) -> bytes | None:
@@ -166,20 +138,20 @@ class KeyEncoder:
                 return None
             try:
                 return left_encoder(left) + right_encoder(right)
-            except _REFUSED:
+            except InvalidDocumentError:
                 return None
 
         return one if len(names) == 1 else two
 
     def _compile_keys(self) -> _Keys:
-        fast = self._compile_fast(SCALAR_ENCODERS, SCALAR_ENCODERS_DESC)
+        fast = self._compile_fast()
         general: _Keys = _no_keys if isinstance(self.spec, EmbeddingQueue) else self._general_keys
 
         def keys(document: Document) -> list[bytes]:
             key = fast(document)
             return general(document) if key is None else [key]
 
-        return general if fast is _never_single else keys
+        return general if fast is _no_key else keys
 
     def _general_keys(self, document: Document, *, with_none: bool = True) -> list[bytes]:
         """For any number of fields, dotted paths, lists, and for the error messages."""
@@ -224,7 +196,7 @@ class KeyEncoder:
             ) from None
 
 
-def _never_single(_: Document) -> bytes | None:
+def _no_key(_: Document) -> bytes | None:
     return None
 
 
