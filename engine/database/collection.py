@@ -27,7 +27,7 @@ from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.maintenance.embedding_backfill import backfill
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.codec import decode_unchecked
-from amberdb.engine.schema.document_format import BODY, damaged, expires_us
+from amberdb.engine.schema.document_format import BODY, damaged, unpack_expires
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.embedding import Embedders
@@ -93,7 +93,7 @@ class Collection(WritableCollection):
             return default
         if crc32(value, crc32(key)) != CRC_RESIDUE:
             raise damaged(key, committer.store.path)
-        if schema.expires_at is not None and expires_us(value) <= committer.clock.now_us():
+        if schema.expires_at is not None and unpack_expires(value)[0] <= committer.clock.now_us():
             return default
         return decode_unchecked(value[BODY])
 

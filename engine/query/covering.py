@@ -24,6 +24,7 @@ from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged
 from amberdb.engine.schema.ordered_index import LOSSY
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.storage.index_scan import count
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.key_decoder import decoded
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
@@ -91,11 +92,11 @@ class Covering:
 
     def count(self) -> int:
         """The number of documents that match."""
-        found = scanned(self._source, self._plan)
         expired = self._expired
-        if expired:
-            return sum(1 for _, id_bytes in found if id_bytes not in expired)
-        return sum(1 for _ in found)
+        if not expired:
+            return count(self._source, self._plan.ranges)
+        found = scanned(self._source, self._plan)
+        return sum(1 for _, id_bytes in found if id_bytes not in expired)
 
     def documents(self, after: Place | None = None) -> Iterator[Found]:
         """The matches as scan.documents() yields them, with the fields that are covered alone, or

@@ -14,7 +14,14 @@ from amberdb._errors import CorruptionError, FullScanWarning
 from amberdb._types import Document
 from amberdb.engine.query.planner import Plan
 from amberdb.engine.schema.codec import decode_unchecked
-from amberdb.engine.schema.document_format import BODY, damaged, expires_us, rowid_of, unpack
+from amberdb.engine.schema.document_format import (
+    BODY,
+    damaged,
+    expires_us,
+    rowid_of,
+    unpack,
+    unpack_expires,
+)
 from amberdb.engine.schema.documents import encode_id
 from amberdb.engine.schema.ordered_index import CompiledIndex
 from amberdb.engine.schema.schema import Schema
@@ -83,7 +90,7 @@ def passing(
         read += 1
         if read == FULL_SCAN_MAX:
             _warn(schema.name, shape)
-        if now_us is not None and expires_us(value) <= now_us:
+        if now_us is not None and unpack_expires(value)[0] <= now_us:
             continue
         document: Document = (
             decode_unchecked(value[BODY])
@@ -112,7 +119,7 @@ def documents_by_id(
             continue
         if crc32(value, crc32(key)) != CRC_RESIDUE:
             raise damaged(key)
-        if now_us is not None and expires_us(value) <= now_us:
+        if now_us is not None and unpack_expires(value)[0] <= now_us:
             yield None
         elif migration is None:
             yield value, decode_unchecked(value[BODY])

@@ -23,6 +23,9 @@ _PREFIX_SIZE = KEYSPACE_BYTES + CUT_BYTES
 _LONG_SIZE = _PREFIX_SIZE + ROWID_BYTES
 """Entries longer than this are gathered by their first _PREFIX_SIZE bytes and sorted."""
 
+_COUNTED = 4096
+"""Keys that are in memory at once while they are counted."""
+
 Entry = tuple[Place, bytes]
 """(place, id) of an index entry: the place is LMDB's key, or, where that is cut, the whole key. Of
 the documents (key, value)."""
@@ -105,6 +108,19 @@ class Counter:
             if len(keys) == wanted:
                 self._ranges.append((keys[-1] + b"\0", high))
         return self.total <= limit and not self._ranges
+
+
+def count(source: Source, ranges: Sequence[Range]) -> int:
+    """The number of entries of an index, or of documents, in the ranges. Only keys are read, but
+    where a bound is of fields that are cut."""
+    if any(max(len(low), len(high)) > _PREFIX_SIZE for low, high in ranges):
+        return sum(1 for _ in entries(source, ranges))
+    total = 0
+    for low, high in ranges:
+        while keys := source.keys(low, high, _COUNTED):
+            total += len(keys)
+            low = keys[-1] + b"\0"
+    return total
 
 
 def places(view: View, ranges: Sequence[Range], limit: int) -> list[Place]:

