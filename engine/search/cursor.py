@@ -10,7 +10,7 @@ Invariants:
 - It has 8 characters for each document, and as many for each group.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
@@ -112,12 +112,12 @@ class Shown:
 class Next:
     """What the cursor to the next page is made from, when it is asked for."""
 
-    asked: Asked
+    asked: Callable[[], Asked]
     shown: Shown
     page: Sequence[Place]
 
     def cursor(self) -> str:
-        return self.shown.cursor(self.asked, self.page)
+        return self.shown.cursor(self.asked(), self.page)
 
 
 def _digest(key: bytes) -> bytes:

@@ -34,6 +34,7 @@ from amberdb.engine.search.segments import (
     postings_of,
     read_segment,
     replace_segments,
+    segment_prefix,
 )
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, StoreWriter
@@ -77,7 +78,7 @@ def flush_documents(
     cannot take."""
     postings = InMemoryPostings()
     added: list[tuple[bytes, bytes]] = []
-    for rowid, id_bytes, document in documents:
+    for rowid, id_bytes, document in sorted(documents, key=_rowid):
         try:
             has_content = index.content(document) is not None
         except InvalidDocumentError as error:
@@ -86,10 +87,13 @@ def flush_documents(
             added.append((index.key(rowid), id_bytes))
             if index.extractor is not None:
                 postings.add(rowid, index.extractor.occurrences(document))
-    added.sort()
     _store_entries(store, index, added, [])
     if index.is_text:
         add_segment(store, index, [postings], None)
+
+
+def _rowid(of: tuple[int, bytes, Document]) -> int:
+    return of[0]
 
 
 def _store_entries(
@@ -139,7 +143,7 @@ def _mostly_dead(store: StoreWriter, index: RowIndex, segments: SegmentList) -> 
     if total <= 2 * int(alive.sum()) + DEAD_MIN:
         return []  # without reading the rows of a segment
     for number, rows in segments.items:
-        segment = read_segment(store.get, index, number)
+        segment = read_segment(store.get, index, segment_prefix(index, number))
         if 2 * int(is_alive(segment.rowids, alive).sum()) < rows:
             return [number]
     return []

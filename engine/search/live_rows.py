@@ -13,13 +13,14 @@ Invariants:
 - The view alone decides which rows are alive: the bitmap in its LMDB transaction, the row events of
   its memtables up to its Lsn, and its own pending effects. Everything else that knows rows is a
   cache, and may hold rows that are dead, or not added yet, as of the view.
-- A mask that alive() or committed() returned is never modified; a newer one is a copy.
+- A mask that alive() or committed() returned is never modified; a newer one is a copy, or the same
+  memory with more rows behind the end.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from copy import copy
-from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 from zlib import crc32
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
@@ -29,7 +30,7 @@ from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import ENTRY_PREFIX_SIZE, Effects, end_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.storage.memtable import Memtable
+from amberdb.engine.storage.memtable import Memtable, RowEvent
 from amberdb.index.ordered.keys import ROWID_BYTES
 
 if TYPE_CHECKING:
@@ -53,6 +54,28 @@ BLOCK_ROWS: Final = 8192
 _BLOCK_BYTES = BLOCK_ROWS // 8
 
 
+class Live(NamedTuple):
+    """The rows that are alive at a view, and how they follow from those of views before it: a state
+    with the same list has all rows of an earlier one, besides the rows that the list has since, and
+    others only behind its end."""
+
+    alive: "Alive"
+    removed: list[int]
+    removed_count: int
+    """How much of the list this state knows."""
+    is_committed: bool = True
+    """It has no rows of an open transaction, and those of expired documents are alive."""
+
+    def leads_to(self, later: "Live") -> bool:
+        """Whether a state has the rows of this one without some that the list has, and others
+        behind its end."""
+        return (
+            self.removed is later.removed
+            and self.removed_count <= later.removed_count
+            and len(self.alive) <= len(later.alive)
+        )
+
+
 @final
 class LiveRows:
     """The live rows of one search index as of any view; those of the newest view are cached."""
@@ -62,22 +85,35 @@ class LiveRows:
         self._cached: _CachedLiveRows | None = None
 
     def alive(self, view: "View", schema: Schema, index: RowIndex) -> "Alive":
-        """bool[at least the view's next rowid], by rowid: rows whose document the view sees. Raises
+        """bool[], by rowid: rows whose document the view sees; rows past the end are dead. Raises
         CorruptionError."""
-        alive = self.committed(view, index)
+        return self.live(view, schema, index).alive
+
+    def live(self, view: "View", schema: Schema, index: RowIndex) -> Live:
+        """alive(), and what it follows from. Raises CorruptionError."""
+        live = self._committed(view, index)
         pending = view.pending.effects if view.pending is not None else {}
+        if not pending and schema.expires_at is None:
+            return live
         expired = expired_rows(view, schema)
         if not pending and not len(expired):
-            return alive
+            return live
+        alive = live.alive
         size = max(CollectionCounters.unpack(view.get(schema.counters_key)).next_rowid, len(alive))
         alive = _grown(alive, size)
-        _apply(alive, _pending_events(pending, index))
+        alive = _apply(alive, _pending_events(pending, index))
         alive[expired[expired < size]] = False
-        return alive
+        return Live(alive, [], 0, is_committed=False)
 
     def committed(self, view: "View", index: RowIndex) -> "Alive":
         """bool[], by rowid: the rows alive as of the view's Lsn, without its own pending effects;
         rows of expired documents count. Raises CorruptionError."""
+        return self._committed(view, index).alive
+
+    def _committed(self, view: "View", index: RowIndex) -> Live:
+        cached = self._cached
+        if cached is not None and cached.is_of(view, index):
+            return cached.live
         with self._mutex:
             cached = self._cached
             if cached is None or not cached.leads_to(view):
@@ -85,18 +121,23 @@ class LiveRows:
             cached = cached.at(view, index)
             if self._cached is None or cached.age >= self._cached.age:
                 self._cached = cached
-            return cached.alive
+            return cached.live
 
 
 class _CachedLiveRows:
     """The live rows as of one Lsn, and how many events of each memtable are applied to them."""
 
-    __slots__ = ("_positions", "_store_id", "alive", "lsn")
+    __slots__ = ("_positions", "_room", "_store_id", "live", "lsn")
 
     def __init__(self, view: "View", alive: "Alive") -> None:
+        import numpy as np
+
         self._store_id = view.store_id
         self._positions = {memtable.number: 0 for memtable in view.memtables}
-        self.alive = alive
+        self.live = Live(alive[: int(np.flatnonzero(alive).max(initial=-1)) + 1], [], 0)
+        self._room = alive
+        """The array that `alive` is the first part of. A row that is added behind this part needs
+        no copy: rowids only grow, and rows past the end of a mask are dead."""
         self.lsn = view.applied_lsn
         """The Lsn of the last event applied, at first that of the LMDB transaction."""
 
@@ -108,34 +149,68 @@ class _CachedLiveRows:
 
     def leads_to(self, view: "View") -> bool:
         """Whether applying later events of the same memtables leads from here to the view."""
+        positions = self._positions
         return (
-            self._store_id == view.store_id
-            and self.lsn <= view.lsn
-            and self._positions.keys() == {memtable.number for memtable in view.memtables}
+            self.lsn <= view.lsn
+            and len(positions) == len(view.memtables)
+            and all(memtable.number in positions for memtable in view.memtables)
+            and self._store_id == view.store_id
+        )
+
+    def is_of(self, view: "View", index: RowIndex) -> bool:
+        """Whether these are the live rows of the view: no event was added since."""
+        if not self.leads_to(view):
+            return False
+        prefix, positions = index.prefix, self._positions
+        return all(
+            len(memtable.rows.get(prefix, ())) <= positions[memtable.number]
+            for memtable in view.memtables
         )
 
     def at(self, view: "View", index: RowIndex) -> "_CachedLiveRows":
-        """The live rows as of the view's Lsn: a copy, or this object when nothing was added."""
-        events: list[tuple[bytes, bool]] = []
-        positions = dict(self._positions)
-        last = self.lsn
+        """The live rows as of the view's Lsn: this object when nothing was added."""
+        events: list[RowEvent] = []
+        positions = self._positions
         for memtable in reversed(view.memtables):  # oldest first
             row_events = memtable.rows.get(index.prefix)
-            if row_events is None:
+            position = positions[memtable.number]
+            if row_events is None or position >= len(row_events):
                 continue
-            for lsn, key, value in islice(row_events, positions[memtable.number], None):
-                if lsn > view.lsn:
-                    break
-                positions[memtable.number] += 1
-                events.append((key, value is not None))
-                last = max(last, lsn)
+            fresh = row_events[position:]
+            if fresh[-1][0] > view.lsn:
+                fresh = fresh[: bisect_right(fresh, view.lsn, key=_lsn_of)]
+            if fresh:
+                events += fresh
+                positions = {**positions, memtable.number: position + len(fresh)}
         if not events:
             return self
         after = copy(self)
-        after.alive = _apply(_grown(self.alive, 0), events)
+        after._apply(events)
         after._positions = positions
-        after.lsn = last
+        after.lsn = max(events[-1][0], self.lsn)
         return after
+
+    def _apply(self, events: list[RowEvent]) -> None:
+        """Makes `live` the rows after these events. After an interruption it may be called again
+        with the same or fewer."""
+        alive, removed, removed_count, _ = self.live
+        size = len(alive)
+        added = rowids_of(key for _, key, id_bytes in events if id_bytes is not None)
+        cleared = rowids_of(key for _, key, id_bytes in events if id_bytes is None)
+        end = max(size, int(added.max(initial=-1)) + 1, int(cleared.max(initial=-1)) + 1)
+        are_behind = int(added.min(initial=size)) >= size
+        if end > len(self._room) or not are_behind or int(cleared.min(initial=size)) < size:
+            self._room = _grown(alive, end + end // 8)
+        if not are_behind:  # others may not add what is new to theirs
+            removed, removed_count = [], 0
+        self._room[added] = True
+        self._room[cleared] = False  # no rowid is added twice
+        removed[removed_count:] = cleared.tolist()
+        self.live = Live(self._room[:end], removed, len(removed))
+
+
+def _lsn_of(event: RowEvent) -> int:
+    return event[0]
 
 
 def pending_rows(view: "View", index: RowIndex) -> "Rowids":

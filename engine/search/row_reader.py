@@ -6,6 +6,7 @@ Invariants:
   and raises.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, final
 from zlib import crc32
 
@@ -57,6 +58,30 @@ class RowReader:
         if document is None:
             document = self._documents[rowid] = self.read(rowid, index)
         return document
+
+    def documents(
+        self, ranked: Iterable[tuple[int, float]], origin: Mapping[int, RowIndex]
+    ) -> dict[int, Document]:
+        """document() of each ranked row; `origin` has the index that ranked it. Raises
+        CorruptionError."""
+        get, known, entries = self._get, self._documents, self._entries
+        for rowid, _ in ranked:
+            if rowid in known:
+                continue
+            index = origin[rowid]
+            if rowid not in entries:
+                # read(), inline: its calls take as long as the reads.
+                key = index.documents + (get(index.entry_prefix + rowid.to_bytes(8)) or b"")
+                value = get(key)
+                if (
+                    value is not None
+                    and crc32(value, crc32(key)) == CRC_RESIDUE
+                    and rowid_of(value) == rowid
+                ):
+                    known[rowid] = decode_unchecked(value[BODY])
+                    continue
+            known[rowid] = self.read(rowid, index)
+        return known
 
     def read(self, rowid: int, index: RowIndex) -> Document:
         """The document of a row, not cached. Raises CorruptionError."""

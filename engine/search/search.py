@@ -91,8 +91,7 @@ class Search:
 
     def answer(self, view: View, searchers: SearcherSource) -> Hits:
         """The hits as of the view. Raises QueryError, CursorError, CorruptionError."""
-        asked = self._asked()
-        shown = NOTHING if self.after is None else Shown.by(self.after, asked)
+        shown = NOTHING if self.after is None else Shown.by(self.after, self._asked())
         reader = RowReader(view, self.schema)
         candidates = Candidates(view, self.schema, self.where, reader)
         cut: dict[str, dict[str, int]] = {}
@@ -120,7 +119,7 @@ class Search:
             found = {index: ask(index, depth, candidates) for index in indexes}
             ranked, origin = self._ranked(found, depth, ask, neighborhood)
             if self.recency is not None:
-                documents = _documents(reader, ranked, origin)
+                documents = reader.documents(ranked, origin)
                 ranked = decayed(ranked, documents, self.recency, view.now_us)
             selected = selection.of(ranked, None if self.diversity else self.limit, origin)
             is_whole = all(len(each.ranked) < depth for each in found.values())
@@ -131,14 +130,14 @@ class Search:
         how |= self._how_ranked(len(found), neighborhood, selection)
         ranked = selected.hits
         if self.diversity:
-            ranked = self._diverse(selected, _documents(reader, selected.rows, origin), cut)
+            ranked = self._diverse(selected, reader.documents(selected.rows, origin), cut)
         ranked = ranked[: self.limit]
         lists = {index: each.ranked for index, each in found.items()}
-        hits = self._hits(ranked, _documents(reader, ranked, origin), lists, texts, cut)
+        hits = self._hits(ranked, reader.documents(ranked, origin), lists, texts, cut)
         if not hits or len(hits) < self.limit:
             return Hits(hits, how)
         page = [(hit.id, selection.key(row[0])) for hit, row in zip(hits, ranked, strict=True)]
-        return Hits(hits, how, Next(asked, shown, page))
+        return Hits(hits, how, Next(self._asked, shown, page))
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -436,12 +435,6 @@ def _vectors(schema: Schema, vector: Any) -> "dict[str, NDArray[np.float32]]":
         except InvalidDocumentError as error:
             raise QueryError(f"query vector: {error.message}") from None
     return vectors
-
-
-def _documents(
-    reader: RowReader, ranked: Ranked, origin: Mapping[int, RowIndex]
-) -> dict[int, Document]:
-    return {rowid: reader.document(rowid, origin[rowid]) for rowid, _ in ranked}
 
 
 def _size(text: str) -> int:

@@ -25,7 +25,7 @@ Invariants:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._call_lock import CallLock, current_frame
@@ -98,21 +98,17 @@ class Sources:
 
     def __init__(self) -> None:
         self._mutex = CallLock()
-        self._segments: dict[int, Segment] = {}
-        self._newest = 0
+        self._cached: _StoredSegments | None = None
+        """Of the newest LMDB transaction that was searched."""
 
     def of(self, view: "View", index: RowIndex) -> list[Source]:
         """The sources of a view: segments, memtables, pending rows; oldest first. Raises
         CorruptionError."""
-        sources: list[Source] = []
-        with self._mutex:
-            segments = SegmentList.read(view.get, index)
-            if view.lsn >= self._newest:
-                self._newest = view.lsn if view.pending is None else self._newest
-                for number in self._segments.keys() - {number for number, _ in segments.items}:
-                    del self._segments[number]
-            for number, _ in segments.items:
-                sources.append(self._segment(view, index, number))
+        get, scan = view.get, view.scan
+        sources: list[Source] = [
+            segment.source(get, scan, prefix)
+            for prefix, segment in self._segments(view, index).by_prefix.items()
+        ]
         for memtable in reversed(view.memtables):
             if index.prefix in memtable.rows and not is_applied(memtable, view):
                 sources.append(postings_of(memtable, index))
@@ -121,21 +117,40 @@ class Sources:
         return sources
 
     def stats(self) -> dict[str, int]:
-        """The cached segments, and the bytes of everything cached."""
-        with self._mutex:
-            return {
-                "segments": len(self._segments),
-                "memory_bytes": sum(
-                    segment.rowids.nbytes + segment.lengths.nbytes
-                    for segment in self._segments.values()
-                ),
-            }
+        """The cached segments, and their bytes."""
+        cached = self._cached
+        segments = [] if cached is None else list(cached.by_prefix.values())
+        return {
+            "segments": len(segments),
+            "memory_bytes": sum(each.rowids.nbytes + each.lengths.nbytes for each in segments),
+        }
 
-    def _segment(self, view: "View", index: RowIndex, number: int) -> Source:
-        segment = self._segments.get(number)
-        if segment is None:
-            segment = self._segments[number] = read_segment(view.get, index, number)
-        return source_of(segment, view.get, view.scan, index, number)
+    def _segments(self, view: "View", index: RowIndex) -> "_StoredSegments":
+        cached, store_id = self._cached, view.store_id
+        if cached is not None and cached.store_id == store_id:
+            return cached
+        with self._mutex:
+            known = {} if cached is None else cached.by_prefix
+            prefixes = [
+                segment_prefix(index, number)
+                for number, _ in SegmentList.read(view.get, index).items
+            ]
+            segments = {
+                prefix: known.get(prefix) or read_segment(view.get, index, prefix)
+                for prefix in prefixes
+            }
+            found = _StoredSegments(store_id, view.applied_lsn, segments)
+            if cached is None or cached.applied_lsn <= found.applied_lsn:
+                self._cached = found
+            return found
+
+
+class _StoredSegments(NamedTuple):
+    """The segments of one LMDB transaction, by the prefix of their keys."""
+
+    store_id: tuple[str, int]
+    applied_lsn: int
+    by_prefix: dict[bytes, Segment]
 
 
 @final
@@ -311,26 +326,16 @@ def segment_prefix(index: RowIndex, number: int) -> bytes:
     return index.prefix + SEGMENT + number.to_bytes(_U32)
 
 
-def read_segment(get: Get, index: RowIndex, number: int) -> Segment:
-    """The rows of a segment; its postings stay in LMDB. Raises CorruptionError."""
-    rows = get(segment_prefix(index, number) + ROWS_KEY)
+def read_segment(get: Get, index: RowIndex, prefix: bytes) -> Segment:
+    """The rows of the segment with this prefix; its postings stay in LMDB. Raises
+    CorruptionError."""
+    rows = get(prefix + ROWS_KEY)
     if rows is None:
+        number = int.from_bytes(prefix[-_U32:])
         raise damaged_index(index, f"its segment {number} is missing")
     return Segment(rows)
 
 
-def source_of(segment: Segment, get: Get, scan: Scan, index: RowIndex, number: int) -> Source:
-    """A segment with its pairs, read by `get` and `scan` and without the segment's prefix."""
-    prefix = segment_prefix(index, number)
-    size = len(prefix)
-
-    def scan_inside(start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return ((key[size:], value) for key, value in scan(prefix + start, prefix + end))
-
-    return segment.source(lambda key: get(prefix + key), scan_inside)
-
-
 def _sources(get: Get, scan: Scan, index: RowIndex, numbers: Sequence[int]) -> list[Source]:
-    return [
-        source_of(read_segment(get, index, number), get, scan, index, number) for number in numbers
-    ]
+    prefixes = [segment_prefix(index, number) for number in numbers]
+    return [read_segment(get, index, prefix).source(get, scan, prefix) for prefix in prefixes]

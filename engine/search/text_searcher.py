@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
-from amberdb.engine.search.live_rows import LiveRows
+from amberdb.engine.search.live_rows import Live, LiveRows
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.searcher import Found
 from amberdb.engine.search.segments import Sources
@@ -25,8 +25,6 @@ from amberdb.index.text.query import TextQuery
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from amberdb.engine.search.live_rows import Alive
 
     Verify = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 
@@ -41,7 +39,7 @@ class TextSearcher:
         self._extractor = index.extractor
         self._live_rows = LiveRows()
         self._sources = Sources()
-        self._cached: Corpus | None = None
+        self._cached: tuple[Live, Corpus] | None = None
         """The corpus of the last search."""
 
     def search(
@@ -54,10 +52,10 @@ class TextSearcher:
         reader: RowReader,
     ) -> Found:
         """The best `limit` rows of the view, best first. Raises QueryError, CorruptionError."""
-        alive = self._live_rows.alive(view, schema, self._index)
+        live = self._live_rows.live(view, schema, self._index)
         sources = self._sources.of(view, self._index)
         verify = self._verify(query, candidates, reader)
-        corpus = self._corpus(sources, alive)
+        corpus = self._corpus(sources, live)
         (rowids, scores), highest = corpus.ranked(
             query, limit, among=candidates.prefilter, verify=verify
         )
@@ -85,12 +83,20 @@ class TextSearcher:
     def forget_dead(self) -> None:
         """Does nothing: a text index has no cache file."""
 
-    def _corpus(self, sources: list[Source], alive: "Alive") -> Corpus:
-        """The corpus of the last search where rows and sources are the same, else a new one."""
-        cached = self._cached
-        corpus = cached.over(sources, alive) if cached is not None else None
+    def _corpus(self, sources: list[Source], live: Live) -> Corpus:
+        """The corpus of the last search where that of this view follows from it, else a new one."""
+        corpus = None
+        if self._cached is not None:
+            before, corpus = self._cached
+            if before.leads_to(live):
+                removed = live.removed[before.removed_count : live.removed_count]
+                corpus = corpus.after(sources, live.alive, removed)
+            else:
+                corpus = None
         if corpus is None:
-            corpus = self._cached = Corpus(sources, alive)
+            corpus = Corpus(sources, live.alive)
+        if live.is_committed:
+            self._cached = live, corpus
         return corpus
 
     def _verify(

@@ -313,7 +313,7 @@ class _Known(dict[str, list[str]]):
 
 
 class _Cache(dict[str, Any]):
-    """text -> make(text), cached for words: runs rarely repeat."""
+    """text -> make(text), cached for words and short runs: longer runs rarely repeat."""
 
     __slots__ = ("_make",)
 
@@ -323,7 +323,8 @@ class _Cache(dict[str, Any]):
 
     def __missing__(self, text: str) -> Any:
         made = self._make(text)
-        if len(text) <= _CACHE_CHARACTERS_MAX and not pieces.HAS_RUN(text):
+        limit = _CACHE_RUN_CHARACTERS_MAX if pieces.HAS_RUN(text) else _CACHE_CHARACTERS_MAX
+        if len(text) <= limit:
             if len(self) >= _CACHE_WORDS_MAX:
                 self.clear()
             self[text] = made

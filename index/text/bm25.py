@@ -19,14 +19,24 @@ Invariants:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from math import log
+from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amberdb._errors import QueryError
-from amberdb.index.text.packing import Frequencies, Lengths, Ordinals, Postings, Rowids
+from amberdb.index.text.packing import (
+    FewPostings,
+    Frequencies,
+    Lengths,
+    Ordinals,
+    Postings,
+    Rowids,
+    arrays,
+)
 from amberdb.index.text.postings import Alive, Source, is_alive
 from amberdb.index.text.query import Prefix, Term, TextQuery
 
@@ -47,18 +57,55 @@ Ranking: TypeAlias = tuple[Rowids, Scores]
 """Rowids and scores, best first."""
 Verify: TypeAlias = Callable[[Rowids], NDArray[np.bool_]]
 _PostingsByTerm: TypeAlias = dict[Term, Postings]
+_FewByTerm: TypeAlias = dict[Term, Postings | FewPostings]
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The rows of one source in the view."""
+    """The rows of one source that a view can know: those below the end of its mask."""
 
-    number: int
-    """The index of the source among all."""
     rowids: Rowids
     lengths: Lengths
-    alive: Alive | None
+    alive: Alive | None = None
     """By ordinal; None when all are alive."""
+    count: int = 0
+    """Of the rows that are alive."""
+    length: float = 0.0
+    """Their sum."""
+
+    def grown(self, source: Source, alive: Alive) -> "_Part":
+        """With the rows that the source has since, and the view knows."""
+        rowids = source.rowids
+        start = len(self.rowids)
+        end = start + int(np.searchsorted(rowids[start:], len(alive)))
+        if end == start:
+            return self
+        lengths = source.lengths
+        mask = _alive(rowids[start:end], alive)
+        count = int(np.count_nonzero(mask))
+        every = count == end - start
+        fresh = lengths[start:end] if every else lengths[start:end][mask]
+        length = self.length + float(fresh.sum(dtype=np.float64))
+        if every and self.alive is None:
+            return _Part(rowids[:end], lengths[:end], None, self.count + count, length)
+        known = np.ones(start, np.bool_) if self.alive is None else self.alive
+        whole = np.concatenate([known, mask])
+        return _Part(rowids[:end], lengths[:end], whole, self.count + count, length)
+
+    def without(self, removed: Rowids) -> "_Part":
+        """With these rows dead, of which it may hold some."""
+        places = np.searchsorted(self.rowids, removed)
+        inside = places < len(self.rowids)
+        places = places[inside]
+        places = places[self.rowids[places] == removed[inside]]
+        if not len(places):
+            return self
+        alive = np.ones(len(self.rowids), np.bool_) if self.alive is None else self.alive.copy()
+        places = places[alive[places]]
+        alive[places] = False
+        length = self.length - float(self.lengths[places].sum(dtype=np.float64))
+        return _Part(self.rowids, self.lengths, alive, self.count - len(places), length)
 
 
 @final
@@ -66,7 +113,8 @@ class Corpus:
     """The sources of a text index in one view, with the statistics of BM25 over all rows.
 
     The constructor reads the rows of all sources. A corpus serves any number of searches in its
-    view, and by over() in later views with the same rows.
+    view; after() carries it over to later views, and reads the rows that differ alone. Sums of
+    lengths are exact, so a corpus that was carried over equals one that is made anew.
     """
 
     __slots__ = ("_alive", "_parts", "_sources", "count", "length_mean")
@@ -75,25 +123,18 @@ class Corpus:
     """The number of rows that are alive."""
     length_mean: float
 
-    def __init__(self, sources: Sequence[Source], alive: Alive) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        alive: Alive,
+        known: Mapping[object, _Part] = MappingProxyType({}),
+    ) -> None:
+        """`known` are parts by the tables of their sources."""
         self._sources = sources
         self._alive = alive
-        self._parts: list[_Part] = []
-        self.count = 0
-        length = 0.0
-        for number, source in enumerate(sources):
-            rowids = source.rowids
-            if not len(rowids):
-                continue
-            lengths = source.lengths[: len(rowids)]
-            mask = _alive(rowids, alive)
-            count = int(np.count_nonzero(mask))
-            if not count:
-                continue
-            every = count == len(rowids)
-            self.count += count
-            length += float((lengths if every else lengths[mask]).sum(dtype=np.float64))
-            self._parts.append(_Part(number, rowids, lengths, None if every else mask))
+        self._parts = [known.get(source.table, _NO_ROWS).grown(source, alive) for source in sources]
+        self.count = sum(part.count for part in self._parts)
+        length = sum(part.length for part in self._parts)
         self.length_mean = length / self.count if self.count else 0.0
 
     @property
@@ -101,18 +142,21 @@ class Corpus:
         """What a norm grows by with each word; without words at all, rows have stop words only."""
         return K1 * B / self.length_mean if self.length_mean else 0.0
 
-    def over(self, sources: Sequence[Source], alive: Alive) -> "Corpus | None":
-        """This corpus over the sources of another view; None when the rows differ."""
-        if alive is not self._alive or len(sources) != len(self._sources):
-            return None
-        pairs = zip(sources, self._sources, strict=True)
-        if not all(source.table is own.table for source, own in pairs):
-            return None
-        other = Corpus.__new__(Corpus)  # copy() is slower than most searches
-        other._sources = sources
-        other._alive, other._parts = self._alive, self._parts
-        other.count, other.length_mean = self.count, self.length_mean
-        return other
+    def after(self, sources: Sequence[Source], alive: Alive, removed: Sequence[int]) -> "Corpus":
+        """The corpus of a later view. Its mask is that of this one without the removed rows, and
+        with others behind the end."""
+        tables = [source.table for source in self._sources]
+        if alive is self._alive and tables == [source.table for source in sources]:
+            other = Corpus.__new__(Corpus)  # copy() is slower than most searches
+            other._sources = sources
+            other._alive, other._parts = self._alive, self._parts
+            other.count, other.length_mean = self.count, self.length_mean
+            return other
+        parts = self._parts
+        if removed:
+            gone = np.array(removed, np.int64)
+            parts = [part.without(gone) for part in parts]
+        return Corpus(sources, alive, dict(zip(tables, parts, strict=True)))
 
     def search(
         self,
@@ -143,7 +187,8 @@ class Corpus:
         Raises QueryError for prefixes of too many words.
         """
         terms = dict.fromkeys((*query.scored, *query.required, *query.excluded))
-        held = [_held(self._sources[part.number], part, terms) for part in self._parts]
+        pairs = zip(self._sources, self._parts, strict=True)
+        held = [_held(source, part, terms) if part.count else {} for source, part in pairs]
         weights: dict[Term, float] = {}
         highest = 0.0
         for term in query.scored:
@@ -158,15 +203,21 @@ class Corpus:
         count = sum(len(has[0]) for found in held for has in found.values())
         if count <= _FEW and verify is None and not query.required and not query.excluded:
             return self._rank_few(held, query, weights, wanted, limit), highest
-        rankings: list[Ranking] = [(np.empty(0, np.int64), np.empty(0, np.float64))]
-        for part, found in zip(self._parts, held, strict=True):
+        as_arrays = [{term: arrays(postings) for term, postings in found.items()} for found in held]
+        rankings: list[Ranking] = []
+        for part, found in zip(self._parts, as_arrays, strict=True):
             if found:
                 ranking = self._rank(part, found, query, weights, wanted)
                 if len(ranking[0]) == len(part.rowids):  # zeros, mostly
                     ranking = best(*ranking, limit if verify is None else len(part.rowids))
                 rankings.append(ranking)
-        rowids = np.concatenate([ranking[0] for ranking in rankings])
-        scores = np.concatenate([ranking[1] for ranking in rankings])
+        if len(rankings) == 1:
+            rowids, scores = rankings[0]
+        elif rankings:
+            rowids = np.concatenate([ranking[0] for ranking in rankings])
+            scores = np.concatenate([ranking[1] for ranking in rankings])
+        else:
+            rowids, scores = np.empty(0, np.int64), np.empty(0, np.float64)
         if verify is None:
             return best(rowids, scores, limit), highest
         return _verified(*best(rowids, scores, len(rowids)), limit, verify), highest
@@ -188,7 +239,7 @@ class Corpus:
         ]
         allowed = _allowed(part, found, query, among)
         size = len(part.rowids)
-        if sum(map(len, values)) * _SPARSE > size:
+        if len(values) > 1 and sum(map(len, values)) * _SPARSE > size:
             scores = np.zeros(size)
             for (ordinals, _), value in zip(scored, values, strict=True):
                 scores[ordinals] += value
@@ -203,7 +254,7 @@ class Corpus:
 
     def _rank_few(
         self,
-        held: Sequence[_PostingsByTerm],
+        held: Sequence[_FewByTerm],
         query: TextQuery,
         weights: Mapping[Term, float],
         among: Alive | None,
@@ -216,13 +267,8 @@ class Corpus:
         for part, found in zip(self._parts, held, strict=True):
             for term in query.scored:
                 if term in found:
-                    ordinals, frequencies = found[term]
                     idf = weights[term] * (K1 + 1)
-                    rowids = part.rowids[ordinals].tolist()
-                    lengths = part.lengths[ordinals].tolist()
-                    for rowid, length, tf in zip(
-                        rowids, lengths, frequencies.tolist(), strict=True
-                    ):
+                    for rowid, length, tf in _rows(part, *found[term]):
                         norm = length * by_length + K1 * (1 - B) + tf
                         sums[rowid] = sums.get(rowid, 0.0) + tf * idf / norm
         if among is not None:
@@ -244,17 +290,32 @@ class Corpus:
         return values
 
 
+_NO_ROWS: Final = _Part(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
 def _alive(rowids: Rowids, alive: Alive) -> Alive:
     """is_alive(), as a slice when rowids have no gaps, as usual."""
     first, last = int(rowids[0]), int(rowids[-1])
-    if last - first == len(rowids) - 1 and last < len(alive) and np.all(rowids[1:] > rowids[:-1]):
+    if last - first == len(rowids) - 1 and last < len(alive):
         return alive[first : last + 1]
     return is_alive(rowids, alive)
 
 
-def _held(source: Source, part: _Part, terms: Iterable[Term]) -> _PostingsByTerm:
+def _rows(
+    part: _Part, ordinals: Ordinals | list[int], frequencies: Frequencies | list[float]
+) -> Iterable[tuple[int, float, float]]:
+    """Rowid, length and frequency of each posting."""
+    if isinstance(ordinals, list):
+        find_rowid, find_length = part.rowids.item, part.lengths.item
+        return zip(map(find_rowid, ordinals), map(find_length, ordinals), frequencies, strict=True)
+    assert not isinstance(frequencies, list)
+    rowids, lengths = part.rowids[ordinals].tolist(), part.lengths[ordinals].tolist()
+    return zip(rowids, lengths, frequencies.tolist(), strict=True)
+
+
+def _held(source: Source, part: _Part, terms: Iterable[Term]) -> _FewByTerm:
     """The postings of the terms that a row has which is alive. Raises QueryError."""
-    held: _PostingsByTerm = {}
+    held: _FewByTerm = {}
     left = PREFIX_TERMS_MAX  # for all prefixes: each of them may match every word
     for term in terms:
         if isinstance(term, Prefix):
@@ -265,7 +326,7 @@ def _held(source: Source, part: _Part, terms: Iterable[Term]) -> _PostingsByTerm
                     f"more than {PREFIX_TERMS_MAX:,} words begin with the prefixes of the query, "
                     f"of which {term.start!r} is one: use longer prefixes"
                 )
-            found = _added_up(source, (*words, *term.also))
+            found: Postings | FewPostings | None = _added_up(source, (*words, *term.also))
         else:
             found = source.postings(term)
         if found is not None and (alive := _in_view(part, *found)) is not None:
@@ -273,9 +334,22 @@ def _held(source: Source, part: _Part, terms: Iterable[Term]) -> _PostingsByTerm
     return held
 
 
-def _in_view(part: _Part, ordinals: Ordinals, frequencies: Frequencies) -> Postings | None:
+def _in_view(
+    part: _Part, ordinals: Ordinals | list[int], frequencies: Frequencies | list[float]
+) -> Postings | FewPostings | None:
     """The postings of rows that are alive; None when no row is."""
     size = len(part.rowids)
+    if isinstance(ordinals, list):
+        assert isinstance(frequencies, list)
+        if part.alive is None and ordinals[-1] < size:
+            return ordinals, frequencies
+        lives = [
+            ordinal < size and (part.alive is None or bool(part.alive[ordinal]))
+            for ordinal in ordinals
+        ]
+        ordinals = list(compress(ordinals, lives))
+        return (ordinals, list(compress(frequencies, lives))) if ordinals else None
+    assert not isinstance(frequencies, list)
     if ordinals[-1] >= size:  # of rows added since the corpus was made
         ordinals = ordinals[: np.searchsorted(ordinals, size)]
         frequencies = frequencies[: len(ordinals)]
@@ -287,7 +361,7 @@ def _in_view(part: _Part, ordinals: Ordinals, frequencies: Frequencies) -> Posti
 
 def _added_up(source: Source, terms: Iterable[str]) -> Postings | None:
     """The postings of several terms, as those of one."""
-    found = [postings for term in terms if (postings := source.postings(term)) is not None]
+    found = [arrays(postings) for term in terms if (postings := source.postings(term)) is not None]
     if not found:
         return None
     ordinals, sums = _summed([ordinals for ordinals, _ in found], [values for _, values in found])

@@ -21,7 +21,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
+from amberdb._bytes import CRC_RESIDUE, CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import CorruptionError
 from amberdb.index.text.text import UNIT
 
@@ -30,6 +30,7 @@ Lengths: TypeAlias = NDArray[np.float32]
 Ordinals: TypeAlias = NDArray[np.int64]
 Frequencies: TypeAlias = NDArray[np.float32]
 Postings: TypeAlias = tuple[Ordinals, Frequencies]
+FewPostings: TypeAlias = tuple[list[int], list[float]]
 Entries: TypeAlias = NDArray[np.uint64]
 Pairs: TypeAlias = Iterator[tuple[bytes, bytes]]
 
@@ -52,7 +53,14 @@ _TOPS: Final = (0xFF, 0xFFFF, 0xFFFFFFFF)
 _ONCE, _WHOLE, _UNITS = 0, 1, 2  # frequencies: all 1; u8, whole; u16, in units
 _FORMS: Final = 9
 """A form is 3 * (storage of the frequencies) + (width of the steps)."""
-_FEW: Final = 16
+FEW: Final = 16
+"""Up to this many postings of a term are lists."""
+_FEW_NUMBERS: Final = {
+    (width, count): Struct(f"<{count}{code}")
+    for width, code in enumerate("BHI")
+    for count in range(1, FEW + 1)
+}
+assert _FEW_NUMBERS[2, FEW].size == 4 * FEW
 _ROWID_END: Final = 1 << 62
 
 
@@ -142,20 +150,27 @@ def pack_postings(terms: Sequence[str], starts: NDArray[np.int64], entries: Entr
         yield key, data + _pack_crc(crc32(data, crc32(key)))  # _sealed(), inline
 
 
-def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
-    """Ordinals, below `rows`, and frequencies. Raises CorruptionError."""
-    data = _unsealed(key, value, _POSTINGS.size)
-    form, first = _POSTINGS.unpack_from(data)
+def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings | FewPostings:
+    """Ordinals, below `rows`, and frequencies; up to FEW as lists. Raises CorruptionError."""
+    seed = crc32(key)
+    if len(value) < _POSTINGS.size + CRC_SIZE or crc32(value, seed) != CRC_RESIDUE:
+        raise _damaged(key)
+    form, first = _POSTINGS.unpack_from(value)
     if form >= _FORMS:
         raise _invalid(key)
     kind, width = divmod(form, 3)
     step_bytes = 1 << width
-    count, rest = divmod(len(data) - _POSTINGS.size + step_bytes, step_bytes + kind)
+    end = len(value) - CRC_SIZE
+    count, rest = divmod(end - _POSTINGS.size + step_bytes, step_bytes + kind)
     if rest or not count:
         raise _invalid(key)
     middle = _POSTINGS.size + (count - 1) * step_bytes
-    steps = np.frombuffer(data[_POSTINGS.size : middle], _STEPS[width])
-    ordinals = (_ascending_few if count <= _FEW else _ascending)(key, first, steps, rows)
+    if count <= FEW:
+        return _unpack_few(key, value, rows, count, kind, width, first)
+    data = memoryview(value)[:end]
+    ordinals = _ascending(
+        key, first, np.frombuffer(data[_POSTINGS.size : middle], _STEPS[width]), rows
+    )
     if kind == _ONCE:
         frequencies = np.ones(count, np.float32)
         return ordinals, frequencies
@@ -167,6 +182,37 @@ def unpack_postings(key: bytes, value: bytes, rows: int) -> Postings:
     return ordinals, frequencies
 
 
+def _unpack_few(
+    key: bytes, value: bytes, rows: int, count: int, kind: int, width: int, first: int
+) -> FewPostings:
+    """unpack_postings() for few, where calls of numpy would cost more than they save."""
+    ordinals = [first]
+    if count > 1:
+        steps = _FEW_NUMBERS[width, count - 1].unpack_from(value, _POSTINGS.size)
+        if 0 in steps:
+            raise _invalid(key)
+        ordinals = list(accumulate(steps, initial=first))
+    if ordinals[-1] >= rows:
+        raise _invalid(key)
+    if kind == _ONCE:
+        return ordinals, [1.0] * count
+    at = _POSTINGS.size + ((count - 1) << width)
+    numbers = _FEW_NUMBERS[kind - 1, count].unpack_from(value, at)
+    if 0 in numbers:
+        raise _invalid(key)
+    unit = 1 if kind == _WHOLE else UNIT
+    return ordinals, [number / unit for number in numbers]
+
+
+def arrays(postings: Postings | FewPostings) -> Postings:
+    """Postings as arrays."""
+    ordinals, frequencies = postings
+    if isinstance(ordinals, list):
+        return np.array(ordinals, np.int64), np.array(frequencies, np.float32)
+    assert isinstance(frequencies, np.ndarray)
+    return ordinals, frequencies
+
+
 def unpack_entries(key: bytes, value: bytes, rows: int) -> bytes:
     """unpack_postings() as entries, in native byte order. Raises CorruptionError."""
     if len(value) == _POSTINGS.size + CRC_SIZE and crc_matches(value, crc32(key)):
@@ -174,7 +220,7 @@ def unpack_entries(key: bytes, value: bytes, rows: int) -> bytes:
         if form == _ONCE and first < rows:  # most terms occur once in one row
             entry: int = first << ENTRY_SHIFT | UNIT
             return entry.to_bytes(ENTRY_BYTES, byteorder)
-    ordinals, frequencies = unpack_postings(key, value, rows)
+    ordinals, frequencies = arrays(unpack_postings(key, value, rows))
     units = np.rint(frequencies * UNIT).astype(np.uint64)
     return (ordinals.astype(np.uint64) << ENTRY_SHIFT | units).tobytes()
 
@@ -193,23 +239,18 @@ def _ascending(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDArray
     return numbers
 
 
-def _ascending_few(key: bytes, first: int, steps: NDArray[Any], end: int) -> NDArray[np.int64]:
-    """_ascending() for few steps, where calls of numpy would cost more than they save."""
-    values: list[int] = steps.tolist()
-    numbers = list(accumulate(values, initial=first))
-    if 0 in values or numbers[-1] >= end:
-        raise _invalid(key)
-    return np.array(numbers, np.int64)
-
-
 def _sealed(key: bytes, data: bytes) -> bytes:
     return data + append_crc(data, crc32(key))
 
 
 def _unsealed(key: bytes, value: bytes, size_min: int) -> memoryview:
     if len(value) < size_min + CRC_SIZE or not crc_matches(value, crc32(key)):
-        raise CorruptionError(f"the value of {key!r} in a text index is damaged")
+        raise _damaged(key)
     return memoryview(value)[:-CRC_SIZE]
+
+
+def _damaged(key: bytes) -> CorruptionError:
+    return CorruptionError(f"the value of {key!r} in a text index is damaged")
 
 
 def _invalid(key: bytes) -> CorruptionError:

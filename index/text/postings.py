@@ -7,13 +7,12 @@ sources.
 Invariants:
 - A source holds a row as it was written. It does not know which rows are alive in a view, so it may
   hold rows that are deleted, or not yet added, in that view.
-- The ordinals of a term ascend. In a Segment, rowids ascend with ordinals.
+- Rowids ascend with ordinals, and so do the ordinals of a term.
 - segment_pairs() of the same rows gives the same pairs, however the rows are spread over sources.
 - InMemoryPostings may be searched while rows are added: a reader that takes `rowids` first and
   ignores higher ordinals sees whole rows only.
 """
 
-from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -28,10 +27,12 @@ from numpy.typing import NDArray
 from amberdb.index.text.packing import (
     ENTRY_BYTES,
     ENTRY_SHIFT,
+    FEW,
     ROWS_KEY,
     TERM_TAG,
     UNIT_MASK,
     Entries,
+    FewPostings,
     Lengths,
     Ordinals,
     Pairs,
@@ -57,6 +58,7 @@ _BLOCK_ENTRIES: Final = 1 << 16
 _BLOCK_TERMS: Final = 1 << 12
 _TERM_BYTES: Final = 150  # of Python's objects: the term, its entries, their place in the map
 _ROW_BYTES: Final = 12
+_ROOM_ROWS: Final = 64
 
 
 class Block(NamedTuple):
@@ -92,7 +94,7 @@ class Source(Protocol):
         """The owner of the rows: the same object in each view that reads them."""
         ...
 
-    def postings(self, term: str) -> Postings | None:
+    def postings(self, term: str) -> Postings | FewPostings | None:
         """The ordinals with the term, ascending, and its frequencies; None when no row has it."""
         ...
 
@@ -119,11 +121,15 @@ def summed(entries: Entries) -> Entries:
 class InMemoryPostings:
     """A source that grows: the rows that no checkpoint has packed yet."""
 
-    __slots__ = ("_entries", "_lengths", "_occurrences", "_order", "_rowids")
+    __slots__ = ("_count", "_entries", "_last", "_lengths", "_occurrences", "_order", "_rowids")
 
     def __init__(self) -> None:
-        self._rowids = array("q")
-        self._lengths = array("f")
+        self._rowids = np.empty(_ROOM_ROWS, np.int64)
+        self._lengths = np.empty(_ROOM_ROWS, np.float32)
+        self._count = 0
+        """Of the rows; the arrays have room for more. Readers have the first part of them, which
+        does not change."""
+        self._last = -1
         self._entries: dict[str, bytes | bytearray] = {}
         """By term one entry for each occurrence; bytes where there is one, as of most terms. With
         an array or a list for each term, which the garbage collector visits, it took longer than
@@ -132,16 +138,18 @@ class InMemoryPostings:
         self._occurrences = 0
 
     def __len__(self) -> int:
-        return len(self._rowids)
+        return self._count
 
     @property
     def table(self) -> "InMemoryPostings":
         return self
 
     def add(self, rowid: int, occurrences: Occurrences) -> None:
-        """Adds one row, once. One thread at a time; others may search meanwhile. After an
-        interruption the postings are of no use."""
-        base = len(self._rowids) << ENTRY_SHIFT
+        """Adds one row, once, with a rowid above all others. One thread at a time; others may
+        search meanwhile. After an interruption the postings are of no use."""
+        assert rowid > self._last, "rowids ascend"
+        ordinal = self._count
+        base = ordinal << ENTRY_SHIFT
         entries = self._entries
         find = entries.get
         length = count = 0
@@ -158,32 +166,43 @@ class InMemoryPostings:
             length += length_units * len(terms)
             count += len(terms)
         self._occurrences += count
-        self._lengths.append(length / UNIT)
-        self._rowids.append(rowid)  # last: readers see the row from here on
+        if ordinal == len(self._rowids):
+            self._lengths = np.resize(self._lengths, 2 * ordinal)
+            self._rowids = np.resize(self._rowids, 2 * ordinal)
+        self._lengths[ordinal] = length / UNIT
+        self._rowids[ordinal] = self._last = rowid
+        self._count = ordinal + 1  # last: readers see the row from here on
 
     @property
     def size_bytes(self) -> int:
         """Estimated size of the Python objects."""
-        rows = _ROW_BYTES * len(self._rowids)
+        rows = _ROW_BYTES * len(self._rowids)  # with the room
         return rows + _TERM_BYTES * len(self._entries) + ENTRY_BYTES * self._occurrences
-
-    # Slicing an array, or bytes(), copies it atomically, with regard to other threads.
 
     @property
     def rowids(self) -> Rowids:
-        return np.frombuffer(self._rowids[:], np.int64)
+        count = self._count  # first: an array that is replaced meanwhile has as many
+        return self._rowids[:count]
 
     @property
     def lengths(self) -> Lengths:
-        return np.frombuffer(self._lengths[:], np.float32)
+        count = self._count
+        return self._lengths[:count]
 
-    def postings(self, term: str) -> Postings | None:
+    def postings(self, term: str) -> Postings | FewPostings | None:
         held = self._entries.get(term)
         if held is None:
             return None
-        entries = summed(np.frombuffer(bytes(held), np.uint64))
-        frequencies = (entries & UNIT_MASK).astype(np.float32) / np.float32(UNIT)
-        return (entries >> ENTRY_SHIFT).astype(np.int64), frequencies
+        packed = bytes(held)  # a copy: it may grow meanwhile
+        if len(packed) > FEW * ENTRY_BYTES:
+            entries = summed(np.frombuffer(packed, np.uint64))
+            frequencies = (entries & UNIT_MASK).astype(np.float32) / np.float32(UNIT)
+            return (entries >> ENTRY_SHIFT).astype(np.int64), frequencies
+        units: dict[int, int] = {}
+        for entry in memoryview(packed).cast("Q"):
+            ordinal = entry >> ENTRY_SHIFT
+            units[ordinal] = units.get(ordinal, 0) + (entry & UNIT_MASK)
+        return list(units), [min(each, FREQUENCY_MAX) / UNIT for each in units.values()]
 
     def terms(self, prefix: str, limit: int) -> list[str]:
         order = self._sorted()
@@ -216,40 +235,46 @@ class Segment:
         """`rows` is the value of ROWS_KEY. Raises CorruptionError."""
         self.rowids, self.lengths = unpack_rows(rows)
 
-    def source(self, get: Get, scan: Scan) -> "SegmentSource":
+    def source(self, get: Get, scan: Scan, prefix: bytes = b"") -> "SegmentSource":
         """The segment in one view. get(key) returns a value or None, scan(low, high) the pairs with
-        low <= key < high in order; keys are those of segment_pairs()."""
-        return SegmentSource(self, get, scan)
+        low <= key < high in order; keys are those of segment_pairs(), after the prefix."""
+        return SegmentSource(self, get, scan, prefix)
 
 
 @final
 class SegmentSource:
     """An immutable source. All methods raise CorruptionError for damaged pairs."""
 
-    __slots__ = ("_get", "_scan", "lengths", "rowids", "table")
+    __slots__ = ("_get", "_prefix", "_scan", "lengths", "rowids", "table")
 
-    def __init__(self, segment: Segment, get: Get, scan: Scan) -> None:
+    def __init__(self, segment: Segment, get: Get, scan: Scan, prefix: bytes) -> None:
         self.table = segment
         self.rowids = segment.rowids
         self.lengths = segment.lengths
         self._get = get
         self._scan = scan
+        self._prefix = prefix
 
-    def postings(self, term: str) -> Postings | None:
+    def postings(self, term: str) -> Postings | FewPostings | None:
         key = term_key(term)
-        value = self._get(key)
+        value = self._get(self._prefix + key)
         return None if value is None else unpack_postings(key, value, len(self.rowids))
 
     def terms(self, prefix: str, limit: int) -> list[str]:
         low = term_key(prefix)
         high = low[:-1] + bytes([low[-1] + 1])  # low ends in UTF-8, hence never in FF
-        return [term_of(key) for key, _ in islice(self._scan(low, high), limit)]
+        return [term_of(key) for key, _ in islice(self._pairs(low, high), limit)]
 
     def blocks(self) -> Iterator[Block]:
         rows = len(self.rowids)
-        pairs = self._scan(TERM_TAG, _TERMS_END)
-        items = ((term_of(key), unpack_entries(key, value, rows)) for key, value in pairs)
-        return _blocked(items)
+        pairs = self._pairs(TERM_TAG, _TERMS_END)
+        return _blocked((term_of(key), unpack_entries(key, value, rows)) for key, value in pairs)
+
+    def _pairs(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs with low <= key < high, without the prefix."""
+        prefix, size = self._prefix, len(self._prefix)
+        for key, value in self._scan(prefix + low, prefix + high):
+            yield key[size:], value
 
 
 # -- packing ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from amberdb._bytes import append_crc
 from amberdb._errors import CorruptionError
-from amberdb.index.text.packing import ROWS_KEY, unpack_postings, unpack_rows
+from amberdb.index.text.packing import ROWS_KEY, arrays, unpack_postings, unpack_rows
 
 # Mostly small numbers, since random ones fail at the first length.
 raw = st.binary(max_size=40) | st.lists(st.sampled_from([0, 1, 2, 3, 4, 64, 97, 255])).map(bytes)
@@ -30,7 +30,7 @@ def test_any_bytes_as_postings(data: bytes, sealed: bool, rows: int) -> None:
     key = b"tword"
     value = data + append_crc(data, crc32(key)) if sealed else data
     try:
-        ordinals, frequencies = unpack_postings(key, value, rows)
+        ordinals, frequencies = arrays(unpack_postings(key, value, rows))
     except CorruptionError:
         return
     assert len(ordinals) == len(frequencies) > 0

@@ -34,7 +34,7 @@ def occurrences_of(counts: Mapping[str, int], unit: int = 1) -> Occurrences:
 
 def in_memory_of(rows: Mapping[int, Occurrences]) -> InMemoryPostings:
     postings = InMemoryPostings()
-    for rowid, occurrences in rows.items():
+    for rowid, occurrences in sorted(rows.items()):
         postings.add(rowid, occurrences)
     return postings
 

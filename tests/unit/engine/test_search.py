@@ -27,9 +27,8 @@ from amberdb import (
 )
 from amberdb._errors import CollectionError, ConflictError
 from amberdb._types import Document
-from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
-from amberdb.engine.search.row_reader import RowReader
 from amberdb.index.registry import IndexSpec
 from amberdb.index.vector.coercion import Metric
 from support.databases import SMALL, FakeClock, OpenDatabase
@@ -499,21 +498,21 @@ def test_a_fusion_that_is_none_is_refused() -> None:
 
 
 @pytest.fixture
-def read_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rowids of the documents that searches read."""
-    rowids: list[int] = []
-    read = RowReader.read
+def read_rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the documents that searches read."""
+    read: list[str] = []
 
-    def spy(self: RowReader, rowid: int, index: RowIndex) -> Document:
-        rowids.append(rowid)
-        return read(self, rowid, index)
+    def spy(body: bytes) -> Document:
+        document: Document = decode_unchecked(body)
+        read.append(document["id"])
+        return document
 
-    monkeypatch.setattr(RowReader, "read", spy)
-    return rowids
+    monkeypatch.setattr("amberdb.engine.search.row_reader.decode_unchecked", spy)
+    return read
 
 
 def test_a_search_reads_only_the_documents_that_it_returns(
-    memory: Collection, read_rows: list[int]
+    memory: Collection, read_rows: list[str]
 ) -> None:
     memory.put_many(
         {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from amberdb._errors import QueryError
 from amberdb.index.text import bm25
 from amberdb.index.text.bm25 import Corpus, best
-from amberdb.index.text.postings import Source
+from amberdb.index.text.postings import InMemoryPostings, Source
 from amberdb.index.text.query import TextQuery, parse
 from amberdb.index.text.text import Text, TextExtractor
 from support.text_reference import ranked
@@ -212,3 +212,46 @@ def test_the_best_of_many_and_equal_scores(seed: int, kinds: int, limit: int) ->
     pairs = [pair for pair in zip(rowids.tolist(), values.tolist(), strict=True) if pair[1]]
     expected = sorted(pairs, key=lambda pair: (-pair[1], -pair[0]))[:limit]
     assert list(zip(found[0].tolist(), found[1].tolist(), strict=True)) == expected
+
+
+steps = st.lists(
+    st.tuples(st.lists(documents, max_size=3), st.sets(st.integers(0, 30), max_size=3)), max_size=6
+)
+
+
+@given(corpora, steps, queries)
+def test_a_corpus_that_is_carried_over_equals_one_made_anew(
+    rows: dict[int, dict[str, Any]],
+    changes: list[tuple[list[dict[str, Any]], set[int]]],
+    text: str,
+) -> None:
+    query = parsed(text)
+    living = dict(rows)
+    rows_of = {rowid: extractor.occurrences(document) for rowid, document in rows.items()}
+    growing = InMemoryPostings()
+    sources: list[Source] = [*spread(rows_of, [1, 2, 3]), growing]
+    mask = np.zeros(max(rows, default=0) + 1, np.bool_)
+    mask[list(rows)] = True
+    corpus = Corpus(sources, mask)
+    end = len(mask)
+    for added, numbers in changes:
+        # Removed are rows of before; one of the new ones may be dead at once, others are unseen.
+        removed = [rowid for rowid in numbers if living.pop(rowid, None) is not None]
+        alive = np.concatenate([mask, np.zeros(len(added), np.bool_)])
+        alive[removed] = False
+        for rowid, document in enumerate(added, end):
+            growing.add(rowid, extractor.occurrences(document))
+            if rowid % 5:
+                living[rowid] = document
+                alive[rowid] = True
+        end += len(added)
+        growing.add(end, [(64, 64, ["tea"])])  # of a later commit
+        end += 1
+        corpus = corpus.after(sources, alive, removed)
+        fresh = Corpus(sources, alive)
+        assert (corpus.count, corpus.length_mean) == (fresh.count, fresh.length_mean)
+        assert corpus.count == len(living)
+        if query is not None and not query.needs_text:
+            found = [each.search(query, 50) for each in (corpus, fresh)]
+            assert [part.tolist() for part in found[0]] == [part.tolist() for part in found[1]]
+        mask = np.concatenate([alive, np.zeros(end - len(alive), np.bool_)])

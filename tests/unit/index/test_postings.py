@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amberdb._errors import CorruptionError
-from amberdb.index.text.packing import ROWS_KEY, term_key
+from amberdb.index.text.packing import ROWS_KEY, arrays, term_key
 from amberdb.index.text.postings import InMemoryPostings, Segment, Source, is_alive, segment_pairs
 from amberdb.index.text.text import FREQUENCY_MAX, UNIT, Occurrences
 from support.text_sources import in_memory_of, occurrences_of, source_of, spread
@@ -39,7 +39,7 @@ def content(source: Source) -> dict[str, dict[int, float]]:
     for term in source.terms("", 1000):
         postings = source.postings(term)
         assert postings is not None
-        ordinals, values = postings
+        ordinals, values = arrays(postings)
         assert np.all(np.diff(ordinals) > 0)
         found[term] = dict(zip(rowids[ordinals].tolist(), values.tolist(), strict=True))
     return found
@@ -107,7 +107,7 @@ def test_ordinals_with_gaps_of_every_width(gap: int) -> None:
     segment = source_of(dict(segment_pairs([growing])))
     postings = segment.postings("rare")
     assert postings is not None
-    assert postings[0].tolist() == [0, gap]
+    assert arrays(postings)[0].tolist() == [0, gap]
     assert content(segment) == content(growing)
 
 
