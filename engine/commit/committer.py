@@ -91,6 +91,9 @@ class Committer:
         """Called after each commit with the memtable's bytes and the earliest expiry written."""
         self.on_effects: Callable[[Effects], None] = ignore
         """Called after each commit with its effects."""
+        self.on_rows: Callable[[list[bytes], Effects], None] = ignore
+        """Called after each commit that changed entries of search indexes, with their keys and all
+        effects."""
         self.measure()
 
     # -- reading -----------------------------------------------------------------------------
@@ -445,6 +448,8 @@ class Committer:
                 _add_rows(commit.state)
             self.on_commit(commit.memtable_bytes, commit.writer.next_expiry_us)
             self.on_effects(commit.effects)
+            if commit.row_keys:
+                self.on_rows(commit.row_keys, commit.effects)
 
     def _queue(self, timeout_ms: int, queued: QueuedWrite) -> bool:
         """Waits with a write until this thread holds the lock: then True; False when the write was

@@ -146,6 +146,7 @@ class Engine:
         counts = self.maintenance.counts_commits
         self.committer.on_commit = background.count_commit if counts else background.note_commit
         self.committer.on_effects = self.embedders.note
+        self.committer.on_rows = self.searchers.note_rows
         memtable = self._opened.memtable
         if memtable.entries:
             self.background.note_commit(memtable.size_bytes, NEVER)

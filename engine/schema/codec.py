@@ -11,6 +11,7 @@ Invariants:
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -61,6 +62,30 @@ encode = msgspec.msgpack.Encoder(enc_hook=_encode_vector).encode
 encode_sorted = msgspec.msgpack.Encoder(order="sorted").encode
 decode_unchecked = msgspec.msgpack.Decoder(ext_hook=_decode_vector).decode
 """decode() for bytes whose checksum was correct: no error is turned into CorruptionError."""
+
+
+@lru_cache(maxsize=64)
+def vector_decoder(field: str) -> "Callable[[bytes], tuple[int, memoryview] | None]":
+    """A decoder of one vector field at the top of a document, for bytes whose checksum was correct,
+    that skips all others: its dim, 0 for one vector alone, and its numbers as they are stored. None
+    when the field is missing or has something else."""
+    kind = msgspec.defstruct("_", [("value", Any, None)], rename={"value": field})
+
+    def vector_hook(code: int, data: memoryview) -> "tuple[int, memoryview] | None":
+        if code == _VECTOR:
+            return 0, data
+        if code == _VECTORS:
+            return int.from_bytes(data[:_DIM_BYTES], "little"), data[_DIM_BYTES:]
+        return None
+
+    decode = msgspec.msgpack.Decoder(kind, ext_hook=vector_hook).decode
+
+    def decoded(data: bytes) -> "tuple[int, memoryview] | None":
+        found = cast(Any, decode(data)).value
+        return cast(tuple[int, memoryview], found) if type(found) is tuple else None
+
+    return decoded
+
 
 ArchivedRecord: TypeAlias = tuple[int, int, int, bytes]
 """(lsn, time_us, kind, payload) of a log record in a backup."""

@@ -5,16 +5,39 @@ Invariants:
   the index is dropped. What views from before the drop still search is never a file, and lasts as
   long as their snapshot.
 - A searcher's memory is a cache: whatever it holds, the result depends on the view alone.
+- The vectors of commits are taken into memory by the threads that committed them, after they were
+  acknowledged and TAKEN_ROWS at once: a search after many writes reads few documents.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, final
+from dataclasses import dataclass
+from typing import Any, Final, final
 
 from amberdb._call_lock import CallLock
+from amberdb._errors import AmberError
+from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
 from amberdb.engine.search.searcher import Searcher, VectorParts
 from amberdb.engine.storage.view import View
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
+
+logger = logging.getLogger("amberdb.engine")
+
+TAKEN_ROWS: Final = 256
+"""Rows of an index that are taken at once: alone, each would cost a view and ten numpy calls."""
+
+
+@dataclass(slots=True)
+class _Noted:
+    """The rows that commits of this process have added to an index."""
+
+    first: int
+    """The rowid of the first."""
+    count: int = 0
+    """Since rows were taken last."""
 
 
 @final
@@ -25,6 +48,8 @@ class Searchers:
         self._mutex = CallLock()
         self._by_keyspace: dict[int, Searcher] = {}
         self._parts = parts
+        self._noted: dict[bytes, _Noted] = {}
+        """By the prefix of an index."""
 
     def of(self, index: RowIndex, schema: Schema) -> Searcher:
         """The searcher of an index, which `schema` declares as of the view."""
@@ -38,6 +63,37 @@ class Searchers:
             if searcher is None and self._is_declared(index, schema):
                 searcher = self._by_keyspace[index.number] = _searcher(index, self._parts)
             return searcher
+
+    def note_rows(self, keys: Iterable[bytes], effects: Effects) -> None:
+        """Takes the entries of search indexes that a commit has changed. When those that were added
+        are enough, the rows of their vector index are read into memory."""
+        added = [key for key in keys if effects[key] is not None]
+        noted = self._noted  # a count that threads lose delays a turn
+        for prefix, count in Counter([key[:KEYSPACE_BYTES] for key in added]).items():
+            if prefix not in noted:
+                of_index = (rowid_of_key(key) for key in added if key.startswith(prefix))
+                noted[prefix] = _Noted(min(of_index))
+            noted[prefix].count += count
+            if noted[prefix].count >= TAKEN_ROWS:
+                noted[prefix].count = 0
+                self._take(prefix, noted[prefix].first)
+
+    def _take(self, prefix: bytes, first: int) -> None:
+        """Lets the searcher of a vector index take the rows from a rowid on. A failure is logged:
+        the commit was acknowledged, and the next search meets it."""
+        try:
+            with self._parts.source.view() as view:
+                index = view.catalog.row_indexes.get(prefix)
+                if index is None or index.is_text:
+                    return
+                schema = view.catalog.by_keyspace()[index.documents]
+                from amberdb.engine.search.vector_searcher import VectorSearcher  # imports numpy
+
+                searcher = self.shared(index, schema)
+                if isinstance(searcher, VectorSearcher):
+                    searcher.take(view, schema, first)
+        except AmberError as error:
+            logger.warning("committed vectors were not taken into memory: %s", error)
 
     def stats_of(self, index: RowIndex) -> dict[str, Any]:
         """Statistics of an index; an index that was not searched yet is not loaded for them."""

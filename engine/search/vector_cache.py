@@ -1,6 +1,6 @@
 """Vector cache: the rows of one Vector index in memory, and an HNSW graph over the first of them.
 
-    documents -> matrix: searches append the rows that they need
+    documents -> matrix: commits append their rows, many at once, and searches those that they miss
               -> graph: a background job builds it over the matrix
               -> cache file: both, for the next open (vector_file.py)
 
@@ -48,6 +48,9 @@ FETCH_ROWS_MULTI: Final = 64
 """The same of an index with several vectors per document."""
 GRAPH_ROWS: Final = 10_000
 """The number of live vectors from which on a graph is built."""
+TAKEN_BYTES_MAX: Final = 256 << 20
+"""The size of a matrix up to which the rows of commits are taken before the first search: a process
+that only writes needs none of it."""
 FRESH_ROWS: Final = 2_000
 FRESH_SHARE: Final = 0.05
 """The graph is extended when more vectors than both are not in it; until then searches score
@@ -113,9 +116,12 @@ class VectorCache:
         self._source = source
         self._file = file
         self._builder = builder
+        self.is_searched = False
         self._adding = CallLock()
         self._built: Built | None = None
         self._dead = 0
+        self._next_taken = 0
+        """The first rowid that was not taken yet."""
         self._is_building = False
         self._pause_until = 0.0
 
@@ -140,6 +146,23 @@ class VectorCache:
             for start in range(0, len(missing), self.fetch_rows):
                 matrix.add(*fetch(missing[start : start + self.fetch_rows]))
 
+    def take(self, alive: Alive, fetch: Fetch, first: int) -> None:
+        """Adds committed rows from the rowid `first` on, as far as no earlier call has. A file is
+        not read for them: the first search does."""
+        built = self._built
+        if built is None and self._file is not None and self._file.is_there:
+            return
+        matrix = (built or self.built).matrix
+        if not self.is_searched and matrix.size_bytes > TAKEN_BYTES_MAX:
+            return
+        first = max(first, self._next_taken)
+        rowids = np.flatnonzero(alive[first:]) + first
+        if len(rowids):
+            self.add(matrix, rowids, fetch)
+            self._next_taken = max(self._next_taken, int(rowids[-1]) + 1)
+        if self._file is not None and self._file.is_behind(matrix.rows().count):
+            self._request_save()
+
     def note_rows(self, built: Built, rows: int, dead: int) -> None:
         """Takes the number of vectors, and of those of dead rows, that a search saw, and starts a
         build if one is due."""
@@ -147,11 +170,13 @@ class VectorCache:
         has_unread_graph = self._file is not None and self._file.has_unread_graph
         if has_unread_graph or self._is_due(built, rows, dead):
             self._request_build()
+        elif self._file is not None and self._file.is_behind(rows):
+            self._request_save()
 
     def stats(self) -> dict[str, Any]:
         """The counts of vectors in memory, in the graph and of dead rows; bytes; whether a build
         runs."""
-        built = self.built
+        built = self._built or Built(self._empty_matrix(), None, 0)  # no file is read for this
         rows = built.matrix.rows().count
         return {
             "rows": rows,
@@ -171,11 +196,15 @@ class VectorCache:
         rows = built.matrix.rows()
         held = rows.rowids[rows.alive(alive)]
         held = held[row_starts(held)]
+        are_right = True
         for start in range(0, len(held), self.fetch_rows):
             some = held[start : start + self.fetch_rows]
             wrong = self._first_wrong(rows, some, *fetch(some))
             if wrong is not None:
+                are_right = False
                 yield f"row {wrong} has another vector in cache/"
+        if are_right:
+            yield from _code_problems(rows)
         if built.graph is not None:
             problem = built.graph.problem(rows, built.covered)
             if problem is not None:
@@ -203,6 +232,8 @@ class VectorCache:
         pause_s = _PAUSE_FAILED_S
         try:
             self._load_graph()
+            if self._file is not None and self._file.is_behind(self.built.matrix.rows().count):
+                self.save()  # before the graph, which takes a hundred times as long
             while not stop() and self._step(stop):
                 pass
             if not stop():
@@ -255,6 +286,15 @@ class VectorCache:
             return
         if time.monotonic() >= self._pause_until:
             self._builder.want(self.build, f"the graph of {self.spec.name}")
+
+    def _request_save(self) -> None:
+        if self._builder is not None and self._source is not None:
+            self._builder.want(self._save, f"the cache file of {self.spec.name}")
+
+    def _save(self, stop: Stop) -> None:
+        """The builder's job: writes the file."""
+        if not stop():
+            self.save()
 
     def _step(self, stop: Stop) -> bool:
         """One step of a build: adds missing rows, or drops dead rows, or extends the graph. False
@@ -362,6 +402,16 @@ class VectorCache:
         if graph is not None:
             with self._adding:
                 self._built = Built(built.matrix, graph, graph.count)
+
+
+def _code_problems(rows: MatrixView) -> Iterator[str]:
+    """The first vector whose code is not its own."""
+    for start in range(0, rows.codes.count, FETCH_ROWS):
+        places = np.arange(start, min(start + FETCH_ROWS, rows.codes.count))
+        place = rows.codes.first_wrong(start, rows.vectors(places))
+        if place is not None:
+            yield f"row {rows.rowids[place]} has another code in cache/"
+            return
 
 
 def _are_many_dead(rows: int, dead: int) -> bool:

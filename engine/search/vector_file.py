@@ -6,6 +6,9 @@
     section 3   the level of each node, int32[k]
     section 4   links of the base level, uint32[k, 2 m + 1]
     section 5   links of the levels above, uint32[., m + 1]
+    section 6   codes of the first vectors (index/vector/codes.py): block by block the words,
+                uint64[words, rows], scales and lengths; empty when there are few, or in files of
+                earlier versions
 
 Invariants:
 - The file is never needed: an unusable one is dropped, and its rows are read from the documents.
@@ -23,6 +26,7 @@ import numpy as np
 
 from amberdb._types import Lsn
 from amberdb.engine.storage.cache_file import Cached, CacheFolder, Label, Unusable
+from amberdb.index.vector.codes import Codes
 from amberdb.index.vector.distance import Rowids, Vectors, row_starts
 from amberdb.index.vector.hnsw import Graph, Links, library
 from amberdb.index.vector.matrix import Matrix, MatrixView
@@ -31,6 +35,10 @@ from amberdb.index.vector.vector import Vector
 UNSAVED_ROWS: Final = 1_000
 UNSAVED_SHARE: Final = 0.05
 """The file is written when more rows, or links of rows, than both are not in it."""
+GROWN_ROWS: Final = 4_096
+GROWN_SHARE: Final = 0.5
+"""While rows are added, the file is written when more than both are not in it, the latter of those
+that are: so each row is written three times at most, and a third is read back after a crash."""
 _IS_LITTLE_ENDIAN: Final = sys.byteorder == "little"
 """Arrays are written as they are in memory, and only little-endian files are defined."""
 
@@ -76,12 +84,17 @@ class VectorFile:
         spec = self._spec
         try:
             base = _base(cached, spec, next_rowid())
+            codes = Codes.of(cached.section(6), spec.dim, spec.metric)
+            if codes.view().count > len(base[0]):
+                raise Unusable("it has more codes than vectors")
         except (Unusable, ValueError) as error:
             self._drop(error)
             return None
         self._unread = cached
         self._saved = (len(base[0]), 0)
-        return Matrix(spec.dim, spec.metric, base, cached.label.floor, multi=spec.multi)
+        return Matrix(
+            spec.dim, spec.metric, base, cached.label.floor, multi=spec.multi, codes=codes
+        )
 
     def load_graph(self, rows: MatrixView) -> Graph | None:
         """The graph of the file that load_matrix() opened; None without a usable one. `rows` are
@@ -104,6 +117,17 @@ class VectorFile:
         self._saved = (self._saved[0], len(places))
         return graph
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a file that was neither read nor written yet."""
+        return self._saved == (0, 0) and self._folder.has(self._keyspace)
+
+    def is_behind(self, rows: int) -> bool:
+        """Whether so many rows were added to those of the file that it should be written, though
+        more are to come."""
+        saved_rows, _ = self._saved
+        return self.is_writable and rows - saved_rows > max(GROWN_ROWS, GROWN_SHARE * saved_rows)
+
     def is_outdated(self, rows: int, covered: int) -> bool:
         """Whether enough of so many rows, or rows in the graph, are missing in the file."""
         saved_rows, saved_covered = self._saved
@@ -120,10 +144,11 @@ class VectorFile:
     ) -> None:
         """Replaces the file. All rows were committed at or before `lsn`, which is durable. Raises
         OSError."""
-        sections: list[list[Any]] = [[rows.rowids], list(rows.pieces())]
+        sections: list[list[Any]] = [[rows.rowids], list(rows.pieces()), [], [], [], []]
         if graph is not None:
             links = graph.links()
-            sections += [[links.places], [links.levels], [links.base], [links.upper]]
+            sections[2:] = [[links.places], [links.levels], [links.base], [links.upper]]
+        sections.append(list(rows.codes.pieces()))
         label = Label(
             keyspace=self._keyspace, configuration=self.configuration, lsn=lsn, floor=base_rowid_max
         )

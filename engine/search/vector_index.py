@@ -125,6 +125,7 @@ class VectorIndex:
         prefilter  only these rows are ranked, ascending
         """
         query = prepared(query, self._metric)
+        self.cache.is_searched = True
         built = self.cache.built
         visible_rows = self._visible(built, alive, fetch)
         rows, wanted, count = visible_rows.rows, visible_rows.visible, visible_rows.count

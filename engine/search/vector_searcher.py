@@ -83,6 +83,13 @@ class VectorSearcher:
         how = {"kind": "vector", **how}
         return Found(list(zip(rowids.tolist(), values.tolist(), strict=True)), how)
 
+    def take(self, view: View, schema: Schema, first: int) -> None:
+        """Takes the committed rows from the rowid `first` on into memory, as far as no earlier call
+        has. Raises CorruptionError."""
+        alive = self._live_rows.committed(view, self._index)
+        fetch = partial(RowReader(view, schema).vectors, index=self._index)
+        self._vectors.cache.take(alive, fetch, first)
+
     def problems(self, view: View, schema: Schema) -> Iterator[str]:
         """Differences between the cache and the documents of a view. Raises CorruptionError."""
         alive = self._live_rows.alive(view, schema, self._index)

@@ -1,7 +1,7 @@
 """Cache files: derived data of a search index, one file per keyspace in the folder cache/.
 
     header 192: magic 8 | format u32 | keyspace u32 | database_id 16 | configuration 16 | lsn u64 |
-                floor u64 | 6 times: size u64, two times crc u32 | zero 28 | crc u32
+                floor u64 | 7 times: size u64, two times crc u32 | zero 12 | crc u32
     sections    each at the next multiple of 64, an empty one takes no bytes; a checksum for each
                 half, so two threads can check a large one
 
@@ -36,10 +36,12 @@ logger = logging.getLogger("amberdb.engine")
 
 FOLDER: Final = "cache"
 MAGIC: Final = b"AMBERVC\n"
-FORMAT_VERSION: Final = 3
-SECTIONS_MAX: Final = 6
+FORMAT_VERSION: Final = 4
+_VERSIONS: Final = (3, 4)
+"""Version 3 has six sections, and zeros for the seventh."""
+SECTIONS_MAX: Final = 7
 ALIGNMENT: Final = 64
-_FIELDS = Struct("<8sII16s16sQQ" + "QII" * SECTIONS_MAX + "28x")
+_FIELDS = Struct("<8sII16s16sQQ" + "QII" * SECTIONS_MAX + "12x")
 HEADER_SIZE: Final = 188 + CRC_SIZE
 assert _FIELDS.size + CRC_SIZE == HEADER_SIZE
 _PART_BYTES: Final = 1 << 20
@@ -76,7 +78,7 @@ class Cached:
         magic, version, keyspace, owner, configuration, lsn, floor, *rest = _FIELDS.unpack_from(
             header
         )
-        if magic != MAGIC or version != FORMAT_VERSION:
+        if magic != MAGIC or version not in _VERSIONS:
             raise Unusable("it has another format")
         if owner != database_id:
             raise Unusable("it belongs to another database")
@@ -140,6 +142,10 @@ class CacheFolder:
             self.drop(keyspace, error)
             return None
         return cached
+
+    def has(self, keyspace: int) -> bool:
+        """Whether a keyspace has a file."""
+        return self._fs.exists(self._file(keyspace))
 
     def write(self, label: Label, sections: Sequence[Sequence[memoryview]]) -> None:
         """Replaces the file of a keyspace, durably; each section is given in pieces. Raises

@@ -22,7 +22,7 @@ Invariants:
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,8 @@ _PLANES: Final = 3
 """Bits of a dimension of the query besides its sign."""
 _CODED_ROWS: Final = 2048
 """Rows coded at once."""
+_ROUNDED_BITS: Final = 8
+_CLOSE: Final = 1e-3
 _ROUNDING: Final = 1e-5
 """The rounding of scores, relative to the lengths of the vectors."""
 
@@ -76,7 +78,9 @@ def _rotated(vectors: Vectors) -> Vectors:
     for number, rotation in enumerate(_rotations()):
         if number:
             found = found.swapaxes(1, 2).reshape(count, words, _WORD)
-        found = (found.reshape(-1, _WORD) @ rotation).reshape(count, words, _WORD)
+        # One small product for each vector: its sums do not depend on the vectors beside it, and
+        # BLAS starts no threads.
+        found = found @ rotation
     return found.reshape(count, -1)
 
 
@@ -153,6 +157,32 @@ class CodesView:
         self._dim = words_of(dim) * _WORD
         self._metric: Metric = metric
 
+    def pieces(self) -> list[NDArray[Any]]:
+        """All codes as Codes.of() reads them: block by block the words, the scales and the
+        lengths."""
+        found: list[NDArray[Any]] = []
+        for _, block in self._sized():
+            found += [np.ascontiguousarray(block.words), block.scales, block.lengths]
+        return found
+
+    def first_wrong(self, start: int, vectors: Vectors) -> int | None:
+        """The first place from `start` on whose code is not that of its vector, prepared
+        float32[n, dim]. A few bits may differ: those that another processor rounded."""
+        if start >= self.count:
+            return None
+        vectors = vectors[: self.count - start]
+        places = np.arange(start, start + len(vectors))
+        own = Codes(vectors.shape[1], self._metric)
+        own.add(vectors)
+        made, stored = own.view()._taken(places - start), self._taken(places)
+        differing = np.bitwise_count(made.words ^ stored.words).sum(axis=0, dtype=np.intp)
+        is_wrong = differing > _ROUNDED_BITS
+        is_wrong |= ~np.isclose(made.scales, stored.scales, rtol=_CLOSE)
+        if len(made.lengths):
+            is_wrong |= ~np.isclose(made.lengths, stored.lengths, rtol=_CLOSE)
+        wrong = np.flatnonzero(is_wrong)
+        return int(places[wrong[0]]) if len(wrong) else None
+
     def bounds(self, query: CodedQuery) -> Scores:
         """float32[count]: a bound of the score of each vector."""
         found = np.empty(self.count, np.float32)
@@ -228,10 +258,12 @@ class CodesView:
         scales = np.empty(count, np.float32)
         lengths = np.empty(0 if self._metric == "cosine" else count, np.float32)
         low = 0
-        for start, block in self._sized():
-            high = int(places.searchsorted(start + block.words.shape[1]))
+        ends = np.arange(1, len(self.blocks) + 1) * BLOCK_ROWS
+        for block, end, high in zip(
+            self.blocks, ends.tolist(), places.searchsorted(ends).tolist(), strict=True
+        ):
             if high > low:
-                inside = np.subtract(places[low:high], start)
+                inside = places[low:high] - (end - BLOCK_ROWS)
                 words[:, low:high] = block.words[:, inside]
                 scales[low:high] = block.scales[inside]
                 if len(lengths):
@@ -249,7 +281,35 @@ class Codes:
         self._metric: Metric = metric
         self._blocks: list[Block] = []
         self._count = 0
-        self._view = CodesView(0, (), dim, metric)
+        self._view = self._made()
+
+    @classmethod
+    def of(cls, data: memoryview, dim: int, metric: Metric) -> "Codes":
+        """The codes in the bytes of pieces(). Full blocks are not copied. Raises ValueError."""
+        codes = cls(dim, metric)
+        number_bytes = 4 if metric == "cosine" else 8
+        row_bytes = 8 * words_of(dim) + number_bytes
+        if len(data) % row_bytes:
+            raise ValueError(f"codes of {row_bytes} bytes in {len(data)}")
+        left = len(data) // row_bytes
+        codes._count = left
+        while left:
+            size = min(left, BLOCK_ROWS)
+            words_bytes = size * 8 * words_of(dim)
+            words = np.frombuffer(data[:words_bytes], np.uint64).reshape(-1, size)
+            numbers = np.frombuffer(data[words_bytes : size * row_bytes], np.float32)
+            block = Block(words, numbers[:size], numbers[size:])
+            if size < BLOCK_ROWS:
+                full = codes._new_block()
+                full.words[:, :size] = block.words
+                full.scales[:size] = block.scales
+                full.lengths[: len(block.lengths)] = block.lengths
+                block = full
+            codes._blocks.append(block)
+            data = data[size * row_bytes :]
+            left -= size
+        codes._view = codes._made()
+        return codes
 
     def view(self) -> CodesView:
         return self._view
@@ -263,7 +323,10 @@ class Codes:
         """Codes prepared float32[n, dim], the next vectors of the matrix. One thread at a time."""
         for start in range(0, len(vectors), _CODED_ROWS):
             self._add(vectors[start : start + _CODED_ROWS])
-        self._view = CodesView(self._count, tuple(self._blocks), self._dim, self._metric)
+        self._view = self._made()
+
+    def _made(self) -> CodesView:
+        return CodesView(self._count, tuple(self._blocks), self._dim, self._metric)
 
     def _add(self, vectors: Vectors) -> None:
         if self._metric == "cosine":

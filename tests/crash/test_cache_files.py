@@ -141,7 +141,7 @@ def _cut(array: str, end: int) -> Lie:
 
 
 def _without_rows(parts: Parts) -> None:
-    parts.rowids, parts.vectors = parts.rowids[:0], parts.vectors[:0]
+    parts.rowids, parts.vectors, parts.codes = parts.rowids[:0], parts.vectors[:0], parts.codes[:0]
 
 
 def _of_another_row(parts: Parts) -> None:
@@ -153,9 +153,17 @@ def _with_a_row_twice(parts: Parts) -> None:
     parts.rowids[3] = parts.rowids[4]
 
 
+def _with_codes_twice(parts: Parts) -> None:
+    parts.codes = np.concatenate((parts.codes, parts.codes))
+
+
 def _with_rows_missing(parts: Parts) -> None:
     parts.relabel(floor=ROWS)
-    parts.rowids, parts.vectors = parts.rowids[:40], parts.vectors[: 40 * DIM]
+    parts.rowids, parts.vectors, parts.codes = (
+        parts.rowids[:40],
+        parts.vectors[: 40 * DIM],
+        parts.codes[:0],
+    )
     for name in ("places", "levels", "base", "upper"):
         _cut(name, 0)(parts)
 
@@ -169,6 +177,9 @@ LIES: Final[dict[str, tuple[Lie, str | None]]] = {
     "fewer rowids than vectors": (_cut("rowids", -2), "vectors"),
     "fewer vectors than rowids": (_cut("vectors", -2 * DIM), "vectors"),
     "part of a vector": (_cut("vectors", -1), "reshape"),
+    "more codes than vectors": (_with_codes_twice, "more codes than vectors"),
+    "part of a code": (_cut("codes", -1), "codes of"),
+    "no codes": (_cut("codes", 0), None),
     "no rows, and a graph": (_without_rows, "other rows than the file"),
     "an Lsn in the future": (lambda parts: parts.relabel(lsn=1 << 50), "the log ends at"),
     "an Lsn of long ago": (lambda parts: parts.relabel(lsn=0), None),
@@ -215,6 +226,16 @@ def test_a_file_that_lies(copy: Path, name: str) -> None:
     lie, finds = LIES[name]
     forge(files_of(copy)[0], lie)
     judge(copy, finds)
+
+
+def test_check_finds_codes_that_are_not_of_the_vectors(copy: Path) -> None:
+    def lie(parts: Parts) -> None:
+        parts.codes[:] = ~parts.codes
+
+    forge(files_of(copy)[0], lie)
+    with amberdb.open(copy, create=False, **SMALL) as db:
+        (problem,) = db.check().problems
+        assert problem.startswith("a: vector:v: row 1 has another code in cache/")
 
 
 @pytest.mark.parametrize(("array", "row"), [("rowids", 7), ("vectors", 6)])
@@ -265,7 +286,7 @@ FILES: Final[dict[str, tuple[Callable[[bytes], bytes], str]]] = {
         _resealed(SIZE_AT, (1 << 40).to_bytes(8, "little")),
         "bytes instead of",
     ),
-    "sections of no size": (_resealed(SIZE_AT, bytes(16 * 6)), "bytes instead of"),
+    "sections of no size": (_resealed(SIZE_AT, bytes(16 * 7)), "bytes instead of"),
 }
 
 

@@ -17,8 +17,8 @@ from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine.storage.cache_file import SECTIONS_MAX, Cached, CacheFolder, Label
 
-NAMES = ("rowids", "vectors", "places", "levels", "base", "upper")
-_DTYPES = (np.int64, np.float32, np.int64, np.int32, np.uint32, np.uint32)
+NAMES = ("rowids", "vectors", "places", "levels", "base", "upper", "codes")
+_DTYPES = (np.int64, np.float32, np.int64, np.int32, np.uint32, np.uint32, np.uint8)
 _ID = slice(16, 32)
 _NEWEST = Lsn((1 << 63) - 1)
 
@@ -34,6 +34,7 @@ class Parts:
     levels: NDArray[Any]
     base: NDArray[Any]
     upper: NDArray[Any]
+    codes: NDArray[Any]
 
     def relabel(self, **changes: Any) -> None:
         self.label = replace(self.label, **changes)

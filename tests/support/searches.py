@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from amberdb import Database, Text, Vector
 from amberdb._types import Document
 from amberdb.engine.maintenance import auto_compaction
-from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
+from amberdb.engine.search import flush, searchers, vector_cache, vector_file, vector_index
 from amberdb.index.text.text import TextExtractor
+from amberdb.index.vector import matrix
 from support.ranking import agree, bm25, nearest
 
 DIM: Final = 3
@@ -31,6 +32,15 @@ _FEW: Final = (
     (vector_cache, "FRESH_ROWS", 2),
     (vector_cache, "DEAD_ROWS", 3),
     (vector_file, "UNSAVED_ROWS", 0),
+    (vector_file, "GROWN_ROWS", 2),
+    (searchers, "TAKEN_ROWS", 2),
+    (matrix, "CODED_DIM", 1),
+    (matrix, "CODED_ROWS", 4),
+    (matrix, "CODED_STEP", 2),
+    (vector_index, "FIRST_ROWS", 1),
+    (vector_index, "FIRST_PER_HIT", 1),
+    (vector_index, "CLOSER_ROWS", 1),
+    (vector_index, "GATHERED", 1),
     (vector_cache, "_PAUSE_S", 0.0),
     (vector_cache, "_PAUSE_FAILED_S", 0.0),
     (vector_index, "EXACT_ROWS", 6),
@@ -43,7 +53,7 @@ _FEW: Final = (
 
 @contextmanager
 def small_limits() -> Generator[None]:
-    """A dozen rows have a graph and a file in cache/, as ten thousand have, two segments are
+    """A dozen rows have codes, a graph and a file in cache/, as ten thousand have, two segments are
     merged, and a small file is compacted when half of it is free."""
     with ExitStack() as patches:
         for module, name, value in _FEW:
