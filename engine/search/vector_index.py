@@ -47,11 +47,16 @@ _Nearest: TypeAlias = tuple[Rowids, Scores]
 
 EXACT_ROWS: Final = 2_000
 """Up to this many vectors every one is scored."""
+FLAT_ROWS: Final = 10_000
+"""Up to this many vectors the graph is not asked: by codes few of them are scored."""
 FIRST_ROWS: Final = 128
 FIRST_PER_HIT: Final = 4
 """Vectors with the best codes that are scored first, the larger of both: their scores tell which
 others are needed."""
-CLOSER_ROWS: Final = 512
+SAMPLED_ROWS: Final = 8_192
+"""About how many bounds tell which are the best ones: sorting out all of them took as long as to
+score what a less precise limit lets through."""
+CLOSER_ROWS: Final = 400
 CLOSER_SHARE: Final = 2
 """When more vectors than that are needed, and no larger share than half, their codes are compared
 again, more closely."""
@@ -141,7 +146,7 @@ class VectorIndex:
         how: dict[str, Any] = {"search": "exact", "vectors" if self._is_multi else "rows": count}
         nearest: _Nearest | None = None
         are_many = limit > 0 and count > EXACT_ROWS
-        uses_graph = built.graph is not None and are_many
+        uses_graph = built.graph is not None and limit > 0 and count > FLAT_ROWS
         if places is not None and (uses_graph or count * GATHERED > rows.count):
             wanted = np.zeros(rows.count, np.bool_)
             wanted[places] = True
@@ -257,10 +262,13 @@ class VectorIndex:
             places, uncoded = places[:split], places[split:]
             bounds = rows.codes.bounds_at(code, places)
             most = len(bounds) // 2
-        fresh = self._best_at(rows, uncoded, query, limit)
+        fresh = self._best_at(rows, uncoded, query, limit) if len(uncoded) else _NONE
+        step = max(len(bounds) // SAMPLED_ROWS, 1)
+        sample = bounds[::step]
         count = max(FIRST_ROWS, FIRST_PER_HIT * limit * self._mean_of)
         while count <= most:
-            least = np.partition(bounds, -count)[-count]
+            rank = max(count // step, 1)
+            least = np.partition(sample, -rank)[-rank]
             near = np.flatnonzero(bounds >= max(least, _LOWEST))
             if len(near) > most:  # many are alike
                 return None
@@ -340,6 +348,9 @@ class VectorIndex:
         count = visible_rows.rows.count
         self.cache.note_rows(built, count, count - visible_rows.count)
         return visible_rows
+
+
+_NONE: Final[_Nearest] = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 def _merged(some: _Nearest, others: _Nearest, limit: int) -> _Nearest:

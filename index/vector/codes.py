@@ -109,26 +109,37 @@ def _cosine_bounds(dim: int) -> Scores:
 
 @final
 class CodedQuery:
-    """A prepared query: its length, and the signs and sizes of its direction, rotated."""
+    """A prepared query: its length, and the signs of its direction, rotated."""
 
-    __slots__ = ("error", "length", "planes", "signs", "step", "total")
+    __slots__ = ("_turned", "length", "signs")
 
     def __init__(self, vector: Vectors) -> None:
         lengths, directions = _directions(vector[None])
-        turned = _rotated(directions)[0]
-        sizes = np.abs(turned)
-        levels = 1 << _PLANES
         self.length = np.float32(lengths[0])
+        self._turned = _rotated(directions)[0]
+        self.signs = _packed(self._turned > 0)
+
+    def sizes(self) -> "_Sizes":
+        return _Sizes(np.abs(self._turned))
+
+
+@final
+class _Sizes:
+    """The sizes of the dimensions of a query, each rounded to an odd multiple of `step`."""
+
+    __slots__ = ("error", "planes", "step", "total")
+
+    def __init__(self, sizes: Vectors) -> None:
+        levels = 1 << _PLANES
         self.step = float(sizes.max()) / (2 * levels) or 1.0
-        """A size is rounded to an odd multiple of this."""
         level = np.minimum(sizes / (2 * self.step), levels - 1).astype(np.uint8)
         rounded = (2.0 * level + 1.0) * self.step
         self.error = float(np.linalg.norm(sizes - rounded))
+        """The length of what was rounded off."""
         self.total = float(rounded.sum())
-        self.signs = _packed(turned > 0)
         bits = level >> np.arange(_PLANES, dtype=np.uint8)[:, None] & 1
         self.planes = _packed(bits.view(np.bool_))
-        """uint64[_PLANES, words]: the bits of `level`."""
+        """uint64[_PLANES, words]: the bits of (multiple - 1) / 2."""
 
 
 @final
@@ -215,10 +226,10 @@ class CodesView:
     def closer_bounds_at(self, query: CodedQuery, places: Places, least: float) -> Scores:
         """float32[n]: bounds nearer to the scores of the vectors at these places, which ascend; for
         vectors that score `least` or more. That of another one may be too small."""
-        block = self._taken(places)
+        block, sizes = self._taken(places), query.sizes()
         differing = block.words ^ query.signs[:, None]
         sums = np.bitwise_count(differing).sum(axis=0, dtype=np.float32)
-        for plane, bits in enumerate(query.planes):
+        for plane, bits in enumerate(sizes.planes):
             ones = np.bitwise_count(differing & bits[:, None])
             sums += np.float32(2 << plane) * ones.sum(axis=0, dtype=np.float32)
         beside = 1.0
@@ -226,8 +237,8 @@ class CodesView:
             beside -= min(max(least, 0.0), 1.0) ** 2
         squares = block.scales * block.scales
         variances = np.maximum(squares - np.float32(1 / self._dim), 0) * np.float32(beside)
-        variances += squares * np.float32(query.error**2)
-        cosines = np.float32(query.total) - np.float32(2 * query.step) * sums
+        variances += squares * np.float32(sizes.error**2)
+        cosines = np.float32(sizes.total) - np.float32(2 * sizes.step) * sums
         cosines *= block.scales
         cosines += np.float32(SIGMAS) * np.sqrt(variances) + np.float32(_ROUNDING)
         return self._scores(cosines, block.lengths, query)

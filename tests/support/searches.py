@@ -44,6 +44,7 @@ _FEW: Final = (
     (vector_cache, "_PAUSE_S", 0.0),
     (vector_cache, "_PAUSE_FAILED_S", 0.0),
     (vector_index, "EXACT_ROWS", 6),
+    (vector_index, "FLAT_ROWS", 8),
     (vector_index, "VISIT_ROWS", 1e-3),
     (flush, "MERGE_WIDTH", 2),
     (auto_compaction, "BYTES_MIN", 1 << 16),

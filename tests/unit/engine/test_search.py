@@ -355,6 +355,7 @@ def small_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_file, "UNSAVED_ROWS", 1)
     monkeypatch.setattr(vector_cache, "_PAUSE_S", 0.0)
     monkeypatch.setattr(vector_index, "EXACT_ROWS", 40)
+    monkeypatch.setattr(vector_index, "FLAT_ROWS", 40)
     monkeypatch.setattr(vector_index, "VISIT_ROWS", 0)
 
 

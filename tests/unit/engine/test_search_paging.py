@@ -261,6 +261,7 @@ def test_pages_by_a_graph(db: Database, notes: Collection, monkeypatch: pytest.M
     for name, value in (("GRAPH_ROWS", 20), ("FRESH_ROWS", 10), ("_PAUSE_S", 0.0)):
         monkeypatch.setattr(vector_cache, name, value)
     monkeypatch.setattr(vector_index, "EXACT_ROWS", 20)
+    monkeypatch.setattr(vector_index, "FLAT_ROWS", 20)
     monkeypatch.setattr(vector_index, "VISIT_ROWS", 0)
     notes.search(vector=QUERY_VECTOR)
     db.build_indexes()

@@ -35,6 +35,7 @@ needs_hnsw = pytest.mark.skipif(hnsw.library() is None, reason="needs the extra 
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few hundred rows do what ten thousands do."""
     monkeypatch.setattr(vector_index, "EXACT_ROWS", 300)
+    monkeypatch.setattr(vector_index, "FLAT_ROWS", 300)
     monkeypatch.setattr(vector_index, "VISIT_ROWS", 1)
     monkeypatch.setattr(vector_cache, "GRAPH_ROWS", 300)
     monkeypatch.setattr(vector_cache, "FRESH_ROWS", 50)
