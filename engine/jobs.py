@@ -10,13 +10,15 @@ Invariants:
 """
 
 import time
-from collections.abc import Callable
-from typing import Final, TypeAlias, final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeAlias, TypeVar, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._call_lock import CallLock, current_frame
 from amberdb._worker import Worker, always, long_work
 from amberdb.engine.failures import Failures
+
+T = TypeVar("T")
 
 Stop: TypeAlias = Callable[[], bool]
 """Returns whether the job is to stop."""
@@ -27,6 +29,8 @@ YIELD_S: Final = 5e-5
 """A sleep that hands the interpreter to a waiting thread, which would get it after 5 ms otherwise.
 sleep(0) would take it back before that thread has woken up."""
 _TURN_S: Final = 2e-4
+_ITEMS: Final = 16
+"""Items between two reads of the clock: a document takes some 10 us."""
 
 
 @final
@@ -42,6 +46,13 @@ class Turns:
         if time.perf_counter() >= self._end_s:
             time.sleep(YIELD_S)
             self._end_s = time.perf_counter() + _TURN_S
+
+    def between(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, with an offer between every few of them."""
+        for number, item in enumerate(items):
+            if not number % _ITEMS:
+                self.offer()
+            yield item
 
 
 class Stopped(Exception):

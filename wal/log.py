@@ -305,14 +305,20 @@ class Log:
             self._append_failed(error, data, offset)
         self._end, self._chain, self._next = end, crc, lsn + 1  # no interruption is between them
 
+    def prepare_renewal(self) -> None:
+        """Prepares the file of the next `renew`, which then takes no time under the writer lock.
+        Raises ReplacedError, DiskFullError, StorageError."""
+        self._keep_no_old_file()
+        try:
+            self._pool.secure(self._next_size(0))
+        except OSError as error:
+            _refuse(error, "no new log segment could be made")
+
     def renew(self) -> None:
         """Continues in a segment whose file has never held a record, and keeps no file of an old
         segment until `reuse`. Raises as `append` does."""
         self._check_writable()
-        try:
-            self._pool.set_capacity(0)
-        except OSError as error:
-            _refuse(error, "a spare file of the log could not be removed")
+        self._keep_no_old_file()
         if self._group.file is None or self._end > RECORDS_START:
             self._start_segment(0)
         elif self._segments[-1].header.recycled:
@@ -321,6 +327,12 @@ class Log:
                 self._group.file.sync()
             except OSError as error:
                 _refuse(error, "the log's segment could not be overwritten")
+
+    def _keep_no_old_file(self) -> None:
+        try:
+            self._pool.set_capacity(0)
+        except OSError as error:
+            _refuse(error, "a spare file of the log could not be removed")
 
     def reuse(self) -> None:
         """Recycles files of old segments again, after `renew`."""

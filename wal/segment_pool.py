@@ -82,6 +82,12 @@ class SegmentPool:
             assert path is not None
         return path, self._spare[path], path in self._recycled
 
+    def secure(self, size: int) -> None:
+        """Makes a spare file of at least `size` bytes, in this thread, unless there is one. Raises
+        OSError."""
+        if self._find(size) is None:
+            self._make(size)
+
     def mark_used(self, path: str) -> None:
         """The file is a segment now, under another name."""
         with self._mutex:
@@ -109,11 +115,11 @@ class SegmentPool:
                 self._recycled.add(spare)
 
     def set_capacity(self, capacity: int) -> None:
-        """Limits the number of recycled files from now on. 0 removes all spare files and may raise
-        OSError."""
+        """Limits the number of recycled files from now on. 0 removes those that there are, and may
+        raise OSError."""
         with self._mutex:
             self._capacity = capacity
-            paths = [] if capacity else list(self._spare)
+            paths = [] if capacity else list(self._recycled)
             for path in paths:
                 del self._spare[path]
                 self._recycled.discard(path)

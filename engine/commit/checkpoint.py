@@ -6,8 +6,8 @@ Invariants:
   since get their postings and bits, for a database that loses the drop, and for backups.
 - The effects and `applied_lsn` are one LMDB transaction, which is synced before a log segment is
   recycled.
-- Keys are written in chunks, and freed in chunks: a writer waits for the interpreter lock for one
-  chunk at most.
+- Keys are sorted, written and freed a few at a time; writers get the interpreter in between, unless
+  a checkpoint is due again already.
 - All writes to LMDB (checkpoints, index builds, purges) hold one mutex.
 - A checkpoint starts before the memtables are full: no writer waits for one that is not due.
 """
@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import chain
 from typing import NoReturn, TypeVar
 
 from amberdb import _failpoints as failpoints
@@ -28,15 +29,14 @@ from amberdb.engine.jobs import Turns
 from amberdb.engine.options import Options
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.storage.memtable import Memtable, Version
+from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import StoreWriter
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
 
 T = TypeVar("T")
 _CHUNK = 500
-"""Keys that one call into LMDB writes."""
+"""Versions that are freed at once."""
 
 
 class Checkpointer:
@@ -55,6 +55,7 @@ class Checkpointer:
         """Called after each checkpoint."""
         self._committer = committer
         self._retention = retention
+        self._turns = Turns()
         self._unmerged = dict.fromkeys(committer.state.catalog.row_indexes)
         """The keyspaces of search indexes that got rows since their segments were last merged, or
         that no merge has looked at yet."""
@@ -122,14 +123,21 @@ class Checkpointer:
         self.on_done()
         keys, versions = list(memtable.entries), list(memtable.entries.values())
         del memtable
-        _free(keys, versions)
+        while keys:  # freed at once, they would hold the interpreter for 18 ms
+            del keys[-_CHUNK:], versions[-_CHUNK:]
+            self._offer()
+
+    def _offer(self) -> None:
+        """Lets writers run between steps, as long as the checkpoint keeps up with them."""
+        if self._committer.state.active.size_bytes < self.start_bytes:
+            self._turns.offer()
 
     def _write(self, memtable: Memtable) -> None:
         assert memtable.catalog is not None, "it is frozen"
         with self._committer.store.write() as store:
             if failpoints.on:
                 failpoints.reach("checkpoint.in-transaction")
-            apply_memtable(store, memtable, memtable.catalog.row_indexes)
+            apply_memtable(store, memtable, memtable.catalog.row_indexes, self._offer)
             if failpoints.on:
                 failpoints.reach("checkpoint.before-commit")
 
@@ -176,37 +184,31 @@ def _cannot(full: StorageFullError) -> NoReturn:
 
 
 def apply_memtable(
-    store: StoreWriter, memtable: Memtable, row_indexes: Mapping[bytes, RowIndex]
+    store: StoreWriter,
+    memtable: Memtable,
+    row_indexes: Mapping[bytes, RowIndex],
+    offer: Callable[[], None] = ignore,
 ) -> None:
-    """Writes all keys of a frozen memtable, and its last Lsn and time."""
-    for keys in memtable.sorted_keyspaces():
-        index = row_indexes.get(keys[0][:KEYSPACE_BYTES])
+    """Writes all keys of a frozen memtable, and its last Lsn and time. `offer` is called often, and
+    may let other threads run."""
+    for keyspace, parts in memtable.sorted_keyspaces(offer):
+        index = row_indexes.get(keyspace)
         if index is None:
-            _apply_keyspace(store, memtable, keys)
+            for keys in parts:
+                _apply_keys(store, memtable, keys)
         else:
             from amberdb.engine.search.flush import flush_rows  # imports numpy
 
-            flush_rows(store, memtable, keys, index)
+            flush_rows(store, memtable, list(chain.from_iterable(parts)), index)
     store.put(APPLIED, memtable.last_lsn.to_bytes(8))
     store.put(LAST_TIME, memtable.last_us.to_bytes(8))
 
 
-def _apply_keyspace(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
+def _apply_keys(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
     entries = memtable.entries
-    for start in range(0, len(keys), _CHUNK):
-        chunk = keys[start : start + _CHUNK]
-        pairs = [(key, value) for key in chunk if (value := entries[key][1]) is not None]
-        if len(pairs) < len(chunk):
-            for key in chunk:
-                if entries[key][1] is None:
-                    store.delete(key)
-        store.put_sorted(pairs)
-
-
-def _free(keys: list[bytes], versions: list[Version]) -> None:
-    """Frees the content of a memtable that was dropped, a few keys at a time: freed at once, it
-    would keep every writer from the interpreter for as long as that takes."""
-    turns = Turns()
-    while keys:
-        del keys[-_CHUNK:], versions[-_CHUNK:]
-        turns.offer()
+    pairs = [(key, value) for key in keys if (value := entries[key][1]) is not None]
+    if len(pairs) < len(keys):
+        for key in keys:
+            if entries[key][1] is None:
+                store.delete(key)
+    store.put_sorted(pairs)

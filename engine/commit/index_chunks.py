@@ -13,6 +13,7 @@ from itertools import islice
 
 from amberdb._errors import InvalidDocumentError
 from amberdb._types import Document
+from amberdb.engine.jobs import Turns
 from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.keyspace import BUILDING, end_of
 from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
@@ -21,6 +22,8 @@ from amberdb.engine.storage.store import StoreWriter
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 CHUNK = 1000
+_PART = 100
+"""Entries that one call into LMDB writes."""
 ROWS_CHUNK = 4000
 """For search indexes: each chunk of a text index becomes a segment, to be merged later."""
 
@@ -30,14 +33,15 @@ def build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[in
     mark = BUILDING + index.prefix
     low = (store.get(mark) or schema.prefix) + b"\0"
     chunk = CHUNK if isinstance(index, CompiledIndex) else ROWS_CHUNK
-    documents = list(islice(store.scan(low, end_of(schema.prefix)), chunk))
+    turns = Turns()
+    documents = list(turns.between(islice(store.scan(low, end_of(schema.prefix)), chunk)))
     if isinstance(index, CompiledIndex):
-        _build_entries(store, index, documents)
+        _build_entries(store, index, documents, turns)
     else:
         from amberdb.engine.search.flush import flush_documents  # brings numpy
 
         try:
-            flush_documents(store, index, map(_row, documents))
+            flush_documents(store, index, map(_row, turns.between(documents)))
         except InvalidDocumentError as error:
             raise _unbuildable(index, error) from None
     if documents:
@@ -46,17 +50,22 @@ def build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[in
 
 
 def _build_entries(
-    store: StoreWriter, index: CompiledIndex, documents: Iterable[tuple[bytes, bytes]]
+    store: StoreWriter,
+    index: CompiledIndex,
+    documents: Iterable[tuple[bytes, bytes]],
+    turns: Turns,
 ) -> None:
     pairs: dict[bytes, bytes] = {}
-    for key, value in documents:
+    for key, value in turns.between(documents):
         stored = unpack(key, value)
         try:
             pairs.update(entry_pairs(index, stored.document(), key[KEYSPACE_BYTES:], stored.rowid))
         except InvalidDocumentError as error:
             raise _unbuildable(index, error.of_document(key[KEYSPACE_BYTES:].decode())) from None
-    if pairs:
-        store.put_sorted(sorted(pairs.items()))
+    ascending = iter(sorted(pairs.items()))
+    while part := list(islice(ascending, _PART)):
+        store.put_sorted(part)
+        turns.offer()
 
 
 def _unbuildable(index: AnyIndex, error: InvalidDocumentError) -> InvalidDocumentError:

@@ -41,6 +41,7 @@ from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.commit.recovery import Opened
+from amberdb.engine.jobs import Turns
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.options import Options
 from amberdb.engine.schema.keyspace import KEY_END, end_of
@@ -63,7 +64,8 @@ CompactProgress = Callable[[int, int], None]
 
 _Pairs = Iterator[tuple[bytes, bytes]]
 
-_CHUNK: Final = 500
+_CHUNK: Final = 100
+"""Pairs that one call into LMDB writes."""
 _TRANSACTION_BYTES: Final = 8 << 20
 """The size of the pairs in one LMDB transaction, which bounds the memory."""
 _BROKEN: Final = re.compile(r"(MANIFEST|wal|data-[0-9]+|[0-9a-f]{16}\.wal)\.broken(\.[0-9]+)?")
@@ -122,6 +124,7 @@ class Compactor:
             report = self.rewrite(progress)
             removed = self._remove_leftovers()
             try:
+                committer.log.prepare_renewal()
                 committer.renew_log()
                 self._checkpointer.run()
                 self._checkpointer.release_log(keep_unread=keep_unread)
@@ -285,6 +288,7 @@ class Compactor:
 def _copy(pairs: _Pairs, store: Store, total: int, progress: CompactProgress | None) -> None:
     done = 0
     more = True
+    turns = Turns()
     while more:
         with store.write() as writer:
             size = 0
@@ -296,6 +300,7 @@ def _copy(pairs: _Pairs, store: Store, total: int, progress: CompactProgress | N
                 writer.append_sorted(block)
                 size += sum(len(key) + len(value) for key, value in block)
                 done += len(block)
+                turns.offer()
         if failpoints.on:
             failpoints.reach("compact.chunk-copied")
         if progress is not None:

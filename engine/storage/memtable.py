@@ -12,7 +12,8 @@ Invariants:
 - Only the writer reads `unique_rowids`, so they have no versions.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Protocol, TypeAlias
 
@@ -37,8 +38,14 @@ UNIQUE_BYTES = 140
 
 _BLOCK = 128
 """Keys that one step of a scan copies."""
-_RUN = 8192
+_RUN = 1024
 """Keys that one call of sort() takes."""
+_SAMPLE = 16
+"""The distance of the keys of a run that may be a bound."""
+_SAMPLES = 16
+"""The distance of the bounds among those: about 256 keys are between two."""
+_PART = 100
+"""Keys that one step of a checkpoint takes: some 0.2 ms."""
 _numbers = count(1)
 
 
@@ -261,10 +268,15 @@ class Memtable:
             after.last_us = self.last_us
         return after
 
-    def sorted_keyspaces(self) -> Iterator[list[bytes]]:
-        """All keys, as one sorted list per keyspace, keyspaces ascending. For frozen memtables."""
+    def sorted_keyspaces(
+        self, offer: Callable[[], None]
+    ) -> Iterator[tuple[bytes, Iterator[list[bytes]]]]:
+        """All keyspaces ascending, each with its keys: ascending, a few at a time. For frozen
+        memtables. `offer` is called often, and may let other threads run."""
         by_keyspace: dict[bytes, list[bytes]] = {}
-        for key in self.entries:
+        for number, key in enumerate(list(self.entries)):
+            if not number % _RUN:
+                offer()
             keyspace = key[:KEYSPACE_BYTES]
             keys = by_keyspace.get(keyspace)
             if keys is None:
@@ -272,21 +284,30 @@ class Memtable:
             else:
                 keys.append(key)
         for keyspace in sorted(by_keyspace):
-            yield _sorted_gently(by_keyspace.pop(keyspace))
+            yield keyspace, _sorted_parts(by_keyspace.pop(keyspace), offer)
 
 
 def _lsn_of(event: RowEvent) -> int:
     return event[0]
 
 
-def _sorted_gently(keys: list[bytes]) -> list[bytes]:
-    """Sorts short runs and merges them at the end: one sort() of a large list would hold the
-    interpreter lock, and so stop every writer, until it has ended."""
-    if len(keys) <= _RUN:
-        keys.sort()
-        return keys
-    merged: list[bytes] = []
+def _sorted_parts(keys: list[bytes], offer: Callable[[], None]) -> Iterator[list[bytes]]:
+    """The keys ascending, a few at a time: one sort() of a large list would hold the interpreter
+    lock, and so stop every writer, until it has ended. Short runs are sorted, and merged between
+    bounds that divide them all evenly."""
+    runs: list[list[bytes]] = []
     for start in range(0, len(keys), _RUN):
-        merged.extend(sorted(keys[start : start + _RUN]))
-    merged.sort()  # merges the runs: a few comparisons per key
-    return merged
+        runs.append(sorted(keys[start : start + _RUN]))
+        offer()
+    samples = sorted(key for run in runs for key in run[_SAMPLE::_SAMPLE])
+    places = [0] * len(runs)
+    for bound in (*samples[_SAMPLES::_SAMPLES], None):
+        part: list[bytes] = []
+        for number, run in enumerate(runs):
+            place = places[number]
+            end = places[number] = len(run) if bound is None else bisect_left(run, bound, place)
+            part += run[place:end]
+        part.sort()
+        for start in range(0, len(part), _PART):
+            yield part[start : start + _PART]
+            offer()

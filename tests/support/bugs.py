@@ -109,21 +109,21 @@ def recycle_before_the_checkpoint() -> Any:
 
 
 def checkpoint_half_of_it() -> Any:
-    apply_tree = checkpoint._apply_keyspace
+    apply_keys = checkpoint._apply_keys
 
     def half(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
-        apply_tree(store, memtable, keys[: len(keys) - len(keys) // 2])
+        apply_keys(store, memtable, keys[: len(keys) - len(keys) // 2])
 
-    return patch.object(checkpoint, "_apply_keyspace", half)
+    return patch.object(checkpoint, "_apply_keys", half)
 
 
 def ignore_tombstones_at_the_checkpoint() -> Any:
-    apply_tree = checkpoint._apply_keyspace
+    apply_keys = checkpoint._apply_keys
 
     def kept(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:
-        apply_tree(store, memtable, [k for k in keys if memtable.entries[k][1] is not None])
+        apply_keys(store, memtable, [k for k in keys if memtable.entries[k][1] is not None])
 
-    return patch.object(checkpoint, "_apply_keyspace", kept)
+    return patch.object(checkpoint, "_apply_keys", kept)
 
 
 def checkpoint_without_the_applied_lsn() -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -25,6 +26,7 @@ from amberdb import (
 )
 from amberdb._fs import OsFileSystem
 from amberdb.engine.commit.checkpoint import Checkpointer
+from amberdb.engine.jobs import Turns
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.store import Store
@@ -376,17 +378,42 @@ def test_close_after_a_failed_sync_raises_nothing_new(open_db: OpenDatabase) -> 
     assert open_db().recovery is not None, "that was no clean close"
 
 
+@pytest.mark.parametrize("keeps_up", [True, False])
+def test_a_checkpoint_lets_writers_run_as_long_as_it_keeps_up(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, keeps_up: bool
+) -> None:
+    db = open_db(checkpoint_bytes=20_000)
+    notes = db.collection("n")
+    notes.put_many([{"id": f"{number}"} for number in range(500)])
+    notes.put_many([{"id": f"{number}", "x": 1} for number in range(500)])
+    offer = Mock()
+    monkeypatch.setattr(Turns, "offer", offer)
+    written = 1 if keeps_up else 100
+    with once_at(
+        "checkpoint.frozen",
+        lambda: notes.put_many([{"id": f"later {number}"} for number in range(written)]),
+    ):
+        db.checkpoint()
+    assert offer.called == keeps_up
+    assert len(notes) == 500 + written
+
+
 # -- parts -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [100, 20_000])
-def test_a_frozen_memtable_gives_sorted_trees(count: int) -> None:
+@pytest.mark.parametrize("factor", [7919, 1, -1, 0])
+@pytest.mark.parametrize("count", [0, 1, 100, 20_000])
+def test_a_frozen_memtable_gives_sorted_trees_in_parts(count: int, factor: int) -> None:
     memtable = Memtable()
-    keys = [b"%04d%06d" % (number % 3, number * 7919 % 1_000_003) for number in range(count)]
+    keys = [b"%04d%07d" % (number % 3, number * factor % 1_000_003) for number in range(count)]
     memtable.publish(1, dict.fromkeys(keys, b""), 0, 0)
-    keyspaces = list(memtable.sorted_keyspaces())
-    assert [keyspace[0][:4] for keyspace in keyspaces] == [b"0000", b"0001", b"0002"]
-    assert [key for keyspace in keyspaces for key in keyspace] == sorted(keys)
+    offer = Mock()
+    found = [(keyspace, list(parts)) for keyspace, parts in memtable.sorted_keyspaces(offer)]
+    assert [keyspace for keyspace, _ in found] == sorted({key[:4] for key in keys})
+    assert [key for _, parts in found for part in parts for key in part] == sorted(set(keys))
+    assert all(key[:4] == keyspace for keyspace, parts in found for part in parts for key in part)
+    assert all(len(part) <= 100 for _, parts in found for part in parts)
+    assert offer.call_count >= len(set(keys)) // 100
 
 
 def test_sorted_keys_see_what_is_added_between_blocks() -> None:
@@ -403,15 +430,6 @@ def test_sorted_keys_see_what_is_added_between_blocks() -> None:
     assert found[-1] == b"tree0999"
     assert list(keys.range(low, high, True)) == [b"tree%04d" % n for n in range(999, -1, -1)]
     assert list(keys.range(b"none", b"nonf", False)) == []
-
-
-def test_large_memtable_is_sorted_by_tree() -> None:
-    memtable = Memtable()
-    keys = [b"tr%02d%06d" % (n % 3, (n * 7919) % 30_000) for n in range(30_000)]
-    memtable.publish(1, dict.fromkeys(keys, b""), 0, 5)
-    keyspaces = list(memtable.sorted_keyspaces())
-    assert [key for keyspace in keyspaces for key in keyspace] == sorted(set(keys))
-    assert len(keyspaces) == 3
 
 
 # -- options ---------------------------------------------------------------------------------
