@@ -15,7 +15,7 @@ Invariants:
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NoReturn, TypeVar
 
@@ -91,7 +91,7 @@ class Committer:
         """Called after each commit with the memtable's bytes and the earliest expiry written."""
         self.on_effects: Callable[[Effects], None] = ignore
         """Called after each commit with its effects."""
-        self.on_rows: Callable[[list[bytes], Effects], None] = ignore
+        self.on_rows: Callable[[Collection[bytes], Effects], None] = ignore
         """Called after each commit that changed entries of search indexes, with their keys and all
         effects."""
         self.measure()
