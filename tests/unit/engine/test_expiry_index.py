@@ -16,6 +16,7 @@ from amberdb.engine.maintenance import erasure
 from amberdb.engine.query import choice
 from amberdb.engine.storage.view import View
 from support.databases import FakeClock, OpenDatabase
+from support.inside import engine_of
 
 START = 1_700_000_000.0
 T0 = datetime.fromtimestamp(START, UTC)
@@ -224,3 +225,17 @@ def test_a_commit_that_is_too_large_passes_no_document(
         notes.put({"id": f"{n}", "a": n})
     assert db.erase("n", {}, reason="asked").documents == 10
     assert len(notes) == 0
+
+
+def test_a_removal_in_batches_is_durable_when_it_returns(
+    open_db: OpenDatabase, clock: FakeClock
+) -> None:
+    db = open_db(clock=clock, reap_batch=3)
+    notes = db.collection("n", expires_at="until")
+    notes.put_many({"id": f"{n}", "until": START + 1} for n in range(10))
+    clock.advance(2)
+    before = db.stats().sync.count
+    assert notes.expire() == 10
+    committer = engine_of(db).committer
+    assert committer.log.durable_lsn == committer.visible
+    assert db.stats().sync.count - before == 1
