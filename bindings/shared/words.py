@@ -8,9 +8,13 @@ Invariants:
 """
 
 from collections.abc import Iterable
-from typing import final
+from itertools import chain
+from typing import Final, final
 
 from amberdb.index.text.analyzer import Analyzer
+
+_PARTS_MAX: Final = 50_000
+_PART_CHARACTERS_MAX: Final = 40
 
 
 @final
@@ -18,17 +22,34 @@ class Words:
     """The words that a text asks for."""
 
     def __init__(self, text: str) -> None:
-        self._analyzer = Analyzer.of()
-        self._asked = frozenset(self._analyzer.query_terms(text))
+        self._asked = _Asked(text)
 
     def __bool__(self) -> bool:
-        return bool(self._asked)
+        return bool(self._asked.terms)
 
     def count_in(self, texts: Iterable[str]) -> int:
         """How many of the words are in these texts."""
-        found: set[str] = set()
-        for text in texts:
-            terms = self._analyzer.terms(text)
-            for each in (terms.words, terms.variants, terms.stop_words):
-                found.update(self._asked.intersection(each))
-        return len(found)
+        parts = chain.from_iterable(map(str.split, texts))
+        return len(set(chain.from_iterable(map(self._asked.__getitem__, parts))))
+
+
+@final
+class _Asked(dict[str, frozenset[str]]):
+    """The terms that are asked for in each part of a text between white space. Cached: texts
+    repeat their words, and few are asked for."""
+
+    __slots__ = ("_analyzer", "terms")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._analyzer = Analyzer.of()
+        self.terms = frozenset(self._analyzer.query_terms(text))
+
+    def __missing__(self, part: str) -> frozenset[str]:
+        terms = self._analyzer.terms(part)
+        found = self.terms.intersection(chain.from_iterable(terms))
+        if len(part) <= _PART_CHARACTERS_MAX:
+            if len(self) >= _PARTS_MAX:
+                self.clear()
+            self[part] = found
+        return found
