@@ -119,6 +119,7 @@ class Log:
         self._closed = False
         self._is_rotating = False
         """A new segment is being started, or the call that did was interrupted."""
+        self._before_first: Callable[[], None] | None = None
         # The file in use: none before the first append.
         self._salt = NO_SALT
         self._pwrite: Callable[[bytes, int], None] = _no_file
@@ -213,6 +214,12 @@ class Log:
         except OSError as error:
             error.filename = error.filename or directory  # a read names no file
             _refuse(error, f"the log in {directory} could not be opened")
+
+    def before_first(self, call: Callable[[], None]) -> None:
+        """Calls `call` before the first record is written. An error of it is one of `append`, and
+        nothing is stored."""
+        self._before_first = call
+        self._soft_limit = _REFUSE
 
     # -- durability ------------------------------------------------------------------------
 
@@ -358,12 +365,23 @@ class Log:
         self._check_writable()
         if length > PAYLOAD_BYTES_MAX:
             raise ValueError(f"a log record cannot hold {length} bytes")
+        if self._before_first is not None:
+            self._begin(self._before_first)
         size = record_size(length)
         if self._is_rotating or self._end + size > self._limit:
             self._start_segment(size)
         if self._end + size > self._soft_limit:
             self._set_soft_limit(self._limit)
             self._pool.prepare(self._next_size(0))
+
+    def _begin(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except OSError as error:
+            _refuse(error, "the first record could not be written")
+        self._before_first = None
+        if self._limit:
+            self._set_soft_limit(min(self._limit, self._segments[-1].size // 2))
 
     def _set_soft_limit(self, limit: int) -> None:
         self._soft_limit = limit

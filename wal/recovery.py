@@ -93,7 +93,11 @@ def recover(
         replay(record)
 
     cut = None
-    if segments:
+    if not segments:
+        if clean_last != applied:
+            raise CorruptionError(f"the log in {directory} is missing", path=directory, offset=0)
+        tail = ScanPosition(applied, 0, 0)
+    else:
         tail = read_segments(fs, segments[first_needed(segments, applied) :], count, applied)
         if failpoints.on:
             failpoints.reach("recovery.log-read")
@@ -102,10 +106,6 @@ def recover(
         check_tail(segments[-1], tail, rest, applied=applied, clean_last=clean_last)
         if clean_last is None:
             cut = secure_tail(fs, segments[-1], tail, rest, applied)
-    elif clean_last == applied:
-        tail = ScanPosition(applied, 0, 0)
-    else:
-        raise CorruptionError(f"the log in {directory} is missing", path=directory, offset=0)
     return tail, Recovery(max(tail.last_lsn, applied), records, cut)
 
 

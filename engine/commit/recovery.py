@@ -1,7 +1,10 @@
 """Recovery: opens the store, the log and the memtable of a path, after a crash too.
 
     lock -> MANIFEST -> data file checked, LMDB opened -> log read from applied_lsn and replayed
-    into a memtable -> MANIFEST marked as in use (with the next epoch after an unclean end)
+    into a memtable -> MANIFEST marked as in use, with the next epoch, after an unclean end
+
+After a clean close MANIFEST is marked before the first record: a process that only reads syncs
+nothing, and leaves the database closed cleanly however it ends.
 
 A path without a database is created first: see storage/directory.py.
 
@@ -11,10 +14,11 @@ Invariants:
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from amberdb import _failpoints as failpoints
+from amberdb._call_lock import CallLock
 from amberdb._errors import CorruptionError
 from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn
@@ -36,7 +40,6 @@ from amberdb.engine.storage.directory import (
     new_manifest,
     open_errors,
     remove_leftovers,
-    sync_parent,
 )
 from amberdb.engine.storage.held_directory import HeldDirectory
 from amberdb.engine.storage.manifest import Manifest
@@ -63,6 +66,24 @@ class Opened:
     """The time of the last commit."""
     recovery: Recovery | None
     """What was replayed; None when the database was created now, or closed cleanly before."""
+    marking: CallLock = field(default_factory=CallLock)
+    """Guards the mark in MANIFEST."""
+
+    def mark_in_use(self) -> None:
+        """Marks the database in MANIFEST as not closed cleanly, unless it is: the log is about to
+        get a record. Raises ReplacedError, OSError."""
+        with self.marking:
+            if self.manifest.clean_lsn is not None:
+                manifest = replace(self.manifest, clean_lsn=None)
+                manifest.write(self.options.fs, self.directory)
+                self.manifest = manifest
+        if failpoints.on:
+            failpoints.reach("recovery.manifest-written")
+
+    def mark_clean(self, last_lsn: Lsn) -> None:
+        """Records a clean close in MANIFEST, its last step. Raises ReplacedError, OSError."""
+        if self.manifest.clean_lsn != last_lsn:
+            replace(self.manifest, clean_lsn=last_lsn).write(self.options.fs, self.directory)
 
     def close(self) -> None:
         """Releases the files and the lock, when no database comes of it."""
@@ -94,7 +115,6 @@ def _open_parts(path: str, options: Options, create: bool, durable: bool) -> Ope
             if not create:
                 raise missing_database(path)
             _create(path, options, durable, made=made)
-        sync_parent(path, options.fs)  # the process that created it may have died before
         return _recover(path, lock, options, durable=durable)
     except BaseException:
         lock.close()
@@ -192,15 +212,16 @@ def _replayed(
         status = Status.begin(fs, path, manifest.database_id, log.last_lsn)
         if failpoints.on:
             failpoints.reach("recovery.status-written")
-        manifest = replace(manifest, epoch=epoch, clean_lsn=None)
-        manifest.write(fs, path)
+        if not was_clean:
+            manifest = replace(manifest, epoch=epoch, clean_lsn=None)
+            manifest.write(fs, path)
     except BaseException:
         log.close()
         raise
     if failpoints.on:
         failpoints.reach("recovery.manifest-written")
     last_us = memtable.last_us or int.from_bytes(store.get(LAST_TIME) or b"")
-    return Opened(
+    opened = Opened(
         path,
         lock,
         options,
@@ -212,8 +233,6 @@ def _replayed(
         last_us,
         None if was_clean else recovery,
     )
-
-
-def mark_clean(opened: Opened, last_lsn: Lsn) -> None:
-    """Records a clean close in MANIFEST, its last step. Raises ReplacedError, OSError."""
-    replace(opened.manifest, clean_lsn=last_lsn).write(opened.options.fs, opened.directory)
+    if was_clean:
+        log.before_first(opened.mark_in_use)
+    return opened

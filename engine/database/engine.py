@@ -23,7 +23,7 @@ from amberdb.engine.commit.change_feed import Feed
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.clock import Clock
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.commit.recovery import Opened, mark_clean
+from amberdb.engine.commit.recovery import Opened
 from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.database.declarations import Declarations
 from amberdb.engine.database.stats import Stats, stats_of
@@ -240,7 +240,7 @@ class Engine:
                 if failpoints.on:
                     failpoints.reach("close.synced")
                 try:
-                    mark_clean(self._opened, log.last_lsn)
+                    self._opened.mark_clean(log.last_lsn)
                 except ReplacedError as error:  # nothing is lost that it had
                     logger.warning("%s", error)
                 if failpoints.on:

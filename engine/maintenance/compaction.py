@@ -243,6 +243,7 @@ class Compactor:
     def _switch(self, store: Store, generation: int) -> None:
         """Makes the new file current, for the next open and for this process."""
         opened = self._opened
+        opened.mark_in_use()  # or a first commit could do it at the same time, and name the old one
         manifest = replace(opened.manifest, generation=generation)
         self._fs.sync_dir(opened.directory)  # before MANIFEST names the new generation
         if failpoints.on:

@@ -334,7 +334,8 @@ def remove_leftovers(path: str, generation: int, fs: FileSystem) -> None:
     """Removes from a locked database, whose MANIFEST names `generation`, what a crash left: the
     mark of its creation, staging files, and generations that are not in use."""
     names = fs.listdir(path)
-    if CREATING in names:  # MANIFEST may have been renamed just before the process died
+    if CREATING in names:  # the process that made it may have died before these two
+        sync_parent(path, fs)
         fs.sync_dir(path)
     for name in names:
         where = os.path.join(path, name)

@@ -7,8 +7,8 @@ Invariants:
 - It is written to a temporary file and renamed, so it is never partly written.
 - Magic, format, checksum and flags are checked in this order, each with its own error. A flag that
   is not known here, or a byte where zero belongs, is another release's: it is never ignored.
-- `clean_lsn` is the last Lsn of a database that was closed cleanly and not opened since. While the
-  database is open, and after a crash, it is NO_LSN and the flag CLEAN is not set.
+- `clean_lsn` is the last Lsn of a database that was closed cleanly and got no record since. From
+  before the next record until the next close it is NO_LSN, and the flag CLEAN is not set.
 - `epoch` grows at every open that follows an unclean end, before anything is written.
 """
 

@@ -224,8 +224,10 @@ class _OsLock:
 
     def __init__(self, path: str, owner: str) -> None:
         fd = self._lock(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, owner.encode(), 0)
+        text = owner.encode()
+        os.pwrite(fd, text, 0)
+        # Not to 0 before: ext4 takes that for a replacement of the file, and writes it at once.
+        os.ftruncate(fd, len(text))
 
     def _lock(self, path: str, flags: int, operation: int) -> int:
         self._path = path

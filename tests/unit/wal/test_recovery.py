@@ -165,6 +165,21 @@ def test_anything_short_of_a_clean_close_is_damage(directory: LogDirectory) -> N
     assert len(directory.replayed) == 2
 
 
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_log_that_ends_elsewhere_than_it_was_closed_is_damage(
+    directory: LogDirectory, number: int
+) -> None:
+    log = directory.create()
+    fill(log, range(1, 4))
+    log.close()
+    with pytest.raises(CorruptionError, match="was closed at"):
+        directory.reopen(clean=lsn(number), applied=lsn(number))
+    last = directory.headers(directory.segments()[0])[-1]
+    directory.damage(directory.segments()[0], last.offset + 8)
+    with pytest.raises(CorruptionError, match="was closed at"):
+        directory.reopen(clean=lsn(3), applied=lsn(3))
+
+
 def test_records_behind_a_clean_close_are_refused(directory: LogDirectory) -> None:
     log = directory.create()
     fill(log, range(1, 4))
