@@ -6,6 +6,9 @@ Invariants:
 - Lists, maps, values of other types and fields that do not fit a key go through entry_pairs().
 """
 
+# What a document holds has no static type, so type(value) is unknown to pyright.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from typing import Any, Final, final
 
 from amberdb._types import Document
