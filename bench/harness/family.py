@@ -73,18 +73,19 @@ class Base(Generic[E]):
     root: Path
     say: Say
     wanted: Sequence[str] = ()
-    """Names of the engines that the run needs; (): all."""
+    """Names of the engines that the operations of the run need; (): all. A row with a function may
+    ask for another one by path()."""
     options: dict[str, Options] = field(default_factory=dict[str, Options])
     left_out: dict[str, str] = field(default_factory=dict[str, str])
     """Notes of a row: which peers are not installed."""
 
     def __post_init__(self) -> None:
-        kinds = [kind for kind in self.family.kinds if not self.wanted or kind.name in self.wanted]
-        found, self.left_out = installed(kinds)
+        found, self.left_out = installed(self.family.kinds)
         self._installed = {kind.name: kind for kind in found}
 
     def names(self, wanted: Sequence[str] = ()) -> list[str]:
-        """The installed engines among the wanted ones, all if none is named, in their order."""
+        """The installed engines among the wanted ones, or those that the run needs, in order."""
+        wanted = wanted or self.wanted
         return [name for name in self._installed if not wanted or name in wanted]
 
     def path(self, name: str) -> Path:

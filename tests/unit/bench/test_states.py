@@ -114,6 +114,15 @@ def test_a_state_leaves_the_settled_databases_as_they_were(tmp_path: Path) -> No
     after.close()
 
 
+def test_an_engine_that_no_operation_needs_can_be_had_by_name(tmp_path: Path) -> None:
+    base = Base(FAMILY, SCALE, tmp_path / "base", lambda text: None, (AMBER,))
+    assert base.names() == [AMBER]
+    stage = Stage(base, FRESH, tmp_path / "stage")
+    assert list(stage.engines()) == [AMBER]
+    stage.close()
+    assert len(json.loads((base.path("recorded") / "ids.json").read_text())) == 30
+
+
 def test_drawn_places_are_stored_documents(tmp_path: Path) -> None:
     draw = _stage(tmp_path, FRESH).draw(0)
     drawn = {draw.place(share / 1_000) for share in range(1_000)}
