@@ -10,7 +10,8 @@ Invariants:
   Both are built again without the dead rows when these are more than a fifth.
 - No row is added to a graph that is searched: it is copied and extended. So a build holds two
   graphs in memory, and dropping dead rows holds two matrices.
-- The cache file is written after all of its rows are durable.
+- The cache file is written after all of its rows are durable. It has no row that was dead when
+  dead rows were forgotten, though a view from before that brings one back into memory.
 """
 
 import logging
@@ -126,6 +127,8 @@ class VectorCache:
         """The first rowid that was not taken yet."""
         self._is_building = False
         self._pause_until = 0.0
+        self._kept: Alive | None = None
+        """The rows that were live when dead ones were last forgotten."""
 
     # -- for searches ------------------------------------------------------------------------
 
@@ -254,6 +257,9 @@ class VectorCache:
         rows = built.matrix.rows()
         if not file.is_outdated(rows.count, built.covered):
             return
+        if self._has_forgotten(rows):
+            self._drop(built)
+            return
         try:
             lsn = self._source.sync()  # after rows(): they were visible, so committed before
             if failpoints.on:
@@ -272,14 +278,31 @@ class VectorCache:
     def forget_dead(self) -> None:
         """Drops matrix and graph if they hold a dead row; the next search reads the documents. The
         file was removed before the call. No job of the builder may run meanwhile."""
+        if self._source is None:
+            return
+        with self._source.newest() as committed:
+            self._kept = committed.alive
         with self._adding:
             if self._file is not None:
                 self._file.forget()
-            built = self._built
-            if built is not None and self._source is not None:
-                with self._source.newest() as committed:
-                    if not built.matrix.rows().alive(committed.alive).all():
-                        self._built = None
+            if self._built is not None and self._has_forgotten(self._built.matrix.rows()):
+                self._built = None
+
+    def _has_forgotten(self, rows: MatrixView) -> bool:
+        """Whether it has a row that was dead when dead ones were forgotten: an older view adds it."""
+        kept = self._kept
+        if kept is None:
+            return False
+        old = rows.rowids[rows.rowids < len(kept)]
+        return not kept[old].all()
+
+    def _drop(self, built: Built) -> None:
+        """Drops matrix and graph; the next search reads the documents."""
+        with self._adding:
+            if self._built is built:
+                self._built = None
+                if self._file is not None:
+                    self._file.forget()
 
     # -- building, inside ----------------------------------------------------------------------
 

@@ -57,6 +57,19 @@ def test_nothing_erased_is_left_in_any_file(
     assert not any(looked(db.path, range(20, 100)).values())
 
 
+def test_a_search_in_a_snapshot_from_before_brings_nothing_back(
+    open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.engine.search.vector_file.UNSAVED_ROWS", 10)
+    db = filled(open_db())
+    with db.snapshot() as before:
+        erase(db)
+        assert before["memory"].search(vector=vector(GONE[0]))[0].document["n"] == GONE[0]
+    db.close()
+    assert not any(looked(db.path, range(20, 100)).values())
+    assert left_of(db.path, 7)
+
+
 def test_the_receipt_says_what_was_done_and_nothing_of_what_was_erased(
     open_db: OpenDatabase,
 ) -> None:
