@@ -289,7 +289,7 @@ class VectorCache:
                 self._built = None
 
     def _has_forgotten(self, rows: MatrixView) -> bool:
-        """Whether it has a row that was dead when dead ones were forgotten: an older view adds it."""
+        """Whether a row of it was dead when dead ones were forgotten: an older view adds such."""
         kept = self._kept
         if kept is None:
             return False
