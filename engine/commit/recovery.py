@@ -78,7 +78,7 @@ class Opened:
                 manifest.write(self.options.fs, self.directory)
                 self.manifest = manifest
         if failpoints.on:
-            failpoints.reach("recovery.manifest-written")
+            failpoints.reach("open.marked-in-use")
 
     def mark_clean(self, last_lsn: Lsn) -> None:
         """Records a clean close in MANIFEST, its last step. Raises ReplacedError, OSError."""

@@ -66,6 +66,7 @@ NAMES = (
     "migration.committed",
     "migration.ended",
     "migration.upgraded",
+    "open.marked-in-use",
     "purge.before-catalog",
     "purge.chunk-committed",
     "purge.chunk-deleted",

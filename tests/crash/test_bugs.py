@@ -30,9 +30,7 @@ _CHECK: Final = r"clean prefix: CheckReport\(problems=.* the counter says"
 SLICES: Final = {
     "skip_the_sync_of_the_log": Slice("put", "reordered: .* shows that later records were durable"),
     "acknowledge_before_the_sync": Slice("put+burst", "drop unsynced: commit 2 was acknowledged"),
-    "forget_the_last_record_of_a_group": Slice(
-        "put", "reordered: .* shows that later records were durable"
-    ),
+    "forget_the_last_record_of_a_group": Slice("put", "drop unsynced: commit 2 was acknowledged"),
     "ignore_the_class_of_a_commit": Slice("put+burst", "drop unsynced: commit 2 was acknowledged"),
     "drop_the_directory_sync_of_the_log": Slice("put", "the log in .* is missing"),
     "rename_manifest_before_its_sync": Slice("put", "MANIFEST is not AmberDB's"),
