@@ -338,7 +338,7 @@ class Sweep:
         try:
             builder = TraceBuilder(root)
             if disk is not None:
-                builder = TraceBuilder(root, disk.live_files(), max(disk.files) + 1)
+                builder = TraceBuilder(root, disk.live_files(), max(disk.files, default=0) + 1)
             return self._recorder.opening(builder, root, served, self._now)
         finally:
             shutil.rmtree(root)
