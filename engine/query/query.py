@@ -248,9 +248,8 @@ class Query:
             plan = plan_of(path, self.filter)
         else:
             plan = self._prepared.plan(path, self._shaped)
-        if (
-            path.index is not None and path.index is self.schema.expiry
-        ):  # past those that have expired
+        expiry = self.schema.expiry
+        if expiry is not None and path.index is expiry:  # documents that have expired are passed
             start = self.schema.expiry_bound(source.now_us)
             ranges = [(max(low, start), high) for low, high in plan.ranges if start < high]
             plan.ranges = tuple(ranges)

@@ -48,9 +48,9 @@ FETCH_ROWS: Final = 1024
 FETCH_ROWS_MULTI: Final = 64
 """The same of an index with several vectors per document."""
 GRAPH_ROWS: Final = 50_000
-"""The number of live vectors from which on a graph is built. By codes a search of so many takes
-about a millisecond, a few times as long as by a graph, and no vector is missed; the graph takes
-0.8 ms of a processor for each vector, and a second copy of all."""
+"""The number of live vectors from which on a graph is built. By codes a search of 40,000 took about
+2 ms, a few times as long as by a graph; the graph takes 1 ms of a processor for each vector, and a
+second copy of all."""
 TAKEN_BYTES_MAX: Final = 256 << 20
 """The size of a matrix up to which the rows of commits are taken before the first search: a process
 that only writes needs none of it."""
@@ -289,7 +289,8 @@ class VectorCache:
                 self._built = None
 
     def _has_forgotten(self, rows: MatrixView) -> bool:
-        """Whether a row of it was dead when dead ones were forgotten: an older view adds such."""
+        """Whether the matrix has a row that was dead when dead rows were last forgotten: a search
+        at an older view adds it again."""
         kept = self._kept
         if kept is None:
             return False
