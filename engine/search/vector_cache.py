@@ -282,11 +282,12 @@ class VectorCache:
             return
         with self._source.newest() as committed:
             self._kept = committed.alive
-        with self._adding:
+        with self._adding:  # no other thread is reading the file
             if self._file is not None:
                 self._file.forget()
-            if self._built is not None and self._has_forgotten(self._built.matrix.rows()):
-                self._built = None
+        built = self._built
+        if built is not None and self._has_forgotten(built.matrix.rows()):
+            self._drop(built)
 
     def _has_forgotten(self, rows: MatrixView) -> bool:
         """Whether the matrix has a row that was dead when dead rows were last forgotten: a search
