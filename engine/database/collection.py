@@ -17,7 +17,7 @@ from zlib import crc32
 from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import AmberError, ReadOnlyError
 from amberdb._types import Document, Sync
-from amberdb.engine.commit.committer import OneCommit
+from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.database.engine import Engine
@@ -176,15 +176,16 @@ class Collection(WritableCollection):
     def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         return self._writing_engine().embedders.with_vectors(self.name, documents)
 
+    def _committer(self) -> Committer:
+        return self._handle.committer or self._writing_engine().committer
+
     def _schema(self) -> Schema:
-        committer = self._handle.committer or self._writing_engine().committer
-        return committer.state.catalog.schema(self.name)
+        return self._committer().state.catalog.schema(self.name)
 
     def _write(self, work: Work[_T], sync: Sync | None, key: bytes | None) -> _T:
         if sync is not None:
             check_sync(sync)
-        committer = self._handle.committer or self._writing_engine().committer
-        return committer.write(work, sync, key)
+        return self._committer().write(work, sync, key)
 
     def _writing(self, sync: Sync | None) -> AbstractContextManager[WriteBatch]:
         return OneCommit(self._writing_engine().committer, sync)

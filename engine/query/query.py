@@ -160,11 +160,11 @@ class Query:
         """All documents that match, each with its place, and the route of the plan that finds them:
         in the order of a scan of that plan, or those past the place of an earlier scan. When its
         route is gone, all."""
-        plan, place = None, None
+        plan, start = None, None
         if after is not None:
             paths = [path for path in self._statement.paths(source) if path.route == after[0]]
             if paths:
-                plan, place = self._plan(source, paths[0]), after[1]
+                plan, start = self._plan(source, paths[0]), after[1]
         plan = plan or self.narrowest(source)
         prefix, migration = self.schema.prefix, self.schema.migration
         found = (
@@ -176,7 +176,7 @@ class Query:
                     document if migration is None else decode_unchecked(value[BODY]),
                 ),
             )
-            for place, value, document in self._matches(source, plan, place)
+            for place, value, document in self._matches(source, plan, start)
         )
         return plan.access.route, found
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import lmdb
 
+import amberdb
 from amberdb import Database, Document, ReadableCollection
+from support.databases import SMALL
 from unit.wal.helpers import join_preparation
 
 
@@ -17,6 +19,11 @@ def got(collection: ReadableCollection, id: str) -> Document:
     document: Document | None = collection.get(id)
     assert document is not None, id
     return document
+
+
+def open_at(path: Path, **options: Any) -> Database:
+    """With small options; the test closes and checks it."""
+    return amberdb.open(path, **{**SMALL, **options})
 
 
 def ids(documents: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -33,11 +33,7 @@ from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.manifest import SIZE
 from support.databases import SMALL, FakeClock, OpenDatabase
 from support.faulty_fs import FaultyFileSystem
-from unit.engine.helpers import abandon, data_file, ids, raw_store
-
-
-def open_at(path: Path, **options: Any) -> Database:
-    return amberdb.open(path, **{**SMALL, **options})
+from unit.engine.helpers import abandon, data_file, ids, open_at, raw_store
 
 
 @pytest.fixture

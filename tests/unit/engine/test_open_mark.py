@@ -2,19 +2,13 @@
 
 import errno
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import amberdb
-from amberdb import Database, DiskFullError, Ordered, StorageError
-from support.databases import SMALL, OpenDatabase
+from amberdb import DiskFullError, Ordered, StorageError
+from support.databases import OpenDatabase
 from support.faulty_fs import FaultyFileSystem
-from unit.engine.helpers import abandon, ids
-
-
-def open_at(path: Path, **options: Any) -> Database:
-    return amberdb.open(path, **{**SMALL, **options})
+from unit.engine.helpers import abandon, ids, open_at
 
 
 @pytest.fixture

@@ -18,12 +18,9 @@ from amberdb._fs import DirLock, FileSystem, OsFileSystem
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.held_directory import HeldDirectory
 from support.databases import SMALL, assert_sound
+from unit.engine.helpers import open_at
 
 SYNCS: list[Sync] = ["always", "interval", "os"]
-
-
-def open_at(path: Path, **options: Any) -> Database:
-    return amberdb.open(path, **{**SMALL, **options})
 
 
 def contents(path: Path) -> dict[str, bytes]:
