@@ -21,8 +21,7 @@ from itertools import islice
 from sys import maxsize
 from typing import Final, final
 
-from amberdb.engine.query.filter import Filter
-from amberdb.engine.query.planner import Plan, Statement, plan_of
+from amberdb.engine.query.planner import Plan
 from amberdb.engine.query.scan import Found, documents, passing, place_in, scanned
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.index_scan import Counter
@@ -34,13 +33,6 @@ _WIDER: Final = 4
 _TRIAL: Final = 8
 """Entries of each of several plans in the order of the query that are read before one of them is
 preferred."""
-
-
-def choose(source: Source, schema: Schema, where: Filter, entries_max: int | None = None) -> Plan:
-    """The plan with the least work for a parsed filter, without an order; any when all have more
-    than `entries_max` entries."""
-    paths = Statement(schema, where.fields, ()).paths(source)
-    return narrowest(source, [plan_of(path, where) for path in paths], entries_max)
 
 
 def narrowest(source: Source, plans: Sequence[Plan], entries_max: int | None = None) -> Plan:

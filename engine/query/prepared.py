@@ -40,12 +40,18 @@ _EQUALITIES: Final = frozenset({"$eq", "$in", "$contains", "$exists"})
 class Prepared:
     """What is known of all queries of one shape and order over one schema."""
 
-    __slots__ = ("_bindings", "_options", "_origins", "statement")
+    __slots__ = ("_bindings", "_options", "_origins", "filter_shape", "statement")
 
     def __init__(
-        self, statement: Statement, origins: "dict[str, _Origin]", options: Options
+        self,
+        statement: Statement,
+        filter_shape: str,
+        origins: "dict[str, _Origin]",
+        options: Options,
     ) -> None:
         self.statement = statement
+        self.filter_shape = filter_shape
+        """Filter.shape of a filter that is not nested."""
         self._origins = origins
         self._options = options
         self._bindings: dict[Access, _Binding] = {}
@@ -162,7 +168,7 @@ def prepared(schema: Schema, shape: Shape, order: tuple[OrderField, ...]) -> Pre
             origins[path] = origin
     statement = Statement(schema, filter.fields, order)
     statement.find_sole()
-    return Prepared(statement, origins, schema.options)
+    return Prepared(statement, filter.shape, origins, schema.options)
 
 
 def _origin(bounds: FieldBounds, positions: Mapping[int, int]) -> _Origin | None:

@@ -99,6 +99,18 @@ class Query:
         return self._filter
 
     @property
+    def filter_shape(self) -> str:
+        """The filter without its values."""
+        if self._prepared is None or self._shaped is None or self._shaped.is_nested:
+            return self.filter.shape
+        return self._prepared.filter_shape
+
+    @property
+    def asks_all(self) -> bool:
+        """Whether the filter has no condition."""
+        return not self.where or (self._filter is not None and self._filter.is_empty)
+
+    @property
     def identity(self) -> Identity:
         """The collection's number, the filter and the order, to which a cursor is bound."""
         return self.schema.definition.number, self.where or None, self.order
@@ -142,7 +154,7 @@ class Query:
     def count(self, source: Source) -> int:
         """The number of documents that match and have not expired."""
         schema = self.schema
-        if self._asks_all:
+        if self.asks_all:
             count = CollectionCounters.unpack(source.get(schema.counters_key)).documents
             if schema.expires_at is not None:
                 high = schema.expiry_bound(source.now_us)
@@ -180,9 +192,10 @@ class Query:
         )
         return plan.access.route, found
 
-    def narrowest(self, source: Source) -> Plan:
-        """The plan with the least work for all documents that match, in no order."""
-        return narrowest(source, self._plans(source))
+    def narrowest(self, source: Source, entries_max: int | None = None) -> Plan:
+        """The plan with the least work for all documents that match, in no order; any when all have
+        more than `entries_max` entries."""
+        return narrowest(source, self._plans(source), entries_max)
 
     def explain(self, source: Source, fields: Sequence[FieldPath] | None = None) -> dict[str, Any]:
         """How find() with a limit begins, as a map for the user. Raises QueryError."""
@@ -202,15 +215,10 @@ class Query:
 
     # -- inside ------------------------------------------------------------------------------
 
-    @property
-    def _asks_all(self) -> bool:
-        """Whether the filter has no condition."""
-        return not self.where or (self._filter is not None and self._filter.is_empty)
-
     def _shape(self, plan: Plan) -> str:
         """The query in the words of a full-scan warning; empty, which means no warning, when an
         index is used or when the query asks for all documents."""
-        if not plan.is_full_scan or (self._asks_all and (not self.order or plan.is_sorted)):
+        if not plan.is_full_scan or (self.asks_all and (not self.order or plan.is_sorted)):
             return ""
         order = ", ".join("-" * field.descending + field.path for field in self.order)
         return f"{self.filter.shape} order_by=[{order}]" if order else self.filter.shape

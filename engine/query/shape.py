@@ -83,6 +83,11 @@ class Shaped(NamedTuple):
     ands: list[int]
     """One item for each $and, which counts as an operator."""
 
+    @property
+    def is_nested(self) -> bool:
+        """Whether the shape leaves out operators: those in a branch or in a $not."""
+        return bool(self.branches) or any(operator == "$not" for _, operator, _ in self.leaves)
+
 
 _Parts: TypeAlias = tuple[list[Leaf], list[Any], list[Nested], list[int], list[int]]
 """Those of a Shaped, but the shape."""

@@ -16,9 +16,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from amberdb._types import Document
-from amberdb.engine.query.choice import choose
-from amberdb.engine.query.filter import Filter
 from amberdb.engine.query.planner import Plan
+from amberdb.engine.query.query import Query
 from amberdb.engine.query.scan import documents
 from amberdb.engine.schema.document_format import rowid_of
 from amberdb.engine.schema.schema import Schema
@@ -49,15 +48,15 @@ class Candidates:
     """The filter of one search. Both `prefilter` and `postfilter` are None without a filter, else
     one of them is."""
 
-    def __init__(self, view: View, schema: Schema, where: Filter, reader: RowReader) -> None:
+    def __init__(self, view: View, schema: Schema, query: Query, reader: RowReader) -> None:
         self.prefilter: Rowids | None = None
         self.postfilter: Postfilter | None = None
-        self.how: dict[str, Any] = {"filter": where.shape}
+        self.how: dict[str, Any] = {"filter": query.filter_shape}
         self._reader = reader
-        self._where = where
-        if where.is_empty:
+        self._query = query
+        if query.asks_all:
             return
-        plan = choose(view, schema, where, ENTRIES_MAX)
+        plan = query.narrowest(view, ENTRIES_MAX)
         self.how["index"] = plan.explain(())["index"]
         rowids = None if plan.is_full_scan else _few_rows(view, schema, plan)
         self.prefilter = rowids
@@ -75,12 +74,12 @@ class Candidates:
 
     def all_rows(self, view: View, schema: Schema) -> "Rowids":
         """The rowids of all documents that match, however many, ascending."""
-        plan = choose(view, schema, self._where)
+        plan = self._query.narrowest(view)
         return _array([rowid_of(value) for _, value, _ in documents(view, schema, plan)])
 
     def _passes(self, rowid: int, index: RowIndex) -> bool:
         document: Document = self._reader.document(rowid, index)
-        return self._where.matches(document)
+        return self._query.filter.matches(document)
 
 
 def _few_rows(view: View, schema: Schema, plan: Plan) -> "Rowids | None":

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb._types import Document, FieldPath, Where
-from amberdb.engine.query.filter import Filter, parse
 from amberdb.engine.query.page import parse_field, projector
-from amberdb.engine.query.query import refuse_vectors
+from amberdb.engine.query.query import Query
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
@@ -76,9 +75,7 @@ class Search:
     """In the query language, in place of a text."""
     vectors: "Mapping[str, NDArray[np.float32]]"
     """Query vectors, by the field of a Vector index."""
-    where: Filter
-    given: Where | None
-    """The filter as it was given."""
+    where: Query
     limit: int
     fusion: Fusion
     recency: Recency | None
@@ -150,7 +147,7 @@ class Search:
         identity = (
             self.schema.definition.number,
             *(each and each.encode(errors="surrogatepass") for each in (self.text, self.query)),
-            self.given or None,
+            self.where.where or None,
             self.fusion,
             self.recency,
             self.neighbors,
@@ -383,15 +380,12 @@ def search_of(
         )
     if neighbors is not None:
         index_of(schema, neighbors)
-    parsed = parse(where, schema.options)
-    refuse_vectors(schema, parsed)
     return Search(
         schema=schema,
         text=text,
         query=query,
         vectors={} if vector is None else _vectors(schema, vector),
-        where=parsed,
-        given=where,
+        where=Query.of(schema, where),
         limit=limit,
         fusion=fusion or Fusion(),
         recency=recency,
