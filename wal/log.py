@@ -116,6 +116,9 @@ class Log:
         self._recycling = CallLock()
         self._next = (epoch << LSN_NUMBER_BITS) | (lsn_number(last_lsn) + 1)
         self._chain = chain
+        self.last_offset: int | None = None
+        """Where the last record is in its segment; None when it was not written or read here. Asked
+        for under the writer lock."""
         self._closed = False
         self._is_rotating = False
         """A new segment is being started, or the call that did was interrupted."""
@@ -172,17 +175,25 @@ class Log:
         clean_last: Lsn | None,
         epoch: int,
         replay: Callable[[Record], None],
+        applied_offset: int | None = None,
     ) -> "tuple[Log, Recovery]":
         """Reads a log, calls `replay` with each record after `applied`, and continues it.
 
         `clean_last` is the last Lsn of a clean close, None after a crash; then `epoch` must be
-        new. Raises CorruptionError, FormatError, DiskFullError or StorageError.
+        new. `applied_offset`: where the applied record is, if that is known. Raises
+        CorruptionError, FormatError, DiskFullError or StorageError.
         """
         try:
             names, spare_names = list_directory(fs, directory)
             segments = load_segments(fs, names, database_id)
             tail, recovery = recover(
-                fs, directory, segments, applied=applied, clean_last=clean_last, replay=replay
+                fs,
+                directory,
+                segments,
+                applied=applied,
+                clean_last=clean_last,
+                replay=replay,
+                applied_offset=applied_offset,
             )
             pool = SegmentPool(fs, directory, options.free_segments_max)
             for name in spare_names:
@@ -198,6 +209,8 @@ class Log:
                 epoch=epoch,
                 chain=tail.chain,
             )
+            if tail.starts:
+                log.last_offset = tail.starts[-1][0]
             if log._next <= recovery.last_lsn:
                 raise ValueError(
                     f"epoch {epoch} is older than the last record, Lsn {recovery.last_lsn}"
@@ -310,7 +323,8 @@ class Log:
                 failpoints.reach("commit.written")
         except OSError as error:
             self._append_failed(error, data, offset)
-        self._end, self._chain, self._next = end, crc, lsn + 1  # no interruption is between them
+        # No interruption is between them.
+        self.last_offset, self._end, self._chain, self._next = offset, end, crc, lsn + 1
 
     def prepare_renewal(self) -> None:
         """Prepares the file of the next `renew`, which then takes no time under the writer lock.

@@ -19,7 +19,15 @@ from amberdb import _failpoints as failpoints
 from amberdb._errors import CorruptionError
 from amberdb._fs import File, FileSystem, first_free_name, replace_file, staged_for
 from amberdb._types import NO_LSN, Lsn
-from amberdb.wal.record import END_SIZE, Header, Record, find_headers, scan
+from amberdb.wal.record import (
+    END_SIZE,
+    HEADER_SIZE,
+    Header,
+    Record,
+    find_headers,
+    read_header,
+    scan,
+)
 from amberdb.wal.segment import RECORDS_START, Segment, load_segment, parse_name, scan_file
 from amberdb.wal.segment_pool import is_spare
 
@@ -65,13 +73,20 @@ class ScanPosition:
     synced: Lsn = NO_LSN
     """What was durable when the last record was appended."""
     starts: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    """By record of the segment that was read last: its offset, and the chain before it."""
+    """By record that was read of the last segment, without gaps up to `last_lsn`: its offset, and
+    the chain before it."""
 
     @classmethod
     def before(cls, segment: Segment) -> "ScanPosition":
         """The position before the first record of `segment`."""
         header = segment.header
         return cls(header.previous_last, header.previous_crc, RECORDS_START)
+
+    def begin(self, segment: Segment) -> None:
+        """Goes to the first record of `segment`, the one after those that were read."""
+        self.end = RECORDS_START
+        self.chain = segment.header.salt.chain  # appending continues without records, too
+        self.starts = []
 
 
 def recover(
@@ -82,9 +97,10 @@ def recover(
     applied: Lsn,
     clean_last: Lsn | None,
     replay: Callable[[Record], None],
+    applied_offset: int | None = None,
 ) -> tuple[ScanPosition, Recovery]:
     """Replays the records after `applied`; cuts a torn tail, unless the log was closed cleanly at
-    `clean_last`. Raises CorruptionError, OSError."""
+    `clean_last`. `applied_offset`: where the applied record is. Raises CorruptionError, OSError."""
     records = 0
 
     def count(record: Record) -> None:
@@ -98,7 +114,8 @@ def recover(
             raise CorruptionError(f"the log in {directory} is missing", path=directory, offset=0)
         tail = ScanPosition(applied, 0, 0)
     else:
-        tail = read_segments(fs, segments[first_needed(segments, applied) :], count, applied)
+        needed = segments[first_needed(segments, applied) :]
+        tail = read_segments(fs, needed, count, applied, applied_offset)
         if failpoints.on:
             failpoints.reach("recovery.log-read")
         is_clean = tail.last_lsn == clean_last
@@ -175,35 +192,67 @@ def first_needed(segments: list[Segment], applied: Lsn) -> int:
 
 
 def read_segments(
-    fs: FileSystem, segments: list[Segment], replay: Callable[[Record], None], applied: Lsn
+    fs: FileSystem,
+    segments: list[Segment],
+    replay: Callable[[Record], None],
+    applied: Lsn,
+    applied_offset: int | None = None,
 ) -> ScanPosition:
     """Replays the records after `applied`, in order, up to the first invalid one of the newest
     segment.
 
-    `segments` begins with the one that holds `applied + 1`. Raises CorruptionError when an older
-    segment ends before the next one begins.
+    `segments` begins with the one that holds `applied + 1`. `applied_offset` is a hint: if the
+    header of the applied record is there in that segment, reading begins after it. Raises
+    CorruptionError when an older segment ends before the next one begins.
     """
-    tail = ScanPosition.before(segments[0])
+    known = None
+    if applied_offset is not None:
+        known = after_applied(fs, segments[0], applied_offset, applied)
+    tail = known or ScanPosition.before(segments[0])
     before: Segment | None = None
     for segment in segments:
         if before is not None:
             check_reaches(before, tail, segment)
-        for record in read_segment(fs, segment, tail):
+        if before is not None or known is None:
+            records = read_segment(fs, segment, tail)
+        else:
+            records = read_on(fs, segment, tail, tail.last_lsn + 1)
+        for record in records:
             if record.lsn > applied:
                 replay(record)
         before = segment
     return tail
 
 
-def read_segment(fs: FileSystem, segment: Segment, tail: ScanPosition) -> Iterator[Record]:
-    """The valid records of one segment; `tail` advances with them."""
-    header = segment.header
-    tail.end = RECORDS_START
-    tail.chain = header.salt.chain  # appending continues in a segment without records, too
-    tail.starts = []
+def after_applied(
+    fs: FileSystem, segment: Segment, offset: int, applied: Lsn
+) -> ScanPosition | None:
+    """The position after the applied record; None unless its header is at the offset. (The header's
+    checksum is salted, so an offset in another use of the file, or in another segment, does not
+    pass.) The rest of the record is not needed any more."""
+    if offset >= segment.size:
+        return None
     file = fs.open(segment.path, read_only=True)
     try:
-        for record in scan_file(file, RECORDS_START, header.salt, tail.chain, header.first_lsn):
+        header = read_header(file.pread(HEADER_SIZE, offset), 0, segment.header.salt)
+    finally:
+        file.close()
+    if header is None or header.lsn != applied or offset + header.end > segment.size:
+        return None
+    return ScanPosition(applied, header.crc, offset + header.end, header.synced)
+
+
+def read_segment(fs: FileSystem, segment: Segment, tail: ScanPosition) -> Iterator[Record]:
+    """The valid records of one segment; `tail` advances with them."""
+    tail.begin(segment)
+    return read_on(fs, segment, tail, segment.header.first_lsn)
+
+
+def read_on(fs: FileSystem, segment: Segment, tail: ScanPosition, lsn: int) -> Iterator[Record]:
+    """The valid records of one segment after `tail`, of which the first must be `lsn`."""
+    file = fs.open(segment.path, read_only=True)
+    try:
+        for record in scan_file(file, tail.end, segment.header.salt, tail.chain, lsn):
             tail.starts.append((tail.end, tail.chain))
             tail.last_lsn, _, _, _, tail.synced, tail.chain, tail.end = record
             yield record
@@ -324,8 +373,8 @@ def secure_tail(
     hold bytes that never reached the device, and a sync alone would not write them.
     """
     torn = torn_bytes(segment, tail, rest)
-    durable = max(tail.synced, applied)
-    safe = max(0, durable + 1 - segment.header.first_lsn)  # the number of records up to `durable`
+    not_durable = max(0, tail.last_lsn - max(tail.synced, applied))
+    safe = max(0, len(tail.starts) - not_durable)  # the number of records that are
     if not torn and safe >= len(tail.starts):
         return None
     cut = None
@@ -362,11 +411,11 @@ def secure_tail(
 def _read_again(file: File, segment: Segment, tail: ScanPosition, index: int) -> bytes:
     """The accepted records from the one with this index on. They are checked once more: what is
     read now may not be what was read before."""
-    header = segment.header
     start, chain = tail.starts[index]
+    first_lsn = tail.last_lsn + 1 - (len(tail.starts) - index)
     data = file.pread(tail.end - start, start)
     end = 0
-    for record in scan(data, 0, header.salt, chain, header.first_lsn + index):
+    for record in scan(data, 0, segment.header.salt, chain, first_lsn):
         end = record.end
     if start + end != tail.end:
         raise CorruptionError(

@@ -27,7 +27,7 @@ from amberdb.engine.commit.committer import Committer, ignore
 from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.jobs import Turns
 from amberdb.engine.options import Options
-from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
+from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, LOG_OFFSET
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import StoreWriter
@@ -202,6 +202,8 @@ def apply_memtable(
             flush_rows(store, memtable, list(chain.from_iterable(parts)), index)
     store.put(APPLIED, memtable.last_lsn.to_bytes(8))
     store.put(LAST_TIME, memtable.last_us.to_bytes(8))
+    if memtable.log_offset is not None:
+        store.put(LOG_OFFSET, memtable.log_offset.to_bytes(8))
 
 
 def _apply_keys(store: StoreWriter, memtable: Memtable, keys: list[bytes]) -> None:

@@ -217,6 +217,7 @@ class Committer:
             state = self.state
             if state.frozen is None and state.active.entries:
                 state.active.catalog = state.catalog
+                state.active.log_offset = self.log.last_offset
                 self.state = State(
                     Memtable(), state.active, state.built, state.catalog, state.older
                 )

@@ -24,7 +24,7 @@ from amberdb._fs import DirLock
 from amberdb._types import NO_LSN, Lsn
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import decode_effects
-from amberdb.engine.schema.keyspace import APPLIED, DATABASE_ID, LAST_TIME
+from amberdb.engine.schema.keyspace import APPLIED, DATABASE_ID, LAST_TIME, LOG_OFFSET
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.data_file import DATA_FILE, check_version
 from amberdb.engine.storage.directory import (
@@ -205,6 +205,7 @@ def _replayed(
         clean_last=manifest.clean_lsn,
         epoch=epoch,
         replay=replay,
+        applied_offset=int.from_bytes(store.get(LOG_OFFSET) or b""),
     )
     if failpoints.on:
         failpoints.reach("recovery.replayed")

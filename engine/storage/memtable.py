@@ -137,6 +137,7 @@ class Memtable:
         "keys",
         "last_lsn",
         "last_us",
+        "log_offset",
         "number",
         "rows",
         "unique_rowids",
@@ -151,6 +152,8 @@ class Memtable:
         self.last_lsn = 0
         self.last_us = 0
         """The time of the last commit in here; 0 when there is none."""
+        self.log_offset: int | None = None
+        """Of the record `last_lsn` in its segment, from the freeze on; None when not known."""
         self.catalog: Catalog | None = None
         """The catalog as of `last_lsn`, from the freeze on: the checkpoint goes by it."""
         self.number = next(_numbers)

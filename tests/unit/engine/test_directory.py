@@ -21,7 +21,8 @@ from amberdb.engine.commit.recovery import open_parts
 from amberdb.engine.options import Options
 from support.databases import SMALL, OpenDatabase, assert_sound
 from support.faulty_fs import FaultyFileSystem
-from unit.engine.test_open import Killed, dying_at, open_at, unfinished
+from unit.engine.helpers import open_at
+from unit.engine.test_open import Killed, dying_at, unfinished
 
 
 @pytest.fixture(params=[0o022, 0o000, 0o077], ids=oct)

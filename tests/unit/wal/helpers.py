@@ -38,6 +38,7 @@ class LogDirectory:
         clean: Lsn | None = None,
         applied: Lsn = NO_LSN,
         database_id: bytes = DATABASE_ID,
+        applied_offset: int | None = None,
     ) -> tuple[Log, Recovery]:
         """Opens as after a crash, or with `clean` as after a clean close."""
         join_preparation()  # of the log whose process this stands for the end of
@@ -53,6 +54,7 @@ class LogDirectory:
             clean_last=clean,
             epoch=self.epoch,
             replay=self.replayed.append,
+            applied_offset=applied_offset,
         )
 
     def payloads(self) -> list[bytes]:
