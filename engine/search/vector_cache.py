@@ -153,9 +153,10 @@ class VectorCache:
 
     def take(self, alive: Alive, fetch: Fetch, first: int) -> None:
         """Adds committed rows from the rowid `first` on, as far as no earlier call has. A file is
-        not read for them: the first search does."""
+        read first, in the background, and with it the rows up to then."""
         built = self._built
         if built is None and self._file is not None and self._file.is_there:
+            self._request_load()
             return
         matrix = (built or self.built).matrix
         if not self.is_searched and matrix.size_bytes > TAKEN_BYTES_MAX:
@@ -318,6 +319,16 @@ class VectorCache:
         if self._builder is not None and self._source is not None:
             self._builder.want(self._save, f"the cache file of {self.spec.name}")
 
+    def _request_load(self) -> None:
+        if self._builder is not None and self._source is not None:
+            self._builder.want(self._load, f"the cache file of {self.spec.name}")
+
+    def _load(self, stop: Stop) -> None:
+        """The builder's job: reads the file, and adds the rows that were committed since, if they
+        may be in memory before the first search."""
+        while not stop() and self.built.matrix.size_bytes <= TAKEN_BYTES_MAX and self._catch_up():
+            pass
+
     def _save(self, stop: Stop) -> None:
         """The builder's job: writes the file."""
         if not stop():
@@ -327,20 +338,13 @@ class VectorCache:
         """One step of a build: adds missing rows, or drops dead rows, or extends the graph. False
         when nothing was due."""
         assert self._source is not None
+        if self._catch_up():
+            return True
         with self._source.newest() as committed:
             if not len(committed.alive):  # no document was ever put, or the index was dropped
                 return False
-            built = self.built
-            rows = built.matrix.rows()
-            missing = np.flatnonzero(committed.alive)
-            missing = missing[missing > built.matrix.base_rowid_max]
-            missing = missing[rows.places(missing) < 0]
-            if len(missing):
-                for start in range(0, min(len(missing), 8 * self.fetch_rows), _YIELD_ROWS):
-                    some = missing[start : start + _YIELD_ROWS]
-                    self.add(built.matrix, some, committed.fetch)
-                    time.sleep(YIELD_S)
-                return True  # the next step takes a new view: a held one keeps pages from reuse
+        built = self.built
+        rows = built.matrix.rows()
         live = rows.alive(committed.alive)
         dead = rows.count - int(np.count_nonzero(live))
         self._dead = dead
@@ -349,6 +353,20 @@ class VectorCache:
         if self._is_due(built, rows.count, dead):
             return self._extend(built, stop)
         return False
+
+    def _catch_up(self) -> bool:
+        """Adds some of the committed rows that are missing; False when none is. The next call takes
+        a new view: one that is held keeps pages from reuse."""
+        assert self._source is not None
+        with self._source.newest() as committed:
+            matrix = self.built.matrix
+            missing = np.flatnonzero(committed.alive)
+            missing = missing[missing > matrix.base_rowid_max]
+            missing = missing[matrix.rows().places(missing) < 0]
+            for start in range(0, min(len(missing), 8 * self.fetch_rows), _YIELD_ROWS):
+                self.add(matrix, missing[start : start + _YIELD_ROWS], committed.fetch)
+                time.sleep(YIELD_S)
+        return len(missing) > 0
 
     def _extend(self, built: Built, stop: Stop) -> bool:
         """Replaces the graph by a copy that also holds the rows added since. True: the caller goes

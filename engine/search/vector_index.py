@@ -210,9 +210,7 @@ class VectorIndex:
             if len(of_rows) >= limit or has_all:
                 rowids, values = self._shortlisted(rows, of_rows, query, limit)
                 if fresh:
-                    more = self._by_row(
-                        rows.rowids[covered:], _scored(rows, wanted, query, covered)
-                    )
+                    more = self._uncovered(rows, wanted, covered, fresh, query, limit)
                     rowids = np.concatenate((rowids, more[0]))
                     values = np.concatenate((values, more[1]))
                 rowids, values = best(rowids, values, limit)
@@ -225,6 +223,22 @@ class VectorIndex:
             widened += 1
         how["widened"] = widened
         return None
+
+    def _uncovered(
+        self,
+        rows: MatrixView,
+        wanted: NDArray[np.bool_],
+        covered: int,
+        fresh: int,
+        query: Vectors,
+        limit: int,
+    ) -> _Nearest:
+        """The nearest of the `fresh` wanted rows that are not in the graph, or all of them."""
+        if fresh > EXACT_ROWS and rows.codes.count > covered:
+            nearest = self._by_codes(rows, wanted, None, query, limit, {}, covered)
+            if nearest is not None:
+                return nearest
+        return self._by_row(rows.rowids[covered:], _scored(rows, wanted, query, covered))
 
     def _shortlisted(self, rows: MatrixView, near: Places, query: Vectors, limit: int) -> _Nearest:
         """The scores of proposed rows, given by a place of each, the nearest first."""
@@ -245,16 +259,17 @@ class VectorIndex:
         query: Vectors,
         limit: int,
         how: dict[str, Any],
+        start: int = 0,
     ) -> _Nearest | None:
-        """The nearest rows at some places, or of all wanted rows, a mask by place or None for all;
-        and entries in `how`. None when scoring every row is cheaper."""
+        """The nearest rows at some places, or of all wanted rows, a mask by place or None for all,
+        from the place `start` on; and entries in `how`. None when scoring every row is cheaper."""
         code = CodedQuery(query)
-        coded = rows.row_start(rows.codes.count)
+        coded = max(rows.row_start(rows.codes.count), start)
         if places is None:
-            bounds = rows.codes.bounds(code)[:coded]
+            bounds = rows.codes.bounds(code, start)[: coded - start]
             uncoded = np.arange(coded, rows.count)
             if wanted is not None:
-                bounds[~wanted[:coded]] = -np.inf
+                bounds[~wanted[start:coded]] = -np.inf
                 uncoded = uncoded[wanted[coded:]]
             most = len(bounds) // GATHERED
         else:
@@ -272,13 +287,13 @@ class VectorIndex:
             near = np.flatnonzero(bounds >= max(least, _LOWEST))
             if len(near) > most:  # many are alike
                 return None
-            near = _at(places, near)
+            near = _at(places, near, start)
             nearest = _merged(fresh, self._best_at(rows, near, query, limit), limit)
             if least < _LOWEST:  # no other is wanted
                 break
             if len(nearest[1]) == limit:
                 worst = nearest[1][-1]
-                near = _at(places, np.flatnonzero(bounds >= worst))
+                near = _at(places, np.flatnonzero(bounds >= worst), start)
                 if CLOSER_ROWS < len(near) <= len(bounds) // CLOSER_SHARE:
                     near = near[rows.codes.closer_bounds_at(code, near, float(worst)) >= worst]
                 if len(near) > most:
@@ -358,9 +373,9 @@ def _merged(some: _Nearest, others: _Nearest, limit: int) -> _Nearest:
     return best(np.concatenate((some[0], others[0])), np.concatenate((some[1], others[1])), limit)
 
 
-def _at(places: Places | None, numbers: Places) -> Places:
-    """The places with these numbers; the numbers themselves where all places are meant."""
-    return numbers if places is None else places[numbers]
+def _at(places: Places | None, numbers: Places, start: int) -> Places:
+    """The places with these numbers, of the given ones, or of all from `start` on."""
+    return numbers + start if places is None else places[numbers]
 
 
 def _first_of_each_row(rows: MatrixView, places: Places) -> Places:

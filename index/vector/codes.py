@@ -194,15 +194,15 @@ class CodesView:
         wrong = np.flatnonzero(is_wrong)
         return int(places[wrong[0]]) if len(wrong) else None
 
-    def bounds(self, query: CodedQuery) -> Scores:
-        """float32[count]: a bound of the score of each vector."""
-        found = np.empty(self.count, np.float32)
+    def bounds(self, query: CodedQuery, start: int = 0) -> Scores:
+        """float32[count - start]: a bound of the score of each vector from place `start` on."""
+        found = np.empty(max(self.count - start, 0), np.float32)
         table = _cosine_bounds(self._dim)
         count = min(BLOCK_ROWS, self.count)
         differing = np.empty(count, np.uint64)
         ones = np.empty(count, np.uint8)
         sums = np.empty(count, np.uint16)
-        for start, block in self._sized():
+        for first, block in self._sized(start):
             size = block.words.shape[1]
             differing, ones, sums = differing[:size], ones[:size], sums[:size]
             sums[:] = 0
@@ -210,7 +210,7 @@ class CodesView:
                 np.bitwise_xor(word, sign, out=differing)
                 np.bitwise_count(differing, out=ones)
                 sums += ones
-            cosines = found[start : start + size]
+            cosines = found[first - start : first - start + size]
             np.take(table, sums, out=cosines, mode="clip")  # "raise" would copy through a buffer
             if self._metric != "cosine":
                 cosines[:] = self._scores(cosines, block.lengths, query)
@@ -254,13 +254,16 @@ class CodesView:
         squares = (lengths * lengths + length * length) * np.float32(1 - _ROUNDING)
         return np.negative(np.sqrt(np.maximum(squares - 2 * products, 0)))
 
-    def _sized(self) -> Iterator[tuple[int, Block]]:
-        """The blocks without their room, each with its first place."""
-        for start, block in zip(range(0, self.count, BLOCK_ROWS), self.blocks, strict=False):
-            size = self.count - start
-            if size < BLOCK_ROWS:
-                block = Block(block.words[:, :size], block.scales[:size], block.lengths[:size])
-            yield start, block
+    def _sized(self, start: int = 0) -> Iterator[tuple[int, Block]]:
+        """The blocks from a place on without their room, each with its first place."""
+        for first, block in zip(range(0, self.count, BLOCK_ROWS), self.blocks, strict=False):
+            low, high = max(start - first, 0), min(self.count - first, BLOCK_ROWS)
+            if low >= high:
+                continue
+            if high - low < BLOCK_ROWS:
+                part = slice(low, high)
+                block = Block(block.words[:, part], block.scales[part], block.lengths[part])
+            yield first + low, block
 
     def _taken(self, places: Places) -> Block:
         """The codes of the vectors at some places."""

@@ -18,7 +18,9 @@ from amberdb.engine.search.vector_file import VectorFile
 from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.engine.storage.cache_file import HEADER_SIZE, CacheFolder
 from amberdb.index.vector import hnsw
+from amberdb.index.vector.codes import CodedQuery, CodesView
 from amberdb.index.vector.coercion import METRICS, Metric
+from amberdb.index.vector.distance import Scores
 from amberdb.index.vector.vector import Vector
 from support.beside import beside
 from support.cache_files import Parts, forge
@@ -182,6 +184,33 @@ def test_fresh_dead_and_unborn_rows_beside_a_graph(tmp_path: Path) -> None:
     before, how = harness.search(documents.vectors[5], alive=old)
     assert before == documents.naive(documents.vectors[5], 10, "cosine", old)
     assert how["fresh"] == 0
+
+
+@needs_hnsw
+@pytest.mark.parametrize("metric", METRICS)
+def test_many_fresh_rows_beside_a_graph_are_found_by_codes(
+    tmp_path: Path, metric: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = Documents(1000, dim=128, centres=40)
+    harness = Harness(tmp_path, documents, metric)
+    harness.build()
+    documents.put(4000)
+    documents.delete(*range(2000, 2500), *range(7, 60))
+    starts: list[int] = []
+    bounds = CodesView.bounds
+
+    def noted(self: CodesView, query: CodedQuery, start: int = 0) -> Scores:
+        starts.append(start)
+        return bounds(self, query, start)
+
+    monkeypatch.setattr(CodesView, "bounds", noted)
+    hits = 0
+    for query in documents.drawn(20):
+        found, how = harness.search(query)
+        assert (how["search"], how["fresh"]) == ("graph", 3500)
+        hits += len(set(found) & set(documents.naive(query, 10, metric)))
+    assert set(starts) == {1000}
+    assert hits >= 198
 
 
 @needs_hnsw

@@ -106,6 +106,8 @@ def test_a_code_depends_on_its_vector_alone(metric: Metric) -> None:
     code = CodedQuery(vectors[3])
     bounds = whole.view().bounds(code)
     assert np.array_equal(parts.view().bounds(code), bounds)
+    for start in (1, 5000, BLOCK_ROWS, BLOCK_ROWS + 7, len(vectors), len(vectors) + 9):
+        assert np.array_equal(whole.view().bounds(code, start), bounds[start:])
     assert np.array_equal(older.bounds(code), bounds[:5000])  # a view does not change
     assert whole.size_bytes == parts.size_bytes == len(vectors) * (12 if metric == "cosine" else 16)
 

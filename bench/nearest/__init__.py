@@ -1,0 +1,1 @@
+"""`python -m bench.nearest`: the ways to find the nearest vectors, by their number."""
