@@ -198,13 +198,11 @@ class CodesView:
         """float32[count - start]: a bound of the score of each vector from place `start` on."""
         found = np.empty(max(self.count - start, 0), np.float32)
         table = _cosine_bounds(self._dim)
-        count = min(BLOCK_ROWS, self.count)
-        differing = np.empty(count, np.uint64)
-        ones = np.empty(count, np.uint8)
-        sums = np.empty(count, np.uint16)
+        count = min(BLOCK_ROWS, len(found))
+        room = np.empty(count, np.uint64), np.empty(count, np.uint8), np.empty(count, np.uint16)
         for first, block in self._sized(start):
             size = block.words.shape[1]
-            differing, ones, sums = differing[:size], ones[:size], sums[:size]
+            differing, ones, sums = (each[:size] for each in room)
             sums[:] = 0
             for word, sign in zip(block.words, query.signs, strict=True):
                 np.bitwise_xor(word, sign, out=differing)

@@ -96,7 +96,7 @@ def test_bounds_exclude_most_of_clusters_and_closer_ones_more_of_random_vectors(
 def test_a_code_depends_on_its_vector_alone(metric: Metric) -> None:
     """However many are added at once, and across the end of a block."""
     rng = np.random.default_rng(1)
-    vectors = rng.standard_normal((BLOCK_ROWS + 40, 8)).astype(np.float32)
+    vectors = rng.standard_normal((2 * BLOCK_ROWS + 40, 8)).astype(np.float32)
     whole, parts = Codes(8, metric), Codes(8, metric)
     whole.add(vectors)
     older = parts.view()
