@@ -37,7 +37,6 @@ from amberdb.engine.maintenance.maintenance import Maintenance
 from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog, Declaration
-from amberdb.engine.schema.document_format import NEVER
 from amberdb.engine.schema.keyspace import CLOCK
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searcher import VectorParts
@@ -149,7 +148,6 @@ class Engine:
         self.committer.on_rows = self.searchers.note_rows
         memtable = self._opened.memtable
         if memtable.entries:
-            self.background.note_commit(memtable.size_bytes, NEVER)
             self.background.note_replayed(memtable)
         self.declarations.renew_texts()
         self.background.note_indexes()

@@ -29,6 +29,9 @@ from amberdb.engine.storage.memtable import Memtable
 
 _ROWS = 8
 """Texts that are analyzed before other threads get a turn."""
+_QUIET_S = 1.0
+"""After an open: the checkpoint of what was replayed waits, so that the first calls have the
+interpreter to themselves."""
 _RETRY_S = 1.0
 """Between attempts of a checkpoint, and of other work that could not begin."""
 
@@ -53,7 +56,8 @@ class Background:
         self._maintenance = maintenance
         self._failures = failures
         self._options = options
-        self._checkpoint_bytes = checkpointer.start_bytes
+        self._due_bytes = checkpointer.start_bytes
+        """The memory of the memtables that makes a checkpoint due at once."""
         self._worker = Worker("amberdb", self._step, committer.is_outside)
         self._mutex = CallLock()
         """Guards the times below."""
@@ -71,7 +75,7 @@ class Background:
         """Called after every commit; cheap if it makes nothing due."""
         if (
             self._is_armed
-            and memtable_bytes < self._checkpoint_bytes
+            and memtable_bytes < self._due_bytes
             and next_expiry_us >= self._next_expiry_us
         ):
             return
@@ -84,7 +88,7 @@ class Background:
             now = time.monotonic()
             if self._checkpoint_at is not None and self._committer.checkpoint_failure is not None:
                 pass  # the time of the next attempt is set
-            elif memtable_bytes >= self._checkpoint_bytes:
+            elif memtable_bytes >= self._due_bytes:
                 self._checkpoint_at = now
             elif self._checkpoint_at is None:
                 self._checkpoint_at = now + self._options.checkpoint_interval_ms / 1000
@@ -121,8 +125,16 @@ class Background:
                 self._wake()
 
     def note_replayed(self, memtable: Memtable) -> None:
-        """Called at open: the texts of the rows in the memtable, which were replayed, are analyzed
-        before a search needs them."""
+        """Called at open: schedules the checkpoint of the memtable, which was replayed. Its texts
+        are analyzed before a search needs them."""
+        start_bytes, size_bytes = self._checkpointer.start_bytes, memtable.size_bytes
+        if self._options.background and size_bytes >= start_bytes:
+            self._due_bytes = max(start_bytes, self._options.memtable_bytes_max // 2)
+            with self._mutex:
+                self._checkpoint_at = time.monotonic() + _QUIET_S
+                self._is_armed = True
+            self._wake()
+        self.note_commit(size_bytes, NEVER)
         row_indexes = self._committer.state.catalog.row_indexes
         has_texts = any(row_indexes[prefix].is_text for prefix in memtable.rows)
         if self._options.background and has_texts:
@@ -193,6 +205,7 @@ class Background:
         with self._mutex:
             self._checkpoint_at = None
             self._is_armed = False
+            self._due_bytes = self._checkpointer.start_bytes
         try:
             self._checkpointer.run()
         except BaseException:

@@ -27,6 +27,7 @@ from amberdb import (
 from amberdb._fs import OsFileSystem
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.jobs import Turns
+from amberdb.engine.maintenance import background
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME
 from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.store import Store
@@ -35,6 +36,15 @@ from support.faulty_fs import FaultyFileSystem, fail_on
 from support.inside import engine_of
 from support.places import once_at
 from unit.engine.helpers import abandon, got, raw_store
+
+
+def await_checkpoint(db: Database) -> None:
+    """Returns when the background has written all commits so far, or after ten seconds."""
+    thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
+    for _ in range(10_000):
+        if not db.stats()["memtable_bytes"]:
+            break
+        thread.join(0.001)
 
 
 def fill(db: Database, count: int = 2000) -> None:
@@ -219,11 +229,7 @@ def test_writers_are_refused_while_checkpoints_fail(
 def test_checkpoints_run_in_the_background(open_db: OpenDatabase, options: dict[str, Any]) -> None:
     db = open_db(background=True, **options)
     fill(db)
-    thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
-    for _ in range(10_000):
-        if not db.stats()["memtable_bytes"]:
-            break
-        thread.join(0.001)
+    await_checkpoint(db)
     assert db.stats()["memtable_bytes"] == 0
     assert db.stats()["checkpoints"] >= 1
 
@@ -235,12 +241,30 @@ def test_memtable_left_by_a_crash_is_checkpointed_in_the_background(
     fill(db)
     abandon(db, tmp_path / "copy.amber")
     copy = open_db("copy.amber", background=True, checkpoint_interval_ms=0)
-    thread = next(thread for thread in threading.enumerate() if thread.name == "amberdb")
-    for _ in range(10_000):
-        if not copy.stats()["memtable_bytes"]:
-            break
-        thread.join(0.001)
+    await_checkpoint(copy)
     assert copy.stats()["memtable_bytes"] == 0
+
+
+@pytest.mark.parametrize("quiet_s", [0.0, 3600.0])
+def test_a_large_memtable_left_by_a_crash_waits_for_the_first_calls(
+    open_db: OpenDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet_s: float
+) -> None:
+    monkeypatch.setattr(background, "_QUIET_S", quiet_s)
+    db = open_db()
+    notes = db.collection("notes")
+    notes.put_many({"id": f"{n:04}", "n": n} for n in range(500))
+    options: dict[str, Any] = {"checkpoint_bytes": 50_000, "memtable_bytes_max": 1_000_000}
+    abandon(db, tmp_path / "copy.amber")
+    copy = open_db("copy.amber", background=True, **options)
+    notes = copy.collection("notes")
+    if quiet_s:
+        for n in range(20):  # above checkpoint_bytes all the time
+            notes.put({"id": f"late{n}"})
+        assert copy.stats()["checkpoints"] == 0
+        notes.put_many({"id": f"more{n}", "text": "x" * 500} for n in range(1000))
+    await_checkpoint(copy)
+    assert copy.stats()["checkpoints"] > 0
+    assert len(notes) == (1520 if quiet_s else 500)
 
 
 def test_background_failure_is_logged_and_tried_again(
