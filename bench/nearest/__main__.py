@@ -88,7 +88,8 @@ def measured(count: int, dim: int, asked: int, threads: int) -> dict[str, dict[s
 
     def by(spec: Vector, graph: Graph | None) -> _Way:
         cache = VectorCache(spec)
-        cache._built = Built(matrix, graph, 0 if graph is None else graph.count)  # pyright: ignore[reportPrivateUsage]
+        built = Built(matrix, graph, 0 if graph is None else graph.count)
+        cache._built = built  # pyright: ignore[reportPrivateUsage]
         index = VectorIndex(cache)
         return lambda query: index.search(query, LIMIT, alive, _nothing)[0]
 

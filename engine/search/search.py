@@ -46,7 +46,6 @@ from amberdb.engine.search.searcher import Found, Ranked, SearcherSource
 from amberdb.engine.search.selection import Selected, Selection
 from amberdb.engine.storage.view import View
 from amberdb.index.paths import Path
-from amberdb.index.text.highlight import Snippets
 from amberdb.index.text.query import TextQuery, plain, within
 from amberdb.index.text.query import parse as parse_query
 from amberdb.index.vector.coercion import coerce
@@ -54,6 +53,8 @@ from amberdb.index.vector.coercion import coerce
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from amberdb.index.text.highlight import Snippets
 
 _Ask: TypeAlias = Callable[[RowIndex, int, Candidates], Found]
 """What an index finds: the best rows, at most so many, among the candidates."""
@@ -313,7 +314,11 @@ class Search:
             index.spec.name: {rowid: rank for rank, (rowid, _) in enumerate(listed, 1)}
             for index, listed in lists.items()
         }
-        snippets = Snippets(len(ranked), self.schema.options.snippet_characters_max)
+        snippets = None
+        if self.snippets:
+            from amberdb.index.text import highlight  # it imports all that analyzes texts
+
+            snippets = highlight.Snippets(len(ranked), self.schema.options.snippet_characters_max)
         hits: list[Hit] = []
         for rowid, score in ranked:
             document = documents[rowid]
@@ -321,14 +326,14 @@ class Search:
                 name: by_row[rowid] for name, by_row in ranks_by_index.items() if rowid in by_row
             }
             projected = document if project is None else project(document)
-            snippet = self._snippet(document, snippets, texts) if self.snippets else None
+            snippet = None if snippets is None else self._snippet(document, snippets, texts)
             hits.append(Hit(document["id"], score, projected, snippet, ranks))
-        if snippets.cut:
+        if snippets is not None and snippets.cut:
             cut["snippet_characters_max"] = {"used": len(hits) - snippets.cut, "of": len(hits)}
         return hits
 
     def _snippet(
-        self, document: Document, snippets: Snippets, texts: Mapping[RowIndex, TextQuery]
+        self, document: Document, snippets: "Snippets", texts: Mapping[RowIndex, TextQuery]
     ) -> str | None:
         """A snippet of the fields of the first Text index that holds the document; None without a
         text query."""

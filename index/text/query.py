@@ -25,10 +25,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from reprlib import repr as show
-from typing import Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from amberdb._errors import QueryError
-from amberdb.index.text.analyzer import Analyzer
+
+if TYPE_CHECKING:
+    from amberdb.index.text.analyzer import Analyzer
 
 BYTES_MAX: Final = 1 << 16
 OPERATORS_MAX: Final = 1_000
@@ -54,7 +56,7 @@ Term: TypeAlias = str | Prefix
 class TextQuery:
     """What is asked of one text index; its terms are distinct."""
 
-    analyzer: Analyzer
+    analyzer: "Analyzer"
     scored: tuple[Term, ...]
     """The terms that documents are ranked by: a match has at least one of them. None: no match."""
     given: int
@@ -78,7 +80,7 @@ class TextQuery:
         )
 
 
-def plain(text: str, analyzer: Analyzer, *, terms_max: int = TERMS_MAX) -> TextQuery:
+def plain(text: str, analyzer: "Analyzer", *, terms_max: int = TERMS_MAX) -> TextQuery:
     """The query for the words of a text, or for its stop words; without any, nothing is scored."""
     asked = list(map(analyzer.asked, text.split()))
     terms = dict.fromkeys(term for each, _ in asked for term in each)
@@ -88,7 +90,7 @@ def plain(text: str, analyzer: Analyzer, *, terms_max: int = TERMS_MAX) -> TextQ
 
 def parse(
     query: str,
-    analyzer: Analyzer,
+    analyzer: "Analyzer",
     *,
     operators_max: int = OPERATORS_MAX,
     terms_max: int = TERMS_MAX,
@@ -124,7 +126,7 @@ def _at(position: int) -> str:
 class _Parser:
     """Collects the clauses of one query. The maps are ordered sets."""
 
-    def __init__(self, analyzer: Analyzer, operators_max: int, terms_max: int) -> None:
+    def __init__(self, analyzer: "Analyzer", operators_max: int, terms_max: int) -> None:
         self.analyzer = analyzer
         self.place = ""
         """Where the clause begins, in words."""

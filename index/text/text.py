@@ -13,13 +13,15 @@ Invariants:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast, final
 
 from amberdb._errors import CollectionError, FormatError
 from amberdb._types import Document
 from amberdb.index.declaration import checked_fields, checked_name
 from amberdb.index.paths import Path
-from amberdb.index.text.analyzer import Analyzer
+
+if TYPE_CHECKING:
+    from amberdb.index.text.analyzer import Analyzer
 
 WEIGHT_MAX: Final = 64
 UNIT: Final = 64
@@ -194,11 +196,13 @@ class TextExtractor:
     __slots__ = ("_fields", "analyzer", "identity", "spec")
 
     spec: Text
-    analyzer: Analyzer
+    analyzer: "Analyzer"
     identity: str
     """The analyzer's identity: an index built under another one has to be rebuilt."""
 
     def __init__(self, spec: Text) -> None:
+        from amberdb.index.text.analyzer import Analyzer  # most programs declare no Text index
+
         self.spec = spec
         self.analyzer = Analyzer.of(
             spec.language, spec.stop_words, spec.segmenter, spec.fold_traditional
