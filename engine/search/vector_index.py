@@ -210,7 +210,9 @@ class VectorIndex:
             if len(of_rows) >= limit or has_all:
                 rowids, values = self._shortlisted(rows, of_rows, query, limit)
                 if fresh:
-                    more = self._uncovered(rows, wanted, covered, fresh, query, limit)
+                    enough = len(values) >= limit
+                    worst = np.partition(values, -limit)[-limit] if enough else _LOWEST
+                    more = self._uncovered(rows, wanted, covered, fresh, query, worst)
                     rowids = np.concatenate((rowids, more[0]))
                     values = np.concatenate((values, more[1]))
                 rowids, values = best(rowids, values, limit)
@@ -231,13 +233,19 @@ class VectorIndex:
         covered: int,
         fresh: int,
         query: Vectors,
-        limit: int,
+        worst: np.float32,
     ) -> _Nearest:
-        """The nearest of the `fresh` wanted rows that are not in the graph, or all of them."""
-        if fresh > EXACT_ROWS and rows.codes.count > covered:
-            nearest = self._by_codes(rows, wanted, None, query, limit, {}, covered)
-            if nearest is not None:
-                return nearest
+        """The scores of the `fresh` wanted rows that are not in the graph, or of those alone whose
+        codes do not exclude a score of `worst`."""
+        coded = rows.row_start(rows.codes.count)
+        if fresh > EXACT_ROWS and coded > covered:
+            bounds = rows.codes.bounds(CodedQuery(query), covered)[: coded - covered]
+            near = np.flatnonzero((bounds >= worst) & wanted[covered:coded]) + covered
+            if len(near) * GATHERED <= len(bounds):
+                near = np.concatenate((near, np.flatnonzero(wanted[coded:]) + coded))
+                if self._is_multi:
+                    near = rows.expanded(np.unique(rows.places(rows.rowids[near])))
+                return self._by_row(rows.rowids[near], rows.scores_at(near, query))
         return self._by_row(rows.rowids[covered:], _scored(rows, wanted, query, covered))
 
     def _shortlisted(self, rows: MatrixView, near: Places, query: Vectors, limit: int) -> _Nearest:
@@ -259,17 +267,16 @@ class VectorIndex:
         query: Vectors,
         limit: int,
         how: dict[str, Any],
-        start: int = 0,
     ) -> _Nearest | None:
-        """The nearest rows at some places, or of all wanted rows, a mask by place or None for all,
-        from the place `start` on; and entries in `how`. None when scoring every row is cheaper."""
+        """The nearest rows at some places, or of all wanted rows, a mask by place or None for all;
+        and entries in `how`. None when scoring every row is cheaper."""
         code = CodedQuery(query)
-        coded = max(rows.row_start(rows.codes.count), start)
+        coded = rows.row_start(rows.codes.count)
         if places is None:
-            bounds = rows.codes.bounds(code, start)[: coded - start]
+            bounds = rows.codes.bounds(code)[:coded]
             uncoded = np.arange(coded, rows.count)
             if wanted is not None:
-                bounds[~wanted[start:coded]] = -np.inf
+                bounds[~wanted[:coded]] = -np.inf
                 uncoded = uncoded[wanted[coded:]]
             most = len(bounds) // GATHERED
         else:
@@ -287,13 +294,13 @@ class VectorIndex:
             near = np.flatnonzero(bounds >= max(least, _LOWEST))
             if len(near) > most:  # many are alike
                 return None
-            near = _at(places, near, start)
+            near = _at(places, near)
             nearest = _merged(fresh, self._best_at(rows, near, query, limit), limit)
             if least < _LOWEST:  # no other is wanted
                 break
             if len(nearest[1]) == limit:
                 worst = nearest[1][-1]
-                near = _at(places, np.flatnonzero(bounds >= worst), start)
+                near = _at(places, np.flatnonzero(bounds >= worst))
                 if CLOSER_ROWS < len(near) <= len(bounds) // CLOSER_SHARE:
                     near = near[rows.codes.closer_bounds_at(code, near, float(worst)) >= worst]
                 if len(near) > most:
@@ -373,9 +380,9 @@ def _merged(some: _Nearest, others: _Nearest, limit: int) -> _Nearest:
     return best(np.concatenate((some[0], others[0])), np.concatenate((some[1], others[1])), limit)
 
 
-def _at(places: Places | None, numbers: Places, start: int) -> Places:
-    """The places with these numbers, of the given ones, or of all from `start` on."""
-    return numbers + start if places is None else places[numbers]
+def _at(places: Places | None, numbers: Places) -> Places:
+    """The places with these numbers; the numbers themselves where all places are meant."""
+    return numbers if places is None else places[numbers]
 
 
 def _first_of_each_row(rows: MatrixView, places: Places) -> Places:
