@@ -47,6 +47,9 @@ _Nearest: TypeAlias = tuple[Rowids, Scores]
 
 EXACT_ROWS: Final = 2_000
 """Up to this many vectors every one is scored."""
+UNKNOWN_ROWS: Final = 256
+"""A search of few rows looks at all rows of the index when more than that were added since, or when
+more of its own are not in memory."""
 FLAT_ROWS: Final = 10_000
 """Up to this many vectors the graph is not asked: by codes few of them are scored."""
 FIRST_ROWS: Final = 128
@@ -132,13 +135,18 @@ class VectorIndex:
         query = prepared(query, self._metric)
         self.cache.is_searched = True
         built = self.cache.built
+        if prefilter is not None:
+            prefilter = prefilter[prefilter < len(alive)]
+            prefilter = prefilter[alive[prefilter]]
+            if len(prefilter) <= EXACT_ROWS and self._is_known(built):
+                found = self._of_few(built.matrix.rows(), prefilter, query, limit, fetch)
+                if found is not None:
+                    return found
         visible_rows = self._visible(built, alive, fetch)
         rows, wanted, count = visible_rows.rows, visible_rows.visible, visible_rows.count
         uncached = visible_rows.uncached
         places: Places | None = None
         if prefilter is not None:
-            prefilter = prefilter[prefilter < len(alive)]
-            prefilter = prefilter[alive[prefilter]]
             places = rows.places(prefilter)
             uncached = prefilter[places < 0]
             places = np.sort(rows.expanded(places[places >= 0]))
@@ -320,6 +328,30 @@ class VectorIndex:
         return best(*self._by_row(rows.rowids[places], rows.scores_at(places, query)), limit)
 
     # -- exact -------------------------------------------------------------------------------
+
+    def _is_known(self, built: Built) -> bool:
+        """Whether a search has looked at nearly all rows of the matrix: a search of few rows need
+        not look at the others again."""
+        known = self._visible_rows
+        if known is None or known.matrix is not built.matrix:
+            return False
+        return built.matrix.rows().count - known.rows.count <= UNKNOWN_ROWS
+
+    def _of_few(
+        self, rows: MatrixView, rowids: Rowids, query: Vectors, limit: int, fetch: Fetch
+    ) -> tuple[Rowids, Scores, dict[str, Any]] | None:
+        """The nearest of few live rows; None when many of them are not in the matrix."""
+        places = rows.places(rowids)
+        uncached = rowids[places < 0]
+        if len(uncached) > UNKNOWN_ROWS:
+            return None
+        places = np.sort(rows.expanded(places[places >= 0]))
+        nearest = self._best_at(rows, places, query, limit)
+        how = {"search": "exact", "vectors" if self._is_multi else "rows": len(places)}
+        if len(uncached):
+            how["fetched"] = len(uncached)
+            nearest = self._merge_uncached(nearest, uncached, query, limit, fetch)
+        return *nearest, how
 
     def _exact(
         self,

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,37 @@ def test_a_prefilter_restricts_the_rows() -> None:
         prefilter = np.array(rowids, np.int64)
         found = searcher.search(query, 10, documents.alive, documents.fetch, prefilter)
         assert pairs(*found) == documents.naive(query, 10, "ip", prefilter=prefilter)
+
+
+@pytest.mark.parametrize("several", [1, 3])
+def test_a_search_of_few_rows_looks_at_no_others(
+    several: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = Documents(500, several=several)
+    searcher = VectorIndex(VectorCache(Vector("v", dim=DIM, multi=several > 1)))
+    query = documents.vectors[3]
+    searcher.search(query, 10, documents.alive, documents.fetch)
+    documents.fetched.clear()
+    looks: list[int] = []
+    visible = VectorIndex._visible  # pyright: ignore[reportPrivateUsage]
+
+    def noted(self: VectorIndex, *arguments: Any) -> Any:
+        looks.append(1)
+        return visible(self, *arguments)
+
+    monkeypatch.setattr(VectorIndex, "_visible", noted)
+    for turn in range(5):
+        documents.put(40)
+        documents.delete(20 + turn, 502 + turn)
+        few = np.array([3, 21, 22, 502, 503, 520, 10**6])
+        found = searcher.search(query, 5, documents.alive, documents.fetch, few)
+        assert pairs(*found) == documents.naive(query, 5, "cosine", prefilter=few)
+    assert (looks, set(documents.fetched) <= {502, 503, 520}) == ([], True)
+    documents.put(300)
+    many = np.arange(400, len(documents.alive))
+    found = searcher.search(query, 5, documents.alive, documents.fetch, many)
+    assert pairs(*found) == documents.naive(query, 5, "cosine", prefilter=many)
+    assert looks == [1]
 
 
 def test_nothing_there() -> None:
