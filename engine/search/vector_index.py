@@ -92,8 +92,7 @@ class _VisibleRows:
         self.visible = rows.alive(alive)
         """bool[rows.count], by place in the matrix: the vectors of live rows."""
         self.count = int(np.count_nonzero(self.visible))
-        rowids = np.flatnonzero(alive)
-        self.uncached: Rowids = rowids[rows.places(rowids) < 0]
+        self.uncached = rows.missing(alive)
         """Live rows that are not in the matrix."""
         self._visible_covered = (0, 0)
 

@@ -82,6 +82,13 @@ class MatrixView:
         known[known >= self.count] = _UNKNOWN  # added later
         return known
 
+    def missing(self, alive: NDArray[np.bool_]) -> Rowids:
+        """int64[]: the rows of a mask by rowid that are not in the view, ascending."""
+        is_missing = alive.copy()
+        places = self._places[: len(alive)]
+        is_missing[: len(places)] &= (places < 0) | (places >= self.count)
+        return np.flatnonzero(is_missing)
+
     def expanded(self, first: Places) -> Places:
         """intp[]: the places of all vectors of some rows, row by row, from the first place of
         each."""
