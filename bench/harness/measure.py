@@ -6,7 +6,6 @@ Invariants:
   timed, its database is open.
 """
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from bench.harness.line import AMBER, Line
 from bench.harness.operation import Notes, Operation
 from bench.harness.process import turn
 from bench.harness.row import Row
-from bench.harness.sampler import Sampler
+from bench.harness.sampler import Sampler, garbage_apart
 from bench.harness.stage import BLOCK, Stage
 from bench.harness.state import State
 
@@ -37,15 +36,11 @@ def timed(context: Context, row: Row, place: int, state: State) -> Line:
         names = [name for name in names if name not in unable]
         notes |= {f"left out: {name}": "loses commits in a kill" for name in unable}
     samplers = {name: Sampler(operation.documents) for name in operation.contenders(names)}
-    gc.collect()
-    gc.freeze()  # the benchmark's documents are not garbage of the engines
-    try:
+    with garbage_apart():
         if state.in_process:
             notes |= _by_turns(context, operation, state, names, samplers)
         else:
             notes |= _by_processes(context, row, place, state, names, samplers)
-    finally:
-        gc.unfreeze()
     notes |= {
         f"ef of {name}": ef
         for name in names

@@ -11,7 +11,8 @@ Invariants:
 
 import gc
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
@@ -183,15 +184,25 @@ def _cpu_clock_ns() -> int:
     return int(median(taken))
 
 
+@contextmanager
+def garbage_apart() -> Generator[None]:
+    """Inside, the collector does not look at what is in memory now: the benchmark's documents are
+    not garbage of the engines."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def interleave(
     rounds: int, turns: Mapping[str, Callable[[int, Sampler], None]]
 ) -> dict[str, Measured]:
     """Runs each engine's turn in each round, with the round's number and the engine's sampler."""
-    gc.collect()
-    gc.freeze()  # the benchmark's documents are not garbage of the engines
     samplers = {name: Sampler() for name in turns}
-    for number in range(rounds):
-        for name, turn in turns.items():
-            turn(number, samplers[name])
-    gc.unfreeze()
+    with garbage_apart():
+        for number in range(rounds):
+            for name, turn in turns.items():
+                turn(number, samplers[name])
     return {name: sampler.measured() for name, sampler in samplers.items()}

@@ -17,6 +17,7 @@ from bench.harness.context import Context, load
 from bench.harness.latency import latencies_us
 from bench.harness.line import AMBER, Budget, Line, Measured
 from bench.harness.row import Row
+from bench.harness.sampler import garbage_apart
 from bench.workloads import events
 from bench.workloads.events import BATCH_DOCUMENTS, Document
 
@@ -35,16 +36,18 @@ def stall(context: Context) -> Iterator[Line]:
     before = _checkpoints(amber)
     samples: list[int] = []
     sources = events.batches(_after(scale.base), _STALL_PUTS_MAX)
-    while _checkpoints(amber) - before < scale.checkpoints and len(samples) < _STALL_PUTS_MAX:
-        samples += _time_puts(amber.put, next(sources))
+    with garbage_apart():
+        while _checkpoints(amber) - before < scale.checkpoints and len(samples) < _STALL_PUTS_MAX:
+            samples += _time_puts(amber.put, next(sources))
     ran = _checkpoints(amber) - before
     amber.close()
 
     sqlite = SqlitePeer(path / "sqlite")
     load(sqlite, scale.base)
     sqlite_samples: list[int] = []
-    for batch in events.batches(_after(scale.base), len(samples)):
-        sqlite_samples += _time_puts(sqlite.put, batch)
+    with garbage_apart():
+        for batch in events.batches(_after(scale.base), len(samples)):
+            sqlite_samples += _time_puts(sqlite.put, batch)
     sqlite.close()
     engines = {
         AMBER: _longest(samples),
