@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Final
+from zlib import crc32
 
 from amberdb import _failpoints as failpoints
+from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import CorruptionError
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.clock import LOOK_AGAIN_S
@@ -25,7 +27,7 @@ from amberdb.engine.commit.write_batch import ReadDocument
 from amberdb.engine.failures import Failures
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import KIND_EXPIRY, decode_unchecked
-from amberdb.engine.schema.document_format import NEVER, unpack
+from amberdb.engine.schema.document_format import BODY, NEVER, damaged
 from amberdb.engine.schema.expiry_index import time_of_entry
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
@@ -183,5 +185,6 @@ def _documents(
                 f"the expiry index of {schema.name!r} has an entry of {id_bytes!r}, and that "
                 "document is missing: run `amberdb check`, then restore a backup"
             )
-        body = unpack(key, value).body
-        yield key, value, decode_unchecked(body) if schema.all_indexes else {}
+        if crc32(value, crc32(key)) != CRC_RESIDUE:  # inline, as in scan.py
+            raise damaged(key)
+        yield key, value, decode_unchecked(value[BODY]) if schema.all_indexes else {}
