@@ -33,7 +33,6 @@ from bench.workloads.vectors import Vectors, questions, vectors
 LIMIT = 10
 _STEP = 10_000
 _READ = (8, 32)
-_EFS = (48, 128)
 
 _Way = Callable[[Vectors], Sequence[int] | NDArray[np.intp]]
 
@@ -102,10 +101,8 @@ def measured(count: int, dim: int, asked: int, threads: int) -> dict[str, dict[s
         places = np.arange(start, start + _STEP)
         graph.add(places, rows.vectors(places), threads)
         _say(f"graph of {start + _STEP:,}")
-    for ef in _EFS:
-        name = f"graph, ef {ef}"
-        ways[name] = by(Vector("v", dim=dim, ef=ef), graph)
-        build_s[name] = time.perf_counter() - started
+    ways["graph"] = by(spec, graph)
+    build_s["graph"] = time.perf_counter() - started
     return _compared(ways, [prepared(each, spec.metric) for each in questions(asked, dim)], build_s)
 
 
