@@ -150,7 +150,7 @@ class VectorIndex:
             uncached = prefilter[places < 0]
             places = np.sort(rows.expanded(places[places >= 0]))
             count = len(places)
-        how: dict[str, Any] = {"search": "exact", "vectors" if self._is_multi else "rows": count}
+        how = self._how_exact(count)
         nearest: _Nearest | None = None
         are_many = limit > 0 and count > EXACT_ROWS
         uses_graph = built.graph is not None and limit > 0 and count > FLAT_ROWS
@@ -339,14 +339,15 @@ class VectorIndex:
     def _of_few(
         self, rows: MatrixView, rowids: Rowids, query: Vectors, limit: int, fetch: Fetch
     ) -> tuple[Rowids, Scores, dict[str, Any]] | None:
-        """The nearest of few live rows; None when many of them are not in the matrix."""
+        """The nearest of few live rows; None when many of them are not in the matrix, or when they
+        have many vectors."""
         places = rows.places(rowids)
         uncached = rowids[places < 0]
-        if len(uncached) > UNKNOWN_ROWS:
-            return None
         places = np.sort(rows.expanded(places[places >= 0]))
+        if len(uncached) > UNKNOWN_ROWS or len(places) > EXACT_ROWS:
+            return None
         nearest = self._best_at(rows, places, query, limit)
-        how = {"search": "exact", "vectors" if self._is_multi else "rows": len(places)}
+        how = self._how_exact(len(places))
         if len(uncached):
             how["fetched"] = len(uncached)
             nearest = self._merge_uncached(nearest, uncached, query, limit, fetch)
@@ -364,6 +365,10 @@ class VectorIndex:
         if places is not None:
             return self._best_at(rows, places, query, limit)
         return best(*self._by_row(rows.rowids, _scored(rows, wanted, query)), limit)
+
+    def _how_exact(self, count: int) -> dict[str, Any]:
+        """How an exact search of so many vectors is reported."""
+        return {"search": "exact", "vectors" if self._is_multi else "rows": count}
 
     def _by_row(self, rowids: Rowids, values: Scores) -> _Nearest:
         """Each row once, with its score, from the scores of its vectors."""

@@ -99,6 +99,18 @@ def test_a_search_of_few_rows_looks_at_no_others(
     assert looks == [1]
 
 
+def test_few_rows_of_many_vectors_are_searched_as_many() -> None:
+    """By codes, where there are some: the number of vectors counts, not that of rows."""
+    documents = Documents(900, dim=128, centres=12, several=8)
+    searcher = VectorIndex(VectorCache(Vector("v", dim=128, multi=True)))
+    query = documents.drawn(1)[0]
+    searcher.search(query, 10, documents.alive, documents.fetch)
+    rows = np.arange(1, 801)
+    found = searcher.search(query, 10, documents.alive, documents.fetch, rows)
+    assert pairs(*found) == documents.naive(query, 10, "cosine", prefilter=rows)
+    assert found[2]["search"] == "codes"
+
+
 def test_nothing_there() -> None:
     searcher = VectorIndex(VectorCache(Vector("v", dim=DIM)))
     documents = Documents(0)
