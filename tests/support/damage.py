@@ -22,6 +22,11 @@ from support.databases import SMALL
 DOCUMENTS = 12
 
 
+def with_last_bit_flipped(data: bytes) -> bytes:
+    """Never equal to `data`, as bytes with a fixed last byte may be."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
 class Outcome(Enum):
     DETECTED = "detected"
     HARMLESS = "harmless"

@@ -37,6 +37,7 @@ from amberdb.engine.schema.keyspace import BUILT, prefix_of
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage import directory
 from support.analyzers import older_analyzer
+from support.damage import with_last_bit_flipped
 from support.databases import SMALL, FakeClock, OpenDatabase, audited
 from support.inside import engine_of
 from support.reference import Doc
@@ -238,7 +239,7 @@ def test_a_damaged_document_stops_a_backup(open_db: OpenDatabase, tmp_path: Path
     copy = tmp_path / "copy.amber"
     shutil.copytree(db.path, copy)
     with raw_store(copy) as txn:
-        txn.put(prefix + b"003", (txn.get(prefix + b"003") or b"")[:-1] + b"?")
+        txn.put(prefix + b"003", with_last_bit_flipped(txn.get(prefix + b"003") or b""))
     with amberdb.open(copy, **SMALL) as db, pytest.raises(CorruptionError, match="checksum"):
         db.backup(tmp_path / "b")
     with raw_store(copy) as txn:

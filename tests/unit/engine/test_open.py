@@ -31,6 +31,7 @@ from amberdb._bytes import append_crc
 from amberdb._fs import OsFileSystem
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.manifest import SIZE
+from support.damage import with_last_bit_flipped
 from support.databases import SMALL, FakeClock, OpenDatabase
 from support.faulty_fs import FaultyFileSystem
 from unit.engine.helpers import abandon, data_file, ids, open_at, raw_store
@@ -362,7 +363,7 @@ def test_damaged_catalog_is_refused_and_lets_go(made: Path) -> None:
         cursor = txn.cursor()
         assert cursor.set_range(b"\0\0\0\0c")
         key, value = cursor.item()
-        txn.put(key, value[:-1] + bytes([value[-1] ^ 1]))
+        txn.put(key, with_last_bit_flipped(value))
     for _ in range(2):
         with pytest.raises(CorruptionError, match="catalog"):
             open_at(made)

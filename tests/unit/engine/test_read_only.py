@@ -29,6 +29,7 @@ from amberdb import (
 )
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.storage import status
+from support.damage import with_last_bit_flipped
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound
 from support.inside import following_of
 from unit.engine.helpers import abandon, ids
@@ -144,7 +145,7 @@ def test_damage_is_an_error(writer: Database) -> None:
             reading(writer.path)
     data.write_bytes(whole)
     manifest = Path(writer.path, "MANIFEST")
-    manifest.write_bytes(manifest.read_bytes()[:-1] + b"x")
+    manifest.write_bytes(with_last_bit_flipped(manifest.read_bytes()))
     with pytest.raises(CorruptionError):
         reading(writer.path)
 
