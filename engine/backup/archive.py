@@ -4,7 +4,8 @@
     block       kind u8 | packing u8 | zero u16 | size u32 | stored u32 | crc u32 | stored bytes
 
 The first block is the header, a map; the last block is the end, a map of the count, size and hash
-of everything before it.
+of everything before it. A full archive has leaf pages of LMDB, format 2, or pairs, as programs
+before it wrote, format 1; an incremental one has records, format 1.
 
 Invariants:
 - The crc of a block covers its head and its stored bytes, seeded with the crc of the block before:
@@ -46,11 +47,15 @@ from amberdb.engine.schema.codec import (
     map_decoder,
 )
 from amberdb.engine.schema.keyspace import Effects
+from amberdb.engine.storage.data_file import PAGE_SIZE_MAX, PAGE_SIZE_MIN
+from amberdb.engine.storage.leaves import Leaves
 
-T = TypeVar("T", bound=Sized)
+T = TypeVar("T")
+Listed = TypeVar("Listed", bound=Sized)
 
 MAGIC: Final = b"AMBERBAK"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""Of an archive with pages; one without them has format 1."""
 _FILE_HEAD: Final = Struct("<8sI")
 _BLOCK_HEAD: Final = Struct("<BBHII")
 FILE_HEAD_SIZE: Final = 16
@@ -77,6 +82,10 @@ class Kind(IntEnum):
     RECORDS = 3
     """A msgpack list of [lsn, time_us, kind, payload]."""
     END = 4
+    PAGES = 5
+    """Packed leaf pages, as in storage/leaves.py, keys ascending over the whole archive."""
+    VALUES = 6
+    """Large values of the pages before, in their order, side by side."""
 
 
 class Packing(IntEnum):
@@ -91,7 +100,7 @@ class Content(NamedTuple):
 
     kind: Kind
     items: int
-    """The number of pairs or records."""
+    """The number of pairs or records; 0 of a block of large values, whose keys are counted."""
     data: bytes
 
 
@@ -100,7 +109,9 @@ _Time = Annotated[int, Meta(ge=0, le=TIME_US_MAX)]
 
 
 @final
-class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Header(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """The first block of an archive."""
 
     id: _Id
@@ -115,6 +126,14 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     created_us: _Time
     documents: dict[str, int]
     """By collection, as of `last_lsn`; empty in an incremental archive. For people."""
+    page_size: Annotated[int, Meta(ge=0, le=PAGE_SIZE_MAX)] = 0
+    """Of its pages; 0 in an archive without pages."""
+    lmdb_version: Annotated[int, Meta(ge=0)] = 0
+    """Of the program that wrote its pages, as in MANIFEST."""
+
+    @property
+    def format(self) -> int:
+        return FORMAT_VERSION if self.page_size else 1
 
     @property
     def is_full(self) -> bool:
@@ -142,6 +161,9 @@ def _checked_header(data: bytes) -> Header:
         raise CorruptionError("its header is invalid: `base` and `after_lsn` do not fit together")
     if header.after_lsn > header.last_lsn:
         raise CorruptionError("its header is invalid: `after_lsn` is above `last_lsn`")
+    size = header.page_size
+    if size and (header.base or size < PAGE_SIZE_MIN or size & (size - 1)):
+        raise CorruptionError("its header is invalid: the page size")
     return header
 
 
@@ -153,7 +175,7 @@ def archive_blocks(
 ) -> Iterator[bytes]:
     """The bytes of the file, block by block. Raises BackupError when a block is too large."""
     pack = _packer() if compress else None
-    head = _FILE_HEAD.pack(MAGIC, FORMAT_VERSION)
+    head = _FILE_HEAD.pack(MAGIC, header.format)
     piece = head + append_crc(head)
     chain = crc32(piece)
     digest = sha256(piece)
@@ -220,10 +242,10 @@ class Archive:
         if not crc_matches(head):
             raise self._damaged("its file head fails its checksum", 0)
         version = _FILE_HEAD.unpack_from(head)[1]
-        if version != FORMAT_VERSION:
+        if not 1 <= version <= FORMAT_VERSION:
             raise FormatError(
-                f"{path} has archive format {version}, and this version of AmberDB reads format "
-                f"{FORMAT_VERSION}: update AmberDB",
+                f"{path} has archive format {version}, and this version of AmberDB reads formats "
+                f"up to {FORMAT_VERSION}: update AmberDB",
                 path=path,
                 version=version,
             )
@@ -234,28 +256,43 @@ class Archive:
             raise self._damaged("its first block is not a header", FILE_HEAD_SIZE)
         self._check_map_size(data)
         self.header = _checked_header(data)
+        if version != self.header.format:
+            raise self._damaged("its header does not fit its format", FILE_HEAD_SIZE)
 
     def pairs(self) -> Iterator[Effects]:
-        """The pairs of a full archive, block by block. Raises CorruptionError, at the latest after
-        the last block."""
-        return self._contents(Kind.PAIRS, decode_effects)
+        """The pairs of a full archive without pages, block by block. Raises CorruptionError, at
+        the latest after the last block."""
+        return self._contents({Kind.PAIRS: _counted(decode_effects)})
 
     def records(self) -> Iterator[list[ArchivedRecord]]:
         """The records of an incremental archive, block by block. Raises CorruptionError, at the
         latest after the last block."""
-        return self._contents(Kind.RECORDS, decode_records)
+        return self._contents({Kind.RECORDS: _counted(decode_records)})
 
-    def _contents(self, wanted: Kind, decode: Callable[[bytes], T]) -> Iterator[T]:
+    def pages(self) -> "Iterator[Leaves | bytes]":
+        """The leaf pages of a full archive, and the blocks of their large values. Raises
+        CorruptionError, at the latest after the last block."""
+
+        def leaves(data: bytes) -> "tuple[Leaves | bytes, int]":
+            unpacked = Leaves.unpacked(data, self.header.page_size)
+            return unpacked, unpacked.nodes
+
+        return self._contents({Kind.PAGES: leaves, Kind.VALUES: lambda data: (data, 0)})
+
+    def _contents(self, wanted: dict[Kind, Callable[[bytes], tuple[T, int]]]) -> Iterator[T]:
+        """The blocks between header and end; `wanted` has a decoder for each kind of them, which
+        returns the content and the number of its items."""
+        decoders: dict[int, Callable[[bytes], tuple[T, int]]] = {**wanted}
         items = 0
         while True:
             start, digest = self.offset, self._digest.digest()
             kind, data = self._block()
             if kind == Kind.END:
                 break
-            if kind != wanted:
-                raise self._damaged(f"a block of kind {kind} between those of {wanted}", start)
-            block = decode(data)
-            items += len(block)
+            if kind not in decoders:
+                raise self._damaged(f"a block of kind {kind} between those of others", start)
+            block, count = decoders[kind](data)
+            items += count
             yield block
         self._check_map_size(data)
         read = End(blocks=self._blocks - 1, items=items, size=start, sha256=digest)
@@ -311,6 +348,14 @@ class Archive:
 
     def _damaged(self, problem: str, offset: int) -> BackupDamagedError:
         return damaged(self.path, problem, offset)
+
+
+def _counted(decode: Callable[[bytes], Listed]) -> Callable[[bytes], tuple[Listed, int]]:
+    def decoded(data: bytes) -> tuple[Listed, int]:
+        block = decode(data)
+        return block, len(block)
+
+    return decoded
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""backup(): the pairs of one LMDB read transaction, or the records of the log since another backup.
+"""backup(): the pages of one LMDB read transaction, or the records of the log since another backup.
 
-    full          checkpoint -> one read transaction -> its pairs, keys ascending
+    full          checkpoint -> one read transaction -> its leaf pages, keys ascending
     incremental   sync -> the records after the base's last Lsn, up to the durable Lsn
     both          staging file -> synced -> read back whole -> renamed -> directory synced
 
@@ -16,8 +16,8 @@ Invariants:
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any, Final, Literal, TypeAlias
@@ -28,10 +28,9 @@ from amberdb._errors import (
     BackupChainError,
     BackupError,
     BackupExistsError,
-    CorruptionError,
     LogTruncatedError,
 )
-from amberdb._fs import replace_file, staged_for
+from amberdb._fs import File, replace_file, staged_for
 from amberdb._types import Lsn, Progress
 from amberdb._worker import long_work
 from amberdb.engine.backup.archive import (
@@ -44,26 +43,18 @@ from amberdb.engine.backup.archive import (
 )
 from amberdb.engine.backup.chain import BackupReport, follows, read_header, verify_chain
 from amberdb.engine.backup.history import BackupHistory
+from amberdb.engine.backup.pages import page_contents
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.jobs import YIELD_S, Turns
+from amberdb.engine.jobs import YIELD_S
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import encode
 from amberdb.engine.schema.counters import CollectionCounters
-from amberdb.engine.schema.document_format import unpack
-from amberdb.engine.schema.keyspace import (
-    APPLIED,
-    BUILT,
-    DATABASE_ID,
-    KEY_END,
-    LAST_TIME,
-    LOCAL,
-    META,
-)
-from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.keyspace import APPLIED, DATABASE_ID, LAST_TIME
+from amberdb.engine.storage.data_file import Meta, lmdb_version
 from amberdb.engine.storage.memtable import Memtable
+from amberdb.engine.storage.tree_file import TreeReader, meta_of
 from amberdb.engine.storage.view import NEWEST, View, stored_view
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -73,8 +64,6 @@ BLOCK_BYTES: Final = 1 << 16
 and hold the interpreter longer."""
 _SLEEP_S: Final = 0.1
 """The longest sleep between two calls of `progress`, which may raise to end the backup."""
-_TURN_PAIRS: Final = 32
-"""Pairs between two reads of the clock."""
 
 
 class Backups:
@@ -140,20 +129,37 @@ class Backups:
     def _full(self, target: str, compress: bool, pace: "_Pace") -> BackupReport:
         committer = self._committer
         self._checkpointer.run()
-        with stored_view(committer.store, Memtable(), NEWEST, self._options) as view:
-            schemas = view.catalog.by_keyspace()
-            counts = {
-                schema.name: CollectionCounters.unpack(view.get(schema.counters_key)).documents
-                for schema in schemas.values()
-            }
-            header = self._header(
-                base=b"",
-                after_lsn=0,
-                last_lsn=int.from_bytes(view.get(APPLIED) or b""),
-                time_us=int.from_bytes(view.get(LAST_TIME) or b""),
-                documents=counts,
-            )
-            return self._write(target, header, _pairs(view, schemas, counts), compress, pace)
+        file = self._fs.open(committer.store.path, read_only=True)
+        try:
+            with self._snapshot(file) as (view, meta):
+                schemas = view.catalog.by_keyspace()
+                counts = {
+                    schema.name: CollectionCounters.unpack(view.get(schema.counters_key)).documents
+                    for schema in schemas.values()
+                }
+                header = self._header(
+                    base=b"",
+                    after_lsn=0,
+                    last_lsn=int.from_bytes(view.get(APPLIED) or b""),
+                    time_us=int.from_bytes(view.get(LAST_TIME) or b""),
+                    documents=counts,
+                    page_size=meta.page_size,
+                    lmdb_version=lmdb_version(),
+                )
+                contents = page_contents(TreeReader(file, meta), schemas, counts)
+                return self._write(target, header, contents, compress, pace)
+        finally:
+            file.close()
+
+    @contextmanager
+    def _snapshot(self, file: File) -> Generator[tuple[View, Meta]]:
+        """A view of LMDB, and the meta page that it reads by."""
+        while True:
+            with stored_view(self._committer.store, Memtable(), NEWEST, self._options) as view:
+                meta = meta_of(file, view.store_id[1])
+                if meta is not None:
+                    yield view, meta
+                    return
 
     def _incremental(
         self, target: str, base: Header, base_path: str, compress: bool, pace: "_Pace"
@@ -303,35 +309,3 @@ class _Pace:
                 self._progress(path, size)
             left = self._start + due - monotonic()
             sleep(min(max(YIELD_S, left), _SLEEP_S))
-
-
-def _pairs(view: View, schemas: dict[bytes, Schema], counts: dict[str, int]) -> Iterator[Content]:
-    """All pairs but those that describe this data.mdb only. Raises CorruptionError when a document
-    is damaged or a counter is wrong."""
-    documents = dict.fromkeys(schemas, 0)
-    block: dict[bytes, bytes] = {}
-    size = 0
-    turns = Turns()
-    for number, (key, value) in enumerate(view.scan(META, KEY_END)):
-        if not number % _TURN_PAIRS:
-            turns.offer()
-        prefix = key[:KEYSPACE_BYTES]
-        if prefix in documents:
-            unpack(key, value)  # checks its checksum
-            documents[prefix] += 1
-        elif prefix == LOCAL and key not in (APPLIED, LAST_TIME) and not key.startswith(BUILT):
-            continue
-        block[key] = value
-        size += len(key) + len(value)
-        if size >= BLOCK_BYTES:
-            yield Content(Kind.PAIRS, len(block), encode(block))
-            block, size = {}, 0
-    if block:
-        yield Content(Kind.PAIRS, len(block), encode(block))
-    for prefix, count in documents.items():
-        name = schemas[prefix].name
-        if count != counts[name]:
-            raise CorruptionError(
-                f"{name}: the counter says {counts[name]} documents, and there are {count}: run "
-                "`amberdb check`, then `repair`"
-            )

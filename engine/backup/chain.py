@@ -3,17 +3,14 @@
 Invariants:
 - A chain is verified whole before it is used: every block of every archive is read, and archives
   that do not follow each other are refused.
-- Keys ascend, the LOCAL keyspace has only the entries that a backup includes, and Lsns follow each
-  other without a gap: whatever the bytes of an archive, LMDB is given valid pairs.
+- Lsns follow each other without a gap, and records have valid keys, none of LOCAL.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice, takewhile
-from operator import lt
-from typing import Final, TypeAlias, Unpack, cast, final
+from typing import TypeAlias, Unpack, final
 
 from amberdb._errors import BackupChainError, CorruptionError
 from amberdb._fs import FileSystem
@@ -27,24 +24,12 @@ from amberdb.engine.backup.archive import (
     archive_path,
     opened_archive,
 )
+from amberdb.engine.backup.pages import is_key, leaves_of, pairs_of
 from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.codec import KIND_COMMIT, KIND_EXPIRY, ArchivedRecord, decode_effects
-from amberdb.engine.schema.keyspace import (
-    APPLIED,
-    BUILT,
-    FIRST_KEYSPACE,
-    LAST_TIME,
-    LOCAL,
-    META,
-    prefix_of,
-)
-from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
+from amberdb.engine.schema.keyspace import LOCAL
 
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-Pair: TypeAlias = tuple[bytes, bytes]
-
-_FIRST: Final = prefix_of(FIRST_KEYSPACE)
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -146,13 +131,24 @@ def check_link(before: Header, header: Header, before_path: str, path: str) -> N
 
 def _verified(fs: FileSystem, path: str, progress: Progress | None) -> BackupReport:
     with opened_archive(fs, path) as archive:
-        read = pairs_of if archive.header.is_full else records_of
         items = 0
-        for block in read(archive):
-            items += len(block)
+        for count in _counts(archive):
+            items += count
             if progress is not None:
                 progress(path, archive.offset)
         return report_of(path, archive.header, archive.size_bytes, items)
+
+
+def _counts(archive: Archive) -> Iterator[int]:
+    """The number of items of each block, all of which are checked."""
+    if not archive.header.is_full:
+        yield from map(len, records_of(archive))
+    elif not archive.header.page_size:
+        yield from map(len, pairs_of(archive))
+    else:
+        for leaves, _, values in leaves_of(archive):
+            yield leaves.nodes
+            yield from (0 for _ in values)
 
 
 def report_of(path: str, header: Header, size_bytes: int, items: int) -> BackupReport:
@@ -172,55 +168,6 @@ def report_of(path: str, header: Header, size_bytes: int, items: int) -> BackupR
 
 
 # -- contents ------------------------------------------------------------------------------------
-
-
-def pairs_of(archive: Archive) -> Iterator[list[Pair]]:
-    """The blocks of a full archive: pairs with keys ascending, and with the LOCAL entries that
-    agree with the header. Raises CorruptionError."""
-    last = b""
-    local: dict[bytes, bytes] = {}
-    for block in archive.pairs():
-        keys = list(block)
-        if not _are_keys(keys, last) or None in block.values():
-            raise CorruptionError(f"the block that begins with the key {keys[0][:40]!r} is invalid")
-        for key in takewhile(_FIRST.__gt__, keys):
-            if not _is_key(key):
-                raise CorruptionError(f"the key {key[:40]!r} is invalid")
-            if key.startswith(LOCAL):
-                local[key] = cast(bytes, block[key])
-        last = keys[-1] if keys else last
-        yield cast(list[Pair], list(block.items()))
-    _check_local(local, archive.header)
-
-
-def _is_key(key: bytes) -> bool:
-    prefix = key[:KEYSPACE_BYTES]
-    return KEYSPACE_BYTES < len(key) <= LMDB_KEY_BYTES_MAX and (
-        prefix in (META, LOCAL) or prefix >= _FIRST
-    )
-
-
-def _are_keys(keys: list[bytes], last: bytes) -> bool:
-    """Whether they ascend, all after `last`, and have the size of a key. Checked as a list: a loop
-    over single keys took half of the time of reading a backup."""
-    if not keys:
-        return True
-    sizes = list(map(len, keys))
-    is_ascending = last < keys[0] and all(map(lt, keys, islice(keys, 1, None)))
-    return is_ascending and min(sizes) > KEYSPACE_BYTES and max(sizes) <= LMDB_KEY_BYTES_MAX
-
-
-def _check_local(local: dict[bytes, bytes], header: Header) -> None:
-    """Raises CorruptionError unless the LOCAL entries are the Lsn and time of the header and marks
-    of complete indexes."""
-    time = local.pop(LAST_TIME, None)
-    is_right = local.pop(APPLIED, None) == header.last_lsn.to_bytes(8)
-    is_right = is_right and int.from_bytes(time or b"") == header.time_us
-    for key, value in local.items():
-        if len(key) != len(BUILT) + KEYSPACE_BYTES or not key.startswith(BUILT) or value != b"1":
-            is_right = False
-    if not is_right:
-        raise CorruptionError("its LOCAL entries do not agree with its header")
 
 
 def records_of(archive: Archive) -> Iterator[list[ArchivedRecord]]:
@@ -248,5 +195,5 @@ def check_record(record: ArchivedRecord, last: int) -> None:
     if not is_known or not 0 < lsn <= LSN_MAX or not follows(lsn, last):
         raise CorruptionError(f"the record {lsn} cannot come after {last}")
     for key in decode_effects(payload):
-        if not _is_key(key) or key.startswith(LOCAL):
+        if not is_key(key) or key.startswith(LOCAL):
             raise CorruptionError(f"the record {lsn} has the invalid key {key[:40]!r}")

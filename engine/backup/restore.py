@@ -1,7 +1,7 @@
 """restore(): makes a database from a chain of archives, as of any commit in the chain.
 
-    chain verified -> <staging name>: pairs into a new LMDB file, keys ascending -> records up to
-    `until` through a memtable, as in a checkpoint -> with an automatic restore the records of the
+    chain verified -> <staging name>: leaf pages into a new LMDB file, with new branch and meta
+    pages; or pairs, where the pages are not of this program's LMDB -> records up to `until` through a memtable, as in a checkpoint -> with an automatic restore the records of the
     damaged database's log -> checked, indexes that differ from their documents rebuilt (rebuild.py)
     -> log, MANIFEST -> renamed
 
@@ -10,7 +10,8 @@ Invariants:
   check() found nothing in the new database. An empty directory is filled in place instead: it keeps
   its owner and its mount, and is no database until then.
 - Documents that are sound are restored, whatever the state of their indexes in the archives.
-- No archive contains a file: only its pairs are used, written by LMDB into a new file.
+- LMDB maps no page that was not checked: leaf pages are checked again as they are written, and
+  every pointer to a page is made here.
 - The new database has its own id, and an epoch above every Lsn of the chain: no Lsn of a commit
   after `until` is used again.
 """
@@ -33,7 +34,7 @@ from amberdb._errors import (
     NotADatabaseError,
     RestorePointError,
 )
-from amberdb._fs import staging_name
+from amberdb._fs import File, staging_name
 from amberdb._time import microseconds, time_of
 from amberdb._types import NO_LSN, Lsn, Progress, lsn_epoch, lsn_number
 from amberdb.engine.backup.archive import Header, archive_path, opened_archive
@@ -41,12 +42,12 @@ from amberdb.engine.backup.chain import (
     BackupReport,
     Paths,
     linked_headers,
-    pairs_of,
     paths_of,
     records_of,
     verify_chain,
 )
 from amberdb.engine.backup.history import to_entry
+from amberdb.engine.backup.pages import leaves_of, pairs_of
 from amberdb.engine.backup.rebuild import clear, rebuild
 from amberdb.engine.commit.checkpoint import apply_memtable
 from amberdb.engine.integrity.check import CheckReport, check_view
@@ -62,6 +63,7 @@ from amberdb.engine.schema.keyspace import (
 )
 from amberdb.engine.schema.ordered_index import LOSSY, MULTI
 from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.storage.data_file import are_own_pages
 from amberdb.engine.storage.directory import (
     complete_creation,
     creation,
@@ -77,6 +79,7 @@ from amberdb.engine.storage.directory import (
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, new_store
+from amberdb.engine.storage.tree_file import TreeWriter
 from amberdb.engine.storage.view import NEWEST, View, stored_view
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.wal import Record
@@ -153,7 +156,7 @@ def restore_chain(
     headers = linked_headers(paths, options.fs)
     _check_point(paths[0], headers[0], headers[-1], until)
     reports = verify_chain(paths, options.fs, progress)
-    run = _Restore(reports, options, until, progress, later, RestoreReport(path))
+    run = _Restore(headers[0], reports, options, until, progress, later, RestoreReport(path))
     with open_errors(path):
         if options.fs.exists(path):
             _fill(path, run, options)
@@ -234,6 +237,7 @@ class _Restore:
 
     def __init__(
         self,
+        full: Header,
         chain: list[BackupReport],
         options: Options,
         until: Until,
@@ -241,6 +245,9 @@ class _Restore:
         later: Later,
         report: RestoreReport,
     ) -> None:
+        self._by_pages = are_own_pages(full.page_size, full.lmdb_version)
+        """Otherwise the full archive has pairs, or pages of another version or page size of LMDB,
+        whose pairs are put."""
         self._chain = chain
         self._options = options
         self._until = until
@@ -256,40 +263,54 @@ class _Restore:
         manifest = new_manifest(options, lsn_epoch(self._chain[-1].lsn) + 1)
         directory = data_directory(path, manifest.generation)
         report.lsn, report.time = self._chain[0].lsn, self._chain[0].time
-        with new_store(directory, options.fs, options.map_bytes) as store:
-            try:
-                self._put_pairs(store, manifest)
+        try:
+            make = self._make_file if self._by_pages else None
+            with new_store(directory, options.fs, options.map_bytes, make) as store:
+                if not self._by_pages:
+                    self._put_pairs(store)
+                with store.write() as writer:
+                    writer.put(DATABASE_ID, manifest.database_id)
+                    writer.put_sorted(map(to_entry, self._chain))
                 self._put_records(store)
                 self._purge(store)
                 self._rebuild(store, self._unusable | self._foreign(store))
                 self._check(store)
-            except (BackupDamagedError, OSError):
-                raise
-            except (CorruptionError, FormatError, InvalidDocumentError) as error:
-                raise self._unsound(error.message) from error
-            except AmberError:
-                raise
-            except Exception as error:  # the checksums are right, so the archive is forged
-                raise self._unsound(repr(error)) from error
+        except (BackupDamagedError, OSError):
+            raise
+        except (CorruptionError, FormatError, InvalidDocumentError) as error:
+            raise self._unsound(error.message) from error
+        except AmberError:
+            raise
+        except Exception as error:  # the checksums are right, so the archive is forged
+            raise self._unsound(repr(error)) from error
         return replace(manifest, epoch=lsn_epoch(report.lsn) + 1)
 
-    def _put_pairs(self, store: Store, manifest: Manifest) -> None:
-        """Writes the full archive, in transactions of bounded size."""
+    def _make_file(self, file: File) -> None:
+        """Makes data.mdb of the pages of the full archive."""
+        with opened_archive(self._options.fs, self._chain[0].path) as archive:
+            tree = TreeWriter(file, archive.header.page_size)
+            for leaves, keys, values in leaves_of(archive):
+                tree.add(leaves, keys, values)
+                self.report.pairs += leaves.nodes
+                self._report("pairs", self.report.pairs)
+            tree.finish()
+
+    def _put_pairs(self, store: Store) -> None:
+        """Writes the pairs of the full archive, in transactions of bounded size."""
         with opened_archive(self._options.fs, self._chain[0].path) as archive:
             blocks = pairs_of(archive)
-            while True:
+            is_done = False
+            while not is_done:
                 start = archive.offset
                 with store.write() as writer:
+                    is_done = True
                     for pairs in blocks:
                         writer.append_sorted(pairs)
                         self.report.pairs += len(pairs)
                         self._report("pairs", self.report.pairs)
                         if archive.offset - start >= _TRANSACTION_BYTES:
+                            is_done = False
                             break
-                    else:
-                        writer.put(DATABASE_ID, manifest.database_id)
-                        writer.put_sorted(map(to_entry, self._chain))
-                        return
 
     def _put_records(self, store: Store) -> None:
         memtable = Memtable()

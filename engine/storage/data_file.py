@@ -11,6 +11,7 @@ Invariants:
   maps it (SIGBUS).
 """
 
+import mmap
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,19 +27,30 @@ DATA_FILE = "data.mdb"
 PAGE_SIZE = 4096
 """The page size where no meta page can be read."""
 PAGE_HEADER_SIZE = 16
-_HEAD_BYTES = 1 << 16
+HEAD_BYTES = 1 << 16
 """The start of the file that has both meta pages, whatever the page size."""
-_PAGE_SIZE_MIN, _PAGE_SIZE_MAX = 1 << 9, 1 << 16
+PAGE_SIZE_MIN, PAGE_SIZE_MAX = 1 << 9, 1 << 15
+"""LMDB's limits."""
 _MAGIC = 0xBEEFC0DE
 _VERSION = 1
 _META_PAGE = Struct("<IIQQ" + "IHHQQQQQ" * 2 + "QQ")
 assert _META_PAGE.size == 136
+_PAGE_HEAD = Struct("<QHHI")
+assert _PAGE_HEAD.size == PAGE_HEADER_SIZE
+_META_FLAG = 8
+_INTEGER_KEYS = 8
+"""The flags of a meta page and of the free tree."""
+_NO_PAGE = (1 << 64) - 1
 
 
 class Tree(NamedTuple):
-    """The depth and the root page of one tree."""
+    """One tree: its depth, its pages by kind, its entries, and its root page."""
 
     depth: int
+    branch_pages: int
+    leaf_pages: int
+    overflow_pages: int
+    entries: int
     root: int
 
 
@@ -63,12 +75,24 @@ def read_metas(head: bytes) -> list[Meta]:
             break
         magic, version, _, _, *trees, last_page, transaction = _META_PAGE.unpack_from(head, offset)
         size = trees[0]
-        is_page_size = _PAGE_SIZE_MIN <= size <= _PAGE_SIZE_MAX and not size & (size - 1)
+        is_page_size = PAGE_SIZE_MIN <= size <= PAGE_SIZE_MAX and not size & (size - 1)
         if magic == _MAGIC and version == _VERSION and is_page_size:
             page_size = size
-            free, main = Tree(trees[2], trees[7]), Tree(trees[10], trees[15])
+            free, main = Tree(*trees[2:8]), Tree(*trees[10:16])
             metas.append(Meta(transaction, size, last_page, free, main))
     return metas
+
+
+def meta_pages(page_size: int, last_page: int, main: Tree) -> bytes:
+    """The two meta pages of a new file without free pages: of an empty one, and of one commit."""
+    no_tree = (0, 0, 0, 0, 0, _NO_PAGE)
+    pages: list[bytes] = []
+    for number, tree, last in ((0, no_tree, 1), (1, main, last_page)):
+        head = _PAGE_HEAD.pack(number, 0, _META_FLAG, 0)
+        free = (page_size, _INTEGER_KEYS, *no_tree)
+        meta = _META_PAGE.pack(_MAGIC, _VERSION, 0, 0, *free, 0, 0, *tree, last, number)
+        pages.append((head + meta).ljust(page_size, b"\0"))
+    return b"".join(pages)
 
 
 def check_file(fs: FileSystem, path: str, *, repair: bool = True) -> None:
@@ -82,8 +106,8 @@ def check_file(fs: FileSystem, path: str, *, repair: bool = True) -> None:
     file = fs.open(path, read_only=True)
     try:
         size = file.size()
-        metas = read_metas(file.pread(_HEAD_BYTES, 0))
-        if not metas and size > _HEAD_BYTES:
+        metas = read_metas(file.pread(HEAD_BYTES, 0))
+        if not metas and size > HEAD_BYTES:
             raise CorruptionError(
                 f"{path}: both meta pages are damaged: restore a backup", path=path, offset=0
             )
@@ -135,6 +159,13 @@ def lmdb_version() -> int:
     """The version of the LMDB library: major << 16 | minor << 8 | patch."""
     major, minor, patch = lmdb.version()[:3]
     return major << 16 | minor << 8 | patch
+
+
+def are_own_pages(page_size: int, wrote: int) -> bool:
+    """Whether the LMDB of this process would write such pages: its page size is the system's, and
+    `wrote` has its major and minor number."""
+    own_size = min(mmap.PAGESIZE, PAGE_SIZE_MAX)
+    return page_size == own_size and wrote >> 8 == lmdb_version() >> 8
 
 
 def check_version(path: str, wrote: int) -> None:

@@ -36,7 +36,7 @@ from amberdb._errors import (
     StorageError,
     StorageFullError,
 )
-from amberdb._fs import FileSystem, file_mode, what_is_full
+from amberdb._fs import File, FileSystem, file_mode, what_is_full
 from amberdb._types import Lsn
 from amberdb.engine.schema.keyspace import APPLIED
 from amberdb.engine.storage.data_file import DATA_FILE, check_file
@@ -419,11 +419,21 @@ class Store:
 
 
 @contextlib.contextmanager
-def new_store(directory: str, fs: FileSystem, map_bytes: int) -> Generator[Store]:
-    """Makes a directory with a store, for one thread to fill. Its commits are not synced; the file
-    is synced and closed when the block ends without an exception."""
+def new_store(
+    directory: str, fs: FileSystem, map_bytes: int, make: Callable[[File], None] | None = None
+) -> Generator[Store]:
+    """Makes a directory with a store, for one thread to fill: an empty one, or with `make` one that
+    has the file which that writes. Its commits are not synced; the file is synced and closed when
+    the block ends without an exception."""
     fs.mkdir(directory, like=os.path.dirname(directory))
-    store = Store(directory, fs=fs, create=True, map_bytes=map_bytes, sync=False)
+    if make is not None:
+        file = fs.open(os.path.join(directory, DATA_FILE), create=True)
+        try:
+            make(file)
+        finally:
+            file.close()
+    create = make is None
+    store = Store(directory, fs=fs, create=create, map_bytes=map_bytes, sync=False)
     store.grows = True
     try:
         yield store

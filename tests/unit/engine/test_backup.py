@@ -35,7 +35,7 @@ from amberdb.engine.backup.chain import points
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.keyspace import BUILT, prefix_of
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.storage import directory
+from amberdb.engine.storage import directory, tree_file
 from support.analyzers import older_analyzer
 from support.damage import with_last_bit_flipped
 from support.databases import SMALL, FakeClock, OpenDatabase, audited
@@ -145,7 +145,7 @@ def test_an_empty_database_and_one_in_memory_can_be_kept(
 def test_readers_and_writers_go_on_and_are_not_in_it(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backup, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(tree_file, "PAGES_MAX", 1)
     fill(db, range(200))
     before = documents(db)
 
@@ -184,7 +184,7 @@ def test_a_rate_is_kept_by_waiting(
 
     monkeypatch.setattr(backup, "monotonic", lambda: now[0])
     monkeypatch.setattr(backup, "sleep", wait)
-    monkeypatch.setattr(backup, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(tree_file, "PAGES_MAX", 1)
     fill(db, range(100))
     report = db.backup(tmp_path / "full", rate_bytes_s=1000)
     assert now[0] == pytest.approx(2 * report.size_bytes / 1000, rel=0.1)  # written, then read back

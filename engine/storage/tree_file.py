@@ -1,0 +1,222 @@
+"""The tree of an LMDB file, without LMDB: its leaf pages in order, and a new file made of leaf pages.
+
+    made file   two meta pages | leaf pages, each few followed by their large values, and branch
+                pages as they are full
+    branch      header 16 | u16 offsets of nodes ... | zeros | nodes
+    node        page u48 | key size u16 | key; the first one of a page has no key
+
+Invariants:
+- A made file has no free page and no byte of anything but its pairs. Its branch pages are made from
+  the first keys of the leaf pages, and no pointer in it comes from elsewhere.
+- Every branch page has two children at least, as LMDB expects.
+- Nothing is read outside of the file, and no tree is followed deeper than its meta page says.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, final
+
+from amberdb._errors import CorruptionError
+from amberdb._fs import File
+from amberdb.engine.storage.data_file import HEAD_BYTES, Meta, Tree, meta_pages, read_metas
+from amberdb.engine.storage.leaves import (
+    NODE_HEADER_SIZE,
+    PAGE_HEADER_SIZE,
+    PAGES_MAX,
+    Leaves,
+    pages_of_value,
+)
+
+_BRANCH: Final = 1
+_OVERFLOW: Final = 4
+_DEPTH_MAX: Final = 32
+_OFFSET_SIZE: Final = 2
+_METAS: Final = 2
+_PAGE_BITS: Final = 48
+
+
+def meta_of(file: File, transaction: int) -> Meta | None:
+    """The meta page of a read transaction that is open; None when it may be gone. Two commits later
+    LMDB writes over it: not before the other meta page is newer than this one."""
+    found = [meta for meta in _metas(file) if meta.transaction == transaction]
+    newest = max(_metas(file), default=None)
+    return found[0] if found and found[0] == newest else None
+
+
+def _metas(file: File) -> list[Meta]:
+    return read_metas(file.pread(HEAD_BYTES, 0))
+
+
+@final
+class TreeReader:
+    """Reads the main tree of a file, as of a read transaction that stays open meanwhile."""
+
+    def __init__(self, file: File, meta: Meta) -> None:
+        self._file = file
+        self._meta = meta
+        self.page_size = meta.page_size
+
+    def leaves(self) -> Iterator[Leaves]:
+        """All leaf pages, keys ascending. Raises CorruptionError."""
+        root, depth = self._meta.main.root, self._meta.main.depth
+        if not 0 < depth <= _DEPTH_MAX:
+            return
+        pages: list[bytes] = []
+        for number in self._leaf_numbers(root, depth - 1):
+            pages.append(self._page(number))
+            if len(pages) == PAGES_MAX:
+                yield Leaves(bytearray().join(pages), self.page_size)
+                pages = []
+        if pages:
+            yield Leaves(bytearray().join(pages), self.page_size)
+
+    def _leaf_numbers(self, number: int, level: int) -> Iterator[int]:
+        if not level:
+            yield number
+            return
+        for child in _children(self._page(number)):
+            yield from self._leaf_numbers(child, level - 1)
+
+    def _page(self, number: int) -> bytes:
+        return self._read(number, self.page_size)
+
+    def value(self, number: int, size: int) -> bytes:
+        """A large value. Raises CorruptionError."""
+        data = self._read(number, PAGE_HEADER_SIZE + size)
+        count = int.from_bytes(data[12:16], "little")
+        if data[10:12] != _OVERFLOW.to_bytes(2, "little") or (
+            count < pages_of_value(size, self.page_size)
+        ):
+            raise CorruptionError(f"page {number} does not begin a value of {size} bytes")
+        return data[PAGE_HEADER_SIZE:]
+
+    def _read(self, number: int, size: int) -> bytes:
+        """Bytes from the beginning of a page on, whose header has its number."""
+        data = b""
+        if _METAS <= number <= self._meta.last_page:
+            data = self._file.pread(size, number * self.page_size)
+        if len(data) != size or int.from_bytes(data[:8], "little") != number:
+            raise CorruptionError(f"page {number} is not where the tree refers to it")
+        return data
+
+
+def _children(page: bytes) -> Iterator[int]:
+    """The page numbers in a branch page. Raises CorruptionError."""
+    words = memoryview(page).cast("H")
+    end = words[6]
+    if words[5] != _BRANCH or not PAGE_HEADER_SIZE < end <= len(page):
+        raise CorruptionError("a branch page has an invalid header")
+    for offset in words[PAGE_HEADER_SIZE // 2 : end // 2]:
+        if offset & 1 or offset > len(page) - NODE_HEADER_SIZE:
+            raise CorruptionError("a node is outside of its branch page")
+        low, high, top = words[offset // 2 : offset // 2 + 3]
+        yield low | high << 16 | top << 32
+
+
+@final
+class TreeWriter:
+    """Makes a data file from leaf pages and their large values."""
+
+    def __init__(self, file: File, page_size: int) -> None:
+        self._file = file
+        self._page_size = page_size
+        self._next = _METAS
+        self._levels: list[_Level] = []
+        self._leaf_pages = self._branch_pages = self._value_pages = self._entries = 0
+
+    def add(self, leaves: Leaves, keys: list[bytes], values: Iterable[bytes]) -> None:
+        """Adds pages whose keys follow all before. `values` are their large values."""
+        size = self._page_size
+        start = self._next
+        end = leaves.number(start)
+        self._file.pwrite(leaves.pages, start * size)
+        self._next += leaves.count
+        for value in values:
+            count = pages_of_value(len(value), size)
+            head = _header(self._next, _OVERFLOW) + count.to_bytes(4, "little")
+            tail = bytes(count * size - len(head) - len(value))
+            self._file.pwrite(b"".join((head, value, tail)), self._next * size)
+            self._next += count
+            self._value_pages += count
+        assert self._next == end
+        for number, first in enumerate(leaves.first_nodes()):
+            self._refer(0, keys[first], start + number)
+        self._leaf_pages += leaves.count
+        self._entries += leaves.nodes
+
+    def finish(self) -> None:
+        """Writes the rest of the branch pages, then the meta pages."""
+        depth = 0
+        while len(self._levels[depth].children) > 1 or self._levels[depth].is_divided:
+            self._write_branch(depth, self._levels[depth].children)
+            depth += 1
+        ((_, root),) = self._levels[depth].children
+        pages = self._branch_pages, self._leaf_pages, self._value_pages
+        tree = Tree(depth + 1, *pages, self._entries, root)
+        self._file.pwrite(meta_pages(self._page_size, self._next - 1, tree), 0)
+
+    def _refer(self, level: int, key: bytes, number: int) -> None:
+        """Adds a page to the branch pages above it."""
+        if level == len(self._levels):
+            self._levels.append(_Level(self._page_size))
+        full = self._levels[level].add((key, number))
+        if full:
+            self._write_branch(level, full)
+
+    def _write_branch(self, level: int, children: "list[_Child]") -> None:
+        page = bytearray(self._page_size)
+        offset = self._page_size
+        lower = PAGE_HEADER_SIZE
+        for key, number in children:
+            if lower == PAGE_HEADER_SIZE:
+                key = b""  # the first child has all keys below those of the second
+            node = number.to_bytes(_PAGE_BITS // 8, "little") + len(key).to_bytes(2, "little") + key
+            offset -= len(node) + len(node) % 2
+            page[offset : offset + len(node)] = node
+            page[lower : lower + _OFFSET_SIZE] = offset.to_bytes(_OFFSET_SIZE, "little")
+            lower += _OFFSET_SIZE
+        head = _header(self._next, _BRANCH)
+        head += lower.to_bytes(2, "little") + offset.to_bytes(2, "little")
+        page[: len(head)] = head
+        self._file.pwrite(bytes(page), self._next * self._page_size)
+        self._next += 1
+        self._branch_pages += 1
+        self._refer(level + 1, children[0][0], self._next - 1)
+
+
+_Child = tuple[bytes, int]
+"""(first key, page number)"""
+
+
+@final
+class _Level:
+    """The pages of one level that no branch page refers to yet."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self.children: list[_Child] = []
+        self._size = PAGE_HEADER_SIZE
+        self.is_divided = False
+        """Whether branch pages refer to others of this level."""
+
+    def add(self, child: _Child) -> list[_Child]:
+        """Adds a page. Returns the children of a branch page that is full, or []. The last one
+        stays here, so that no branch page gets a single child."""
+        full: list[_Child] = []
+        if self._size + _node_size(child) > self._page_size:
+            full, self.children = self.children[:-1], self.children[-1:]
+            self._size = PAGE_HEADER_SIZE + _node_size(self.children[0])
+            self.is_divided = True
+        self.children.append(child)
+        self._size += _node_size(child)
+        return full
+
+
+def _node_size(child: _Child) -> int:
+    """The bytes that a child takes in a branch page."""
+    size = len(child[0])
+    return _OFFSET_SIZE + NODE_HEADER_SIZE + size + size % 2
+
+
+def _header(number: int, flags: int) -> bytes:
+    """The first twelve bytes of a page."""
+    return number.to_bytes(8, "little") + bytes(2) + flags.to_bytes(2, "little")
