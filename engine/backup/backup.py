@@ -30,7 +30,7 @@ from amberdb._errors import (
     BackupExistsError,
     LogTruncatedError,
 )
-from amberdb._fs import File, replace_file, staged_for
+from amberdb._fs import replace_file, staged_for
 from amberdb._types import Lsn, Progress
 from amberdb._worker import long_work
 from amberdb.engine.backup.archive import (
@@ -51,7 +51,7 @@ from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import encode
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import APPLIED, DATABASE_ID, LAST_TIME
-from amberdb.engine.storage.data_file import Meta, lmdb_version
+from amberdb.engine.storage.data_file import lmdb_version
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.tree_file import TreeReader, meta_of
 from amberdb.engine.storage.view import NEWEST, View, stored_view
@@ -127,38 +127,35 @@ class Backups:
             )
 
     def _full(self, target: str, compress: bool, pace: "_Pace") -> BackupReport:
-        committer = self._committer
         self._checkpointer.run()
-        file = self._fs.open(committer.store.path, read_only=True)
-        try:
-            with self._snapshot(file) as (view, meta):
-                schemas = view.catalog.by_keyspace()
-                counts = {
-                    schema.name: CollectionCounters.unpack(view.get(schema.counters_key)).documents
-                    for schema in schemas.values()
-                }
-                header = self._header(
-                    base=b"",
-                    after_lsn=0,
-                    last_lsn=int.from_bytes(view.get(APPLIED) or b""),
-                    time_us=int.from_bytes(view.get(LAST_TIME) or b""),
-                    documents=counts,
-                    page_size=meta.page_size,
-                    lmdb_version=lmdb_version(),
-                )
-                contents = page_contents(TreeReader(file, meta), schemas, counts)
-                return self._write(target, header, contents, compress, pace)
-        finally:
-            file.close()
+        with self._snapshot() as (view, tree):
+            schemas = view.catalog.by_keyspace()
+            counts = {
+                schema.name: CollectionCounters.unpack(view.get(schema.counters_key)).documents
+                for schema in schemas.values()
+            }
+            header = self._header(
+                base=b"",
+                after_lsn=0,
+                last_lsn=int.from_bytes(view.get(APPLIED) or b""),
+                time_us=int.from_bytes(view.get(LAST_TIME) or b""),
+                documents=counts,
+                page_size=tree.page_size,
+                lmdb_version=lmdb_version(),
+            )
+            return self._write(
+                target, header, page_contents(tree, schemas, counts), compress, pace
+            )
 
     @contextmanager
-    def _snapshot(self, file: File) -> Generator[tuple[View, Meta]]:
-        """A view of LMDB, and the meta page that it reads by."""
+    def _snapshot(self) -> Generator[tuple[View, TreeReader]]:
+        """A view of LMDB, and the tree that it reads."""
+        path = self._committer.store.path
         while True:
             with stored_view(self._committer.store, Memtable(), NEWEST, self._options) as view:
-                meta = meta_of(file, view.store_id[1])
+                meta = meta_of(self._fs, path, view.store_id[1])
                 if meta is not None:
-                    yield view, meta
+                    yield view, TreeReader(self._fs.map(path), meta)
                     return
 
     def _incremental(

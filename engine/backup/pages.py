@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, takewhile
 from operator import lt
 from typing import Final, TypeAlias, cast, final
+from zlib import crc32
 
 import numpy as np
 
+from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import CorruptionError
 from amberdb.engine.backup.archive import Archive, Content, Header, Kind
 from amberdb.engine.jobs import Turns
@@ -98,11 +100,12 @@ class _Documents:
         for keyspace in self._keyspaces:
             nodes = np.flatnonzero(keyspaces == keyspace)
             self._counts[keyspace] += len(nodes)
-            for number, (key, value) in enumerate(leaves.pairs(nodes) if len(nodes) else ()):
-                if not number % _TURN_DOCUMENTS:
-                    self._turns.offer()
-                if value is not None:
-                    unpack(key, value)  # checks its checksum
+            pairs = leaves.pairs(nodes) if len(nodes) else iter(())
+            while few := list(islice(pairs, _TURN_DOCUMENTS)):
+                self._turns.offer()
+                for key, value in few:
+                    if value is not None and crc32(value, crc32(key)) != CRC_RESIDUE:
+                        unpack(key, value)  # which raises
 
     def check_large(self, key: bytes, value: bytes) -> None:
         """Checks a large value, if it is a document. Raises CorruptionError."""

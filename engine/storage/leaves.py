@@ -112,22 +112,25 @@ class Leaves:
     @classmethod
     def unpacked(cls, data: bytes, page_size: int) -> "Leaves":
         """The pages of an archive. Raises CorruptionError."""
-        pages = bytearray()
-        at, count = 0, 0
+        if len(data) % 2:
+            raise CorruptionError("a leaf page has an invalid header")
+        view = memoryview(data)
+        words = view.cast("H")
+        free = memoryview(bytes(page_size))
+        parts: list[memoryview] = []
+        at = 0
         while at < len(data):
-            lower = int.from_bytes(data[at + 12 : at + 14], "little")
-            upper = int.from_bytes(data[at + 14 : at + 16], "little")
+            lower, upper = words[at // 2 + 6 : at // 2 + 8] if at + 16 <= len(data) else (0, 0)
             end = at + lower + page_size - upper
-            if not PAGE_HEADER_SIZE < lower <= upper <= page_size or end > len(data):
+            if not PAGE_HEADER_SIZE < lower <= upper <= page_size or end > len(data) or lower % 2:
                 raise CorruptionError("a leaf page has an invalid header")
-            if count == PAGES_MAX:
-                raise CorruptionError(f"more than {PAGES_MAX} leaf pages in one block")
-            pages += data[at : at + lower]
-            pages += bytes(upper - lower)
-            pages += data[at + lower : end]
-            at, count = end, count + 1
-        if not count:
-            raise CorruptionError("a block of leaf pages is empty")
+            parts += view[at : at + lower], free[lower:upper], view[at + lower : end]
+            at = end
+            if len(parts) > 3 * PAGES_MAX:
+                raise CorruptionError(f"a block of more than {PAGES_MAX} leaf pages")
+        if not parts:
+            raise CorruptionError("a block without a leaf page")
+        pages = bytearray().join(parts)
         leaves = cls(pages, page_size)
         before = bytes(pages)
         leaves.clear()

@@ -13,10 +13,13 @@ Invariants:
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, final
 
+import numpy as np
+
 from amberdb._errors import CorruptionError
-from amberdb._fs import File
+from amberdb._fs import File, FileSystem
 from amberdb.engine.storage.data_file import HEAD_BYTES, Meta, Tree, meta_pages, read_metas
 from amberdb.engine.storage.leaves import (
     NODE_HEADER_SIZE,
@@ -34,82 +37,83 @@ _METAS: Final = 2
 _PAGE_BITS: Final = 48
 
 
-def meta_of(file: File, transaction: int) -> Meta | None:
+def meta_of(fs: FileSystem, path: str, transaction: int) -> Meta | None:
     """The meta page of a read transaction that is open; None when it may be gone. Two commits later
     LMDB writes over it: not before the other meta page is newer than this one."""
-    found = [meta for meta in _metas(file) if meta.transaction == transaction]
-    newest = max(_metas(file), default=None)
-    return found[0] if found and found[0] == newest else None
-
-
-def _metas(file: File) -> list[Meta]:
-    return read_metas(file.pread(HEAD_BYTES, 0))
+    file = fs.open(path, read_only=True)
+    try:
+        first, second = (read_metas(file.pread(HEAD_BYTES, 0)) for _ in range(2))
+    finally:
+        file.close()
+    found = [meta for meta in first if meta.transaction == transaction]
+    return found[0] if found and found[0] == max(second, default=None) else None
 
 
 @final
 class TreeReader:
-    """Reads the main tree of a file, as of a read transaction that stays open meanwhile."""
+    """Reads the main tree of a mapped file, as of a read transaction that stays open meanwhile."""
 
-    def __init__(self, file: File, meta: Meta) -> None:
-        self._file = file
-        self._meta = meta
+    def __init__(self, data: memoryview, meta: Meta) -> None:
         self.page_size = meta.page_size
+        self._meta = meta
+        self._data = data
+        count = min(len(data) // self.page_size, meta.last_page + 1)
+        cells = np.frombuffer(data, np.uint8, count * self.page_size)
+        self._pages = cells.reshape(count, self.page_size)
+        self._numbers = cells.view("<u8")[:: self.page_size // 8]
 
     def leaves(self) -> Iterator[Leaves]:
         """All leaf pages, keys ascending. Raises CorruptionError."""
         root, depth = self._meta.main.root, self._meta.main.depth
         if not 0 < depth <= _DEPTH_MAX:
             return
-        pages: list[bytes] = []
-        for number in self._leaf_numbers(root, depth - 1):
-            pages.append(self._page(number))
-            if len(pages) == PAGES_MAX:
-                yield Leaves(bytearray().join(pages), self.page_size)
-                pages = []
-        if pages:
-            yield Leaves(bytearray().join(pages), self.page_size)
+        numbers = self._leaf_numbers(root, depth - 1)
+        while few := list(islice(numbers, PAGES_MAX)):
+            self._check_numbers(few)
+            yield Leaves(bytearray(self._pages.take(few, axis=0)), self.page_size)
 
     def _leaf_numbers(self, number: int, level: int) -> Iterator[int]:
-        if not level:
+        if level == 0:
             yield number
-            return
-        for child in _children(self._page(number)):
-            yield from self._leaf_numbers(child, level - 1)
+        elif level == 1:
+            yield from self._children(number)
+        else:
+            for child in self._children(number):
+                yield from self._leaf_numbers(child, level - 1)
 
-    def _page(self, number: int) -> bytes:
-        return self._read(number, self.page_size)
+    def _children(self, number: int) -> list[int]:
+        self._check_numbers([number])
+        return _children(self._pages[number].tobytes())
 
     def value(self, number: int, size: int) -> bytes:
         """A large value. Raises CorruptionError."""
-        data = self._read(number, PAGE_HEADER_SIZE + size)
-        count = int.from_bytes(data[12:16], "little")
-        if data[10:12] != _OVERFLOW.to_bytes(2, "little") or (
-            count < pages_of_value(size, self.page_size)
-        ):
+        self._check_numbers([number])
+        start = number * self.page_size
+        head = self._data[start : start + PAGE_HEADER_SIZE].cast("H")
+        start += PAGE_HEADER_SIZE
+        is_long = head[6] | head[7] << 16 >= pages_of_value(size, self.page_size)
+        if head[5] != _OVERFLOW or not is_long or start + size > len(self._data):
             raise CorruptionError(f"page {number} does not begin a value of {size} bytes")
-        return data[PAGE_HEADER_SIZE:]
+        return bytes(self._data[start : start + size])
 
-    def _read(self, number: int, size: int) -> bytes:
-        """Bytes from the beginning of a page on, whose header has its number."""
-        data = b""
-        if _METAS <= number <= self._meta.last_page:
-            data = self._file.pread(size, number * self.page_size)
-        if len(data) != size or int.from_bytes(data[:8], "little") != number:
-            raise CorruptionError(f"page {number} is not where the tree refers to it")
-        return data
+    def _check_numbers(self, numbers: list[int]) -> None:
+        """Raises CorruptionError unless the pages are in the file and have these numbers."""
+        is_inside = _METAS <= min(numbers) and max(numbers) < len(self._pages)
+        if not is_inside or self._numbers[numbers].tolist() != numbers:
+            raise CorruptionError(f"page {numbers[0]}, or one after it, is not where it should be")
 
 
-def _children(page: bytes) -> Iterator[int]:
+def _children(page: bytes) -> list[int]:
     """The page numbers in a branch page. Raises CorruptionError."""
-    words = memoryview(page).cast("H")
+    words = memoryview(page).cast("H").tolist()
     end = words[6]
+    offsets = words[PAGE_HEADER_SIZE // 2 : end // 2]
     if words[5] != _BRANCH or not PAGE_HEADER_SIZE < end <= len(page):
         raise CorruptionError("a branch page has an invalid header")
-    for offset in words[PAGE_HEADER_SIZE // 2 : end // 2]:
-        if offset & 1 or offset > len(page) - NODE_HEADER_SIZE:
-            raise CorruptionError("a node is outside of its branch page")
-        low, high, top = words[offset // 2 : offset // 2 + 3]
-        yield low | high << 16 | top << 32
+    if max(offsets) > len(page) - NODE_HEADER_SIZE:
+        raise CorruptionError("a node is outside of its branch page")
+    places = [offset // 2 for offset in offsets]
+    return [words[at] | words[at + 1] << 16 | words[at + 2] << 32 for at in places]
 
 
 @final

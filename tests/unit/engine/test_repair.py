@@ -306,6 +306,6 @@ def test_a_tree_that_says_it_is_deeper_than_any_is_a_gap(made: Path) -> None:
     for depth in (3000, 40, 0):
         gaps: list[Gap] = []
         root = pages.metas[0].main.root
-        assert list(pages.walk(Tree(depth, root), gaps)) == []
+        assert list(pages.walk(Tree(depth, 0, 0, 0, 0, root), gaps)) == []
         assert [gap.page for gap in gaps] == [root]
     file.close()
