@@ -23,12 +23,13 @@ from enum import IntEnum
 from errno import ENOSPC
 from hashlib import sha256
 from struct import Struct
-from typing import Annotated, Any, Final, NamedTuple, TypeVar, final
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias, TypeVar, final
 from zlib import crc32
 
 import msgspec
 from msgspec import Meta
 
+from amberdb._ahead import ahead
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import (
     AmberError,
@@ -223,6 +224,10 @@ def _zstandard() -> Any:
 # -- reading -------------------------------------------------------------------------------------
 
 
+_Block: TypeAlias = tuple[int, int, int, bytes]
+"""(start, end, kind, unpacked content)"""
+
+
 @final
 class Archive:
     """A reader of one archive, for one thread; it reads the file once, in order."""
@@ -233,9 +238,13 @@ class Archive:
         self.size_bytes = file.size()
         self._file = file
         self.offset = 0
-        """The end of what was read."""
+        """The end of what was given out: further blocks are read ahead."""
+        self.items = 0
+        """The number of pairs or records, once all blocks were read."""
+        self._at = 0
         self._digest = sha256()
-        self._blocks = self._items = 0
+        self._blocks = 0
+        self._ahead: Generator[_Block] | None = None
         head = self._read(FILE_HEAD_SIZE)
         if not head.startswith(MAGIC):
             raise self._damaged("it is not an archive of AmberDB", 0)
@@ -256,8 +265,14 @@ class Archive:
             raise self._damaged("its first block is not a header", FILE_HEAD_SIZE)
         self._check_map_size(data)
         self.header = _checked_header(data)
+        self.offset = self._at
         if version != self.header.format:
             raise self._damaged("its header does not fit its format", FILE_HEAD_SIZE)
+
+    def close(self) -> None:
+        """Ends the reading ahead. The file is the caller's."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     def pairs(self) -> Iterator[Effects]:
         """The pairs of a full archive without pages, block by block. Raises CorruptionError, at
@@ -279,23 +294,47 @@ class Archive:
 
         return self._contents({Kind.PAGES: leaves, Kind.VALUES: lambda data: (data, 0)})
 
+    def compared(self) -> Iterator[None]:
+        """Compares the checksums of all blocks, one at each step; contents are not looked at."""
+        self._ahead = ahead(self._rest(), "amberdb-archive")
+        for start, end, kind, data in self._ahead:
+            self.offset = end
+            if kind == Kind.END:
+                self._check_map_size(data)
+                self.items = _decode_end(data).items
+                self._check_end(data, start, self.items)
+            yield
+
     def _contents(self, wanted: dict[Kind, Callable[[bytes], tuple[T, int]]]) -> Iterator[T]:
         """The blocks between header and end; `wanted` has a decoder for each kind of them, which
         returns the content and the number of its items."""
         decoders: dict[int, Callable[[bytes], tuple[T, int]]] = {**wanted}
         items = 0
-        while True:
-            start, digest = self.offset, self._digest.digest()
-            kind, data = self._block()
+        self._ahead = ahead(self._rest(), "amberdb-archive")
+        for start, end, kind, data in self._ahead:
+            self.offset = end
             if kind == Kind.END:
-                break
-            if kind not in decoders:
+                self._check_end(data, start, items)
+                self.items = items
+            elif kind not in decoders:
                 raise self._damaged(f"a block of kind {kind} between those of others", start)
-            block, count = decoders[kind](data)
-            items += count
-            yield block
+            else:
+                content, count = decoders[kind](data)
+                items += count
+                yield content
+
+    def _rest(self) -> "Generator[_Block]":
+        """The blocks after the header, to the end."""
+        kind = -1
+        while kind != Kind.END:
+            start = self._at
+            kind, data = self._block()
+            yield start, self._at, kind, data
+
+    def _check_end(self, data: bytes, start: int, items: int) -> None:
         self._check_map_size(data)
-        read = End(blocks=self._blocks - 1, items=items, size=start, sha256=digest)
+        digest = self._digest.digest()
+        read = End(blocks=self._blocks, items=items, size=start, sha256=digest)
         if _decode_end(data) != read:
             raise self._damaged("its end does not agree with the blocks before it", start)
         if self.offset != self.size_bytes:
@@ -307,7 +346,7 @@ class Archive:
 
     def _block(self) -> tuple[int, bytes]:
         """(kind, unpacked content) of the next block."""
-        start = self.offset
+        start = self._at
         head = self._read(BLOCK_HEAD_SIZE)
         kind, packing, zero, size, length = _BLOCK_HEAD.unpack_from(head)
         is_packed = packing == Packing.ZSTD
@@ -323,9 +362,10 @@ class Archive:
         if crc.to_bytes(CRC_SIZE, "little") != head[-CRC_SIZE:]:
             raise self._damaged("a block that fails its checksum", start)
         self._chain = crc
-        self._digest.update(head)
-        self._digest.update(stored)
-        self._blocks += 1
+        if kind != Kind.END:
+            self._digest.update(head)
+            self._digest.update(stored)
+            self._blocks += 1
         return kind, self._unpacked(stored, size, start) if is_packed else stored
 
     def _unpacked(self, stored: bytes, size: int, start: int) -> bytes:
@@ -338,12 +378,12 @@ class Archive:
         raise self._damaged("a packed block whose size is not that in its head", start)
 
     def _read(self, size: int) -> bytes:
-        if size > self.size_bytes - self.offset:
-            raise self._damaged("the file is truncated", self.offset)
-        data = self._file.pread(size, self.offset)
+        if size > self.size_bytes - self._at:
+            raise self._damaged("the file is truncated", self._at)
+        data = self._file.pread(size, self._at)
         if len(data) != size:
-            raise self._damaged("the file is truncated", self.offset)
-        self.offset += size
+            raise self._damaged("the file is truncated", self._at)
+        self._at += size
         return data
 
     def _damaged(self, problem: str, offset: int) -> BackupDamagedError:
@@ -373,6 +413,7 @@ def opened_archive(fs: FileSystem, path: str) -> Generator[Archive]:
                 yield archive
             finally:
                 offset = archive.offset
+                archive.close()
         except BackupError:
             raise
         except CorruptionError as error:  # in a block whose checksum was right

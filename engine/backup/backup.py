@@ -17,11 +17,12 @@ Invariants:
 import logging
 import os
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any, Final, Literal, TypeAlias
 
+from amberdb._ahead import ahead
 from amberdb._call_lock import CallLock
 from amberdb._errors import (
     AmberError,
@@ -143,9 +144,9 @@ class Backups:
                 page_size=tree.page_size,
                 lmdb_version=lmdb_version(),
             )
-            return self._write(
-                target, header, page_contents(tree, schemas, counts), compress, pace
-            )
+            pages = page_contents(tree, header, schemas, counts)
+            with closing(ahead(pages, "amberdb-backup")) as contents:
+                return self._write(target, header, contents, compress, pace)
 
     @contextmanager
     def _snapshot(self) -> Generator[tuple[View, TreeReader]]:
@@ -239,7 +240,8 @@ class Backups:
         verified: list[BackupReport] = []
 
         def verify(staging: str) -> None:
-            (report,) = verify_chain([staging], fs, pace.for_verification().reached)
+            reached = pace.for_verification().reached
+            (report,) = verify_chain([staging], fs, reached, looks_at_pages=False)
             if fs.exists(target):  # created by another process meanwhile
                 raise BackupExistsError(f"{target} exists: choose another name", path=target)
             verified.append(replace(report, path=target))

@@ -11,7 +11,7 @@ Invariants:
 - A block is read into bounded memory: its own size, and PAGES_MAX pages.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import islice, takewhile
 from operator import lt
 from typing import Final, TypeAlias, cast, final
@@ -36,7 +36,7 @@ Pair: TypeAlias = tuple[bytes, bytes]
 VALUES_BYTES: Final = 1 << 16
 """A block of large values ends after the value that reaches this size."""
 _FIRST: Final = prefix_of(FIRST_KEYSPACE)
-_TURN_DOCUMENTS: Final = 32
+_TURN_DOCUMENTS: Final = 128
 """Documents between two reads of the clock."""
 
 
@@ -44,15 +44,17 @@ _TURN_DOCUMENTS: Final = 32
 
 
 def page_contents(
-    tree: TreeReader, schemas: Mapping[bytes, Schema], counts: Mapping[str, int]
-) -> Iterator[Content]:
-    """The blocks of all leaf pages. Raises CorruptionError when a document is damaged or a counter
-    is wrong."""
+    tree: TreeReader, header: Header, schemas: Mapping[bytes, Schema], counts: Mapping[str, int]
+) -> Generator[Content]:
+    """The blocks of all leaf pages. Raises CorruptionError when a page or a document is damaged, or
+    a counter is wrong."""
+    check = _KeyCheck(header)
     documents = _Documents(schemas)
     for stored in tree.leaves():
         leaves = _portable(stored)
         if leaves is None:
             continue
+        check.add(leaves.keys(), leaves.value)
         documents.check_pages(leaves)
         large = leaves.large()
         yield Content(Kind.PAGES, leaves.nodes, leaves.packed())
@@ -67,6 +69,7 @@ def page_contents(
                 block, size = [], 0
         if size:
             yield Content(Kind.VALUES, 0, b"".join(block))
+    check.finish()
     documents.check_counts(counts)
 
 
@@ -100,12 +103,10 @@ class _Documents:
         for keyspace in self._keyspaces:
             nodes = np.flatnonzero(keyspaces == keyspace)
             self._counts[keyspace] += len(nodes)
-            pairs = leaves.pairs(nodes) if len(nodes) else iter(())
-            while few := list(islice(pairs, _TURN_DOCUMENTS)):
+            pairs = leaves.pairs(nodes) if len(nodes) else []
+            for start in range(0, len(pairs), _TURN_DOCUMENTS):
                 self._turns.offer()
-                for key, value in few:
-                    if value is not None and crc32(value, crc32(key)) != CRC_RESIDUE:
-                        unpack(key, value)  # which raises
+                _check_documents(pairs[start : start + _TURN_DOCUMENTS])
 
     def check_large(self, key: bytes, value: bytes) -> None:
         """Checks a large value, if it is a document. Raises CorruptionError."""
@@ -121,6 +122,15 @@ class _Documents:
                     f"{schema.name}: the counter says {count} documents, and there are {counted}: "
                     "run `amberdb check`, then `repair`"
                 )
+
+
+def _check_documents(pairs: list[tuple[bytes, bytes | None]]) -> None:
+    """Raises CorruptionError unless the checksums are right; large values are not looked at."""
+    stored = [(key, value) for key, value in pairs if value is not None]
+    residues = [crc32(value, crc32(key)) for key, value in stored]
+    if residues.count(CRC_RESIDUE) != len(stored):
+        for key, value in stored:
+            unpack(key, value)
 
 
 # -- reading -------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def restore_chain(
     _check_until(until)
     headers = linked_headers(paths, options.fs)
     _check_point(paths[0], headers[0], headers[-1], until)
-    reports = verify_chain(paths, options.fs, progress)
+    reports = verify_chain(paths, options.fs, progress, looks_at_pages=False)
     run = _Restore(headers[0], reports, options, until, progress, later, RestoreReport(path))
     with open_errors(path):
         if options.fs.exists(path):

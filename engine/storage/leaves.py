@@ -13,7 +13,7 @@ Invariants:
 - A packed page has its nodes and nothing else, so nothing that was deleted. It has one packed form.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -33,7 +33,7 @@ LARGE: Final = 1
 """The flag of a node whose value has pages of its own."""
 _NUMBER_SIZE: Final = 8
 _OFFSET_SIZE: Final = 2
-PAGES_MAX: Final = 128
+PAGES_MAX: Final = 256
 """The most pages that are read, checked and stored together."""
 
 
@@ -132,11 +132,18 @@ class Leaves:
             raise CorruptionError("a block without a leaf page")
         pages = bytearray().join(parts)
         leaves = cls(pages, page_size)
-        before = bytes(pages)
-        leaves.clear()
-        if pages != before:
+        if leaves._has_more():
             raise CorruptionError("a leaf page has bytes that are no part of a node")
         return leaves
+
+    def _has_more(self) -> bool:
+        """Whether anything that clear() clears is not zero."""
+        cells = np.frombuffer(self.pages, np.uint8)
+        heads = cells.reshape(self.count, self.page_size)[:, : NODE_HEADER_SIZE + _OFFSET_SIZE]
+        numbers = (self.pages[at : at + _NUMBER_SIZE] for at in self._large_starts())
+        return bool(heads.any() or cells[self._ends[self._ends & 1 != 0]].any()) or any(
+            map(any, numbers)
+        )
 
     def packed(self) -> bytes:
         """The pages for an archive."""
@@ -198,16 +205,17 @@ class Leaves:
         starts, ends = self._key_starts.tolist(), self._value_starts.tolist()
         return [data[start:end] for start, end in zip(starts, ends, strict=True)]
 
-    def pairs(
-        self, nodes: "NDArray[np.intp] | None" = None
-    ) -> Iterator[tuple[bytes, bytes | None]]:
+    def pairs(self, nodes: "NDArray[np.intp] | None" = None) -> list[tuple[bytes, bytes | None]]:
         """The keys and values of all or some nodes; None for a large value."""
         data = bytes(self.pages)
         places = (self._key_starts, self._value_starts, self._ends, self._is_large)
-        for start, middle, end, is_large in zip(
-            *((place if nodes is None else place[nodes]).tolist() for place in places), strict=True
-        ):
-            yield data[start:middle], None if is_large else data[middle:end]
+        starts, middles, ends, large = (
+            (place if nodes is None else place[nodes]).tolist() for place in places
+        )
+        return [
+            (data[start:middle], None if is_large else data[middle:end])
+            for start, middle, end, is_large in zip(starts, middles, ends, large, strict=True)
+        ]
 
     def value(self, node: int) -> bytes:
         """The value of a node; of a large one what the page has of it."""

@@ -19,6 +19,7 @@ import amberdb
 from amberdb import AmberError, Database, DiskFullError, RollingBackups, Text
 from amberdb._fs import FileSystem
 from amberdb.engine.backup import backup
+from amberdb.engine.storage import tree_file
 from amberdb.wal import segment
 from support import slices
 from support.databases import SMALL, FakeClock, assert_sound, audited
@@ -110,7 +111,7 @@ def test_a_backup_is_whole_or_not_there(tmp_path: Path, base: str | None) -> Non
         with amberdb.open(root / "t.amber", **SMALL, fs=fs) as db:
             fill(db, range(20, 24))
             wanted.append(documents(db))
-            with patch.object(backup, "BLOCK_BYTES", 1000):
+            with patch.object(backup, "BLOCK_BYTES", 1000), patch.object(tree_file, "PAGES_MAX", 1):
                 db.backup(root / "new", base=root / "later" if base else None)
 
     def judge(image: Path, is_done: bool) -> bool:
@@ -332,7 +333,7 @@ def killed(root: Path, at: int) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         try:
-            with patch.object(backup, "BLOCK_BYTES", 2000):
+            with patch.object(backup, "BLOCK_BYTES", 2000), patch.object(tree_file, "PAGES_MAX", 1):
                 keep_and_bring_back(root, FaultyFileSystem(hook=reached), reached)
             os._exit(0)
         except BaseException:

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import chain as chain_of
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from amberdb.engine.backup.archive import (
     archive_blocks,
     opened_archive,
 )
+from amberdb.engine.backup.pages import pairs_of
 from amberdb.engine.schema.codec import encode
 from amberdb.engine.schema.keyspace import (
     APPLIED,
@@ -138,7 +140,7 @@ def test_blocks_missing_doubled_or_out_of_order_are_refused(
 
 def test_a_newer_format_is_distinguished_from_damage(tmp_path: Path, chain: list[Path]) -> None:
     data = chain[0].read_bytes()
-    head = data[:8] + (2).to_bytes(4, "little")
+    head = data[:8] + (3).to_bytes(4, "little")
     (tmp_path / "new").write_bytes(head + append_crc(head) + data[FILE_HEAD_SIZE:])
     with pytest.raises(FormatError, match="update AmberDB"):
         amberdb.verify_backup(tmp_path / "new")
@@ -155,10 +157,10 @@ def test_a_newer_format_is_distinguished_from_damage(tmp_path: Path, chain: list
 
 
 def contents_of(path: Path) -> tuple[Header, Pairs]:
+    """The header and the pairs of a full archive, for one of format 1."""
     with opened_archive(FS, str(path)) as archive:
-        return archive.header, {
-            key: value for block in archive.pairs() for key, value in block.items()
-        }
+        header = replace(archive.header, page_size=0, lmdb_version=0)
+        return header, dict(chain_of.from_iterable(pairs_of(archive)))
 
 
 def _split(pairs: Pairs, size: int) -> Iterator[Content]:
