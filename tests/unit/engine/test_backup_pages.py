@@ -24,9 +24,9 @@ from support.databases import SMALL, OpenDatabase, audited
 from support.inside import engine_of
 from support.reference import Doc
 from unit.engine.helpers import data_file, raw_store
+from unit.engine.pages import PAGE, leaves_of_pairs
 
 FS = OsFileSystem()
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def fill(db: Database, count: int, seed: int = 1) -> None:
@@ -144,35 +144,6 @@ def test_a_file_of_one_page_and_every_number_of_pages(tmp_path: Path) -> None:
         for start in range(2 * PAGE, len(data), PAGE):
             if data[start + 10] == 1:
                 assert int.from_bytes(data[start + 12 : start + 14], "little") >= 16 + 2 * 2
-
-
-def leaves_of_pairs(pairs: list[tuple[bytes, bytes]], page_size: int = PAGE) -> Leaves:
-    """Leaf pages of this size, as full as they get."""
-    pages = bytearray()
-    while pairs:
-        page, pairs = _page_of(pairs, page_size)
-        pages += page
-    return Leaves(pages, page_size)
-
-
-def _page_of(pairs: list[tuple[bytes, bytes]], size: int) -> tuple[bytes, Any]:
-    offsets: list[int] = []
-    body = b""
-    while pairs:
-        key, value = pairs[0]
-        node = len(value).to_bytes(4, "little") + bytes(2) + len(key).to_bytes(2, "little")
-        node += key + value
-        node += bytes(len(node) % 2)
-        if 16 + 2 * len(offsets) + 2 + len(node) + len(body) > size:
-            break
-        body = node + body
-        offsets.append(size - len(body))
-        pairs = pairs[1:]
-    head = bytes(10) + b"".join(
-        word.to_bytes(2, "little")
-        for word in (2, 16 + 2 * len(offsets), size - len(body), *offsets)
-    )
-    return head + bytes(size - len(head) - len(body)) + body, pairs
 
 
 # -- nothing that was deleted ----------------------------------------------------------------------
