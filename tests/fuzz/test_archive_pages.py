@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from msgspec.structs import replace
@@ -17,17 +18,17 @@ from msgspec.structs import replace
 import amberdb
 from amberdb import BackupDamagedError, Ordered, Text
 from amberdb._fs import OsFileSystem
+from amberdb.engine.backup import archive as archives
 from amberdb.engine.backup.archive import Content, Header, Kind, archive_blocks, opened_archive
-from amberdb.engine.schema.keyspace import DATABASE_ID, LAST_TIME, LOCAL
+from amberdb.engine.schema.keyspace import DATABASE_ID, LAST_TIME, LOCAL, prefix_of
 from amberdb.engine.storage.data_file import verify_file
-from amberdb.engine.storage.leaves import PAGES_MAX, Leaves
+from amberdb.engine.storage.leaves import PAGES_MAX, Leaves, node_bytes_max
 from support import slices
 from support.databases import SMALL, audited
 from unit.engine.helpers import data_file
-from unit.engine.pages import leaves_of_pairs
+from unit.engine.pages import PAGE, leaves_of_pairs, page_of
 
 FS = OsFileSystem()
-PAGE = os.sysconf("SC_PAGE_SIZE")
 Pairs = list[tuple[bytes, bytes]]
 
 
@@ -216,6 +217,25 @@ def test_pages_out_of_order_missing_or_too_many_are_refused(tmp_path: Path, full
     assert amberdb.verify_backup(path)
 
 
+def test_pages_that_lmdb_would_not_make_are_refused(tmp_path: Path, full: Path) -> None:
+    header, blocks = contents_of(full)
+    path = tmp_path / "forged"
+    late = prefix_of(99)
+    at_limit = node_bytes_max(PAGE) - 8 - len(late) - 1
+    many = b"".join(page_of([(late + b"%05d" % n, b"")])[0] for n in range(PAGES_MAX + 1))
+    for pages, nodes, is_right in (
+        (page_of([(late + b"k", bytes(at_limit))])[0], 1, True),
+        (page_of([(late + b"k", bytes(at_limit + 1))])[0], 1, False),
+        (many[PAGE:], PAGES_MAX, True),
+        (many, PAGES_MAX + 1, False),
+    ):
+        forge(path, header, [*blocks, Content(Kind.PAGES, nodes, packed(pages))])
+        if is_right:
+            assert amberdb.verify_backup(path)
+        else:
+            refused(path, tmp_path)
+
+
 def test_a_format_that_does_not_fit_is_refused(tmp_path: Path, full: Path) -> None:
     header, blocks = contents_of(full)
     path = tmp_path / "forged"
@@ -231,10 +251,8 @@ def test_a_format_that_does_not_fit_is_refused(tmp_path: Path, full: Path) -> No
     ):
         forge(path, replace(header, **change), blocks)  # type: ignore[arg-type]
         refused(path, tmp_path)
-    data = bytearray(full.read_bytes())
-    forge(path, replace(header, page_size=0), [])
-    data[:16] = path.read_bytes()[:16]
-    path.write_bytes(data)
+    with patch.object(archives, "FORMAT_VERSION", 1):
+        forge(path, header, blocks)
     refused(path, tmp_path)
 
 

@@ -11,13 +11,13 @@ def leaves_of_pairs(pairs: list[tuple[bytes, bytes]], page_size: int = PAGE) -> 
     """Leaf pages of this size, as full as they get."""
     pages = bytearray()
     while pairs:
-        page, count = _page_of(pairs, page_size)
+        page, count = page_of(pairs, page_size)
         pages += page
         pairs = pairs[count:]
     return Leaves(pages, page_size)
 
 
-def _page_of(pairs: list[tuple[bytes, bytes]], size: int) -> tuple[bytes, int]:
+def page_of(pairs: list[tuple[bytes, bytes]], size: int = PAGE) -> tuple[bytes, int]:
     """(a page of the first pairs, their number)"""
     offsets: list[int] = []
     body = b""
