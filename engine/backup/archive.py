@@ -23,13 +23,12 @@ from enum import IntEnum
 from errno import ENOSPC
 from hashlib import sha256
 from struct import Struct
-from typing import Annotated, Any, Final, NamedTuple, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias, TypeVar, final
 from zlib import crc32
 
 import msgspec
 from msgspec import Meta
 
-from amberdb._ahead import ahead
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import (
     AmberError,
@@ -40,6 +39,7 @@ from amberdb._errors import (
     FormatError,
 )
 from amberdb._fs import File, FileSystem, what_is_full
+from amberdb.engine.backup.ahead import ahead
 from amberdb.engine.schema.codec import (
     ArchivedRecord,
     decode_effects,
@@ -49,7 +49,9 @@ from amberdb.engine.schema.codec import (
 )
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.storage.data_file import PAGE_SIZE_MAX, PAGE_SIZE_MIN
-from amberdb.engine.storage.leaves import Leaves
+
+if TYPE_CHECKING:
+    from amberdb.engine.storage.leaves import Leaves
 
 T = TypeVar("T")
 Listed = TypeVar("Listed", bound=Sized)
@@ -288,6 +290,8 @@ class Archive:
         """The leaf pages of a full archive, and the blocks of their large values. Raises
         CorruptionError, at the latest after the last block."""
 
+        from amberdb.engine.storage.leaves import Leaves  # brings numpy
+
         def leaves(data: bytes) -> "tuple[Leaves | bytes, int]":
             unpacked = Leaves.unpacked(data, self.header.page_size)
             return unpacked, unpacked.nodes
@@ -305,10 +309,9 @@ class Archive:
                 self._check_end(data, start, self.items)
             yield
 
-    def _contents(self, wanted: dict[Kind, Callable[[bytes], tuple[T, int]]]) -> Iterator[T]:
+    def _contents(self, wanted: dict[int, Callable[[bytes], tuple[T, int]]]) -> Iterator[T]:
         """The blocks between header and end; `wanted` has a decoder for each kind of them, which
         returns the content and the number of its items."""
-        decoders: dict[int, Callable[[bytes], tuple[T, int]]] = {**wanted}
         items = 0
         self._ahead = ahead(self._rest(), "amberdb-archive")
         for start, end, kind, data in self._ahead:
@@ -316,10 +319,10 @@ class Archive:
             if kind == Kind.END:
                 self._check_end(data, start, items)
                 self.items = items
-            elif kind not in decoders:
+            elif kind not in wanted:
                 raise self._damaged(f"a block of kind {kind} between those of others", start)
             else:
-                content, count = decoders[kind](data)
+                content, count = wanted[kind](data)
                 items += count
                 yield content
 

@@ -20,9 +20,8 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from time import monotonic, sleep
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from amberdb._ahead import ahead
 from amberdb._call_lock import CallLock
 from amberdb._errors import (
     AmberError,
@@ -34,6 +33,7 @@ from amberdb._errors import (
 from amberdb._fs import replace_file, staged_for
 from amberdb._types import Lsn, Progress
 from amberdb._worker import long_work
+from amberdb.engine.backup.ahead import ahead
 from amberdb.engine.backup.archive import (
     Content,
     Header,
@@ -54,8 +54,10 @@ from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import APPLIED, DATABASE_ID, LAST_TIME
 from amberdb.engine.storage.data_file import lmdb_version
 from amberdb.engine.storage.memtable import Memtable
-from amberdb.engine.storage.tree_file import TreeReader, meta_of
 from amberdb.engine.storage.view import NEWEST, View, stored_view
+
+if TYPE_CHECKING:
+    from amberdb.engine.storage.tree_file import TreeReader
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -149,8 +151,10 @@ class Backups:
                 return self._write(target, header, contents, compress, pace)
 
     @contextmanager
-    def _snapshot(self) -> Generator[tuple[View, TreeReader]]:
+    def _snapshot(self) -> "Generator[tuple[View, TreeReader]]":
         """A view of LMDB, and the tree that it reads."""
+        from amberdb.engine.storage.tree_file import TreeReader, meta_of  # bring numpy
+
         path = self._committer.store.path
         while True:
             with stored_view(self._committer.store, Memtable(), NEWEST, self._options) as view:

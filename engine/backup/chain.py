@@ -31,6 +31,7 @@ from amberdb.engine.schema.keyspace import LOCAL
 
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
+
 @final
 @dataclass(frozen=True, slots=True)
 class BackupReport:

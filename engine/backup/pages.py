@@ -14,22 +14,30 @@ Invariants:
 from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import islice, takewhile
 from operator import lt
-from typing import Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 from zlib import crc32
-
-import numpy as np
 
 from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import CorruptionError
 from amberdb.engine.backup.archive import Archive, Content, Header, Kind
 from amberdb.engine.jobs import Turns
 from amberdb.engine.schema.document_format import unpack
-from amberdb.engine.schema.keyspace import APPLIED, BUILT, FIRST_KEYSPACE, LAST_TIME, LOCAL, META
-from amberdb.engine.schema.keyspace import prefix_of
+from amberdb.engine.schema.keyspace import (
+    APPLIED,
+    BUILT,
+    FIRST_KEYSPACE,
+    LAST_TIME,
+    LOCAL,
+    META,
+    end_of,
+    prefix_of,
+)
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.storage.leaves import Leaves
-from amberdb.engine.storage.tree_file import TreeReader
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
+
+if TYPE_CHECKING:
+    from amberdb.engine.storage.leaves import Leaves
+    from amberdb.engine.storage.tree_file import TreeReader
 
 Pair: TypeAlias = tuple[bytes, bytes]
 
@@ -44,7 +52,10 @@ _TURN_DOCUMENTS: Final = 128
 
 
 def page_contents(
-    tree: TreeReader, header: Header, schemas: Mapping[bytes, Schema], counts: Mapping[str, int]
+    tree: "TreeReader",
+    header: Header,
+    schemas: Mapping[bytes, Schema],
+    counts: Mapping[str, int],
 ) -> Generator[Content]:
     """The blocks of all leaf pages. Raises CorruptionError when a page or a document is damaged, or
     a counter is wrong."""
@@ -73,13 +84,12 @@ def page_contents(
     documents.check_counts(counts)
 
 
-def _portable(leaves: Leaves) -> Leaves | None:
+def _portable(leaves: "Leaves") -> "Leaves | None":
     """The pages without the pairs that describe this data.mdb only; None if there are no others."""
-    keyspaces = leaves.keyspaces()
-    if keyspaces[0] > 1 or keyspaces[-1] < 1:
+    first, last = leaves.bounds()
+    if first >= _FIRST or last < LOCAL:
         return leaves
-    kept = {node for node, key in enumerate(leaves.keys()) if _is_portable(key)}
-    return leaves.having(kept)
+    return leaves.having({node for node, key in enumerate(leaves.keys()) if _is_portable(key)})
 
 
 def _is_portable(key: bytes) -> bool:
@@ -92,21 +102,20 @@ class _Documents:
 
     def __init__(self, schemas: Mapping[bytes, Schema]) -> None:
         self._schemas = schemas
-        self._keyspaces = [int.from_bytes(prefix) for prefix in schemas]
-        self._counts = dict.fromkeys(self._keyspaces, 0)
+        self._counts = dict.fromkeys(schemas, 0)
         self._turns = Turns()
 
-    def check_pages(self, leaves: Leaves) -> None:
+    def check_pages(self, leaves: "Leaves") -> None:
         """Counts the documents in the pages, and checks those that are not large. Raises
         CorruptionError."""
-        keyspaces = leaves.keyspaces()
-        for keyspace in self._keyspaces:
-            nodes = np.flatnonzero(keyspaces == keyspace)
-            self._counts[keyspace] += len(nodes)
-            pairs = leaves.pairs(nodes) if len(nodes) else []
-            for start in range(0, len(pairs), _TURN_DOCUMENTS):
-                self._turns.offer()
-                _check_documents(pairs[start : start + _TURN_DOCUMENTS])
+        first, last = leaves.bounds()
+        for prefix in self._schemas:
+            if first < end_of(prefix) and last > prefix:
+                pairs = leaves.pairs_of(prefix)
+                self._counts[prefix] += len(pairs)
+                for start in range(0, len(pairs), _TURN_DOCUMENTS):
+                    self._turns.offer()
+                    _check_documents(pairs[start : start + _TURN_DOCUMENTS])
 
     def check_large(self, key: bytes, value: bytes) -> None:
         """Checks a large value, if it is a document. Raises CorruptionError."""
@@ -116,7 +125,7 @@ class _Documents:
     def check_counts(self, counts: Mapping[str, int]) -> None:
         """Raises CorruptionError unless there were as many documents as the counters say."""
         for prefix, schema in self._schemas.items():
-            count, counted = counts[schema.name], self._counts[int.from_bytes(prefix)]
+            count, counted = counts[schema.name], self._counts[prefix]
             if count != counted:
                 raise CorruptionError(
                     f"{schema.name}: the counter says {count} documents, and there are {counted}: "
@@ -147,7 +156,7 @@ def pairs_of(archive: Archive) -> Iterator[list[Pair]]:
         if None in block.values():
             raise CorruptionError("a pair without a value")
         pairs = cast(list[Pair], list(block.items()))
-        check.add(list(block), lambda node, pairs=pairs: pairs[node][1])
+        check.add([key for key, _ in pairs], [value for _, value in pairs].__getitem__)
         yield pairs
     check.finish()
 
@@ -166,7 +175,7 @@ def _pairs_of_pages(archive: Archive) -> Iterator[list[Pair]]:
         yield block
 
 
-def leaves_of(archive: Archive) -> Iterator[tuple[Leaves, list[bytes], Iterator[bytes]]]:
+def leaves_of(archive: Archive) -> "Iterator[tuple[Leaves, list[bytes], Iterator[bytes]]]":
     """(leaf pages, their keys, their large values) of a full archive with pages, as LMDB may map
     them: checked as pairs_of() does. Raises CorruptionError."""
     blocks = archive.pages()
@@ -183,18 +192,19 @@ def leaves_of(archive: Archive) -> Iterator[tuple[Leaves, list[bytes], Iterator[
     check.finish()
 
 
-def _large_values(blocks: Iterator[Leaves | bytes], sizes: list[int]) -> Iterator[bytes]:
+def _large_values(blocks: "Iterator[Leaves | bytes]", sizes: list[int]) -> Iterator[bytes]:
     """The next large values of an archive, with these sizes. Raises CorruptionError."""
-    block: Leaves | bytes = b""
+    data = b""
     at = 0
     for size in sizes:
-        if size and at == len(block):
-            block, at = next(blocks, b""), 0
-        if isinstance(block, Leaves) or size > len(block) - at:
-            raise CorruptionError("a large value is missing or has another size than its page says")
-        yield block[at : at + size]
+        if size and at == len(data):
+            block = next(blocks, b"")
+            data, at = block if isinstance(block, bytes) else b"", 0
+        if size > len(data) - at:
+            raise CorruptionError("a large value is missing, or shorter than its page says")
+        yield data[at : at + size]
         at += size
-    if at != len(block):
+    if at != len(data):
         raise CorruptionError("large values that no page refers to")
 
 
@@ -227,8 +237,8 @@ class _KeyCheck:
         is_right = local.pop(APPLIED, None) == header.last_lsn.to_bytes(8)
         is_right = is_right and int.from_bytes(time or b"") == header.time_us
         for key, value in local.items():
-            if len(key) != len(BUILT) + KEYSPACE_BYTES or not key.startswith(BUILT) or value != b"1":
-                is_right = False
+            is_mark = key.startswith(BUILT) and len(key) == len(BUILT) + KEYSPACE_BYTES
+            is_right = is_right and is_mark and value == b"1"
         if not is_right:
             raise CorruptionError("its LOCAL entries do not agree with its header")
 

@@ -1,9 +1,9 @@
 """restore(): makes a database from a chain of archives, as of any commit in the chain.
 
-    chain verified -> <staging name>: leaf pages into a new LMDB file, with new branch and meta
-    pages; or pairs, where the pages are not of this program's LMDB -> records up to `until` through a memtable, as in a checkpoint -> with an automatic restore the records of the
-    damaged database's log -> checked, indexes that differ from their documents rebuilt (rebuild.py)
-    -> log, MANIFEST -> renamed
+    chain verified -> <staging name>: a new LMDB file of the leaf pages, or, where they are not as
+    this program's LMDB makes them, of the pairs -> records up to `until` through a memtable, as in
+    a checkpoint -> with an automatic restore the records of the damaged database's log -> checked,
+    indexes that differ from their documents rebuilt (rebuild.py) -> log, MANIFEST -> renamed
 
 Invariants:
 - Nothing is written before every archive was read whole, and the target's name appears only after
@@ -79,7 +79,6 @@ from amberdb.engine.storage.directory import (
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, new_store
-from amberdb.engine.storage.tree_file import TreeWriter
 from amberdb.engine.storage.view import NEWEST, View, stored_view
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.wal import Record
@@ -287,6 +286,8 @@ class _Restore:
 
     def _make_file(self, file: File) -> None:
         """Makes data.mdb of the pages of the full archive."""
+        from amberdb.engine.storage.tree_file import TreeWriter  # brings numpy
+
         with opened_archive(self._options.fs, self._chain[0].path) as archive:
             tree = TreeWriter(file, archive.header.page_size)
             for leaves, keys, values in leaves_of(archive):

@@ -178,26 +178,22 @@ class Leaves:
         return first
 
     def _large_starts(self) -> list[int]:
-        return self._value_starts[self._is_large].tolist()
+        starts: list[int] = self._value_starts[self._is_large].tolist()
+        return starts
 
     def large(self) -> list[LargeValue]:
         """The values that have pages of their own, in order."""
         if not self._is_large.any():
             return []
         starts, sizes = self._large_starts(), self._sizes[self._is_large].tolist()
-        keys = [key for key, _ in self.pairs(np.flatnonzero(self._is_large))]
+        keys = [key for key, _ in self._pairs(np.flatnonzero(self._is_large))]
         pages = [int.from_bytes(self.pages[at : at + _NUMBER_SIZE], "little") for at in starts]
         return list(map(LargeValue, keys, pages, sizes))
 
     def first_nodes(self) -> list[int]:
         """The number of the first node of each page."""
-        return self._first.tolist()
-
-    def keyspaces(self) -> "NDArray[np.int64]":
-        """The keyspace of each node."""
-        cells = np.frombuffer(self.pages, np.uint8)
-        bytes_of = [cells[self._key_starts + number].astype(np.int64) for number in range(4)]
-        return bytes_of[0] << 24 | bytes_of[1] << 16 | bytes_of[2] << 8 | bytes_of[3]
+        first: list[int] = self._first.tolist()
+        return first
 
     def keys(self) -> list[bytes]:
         """The keys of all nodes."""
@@ -205,13 +201,29 @@ class Leaves:
         starts, ends = self._key_starts.tolist(), self._value_starts.tolist()
         return [data[start:end] for start, end in zip(starts, ends, strict=True)]
 
-    def pairs(self, nodes: "NDArray[np.intp] | None" = None) -> list[tuple[bytes, bytes | None]]:
-        """The keys and values of all or some nodes; None for a large value."""
+    def bounds(self) -> tuple[bytes, bytes]:
+        """The first and the last key."""
+        return self._key(0), self._key(self.nodes - 1)
+
+    def _key(self, node: int) -> bytes:
+        return bytes(self.pages[int(self._key_starts[node]) : int(self._value_starts[node])])
+
+    def pairs(self) -> list[tuple[bytes, bytes | None]]:
+        """The keys and values of all nodes; None for a large value."""
+        return self._pairs(np.arange(self.nodes))
+
+    def pairs_of(self, prefix: bytes) -> list[tuple[bytes, bytes | None]]:
+        """The pairs of one keyspace."""
+        cells = np.frombuffer(self.pages, np.uint8)
+        is_in = np.ones(self.nodes, np.bool_)
+        for number, byte in enumerate(prefix):
+            is_in &= cells[self._key_starts + number] == byte
+        return self._pairs(np.flatnonzero(is_in))
+
+    def _pairs(self, nodes: "NDArray[np.intp]") -> list[tuple[bytes, bytes | None]]:
         data = bytes(self.pages)
         places = (self._key_starts, self._value_starts, self._ends, self._is_large)
-        starts, middles, ends, large = (
-            (place if nodes is None else place[nodes]).tolist() for place in places
-        )
+        starts, middles, ends, large = (place[nodes].tolist() for place in places)
         return [
             (data[start:middle], None if is_large else data[middle:end])
             for start, middle, end, is_large in zip(starts, middles, ends, large, strict=True)

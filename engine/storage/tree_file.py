@@ -1,15 +1,16 @@
-"""The tree of an LMDB file, without LMDB: its leaf pages in order, and a new file made of leaf pages.
+"""The tree of an LMDB file, without LMDB: its leaf pages in order, and a new file made of some.
 
-    made file   two meta pages | leaf pages, each few followed by their large values, and branch
-                pages as they are full
+    made file   two meta pages | leaf pages, those of a block together, behind them their large
+                values, and in between branch pages, each when it is full
     branch      header 16 | u16 offsets of nodes ... | zeros | nodes
     node        page u48 | key size u16 | key; the first one of a page has no key
+    large       header 16, with the count of its pages in place of lower and upper | value | zeros
 
 Invariants:
 - A made file has no free page and no byte of anything but its pairs. Its branch pages are made from
   the first keys of the leaf pages, and no pointer in it comes from elsewhere.
 - Every branch page has two children at least, as LMDB expects.
-- Nothing is read outside of the file, and no tree is followed deeper than its meta page says.
+- A file is read as of one commit, and nothing outside of it, whatever its pages say.
 """
 
 from collections.abc import Iterable, Iterator
@@ -98,7 +99,7 @@ class TreeReader:
 
     def _check_numbers(self, numbers: list[int]) -> None:
         """Raises CorruptionError unless the pages are in the file and have these numbers."""
-        is_inside = _METAS <= min(numbers) and max(numbers) < len(self._pages)
+        is_inside = min(numbers) >= _METAS and max(numbers) < len(self._pages)
         if not is_inside or self._numbers[numbers].tolist() != numbers:
             raise CorruptionError(f"page {numbers[0]}, or one after it, is not where it should be")
 
@@ -132,7 +133,7 @@ class TreeWriter:
         size = self._page_size
         start = self._next
         end = leaves.number(start)
-        self._file.pwrite(leaves.pages, start * size)
+        self._file.pwrite(bytes(leaves.pages), start * size)
         self._next += leaves.count
         for value in values:
             count = pages_of_value(len(value), size)

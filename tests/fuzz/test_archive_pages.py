@@ -167,7 +167,7 @@ def test_bytes_between_the_nodes_are_refused(tmp_path: Path, full: Path) -> None
     )
     pages = bytearray(leaves.pages)
     pages[odd] = 1
-    forge(tmp_path / "forged", header, [blocks[0]._replace(data=packed(pages)), *blocks[1:]])
+    forge(tmp_path / "forged", header, [blocks[0]._replace(data=packed(bytes(pages))), *blocks[1:]])
     refused(tmp_path / "forged", tmp_path)
 
 
@@ -249,7 +249,7 @@ def test_a_format_that_does_not_fit_is_refused(tmp_path: Path, full: Path) -> No
         {"lmdb_version": -1},
         {"base": bytes(16), "after_lsn": 0},
     ):
-        forge(path, replace(header, **change), blocks)  # type: ignore[arg-type]
+        forge(path, replace(header, **change), blocks)
         refused(path, tmp_path)
     with patch.object(archives, "FORMAT_VERSION", 1):
         forge(path, header, blocks)

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 import amberdb
 from amberdb import CorruptionError, Database, Ordered
 from amberdb._fs import OsFileSystem
-from amberdb.engine.backup import restore
 from amberdb.engine.backup.archive import Content, Header, Kind, archive_blocks, opened_archive
 from amberdb.engine.backup.pages import pairs_of
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, LAST_TIME, LOCAL, META, prefix_of
@@ -256,7 +255,7 @@ def test_pages_of_another_lmdb_are_restored_as_pairs(
     other = tmp_path / "other"
     other.write_bytes(b"".join(archive_blocks(replace(header, **change), blocks, compress=False)))
     amberdb.restore(tmp_path / "full", tmp_path / "s.amber", **SMALL)
-    monkeypatch.setattr(restore, "TreeWriter", None)
+    monkeypatch.setattr(tree_file, "TreeWriter", None)
     made = amberdb.restore(other, tmp_path / "r.amber", **SMALL)
     assert made.documents == 300
     first, second = stored_pairs(tmp_path / "r.amber"), stored_pairs(tmp_path / "s.amber")
@@ -270,7 +269,7 @@ def test_pages_of_another_lmdb_are_restored_as_pairs(
 def test_pages_of_another_size_are_restored_as_pairs(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restore, "TreeWriter", None)
+    monkeypatch.setattr(tree_file, "TreeWriter", None)
     size = 4 * PAGE
     notes = db.collection("n", indexes=[Ordered("n")])
     notes.put_many({"id": f"{n:04}", "n": n, "text": "t" * (n % 300)} for n in range(500))
@@ -304,7 +303,7 @@ def test_the_meta_page_of_a_read_is_taken_while_it_is_sure_to_be_whole(db: Datab
     meta = meta_of(FS, store.path, txn.id())
     assert meta is not None
     tree = TreeReader(FS.map(store.path), meta)
-    before = [key for leaves in tree.leaves() for key in leaves.keys()]
+    before = [key for leaves in tree.leaves() for key, _ in leaves.pairs()]
     assert before == [key for key, _ in txn.cursor()]
     commit()
     assert meta_of(FS, store.path, txn.id()) is None, "the next commit but one writes over it"
@@ -313,7 +312,7 @@ def test_the_meta_page_of_a_read_is_taken_while_it_is_sure_to_be_whole(db: Datab
     fill(db, 500)
     db.checkpoint()
     tree = TreeReader(FS.map(store.path), meta)
-    assert before == [key for leaves in tree.leaves() for key in leaves.keys()]
+    assert before == [key for leaves in tree.leaves() for key, _ in leaves.pairs()]
     txn.abort()
 
 
@@ -330,7 +329,7 @@ def test_a_backup_begins_again_when_its_meta_page_may_be_gone(
             db.checkpoint()
         return real(fs, path, transaction)
 
-    monkeypatch.setattr("amberdb.engine.backup.backup.meta_of", late)
+    monkeypatch.setattr(tree_file, "meta_of", late)
     fill(db, 10)
     report = db.backup(tmp_path / "full")
     assert len(set(asked)) == 3

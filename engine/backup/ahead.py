@@ -1,4 +1,4 @@
-"""Reads ahead: another thread makes the next items of an iterator while this one uses the last.
+"""Reading ahead: another thread makes the next items of an iterator while this one uses the last.
 
 Invariants:
 - The items, their order and the error at their end are those of the iterator.
