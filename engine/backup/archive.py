@@ -226,8 +226,8 @@ def _zstandard() -> Any:
 # -- reading -------------------------------------------------------------------------------------
 
 
-_Block: TypeAlias = tuple[int, int, int, bytes]
-"""(start, end, kind, unpacked content)"""
+_Block: TypeAlias = tuple[int, int, int, int | None, bytes]
+"""(start, end, kind, size of the content if it is packed, stored bytes)"""
 
 
 @final
@@ -262,9 +262,10 @@ class Archive:
             )
         self._chain = crc32(head)
         self._digest.update(head)
-        kind, data = self._block()
+        start, _, kind, size, stored = self._block()
         if kind != Kind.HEADER:
             raise self._damaged("its first block is not a header", FILE_HEAD_SIZE)
+        data = self._unpacked(start, size, stored)
         self._check_map_size(data)
         self.header = _checked_header(data)
         self.offset = self._at
@@ -301,12 +302,10 @@ class Archive:
     def compared(self) -> Iterator[None]:
         """Compares the checksums of all blocks, one at each step; contents are not looked at."""
         self._ahead = ahead(self._rest(), "amberdb-archive")
-        for start, end, kind, data in self._ahead:
+        for start, end, kind, size, stored in self._ahead:
             self.offset = end
             if kind == Kind.END:
-                self._check_map_size(data)
-                self.items = _decode_end(data).items
-                self._check_end(data, start, self.items)
+                self._check_end(self._unpacked(start, size, stored), start, None)
             yield
 
     def _contents(self, wanted: dict[int, Callable[[bytes], tuple[T, int]]]) -> Iterator[T]:
@@ -314,11 +313,11 @@ class Archive:
         returns the content and the number of its items."""
         items = 0
         self._ahead = ahead(self._rest(), "amberdb-archive")
-        for start, end, kind, data in self._ahead:
+        for start, end, kind, size, stored in self._ahead:
             self.offset = end
+            data = self._unpacked(start, size, stored)
             if kind == Kind.END:
                 self._check_end(data, start, items)
-                self.items = items
             elif kind not in wanted:
                 raise self._damaged(f"a block of kind {kind} between those of others", start)
             else:
@@ -330,15 +329,18 @@ class Archive:
         """The blocks after the header, to the end."""
         kind = -1
         while kind != Kind.END:
-            start = self._at
-            kind, data = self._block()
-            yield start, self._at, kind, data
+            block = self._block()
+            kind = block[2]
+            yield block
 
-    def _check_end(self, data: bytes, start: int, items: int) -> None:
+    def _check_end(self, data: bytes, start: int, items: int | None) -> None:
+        """Raises CorruptionError unless the end agrees with what was read; `items` None: of items
+        it knows alone."""
         self._check_map_size(data)
+        end = _decode_end(data)
+        self.items = end.items if items is None else items
         digest = self._digest.digest()
-        read = End(blocks=self._blocks, items=items, size=start, sha256=digest)
-        if _decode_end(data) != read:
+        if end != End(blocks=self._blocks, items=self.items, size=start, sha256=digest):
             raise self._damaged("its end does not agree with the blocks before it", start)
         if self.offset != self.size_bytes:
             raise self._damaged(f"{self.size_bytes - self.offset} bytes after its end", self.offset)
@@ -347,8 +349,8 @@ class Archive:
         if len(data) > _MAP_BYTES_MAX:
             raise self._damaged(f"a header or end of {len(data)} bytes", self.offset)
 
-    def _block(self) -> tuple[int, bytes]:
-        """(kind, unpacked content) of the next block."""
+    def _block(self) -> "_Block":
+        """The next block, whose checksum is right."""
         start = self._at
         head = self._read(BLOCK_HEAD_SIZE)
         kind, packing, zero, size, length = _BLOCK_HEAD.unpack_from(head)
@@ -369,9 +371,12 @@ class Archive:
             self._digest.update(head)
             self._digest.update(stored)
             self._blocks += 1
-        return kind, self._unpacked(stored, size, start) if is_packed else stored
+        return start, self._at, kind, size if is_packed else None, stored
 
-    def _unpacked(self, stored: bytes, size: int, start: int) -> bytes:
+    def _unpacked(self, start: int, size: int | None, stored: bytes) -> bytes:
+        """The content of a block. One at a time: blocks that are read ahead stay packed."""
+        if size is None:
+            return stored
         zstd = _zstandard()
         try:
             if zstd.frame_content_size(stored) == size:

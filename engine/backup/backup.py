@@ -155,12 +155,18 @@ class Backups:
         """A view of LMDB, and the tree that it reads."""
         from amberdb.engine.storage.tree_file import TreeReader, meta_of  # bring numpy
 
-        path = self._committer.store.path
         while True:
-            with stored_view(self._committer.store, Memtable(), NEWEST, self._options) as view:
-                meta = meta_of(self._fs, path, view.store_id[1])
+            store = self._committer.store
+            with stored_view(store, Memtable(), NEWEST, self._options) as view:
+                try:
+                    meta = meta_of(self._fs, store.path, view.store_id[1])
+                    data = self._fs.map(store.path)
+                except FileNotFoundError:  # compact() has just replaced it
+                    if self._committer.store is store:
+                        raise
+                    continue
                 if meta is not None:
-                    yield view, TreeReader(self._fs.map(path), meta)
+                    yield view, TreeReader(data, meta)
                     return
 
     def _incremental(

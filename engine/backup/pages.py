@@ -1,6 +1,6 @@
 """The contents of a full archive: leaf pages and large values, or the pairs of an older program.
 
-    PAGES    up to PAGES_MAX leaf pages, packed
+    PAGES    up to PAGES_BYTES_MAX of leaf pages, packed
     VALUES   their large values, in order: as many blocks as they need, each of whole values
 
 Invariants:
@@ -8,7 +8,7 @@ Invariants:
   applied Lsn, its time, and the marks of complete indexes.
 - Whatever the bytes of an archive: what is read from it are leaf pages that LMDB may map, or pairs
   that it may be given.
-- A block is read into bounded memory: its own size, and PAGES_MAX pages.
+- A block is read into bounded memory: its own size, and PAGES_BYTES_MAX.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping

@@ -33,8 +33,8 @@ LARGE: Final = 1
 """The flag of a node whose value has pages of its own."""
 _NUMBER_SIZE: Final = 8
 _OFFSET_SIZE: Final = 2
-PAGES_MAX: Final = 256
-"""The most pages that are read, checked and stored together."""
+PAGES_BYTES_MAX: Final = 1 << 20
+"""The most bytes of pages that are read, checked and stored together."""
 
 
 def pages_of_value(size: int, page_size: int) -> int:
@@ -57,7 +57,7 @@ class LargeValue(NamedTuple):
 
 @final
 class Leaves:
-    """A few leaf pages, the keys in them ascending: up to PAGES_MAX."""
+    """A few leaf pages, keys ascending: up to PAGES_BYTES_MAX of them."""
 
     def __init__(self, pages: bytearray, page_size: int) -> None:
         """Takes whole pages. Raises CorruptionError unless LMDB may read them."""
@@ -126,8 +126,8 @@ class Leaves:
                 raise CorruptionError("a leaf page has an invalid header")
             parts += view[at : at + lower], free[lower:upper], view[at + lower : end]
             at = end
-            if len(parts) > 3 * PAGES_MAX:
-                raise CorruptionError(f"a block of more than {PAGES_MAX} leaf pages")
+            if len(parts) // 3 * page_size > PAGES_BYTES_MAX:
+                raise CorruptionError(f"a block with more than {PAGES_BYTES_MAX} bytes of pages")
         if not parts:
             raise CorruptionError("a block without a leaf page")
         pages = bytearray().join(parts)

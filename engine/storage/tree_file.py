@@ -25,7 +25,7 @@ from amberdb.engine.storage.data_file import HEAD_BYTES, Meta, Tree, meta_pages,
 from amberdb.engine.storage.leaves import (
     NODE_HEADER_SIZE,
     PAGE_HEADER_SIZE,
-    PAGES_MAX,
+    PAGES_BYTES_MAX,
     Leaves,
     pages_of_value,
 )
@@ -69,7 +69,8 @@ class TreeReader:
         if not 0 < depth <= _DEPTH_MAX:
             return
         numbers = self._leaf_numbers(root, depth - 1)
-        while few := list(islice(numbers, PAGES_MAX)):
+        count = PAGES_BYTES_MAX // self.page_size
+        while few := list(islice(numbers, count)):
             self._check_numbers(few)
             yield Leaves(bytearray(self._pages.take(few, axis=0)), self.page_size)
 

@@ -29,6 +29,7 @@ from support.images import MODES, Mode, images
 from support.recorder import RecordingFileSystem
 from support.reference import Doc
 from support.trace import Trace, TraceBuilder
+from unit.engine.pages import PAGE
 from unit.wal.helpers import join_preparation
 
 Documents = dict[str, Doc]
@@ -111,7 +112,10 @@ def test_a_backup_is_whole_or_not_there(tmp_path: Path, base: str | None) -> Non
         with amberdb.open(root / "t.amber", **SMALL, fs=fs) as db:
             fill(db, range(20, 24))
             wanted.append(documents(db))
-            with patch.object(backup, "BLOCK_BYTES", 1000), patch.object(tree_file, "PAGES_MAX", 1):
+            with (
+                patch.object(backup, "BLOCK_BYTES", 1000),
+                patch.object(tree_file, "PAGES_BYTES_MAX", PAGE),
+            ):
                 db.backup(root / "new", base=root / "later" if base else None)
 
     def judge(image: Path, is_done: bool) -> bool:
@@ -333,7 +337,10 @@ def killed(root: Path, at: int) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         try:
-            with patch.object(backup, "BLOCK_BYTES", 2000), patch.object(tree_file, "PAGES_MAX", 1):
+            with (
+                patch.object(backup, "BLOCK_BYTES", 2000),
+                patch.object(tree_file, "PAGES_BYTES_MAX", PAGE),
+            ):
                 keep_and_bring_back(root, FaultyFileSystem(hook=reached), reached)
             os._exit(0)
         except BaseException:

@@ -22,13 +22,14 @@ from amberdb.engine.backup import archive as archives
 from amberdb.engine.backup.archive import Content, Header, Kind, archive_blocks, opened_archive
 from amberdb.engine.schema.keyspace import DATABASE_ID, LAST_TIME, LOCAL, prefix_of
 from amberdb.engine.storage.data_file import verify_file
-from amberdb.engine.storage.leaves import PAGES_MAX, Leaves, node_bytes_max
+from amberdb.engine.storage.leaves import PAGES_BYTES_MAX, Leaves, node_bytes_max
 from support import slices
 from support.databases import SMALL, audited
 from unit.engine.helpers import data_file
 from unit.engine.pages import PAGE, leaves_of_pairs, page_of
 
 FS = OsFileSystem()
+PAGES_MAX = PAGES_BYTES_MAX // PAGE
 Pairs = list[tuple[bytes, bytes]]
 
 
