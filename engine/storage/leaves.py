@@ -10,7 +10,7 @@
 Invariants:
 - What passes the checks is safe to map: nodes lie inside their page and fill it from `upper` to the
   end, each byte of it once, and none is larger than LMDB makes them.
-- A packed page has its nodes and nothing else, so nothing that was deleted. It has one packed form.
+- A packed page has its nodes and nothing else: of pairs that were deleted, nothing.
 """
 
 from collections.abc import Collection
