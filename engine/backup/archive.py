@@ -237,7 +237,8 @@ class Archive:
     def __init__(self, file: File, path: str) -> None:
         """Raises BackupDamagedError, FormatError."""
         self.path = path
-        self.size_bytes = file.size()
+        with file_errors(path):
+            self.size_bytes = file.size()
         self._file = file
         self.offset = 0
         """The end of what was given out: further blocks are read ahead."""
@@ -388,7 +389,8 @@ class Archive:
     def _read(self, size: int) -> bytes:
         if size > self.size_bytes - self._at:
             raise self._damaged("the file is truncated", self._at)
-        data = self._file.pread(size, self._at)
+        with file_errors(self.path):
+            data = self._file.pread(size, self._at)
         if len(data) != size:
             raise self._damaged("the file is truncated", self._at)
         self._at += size
@@ -414,20 +416,20 @@ def opened_archive(fs: FileSystem, path: str) -> Generator[Archive]:
         if fs.is_dir(path):
             raise BackupError(f"{path} is a directory: a backup is a file", path=path)
         file = fs.open(path, read_only=True)
-        offset = FILE_HEAD_SIZE
+    offset = FILE_HEAD_SIZE
+    try:
+        archive = Archive(file, path)
         try:
-            archive = Archive(file, path)
-            try:
-                yield archive
-            finally:
-                offset = archive.offset
-                archive.close()
-        except BackupError:
-            raise
-        except CorruptionError as error:  # in a block whose checksum was right
-            raise damaged(path, error.message, offset) from error
+            yield archive
         finally:
-            file.close()
+            offset = archive.offset
+            archive.close()
+    except BackupError:
+        raise
+    except CorruptionError as error:  # in a block whose checksum was right
+        raise damaged(path, error.message, offset) from error
+    finally:
+        file.close()
 
 
 def damaged(path: str, problem: str, offset: int) -> BackupDamagedError:
