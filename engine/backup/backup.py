@@ -160,13 +160,14 @@ class Backups:
             with stored_view(store, Memtable(), NEWEST, self._options) as view:
                 try:
                     meta = meta_of(self._fs, store.path, view.store_id[1])
-                    data = self._fs.map(store.path)
+                    data = None if meta is None else self._fs.map(store.path)
                 except FileNotFoundError:  # compact() has just replaced it
                     if self._committer.store is store:
                         raise
                     continue
-                if meta is not None:
-                    yield view, TreeReader(data, meta)
+                if meta is not None and data is not None:
+                    with closing(TreeReader(data, meta)) as tree:
+                        yield view, tree
                     return
 
     def _incremental(

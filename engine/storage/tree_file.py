@@ -15,7 +15,8 @@ Invariants:
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Final, final
+from mmap import mmap
+from typing import Final, cast, final
 
 import numpy as np
 
@@ -63,6 +64,13 @@ class TreeReader:
         self._pages = cells.reshape(count, self.page_size)
         self._numbers = cells.view("<u8")[:: self.page_size // 8]
 
+    def close(self) -> None:
+        """Unmaps the file. Nothing can be read afterwards."""
+        del self._pages, self._numbers
+        mapped = self._data.obj
+        self._data.release()
+        cast(mmap, mapped).close()
+
     def leaves(self) -> Iterator[Leaves]:
         """All leaf pages, keys ascending. Raises CorruptionError."""
         root, depth = self._meta.main.root, self._meta.main.depth
@@ -91,10 +99,10 @@ class TreeReader:
         """A large value. Raises CorruptionError."""
         self._check_numbers([number])
         start = number * self.page_size
-        head = self._data[start : start + PAGE_HEADER_SIZE].cast("H")
+        flags, count = int(self._data[start + 10]), bytes(self._data[start + 12 : start + 16])
+        is_long = int.from_bytes(count, "little") >= pages_of_value(size, self.page_size)
         start += PAGE_HEADER_SIZE
-        is_long = head[6] | head[7] << 16 >= pages_of_value(size, self.page_size)
-        if head[5] != _OVERFLOW or not is_long or start + size > len(self._data):
+        if flags != _OVERFLOW or not is_long or start + size > len(self._data):
             raise CorruptionError(f"page {number} does not begin a value of {size} bytes")
         return bytes(self._data[start : start + size])
 
