@@ -55,10 +55,8 @@ from amberdb.engine.schema.keyspace import (
     APPLIED,
     BUILT,
     DATABASE_ID,
-    KEY_END,
     LAST_TIME,
     LOCAL,
-    META,
 )
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.storage.memtable import Memtable
@@ -312,7 +310,7 @@ def _pairs(view: View, schemas: dict[bytes, Schema], counts: dict[str, int]) -> 
     block: dict[bytes, bytes] = {}
     size = 0
     turns = Turns()
-    for number, (key, value) in enumerate(view.scan(META, KEY_END)):
+    for number, (key, value) in enumerate(view.all_stored()):
         if not number % _TURN_PAIRS:
             turns.offer()
         prefix = key[:KEYSPACE_BYTES]
