@@ -434,8 +434,8 @@ def open_newer(work: Workload) -> None:
 
 
 def upgrade(work: Workload) -> None:
-    work.db.upgrade()
-    work.settled()
+    if work.db.upgrade() is not None:
+        work.settled()
 
 
 OLDER_ALPHABET: Final[dict[str, MigrationStep]] = {
