@@ -66,7 +66,7 @@ crash: $(VENV)/.test ## only the crash tests (CRASH_S: then kill -9 for so many 
 	@[ "$(CRASH_S)" = 0 ] || \
 	    PYTHONPATH=tests $(BIN)/python tests/crash/campaign.py --seconds $(CRASH_S)
 
-sweep: $(VENV)/.test ## power loss after every file operation of 2,567 workloads (ARGS: see docs)
+sweep: $(VENV)/.test ## power loss after every file operation of 2,751 workloads (ARGS: see docs)
 	PYTHONPATH=tests $(BIN)/python tests/crash/sweep.py --jobs $(JOBS) $(ARGS)
 
 mutants: $(VENV)/.test ## change log and recovery in one place at a time; a test must notice

@@ -548,8 +548,9 @@ class Log:
     def recycle(self, below: Lsn) -> int:
         """Removes the segments whose records are all `<= below`, oldest first, never the newest.
 
-        Returns the bytes removed from the log; a few files are kept for the next segments. Raises
-        StorageError; segments removed before that stay removed.
+        Returns the bytes removed from the log; two files are kept for the next segments, or one
+        when there is no record above `below`. Raises StorageError; segments removed before that
+        stay removed.
         """
         freed = 0
         with self._recycling:
@@ -566,6 +567,8 @@ class Log:
                             self._segments.insert(0, segment)
                     _refuse(error, f"{segment.path} could not be recycled")
                 freed += segment.size
+        if below >= self.last_lsn:
+            self._pool.trim()
         return freed
 
     def _pop_oldest(self, below: Lsn) -> Segment | None:

@@ -5,7 +5,9 @@ Invariants:
   written before its name changes.
 - At most one short-lived thread prepares a file at any time; `take` tries again in the foreground
   when the thread failed, or could not be started.
-- No more than `capacity` recycled files are kept, and none while `set_capacity(0)` holds.
+- No more than `capacity` recycled files are kept, one while the log is idle, and none while
+  `set_capacity(0)` holds.
+- A file that take() has returned is removed by nobody else.
 """
 
 import os
@@ -36,6 +38,7 @@ class SegmentPool:
         self._mutex = CallLock()
         self._spare: dict[str, int] = {}  # path -> bytes
         self._recycled: set[str] = set()
+        self._taken: str | None = None
         self._number = 0
         self._worker: threading.Thread | None = None
         self._closed = False
@@ -72,13 +75,13 @@ class SegmentPool:
         if worker is not None:
             worker.join()
             self._worker = None
-        path = self._find(size)
+        path = self._take(size)
         while path is not None and not self._fs.exists(path):  # its use was interrupted
             self.mark_used(path)
-            path = self._find(size)
+            path = self._take(size)
         if path is None:
             self._make(size)
-            path = self._find(size)
+            path = self._take(size)
             assert path is not None
         return path, self._spare[path], path in self._recycled
 
@@ -93,6 +96,18 @@ class SegmentPool:
         with self._mutex:
             self._spare.pop(path, None)
             self._recycled.discard(path)
+            self._taken = None
+
+    def trim(self) -> None:
+        """Removes all spare files but one: the log is idle, and may stay so."""
+        with self._mutex:
+            ascending = sorted((size, path) for path, size in self._spare.items())
+            paths = [path for _, path in ascending[:-1] if path != self._taken]
+            for path in paths:
+                del self._spare[path]
+                self._recycled.discard(path)
+        for path in paths:
+            discard(self._fs, path)
 
     def recycle(self, path: str, size: int, useful: range) -> None:
         """Retires a segment: renamed to a spare file when its size is in `useful` and the pool has
@@ -153,7 +168,16 @@ class SegmentPool:
 
     def _find(self, size: int) -> str | None:
         with self._mutex:
-            fits = [(bytes_, path) for path, bytes_ in self._spare.items() if bytes_ >= size]
+            return self._smallest(size)
+
+    def _take(self, size: int) -> str | None:
+        """_find(), and nobody removes the file until mark_used()."""
+        with self._mutex:
+            self._taken = self._smallest(size)
+            return self._taken
+
+    def _smallest(self, size: int) -> str | None:
+        fits = [(bytes_, path) for path, bytes_ in self._spare.items() if bytes_ >= size]
         return min(fits)[1] if fits else None
 
     def _make(self, size: int) -> None:

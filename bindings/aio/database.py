@@ -190,6 +190,7 @@ class Database(Face):
     sync = writes(amberdb.Database.sync)
     checkpoint = writes(amberdb.Database.checkpoint)
     compact = writes(amberdb.Database.compact)
+    upgrade = writes(amberdb.Database.upgrade)
     erase = writes(amberdb.Database.erase)
     erasures = reads(amberdb.Database.erasures)
     check = reads(amberdb.Database.check)

@@ -1,4 +1,4 @@
-"""The commands check, repair, compact and erase.
+"""The commands check, repair, compact, upgrade and erase.
 
 Invariants:
 - check changes nothing; repair changes nothing without --apply.
@@ -73,6 +73,20 @@ def compact(path: DatabasePath, as_json: AsJson = False) -> None:
         emit(asdict(report))
     else:
         show(properties("compacted", asdict(report)))
+
+
+@verb
+def upgrade(path: DatabasePath, as_json: AsJson = False) -> None:
+    """Rewrites the data of a database of an older format in the newest one. The disk has to hold
+    both copies meanwhile."""
+    with opened(path) as db, pairs_bar() as advance:
+        report = db.upgrade(advance)
+    if as_json:
+        emit(None if report is None else asdict(report))
+    elif report is None:
+        show("it is in the newest format already")
+    else:
+        show(properties("upgraded", asdict(report)))
 
 
 @verb

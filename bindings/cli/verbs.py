@@ -79,6 +79,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "check": care.check,
     "repair": care.repair,
     "compact": care.compact,
+    "upgrade": care.upgrade,
     "erase": care.erase,
     "held": privacy.held,
     "forget": privacy.forget,

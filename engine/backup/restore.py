@@ -58,8 +58,6 @@ from amberdb.engine.schema.keyspace import (
     BUILT,
     DATABASE_ID,
     FIRST_KEYSPACE,
-    end_of,
-    prefix_of,
 )
 from amberdb.engine.schema.ordered_index import LOSSY, MULTI
 from amberdb.engine.schema.search_index import RowIndex
@@ -80,7 +78,6 @@ from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store, new_store
 from amberdb.engine.storage.view import NEWEST, View, stored_view
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.wal import Record
 
 logger = logging.getLogger("amberdb.engine")
@@ -269,7 +266,7 @@ class _Restore:
                     self._put_pairs(store)
                 with store.write() as writer:
                     writer.put(DATABASE_ID, manifest.database_id)
-                    writer.put_sorted(map(to_entry, self._chain))
+                    writer.put_sorted([to_entry(link) for link in self._chain])
                 self._put_records(store)
                 self._purge(store)
                 self._rebuild(store, self._unusable | self._foreign(store))
@@ -306,7 +303,7 @@ class _Restore:
                 with store.write() as writer:
                     is_done = True
                     for pairs in blocks:
-                        writer.append_sorted(pairs)
+                        writer.put_sorted(pairs)
                         self.report.pairs += len(pairs)
                         self._report("pairs", self.report.pairs)
                         if archive.offset - start >= _TRANSACTION_BYTES:
@@ -380,11 +377,10 @@ class _Restore:
             for schema in view.catalog.schemas.values():
                 known |= {schema.definition.keyspace, schema.definition.expiry_keyspace}
                 known |= {index.keyspace for index in schema.definition.indexes}
-        low = prefix_of(FIRST_KEYSPACE)
-        while (number := _next_keyspace(store, low)) is not None:
-            prefix = prefix_of(number)
-            low = end_of(prefix)
-            if number not in known:
+            stored = view.stored_keyspaces()
+        for prefix in stored:
+            number = int.from_bytes(prefix)
+            if number >= FIRST_KEYSPACE and number not in known:
                 clear(store, number)
                 with store.write() as writer:
                     for mark in (BUILT, MULTI, LOSSY):
@@ -438,13 +434,3 @@ class _Restore:
     def _report(self, step: str, count: int) -> None:
         if self._progress is not None:
             self._progress(step, count)
-
-
-def _next_keyspace(store: Store, low: bytes) -> int | None:
-    """The first keyspace from `low` on that has a key."""
-    txn = store.begin()
-    try:
-        cursor = txn.cursor()
-        return int.from_bytes(cursor.key()[:KEYSPACE_BYTES]) if cursor.set_range(low) else None
-    finally:
-        txn.abort()

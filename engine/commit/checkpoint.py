@@ -30,7 +30,7 @@ from amberdb.engine.options import Options
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, LOG_OFFSET
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.memtable import Memtable
-from amberdb.engine.storage.store import StoreWriter
+from amberdb.engine.storage.store_writer import StoreWriter
 
 logger = logging.getLogger("amberdb.engine")
 

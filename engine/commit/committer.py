@@ -106,7 +106,7 @@ class Committer:
             lsn = self.visible  # after begin: see the module's invariants
             if self.state is state:
                 try:
-                    return View(lsn, state, txn, self.clock.now_us(), self.store.path)
+                    return View(lsn, state, txn, self.clock.now_us(), self.store)
                 except BaseException:  # a warning that was made an error
                     txn.abort()
                     raise
@@ -371,7 +371,7 @@ class Committer:
         if state is not before:  # a checkpoint may have stored a newer value
             key = None
         txn = LazyTransaction(self.store, key, value)
-        view = View(NEWEST, state, txn, now, self.store.path, Pending())
+        view = View(NEWEST, state, txn, now, self.store, Pending())
         return self._batch(self.log.next_lsn, view, self._options.transaction_bytes_max)
 
     def _execute(self, work: Work[object], commit: Commit, read: Read) -> None:

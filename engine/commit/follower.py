@@ -64,7 +64,8 @@ from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.readable import Owner
 from amberdb.engine.storage.status import Status
-from amberdb.engine.storage.store import ReadTransaction, Store
+from amberdb.engine.storage.store import Store
+from amberdb.engine.storage.trees import Reads
 from amberdb.engine.storage.view import State, View, built_keyspaces
 from amberdb.wal import ForeignLogReader, Record
 
@@ -276,7 +277,7 @@ class Follower:
         txn = self.store.begin()
         try:
             self._catch_up(txn, looks)
-            return View(self._lsn, self.state, txn, self.clock.now_us(), self.store.path)
+            return View(self._lsn, self.state, txn, self.clock.now_us(), self.store)
         except BaseException:
             txn.abort()
             raise
@@ -371,7 +372,7 @@ class Follower:
 
     # -- catching up -------------------------------------------------------------------------
 
-    def _catch_up(self, txn: ReadTransaction, looks: bool) -> None:
+    def _catch_up(self, txn: Reads, looks: bool) -> None:
         """Reads the log from the LMDB transaction on, up to the last view's Lsn, or with `looks` up
         to the visible Lsn."""
         id = txn.id()
@@ -402,7 +403,7 @@ class Follower:
 
     def _take(
         self,
-        txn: ReadTransaction,
+        txn: Reads,
         memtable: Memtable,
         lsn: int,
         commits: list[tuple[Lsn, Effects]],
@@ -414,7 +415,7 @@ class Follower:
         changes = any(key.startswith(_CATALOG) for _, effects in commits for key in effects)
         if is_new or changes:
             bare = State(memtable, None, frozenset(), Catalog({}))
-            view = View(lsn, bare, txn, 0, self.store.path)
+            view = View(lsn, bare, txn, 0, self.store)
             built = built_keyspaces(view)
             self._accepted = view.get(CLOCK)
             if changes or has_jumped or self._txn_id == _NEVER:

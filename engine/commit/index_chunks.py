@@ -18,7 +18,7 @@ from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.keyspace import BUILDING, end_of
 from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
 from amberdb.engine.schema.schema import AnyIndex, Schema
-from amberdb.engine.storage.store import StoreWriter
+from amberdb.engine.storage.store_writer import StoreWriter
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 CHUNK = 1000

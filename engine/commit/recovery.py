@@ -42,7 +42,7 @@ from amberdb.engine.storage.directory import (
     remove_leftovers,
 )
 from amberdb.engine.storage.held_directory import HeldDirectory
-from amberdb.engine.storage.manifest import Manifest
+from amberdb.engine.storage.manifest import FORMAT_VERSION, Manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.status import Status
 from amberdb.engine.storage.store import Store
@@ -213,8 +213,8 @@ def _replayed(
         status = Status.begin(fs, path, manifest.database_id, log.last_lsn)
         if failpoints.on:
             failpoints.reach("recovery.status-written")
-        if not was_clean:
-            manifest = replace(manifest, epoch=epoch, clean_lsn=None)
+        if not was_clean or manifest.format < FORMAT_VERSION:
+            manifest = replace(manifest, epoch=epoch, format=FORMAT_VERSION)
             manifest.write(fs, path)
     except BaseException:
         log.close()

@@ -28,6 +28,7 @@ from amberdb.engine.maintenance.embedding_backfill import backfill
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, unpack_expires
+from amberdb.engine.schema.documents import encode_id
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.embedding import Embedders
@@ -80,7 +81,7 @@ class Collection(WritableCollection):
             return super().get(id, default)
         if schema.migration is not None:  # perhaps likewise
             return super().get(id, default)
-        key = schema.key(id)
+        key = schema.prefix + encode_id(id)
         version = state.active.entries.get(key)
         while version is not None and version[0] > visible:
             version = version[2]

@@ -332,6 +332,18 @@ class Database:
         """
         return self._handle.writing("compact").maintenance.erasures.compact(progress)
 
+    def upgrade(self, progress: CompactProgress | None = None) -> CompactReport | None:
+        """Rewrites data.mdb in the newest format; returns None when it is in that already.
+
+        A database of an older format is read and written as it is, and is rewritten in the
+        background after its first checkpoint, unless it was opened with `compact="manual"`. This
+        does it now. Readers and writers continue, and the disk holds the old and the new file until
+        it is done. `progress(pairs, of)` is called during the work.
+
+        Raises StorageError, DiskFullError: then nothing has changed.
+        """
+        return self._handle.writing("upgrade").maintenance.erasures.upgrade(progress)
+
     def erase(
         self,
         collection: str | Mapping[str, Where | Sequence[Where]],

@@ -7,6 +7,7 @@ Invariants:
 - No value is trusted: every offset is checked, and no page is read twice as part of a tree.
 - The pairs of a tree come in the order of their keys, each within the range that the inner pages
   above give it; a key outside its range makes a gap.
+- The main tree names the trees of keyspaces: where it has a gap, whole keyspaces may be missing.
 
 Format (LMDB 0.9, 64 bit, little endian): a page header of 16 bytes, then by its flags:
 
@@ -18,6 +19,7 @@ Format (LMDB 0.9, 64 bit, little endian): a page header of 16 bytes, then by its
     meta    magic u32 | version u32 | address u64 | map u64 | free tree 48 | main tree 48 |
             last page u64 | transaction u64
     tree    page size u32 | flags u16 | depth u16 | three counts u64 | entries u64 | root u64
+            in a meta page, or as a value in the main tree
 """
 
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from amberdb._fs import File
+from amberdb.engine.schema.keyspace import FIRST_KEYSPACE, end_of, prefix_of
 from amberdb.engine.storage.data_file import (
     PAGE_HEADER_SIZE,
     PAGE_SIZE,
@@ -32,18 +35,24 @@ from amberdb.engine.storage.data_file import (
     Tree,
     read_metas,
 )
+from amberdb.engine.storage.trees import NAMES, prefix_in
 
 _PAGE = Struct("<QHHHH")
 _NODE = Struct("<HHHH")
 _NUMBER = Struct("<Q")
+_TREE = Struct("<IHHQQQQQ")
 NODE_HEADER_SIZE = 8
 assert _PAGE.size == PAGE_HEADER_SIZE
 assert _NODE.size == NODE_HEADER_SIZE
 assert _NUMBER.size == 8
+assert _TREE.size == 48
 
 _BRANCH, _LEAF = 1, 2
 _BIG, _SUB, _DUPLICATES = 1, 2, 4
 _DEPTH_MAX = 32
+_NO_PAGE = (1 << 64) - 1
+"""The root of a tree without pages."""
+_FIRST = prefix_of(FIRST_KEYSPACE)
 
 Pair = tuple[bytes, bytes]
 
@@ -68,11 +77,30 @@ class Pages:
         self.reached = bytearray(self.count)
         self.reached[:2] = b"\1\1"[: self.count]
 
+    def pairs(self, meta: Meta, gaps: list[Gap]) -> Iterator[Pair]:
+        """All pairs of the file as of a meta page, by key; ranges that may lack pairs are added to
+        `gaps`."""
+        yield from self.walk(meta.main, gaps)
+        if any(high is None or high > NAMES for _, high, _ in gaps):
+            gaps.append(Gap(_FIRST, None, meta.main.root))
+
     def walk(self, tree: Tree, gaps: list[Gap], *, is_free: bool = False) -> Iterator[Pair]:
-        """The pairs of a tree; ranges that may lack pairs are added to `gaps`. The keys of the free
-        tree are numbers, not in the order of their bytes."""
+        """The pairs of the main tree, with those of each tree that it names, or of the free tree;
+        ranges that may lack pairs are added to `gaps`. The keys of the free tree are numbers, not
+        in the order of their bytes."""
         if tree.depth or 2 <= tree.root < self.count:
             yield from self._walk(tree.root, max(1, tree.depth), b"", None, gaps, is_free)
+
+    def _walk_named(self, page: bytes, node: "_Node", gaps: list[Gap]) -> Iterator[Pair]:
+        """The pairs of the tree that a node of the main tree names."""
+        size, _, _, name, offset = node
+        prefix = prefix_in(name)
+        if prefix is None or size != _TREE.size or offset + size > len(page):
+            gaps.append(Gap(_FIRST, None, int.from_bytes(page[:8], "little")))
+            return
+        _, _, depth, _, _, _, entries, root = _TREE.unpack_from(page, offset)
+        if entries or root != _NO_PAGE:
+            yield from self._walk(root, max(1, depth), prefix, end_of(prefix), gaps, False)
 
     def _walk(
         self, number: int, levels: int, low: bytes, high: bytes | None, gaps: list[Gap], free: bool
@@ -93,6 +121,9 @@ class Pages:
         if levels == 1:
             for node in nodes:
                 if free or (low <= node[3] and (high is None or node[3] < high)):
+                    if node[2] == _SUB and node[3] >= NAMES and not free:
+                        yield from self._walk_named(page, node, gaps)
+                        continue
                     value = self._value(page, node)
                     if value is not None:
                         yield node[3], value

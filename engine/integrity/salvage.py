@@ -116,7 +116,7 @@ class Salvage:
         gaps: list[Gap] = []
         meta = pages.metas[0] if pages.metas else None
         if meta is not None:
-            for key, value in pages.walk(meta.main, gaps):
+            for key, value in pages.pairs(meta, gaps):
                 self._take(key, value)
         self._flush()
         applied = self.stored_applied
@@ -282,11 +282,11 @@ class Salvage:
         return Catalog({}, next_keyspace, next_collection)
 
     def _document_keyspaces(self) -> Iterator[int]:
-        low = _FIRST
-        while (item := next(iter(self._items_from(low)), None)) is not None:
-            number = int.from_bytes(item[0][:KEYSPACE_BYTES])
-            yield number
-            low = prefix_of(number + 1)
+        with self._store.write() as writer:
+            prefixes = writer.keyspaces()
+        for prefix in prefixes:
+            if prefix >= _FIRST:
+                yield int.from_bytes(prefix)
 
     def _finish_collection(self, schema: Schema) -> None:
         """Rebuilds the counters and the expiry index of a collection."""
@@ -317,7 +317,7 @@ class Salvage:
             try:
                 pages = Pages(file)
                 for meta in pages.metas[:1]:
-                    for key, value in pages.walk(meta.main, []):
+                    for key, value in pages.pairs(meta, []):
                         owner = owners.get(key[:KEYSPACE_BYTES])
                         if owner is not None:
                             is_cut = len(key) >= KEYSPACE_BYTES + CUT_ENTRY_SIZE
@@ -376,7 +376,7 @@ class Salvage:
                 return
             low = block[-1][0] + b"\0"
 
-    def _items_from(self, low: bytes, end: bytes = b"\xff" * 4) -> list[tuple[bytes, bytes]]:
+    def _items_from(self, low: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
         items: list[tuple[bytes, bytes]] = []
         with self._store.write() as writer:
             for key, value in writer.items(low):

@@ -1,8 +1,10 @@
-"""Automatic compaction: rewrites data.mdb in the background when more than half of it is free.
+"""Automatic compaction: rewrites data.mdb in the background when more than half of it is free, or
+when it is of an older format.
 
 Invariants:
 - It is due when the file has more than twice the bytes in use, and more than BYTES_MIN: each byte
-  written is paid for by a byte that was freed since the last compaction.
+  written is paid for by a byte that was freed since the last compaction. It is due once for a file
+  of an older format.
 - It starts only with free disk space for twice the bytes it writes. It is abandoned at close, and
   when commits fill the memory that a checkpoint would free; the next attempt waits, longer each
   time.
@@ -59,7 +61,9 @@ class AutoCompaction:
             checkpointer.on_done = self._note_checkpoint
 
     def is_due(self) -> bool:
-        """Whether more than half of data.mdb is free."""
+        """Whether more than half of data.mdb is free, or it is of an older format."""
+        if self._compactor.is_upgrade_due():
+            return True
         stats = self._committer.store.stats()
         return stats["file_bytes"] > max(BYTES_MIN, 2 * stats["used_bytes"])
 

@@ -10,6 +10,7 @@ Invariants:
 - Both files have the same content until MANIFEST is replaced, and no checkpoint runs between: after
   a crash at any step the next open uses one of them and removes the other.
 - Readers and writers are not blocked. A reader of the old file keeps it, unlinked, until it closes.
+- The new file is of the format that is written today, whatever the old one is.
 - The new file has no dead rows: each text index has one segment. Documents deleted before are not
   in it; after `run` they are also not in cache/, nor in log that no subscriber holds.
 - The new log segment begins before the checkpoint that releases the old ones: commits made
@@ -44,7 +45,7 @@ from amberdb.engine.commit.recovery import Opened
 from amberdb.engine.jobs import Turns
 from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.options import Options
-from amberdb.engine.schema.keyspace import KEY_END, end_of
+from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage import manifest as manifests
@@ -134,6 +135,15 @@ class Compactor:
                 failpoints.reach("compact.log-renewed")
             self._searchers.forget_dead()
         return replace(report, removed=tuple(removed))
+
+    def upgrade(self, progress: CompactProgress | None) -> CompactReport | None:
+        """rewrite(), if data.mdb has something of an older format."""
+        with self._checkpointer.mutex:
+            return self.rewrite(progress) if self.is_upgrade_due() else None
+
+    def is_upgrade_due(self) -> bool:
+        """Whether data.mdb has something of an older format."""
+        return self._committer.store.is_older
 
     def rewrite(self, progress: CompactProgress | None) -> CompactReport:
         """Compacts data.mdb only. Raises the errors of run(), and whatever `progress` raises: then
@@ -298,7 +308,7 @@ def _copy(pairs: _Pairs, store: Store, total: int, progress: CompactProgress | N
                 if not block:
                     more = False
                     break
-                writer.append_sorted(block)
+                writer.put_sorted(block)
                 size += sum(len(key) + len(value) for key, value in block)
                 done += len(block)
                 turns.offer()
@@ -311,18 +321,20 @@ def _copy(pairs: _Pairs, store: Store, total: int, progress: CompactProgress | N
 def _pairs(view: View) -> _Pairs:
     """All pairs in the view's LMDB transaction, keys ascending, each text index merged into one
     segment."""
-    low = b""
-    for index in sorted(view.catalog.row_indexes.values(), key=lambda index: index.prefix):
-        if index.is_text:
-            from amberdb.engine.search.segments import LIST, SEGMENT  # brings numpy
+    row_indexes = view.catalog.row_indexes
+    for prefix in view.stored_keyspaces():
+        index = row_indexes.get(prefix)
+        if index is None or not index.is_text:
+            yield from view.scan_stored(prefix, end_of(prefix))
+            continue
+        from amberdb.engine.search.segments import LIST, SEGMENT  # brings numpy
 
-            yield from view.scan_stored(low, index.prefix + LIST)
-            merged = _merged(view, index)
-            yield from islice(merged, 1)
-            yield from view.scan_stored(end_of(index.prefix + LIST), index.prefix + SEGMENT)
-            yield from merged
-            low = end_of(index.prefix + SEGMENT)
-    yield from view.scan_stored(low, KEY_END)
+        merged = _merged(view, index)
+        yield from view.scan_stored(prefix, prefix + LIST)
+        yield from islice(merged, 1)
+        yield from view.scan_stored(end_of(prefix + LIST), prefix + SEGMENT)
+        yield from merged
+        yield from view.scan_stored(end_of(prefix + SEGMENT), end_of(prefix))
 
 
 def _merged(view: View, index: RowIndex) -> _Pairs:

@@ -173,6 +173,11 @@ class Erasures:
                 self._complete()
         return report
 
+    def upgrade(self, progress: CompactProgress | None = None) -> CompactReport | None:
+        """See Database.upgrade()."""
+        with long_work(), self._mutex:
+            return self._compactor.upgrade(progress)
+
     def resume(self, stop: Stop) -> None:
         """The background job after an open: completes erasures that were interrupted."""
         with self._mutex:

@@ -75,7 +75,7 @@ def passing(
     first_only = plan.is_multi
     prefix = schema.prefix
     migration = schema.migration
-    get = source.get
+    get = source.getter_of(prefix)
     for place, content in found:
         if of_index:
             key = prefix + content
@@ -109,7 +109,8 @@ def documents_by_id(
 ) -> Iterator[tuple[bytes, Document] | None]:
     """The stored value and the document of each id, in order; None where there is none, or it has
     expired. Raises InvalidDocumentError, CorruptionError."""
-    prefix, get, migration = schema.prefix, source.get, schema.migration
+    prefix, migration = schema.prefix, schema.migration
+    get = source.getter_of(prefix)
     now_us = source.now_us if schema.expires_at is not None else None
     for id in ids:
         key = prefix + encode_id(id)

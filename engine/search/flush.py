@@ -37,7 +37,8 @@ from amberdb.engine.search.segments import (
     segment_prefix,
 )
 from amberdb.engine.storage.memtable import Memtable
-from amberdb.engine.storage.store import Store, StoreWriter
+from amberdb.engine.storage.store import Store
+from amberdb.engine.storage.store_writer import StoreWriter
 from amberdb.index.text.postings import InMemoryPostings, is_alive
 
 MERGE_WIDTH: Final = 8

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from amberdb.engine.storage.store import StoreWriter
+    from amberdb.engine.storage.store_writer import StoreWriter
     from amberdb.engine.storage.view import View
 
     # bool[], by rowid: which rows are alive.

@@ -34,6 +34,7 @@ class RowReader:
 
     def __init__(self, view: View, schema: Schema) -> None:
         self._get = view.get
+        self._get_document = view.getter_of(schema.prefix)
         self._schema = schema
         self._documents: dict[int, Document] = {}
         self._entries: dict[int, Entry] = {}
@@ -66,6 +67,7 @@ class RowReader:
         """document() of each ranked row; `origin` has the index that ranked it. Raises
         CorruptionError."""
         get, known, entries = self._get, self._documents, self._entries
+        document_of = self._get_document
         for rowid, _ in ranked:
             if rowid in known:
                 continue
@@ -73,7 +75,7 @@ class RowReader:
             if rowid not in entries:
                 # read(), inline: its calls take as long as the reads.
                 key = index.documents + (get(index.entry_prefix + rowid.to_bytes(8)) or b"")
-                value = get(key)
+                value = document_of(key)
                 if (
                     value is not None
                     and crc32(value, crc32(key)) == CRC_RESIDUE

@@ -46,7 +46,7 @@ from amberdb.index.text.postings import (
 
 if TYPE_CHECKING:
     from amberdb.engine.search.live_rows import Alive
-    from amberdb.engine.storage.store import StoreWriter
+    from amberdb.engine.storage.store_writer import StoreWriter
     from amberdb.engine.storage.view import View
 
 LIST: Final = b"l"

@@ -13,7 +13,8 @@ Invariants:
 - A packed page has its nodes and nothing else: of pairs that were deleted, nothing.
 """
 
-from collections.abc import Collection
+from bisect import bisect_left
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -243,16 +244,29 @@ class Leaves:
                 pages += self._page_of(kept)
         return Leaves(pages, self.page_size) if pages else None
 
+    def split(self, key: bytes) -> "tuple[Leaves | None, Leaves | None]":
+        """The pages with the nodes below a key, and those with the others."""
+        at = bisect_left(self.keys(), key)
+        return self.having(range(at)), self.having(range(at, self.nodes))
+
     def _page_of(self, nodes: list[int]) -> bytearray:
-        page = bytearray(self.page_size)
-        offsets: list[int] = []
-        upper = self.page_size
-        for node in nodes:
-            content = self.pages[int(self._starts[node]) : int(self._ends[node])]
-            upper -= len(content) + len(content) % 2
-            page[upper : upper + len(content)] = content
-            offsets.append(upper)
-        lower = PAGE_HEADER_SIZE + len(offsets) * _OFFSET_SIZE
-        head = [LEAF, lower, upper, *offsets]
-        page[PAGE_HEADER_SIZE - 3 * _OFFSET_SIZE : lower] = np.array(head, "<u2").tobytes()
-        return page
+        starts, ends = self._starts, self._ends
+        return leaf_page(
+            (bytes(self.pages[int(starts[node]) : int(ends[node])]) for node in nodes),
+            self.page_size,
+        )
+
+
+def leaf_page(nodes: Iterable[bytes], page_size: int) -> bytearray:
+    """A leaf page of encoded nodes, which fit in it."""
+    page = bytearray(page_size)
+    offsets: list[int] = []
+    upper = page_size
+    for node in nodes:
+        upper -= len(node) + len(node) % 2
+        page[upper : upper + len(node)] = node
+        offsets.append(upper)
+    lower = PAGE_HEADER_SIZE + len(offsets) * _OFFSET_SIZE
+    head = [LEAF, lower, upper, *offsets]
+    page[PAGE_HEADER_SIZE - 3 * _OFFSET_SIZE : lower] = np.array(head, "<u2").tobytes()
+    return page

@@ -23,7 +23,9 @@ from amberdb._types import NO_LSN, Lsn
 
 NAME = "MANIFEST"
 MAGIC = b"AMBERDB\n"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The one that is written. Format 1 is read too: opening such a database for writing writes this
+one, so that a program that knows only format 1 refuses the directory from then on."""
 _CLEAN = 1
 _FIELDS = Struct("<8sII16sQQQqII")
 SIZE = 72 + CRC_SIZE
@@ -41,6 +43,8 @@ class Manifest:
     created_us: int
     lmdb_version: int
     """major << 16 | minor << 8 | patch of the LMDB library that wrote data.mdb."""
+    format: int = FORMAT_VERSION
+    """As it was read; write() writes FORMAT_VERSION."""
 
     def write(self, fs: FileSystem, directory: str) -> None:
         """Replaces MANIFEST; it is durable when this returns."""
@@ -83,7 +87,7 @@ def read(fs: FileSystem, directory: str) -> Manifest:
     fields = _FIELDS.unpack_from(data)
     _, version, flags, database_id, generation, epoch = fields[:6]
     clean_lsn, created_us, lmdb_version, zero = fields[6:]
-    if version != FORMAT_VERSION:
+    if not version:
         raise FormatError(
             f"{path} has the unknown format {version}: restore a backup", path=path, version=version
         )
@@ -101,4 +105,5 @@ def read(fs: FileSystem, directory: str) -> Manifest:
         clean_lsn=Lsn(clean_lsn) if flags & _CLEAN else None,
         created_us=created_us,
         lmdb_version=lmdb_version,
+        format=version,
     )

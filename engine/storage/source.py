@@ -34,6 +34,10 @@ class Source(Protocol):
         """Reads one value."""
         ...
 
+    def getter_of(self, prefix: bytes) -> "Get":
+        """get() for the keys of one keyspace: faster, where there are many."""
+        ...
+
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """The pairs of one keyspace with low <= key < high, in byte order."""
         ...

@@ -1,4 +1,5 @@
-"""The store: the LMDB environment of one generation. The only module that opens LMDB.
+"""The store: the LMDB environment of one generation. The only module that opens LMDB; trees.py and
+store_writer.py are its reads and its writes.
 
 Invariants:
 - Identity and size of the file are checked before LMDB maps it: a file shorter than its meta pages
@@ -20,9 +21,8 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import takewhile
-from typing import Any, Final, NoReturn, TypeAlias, cast
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Final, NoReturn, cast
 
 import lmdb
 
@@ -40,8 +40,14 @@ from amberdb._fs import File, FileSystem, file_mode, what_is_full
 from amberdb._types import Lsn
 from amberdb.engine.schema.keyspace import APPLIED
 from amberdb.engine.storage.data_file import DATA_FILE, check_file
+from amberdb.engine.storage.store_writer import StoreWriter
+from amberdb.engine.storage.trees import (
+    TREES_MAX,
+    LmdbTransaction,
+    Trees,
+)
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
-ReadTransaction: TypeAlias = "lmdb.Transaction[bytes]"
 _MAP_BYTES_MIN = 1 << 20
 _GROWTH_BYTES = 256 << 20
 """More than one write transaction of a restore or a repair needs."""
@@ -73,12 +79,13 @@ _environments: "weakref.WeakValueDictionary[tuple[int, int, int], lmdb.Environme
 )
 """Open environments by process, device and inode: LMDB must not open a file twice in one process,
 and any reference to a read, as in a kept exception, keeps an environment open after close()."""
+_trees: "weakref.WeakKeyDictionary[lmdb.Environment, Trees]" = weakref.WeakKeyDictionary()
 _abandoned: list[object] = []
 """Environments of the parent process, in a forked child: see abandon_after_fork()."""
 
 
 class Store:
-    """An LMDB environment with one unnamed database. Threads may share it."""
+    """An LMDB environment with a tree for each keyspace. Threads may share it."""
 
     def __init__(
         self,
@@ -110,6 +117,7 @@ class Store:
                     self.path,
                     map_bytes,
                     max_readers=_READERS_MAX,
+                    max_dbs=TREES_MAX,
                     max_spare_txns=16,
                     sync=sync,
                     metasync=sync,
@@ -133,47 +141,56 @@ class Store:
         if left is not None and not beside and left.info()["map_size"] < map_bytes:
             left.set_mapsize(map_bytes)
         self._opened_as = self._identity()
-        self._begin = cast("Callable[[], ReadTransaction]", env.begin)
+        self._begin = cast("Callable[[], LmdbTransaction]", env.begin)
         self._env: lmdb.Environment | None = env
+        self.trees = _trees.setdefault(env, Trees(env))
+        self._tree_of = self.trees.of
+        self._follows = read_only or beside
         self.grows = False
         """The map grows with the file: one thread has the store, and no transaction is open between
         its writes."""
-        if not (create or read_only or beside):
+        if not (create or self._follows):
             self._find_last_commit()
         with contextlib.suppress(lmdb.Error):  # the first read raises it
             self._begin().abort()  # LMDB keeps the slot for later reads, whoever takes the others
-        self._last_read: ReadTransaction | None = None
+        self._last_read: LmdbTransaction | None = None
         """Begun before the write that runs now, or before the one that LMDB failed in."""
         if create:  # LMDB never syncs its directory
             fs.sync_dir(directory)
 
     def _find_last_commit(self) -> None:
-        """Lets LMDB find its newest commit. LMDB writes the meta page of a commit, and then the id
-        of the transaction into lock.mdb, where reads look it up. A writer that is killed in between
-        leaves the older id there, as long as any process has the file open. The next write
-        transaction finds that the holder of the write lock has died, and corrects the id. Raises
-        CorruptionError, StorageError."""
+        """Lets LMDB find its newest commit, and opens the trees. LMDB writes the meta page of a
+        commit, and then the id of the transaction into lock.mdb, where reads look it up. A writer
+        that is killed in between leaves the older id there, as long as any process has the file
+        open. The next write transaction finds that the holder of the write lock has died, and
+        corrects the id. Raises CorruptionError, StorageError."""
         try:
-            self._live().begin(write=True).abort()
+            with self._live().begin(write=True) as txn:
+                self.trees.open(txn, txn)
         except lmdb.Error as error:
             raise_typed(self.path, error)
             raise
 
-    def begin(self) -> ReadTransaction:
+    def begin(self) -> LmdbTransaction:
         """Begins a read transaction. Raises ClosedError, ReadersFullError, StorageError."""
         try:
-            return self._begin()
-        except lmdb.ReadersFullError:
-            return self._begin_when_free()
+            try:
+                txn = self._begin()
+            except lmdb.ReadersFullError:
+                txn = self._begin_when_free()
+            if self._follows and self.trees.lacks(txn):
+                txn.abort()
+                return self.begin()
+            return txn
         except lmdb.PanicError:
             if self._last_read is None:  # there was no slot for it
                 raise self._failure() from None
-            return cast("ReadTransaction", _SharedTransaction(self._last_read))
+            return cast("LmdbTransaction", _SharedTransaction(self._last_read))
         except lmdb.Error as error:
             raise_typed(self.path, error)
             raise
 
-    def _begin_when_free(self) -> ReadTransaction:
+    def _begin_when_free(self) -> LmdbTransaction:
         """begin() once a slot of the reader table is free, or that of a dead process."""
         deadline = time.monotonic() + _SLOT_WAIT_S
         while True:
@@ -189,11 +206,12 @@ class Store:
         """The value of a key, or None. Raises CorruptionError, StorageError, ClosedError."""
         try:
             with self._begin() as txn:  # begin() would cost one more call
-                return txn.get(key)
-        except (lmdb.PanicError, lmdb.ReadersFullError):
+                return txn.get(key, None, self._tree_of(key[:KEYSPACE_BYTES]))
+        # The last one: a tree that was made since the transaction began.
+        except (lmdb.PanicError, lmdb.ReadersFullError, lmdb.InvalidParameterError):
             txn = self.begin()
             try:
-                return txn.get(key)
+                return self.trees.get(txn, key)
             finally:
                 txn.abort()
         except lmdb.Error as error:
@@ -220,7 +238,7 @@ class Store:
                 self._last_read = self._begin()
             txn = self._live().begin(write=True)
             try:
-                with StoreWriter(txn) as writer:
+                with StoreWriter(self._live(), txn, self.trees) as writer:
                     yield writer
             finally:
                 txn.abort()  # an interruption may have kept the writer from ending it
@@ -248,6 +266,15 @@ class Store:
                 self._last_read = None
 
     @property
+    def is_older(self) -> bool:
+        """Whether the file is of format 1, at least in part."""
+        txn = self.begin()
+        try:
+            return self.trees.has_unnamed(txn)
+        finally:
+            txn.abort()
+
+    @property
     def map_bytes(self) -> int:
         """The size of the map, which the file cannot outgrow."""
         return self._live().info()["map_size"]
@@ -255,20 +282,27 @@ class Store:
     @property
     def used_bytes(self) -> int:
         """The size of the pages in use."""
-        stat = self._live().stat()
-        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return pages * stat["psize"]
+        return sum(_pages(stat) * stat["psize"] for stat in self._tree_stats())
+
+    def _tree_stats(self) -> list[Mapping[str, int]]:
+        txn = self.begin()
+        try:
+            return self.trees.stats(txn)
+        finally:
+            txn.abort()
 
     def stats(self) -> dict[str, int]:
-        """Bytes of the file and of the pages in use, entries, depth of the tree, readers."""
+        """Bytes of the file and of the pages in use, entries, depth of the deepest tree,
+        readers."""
         env = self._live()
         info = env.info()
-        stat = env.stat()
+        unnamed, *named = self._tree_stats()
         return {
-            "file_bytes": (info["last_pgno"] + 1) * stat["psize"],
-            "used_bytes": self.used_bytes,
-            "entries": stat["entries"],
-            "depth": stat["depth"],
+            "file_bytes": (info["last_pgno"] + 1) * unnamed["psize"],
+            "used_bytes": sum(_pages(stat) * stat["psize"] for stat in (unnamed, *named)),
+            # The unnamed tree has an entry for each of the others.
+            "entries": sum(stat["entries"] for stat in (unnamed, *named)) - len(named),
+            "depth": max(stat["depth"] for stat in (unnamed, *named)),
             "readers": len(env.readers().splitlines()) - 1,
         }
 
@@ -498,13 +532,19 @@ class _SharedTransaction:
     """One read transaction for all readers; abort() does nothing. Threads may share it, since
     reads do not change it."""
 
-    __slots__ = ("cursor", "get")
+    __slots__ = ("cursor", "get", "id", "stat")
 
-    def __init__(self, txn: ReadTransaction) -> None:
+    def __init__(self, txn: LmdbTransaction) -> None:
         self.get = txn.get
         self.cursor = txn.cursor
+        self.id = txn.id
+        self.stat = txn.stat
 
     def abort(self) -> None: ...
+
+
+def _pages(stat: Mapping[str, int]) -> int:
+    return stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
 
 
 def _abandon(environments: list[object]) -> None:
@@ -539,66 +579,6 @@ def _forget_files_of_parent() -> None:
         return tuple((os.getpid(), *key) for key in keys_of(path, subdir))
 
     identities.env_keys = keys_of_process
-
-
-class StoreWriter:
-    """A write transaction of a checkpoint or an index build, committed when the block ends without
-    an exception. Its attributes are deleted then: a traceback would keep the environment open."""
-
-    __slots__ = ("_cursor", "_txn", "delete", "get", "put")
-
-    def __init__(self, txn: ReadTransaction) -> None:
-        self._txn = txn
-        self._cursor = txn.cursor()
-        self.get: Callable[[bytes], bytes | None] = txn.get
-        self.put: Callable[[bytes, bytes], object] = txn.put
-        self.delete: Callable[[bytes], object] = txn.delete
-
-    def __enter__(self) -> "StoreWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._txn.commit()
-            else:
-                self._txn.abort()
-        finally:
-            for name in self.__slots__:
-                delattr(self, name)
-
-    def put_sorted(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Stores pairs in ascending order of their keys."""
-        self._cursor.putmulti(pairs)
-
-    def append_sorted(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Stores pairs in ascending order, all after the last key of the store: fills pages."""
-        self._cursor.putmulti(pairs, append=True)
-
-    def items(self, low: bytes) -> Iterable[tuple[bytes, bytes]]:
-        """Pairs with low <= key, ascending."""
-        cursor = self._txn.cursor()
-        return cursor.iternext() if cursor.set_range(low) else ()
-
-    def last_before(self, key: bytes) -> bytes | None:
-        """The last key below `key`."""
-        cursor = self._cursor
-        has_key = cursor.prev() if cursor.set_range(key) else cursor.last()
-        return cursor.key() if has_key else None
-
-    def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs with low <= key < high, ascending."""
-        return takewhile(lambda pair: pair[0] < high, self.items(low))
-
-    def delete_range(self, low: bytes, high: bytes, limit: int) -> int:
-        """Deletes up to `limit` keys with low <= key < high, and returns their number."""
-        cursor = self._cursor
-        count = 0
-        has_key = cursor.set_range(low)
-        while has_key and count < limit and cursor.key() < high:
-            has_key = cursor.delete()
-            count += 1
-        return count
 
 
 def raise_typed(path: str, error: BaseException) -> None:

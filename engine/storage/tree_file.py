@@ -1,7 +1,8 @@
-"""The tree of an LMDB file, without LMDB: its leaf pages in order, and a new file made of some.
+"""The trees of an LMDB file, without LMDB: their leaf pages in order, and a new file made of some.
 
     made file   two meta pages | leaf pages, those of a block together, behind them their large
-                values, and in between branch pages, each when it is full
+                values, and in between branch pages, each when it is full; then the rest of the
+                branch pages, and leaf pages with the names of the trees
     branch      header 16 | u16 offsets of nodes ... | zeros | nodes
     node        page u48 | key size u16 | key; the first one of a page has no key
     large       header 16, with the count of its pages in place of lower and upper | value | zeros
@@ -13,8 +14,9 @@ Invariants:
 - A file is read as of one commit, and nothing outside of it, whatever its pages say.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from mmap import mmap
 from typing import Final, cast, final
 
@@ -22,6 +24,7 @@ import numpy as np
 
 from amberdb._errors import CorruptionError
 from amberdb._fs import File, FileSystem
+from amberdb.engine.schema.keyspace import FIRST_KEYSPACE, end_of, prefix_of
 from amberdb.engine.storage.data_file import HEAD_BYTES, Meta, Tree, meta_pages, read_metas
 from amberdb.engine.storage.leaves import (
     NODE_HEADER_SIZE,
@@ -30,6 +33,9 @@ from amberdb.engine.storage.leaves import (
     Leaves,
     pages_of_value,
 )
+from amberdb.engine.storage.name_pages import NamedTree, NamePage, name_pages, split_names
+from amberdb.engine.storage.trees import TREES_MAX
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 _BRANCH: Final = 1
 _OVERFLOW: Final = 4
@@ -37,6 +43,7 @@ _DEPTH_MAX: Final = 32
 _OFFSET_SIZE: Final = 2
 _METAS: Final = 2
 _PAGE_BITS: Final = 48
+_FIRST: Final = prefix_of(FIRST_KEYSPACE)
 
 
 def meta_of(fs: FileSystem, path: str, transaction: int) -> Meta | None:
@@ -53,7 +60,7 @@ def meta_of(fs: FileSystem, path: str, transaction: int) -> Meta | None:
 
 @final
 class TreeReader:
-    """Reads the main tree of a mapped file, as of a read transaction that stays open meanwhile."""
+    """Reads the trees of a mapped file, as of a read transaction that stays open meanwhile."""
 
     def __init__(self, data: memoryview, meta: Meta) -> None:
         self.page_size = meta.page_size
@@ -72,15 +79,51 @@ class TreeReader:
         cast(mmap, mapped).close()
 
     def leaves(self) -> Iterator[Leaves]:
-        """All leaf pages, keys ascending. Raises CorruptionError."""
-        root, depth = self._meta.main.root, self._meta.main.depth
-        if not 0 < depth <= _DEPTH_MAX:
-            return
-        numbers = self._leaf_numbers(root, depth - 1)
-        count = PAGES_BYTES_MAX // self.page_size
-        while few := list(islice(numbers, count)):
+        """All leaf pages, keys ascending, without the names of trees. Raises CorruptionError."""
+        unnamed, named = self._without_names(list(self._numbers_of(self._meta.main)))
+        for leaves in unnamed:
+            rest: Leaves | None = leaves
+            while rest is not None and named and named[0][0] <= rest.bounds()[1]:
+                before, rest = rest.split(named[0][0])
+                if before is not None:
+                    yield before
+                yield from self._leaves_of(*named.popleft())
+            if rest is not None:
+                yield rest
+        for prefix, tree in named:
+            yield from self._leaves_of(prefix, tree)
+
+    def _without_names(self, numbers: list[int]) -> tuple[Iterator[Leaves], deque[NamedTree]]:
+        """The pages of the unnamed tree without the names in it, which are its last keys; and the
+        trees that they name."""
+        named: deque[NamedTree] = deque()
+        last: bytearray | None = None
+        while numbers and last is None:
+            (page,) = self._read([numbers.pop()])
+            last, found = split_names(bytes(page), self.page_size)
+            named.extendleft(reversed(found))
+        pages = chain(self._read(numbers), [] if last is None else [last])
+        return (Leaves(each, self.page_size) for each in pages), named
+
+    def _leaves_of(self, prefix: bytes, tree: Tree) -> Iterator[Leaves]:
+        """The leaf pages of the tree of a keyspace."""
+        for pages in self._read(self._numbers_of(tree)):
+            leaves = Leaves(pages, self.page_size)
+            if not all(key.startswith(prefix) for key in leaves.bounds()):
+                raise CorruptionError(f"the tree of keyspace {prefix.hex()} has keys of another")
+            yield leaves
+
+    def _numbers_of(self, tree: Tree) -> Iterator[int]:
+        """The numbers of the leaf pages of a tree."""
+        if 0 < tree.depth <= _DEPTH_MAX:
+            yield from self._leaf_numbers(tree.root, tree.depth - 1)
+
+    def _read(self, numbers: Iterable[int]) -> Iterator[bytearray]:
+        """The pages with these numbers, up to PAGES_BYTES_MAX together."""
+        remaining = iter(numbers)
+        while few := list(islice(remaining, PAGES_BYTES_MAX // self.page_size)):
             self._check_numbers(few)
-            yield Leaves(bytearray(self._pages.take(few, axis=0)), self.page_size)
+            yield bytearray(self._pages.take(few, axis=0))
 
     def _leaf_numbers(self, number: int, level: int) -> Iterator[int]:
         if level == 0:
@@ -128,57 +171,122 @@ def _children(page: bytes) -> list[int]:
 
 @final
 class TreeWriter:
-    """Makes a data file from leaf pages and their large values."""
+    """Makes a data file from leaf pages and their large values: a tree for each keyspace."""
 
     def __init__(self, file: File, page_size: int) -> None:
+        self._pages = _PageWriter(file, page_size)
+        self._unnamed = _TreeBuilder(self._pages)
+        self._named: list[tuple[bytes, _TreeBuilder]] = []
+
+    def add(self, leaves: Leaves, keys: list[bytes], values: Iterable[bytes]) -> None:
+        """Adds pages whose keys follow all before. `values` are their large values."""
+        remaining = iter(values)
+        rest: Leaves | None = leaves
+        while rest is not None:
+            end = _end_of_tree(keys[0])
+            part, after = (rest, None) if keys[-1] < end else rest.split(end)
+            assert part is not None
+            count = part.nodes
+            tree = self._tree_of(keys[0][:KEYSPACE_BYTES])
+            tree.add(part, keys[:count], islice(remaining, len(part.large())))
+            rest, keys = after, keys[count:]
+
+    def _tree_of(self, prefix: bytes) -> "_TreeBuilder":
+        if self._named and self._named[-1][0] == prefix:
+            return self._named[-1][1]
+        if prefix < _FIRST or len(self._named) == TREES_MAX:
+            return self._unnamed
+        self._named.append((prefix, _TreeBuilder(self._pages)))
+        return self._named[-1][1]
+
+    def finish(self) -> None:
+        """Writes the rest of the branch pages, the names of the trees, then the meta pages."""
+        named = [(prefix, tree.finished()) for prefix, tree in self._named]
+        for page in name_pages(named, self._pages.size):
+            self._unnamed.add_names(page)
+        self._pages.write_metas(self._unnamed.finished())
+
+
+def _end_of_tree(key: bytes) -> bytes:
+    """The end of the keys that may be in one tree with this one."""
+    return _FIRST if key < _FIRST else end_of(key[:KEYSPACE_BYTES])
+
+
+@final
+class _PageWriter:
+    """Writes pages one after the other."""
+
+    def __init__(self, file: File, size: int) -> None:
         self._file = file
-        self._page_size = page_size
-        self._next = _METAS
+        self.size = size
+        self.next = _METAS
+        """The number of the next page."""
+
+    def write(self, data: bytes) -> int:
+        """Writes whole pages, and returns the number of the first one."""
+        number = self.next
+        self._file.pwrite(data, number * self.size)
+        self.next += len(data) // self.size
+        return number
+
+    def write_metas(self, main: Tree) -> None:
+        self._file.pwrite(meta_pages(self.size, self.next - 1, main), 0)
+
+
+@final
+class _TreeBuilder:
+    """One tree: its leaf pages and large values as they come, and the branch pages above them."""
+
+    def __init__(self, pages: _PageWriter) -> None:
+        self._pages = pages
         self._levels: list[_Level] = []
         self._leaf_pages = self._branch_pages = self._value_pages = self._entries = 0
 
     def add(self, leaves: Leaves, keys: list[bytes], values: Iterable[bytes]) -> None:
-        """Adds pages whose keys follow all before. `values` are their large values."""
-        size = self._page_size
-        start = self._next
-        end = leaves.number(start)
-        self._file.pwrite(bytes(leaves.pages), start * size)
-        self._next += leaves.count
+        """As TreeWriter.add()."""
+        size = self._pages.size
+        end = leaves.number(self._pages.next)
+        start = self._pages.write(bytes(leaves.pages))
         for value in values:
             count = pages_of_value(len(value), size)
-            head = _header(self._next, _OVERFLOW) + count.to_bytes(4, "little")
+            head = _header(self._pages.next, _OVERFLOW) + count.to_bytes(4, "little")
             tail = bytes(count * size - len(head) - len(value))
-            self._file.pwrite(b"".join((head, value, tail)), self._next * size)
-            self._next += count
+            self._pages.write(b"".join((head, value, tail)))
             self._value_pages += count
-        assert self._next == end
+        assert self._pages.next == end
         for number, first in enumerate(leaves.first_nodes()):
             self._refer(0, keys[first], start + number)
         self._leaf_pages += leaves.count
         self._entries += leaves.nodes
 
-    def finish(self) -> None:
-        """Writes the rest of the branch pages, then the meta pages."""
+    def add_names(self, page: NamePage) -> None:
+        """Adds a leaf page with names of trees."""
+        number = self._pages.write(page.numbered(self._pages.next))
+        self._refer(0, page.first, number)
+        self._leaf_pages += 1
+        self._entries += page.names
+
+    def finished(self) -> Tree:
+        """The tree, once the rest of its branch pages is written."""
         depth = 0
         while len(self._levels[depth].children) > 1 or self._levels[depth].is_divided:
             self._write_branch(depth, self._levels[depth].children)
             depth += 1
         ((_, root),) = self._levels[depth].children
         pages = self._branch_pages, self._leaf_pages, self._value_pages
-        tree = Tree(depth + 1, *pages, self._entries, root)
-        self._file.pwrite(meta_pages(self._page_size, self._next - 1, tree), 0)
+        return Tree(depth + 1, *pages, self._entries, root)
 
     def _refer(self, level: int, key: bytes, number: int) -> None:
         """Adds a page to the branch pages above it."""
         if level == len(self._levels):
-            self._levels.append(_Level(self._page_size))
+            self._levels.append(_Level(self._pages.size))
         full = self._levels[level].add((key, number))
         if full:
             self._write_branch(level, full)
 
     def _write_branch(self, level: int, children: "list[_Child]") -> None:
-        page = bytearray(self._page_size)
-        offset = self._page_size
+        page = bytearray(self._pages.size)
+        offset = len(page)
         lower = PAGE_HEADER_SIZE
         for key, number in children:
             if lower == PAGE_HEADER_SIZE:
@@ -188,13 +296,12 @@ class TreeWriter:
             page[offset : offset + len(node)] = node
             page[lower : lower + _OFFSET_SIZE] = offset.to_bytes(_OFFSET_SIZE, "little")
             lower += _OFFSET_SIZE
-        head = _header(self._next, _BRANCH)
+        head = _header(self._pages.next, _BRANCH)
         head += lower.to_bytes(2, "little") + offset.to_bytes(2, "little")
         page[: len(head)] = head
-        self._file.pwrite(bytes(page), self._next * self._page_size)
-        self._next += 1
+        number = self._pages.write(bytes(page))
         self._branch_pages += 1
-        self._refer(level + 1, children[0][0], self._next - 1)
+        self._refer(level + 1, children[0][0], number)
 
 
 _Child = tuple[bytes, int]

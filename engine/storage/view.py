@@ -12,6 +12,7 @@ Invariants:
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from heapq import merge
 from itertools import islice
 from typing import Any, Final, NoReturn, TypeAlias
@@ -24,7 +25,8 @@ from amberdb.engine.schema.keyspace import APPLIED, BUILT, Effects, end_of
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.source import Get
-from amberdb.engine.storage.store import ReadTransaction, Store, raise_typed
+from amberdb.engine.storage.store import Store, raise_typed
+from amberdb.engine.storage.trees import LmdbCursor, Reads, Tree, scan, scan_back
 from amberdb.index.ordered.keys import ROWID_BYTES
 
 NEWEST: Final = (1 << 64) - 1
@@ -66,13 +68,13 @@ class LazyTransaction:
         self._store = store
         self._key = key
         self._value = value
-        self._txn: ReadTransaction | None = None
+        self._txn: Reads | None = None
 
-    def get(self, key: bytes) -> bytes | None:
-        return self._value if key == self._key else self._begun().get(key)
+    def get(self, key: bytes, default: None = None, db: Tree | None = None, /) -> bytes | None:
+        return self._value if key == self._key else self._begun().get(key, default, db)
 
-    def cursor(self) -> Any:
-        return self._begun().cursor()
+    def cursor(self, db: Tree | None = None, /) -> LmdbCursor:
+        return self._begun().cursor(db)
 
     def id(self) -> int:
         return self._begun().id()
@@ -81,7 +83,7 @@ class LazyTransaction:
         if self._txn is not None:
             self._txn.abort()
 
-    def _begun(self) -> ReadTransaction:
+    def _begun(self) -> Reads:
         if self._txn is None:
             self._txn = self._store.begin()
         return self._txn
@@ -181,8 +183,10 @@ class View:
     """Reads at one Lsn. Close it soon: while it is open, LMDB reuses no page that it may read."""
 
     __slots__ = (
+        "_is_plain",
         "_memtables",
         "_path",
+        "_trees",
         "_txn",
         "built",
         "catalog",
@@ -196,9 +200,9 @@ class View:
         self,
         lsn: int,
         state: State,
-        txn: "ReadTransaction | LazyTransaction",
+        txn: Reads,
         now_us: int,
-        path: str,
+        store: Store,
         pending: Pending | None = None,
     ) -> None:
         self.lsn = lsn
@@ -207,12 +211,15 @@ class View:
         self.now_us = now_us
         """The time at which this view judges expiry, in microseconds since 1970."""
         self._memtables = state.memtables
-        self._path = path
+        self._path = store.path
+        self._trees = store.trees
         self._txn = txn
         self.pending = pending
-        is_plain = pending is None and not any(table.entries for table in self._memtables)
-        self.get: Get = txn.get if is_plain else self._layered_get
-        """The value of a key, or None. LMDB's own method where the memtables are empty: later
+        self._is_plain = pending is None and not any(table.entries for table in self._memtables)
+        # Without a method of this object, where it can be: they would refer to each other, and
+        # keep LMDB's environment open until the next garbage collection.
+        self.get: Get = partial(store.trees.get, txn) if self._is_plain else self._layered_get
+        """The value of a key, or None. Read from LMDB alone where the memtables are empty: later
         commits have a higher Lsn."""
 
     def __enter__(self) -> "View":
@@ -264,9 +271,13 @@ class View:
         """Whether the index holds all entries as of this view."""
         return index.number in self.built or 0 < index.complete_from <= self.lsn
 
+    def getter_of(self, prefix: bytes) -> Get:
+        """get() for the keys of one keyspace, faster."""
+        return self._trees.getter_of(self._txn, prefix) if self._is_plain else self.get
+
     def _layered_get(self, key: bytes, /) -> bytes | None:
         value: bytes | None = self._memory_value(key)
-        return self._txn.get(key) if value is _ABSENT else value
+        return self.get_stored(key) if value is _ABSENT else value
 
     def _memory_value(self, key: bytes) -> Any:
         """The value in the transaction or the memtables, None for a tombstone; _ABSENT when LMDB's
@@ -292,17 +303,28 @@ class View:
         finally:
             self.pending = pending
 
-    def get_stored(self, key: bytes) -> bytes | None:
+    def get_stored(self, key: bytes, /) -> bytes | None:
         """The value in LMDB, without the memtables."""
-        return self._txn.get(key)
+        return self._trees.get(self._txn, key)
 
     def scan_stored(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """The pairs in LMDB with low <= key < high, without the memtables."""
+        """The pairs of one keyspace in LMDB with low <= key < high, without the memtables."""
         return self._scan_store(low, high, False)
+
+    def all_stored(self) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs in LMDB, by key."""
+        for prefix in self.stored_keyspaces():
+            yield from self.scan_stored(prefix, end_of(prefix))
+
+    def stored_keyspaces(self) -> list[bytes]:
+        """The prefixes of all keyspaces that have a key in LMDB, ascending."""
+        return self._trees.keyspaces(self._txn)
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """The pairs of one keyspace with low <= key < high."""
         pairs = self._scan_store(low, high, reverse)
+        if self._is_plain:
+            return pairs
         keys = self._memory_keys(low, high, reverse)
         return pairs if keys is None else self._merged(keys, pairs, reverse)
 
@@ -328,7 +350,7 @@ class View:
 
     def _stored_keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
         """At most `limit` keys in LMDB."""
-        cursor = self._txn.cursor()
+        cursor = self._trees.cursor(self._txn, low)
         if not cursor.set_range(low):
             return []
         keys = list(islice(cursor.iternext(values=False), limit))
@@ -354,7 +376,7 @@ class View:
         a memtable has some."""
         if self._memory_keys(low, high, False) is not None:
             return None
-        cursor = self._txn.cursor()
+        cursor = self._trees.cursor(self._txn, key)
         if not cursor.set_range(key):
             return None
         before = [each for each in islice(cursor.iterprev(values=False), count + 1) if each < key]
@@ -371,7 +393,7 @@ class View:
             rowids = memtable.unique_rowids.get(value, b"")
             for start in range(0, len(rowids), ROWID_BYTES):
                 entries.add(value + rowids[start : start + ROWID_BYTES])
-        cursor = self._txn.cursor()
+        cursor = self._trees.cursor(self._txn, value)
         has_key = cursor.set_range(value)
         while has_key and (key := cursor.key()).startswith(value):
             entries.add(key)
@@ -379,20 +401,8 @@ class View:
         return entries
 
     def _scan_store(self, low: bytes, high: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-        cursor = self._txn.cursor()
-        if reverse:
-            at_end = not cursor.set_range(high)
-            if not (cursor.last() if at_end else cursor.prev()):
-                return
-            for pair in cursor.iterprev():
-                if pair[0] < low:
-                    return
-                yield pair
-        elif cursor.set_range(low):
-            for pair in cursor.iternext():
-                if pair[0] >= high:
-                    return
-                yield pair
+        cursor = self._trees.cursor(self._txn, low)
+        return scan_back(cursor, low, high) if reverse else scan(cursor, low, high)
 
     def _memory_keys(self, low: bytes, high: bytes, reverse: bool) -> Iterator[bytes] | None:
         """The keys in range that the memtables or the transaction have, perhaps repeated; None when
@@ -450,7 +460,7 @@ def stored_view(store: Store, memtable: Memtable, lsn: int, options: Options) ->
     """A view of a store and a memtable of replayed records, with the catalog that they hold and the
     row events of its search indexes. Its `now_us` is 0: nothing has expired."""
     bootstrap = State(memtable, None, frozenset(), Catalog({}))
-    view = View(lsn, bootstrap, store.begin(), 0, store.path)
+    view = View(lsn, bootstrap, store.begin(), 0, store)
     try:
         view.catalog = Catalog.load(view, options)
         view.built = built_keyspaces(view)

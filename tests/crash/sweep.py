@@ -32,7 +32,7 @@ from support.workload import ALPHABETS, sequence
 
 _Job = tuple[str, tuple[str, ...], int]
 _CHUNK = 4
-_LENGTHS = {"plain": 3, "store": 0, "text": 2, "vectors": 2, "schema": 2, "beside": 2}
+_LENGTHS = {"plain": 3, "store": 0, "text": 2, "vectors": 2, "schema": 2, "beside": 2, "older": 2}
 """0: only the long ones."""
 _LENGTHS_PRELOAD = {"store": 2, "plain": 0}
 _LONG: dict[str, tuple[str, ...]] = {
@@ -49,6 +49,10 @@ _LONG: dict[str, tuple[str, ...]] = {
     "beside": (
         "drop_index_beside+text_index+declare_beside+checkpoint+drop_beside+rename_beside",
         "declare_beside+migrate_beside+compact+drop_index_beside+reopen+drop_beside+checkpoint",
+    ),
+    "older": (
+        "follow+burst+checkpoint+open_newer+upgrade+text_index+put+checkpoint+upgrade+put+reopen",
+        "burst+index+open_newer+burst+checkpoint+delete+upgrade+expire+reopen+compact",
     ),
     "vectors": (
         "build+fresh_burst+build+churn+checkpoint+build+reopen",

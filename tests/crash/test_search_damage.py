@@ -19,7 +19,7 @@ from support import slices
 from support.databases import SMALL
 from support.page_damage import in_child
 from support.searches import DIM, compare_searches, drawn_text, drawn_vector, small_limits
-from unit.engine.helpers import raw_store
+from unit.engine.helpers import all_pairs, raw_store
 
 DOCUMENTS: Final = 40
 EACH: Final = slices.size(10, 4)
@@ -54,7 +54,7 @@ def search_keys(path: Path) -> dict[str, list[bytes]]:
         ]
     found: dict[str, list[bytes]] = {letter: [] for letter in LETTERS}
     with raw_store(path) as txn:
-        for key, _ in txn.cursor():
+        for key, _ in all_pairs(txn):
             if key[:KEYSPACE_BYTES] in keyspaces:
                 found[chr(key[KEYSPACE_BYTES])].append(key)
     return found

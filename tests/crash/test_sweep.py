@@ -97,6 +97,23 @@ def test_compaction() -> None:
 
 @pytest.mark.slow
 @pytest.mark.sliced
+def test_the_way_from_format_1() -> None:
+    """Of a database that was closed by the older program, or was not."""
+    figures = Figures()
+    workloads = (
+        ("put+checkpoint+index+burst+open_newer+put+upgrade+delete", 5),
+        ("follow+burst+checkpoint+put+open_newer+text_index+put+checkpoint+upgrade+put+reopen", 5),
+        ("burst+expire+open_newer+delete+reopen+burst+checkpoint+compact+transaction+upgrade", 3),
+    )
+    for names, since in workloads[: slices.size(3, 2)]:
+        steps = sequence("older", names.split("+"))
+        sweep = Sweep(figures, names, steps, variants=1)
+        sweep.run(recoveries=0.02, since=slices.size(0, since))
+    assert all(figures.images[mode] for mode in MODES), figures.line()
+
+
+@pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("first", slices.parameters(2, SCHEMA_ALPHABET))
 def test_every_pair_of_steps_that_change_the_catalog(first: str) -> None:
     figures = Figures()

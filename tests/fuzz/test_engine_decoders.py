@@ -147,13 +147,20 @@ def test_stored_document(body: dict[str, Any], data: st.DataObject) -> None:
         document_format.unpack(KEY, forged).document()
 
 
-class _NoRead:
-    """A read transaction of an empty store."""
+class _Empty:
+    """An empty store, its trees, and a read transaction and a cursor of it."""
 
-    def get(self, key: bytes) -> bytes | None:
-        return None
+    path = "data.mdb"
 
-    def cursor(self) -> "_NoRead":
+    @property
+    def trees(self) -> "_Empty":
+        return self
+
+    def of(self, prefix: bytes) -> None: ...
+
+    def get(self, *key: object) -> None: ...
+
+    def cursor(self, *key: object) -> "_Empty":
         return self
 
     def set_range(self, key: bytes) -> bool:
@@ -166,8 +173,8 @@ def load_catalog(pairs: dict[bytes, bytes | None]) -> Catalog:
     memtable = Memtable()
     memtable.publish(1, pairs, 0, 1)
     state = State(memtable, None, frozenset(), Catalog({}))
-    transaction: Any = _NoRead()
-    return Catalog.load(View(NEWEST, state, transaction, 0, "data.mdb"), Options())
+    empty: Any = _Empty()
+    return Catalog.load(View(NEWEST, state, empty, 0, empty), Options())
 
 
 DEFINITION = CollectionDef(

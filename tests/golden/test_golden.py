@@ -51,6 +51,10 @@ def test_it_opens_and_holds_what_it_held(tmp_path: Path, open_db: OpenDatabase, 
     assert db.collection("plain").find({"name": "two"})[0]["id"] == "p2"
     assert db.expire() == 1
     db.checkpoint()
+    expected = maker().content(db)
+    assert (db.upgrade() is not None) == store.startswith("v1")
+    assert maker().content(db) == expected
+    assert db.upgrade() is None
 
 
 def test_there_are_golden_stores() -> None:

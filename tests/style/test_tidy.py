@@ -48,7 +48,9 @@ PICKLE_MODULES = {"tests/unit/engine/test_values.py", "tests/unit/test_errors.py
 _LEFTOVER = re.compile(r"\b(FIX" + r"ME|TO" + r"DO|X" + r"XX)\b")
 
 _FILE_SEAM = "src/amberdb/_fs.py"
-_LMDB_MODULES = {"engine/storage/store.py", "engine/storage/data_file.py"}
+_LMDB_MODULES = {
+    f"engine/storage/{name}.py" for name in ("store", "store_writer", "trees", "data_file")
+}
 
 
 @dataclass(frozen=True)

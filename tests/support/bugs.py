@@ -24,7 +24,8 @@ from amberdb.engine.schema.keyspace import APPLIED, Effects
 from amberdb.engine.search import vector_searcher
 from amberdb.engine.storage import cache_file, manifest
 from amberdb.engine.storage.memtable import Memtable
-from amberdb.engine.storage.store import Store, StoreWriter
+from amberdb.engine.storage.store import Store
+from amberdb.engine.storage.store_writer import StoreWriter
 from amberdb.engine.storage.view import State
 from amberdb.wal import Log, log
 from amberdb.wal import recovery as wal_recovery
@@ -127,14 +128,19 @@ def ignore_tombstones_at_the_checkpoint() -> Any:
 
 
 def checkpoint_without_the_applied_lsn() -> Any:
-    put = StoreWriter.put_sorted
+    """Which is the last but two or three that it stores."""
+    apply_memtable = checkpoint.apply_memtable
 
-    def once(self: StoreWriter, pairs: list[tuple[bytes, bytes]]) -> None:
-        put(self, pairs)
-        real = self.put
-        self.put = lambda key, value: None if key == APPLIED else real(key, value)
+    def applied(*args: Any) -> None:
+        with patch.object(StoreWriter, "put", unless_applied):
+            apply_memtable(*args)
 
-    return patch.object(StoreWriter, "put_sorted", once)
+    def unless_applied(self: StoreWriter, key: bytes, value: bytes) -> None:
+        if key != APPLIED:
+            put(self, key, value)
+
+    put = StoreWriter.put
+    return patch.object(checkpoint, "apply_memtable", applied)
 
 
 def ignore_tombstones_in_replay() -> Any:

@@ -30,7 +30,8 @@ from amberdb import (
 )
 from amberdb import _failpoints as failpoints
 from amberdb._types import Sync
-from amberdb.engine.storage.store import ReadTransaction, Store
+from amberdb.engine.storage.store import Store
+from amberdb.engine.storage.trees import LmdbTransaction
 from support.databases import SMALL, assert_sound
 from support.faulty_fs import FaultyFileSystem
 from support.history import Count, Find, Get, History, Kind, Operation, Read, Write
@@ -67,7 +68,7 @@ class Yields:
             self.at_places[name] += 1
             self._let_run()
 
-    def begin(self, store: Store) -> ReadTransaction:
+    def begin(self, store: Store) -> LmdbTransaction:
         """In place of Store.begin: a reader has LMDB's state, and next looks what is visible. It
         waits long enough for a checkpoint and a commit behind it."""
         txn = self._begin(store)
@@ -109,7 +110,7 @@ class Round:
         yields = self.yields = Yields(random.Random(rng.random()))
         failpoints.install(yields.at_place)
 
-        def begin(store: Store) -> ReadTransaction:
+        def begin(store: Store) -> LmdbTransaction:
             return yields.begin(store)
 
         try:

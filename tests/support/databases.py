@@ -41,7 +41,7 @@ class FakeClock:
 class OpenDatabase(Protocol):
     """What the fixture `open_db` is: opens the test's database, or opens it again."""
 
-    def __call__(self, name: str = "t.amber", **options: Any) -> Database: ...
+    def __call__(self, name: str | Path = "t.amber", **options: Any) -> Database: ...
 
 
 def assert_sound(db: Database) -> None:
@@ -73,7 +73,7 @@ class Databases:
         self._directory = directory
         self._opened: list[Database] = []
 
-    def open(self, name: str = "t.amber", **options: Any) -> Database:
+    def open(self, name: str | Path = "t.amber", **options: Any) -> Database:
         path: Path | str = name if name == ":memory:" else self._directory / name
         db = amberdb.open(path, **{**SMALL, **options})
         self._opened.append(db)

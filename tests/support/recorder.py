@@ -15,7 +15,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from amberdb._fs import DirLock, File, OsFileSystem
-from amberdb.engine.storage.store import Store, StoreWriter
+from amberdb.engine.storage.store import Store
+from amberdb.engine.storage.store_writer import StoreWriter
 from support.trace import (
     Content,
     Mkdir,

@@ -12,15 +12,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
 from amberdb import Database, Lsn, Ordered, Text, Unique, Vector
 from amberdb._fs import OsFileSystem
 from amberdb.engine.schema.codec import decode_effects
+from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.cache_file import SECTIONS_MAX, Cached
+from amberdb.engine.storage.store import Store
+from amberdb.engine.storage.trees import scan
 from amberdb.index.registry import IndexSpec
 from amberdb.wal import Record
 from amberdb.wal.recovery import list_directory, load_segments, read_segments
@@ -118,9 +120,16 @@ def _contents(path: str) -> Iterator[tuple[str, bytes]]:
     with tempfile.TemporaryDirectory() as scratch:
         copy = shutil.copytree(path, Path(scratch, "copy"))
         for data in copy.glob("data-*/data.mdb"):
-            with lmdb.open(str(data.parent), readonly=True, lock=False) as env, env.begin() as txn:
-                for key, value in txn.cursor():
+            store = Store(
+                str(data.parent), fs=OsFileSystem(), create=False, map_bytes=1 << 30, read_only=True
+            )
+            txn = store.begin()
+            for prefix in store.trees.keyspaces(txn):
+                cursor = store.trees.cursor(txn, prefix)
+                for key, value in scan(cursor, prefix, end_of(prefix)):
                     yield f"a pair of {data}", key + b" " + value
+            txn.abort()
+            store.close()
         fs = OsFileSystem()
         manifest = manifests.read(fs, str(copy))
         names, _ = list_directory(fs, str(copy / "wal"), clean=False)

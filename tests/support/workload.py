@@ -7,7 +7,8 @@ Invariants:
 
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from amberdb.index.registry import IndexSpec
 from amberdb.wal import segment
 from support.beside import beside
 from support.databases import SMALL, FakeClock
+from support.older_format import older_format
 from support.places import once_at
 from support.reference import Doc
 from support.searches import (
@@ -109,14 +111,17 @@ class Workload:
         self._numbers: dict[bytes, int] = {}
         """Of commits whose notes were made before their number was known."""
 
-    def run(self, steps: Iterable[MigrationStep]) -> None:
+    def run(self, steps: Sequence[MigrationStep]) -> None:
         # Segments are filled in several writes, as large ones are, and indexes built in chunks.
         with (
             patch.object(segment, "_FILL_SIZE", 2048),
             patch.object(index_chunks, "CHUNK", 8),
             patch.object(index_chunks, "ROWS_CHUNK", 8),
             small_limits(),
+            ExitStack() as self.older,
         ):
+            if prepare_older in steps:
+                self.older.enter_context(older_format())
             self.db = self._open()
             self.note(b"created")
             for step in steps:
@@ -183,6 +188,9 @@ class Workload:
     def reopen(self) -> None:
         self.db.close()
         self.settled()
+        self.reopen_closed()
+
+    def reopen_closed(self) -> None:
         self.db = self._open()
 
     def crowd(self, threads: int, each: int) -> None:
@@ -410,6 +418,34 @@ def prepare(work: Workload) -> None:
     for name in COLLECTIONS:
         work.db.collection(name, expires_at="dies" if name == "c" else None)
     work.commit([("a", "same", {"text": "x"}), ("b", "t", {"text": "x"}), ("c", "t", {"n": 1})])
+
+
+def prepare_older(work: Workload) -> None:
+    """prepare(), by a program that knows only format 1; so are the steps before open_newer()."""
+    prepare(work)
+
+
+def open_newer(work: Workload) -> None:
+    """The database is opened by this program."""
+    work.db.close()
+    work.settled()
+    work.older.close()
+    work.reopen_closed()
+
+
+def upgrade(work: Workload) -> None:
+    if work.db.upgrade() is not None:
+        work.settled()
+
+
+OLDER_ALPHABET: Final[dict[str, MigrationStep]] = {
+    step.__name__: step
+    for step in (
+        *(put, burst, transaction, checkpoint, expire, index, follow, delete, reopen),
+        *(open_newer, upgrade, text_index, compact),
+    )
+}
+"""What a database of format 1 goes through."""
 
 
 TEXT_ALPHABET: Final[dict[str, MigrationStep]] = {
@@ -643,6 +679,7 @@ def prepare_vectors(work: Workload) -> None:
 ALPHABETS: Final[dict[str, tuple[MigrationStep, dict[str, MigrationStep]]]] = {
     "plain": (prepare, ALPHABET),
     "store": (prepare, STORE_ALPHABET),
+    "older": (prepare_older, OLDER_ALPHABET),
     "text": (prepare_text, TEXT_ALPHABET),
     "schema": (prepare, SCHEMA_ALPHABET),
     "beside": (prepare_beside, BESIDE_ALPHABET),

@@ -36,6 +36,7 @@ _CHAIN_MAX: Final = 4
 _KINDS: Final = {
     "checkpoint": 6,
     "compact": 2,
+    "upgrade": 1,
     "expire": 2,
     "sync": 1,
     "stats": 2,
@@ -82,6 +83,9 @@ class Caretaker(Actor):
     def _compact(self) -> None:
         self._db.compact()
         self._end_chain()
+
+    def _upgrade(self) -> None:
+        self._db.upgrade()
 
     def _expire(self) -> None:
         self._db.expire()

@@ -42,11 +42,13 @@ from support.differential.reads import Known
 from support.differential.shared import OWNERS, Shared
 from support.differential.writer import Writer, drawn_actions, models_after
 from support.differential.writes import Models
+from support.older_format import older_format
 from support.searches import small_limits
 
 _HANG_S: Final = 120.0
 _READS_AT_END: Final = 8
 _LOOK_S: Final = 0.01
+_OLDER_SHARE: Final = 0.3
 _KINDS: Final = {"threads": 6, "killed": 3, "spoiled": 0.5}
 
 
@@ -97,8 +99,7 @@ class Run:
         until = time.monotonic() + self._seconds
         try:
             with limits:
-                with self._stage().open() as db:
-                    create(db)
+                self._begin(older=self._rng.random() < _OLDER_SHARE)
                 for kind in kinds:
                     self._phase(kind, self._seconds / len(kinds))
                 while not kinds and (left_s := until - time.monotonic()) > 0:
@@ -107,6 +108,14 @@ class Run:
                     self._phase(kind if self.phases else "threads", seconds)
         finally:
             sys.setswitchinterval(interval_s)
+
+    def _begin(self, *, older: bool) -> None:
+        """Makes the database; an older one by a program of format 1, which has it for a phase."""
+        with older_format() if older else nullcontext():
+            with self._stage().open() as db:
+                create(db)
+            if older:
+                self._phase("threads", 0.5)
 
     # -- phases ----------------------------------------------------------------------------------
 

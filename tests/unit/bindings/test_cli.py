@@ -16,6 +16,7 @@ from amberdb import Database, DiskFullError, Ordered, Text, Vector
 from amberdb.cli import lines as cli_lines
 from amberdb.cli.__main__ import app
 from amberdb.cli.verbs import VERBS
+from support.older_format import older_format
 
 Run = Callable[..., Result]
 
@@ -414,6 +415,17 @@ def test_info_as_tables(filled: Run) -> None:
     shown = filled("info").stdout
     assert "visible_lsn" in shown
     assert "x" in shown
+
+
+def test_upgrade(run: Run) -> None:
+    with older_format():
+        run("put", "x", json.dumps({"id": "d"}))
+    report = answer(run("upgrade", "--json"))
+    assert report["pairs_after"] == report["pairs_before"]
+    assert answer(run("upgrade", "--json")) is None
+    assert "newest format" in run("upgrade").stdout
+    assert answer(run("get", "x", "d", "--json")) == {"id": "d"}
+    assert answer(run("check", "--json"))["ok"]
 
 
 def test_compact(filled: Run) -> None:

@@ -1,15 +1,17 @@
 """Short ways to read collections, and files of a database."""
 
 import shutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lmdb
-
 import amberdb
 from amberdb import Database, Document, ReadableCollection
+from amberdb._fs import OsFileSystem
+from amberdb.engine.schema.keyspace import end_of
+from amberdb.engine.storage.store import Store
+from amberdb.engine.storage.store_writer import StoreWriter
 from support.databases import SMALL
 from unit.wal.helpers import join_preparation
 
@@ -43,21 +45,28 @@ def data_file(path: Path | str) -> Path:
 
 
 def damage_inner_pages(path: Path | str) -> None:
-    """Of data.mdb: no tree of it can be followed any more."""
+    """Of data.mdb: no tree of several pages can be followed any more."""
     with data_file(path).open("r+b") as file:
         data = file.read()
         for number in range(2, len(data) // 4096):
             if data[number * 4096 + 10] == 1:  # inner pages
-                file.seek(number * 4096 + 40)
-                file.write(bytes(200))
+                file.seek(number * 4096 + 16)
+                file.write(bytes(4096 - 16))
 
 
 @contextmanager
-def raw_store(path: Path | str) -> "Generator[lmdb.Transaction[bytes]]":
+def raw_store(path: Path | str) -> Generator[StoreWriter]:
     """A write transaction on the data of a closed database: the way of damage into it."""
-    environment = lmdb.open(str(data_file(path).parent), map_size=1 << 30, lib_version=0)
+    directory = str(data_file(path).parent)
+    store = Store(directory, fs=OsFileSystem(), create=False, map_bytes=1 << 30)
     try:
-        with environment.begin(write=True) as txn:
-            yield txn
+        with store.write() as writer:
+            yield writer
     finally:
-        environment.close()
+        store.close()
+
+
+def all_pairs(writer: StoreWriter) -> Iterator[tuple[bytes, bytes]]:
+    """The pairs of a store, by key."""
+    for prefix in writer.keyspaces():
+        yield from writer.scan(prefix, end_of(prefix))

@@ -1,6 +1,5 @@
 """Automatic compaction: the file stays under about twice the live data, and blocks no caller."""
 
-import logging
 import os
 import shutil
 import threading
@@ -12,46 +11,19 @@ import pytest
 
 import amberdb
 from amberdb import Database
-from amberdb import _failpoints as failpoints
 from amberdb.engine.maintenance import auto_compaction
 from amberdb.engine.storage.store import Store
 from support.databases import OpenDatabase, audited
+from support.places import Places
 
 WAIT_S = 60
-
-
-class Places(logging.Handler):
-    """Which places were reached, what to do at one, and whether a compaction was postponed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.put_off = threading.Event()
-        self.reached: dict[str, threading.Event] = {}
-        self.actions: dict[str, Any] = {}
-        failpoints.install(self._reach)
-
-    def of(self, name: str) -> threading.Event:
-        return self.reached.setdefault(name, threading.Event())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "postponed" in record.msg:
-            self.put_off.set()
-
-    def _reach(self, name: str) -> None:
-        if name in self.actions:
-            self.actions[name]()
-        self.of(name).set()
 
 
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> Generator[Places]:
     monkeypatch.setattr(auto_compaction, "BYTES_MIN", 100_000)
-    found = Places()
-    logger = logging.getLogger("amberdb.engine")
-    logger.addHandler(found)
-    yield found
-    logger.removeHandler(found)
-    failpoints.install(None)
+    with Places.watched() as found:
+        yield found
 
 
 def half_free(db: Database) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import pytest
 
 import amberdb
@@ -12,10 +11,10 @@ from amberdb import CheckReport, CorruptionError, Database, Ordered, Unique
 from amberdb.engine.integrity import check as checks
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import pack, unpack
-from amberdb.engine.schema.keyspace import APPLIED
+from amberdb.engine.schema.keyspace import APPLIED, end_of
 from amberdb.engine.schema.ordered_index import LOSSY, MULTI
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.storage.data_file import read_metas
+from amberdb.engine.storage.store_writer import StoreWriter
 from amberdb.wal import Log
 from support.databases import SMALL, OpenDatabase
 from support.inside import engine_of
@@ -42,56 +41,47 @@ def schema_at(path: Path) -> Schema:
         return engine_of(db).committer.state.catalog.schemas["n"]
 
 
-Txn = "lmdb.Transaction[bytes]"
+def first_entry(txn: StoreWriter, prefix: bytes) -> tuple[bytes, bytes]:
+    return next(txn.scan(prefix, end_of(prefix)))
 
 
-def first_entry(txn: "lmdb.Transaction[bytes]", prefix: bytes) -> tuple[bytes, bytes]:
-    cursor = txn.cursor()
-    assert cursor.set_range(prefix)
-    key, value = cursor.item()
-    assert key.startswith(prefix)
-    return key, value
-
-
-def flip(txn: "lmdb.Transaction[bytes]", key: bytes, at: int) -> None:
+def flip(txn: StoreWriter, key: bytes, at: int) -> None:
     value = bytearray(txn.get(key) or b"")
     value[at] ^= 1
     txn.put(key, bytes(value))
 
 
-def remove_first(txn: "lmdb.Transaction[bytes]", prefix: bytes) -> None:
+def remove_first(txn: StoreWriter, prefix: bytes) -> None:
     txn.delete(first_entry(txn, prefix)[0])
 
 
-def repoint_first(txn: "lmdb.Transaction[bytes]", prefix: bytes) -> None:
+def repoint_first(txn: StoreWriter, prefix: bytes) -> None:
     key, _ = first_entry(txn, prefix)
     txn.put(key, b"c")
 
 
-def stray(txn: "lmdb.Transaction[bytes]", prefix: bytes) -> None:
+def stray(txn: StoreWriter, prefix: bytes) -> None:
     key, value = first_entry(txn, prefix)
     txn.put(key[:-1] + bytes([key[-1] ^ 0x40]), value)
 
 
-def set_counters(
-    txn: "lmdb.Transaction[bytes]", schema: Schema, documents: int, rowid: int
-) -> None:
+def set_counters(txn: StoreWriter, schema: Schema, documents: int, rowid: int) -> None:
     txn.put(schema.counters_key, CollectionCounters(documents, rowid).pack())
 
 
-def misplace(txn: "lmdb.Transaction[bytes]", schema: Schema) -> None:
+def misplace(txn: StoreWriter, schema: Schema) -> None:
     """Stores the document of b under the key of z, with a correct checksum."""
     stored = unpack(schema.key("b"), txn.get(schema.key("b")) or b"")
     txn.put(schema.key("z"), pack(schema.key("z"), *stored))
 
 
-def from_the_future(txn: "lmdb.Transaction[bytes]", schema: Schema) -> None:
+def from_the_future(txn: StoreWriter, schema: Schema) -> None:
     stored = unpack(schema.key("b"), txn.get(schema.key("b")) or b"")
     changed = stored._replace(version=1 << 60)
     txn.put(schema.key("b"), pack(schema.key("b"), *changed))
 
 
-Plant = Callable[["lmdb.Transaction[bytes]", Schema], object]
+Plant = Callable[[StoreWriter, Schema], object]
 DAMAGE: dict[str, tuple[Plant, str]] = {
     "document value": (lambda t, s: flip(t, s.key("b"), 50), "'b'.*checksum"),
     "document header": (lambda t, s: flip(t, s.key("b"), 3), "'b'.*checksum"),
@@ -284,13 +274,13 @@ def test_index_in_the_making_is_not_damage(db: Database) -> None:
 def lose_pages(path: Path) -> None:
     """Makes inner pages refer to pages that do not exist: LMDB reports that without a crash."""
     data = bytearray(data_file(path).read_bytes())
-    root = max(read_metas(bytes(data[: 1 << 16]))).main.root
-    start = root * 4096
-    lower = int.from_bytes(data[start + 12 : start + 14], "little")
-    assert data[start + 10] == 1  # an inner page
-    for place in range(start + 16, start + lower, 2):
-        node = start + int.from_bytes(data[place : place + 2], "little")
-        data[node + 2] = 0x70
+    inner = [start for start in range(2 * 4096, len(data), 4096) if data[start + 10] == 1]
+    assert inner
+    for start in inner:
+        lower = int.from_bytes(data[start + 12 : start + 14], "little")
+        for place in range(start + 16, start + lower, 2):
+            node = start + int.from_bytes(data[place : place + 2], "little")
+            data[node + 2] = 0x70
     data_file(path).write_bytes(data)
 
 
@@ -311,14 +301,13 @@ def build(db: Database) -> None:
 
 PAGE_READS: dict[str, Callable[[Database], object]] = {
     **READS,
-    "count": lambda db: db.collection("n").count(),
+    "count": lambda db: db.collection("n").count({"x": {"$lt": 300}}),
     "delete_many": lambda db: db.collection("n").delete_many({"x": 1}),
     "snapshot get": lambda db: db.snapshot()["n"].get("b"),
     "snapshot find": lambda db: db.snapshot()["n"].find(),
     "transaction get": in_transaction(lambda notes: notes.get("b")),
     "transaction put": in_transaction(lambda notes: notes.put({"id": "b"})),
     "expire": lambda db: db.expire(),
-    "stats": lambda db: db.stats(),
     "build": build,
     "unique": lambda db: db.collection("n", indexes=[Unique("x")]),
 }
@@ -330,7 +319,7 @@ def test_damaged_page_is_a_typed_error_with_its_file(
 ) -> None:
     db = open_db()
     notes = db.collection("n", indexes=[Ordered("x")], expires_at="until")
-    notes.put_many({"id": f"{n:04}", "x": n, "text": "y" * 200} for n in range(500))
+    notes.put_many({"id": f"{n:04}", "x": n, "text": "y" * 200, "until": 9e9} for n in range(500))
     db.close()
     path = Path(db.path)
     kept = data_file(path).read_bytes()
@@ -341,7 +330,7 @@ def test_damaged_page_is_a_typed_error_with_its_file(
                 read(db)
             assert caught.value.path == str(data_file(path))
             report = db.check()
-            assert len(report.problems) > 2
+            assert report.problems
             assert str(data_file(path)) in report.problems[0]
         finally:
             data_file(path).write_bytes(kept)

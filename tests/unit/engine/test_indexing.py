@@ -12,7 +12,7 @@ from amberdb.engine.maintenance.index_build import Indexer
 from amberdb.engine.schema.keyspace import BUILDING, BUILT, prefix_of
 from support.databases import OpenDatabase
 from support.inside import engine_of
-from unit.engine.helpers import ids, raw_store
+from unit.engine.helpers import all_pairs, ids, raw_store
 
 
 class Interrupted(Exception): ...
@@ -202,7 +202,7 @@ def leftovers(path: str, keyspaces: list[int]) -> list[bytes]:
     prefixes = [prefix_of(number) for number in keyspaces]
     starts = (*prefixes, *(mark + prefix for mark in (BUILT, BUILDING) for prefix in prefixes))
     with raw_store(path) as txn:
-        return [key for key, _ in txn.cursor() if key.startswith(starts)]
+        return [key for key, _ in all_pairs(txn) if key.startswith(starts)]
 
 
 def test_entries_of_a_dropped_index_are_purged(open_db: OpenDatabase) -> None:

@@ -1,0 +1,99 @@
+"""Leaf pages with the names of trees: the last ones of LMDB's unnamed tree.
+
+    node   48 u32 | flags u16: 2 | 8 u16 | name | pad u32 | flags u16 | depth u16 | branch, leaf and
+           overflow pages, entries, root, u64 each
+
+Invariants:
+- Names are the last keys of the unnamed tree; a page may have other keys before them.
+- Nothing that is read is trusted: a node that is not the name of a keyspace's tree is damage.
+"""
+
+from collections.abc import Iterator, Sequence
+from struct import Struct, error
+from typing import Final, NamedTuple
+
+from amberdb._errors import CorruptionError
+from amberdb.engine.storage.data_file import PAGE_HEADER_SIZE, Tree
+from amberdb.engine.storage.leaves import LARGE, NODE_HEADER_SIZE, leaf_page
+from amberdb.engine.storage.trees import NAMES, name_of, prefix_in
+
+_NODE: Final = Struct("<IHH")
+_TREE: Final = Struct("<IHHQQQQQ")
+assert _NODE.size == NODE_HEADER_SIZE
+assert _TREE.size == 48
+_NAME: Final = 2
+"""The flag of a node whose value describes a tree."""
+_OFFSET_SIZE: Final = 2
+_LARGE_SIZE: Final = 8
+
+NamedTree = tuple[bytes, Tree]
+"""(prefix of the keyspace, its tree)"""
+
+
+class NamePage(NamedTuple):
+    """A leaf page of names, without its number."""
+
+    first: bytes
+    """The first name."""
+    names: int
+    page: bytearray
+
+    def numbered(self, number: int) -> bytes:
+        return number.to_bytes(8, "little") + self.page[8:]
+
+
+def name_pages(trees: Sequence[NamedTree], page_size: int) -> Iterator[NamePage]:
+    """Pages that name these trees, ascending."""
+    node_size = NODE_HEADER_SIZE + len(NAMES) + _TREE.size + _OFFSET_SIZE
+    count = (page_size - PAGE_HEADER_SIZE) // node_size
+    for start in range(0, len(trees), count):
+        few = trees[start : start + count]
+        page = leaf_page((_node(prefix, tree) for prefix, tree in few), page_size)
+        yield NamePage(name_of(few[0][0]), len(few), page)
+
+
+def _node(prefix: bytes, tree: Tree) -> bytes:
+    name = name_of(prefix)
+    return _NODE.pack(_TREE.size, _NAME, len(name)) + name + _TREE.pack(0, 0, *tree)
+
+
+def split_names(page: bytes, page_size: int) -> tuple[bytearray | None, list[NamedTree]]:
+    """A leaf page without the names in it, None if that leaves nothing; and the trees that they
+    name, without empty ones. Raises CorruptionError."""
+    kept: list[bytes] = []
+    named: list[NamedTree] = []
+    has_names = False
+    for node in _nodes(page):
+        flags, key_size = _NODE.unpack_from(node)[1:]
+        key = node[NODE_HEADER_SIZE : NODE_HEADER_SIZE + key_size]
+        if key < NAMES:
+            if has_names:
+                raise CorruptionError("a key follows the names of trees")
+            kept.append(node)
+            continue
+        has_names = True
+        prefix = prefix_in(key)
+        value = node[NODE_HEADER_SIZE + key_size :]
+        if prefix is None or flags != _NAME or len(value) != _TREE.size:
+            raise CorruptionError(f"{key[:40]!r} is not the name of a tree")
+        _, _, *tree = _TREE.unpack(value)
+        if Tree(*tree).entries:
+            named.append((prefix, Tree(*tree)))
+    if not has_names:
+        return bytearray(page), []
+    return (leaf_page(kept, page_size) if kept else None), named
+
+
+def _nodes(page: bytes) -> Iterator[bytes]:
+    """The nodes of a leaf page. Raises CorruptionError."""
+    lower = int.from_bytes(page[PAGE_HEADER_SIZE - 2 * _OFFSET_SIZE :][:_OFFSET_SIZE], "little")
+    for place in range(PAGE_HEADER_SIZE, lower, _OFFSET_SIZE):
+        start = int.from_bytes(page[place : place + _OFFSET_SIZE], "little")
+        try:
+            size, flags, key_size = _NODE.unpack_from(page, start)
+        except error:
+            raise CorruptionError("a node is outside of its leaf page") from None
+        end = start + NODE_HEADER_SIZE + key_size + (_LARGE_SIZE if flags == LARGE else size)
+        if end > len(page):
+            raise CorruptionError("a node is outside of its leaf page")
+        yield page[start:end]

@@ -1,0 +1,28 @@
+"""Databases as a program writes them that knows only format 1: what this one has to open.
+
+Format 1 has all keyspaces in LMDB's unnamed tree, and 1 in MANIFEST. tests/golden has files that
+such a program really wrote; a test compares.
+"""
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from amberdb.engine.commit import recovery
+from amberdb.engine.storage import manifest
+from amberdb.engine.storage.store_writer import StoreWriter
+
+
+@contextmanager
+def older_format() -> Generator[None]:
+    """For one block, what is opened is written in format 1."""
+
+    def unnamed(self: StoreWriter, prefix: bytes) -> Any:
+        return None
+
+    with ExitStack() as stack:
+        for module in (manifest, recovery):
+            stack.enter_context(patch.object(module, "FORMAT_VERSION", 1))
+        stack.enter_context(patch.object(StoreWriter, "_made", unnamed))
+        yield
