@@ -16,14 +16,14 @@ from amberdb._fs import OsFileSystem
 from amberdb.engine.backup.archive import Content, Header, Kind, archive_blocks, opened_archive
 from amberdb.engine.backup.pages import pairs_of
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, LAST_TIME, LOCAL, META, end_of, prefix_of
-from amberdb.engine.storage import tree_file
+from amberdb.engine.storage import store_writer, tree_file
 from amberdb.engine.storage.data_file import read_metas, verify_file
 from amberdb.engine.storage.leaves import Leaves, node_bytes_max
 from amberdb.engine.storage.tree_file import TreeReader, meta_of
 from amberdb.engine.storage.trees import scan
 from support.damage import with_last_bit_flipped
 from support.databases import SMALL, OpenDatabase, audited
-from support.inside import engine_of
+from support.inside import engine_of, names_in
 from support.reference import Doc
 from unit.engine.helpers import all_pairs, data_file, raw_store
 from unit.engine.pages import PAGE, leaves_of_pairs
@@ -127,6 +127,35 @@ def test_a_restored_file_is_as_lmdb_makes_it(open_db: OpenDatabase, tmp_path: Pa
         copy.checkpoint()
         assert documents(copy) == {}
     assert verify_file(path) == []
+
+
+def test_keyspaces_without_a_tree_of_their_own(
+    open_db: OpenDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between others that have one, as in a database that began in format 1, or with too many."""
+    db = open_db()
+    for number, room in enumerate((0, 1024, 2, 1024, 0)):
+        monkeypatch.setattr(store_writer, "TREES_MAX", room)
+        notes = db.collection(f"c{number}", indexes=[Ordered("n")], expires_at="until")
+        notes.put_many(
+            {"id": f"{n}", "n": n, "text": "t" * (n * 40), "until": 9e9} for n in range(300)
+        )
+        db.checkpoint()
+    assert 0 < len(names_in(engine_of(db).committer.store)) < 15
+    db.backup(tmp_path / "full")
+    for room in (0, 4, 1024):
+        monkeypatch.setattr(tree_file, "TREES_MAX", room)
+        path = tmp_path / f"{room}.amber"
+        amberdb.restore(tmp_path / "full", path, **SMALL)
+        assert verify_file(str(data_file(path))) == []
+        with audited(path) as copy:
+            assert len(names_in(engine_of(copy).committer.store)) == min(room, 15)
+            for number in range(5):
+                name = f"c{number}"
+                assert list(copy[name].documents()) == list(db[name].documents())
+                assert copy[name].count({"n": {"$gte": 150}}) == 150
+                copy[name].put({"id": "new", "n": 1})
+            copy.checkpoint()
 
 
 def test_a_file_of_one_page_and_every_number_of_pages(tmp_path: Path) -> None:
