@@ -35,12 +35,7 @@ class StoreWriter:
 
     __slots__ = ("_env", "_open", "_trees", "_txn", "get")
 
-    def __init__(
-        self,
-        env: "lmdb.Environment",
-        txn: LmdbTransaction,
-        trees: Trees,
-    ) -> None:
+    def __init__(self, env: lmdb.Environment, txn: LmdbTransaction, trees: Trees) -> None:
         self._env = env
         self._txn = txn
         self._open = trees
@@ -95,8 +90,10 @@ class StoreWriter:
                 inside = bisect_right(pairs, last, key=_key_of)
                 if inside:
                     cursor.putmulti(pairs[:inside])
-                cursor.putmulti(pairs[inside:], append=True)
-                return
+                    pairs = pairs[inside:]
+                _, added = cursor.putmulti(pairs, append=True)
+                if added == len(pairs):
+                    return  # else they do not ascend, and LMDB has passed over some
         cursor.putmulti(pairs)
 
     def items(self, low: bytes) -> Iterable[Pair]:
