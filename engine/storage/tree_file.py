@@ -26,11 +26,13 @@ from amberdb.engine.storage.data_file import HEAD_BYTES, Meta, Tree, meta_pages,
 from amberdb.engine.storage.leaves import (
     NODE_HEADER_SIZE,
     PAGE_HEADER_SIZE,
-    PAGES_BYTES_MAX,
     Leaves,
     pages_of_value,
 )
 
+PAGES_BYTES: Final = 1 << 19
+"""The bytes of pages that are read together. More at once take less time, and hold the interpreter
+longer."""
 _BRANCH: Final = 1
 _OVERFLOW: Final = 4
 _DEPTH_MAX: Final = 32
@@ -77,7 +79,7 @@ class TreeReader:
         if not 0 < depth <= _DEPTH_MAX:
             return
         numbers = self._leaf_numbers(root, depth - 1)
-        count = PAGES_BYTES_MAX // self.page_size
+        count = PAGES_BYTES // self.page_size
         while few := list(islice(numbers, count)):
             self._check_numbers(few)
             yield Leaves(bytearray(self._pages.take(few, axis=0)), self.page_size)
