@@ -60,13 +60,16 @@ def page_contents(
     """The blocks of all leaf pages. Raises CorruptionError when a page or a document is damaged, or
     a counter is wrong."""
     check = _KeyCheck(header)
-    documents = _Documents(schemas)
+    turns = Turns()
+    documents = _Documents(schemas, turns)
     for stored in tree.leaves():
         leaves = _portable(stored)
         if leaves is None:
             continue
         check.add(leaves.keys(), leaves.value)
+        turns.offer()
         documents.check_pages(leaves)
+        turns.offer()
         large = leaves.large()
         yield Content(Kind.PAGES, leaves.nodes, leaves.packed())
         block: list[bytes] = []
@@ -100,10 +103,10 @@ def _is_portable(key: bytes) -> bool:
 class _Documents:
     """Checks and counts the documents of a backup."""
 
-    def __init__(self, schemas: Mapping[bytes, Schema]) -> None:
+    def __init__(self, schemas: Mapping[bytes, Schema], turns: Turns) -> None:
         self._schemas = schemas
         self._counts = dict.fromkeys(schemas, 0)
-        self._turns = Turns()
+        self._turns = turns
 
     def check_pages(self, leaves: "Leaves") -> None:
         """Counts the documents in the pages, and checks those that are not large. Raises

@@ -35,7 +35,7 @@ LARGE: Final = 1
 _NUMBER_SIZE: Final = 8
 _OFFSET_SIZE: Final = 2
 PAGES_BYTES_MAX: Final = 1 << 20
-"""The most bytes of pages that are read, checked and stored together."""
+"""The most bytes of pages that a block of an archive has."""
 
 
 def pages_of_value(size: int, page_size: int) -> int:
@@ -58,7 +58,7 @@ class LargeValue(NamedTuple):
 
 @final
 class Leaves:
-    """A few leaf pages, keys ascending: up to PAGES_BYTES_MAX of them."""
+    """A few leaf pages, keys ascending."""
 
     def __init__(self, pages: bytearray, page_size: int) -> None:
         """Takes whole pages. Raises CorruptionError unless LMDB may read them."""

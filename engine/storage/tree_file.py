@@ -29,7 +29,6 @@ from amberdb.engine.storage.data_file import HEAD_BYTES, Meta, Tree, meta_pages,
 from amberdb.engine.storage.leaves import (
     NODE_HEADER_SIZE,
     PAGE_HEADER_SIZE,
-    PAGES_BYTES_MAX,
     Leaves,
     pages_of_value,
 )
@@ -37,6 +36,9 @@ from amberdb.engine.storage.name_pages import NamedTree, NamePage, name_pages, s
 from amberdb.engine.storage.trees import TREES_MAX
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
+PAGES_BYTES: Final = 1 << 19
+"""The bytes of pages that are read together. More at once take less time, and hold the interpreter
+longer."""
 _BRANCH: Final = 1
 _OVERFLOW: Final = 4
 _DEPTH_MAX: Final = 32
@@ -119,9 +121,9 @@ class TreeReader:
             yield from self._leaf_numbers(tree.root, tree.depth - 1)
 
     def _read(self, numbers: Iterable[int]) -> Iterator[bytearray]:
-        """The pages with these numbers, up to PAGES_BYTES_MAX together."""
+        """The pages with these numbers, PAGES_BYTES of them together."""
         remaining = iter(numbers)
-        while few := list(islice(remaining, PAGES_BYTES_MAX // self.page_size)):
+        while few := list(islice(remaining, PAGES_BYTES // self.page_size)):
             self._check_numbers(few)
             yield bytearray(self._pages.take(few, axis=0))
 

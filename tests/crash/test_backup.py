@@ -114,7 +114,7 @@ def test_a_backup_is_whole_or_not_there(tmp_path: Path, base: str | None) -> Non
             wanted.append(documents(db))
             with (
                 patch.object(backup, "BLOCK_BYTES", 1000),
-                patch.object(tree_file, "PAGES_BYTES_MAX", PAGE),
+                patch.object(tree_file, "PAGES_BYTES", PAGE),
             ):
                 db.backup(root / "new", base=root / "later" if base else None)
 
@@ -339,7 +339,7 @@ def killed(root: Path, at: int) -> bool:
         try:
             with (
                 patch.object(backup, "BLOCK_BYTES", 2000),
-                patch.object(tree_file, "PAGES_BYTES_MAX", PAGE),
+                patch.object(tree_file, "PAGES_BYTES", PAGE),
             ):
                 keep_and_bring_back(root, FaultyFileSystem(hook=reached), reached)
             os._exit(0)

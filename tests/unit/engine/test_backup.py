@@ -146,7 +146,7 @@ def test_an_empty_database_and_one_in_memory_can_be_kept(
 def test_readers_and_writers_go_on_and_are_not_in_it(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree_file, "PAGES_BYTES_MAX", PAGE)
+    monkeypatch.setattr(tree_file, "PAGES_BYTES", PAGE)
     fill(db, range(200))
     before = documents(db)
 
@@ -185,7 +185,7 @@ def test_a_rate_is_kept_by_waiting(
 
     monkeypatch.setattr(backup, "monotonic", lambda: now[0])
     monkeypatch.setattr(backup, "sleep", wait)
-    monkeypatch.setattr(tree_file, "PAGES_BYTES_MAX", PAGE)
+    monkeypatch.setattr(tree_file, "PAGES_BYTES", PAGE)
     fill(db, range(100))
     report = db.backup(tmp_path / "full", rate_bytes_s=1000)
     assert now[0] == pytest.approx(2 * report.size_bytes / 1000, rel=0.1)  # written, then read back

@@ -85,7 +85,7 @@ def test_it_has_all_pairs_but_those_of_this_file(
 ) -> None:
     if compress:
         pytest.importorskip("zstandard")
-    monkeypatch.setattr(tree_file, "PAGES_BYTES_MAX", pages_max * PAGE)
+    monkeypatch.setattr(tree_file, "PAGES_BYTES", pages_max * PAGE)
     fill(db, 300)
     db.backup(tmp_path / "full", compress=compress, hold_log=False)
     with opened_archive(FS, str(tmp_path / "full")) as archive:
