@@ -31,21 +31,21 @@ from amberdb.engine.schema.keyspace import FIRST_KEYSPACE, end_of, prefix_of
 from amberdb.engine.storage.data_file import (
     PAGE_HEADER_SIZE,
     PAGE_SIZE,
+    TREE_SIZE,
     Meta,
     Tree,
     read_metas,
+    unpack_tree,
 )
 from amberdb.engine.storage.trees import NAMES, prefix_in
 
 _PAGE = Struct("<QHHHH")
 _NODE = Struct("<HHHH")
 _NUMBER = Struct("<Q")
-_TREE = Struct("<IHHQQQQQ")
 NODE_HEADER_SIZE = 8
 assert _PAGE.size == PAGE_HEADER_SIZE
 assert _NODE.size == NODE_HEADER_SIZE
 assert _NUMBER.size == 8
-assert _TREE.size == 48
 
 _BRANCH, _LEAF = 1, 2
 _BIG, _SUB, _DUPLICATES = 1, 2, 4
@@ -95,12 +95,13 @@ class Pages:
         """The pairs of the tree that a node of the main tree names."""
         size, _, _, name, offset = node
         prefix = prefix_in(name)
-        if prefix is None or size != _TREE.size or offset + size > len(page):
+        if prefix is None or size != TREE_SIZE or offset + size > len(page):
             gaps.append(Gap(_FIRST, None, int.from_bytes(page[:8], "little")))
             return
-        _, _, depth, _, _, _, entries, root = _TREE.unpack_from(page, offset)
-        if entries or root != _NO_PAGE:
-            yield from self._walk(root, max(1, depth), prefix, end_of(prefix), gaps, False)
+        tree = unpack_tree(page[offset : offset + size])
+        if tree.entries or tree.root != _NO_PAGE:
+            depth = max(1, tree.depth)
+            yield from self._walk(tree.root, depth, prefix, end_of(prefix), gaps, False)
 
     def _walk(
         self, number: int, levels: int, low: bytes, high: bytes | None, gaps: list[Gap], free: bool

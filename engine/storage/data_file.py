@@ -35,6 +35,10 @@ _MAGIC = 0xBEEFC0DE
 _VERSION = 1
 _META_PAGE = Struct("<IIQQ" + "IHHQQQQQ" * 2 + "QQ")
 assert _META_PAGE.size == 136
+_TREE = Struct("<IHHQQQQQ")
+TREE_SIZE = 48
+"""The bytes that describe a tree, as the value of its name."""
+assert _TREE.size == TREE_SIZE
 _PAGE_HEAD = Struct("<QHHI")
 assert _PAGE_HEAD.size == PAGE_HEADER_SIZE
 _META_FLAG = 8
@@ -52,6 +56,16 @@ class Tree(NamedTuple):
     overflow_pages: int
     entries: int
     root: int
+
+
+def pack_tree(tree: Tree) -> bytes:
+    """What describes a tree beside its name."""
+    return _TREE.pack(0, 0, *tree)
+
+
+def unpack_tree(value: bytes) -> Tree:
+    """The tree of TREE_SIZE bytes beside its name."""
+    return Tree(*_TREE.unpack(value)[2:])
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,14 +13,18 @@ from struct import Struct, error
 from typing import Final, NamedTuple
 
 from amberdb._errors import CorruptionError
-from amberdb.engine.storage.data_file import PAGE_HEADER_SIZE, Tree
+from amberdb.engine.storage.data_file import (
+    PAGE_HEADER_SIZE,
+    TREE_SIZE,
+    Tree,
+    pack_tree,
+    unpack_tree,
+)
 from amberdb.engine.storage.leaves import LARGE, NODE_HEADER_SIZE, leaf_page
 from amberdb.engine.storage.trees import NAMES, name_of, prefix_in
 
 _NODE: Final = Struct("<IHH")
-_TREE: Final = Struct("<IHHQQQQQ")
 assert _NODE.size == NODE_HEADER_SIZE
-assert _TREE.size == 48
 _NAME: Final = 2
 """The flag of a node whose value describes a tree."""
 _OFFSET_SIZE: Final = 2
@@ -44,7 +48,7 @@ class NamePage(NamedTuple):
 
 def name_pages(trees: Sequence[NamedTree], page_size: int) -> Iterator[NamePage]:
     """Pages that name these trees, ascending."""
-    node_size = NODE_HEADER_SIZE + len(NAMES) + _TREE.size + _OFFSET_SIZE
+    node_size = NODE_HEADER_SIZE + len(NAMES) + TREE_SIZE + _OFFSET_SIZE
     count = (page_size - PAGE_HEADER_SIZE) // node_size
     for start in range(0, len(trees), count):
         few = trees[start : start + count]
@@ -54,7 +58,7 @@ def name_pages(trees: Sequence[NamedTree], page_size: int) -> Iterator[NamePage]
 
 def _node(prefix: bytes, tree: Tree) -> bytes:
     name = name_of(prefix)
-    return _NODE.pack(_TREE.size, _NAME, len(name)) + name + _TREE.pack(0, 0, *tree)
+    return _NODE.pack(TREE_SIZE, _NAME, len(name)) + name + pack_tree(tree)
 
 
 def split_names(page: bytes, page_size: int) -> tuple[bytearray | None, list[NamedTree]]:
@@ -74,11 +78,11 @@ def split_names(page: bytes, page_size: int) -> tuple[bytearray | None, list[Nam
         has_names = True
         prefix = prefix_in(key)
         value = node[NODE_HEADER_SIZE + key_size :]
-        if prefix is None or flags != _NAME or len(value) != _TREE.size:
+        if prefix is None or flags != _NAME or len(value) != TREE_SIZE:
             raise CorruptionError(f"{key[:40]!r} is not the name of a tree")
-        _, _, *tree = _TREE.unpack(value)
-        if Tree(*tree).entries:
-            named.append((prefix, Tree(*tree)))
+        tree = unpack_tree(value)
+        if tree.entries:
+            named.append((prefix, tree))
     if not has_names:
         return bytearray(page), []
     return (leaf_page(kept, page_size) if kept else None), named

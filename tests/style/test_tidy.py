@@ -29,6 +29,7 @@ STRUCT_MODULES = {
     "engine/schema/counters.py",
     "engine/schema/schema.py",  # keys of the expiry index
     "engine/storage/data_file.py",  # meta pages of LMDB, read without LMDB
+    "engine/storage/name_pages.py",  # the same
     "engine/integrity/lmdb_pages.py",  # pages of LMDB, read without LMDB
     "engine/storage/status.py",
     "engine/schema/document_format.py",

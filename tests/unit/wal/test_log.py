@@ -2,9 +2,7 @@
 
 import errno
 import itertools
-import os
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -16,12 +14,10 @@ from amberdb._errors import (
     PoisonedError,
     StorageError,
 )
-from amberdb._fs import OsFileSystem
 from amberdb._types import NO_LSN
 from amberdb.wal import Log, LogOptions
 from amberdb.wal.record import PAYLOAD_BYTES_MAX
 from amberdb.wal.segment import RECORDS_START, segment_name
-from amberdb.wal.segment_pool import SegmentPool
 from support.faulty_fs import Partial, fail_on
 from unit.wal.helpers import (
     DATABASE_ID,
@@ -336,19 +332,6 @@ def test_an_idle_log_has_one_segment_and_one_spare_file(directory: LogDirectory)
     fill(log, range(300, 500))
     assert log.last_lsn == lsn(499)
     log.close()
-
-
-def test_a_spare_file_that_is_being_taken_is_not_trimmed(tmp_path: Path) -> None:
-    pool = SegmentPool(OsFileSystem(), str(tmp_path), 2)
-    for name in ("free-1.seg", "free-2.seg"):
-        (tmp_path / name).write_bytes(bytes(4096))
-        pool.adopt(name)
-    path, _, _ = pool.take(4096)
-    pool.trim()
-    assert os.path.exists(path)
-    pool.mark_used(path)
-    pool.trim()
-    assert pool.count() <= 1
 
 
 def test_each_recycled_name_is_durable_before_the_next(directory: LogDirectory) -> None:
