@@ -26,6 +26,7 @@ from amberdb.engine.schema.keyspace import (
     APPLIED,
     BUILT,
     FIRST_KEYSPACE,
+    KEYS_END,
     LAST_TIME,
     LOCAL,
     META,
@@ -223,7 +224,7 @@ class _KeyCheck:
     def add(self, keys: list[bytes], value_of: Callable[[int], bytes]) -> None:
         """Checks the next keys; `value_of` gives the value of the one with a number. Raises
         CorruptionError."""
-        if not _are_keys(keys, self._last):
+        if not _are_keys(keys, self._last) or (keys and keys[-1] >= KEYS_END):
             raise CorruptionError(f"the block that begins with the key {keys[0][:40]!r} is invalid")
         for number, key in enumerate(takewhile(_FIRST.__gt__, keys)):
             if not is_key(key):
@@ -250,7 +251,7 @@ def is_key(key: bytes) -> bool:
     """Whether it may be the key of a pair in a backup."""
     prefix = key[:KEYSPACE_BYTES]
     return KEYSPACE_BYTES < len(key) <= LMDB_KEY_BYTES_MAX and (
-        prefix in (META, LOCAL) or prefix >= _FIRST
+        prefix in (META, LOCAL) or _FIRST <= prefix < KEYS_END
     )
 
 

@@ -18,6 +18,9 @@ ENTRY_PREFIX_SIZE = KEYSPACE_BYTES + 1
 """In the keyspace of a search index one more byte gives the kind of a key: see
 search/live_rows.py."""
 FIRST_KEYSPACE = 16
+KEYS_END = b"0000"
+"""All keys are below it: no number of a keyspace comes near. In LMDB's unnamed tree the names of
+trees begin here."""
 
 META = b"\0\0\0\0"
 LOCAL = b"\0\0\0\1"

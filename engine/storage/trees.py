@@ -23,14 +23,13 @@ from typing import Any, Final, Protocol, TypeAlias, final
 import lmdb
 
 from amberdb._call_lock import CallLock
-from amberdb.engine.schema.keyspace import FIRST_KEYSPACE, end_of, prefix_of
+from amberdb.engine.schema.keyspace import FIRST_KEYSPACE, KEYS_END, end_of, prefix_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 TREES_MAX: Final = 1024
 """Each open tree adds about a nanosecond to every transaction."""
-NAME_SIZE: Final = 8
-NAMES: Final = b"0" * NAME_SIZE
-"""The first name that a tree may have: all keys in the unnamed tree are below it."""
+NAMES: Final = KEYS_END + b"0000"
+"""The first name that a tree may have."""
 
 NewerTreeError: Final = lmdb.InvalidParameterError
 """What LMDB raises when a transaction is older than the tree."""

@@ -41,6 +41,7 @@ from amberdb.engine.schema.keyspace import (
     COLLECTIONS,
     COUNTERS,
     DATABASE_ID,
+    KEYS_END,
     prefix_of,
 )
 from support.damage import with_last_bit_flipped
@@ -314,6 +315,7 @@ def test_records_that_cannot_be_are_refused(tmp_path: Path, chain: list[Path]) -
         [(lsn, time_us, kind, b"\xc1"), *rest],
         [(lsn, time_us, kind, encode({APPLIED: bytes(8)})), *rest],
         [(lsn, time_us, kind, encode({prefix_of(16): b""})), *rest],
+        [(lsn, time_us, kind, encode({KEYS_END + b"0010": b""})), *rest],
         [(lsn, time_us, kind), *rest],
         [(far, time_us, kind, payload), *rest],
         [*good[:-1], (good[-1][0], good[-1][1] + 1, kind, good[-1][3])],

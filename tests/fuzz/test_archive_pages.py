@@ -20,7 +20,7 @@ from amberdb import BackupDamagedError, Ordered, Text
 from amberdb._fs import OsFileSystem
 from amberdb.engine.backup import archive as archives
 from amberdb.engine.backup.archive import Content, Header, Kind, archive_blocks, opened_archive
-from amberdb.engine.schema.keyspace import DATABASE_ID, LAST_TIME, LOCAL, prefix_of
+from amberdb.engine.schema.keyspace import DATABASE_ID, KEYS_END, LAST_TIME, LOCAL, prefix_of
 from amberdb.engine.storage.data_file import verify_file
 from amberdb.engine.storage.leaves import PAGES_BYTES_MAX, Leaves, node_bytes_max
 from support import slices
@@ -234,6 +234,7 @@ def test_pages_that_lmdb_would_not_make_are_refused(tmp_path: Path, full: Path) 
     for pages, nodes, is_right in (
         (page_of([(late + b"k", bytes(at_limit))])[0], 1, True),
         (page_of([(late + b"k", bytes(at_limit + 1))])[0], 1, False),
+        (page_of([(KEYS_END + b"0010", b"")])[0], 1, False),  # as the name of a tree
         (many[PAGE:], PAGES_MAX, True),
         (many, PAGES_MAX + 1, False),
     ):
