@@ -64,6 +64,7 @@ def page_contents(
     turns = Turns()
     documents = _Documents(schemas, turns)
     for stored in tree.leaves():
+        turns.offer()
         leaves = _portable(stored)
         if leaves is None:
             continue

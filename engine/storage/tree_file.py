@@ -36,7 +36,7 @@ from amberdb.engine.storage.name_pages import NamedTree, NamePage, name_pages, s
 from amberdb.engine.storage.trees import TREES_MAX
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
-PAGES_BYTES: Final = 1 << 19
+PAGES_BYTES: Final = 1 << 16
 """The bytes of pages that are read together. More at once take less time, and hold the interpreter
 longer."""
 _BRANCH: Final = 1
