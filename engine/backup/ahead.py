@@ -8,7 +8,7 @@ Invariants:
 """
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from queue import SimpleQueue
 from typing import Final, TypeVar
 
@@ -19,8 +19,11 @@ T = TypeVar("T")
 AHEAD: Final = 3
 
 
-def ahead(items: Generator[T], name: str) -> Generator[T]:
-    """The items, made in a thread with this name."""
+def ahead(
+    items: Generator[T], name: str, is_busy: Callable[[], bool] = lambda: False
+) -> Generator[T]:
+    """The items, made in a thread with this name; while others are busy, by turns with the thread
+    that uses them."""
     made: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
     wanted: SimpleQueue[bool] = SimpleQueue()
 
@@ -40,12 +43,17 @@ def ahead(items: Generator[T], name: str) -> Generator[T]:
     if not started(thread):
         yield from items
         return
+    waiting = 0
     try:
-        for _ in range(AHEAD):
-            wanted.put(True)
-        while isinstance(found := made.get(), tuple):
+        while True:
+            while waiting < (1 if is_busy() else AHEAD):
+                wanted.put(True)
+                waiting += 1
+            found = made.get()
+            if not isinstance(found, tuple):
+                break
+            waiting -= 1
             yield found[0]
-            wanted.put(True)
         if found is not None:
             raise found
     finally:

@@ -16,7 +16,7 @@ Invariants:
 
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from time import monotonic, sleep
@@ -45,6 +45,7 @@ from amberdb.engine.backup.archive import (
 from amberdb.engine.backup.chain import BackupReport, follows, read_header, verify_chain
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.backup.pages import page_contents
+from amberdb.engine.backup.traffic import Traffic
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
 from amberdb.engine.jobs import YIELD_S
@@ -131,7 +132,8 @@ class Backups:
 
     def _full(self, target: str, compress: bool, pace: "_Pace") -> BackupReport:
         self._checkpointer.run()
-        with self._snapshot() as (view, tree):
+        is_busy = Traffic(self._last_lsn).is_busy
+        with self._snapshot(is_busy) as (view, tree):
             schemas = view.catalog.by_keyspace()
             counts = {
                 schema.name: CollectionCounters.unpack(view.get(schema.counters_key)).documents
@@ -146,12 +148,15 @@ class Backups:
                 page_size=tree.page_size,
                 lmdb_version=lmdb_version(),
             )
-            pages = page_contents(tree, header, schemas, counts)
-            with closing(ahead(pages, "amberdb-backup")) as contents:
+            pages = page_contents(tree, header, schemas, counts, is_busy)
+            with closing(ahead(pages, "amberdb-backup", is_busy)) as contents:
                 return self._write(target, header, contents, compress, pace)
 
+    def _last_lsn(self) -> int:
+        return self._committer.log.last_lsn
+
     @contextmanager
-    def _snapshot(self) -> "Generator[tuple[View, TreeReader]]":
+    def _snapshot(self, is_busy: Callable[[], bool]) -> "Generator[tuple[View, TreeReader]]":
         """A view of LMDB, and the tree that it reads."""
         from amberdb.engine.storage.tree_file import TreeReader, meta_of  # bring numpy
 
@@ -166,7 +171,7 @@ class Backups:
                         raise
                     continue
                 if meta is not None and data is not None:
-                    with closing(TreeReader(data, meta)) as tree:
+                    with closing(TreeReader(data, meta, is_busy)) as tree:
                         yield view, tree
                     return
 

@@ -57,21 +57,27 @@ def page_contents(
     header: Header,
     schemas: Mapping[bytes, Schema],
     counts: Mapping[str, int],
+    is_busy: Callable[[], bool],
 ) -> Generator[Content]:
-    """The blocks of all leaf pages. Raises CorruptionError when a page or a document is damaged, or
-    a counter is wrong."""
+    """The blocks of all leaf pages. While others commit, they get the interpreter often. Raises
+    CorruptionError when a page or a document is damaged, or a counter is wrong."""
     check = _KeyCheck(header)
     turns = Turns()
-    documents = _Documents(schemas, turns)
+
+    def pause() -> None:
+        if is_busy():
+            turns.offer()
+
+    documents = _Documents(schemas, pause)
     for stored in tree.leaves():
-        turns.offer()
+        pause()
         leaves = _portable(stored)
         if leaves is None:
             continue
         check.add(leaves.keys(), leaves.value)
-        turns.offer()
+        pause()
         documents.check_pages(leaves)
-        turns.offer()
+        pause()
         large = leaves.large()
         yield Content(Kind.PAGES, leaves.nodes, leaves.packed())
         block: list[bytes] = []
@@ -105,10 +111,10 @@ def _is_portable(key: bytes) -> bool:
 class _Documents:
     """Checks and counts the documents of a backup."""
 
-    def __init__(self, schemas: Mapping[bytes, Schema], turns: Turns) -> None:
+    def __init__(self, schemas: Mapping[bytes, Schema], pause: Callable[[], None]) -> None:
         self._schemas = schemas
         self._counts = dict.fromkeys(schemas, 0)
-        self._turns = turns
+        self._pause = pause
 
     def check_pages(self, leaves: "Leaves") -> None:
         """Counts the documents in the pages, and checks those that are not large. Raises
@@ -119,7 +125,7 @@ class _Documents:
                 pairs = leaves.pairs_of(prefix)
                 self._counts[prefix] += len(pairs)
                 for start in range(0, len(pairs), _TURN_DOCUMENTS):
-                    self._turns.offer()
+                    self._pause()
                     _check_documents(pairs[start : start + _TURN_DOCUMENTS])
 
     def check_large(self, key: bytes, value: bytes) -> None:

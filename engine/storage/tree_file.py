@@ -15,7 +15,7 @@ Invariants:
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from mmap import mmap
 from typing import Final, cast, final
@@ -36,9 +36,11 @@ from amberdb.engine.storage.name_pages import NamedTree, NamePage, name_pages, s
 from amberdb.engine.storage.trees import TREES_MAX
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
-PAGES_BYTES: Final = 1 << 16
+PAGES_BYTES: Final = 1 << 19
 """The bytes of pages that are read together. More at once take less time, and hold the interpreter
 longer."""
+PAGES_BYTES_BUSY: Final = 1 << 16
+"""The same where others need the interpreter."""
 _BRANCH: Final = 1
 _OVERFLOW: Final = 4
 _DEPTH_MAX: Final = 32
@@ -64,8 +66,10 @@ def meta_of(fs: FileSystem, path: str, transaction: int) -> Meta | None:
 class TreeReader:
     """Reads the trees of a mapped file, as of a read transaction that stays open meanwhile."""
 
-    def __init__(self, data: memoryview, meta: Meta) -> None:
+    def __init__(self, data: memoryview, meta: Meta, is_busy: Callable[[], bool]) -> None:
+        """`is_busy`: whether other threads need the interpreter just now."""
         self.page_size = meta.page_size
+        self._is_busy = is_busy
         self._meta = meta
         self._data = data
         count = min(len(data) // self.page_size, meta.last_page + 1)
@@ -121,11 +125,16 @@ class TreeReader:
             yield from self._leaf_numbers(tree.root, tree.depth - 1)
 
     def _read(self, numbers: Iterable[int]) -> Iterator[bytearray]:
-        """The pages with these numbers, PAGES_BYTES of them together."""
+        """The pages with these numbers, a few of them together."""
         remaining = iter(numbers)
-        while few := list(islice(remaining, PAGES_BYTES // self.page_size)):
+        while few := list(islice(remaining, self._count())):
             self._check_numbers(few)
             yield bytearray(self._pages.take(few, axis=0))
+
+    def _count(self) -> int:
+        """The number of pages to read together."""
+        size = min(PAGES_BYTES, PAGES_BYTES_BUSY) if self._is_busy() else PAGES_BYTES
+        return size // self.page_size
 
     def _leaf_numbers(self, number: int, level: int) -> Iterator[int]:
         if level == 0:

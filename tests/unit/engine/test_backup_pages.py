@@ -203,7 +203,7 @@ def test_a_damaged_page_stops_a_backup_with_a_typed_error(db: Database) -> None:
         flags = (1, 2, 4)[number % 3]
         data = bytearray(whole)
         data[rng.choice(kinds[flags]) + rng.randrange(40)] = rng.choice((0, 1, 2, 4, 255))
-        tree = TreeReader(memoryview(data), meta)
+        tree = TreeReader(memoryview(data), meta, lambda: False)
         try:
             for leaves in tree.leaves():
                 for _, page, size in leaves.large():
@@ -331,7 +331,7 @@ def test_the_meta_page_of_a_read_is_taken_while_it_is_sure_to_be_whole(db: Datab
     txn = store.begin()
     meta = meta_of(FS, store.path, txn.id())
     assert meta is not None
-    tree = TreeReader(FS.map(store.path), meta)
+    tree = TreeReader(FS.map(store.path), meta, lambda: False)
     before = [key for leaves in tree.leaves() for key, _ in leaves.pairs()]
     trees = store.trees
     assert before == [
@@ -345,7 +345,7 @@ def test_the_meta_page_of_a_read_is_taken_while_it_is_sure_to_be_whole(db: Datab
     assert meta_of(FS, store.path, txn.id()) is None
     fill(db, 500)
     db.checkpoint()
-    tree = TreeReader(FS.map(store.path), meta)
+    tree = TreeReader(FS.map(store.path), meta, lambda: False)
     assert before == [key for leaves in tree.leaves() for key, _ in leaves.pairs()]
     txn.abort()
 
