@@ -39,7 +39,7 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 PAGES_BYTES: Final = 1 << 19
 """The bytes of pages that are read together. More at once take less time, and hold the interpreter
 longer."""
-PAGES_BYTES_BUSY: Final = 1 << 16
+PAGES_BYTES_BUSY: Final = 1 << 15
 """The same where others need the interpreter."""
 _BRANCH: Final = 1
 _OVERFLOW: Final = 4

@@ -1,0 +1,58 @@
+"""A backup goes fast alone, and by small steps while others commit."""
+
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+import amberdb
+from amberdb import Ordered
+from amberdb.engine.backup import backup as backups
+from amberdb.engine.backup import traffic
+from amberdb.engine.backup.traffic import Traffic
+from amberdb.engine.storage import tree_file
+from amberdb.engine.storage.leaves import Leaves
+from support.databases import OpenDatabase, audited
+from unit.engine.pages import PAGE
+
+
+def test_it_is_busy_from_a_commit_on_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, lsn = [10.0], [5]
+    monkeypatch.setattr(traffic, "monotonic", lambda: now_s[0])
+    found = Traffic(lambda: lsn[0])
+    assert not found.is_busy()
+    lsn[0] += 1
+    assert found.is_busy()
+    now_s[0] += 0.09
+    assert found.is_busy()
+    now_s[0] += 0.02
+    assert not found.is_busy()
+    lsn[0] += 1
+    assert found.is_busy()
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_pages_are_read_by_small_steps_while_others_commit(
+    open_db: OpenDatabase, tmp_path: Path, is_busy: bool
+) -> None:
+    db = open_db()
+    notes = db.collection("n", indexes=[Ordered("n")])
+    notes.put_many({"id": f"{n:04}", "n": n, "text": "t" * 300} for n in range(2000))
+    counts: list[int] = []
+
+    class Counted(Leaves):
+        def __init__(self, pages: bytearray, page_size: int) -> None:
+            super().__init__(pages, page_size)
+            counts.append(self.count)
+
+    with (
+        patch.object(tree_file, "Leaves", Counted),
+        patch.object(backups.Traffic, "is_busy", lambda self: is_busy),
+    ):
+        db.backup(tmp_path / "full")
+    size = tree_file.PAGES_BYTES_BUSY if is_busy else tree_file.PAGES_BYTES
+    assert max(counts) <= size // PAGE
+    assert (max(counts) > tree_file.PAGES_BYTES_BUSY // PAGE) == (not is_busy)
+    amberdb.restore(tmp_path / "full", tmp_path / "r.amber")
+    with audited(tmp_path / "r.amber") as copy:
+        assert len(copy["n"]) == 2000
