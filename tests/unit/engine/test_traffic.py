@@ -7,7 +7,6 @@ import pytest
 
 import amberdb
 from amberdb import Ordered
-from amberdb.engine.backup import backup as backups
 from amberdb.engine.backup import traffic
 from amberdb.engine.backup.traffic import Traffic
 from amberdb.engine.storage import tree_file
@@ -40,14 +39,16 @@ def test_pages_are_read_by_small_steps_while_others_commit(
     notes.put_many({"id": f"{n:04}", "n": n, "text": "t" * 300} for n in range(2000))
     counts: list[int] = []
 
-    class Counted(Leaves):
-        def __init__(self, pages: bytearray, page_size: int) -> None:
-            super().__init__(pages, page_size)
-            counts.append(self.count)
+    def counted(pages: bytearray, page_size: int) -> Leaves:
+        counts.append(len(pages) // page_size)
+        return Leaves(pages, page_size)
+
+    def said(self: Traffic) -> bool:
+        return is_busy
 
     with (
-        patch.object(tree_file, "Leaves", Counted),
-        patch.object(backups.Traffic, "is_busy", lambda self: is_busy),
+        patch.object(tree_file, "Leaves", counted),
+        patch.object(Traffic, "is_busy", said),
     ):
         db.backup(tmp_path / "full")
     size = tree_file.PAGES_BYTES_BUSY if is_busy else tree_file.PAGES_BYTES
