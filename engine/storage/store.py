@@ -174,14 +174,15 @@ class Store:
     def begin(self) -> LmdbTransaction:
         """Begins a read transaction. Raises ClosedError, ReadersFullError, StorageError."""
         try:
-            try:
-                txn = self._begin()
-            except lmdb.ReadersFullError:
-                txn = self._begin_when_free()
-            if self._follows and self.trees.lacks(txn):
+            while True:
+                try:
+                    txn = self._begin()
+                except lmdb.ReadersFullError:
+                    txn = self._begin_when_free()
+                if not (self._follows and self.trees.lacks(txn)) and self.trees.are_usable(txn):
+                    return txn
                 txn.abort()
-                return self.begin()
-            return txn
+                time.sleep(0)  # a moment later it has all trees
         except lmdb.PanicError:
             if self._last_read is None:  # there was no slot for it
                 raise self._failure() from None

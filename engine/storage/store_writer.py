@@ -33,13 +33,14 @@ class StoreWriter:
     """A write transaction of a checkpoint or an index build, committed when the block ends without
     an exception. Its attributes are deleted then: a traceback would keep the environment open."""
 
-    __slots__ = ("_env", "_open", "_trees", "_txn", "get")
+    __slots__ = ("_env", "_made", "_open", "_trees", "_txn", "get")
 
     def __init__(self, env: lmdb.Environment, txn: LmdbTransaction, trees: Trees) -> None:
         self._env = env
         self._txn = txn
         self._open = trees
         self._trees = trees.all()
+        self._made: dict[bytes, Tree] = {}
         value_of, tree_of = txn.get, self._trees.get
 
         def get(key: bytes, /) -> bytes | None:
@@ -53,17 +54,27 @@ class StoreWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self._txn.commit()
-                self._open.add(self._trees)
+                self._commit()
             else:
                 self._txn.abort()
         finally:
             for name in self.__slots__:
                 delattr(self, name)
 
+    def _commit(self) -> None:
+        made = self._made
+        if made:
+            self._open.publish(made, self._txn.id())
+        try:
+            self._txn.commit()
+        except BaseException:
+            if made:
+                self._open.retract(made)
+            raise
+
     def put(self, key: bytes, value: bytes) -> None:
         """Stores a pair."""
-        self._txn.put(key, value, db=self._made(key[:KEYSPACE_BYTES]))
+        self._txn.put(key, value, db=self._tree_of(key[:KEYSPACE_BYTES]))
 
     def delete(self, key: bytes) -> None:
         """Deletes a pair, if it is there."""
@@ -82,7 +93,7 @@ class StoreWriter:
 
     def _put_run(self, prefix: bytes, pairs: Sequence[Pair]) -> None:
         """Stores pairs of one keyspace."""
-        tree = self._made(prefix)
+        tree = self._tree_of(prefix)
         cursor = self._txn.cursor(tree)
         if tree is not None:
             last = cursor.key() if cursor.last() else b""
@@ -129,14 +140,14 @@ class StoreWriter:
     def _cursor(self, key: bytes) -> "lmdb.Cursor[bytes]":
         return self._txn.cursor(self._trees.get(key[:KEYSPACE_BYTES]))
 
-    def _made(self, prefix: bytes) -> Tree | None:
+    def _tree_of(self, prefix: bytes) -> Tree | None:
         """The tree of a keyspace, made if it has to be; None: the unnamed one."""
         tree = self._trees.get(prefix)
         if tree is None and prefix >= _FIRST and len(self._trees) < TREES_MAX:
             cursor = self._txn.cursor()
             if not (cursor.set_range(prefix) and cursor.key().startswith(prefix)):
                 tree = self._env.open_db(name_of(prefix), txn=self._txn, create=True)
-                self._trees[prefix] = tree
+                self._trees[prefix] = self._made[prefix] = tree
         return tree
 
 

@@ -11,8 +11,10 @@ pages are left. A tree that ends there takes such keys page by page.
 Invariants:
 - A keyspace is in one place, and never moves while a process has the file open. compact() writes
   another file.
-- A tree is known to readers after the commit that has made it. A transaction that is older has
-  nothing in it, and LMDB refuses it the tree.
+- A transaction that is older than a tree has nothing in it, and LMDB refuses it the tree.
+- LMDB lets readers see a commit a moment before they may use the trees that it has made. So a tree
+  is known before its commit, and a read transaction that has the commit and may not use the tree is
+  begun again: it would find nothing.
 """
 
 import weakref
@@ -39,6 +41,7 @@ LmdbTransaction: TypeAlias = "lmdb.Transaction[bytes]"
 LmdbCursor: TypeAlias = "lmdb.Cursor[bytes]"
 Pair: TypeAlias = tuple[bytes, bytes]
 
+_ANY: Final = -1
 _FIRST: Final = prefix_of(FIRST_KEYSPACE)
 
 
@@ -78,7 +81,7 @@ class Reads(Protocol):
 class Trees:
     """The open trees of one environment. All stores on it share them."""
 
-    __slots__ = ("_as_of", "_env", "_mutex", "_open", "of")
+    __slots__ = ("_as_of", "_env", "_last", "_mutex", "_open", "of")
 
     def __init__(self, env: lmdb.Environment) -> None:
         self._open: dict[bytes, Tree] = {}
@@ -87,6 +90,9 @@ class Trees:
         self._env = weakref.ref(env)
         self._as_of = -1
         """The LMDB commit as of which all trees are known to be open."""
+        self._last: tuple[int, Tree] | None = None
+        """The tree that was opened last, and the commit that has made it; _ANY: of another
+        process."""
         self._mutex = CallLock()
 
     def open(self, txn: LmdbTransaction, owner: "LmdbTransaction | None" = None) -> bool:
@@ -100,19 +106,39 @@ class Trees:
         with self._mutex:  # LMDB opens one at a time
             for prefix, name in missing.items():
                 if prefix is not None:
-                    self._open[prefix] = env.open_db(name, txn=owner, create=False)
+                    tree = env.open_db(name, txn=owner, create=False)
+                    if owner is None:
+                        self._last = _ANY, tree
+                    self._open[prefix] = tree
         if not missing:
             self._as_of = txn.id()
         return bool(missing)
 
     def lacks(self, txn: LmdbTransaction) -> bool:
-        """Whether a transaction has trees that are not open; they are from now on, for later
-        transactions."""
+        """Whether a transaction has trees of another process that are not open; they are from now
+        on, for later transactions."""
         return txn.id() != self._as_of and self.open(txn)
 
-    def add(self, made: Mapping[bytes, Tree]) -> None:
-        """Adds the trees that a commit has made."""
+    def are_usable(self, txn: LmdbTransaction) -> bool:
+        """Whether a transaction may use the trees that it has."""
+        if self._last is not None and self._last[0] in (txn.id(), _ANY):
+            try:
+                txn.stat(self._last[1])
+            except NewerTreeError:
+                return False
+        return True
+
+    def publish(self, made: Mapping[bytes, Tree], commit: int) -> None:
+        """Makes trees known that the commit with this number is about to make."""
+        for tree in made.values():
+            self._last = commit, tree
         self._open.update(made)
+
+    def retract(self, made: Mapping[bytes, Tree]) -> None:
+        """The trees were not made: the commit has failed."""
+        for prefix in made:
+            self._open.pop(prefix, None)
+        self._last = None
 
     def all(self) -> dict[bytes, Tree]:
         """By the prefix of their keyspace."""

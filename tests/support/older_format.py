@@ -24,5 +24,5 @@ def older_format() -> Generator[None]:
     with ExitStack() as stack:
         for module in (manifest, recovery):
             stack.enter_context(patch.object(module, "FORMAT_VERSION", 1))
-        stack.enter_context(patch.object(StoreWriter, "_made", unnamed))
+        stack.enter_context(patch.object(StoreWriter, "_tree_of", unnamed))
         yield

@@ -3,7 +3,7 @@
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -98,6 +98,44 @@ def test_an_older_transaction_has_nothing_of_a_newer_tree(directory: str) -> Non
     store.close()
 
 
+class Torn:
+    """A read transaction that LMDB begins while a commit ends: it has the commit, and may not use
+    the trees that this has made."""
+
+    def __init__(self, before: Any, commit: int) -> None:
+        self.stat, self.abort = before.stat, before.abort
+        self.id = lambda: commit
+
+
+def test_a_transaction_begun_while_a_commit_ends_is_begun_again(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = made(directory)
+    env = environment_of(store)
+    before = env.begin()
+    put(store, (A + b"k", b"a"))
+    commit = env.info()["last_txnid"]
+    begun: list[Any] = [Torn(before, commit), env.begin()]
+    monkeypatch.setattr(store, "_begin", lambda: begun.pop(0))
+    txn = store.begin()
+    assert begun == []
+    assert store.trees.get(txn, A + b"k") == b"a"
+    txn.abort()
+    store.close()
+
+
+def test_trees_of_a_commit_that_fails_are_forgotten(directory: str) -> None:
+    store = made(directory)
+    put(store, (A + b"k", b"a"))
+    tree = store.trees.all()[A]
+    store.trees.publish({B: tree}, 99)
+    assert store.trees.of(B) is tree
+    store.trees.retract({B: tree})
+    assert store.trees.all() == {A: tree}
+    assert store.get(B + b"k") is None
+    store.close()
+
+
 def test_an_aborted_write_leaves_no_tree(directory: str) -> None:
     store = made(directory)
     with suppress(ZeroDivisionError), store.write() as writer:
@@ -183,7 +221,7 @@ def test_trees_that_threads_open_at_the_same_time_are_all_kept(directory: str) -
     trees = store.trees.all()
     together = Trees(environment_of(store))
     threads = [
-        threading.Thread(target=together.add, args=({prefix: tree},))
+        threading.Thread(target=together.publish, args=({prefix: tree}, 1))
         for prefix, tree in trees.items()
     ]
     for thread in threads:
