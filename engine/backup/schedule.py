@@ -111,6 +111,7 @@ class BackupSchedule:
         """Takes a backup now, and prunes. Raises the errors of Database.backup()."""
         with self._mutex, file_errors(self.directory):
             report = self._take(progress)
+            self._last_error = None  # only now: while it is tried again, the reason is told
             self._taken += 1
             self._last = (report.lsn, self._options.clock())
             self._failures.clear(_JOB)
@@ -184,7 +185,6 @@ class BackupSchedule:
         try:
             due = self._due_s()
             if due is not None and due <= 0:  # unless take() was first
-                self._last_error = None
                 self.take(lambda path, size: check_stop(stop))
         except Stopped:
             pass
