@@ -25,13 +25,12 @@ from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.keyspace import (
     APPLIED,
     BUILT,
-    FIRST_KEYSPACE,
+    FIRST_PREFIX,
     KEYS_END,
     LAST_TIME,
     LOCAL,
     META,
     end_of,
-    prefix_of,
 )
 from amberdb.engine.schema.schema import Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
@@ -44,7 +43,6 @@ Pair: TypeAlias = tuple[bytes, bytes]
 
 VALUES_BYTES: Final = 1 << 16
 """A block of large values ends after the value that reaches this size."""
-_FIRST: Final = prefix_of(FIRST_KEYSPACE)
 _TURN_DOCUMENTS: Final = 128
 """Documents between two reads of the clock."""
 
@@ -98,7 +96,7 @@ def page_contents(
 def _portable(leaves: "Leaves") -> "Leaves | None":
     """The pages without the pairs that describe this data.mdb only; None if there are no others."""
     first, last = leaves.bounds()
-    if first >= _FIRST or last < LOCAL:
+    if first >= FIRST_PREFIX or last < LOCAL:
         return leaves
     return leaves.having({node for node, key in enumerate(leaves.keys()) if _is_portable(key)})
 
@@ -233,7 +231,7 @@ class _KeyCheck:
         CorruptionError."""
         if not _are_keys(keys, self._last) or (keys and keys[-1] >= KEYS_END):
             raise CorruptionError(f"the block that begins with the key {keys[0][:40]!r} is invalid")
-        for number, key in enumerate(takewhile(_FIRST.__gt__, keys)):
+        for number, key in enumerate(takewhile(FIRST_PREFIX.__gt__, keys)):
             if not is_key(key):
                 raise CorruptionError(f"the key {key[:40]!r} is invalid")
             if key.startswith(LOCAL):
@@ -258,7 +256,7 @@ def is_key(key: bytes) -> bool:
     """Whether it may be the key of a pair in a backup."""
     prefix = key[:KEYSPACE_BYTES]
     return KEYSPACE_BYTES < len(key) <= LMDB_KEY_BYTES_MAX and (
-        prefix in (META, LOCAL) or _FIRST <= prefix < KEYS_END
+        prefix in (META, LOCAL) or FIRST_PREFIX <= prefix < KEYS_END
     )
 
 

@@ -81,7 +81,7 @@ class Collection(WritableCollection):
             return super().get(id, default)
         if schema.migration is not None:  # perhaps likewise
             return super().get(id, default)
-        key = schema.prefix + encode_id(id)
+        key = schema.prefix + encode_id(id)  # schema.key(), inline
         version = state.active.entries.get(key)
         while version is not None and version[0] > visible:
             version = version[2]

@@ -27,9 +27,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from amberdb._fs import File
-from amberdb.engine.schema.keyspace import FIRST_KEYSPACE, end_of, prefix_of
+from amberdb.engine.schema.keyspace import FIRST_PREFIX, end_of
 from amberdb.engine.storage.data_file import (
-    PAGE_HEADER_SIZE,
     PAGE_SIZE,
     TREE_SIZE,
     Meta,
@@ -37,22 +36,26 @@ from amberdb.engine.storage.data_file import (
     read_metas,
     unpack_tree,
 )
+from amberdb.engine.storage.page_format import (
+    BRANCH,
+    DEPTH_MAX,
+    LARGE,
+    LEAF,
+    NAME,
+    NO_PAGE,
+    NODE_HEADER_SIZE,
+    PAGE_HEADER_SIZE,
+)
 from amberdb.engine.storage.trees import NAMES, prefix_in
 
 _PAGE = Struct("<QHHHH")
 _NODE = Struct("<HHHH")
 _NUMBER = Struct("<Q")
-NODE_HEADER_SIZE = 8
 assert _PAGE.size == PAGE_HEADER_SIZE
 assert _NODE.size == NODE_HEADER_SIZE
 assert _NUMBER.size == 8
 
-_BRANCH, _LEAF = 1, 2
-_BIG, _SUB, _DUPLICATES = 1, 2, 4
-_DEPTH_MAX = 32
-_NO_PAGE = (1 << 64) - 1
-"""The root of a tree without pages."""
-_FIRST = prefix_of(FIRST_KEYSPACE)
+_DUPLICATES = 4
 
 Pair = tuple[bytes, bytes]
 
@@ -82,7 +85,7 @@ class Pages:
         `gaps`."""
         yield from self.walk(meta.main, gaps)
         if any(high is None or high > NAMES for _, high, _ in gaps):
-            gaps.append(Gap(_FIRST, None, meta.main.root))
+            gaps.append(Gap(FIRST_PREFIX, None, meta.main.root))
 
     def walk(self, tree: Tree, gaps: list[Gap], *, is_free: bool = False) -> Iterator[Pair]:
         """The pairs of the main tree, with those of each tree that it names, or of the free tree;
@@ -96,18 +99,18 @@ class Pages:
         size, _, _, name, offset = node
         prefix = prefix_in(name)
         if prefix is None or size != TREE_SIZE or offset + size > len(page):
-            gaps.append(Gap(_FIRST, None, int.from_bytes(page[:8], "little")))
+            gaps.append(Gap(FIRST_PREFIX, None, int.from_bytes(page[:8], "little")))
             return
         tree = unpack_tree(page[offset : offset + size])
-        if tree.entries or tree.root != _NO_PAGE:
+        if tree.entries or tree.root != NO_PAGE:
             depth = max(1, tree.depth)
             yield from self._walk(tree.root, depth, prefix, end_of(prefix), gaps, False)
 
     def _walk(
         self, number: int, levels: int, low: bytes, high: bytes | None, gaps: list[Gap], free: bool
     ) -> Iterator[Pair]:
-        page, whole = self._page(number, _LEAF if levels == 1 else _BRANCH)
-        if not page or levels > _DEPTH_MAX:
+        page, whole = self._page(number, LEAF if levels == 1 else BRANCH)
+        if not page or levels > DEPTH_MAX:
             gaps.append(Gap(low, high, number))
             return
         nodes, all_inside = _nodes(page)
@@ -122,7 +125,7 @@ class Pages:
         if levels == 1:
             for node in nodes:
                 if free or (low <= node[3] and (high is None or node[3] < high)):
-                    if node[2] == _SUB and node[3] >= NAMES and not free:
+                    if node[2] == NAME and node[3] >= NAMES and not free:
                         yield from self._walk_named(page, node, gaps)
                         continue
                     value = self._value(page, node)
@@ -140,7 +143,7 @@ class Pages:
     def unreached(self) -> Iterator[tuple[int, list[Pair]]]:
         """Leaf pages that no tree refers to: lost pages, and pages that LMDB has freed."""
         for number in range(2, self.count):
-            page, whole = self._page(number, _LEAF)
+            page, whole = self._page(number, LEAF)
             if whole:
                 pairs = [(node[3], self._value(page, node)) for node in _nodes(page)[0]]
                 yield number, [(key, value) for key, value in pairs if value is not None]
@@ -165,16 +168,16 @@ class Pages:
             return b"", False
         own, _, flags, _, _ = _PAGE.unpack_from(page)
         is_own, is_kind = own == number, flags == kind
-        may_be = is_kind or (is_own and flags not in (_BRANCH, _LEAF))
+        may_be = is_kind or (is_own and flags not in (BRANCH, LEAF))
         return (page if may_be else b""), is_own and is_kind
 
     def _value(self, page: bytes, node: "_Node") -> bytes | None:
         """The value of a node; None when it cannot be read."""
         low, high, flags, _, offset = node
         size = low | high << 16
-        if flags & (_SUB | _DUPLICATES):
+        if flags & (NAME | _DUPLICATES):
             return None
-        if not flags & _BIG:
+        if not flags & LARGE:
             return page[offset : offset + size] if offset + size <= len(page) else None
         if offset + _NUMBER.size > len(page):
             return None

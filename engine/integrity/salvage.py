@@ -35,6 +35,7 @@ from amberdb.engine.schema.keyspace import (
     DATABASE_ID,
     ERASURES,
     FIRST_KEYSPACE,
+    FIRST_PREFIX,
     KNOWN_BACKUPS,
     LAST_TIME,
     SUBSCRIBERS,
@@ -52,7 +53,6 @@ from amberdb.wal import Record
 CHUNK = 1000
 LOST_IDS_MAX = 1000
 
-_FIRST = prefix_of(FIRST_KEYSPACE)
 _SEALED = (COLLECTIONS, COUNTERS, KNOWN_BACKUPS, ERASURES, CLOCK)
 
 
@@ -157,7 +157,7 @@ class Salvage:
             self._counters.clear()
         if self._is_foreign:
             return False
-        if key >= _FIRST:
+        if key >= FIRST_PREFIX:
             if crc32(value, crc32(key)) == CRC_RESIDUE and len(value) > HEADER_SIZE:
                 return self._take_document(key, value)
             if len(value) > HEADER_SIZE and is_reached:
@@ -195,13 +195,15 @@ class Salvage:
             if value is not None:
                 if key.startswith(COLLECTION_COUNTERS):
                     self._counters[key] = value
-                elif key >= _FIRST or key.startswith((*_SEALED, SUBSCRIBERS)):
+                elif key >= FIRST_PREFIX or key.startswith((*_SEALED, SUBSCRIBERS)):
                     self._take(key, value)
                     self._deleted.discard(key)
-            elif key >= _FIRST or key.startswith((COLLECTIONS, SUBSCRIBERS)):
+            elif key >= FIRST_PREFIX or key.startswith((COLLECTIONS, SUBSCRIBERS)):
                 self._deleted.add(key)
                 older = self._get(key)
-                if older is not None and (key < _FIRST or unpack(key, older).version < record.lsn):
+                if older is not None and (
+                    key < FIRST_PREFIX or unpack(key, older).version < record.lsn
+                ):
                     self._put(key, None)
 
     # -- derived data ------------------------------------------------------------------------
@@ -285,7 +287,7 @@ class Salvage:
         with self._store.write() as writer:
             prefixes = writer.keyspaces()
         for prefix in prefixes:
-            if prefix >= _FIRST:
+            if prefix >= FIRST_PREFIX:
                 yield int.from_bytes(prefix)
 
     def _finish_collection(self, schema: Schema) -> None:

@@ -62,9 +62,10 @@ class AutoCompaction:
 
     def is_due(self) -> bool:
         """Whether more than half of data.mdb is free, or it is of an older format."""
-        if self._compactor.is_upgrade_due():
+        store = self._committer.store
+        if store.is_older:
             return True
-        stats = self._committer.store.stats()
+        stats = store.stats()
         return stats["file_bytes"] > max(BYTES_MIN, 2 * stats["used_bytes"])
 
     def stats(self) -> dict[str, Any]:

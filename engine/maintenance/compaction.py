@@ -139,11 +139,7 @@ class Compactor:
     def upgrade(self, progress: CompactProgress | None) -> CompactReport | None:
         """rewrite(), if data.mdb has something of an older format."""
         with self._checkpointer.mutex:
-            return self.rewrite(progress) if self.is_upgrade_due() else None
-
-    def is_upgrade_due(self) -> bool:
-        """Whether data.mdb has something of an older format."""
-        return self._committer.store.is_older
+            return self.rewrite(progress) if self._committer.store.is_older else None
 
     def rewrite(self, progress: CompactProgress | None) -> CompactReport:
         """Compacts data.mdb only. Raises the errors of run(), and whatever `progress` raises: then

@@ -59,6 +59,10 @@ def prefix_of(number: int) -> bytes:
     return number.to_bytes(KEYSPACE_BYTES)
 
 
+FIRST_PREFIX = prefix_of(FIRST_KEYSPACE)
+"""Keys from here on are of the keyspaces of collections."""
+
+
 def end_of(prefix: bytes) -> bytes:
     """The first key after all that start with the prefix."""
     head = prefix.rstrip(b"\xff")

@@ -22,11 +22,11 @@ import lmdb
 
 from amberdb._errors import CorruptionError, FormatError
 from amberdb._fs import FileSystem
+from amberdb.engine.storage.page_format import META, NO_PAGE, PAGE_HEADER_SIZE
 
 DATA_FILE = "data.mdb"
 PAGE_SIZE = 4096
 """The page size where no meta page can be read."""
-PAGE_HEADER_SIZE = 16
 HEAD_BYTES = 1 << 16
 """The start of the file that has both meta pages, whatever the page size."""
 PAGE_SIZE_MIN, PAGE_SIZE_MAX = 1 << 9, 1 << 15
@@ -41,10 +41,8 @@ TREE_SIZE = 48
 assert _TREE.size == TREE_SIZE
 _PAGE_HEAD = Struct("<QHHI")
 assert _PAGE_HEAD.size == PAGE_HEADER_SIZE
-_META_FLAG = 8
 _INTEGER_KEYS = 8
-"""The flags of a meta page and of the free tree."""
-_NO_PAGE = (1 << 64) - 1
+"""The flag of the free tree."""
 
 
 class Tree(NamedTuple):
@@ -99,10 +97,10 @@ def read_metas(head: bytes) -> list[Meta]:
 
 def meta_pages(page_size: int, last_page: int, main: Tree) -> bytes:
     """The two meta pages of a new file without free pages: of an empty one, and of one commit."""
-    no_tree = (0, 0, 0, 0, 0, _NO_PAGE)
+    no_tree = (0, 0, 0, 0, 0, NO_PAGE)
     pages: list[bytes] = []
     for number, tree, last in ((0, no_tree, 1), (1, main, last_page)):
-        head = _PAGE_HEAD.pack(number, 0, _META_FLAG, 0)
+        head = _PAGE_HEAD.pack(number, 0, META, 0)
         free = (page_size, _INTEGER_KEYS, *no_tree)
         meta = _META_PAGE.pack(_MAGIC, _VERSION, 0, 0, *free, 0, 0, *tree, last, number)
         pages.append((head + meta).ljust(page_size, b"\0"))

@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 import numpy as np
 
 from amberdb._errors import CorruptionError
+from amberdb.engine.storage.page_format import (
+    LARGE,
+    LEAF,
+    NODE_HEADER_SIZE,
+    NUMBER_SIZE,
+    OFFSET_SIZE,
+    PAGE_HEADER_SIZE,
+)
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PAGE_HEADER_SIZE: Final = 16
-NODE_HEADER_SIZE: Final = 8
-LEAF: Final = 2
-"""The flags of a leaf page."""
-LARGE: Final = 1
-"""The flag of a node whose value has pages of its own."""
-_NUMBER_SIZE: Final = 8
-_OFFSET_SIZE: Final = 2
 PAGES_BYTES_MAX: Final = 1 << 20
 """The most bytes of pages that a block of an archive has."""
 
@@ -45,7 +45,7 @@ def pages_of_value(size: int, page_size: int) -> int:
 
 def node_bytes_max(page_size: int) -> int:
     """The size from which on LMDB gives a value pages of its own: two nodes fit a page."""
-    return ((page_size - PAGE_HEADER_SIZE) // 2 & -2) - _OFFSET_SIZE
+    return ((page_size - PAGE_HEADER_SIZE) // 2 & -2) - OFFSET_SIZE
 
 
 class LargeValue(NamedTuple):
@@ -72,7 +72,7 @@ class Leaves:
         if not np.all(sound & (upper <= page_size) & ((lower | upper) & 1 == 0)):
             raise CorruptionError("a leaf page has an invalid header")
         self._bounds = lower, upper
-        counts = (lower - PAGE_HEADER_SIZE) // _OFFSET_SIZE
+        counts = (lower - PAGE_HEADER_SIZE) // OFFSET_SIZE
         first = np.cumsum(counts) - counts
         self._first = first
         self.nodes = int(counts.sum())
@@ -89,7 +89,7 @@ class Leaves:
         self._starts = start
         self._key_starts = start + NODE_HEADER_SIZE
         self._value_starts = self._key_starts + node[3]
-        self._ends = self._value_starts + np.where(self._is_large, _NUMBER_SIZE, self._sizes)
+        self._ends = self._value_starts + np.where(self._is_large, NUMBER_SIZE, self._sizes)
         lengths = self._ends - start
         is_node = (node[2] == 0) | self._is_large
         is_node &= (node[3] > KEYSPACE_BYTES) & (node[3] <= LMDB_KEY_BYTES_MAX)
@@ -133,18 +133,11 @@ class Leaves:
             raise CorruptionError("a block without a leaf page")
         pages = bytearray().join(parts)
         leaves = cls(pages, page_size)
-        if leaves._has_more():
+        stored = pages.copy()
+        leaves.clear()
+        if pages != stored:
             raise CorruptionError("a leaf page has bytes that are no part of a node")
         return leaves
-
-    def _has_more(self) -> bool:
-        """Whether anything that clear() clears is not zero."""
-        cells = np.frombuffer(self.pages, np.uint8)
-        heads = cells.reshape(self.count, self.page_size)[:, : NODE_HEADER_SIZE + _OFFSET_SIZE]
-        numbers = (self.pages[at : at + _NUMBER_SIZE] for at in self._large_starts())
-        return bool(heads.any() or cells[self._ends[self._ends & 1 != 0]].any()) or any(
-            map(any, numbers)
-        )
 
     def packed(self) -> bytes:
         """The pages for an archive."""
@@ -161,10 +154,10 @@ class Leaves:
     def clear(self) -> None:
         """Writes zeros where no node is but in the free space, and for all page numbers."""
         cells = np.frombuffer(self.pages, np.uint8)
-        cells.reshape(self.count, self.page_size)[:, : NODE_HEADER_SIZE + _OFFSET_SIZE] = 0
+        cells.reshape(self.count, self.page_size)[:, : NODE_HEADER_SIZE + OFFSET_SIZE] = 0
         cells[self._ends[self._ends & 1 != 0]] = 0
         for at in self._large_starts():
-            self.pages[at : at + _NUMBER_SIZE] = bytes(_NUMBER_SIZE)
+            self.pages[at : at + NUMBER_SIZE] = bytes(NUMBER_SIZE)
 
     def number(self, first: int) -> int:
         """Numbers the pages from `first` on, behind them those of the large values in order.
@@ -174,7 +167,7 @@ class Leaves:
         first += self.count
         sizes = self._sizes[self._is_large].tolist()
         for at, size in zip(self._large_starts(), sizes, strict=True):
-            self.pages[at : at + _NUMBER_SIZE] = first.to_bytes(_NUMBER_SIZE, "little")
+            self.pages[at : at + NUMBER_SIZE] = first.to_bytes(NUMBER_SIZE, "little")
             first += pages_of_value(size, self.page_size)
         return first
 
@@ -188,7 +181,7 @@ class Leaves:
             return []
         starts, sizes = self._large_starts(), self._sizes[self._is_large].tolist()
         keys = [key for key, _ in self._pairs(np.flatnonzero(self._is_large))]
-        pages = [int.from_bytes(self.pages[at : at + _NUMBER_SIZE], "little") for at in starts]
+        pages = [int.from_bytes(self.pages[at : at + NUMBER_SIZE], "little") for at in starts]
         return list(map(LargeValue, keys, pages, sizes))
 
     def first_nodes(self) -> list[int]:
@@ -266,7 +259,7 @@ def leaf_page(nodes: Iterable[bytes], page_size: int) -> bytearray:
         upper -= len(node) + len(node) % 2
         page[upper : upper + len(node)] = node
         offsets.append(upper)
-    lower = PAGE_HEADER_SIZE + len(offsets) * _OFFSET_SIZE
+    lower = PAGE_HEADER_SIZE + len(offsets) * OFFSET_SIZE
     head = [LEAF, lower, upper, *offsets]
-    page[PAGE_HEADER_SIZE - 3 * _OFFSET_SIZE : lower] = np.array(head, "<u2").tobytes()
+    page[PAGE_HEADER_SIZE - 3 * OFFSET_SIZE : lower] = np.array(head, "<u2").tobytes()
     return page

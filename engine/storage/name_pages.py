@@ -14,21 +14,24 @@ from typing import Final, NamedTuple
 
 from amberdb._errors import CorruptionError
 from amberdb.engine.storage.data_file import (
-    PAGE_HEADER_SIZE,
     TREE_SIZE,
     Tree,
     pack_tree,
     unpack_tree,
 )
-from amberdb.engine.storage.leaves import LARGE, NODE_HEADER_SIZE, leaf_page
+from amberdb.engine.storage.leaves import leaf_page
+from amberdb.engine.storage.page_format import (
+    LARGE,
+    NAME,
+    NODE_HEADER_SIZE,
+    NUMBER_SIZE,
+    OFFSET_SIZE,
+    PAGE_HEADER_SIZE,
+)
 from amberdb.engine.storage.trees import NAMES, name_of, prefix_in
 
 _NODE: Final = Struct("<IHH")
 assert _NODE.size == NODE_HEADER_SIZE
-_NAME: Final = 2
-"""The flag of a node whose value describes a tree."""
-_OFFSET_SIZE: Final = 2
-_LARGE_SIZE: Final = 8
 
 NamedTree = tuple[bytes, Tree]
 """(prefix of the keyspace, its tree)"""
@@ -48,7 +51,7 @@ class NamePage(NamedTuple):
 
 def name_pages(trees: Sequence[NamedTree], page_size: int) -> Iterator[NamePage]:
     """Pages that name these trees, ascending."""
-    node_size = NODE_HEADER_SIZE + len(NAMES) + TREE_SIZE + _OFFSET_SIZE
+    node_size = NODE_HEADER_SIZE + len(NAMES) + TREE_SIZE + OFFSET_SIZE
     count = (page_size - PAGE_HEADER_SIZE) // node_size
     for start in range(0, len(trees), count):
         few = trees[start : start + count]
@@ -58,7 +61,7 @@ def name_pages(trees: Sequence[NamedTree], page_size: int) -> Iterator[NamePage]
 
 def _node(prefix: bytes, tree: Tree) -> bytes:
     name = name_of(prefix)
-    return _NODE.pack(TREE_SIZE, _NAME, len(name)) + name + pack_tree(tree)
+    return _NODE.pack(TREE_SIZE, NAME, len(name)) + name + pack_tree(tree)
 
 
 def split_names(page: bytes, page_size: int) -> tuple[bytearray | None, list[NamedTree]]:
@@ -78,7 +81,7 @@ def split_names(page: bytes, page_size: int) -> tuple[bytearray | None, list[Nam
         has_names = True
         prefix = prefix_in(key)
         value = node[NODE_HEADER_SIZE + key_size :]
-        if prefix is None or flags != _NAME or len(value) != TREE_SIZE:
+        if prefix is None or flags != NAME or len(value) != TREE_SIZE:
             raise CorruptionError(f"{key[:40]!r} is not the name of a tree")
         tree = unpack_tree(value)
         if tree.entries:
@@ -90,14 +93,14 @@ def split_names(page: bytes, page_size: int) -> tuple[bytearray | None, list[Nam
 
 def _nodes(page: bytes) -> Iterator[bytes]:
     """The nodes of a leaf page. Raises CorruptionError."""
-    lower = int.from_bytes(page[PAGE_HEADER_SIZE - 2 * _OFFSET_SIZE :][:_OFFSET_SIZE], "little")
-    for place in range(PAGE_HEADER_SIZE, lower, _OFFSET_SIZE):
-        start = int.from_bytes(page[place : place + _OFFSET_SIZE], "little")
+    lower = int.from_bytes(page[PAGE_HEADER_SIZE - 2 * OFFSET_SIZE :][:OFFSET_SIZE], "little")
+    for place in range(PAGE_HEADER_SIZE, lower, OFFSET_SIZE):
+        start = int.from_bytes(page[place : place + OFFSET_SIZE], "little")
         try:
             size, flags, key_size = _NODE.unpack_from(page, start)
         except error:
             raise CorruptionError("a node is outside of its leaf page") from None
-        end = start + NODE_HEADER_SIZE + key_size + (_LARGE_SIZE if flags == LARGE else size)
+        end = start + NODE_HEADER_SIZE + key_size + (NUMBER_SIZE if flags == LARGE else size)
         if end > len(page):
             raise CorruptionError("a node is outside of its leaf page")
         yield page[start:end]

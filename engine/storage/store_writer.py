@@ -8,24 +8,22 @@ Invariants:
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Final, final
+from typing import final
 
 import lmdb
 
-from amberdb.engine.schema.keyspace import FIRST_KEYSPACE, prefix_of
+from amberdb.engine.schema.keyspace import FIRST_PREFIX
 from amberdb.engine.storage.trees import (
     TREES_MAX,
     LmdbTransaction,
+    Pair,
     Tree,
     Trees,
+    begins,
     name_of,
     scan,
 )
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
-
-_FIRST: Final = prefix_of(FIRST_KEYSPACE)
-
-Pair = tuple[bytes, bytes]
 
 
 @final
@@ -143,11 +141,10 @@ class StoreWriter:
     def _tree_of(self, prefix: bytes) -> Tree | None:
         """The tree of a keyspace, made if it has to be; None: the unnamed one."""
         tree = self._trees.get(prefix)
-        if tree is None and prefix >= _FIRST and len(self._trees) < TREES_MAX:
-            cursor = self._txn.cursor()
-            if not (cursor.set_range(prefix) and cursor.key().startswith(prefix)):
-                tree = self._env.open_db(name_of(prefix), txn=self._txn, create=True)
-                self._trees[prefix] = self._made[prefix] = tree
+        may_have_one = tree is None and prefix >= FIRST_PREFIX and len(self._trees) < TREES_MAX
+        if may_have_one and not begins(self._txn.cursor(), prefix):
+            tree = self._env.open_db(name_of(prefix), txn=self._txn, create=True)
+            self._trees[prefix] = self._made[prefix] = tree
         return tree
 
 

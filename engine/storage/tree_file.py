@@ -24,15 +24,18 @@ import numpy as np
 
 from amberdb._errors import CorruptionError
 from amberdb._fs import File, FileSystem
-from amberdb.engine.schema.keyspace import FIRST_KEYSPACE, end_of, prefix_of
+from amberdb.engine.schema.keyspace import FIRST_PREFIX, end_of
 from amberdb.engine.storage.data_file import HEAD_BYTES, Meta, Tree, meta_pages, read_metas
-from amberdb.engine.storage.leaves import (
-    NODE_HEADER_SIZE,
-    PAGE_HEADER_SIZE,
-    Leaves,
-    pages_of_value,
-)
+from amberdb.engine.storage.leaves import Leaves, pages_of_value
 from amberdb.engine.storage.name_pages import NamedTree, NamePage, name_pages, split_names
+from amberdb.engine.storage.page_format import (
+    BRANCH,
+    DEPTH_MAX,
+    NODE_HEADER_SIZE,
+    OFFSET_SIZE,
+    OVERFLOW,
+    PAGE_HEADER_SIZE,
+)
 from amberdb.engine.storage.trees import TREES_MAX
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
@@ -41,13 +44,8 @@ PAGES_BYTES: Final = 1 << 19
 longer."""
 PAGES_BYTES_BUSY: Final = 1 << 15
 """The same where others need the interpreter."""
-_BRANCH: Final = 1
-_OVERFLOW: Final = 4
-_DEPTH_MAX: Final = 32
-_OFFSET_SIZE: Final = 2
 _METAS: Final = 2
 _PAGE_BITS: Final = 48
-_FIRST: Final = prefix_of(FIRST_KEYSPACE)
 
 
 def meta_of(fs: FileSystem, path: str, transaction: int) -> Meta | None:
@@ -121,7 +119,7 @@ class TreeReader:
 
     def _numbers_of(self, tree: Tree) -> Iterator[int]:
         """The numbers of the leaf pages of a tree."""
-        if 0 < tree.depth <= _DEPTH_MAX:
+        if 0 < tree.depth <= DEPTH_MAX:
             yield from self._leaf_numbers(tree.root, tree.depth - 1)
 
     def _read(self, numbers: Iterable[int]) -> Iterator[bytearray]:
@@ -156,7 +154,7 @@ class TreeReader:
         flags, count = int(self._data[start + 10]), bytes(self._data[start + 12 : start + 16])
         is_long = int.from_bytes(count, "little") >= pages_of_value(size, self.page_size)
         start += PAGE_HEADER_SIZE
-        if flags != _OVERFLOW or not is_long or start + size > len(self._data):
+        if flags != OVERFLOW or not is_long or start + size > len(self._data):
             raise CorruptionError(f"page {number} does not begin a value of {size} bytes")
         return bytes(self._data[start : start + size])
 
@@ -172,7 +170,7 @@ def _children(page: bytes) -> list[int]:
     words = memoryview(page).cast("H").tolist()
     end = words[6]
     offsets = words[PAGE_HEADER_SIZE // 2 : end // 2]
-    if words[5] != _BRANCH or not PAGE_HEADER_SIZE < end <= len(page):
+    if words[5] != BRANCH or not PAGE_HEADER_SIZE < end <= len(page):
         raise CorruptionError("a branch page has an invalid header")
     if max(offsets) > len(page) - NODE_HEADER_SIZE:
         raise CorruptionError("a node is outside of its branch page")
@@ -205,7 +203,7 @@ class TreeWriter:
     def _tree_of(self, prefix: bytes) -> "_TreeBuilder":
         if self._named and self._named[-1][0] == prefix:
             return self._named[-1][1]
-        if prefix < _FIRST or len(self._named) == TREES_MAX:
+        if prefix < FIRST_PREFIX or len(self._named) == TREES_MAX:
             return self._unnamed
         self._named.append((prefix, _TreeBuilder(self._pages)))
         return self._named[-1][1]
@@ -220,7 +218,7 @@ class TreeWriter:
 
 def _end_of_tree(key: bytes) -> bytes:
     """The end of the keys that may be in one tree with this one."""
-    return _FIRST if key < _FIRST else end_of(key[:KEYSPACE_BYTES])
+    return FIRST_PREFIX if key < FIRST_PREFIX else end_of(key[:KEYSPACE_BYTES])
 
 
 @final
@@ -260,7 +258,7 @@ class _TreeBuilder:
         start = self._pages.write(bytes(leaves.pages))
         for value in values:
             count = pages_of_value(len(value), size)
-            head = _header(self._pages.next, _OVERFLOW) + count.to_bytes(4, "little")
+            head = _header(self._pages.next, OVERFLOW) + count.to_bytes(4, "little")
             tail = bytes(count * size - len(head) - len(value))
             self._pages.write(b"".join((head, value, tail)))
             self._value_pages += count
@@ -305,9 +303,9 @@ class _TreeBuilder:
             node = number.to_bytes(_PAGE_BITS // 8, "little") + len(key).to_bytes(2, "little") + key
             offset -= len(node) + len(node) % 2
             page[offset : offset + len(node)] = node
-            page[lower : lower + _OFFSET_SIZE] = offset.to_bytes(_OFFSET_SIZE, "little")
-            lower += _OFFSET_SIZE
-        head = _header(self._pages.next, _BRANCH)
+            page[lower : lower + OFFSET_SIZE] = offset.to_bytes(OFFSET_SIZE, "little")
+            lower += OFFSET_SIZE
+        head = _header(self._pages.next, BRANCH)
         head += lower.to_bytes(2, "little") + offset.to_bytes(2, "little")
         page[: len(head)] = head
         number = self._pages.write(bytes(page))
@@ -346,7 +344,7 @@ class _Level:
 def _node_size(child: _Child) -> int:
     """The bytes that a child takes in a branch page."""
     size = len(child[0])
-    return _OFFSET_SIZE + NODE_HEADER_SIZE + size + size % 2
+    return OFFSET_SIZE + NODE_HEADER_SIZE + size + size % 2
 
 
 def _header(number: int, flags: int) -> bytes:

@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol, TypeAlias, final
 import lmdb
 
 from amberdb._call_lock import CallLock
-from amberdb.engine.schema.keyspace import FIRST_KEYSPACE, KEYS_END, end_of, prefix_of
+from amberdb.engine.schema.keyspace import FIRST_PREFIX, KEYS_END, end_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
 TREES_MAX: Final = 1024
@@ -42,7 +42,6 @@ LmdbCursor: TypeAlias = "lmdb.Cursor[bytes]"
 Pair: TypeAlias = tuple[bytes, bytes]
 
 _ANY: Final = -1
-_FIRST: Final = prefix_of(FIRST_KEYSPACE)
 
 
 def name_of(prefix: bytes) -> bytes:
@@ -56,7 +55,7 @@ def prefix_in(name: bytes) -> bytes | None:
         prefix = bytes.fromhex(name.decode("ascii"))
     except ValueError:
         return None
-    return prefix if name_of(prefix) == name and prefix >= _FIRST else None
+    return prefix if name_of(prefix) == name and prefix >= FIRST_PREFIX else None
 
 
 def stored_names(txn: LmdbTransaction) -> list[bytes]:
@@ -172,7 +171,7 @@ class Trees:
 
     def keyspaces(self, txn: Reads) -> list[bytes]:
         """The prefixes of all keyspaces that have a key in a transaction, ascending."""
-        found = {prefix for prefix in self.all() if _begins(self.cursor(txn, prefix), prefix)}
+        found = {prefix for prefix in self.all() if begins(self.cursor(txn, prefix), prefix)}
         cursor = txn.cursor()
         low = b"\0"
         while cursor.set_range(low) and (key := cursor.key()) < NAMES:
@@ -183,7 +182,7 @@ class Trees:
     def has_unnamed(self, txn: Reads) -> bool:
         """Whether a keyspace is in the unnamed tree that could have a tree of its own."""
         cursor = txn.cursor()
-        is_there = cursor.set_range(_FIRST) and cursor.key() < NAMES
+        is_there = cursor.set_range(FIRST_PREFIX) and cursor.key() < NAMES
         return is_there and len(self._open) < TREES_MAX
 
     def stats(self, txn: LmdbTransaction) -> list[Mapping[str, Any]]:
@@ -195,7 +194,8 @@ class Trees:
         return stats
 
 
-def _begins(cursor: LmdbCursor, prefix: bytes) -> bool:
+def begins(cursor: LmdbCursor, prefix: bytes) -> bool:
+    """Whether a tree has a key of a keyspace; the cursor is moved to the first one."""
     return cursor.set_range(prefix) and cursor.key().startswith(prefix)
 
 
