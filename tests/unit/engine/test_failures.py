@@ -354,8 +354,9 @@ def test_writers_do_not_wait_for_the_end_of_a_long_build(
 
     def reached(name: str) -> None:
         if name == "index.chunk-committed" and len(writers) < 15:
-            writers.append(writer := threading.Thread(target=write))
+            writer = threading.Thread(target=write)
             writer.start()
+            writers.append(writer)  # it may be joined from now on
             writer.join(WAIT_S)
             assert not writer.is_alive()
 
