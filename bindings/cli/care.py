@@ -148,6 +148,8 @@ def _losses(report: RepairReport) -> Generator[str]:
         yield f"{count} documents of {name}"
     for name, id in report.lost_ids:
         yield f"{name}: {id}"
+    for name, id in report.lost_vectors:
+        yield f"{name}: the vectors of {id}"
     for name, index in report.dropped_indexes:
         yield f"the index {index} of {name}, which the recovered documents violate"
     for name in report.renamed:

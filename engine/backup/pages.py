@@ -33,6 +33,7 @@ from amberdb.engine.schema.keyspace import (
     end_of,
 )
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.vector_block import check_block
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -107,10 +108,11 @@ def _is_portable(key: bytes) -> bool:
 
 @final
 class _Documents:
-    """Checks and counts the documents of a backup."""
+    """Checks the documents of a backup and their vectors, and counts the documents."""
 
     def __init__(self, schemas: Mapping[bytes, Schema], pause: Callable[[], None]) -> None:
         self._schemas = schemas
+        self._blocks = frozenset(s.vector_prefix for s in schemas.values() if s.vector_prefix)
         self._counts = dict.fromkeys(schemas, 0)
         self._pause = pause
 
@@ -125,11 +127,20 @@ class _Documents:
                 for start in range(0, len(pairs), _TURN_DOCUMENTS):
                     self._pause()
                     _check_documents(pairs[start : start + _TURN_DOCUMENTS])
+        for prefix in self._blocks:
+            if first < end_of(prefix) and last > prefix:
+                for key, value in leaves.pairs_of(prefix):
+                    if value is not None:
+                        check_block(key, value)
 
     def check_large(self, key: bytes, value: bytes) -> None:
-        """Checks a large value, if it is a document. Raises CorruptionError."""
+        """Checks a large value, if it is a document or a block of vectors. Raises
+        CorruptionError."""
         if key[:KEYSPACE_BYTES] in self._schemas:
             unpack(key, value)
+        elif key[:KEYSPACE_BYTES] in self._blocks:
+            self._pause()
+            check_block(key, value)
 
     def check_counts(self, counts: Mapping[str, int]) -> None:
         """Raises CorruptionError unless there were as many documents as the counters say."""

@@ -52,6 +52,7 @@ from amberdb.engine.backup.rebuild import clear, rebuild
 from amberdb.engine.commit.checkpoint import apply_memtable
 from amberdb.engine.integrity.check import CheckReport, check_view
 from amberdb.engine.options import OpenOptions, Options
+from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import ArchivedRecord, decode_effects
 from amberdb.engine.schema.keyspace import (
     APPLIED,
@@ -60,7 +61,6 @@ from amberdb.engine.schema.keyspace import (
     FIRST_KEYSPACE,
 )
 from amberdb.engine.schema.ordered_index import LOSSY, MULTI
-from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.data_file import are_own_pages
 from amberdb.engine.storage.directory import (
     complete_creation,
@@ -346,22 +346,20 @@ class _Restore:
     def _apply(self, store: Store, memtable: Memtable) -> None:
         if memtable.entries:
             with stored_view(store, memtable, NEWEST, self._options) as view:
-                row_indexes = view.catalog.row_indexes
-            while not self._has_applied(store, memtable, row_indexes):
+                catalog = view.catalog
+            while not self._has_applied(store, memtable, catalog):
                 pass
 
-    def _has_applied(
-        self, store: Store, memtable: Memtable, row_indexes: dict[bytes, RowIndex]
-    ) -> bool:
+    def _has_applied(self, store: Store, memtable: Memtable, catalog: Catalog) -> bool:
         """Writes a memtable; False when a search index was found damaged, and is left out."""
         usable = {
             prefix: index
-            for prefix, index in row_indexes.items()
+            for prefix, index in catalog.row_indexes.items()
             if index.number not in self._unusable
         }
         try:
             with store.write() as writer:
-                apply_memtable(writer, memtable, usable)
+                apply_memtable(writer, memtable, catalog, usable)
         except CorruptionError as error:
             number = error.facts.get("keyspace")
             if number not in {index.number for index in usable.values()}:
@@ -375,8 +373,7 @@ class _Restore:
         with self._view(store) as view:
             known = set(view.catalog.retired)
             for schema in view.catalog.schemas.values():
-                known |= {schema.definition.keyspace, schema.definition.expiry_keyspace}
-                known |= {index.keyspace for index in schema.definition.indexes}
+                known |= {*schema.definition.keyspaces}
             stored = view.stored_keyspaces()
         for prefix in stored:
             number = int.from_bytes(prefix)

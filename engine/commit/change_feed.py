@@ -19,7 +19,7 @@ from amberdb._time import time_of
 from amberdb._types import NO_LSN, Document, Lsn
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.retention import LogRetention
-from amberdb.engine.schema.codec import KIND_EXPIRY, decode_effects
+from amberdb.engine.schema.codec import KIND_EXPIRY, decode_document, decode_effects
 from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.keyspace import COLLECTIONS, SUBSCRIBERS, end_of
 from amberdb.engine.storage.readable import Owner, Readable
@@ -165,7 +165,7 @@ def _changes_of(state: State, record: Record) -> Iterator[Change]:
         name = schema.definition.name_at(record.lsn)
         id = key[KEYSPACE_BYTES:].decode()
         if value is not None:
-            document = unpack(key, value).document()
+            document = decode_document(unpack(key, value).body)
             yield Change(record.lsn, time, name, "put", id, document)
         else:
             op: Op = "expire" if record.kind == KIND_EXPIRY else "delete"

@@ -24,9 +24,11 @@ from amberdb._call_lock import NestedCallLock
 from amberdb._errors import StorageError, StorageFullError
 from amberdb._types import Lsn
 from amberdb.engine.commit.committer import Committer, ignore
+from amberdb.engine.commit.document_flush import flush_documents
 from amberdb.engine.commit.retention import LogRetention
 from amberdb.engine.jobs import Turns
 from amberdb.engine.options import Options
+from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, LOG_OFFSET
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.storage.memtable import Memtable
@@ -137,7 +139,8 @@ class Checkpointer:
         with self._committer.store.write() as store:
             if failpoints.on:
                 failpoints.reach("checkpoint.in-transaction")
-            apply_memtable(store, memtable, memtable.catalog.row_indexes, self._offer)
+            catalog = memtable.catalog
+            apply_memtable(store, memtable, catalog, catalog.row_indexes, self._offer)
             if failpoints.on:
                 failpoints.reach("checkpoint.before-commit")
 
@@ -186,20 +189,25 @@ def _cannot(full: StorageFullError) -> NoReturn:
 def apply_memtable(
     store: StoreWriter,
     memtable: Memtable,
+    catalog: Catalog,
     row_indexes: Mapping[bytes, RowIndex],
     offer: Callable[[], None] = ignore,
 ) -> None:
-    """Writes all keys of a frozen memtable, and its last Lsn and time. `offer` is called often, and
-    may let other threads run."""
+    """Writes all keys of a frozen memtable, and its last Lsn and time, by the catalog as of that.
+    Search indexes that are not among `row_indexes` get their entries alone. `offer` is called
+    often, and may let other threads run."""
+    schemas = catalog.by_keyspace()
     for keyspace, parts in memtable.sorted_keyspaces(offer):
-        index = row_indexes.get(keyspace)
-        if index is None:
-            for keys in parts:
-                _apply_keys(store, memtable, keys)
-        else:
+        index, schema = row_indexes.get(keyspace), schemas.get(keyspace)
+        if index is not None:
             from amberdb.engine.search.flush import flush_rows  # imports numpy
 
             flush_rows(store, memtable, list(chain.from_iterable(parts)), index)
+        elif schema is not None and schema.vector_prefix:
+            flush_documents(store, memtable.entries, parts, schema, offer)
+        else:
+            for keys in parts:
+                _apply_keys(store, memtable, keys)
     store.put(APPLIED, memtable.last_lsn.to_bytes(8))
     store.put(LAST_TIME, memtable.last_us.to_bytes(8))
     if memtable.log_offset is not None:

@@ -14,6 +14,7 @@ from itertools import islice
 from amberdb._errors import InvalidDocumentError
 from amberdb._types import Document
 from amberdb.engine.jobs import Turns
+from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.keyspace import BUILDING, end_of
 from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
@@ -41,7 +42,8 @@ def build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[in
         from amberdb.engine.search.flush import flush_documents  # brings numpy
 
         try:
-            flush_documents(store, index, map(_row, turns.between(documents)))
+            rows = (_row(store, schema, pair) for pair in turns.between(documents))
+            flush_documents(store, index, rows)
         except InvalidDocumentError as error:
             raise _unbuildable(index, error) from None
     if documents:
@@ -58,8 +60,9 @@ def _build_entries(
     pairs: dict[bytes, bytes] = {}
     for key, value in turns.between(documents):
         stored = unpack(key, value)
+        document = decode_document(stored.body)
         try:
-            pairs.update(entry_pairs(index, stored.document(), key[KEYSPACE_BYTES:], stored.rowid))
+            pairs.update(entry_pairs(index, document, key[KEYSPACE_BYTES:], stored.rowid))
         except InvalidDocumentError as error:
             raise _unbuildable(index, error.of_document(key[KEYSPACE_BYTES:].decode())) from None
     ascending = iter(sorted(pairs.items()))
@@ -76,7 +79,9 @@ def _unbuildable(index: AnyIndex, error: InvalidDocumentError) -> InvalidDocumen
     )
 
 
-def _row(pair: tuple[bytes, bytes]) -> tuple[int, bytes, Document]:
+def _row(
+    store: StoreWriter, schema: Schema, pair: tuple[bytes, bytes]
+) -> tuple[int, bytes, Document]:
     """(rowid, id, document) of a stored pair."""
     stored = unpack(*pair)
-    return stored.rowid, pair[0][KEYSPACE_BYTES:], stored.document()
+    return stored.rowid, pair[0][KEYSPACE_BYTES:], schema.as_stored(stored, store.vectors_at)

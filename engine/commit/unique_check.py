@@ -20,6 +20,7 @@ from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import Effects, end_of
 from amberdb.engine.schema.ordered_index import CompiledIndex
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.vector_block import VectorsAt
 from amberdb.engine.storage.index_scan import entries
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import (
@@ -86,7 +87,7 @@ class UniqueCheck:
                 continue
             if len(ids) <= 1 and schema.migration is None:
                 continue
-            owner = _owner(schema, index, value, ids, live)
+            owner = _owner(schema, index, value, ids, live, self._view.vectors_at)
             if owner is not None and schema.migration is not None and not self.is_migrating:
                 owners.setdefault(schema, {})[value] = owner
         for schema, by_value in owners.items():
@@ -119,7 +120,7 @@ class UniqueCheck:
                 continue
             id_bytes = key[KEYSPACE_BYTES:]
             for index in schema.indexes:
-                for fields in _upgraded_keys(schema, index, stored):
+                for fields in _upgraded_keys(schema, index, stored, self._view.vectors_at):
                     # It may be the owner itself: the batch's own document may be gone again.
                     if owners.get(index.prefix + fields, id_bytes) != id_bytes:
                         owner = owners[index.prefix + fields]
@@ -127,14 +128,19 @@ class UniqueCheck:
 
 
 def _owner(
-    schema: Schema, index: CompiledIndex, value: bytes, ids: list[bytes], live: Live
+    schema: Schema,
+    index: CompiledIndex,
+    value: bytes,
+    ids: list[bytes],
+    live: Live,
+    vectors_at: VectorsAt,
 ) -> bytes | None:
     """The id of the one live document that has the value, if there is one. Raises
     DuplicateKeyError."""
     owner: bytes | None = None
     for id_bytes in ids:
         stored = live(schema, schema.prefix + id_bytes)
-        if stored is None or not _still_has(schema, index, stored, value):
+        if stored is None or not _still_has(schema, index, stored, value, vectors_at):
             continue
         if owner is not None:
             raise _duplicate(schema, index, owner, id_bytes)
@@ -142,16 +148,18 @@ def _owner(
     return owner
 
 
-def _still_has(schema: Schema, index: CompiledIndex, stored: StoredDocument, low: bytes) -> bool:
+def _still_has(
+    schema: Schema, index: CompiledIndex, stored: StoredDocument, low: bytes, vectors_at: VectorsAt
+) -> bool:
     """Whether a document with an entry of the value has the value in its upgraded form too."""
     migration = schema.migration
     if migration is None or stored.version > migration.since:
         return True
-    return low[KEYSPACE_BYTES:] in _upgraded_keys(schema, index, stored)
+    return low[KEYSPACE_BYTES:] in _upgraded_keys(schema, index, stored, vectors_at)
 
 
 def _upgraded_keys(
-    schema: Schema, index: CompiledIndex, stored: StoredDocument
+    schema: Schema, index: CompiledIndex, stored: StoredDocument, vectors_at: VectorsAt
 ) -> Collection[bytes]:
     """The keys of an older document's upgraded form in a Unique index. None when it cannot be
     upgraded: then it is compared by the commit that migrates it."""
@@ -159,7 +167,7 @@ def _upgraded_keys(
     if not index.is_unique:
         return ()
     try:
-        return index.encoder.unique_keys(schema.upgraded(stored).document)
+        return index.encoder.unique_keys(schema.upgraded(stored, vectors_at).document)
     except (MigrationError, InvalidDocumentError):
         return ()
 

@@ -116,7 +116,7 @@ class WriteBatch:
         if old is None:
             self._insert(schema, new)
         else:
-            self._replace(schema, new, old, old.document())
+            self._replace(schema, new, old, schema.as_stored(old, self.view.vectors_at))
 
     def update(
         self, schema: Schema, id: str, patch: Changes, if_version: int | None = None
@@ -139,14 +139,16 @@ class WriteBatch:
                 key=id,
                 version=old.version,
             )
-        document = schema.document(old)
+        document = schema.document(old, self.view.vectors_at)
         new = schema.prepare_changed(patch.apply(document), patch.fields)
         if new.id != id or new.fresh:
             raise InvalidDocumentError(
                 "update() cannot change an id: put a copy under the new id", field="id"
             )
         # Entries are those of the document as it is stored, not of its upgraded form.
-        before = document if schema.is_newest(old) else old.document()
+        before = document
+        if not schema.is_newest(old):
+            before = schema.as_stored(old, self.view.vectors_at)
         self._replace(schema, new, old, before)
         return True
 
@@ -157,7 +159,8 @@ class WriteBatch:
         if value is not None and version_of(value) == old.version:
             if schema.unique_indexes:
                 self._checked().is_migrating = True
-            self._replace(schema, new, old, old.document(), old.updated_us)
+            before = schema.as_stored(old, self.view.vectors_at)
+            self._replace(schema, new, old, before, old.updated_us)
 
     def delete(self, schema: Schema, id: str) -> bool:
         """Deletes a document; False when it does not exist."""
@@ -309,7 +312,7 @@ class WriteBatch:
         entries: Effects = {}
         row_keys: list[bytes] = []
         if schema.all_indexes:
-            document = old.document()
+            document = schema.as_stored(old, self.view.vectors_at)
             entries = _entries_of(schema, schema.entry_plan, key[KEYSPACE_BYTES:], old, document)
             row_keys = schema.row_keys(schema.row_contents(document), old.rowid)
         elif old.expires_us != NEVER:  # saves decoding the document

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
-from amberdb._errors import AmberError, ReadOnlyError
+from amberdb._errors import AmberError, CorruptionError, ReadOnlyError
 from amberdb._types import Document, Sync
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.queued_write import Work
@@ -26,14 +26,16 @@ from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.maintenance.embedding_backfill import backfill
 from amberdb.engine.options import check_sync
-from amberdb.engine.schema.codec import decode_unchecked
+from amberdb.engine.schema.codec import decode_unchecked, vector_array
 from amberdb.engine.schema.document_format import BODY, damaged, unpack_expires
 from amberdb.engine.schema.documents import encode_id
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.schema.vector_block import StoredVector, missing_vector, row_in
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.ranking import Neighbors
 from amberdb.engine.search.searcher import SearcherSource
+from amberdb.engine.storage.store import EngineError
 from amberdb.engine.storage.view import View
 
 _D = TypeVar("_D")
@@ -89,7 +91,16 @@ class Collection(WritableCollection):
             version = state.frozen.entries.get(key)
             while version is not None and version[0] > visible:
                 version = version[2]
-        value = version[1] if version is not None else committer.store.get(key)
+        if version is not None:
+            value = version[1]
+        elif schema.vectors:
+            try:
+                document = _split_document(committer, schema, key)
+            except (CorruptionError, EngineError):
+                return super().get(id, default)
+            return default if document is None else document
+        else:
+            value = committer.store.get(key)
         if value is None:
             return default
         if crc32(value, crc32(key)) != CRC_RESIDUE:
@@ -190,3 +201,28 @@ class Collection(WritableCollection):
 
     def _writing(self, sync: Sync | None) -> AbstractContextManager[WriteBatch]:
         return OneCommit(self._writing_engine().committer, sync)
+
+
+def _split_document(committer: Committer, schema: Schema, key: bytes) -> Document | None:
+    """The document that LMDB has, with its vectors, read in one transaction and without a copy of
+    whole blocks. Raises CorruptionError, EngineError."""
+    store = committer.store
+    with store.begin_mapped() as txn:
+        value_of, tree_of = txn.get, store.trees.of
+        value = value_of(key, None, tree_of(schema.prefix))
+        if value is None:
+            return None
+        if crc32(value, crc32(key)) != CRC_RESIDUE:
+            raise damaged(key)
+        if schema.expires_at is not None and unpack_expires(value)[0] <= committer.clock.now_us():
+            return None
+        document: Document = decode_unchecked(value[BODY])
+        for name in schema.vectors:
+            place = document.get(name)
+            if type(place) is StoredVector:
+                block = value_of(place.key, None, tree_of(schema.vector_prefix))
+                data = row_in(place, block)
+                if data is None:
+                    raise missing_vector(place)
+                document[name] = vector_array(data, place.dim)
+        return document

@@ -333,7 +333,8 @@ class Database:
         return self._handle.writing("compact").maintenance.erasures.compact(progress)
 
     def upgrade(self, progress: CompactProgress | None = None) -> CompactReport | None:
-        """Rewrites data.mdb in the newest format; returns None when it is in that already.
+        """Rewrites data.mdb in the newest format, vectors moved out of documents; returns None
+        when it is in that already.
 
         A database of an older format is read and written as it is, and is rewritten in the
         background after its first checkpoint, unless it was opened with `compact="manual"`. This

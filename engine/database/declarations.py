@@ -73,13 +73,14 @@ class Declarations:
         schema = catalog.schemas.get(name)
         if catalog.retired or schema is None:
             return bool(catalog.retired)
-        return schema.migration is not None or bool(self._indexer.pending_of(schema))
+        return self._indexer.has_work(schema)
 
-    def renew_texts(self) -> None:
-        """Declares the text indexes anew that another version of their analyzer made; those answer
-        until the new ones are built."""
+    def renew(self) -> None:
+        """Declares anew what an earlier version has made: text indexes of another version of their
+        analyzer, which answer until the new ones are built, and collections whose documents have
+        their vectors inside."""
         for name, schema in self._committer.state.catalog.schemas.items():
-            if schema.foreign:
+            if schema.foreign or (schema.vectors and not schema.vector_prefix):
                 self.declare(name, _indexes_of(schema.definition, schema.definition.specs))
 
     def rename(self, old: str, new: str) -> None:

@@ -149,7 +149,7 @@ class Engine:
         memtable = self._opened.memtable
         if memtable.entries:
             self.background.note_replayed(memtable)
-        self.declarations.renew_texts()
+        self.declarations.renew()
         self.background.note_indexes()
         self.background.note_expiry()
         self.maintenance.begin(self.background.note_maintenance)

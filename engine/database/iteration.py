@@ -17,6 +17,7 @@ from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import StoredDocument, expires_us, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.split_document import whole
 from amberdb.engine.storage.view import View
 
 BLOCK: Final = 512
@@ -40,7 +41,7 @@ class Iteration:
         self._end = b"" if last is None else last[0] + b"\0"
         self._created: frozenset[bytes] = frozenset()
         """Documents in a search index that the transaction has written before."""
-        if view.pending is not None and schema.row_indexes:
+        if view.pending is not None and schema.row_roots:
             effects = view.pending.effects.items()
             self._created = frozenset(
                 key for key, value in effects if value is not None and key.startswith(self._prefix)
@@ -57,6 +58,9 @@ class Iteration:
             return []
         pairs = list(islice(view.scan(self._next, self._end), BLOCK))
         self._next = pairs[-1][0] + b"\0" if len(pairs) == BLOCK else None
+        if schema.vectors:  # they are read in this view
+            vectors_at = view.vectors_at
+            pairs = [(key, whole(key, value, vectors_at)) for key, value in pairs]
         stored = [(key, unpack(key, value)) for key, value in pairs]
         return [
             (key, each)
@@ -67,7 +71,7 @@ class Iteration:
 
     def _was_there(self, view: View, schema: Schema, key: bytes, stored: StoredDocument) -> bool:
         """Whether a document with a new rowid was there at the beginning."""
-        if not schema.row_indexes:
+        if not schema.row_roots:
             return False
         if view.pending is not None:
             if key in self._created:

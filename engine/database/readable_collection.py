@@ -19,6 +19,7 @@ from amberdb.engine.query.query import Query
 from amberdb.engine.query.scan import documents_by_id
 from amberdb.engine.schema.document_format import StoredDocument
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.split_document import no_vectors
 from amberdb.engine.search.hits import Hits
 from amberdb.engine.search.ranking import Fusion, Neighbors, Recency
 from amberdb.engine.search.search import search_of
@@ -64,7 +65,7 @@ class ReadableCollection(ABC):
         with self._reading() as view:
             schema = schema_of(view, self.name)
             stored = live(view, schema, id)
-            return default if stored is None else schema.document(stored)
+            return default if stored is None else schema.document(stored, view.vectors_at)
 
     def get_many(self, ids: Iterable[str]) -> list[Document | None]:
         """The documents with these ids, in the order of the ids and as of one time; None for each
@@ -126,7 +127,7 @@ class ReadableCollection(ABC):
         in blocks of 512, each as of its own time, and nothing is held between them; in a snapshot
         or a transaction all are read at one Lsn.
         """
-        return (schema.document(stored) for _, stored, schema in self._iterated())
+        return (schema.document(stored, no_vectors) for _, stored, schema in self._iterated())
 
     def _iterated(self) -> Iterator[tuple[bytes, StoredDocument, Schema]]:
         """The documents, still encoded, with their keys. It begins with the call."""

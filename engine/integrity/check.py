@@ -15,12 +15,14 @@ from typing import final
 from amberdb._errors import AmberError, LogTruncatedError
 from amberdb._types import NO_LSN, Lsn, Progress
 from amberdb.engine.integrity.entry_sums import EntrySums
-from amberdb.engine.schema.codec import decode_effects
+from amberdb.engine.integrity.vector_check import check_vectors
+from amberdb.engine.schema.codec import decode_document, decode_effects
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, unpack
 from amberdb.engine.schema.keyspace import APPLIED, LAST_TIME, META, end_of
 from amberdb.engine.schema.ordered_index import entry_pairs
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.split_document import whole
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.readable import Readable, ReadableLog
 from amberdb.engine.storage.store import EngineError
@@ -102,11 +104,18 @@ def check_applied(view: View, record: Record, report: CheckReport) -> None:
         report.add(f"LMDB has the time {time.hex()} for Lsn {record.lsn}, not {record.time_us} us")
     documents = view.catalog.by_keyspace()
     for key, value in decode_effects(record.payload).items():
-        if key[:KEYSPACE_BYTES] in documents and view.get_stored(key) != value:
+        schema = documents.get(key[:KEYSPACE_BYTES])
+        if schema is not None and _stored_whole(view, key) != value:
             report.add(
-                f"{documents[key[:KEYSPACE_BYTES]].name}: LMDB has Lsn {record.lsn} applied, and "
+                f"{schema.name}: LMDB has Lsn {record.lsn} applied, and "
                 f"{key[KEYSPACE_BYTES:]!r} is not as in that record"
             )
+
+
+def _stored_whole(view: View, key: bytes) -> bytes | None:
+    """The value of a document in LMDB, as the log has it."""
+    value = view.get_stored(key)
+    return None if value is None else whole(key, value, view.vectors_at)
 
 
 def check_view(view: View, report: CheckReport, progress: Progress | None) -> None:
@@ -118,6 +127,7 @@ def check_view(view: View, report: CheckReport, progress: Progress | None) -> No
         sums = EntrySums(view, schema)
         try:
             _check_documents(view, schema, expected, sums, report, progress)
+            check_vectors(view, schema, report.add)
         except (AmberError, EngineError) as error:
             _note(view, report, schema.name, error)
         _check_entries(view, schema, sums, report)
@@ -187,7 +197,7 @@ def _check_document(
     report: CheckReport,
 ) -> None:
     id_bytes = key[KEYSPACE_BYTES:]
-    document = stored.document()
+    document = schema.as_stored(stored, view.vectors_at)
     if document.get("id") != id_bytes.decode():
         report.add(f"{schema.name}: {id_bytes!r} has a document with the id {document.get('id')!r}")
     if stored.version > view.lsn:
@@ -236,7 +246,7 @@ def _look_up_entries(
     report: CheckReport,
 ) -> None:
     id_bytes = key[KEYSPACE_BYTES:]
-    document = stored.document()
+    document = decode_document(stored.body)
     for index in schema.indexes:
         if index.prefix not in expected:
             continue

@@ -61,6 +61,9 @@ class RepairReport:
     lost_ids: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """(collection, id) of lost documents that an index or a damaged value still names; the first
     1,000."""
+    lost_vectors: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """(collection, id) of documents that were kept without a vector, which is lost; the first
+    1,000."""
     doubtful: int = 0
     """Documents from pages that no tree refers to, while LMDB's list of free pages was damaged:
     some may be older versions, or may have been deleted."""
@@ -143,7 +146,7 @@ class Repair:
             raise
         report.documents, report.missing = loss.documents, loss.missing
         report.lost_ids, report.doubtful = loss.lost_ids, loss.doubtful
-        report.renamed = loss.renamed
+        report.lost_vectors, report.renamed = loss.lost_vectors, loss.renamed
         report.actions.append(
             f"{data_directory(checked.path, number)} is made from the "
             f"{sum(loss.documents.values())} readable documents; {loss.gaps} places could not be "

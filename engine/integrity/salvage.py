@@ -1,7 +1,7 @@
 """Salvage: copies the readable documents of a damaged data.mdb and its log into a new store.
 
-    leaf pages of the tree -> lost pages -> records of the log -> catalog, counters and expiry
-    index, rebuilt; the other indexes are built by the next open
+    leaf pages of the tree -> lost pages -> records of the log -> vectors back into their documents
+    -> catalog, counters and expiry index, rebuilt; the other indexes are built by the next open
 
 Invariants:
 - A document is kept only if its checksum is right for its own key; of two versions, the newer one.
@@ -45,6 +45,14 @@ from amberdb.engine.schema.keyspace import (
 )
 from amberdb.engine.schema.ordered_index import CUT_ENTRY_SIZE, unpack_cut
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.split_document import whole
+from amberdb.engine.schema.vector_block import (
+    StoredVector,
+    pack_block,
+    row_in,
+    sound_rows,
+    unpack_block,
+)
 from amberdb.engine.storage.data_file import Meta
 from amberdb.engine.storage.store import Store
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, LMDB_KEY_BYTES_MAX
@@ -67,6 +75,9 @@ class Loss:
     counter is lost."""
     lost_ids: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """(collection, id) of lost documents that an index or a damaged value still names; the first
+    1,000."""
+    lost_vectors: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """(collection, id) of documents that were kept without a vector, which is lost; the first
     1,000."""
     renamed: list[str] = field(default_factory=list[str])
     """Collections whose catalog entry is lost: restored from an older entry, or named after the
@@ -95,6 +106,8 @@ class Salvage:
         self._deleted: set[bytes] = set()
         self._counters: dict[bytes, bytes] = {}
         self._older: dict[int, CollectionDef] = {}
+        self._vectors: set[bytes] = set()
+        """The prefixes of the keyspaces that have blocks of vectors."""
         self._pending: Effects = {}
         self._count = 0
 
@@ -160,6 +173,8 @@ class Salvage:
         if key >= FIRST_PREFIX:
             if crc32(value, crc32(key)) == CRC_RESIDUE and len(value) > HEADER_SIZE:
                 return self._take_document(key, value)
+            if self._take_block(key, value):
+                return False
             if len(value) > HEADER_SIZE and is_reached:
                 self._damaged.add(key)
         elif key == APPLIED and len(value) == 8:
@@ -184,6 +199,18 @@ class Salvage:
         self.last_us = max(self.last_us, stored.updated_us)
         self._put(key, value)
         return True
+
+    def _take_block(self, key: bytes, value: bytes) -> bool:
+        """Takes the rows of a block of vectors that are whole; whether it is one."""
+        try:
+            found = sound_rows(key, value)
+        except CorruptionError:
+            return False
+        if found:
+            known = self._get(key)
+            self._put(key, pack_block({**unpack_block(key, known), **found} if known else found))
+            self._vectors.add(key[:KEYSPACE_BYTES])
+        return bool(found)
 
     # -- from the log ------------------------------------------------------------------------
 
@@ -232,11 +259,14 @@ class Salvage:
         schemas: list[Schema] = []
         for definition in definitions:
             unbuilt = tuple(replace(index, complete_from=0) for index in definition.indexes)
-            schema = Schema(replace(definition, indexes=unbuilt), options)
+            schema = Schema(replace(definition, indexes=unbuilt, split_from=0), options)
             schemas.append(schema)
             entry = COLLECTIONS + schema.name.encode()
             self._put(entry, sealed_entry(entry, schema.definition.to_map()))
             self._finish_collection(schema)
+        for prefix in self._vectors:
+            for key, _ in self._items(prefix):
+                self._put(key, None)
         self._put(COUNTERS, sealed_entry(COUNTERS, catalog.counters()))
         self._put(DATABASE_ID, self._id)
         self._put(APPLIED, applied.to_bytes(8))
@@ -272,8 +302,7 @@ class Salvage:
         """A catalog whose next numbers are above all that are in use, with nothing to purge."""
         numbers = [FIRST_KEYSPACE - 1, *keyspaces]
         for definition in definitions:
-            numbers += [definition.keyspace, definition.expiry_keyspace]
-            numbers += [index.keyspace for index in definition.indexes]
+            numbers += definition.keyspaces
         next_keyspace = max(numbers) + 1
         next_collection = max((d.number for d in definitions), default=0) + 1
         stored = self._get(COUNTERS)
@@ -287,7 +316,7 @@ class Salvage:
         with self._store.write() as writer:
             prefixes = writer.keyspaces()
         for prefix in prefixes:
-            if prefix >= FIRST_PREFIX:
+            if prefix >= FIRST_PREFIX and prefix not in self._vectors:
                 yield int.from_bytes(prefix)
 
     def _finish_collection(self, schema: Schema) -> None:
@@ -295,6 +324,7 @@ class Salvage:
         count = rowid_max = 0
         for key, value in self._items(schema.prefix):
             stored: StoredDocument = unpack(key, value)
+            self._put_whole(schema, key, value)
             count += 1
             rowid_max = max(rowid_max, stored.rowid)
             if stored.expires_us != NEVER:
@@ -307,6 +337,18 @@ class Salvage:
             missing = CollectionCounters.unpack(stored_counters).documents - count
             if 0 < missing < 1 << 48:
                 self.loss.missing[schema.name] = missing
+
+    def _put_whole(self, schema: Schema, key: bytes, value: bytes) -> None:
+        """Puts the vectors of a document back into it; the next open splits it again."""
+        lost: list[str] = []
+        joined = whole(key, value, self._vectors_at, lost)
+        if joined is not value:
+            self._put(key, joined)
+        if lost and len(self.loss.lost_vectors) < LOST_IDS_MAX:
+            self.loss.lost_vectors.append((schema.name, key[KEYSPACE_BYTES:].decode()))
+
+    def _vectors_at(self, place: StoredVector) -> bytes | None:
+        return row_in(place, self._get(place.key))
 
     def name_lost(self, fs: FileSystem, path: str, schemas: list[Schema]) -> None:
         """Reads the old file again for the ids of lost documents that its indexes name."""

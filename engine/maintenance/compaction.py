@@ -137,9 +137,12 @@ class Compactor:
         return replace(report, removed=tuple(removed))
 
     def upgrade(self, progress: CompactProgress | None) -> CompactReport | None:
-        """rewrite(), if data.mdb has something of an older format."""
+        """rewrite(), if data.mdb has something of an older format; vectors are moved out of their
+        documents before. Raises CorruptionError."""
+        has_split = self._indexer.split()
         with self._checkpointer.mutex:
-            return self.rewrite(progress) if self._committer.store.is_older else None
+            is_older = has_split or self._committer.store.is_older
+            return self.rewrite(progress) if is_older else None
 
     def rewrite(self, progress: CompactProgress | None) -> CompactReport:
         """Compacts data.mdb only. Raises the errors of run(), and whatever `progress` raises: then

@@ -22,6 +22,7 @@ from amberdb._errors import DocumentError, TransactionTooLargeError
 from amberdb._worker import Worker, long_work
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.failures import Failures
+from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.patch import Changes
 from amberdb.engine.search.embedding import BATCH, Embedder, Embedders
@@ -201,7 +202,7 @@ def _pending(
         for key, value in pairs:
             id = (value if is_built else key[KEYSPACE_BYTES:]).decode()
             stored = live(view, schema, id)
-            text = None if stored is None else embedder.text(stored.document())
+            text = None if stored is None else embedder.text(decode_document(stored.body))
             if text is not None:
                 pending.append((key, id, text))
     return pairs[-1][0] if len(pairs) == BATCH else b"", pending
@@ -216,7 +217,9 @@ def _store(committer: Committer, embedder: Embedder, batch: list[_Pending]) -> i
         schema = schema_of(writer.view, embedder.collection)
         for (_, id, text), vector in zip(batch, vectors, strict=True):
             stored = live(writer.view, schema, id)
-            if stored is not None and embedder.text(schema.document(stored)) == text:
+            if stored is None:
+                continue
+            if embedder.text(schema.document(stored, writer.view.vectors_at)) == text:
                 writer.update(schema, id, Changes({embedder.spec.field: vector}))
                 count += 1
     return count

@@ -20,6 +20,7 @@ from zlib import crc32
 from amberdb import _failpoints as failpoints
 from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import CorruptionError
+from amberdb._types import Document
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.clock import LOOK_AGAIN_S
 from amberdb.engine.commit.committer import Committer, OneCommit
@@ -31,6 +32,7 @@ from amberdb.engine.schema.document_format import BODY, NEVER, damaged
 from amberdb.engine.schema.expiry_index import time_of_entry
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.split_document import join
 from amberdb.engine.storage.view import View
 
 _KEY: Final = "expiry"
@@ -187,4 +189,5 @@ def _documents(
             )
         if crc32(value, crc32(key)) != CRC_RESIDUE:  # inline, as in scan.py
             raise damaged(key)
-        yield key, value, decode_unchecked(value[BODY]) if schema.all_indexes else {}
+        document: Document = decode_unchecked(value[BODY]) if schema.all_indexes else {}
+        yield key, value, join(document, schema.vectors, view.vectors_at)

@@ -1,4 +1,4 @@
-"""Index builds and purges after a changed declaration; migrations run first.
+"""Index builds, splits and purges after a changed declaration; migrations run first.
 
     declared at Lsn D -> checkpoint to D -> chunks of documents read from LMDB, their entries and
     the position reached written in the same LMDB transaction -> marked as built
@@ -28,6 +28,7 @@ from amberdb._worker import long_work
 from amberdb.engine.commit import index_chunks
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.commit.document_flush import split_chunk
 from amberdb.engine.commit.index_chunks import build_chunk
 from amberdb.engine.failures import Failures
 from amberdb.engine.maintenance.migrator import Migrator
@@ -112,6 +113,15 @@ class Indexer:
             and index.number not in schema.older
         ]
 
+    def unsplit(self) -> list[Schema]:
+        """The collections that may have documents in LMDB with their vectors inside."""
+        return [s for s in self._committer.state.catalog.schemas.values() if self._is_unsplit(s)]
+
+    def has_work(self, schema: Schema) -> bool:
+        """Whether there is something to migrate, to build or to split in one collection."""
+        is_migrating = schema.migration is not None
+        return is_migrating or self._is_unsplit(schema) or bool(self.pending_of(schema))
+
     def unanswered_of(self, schema: Schema) -> list[AnyIndex]:
         """The indexes among pending_of() for which no older one answers."""
         built = self._committer.state.built
@@ -162,6 +172,16 @@ class Indexer:
         for error in failed.values():
             raise error
         self._migrator.check_functions()
+
+    def split(self) -> bool:
+        """Moves vectors out of all documents that have them inside; whether there were any. Raises
+        StorageError, CorruptionError."""
+        if not self.unsplit():
+            return False
+        failed = self._run(lambda: self._splits(None, None, _never), _never)
+        for error in failed.values():
+            raise error
+        return True
 
     def step(self, stop: Callable[[], bool]) -> None:
         """run() in the background: leaves out what has failed and is to be tried later. Raises
@@ -214,6 +234,8 @@ class Indexer:
                         partial(self._is_pending, index),
                     )
                 )
+        if wanted is _every:
+            tasks += self._splits(collection, progress, stop)
         tasks += [
             _Task(
                 ("replace", schema.definition.number),
@@ -249,6 +271,20 @@ class Indexer:
                 needs_checkpoint=False,
             )
             for schema in self._migrator.pending()
+            if collection in (None, schema.name)
+        ]
+
+    def _splits(
+        self, collection: str | None, progress: Progress | None, stop: Callable[[], bool]
+    ) -> list[_Task]:
+        return [
+            _Task(
+                ("split", schema.definition.number),
+                f"the move of vectors out of the documents of collection {schema.name!r}",
+                partial(self._split, schema, progress, stop),
+                partial(self._is_splitting, schema),
+            )
+            for schema in self.unsplit()
             if collection in (None, schema.name)
         ]
 
@@ -344,6 +380,44 @@ class Indexer:
             self._committer.checkpoint_applied(self._committer.state.built | {index.number})
         if isinstance(index.spec, EmbeddingQueue):
             self._embedders.on_pending()
+
+    def _is_unsplit(self, schema: Schema) -> bool:
+        definition = schema.definition
+        built = self._committer.state.built
+        has_keyspace = definition.vector_keyspace and not definition.split_from
+        return bool(has_keyspace) and definition.vector_keyspace not in built
+
+    def _is_splitting(self, schema: Schema) -> bool:
+        """_is_unsplit() of the collection as it is declared now."""
+        number = schema.definition.vector_keyspace
+        return any(each.definition.vector_keyspace == number for each in self.unsplit())
+
+    def _split(self, schema: Schema, progress: Progress | None, stop: Callable[[], bool]) -> None:
+        """Splits the documents that LMDB has whole; a checkpoint has run after the declaration."""
+        mark = prefix_of(schema.definition.vector_keyspace)
+        done, more = 0, True
+        while more:
+            with self._checkpointer.mutex:
+                if stop() or not self._is_splitting(schema):
+                    return
+                with self._committer.store.write() as store:
+                    count, more = split_chunk(store, schema)
+                    if not more:
+                        store.delete(BUILDING + mark)
+                        store.put(BUILT + mark, b"1")
+                    if failpoints.on:
+                        failpoints.reach("split.chunk-written")
+                if not more:
+                    built = self._committer.state.built | {schema.definition.vector_keyspace}
+                    self._committer.checkpoint_applied(built)
+                else:
+                    self._committer.checkpoint_applied(self._committer.state.built)
+            if failpoints.on:
+                failpoints.reach("split.chunk-committed")
+            done += count
+            if progress is not None:
+                progress(schema.name, done)
+            self._checkpointer.relieve()
 
     def _has_older(self, schema: Schema) -> bool:
         """Whether a collection has older indexes, and all that it declares are built."""

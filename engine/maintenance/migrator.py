@@ -36,6 +36,7 @@ from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.migration import Migration, failed
 from amberdb.engine.schema.schema import Prepared, Schema
+from amberdb.engine.schema.split_document import no_vectors, whole
 from amberdb.engine.storage.view import View
 
 logger = logging.getLogger("amberdb.engine")
@@ -133,7 +134,7 @@ class _Pass:
         due: list[_Due] = []
         for stored in batch:
             try:
-                due.append((stored, self.schema.upgraded(stored)))
+                due.append((stored, self.schema.upgraded(stored, no_vectors)))
             except MigrationError as error:
                 self._note(error)
         if failpoints.on:
@@ -149,6 +150,7 @@ class _Pass:
             read += 1
             self._position = key
             if self._migration.is_due(value):
+                value = whole(key, value, view.vectors_at)
                 batch.append(unpack(key, value))
                 size += len(value)
             if len(batch) >= CHUNK or size >= self._bytes_max or read >= _READ:

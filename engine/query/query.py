@@ -35,6 +35,7 @@ from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import BODY, rowid_of
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.split_document import join
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
 from amberdb.index.paths import Path
@@ -145,7 +146,10 @@ class Query:
         page: Page[Any] = Page()
         append: Callable[[Any], None] = page.append
         match: Found | None = None
+        vectors, vectors_at = self._vectors(paths), source.vectors_at
         for match in found:
+            if vectors:
+                join(match[2], vectors, vectors_at)
             append(match[2] if take is None else take(match))
         if match is not None and len(page) == limit:
             page.stop_at(self.identity, origin, match[0])
@@ -179,13 +183,18 @@ class Query:
                 plan, start = self._plan(source, paths[0]), after[1]
         plan = plan or self.narrowest(source)
         prefix, migration = self.schema.prefix, self.schema.migration
+        vectors, vectors_at = self.schema.vectors, source.vectors_at
         found = (
             (
                 place,
                 (
                     prefix + document["id"].encode(),
                     value,
-                    document if migration is None else decode_unchecked(value[BODY]),
+                    join(
+                        document if migration is None else decode_unchecked(value[BODY]),
+                        vectors,
+                        vectors_at,
+                    ),
                 ),
             )
             for place, value, document in self._matches(source, plan, start)
@@ -214,6 +223,13 @@ class Query:
         return {**plan.explain(self.order), "covering": is_covering, "alternatives": others}
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _vectors(self, paths: Sequence[Path] | None) -> list[str]:
+        """The vector fields among those that are returned."""
+        vectors = self.schema.vectors
+        if not vectors or paths is None:
+            return list(vectors)
+        return [path.segments[0] for path in paths if path.segments[0] in vectors]
 
     def _shape(self, plan: Plan) -> str:
         """The query in the words of a full-scan warning; empty, which means no warning, when an

@@ -25,6 +25,7 @@ from amberdb.engine.schema.document_format import (
 from amberdb.engine.schema.documents import encode_id
 from amberdb.engine.schema.ordered_index import CompiledIndex
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.split_document import join
 from amberdb.engine.storage.index_scan import Entry, entries, merged, points
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES, ROWID_BYTES
@@ -43,7 +44,7 @@ def documents(
     source: Source, schema: Schema, plan: Plan, after: Place | None = None, *, shape: str = ""
 ) -> Iterator[Found]:
     """The documents that the plan finds and its residual filter passes, without expired ones, in
-    the order of the plan.
+    the order of the plan; without their vectors, which join() reads.
 
     `after` is the place to continue after. `shape` describes the query in the warning about more
     than FULL_SCAN_MAX documents read without an index; empty, there is no warning. Raises
@@ -75,7 +76,7 @@ def passing(
     first_only = plan.is_multi
     prefix = schema.prefix
     migration = schema.migration
-    get = source.getter_of(prefix)
+    get, vectors_at = source.getter_of(prefix), source.vectors_at
     for place, content in found:
         if of_index:
             key = prefix + content
@@ -95,7 +96,7 @@ def passing(
         document: Document = (
             decode_unchecked(value[BODY])
             if migration is None
-            else schema.document(unpack(key, value))
+            else schema.document(unpack(key, value), vectors_at)
         )
         if residual is not None and not residual(document):
             continue
@@ -110,7 +111,7 @@ def documents_by_id(
     """The stored value and the document of each id, in order; None where there is none, or it has
     expired. Raises InvalidDocumentError, CorruptionError."""
     prefix, migration = schema.prefix, schema.migration
-    get = source.getter_of(prefix)
+    get, vectors_at = source.getter_of(prefix), source.vectors_at
     now_us = source.now_us if schema.expires_at is not None else None
     for id in ids:
         key = prefix + encode_id(id)
@@ -123,9 +124,10 @@ def documents_by_id(
         if now_us is not None and unpack_expires(value)[0] <= now_us:
             yield None
         elif migration is None:
-            yield value, decode_unchecked(value[BODY])
+            document: Document = decode_unchecked(value[BODY])
+            yield value, join(document, schema.vectors, vectors_at)
         else:
-            yield value, schema.document(unpack(key, value))
+            yield value, schema.document(unpack(key, value), vectors_at)
 
 
 def place_in(plan: Plan, schema: Schema, document: Document, value: bytes) -> Place | None:

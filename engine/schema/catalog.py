@@ -227,6 +227,7 @@ class Catalog:
             retired += tuple(
                 index.keyspace for index in before.indexes if index not in definition.indexes
             )
+            definition, next_keyspace = with_vectors(definition, next_keyspace, complete_from)
         if declaration.required is not None:
             definition = replace(definition, required=dict(declaration.required))
         if declaration.expires_at is not None:
@@ -381,6 +382,16 @@ def _indexed(
         check_field("a Vector index", vector)
     vectors = tuple(dict.fromkeys([*definition.vectors, *fields]))
     return replace(definition, indexes=tuple(chosen), vectors=vectors), next_keyspace
+
+
+def with_vectors(
+    definition: CollectionDef, next_keyspace: int, split_from: int
+) -> tuple[CollectionDef, int]:
+    """The definition with a keyspace for vectors, if it needs one, and the next free keyspace."""
+    if definition.vector_keyspace or not definition.vectors:
+        return definition, next_keyspace
+    changed = replace(definition, vector_keyspace=next_keyspace, split_from=split_from)
+    return changed, next_keyspace + 1
 
 
 def _expiring(definition: CollectionDef, expires_at: str, is_empty: bool) -> CollectionDef:

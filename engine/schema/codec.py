@@ -2,6 +2,7 @@
 
 A vector, a numpy array of float32, is a msgpack extension of type 1: its elements, little-endian.
 Several vectors of one field, an array of shape (n, dim), are one of type 2: dim, and all elements.
+One of type 3 stands for either in LMDB: the place of the vectors (vector_block.py).
 
 Invariants:
 - `decode(encode(x)) == x` for every normalised document: datetimes as aware UTC (msgpack
@@ -18,6 +19,7 @@ import msgspec
 
 from amberdb._errors import CorruptionError
 from amberdb._types import Document
+from amberdb.engine.schema.vector_block import PLACE_BYTES, StoredVector
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_VECTOR = 1
-_VECTORS = 2
-_DIM_BYTES = 4
+VECTOR: Final = 1
+VECTORS: Final = 2
+STORED: Final = 3
+DIM_BYTES: Final = 4
 _IS_LITTLE = sys.byteorder == "little"
 
 
@@ -35,33 +38,53 @@ def _encode_vector(value: Any) -> msgspec.msgpack.Ext:
     """Encodes a value that msgspec does not know. In a normalised document that is an array."""
     data: bytes = value.astype("<f4", copy=False).tobytes()
     if value.ndim == 1:
-        return msgspec.msgpack.Ext(_VECTOR, data)
-    return msgspec.msgpack.Ext(_VECTORS, value.shape[1].to_bytes(_DIM_BYTES, "little") + data)
+        return msgspec.msgpack.Ext(VECTOR, data)
+    return msgspec.msgpack.Ext(VECTORS, value.shape[1].to_bytes(DIM_BYTES, "little") + data)
 
 
-def _decode_vector(code: int, data: memoryview) -> "NDArray[np.float32]":
-    import numpy as np  # a database without vectors never needs it
-
-    if code == _VECTORS:
+def _decode_vector(code: int, data: memoryview) -> "NDArray[np.float32] | StoredVector":
+    if code == STORED:
+        return place_in(data)
+    if code == VECTORS:
         return _decode_vectors(data)
-    if code != _VECTOR or len(data) % 4:
+    if code != VECTOR or len(data) % 4:
         raise ValueError(f"an extension of type {code} and {len(data)} bytes")
     # A copy: read-only, aligned, and it does not keep the rest of the document in memory.
-    array: NDArray[np.float32] = np.frombuffer(bytes(data), "<f4")
-    return array if _IS_LITTLE else array.astype(np.float32)
+    return vector_array(bytes(data))
+
+
+def vector_array(data: bytes, dim: int = 0) -> "NDArray[np.float32]":
+    """The vector in these bytes, or with `dim` several, read-only, without a copy."""
+    import numpy as np  # a database without vectors never needs it
+
+    array: NDArray[np.float32] = np.frombuffer(data, "<f4")
+    array = array if _IS_LITTLE else array.astype(np.float32)
+    return array.reshape(-1, dim) if dim else array
 
 
 def _decode_vectors(data: memoryview) -> "NDArray[np.float32]":
-    dim = int.from_bytes(data[:_DIM_BYTES], "little")
-    if len(data) < _DIM_BYTES or not dim or (len(data) - _DIM_BYTES) % (4 * dim):
-        raise ValueError(f"an extension of type {_VECTORS}, {len(data)} bytes and dim {dim}")
-    return _decode_vector(_VECTOR, data[_DIM_BYTES:]).reshape(-1, dim)
+    dim = int.from_bytes(data[:DIM_BYTES], "little")
+    if len(data) < DIM_BYTES or not dim or (len(data) - DIM_BYTES) % (4 * dim):
+        raise ValueError(f"an extension of type {VECTORS}, {len(data)} bytes and dim {dim}")
+    return vector_array(bytes(data[DIM_BYTES:]), dim)
 
+
+def place_in(data: "bytes | memoryview") -> StoredVector:
+    """The place in an extension of type 3. Raises ValueError."""
+    if len(data) != PLACE_BYTES:
+        raise ValueError(f"an extension of type {STORED} and {len(data)} bytes")
+    return StoredVector(data)
+
+
+Extension: TypeAlias = msgspec.msgpack.Ext
+"""A value of an extension that is left as it is: `code` and `data`."""
 
 encode = msgspec.msgpack.Encoder(enc_hook=_encode_vector).encode
 encode_sorted = msgspec.msgpack.Encoder(order="sorted").encode
 decode_unchecked = msgspec.msgpack.Decoder(ext_hook=_decode_vector).decode
 """decode() for bytes whose checksum was correct: no error is turned into CorruptionError."""
+decode_raw = msgspec.msgpack.Decoder().decode
+"""decode_unchecked(), each extension left as an Extension."""
 
 
 @lru_cache(maxsize=64)
@@ -72,10 +95,10 @@ def vector_decoder(field: str) -> "Callable[[bytes], tuple[int, memoryview] | No
     kind = msgspec.defstruct("_", [("value", Any, None)], rename={"value": field})
 
     def vector_hook(code: int, data: memoryview) -> "tuple[int, memoryview] | None":
-        if code == _VECTOR:
+        if code == VECTOR:
             return 0, data
-        if code == _VECTORS:
-            return int.from_bytes(data[:_DIM_BYTES], "little"), data[_DIM_BYTES:]
+        if code == VECTORS:
+            return int.from_bytes(data[:DIM_BYTES], "little"), data[DIM_BYTES:]
         return None
 
     decode = msgspec.msgpack.Decoder(kind, ext_hook=vector_hook).decode

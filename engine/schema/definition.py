@@ -65,6 +65,11 @@ class CollectionDef:
     """By field the name of its type, or None for any type."""
     vectors: tuple[str, ...] = ()
     """Fields that have ever been declared as vectors: documents may hold arrays there."""
+    vector_keyspace: int = 0
+    """The keyspace of the vectors of its documents; 0 until a vector index is declared."""
+    split_from: int = 0
+    """The Lsn at which it got that keyspace without having a document: no document that LMDB has is
+    to be split. Otherwise 0."""
     version: int = 1
     """The version of its documents, as the program counts: see engine/schema/migration.py."""
     steps: tuple[MigrationStep, ...] = ()
@@ -83,8 +88,10 @@ class CollectionDef:
 
     @property
     def keyspaces(self) -> tuple[int, ...]:
-        """The keyspaces of its documents, its expiry index and its indexes."""
-        return (self.keyspace, self.expiry_keyspace, *(index.keyspace for index in self.indexes))
+        """The keyspaces of its documents, their vectors, its expiry index and its indexes."""
+        vectors = (self.vector_keyspace,) if self.vector_keyspace else ()
+        indexes = (index.keyspace for index in self.indexes)
+        return (self.keyspace, self.expiry_keyspace, *vectors, *indexes)
 
     def name_at(self, lsn: int) -> str:
         """The collection's name when the commit with this Lsn was made."""
@@ -103,6 +110,8 @@ class CollectionDef:
             expires_at=self.expires_at,
             required=dict(self.required),
             vectors=self.vectors,
+            vector_tree=self.vector_keyspace,
+            split_from=self.split_from,
             version=self.version,
             steps=self.steps,
             former=self.former,
@@ -143,6 +152,8 @@ class CollectionDef:
             expires_at=known.expires_at,
             required=known.required,
             vectors=known.vectors,
+            vector_keyspace=known.vector_tree,
+            split_from=known.split_from,
             version=known.version,
             steps=known.steps,
             former=known.former,
@@ -171,6 +182,8 @@ class _StoredCollection(Struct, forbid_unknown_fields=True, omit_defaults=True, 
     expires_at: str | None
     required: dict[str, str | None]
     vectors: tuple[str, ...]
+    vector_tree: Number = 0
+    split_from: _Lsn = 0
     version: Number = 1
     steps: tuple[tuple[Number, _Lsn], ...] = ()
     former: tuple[tuple[_Lsn, str], ...] = ()

@@ -16,8 +16,6 @@ from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE, CRC_SIZE
 from amberdb._errors import CorruptionError
-from amberdb._types import Document
-from amberdb.engine.schema.codec import decode_document
 
 _HEADER = Struct("<QqqqQ")
 _CRC = Struct("<I")
@@ -27,7 +25,7 @@ assert _CRC.size == CRC_SIZE
 _VERSION = Struct("<Q")
 _EXPIRES = Struct("<24xq")
 assert _EXPIRES.size == 32
-unpack_expires: Final[Callable[[bytes], tuple[int]]] = _EXPIRES.unpack_from
+unpack_expires: Final[Callable[["bytes | memoryview"], tuple[int]]] = _EXPIRES.unpack_from
 """(expires_us,): expires_us() for loops over documents, where its call costs as much again."""
 _ROWID = Struct("<Q")
 _ROWID_OFFSET = 32
@@ -47,9 +45,6 @@ class StoredDocument(NamedTuple):
     expires_us: int
     rowid: int
     body: bytes
-
-    def document(self) -> Document:
-        return decode_document(self.body)
 
 
 # Not the class's own constructor, which costs as much as the rest of unpack().
@@ -71,9 +66,20 @@ def pack(
     return data + _CRC.pack(crc32(data, crc32(key)))
 
 
+def repack(key: bytes, value: bytes, body: bytes) -> bytes:
+    """The value of a document with another body."""
+    data = value[:HEADER_SIZE] + body
+    return data + _CRC.pack(crc32(data, crc32(key)))
+
+
+def is_sound(key: bytes, value: bytes) -> bool:
+    """Whether the checksum of a document is right."""
+    return crc32(value, crc32(key)) == CRC_RESIDUE and len(value) > HEADER_SIZE + CRC_SIZE
+
+
 def unpack(key: bytes, value: bytes) -> StoredDocument:
     """The document in the value of a key. Raises CorruptionError when the checksum fails."""
-    if crc32(value, crc32(key)) != CRC_RESIDUE or len(value) <= HEADER_SIZE + CRC_SIZE:
+    if not is_sound(key, value):
         raise damaged(key)
     version, created, updated, expires, rowid = _HEADER.unpack_from(value)
     return _stored(StoredDocument, (version, created, updated, expires, rowid, value[BODY]))

@@ -34,6 +34,8 @@ from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, Effects, prefix_
 from amberdb.engine.schema.migration import Migration, Upgrades, failed
 from amberdb.engine.schema.ordered_index import CompiledIndex
 from amberdb.engine.schema.search_index import RowIndex, identity_of
+from amberdb.engine.schema.split_document import join
+from amberdb.engine.schema.vector_block import VectorsAt
 from amberdb.index.ordered.key_encoder import FieldSpec
 from amberdb.index.ordered.keys import SCALAR_ENCODERS
 from amberdb.index.text.text import Text
@@ -89,7 +91,9 @@ class Schema:
         "row_indexes",
         "row_prefixes",
         "row_roots",
+        "unindexed_vectors",
         "unique_indexes",
+        "vector_prefix",
         "vectors",
     )
 
@@ -135,18 +139,24 @@ class Schema:
         """Keyspaces of the indexes that answer until the newer one of their declaration is built;
         they precede it."""
         self.all_indexes: tuple[AnyIndex, ...] = (*self.indexes, *self.row_indexes)
-        self._indexed = frozenset[str]().union(*(index.roots for index in self.all_indexes))
-        """The top-level fields that an index depends on."""
         self.entry_plan = EntryPlan(self.indexes)
         self._plans: dict[frozenset[str], EntryPlan] = {}
-        self.row_roots = frozenset[str]().union(*(index.roots for index in self.row_indexes))
-        """Those that a search index depends on."""
         self.row_prefixes = frozenset(index.entry_prefix for index in self.row_indexes)
         self.vectors: dict[str, Vector | None] = dict.fromkeys(definition.vectors)
         """Fields that may hold arrays; each with its declaration, or None when that was dropped."""
         for index in self.row_indexes:
             if isinstance(index.spec, Vector):
                 self.vectors[index.spec.field] = index.spec
+        self.unindexed_vectors = [name for name, spec in self.vectors.items() if spec is None]
+        unindexed = frozenset(self.unindexed_vectors)
+        self.row_roots = unindexed.union(*(index.roots for index in self.row_indexes))
+        """The top-level fields whose change gives a document another rowid: those that a search
+        index depends on, and vectors."""
+        self._indexed = self.row_roots.union(*(index.roots for index in self.indexes))
+        """Those, and the fields that an index depends on."""
+        keyspace = definition.vector_keyspace
+        self.vector_prefix = prefix_of(keyspace) if keyspace else b""
+        """Of the vectors of its documents; empty while these are stored whole."""
         self.unique_indexes = tuple(index for index in self.indexes if index.is_unique)
         self.expires_at = expires_at = definition.expires_at
         self.expiry = None if expires_at is None else ExpiryIndex(definition, expires_at)
@@ -172,20 +182,25 @@ class Schema:
         """The schema of this collection with another definition."""
         return Schema(definition, self.options, self.upgrades)
 
-    def document(self, stored: StoredDocument) -> Document:
-        """The stored document, upgraded to the newest version. Raises MigrationError."""
+    def as_stored(self, stored: StoredDocument, vectors_at: VectorsAt) -> Document:
+        """The stored document with its vectors. Raises CorruptionError."""
+        document = decode_document(stored.body)
+        return join(document, self.vectors, vectors_at) if self.vectors else document
+
+    def document(self, stored: StoredDocument, vectors_at: VectorsAt) -> Document:
+        """as_stored(), upgraded to the newest version. Raises CorruptionError, MigrationError."""
         if self.is_newest(stored):
-            return stored.document()
-        return decode_document(self.upgraded(stored).body)
+            return self.as_stored(stored, vectors_at)
+        return decode_document(self.upgraded(stored, vectors_at).body)
 
     def is_newest(self, stored: StoredDocument) -> bool:
         """Whether the stored document is of the newest version."""
         return self.migration is None or stored.version > self.migration.since
 
-    def upgraded(self, stored: StoredDocument) -> Prepared:
-        """An older document as the migrator stores it. Raises MigrationError."""
+    def upgraded(self, stored: StoredDocument, vectors_at: VectorsAt) -> Prepared:
+        """An older document as the migrator stores it. Raises CorruptionError, MigrationError."""
         assert self.migration is not None
-        document = stored.document()
+        document = self.as_stored(stored, vectors_at)
         id: str = document["id"]
         version = self.migration.newest_version
         upgraded = self.migration.upgrade(self.name, document, stored.version)
@@ -285,15 +300,19 @@ class Schema:
         return plan
 
     def row_contents(self, document: Document) -> list[object]:
-        """The document's content for each search index. Two documents with equal lists are the
-        same to all of them."""
-        return [index.content(document) for index in self.row_indexes]
+        """The document's content for each search index, and its vectors that none indexes. Two
+        documents with equal lists are the same to all of them, and have the same vectors."""
+        contents = [index.content(document) for index in self.row_indexes]
+        for name in self.unindexed_vectors:
+            value = document.get(name)
+            contents.append(None if value is None else getattr(value, "tobytes", bytes)())
+        return contents
 
     def row_keys(self, contents: list[object], rowid: int) -> list[bytes]:
         """The keys of the entries in the search indexes of a document with these contents."""
         return [
             index.key(rowid)
-            for index, content in zip(self.row_indexes, contents, strict=True)
+            for index, content in zip(self.row_indexes, contents, strict=False)
             if content is not None
         ]
 

@@ -1,12 +1,13 @@
 """Reads the documents of the rows that one search ranked.
 
 Invariants:
-- One view. document() reads and decodes a document once, however often it is called.
+- One view. document() reads and decodes a document once, however often it is called; its vectors
+  are read by documents() alone.
 - A live row has an entry, and the entry names a document with that rowid; anything else is damage,
   and raises.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, final
 from zlib import crc32
 
@@ -17,10 +18,10 @@ from amberdb.engine.schema.codec import decode_unchecked, vector_decoder
 from amberdb.engine.schema.document_format import BODY, damaged, rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.schema.split_document import block_reader, join
 from amberdb.engine.search.live_rows import REBUILD
 from amberdb.engine.storage.index_scan import Entry
 from amberdb.engine.storage.view import View
-from amberdb.index.paths import Path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,7 @@ class RowReader:
 
     def __init__(self, view: View, schema: Schema) -> None:
         self._get = view.get
+        self._vectors_at = view.vectors_at
         self._get_document = view.getter_of(schema.prefix)
         self._schema = schema
         self._documents: dict[int, Document] = {}
@@ -62,10 +64,10 @@ class RowReader:
         return document
 
     def documents(
-        self, ranked: Iterable[tuple[int, float]], origin: Mapping[int, RowIndex]
+        self, ranked: Sequence[tuple[int, float]], origin: Mapping[int, RowIndex]
     ) -> dict[int, Document]:
-        """document() of each ranked row; `origin` has the index that ranked it. Raises
-        CorruptionError."""
+        """document() of each ranked row, with its vectors; `origin` has the index that ranked it.
+        Raises CorruptionError."""
         get, known, entries = self._get, self._documents, self._entries
         document_of = self._get_document
         for rowid, _ in ranked:
@@ -84,6 +86,9 @@ class RowReader:
                     known[rowid] = decode_unchecked(value[BODY])
                     continue
             known[rowid] = self.read(rowid, index)
+        if self._schema.vectors:
+            for rowid, _ in ranked:
+                join(known[rowid], self._schema.vectors, self._vectors_at)
         return known
 
     def read(self, rowid: int, index: RowIndex) -> Document:
@@ -116,25 +121,32 @@ class RowReader:
         All live rows have one. Raises CorruptionError.
 
         The row has an entry, so its vectors were checked when it was put. They are not checked
-        again, and nothing else of the document is decoded.
+        again. They are read from their blocks; from the document where a memtable has it, or LMDB
+        has it whole, and then nothing else of it is decoded.
         """
         import numpy as np
 
         spec = index.vector
         size = 4 * spec.dim
-        decoder = vector_decoder(spec.field) if Path.of(spec.field).is_plain else None
+        decoder = vector_decoder(spec.field)
+        blocks = block_reader(self._schema.vector_prefix, self._schema.vectors, spec, self._get)
         found: list[bytes | memoryview] = []
         counts = np.zeros(len(rowids), np.intp)
         for position, rowid in enumerate(rowids.tolist()):
+            row = None if blocks is None else blocks.row(rowid)
+            if row is not None:
+                found.append(row)
+                counts[position] = len(row) // size
+                continue
             body = self._body(rowid, index)
-            vector = None if decoder is None else decoder(body)
+            vector = decoder(body)
             if vector is not None and len(vector[1]) % size == 0 and vector[0] in (0, spec.dim):
                 dim, data = vector
                 if dim or len(data) == size:
                     found.append(data)
                     counts[position] = len(data) // size
                     continue
-            vectors = spec.vectors(decode_unchecked(body))
+            vectors = spec.vectors(join(decode_unchecked(body), (spec.field,), self._vectors_at))
             if vectors is not None:
                 found.append(vectors.astype("<f4", copy=False).tobytes())
                 counts[position] = len(vectors)

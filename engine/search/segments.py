@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._call_lock import CallLock, current_frame
+from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import rowid_of, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
@@ -261,7 +262,7 @@ def add_row(
     value = None if version is None else version[1]
     if value is None or rowid_of(value) != rowid:
         raise damaged_index(index, f"row {rowid} has no document")
-    document = unpack(index.documents + id_bytes, value).document()
+    document = decode_document(unpack(index.documents + id_bytes, value).body)
     table.add(rowid, index.extractor.occurrences(document))
 
 

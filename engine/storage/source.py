@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from amberdb.engine.schema.schema import AnyIndex
+from amberdb.engine.schema.vector_block import StoredVector
 
 Range = tuple[bytes, bytes]
 """low <= key < high, prefix of the keyspace included."""
@@ -36,6 +37,11 @@ class Source(Protocol):
 
     def getter_of(self, prefix: bytes) -> "Get":
         """get() for the keys of one keyspace: faster, where there are many."""
+        ...
+
+    def vectors_at(self, place: StoredVector, /) -> bytes | None:
+        """The vectors at a place that a document names; None when they are not there. Raises
+        CorruptionError."""
         ...
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:

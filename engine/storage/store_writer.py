@@ -13,6 +13,7 @@ from typing import final
 import lmdb
 
 from amberdb.engine.schema.keyspace import FIRST_PREFIX
+from amberdb.engine.schema.vector_block import StoredVector, row_in
 from amberdb.engine.storage.trees import (
     TREES_MAX,
     LmdbTransaction,
@@ -69,6 +70,10 @@ class StoreWriter:
             if made:
                 self._open.retract(made)
             raise
+
+    def vectors_at(self, place: StoredVector) -> bytes | None:
+        """The vectors at a place; None when they are not there. Raises CorruptionError."""
+        return row_in(place, self.get(place.key))
 
     def put(self, key: bytes, value: bytes) -> None:
         """Stores a pair."""

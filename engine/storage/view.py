@@ -23,6 +23,7 @@ from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, Effects, end_of
 from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.schema.vector_block import StoredVector, VectorsAt, row_in
 from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.source import Get
 from amberdb.engine.storage.store import Store, raise_typed
@@ -185,6 +186,7 @@ class View:
     __slots__ = (
         "_is_plain",
         "_memtables",
+        "_newest_vectors_at",
         "_path",
         "_trees",
         "_txn",
@@ -213,6 +215,7 @@ class View:
         self._memtables = state.memtables
         self._path = store.path
         self._trees = store.trees
+        self._newest_vectors_at: VectorsAt = store.vectors_at
         self._txn = txn
         self.pending = pending
         self._is_plain = pending is None and not any(table.entries for table in self._memtables)
@@ -265,6 +268,7 @@ class View:
         # it, and its transaction would keep LMDB's environment open after the database is closed.
         txn, self._txn = self._txn, _CLOSED
         self.get = _closed_get
+        self._newest_vectors_at = _closed_get
         txn.abort()
 
     def is_built(self, index: AnyIndex) -> bool:
@@ -302,6 +306,16 @@ class View:
             return self._layered_get(key)
         finally:
             self.pending = pending
+
+    def vectors_at(self, place: StoredVector, /) -> bytes | None:
+        """The vectors at a place that a document of this view names; None when they are not there.
+        Vectors at a place never change, so they may come from the newest state of the file, which
+        needs no copy of their block. Raises CorruptionError."""
+        try:
+            found = self._newest_vectors_at(place)
+        except ClosedError:  # the file was replaced
+            found = None
+        return row_in(place, self.get_stored(place.key)) if found is None else found
 
     def get_stored(self, key: bytes, /) -> bytes | None:
         """The value in LMDB, without the memtables."""

@@ -93,6 +93,8 @@ NAMES = (
     "rotation.spare-zeroed",
     "schema.before-commit",
     "schema.committed",
+    "split.chunk-committed",
+    "split.chunk-written",
     "subscriber.before-commit",
     "subscriber.log-kept",
     "subscriber.moved",

@@ -53,6 +53,7 @@ _LONG: dict[str, tuple[str, ...]] = {
     "older": (
         "follow+burst+checkpoint+open_newer+upgrade+text_index+put+checkpoint+upgrade+put+reopen",
         "burst+index+open_newer+burst+checkpoint+delete+upgrade+expire+reopen+compact",
+        "vector_index+checkpoint+vector_index+open_newer+vector_index+upgrade+vector_index+reopen",
     ),
     "vectors": (
         "build+fresh_burst+build+churn+checkpoint+build+reopen",

@@ -103,9 +103,10 @@ def test_the_way_from_format_1() -> None:
     workloads = (
         ("put+checkpoint+index+burst+open_newer+put+upgrade+delete", 5),
         ("follow+burst+checkpoint+put+open_newer+text_index+put+checkpoint+upgrade+put+reopen", 5),
+        ("vector_index+checkpoint+open_newer+vector_index+put+checkpoint+reopen", 3),
         ("burst+expire+open_newer+delete+reopen+burst+checkpoint+compact+transaction+upgrade", 3),
     )
-    for names, since in workloads[: slices.size(3, 2)]:
+    for names, since in workloads[: slices.size(4, 3)]:
         steps = sequence("older", names.split("+"))
         sweep = Sweep(figures, names, steps, variants=1)
         sweep.run(recoveries=0.02, since=slices.size(0, since))

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,17 @@ from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode, decode_document, decode_effects, encode
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.keyspace import COLLECTIONS, COUNTERS
+from amberdb.engine.schema.split_document import join, split
+from amberdb.engine.schema.split_document import whole as whole_document
+from amberdb.engine.schema.vector_block import (
+    StoredVector,
+    new_row,
+    pack_block,
+    place_of,
+    row_in,
+    sound_rows,
+    unpack_block,
+)
 from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.manifest import Manifest
 from amberdb.engine.storage.memtable import Memtable
@@ -44,6 +56,7 @@ MANIFEST = Manifest(
     created_us=1_700_000_000_000_000,
     lmdb_version=0x000901,
 )
+BLOCK = place_of(b"\0\0\0\x20", 0, 3, 0, several=False).key
 KEY = b"\0\0\0\x10id"
 
 msgpack = st.recursive(
@@ -135,7 +148,7 @@ def test_payload_of_a_record(effects: dict[bytes, bytes | None], data: st.DataOb
 @given(drawn.bodies(), st.data())
 def test_stored_document(body: dict[str, Any], data: st.DataObject) -> None:
     whole = document_format.pack(KEY, 5, -1, 2, document_format.NEVER, 7, encode(body))
-    assert same(document_format.unpack(KEY, whole).document(), body)
+    assert same(decode_document(document_format.unpack(KEY, whole).body), body)
     damaged = data.draw(mutated(whole) | st.binary(max_size=90))
     if damaged != whole:
         with pytest.raises(CorruptionError):
@@ -144,7 +157,7 @@ def test_stored_document(body: dict[str, Any], data: st.DataObject) -> None:
         document_format.unpack(KEY + b"x", whole)
     forged = document_format.pack(KEY, 5, -1, 2, 3, 7, data.draw(st.binary(max_size=30)))
     with contextlib.suppress(CorruptionError):
-        document_format.unpack(KEY, forged).document()
+        decode_document(document_format.unpack(KEY, forged).body)
 
 
 class _Empty:
@@ -159,6 +172,8 @@ class _Empty:
     def of(self, prefix: bytes) -> None: ...
 
     def get(self, *key: object) -> None: ...
+
+    def vectors_at(self, place: object) -> None: ...
 
     def cursor(self, *key: object) -> "_Empty":
         return self
@@ -334,3 +349,35 @@ def test_a_short_data_file_opens_exactly_when_nothing_of_it_is_missing(tmp_path:
         shutil.rmtree(copy)
     assert opened >= 2
     assert refused >= 10
+
+
+@given(st.dictionaries(st.integers(0, 63), st.binary(min_size=12, max_size=12)), st.data())
+def test_block_of_vectors(vectors: dict[int, bytes], data: st.DataObject) -> None:
+    rows = {at: new_row(StoredVector.at(BLOCK, at), vector) for at, vector in vectors.items()}
+    whole = pack_block(rows) if rows else b""
+    if rows:
+        assert unpack_block(BLOCK, whole) == sound_rows(BLOCK, whole) == rows
+    for damaged in (data.draw(mutated(whole)), data.draw(st.binary(max_size=60))):
+        with contextlib.suppress(CorruptionError):
+            for at, row in sound_rows(BLOCK, damaged).items():
+                assert row == rows.get(at)
+        for at in range(64):
+            with contextlib.suppress(CorruptionError):
+                assert row_in(StoredVector.at(BLOCK, at), damaged) in (None, vectors.get(at))
+
+
+@given(
+    drawn.bodies(),
+    st.lists(st.lists(st.floats(width=32, allow_nan=False), min_size=3, max_size=3), max_size=3),
+)
+def test_document_that_is_split(body: dict[str, Any], vectors: list[list[float]]) -> None:
+    body = {**body, "v": np.array(vectors, np.float32).reshape(-1, 3)}
+    if vectors:
+        body["w"] = np.array(vectors[0], np.float32)
+    value = document_format.pack(KEY, 5, -1, 2, document_format.NEVER, 7, encode(body))
+    stored, rows = split(BLOCK[:4], ("v", "w", "other"), KEY, value)
+    assert len(rows) == (2 if vectors else 0)
+    found = {place: bytes(data) for place, data in rows.items()}
+    assert whole_document(KEY, stored, found.get) == value
+    document = decode_document(document_format.unpack(KEY, stored).body)
+    assert same(join(document, ("v", "w"), found.get), decode_document(encode(body)))

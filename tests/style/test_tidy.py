@@ -33,6 +33,7 @@ STRUCT_MODULES = {
     "engine/integrity/lmdb_pages.py",  # pages of LMDB, read without LMDB
     "engine/storage/status.py",
     "engine/schema/document_format.py",
+    "engine/schema/vector_block.py",
     "index/ordered/key_decoder.py",
     "index/ordered/keys.py",
     "index/text/packing.py",

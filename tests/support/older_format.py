@@ -1,7 +1,7 @@
 """Databases as a program writes them that knows only format 1: what this one has to open.
 
-Format 1 has all keyspaces in LMDB's unnamed tree, and 1 in MANIFEST. tests/golden has files that
-such a program really wrote; a test compares.
+Format 1 has all keyspaces in LMDB's unnamed tree, whole documents, and 1 in MANIFEST. tests/golden
+has files that such a program really wrote; a test compares.
 """
 
 from collections.abc import Generator
@@ -10,6 +10,8 @@ from typing import Any
 from unittest.mock import patch
 
 from amberdb.engine.commit import recovery
+from amberdb.engine.schema import catalog
+from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.storage import manifest
 from amberdb.engine.storage.store_writer import StoreWriter
 
@@ -21,8 +23,12 @@ def older_format() -> Generator[None]:
     def unnamed(self: StoreWriter, prefix: bytes) -> Any:
         return None
 
+    def whole(definition: CollectionDef, next_keyspace: int, split_from: int) -> Any:
+        return definition, next_keyspace
+
     with ExitStack() as stack:
         for module in (manifest, recovery):
             stack.enter_context(patch.object(module, "FORMAT_VERSION", 1))
         stack.enter_context(patch.object(StoreWriter, "_tree_of", unnamed))
+        stack.enter_context(patch.object(catalog, "with_vectors", whole))
         yield

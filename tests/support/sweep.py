@@ -33,6 +33,7 @@ from support.databases import FakeClock, assert_sound
 from support.disk import Disk
 from support.images import MODES, Mode, images
 from support.inside import engine_of
+from support.promise import Promise
 from support.recorder import SeamRecorder
 from support.reference import same
 from support.remains import files_of
@@ -43,7 +44,6 @@ from support.workload import (
     OPTIONS,
     Documents,
     MigrationStep,
-    Promise,
     Recorder,
     Workload,
     erased_word,

@@ -2,7 +2,7 @@
 
 Invariants:
 - Commit number n leaves states[n]; every put stores n, so states with a new document differ.
-- The trace's notes say what had been begun and acknowledged when: `Promise` reads them.
+- The trace's notes say what had been begun and acknowledged when: promise.py reads them.
 """
 
 import random
@@ -18,7 +18,7 @@ from unittest.mock import patch
 import amberdb
 from amberdb import Database, Ordered, Sync, Text, Unique, Vector
 from amberdb._fs import FileSystem, OsFileSystem
-from amberdb.engine.commit import index_chunks
+from amberdb.engine.commit import document_flush, index_chunks
 from amberdb.index.registry import IndexSpec
 from amberdb.wal import segment
 from support.beside import beside
@@ -67,33 +67,6 @@ class Recorder(Protocol):
 
 
 @final
-class Promise:
-    """What the notes up to a crash point bind the database to."""
-
-    def __init__(self) -> None:
-        self.created = False
-        self.begun = 0
-        self.acknowledged = 0
-        """Survives the death of the process."""
-        self.durable = 0
-        """Survives power loss."""
-        self.lsn = 0
-        """The last that was given: never again to anything else."""
-
-    def read(self, note: Note) -> None:
-        word, number, lsn = (note.data.decode() + " 0 0").split()[:3]
-        self.lsn = max(self.lsn, int(lsn))
-        if word == "created":
-            self.created = True
-        elif word == "begin":
-            self.begun = int(number)
-        else:
-            self.acknowledged = max(self.acknowledged, int(number))
-            if word == "durable":
-                self.durable = max(self.durable, int(number))
-
-
-@final
 class Workload:
     """One database that is driven step by step and recorded."""
 
@@ -117,6 +90,7 @@ class Workload:
             patch.object(segment, "_FILL_SIZE", 2048),
             patch.object(index_chunks, "CHUNK", 8),
             patch.object(index_chunks, "ROWS_CHUNK", 8),
+            patch.object(document_flush, "CHUNK", 3),
             small_limits(),
             ExitStack() as self.older,
         ):
@@ -438,11 +412,18 @@ def upgrade(work: Workload) -> None:
         work.settled()
 
 
+def vector_index(work: Workload) -> None:
+    """Vectors; those that an older program stored inside documents are moved out of them."""
+    work.db.collection("b", indexes=VECTOR_INDEXES["b"])
+    work.commit([_drawn(work, "b", number) for number in range(10, 14)])
+    work.db.build_indexes()
+
+
 OLDER_ALPHABET: Final[dict[str, MigrationStep]] = {
     step.__name__: step
     for step in (
         *(put, burst, transaction, checkpoint, expire, index, follow, delete, reopen),
-        *(open_newer, upgrade, text_index, compact),
+        *(open_newer, upgrade, text_index, vector_index, compact),
     )
 }
 """What a database of format 1 goes through."""
