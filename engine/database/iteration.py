@@ -17,7 +17,6 @@ from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import StoredDocument, expires_us, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.schema.split_document import whole
 from amberdb.engine.storage.view import View
 
 BLOCK: Final = 512
@@ -58,9 +57,6 @@ class Iteration:
             return []
         pairs = list(islice(view.scan(self._next, self._end), BLOCK))
         self._next = pairs[-1][0] + b"\0" if len(pairs) == BLOCK else None
-        if schema.vectors:  # they are read in this view
-            vectors_at = view.vectors_at
-            pairs = [(key, whole(key, value, vectors_at)) for key, value in pairs]
         stored = [(key, unpack(key, value)) for key, value in pairs]
         return [
             (key, each)

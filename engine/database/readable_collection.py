@@ -7,7 +7,7 @@ Invariants:
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from amberdb._errors import InvalidDocumentError, QueryError
 from amberdb._types import Document, FieldPath, Order, Where
@@ -19,7 +19,8 @@ from amberdb.engine.query.query import Query
 from amberdb.engine.query.scan import documents_by_id
 from amberdb.engine.schema.document_format import StoredDocument
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.schema.split_document import no_vectors
+from amberdb.engine.schema.split_document import no_vectors, vectors_of
+from amberdb.engine.schema.vector_block import VectorsAt
 from amberdb.engine.search.hits import Hits
 from amberdb.engine.search.ranking import Fusion, Neighbors, Recency
 from amberdb.engine.search.search import search_of
@@ -33,6 +34,10 @@ _D = TypeVar("_D")
 class _Passed:
     """The type of an option that find() does not have. Only a map of options, passed on as
     `find(where, **options)`, could bring one: type checkers then take the overload that has it."""
+
+
+_Iterated: TypeAlias = tuple[bytes, StoredDocument, Schema, VectorsAt]
+"""Key, document, and how it is decoded."""
 
 
 class ReadableCollection(ABC):
@@ -118,7 +123,9 @@ class ReadableCollection(ABC):
 
     def __iter__(self) -> Iterator[str]:
         """The ids, ascending, as documents() reads them."""
-        return (key[KEYSPACE_BYTES:].decode() for key, _, _ in self._iterated())
+        return (
+            key[KEYSPACE_BYTES:].decode() for key, _, _, _ in self._iterated(with_vectors=False)
+        )
 
     def documents(self) -> Iterator[Document]:
         """All documents that have not expired, by id ascending, as an iterator.
@@ -127,21 +134,28 @@ class ReadableCollection(ABC):
         in blocks of 512, each as of its own time, and nothing is held between them; in a snapshot
         or a transaction all are read at one Lsn.
         """
-        return (schema.document(stored, no_vectors) for _, stored, schema in self._iterated())
+        return (
+            schema.document(stored, vectors_at)
+            for _, stored, schema, vectors_at in self._iterated(with_vectors=True)
+        )
 
-    def _iterated(self) -> Iterator[tuple[bytes, StoredDocument, Schema]]:
+    def _iterated(self, *, with_vectors: bool) -> Iterator[_Iterated]:
         """The documents, still encoded, with their keys. It begins with the call."""
         with self._reading() as view:
             iteration = Iteration(view, schema_of(view, self.name))
-        return self._continued(iteration)
+        return self._continued(iteration, with_vectors)
 
-    def _continued(self, iteration: Iteration) -> Iterator[tuple[bytes, StoredDocument, Schema]]:
+    def _continued(self, iteration: Iteration, with_vectors: bool) -> Iterator[_Iterated]:
+        vectors_at: VectorsAt = no_vectors
         while not iteration.has_ended:
             with self._reading() as view:
                 schema = schema_of(view, self.name)
                 block = iteration.block(view, schema)
+                if with_vectors and schema.vectors:
+                    bodies = (stored.body for _, stored in block)
+                    vectors_at = vectors_of(schema.vectors, bodies, view.vectors_at).get
             for key, stored in block:
-                yield key, stored, schema
+                yield key, stored, schema, vectors_at
 
     @overload
     def find(

@@ -97,9 +97,20 @@ def split(
     return (repack(key, value, encode(document)) if vectors else value), vectors
 
 
+def vectors_of(
+    fields: Iterable[str], bodies: Iterable[bytes], vectors_at: VectorsAt
+) -> dict[StoredVector, bytes | None]:
+    """The vectors of encoded documents, by their places. Raises CorruptionError."""
+    return {place: vectors_at(place) for body in bodies for place in _places(fields, body)}
+
+
 def places(fields: Iterable[str], value: bytes) -> set[StoredVector]:
     """Where the vectors of a stored document are."""
-    document: Document = decode_unchecked(value[BODY])
+    return _places(fields, value[BODY])
+
+
+def _places(fields: Iterable[str], body: bytes) -> set[StoredVector]:
+    document: Document = decode_unchecked(body)
     values = [document.get(name) for name in fields]
     return {value for value in values if type(value) is StoredVector}
 

@@ -22,7 +22,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, TypeAlias, cast
 
 import lmdb
 
@@ -39,7 +39,6 @@ from amberdb._errors import (
 from amberdb._fs import File, FileSystem, file_mode, what_is_full
 from amberdb._types import Lsn
 from amberdb.engine.schema.keyspace import APPLIED
-from amberdb.engine.schema.vector_block import StoredVector, row_in
 from amberdb.engine.storage.data_file import DATA_FILE, check_file
 from amberdb.engine.storage.store_writer import StoreWriter
 from amberdb.engine.storage.trees import (
@@ -63,6 +62,7 @@ _SLOT_WAIT_S = 0.1
 
 EngineError: Final = lmdb.Error
 """What reads raise inside the engine; raise_typed() turns it into a typed error."""
+MappedTransaction: TypeAlias = "lmdb.Transaction[memoryview]"
 _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
@@ -220,20 +220,10 @@ class Store:
             raise_typed(self.path, error)
             raise
 
-    def begin_mapped(self) -> "lmdb.Transaction[memoryview]":
+    def begin_mapped(self) -> "MappedTransaction":
         """Begins a read of a few values, which are views of LMDB's map: to be copied before it
         ends. Raises EngineError also where begin() would wait, or begin once more."""
         return self._live().begin(buffers=True)
-
-    def vectors_at(self, place: StoredVector) -> bytes | None:
-        """The vectors at a place, without a copy of their block; None when they are not there.
-        Raises what get() raises."""
-        key = place.key
-        try:
-            with self.begin_mapped() as txn:
-                return row_in(place, txn.get(key, None, self._tree_of(key[:KEYSPACE_BYTES])))
-        except lmdb.Error:
-            return row_in(place, self.get(key))
 
     @property
     def applied_lsn(self) -> Lsn:

@@ -10,7 +10,7 @@ Invariants:
 """
 
 from bisect import bisect_left
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from heapq import merge
@@ -23,12 +23,12 @@ from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import APPLIED, BUILT, Effects, end_of
 from amberdb.engine.schema.schema import AnyIndex, Schema
-from amberdb.engine.schema.vector_block import StoredVector, VectorsAt, row_in
+from amberdb.engine.schema.vector_block import StoredVector, row_in
 from amberdb.engine.storage.memtable import Memtable, SortedKeys
 from amberdb.engine.storage.source import Get
-from amberdb.engine.storage.store import Store, raise_typed
+from amberdb.engine.storage.store import EngineError, MappedTransaction, Store, raise_typed
 from amberdb.engine.storage.trees import LmdbCursor, Reads, Tree, scan, scan_back
-from amberdb.index.ordered.keys import ROWID_BYTES
+from amberdb.index.ordered.keys import KEYSPACE_BYTES, ROWID_BYTES
 
 NEWEST: Final = (1 << 64) - 1
 """As the Lsn of a view: every version that was published, durable or not."""
@@ -55,6 +55,11 @@ _CLOSED: Final[Any] = _Closed()
 
 def _closed_get(key: bytes, /) -> NoReturn:
     _CLOSED.get(key)
+    raise AssertionError("unreachable")
+
+
+def _closed_begin() -> NoReturn:
+    _CLOSED.begin()
     raise AssertionError("unreachable")
 
 
@@ -184,9 +189,10 @@ class View:
     """Reads at one Lsn. Close it soon: while it is open, LMDB reuses no page that it may read."""
 
     __slots__ = (
+        "_begin_mapped",
         "_is_plain",
+        "_mapped",
         "_memtables",
-        "_newest_vectors_at",
         "_path",
         "_trees",
         "_txn",
@@ -215,7 +221,9 @@ class View:
         self._memtables = state.memtables
         self._path = store.path
         self._trees = store.trees
-        self._newest_vectors_at: VectorsAt = store.vectors_at
+        self._begin_mapped: Callable[[], MappedTransaction] = store.begin_mapped
+        self._mapped: MappedTransaction | None = None
+        """Of a state of the file at or after this view's own: see vectors_at()."""
         self._txn = txn
         self.pending = pending
         self._is_plain = pending is None and not any(table.entries for table in self._memtables)
@@ -267,8 +275,11 @@ class View:
         # The reference is dropped too: the traceback of an error that passed through a view keeps
         # it, and its transaction would keep LMDB's environment open after the database is closed.
         txn, self._txn = self._txn, _CLOSED
+        mapped, self._mapped = self._mapped, None
         self.get = _closed_get
-        self._newest_vectors_at = _closed_get
+        self._begin_mapped = _closed_begin
+        if mapped is not None:
+            mapped.abort()
         txn.abort()
 
     def is_built(self, index: AnyIndex) -> bool:
@@ -311,11 +322,15 @@ class View:
         """The vectors at a place that a document of this view names; None when they are not there.
         Vectors at a place never change, so they may come from the newest state of the file, which
         needs no copy of their block. Raises CorruptionError."""
+        key = place.key
         try:
-            found = self._newest_vectors_at(place)
-        except ClosedError:  # the file was replaced
+            mapped = self._mapped
+            if mapped is None:
+                mapped = self._mapped = self._begin_mapped()
+            found = row_in(place, mapped.get(key, None, self._trees.of(key[:KEYSPACE_BYTES])))
+        except (ClosedError, EngineError):  # the file was replaced, or has no slot for a reader
             found = None
-        return row_in(place, self.get_stored(place.key)) if found is None else found
+        return row_in(place, self.get_stored(key)) if found is None else found
 
     def get_stored(self, key: bytes, /) -> bytes | None:
         """The value in LMDB, without the memtables."""
