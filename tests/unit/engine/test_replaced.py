@@ -19,6 +19,7 @@ from amberdb.engine.storage import manifest as manifests
 from amberdb.engine.storage.held_directory import HeldDirectory
 from support.databases import SMALL, assert_sound
 from unit.engine.helpers import open_at
+from unit.wal.helpers import join_preparation
 
 SYNCS: list[Sync] = ["always", "interval", "os"]
 
@@ -136,6 +137,7 @@ def test_no_job_touches_what_is_there(
 ) -> None:
     path = tmp_path / "t.amber"
     db = old_at(path)
+    join_preparation()  # of a segment, begun before the change
     change(path)
     before = contents(path) if path.exists() else None
     taken = contents(tmp_path / "aside") if (tmp_path / "aside").exists() else None
