@@ -26,12 +26,13 @@ from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.maintenance.embedding_backfill import backfill
 from amberdb.engine.options import check_sync
-from amberdb.engine.schema.codec import decode_unchecked, vector_array
+from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, unpack_expires
 from amberdb.engine.schema.documents import encode_id
 from amberdb.engine.schema.schema import AnyIndex, Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.schema.vector_block import StoredVector, missing_vector, row_in
+from amberdb.engine.schema.split_document import join
+from amberdb.engine.schema.vector_block import row_in
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.ranking import Neighbors
 from amberdb.engine.search.searcher import SearcherSource
@@ -217,12 +218,9 @@ def _split_document(committer: Committer, schema: Schema, key: bytes) -> Documen
         if schema.expires_at is not None and unpack_expires(value)[0] <= committer.clock.now_us():
             return None
         document: Document = decode_unchecked(value[BODY])
-        for name in schema.vectors:
-            place = document.get(name)
-            if type(place) is StoredVector:
-                block = value_of(place.key, None, tree_of(schema.vector_prefix))
-                data = row_in(place, block)
-                if data is None:
-                    raise missing_vector(place)
-                document[name] = vector_array(data, place.dim)
-        return document
+        vectors = tree_of(schema.vector_prefix)
+        return join(
+            document,
+            schema.vectors,
+            lambda place: row_in(place, value_of(place.key, None, vectors)),
+        )

@@ -407,11 +407,8 @@ class Indexer:
                         store.put(BUILT + mark, b"1")
                     if failpoints.on:
                         failpoints.reach("split.chunk-written")
-                if not more:
-                    built = self._committer.state.built | {schema.definition.vector_keyspace}
-                    self._committer.checkpoint_applied(built)
-                else:
-                    self._committer.checkpoint_applied(self._committer.state.built)
+                ended = frozenset[int]() if more else {schema.definition.vector_keyspace}
+                self._committer.checkpoint_applied(self._committer.state.built | ended)
             if failpoints.on:
                 failpoints.reach("split.chunk-committed")
             done += count
