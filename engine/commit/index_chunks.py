@@ -19,6 +19,7 @@ from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.keyspace import BUILDING, end_of
 from amberdb.engine.schema.ordered_index import CompiledIndex, entry_pairs
 from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.schema.split_document import join
 from amberdb.engine.storage.store_writer import StoreWriter
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
@@ -42,7 +43,8 @@ def build_chunk(store: StoreWriter, schema: Schema, index: AnyIndex) -> tuple[in
         from amberdb.engine.search.flush import flush_documents  # brings numpy
 
         try:
-            rows = (_row(store, schema, pair) for pair in turns.between(documents))
+            fields: Iterable[str] = () if index.is_text else schema.vectors
+            rows = (_row(store, fields, pair) for pair in turns.between(documents))
             flush_documents(store, index, rows)
         except InvalidDocumentError as error:
             raise _unbuildable(index, error) from None
@@ -80,8 +82,9 @@ def _unbuildable(index: AnyIndex, error: InvalidDocumentError) -> InvalidDocumen
 
 
 def _row(
-    store: StoreWriter, schema: Schema, pair: tuple[bytes, bytes]
+    store: StoreWriter, fields: Iterable[str], pair: tuple[bytes, bytes]
 ) -> tuple[int, bytes, Document]:
-    """(rowid, id, document) of a stored pair."""
+    """(rowid, id, document) of a stored pair, with the vectors of these fields."""
     stored = unpack(*pair)
-    return stored.rowid, pair[0][KEYSPACE_BYTES:], schema.as_stored(stored, store.vectors_at)
+    document = join(decode_document(stored.body), fields, store.vectors_at)
+    return stored.rowid, pair[0][KEYSPACE_BYTES:], document
