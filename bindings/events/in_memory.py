@@ -5,12 +5,12 @@ Invariants:
   module.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from heapq import nlargest
 from itertools import islice
-from typing import Any, Unpack, cast, final
+from typing import Unpack, final
 
-from amberdb._shared.words import Words
+from amberdb._shared.words import Words, texts_in
 from amberdb.events.event import AgentEvent
 from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats
 
@@ -124,7 +124,7 @@ def search_events(newest: Iterable[AgentEvent], text: str, limit: int) -> list[A
     words = Words(text)
     if not words:
         return []
-    counted = ((words.count_in(_texts(event.data)), event) for event in newest)
+    counted = ((words.count_in(texts_in(event.data)), event) for event in newest)
     found = ((count, event) for count, event in counted if count)
     return [event for _, event in nlargest(limit, found, key=lambda each: each[0])]
 
@@ -139,15 +139,3 @@ def count_events(events: Iterable[AgentEvent]) -> Stats:
         stats["first_event"] = min(stats["first_event"] or time, time)
         stats["last_event"] = max(stats["last_event"] or time, time)
     return stats
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All strings inside a value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in cast(Mapping[str, Any], value).values():
-            yield from _texts(inner)
-    elif isinstance(value, list | tuple):
-        for inner in cast(Sequence[Any], value):
-            yield from _texts(inner)

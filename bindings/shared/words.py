@@ -1,4 +1,5 @@
-"""The words of a text, as a Text index tells them: for stores that search without one.
+"""The words of a text, as a Text index tells them: for stores that search without one, or with that
+of another database.
 
 This is the only module of bindings/ that imports the analyzer: a search that the same program makes
 in another store has to mean the same.
@@ -7,14 +8,39 @@ Invariants:
 - A text has a word exactly when a document that holds it is a hit of search(word).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Final, final
+from typing import Any, Final, cast, final
 
 from amberdb.index.text.analyzer import Analyzer
 
 _PARTS_MAX: Final = 50_000
 _PART_CHARACTERS_MAX: Final = 40
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All strings inside a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in cast(Mapping[str, Any], value).values():
+            yield from texts_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in cast(Sequence[Any], value):
+            yield from texts_in(inner)
+
+
+def words_of(texts: Iterable[str]) -> list[str]:
+    """The distinct words of texts, in their order, in all forms that a search may ask for."""
+    analyzer = Analyzer.of()
+    return list(
+        dict.fromkeys(word for text in texts for part in analyzer.terms(text) for word in part)
+    )
+
+
+def query_words(text: str) -> list[str]:
+    """The distinct words that a search for a text asks for: a text with any of them is a hit."""
+    return Analyzer.of().query_terms(text)
 
 
 @final

@@ -19,15 +19,15 @@ from amberdb.events import (
     EventStore,
     EventType,
     FileEventStore,
-    Filters,
     InMemoryEventStore,
     Recorder,
     clean_up,
-    error_rate,
     migrate,
 )
 from amberdb.memory import Memory, RuleExtractor
 from amberdb.profiles import UserProfiles
+from amberdb.sql import SQLiteEventStore
+from support.agents import ask_an_agent, talk
 from support.databases import FakeClock, OpenDatabase
 
 USER = "user123"
@@ -138,27 +138,15 @@ def test_what_is_no_longer_hot_is_read_from_the_sink(open_db: OpenDatabase) -> N
 # -- events of agents --------------------------------------------------------------------------
 
 
-async def talk(recorder: Recorder) -> None:
-    """What the agent of the document does."""
-    await recorder.record(
-        EventType.CUSTOM, {"action": "user_login", "user_id": "123"}, metadata={"source": "web"}
-    )
-
-    @recorder.tool
-    async def calculator(expression: str) -> int:
-        return sum(map(int, expression.split("+")))
-
-    await recorder.user_message("Hello!")
-    await recorder.model_response(str(await calculator("2+2")), tool_calls_count=1)
-    await recorder.flush()
-
-
-@pytest.fixture(params=["memory", "jsonl", "json", "database"])
+@pytest.fixture(params=["memory", "jsonl", "json", "database", "sqlite"])
 def store(request: pytest.FixtureRequest, db: Database, tmp_path: Path) -> EventStore:
     if request.param == "memory":
         return InMemoryEventStore()
     if request.param == "database":
         return AmberEventStore(db)
+    if request.param == "sqlite":
+        path = tmp_path / "agent_memory.db"
+        return SQLiteEventStore(config={"db_path": str(path), "wal_mode": True})
     return FileEventStore(
         tmp_path / "agent_memory",
         format=request.param,
@@ -168,34 +156,7 @@ def store(request: pytest.FixtureRequest, db: Database, tmp_path: Path) -> Event
 
 
 def test_an_agent_is_asked_what_it_did(store: EventStore) -> None:
-    async def main() -> None:
-        async with Recorder(store, "assistant") as agent:
-            await talk(agent)
-            events = await agent.get_memory(limit=100)
-            assert events[-1].event_type is EventType.AGENT_INIT
-            (tool,) = await agent.get_memory(event_type=EventType.TOOL_CALL_SUCCESS)
-            assert tool.data == {"tool_name": "calculator", "result": 4}
-            assert len(await agent.get_memory(session_id=agent.session_id)) == len(events) == 6
-            hour = Filters(start_time=datetime.now(UTC) - timedelta(hours=1))
-            assert len(await store.retrieve(hour, limit=50)) == 6
-            assert len(await agent.search_memory("calculator", limit=10)) == 2
-            stats = await agent.get_memory_stats()
-            assert stats["total_events"] == 6
-            assert stats["by_type"]["USER_MESSAGE"] == 1
-            assert stats["first_event"] is not None
-            assert stats["last_event"] is not None
-            assert error_rate(stats) < 0.1
-            before = agent.session_id
-            agent.reset_context()
-            await agent.user_message("another session")
-            await agent.clear_memory(session_id=before)
-            assert [event.event_type for event in await agent.get_memory()] == [
-                EventType.USER_MESSAGE
-            ]
-            await agent.clear_memory()
-            assert (await agent.get_memory_stats())["total_events"] == 0
-
-    asyncio.run(main())
+    asyncio.run(ask_an_agent(store))
 
 
 def test_events_move_from_memory_into_a_database(db: Database) -> None:
