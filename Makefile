@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all test-pythons check format crash sweep mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
+.PHONY: help setup demo quick test test-all servers test-pythons check format crash sweep mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -44,8 +44,11 @@ test: $(VENV)/.test ## every test, of long ones a slice (ARGS: options of pytest
 	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.test ## what `test` leaves out: the long tests, whole
-	HYPOTHESIS_PROFILE=whole $(PYTEST) -m "campaign or sliced" \
+	HYPOTHESIS_PROFILE=whole $(PYTEST) -m "(campaign or sliced) and not servers" \
 	    --timeout 900 -o faulthandler_timeout=960 $(ARGS)
+
+servers: $(VENV)/.servers ## tests with real database servers: PostgreSQL, MariaDB, PgBouncer
+	$(PYTEST) -m servers tests/servers $(ARGS)
 
 test-pythons: ## `quick` on Python 3.12, 3.13 and 3.14, as far as they are here
 	@MAKE="$(MAKE)" .ci/pythons $(PYTHONS)
@@ -132,6 +135,10 @@ $(VENV)/.cli: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[test]'
 	@touch $(STAMPS_TEST)
+
+$(VENV)/.servers: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[servers]'
+	@touch $@ $(STAMPS_TEST)
 
 # Apart: it brings a plugin for pytest, which would be in every run of the tests.
 $(HTTP)/.done: | $(BIN)/python
