@@ -26,6 +26,7 @@ from support.migrating import KINDS, Made, made, opened
 
 TESTS = Path(__file__).parent.parent
 COUNT, BATCH = 330, 40
+EVENTS = 200_000
 MEMORY_MAX = 60 << 20
 
 
@@ -77,7 +78,7 @@ def test_a_migration_that_is_killed_again_and_again_goes_on(tmp_path: Path, kind
     counting.arm(CALLS)
     moved = asyncio.run(migrated(kind, tmp_path / "whole", counting))
     assert (moved.stored, moved.verified) == (COUNT, COUNT)
-    for seed in range(slices.size(60, 4)):
+    for seed in range(slices.size(60, 2)):
         print(f"{kind}: seed {seed}")
         path, kills = tmp_path / f"seed {seed}", 0
         rng = random.Random(f"{kind}:{seed}")
@@ -113,21 +114,20 @@ def measured(kind: str, count: int, way: str, directory: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.sliced
 def test_a_migration_holds_some_batches_however_many_events_there_are(tmp_path: Path) -> None:
-    few = measured("none", 2_000, "read", tmp_path / "few")
-    many = measured("none", slices.size(200_000, 10_000), "read", tmp_path / "many")
+    few = measured("none", 1_000, "read", tmp_path / "few")
+    many = measured("none", slices.size(EVENTS, 5_000), "read", tmp_path / "many")
     print(f"{few >> 10} KiB, {many >> 10} KiB")
     assert many < few + (300 << 10)
 
 
 @pytest.mark.slow
-@pytest.mark.sliced
+@pytest.mark.campaign
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="it needs /proc")
 @pytest.mark.parametrize("kind", ["database", "lines by session"])
 def test_a_migration_takes_little_memory_beyond_that_of_the_target(
     tmp_path: Path, kind: str
 ) -> None:
-    count = slices.size(200_000, 5_000)
-    alone = measured(kind, count, "store", tmp_path / "alone")
-    whole = measured(kind, count, "migrate", tmp_path / "whole")
-    print(f"{count} events: {alone >> 20} MiB alone, {whole >> 20} MiB migrated")
+    alone = measured(kind, EVENTS, "store", tmp_path / "alone")
+    whole = measured(kind, EVENTS, "migrate", tmp_path / "whole")
+    print(f"{EVENTS} events: {alone >> 20} MiB alone, {whole >> 20} MiB migrated")
     assert whole < alone + MEMORY_MAX
