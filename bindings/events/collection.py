@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
+from hashlib import sha256
 from itertools import count as numbers
 from typing import Any, Final, TypeVar, Unpack, final
 
@@ -23,6 +24,9 @@ from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats
 logger = logging.getLogger("amberdb.events")
 
 COLLECTION: Final = "agent_event"
+_ID_BYTES_MAX: Final = 480
+"""Of the id of a document."""
+_DIGEST: Final = "long-id:sha256:"
 _TYPES: Final = frozenset(EventType)
 _T = TypeVar("_T")
 
@@ -98,6 +102,11 @@ class AmberEventStore(EventStore):
             if after is None:
                 return
 
+    async def stored(self, events: Sequence[AgentEvent]) -> list[AgentEvent]:
+        ids = {_document_id(event.event_id) for event in events}
+        found = await asyncio.to_thread(self._collection.get_many, ids)
+        return _events(document for document in found if document is not None)
+
     async def search(  # pyright: ignore[reportIncompatibleMethodOverride]  # a keyword more
         self,
         text: str | None = None,
@@ -137,7 +146,7 @@ class AmberEventStore(EventStore):
             collection = own[self._collection.name]
             positions = numbers((collection.max("position") or 0) + 1)
             collection.put_many(
-                {"id": event.event_id, **event.to_map(), "position": position}
+                {"id": _document_id(event.event_id), **event.to_map(), "position": position}
                 for event, position in zip(events, positions, strict=False)
             )
         return len(events)
@@ -164,6 +173,15 @@ class AmberEventStore(EventStore):
                 count += sum(map(collection.delete, ids))
             if len(ids) < BATCH:
                 return count
+
+
+def _document_id(event_id: str) -> str:
+    """The id of the document of an event: that of the event, or a digest where it is too long for
+    one. No other event has it: an id that begins like a digest has one too."""
+    data = event_id.encode()
+    if len(data) <= _ID_BYTES_MAX and not event_id.startswith(_DIGEST):
+        return event_id
+    return _DIGEST + sha256(data).hexdigest()
 
 
 async def _run(tx: Transaction | None, work: Callable[[], _T]) -> _T:

@@ -8,58 +8,24 @@ pytest runs the methods; this module does not import it. `make` returns an empty
 """
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+import threading
+from datetime import timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
-from amberdb.events.event import AgentEvent, EventType
+from amberdb.events.contract_base import START, assert_same, event, ids
+from amberdb.events.contract_values import ValuesContract
+from amberdb.events.event import EventType
 from amberdb.events.in_memory import InMemoryEventStore
 from amberdb.events.store import EventStore, Filters, error_rate
 from amberdb.events.upkeep import migrate
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-_T = TypeVar("_T")
+__all__ = ["START", "EventStoreContract", "event"]
 
 
-def event(number: int, **changes: Any) -> AgentEvent:
-    """An event of these tests: one a minute, of three types, two sessions and two agents."""
-    fields: dict[str, Any] = {
-        "event_id": f"evt_{number}",
-        "agent_name": f"agent{number % 2}",
-        "session_id": f"session/{number % 2}",
-        "event_type": list(EventType)[number % 3],
-        "timestamp": START + timedelta(minutes=number),
-        "data": {
-            "message": f"\u7b2c{number}\u4e2a calculator",
-            "nested": {"list": ["deep words", number]},
-        },
-        "metadata": {"source": "web"},
-    }
-    return AgentEvent(**{**fields, **changes})
-
-
-class EventStoreContract(ABC):
-    """Subclass it, and implement make()."""
-
-    @abstractmethod
-    def make(self) -> EventStore:
-        """A new, empty store."""
-
-    def run(self, work: Callable[[EventStore], Awaitable[_T]], count: int = 0) -> _T:
-        """Runs `work` with a store that has `count` events; its result."""
-
-        async def whole() -> _T:
-            store = self.make()
-            await store.initialize()
-            try:
-                assert await store.store_many([event(number) for number in range(count)]) == count
-                return await work(store)
-            finally:
-                await store.close()
-
-        return asyncio.run(whole())
+class EventStoreContract(ValuesContract):
+    """Subclass it, and implement make(); make_other() too, if two store objects can have the same
+    data. Tests that need the other one are empty without it."""
 
     def test_what_is_stored_comes_back_equal(self) -> None:
         async def work(store: EventStore) -> None:
@@ -158,6 +124,100 @@ class EventStoreContract(ABC):
 
         self.run(work)
 
+    def test_events_of_one_microsecond_keep_one_order_over_pages(self) -> None:
+        async def work(store: EventStore) -> None:
+            wanted = [f"evt_{n * 7 % 20}" for n in range(20)]
+            await store.store_many([event(0, event_id=each) for each in wanted[:15]])
+            for each in wanted[15:]:
+                await store.store(event(0, event_id=each))
+            for size in (1, 3, 7, 20, 21):
+                pages = [page async for page in store.iterate(batch=size)]
+                assert [each for page in pages for each in ids(page)] == wanted
+                assert max(map(len, pages)) <= size
+                for oldest_first in (True, False):
+                    found: list[str] = []
+                    for offset in range(0, 22, size):
+                        page = await store.retrieve(
+                            limit=size, offset=offset, oldest_first=oldest_first, start_time=START
+                        )
+                        found += ids(page)
+                    assert found == (wanted if oldest_first else wanted[::-1])
+
+        self.run(work)
+
+    def test_an_offset_without_a_limit_and_a_limit_of_nothing(self) -> None:
+        async def work(store: EventStore) -> None:
+            assert ids(await store.retrieve(limit=None, offset=7)) == ["evt_2", "evt_1", "evt_0"]
+            found = await store.retrieve(limit=None, offset=8, oldest_first=True)
+            assert ids(found) == ["evt_8", "evt_9"]
+            for offset in (0, 3, 10, 1000):
+                assert await store.retrieve(limit=0, offset=offset) == []
+            for limit in (None, 1, 1000):
+                assert await store.retrieve(limit=limit, offset=10) == []
+            assert await store.search("calculator", limit=0) == []
+            assert [page async for page in store.iterate(session_id="another")] == []
+
+        self.run(work, 10)
+
+    def test_an_event_stored_again_is_found_by_its_new_values_alone(self) -> None:
+        async def work(store: EventStore) -> None:
+            old = event(0, data={"text": "before"})
+            changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+                ({"session_id": old.session_id}, {"session_id": "another"}),
+                ({"agent_name": old.agent_name}, {"agent_name": "another"}),
+                ({"event_type": old.event_type}, {"event_type": EventType.CUSTOM}),
+                (
+                    {"end_time": START + timedelta(hours=1)},
+                    {"timestamp": START + timedelta(days=1)},
+                ),
+            ]
+            for old_filters, change in changes:
+                await store.store(old)
+                await store.store(event(0, data={"text": "after"}, **change))
+                assert await store.retrieve(**old_filters) == []
+                assert await store.retrieve(**old_filters, oldest_first=True) == []
+                assert await store.search("before after", **old_filters) == []
+                assert (await store.get_stats(**old_filters))["total_events"] == 0
+                assert [page async for page in store.iterate(**old_filters)] == []
+                assert await store.search("before") == []
+                assert ids(await store.search("after")) == ["evt_0"]
+                assert await store.clear(**old_filters) == 0
+                assert ids(await store.retrieve()) == ["evt_0"]
+                await store.store(old)
+                await store.store(event(0, **change))
+                assert await store.clear(**_filters_of(change)) == 1
+                assert await store.retrieve() == [], "the older copy is not there again"
+
+        self.run(work)
+
+    def test_an_event_twice_in_one_call_is_there_once_as_it_was_last(self) -> None:
+        async def work(store: EventStore) -> None:
+            last = event(0, data={"stored": "again"})
+            assert await store.store_many([event(0), event(1), last, event(2)]) == 4
+            assert_same(await store.retrieve(oldest_first=True), [event(1), last, event(2)])
+            assert await store.store_many([]) == 0
+
+        self.run(work)
+
+    def test_stored_copies_are_found_by_id(self) -> None:
+        async def work(store: EventStore) -> None:
+            assert await store.stored([]) == []
+            assert await store.stored([event(1)]) == []
+            events = [event(n) for n in range(1500)]
+            await store.store_many(events[::2])
+            for n in (0, 2, 4):  # other copies of them: in data, in session, in agent
+                events[n] = event(n, data={}, session_id=f"s{n}", agent_name=f"a{n}")
+                await store.store(events[n])
+            asked = [event(n) for n in range(1500)]
+            found = await store.stored(asked)
+            by_id = {each.event_id: each for each in found}
+            assert len(by_id) == len(found) == 750
+            assert_same([by_id[each.event_id] for each in events[::2]], events[::2])
+            await store.clear(session_id="s2")
+            assert ids(await store.stored([event(2), event(3), event(4)])) == ["evt_4"]
+
+        self.run(work)
+
     def test_search_finds_words_in_the_data(self) -> None:
         async def work(store: EventStore) -> None:
             texts = {
@@ -186,6 +246,63 @@ class EventStoreContract(ABC):
             assert {each.session_id for each in in_one} == {"session/1"}
             for nothing in ("nowhere", "", " \n", "?!"):
                 assert await store.search(nothing) == []
+
+        self.run(work, 5)
+
+    def test_two_chinese_characters_are_found_where_they_are_neighbors(self) -> None:
+        async def work(store: EventStore) -> None:
+            data: dict[str, dict[str, Any]] = {
+                "whole": {"text": "\u6211\u4eec\u4e0b\u5348\u5f00\u4f1a"},
+                "comma": {"text": "\u4e0b\u5348\uff0c\u5f00\u4f1a"},
+                "fields": {"a": "\u5348", "b": ["\u5f00", {"c": "\u5348 \u5f00"}]},
+                "mixed": {"text": "\u7528Python\u5199\u4ee3\u7801 for the \u5f00\u4f1a2026"},
+            }
+            for name, each in data.items():
+                await store.store(event(0, event_id=name, data=each))
+
+            async def found(text: str) -> set[str]:
+                return set(ids(await store.search(text)))
+
+            assert await found("\u4e0b\u5348") == {"whole", "comma"}
+            assert await found("\u5f00\u4f1a") == {"whole", "comma", "mixed"}
+            # Neighbors in a text without a break are a pair, also across the border of two words;
+            # with a comma, white space or a field between them they are none.
+            assert await found("\u5348\u5f00") == {"whole"}
+            assert await found("\u4f1a\u5f00") == await found("\u5348\u4f1a") == set()
+            assert await found("\u5f00\u4f1a \u4e0b\u5348") == {"whole", "comma", "mixed"}
+            assert await found("python") == await found("\u4ee3\u7801") == {"mixed"}
+            assert await found("\u5199python") == {"mixed"}
+            assert await found("Python\u4e0b\u5348") == {"whole", "comma", "mixed"}
+            assert await found("2026") == {"mixed"}
+
+        self.run(work)
+
+    def test_search_reaches_words_at_any_depth_and_in_no_key(self) -> None:
+        async def work(store: EventStore) -> None:
+            deep: Any = ["umbrella", 5, None]
+            for _ in range(20):
+                deep = {"harbor": [deep]}
+            await store.store(event(0, data=deep, metadata={"lantern": "lantern"}))
+            assert ids(await store.search("umbrella")) == ["evt_0"]
+            for nothing in ("harbor", "lantern", "5", "None", "agent0", "evt_0"):
+                assert await store.search(nothing) == []
+
+        self.run(work)
+
+    def test_no_text_that_is_searched_for_is_an_error(self) -> None:
+        async def work(store: EventStore) -> None:
+            signs = "'\"%_*-+()[]{}~^?:&|!<>=@#$\\/;,.`"
+            texts = [*signs, *(f"{sign}calculator" for sign in signs), "a\0b", "\0", "\ud83d"]
+            texts += [f"calculator{sign}" for sign in signs] + ["AND", "a OR", "NOT (", "NEAR("]
+            texts += ["' OR TRUE --", "data:calculator", "calculator*", '"calculator', "%calc%"]
+            texts += ["calculator " * 500, "x" * 5000, "\u4f1a\u8bae" * 2500, "- " * 2500]
+            texts += [" ".join(f"word{n}" for n in range(700)) + " calculator"]
+            for text in texts:
+                found = await store.search(text)
+                assert len(found) == (5 if "calculator" in text else 0), text[:20]
+            await store.store(event(9, data={"text": " ".join(texts[:-1])}))
+            assert ids(await store.search("calculator", limit=50))[:6].count("evt_9") == 1
+            assert ids(await store.search("near")) == ["evt_9"]
 
         self.run(work, 5)
 
@@ -282,3 +399,102 @@ class EventStoreContract(ABC):
             assert (await store.get_stats())["total_events"] == 60
 
         self.run(work)
+
+    def test_a_store_that_is_opened_again_has_everything(self) -> None:
+        async def work(store: EventStore) -> None:
+            await store.store(event(3, data={"stored": "again"}))
+            await store.clear(session_id="session/0", end_time=START + timedelta(minutes=5))
+            before = await store.retrieve(limit=None)
+            stats = await store.get_stats()
+            await store.close()
+            if (other := self.make_other(store)) is None:
+                return
+            await other.initialize()
+            try:
+                assert_same(await other.retrieve(limit=None), before)
+                assert await other.get_stats() == stats
+                assert len(await other.search("calculator", limit=50)) == 16
+                await other.store(event(100))
+                assert_same(await other.retrieve(limit=None), [event(100), *before])
+            finally:
+                await other.close()
+
+        self.run(work, 20)
+
+    def test_two_stores_on_the_same_data_see_each_other(self) -> None:
+        async def work(store: EventStore) -> None:
+            if (other := self.make_other(store)) is None:
+                return
+            await other.initialize()
+            try:
+                for n in range(0, 20, 2):
+                    await store.store(event(n))
+                    await other.store(event(n + 1))
+                wanted = [event(n) for n in range(20)]
+                for each in (store, other):
+                    assert_same(await each.retrieve(oldest_first=True), wanted)
+                    assert (await each.get_stats())["total_events"] == 20
+                assert await other.clear(session_id="session/0") == 10
+                assert len(await store.retrieve()) == 10
+                assert await store.clear() == 10
+                assert await other.retrieve() == []
+            finally:
+                await other.close()
+
+        self.run(work)
+
+    def test_two_event_loops_in_two_threads_lose_nothing(self) -> None:
+        async def work(store: EventStore) -> None:
+            stores = [self.make_other(store), self.make_other(store)]
+            if None in stores:
+                return
+            loops = [
+                _Loop(each, first) for each, first in zip(stores, (0, 100), strict=True) if each
+            ]
+            for loop in loops:
+                loop.start()
+            for loop in loops:
+                await asyncio.to_thread(loop.join)
+            assert [loop.error for loop in loops] == [None, None]
+            found = await store.retrieve(limit=None)
+            assert sorted(ids(found)) == sorted(f"evt_{n}" for n in range(200))
+            by_id = {each.event_id: each for each in found}
+            assert_same([by_id[f"evt_{n}"] for n in range(200)], [event(n) for n in range(200)])
+            pages = [page async for page in store.iterate(batch=9)]
+            assert [each for page in pages for each in ids(page)] == ids(found)[::-1]
+            assert (await store.get_stats())["total_events"] == 200
+
+        self.run(work)
+
+
+class _Loop(threading.Thread):
+    """A thread with an event loop that stores 100 events at once: one by one, and in batches."""
+
+    def __init__(self, store: EventStore, first: int) -> None:
+        super().__init__(daemon=True)
+        self._store = store
+        self._events = [event(first + n) for n in range(100)]
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._work())
+        except BaseException as error:  # the test raises it
+            self.error = error
+
+    async def _work(self) -> None:
+        await self._store.initialize()
+        try:
+            calls = [[each] for each in self._events[:50]]
+            calls += [self._events[at : at + 10] for at in range(50, 100, 10)]
+            stored = await asyncio.gather(*map(self._store.store_many, calls))
+            assert sum(stored) == 100
+        finally:
+            await self._store.close()
+
+
+def _filters_of(change: dict[str, Any]) -> dict[str, Any]:
+    """A filter that the changed event matches."""
+    if (moment := change.get("timestamp")) is not None:
+        return {"start_time": moment}
+    return change

@@ -9,8 +9,9 @@ import logging
 import os
 from array import array
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from io import BufferedReader
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -24,6 +25,9 @@ logger = logging.getLogger("amberdb.events")
 BOM: Final = b"\xef\xbb\xbf"
 TAIL_BYTES: Final = 1 << 16
 """How much of a file last_position() reads."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_numbers: Final = count()
 
 
 class _Head(msgspec.Struct):
@@ -50,9 +54,13 @@ class EventFile:
         self.times = array("q")
         self.ids = array("q")
         """Hashes of the ids."""
+        self.number = next(_numbers)
+        """Of this object, and another one when the file is read anew: rows are only appended to
+        what was noted under a number."""
         self._offsets = array("q")
         self._sizes = array("q")
         self._seen: tuple[int, int, int] = (-1, 0, 0)
+        self._last_row = b""
         self._end = 0
         self._rows = 0
 
@@ -60,29 +68,34 @@ class EventFile:
     def _is_array(self) -> bool:
         return self.path.suffix == ".json"
 
-    def refresh(self) -> bool:
-        """Reads what is new; whether there was anything. Raises OSError."""
+    def refresh(self) -> None:
+        """Reads what is new. Raises OSError."""
         status = self.path.stat()
         seen = (status.st_ino, status.st_size, status.st_mtime_ns)
         if seen == self._seen:
-            return False
-        if self._is_array or seen[0] != self._seen[0] or seen[1] < self._end:
-            self._forget()
+            return
         with self.path.open("rb") as file:
+            if self._is_array or seen[0] != self._seen[0] or not self._is_continued(file):
+                self._forget()
             for offset, row in self._new_rows(file):
                 self._rows += 1
                 self._note(offset, row)
         self._seen = seen
-        return True
 
     def row(self, file: int, at: int) -> bytes:
         """The row of a number, from the descriptor of the open file. Raises OSError."""
         return os.pread(file, self._sizes[at], self._offsets[at])
 
+    def _is_continued(self, file: BufferedReader) -> bool:
+        """Whether what was read is still there: a file that was written anew may have the number of
+        an older one, and be larger."""
+        return not self._sizes or self.row(file.fileno(), -1) == self._last_row
+
     def _forget(self) -> None:
         for numbers in (self.positions, self.times, self.ids, self._offsets, self._sizes):
             del numbers[:]
         self._end = self._rows = 0
+        self.number = next(_numbers)
 
     def _new_rows(self, file: BufferedReader) -> Iterator[tuple[int, bytes]]:
         if self._is_array:
@@ -113,6 +126,7 @@ class EventFile:
         self.ids.append(hash(head.event_id))
         self._offsets.append(offset)
         self._sizes.append(len(row))
+        self._last_row = row
 
 
 def last_position(path: Path) -> int:
@@ -163,5 +177,5 @@ def _head(row: bytes) -> _Head | None:
 
 
 def microseconds(moment: datetime) -> int:
-    """Since 1970."""
-    return round(moment.timestamp() * 1_000_000)
+    """Since 1970, exactly: as seconds, a float would round the years far from it."""
+    return (moment - _EPOCH) // _MICROSECOND

@@ -102,6 +102,10 @@ class FileEventStore(EventStore):
             yield [event for _, event in page]
             after = page[-1][0]
 
+    async def stored(self, events: Sequence[AgentEvent]) -> list[AgentEvent]:
+        ids = {event.event_id for event in events}
+        return await self._in_thread(lambda: self._folder.stored(ids))
+
     async def search(
         self,
         text: str,

@@ -19,7 +19,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -30,7 +30,7 @@ from typing import Final, TypeAlias, final
 from urllib.parse import quote
 
 from amberdb._jsonl.text import dumps, iso
-from amberdb._shared.files import append_lines, rename_file, replace_file
+from amberdb._shared.files import append_lines, remove_staged, rename_file, replace_file
 from amberdb.events.event import AgentEvent
 from amberdb.events.event_file import (
     BOM,
@@ -48,11 +48,26 @@ NAME_MAX: Final = 200
 """Characters of a quoted session id in the name of a file; a longer one ends in a digest."""
 OPEN_MAX: Final = 64
 
-_locks: Final[dict[str, threading.RLock]] = {}
-_locks_mutex: Final = threading.Lock()
+_ROW_BITS: Final = 40
+"""Of the number of a row beside that of its file, in one int: a tuple takes three times as much."""
+_ROW_MASK: Final = (1 << _ROW_BITS) - 1
 
 Place: TypeAlias = tuple[int, str, int, EventFile]
 """Where an event is: its position, the name of its file, its number in the file, the file."""
+
+
+@final
+class _Directory:
+    """What all folders of a directory have in common."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.last: dict[str, int] = {}
+        """The last position given to a file with each ending, once there is one."""
+
+
+_directories: Final[dict[str, _Directory]] = {}
+_directories_mutex: Final = threading.Lock()
 
 
 @final
@@ -68,41 +83,39 @@ class EventFolder:
         self._file_per_session = file_per_session
         self._rotate_size = rotate_size
         self._files: dict[str, EventFile] = {}
-        self._version = 0
-        self._last: int | None = None
-        """The last position given, once there is one."""
-        self._copies: tuple[int, dict[int, int]] = (-1, {})
+        self._last_copies: dict[int, int] = {}
+        """Of each event, by the hash of its id, the place of its last copy: see _note_copies()."""
+        self._noted: dict[int, int] = {}
+        """Of each file, by its number, how many rows are noted there."""
+        self._has_last = False
+        """Whether the last positions in the files are in those of the directory."""
 
     @property
     def lock(self) -> threading.RLock:
         """The lock of the directory, of all folders of this process."""
+        return self._directory.lock
+
+    @property
+    def _directory(self) -> _Directory:
         path = os.path.realpath(self._base)
-        with _locks_mutex:
-            return _locks.setdefault(path, threading.RLock())
+        with _directories_mutex:
+            return _directories.setdefault(path, _Directory())
 
     # -- reading -----------------------------------------------------------------------------
 
     def newest(self, filters: Filters) -> Iterator[AgentEvent]:
         """The events that match, the newest first."""
         places = merge(*(_reversed(file) for file in self._refreshed(filters)), reverse=True)
-        ids: set[str] = set()
         for _, event in self._matching(places, filters):
-            if event.event_id not in ids:
-                ids.add(event.event_id)
-                yield event
+            yield event
 
     def oldest(
         self, filters: Filters, after: tuple[int, str] = (-1, "")
     ) -> Iterator[tuple[tuple[int, str], AgentEvent]]:
         """The events that match, the oldest first, each with its place; those behind a place."""
-        files = self._refreshed(filters)
-        last = self._last_copies()
-        places = (
-            place
-            for place in merge(*(_from(file, after[0]) for file in files))
-            if place[:2] > after and last[place[3].ids[place[2]]] == place[0]
-        )
-        for place, event in self._matching(places, filters):
+        places = merge(*(_from(file, after[0]) for file in self._refreshed(filters)))
+        behind = (place for place in places if place[:2] > after)
+        for place, event in self._matching(behind, filters):
             yield place[:2], event
 
     def page(
@@ -110,6 +123,18 @@ class EventFolder:
     ) -> list[tuple[tuple[int, str], AgentEvent]]:
         """The first of oldest()."""
         return list(islice(self.oldest(filters, after), limit))
+
+    def stored(self, ids: Set[str]) -> list[AgentEvent]:
+        """The events that have these ids."""
+        files = {file.number: file for file in self._refreshed(Filters())}
+        found = [self._last_copies.get(hash(event_id)) for event_id in ids]
+        events: list[AgentEvent] = []
+        with closing(_OpenFiles()) as opened:
+            for copy in sorted(copy for copy in found if copy is not None):  # a file is opened once
+                event = opened.event(files[copy >> _ROW_BITS], copy & _ROW_MASK)
+                if event is not None and event.event_id in ids:
+                    events.append(event)
+        return events
 
     def _matching(
         self, places: Iterable[Place], filters: Filters
@@ -119,6 +144,8 @@ class EventFolder:
         with closing(_OpenFiles()) as opened:
             for place in places:
                 _, _, at, file = place
+                if self._last_copies[file.ids[at]] != _copy(file, at):
+                    continue  # stored again since
                 moment = file.times[at]
                 if (start is not None and moment < start) or (end is not None and moment >= end):
                     continue
@@ -127,18 +154,18 @@ class EventFolder:
                     yield place, event
 
     def _refreshed(self, filters: Filters) -> list[EventFile]:
-        """The files that may hold matching events, as they are now."""
+        """The files that may hold matching events, as they are now. All are looked at: the last
+        copy of an event may be in the file of another session."""
         files: dict[str, EventFile] = {}
         for path in self._paths():
             file = self._files.get(path.name) or EventFile(path)
             try:
-                if filters.session_id is None or self._may_hold(path.name, filters.session_id):
-                    self._version += file.refresh()
+                file.refresh()
                 files[path.name] = file
             except FileNotFoundError:  # removed meanwhile
-                self._version += 1
-        self._version += len(self._files.keys() - files)
+                pass
         self._files = files
+        self._note_copies()
         if filters.session_id is None:
             return list(files.values())
         return [file for name, file in files.items() if self._may_hold(name, filters.session_id)]
@@ -161,26 +188,34 @@ class EventFolder:
         ends = (self._ending, ".", "_")  # LightAgent writes an underscore before the time
         return any(name.startswith(stem + end) for stem in stems for end in ends)
 
-    def _last_copies(self) -> dict[int, int]:
-        """The position of the last copy of each event, by the hash of its id."""
-        version, last = self._copies
-        if version != self._version:
-            last = dict[int, int]()
-            for file in self._files.values():
-                for key, position in zip(file.ids, file.positions, strict=True):
-                    if last.get(key, -1) < position:
-                        last[key] = position
-            self._copies = self._version, last
-        return last
+    def _note_copies(self) -> None:
+        """Finds the last copy of each event, in the rows that are new; in all of them when a file
+        is gone or was read anew."""
+        files = {file.number: file for file in self._files.values()}
+        if self._noted.keys() - files.keys():
+            self._noted, self._last_copies = {}, {}
+        copies = self._last_copies
+        for number, file in files.items():
+            noted = self._noted.get(number, 0)
+            for at in range(noted, len(file.ids)):
+                last = copies.get(key := file.ids[at])
+                if last is not None:
+                    other = files[last >> _ROW_BITS]
+                    place = other.positions[last & _ROW_MASK], other.path.name
+                    if place > (file.positions[at], file.path.name):
+                        continue
+                copies[key] = _copy(file, at)
+            self._noted[number] = len(file.ids)
 
     # -- writing -----------------------------------------------------------------------------
 
     def add(self, events: Sequence[AgentEvent]) -> None:
         """Appends events. Raises OSError."""
         by_file: dict[str, list[bytes]] = {}
+        directory = self._directory
         for event in events:
             name = file_name(event.session_id) if self._file_per_session else "events"
-            by_file.setdefault(name, []).append(self._row(event))
+            by_file.setdefault(name, []).append(self._row(event, directory.last))
         self._base.mkdir(parents=True, exist_ok=True)
         for name, rows in by_file.items():
             path = self._base / (name + self._ending)
@@ -195,9 +230,14 @@ class EventFolder:
                 pass
 
     def clear(self, filters: Filters) -> int:
-        """Deletes the events that match; how many."""
-        cleared: set[str] = set()
-        for file in self._refreshed(filters):
+        """Deletes the events that match, with their older copies; how many."""
+        cleared = {event.event_id for _, event in self.oldest(filters)}
+        hashes = set(map(hash, cleared))
+        for name, file in self._files.items():
+            has_older_copies = not hashes.isdisjoint(file.ids)
+            is_asked = filters.session_id is None or self._may_hold(name, filters.session_id)
+            if not has_older_copies and not is_asked:
+                continue
             try:
                 rows = self._all_rows(file.path)
             except (FileNotFoundError, ValueError):
@@ -205,22 +245,27 @@ class EventFolder:
             kept: list[bytes] = []
             for row in rows:
                 event = event_of(row)
-                if event is not None and filters.matches(event):
-                    cleared.add(event.event_id)
-                elif row.strip():
+                if event is not None and (event.event_id in cleared or filters.matches(event)):
+                    continue
+                if row.strip():
                     kept.append(row.strip())
             if not kept:
                 file.path.unlink(missing_ok=True)
             elif len(kept) < len(rows):
                 replace_file(file.path, self._text(kept))
+        if self._base.is_dir():
+            remove_staged(self._base, self._ending)  # a killed process left events there too
         return len(cleared)
 
-    def _row(self, event: AgentEvent) -> bytes:
-        if self._last is None:
-            self._last = max(map(last_position, self._paths()), default=0)
-        self._last = max(self._last + 1, time.time_ns() // 1000)
+    def _row(self, event: AgentEvent, last: dict[str, int]) -> bytes:
+        if not self._has_last:
+            ours = max(map(last_position, self._paths()), default=0)
+            last[self._ending] = max(ours, last.get(self._ending, 0))
+            self._has_last = True
+        position = max(last[self._ending] + 1, time.time_ns() // 1000)
+        last[self._ending] = position
         timestamp = iso(event.timestamp)
-        return dumps({**event.to_map(), "timestamp": timestamp, "position": self._last}).encode()
+        return dumps({**event.to_map(), "timestamp": timestamp, "position": position}).encode()
 
     def _text(self, rows: Sequence[bytes]) -> bytes:
         if self._is_lines:
@@ -282,6 +327,10 @@ def file_name(session_id: str) -> str:
     if len(name) > NAME_MAX:
         name = f"{name[: NAME_MAX // 2]}~{sha256(session_id.encode()).hexdigest()[:40]}"
     return f"session_{name}"
+
+
+def _copy(file: EventFile, at: int) -> int:
+    return file.number << _ROW_BITS | at
 
 
 def _reversed(file: EventFile) -> Iterator[Place]:

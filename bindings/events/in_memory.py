@@ -49,6 +49,10 @@ class InMemoryEventStore(EventStore):
         while page := list(islice(events, batch)):
             yield page
 
+    async def stored(self, events: Sequence[AgentEvent]) -> list[AgentEvent]:
+        ids = {event.event_id for event in events}
+        return [self._events[event_id] for event_id in ids if event_id in self._events]
+
     async def search(
         self,
         text: str,

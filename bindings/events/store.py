@@ -11,7 +11,7 @@ Invariants:
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict, Unpack, cast, final
 
 from amberdb import QueryError
@@ -20,6 +20,7 @@ from amberdb._shared.storable import storable_text
 from amberdb.events.event import AgentEvent, EventType, event_type_of, time_of
 
 BATCH: Final = 500
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class FilterFields(TypedDict, total=False):
@@ -149,6 +150,19 @@ class EventStore(ABC):
         while events := await self.retrieve(filters, limit=batch, offset=offset, oldest_first=True):
             yield events
             offset += len(events)
+
+    async def stored(self, events: Sequence[AgentEvent]) -> list[AgentEvent]:
+        """The store's own copies of those of these events that it has, by id, in any order.
+
+        This one reads all events of the time of these ones, and so misses a copy that has another
+        time: a store that finds events by their ids should have its own."""
+        wanted = {event.event_id for event in events}
+        if not wanted:
+            return []
+        first, last = (find(event.timestamp for event in events) for find in (min, max))
+        end = None if last == _LAST else last + timedelta(microseconds=1)
+        pages = self.iterate(start_time=first, end_time=end)
+        return [event async for page in pages for event in page if event.event_id in wanted]
 
 
 def error_rate(stats: Stats) -> float:

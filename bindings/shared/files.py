@@ -69,6 +69,14 @@ def _groups(files: Iterable[tuple[str, bytes]]) -> Generator[list[tuple[str, byt
         yield group
 
 
+def remove_staged(directory: str | os.PathLike[str], ending: str) -> None:
+    """Removes what killed writers of files with this ending have left in a directory, where
+    nobody may be writing. Raises OSError."""
+    for name in os.listdir(directory):
+        if (_fs.staged_for(name) or "").endswith(ending):
+            _OS.unlink(os.path.join(directory, name))
+
+
 def rename_file(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Renames within a directory, durably. Raises OSError."""
     _OS.rename(os.fspath(path), os.fspath(target))

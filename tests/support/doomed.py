@@ -259,7 +259,7 @@ class Fate:
     """The parent kills it so long after half of its commits."""
 
 
-class _Deadly(FaultyFileSystem):
+class Deadly(FaultyFileSystem):
     """Kills its own process where the base class would raise."""
 
     def error(self, path: str) -> OSError:
@@ -281,7 +281,7 @@ def _arm(shared: Shared, fate: Fate) -> None:
 def write(path: Path, seed: int, sync: Sync, shared: Shared, fate: Fate) -> None:
     """Never returns where its fate is to die."""
     _arm(shared, fate)
-    fs = _Deadly(where=fate.die_in)
+    fs = Deadly(where=fate.die_in)
     if fate.die_at:
         fs.arm(KINDS, fate.die_at, torn=True)
     options: dict[str, Any] = {

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ class TestAmber(EventStoreContract):
     def make(self) -> EventStore:
         return AmberEventStore(self.open_db())
 
+    def make_other(self, store: EventStore) -> EventStore:
+        return AmberEventStore(self.open_db())
+
 
 class FilesContract(EventStoreContract):
     format: Format = "jsonl"
@@ -67,6 +71,9 @@ class FilesContract(EventStoreContract):
             file_per_session=self.file_per_session,
             rotate_size=self.rotate_size,
         )
+
+    def make_other(self, store: EventStore) -> EventStore:
+        return self.make()
 
 
 class TestLinesBySession(FilesContract):
@@ -121,6 +128,22 @@ def test_events_are_stored_in_the_transaction_of_the_caller(open_db: OpenDatabas
             await store.store(event(4), tx=tx)
         async with aio.open(db.path, **SMALL) as other, other.transaction() as atx:
             await store.store(event(5), tx=atx.blocking)
+        assert (await store.get_stats())["total_events"] == 3
+
+    run(work)
+
+
+def test_an_event_id_that_is_too_long_for_a_document_has_a_digest(open_db: OpenDatabase) -> None:
+    store = AmberEventStore(db := open_db())
+    digest = f"long-id:sha256:{sha256(b'x' * 481).hexdigest()}"
+    longest, longer = "x" * 480, "x" * 481
+
+    async def work() -> None:
+        wanted = [event(n, event_id=text) for n, text in enumerate((longest, longer, digest))]
+        await store.store_many(wanted)
+        assert await store.retrieve(oldest_first=True) == wanted
+        assert {longest, digest} < {document["id"] for document in db["agent_event"].find()}
+        await store.store(event(5, event_id=longer))
         assert (await store.get_stats())["total_events"] == 3
 
     run(work)

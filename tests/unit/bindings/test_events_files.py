@@ -219,3 +219,78 @@ def test_any_session_has_a_file(tmp_path: Path) -> None:
         assert len(list(tmp_path.iterdir())) == len(sessions)
 
     run(work)
+
+
+def test_a_file_that_was_written_anew_in_place_is_read_anew(tmp_path: Path) -> None:
+    async def work() -> None:
+        store = FileEventStore(tmp_path, file_per_session=False)
+        other = FileEventStore(tmp_path / "other", file_per_session=False)
+        await store.store_many([event(n) for n in range(3)])
+        assert await ids(store) == ["evt_2", "evt_1", "evt_0"]
+        await other.store_many([event(n, data={"longer": "x" * 500}) for n in range(5, 9)])
+        number = (path := tmp_path / "events.jsonl").stat().st_ino
+        path.write_bytes((tmp_path / "other" / "events.jsonl").read_bytes())
+        assert path.stat().st_ino == number
+        assert await ids(store) == ["evt_8", "evt_7", "evt_6", "evt_5"]
+        assert await ids(store, oldest_first=True) == ["evt_5", "evt_6", "evt_7", "evt_8"]
+
+    run(work)
+
+
+def test_two_stores_of_a_directory_have_one_order_though_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = 1_772_366_400 * 10**9
+    monkeypatch.setattr("time.time_ns", lambda: now_ns)
+
+    async def work() -> None:
+        nonlocal now_ns
+        one, other = FileEventStore(tmp_path), FileEventStore(tmp_path)
+        for n in range(12):
+            store = one if n in (0, 2, 3, 4, 8) else other
+            await store.store(event(n, session_id=f"s{n % 3}"))
+            now_ns -= 10**12
+        await FileEventStore(tmp_path).store(event(12))
+        for store in (one, other):
+            assert await ids(store, oldest_first=True) == [f"evt_{n}" for n in range(13)]
+
+    run(work)
+
+
+def test_older_copies_in_files_of_other_sessions_go_with_the_event(tmp_path: Path) -> None:
+    async def work() -> None:
+        store = FileEventStore(tmp_path)
+        await store.store_many([event(n, session_id="a") for n in range(3)])
+        await store.store(event(1, session_id="b"))
+        reader = FileEventStore(tmp_path)
+        assert await ids(reader, session_id="a") == ["evt_2", "evt_0"]
+        assert await ids(reader, session_id="b") == ["evt_1"]
+        assert await reader.clear(session_id="b") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["session_a.jsonl"]
+        assert len((tmp_path / "session_a.jsonl").read_bytes().splitlines()) == 2
+        await store.store(event(0, session_id="c"))
+        assert await store.clear(session_id="a") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["session_c.jsonl"]
+        assert await ids(reader) == ["evt_0"]
+
+    run(work)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "json"])
+def test_what_a_killed_process_had_staged_goes_with_the_events(
+    tmp_path: Path, format: Format
+) -> None:
+    left = tmp_path / f"session_s.{format}.amber-{'0' * 16}.tmp"
+    other = tmp_path / f"report.csv.amber-{'0' * 16}.tmp"
+
+    async def work() -> None:
+        store = FileEventStore(tmp_path, format=format)
+        await store.store(event(0, session_id="s"))
+        left.write_text("events", "utf-8")
+        other.write_text("of another program", "utf-8")
+        assert await ids(store) == ["evt_0"]
+        assert await store.clear() == 1
+        assert list(tmp_path.iterdir()) == [other]
+        assert await FileEventStore(tmp_path / "missing", format=format).clear() == 0
+
+    run(work)
