@@ -5,7 +5,7 @@ Invariants:
   module.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from heapq import nlargest
 from itertools import islice
 from typing import Unpack, final

@@ -4,7 +4,7 @@
     Name      TEXT      VARCHAR(480), by bytes     TEXT COLLATE "C"
     LongText  TEXT      LONGTEXT                   TEXT
     Moment    TEXT      DATETIME(6)                TIMESTAMP WITH TIME ZONE
-    Json      TEXT      JSON                       JSONB
+    Json      TEXT      LONGTEXT                   JSONB
 
 Invariants:
 - Names are compared by their bytes: case, accents and trailing spaces count. utf8mb4_bin pads with
@@ -15,7 +15,7 @@ Invariants:
 """
 
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, final
+from typing import Any, ClassVar, Final, Protocol, final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -78,44 +78,34 @@ def is_mysql(dialect: Dialect) -> bool:
     return dialect.name in ("mysql", "mariadb")
 
 
-class _Declared(UserDefinedType[Any]):
-    """A type by its name in SQL, whose values go to the driver as they are."""
+class _AsText(UserDefinedType[Any]):
+    """A type of PostgreSQL that the driver sees as text."""
 
     cache_ok = True
-
-    def __init__(self, declaration: str) -> None:
-        self.declaration = declaration
+    declaration: ClassVar[str]
 
     def get_col_spec(self, **_: Any) -> str:
         return self.declaration
 
-    def _from_text(self, bindparam: BindParameter[Any]) -> ColumnElement[Any]:
-        return sa.cast(sa.cast(bindparam, sa.Text()), self)
+    def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
+        return sa.cast(sa.cast(bindvalue, sa.Text()), self)
 
 
 @final
-class _Jsonb(_Declared):
-    """JSONB that the driver sees as text."""
-
-    def __init__(self) -> None:
-        super().__init__("JSONB")
-
-    def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
-        return self._from_text(bindvalue)
+class _Jsonb(_AsText):
+    cache_ok = True
+    declaration = "JSONB"
 
     def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
         return sa.cast(colexpr, sa.Text())
 
 
 @final
-class _Timestamp(_Declared):
-    """A time that the driver sees as ISO 8601 text in UTC."""
+class _Timestamp(_AsText):
+    """The text is ISO 8601 in UTC."""
 
-    def __init__(self) -> None:
-        super().__init__("TIMESTAMP WITH TIME ZONE")
-
-    def bind_expression(self, bindvalue: BindParameter[Any]) -> ColumnElement[Any]:
-        return self._from_text(bindvalue)
+    cache_ok = True
+    declaration = "TIMESTAMP WITH TIME ZONE"
 
     def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
         in_utc = sa.func.timezone(sa.literal_column("'UTC'"), colexpr)
@@ -187,7 +177,9 @@ class Json(_Read):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
             return dialect.type_descriptor(_Jsonb())
-        return dialect.type_descriptor(_Declared("JSON") if is_mysql(dialect) else sa.Text())
+        if is_mysql(dialect):  # columns of its type JSON end at 32 levels in MariaDB
+            return dialect.type_descriptor(mysql.LONGTEXT(charset="utf8mb4"))
+        return dialect.type_descriptor(sa.Text())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         return None if value is None else dumps(value)

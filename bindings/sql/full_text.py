@@ -28,7 +28,7 @@ from amberdb.sql.columns import is_mysql
 
 WORDS_BYTES_MAX: Final = 500_000
 """Of the words of one row. A tsvector takes some bytes more for each."""
-QUERY_WORDS_MAX: Final = 200
+QUERY_WORDS_MAX: Final = 3_000
 _WORD_CHARACTERS_MAX: Final = 80
 
 

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, cast
 
 import pytest
-from support.servers import MariaDB, PgBouncer, PostgreSQL, Server, mariadb, postgres
 
 from amberdb.events import EventStore
 from amberdb.events.contract import EventStoreContract, event
@@ -20,6 +19,7 @@ from amberdb.sql import (
     SqlSchemaError,
     SqlUnreachableError,
 )
+from support.servers import MariaDB, PgBouncer, PostgreSQL, Server, mariadb, postgres
 
 _T = TypeVar("_T")
 _names: Final = itertools.count(1)
@@ -276,8 +276,7 @@ def test_a_newer_table_and_a_foreign_one(postgres18: PostgreSQL, mariadb_server:
     async def work(store: EventStore) -> int:
         return (await store.get_stats())["total_events"]
 
-    for server, driver in ((postgres18, "postgresql+asyncpg"), (mariadb_server, "mysql+asyncmy")):
-        at = cast(PostgreSQL | MariaDB, server)
+    for at, driver in ((postgres18, "postgresql+asyncpg"), (mariadb_server, "mysql+asyncmy")):
         name = at.new_database()
         url = at.url(driver, name)
         run(store_at(url, "own"), work)
