@@ -12,13 +12,8 @@ import pytest
 
 from amberdb.events import EventStore
 from amberdb.events.contract import EventStoreContract, event
-from amberdb.sql import (
-    MySQLEventStore,
-    PostgreSQLEventStore,
-    SqlAccessError,
-    SqlSchemaError,
-    SqlUnreachableError,
-)
+from amberdb.sql import SqlAccessError, SqlSchemaError, SqlUnreachableError
+from support.migrating import sql_store
 from support.servers import MariaDB, PgBouncer, PostgreSQL, Server, mariadb, postgres
 
 _T = TypeVar("_T")
@@ -32,11 +27,6 @@ def database(server: PostgreSQL | MariaDB | PgBouncer, kind: str = "") -> str:
     if key not in _databases:
         _databases[key] = server.new_database()
     return _databases[key]
-
-
-def store_at(url: str, name: str) -> EventStore:
-    make = PostgreSQLEventStore if url.startswith("postgresql") else MySQLEventStore
-    return make(url, name=name)
 
 
 def run(store: EventStore, work: Callable[[EventStore], Awaitable[_T]]) -> _T:
@@ -61,10 +51,10 @@ class OnServer(EventStoreContract):
 
     def make(self) -> EventStore:
         self.name = f"events{next(_names)}"
-        return store_at(self.url, self.name)
+        return sql_store(self.url, self.name)
 
     def make_other(self, store: EventStore) -> EventStore | None:
-        return store_at(self.url, self.name)
+        return sql_store(self.url, self.name)
 
 
 class OnPostgres18(OnServer):
@@ -156,7 +146,7 @@ def test_sixty_tasks_through_two_connections_of_a_pooler(
     pgbouncer18: PgBouncer, driver: str
 ) -> None:
     url = pgbouncer18.url(f"postgresql+{driver}", database(pgbouncer18))
-    store = store_at(f"{url}?pgbouncer=true", f"events{next(_names)}")
+    store = sql_store(f"{url}?pgbouncer=true", f"events{next(_names)}")
 
     async def one(number: int) -> None:
         await store.store(event(number))
@@ -179,7 +169,7 @@ def _store_some(url: str, name: str, first: int, count: int, barrier: Any) -> No
                 await store.store(event(n))
 
     barrier.wait(60)
-    run(store_at(url, name), work)  # makes the table at the same time as the other
+    run(sql_store(url, name), work)  # makes the table at the same time as the other
 
 
 @pytest.mark.parametrize("server", ["postgres18", "mariadb_server"])
@@ -204,7 +194,7 @@ def test_two_processes_make_a_table_and_store_at_once(
     async def work(store: EventStore) -> list[str]:
         return [each.event_id for each in await store.retrieve(limit=None)]
 
-    found = run(store_at(url, name), work)
+    found = run(sql_store(url, name), work)
     assert sorted(found) == sorted(f"evt_{number}" for number in range(750))
 
 
@@ -263,13 +253,13 @@ def _check_access(server: Server, driver: str, name: str, grant: Callable[[], ob
         guest,  # may not create the table
     ):
         with pytest.raises(SqlAccessError, match="correct user, password and database") as raised:
-            run(store_at(url, "own"), work)
+            run(sql_store(url, "own"), work)
         told = "".join(traceback.format_exception(raised.value))
         assert "wr0ng" not in told
         assert "guest-password" not in told
-    assert run(store_at(server.url(driver, name), "own"), work) == ["evt_1"]
+    assert run(sql_store(server.url(driver, name), "own"), work) == ["evt_1"]
     grant()
-    assert run(store_at(guest, "own"), work) == ["evt_1"]
+    assert run(sql_store(guest, "own"), work) == ["evt_1"]
 
 
 def test_a_newer_table_and_a_foreign_one(postgres18: PostgreSQL, mariadb_server: MariaDB) -> None:
@@ -279,15 +269,15 @@ def test_a_newer_table_and_a_foreign_one(postgres18: PostgreSQL, mariadb_server:
     for at, driver in ((postgres18, "postgresql+asyncpg"), (mariadb_server, "mysql+asyncmy")):
         name = at.new_database()
         url = at.url(driver, name)
-        run(store_at(url, "own"), work)
+        run(sql_store(url, "own"), work)
         at.execute("CREATE TABLE other (event_id INT)", name)
         if isinstance(at, PostgreSQL):
             at.execute("GRANT ALL ON other TO amber", name)
         with pytest.raises(SqlSchemaError, match="another program"):
-            run(store_at(url, "other"), work)
+            run(sql_store(url, "other"), work)
         at.execute("UPDATE amberdb_schema SET version = 7", name)
         with pytest.raises(SqlSchemaError, match="version 7, and this program knows up to 1"):
-            run(store_at(url, "own"), work)
+            run(sql_store(url, "own"), work)
 
 
 # -- kills ---------------------------------------------------------------------------------------
@@ -295,7 +285,7 @@ def test_a_newer_table_and_a_foreign_one(postgres18: PostgreSQL, mariadb_server:
 
 def _check_kills(server: PostgreSQL | MariaDB, driver: str) -> None:
     """Kills the server again and again under writers, and compares with what they were told."""
-    store = store_at(server.url(driver, server.new_database()), "killed")
+    store = sql_store(server.url(driver, server.new_database()), "killed")
     acknowledged: list[str] = []
     errors: list[Exception] = []
     kills = 5

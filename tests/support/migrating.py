@@ -3,8 +3,9 @@
     python -m support.migrating KIND COUNT WAY DIRECTORY
 
 prints what the process held at most, in bytes, beyond what it held before its first event. WAY is
-"migrate"; or "store", which gives the same batches to the target alone; or "read", which migrates
-into a target that has everything, and counts what Python allocated.
+"migrate"; or "kill", which prints a line after each batch of 50 besides; or "store", which gives the
+same batches to the target alone; or "read", which migrates into a target that has everything, and
+counts what Python allocated. KIND may be the URL of an SQL database.
 
 Invariants:
 - The events of a source are a function of their numbers.
@@ -16,7 +17,7 @@ import sys
 import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from amberdb.events import (
     Moved,
     migrate,
 )
+from amberdb.events.contract import START, event
 
+LAST = datetime.max.replace(tzinfo=UTC)
 AT = datetime(2026, 3, 1, 12, 0, 0, 1, tzinfo=UTC)
 BATCH = 500
 KINDS = ("database", "lines by session", "lines in one file", "arrays", "lines that rotate")
@@ -47,6 +50,37 @@ def made(number: int) -> AgentEvent:
         timestamp=AT,
         data={"number": number, "text": f"words of event {number % 1000}"},
     )
+
+
+def some(count: int) -> list[AgentEvent]:
+    """Of several sessions and few moments, with values that stores like to change."""
+    values: list[Any] = [
+        1,
+        1.0,
+        True,
+        None,
+        -0.0,
+        1e16,
+        "a\0",
+        b"\0",
+        [],
+        {},
+        START,
+        {"$date": "x"},
+    ]
+    return [
+        event(
+            n,
+            session_id=f"s{n * n % 5}",
+            timestamp=(START, LAST, START + timedelta(microseconds=1))[n % 3],
+            data={"value": values[n % len(values)]},
+        )
+        for n in range(count)
+    ]
+
+
+async def everything(store: EventStore) -> list[AgentEvent]:
+    return [each async for page in store.iterate(batch=7) for each in page]
 
 
 class Made(EventStore):
@@ -82,12 +116,31 @@ class Made(EventStore):
         raise NotImplementedError
 
 
+def sql_store(url: str, name: str = "agent_event") -> EventStore:
+    """The store of a URL."""
+    from amberdb.sql import MySQLEventStore, PostgreSQLEventStore, SQLiteEventStore
+
+    if url.startswith("sqlite"):
+        return SQLiteEventStore(url, name=name)
+    if url.startswith("mysql"):
+        return MySQLEventStore(url, name=name)
+    return PostgreSQLEventStore(url, name=name)
+
+
 @asynccontextmanager
 async def opened(kind: str, path: Path, **options: Any) -> AsyncGenerator[EventStore]:
-    """A store of this kind; options of the database."""
+    """A store of this kind, or of this URL; options of the database."""
     if kind == "database":
         with amberdb.open(path, **options) as db:
             yield AmberEventStore(db)
+        return
+    if "://" in kind:
+        store = sql_store(kind)
+        await store.initialize()
+        try:
+            yield store
+        finally:
+            await store.close()
         return
     yield FileEventStore(
         path,
@@ -119,7 +172,9 @@ async def _measure(kind: str, count: int, way: str, directory: Path) -> int:
         most = max(most, held_bytes())
 
     async with opened(kind, directory / "events") as target:
-        if way == "migrate":
+        if way == "kill":
+            await migrate(source, target, batch=50, progress=lambda _: print(flush=True))
+        elif way == "migrate":
             moved = await migrate(source, target, batch=BATCH, progress=look)
             assert (moved.found, moved.stored, moved.verified) == (count, count, count)
         else:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from amberdb.events import (
 from amberdb.events.contract import START, event
 from amberdb.events.contract_base import assert_same, ids
 from support.databases import OpenDatabase
-
-LAST = datetime.max.replace(tzinfo=UTC)
+from support.migrating import LAST, everything, some
 
 
 class Own(InMemoryEventStore):
@@ -62,37 +60,6 @@ def make(tmp_path: Path, open_db: OpenDatabase) -> Make:
         )
 
     return made
-
-
-def some(count: int) -> list[AgentEvent]:
-    """Of several sessions and few moments, with values that stores like to change."""
-    values: list[Any] = [
-        1,
-        1.0,
-        True,
-        None,
-        -0.0,
-        1e16,
-        "a\0",
-        b"\0",
-        [],
-        {},
-        START,
-        {"$date": "x"},
-    ]
-    return [
-        event(
-            n,
-            session_id=f"s{n * n % 5}",
-            timestamp=(START, LAST, START + timedelta(microseconds=1))[n % 3],
-            data={"value": values[n % len(values)]},
-        )
-        for n in range(count)
-    ]
-
-
-async def everything(store: EventStore) -> list[AgentEvent]:
-    return [each async for page in store.iterate(batch=7) for each in page]
 
 
 def run(work: Callable[[], Any]) -> None:
