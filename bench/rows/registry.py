@@ -17,6 +17,7 @@ from bench.rows import (
     recovery,
     size,
     speed,
+    sql,
     stall,
     text,
     until_settled,
@@ -40,6 +41,7 @@ _MODULES = (
     index_puts,
     profiles,
     chat,
+    sql,
     aio,
 )
 

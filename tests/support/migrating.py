@@ -3,9 +3,9 @@
     python -m support.migrating KIND COUNT WAY DIRECTORY
 
 prints what the process held at most, in bytes, beyond what it held before its first event. WAY is
-"migrate"; or "kill", which prints a line after each batch of 50 besides; or "store", which gives the
-same batches to the target alone; or "read", which migrates into a target that has everything, and
-counts what Python allocated. KIND may be the URL of an SQL database.
+"migrate"; or "kill", which prints a line after each batch of 50 besides; or "store", which gives
+the same batches to the target alone; or "read", which migrates into a target that has everything,
+and counts what Python allocated. KIND may be the URL of an SQL database.
 
 Invariants:
 - The events of a source are a function of their numbers.
