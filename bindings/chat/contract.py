@@ -88,6 +88,15 @@ class SinkContract(ABC):
         assert ids(found) == ["turn_2", "turn_0"]
         assert found[0]["assistant_message"] == "corrected"
 
+    def test_a_turn_stored_again_in_another_conversation_is_there_alone(self) -> None:
+        sink = self._sink()
+        sink.store([turn(0), turn(2)])
+        sink.store([turn(2, conversation_id="another", user_id="another")])
+        assert ids(sink.load("conversation 0", 10, None)) == ["turn_0"]
+        assert ids(sink.load("another", 10, None)) == ["turn_2"]
+        if can_list(sink):
+            assert ids(list(sink.turns(user_id="user 0"))) == ["turn_0"]
+
     def test_a_batch_with_a_turn_twice_has_the_later_one(self) -> None:
         sink = self._sink()
         sink.store([turn(0), turn(2), turn(0, assistant_message="later")])

@@ -152,11 +152,12 @@ class JsonlSink:
         self, *, conversation_id: str | None = None, user_id: str | None = None
     ) -> Sequence[Document]:
         where = having(conversation_id=conversation_id, user_id=user_id)  # raises
-        found = {
-            id_of(turn): turn
-            for turn in self._lines()
-            if all(turn.get(name) == value for name, value in where.items())
-        }
+        found: dict[str, Document] = {}
+        for turn in self._lines():
+            if all(turn.get(name) == value for name, value in where.items()):
+                found[id_of(turn)] = turn
+            else:  # an earlier line may have had other values
+                found.pop(id_of(turn), None)
         return sorted(found.values(), key=place)
 
     def _lines(self) -> Iterator[Document]:

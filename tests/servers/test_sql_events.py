@@ -13,6 +13,7 @@ import pytest
 from amberdb.events import EventStore
 from amberdb.events.contract import EventStoreContract, event
 from amberdb.sql import SqlAccessError, SqlSchemaError, SqlUnreachableError
+from support import slices
 from support.migrating import sql_store
 from support.servers import MariaDB, PgBouncer, PostgreSQL, Server, mariadb, postgres
 
@@ -288,7 +289,7 @@ def _check_kills(server: PostgreSQL | MariaDB, driver: str) -> None:
     store = sql_store(server.url(driver, server.new_database()), "killed")
     acknowledged: list[str] = []
     errors: list[Exception] = []
-    kills = 5
+    kills = slices.size(25, 5)
 
     async def write(writer: int, stop: asyncio.Event) -> None:
         number = 0
