@@ -10,7 +10,7 @@ Invariants:
 
 import logging
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -22,7 +22,7 @@ from amberdb.events import AgentEvent, Filters
 from amberdb.sql.address import Kind
 from amberdb.sql.columns import NAME_CHARACTERS_MAX, Json, Moment, Name
 from amberdb.sql.full_text import AnySelect, indexed_words, matching
-from amberdb.sql.tables import keyed_table
+from amberdb.sql.tables import STATEMENTS_MAX, TABLES_MAX, keyed_table
 
 logger = logging.getLogger("amberdb.sql")
 
@@ -30,6 +30,7 @@ _NAMES: Final = ("event_id", "agent_name", "session_id")
 _COLUMNS: Final = (*_NAMES, "event_type", "timestamp", "data", "metadata")
 
 
+@lru_cache(maxsize=TABLES_MAX)
 def event_table(name: str) -> sa.Table:
     """The table of a store."""
     table = keyed_table(
@@ -62,7 +63,7 @@ def conditions(filters: Filters) -> dict[str, Any]:
     return given
 
 
-@cache
+@lru_cache(maxsize=STATEMENTS_MAX)
 def where(table: sa.Table, names: tuple[str, ...]) -> sa.ColumnElement[bool]:
     """That the conditions of these names hold."""
     columns = table.c
@@ -77,14 +78,14 @@ def where(table: sa.Table, names: tuple[str, ...]) -> sa.ColumnElement[bool]:
     return sa.and_(*made)
 
 
-@cache
+@lru_cache(maxsize=STATEMENTS_MAX)
 def select_events(table: sa.Table, names: tuple[str, ...]) -> AnySelect:
     """The events that meet these conditions, as events_of() takes them."""
     columns = (table.c.position, *(table.c[name] for name in _COLUMNS))
     return sa.select(*columns).where(where(table, names))
 
 
-@cache
+@lru_cache(maxsize=STATEMENTS_MAX)
 def select_page(table: sa.Table, names: tuple[str, ...], *, oldest_first: bool) -> AnySelect:
     """A page of them, by parameters `count` and `offset`."""
     position = table.c.position
@@ -92,7 +93,7 @@ def select_page(table: sa.Table, names: tuple[str, ...], *, oldest_first: bool) 
     return select.limit(_number("count")).offset(_number("offset"))
 
 
-@cache
+@lru_cache(maxsize=STATEMENTS_MAX)
 def select_after(table: sa.Table, names: tuple[str, ...]) -> AnySelect:
     """The first of them after a position, by parameters `after` and `count`."""
     position = table.c.position
@@ -100,20 +101,20 @@ def select_after(table: sa.Table, names: tuple[str, ...]) -> AnySelect:
     return select.order_by(position).limit(_number("count"))
 
 
-@cache
+@lru_cache(maxsize=STATEMENTS_MAX)
 def select_stored(table: sa.Table) -> AnySelect:
     """The events whose ids are in the parameter `ids`."""
     ids = sa.bindparam("ids", type_=Name(), expanding=True)
     return select_events(table, ()).where(table.c.event_id.in_(ids))
 
 
-@cache
+@lru_cache(maxsize=STATEMENTS_MAX)
 def select_matching(kind: Kind, table: sa.Table, names: tuple[str, ...]) -> AnySelect:
     """Those of them that a text finds, by the parameters of matching()."""
     return matching(kind, table, select_events(table, names))
 
 
-@cache
+@lru_cache(maxsize=STATEMENTS_MAX)
 def select_stats(table: sa.Table, names: tuple[str, ...]) -> AnySelect:
     """Of each type of event the number, and the first and last time."""
     kind, time = table.c.event_type, table.c.timestamp

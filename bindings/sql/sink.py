@@ -16,7 +16,7 @@ Invariants:
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, TypeVar, final
 
 import sqlalchemy as sa
@@ -31,7 +31,7 @@ from amberdb.sql.connections import Connections, Work, transaction
 from amberdb.sql.errors import Cause, cause_of
 from amberdb.sql.full_text import AnySelect, asked_words, indexed_words, matching, query_text
 from amberdb.sql.schema import checked_table_name, prepare
-from amberdb.sql.tables import keyed_table, steps_of, upsert
+from amberdb.sql.tables import TABLES_MAX, keyed_table, steps_of, upsert
 
 TABLE: Final = "chat_archive"
 PAGE: Final = 500
@@ -40,6 +40,7 @@ _TEXTS: Final = ("user_message", "assistant_message")
 _T = TypeVar("_T")
 
 
+@lru_cache(maxsize=TABLES_MAX)
 def turn_table(name: str) -> sa.Table:
     """The table of a sink."""
     table = keyed_table(

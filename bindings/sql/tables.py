@@ -6,8 +6,8 @@ Invariants:
   project could read it. Its owner reads and writes as before.
 """
 
-from functools import cache
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -15,7 +15,12 @@ from sqlalchemy.dialects import postgresql
 from amberdb.sql.full_text import IndexedWords, add_index, sqlite_index
 from amberdb.sql.schema import Step
 
-_SUPABASE_ROLE = "anon"
+TABLES_MAX: Final = 16
+STATEMENTS_MAX: Final = 64
+"""The tables and statements that are kept: stores of one name share them, however many a program
+makes."""
+
+_SUPABASE_ROLE: Final = "anon"
 
 
 def keyed_table(name: str, *columns: sa.Column[Any]) -> sa.Table:
@@ -57,7 +62,7 @@ def _is_supabase(connection: sa.Connection) -> bool:
     return connection.execute(select).first() is not None
 
 
-@cache
+@lru_cache(maxsize=TABLES_MAX)
 def upsert(dialect: str, table: sa.Table) -> Any:
     """A statement that stores a row as the newest, also where its id is there already."""
     columns = [column for column in table.c if column is not table.c.position]
