@@ -13,6 +13,7 @@ SECONDS ?= 5
 CRASH_S ?= 0
 COVERAGE_PERCENT_MIN ?= 95
 PYTHONS ?= 3.12 3.13 3.14
+FRAMEWORKS ?= $(notdir $(patsubst %/,%,$(wildcard tests/frameworks/*/)))
 QUICK := $(addprefix tests/unit/,bindings engine index wal test_bytes.py test_errors.py \
     test_failpoints.py test_fs.py test_types.py)
 
@@ -27,7 +28,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers test-pythons check format crash sweep mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
+.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -49,6 +50,9 @@ test-all: $(VENV)/.test ## what `test` leaves out: the long tests, whole
 
 servers: $(VENV)/.servers ## tests with real database servers: PostgreSQL, MariaDB, PgBouncer
 	$(PYTEST) -m servers tests/servers $(ARGS)
+
+frameworks: $(VENV)/.check ## adapters on their frameworks' own suites (FRAMEWORKS: which ones)
+	.ci/frameworks $(FRAMEWORKS)
 
 test-pythons: ## `quick` on Python 3.12, 3.13 and 3.14, as far as they are here
 	@MAKE="$(MAKE)" .ci/pythons $(PYTHONS)

@@ -1,0 +1,32 @@
+"""The database of an adapter: one that the program has open, or one that the adapter opens.
+
+Invariants:
+- An adapter closes what it has opened, and nothing else. A path that is open in this process
+  already is the same database, so any number of adapters can be given one path.
+"""
+
+import os
+from typing import TypeAlias, final
+
+import amberdb
+from amberdb import Database
+
+DatabaseOrPath: TypeAlias = "Database | str | os.PathLike[str]"
+"""An open Database, or the path of one."""
+
+
+@final
+class Opened:
+    """A database, and whether it is the adapter's to close."""
+
+    __slots__ = ("_is_own", "db")
+
+    def __init__(self, db: DatabaseOrPath) -> None:
+        """Raises OpenError for a path."""
+        self._is_own = not isinstance(db, Database)
+        self.db: Database = db if isinstance(db, Database) else amberdb.open(db)
+
+    def close(self) -> None:
+        """Closes the database if it was given as a path. May be called twice."""
+        if self._is_own:
+            self.db.close()
