@@ -2,10 +2,9 @@
 
 import asyncio
 
-from support.servers import PASSWORD, USER, MariaDB, PostgreSQL
-
 from amberdb.sql import MySQLEventStore, PostgreSQLEventStore, ServerConfig
 from support.agents import ask_an_agent
+from support.servers import PASSWORD, USER, MariaDB, PostgreSQL
 
 
 def config(server: PostgreSQL | MariaDB) -> ServerConfig:

@@ -5,13 +5,13 @@ import itertools
 from typing import Final, cast
 
 import pytest
-from support.servers import MariaDB, PgBouncer, PostgreSQL, mariadb, postgres
 
 from amberdb import Document
 from amberdb.chat import ChatBuffer, Sink
 from amberdb.chat.contract import SinkContract, ids, turn
 from amberdb.sql import SqlAccessError, SqlSink, SqlUnreachableError
 from support.databases import OpenDatabase
+from support.servers import MariaDB, PgBouncer, PostgreSQL, mariadb, postgres
 
 _names: Final = itertools.count(1)
 _databases: Final[dict[int, str]] = {}
