@@ -91,8 +91,10 @@ _RETRIED = (_MovedOn, LogTruncatedError, CorruptionError, FileNotFoundError)
 class Follower:
     """The readable of a database that another process may be writing. Threads may share it."""
 
-    def __init__(self, path: str, options: Options) -> None:
-        """Raises OpenError and its subclasses, CorruptionError."""
+    def __init__(self, path: str, options: Options, *, may_write: bool = False) -> None:
+        """With `may_write` this process may open the database to write while it follows. Raises
+        OpenError and its subclasses, CorruptionError."""
+        self._may_write = may_write
         self.path = path
         self._searchers: Searchers | None = None
         self.failures = Failures()
@@ -334,7 +336,14 @@ class Follower:
         data = data_directory(self.path, manifest.generation)
         map_bytes = self._options.map_bytes
         try:
-            store = Store(data, fs=self._fs, create=False, map_bytes=map_bytes, beside=True)
+            store = Store(
+                data,
+                fs=self._fs,
+                create=False,
+                map_bytes=map_bytes,
+                beside=True,
+                may_write=self._may_write,
+            )
         except OpenError:
             if self._fs.file_identity(self._where) != stamp:  # MANIFEST was replaced again
                 raise _MovedOn from None

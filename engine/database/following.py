@@ -32,8 +32,8 @@ class FollowingEngine:
     recovery = None
     rescue = None
 
-    def __init__(self, path: str, options: Options) -> None:
-        """`path` is absolute. Raises DatabaseMissingError, NotADatabaseError, FormatError,
+    def __init__(self, path: str, options: Options, *, may_write: bool = False) -> None:
+        """`path` is absolute; `may_write` as for Follower. Raises DatabaseMissingError, NotADatabaseError, FormatError,
         OpenError, and CorruptionError, which names the newest backup if there is one."""
         self.path = path
         self.options = options
@@ -41,7 +41,7 @@ class FollowingEngine:
         try:
             if not database_exists(path, options):
                 raise missing_database(path)
-            self.follower = Follower(path, options)
+            self.follower = Follower(path, options, may_write=may_write)
         except CorruptionError as error:
             explain(path, options, error)
         self.held_views = HeldViews(options)
