@@ -9,16 +9,18 @@ Invariants:
 - A request that was sent is done at most once: its number is committed with its effect.
 """
 
-from amberdb.remote.shared import (
+from amberdb.remote.collection import (
     SharedCollection,
+)
+from amberdb.remote.shared import (
     SharedDatabase,
+)
+from amberdb.remote.transaction import (
     SharedTransaction,
-    connect,
 )
 
 __all__ = [
     "SharedCollection",
     "SharedDatabase",
     "SharedTransaction",
-    "connect",
 ]

@@ -1,8 +1,8 @@
 """Declarations of collections, as clients send them to the leader.
 
 Invariants:
-- A function stays in its process, so a declaration with one is made by the leader alone: it is the
-  leader that embeds texts and upgrades stored documents.
+- A function stays in its process. Each process upgrades the documents that it reads; the leader
+  alone embeds texts and upgrades stored documents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,10 @@ _TYPES: Final = {
 def sent_declaration(name: str, declared: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of db.collection() as they are sent. Raises CollectionError."""
     indexes: Sequence[IndexSpec] | None = declared.get("indexes")
-    functions = bool(declared.get("migrate")) or any(
-        isinstance(spec, Vector) and spec.embed is not None for spec in indexes or ()
-    )
-    if functions:
+    if any(isinstance(spec, Vector) and spec.embed is not None for spec in indexes or ()):
         raise CollectionError(
-            f"collection {name!r} is declared with a function (embed= or migrate=), and another "
-            "process leads: declare it there, and without functions here",
+            f"collection {name!r} is declared with embed=, and another process leads: it would "
+            "have to call the function; declare it there, and give vectors here",
             collection=name,
         )
     required = declared.get("required")
@@ -44,6 +41,5 @@ def received_declaration(sent: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **sent,
         "indexes": None if indexes is None else [spec_from_map(each) for each in indexes],
-        "required": required
-        and {field: name and _TYPES[name] for field, name in required.items()},
+        "required": required and {field: name and _TYPES[name] for field, name in required.items()},
     }

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, final
 
 import amberdb
@@ -35,9 +36,7 @@ logger = logging.getLogger("amberdb.remote")
 
 IDLE_S: Final = 30.0
 HELLO_S: Final = 10.0
-WRITES: Final = frozenset(
-    {"put", "insert", "put_many", "update", "delete", "delete_many", "touch"}
-)
+WRITES: Final = frozenset({"put", "insert", "put_many", "update", "delete", "delete_many", "touch"})
 READS: Final = frozenset(
     {
         *("get", "get_many", "record", "find", "count", "distinct", "count_by", "min", "max"),
@@ -61,9 +60,7 @@ class Leader:
         self._is_closing = False
         self._swept_at = 0.0
         self._served = place.listening(path)
-        self._accepting = threading.Thread(
-            target=self._accept, name="amberdb leader", daemon=True
-        )
+        self._accepting = threading.Thread(target=self._accept, name="amberdb leader", daemon=True)
         self._accepting.start()
 
     def write(self, client: bytes, number: int, request: Mapping[str, Any]) -> Any:
@@ -179,14 +176,14 @@ class _Session:
                     if request.get("call") == "begin":
                         self._transaction(request)
                     else:
-                        self._reply(lambda: self._done(request))
+                        self._reply(partial(self._done, request))
             except (LeaderGoneError, TimeoutError):
                 return
             except PermissionError as error:
                 logger.warning("a connection was refused: %s", error)
 
-    def _greet(self, hello: Any) -> None:
-        if not isinstance(hello, dict) or hello.get("protocol") != PROTOCOL:
+    def _greet(self, hello: dict[str, Any]) -> None:
+        if hello.get("protocol") != PROTOCOL:
             error = OpenError(
                 f"the process that leads speaks protocol {PROTOCOL}: use one version of amberdb in "
                 "all processes"
@@ -239,9 +236,10 @@ class _Session:
         try:
             send(connection, {"value": None})
             while (request := receive(connection)).get("call") == "in":
-                self._reply(lambda: _inside(tx, request))
+                self._reply(partial(_inside, tx, request))
             if request.get("call") == "commit":
-                record(tx.writer(), request["client"], request["number"], _committing(tx))
+                lsn = int(tx.writer().lsn)
+                record(tx.writer(), request["client"], request["number"], {"value": lsn})
         except BaseException as error:
             tx.__exit__(type(error), error, None)
             raise
@@ -250,17 +248,12 @@ class _Session:
         if request.get("call") == "commit":
             self._reply(lambda: _commit(tx))
         else:
-            rolled_back = RollBack()
-            tx.__exit__(RollBack, rolled_back, None)
+            tx.__exit__(_RolledBack, _RolledBack(), None)
             send(connection, {"value": None})
 
 
-class RollBack(Exception):
+class _RolledBack(Exception):
     """Ends a transaction that its client has rolled back."""
-
-
-def _committing(tx: Transaction) -> dict[str, Any]:
-    return {"value": int(tx.writer().lsn)}
 
 
 def _commit(tx: Transaction) -> int:

@@ -49,13 +49,16 @@ def send(connection: socket.socket, message: Mapping[str, Any]) -> None:
         raise LeaderGoneError(str(error)) from error
 
 
-def receive(connection: socket.socket) -> Any:
+def receive(connection: socket.socket) -> dict[str, Any]:
     """The next message. Raises LeaderGoneError, also for what is no message; TimeoutError."""
     size = int.from_bytes(_exactly(connection, _SIZE_BYTES))
     try:
-        return _decode(_exactly(connection, size))
+        message: Any = _decode(_exactly(connection, size))
     except (msgspec.MsgspecError, ValueError) as error:
         raise LeaderGoneError(f"no message: {error}") from None
+    if not isinstance(message, dict):
+        raise LeaderGoneError("no message: not a map")
+    return cast(dict[str, Any], message)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:
@@ -85,8 +88,7 @@ def without_remove(value: Any) -> Any:
     if value is amberdb.REMOVE:
         return Extension(_REMOVE, b"")
     if isinstance(value, Mapping):
-        items = cast(Mapping[Any, Any], value)
-        return {key: without_remove(item) for key, item in items.items()}
+        return {key: without_remove(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
     return value
 
 
@@ -99,8 +101,7 @@ def answer_of(value: Any) -> dict[str, Any]:
         hits = [[h.id, h.score, h.document, h.snippet, dict(h.ranks)] for h in value]
         return {"hits": [hits, value.how, value.cursor]}
     if isinstance(value, Page):
-        page = cast("Page[Any]", value)
-        return {"page": [[_plain(item) for item in page], page.cursor]}
+        return {"page": [[_plain(item) for item in value], value.cursor]}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, Record):
         return {"record": _plain(value)}
     return {"value": value}
@@ -134,7 +135,7 @@ def _plain(item: Any) -> Any:
 
 
 def _item(item: Any) -> Any:
-    return _record(cast(list[Any], item)) if isinstance(item, list) else item
+    return _record(item) if isinstance(item, list) else item  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _record(content: list[Any]) -> Record:

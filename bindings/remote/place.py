@@ -8,14 +8,14 @@ Invariants:
 
 import os
 import socket
-import struct
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
 from amberdb import OpenError
+from amberdb.engine.storage.directory import SOCKET
 
-NAME: Final = "SOCKET"
 BACKLOG: Final = 128
 
 
@@ -27,7 +27,7 @@ def listening(path: str) -> socket.socket:
         remove(path)
         with _short(path) as short:
             served.bind(short)
-        os.chmod(os.path.join(path, NAME), 0o600)
+        os.chmod(os.path.join(path, SOCKET), 0o600)
         served.listen(BACKLOG)  # until then nobody can connect
         return served
     except OSError as error:
@@ -54,8 +54,8 @@ def connected(path: str) -> socket.socket:
 
 def check_peer(connection: socket.socket) -> None:
     """Raises PermissionError unless the other end is of the same user."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, user, _ = struct.unpack("3i", credentials)
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # pid, uid, gid
+    user = int.from_bytes(peer[4:8], sys.byteorder)
     if user != os.geteuid():
         raise PermissionError(f"the other end is of user {user}")
 
@@ -63,7 +63,7 @@ def check_peer(connection: socket.socket) -> None:
 def remove(path: str) -> None:
     """Removes the socket of a leader that ends, while it still holds the lock."""
     try:
-        os.unlink(os.path.join(path, NAME))
+        os.unlink(os.path.join(path, SOCKET))
     except FileNotFoundError:
         pass
 
@@ -73,6 +73,6 @@ def _short(path: str) -> Generator[str]:
     """A path of the socket that fits into an address."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{directory}/{NAME}"
+        yield f"/proc/self/fd/{directory}/{SOCKET}"
     finally:
         os.close(directory)

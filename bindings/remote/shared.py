@@ -1,72 +1,55 @@
-"""amberdb.connect(): a database that several processes write, and the collections of it.
+"""A database that several processes write.
 
 Invariants:
 - A process reads for itself: its reads see every commit that was acknowledged, its own first.
 - The place of the leader is taken by the first that gets the lock; every other one finds it then.
 """
 
-import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, TypeVar, Unpack, cast, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, cast, final
 
 import amberdb
 from amberdb import (
     ClosedError,
-    Collection,
     CollectionMissingError,
     Database,
     DatabaseMissingError,
-    InvalidDocumentError,
     LockedError,
+    Lsn,
     OpenOptions,
     ReadOnlyError,
-    Snapshot,
     Sync,
+    Transaction,
     TransactionError,
 )
+from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.open import open_to_follow
 from amberdb.engine.options import Options
+from amberdb.engine.schema.migration import Upgrade
+from amberdb.index.registry import IndexSpec
 from amberdb.remote import place
-from amberdb.remote.declaration import sent_declaration
+from amberdb.remote.collection import SharedCollection
+from amberdb.remote.declaration import received_declaration, sent_declaration
 from amberdb.remote.lane import Lane
-from amberdb.remote.leader import READS, WRITES, Leader
-from amberdb.remote.messages import LeaderGoneError, without_remove
+from amberdb.remote.leader import Leader
+from amberdb.remote.messages import LeaderGoneError
+from amberdb.remote.transaction import SharedTransaction
 
 TAKEOVER_S: Final = 20.0
 """How long a call looks for the next leader."""
 EXCLUSIVE_S: Final = 2.0
 """How long connect() looks for the socket of a process that holds the lock."""
 _PAUSE_S: Final = 0.005
-_BLOCK: Final = 256
-_T = TypeVar("_T")
 
 _leaders: dict[str, Leader] = {}
 _leaders_mutex = threading.Lock()
 
 
-def connect(
-    path: str | os.PathLike[str], *, create: bool = True, **settings: Unpack[OpenOptions]
-) -> "SharedDatabase":
-    """Opens a database that several processes of this machine read and write.
-
-        db = amberdb.connect("memory.amber")
-
-    The first process leads: it has the database open, with these options. Every other one reads for
-    itself and sends its writes to it, with options for reading; when the leader ends, also by
-    SIGKILL, one of them takes its place. A call that was under way is done once.
-
-    Raises what amberdb.open() raises; LockedError when a process has the database open that does
-    not share it.
-    """
-    return SharedDatabase(os.path.realpath(path), create=create, settings=settings)
-
-
 @final
-class SharedDatabase:
+class SharedDatabase(Database):
     """A database that connect() has opened. Threads may share it.
 
     It has the methods of a Database. Those that look after files (compact, backup, erase, ...) run
@@ -74,7 +57,11 @@ class SharedDatabase:
     """
 
     def __init__(self, path: str, *, create: bool, settings: OpenOptions) -> None:
+        # Not that of Database: its handle changes with the leader.
         self.path = path
+        self.options = Options(**settings)
+        self.recovery = None
+        self.rescue = None
         self._settings = settings
         self._mutex = threading.Lock()
         self._lanes: list[Lane] = []
@@ -85,12 +72,6 @@ class SharedDatabase:
         self._is_closed = False
         self._join(EXCLUSIVE_S, create=create)
 
-    def __enter__(self) -> "SharedDatabase":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         role = "closed" if self._is_closed else "leads" if self.leads else "follows"
         return f"<amberdb.SharedDatabase {self.path!r} {role}>"
@@ -100,6 +81,14 @@ class SharedDatabase:
         """Whether this process has the database open."""
         return self._leader is not None
 
+    @property
+    def _handle(self) -> Handle:  # type: ignore[override]
+        return self.handle()
+
+    def handle(self) -> Handle:
+        """The handle of the database that this process reads."""
+        return self.reading()._handle
+
     # -- collections -------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> "SharedCollection":
@@ -107,81 +96,98 @@ class SharedDatabase:
         self.reading()[name]
         return SharedCollection(name, self)
 
-    def collection(self, name: str, **declared: Any) -> "SharedCollection":
-        """Creates or declares a collection, as Database.collection() does, and returns it. Raises
-        CollectionError also for embed= and migrate=, unless this process leads."""
+    def collection(
+        self,
+        name: str,
+        *,
+        indexes: Sequence[IndexSpec] | None = None,
+        expires_at: str | None = None,
+        required: Mapping[str, type | None] | Sequence[str] | None = None,
+        version: int | None = None,
+        migrate: Mapping[int, Upgrade] | None = None,
+        owner: str | None = None,
+    ) -> "SharedCollection":
+        """Creates or declares a collection, as Database.collection() does. Where another process
+        leads, it raises CollectionError also for embed=, and for stored documents that are to be
+        upgraded: their functions are in this process."""
+        declared: dict[str, Any] = {
+            "indexes": indexes,
+            "expires_at": expires_at,
+            "required": required,
+            "version": version,
+            "migrate": migrate,
+            "owner": owner,
+        }
         leader = self._leader
         if leader is not None:
             leader.db.collection(name, **declared)
-        else:
-            sent = sent_declaration(name, declared)
-            try:
-                self.reading().collection(name, **declared)
-            except (ReadOnlyError, CollectionMissingError):
-                self._ask({"call": "declare", "name": name, "declaration": sent})
+            return SharedCollection(name, self)
+        sent = sent_declaration(name, declared)
+        try:
+            self.reading().collection(name, **declared)
+        except (ReadOnlyError, CollectionMissingError):
+            self._ask({"call": "declare", "name": name, "declaration": sent})
+            self.reading().collection(name, **declared)
         return SharedCollection(name, self)
 
     def drop_collection(self, name: str) -> None:
-        """Deletes a collection. Raises CollectionMissingError."""
+        """As Database.drop_collection()."""
         self._ask({"call": "drop", "name": name})
 
     def rename_collection(self, old: str, new: str) -> None:
-        """Renames a collection. Raises CollectionMissingError, CollectionError."""
+        """As Database.rename_collection()."""
         self._ask({"call": "rename", "old": old, "new": new})
 
     def expire(self) -> int:
-        """Removes the documents that have expired by now; returns how many."""
+        """As Database.expire()."""
         return cast(int, self._ask({"call": "expire"}))
 
     # -- transactions and snapshots ------------------------------------------------------------
 
-    @contextmanager
     def transaction(
         self, *, sync: Sync | None = None, timeout_ms: int | None = None
-    ) -> Iterator[Any]:
+    ) -> Transaction:
         """A transaction, as Database.transaction(). Where another process leads, each call inside
         is a round trip, and it raises TransactionError when that process ends before the commit:
         nothing was stored, run it again."""
         leader = self._leader
         if leader is not None:
-            with leader.db.transaction(sync=sync, timeout_ms=timeout_ms) as own:
-                yield own
-            return
+            return leader.db.transaction(sync=sync, timeout_ms=timeout_ms)
+        return SharedTransaction(self, sync, timeout_ms)
+
+    def begun(self, sync: Sync | None, timeout_ms: int | None) -> Lane | Transaction:
+        """A lane with a transaction that was begun; or, once this process leads, one that is not
+        begun yet."""
         lane = self._lane()
         while True:
             generation = self._generation
             try:
                 lane.begin(sync, timeout_ms)
-                break
+                return lane
             except LeaderGoneError:
-                if (leader := self._found(generation)) is not None:
+                leader = self._found(generation)
+                if leader is not None:
                     self._lanes.append(lane)
-                    with leader.db.transaction(sync=sync, timeout_ms=timeout_ms) as own:
-                        yield own
-                    return
-        tx = SharedTransaction(self, lane)
+                    return leader.db.transaction(sync=sync, timeout_ms=timeout_ms)
+
+    def committed(self, lane: Lane) -> Lsn:
+        """Commits the transaction of a lane."""
         try:
-            yield tx
-        except BaseException:
-            lane.roll_back()
-            raise
-        else:
-            tx.lsn = lane.commit(self._finder())
+            return Lsn(lane.commit(self._finder()))
         finally:
-            tx.is_open = False
             self._lanes.append(lane)
 
-    def check_transaction(self, tx: object) -> None:
-        """Raises TransactionError unless `tx` is an open transaction of this database."""
-        if isinstance(tx, SharedTransaction):
-            if tx.is_of(self):
-                return
-            raise TransactionError("the transaction is of another database, or has ended")
-        self._leading("check_transaction").check_transaction(cast(Any, tx))
+    def rolled_back(self, lane: Lane) -> None:
+        """Rolls the transaction of a lane back."""
+        lane.roll_back()
+        self._lanes.append(lane)
 
-    def snapshot(self, *, max_age_ms: int | None = None) -> Snapshot:
-        """A snapshot, as Database.snapshot()."""
-        return self.reading().snapshot(max_age_ms=max_age_ms)
+    def check_transaction(self, tx: Transaction) -> None:
+        """Raises TransactionError unless `tx` is an open transaction of this database."""
+        if not isinstance(tx, SharedTransaction):
+            super().check_transaction(tx)
+        elif not tx.is_of(self):
+            raise TransactionError("the transaction is of another database, or has ended")
 
     # -- the whole ---------------------------------------------------------------------------
 
@@ -194,15 +200,6 @@ class SharedDatabase:
         if reader is None:
             raise ClosedError("the database is closed: connect again")
         return reader
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name in _READ:
-            return getattr(self.reading(), name)
-        if hasattr(Database, name):
-            return getattr(self._leading(name), name)
-        raise AttributeError(name)
 
     def close(self) -> None:
         """Closes it; the last of a process that leads lets another process lead. A second call does
@@ -323,205 +320,6 @@ class SharedDatabase:
             return False
         return True
 
-    def _leading(self, verb: str) -> Database:
-        if self._is_closed:
-            raise ClosedError("the database is closed: connect again")
-        if self._leader is None:
-            raise ReadOnlyError(
-                f"another process leads {self.path}: call {verb}() there, or stop it", path=self.path
-            )
-        return self._leader.db
-
-
-_READ: Final = frozenset(
-    {"changes", "collections", "definition", "refresh", "stats", "options", "archived_lsn"}
-)
-"""What a process does for itself, whoever leads."""
-
-
-@final
-class SharedCollection:
-    """A collection of a SharedDatabase: the methods of a Collection."""
-
-    def __init__(self, name: str, db: SharedDatabase) -> None:
-        self.name = name
-        self._db = db
-        self._at: tuple[Database, Collection] | None = None
-
-    def __repr__(self) -> str:
-        return f"<amberdb.SharedCollection {self.name!r} of {self._db.path!r}>"
-
-    def _reading(self) -> Collection:
-        db = self._db.reading()
-        at = self._at
-        if at is None or at[0] is not db:
-            at = self._at = db, db[self.name]
-        return at[1]
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _READ_METHODS:
-            return getattr(self._reading(), name)
-        if name in ("embed_missing", "expire"):
-            return getattr(self._db.__getattr__("_leading_collection")(self.name), name)
-        raise AttributeError(name)
-
-    def __contains__(self, id: object) -> bool:
-        return id in self._reading()
-
-    def __len__(self) -> int:
-        return len(self._reading())
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._reading())
-
-    def __getitem__(self, id: str) -> amberdb.Document:
-        return self._reading()[id]
-
-    def __delitem__(self, id: str) -> None:
-        if not self._db.write(self.name, "delete", id):
-            del self._reading()[id]  # raises as a collection does
-
-    def put(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
-        """As Collection.put()."""
-        return cast(str, self._put("put", document, sync))
-
-    def insert(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
-        """As Collection.insert()."""
-        return cast(str, self._put("insert", document, sync))
-
-    def put_many(
-        self,
-        documents: Sequence[Mapping[str, Any]],
-        *,
-        on_conflict: str = "replace",
-        sync: Sync | None = None,
-    ) -> list[str]:
-        """As Collection.put_many()."""
-        documents = list(documents)
-        return cast(
-            list[str], self._put("put_many", documents, sync, on_conflict=on_conflict)
-        )
-
-    def update(
-        self,
-        id: str,
-        patch: amberdb.Patch,
-        *,
-        if_version: int | None = None,
-        sync: Sync | None = None,
-    ) -> amberdb.Lsn:
-        """As Collection.update()."""
-        sent = without_remove(patch)
-        lsn = self._put("update", id, sync, patch=sent, if_version=if_version)
-        return amberdb.Lsn(lsn)
-
-    def delete(self, id: str, *, sync: Sync | None = None) -> bool:
-        """As Collection.delete()."""
-        return bool(self._db.write(self.name, "delete", id, sync=sync))
-
-    def delete_many(
-        self,
-        where: amberdb.Where | None = None,
-        *,
-        ids: Sequence[str] | None = None,
-        sync: Sync | None = None,
-    ) -> int:
-        """As Collection.delete_many()."""
-        ids = None if ids is None else list(ids)
-        return cast(int, self._db.write(self.name, "delete_many", where, ids=ids, sync=sync))
-
-    def touch(self, ids: Sequence[str], until: Any, *, sync: Sync | None = None) -> int:
-        """As Collection.touch()."""
-        return cast(int, self._db.write(self.name, "touch", list(ids), until, sync=sync))
-
-    def _put(self, method: str, first: Any, sync: Sync | None, **more: Any) -> Any:
-        try:
-            return self._db.write(self.name, method, first, sync=sync, **more)
-        except TypeError as error:
-            raise InvalidDocumentError(str(error)) from None
-
-
-_READ_METHODS: Final = READS | {"documents", "name"}
-
-
-@final
-class SharedTransaction:
-    """A transaction that another process holds."""
-
-    def __init__(self, db: SharedDatabase, lane: Lane) -> None:
-        self._db = db
-        self._lane = lane
-        self.is_open = True
-        self.lsn: int = amberdb.NO_LSN if hasattr(amberdb, "NO_LSN") else 0
-
-    def __getitem__(self, name: str) -> "SharedTransactionCollection":
-        return SharedTransactionCollection(name, self)
-
-    def collection(self, name: str) -> "SharedTransactionCollection":
-        """The same as tx[name]."""
-        return self[name]
-
-    def is_of(self, db: SharedDatabase) -> bool:
-        """Whether it is an open transaction of this database."""
-        return self.is_open and self._db is db
-
-    def call(self, collection: str, method: str, *args: Any, **kwargs: Any) -> Any:
-        """The result of a call inside. Raises ClosedError after the end."""
-        if not self.is_open:
-            raise ClosedError("the transaction is not open: use it inside its `with` block")
-        request = {"collection": collection, "method": method, "args": args, "kwargs": kwargs}
-        return self._lane.inside(request)
-
-
-@final
-class SharedTransactionCollection:
-    """A collection inside a SharedTransaction."""
-
-    def __init__(self, name: str, tx: SharedTransaction) -> None:
-        self.name = name
-        self._tx = tx
-
-    def __getattr__(self, method: str) -> Any:
-        if method not in READS and method not in WRITES:
-            raise AttributeError(method)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if method == "update":
-                args, kwargs = without_remove_in(args, kwargs)
-            return self._tx.call(self.name, method, *args, **kwargs)
-
-        return call
-
-    def __contains__(self, id: object) -> bool:
-        return bool(self._tx.call(self.name, "__contains__", id))
-
-    def __len__(self) -> int:
-        return cast(int, self._tx.call(self.name, "__len__"))
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __getitem__(self, id: str) -> amberdb.Document:
-        return cast(amberdb.Document, self._tx.call(self.name, "record", id).document)
-
-    def documents(self) -> Iterator[amberdb.Document]:
-        """All documents, in blocks."""
-        after: str | None = None
-        while True:
-            page = self._tx.call(self.name, "find", {}, limit=_BLOCK, after=after)
-            yield from page
-            after = page.cursor
-            if after is None:
-                return
-
-
-def without_remove_in(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """The arguments of update() as they are sent."""
-    return tuple(map(without_remove, args)), {k: without_remove(v) for k, v in kwargs.items()}
-
 
 # -- leaders of this process ---------------------------------------------------------------------
 
@@ -573,6 +371,4 @@ def _done_here(db: Database, request: Mapping[str, Any]) -> Any:
         return db.rename_collection(request["old"], request["new"])
     if call == "expire":
         return db.expire()
-    from amberdb.remote.declaration import received_declaration
-
     return db.collection(request["name"], **received_declaration(request["declaration"]))

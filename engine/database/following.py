@@ -33,11 +33,13 @@ class FollowingEngine:
     rescue = None
 
     def __init__(self, path: str, options: Options, *, may_write: bool = False) -> None:
-        """`path` is absolute; `may_write` as for Follower. Raises DatabaseMissingError, NotADatabaseError, FormatError,
-        OpenError, and CorruptionError, which names the newest backup if there is one."""
+        """`path` is absolute; `may_write` as for Follower. Raises DatabaseMissingError,
+        NotADatabaseError, FormatError, OpenError, and CorruptionError, which names the newest
+        backup if there is one."""
         self.path = path
         self.options = options
         self.is_closed = False
+        self.may_write = may_write
         try:
             if not database_exists(path, options):
                 raise missing_database(path)

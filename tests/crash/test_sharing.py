@@ -28,7 +28,7 @@ class Workers:
     def __init__(self, path: Path, rng: random.Random) -> None:
         self.path = path
         self.rng = rng
-        self.running: dict[str, "subprocess.Popen[bytes]"] = {}
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.killed: set[str] = set()
 
     def start(self) -> None:

@@ -1,10 +1,11 @@
 """A process that shares a database with others, and notes what it was told.
 
     python -m support.sharing PATH NAME SEED
+    python -m support.sharing lead PATH
 
-appends a line to PATH.NAME.told after each call that returned, until PATH.stop is there. A call is a
-put, an increment of a counter of its own, a transaction that moves an amount between two accounts,
-or a read of its own last put.
+appends a line to PATH.NAME.told after each call that returned, until PATH.stop is there. A call is
+a put, an increment of a counter of its own, a transaction that moves an amount between two
+accounts, or a read of its own last put. The second form leads, says so, and ends with its input.
 
 Invariants:
 - A transaction that was lost with its leader is run again, and is told once.
@@ -17,8 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from amberdb import Ordered, TransactionError, Unique
-from amberdb.remote import SharedDatabase, connect
+import amberdb
+from amberdb import Database, Ordered, TransactionError, Unique
+from amberdb.remote import SharedDatabase
 
 ACCOUNTS: Final = 4
 AMOUNT: Final = 1_000
@@ -27,7 +29,7 @@ SMALL: Final[dict[str, Any]] = {"checkpoint_bytes": 64 << 10, "segment_bytes_max
 
 def opened(path: Path) -> SharedDatabase:
     """The database with its collection, and with its accounts if this process is the first."""
-    db = connect(path, **SMALL)
+    db = amberdb.connect(path, **SMALL)
     notes = db.collection("note", indexes=[Ordered("name", "i"), Unique("key", sparse=True)])
     for number in range(ACCOUNTS):
         account = {"id": f"account/{number}", "amount": AMOUNT}
@@ -35,14 +37,14 @@ def opened(path: Path) -> SharedDatabase:
     return db
 
 
-def move(db: SharedDatabase, name: str, number: int, rng: random.Random) -> None:
+def move(db: Database, name: str, number: int, rng: random.Random) -> None:
     """One transaction, until it is done."""
     of, to = rng.sample(range(ACCOUNTS), 2)
     while True:
         try:
             with db.transaction() as tx:
                 notes = tx["note"]
-                left = notes.get(f"account/{of}")["amount"]
+                left = notes[f"account/{of}"]["amount"]
                 notes.update(f"account/{of}", {"amount": left - 1})
                 notes.update(f"account/{to}", {"$inc": {"amount": 1}})
                 notes.insert({"id": f"{name}/move/{number}", "key": f"{name} {number}"})
@@ -80,7 +82,18 @@ def main(path: Path, name: str, seed: int) -> int:
     return 0
 
 
+def lead(path: str) -> int:
+    """The exit code."""
+    with amberdb.connect(path, **SMALL) as db:
+        assert db.leads
+        print("leads", flush=True)
+        sys.stdin.read()
+    return 0
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "lead":
+        sys.exit(lead(sys.argv[2]))
     code = main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
     sys.stdout.flush()
     os._exit(code)
