@@ -6,24 +6,37 @@ Invariants:
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import Any, Protocol, cast, final
 
-from amberdb import Collection, InvalidDocumentError, Lsn, Patch, Sync, Where
+from amberdb._errors import InvalidDocumentError
+from amberdb._types import Lsn, Patch, Sync, Where
 from amberdb.engine.commit.write_batch import OnConflict
+from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.storage.view import schema_of
 from amberdb.remote.messages import without_remove
 
-if TYPE_CHECKING:
-    from amberdb.remote.shared import SharedDatabase
+
+class Shared(Protocol):
+    """The part of a SharedDatabase that its collections need."""
+
+    path: str
+
+    def handle(self) -> Handle:
+        """The handle of the database that this process reads."""
+        ...
+
+    def write(self, collection: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Does a write of a collection."""
+        ...
 
 
 @final
 class SharedCollection(Collection):
     """A collection of a SharedDatabase."""
 
-    def __init__(self, name: str, db: "SharedDatabase") -> None:
+    def __init__(self, name: str, db: Shared) -> None:
         WritableCollection.__init__(self, name)
         self._db = db
 

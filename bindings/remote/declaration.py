@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from amberdb import CollectionError, Vector
+from amberdb._errors import CollectionError
 from amberdb.engine.schema.definition import required_types
 from amberdb.index.registry import IndexSpec, spec_from_map
+from amberdb.index.vector.vector import Vector
 
 _TYPES: Final = {
     kind.__name__: kind for kind in (bool, int, float, str, bytes, datetime, list, dict)

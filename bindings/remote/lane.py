@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
-from amberdb import CommitUnknownError, TransactionError
+from amberdb._errors import CommitUnknownError, TransactionError
 from amberdb.remote import place
 from amberdb.remote.leader import Leader
 from amberdb.remote.messages import PROTOCOL, LeaderGoneError, receive, result_of, send

@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, final
 
-import amberdb
-from amberdb import AmberError, Database, OpenError, QueryError, Transaction
+from amberdb._errors import AmberError, OpenError, QueryError
+from amberdb.engine.database.database import Database
+from amberdb.engine.database.transaction import Transaction
 from amberdb.remote import place
 from amberdb.remote.declaration import received_declaration
 from amberdb.remote.messages import (
@@ -190,7 +191,7 @@ class _Session:
             )
             send(self._connection, error_answer(error))
             raise LeaderGoneError("another protocol")
-        send(self._connection, {"value": {"protocol": PROTOCOL, "version": amberdb.__version__}})
+        send(self._connection, {"value": {"protocol": PROTOCOL}})
 
     def _reply(self, work: Callable[[], Any]) -> bool:
         """Sends the result of some work, or its error; whether it was a result."""

@@ -13,6 +13,9 @@ Invariants:
   any other as an AmberError with its name.
 """
 
+# What is sent has no static type.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import builtins
 import socket
 from collections.abc import Mapping
@@ -20,9 +23,12 @@ from typing import Any, Final, cast
 
 import msgspec
 
-import amberdb
-from amberdb import AmberError, Hit, Hits, Page, Record
+from amberdb import _errors as errors
+from amberdb._errors import AmberError
+from amberdb.engine.query.page import Page, Record
 from amberdb.engine.schema.codec import Extension, decode_extension, encode
+from amberdb.engine.schema.documents import REMOVE
+from amberdb.engine.search.hits import Hit, Hits
 
 PROTOCOL: Final = 1
 FRAME_BYTES_MAX: Final = (1 << 32) - 1
@@ -77,7 +83,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 
 
 def _extension(code: int, data: memoryview) -> Any:
-    return amberdb.REMOVE if code == _REMOVE else decode_extension(code, data)
+    return REMOVE if code == _REMOVE else decode_extension(code, data)
 
 
 _decode: Final = msgspec.msgpack.Decoder(ext_hook=_extension).decode
@@ -85,10 +91,10 @@ _decode: Final = msgspec.msgpack.Decoder(ext_hook=_extension).decode
 
 def without_remove(value: Any) -> Any:
     """A patch with REMOVE as it is sent."""
-    if value is amberdb.REMOVE:
+    if value is REMOVE:
         return Extension(_REMOVE, b"")
     if isinstance(value, Mapping):
-        return {key: without_remove(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        return {key: without_remove(item) for key, item in value.items()}
     return value
 
 
@@ -101,7 +107,7 @@ def answer_of(value: Any) -> dict[str, Any]:
         hits = [[h.id, h.score, h.document, h.snippet, dict(h.ranks)] for h in value]
         return {"hits": [hits, value.how, value.cursor]}
     if isinstance(value, Page):
-        return {"page": [[_plain(item) for item in value], value.cursor]}  # pyright: ignore[reportUnknownVariableType]
+        return {"page": [[_plain(item) for item in value], value.cursor]}
     if isinstance(value, Record):
         return {"record": _plain(value)}
     return {"value": value}
@@ -135,7 +141,7 @@ def _plain(item: Any) -> Any:
 
 
 def _item(item: Any) -> Any:
-    return _record(item) if isinstance(item, list) else item  # pyright: ignore[reportUnknownArgumentType]
+    return _record(item) if isinstance(item, list) else item
 
 
 def _record(content: list[Any]) -> Record:
@@ -143,7 +149,7 @@ def _record(content: list[Any]) -> Record:
 
 
 def _error(name: str, message: str, facts: dict[str, Any]) -> Exception:
-    own = getattr(amberdb, name, None)
+    own = getattr(errors, name, None)
     if isinstance(own, type) and issubclass(own, AmberError):
         return own(message, **facts)
     python = getattr(builtins, name, None)

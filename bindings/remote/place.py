@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-from amberdb import OpenError
+from amberdb._errors import OpenError
 from amberdb.engine.storage.directory import SOCKET
 
 BACKLOG: Final = 128

@@ -11,8 +11,8 @@ Invariants:
 import time
 from typing import Any, Final
 
-from amberdb import Database
 from amberdb.engine.commit.write_batch import WriteBatch
+from amberdb.engine.database.database import Database
 from amberdb.engine.schema.codec import decode_unchecked, encode
 from amberdb.engine.schema.keyspace import REQUESTS, end_of
 

@@ -11,23 +11,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast, final
 
-import amberdb
-from amberdb import (
+from amberdb._errors import (
     ClosedError,
     CollectionMissingError,
-    Database,
     DatabaseMissingError,
     LockedError,
-    Lsn,
-    OpenOptions,
     ReadOnlyError,
-    Sync,
-    Transaction,
     TransactionError,
 )
+from amberdb._types import Lsn, Sync
+from amberdb.engine.database.database import Database
 from amberdb.engine.database.handle import Handle
-from amberdb.engine.database.open import open_to_follow
-from amberdb.engine.options import Options
+from amberdb.engine.database.open import open_database, open_to_follow
+from amberdb.engine.database.transaction import Transaction
+from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.migration import Upgrade
 from amberdb.index.registry import IndexSpec
 from amberdb.remote import place
@@ -71,6 +68,9 @@ class SharedDatabase(Database):
         """Counts the leaders that this process has known."""
         self._is_closed = False
         self._join(EXCLUSIVE_S, create=create)
+
+    def __enter__(self) -> "SharedDatabase":
+        return self
 
     def __repr__(self) -> str:
         role = "closed" if self._is_closed else "leads" if self.leads else "follows"
@@ -167,20 +167,23 @@ class SharedDatabase(Database):
             except LeaderGoneError:
                 leader = self._found(generation)
                 if leader is not None:
-                    self._lanes.append(lane)
+                    self._keep(lane)
                     return leader.db.transaction(sync=sync, timeout_ms=timeout_ms)
+            except BaseException:
+                self._keep(lane)
+                raise
 
     def committed(self, lane: Lane) -> Lsn:
         """Commits the transaction of a lane."""
         try:
             return Lsn(lane.commit(self._finder()))
         finally:
-            self._lanes.append(lane)
+            self._keep(lane)
 
     def rolled_back(self, lane: Lane) -> None:
         """Rolls the transaction of a lane back."""
         lane.roll_back()
-        self._lanes.append(lane)
+        self._keep(lane)
 
     def check_transaction(self, tx: Transaction) -> None:
         """Raises TransactionError unless `tx` is an open transaction of this database."""
@@ -237,7 +240,7 @@ class SharedDatabase(Database):
         try:
             return lane.write(request, self._finder())
         finally:
-            self._lanes.append(lane)
+            self._keep(lane)
 
     def _ask(self, request: Mapping[str, Any]) -> Any:
         """A call that has the same effect when it is done twice."""
@@ -251,7 +254,7 @@ class SharedDatabase(Database):
             except LeaderGoneError:
                 self._found(generation)
             finally:
-                self._lanes.append(lane)
+                self._keep(lane)
 
     def _lane(self) -> Lane:
         if self._is_closed:
@@ -260,6 +263,12 @@ class SharedDatabase(Database):
             return self._lanes.pop()
         except IndexError:
             return Lane(self.path)
+
+    def _keep(self, lane: Lane) -> None:
+        """Keeps a lane for the next call."""
+        self._lanes.append(lane)
+        if self._is_closed:
+            lane.drop()
 
     def _finder(self) -> Callable[[bool], Leader | None]:
         """For one call of a lane: the leader of this process, with True after the one that it
@@ -336,7 +345,7 @@ def _own_leader(path: str) -> Leader | None:
 def _lead(path: str, create: bool, settings: OpenOptions) -> Leader:
     """Opens the database and serves it. Raises LockedError and what open() raises."""
     with _leaders_mutex:
-        db = amberdb.open(path, create=create, **settings)
+        db = open_database(path, create=create, **settings)
         try:
             leader = _leaders[path] = Leader(path, db)
         except BaseException:

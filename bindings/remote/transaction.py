@@ -5,31 +5,47 @@ Invariants:
   raises TransactionError; after the commit was sent, the next leader tells whether it was done.
 """
 
+# What is sent has no static type.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import Any, Final, Protocol, cast, final
 
-from amberdb import ClosedError, Document, Lsn, Patch, Sync, Transaction, TransactionError
-from amberdb._types import NO_LSN
+from amberdb._errors import ClosedError, TransactionError
+from amberdb._types import NO_LSN, Document, Lsn, Patch, Sync
 from amberdb.engine.commit.write_batch import OnConflict
-from amberdb.engine.database.transaction import TransactionCollection
+from amberdb.engine.database.transaction import Transaction, TransactionCollection
 from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.options import check_sync
 from amberdb.remote.lane import Lane
 from amberdb.remote.leader import READS, WRITES
 from amberdb.remote.messages import without_remove
 
-if TYPE_CHECKING:
-    from amberdb.remote.shared import SharedDatabase
-
 _BLOCK: Final = 256
+
+
+class Shared(Protocol):
+    """The part of a SharedDatabase that its transactions need."""
+
+    def begun(self, sync: Sync | None, timeout_ms: int | None) -> Lane | Transaction:
+        """A lane with a transaction that was begun, or one of this process that was not yet."""
+        ...
+
+    def committed(self, lane: Lane) -> Lsn:
+        """Commits the transaction of a lane."""
+        ...
+
+    def rolled_back(self, lane: Lane) -> None:
+        """Rolls the transaction of a lane back."""
+        ...
 
 
 @final
 class SharedTransaction(Transaction):
     """A transaction that another process holds."""
 
-    def __init__(self, db: "SharedDatabase", sync: Sync | None, timeout_ms: int | None) -> None:
+    def __init__(self, db: Shared, sync: Sync | None, timeout_ms: int | None) -> None:
         if sync is not None:
             check_sync(sync)
         self._db = db
@@ -100,7 +116,7 @@ def _not_open() -> ClosedError:
 
 def _listed(value: Any) -> Any:
     """An iterator as a list, which can be sent."""
-    return list(value) if isinstance(value, Iterator) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def _inside(name: str) -> Any:

@@ -100,12 +100,10 @@ class Store:
         beside: bool = False,
         may_write: bool = False,
     ) -> None:
-        """Raises CorruptionError for a file that LMDB must not map, OpenError when LMDB fails,
-        ReadersFullError.
-
-        `read_only` takes no lock and changes no file; end such a store with close(). `beside` reads
-        while this process or another one may be writing; end it, as a writing one, with release().
-        With `may_write` this process may become the one that writes, while it reads.
+        """`read_only` takes no lock and changes no file; end such a store with close(). `beside`
+        reads while this process or another one may be writing; end it, as a writing one, with
+        release(). With `may_write` this process may become the one that writes, while it reads.
+        Raises CorruptionError for a file that LMDB must not map, OpenError, ReadersFullError.
         """
         self.path = os.path.join(directory, DATA_FILE)
         self._fs = fs
