@@ -15,6 +15,7 @@ from bench.rows import (
     neighbors,
     profiles,
     recovery,
+    sharing,
     size,
     speed,
     sql,
@@ -42,6 +43,7 @@ _MODULES = (
     profiles,
     chat,
     sql,
+    sharing,
     aio,
 )
 
