@@ -310,6 +310,8 @@ class Follower:
             and self._store is not None
             and not self._store.is_in_place()
         ):
+            if self._fs.file_identity(self._where) != stamp:  # compacted since MANIFEST was read
+                raise _MovedOn
             raise ReplacedError(
                 f"{self.path} is another database than the one that was opened, or a copy of it: "
                 "open it again",
