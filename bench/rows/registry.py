@@ -6,25 +6,21 @@ Invariants:
 
 from bench.harness.row import Row
 from bench.rows import (
-    aio,
-    chat,
     find,
     host,
     index_puts,
     mixed,
     neighbors,
-    profiles,
     recovery,
-    sharing,
     size,
     speed,
-    sql,
     stall,
     text,
     until_settled,
     vector,
     vector_state,
 )
+from bench.rows.systems import aio, chat, profiles, sharing, sql
 
 _MODULES = (
     find,
