@@ -11,14 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, cast
 
-from amberdb import Document
-from amberdb.integrations.langgraph.ids import (
-    AFTER,
-    namespace_id,
-    part_of_thread,
-    thread_id,
-)
-from amberdb.integrations.langgraph.tables import Tables
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     Checkpoint,
@@ -28,6 +20,15 @@ from langgraph.checkpoint.base import (
     get_checkpoint_id,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from amberdb import Document
+from amberdb.integrations.langgraph.ids import (
+    AFTER,
+    namespace_id,
+    part_of_thread,
+    thread_id,
+)
+from amberdb.integrations.langgraph.tables import Tables
 
 PAGE: Final = 64
 """Checkpoints that a list reads at once."""
@@ -158,7 +159,7 @@ def where_listed(config: RunnableConfig | None, before: RunnableConfig | None) -
     if config:
         thread, namespace = thread_of(config)
         where["id"] = {"$prefix": thread_id(thread)}
-        if config["configurable"].get("checkpoint_ns") is not None:
+        if config.get("configurable", {}).get("checkpoint_ns") is not None:
             order = "-id"
             where["id"] = {"$prefix": namespace_id(thread, namespace)}
             if limit is not None:

@@ -49,7 +49,8 @@ def _needed(kept: dict[str, Any], rows: dict[str, Any]) -> dict[str, set[str]]:
     """Of each ancestor outside `kept` that is needed: the channels whose history goes over it."""
     needed: dict[str, set[str]] = {}
     for row in kept.values():
-        open_channels = set(filter(has_history, row["bare"]))
+        bare: list[str] = row["bare"]
+        open_channels = {channel for channel in bare if has_history(channel)}
         parent_id = row["parent_id"]
         while open_channels and parent_id in rows and parent_id not in kept:
             parent = rows[parent_id]

@@ -12,13 +12,8 @@ Invariants:
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-from amberdb import Document, Snapshot
-from amberdb.integrations.langgraph import reading, removal, tables, writing
-from amberdb.integrations.langgraph.ids import part_of_thread
-from amberdb.integrations.langgraph.tables import Tables
-from amberdb.integrations.opened import DatabaseOrPath, Opened
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     BaseCheckpointSaver,
@@ -30,7 +25,12 @@ from langgraph.checkpoint.base import (
     get_checkpoint_id,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from typing_extensions import Self
+
+from amberdb import Document, Snapshot
+from amberdb.integrations.langgraph import reading, removal, tables, writing
+from amberdb.integrations.langgraph.ids import part_of_thread
+from amberdb.integrations.langgraph.tables import Tables
+from amberdb.integrations.opened import DatabaseOrPath, Opened
 
 
 class AmberSaver(BaseCheckpointSaver[str]):

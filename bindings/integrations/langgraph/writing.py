@@ -10,10 +10,6 @@ Invariants:
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from amberdb import Document
-from amberdb.integrations.langgraph.ids import part_of_thread, thread_id
-from amberdb.integrations.langgraph.reading import thread_of
-from amberdb.integrations.langgraph.tables import Tables
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -24,6 +20,11 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from amberdb import Document
+from amberdb.integrations.langgraph.ids import part_of_thread, thread_id
+from amberdb.integrations.langgraph.reading import thread_of
+from amberdb.integrations.langgraph.tables import Tables
 
 _PLAIN_CHARACTERS_MAX: Final = 64
 
