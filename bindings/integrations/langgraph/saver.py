@@ -9,14 +9,12 @@ Invariants:
 - Checkpoint ids order the checkpoints of a namespace, as LangGraph makes them.
 """
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -30,10 +28,11 @@ from amberdb import Document, Snapshot
 from amberdb.integrations.langgraph import reading, removal, tables, writing
 from amberdb.integrations.langgraph.ids import part_of_thread
 from amberdb.integrations.langgraph.tables import Tables
+from amberdb.integrations.langgraph.twins import Twins
 from amberdb.integrations.opened import DatabaseOrPath, Opened
 
 
-class AmberSaver(BaseCheckpointSaver[str]):
+class AmberSaver(Twins):
     """A checkpointer: `builder.compile(checkpointer=AmberSaver("agent.amber"))`.
 
         with AmberSaver("agent.amber") as saver:
@@ -68,18 +67,6 @@ class AmberSaver(BaseCheckpointSaver[str]):
         """Closes the database if it was given as a path. May be called twice."""
         self._opened.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
-
     # -- reading -----------------------------------------------------------------------------
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -109,16 +96,17 @@ class AmberSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         """Checkpoints, the newest first; `filter` is about their metadata."""
-        for page in self._pages(config, filter, before, limit):
+        for page in self.pages(config, filter, before, limit):
             yield from page
 
-    def _pages(
+    def pages(
         self,
         config: RunnableConfig | None,
         filter: dict[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
     ) -> Iterator[Sequence[CheckpointTuple]]:
+        """list() in pages."""
         where, order = reading.where_listed(config, before)
         left, after = limit, None
         while left is None or left > 0:
@@ -260,67 +248,3 @@ class AmberSaver(BaseCheckpointSaver[str]):
         """The next version of a channel: a number, and chance, so that branches differ."""
         number = 0 if current is None else int(str(current).partition(".")[0])
         return f"{number + 1:032}.{random.random():016}"
-
-    # -- event loops -------------------------------------------------------------------------
-
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """get_tuple() in a thread."""
-        return await asyncio.to_thread(self.get_tuple, config)
-
-    async def alist(
-        self,
-        config: RunnableConfig | None,
-        *,
-        filter: dict[str, Any] | None = None,
-        before: RunnableConfig | None = None,
-        limit: int | None = None,
-    ) -> AsyncIterator[CheckpointTuple]:
-        """list(), each page of which is read in a thread."""
-        pages = self._pages(config, filter, before, limit)
-        while (page := await asyncio.to_thread(next, pages, None)) is not None:
-            for found in page:
-                yield found
-
-    async def aget_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        """get_delta_channel_history() in a thread."""
-        return await asyncio.to_thread(
-            self.get_delta_channel_history, config=config, channels=channels
-        )
-
-    async def aput(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        """put() in a thread."""
-        return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
-
-    async def aput_writes(
-        self,
-        config: RunnableConfig,
-        writes: Sequence[tuple[str, Any]],
-        task_id: str,
-        task_path: str = "",
-    ) -> None:
-        """put_writes() in a thread."""
-        await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
-
-    async def adelete_thread(self, thread_id: str) -> None:
-        """delete_thread() in a thread."""
-        await asyncio.to_thread(self.delete_thread, thread_id)
-
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """delete_for_runs() in a thread."""
-        await asyncio.to_thread(self.delete_for_runs, run_ids)
-
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """copy_thread() in a thread."""
-        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
-
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """prune() in a thread."""
-        await asyncio.to_thread(self.prune, thread_ids, strategy=strategy)
