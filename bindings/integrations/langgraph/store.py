@@ -72,7 +72,9 @@ class AmberStore(BaseStore):
     ) -> None:
         super().__init__()
         self.ttl_config = ttl
+        self.index_config = index
         self._embedder = None if index is None else Embedder(index)
+        self.embeddings = None if self._embedder is None else self._embedder.embeddings
         self._loop = _running_loop()
         self._opened = Opened(db)
         self._name = name
@@ -241,22 +243,26 @@ def _search(items: Any, op: SearchOp, vectors: Vectors) -> list[tuple[Document, 
     wanted = op.offset + op.limit if op.limit > 0 else 0
     vector = vectors.get(op.query) if op.query else None
     found: list[tuple[Document, float | None]] = []
-    size, after = wanted, None
+    size = wanted
+    after: str | None = None
     while len(found) < wanted:
-        size = min(size, _PAGE_MAX)
-        if vector is None:
-            page = items.find(
-                where, order_by="-updated_at", limit=size, after=after, fields=_FIELDS
-            )
-            rows = [(row, cast("float | None", None)) for row in page]
-        else:
-            page = items.search(vector=vector, where=where, limit=size, after=after, fields=_FIELDS)
-            rows = [(hit.document, hit.score) for hit in page]
+        rows, after = _page(items, where, vector, min(size, _PAGE_MAX), after)
         found += [row for row in rows if filters.matches(row[0]["value"], op.filter)]
-        after, size = page.cursor, 2 * size
+        size *= 2
         if after is None:
             break
     return found[op.offset : wanted]
+
+
+def _page(
+    items: Any, where: Any, vector: Sequence[float] | None, limit: int, after: str | None
+) -> tuple[list[tuple[Document, float | None]], str | None]:
+    """The newest items, or those that are nearest to a vector."""
+    if vector is None:
+        page = items.find(where, order_by="-updated_at", limit=limit, after=after, fields=_FIELDS)
+        return [(row, None) for row in page], page.cursor
+    hits = items.search(vector=vector, where=where, limit=limit, after=after, fields=_FIELDS)
+    return [(hit.document, hit.score) for hit in hits], hits.cursor
 
 
 def _namespaces(items: Any, op: ListNamespacesOp) -> list[tuple[str, ...]]:
