@@ -10,7 +10,7 @@ Invariants:
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard
 
 _OPERATORS: Final = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")
 _INTEGER_END: Final = 1 << 63
@@ -47,35 +47,39 @@ def matches(value: Mapping[str, Any], filter: Mapping[str, Any] | None) -> bool:
     return all(_compare(_at(value, key), wanted) for key, wanted in (filter or {}).items())
 
 
-def _at(value: Any, key: str) -> Any:
-    if key in value:
+def _at(value: object, key: str) -> Any:
+    if _is_map(value) and key in value:
         return value[key]
     for part in key.split("."):
-        value = cast(dict[str, Any], value).get(part) if isinstance(value, dict) else None
+        value = value.get(part) if _is_map(value) else None
     return value
 
 
-def _is_operators(wanted: Any) -> bool:
-    if not isinstance(wanted, Mapping):
-        return False
-    entries: Mapping[Any, Any] = wanted
-    return any(str(key).startswith("$") for key in entries)
+def _is_map(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
+
+
+def _is_operators(wanted: object) -> TypeGuard[Mapping[str, Any]]:
+    return _is_map(wanted) and any(str(key).startswith("$") for key in wanted)
 
 
 def _compare(value: Any, wanted: Any) -> bool:
     if _is_operators(wanted):
         return all(_operate(value, operator, operand) for operator, operand in wanted.items())
-    if isinstance(wanted, Mapping):
-        entries = cast(Mapping[str, Any], wanted)
-        return isinstance(value, dict) and all(
-            _compare(cast(dict[str, Any], value).get(key), entry) for key, entry in entries.items()
+    if _is_map(wanted):
+        return _is_map(value) and all(
+            _compare(value.get(key), entry) for key, entry in wanted.items()
         )
-    if isinstance(wanted, list | tuple):
-        elements: Sequence[Any] = wanted
-        if not isinstance(value, list):
-            return False
-        have: list[Any] = value
-        return len(have) == len(elements) and all(map(_compare, have, elements))
+    if _is_list(wanted):
+        return (
+            _is_list(value)
+            and len(value) == len(wanted)
+            and all(_compare(have, element) for have, element in zip(value, wanted, strict=True))
+        )
     return bool(value == wanted)
 
 

@@ -211,6 +211,7 @@ def _validated(ops: Iterable[Op]) -> list[Op]:
 def _read(items: Any, op: Op, vectors: Vectors, touched: dict[str, float]) -> Result:
     if isinstance(op, ListNamespacesOp):
         return _namespaces(items, op)
+    rows: list[tuple[Document, float | None]]
     if isinstance(op, GetOp):
         row = items.get(ids.item_id(op.namespace, str(op.key)))
         rows = [] if row is None else [(row, None)]
