@@ -206,11 +206,16 @@ def _values(
     tables: Tables[Any], serde: SerializerProtocol, row: Document, channels: set[str]
 ) -> dict[str, Any]:
     """The values of these channels at one checkpoint or ancestor, of those that have one there."""
-    found: dict[str, Any] = {}
-    if not channels.isdisjoint(row["plain"]):
-        values = serde.loads_typed((row["type"], row["data"]))["channel_values"]
-        found = {channel: values[channel] for channel in channels.intersection(row["plain"])}
+    found = values_inside(serde, row, channels)
     for channel, id in _blob_ids(row):
         if channel in channels and (blob := tables.blobs.get(id)) is not None:
             found[channel] = serde.loads_typed((blob["type"], blob["data"]))
     return found
+
+
+def values_inside(serde: SerializerProtocol, row: Document, channels: set[str]) -> dict[str, Any]:
+    """The values of these channels that are inside a checkpoint or an ancestor."""
+    if channels.isdisjoint(row["plain"]):
+        return {}
+    values = serde.loads_typed((row["type"], row["data"]))["channel_values"]
+    return {channel: values[channel] for channel in channels.intersection(row["plain"])}

@@ -6,7 +6,8 @@ removed, that part of them stays in the collection `ancestor`, where no checkpoi
 
 Invariants:
 - Every channel of a checkpoint that stays can be rebuilt after a removal exactly when it could be
-  before: all writes to it since its nearest value stay, and that value.
+  before: all writes to it since its nearest value stay, and that value. A channel that has no
+  version at a checkpoint was not written before it, as LangGraph has it.
 - Nothing else of a removed checkpoint stays, but for the texts and numbers that were serialized
   with a value which is needed. A later removal removes what is needed no more.
 - A removal from one namespace of a thread is in the caller's transaction as a whole.

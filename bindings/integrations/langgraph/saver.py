@@ -178,12 +178,18 @@ class AmberSaver(Twins):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Stores a checkpoint, and the values that are new in it, in one durable commit."""
-        row, blobs = writing.checkpoint(self.serde, config, checkpoint, metadata, new_versions)
+        thread, namespace = reading.thread_of(config)
+        parent = None
+        if (parent_id := get_checkpoint_id(config)) and writing.inherited(checkpoint, new_versions):
+            parent = self._tables.checkpoints.get(part_of_thread(thread, namespace, parent_id))
+        row, blobs = writing.checkpoint(
+            self.serde, config, checkpoint, metadata, new_versions, parent
+        )
         with self._opened.db.transaction() as tx:
             if blobs:
                 tx[self._names.blobs].put_many(blobs)
             tx[self._names.checkpoints].put(row)
-        return reading.config_of(row["thread_id"], row["namespace"], row["checkpoint_id"])
+        return reading.config_of(thread, namespace, row["checkpoint_id"])
 
     def put_writes(
         self,

@@ -23,7 +23,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from amberdb import Document
 from amberdb.integrations.langgraph.ids import part_of_thread, thread_id
-from amberdb.integrations.langgraph.reading import thread_of
+from amberdb.integrations.langgraph.reading import thread_of, values_inside
+from amberdb.integrations.langgraph.removal import has_history
 from amberdb.integrations.langgraph.tables import Tables
 
 _PLAIN_CHARACTERS_MAX: Final = 64
@@ -35,14 +36,26 @@ def _is_plain(value: object) -> bool:
     return value is None or type(value) in (bool, int, float)
 
 
+def inherited(checkpoint: Checkpoint, new_versions: ChannelVersions) -> list[str]:
+    """The channels that have no value in a checkpoint, and the version that they had before: their
+    value is that of its parent, if it has one."""
+    values = checkpoint["channel_values"]
+    return [
+        channel
+        for channel in checkpoint["channel_versions"]
+        if channel not in values and channel not in new_versions and has_history(channel)
+    ]
+
+
 def checkpoint(
     serde: SerializerProtocol,
     config: RunnableConfig,
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
+    parent: Document | None,
 ) -> tuple[Document, list[Document]]:
-    """The document of a checkpoint, and its new blobs. Raises ValueError."""
+    """The document of a checkpoint, and its new blobs."""
     thread, namespace = thread_of(config)
     place = {"thread_id": thread, "namespace": namespace}
     plain: dict[str, Any] = {}
@@ -59,6 +72,10 @@ def checkpoint(
                 id = part_of_thread(thread, namespace, channel, version)
                 blob = {"id": id, **place, "channel": channel, "version": version}
                 blobs.append({**blob, "type": kind, "data": data})
+    if parent is not None:
+        same = set(inherited(checkpoint, new_versions))
+        plain |= values_inside(serde, parent, same)
+        named |= {name: at for name, at in parent["blobs"].items() if name in same}
     all_metadata = get_checkpoint_metadata(config, metadata)
     kind, data = serde.dumps_typed({**checkpoint, "channel_values": plain})
     metadata_kind, metadata_data = serde.dumps_typed(all_metadata)
