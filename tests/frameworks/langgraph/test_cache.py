@@ -14,7 +14,7 @@ from amberdb.integrations.langgraph import AmberCache
 def test_entries_come_back(db: Database) -> None:
     cache: AmberCache[object] = AmberCache(db)
     pairs: dict[FullKey, tuple[object, int | None]] = {
-        (("a", "b"), "k"): ({"n": (1, 2)}, None),
+        (("a", "b"), "k"): ({"n": [1, 2]}, None),
         (("a",), "b"): (None, 60),
         (("a,b",), "k"): ("other", None),
         (("a", "x" * 5_000), "y" * 5_000): (b"long", None),
