@@ -5,7 +5,6 @@ Invariants:
 - Writes are not synced to disk: what a power failure takes is computed again.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -16,6 +15,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from amberdb.integrations.langgraph.ids import item_id, label_prefix
 from amberdb.integrations.langgraph.tables import OWNER
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import in_thread
 
 
 class AmberCache(BaseCache[ValueT]):
@@ -95,12 +95,12 @@ class AmberCache(BaseCache[ValueT]):
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """get() in a thread."""
-        return await asyncio.to_thread(self.get, keys)
+        return await in_thread(self.get, keys)
 
     async def aset(self, pairs: Mapping[FullKey, tuple[ValueT, int | None]]) -> None:
         """set() in a thread."""
-        await asyncio.to_thread(self.set, pairs)
+        await in_thread(self.set, pairs)
 
     async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
         """clear() in a thread."""
-        await asyncio.to_thread(self.clear, namespaces)
+        await in_thread(self.clear, namespaces)

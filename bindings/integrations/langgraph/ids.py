@@ -65,6 +65,7 @@ def namespace_id(thread: str, namespace: str) -> str:
     return key(_name(thread), _name(namespace))
 
 
+@lru_cache(4096)
 def part_of_thread(thread: str, namespace: str, *names: str) -> str:
     """The id of a checkpoint, of the writes of a task, or of a blob."""
     return key(_name(thread), _name(namespace), *map(_name, names))

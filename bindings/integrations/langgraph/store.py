@@ -38,6 +38,7 @@ from amberdb.integrations.langgraph import filters, ids
 from amberdb.integrations.langgraph.embedding import FIELD, Embedder, Vectors, by_text
 from amberdb.integrations.langgraph.tables import OWNER
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import in_thread
 
 _FIELDS: Final = ["id", "namespace", "key", "value", "created_at", "updated_at", "ttl"]
 _PAGE_MAX: Final = 1_000
@@ -110,7 +111,7 @@ class AmberStore(BaseStore):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
+        await in_thread(self.close)
 
     def sweep_ttl(self) -> int:
         """Removes the items whose time is over, which are hidden already; returns how many.
@@ -139,7 +140,7 @@ class AmberStore(BaseStore):
         vectors: Vectors = {}
         if self._embedder is not None and (texts := self._embedder.to_embed(ops)):
             vectors = by_text(texts, await self._embedder.embeddings.aembed_documents(texts))
-        return await asyncio.to_thread(self._execute, ops, vectors)
+        return await in_thread(self._execute, ops, vectors)
 
     def _execute(self, ops: Sequence[Op], vectors: Vectors) -> list[Result]:
         results: list[Result] = [None] * len(ops)

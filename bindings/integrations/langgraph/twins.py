@@ -1,11 +1,10 @@
 """The methods of a saver for event loops: each runs its twin in a thread.
 
 Invariants:
-- No call of a twin runs in the thread of the event loop.
+- No call of a twin runs in the thread of the event loop, and a cancelled await ends after its call.
 - A list is read a page at a time, so a caller that stops early has read a page too much at most.
 """
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -19,6 +18,8 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
+
+from amberdb.integrations.threads import in_thread
 
 
 class Twins(BaseCheckpointSaver[str]):
@@ -48,11 +49,11 @@ class Twins(BaseCheckpointSaver[str]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
+        await in_thread(self.close)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """get_tuple() in a thread."""
-        return await asyncio.to_thread(self.get_tuple, config)
+        return await in_thread(self.get_tuple, config)
 
     async def alist(
         self,
@@ -64,7 +65,7 @@ class Twins(BaseCheckpointSaver[str]):
     ) -> AsyncIterator[CheckpointTuple]:
         """list(), each page of which is read in a thread."""
         pages = self.pages(config, filter, before, limit)
-        while (page := await asyncio.to_thread(next, pages, None)) is not None:
+        while (page := await in_thread(next, pages, None)) is not None:
             for found in page:
                 yield found
 
@@ -72,9 +73,7 @@ class Twins(BaseCheckpointSaver[str]):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """get_delta_channel_history() in a thread."""
-        return await asyncio.to_thread(
-            self.get_delta_channel_history, config=config, channels=channels
-        )
+        return await in_thread(self.get_delta_channel_history, config=config, channels=channels)
 
     async def aput(
         self,
@@ -84,7 +83,7 @@ class Twins(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """put() in a thread."""
-        return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
+        return await in_thread(self.put, config, checkpoint, metadata, new_versions)
 
     async def aput_writes(
         self,
@@ -94,20 +93,20 @@ class Twins(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """put_writes() in a thread."""
-        await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
+        await in_thread(self.put_writes, config, writes, task_id, task_path)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """delete_thread() in a thread."""
-        await asyncio.to_thread(self.delete_thread, thread_id)
+        await in_thread(self.delete_thread, thread_id)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """delete_for_runs() in a thread."""
-        await asyncio.to_thread(self.delete_for_runs, run_ids)
+        await in_thread(self.delete_for_runs, run_ids)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """copy_thread() in a thread."""
-        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
+        await in_thread(self.copy_thread, source_thread_id, target_thread_id)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """prune() in a thread."""
-        await asyncio.to_thread(self.prune, thread_ids, strategy=strategy)
+        await in_thread(self.prune, thread_ids, strategy=strategy)
