@@ -11,13 +11,11 @@ Invariants:
 import hashlib
 import json
 import logging
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final, final
 
-from amberdb import Document
-from amberdb.integrations.langchain.documents import OWNER
-from amberdb.integrations.opened import DatabaseOrPath, Opened
-from amberdb.integrations.threads import in_thread
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.messages import message_to_dict, messages_from_dict
 from langchain_core.outputs import (
@@ -26,6 +24,12 @@ from langchain_core.outputs import (
     Generation,
     GenerationChunk,
 )
+
+from amberdb import Document
+from amberdb._shared.clock import utc_now
+from amberdb.integrations.langchain.documents import OWNER
+from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import in_thread
 
 logger = logging.getLogger("amberdb.langchain")
 
@@ -41,17 +45,24 @@ class AmberCache(BaseCache):
 
         set_llm_cache(AmberCache("memory.amber", ttl=timedelta(days=7)))
 
-    ttl  how long an answer is used; None: until clear()
+    ttl    how long an answer is used; None: until clear()
+    clock  seconds since 1970, that of the database
 
     Raises OpenError, and CollectionError for a collection that is another system's.
     """
 
     def __init__(
-        self, db: DatabaseOrPath, *, ttl: timedelta | None = None, name: str = "langchain_cache"
+        self,
+        db: DatabaseOrPath,
+        *,
+        ttl: timedelta | None = None,
+        name: str = "langchain_cache",
+        clock: Callable[[], float] = time.time,
     ) -> None:
         if ttl is not None and ttl <= timedelta(0):
             raise ValueError(f"ttl={ttl!r}: give a time longer than zero, or None")
         self._ttl = ttl
+        self._clock = clock
         self._opened = Opened(db)
         with self._opened.closed_on_error() as opened:
             self._collection = opened.collection(name, expires_at="expires_at", owner=OWNER)
@@ -74,7 +85,7 @@ class AmberCache(BaseCache):
             "generations": [json.dumps(_map(generation)) for generation in return_val],
         }
         if self._ttl is not None:
-            document["expires_at"] = datetime.now(UTC) + self._ttl
+            document["expires_at"] = utc_now(self._clock) + self._ttl
         self._collection.put(document)
 
     def clear(self, **kwargs: Any) -> None:
