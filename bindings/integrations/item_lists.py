@@ -39,6 +39,7 @@ class ItemLists:
         TransactionError inside a transaction of the same thread."""
         stored = [_stored(item) for item in items]
         if not stored:
+            self._db.collections()  # raises ClosedError, as with items
             return
         with self._db.transaction() as tx:
             collection = tx[self._collection.name]

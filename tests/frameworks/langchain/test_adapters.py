@@ -331,28 +331,6 @@ async def test_many_tasks_at_once(db: amberdb.Database) -> None:
     assert {type(one) for one, _ in pairs} == {HumanMessage}
 
 
-async def test_a_cancelled_write_has_ended() -> None:
-    from amberdb.integrations.threads import in_thread
-
-    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
-
-    def write() -> None:
-        begun.set()
-        go_on.wait(30)
-        done.set()
-
-    task = asyncio.create_task(in_thread(write))
-    while not begun.is_set():
-        await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.sleep(0)
-    task.cancel()
-    go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert done.is_set()
-
-
 # -- byte store --------------------------------------------------------------------------------
 
 
