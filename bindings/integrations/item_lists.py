@@ -2,23 +2,17 @@
 
     {id: key(list, number), list, number, item | json}
 
-    item  the item, where a document holds it exactly
-    json  any other as JSON: an int beyond 64 bits, NaN, half of an emoji, many levels
-
 Invariants:
 - The numbers of a list ascend in the order of the calls of append(), from several threads and
   handles of the database too; the id has the order, so no index is needed.
 - An append is one commit: all of its items, or none.
-- An item comes back equal, with its types.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, final
 
 from amberdb import Database, Document, key
-from amberdb._shared.equality import equal_in_type
-from amberdb._shared.storable import storable
+from amberdb.integrations.json_items import item_of, stored_item
 from amberdb.integrations.names import name_id
 
 NAME_BYTES_MAX: Final = 160
@@ -37,7 +31,7 @@ class ItemLists:
     def append(self, name: str, items: Iterable[Any]) -> None:
         """Adds items at the end of a list. Raises TypeError and ValueError for what is no JSON, and
         TransactionError inside a transaction of the same thread."""
-        stored = [_stored(item) for item in items]
+        stored = [stored_item(item) for item in items]
         if not stored:
             self._db.collections()  # raises ClosedError, as with items
             return
@@ -58,7 +52,7 @@ class ItemLists:
             found: Sequence[Document] = self._collection.find(_whole(name), order_by="id")
         else:
             found = _newest(self._collection, name, limit)[::-1]
-        return [_item(document) for document in found]
+        return [item_of(document) for document in found]
 
     def pop(self, name: str) -> Any | None:
         """Removes the newest item and returns it; None when the list is empty."""
@@ -66,7 +60,7 @@ class ItemLists:
             collection = tx[self._collection.name]
             for last in _newest(collection, name, 1):
                 collection.delete(last["id"])
-                return _item(last)
+                return item_of(last)
         return None
 
     def clear(self, name: str) -> int:
@@ -84,13 +78,3 @@ def _whole(name: str) -> dict[str, Any]:
 
 def _newest(collection: Any, name: str, limit: int) -> list[Document]:
     return list(collection.find(_whole(name), order_by="-id", limit=limit))
-
-
-def _stored(item: Any) -> dict[str, Any]:
-    if equal_in_type(storable(item), item):
-        return {"item": item}
-    return {"json": json.dumps(item)}
-
-
-def _item(document: Document) -> Any:
-    return json.loads(document["json"]) if "json" in document else document["item"]
