@@ -107,8 +107,8 @@ def test_an_entry_is_stored_once(store: AmberSessionStore) -> None:
         await store.append(KEY, [entry("a", n=5), entry("b", n=6)])
         assert await store.list_sessions("项目") == before
         await store.append(KEY, [entry("b", n=7), entry("c", n=8), entry(n=2), entry("", n=9)])
-        found = await store.load(KEY)
-        assert [each["n"] for each in found or []] == [1, 2, 3, 8, 2, 9]  # type: ignore[typeddict-item]
+        found: Any = await store.load(KEY)
+        assert [each["n"] for each in found] == [1, 2, 3, 8, 2, 9]
         assert len(await store.load(SUB) or []) == 3
 
     run(main())
