@@ -141,6 +141,7 @@ async def test_words_and_vectors_together(db: amberdb.Database) -> None:
     ):
         assert texts([document for document, _ in found]) == ["下午三点在手机上开会"]
         assert 0 <= found[0][1] <= 1
+        assert found == store.similarity_search_with_score("手机", 1, hybrid=True)
     retriever = store.as_retriever(search_kwargs={"k": 1, "hybrid": True})
     assert texts(retriever.invoke("umbrella")) == ["the umbrella is in the car"]
 

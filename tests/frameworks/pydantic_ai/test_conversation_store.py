@@ -403,10 +403,13 @@ def test_a_head_that_moves_away_releases_its_entries(db: amberdb.Database) -> No
             second, new_entries=chain("d", after="a"), expected_revision=first.revision
         )
         assert await there(store, "abcd") == "ad"
+        third = record("c", "d")
         await store.write_record(
-            record("c", "d"), new_entries=chain("d", after="a"), expected_revision=second.revision
+            third, new_entries=chain("d", after="a"), expected_revision=second.revision
         )  # the same entry again
         assert await there(store, "abcd") == "ad"
+        await store.delete_record("c", expected_revision=third.revision)
+        assert await there(store, "abcd") == ""
 
     run(main())
 
