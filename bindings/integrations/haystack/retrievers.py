@@ -30,8 +30,9 @@ class _Retriever:
         top_k: int = 10,
         filter_policy: FilterPolicy = FilterPolicy.REPLACE,
     ) -> None:
-        if not isinstance(document_store, AmberDocumentStore):  # pyright: ignore[reportUnnecessaryIsInstance]  # YAML
-            raise TypeError(f"document_store must be an AmberDocumentStore, not {document_store!r}")
+        given: object = document_store  # YAML may name another class
+        if not isinstance(given, AmberDocumentStore):
+            raise TypeError(f"document_store must be an AmberDocumentStore, not {given!r}")
         if top_k <= 0:
             raise ValueError(f"top_k must be greater than 0, not {top_k}")
         self.document_store = document_store

@@ -10,7 +10,8 @@ Invariants:
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import exp
 from typing import Any, Final
 
@@ -103,11 +104,8 @@ class AmberDocumentStore(Documents):
     ) -> list[Document]:
         """The documents whose content has words of `query`, the best first. Raises ValueError for
         an empty query, FilterError."""
-        found = self._search(filters, top_k, False, text=_words(query))
-        if scale_score:
-            for document in found:
-                document.score = _sigmoid((document.score or 0.0) / _BM25_SCALE)
-        return found
+        scale = _bm25_scale if scale_score else None
+        return self._search(filters, top_k, False, scale, text=_words(query))
 
     def embedding_retrieval(
         self,
@@ -120,11 +118,8 @@ class AmberDocumentStore(Documents):
         """The documents whose embeddings are nearest, the best first. Raises ValueError for an
         embedding of another dimension, FilterError."""
         vector = self._vector(query_embedding)
-        found = self._search(filters, top_k, return_embedding, vector=vector)
-        if scale_score:
-            for document in found:
-                document.score = _scaled(self.similarity, document.score or 0.0)
-        return found
+        scale = partial(_scaled, self.similarity) if scale_score else None
+        return self._search(filters, top_k, return_embedding, scale, vector=vector)
 
     def hybrid_retrieval(
         self,
@@ -137,7 +132,8 @@ class AmberDocumentStore(Documents):
         """The documents that words and embedding find together, the best first; scores are from 0
         to 1. Raises ValueError, FilterError."""
         vector = self._vector(query_embedding)
-        return self._search(filters, top_k, return_embedding, text=_words(query), vector=vector)
+        text = _words(query)
+        return self._search(filters, top_k, return_embedding, None, text=text, vector=vector)
 
     def _vector(self, embedding: Sequence[float]) -> Sequence[float]:
         dimension = self.embedding_dimension
@@ -148,7 +144,12 @@ class AmberDocumentStore(Documents):
         return embedding
 
     def _search(
-        self, filters: Filters, top_k: int, with_embedding: bool, **asked: Any
+        self,
+        filters: Filters,
+        top_k: int,
+        with_embedding: bool,
+        scale: Callable[[float], float] | None,
+        **asked: Any,
     ) -> list[Document]:
         where = where_of(filters)
         if top_k <= 0:
@@ -156,7 +157,7 @@ class AmberDocumentStore(Documents):
         fields = None if with_embedding else _WITHOUT_EMBEDDING
         with filter_errors():
             hits = self.documents.search(where=where, limit=top_k, fields=fields, **asked)
-        return [_found(hit) for hit in hits]
+        return [_found(hit, scale) for hit in hits]
 
     # -- for an event loop -------------------------------------------------------------------
 
@@ -175,8 +176,12 @@ def _words(query: object) -> str:
     return query
 
 
-def _found(hit: Hit) -> Document:
-    return loaded({"id": hit.id, **hit.document}, hit.score)
+def _found(hit: Hit, scale: Callable[[float], float] | None) -> Document:
+    return loaded(hit.document, hit.score if scale is None else scale(hit.score))
+
+
+def _bm25_scale(score: float) -> float:
+    return _sigmoid(score / _BM25_SCALE)
 
 
 def _scaled(similarity: Similarity, score: float) -> float:
