@@ -30,9 +30,7 @@ class _Retriever:
         top_k: int = 10,
         filter_policy: FilterPolicy = FilterPolicy.REPLACE,
     ) -> None:
-        given: object = document_store  # YAML may name another class
-        if not isinstance(given, AmberDocumentStore):
-            raise TypeError(f"document_store must be an AmberDocumentStore, not {given!r}")
+        _check_store(document_store)
         if top_k <= 0:
             raise ValueError(f"top_k must be greater than 0, not {top_k}")
         self.document_store = document_store
@@ -64,6 +62,12 @@ class _Retriever:
             "filters": apply_filter_policy(self.filter_policy, self.filters, filters),
             "top_k": self.top_k if top_k is None else top_k,
         }
+
+
+def _check_store(given: object) -> None:
+    """Raises TypeError: a pipeline in YAML may name another class."""
+    if not isinstance(given, AmberDocumentStore):
+        raise TypeError(f"document_store must be an AmberDocumentStore, not {given!r}")
 
 
 @component
