@@ -12,13 +12,16 @@ Invariants:
 
 from collections.abc import Callable, Coroutine
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 from amberdb.aio.threads import Threads
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound="Awaited")
+
+Lane: TypeAlias = Literal["read", "write"]
+"""Reads wait for no write (amberdb.aio.threads)."""
 
 
 class Awaited:
@@ -32,13 +35,20 @@ class Awaited:
             threads = self.__dict__.setdefault("_amberdb_threads", Threads())
         return threads
 
+    async def in_thread(
+        self, lane: Lane, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Makes a blocking call in a thread, for an async method that is written out; its result.
+        Raises ClosedError, and what the call raises."""
+        return await self.threads.run(lane, partial(call, *args, **kwargs))
+
     def end_threads(self) -> None:
         """Later calls in an event loop raise ClosedError. May be called twice."""
         self.threads.close()
 
 
 def awaited(
-    lane: Literal["read", "write"], method: Callable[Concatenate[S, P], R]
+    lane: Lane, method: Callable[Concatenate[S, P], R]
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
     """The method for an event loop, with the parameters, result and errors of `method`."""
 
