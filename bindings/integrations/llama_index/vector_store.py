@@ -141,8 +141,8 @@ class AmberVectorStore(Awaited, BasePydanticVectorStore):
         """The nodes nearest to a query, the best first. Raises ValueError, QueryError."""
         asked = _asked(query, kwargs.get("mmr_threshold"))
         # An index that keeps no nodes of its own asks with an empty list for all of them.
-        node_ids, ref_doc_ids = query.node_ids or None, query.doc_ids or None
-        where = where_of(query.filters, node_ids=node_ids, ref_doc_ids=ref_doc_ids)
+        node_ids = query.node_ids or None
+        where = where_of(query.filters, node_ids=node_ids, ref_doc_ids=query.doc_ids)
         if asked["limit"] < 1:
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         hits = self._nodes.search(where=where, fields=WITHOUT_EMBEDDING, **asked)

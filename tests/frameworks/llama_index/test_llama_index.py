@@ -172,6 +172,21 @@ def test_filters_that_cannot_be_answered_are_refused(
         store.get_nodes(filters=MetadataFilters(filters=[asked]))
 
 
+def test_documents_narrow_a_query(store: AmberVectorStore) -> None:
+    store.add([node("a", of="d"), node("b", of="e"), node("c")])
+
+    def found(doc_ids: list[str] | None, node_ids: list[str] | None = None) -> set[str]:
+        query = VectorStoreQuery(
+            query_embedding=[1.0, 0.0], similarity_top_k=9, doc_ids=doc_ids, node_ids=node_ids
+        )
+        return set(store.query(query).ids or [])
+
+    assert found(None) == found(None, []) == {"a", "b", "c"}
+    assert found(["d", "gone"]) == {"a"}
+    assert found([]) == set()  # no document is allowed
+    assert found(["d"], ["b"]) == set()
+
+
 def test_deleting(store: AmberVectorStore) -> None:
     store.add([node("a", of="d"), node("b", of="d"), node("c", of="e"), node("f")])
     store.delete("d")
