@@ -282,6 +282,16 @@ def test_names_are_any_text(saver: AmberSaver) -> None:
         assert len(list(saver.list(None))) == 4 * (len(names) - count)
 
 
+def test_no_name_can_be_taken_for_a_long_one(db: Database, saver: AmberSaver) -> None:
+    saver.put(config_of("a" * 1_000), checkpoint({"a": 1}, {"a": 1}), {}, {"a": 1})
+    (row,) = db["langgraph.checkpoint"].find({})
+    digest = row["id"].split("!")[0].removeprefix("s")
+    assert digest.startswith("#")
+    assert saver.get_tuple(config_of(digest)) is None
+    saver.delete_thread(digest)
+    assert saver.get_tuple(config_of("a" * 1_000)) is not None
+
+
 def test_bad_input_has_typed_errors(saver: AmberSaver) -> None:
     with pytest.raises(ValueError, match="thread_id"):
         saver.get_tuple({"configurable": {}})
