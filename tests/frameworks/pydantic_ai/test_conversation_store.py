@@ -301,9 +301,8 @@ def test_of_two_writers_one_saves(store: ConversationStore) -> None:
         await asyncio.gather(*(write(n) for n in range(1, 9)))
         loaded = await store.load("c")
         assert loaded is not None
-        parts = [part for message in loaded.messages for part in message.parts]
-        texts = [getattr(part, "content", None) for part in parts]
-        assert sorted(map(str, texts)) == [str(n) for n in range(9)]
+        parts: list[Any] = [part for message in loaded.messages for part in message.parts]
+        assert sorted(part.content for part in parts) == [str(n) for n in range(9)]
 
     run(main())
 
