@@ -155,7 +155,7 @@ class Transcripts:
     ) -> Document:
         """The row of a transcript with new entries; `next` is the number of the first of them."""
         transcripts = tx[self._transcripts.name]
-        row = transcripts.get(amberdb.key(*parts))
+        row: Document | None = transcripts.get(amberdb.key(*parts))
         if row is None:
             row = {
                 "id": amberdb.key(*parts),

@@ -79,7 +79,9 @@ class AmberByteStore(ByteStore):
         """As mdelete()."""
         await in_thread(self.mdelete, keys)
 
-    async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
+    async def ayield_keys(  # pyright: ignore[reportIncompatibleMethodOverride]  # theirs has no yield
+        self, *, prefix: str | None = None
+    ) -> AsyncIterator[str]:
         """As yield_keys()."""
         after: str | None = None
         while True:
@@ -114,4 +116,5 @@ def _document(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, bytes | bytearray | memoryview):
         raise InvalidDocumentError(f"the value of {key!r} must be bytes, not {value!r}")
     id = _id(key)
-    return {"id": id, "value": bytes(value), **({} if id == key else {"key": key})}
+    data = bytes(value)  # pyright: ignore[reportUnknownArgumentType]  # a memoryview of any kind
+    return {"id": id, "value": data, **({} if id == key else {"key": key})}

@@ -60,7 +60,8 @@ class AmberDocumentIndex(DocumentIndex):
         name: str = "langchain_index",
         **fields: Any,
     ) -> None:
-        super().__init__(**{"k": k, **fields})
+        given: dict[str, Any] = {"k": k, **fields}
+        super().__init__(**given)
         self._opened = Opened(db)
         with self._opened.closed_on_error() as opened:
             own = [Text("page_content", language=language)]

@@ -136,10 +136,11 @@ def rows_of(
     for name, values in (("metadatas", metadatas), ("ids", ids)):
         if values is not None and len(values) != count:
             raise ValueError(f"there are {count} texts and {len(values)} {name}: give one for each")
+    empty: dict[str, Any] = {}
     return [
-        row_of(Document(id=id, page_content=text, metadata=metadata or {}))
+        row_of(Document(id=id, page_content=text, metadata=metadata))
         for text, metadata, id in zip(
-            listed, metadatas or [{}] * count, ids or [None] * count, strict=True
+            listed, metadatas or [empty] * count, ids or [None] * count, strict=True
         )
     ]
 
