@@ -30,9 +30,9 @@ class Awaited:
     @property
     def threads(self) -> Threads:
         """The threads of this adapter."""
-        threads: Threads | None = self.__dict__.get("_amberdb_threads")
-        if threads is None:
-            threads = self.__dict__.setdefault("_amberdb_threads", Threads())
+        if "_amberdb_threads" not in self.__dict__:
+            self.__dict__.setdefault("_amberdb_threads", Threads())
+        threads: Threads = self.__dict__["_amberdb_threads"]
         return threads
 
     async def in_thread(

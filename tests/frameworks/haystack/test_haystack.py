@@ -185,6 +185,12 @@ def test_times_are_compared_as_times(store: AmberDocumentStore, operator: str, v
         assert ids(store.filter_documents(filters)) == sorted(ids(peer.filter_documents(filters)))
 
 
+def test_a_time_at_the_end_of_the_calendar_is_a_text(store: AmberDocumentStore) -> None:
+    store.write_documents([Document(id="a", meta={"at": "0001-01-01T00:00:00+14:00"})])
+    of = {"field": "meta.at", "operator": "==", "value": "0001-01-01T00:00:00+14:00"}
+    assert ids(store.filter_documents(of)) == ["a"]
+
+
 def test_an_update_sets_times_too(store: AmberDocumentStore) -> None:
     store.write_documents(
         [Document(id="a", meta={"at": "2026-01-01", "kind": "x"}, embedding=[1.0, 0.0])]
