@@ -27,7 +27,7 @@ CLOCK_S = datetime(2026, 2, 23, 12, tzinfo=UTC).timestamp()
 """The time of commits of `db`: backup.md restores to it."""
 
 _SAMPLE = re.compile(
-    r"^(?P<mark><!-- not run: .+ -->\n)?```python\n(?P<code>.*?)^```$", re.M | re.S
+    r"^(?P<mark><!-- not run: [^\n]+ -->\n)?```python\n(?P<code>.*?)^```$", re.M | re.S
 )
 _FENCED = re.compile(r"^```.*?^```$", re.M | re.S)
 _INDENTED = re.compile(r"^\n {4}(from|import|with|async|for|db|def) ", re.M)
