@@ -16,7 +16,7 @@ from amberdb._jsonl.text import iso
 Item: TypeAlias = dict[str, Any]
 
 _CUT: Final = "..."
-_TEXT_CHARS_MIN: Final = 40
+_TEXT_CHARS_MIN: Final = 20
 
 
 class ToolError(Exception):
@@ -63,12 +63,15 @@ class Budget:
         self._is_limited = chars_max > 0
         self._indent = indent
 
-    def fitted(self, lists: Mapping[str, list[Item]]) -> tuple[dict[str, list[Item]], int]:
-        """The lists as far as they fit, in their order, and how many items do not. Of the first
-        item there are always the beginnings of its texts."""
+    def fitted(
+        self, lists: Mapping[str, list[Item]], *, used_chars: int = 0
+    ) -> tuple[dict[str, list[Item]], int]:
+        """The lists as far as they fit beside `used_chars` others, in their order, and how many
+        items do not. Of the first item there are always the beginnings of its texts."""
         if not self._is_limited:
             return dict(lists), 0
         kept: dict[str, list[Item]] = {name: [] for name in lists}
+        self._left -= len(json_text(kept, indent=self._indent)) + used_chars
         total = count = 0
         is_full = False
         for name, items in lists.items():
@@ -86,7 +89,12 @@ class Budget:
         if chars > self._left:
             if not is_first:
                 return None
-            item = _shortened(item, self._left)
+            share = self._left // 2
+            whole = item
+            while chars > self._left and share >= _TEXT_CHARS_MIN:
+                item = _shortened(whole, share)
+                chars = self._chars(item)
+                share //= 2
         self._left -= chars
         return item
 
@@ -105,9 +113,8 @@ def left_out(count: int, how: str) -> str | None:
     return f"{count} more did not fit into this answer: {how}"
 
 
-def _shortened(item: Item, chars_max: int) -> Item:
+def _shortened(item: Item, share: int) -> Item:
     """An item with the beginnings of its texts; lists of texts have as many as fit."""
-    share = max(_TEXT_CHARS_MIN, chars_max // 2)
     shorter: Item = {}
     for name, value in item.items():
         if isinstance(value, str):

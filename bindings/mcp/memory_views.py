@@ -12,7 +12,7 @@ from typing import Final
 
 from amberdb import Document, MissingKeyError
 from amberdb._shared.times import time_of
-from amberdb.mcp.answers import Answer, Budget, Item, ToolError, left_out, time_text
+from amberdb.mcp.answers import Answer, Budget, Item, ToolError, json_text, left_out, time_text
 from amberdb.mcp.memory_types import Recall, Stats, Timeline, Why
 from amberdb.mcp.store import Store
 from amberdb.memory import Layer
@@ -59,7 +59,9 @@ def timeline(store: Store, given: Timeline) -> Answer:
     times = "" if begin is None else time_text(begin), "~" if end is None else time_text(end)
     wanted = [each for each in moments if (times[0] or "") <= each["time"] < (times[1] or "~")]
     wanted.sort(key=lambda each: each["time"], reverse=True)
-    fits, count = Budget(store.options.chars_max).fitted({"moments": wanted[:_MOMENTS_MAX]})
+    fits, count = Budget(store.options.chars_max).fitted(
+        {"moments": wanted[:_MOMENTS_MAX]}, used_chars=len(json_text({"entity": name}))
+    )
     count += max(0, len(wanted) - _MOMENTS_MAX)
     content = {"entity": name, "moments": fits["moments"]}
     return Answer(content=content, note=left_out(count, "give from and to"))
@@ -72,7 +74,9 @@ def why(store: Store, given: Why) -> Answer:
     if not entries:
         raise ToolError(f"the log has nothing of {given.id!r}: give an id from recall()")
     changes = [change_item(entry) for entry in entries]
-    fits, count = Budget(store.options.chars_max).fitted({"changes": changes})
+    fits, count = Budget(store.options.chars_max).fitted(
+        {"changes": changes}, used_chars=len(json_text({"id": given.id}))
+    )
     content = {"id": given.id, "changes": fits["changes"]}
     return Answer(content=content, note=left_out(count, "they are the newest ones"))
 

@@ -19,7 +19,7 @@ ToolSet: TypeAlias = Literal["core", "full"]
 
 TOOL_SETS: Final[tuple[ToolSet, ...]] = ("core", "full")
 CHARS_MAX: Final = 40_000
-CHARS_MIN: Final = 200
+CHARS_MIN: Final = 1_000
 TOKEN_CHARS_MIN: Final = 16
 NAMESPACE_CHARS_MAX: Final = 64
 FILE_NAME: Final = "memory.amber"

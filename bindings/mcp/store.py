@@ -31,8 +31,9 @@ from amberdb.memory import Memory
 R = TypeVar("R")
 
 _LOCKED: Final = (
-    "Close the other program, or start this server with --read-only beside it; then call again: "
-    "the database is opened anew at each call. Nothing was stored."
+    "{0.path} is open in process {0.pid} on host {0.host}, and one process writes at a time: close "
+    "that program, or start this server with --read-only beside it; then call again, since each "
+    "call tries to open it. Nothing was stored."
 )
 
 
@@ -107,7 +108,7 @@ class OpenedStore:
                 try:
                     self._opened = await open_store(self._path, self._options)
                 except LockedError as error:
-                    raise ToolError(f"{error.message}. {_LOCKED}") from error
+                    raise ToolError(_LOCKED.format(error)) from error
             return self._opened
 
     async def close(self) -> None:

@@ -38,6 +38,31 @@ QUERIES: Final = ("tea", "TEA", "l", "杭州", "喝茶", "person", "", "break", 
 RELATIONS: Final = ("knows", "works_at", "住在")
 
 
+ERRORS: Final[list[tuple[str, Any, str]]] = [
+    (
+        "create_relations",
+        {"relations": [{"from": "lin", "to": "nobody", "relationType": "knows"}]},
+        "Entity with name nobody not found",
+    ),
+    (
+        "create_entities",
+        {"entities": [{"name": "", "entityType": "x", "observations": []}]},
+        "name must be a non-empty str, not ''",
+    ),
+    (
+        "create_entities",
+        {"entities": [{"name": 5}]},
+        "MCP error -32602: Input validation error: Invalid arguments for tool create_entities",
+    ),
+    ("no_such_tool", {}, "MCP error -32602: Tool no_such_tool not found"),
+    (
+        "add_observations",
+        {"observations": [{"entityName": "nobody", "contents": ["x"]}]},
+        "Entity with name nobody not found",
+    ),
+]
+
+
 @pytest.fixture(scope="module")
 def official() -> Path:
     node, npm = shutil.which("node"), shutil.which("npm")
@@ -133,32 +158,7 @@ def without_false(answer: Any) -> Any:
     return {name: value for name, value in answer.items() if value is not False}
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments", "text"),
-    [
-        (
-            "create_relations",
-            {"relations": [{"from": "lin", "to": "nobody", "relationType": "knows"}]},
-            "Entity with name nobody not found",
-        ),
-        (
-            "create_entities",
-            {"entities": [{"name": "", "entityType": "x", "observations": []}]},
-            "name must be a non-empty str, not ''",
-        ),
-        (
-            "create_entities",
-            {"entities": [{"name": 5}]},
-            "MCP error -32602: Input validation error: Invalid arguments for tool create_entities",
-        ),
-        ("no_such_tool", {}, "MCP error -32602: Tool no_such_tool not found"),
-        (
-            "add_observations",
-            {"observations": [{"entityName": "nobody", "contents": ["x"]}]},
-            "Entity with name nobody not found",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("tool", "arguments", "text"), ERRORS)
 def test_errors(
     tool: str, arguments: Any, text: str, both: tuple[StdioClient, StdioClient]
 ) -> None:
