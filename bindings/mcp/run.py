@@ -13,7 +13,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from amberdb.mcp.options import McpOptions
@@ -100,5 +102,25 @@ async def _serve_http(
         timeout_graceful_shutdown=GRACE_S,
     )
     host = f"[{options.host}]" if ":" in options.host else options.host
-    ready(f"http://{host}:{listening.getsockname()[1]}/mcp")
-    await uvicorn.Server(config).serve(sockets=[listening])
+    running = uvicorn.Server(config)
+    with _ended_by_sigterm(running):
+        ready(f"http://{host}:{listening.getsockname()[1]}/mcp")
+        await running.serve(sockets=[listening])
+
+
+@contextmanager
+def _ended_by_sigterm(running: Any) -> Generator[None]:
+    """Handles SIGTERM before uvicorn does, and when uvicorn raises it again at its end: the
+    database is closed after that."""
+
+    def end(*_: object) -> None:
+        running.should_exit = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
