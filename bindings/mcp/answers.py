@@ -5,11 +5,12 @@ Invariants:
 - What a limit leaves out is counted, and the answer says so: nothing is left out silently.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias, final
+
+import msgspec
 
 from amberdb._jsonl.text import iso
 
@@ -45,8 +46,10 @@ class Answer:
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
     """JSON as JavaScript writes it: with indentation, or without any space."""
-    separators = (",", ":") if indent is None else None
-    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    text = msgspec.json.encode(value)
+    if indent is not None:
+        text = msgspec.json.format(text, indent=indent)  # json indents twenty times slower
+    return text.decode()
 
 
 def time_text(time: datetime | None) -> str | None:

@@ -31,7 +31,7 @@ TEXTS: Final = (
     "住在杭州，喜欢喝茶",
     "line\nbreak\tand \\ back",
     "C++ and v1.2.3",
-    "👍🏽",
+    "👍🏽 \x01\x7f\x85\u2028 / \b\f",
     "",
 )
 QUERIES: Final = ("tea", "TEA", "l", "杭州", "喝茶", "person", "", "break", "zoË", "nothing of it")
@@ -233,7 +233,7 @@ def relations(draw: random.Random, ends: list[str]) -> list[dict[str, str]]:
 
 def lines(path: Path) -> list[Any]:
     """The lines of a file, in any order: ours are sorted by name."""
-    parsed = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    parsed = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     return sorted(parsed, key=lambda line: json.dumps(line, sort_keys=True))
 
 
