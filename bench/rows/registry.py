@@ -6,24 +6,21 @@ Invariants:
 
 from bench.harness.row import Row
 from bench.rows import (
-    aio,
-    chat,
     find,
     host,
     index_puts,
     mixed,
     neighbors,
-    profiles,
     recovery,
     size,
     speed,
-    sql,
     stall,
     text,
     until_settled,
     vector,
     vector_state,
 )
+from bench.rows.systems import aio, chat, profiles, sharing, sql
 
 _MODULES = (
     find,
@@ -42,6 +39,7 @@ _MODULES = (
     profiles,
     chat,
     sql,
+    sharing,
     aio,
 )
 

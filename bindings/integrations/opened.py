@@ -1,11 +1,14 @@
 """The database of an adapter: one that the program has open, or one that the adapter opens.
 
 Invariants:
-- An adapter closes what it has opened, and nothing else. A path that is open in this process
-  already is the same database, so any number of adapters can be given one path.
+- An adapter closes what it has opened, and nothing else, also when it cannot be made.
+- A path that is open in this process already is the same database, so any number of adapters can be
+  given one path.
 """
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TypeAlias, final
 
 import amberdb
@@ -25,6 +28,16 @@ class Opened:
         """Raises OpenError for a path."""
         self._is_own = not isinstance(db, Database)
         self.db: Database = db if isinstance(db, Database) else amberdb.open(db)
+
+    @contextmanager
+    def closed_on_error(self) -> Generator[Database]:
+        """For the rest of an adapter's constructor: when the block raises, the database is closed
+        if it was given as a path."""
+        try:
+            yield self.db
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""

@@ -108,7 +108,8 @@ class OpenedStore:
                 try:
                     self._opened = await open_store(self._path, self._options)
                 except LockedError as error:
-                    raise ToolError(_LOCKED.format(error)) from error
+                    text = error.message if error.pid is None else _LOCKED.format(error)
+                    raise ToolError(text) from error
             return self._opened
 
     async def close(self) -> None:

@@ -91,8 +91,10 @@ _RETRIED = (_MovedOn, LogTruncatedError, CorruptionError, FileNotFoundError)
 class Follower:
     """The readable of a database that another process may be writing. Threads may share it."""
 
-    def __init__(self, path: str, options: Options) -> None:
-        """Raises OpenError and its subclasses, CorruptionError."""
+    def __init__(self, path: str, options: Options, *, may_write: bool = False) -> None:
+        """With `may_write` this process may open the database to write while it follows. Raises
+        OpenError and its subclasses, CorruptionError."""
+        self._may_write = may_write
         self.path = path
         self._searchers: Searchers | None = None
         self.failures = Failures()
@@ -308,6 +310,8 @@ class Follower:
             and self._store is not None
             and not self._store.is_in_place()
         ):
+            if self._fs.file_identity(self._where) != stamp:  # compacted since MANIFEST was read
+                raise _MovedOn
             raise ReplacedError(
                 f"{self.path} is another database than the one that was opened, or a copy of it: "
                 "open it again",
@@ -334,7 +338,14 @@ class Follower:
         data = data_directory(self.path, manifest.generation)
         map_bytes = self._options.map_bytes
         try:
-            store = Store(data, fs=self._fs, create=False, map_bytes=map_bytes, beside=True)
+            store = Store(
+                data,
+                fs=self._fs,
+                create=False,
+                map_bytes=map_bytes,
+                beside=True,
+                may_write=self._may_write,
+            )
         except OpenError:
             if self._fs.file_identity(self._where) != stamp:  # MANIFEST was replaced again
                 raise _MovedOn from None

@@ -32,16 +32,18 @@ class FollowingEngine:
     recovery = None
     rescue = None
 
-    def __init__(self, path: str, options: Options) -> None:
-        """`path` is absolute. Raises DatabaseMissingError, NotADatabaseError, FormatError,
-        OpenError, and CorruptionError, which names the newest backup if there is one."""
+    def __init__(self, path: str, options: Options, *, may_write: bool = False) -> None:
+        """`path` is absolute; `may_write` as for Follower. Raises DatabaseMissingError,
+        NotADatabaseError, FormatError, OpenError, and CorruptionError, which names the newest
+        backup if there is one."""
         self.path = path
         self.options = options
         self.is_closed = False
+        self.may_write = may_write
         try:
             if not database_exists(path, options):
                 raise missing_database(path)
-            self.follower = Follower(path, options)
+            self.follower = Follower(path, options, may_write=may_write)
         except CorruptionError as error:
             explain(path, options, error)
         self.held_views = HeldViews(options)

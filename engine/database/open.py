@@ -57,6 +57,13 @@ def open_database(
     return Database(open_engines.open(name, settings, make))
 
 
+def open_to_follow(path: str, options: Options) -> Database:
+    """Opens a database to read while another process writes it; this one may open it to write
+    later, while it reads. Raises what open_database() raises with `read_only`."""
+    engine = FollowingEngine(os.path.abspath(path), options, may_write=True)
+    return Database(open_engines.add(engine))
+
+
 def open_to_write(path: str, options: Options, *, create: bool) -> Engine:
     """Opens the engine of a directory, with the options as one value."""
     finish_rescue(path, options)

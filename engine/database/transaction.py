@@ -36,7 +36,6 @@ _BEFORE_WITH = opmap.get("BEFORE_WITH")
 """The instruction that calls `__enter__`; Python 3.14 has another one."""
 
 
-@final
 class Transaction:
     """A transaction, returned by db.transaction(). Use it with `with`, in one thread, once."""
 
@@ -116,7 +115,6 @@ class Transaction:
         return self._writer
 
 
-@final
 class TransactionCollection(WritableCollection):
     """A collection inside a transaction: reads see its own writes and every earlier commit.
 

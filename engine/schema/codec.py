@@ -42,7 +42,8 @@ def _encode_vector(value: Any) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(VECTORS, value.shape[1].to_bytes(DIM_BYTES, "little") + data)
 
 
-def _decode_vector(code: int, data: memoryview) -> "NDArray[np.float32] | StoredVector":
+def decode_extension(code: int, data: memoryview) -> "NDArray[np.float32] | StoredVector":
+    """The value of an extension. Raises ValueError."""
     if code == STORED:
         return place_in(data)
     if code == VECTORS:
@@ -81,7 +82,7 @@ Extension: TypeAlias = msgspec.msgpack.Ext
 
 encode = msgspec.msgpack.Encoder(enc_hook=_encode_vector).encode
 encode_sorted = msgspec.msgpack.Encoder(order="sorted").encode
-decode_unchecked = msgspec.msgpack.Decoder(ext_hook=_decode_vector).decode
+decode_unchecked = msgspec.msgpack.Decoder(ext_hook=decode_extension).decode
 """decode() for bytes whose checksum was correct: no error is turned into CorruptionError."""
 decode_raw = msgspec.msgpack.Decoder().decode
 """decode_unchecked(), each extension left as an Extension."""

@@ -1,6 +1,7 @@
 """The directory of a database: its names, its lock, its creation and its generations.
 
     LOCK        locked by the one process that writes; it holds that process's pid, host and name
+    SOCKET      of a process that shares the database: bindings/remote/place.py
     MANIFEST    what the directory is, and which generation is in use: see manifest.py
     STATUS      what other processes may read: see status.py
     data-<n>/   the LMDB data of generation n
@@ -51,6 +52,7 @@ from amberdb.engine.storage.manifest import Manifest
 from amberdb.wal import Log, LogOptions
 
 LOCK = "LOCK"
+SOCKET = "SOCKET"
 WAL = "wal"
 CREATING = "CREATING"
 _DATA = "data"
@@ -157,6 +159,8 @@ def lock_directory(path: str, options: Options) -> DirLock:
                 f"{path} is open in process {pid or '?'} on host {host or '?'}: one process writes "
                 "at a time; close it there, or open it with read_only=True"
             )
+            if options.fs.exists(os.path.join(path, SOCKET)):
+                what += ", or with amberdb.connect(), since that process shares it"
         raise LockedError(what, path=path, pid=pid, host=host) from None
 
 

@@ -98,12 +98,12 @@ class Store:
         sync: bool = True,
         read_only: bool = False,
         beside: bool = False,
+        may_write: bool = False,
     ) -> None:
-        """Raises CorruptionError for a file that LMDB must not map, OpenError when LMDB fails,
-        ReadersFullError.
-
-        `read_only` takes no lock and changes no file; end such a store with close(). `beside` reads
-        while this process or another one may be writing; end it, as a writing one, with release().
+        """`read_only` takes no lock and changes no file; end such a store with close(). `beside`
+        reads while this process or another one may be writing; end it, as a writing one, with
+        release(). With `may_write` this process may become the one that writes, while it reads.
+        Raises CorruptionError for a file that LMDB must not map, OpenError, ReadersFullError.
         """
         self.path = os.path.join(directory, DATA_FILE)
         self._fs = fs
@@ -123,7 +123,7 @@ class Store:
                     sync=sync,
                     metasync=sync,
                     create=create,
-                    readonly=read_only or beside,
+                    readonly=read_only or (beside and not may_write),
                     lock=not read_only,
                     mode=file_mode(directory),
                     lib_version=0,

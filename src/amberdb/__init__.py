@@ -15,6 +15,7 @@ Invariants:
   and pickles show the name under which it is imported, and inner modules can move.
 """
 
+from amberdb._connect import connect
 from amberdb._errors import (
     AmberError,
     AmberWarning,
@@ -113,6 +114,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "open",
+    "connect",
     "check",
     "repair",
     "restore",

@@ -127,7 +127,7 @@ def _migrating(url: str, count: int, way: str) -> "subprocess.Popen[str]":
 def test_a_migration_takes_the_memory_of_some_batches(
     request: pytest.FixtureRequest, server: str
 ) -> None:
-    held = []
+    held: list[int] = []
     for count in (2_000, 12_000):
         told, _ = _migrating(new_url(request, server), count, "migrate").communicate(timeout=150)
         held.append(int(told))

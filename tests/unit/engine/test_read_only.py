@@ -28,7 +28,7 @@ from amberdb import (
     Vector,
 )
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.storage import status
+from amberdb.engine.storage import manifest, status
 from support.damage import with_last_bit_flipped
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound
 from support.inside import following_of
@@ -168,6 +168,27 @@ def test_a_writer_and_readers_in_one_process(writer: Database, open_db: OpenData
     for db in readers:
         assert len(db.collection("a")) == 26
         db.close()
+
+
+def test_a_compaction_between_two_looks_at_the_files(
+    writer: Database, open_db: OpenDatabase
+) -> None:
+    with reading(writer.path) as reader:
+        assert len(reader["a"]) == 5
+        writer.close()  # MANIFEST is written anew, of the same generation
+        again = open_db()
+        again["a"].put({"id": "6"})
+        real_read = manifest.read
+
+        def read_and_compact(*args: Any) -> Any:
+            read = real_read(*args)
+            if patched.call_count == 1:
+                again.compact()
+            return read
+
+        with patch.object(manifest, "read", side_effect=read_and_compact) as patched:
+            assert len(reader["a"]) == 6
+        assert patched.call_count > 1
 
 
 def test_a_reader_without_a_writer_has_to_go_before_one_comes(

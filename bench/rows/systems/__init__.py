@@ -1,0 +1,1 @@
+"""Rows about what is built on the database: chat, profiles, SQL stores, sharing, asyncio."""

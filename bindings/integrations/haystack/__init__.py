@@ -1,0 +1,17 @@
+"""A document store and retrievers for Haystack. See docs/integrations.md."""
+
+from amberdb.integrations.haystack.retrievers import (
+    AmberBM25Retriever,
+    AmberEmbeddingRetriever,
+    AmberHybridRetriever,
+)
+from amberdb.integrations.haystack.store import (
+    AmberDocumentStore,
+)
+
+__all__ = [
+    "AmberDocumentStore",
+    "AmberBM25Retriever",
+    "AmberEmbeddingRetriever",
+    "AmberHybridRetriever",
+]

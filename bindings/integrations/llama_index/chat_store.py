@@ -1,0 +1,168 @@
+"""A LlamaIndex chat store on a collection, a document for each message.
+
+    memory = ChatMemoryBuffer.from_defaults(chat_store=AmberChatStore("memory.amber"))
+
+A document has `key`, `position` and `message`.
+
+Invariants:
+- A call that writes is one commit, all or nothing; messages of one key that are added at the same
+  time are all kept, in the order of their commits.
+- Adding a message does not read the others.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.llms import ChatMessage
+from llama_index.core.storage.chat_store.base import BaseChatStore
+
+from amberdb import Collection, Database, Document, Ordered, WritableCollection
+from amberdb.aio.threads import Threads
+from amberdb.integrations.awaited import Awaited
+from amberdb.integrations.opened import DatabaseOrPath, Opened
+
+OWNER: Final = "amberdb.integrations.llama_index"
+
+
+class AmberChatStore(Awaited, BaseChatStore):
+    """Messages in a collection of their own. Raises OpenError, CollectionError.
+
+    database    an open Database, or the path of one
+    collection  its name
+    """
+
+    database: str
+    collection: str
+
+    _opened: Opened = PrivateAttr()
+    _messages: Collection = PrivateAttr()
+    _threads: Threads = PrivateAttr(default_factory=Threads)
+
+    def __init__(
+        self, database: DatabaseOrPath, *, collection: str = "llama_index_chat", **given: Any
+    ) -> None:
+        opened = Opened(database)
+        try:
+            messages = opened.db.collection(
+                collection, indexes=[Ordered("key", "position")], owner=OWNER
+            )
+            fields: dict[str, Any] = {"collection": collection, **given}
+            fields["database"] = os.fspath(opened.db.path)
+            super().__init__(**fields)
+        except BaseException:
+            opened.close()
+            raise
+        self._opened = opened
+        self._messages = messages
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "AmberChatStore"
+
+    @property
+    def client(self) -> Database:
+        """The database of the messages."""
+        return self._opened.db
+
+    @property
+    def threads(self) -> Threads:
+        return self._threads
+
+    def close(self) -> None:
+        """Closes the database if it was given as a path. May be called twice."""
+        self.end_threads()
+        self._opened.close()
+
+    def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """Replaces the messages of a key."""
+        with self.client.transaction() as tx:
+            into = tx[self.collection]
+            into.delete_many(_of(key))
+            into.put_many(_stored(key, 0, messages))
+
+    def get_messages(self, key: str) -> list[ChatMessage]:
+        """The messages of a key, the oldest first."""
+        return list(map(_loaded, self._messages.find(_of(key), order_by="position")))
+
+    def add_message(self, key: str, message: ChatMessage) -> None:
+        """Adds a message behind the last one of a key."""
+        with self.client.transaction() as tx:
+            into = tx[self.collection]
+            last = into.max("position", _of(key))
+            into.put_many(_stored(key, 0 if last is None else last + 1, [message]))
+
+    def delete_messages(self, key: str) -> list[ChatMessage] | None:
+        """Deletes the messages of a key; returns them, None when there are none."""
+        with self.client.transaction() as tx:
+            found = tx[self.collection].find(_of(key), order_by="position")
+            tx[self.collection].delete_many(_of(key))
+        return list(map(_loaded, found)) or None
+
+    def delete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """Deletes the message at a position of the list, from its end for a negative one; returns
+        it, None when there is none."""
+        with self.client.transaction() as tx:
+            found = _at(tx[self.collection], key, idx)
+            if found is not None:
+                tx[self.collection].delete(found["id"])
+        return None if found is None else _loaded(found)
+
+    def delete_last_message(self, key: str) -> ChatMessage | None:
+        """Deletes the last message of a key; returns it, None when there is none."""
+        return self.delete_message(key, -1)
+
+    def get_keys(self) -> list[str]:
+        """The keys that have messages."""
+        return self._messages.distinct("key")
+
+    async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """set_messages(), for an event loop."""
+        await self.in_thread("write", self.set_messages, key, messages)
+
+    async def aget_messages(self, key: str) -> list[ChatMessage]:
+        """get_messages(), for an event loop."""
+        return await self.in_thread("read", self.get_messages, key)
+
+    async def async_add_message(self, key: str, message: ChatMessage) -> None:
+        """add_message(), for an event loop."""
+        await self.in_thread("write", self.add_message, key, message)
+
+    async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
+        """delete_messages(), for an event loop."""
+        return await self.in_thread("write", self.delete_messages, key)
+
+    async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """delete_message(), for an event loop."""
+        return await self.in_thread("write", self.delete_message, key, idx)
+
+    async def adelete_last_message(self, key: str) -> ChatMessage | None:
+        """delete_last_message(), for an event loop."""
+        return await self.in_thread("write", self.delete_last_message, key)
+
+    async def aget_keys(self) -> list[str]:
+        """get_keys(), for an event loop."""
+        return await self.in_thread("read", self.get_keys)
+
+
+def _of(key: str) -> dict[str, Any]:
+    return {"key": {"$eq": key}}
+
+
+def _stored(key: str, first: int, messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "position": position, "message": message.model_dump(mode="json")}
+        for position, message in enumerate(messages, first)
+    ]
+
+
+def _loaded(document: Document) -> ChatMessage:
+    return ChatMessage.model_validate(document["message"])
+
+
+def _at(messages: WritableCollection, key: str, index: int) -> Document | None:
+    """The document of a message; of those before it only the ids are read."""
+    order, count = ("position", index + 1) if index >= 0 else ("-position", -index)
+    ids = messages.find(_of(key), order_by=order, limit=count, fields=["id"])
+    return messages.get(ids[-1]["id"]) if len(ids) == count else None

@@ -1,0 +1,131 @@
+"""A lane: one connection of a client to whoever leads, for one call or one transaction at a time.
+
+Invariants:
+- A write has a number. It is sent again after the connection was lost, to the leader of then, which
+  knows whether it was done.
+- A transaction that was not committed when its leader ended has done nothing, and says so.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final, final
+
+from amberdb._errors import CommitUnknownError, TransactionError
+from amberdb.remote import place
+from amberdb.remote.leader import Leader
+from amberdb.remote.messages import PROTOCOL, LeaderGoneError, receive, result_of, send
+from amberdb.remote.requests import CLIENT_BYTES
+
+ANSWER_S: Final = 60.0
+"""How long a call waits for an answer. A leader that is stopped answers late."""
+
+
+@final
+class Lane:
+    """Used by one thread at a time."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._client = os.urandom(CLIENT_BYTES)
+        self._number = 0
+        self._connection: socket.socket | None = None
+
+    def write(self, request: dict[str, Any], leader: Callable[[bool], Leader | None]) -> Any:
+        """The result of a write. `leader(is_lost)` gives the leader if it is in this process; with
+        `is_lost` it first finds the next one, or becomes it. Raises what the call raises, and
+        CommitUnknownError."""
+        self._number += 1
+        request = {**request, "client": self._client, "number": self._number, "is_again": False}
+        own = leader(False)
+        while own is None:
+            try:
+                return self.ask(request)
+            except LeaderGoneError:
+                request["is_again"] = True
+                own = leader(True)
+        return own.write(self._client, self._number, request)
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """The result of a request. Raises what it raises; LeaderGoneError, CommitUnknownError."""
+        try:
+            connection = self._connected()
+            send(connection, request)
+            answer = receive(connection)
+        except TimeoutError:
+            self.drop()
+            raise CommitUnknownError(
+                f"the process that leads has not answered for {ANSWER_S:g} s: look whether the "
+                "write is there before you repeat it"
+            ) from None
+        except LeaderGoneError:
+            self.drop()
+            raise
+        return result_of(answer)
+
+    def begin(self, sync: str | None, timeout_ms: int | None) -> None:
+        """Begins a transaction. Raises LeaderGoneError, BusyError."""
+        self.ask({"call": "begin", "sync": sync, "timeout_ms": timeout_ms})
+
+    def inside(self, request: Mapping[str, Any]) -> Any:
+        """The result of a call inside the transaction. Raises what it raises; TransactionError when
+        the transaction is lost."""
+        try:
+            return self.ask({"call": "in", **request})
+        except LeaderGoneError as error:
+            raise lost_transaction() from error
+
+    def commit(self, leader: Callable[[bool], Leader | None]) -> int:
+        """The Lsn of the commit. Raises what a commit raises; TransactionError when nothing was
+        committed, since the leader has ended."""
+        self._number += 1
+        name = {"client": self._client, "number": self._number}
+        try:
+            lsn: int = self.ask({"call": "commit", **name})
+            return lsn
+        except LeaderGoneError:
+            pass
+        while True:  # of the next leader
+            own = leader(True)
+            try:
+                if own is not None:
+                    found = own.was_committed(self._client, self._number)
+                else:
+                    found = self.ask({"call": "committed", **name})
+            except LeaderGoneError:
+                continue
+            if found is None:
+                raise lost_transaction()
+            return int(found)
+
+    def roll_back(self) -> None:
+        """Ends the transaction without a commit."""
+        try:
+            self.ask({"call": "rollback"})
+        except (LeaderGoneError, CommitUnknownError):
+            pass  # the leader does it when the connection ends
+
+    def drop(self) -> None:
+        """Closes the connection; the next call makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> socket.socket:
+        if self._connection is None:
+            try:
+                connection = place.connected(self._path)
+            except OSError as error:
+                raise LeaderGoneError(str(error)) from error
+            connection.settimeout(ANSWER_S)
+            self._connection = connection
+            send(connection, {"protocol": PROTOCOL})
+            result_of(receive(connection))
+        return self._connection
+
+
+def lost_transaction() -> TransactionError:
+    """The error of a transaction whose leader has ended."""
+    return TransactionError(
+        "the process that leads has ended, and nothing of the transaction was stored: run it again"
+    )

@@ -1,0 +1,158 @@
+"""Messages between a client and the leader: a frame of msgpack each, as documents are stored.
+
+    frame     size, 4 bytes big-endian | msgpack
+    request   {"call": name, ...}
+    answer    {"value": v}, {"page": [items, cursor]}, {"hits": [[id, score, document, snippet,
+              ranks] ..., how, cursor]}, {"record": [id, version, created_at, updated_at, document]}
+              or {"error": [name, message, facts]}
+    ext 32    amberdb.REMOVE
+
+Invariants:
+- A value comes back equal in type, or encoding it raises TypeError or ValueError.
+- An error comes back as the class that was raised, if it is one of amberdb's or of Python's own;
+  any other as an AmberError with its name.
+"""
+
+# What is sent has no static type.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import builtins
+import socket
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import msgspec
+
+from amberdb import _errors as errors
+from amberdb._errors import AmberError
+from amberdb.engine.query.page import Page, Record
+from amberdb.engine.schema.codec import Extension, decode_extension, encode
+from amberdb.engine.schema.documents import REMOVE
+from amberdb.engine.search.hits import Hit, Hits
+
+PROTOCOL: Final = 1
+FRAME_BYTES_MAX: Final = (1 << 32) - 1
+_SIZE_BYTES: Final = 4
+_REMOVE: Final = 32
+
+
+class LeaderGoneError(ConnectionError):
+    """The connection to the leader has ended."""
+
+
+def send(connection: socket.socket, message: Mapping[str, Any]) -> None:
+    """Sends one message. Raises LeaderGoneError; TypeError and ValueError for a value that cannot
+    be sent, and then nothing was sent."""
+    try:
+        data = encode(message)
+    except (AttributeError, msgspec.MsgspecError, OverflowError) as error:
+        raise TypeError(f"a value cannot be sent to another process: {error}") from None
+    if len(data) > FRAME_BYTES_MAX:
+        raise ValueError(f"a message of {len(data)} bytes is too large: send it in parts")
+    try:
+        connection.sendall(len(data).to_bytes(_SIZE_BYTES) + data)
+    except OSError as error:
+        raise LeaderGoneError(str(error)) from error
+
+
+def receive(connection: socket.socket) -> dict[str, Any]:
+    """The next message. Raises LeaderGoneError, also for what is no message; TimeoutError."""
+    size = int.from_bytes(_exactly(connection, _SIZE_BYTES))
+    try:
+        message: Any = _decode(_exactly(connection, size))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise LeaderGoneError(f"no message: {error}") from None
+    if not isinstance(message, dict):
+        raise LeaderGoneError("no message: not a map")
+    return cast(dict[str, Any], message)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        try:
+            part = connection.recv(min(size - len(data), 1 << 20))
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise LeaderGoneError(str(error)) from error
+        if not part:
+            raise LeaderGoneError("the connection was closed")
+        data += part
+    return bytes(data)
+
+
+def _extension(code: int, data: memoryview) -> Any:
+    return REMOVE if code == _REMOVE else decode_extension(code, data)
+
+
+_decode: Final = msgspec.msgpack.Decoder(ext_hook=_extension).decode
+
+
+def without_remove(value: Any) -> Any:
+    """A patch with REMOVE as it is sent."""
+    if value is REMOVE:
+        return Extension(_REMOVE, b"")
+    if isinstance(value, Mapping):
+        return {key: without_remove(item) for key, item in value.items()}
+    return value
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+
+def answer_of(value: Any) -> dict[str, Any]:
+    """The answer that has the result of a call."""
+    if isinstance(value, Hits):
+        hits = [[h.id, h.score, h.document, h.snippet, dict(h.ranks)] for h in value]
+        return {"hits": [hits, value.how, value.cursor]}
+    if isinstance(value, Page):
+        return {"page": [[_plain(item) for item in value], value.cursor]}
+    if isinstance(value, Record):
+        return {"record": _plain(value)}
+    return {"value": value}
+
+
+def error_answer(error: BaseException) -> dict[str, Any]:
+    """The answer that has an error."""
+    facts = error.facts if isinstance(error, AmberError) else {}
+    known = {name: fact for name, fact in facts.items() if isinstance(fact, str | int | float)}
+    return {"error": [type(error).__name__, str(error), known]}
+
+
+def result_of(answer: Mapping[str, Any]) -> Any:
+    """The result of an answer. Raises the error that it has."""
+    ((kind, content),) = answer.items()
+    if kind == "value":
+        return content
+    if kind == "page":
+        return Page(map(_item, content[0]), content[1])
+    if kind == "hits":
+        return Hits((Hit(*hit) for hit in content[0]), content[1], content[2])
+    if kind == "record":
+        return _record(content)
+    raise _error(*content)
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, Record):
+        return [item.id, item.version, item.created_at, item.updated_at, item.document]
+    return item
+
+
+def _item(item: Any) -> Any:
+    return _record(item) if isinstance(item, list) else item
+
+
+def _record(content: list[Any]) -> Record:
+    return Record(*content)
+
+
+def _error(name: str, message: str, facts: dict[str, Any]) -> Exception:
+    own = getattr(errors, name, None)
+    if isinstance(own, type) and issubclass(own, AmberError):
+        return own(message, **facts)
+    python = getattr(builtins, name, None)
+    if isinstance(python, type) and issubclass(python, Exception):
+        return python(message)
+    return AmberError(f"{name}: {message}")

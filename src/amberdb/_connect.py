@@ -1,0 +1,32 @@
+"""amberdb.connect(), which loads the package amberdb.remote when it is called.
+
+Invariants:
+- A program that does not share its database loads nothing of it.
+"""
+
+import os
+from typing import TYPE_CHECKING, Unpack
+
+from amberdb.engine.options import OpenOptions
+
+if TYPE_CHECKING:
+    from amberdb.remote import SharedDatabase
+
+
+def connect(
+    path: str | os.PathLike[str], *, create: bool = True, **settings: Unpack[OpenOptions]
+) -> "SharedDatabase":
+    """Opens a database that several processes of this machine read and write.
+
+        db = amberdb.connect("memory.amber")
+
+    The first process leads: it has the database open, with these options. Every other one reads for
+    itself and sends its writes to it; when the leader ends, also by SIGKILL, one of them takes its
+    place, and a call that was under way is done once. See docs/sharing.md.
+
+    Raises what open() raises; LockedError when a process has the database open that does not share
+    it.
+    """
+    from amberdb.remote.shared import SharedDatabase
+
+    return SharedDatabase(os.path.realpath(path), create=create, settings=settings)

@@ -1,0 +1,454 @@
+"""A database that two processes share: this one, and a child that leads. Leaders that are killed
+under load: tests/crash/test_sharing.py."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import amberdb
+from amberdb import (
+    REMOVE,
+    ClosedError,
+    CollectionError,
+    CollectionMissingError,
+    CommitUnknownError,
+    ConflictError,
+    DuplicateKeyError,
+    InvalidDocumentError,
+    LockedError,
+    MissingKeyError,
+    OpenError,
+    Ordered,
+    QueryError,
+    ReadOnlyError,
+    Text,
+    TransactionError,
+    Unique,
+    Vector,
+)
+from amberdb.chat import ChatBuffer, CollectionSink
+from amberdb.graph import KnowledgeGraph
+from amberdb.memory import Memory
+from amberdb.profiles import UserProfiles
+from amberdb.remote import SharedDatabase, lane, leader, place
+from amberdb.remote.lane import Lane
+from amberdb.remote.leader import Leader
+from amberdb.remote.messages import LeaderGoneError, receive, send
+from amberdb.remote.requests import forget_old
+from support.databases import SMALL, assert_sound
+
+TESTS = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="sharing needs Linux"),
+]
+
+
+class Child:
+    """A process that leads until its input ends."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-m", "support.sharing", "lead", str(path)]
+        paths = f"{TESTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"leads\n"
+
+    def end(self) -> None:
+        self.process.communicate(timeout=30)
+        assert self.process.returncode == 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Generator[Child]:
+    child = Child(tmp_path / "t.amber")
+    yield child
+    if child.process.poll() is None:
+        child.kill()
+
+
+@pytest.fixture
+def shared(tmp_path: Path, child: Child) -> Iterator[SharedDatabase]:
+    db = amberdb.connect(tmp_path / "t.amber", **SMALL)
+    assert not db.leads
+    yield db
+    db.close()
+    if child.process.poll() is None:
+        child.end()
+    with amberdb.open(tmp_path / "t.amber", **SMALL) as left:
+        assert_sound(left)
+
+
+def test_writes_and_reads_are_those_of_a_collection(shared: SharedDatabase) -> None:
+    notes = shared.collection(
+        "note", indexes=[Ordered("n"), Unique("key", sparse=True)], expires_at="until"
+    )
+    until = datetime.now(UTC) + timedelta(days=1)
+    first = {"id": "a", "n": 1, "key": "k", "at": until, "b": b"\0", "list": [1, None], "gone": 1}
+    assert notes.put(first) == "a"
+    assert notes.get("a") == first
+    assert notes.put_many(({"id": str(n), "n": n} for n in range(3)), sync="os") == ["0", "1", "2"]
+    version = notes.update("a", {"n": 7, "gone": REMOVE, "$inc": {"count": 2}})
+    assert notes.record("a").version == version
+    assert notes["a"] == {**{k: v for k, v in first.items() if k != "gone"}, "n": 7, "count": 2}
+    with pytest.raises(ConflictError):
+        notes.update("a", {"n": 8}, if_version=1)
+    with pytest.raises(DuplicateKeyError, match="the same key"):
+        notes.put({"id": "b", "key": "k"})
+    with pytest.raises(DuplicateKeyError):
+        notes.insert({"id": "a"})
+    with pytest.raises(MissingKeyError):
+        notes.update("nowhere", {"n": 1})
+    with pytest.raises(MissingKeyError):
+        del notes["nowhere"]
+    with pytest.raises(QueryError):
+        notes.delete_many({"$no": 1})
+    with pytest.raises(InvalidDocumentError, match="'x'"):
+        notes.put_many([{"id": "c"}, {"x": object()}])
+    with pytest.raises(InvalidDocumentError):
+        notes.put({"x": float("nan")})
+    assert notes.touch(iter(["0", "nowhere"]), until) == 1
+    assert notes.delete("0")
+    assert not notes.delete("0")
+    assert notes.delete_many(ids=iter(["1", "2"])) == 2
+    assert notes.delete_many({"n": {"$gte": 0}}) == 1
+    assert len(notes) == 0
+    assert list(notes) == []
+    assert shared.expire() == 0
+
+
+def test_vectors_texts_and_searches(shared: SharedDatabase) -> None:
+    notes = shared.collection("note", indexes=[Text("t"), Vector("v", dim=3)])
+    notes.put({"id": "a", "t": "the umbrella, \u4e0b\u5348\u5f00\u4f1a", "v": [1, 2, 3]})
+    notes.put({"id": "b", "t": "rain", "v": np.array([3, 2, 1], np.float32)})
+    assert [hit.id for hit in notes.search("\u5f00\u4f1a")] == ["a"]
+    (hit, _) = notes.search(vector=[3, 2, 1])
+    assert hit.id == "b"
+    assert np.array_equal(hit.document["v"], [3, 2, 1])
+    with shared.transaction() as tx:
+        (found,) = tx["note"].search("umbrellas", limit=1)
+        assert found.document["id"] == "a"
+        assert np.array_equal(found.document["v"], [1, 2, 3])
+
+
+def test_a_transaction_reads_its_own_writes_and_is_whole(shared: SharedDatabase) -> None:
+    shared.collection("note", indexes=[Ordered("n")])
+    with shared.transaction() as tx:
+        notes = tx["note"]
+        notes.put_many({"id": str(n), "n": n} for n in range(600))
+        notes.update("3", {"n": REMOVE, "x": 1})
+        assert notes.get("3") == {"id": "3", "x": 1}
+        assert notes["4"] == {"id": "4", "n": 4}
+        assert len(notes) == 600
+        assert "4" in notes
+        assert sum(1 for _ in notes.documents()) == sum(1 for _ in notes) == 600
+        page = notes.find({"n": {"$gte": 10}}, order_by="n", limit=2)
+        assert [each["n"] for each in page] == [10, 11]
+        assert notes.count_by("x") == {None: 599, 1: 1}
+        assert shared["note"].get("3") is None
+        shared.check_transaction(tx)
+        with pytest.raises(DuplicateKeyError):
+            notes.insert({"id": "3"})
+        with pytest.raises(CollectionMissingError):
+            tx["nowhere"]
+    assert tx.lsn == shared["note"].record("3").version
+    with pytest.raises(ClosedError):
+        notes.get("3")
+    with pytest.raises(TransactionError, match="has ended"):
+        shared.check_transaction(tx)
+
+    class Own(Exception):
+        pass
+
+    with pytest.raises(Own), shared.transaction() as tx:  # noqa: PT012
+        tx["note"].delete_many({})
+        raise Own
+    assert len(shared["note"]) == 600
+    with pytest.raises(amberdb.BusyError), shared.transaction(), shared.transaction(timeout_ms=50):
+        pass
+
+
+def test_declarations(shared: SharedDatabase) -> None:
+    shared.collection("note", indexes=[Ordered("n")], required={"n": int}, owner="mine")
+    assert shared.definition("note").owner == "mine"
+    shared.collection("note", indexes=[Ordered("n")], required={"n": int}, owner="mine")
+    with pytest.raises(CollectionError):
+        shared.collection("note", indexes=[Ordered("m")], owner="another")
+    with pytest.raises(CollectionError, match="declared with embed="):
+        shared.collection("own", indexes=[Vector("v", dim=2, source="t", embed=lambda texts: [])])
+    shared.rename_collection("note", "notes")
+    assert shared.collections() == ["notes"]
+    shared.drop_collection("notes")
+    with pytest.raises(CollectionMissingError):
+        shared["notes"]
+
+
+def test_what_looks_after_files_runs_where_it_leads(shared: SharedDatabase) -> None:
+    shared.collection("note").put({"id": "a"})
+    for work in (shared.compact, shared.checkpoint, lambda: shared.subscriber("s")):
+        with pytest.raises(ReadOnlyError, match="another process leads"):
+            work()
+    with shared.snapshot() as at:
+        shared["note"].put({"id": "b"})
+        assert list(at["note"]) == ["a"]
+    assert [change.id for change in shared.changes()] == ["a", "b"]
+
+
+def test_systems_run_on_a_shared_database(shared: SharedDatabase) -> None:
+    buffer = ChatBuffer(shared, CollectionSink(shared))
+    buffer.save_chat("\u4f60\u597d", "\u60a8\u597d", "conv", "user")
+    assert buffer.flush()["flushed_count"] == 1
+    assert len(buffer.load_recent_context("conv")) == 1
+    graph = KnowledgeGraph(shared)
+    graph.add_entity("lin", "person", observations=["likes tea"])
+    assert graph.search("tea")
+    profiles = UserProfiles(shared)
+    profiles.save("u1", user_name="Lin")
+    memory = Memory(shared)
+    memory.remember("u1", "the umbrella is in the car", memory_layer="event")
+    assert memory.recall("umbrella", entity_id="u1")
+
+
+# -- leaders that end ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["end", "kill"])
+def test_the_place_of_a_leader_is_taken(shared: SharedDatabase, child: Child, how: str) -> None:
+    notes = shared.collection("note")
+    notes.put({"id": "a"})
+    with shared.snapshot() as at:
+        getattr(child, how)()
+        assert notes.get("a") == {"id": "a"}
+        notes.put({"id": "b"})
+        assert shared.leads
+        assert list(at["note"]) == ["a"]
+    assert list(notes) == ["a", "b"]
+    with shared.transaction() as tx:
+        tx["note"].put({"id": "c"})
+    assert len(notes) == 3
+    shared.checkpoint()
+
+
+def test_a_transaction_whose_leader_ends_has_done_nothing(
+    shared: SharedDatabase, child: Child
+) -> None:
+    notes = shared.collection("note")
+    with (  # noqa: PT012
+        pytest.raises(TransactionError, match="run it again"),
+        shared.transaction() as tx,
+    ):
+        tx["note"].put({"id": "a"})
+        child.kill()
+        tx["note"].put({"id": "b"})
+    with shared.transaction() as tx:
+        tx["note"].put({"id": "c"})
+    assert shared.leads
+    assert list(notes) == ["c"]
+
+
+def test_a_leader_that_is_stopped(
+    shared: SharedDatabase, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "ANSWER_S", 0.3)
+    notes = shared.collection("note")
+    child.process.send_signal(signal.SIGSTOP)
+    os.waitpid(child.process.pid, os.WUNTRACED)  # until it has stopped
+    try:
+        with pytest.raises(CommitUnknownError, match="has not answered"):
+            notes.put({"id": "a"})
+        assert notes.get("b") is None, "reads go on"
+    finally:
+        child.process.send_signal(signal.SIGCONT)
+    monkeypatch.setattr(lane, "ANSWER_S", 30)
+    notes.put({"id": "b"})
+    assert "b" in notes
+
+
+# -- a leader in this process --------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Leader]:
+    path = str(tmp_path / "t.amber")
+    db = amberdb.open(path, **SMALL)
+    db.collection("note")
+    made = Leader(path, db)
+    yield made
+    assert_sound(made.db)
+    made.close()
+
+
+def _put(**document: Any) -> dict[str, Any]:
+    return {
+        "collection": "note",
+        "method": "update",
+        "args": ["a", {"$inc": {"n": 1}}],
+        "kwargs": document,
+        "sync": None,
+        "is_again": False,
+    }
+
+
+def test_a_request_that_is_sent_again_is_done_once(own: Leader) -> None:
+    own.db["note"].put({"id": "a"})
+    client = b"c" * 16
+    version = own.write(client, 1, _put())
+    for _ in range(2):
+        assert own.write(client, 1, {**_put(), "is_again": True}) == version
+    assert own.db["note"]["a"]["n"] == 1
+    own.write(client, 2, {**_put(), "is_again": True})
+    assert own.db["note"]["a"]["n"] == 2, "it had not been done"
+    assert own.write(b"d" * 16, 2, {**_put(), "is_again": True}) != version
+
+
+def test_an_answer_that_is_lost_with_its_connection_is_given_again(own: Leader) -> None:
+    own.db["note"].put({"id": "a"})
+    path = own.path
+    client = Lane(path)
+    sent = {"call": "write", **_put()}
+    assert client.write(sent, lambda is_lost: None)
+    cut: list[int] = []
+
+    def losing(connection: socket.socket) -> dict[str, Any]:
+        answer = receive(connection)
+        if not cut and answer.get("value") not in (None,) and "protocol" not in str(answer):
+            cut.append(1)
+            raise LeaderGoneError("cut off")
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lane, "receive", losing)
+        client.write(sent, lambda is_lost: None)
+    assert cut
+    assert own.db["note"]["a"]["n"] == 2
+    client.drop()
+
+
+def test_entries_of_ended_clients_are_dropped(own: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.db["note"].put({"id": "a"})
+    own.write(b"c" * 16, 1, _put())
+    assert forget_old(own.db) == 0
+    monkeypatch.setattr("amberdb.remote.requests.KEPT_US", -1)
+    assert forget_old(own.db) == 1
+
+
+def test_a_client_that_is_silent_in_a_transaction(
+    own: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader, "IDLE_S", 0.1)
+    client = Lane(own.path)
+    client.begin(None, None)
+    client.inside({"collection": "note", "method": "put", "args": [{"id": "a"}], "kwargs": {}})
+    with own.db.transaction(timeout_ms=20_000) as tx:  # waits until it was rolled back
+        assert list(tx["note"]) == []
+    with pytest.raises(TransactionError, match="run it again"):
+        client.inside({"collection": "note", "method": "get", "args": ["a"], "kwargs": {}})
+    client.drop()
+
+
+def test_calls_that_there_are_not(own: Leader) -> None:
+    client = Lane(own.path)
+    for request in ({"call": "close"}, {"call": "write", "client": b"", "number": 1}):
+        with pytest.raises(QueryError):
+            client.ask(request)
+    with pytest.raises(QueryError, match="no such call"):
+        own.write(b"c" * 16, 1, {**_put(), "method": "embed_missing"})
+    client.begin(None, None)
+    with pytest.raises(QueryError, match="no such call"):
+        client.inside({"collection": "note", "method": "__class__", "args": [], "kwargs": {}})
+    client.roll_back()
+    client.drop()
+
+
+def test_what_is_no_message_ends_the_connection(own: Leader) -> None:
+    for data in (
+        b"\0\0\0\1\xc1",
+        b"\0\0\0\4\x93\1\2\3",
+        b"\xff\xff\xff\xffx",
+        b"GET / HTTP/1.1\r\n",
+    ):
+        connection = place.connected(own.path)
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+        connection.close()
+    connection = place.connected(own.path)
+    send(connection, {"protocol": 99})
+    answer = receive(connection)
+    assert answer["error"][0] == "OpenError"
+    assert "speaks protocol 1" in answer["error"][1]
+    connection.close()
+
+
+def test_another_user_is_refused(own: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert os.stat(os.path.join(own.path, "SOCKET")).st_mode & 0o777 == 0o600
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(PermissionError, match="the other end is of user"):
+        place.connected(own.path)
+
+
+# -- who leads -----------------------------------------------------------------------------------
+
+
+def test_one_process_leads_once(tmp_path: Path) -> None:
+    path = tmp_path / ("long" * 40) / "t.amber"
+    path.parent.mkdir()
+    first, second = amberdb.connect(path, **SMALL), amberdb.connect(path, **SMALL)
+    assert first.leads
+    assert second.leads
+    first.collection("note").put({"id": "a"})
+    first.close()
+    first.close()
+    with pytest.raises(ClosedError):
+        first["note"]
+    assert second["note"].get("a") == {"id": "a"}
+    with amberdb.open(path) as third:
+        assert third["note"].get("a") == {"id": "a"}
+    second.close()
+    assert not (path / "SOCKET").exists()
+
+
+def test_a_process_that_does_not_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amberdb.remote.shared.EXCLUSIVE_S", 0.1)
+    path = tmp_path / "t.amber"
+    code = f"import amberdb, sys; db = amberdb.open({str(path)!r}); print(flush=True); input()"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    owner.stdout.readline()
+    with pytest.raises(LockedError, match="which does not share it") as raised:
+        amberdb.connect(path)
+    assert raised.value.pid == owner.pid
+    owner.communicate(b"\n")
+
+
+def test_open_names_connect(tmp_path: Path, child: Child) -> None:
+    with pytest.raises(LockedError, match=r"amberdb\.connect\(\)"):
+        amberdb.open(tmp_path / "t.amber")
+
+
+def test_a_path_that_has_no_database(tmp_path: Path) -> None:
+    with pytest.raises(amberdb.DatabaseMissingError):
+        amberdb.connect(tmp_path / "t.amber", create=False)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OpenError):
+        amberdb.connect(tmp_path / "file")
