@@ -17,6 +17,7 @@ from amberdb.cli import (
     documents,
     lines,
     log,
+    mcp,
     memories,
     privacy,
     profiles,
@@ -84,6 +85,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "held": privacy.held,
     "forget": privacy.forget,
     "serve": serve.serve,
+    "mcp": mcp.mcp,
 }
 for _name, _function in VERBS.items():
     app.command(_name, epilog=_CODES)(_function)
