@@ -79,7 +79,7 @@ class AmberByteStore(ByteStore):
         """As mdelete()."""
         await in_thread(self.mdelete, keys)
 
-    async def ayield_keys(  # pyright: ignore[reportIncompatibleMethodOverride]  # theirs has no yield
+    async def ayield_keys(  # pyright: ignore[reportIncompatibleMethodOverride]  # a coroutine there
         self, *, prefix: str | None = None
     ) -> AsyncIterator[str]:
         """As yield_keys()."""
