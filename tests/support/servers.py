@@ -220,6 +220,7 @@ def mariadb(*, settings: Sequence[str] = (), fsync: bool = False) -> Generator[M
         "--no-defaults",
         f"--datadir={directory / 'data'}",
         f"--socket={socket}",
+        f"--tmpdir={directory / 'data'}",  # in /tmp a server that starts removes those of others
         f"--bind-address={HOST}",
         "--skip-name-resolve",
         "--character-set-server=utf8mb4",
@@ -255,6 +256,7 @@ def _mariadb_template() -> Path:
         data.parent,
         program("mariadb-install-db", "mariadb-server-core"),
         *("--no-defaults", f"--datadir={data}", "--skip-test-db", "--skip-name-resolve"),
+        f"--tmpdir={data.parent}",
         "--auth-root-authentication-method=socket",
         f"--auth-root-socket-user={_mariadb_root()}",
         as_server=True,
