@@ -64,6 +64,7 @@ def store_until_it_is_killed(path: Path, answered: list[str]) -> None:
                 killer.start()  # at some moment of the calls that follow
 
 
+@pytest.mark.campaign
 def test_a_database_that_is_open_elsewhere_ends_no_server(tmp_path: Path) -> None:
     path = tmp_path / "t.amber"
     with talking([*AMBERDB, path]) as first, talking([*AMBERDB, path]) as second:
@@ -93,6 +94,7 @@ def memories(client: StdioClient, query: str) -> list[Any]:
     return found
 
 
+@pytest.mark.campaign
 def test_nonsense_and_failures_end_no_server(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with talking([*AMBERDB, tmp_path / "t.amber"], log=log) as client:
@@ -113,6 +115,7 @@ def test_nonsense_and_failures_end_no_server(tmp_path: Path) -> None:
         assert client.call("stats")["isError"] is True
 
 
+@pytest.mark.campaign
 def test_a_full_disk_is_an_answer(tmp_path: Path) -> None:
     path = tmp_path / "t.amber"
     with talking([*AMBERDB, path]) as client:
