@@ -118,9 +118,13 @@ class Lane:
             except OSError as error:
                 raise LeaderGoneError(str(error)) from error
             connection.settimeout(ANSWER_S)
+            try:
+                send(connection, {"protocol": PROTOCOL})
+                result_of(receive(connection))
+            except BaseException:
+                connection.close()
+                raise
             self._connection = connection
-            send(connection, {"protocol": PROTOCOL})
-            result_of(receive(connection))
         return self._connection
 
 

@@ -80,6 +80,23 @@ class Leader:
             record(batch, client, number, {"value": value})
         return value
 
+    def do(self, request: Mapping[str, Any]) -> Any:
+        """Does a call that has the same effect when it is done twice. Raises what the call
+        raises."""
+        match request.get("call"):
+            case "declare":
+                declared = received_declaration(request["declaration"])
+                self.db.collection(request["name"], **declared)
+                return None
+            case "drop":
+                return self.db.drop_collection(request["name"])
+            case "rename":
+                return self.db.rename_collection(request["old"], request["new"])
+            case "expire":
+                return self.db.expire()
+            case call:
+                raise QueryError(f"no such call: {call!r}")
+
     def was_committed(self, client: bytes, number: int) -> Any:
         """The Lsn of a transaction whose commit was sent; None if it was not committed."""
         with self.db.transaction() as tx:
@@ -148,14 +165,6 @@ class _Session:
     def __init__(self, leader: Leader, connection: socket.socket) -> None:
         self._leader = leader
         self._connection = connection
-        self._calls: dict[str, Callable[[dict[str, Any]], Any]] = {
-            "write": self._write,
-            "declare": self._declare,
-            "drop": lambda request: leader.db.drop_collection(request["name"]),
-            "rename": lambda request: leader.db.rename_collection(request["old"], request["new"]),
-            "expire": lambda request: leader.db.expire(),
-            "committed": self._committed,
-        }
 
     def end(self) -> None:
         """Lets run() return after the request that is under way."""
@@ -193,36 +202,26 @@ class _Session:
             raise LeaderGoneError("another protocol")
         send(self._connection, {"value": {"protocol": PROTOCOL}})
 
-    def _reply(self, work: Callable[[], Any]) -> bool:
-        """Sends the result of some work, or its error; whether it was a result."""
+    def _reply(self, work: Callable[[], Any]) -> None:
+        """Sends the result of some work, or its error."""
         try:
-            answer, is_done = answer_of(work()), True
+            answer = answer_of(work())
         except Exception as error:
-            answer, is_done = error_answer(error), False
+            answer = error_answer(error)
         try:
             send(self._connection, answer)
         except (TypeError, ValueError) as error:  # a result that cannot be sent
             send(self._connection, error_answer(error))
-        return is_done
 
     def _done(self, request: dict[str, Any]) -> Any:
-        call = self._calls.get(request.get("call", ""))
-        if call is None:
-            raise QueryError(f"no such call: {request.get('call')!r}")
-        return call(request)
-
-    def _write(self, request: dict[str, Any]) -> Any:
+        if request.get("call") not in ("write", "committed"):
+            return self._leader.do(request)
         client, number = request["client"], request["number"]
         if not is_client(client):
             raise QueryError("a client has a name of 16 bytes")
-        return self._leader.write(client, number, request)
-
-    def _committed(self, request: dict[str, Any]) -> Any:
-        return self._leader.was_committed(request["client"], request["number"])
-
-    def _declare(self, request: dict[str, Any]) -> None:
-        declared = received_declaration(request["declaration"])
-        self._leader.db.collection(request["name"], **declared)
+        if request["call"] == "write":
+            return self._leader.write(client, number, request)
+        return self._leader.was_committed(client, number)
 
     def _transaction(self, begin: dict[str, Any]) -> None:
         """Everything from a begin to its commit or rollback."""

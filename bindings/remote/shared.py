@@ -29,7 +29,7 @@ from amberdb.engine.schema.migration import Upgrade
 from amberdb.index.registry import IndexSpec
 from amberdb.remote import place
 from amberdb.remote.collection import SharedCollection
-from amberdb.remote.declaration import received_declaration, sent_declaration
+from amberdb.remote.declaration import sent_declaration
 from amberdb.remote.lane import Lane
 from amberdb.remote.leader import Leader
 from amberdb.remote.messages import LeaderGoneError
@@ -247,7 +247,7 @@ class SharedDatabase(Database):
         while True:
             leader, generation = self._leader, self._generation
             if leader is not None:
-                return _done_here(leader.db, request)
+                return leader.do(request)
             lane = self._lane()
             try:
                 return lane.ask(request)
@@ -336,15 +336,16 @@ class SharedDatabase(Database):
 def _own_leader(path: str) -> Leader | None:
     """The leader, if this process leads already; one more share of it."""
     with _leaders_mutex:
-        leader = _leaders.get(path)
-        if leader is not None:
-            leader.handles += 1
-        return leader
+        return _shared_leader(path)
 
 
 def _lead(path: str, create: bool, settings: OpenOptions) -> Leader:
-    """Opens the database and serves it. Raises LockedError and what open() raises."""
+    """Opens the database and serves it; a share of the leader, if another thread was faster. Raises
+    LockedError and what open() raises."""
     with _leaders_mutex:
+        leader = _shared_leader(path)
+        if leader is not None:
+            return leader
         db = open_database(path, create=create, **settings)
         try:
             leader = _leaders[path] = Leader(path, db)
@@ -352,6 +353,14 @@ def _lead(path: str, create: bool, settings: OpenOptions) -> Leader:
             db.close()
             raise
         return leader
+
+
+def _shared_leader(path: str) -> Leader | None:
+    """One more share of the leader; None where there is none. The caller holds the mutex."""
+    leader = _leaders.get(path)
+    if leader is not None:
+        leader.handles += 1
+    return leader
 
 
 def _give_back(leader: Leader) -> None:
@@ -370,14 +379,3 @@ def _follow(path: str, settings: OpenOptions) -> Database | None:
     except DatabaseMissingError:
         time.sleep(_PAUSE_S)
         return None
-
-
-def _done_here(db: Database, request: Mapping[str, Any]) -> Any:
-    call = request["call"]
-    if call == "drop":
-        return db.drop_collection(request["name"])
-    if call == "rename":
-        return db.rename_collection(request["old"], request["new"])
-    if call == "expire":
-        return db.expire()
-    return db.collection(request["name"], **received_declaration(request["declaration"]))

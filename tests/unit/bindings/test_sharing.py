@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,31 @@ def test_the_place_of_a_leader_is_taken(shared: SharedDatabase, child: Child, ho
         tx["note"].put({"id": "c"})
     assert len(notes) == 3
     shared.checkpoint()
+
+
+def test_of_several_connections_of_a_process_one_makes_the_leader(
+    tmp_path: Path, shared: SharedDatabase, child: Child
+) -> None:
+    notes = shared.collection("note")
+    others = [amberdb.connect(tmp_path / "t.amber", **SMALL) for _ in range(3)]
+    barrier = threading.Barrier(4)
+
+    def put(number: int) -> None:
+        db = [shared, *others][number]
+        barrier.wait(30)
+        db["note"].put({"id": str(number)})
+
+    child.kill()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, range(4)))
+    # A connection that came late enough follows the leader of its own process.
+    leading = [db for db in (shared, *others) if db.leads]
+    leaders = {id(db._leader) for db in leading}  # pyright: ignore[reportPrivateUsage]
+    assert len(leaders) == 1
+    assert sorted(notes) == ["0", "1", "2", "3"]
+    for db in others:
+        db.close()
+    place.connected(shared.path).close()  # the leader serves as long as one is open
 
 
 def test_a_transaction_whose_leader_ends_has_done_nothing(
