@@ -5,7 +5,6 @@ Invariants:
 - The default path is below the data directory of the user, never inside the installed package.
 """
 
-import ipaddress
 import os
 import sys
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
 from amberdb import Embed
+from amberdb._shared.local_http import is_loopback
 
 ToolSet: TypeAlias = Literal["core", "full"]
 """The nine tools of the official memory server, or those and the tools of layered memory."""
@@ -65,14 +65,6 @@ def address_of(text: str) -> tuple[str, int]:
     if not colon or not port.isascii() or not port.isdecimal():
         raise ValueError(f"{text!r}: give an address and a port, as 127.0.0.1:8765")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address always means this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def default_path() -> Path:

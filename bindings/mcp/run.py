@@ -13,11 +13,10 @@ import logging
 import os
 import signal
 import socket
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
+from amberdb._shared.local_http import ended_by_sigterm
 from amberdb.mcp.options import McpOptions
 from amberdb.mcp.store import OpenedStore
 
@@ -103,24 +102,6 @@ async def _serve_http(
     )
     host = f"[{options.host}]" if ":" in options.host else options.host
     running = uvicorn.Server(config)
-    with _ended_by_sigterm(running):
+    with ended_by_sigterm(running):
         ready(f"http://{host}:{listening.getsockname()[1]}/mcp")
         await running.serve(sockets=[listening])
-
-
-@contextmanager
-def _ended_by_sigterm(running: Any) -> Generator[None]:
-    """Handles SIGTERM before uvicorn does, and when uvicorn raises it again at its end: the
-    database is closed after that."""
-
-    def end(*_: object) -> None:
-        running.should_exit = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -14,11 +14,9 @@ Invariants:
 """
 
 import asyncio
-import signal
 import socket
-import threading
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, Unpack, cast
 
@@ -28,6 +26,7 @@ from starlette.types import ASGIApp
 
 import amberdb
 from amberdb import Database, OpenOptions, aio
+from amberdb._shared.local_http import ended_by_sigterm
 from amberdb._shared.systems import prefixed
 from amberdb.chat import CollectionSink, Schedule, Sink
 from amberdb.chat.aio import keep_flushing, open_chat_buffer
@@ -135,27 +134,9 @@ async def serve(
             )
             server = uvicorn.Server(config)
             host = f"[{options.host}]" if ":" in options.host else options.host
-            with _ended_by_sigterm(server):
+            with ended_by_sigterm(server):
                 ready(f"http://{host}:{listening.getsockname()[1]}")
                 await server.serve(sockets=[listening])
-
-
-@contextmanager
-def _ended_by_sigterm(server: uvicorn.Server) -> Generator[None]:
-    """Handles SIGTERM before uvicorn installs its handler, and after it, when uvicorn raises the
-    signal again."""
-
-    def end(*_: object) -> None:
-        server.should_exit = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _describe(app: FastAPI, *, has_token: bool) -> None:

@@ -10,7 +10,6 @@ Invariants:
 """
 
 import asyncio
-import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,8 +19,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from amberdb._shared.local_http import has_token, is_loopback, name_of
 from amberdb.server.clients import Clients
-from amberdb.server.options import ServerOptions, is_loopback
+from amberdb.server.options import ServerOptions
 from amberdb.server.problems import problem
 
 CLIENTS_MAX: Final = 10_000
@@ -67,7 +67,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         """The response to a request that is rejected by its headers; None for the others."""
         headers, token = Headers(scope=scope), self._options.token
-        if token is None and not is_loopback(_name(headers.get("host", ""))):
+        if token is None and not is_loopback(name_of(headers.get("host", ""))):
             return problem(421, "without a token only localhost is served: set a token", "NotLocal")
         wait_s = self._rates.take(self._clients.address(scope, headers))
         if wait_s:
@@ -78,7 +78,7 @@ class Guard:
                 {"Retry-After": str(max(1, round(wait_s)))},
             )
         given = headers.get("authorization", "")
-        if token is not None and scope["path"] != HEALTH and not _is_same(given, token):
+        if token is not None and scope["path"] != HEALTH and not has_token(given, token):
             return problem(
                 401,
                 "send the header `Authorization: Bearer <token>` with the server's token",
@@ -129,20 +129,6 @@ class Rates:
         if len(self._clients) > CLIENTS_MAX:
             self._clients.popitem(last=False)
         return wait_s
-
-
-def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
-
-
-def _is_same(authorization: str, token: str) -> bool:
-    """Whether an Authorization header has the token."""
-    scheme, _, given = authorization.partition(" ")
-    is_bearer = scheme.lower() == "bearer"
-    return hmac.compare_digest(given.strip().encode(), token.encode()) and is_bearer
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

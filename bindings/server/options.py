@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias, final
 
 from amberdb import Database, Embed, OpenOptions
+from amberdb._shared.local_http import is_loopback
 from amberdb.chat import Sink
 from amberdb.memory import Extractor, Layer, Retention
 
@@ -82,14 +83,6 @@ class ServerOptions:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give a number above 0")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address always means this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def network(text: str) -> Network:
