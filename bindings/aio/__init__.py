@@ -9,12 +9,22 @@ Invariants:
 """
 
 from amberdb.aio.collections import Collection, ReadableCollection, WritableCollection
-from amberdb.aio.database import Database, Opening, check, open, repair, restore, verify_backup
+from amberdb.aio.database import (
+    Database,
+    Opening,
+    check,
+    connect,
+    open,
+    repair,
+    restore,
+    verify_backup,
+)
 from amberdb.aio.feed import Subscriber
 from amberdb.aio.transaction import Snapshot, Transaction
 
 __all__ = [
     "open",
+    "connect",
     "check",
     "repair",
     "restore",

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, final
 
 import amberdb
-from amberdb import BusyError, Change, Lsn, OpenOptions, Sync, TransactionError
+from amberdb import BusyError, Change, Lsn, OpenOptions, Sync, TransactionError, _connect
 from amberdb.aio.collections import Collection
 from amberdb.aio.face import Face, detached, opens_face, reads, writes
 from amberdb.aio.feed import Subscriber, stream_changes
@@ -79,10 +79,40 @@ def open(
 
     Further calls wait for a thread. Raises as amberdb.open().
     """
+    call = partial(amberdb.open, path, create=create, read_only=read_only, **settings)
+    return _opening(call, read_threads, write_threads)
 
+
+def connect(
+    path: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    read_threads: int = READ_THREADS,
+    write_threads: int = WRITE_THREADS,
+    **settings: Unpack[OpenOptions],
+) -> "Opening[Database]":
+    """amberdb.connect(), to be awaited or used with `async with`; threads as for open(). Raises as
+    amberdb.connect()."""
+    call = partial(amberdb.connect, path, create=create, **settings)
+    return _opening(call, read_threads, write_threads)
+
+
+def connect_or_open(
+    path: str | os.PathLike[str], *, create: bool = True, **settings: Unpack[OpenOptions]
+) -> "Opening[Database]":
+    """connect() where a database can be shared, else open(): for servers of amberdb's own."""
+    return _opening(
+        partial(_connect.connect_or_open, path, create=create, **settings),
+        READ_THREADS,
+        WRITE_THREADS,
+    )
+
+
+def _opening(
+    call: Callable[[], amberdb.Database], read_threads: int, write_threads: int
+) -> "Opening[Database]":
     async def opened() -> Database:
         threads = Threads(read_threads, write_threads)
-        call = partial(amberdb.open, path, create=create, read_only=read_only, **settings)
         try:
             return Database(threads, await threads.run("write", call, undo=amberdb.Database.close))
         except BaseException:

@@ -2,7 +2,8 @@
 
 Invariants:
 - All buffers of a process that share a hot tier share its numbers, so they ascend in the order in
-  which turns are saved, also while the clock is set back. One process writes a database.
+  which turns are saved, also while the clock is set back. Between processes that share a database
+  they follow the clock.
 """
 
 import os

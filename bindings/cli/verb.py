@@ -29,6 +29,7 @@ from amberdb import (
     StorageError,
     TransactionError,
 )
+from amberdb._connect import connect_or_open
 from amberdb._jsonl.importer import BadLineError
 from amberdb._jsonl.reader import InputDamagedError
 from amberdb.cli.output import visible
@@ -107,9 +108,9 @@ def say(message: str) -> None:
 
 @contextmanager
 def opened(path: str, *, create: bool = False, background: bool = False) -> Generator[Database]:
-    """The database, open for writing while the command runs. Without `background` it starts no
-    thread and removes no expired document."""
-    with amberdb.open(path, create=create, background=background) as db:
+    """The database, open for writing while the command runs, also beside an application that shares
+    it. Without `background` it starts no job and removes no expired document of its own accord."""
+    with connect_or_open(path, create=create, background=background) as db:
         yield db
 
 

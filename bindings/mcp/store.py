@@ -23,6 +23,7 @@ from amberdb import (
     aio,
 )
 from amberdb._shared.systems import prefixed
+from amberdb.aio.database import connect_or_open
 from amberdb.graph import KnowledgeGraph
 from amberdb.mcp.answers import ToolError
 from amberdb.mcp.options import McpOptions, default_path
@@ -31,9 +32,9 @@ from amberdb.memory import Memory
 R = TypeVar("R")
 
 _LOCKED: Final = (
-    "{0.path} is open in process {0.pid} on host {0.host}, and one process writes at a time: close "
-    "that program, or start this server with --read-only beside it; then call again, since each "
-    "call tries to open it. Nothing was stored."
+    "{0.path} is open in process {0.pid} on host {0.host}, which does not share it: close that "
+    "program, have it use amberdb.connect(), or start this server with --read-only beside it; then "
+    "call again, since each call tries to open it. Nothing was stored."
 )
 
 
@@ -66,14 +67,15 @@ class Store:
 
 
 async def open_store(path: str | None, options: McpOptions) -> tuple[aio.Database, Store]:
-    """The database with its systems; without a path the one in the user's data directory. Raises
+    """The database with its systems, shared with the other programs that share it; without a path
+    the one in the user's data directory. Raises
     OpenError, CollectionError, StorageError, OSError."""
     if path is None:
         found = default_path()
         if not options.read_only:
             await asyncio.to_thread(_make_parent, found)
         path = str(found)
-    db = await aio.open(path, create=not options.read_only, read_only=options.read_only)
+    db = await (aio.open(path, read_only=True) if options.read_only else connect_or_open(path))
     try:
         return db, await db.run(Store, db.blocking, options)
     except BaseException:

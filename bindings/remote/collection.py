@@ -4,7 +4,7 @@ Invariants:
 - A value that cannot be sent is refused with the error of a local write, which names the field.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol, cast, final
 
@@ -13,8 +13,12 @@ from amberdb._types import Lsn, Patch, Sync, Where
 from amberdb.engine.commit.write_batch import OnConflict
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.handle import Handle
+from amberdb.engine.database.transaction import Transaction
 from amberdb.engine.database.writable_collection import WritableCollection
+from amberdb.engine.maintenance.embedding_backfill import backfill
+from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.view import schema_of
+from amberdb.remote.embedded import backfilled, patch_with_vectors
 from amberdb.remote.messages import without_remove
 
 
@@ -22,6 +26,8 @@ class Shared(Protocol):
     """The part of a SharedDatabase that its collections need."""
 
     path: str
+    embedders: Embedders
+    """The functions that this process was given."""
 
     def handle(self) -> Handle:
         """The handle of the database that this process reads."""
@@ -29,6 +35,14 @@ class Shared(Protocol):
 
     def write(self, collection: str, method: str, *args: Any, **kwargs: Any) -> Any:
         """Does a write of a collection."""
+        ...
+
+    def transaction(self) -> Transaction:
+        """As Database.transaction()."""
+        ...
+
+    def expire_collection(self, name: str) -> int:
+        """Removes the documents of a collection that have expired by now."""
         ...
 
 
@@ -49,10 +63,12 @@ class SharedCollection(Collection):
 
     def put(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
         """As Collection.put()."""
+        (document,) = self._embedded([document])
         return cast(str, self._write_document("put", document, sync))
 
     def insert(self, document: Mapping[str, Any], *, sync: Sync | None = None) -> str:
         """As Collection.insert()."""
+        (document,) = self._embedded([document])
         return cast(str, self._write_document("insert", document, sync))
 
     def put_many(
@@ -63,7 +79,11 @@ class SharedCollection(Collection):
         sync: Sync | None = None,
     ) -> list[str]:
         """As Collection.put_many()."""
-        ids = self._write_document("put_many", list(documents), sync, on_conflict=on_conflict)
+        listed: list[Mapping[str, Any]] = list(documents)
+        known = self._unembedded(listed) if on_conflict == "keep" else frozenset[int]()
+        new = iter(self._embedded([each for at, each in enumerate(listed) if at not in known]))
+        listed = [each if at in known else next(new) for at, each in enumerate(listed)]
+        ids = self._write_document("put_many", listed, sync, on_conflict=on_conflict)
         return cast(list[str], ids)
 
     def update(
@@ -75,6 +95,8 @@ class SharedCollection(Collection):
         sync: Sync | None = None,
     ) -> Lsn:
         """As Collection.update()."""
+        if self._db.embedders.of(self.name):
+            patch = patch_with_vectors(self._db.embedders, self.name, patch)
         sent = without_remove(patch)
         lsn = self._write_document("update", id, sync, patch=sent, if_version=if_version)
         return Lsn(lsn)
@@ -103,6 +125,18 @@ class SharedCollection(Collection):
     ) -> int:
         """As Collection.touch()."""
         return cast(int, self._db.write(self.name, "touch", list(ids), until, sync=sync))
+
+    def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
+        """As Collection.embed_missing(), with the functions of this process."""
+        source, embedders = self._handle.engine.readable, self._db.embedders
+        return backfill(source, embedders, self.name, backfilled(self._db), progress)
+
+    def expire(self) -> int:
+        """As Collection.expire()."""
+        return self._db.expire_collection(self.name)
+
+    def _embedders(self) -> Embedders:
+        return self._db.embedders
 
     def _write_document(self, method: str, first: Any, sync: Sync | None, **more: Any) -> Any:
         try:

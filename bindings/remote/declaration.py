@@ -1,38 +1,31 @@
 """Declarations of collections, as clients send them to the leader.
 
 Invariants:
-- A function stays in its process. Each process upgrades the documents that it reads; the leader
-  alone embeds texts and upgrades stored documents.
+- A function stays in its process: each one embeds the texts that it writes, and upgrades the
+  documents that it reads; the leader alone upgrades stored documents.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from amberdb._errors import CollectionError
-from amberdb.engine.schema.definition import required_types
-from amberdb.index.registry import IndexSpec, spec_from_map
-from amberdb.index.vector.vector import Vector
+from amberdb.engine.schema.catalog import Declaration
+from amberdb.index.registry import spec_from_map
 
 _TYPES: Final = {
     kind.__name__: kind for kind in (bool, int, float, str, bytes, datetime, list, dict)
 }
 
 
-def sent_declaration(name: str, declared: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of db.collection() as they are sent. Raises CollectionError."""
-    indexes: Sequence[IndexSpec] | None = declared.get("indexes")
-    if any(isinstance(spec, Vector) and spec.embed is not None for spec in indexes or ()):
-        raise CollectionError(
-            f"collection {name!r} is declared with embed=, and another process leads: it would "
-            "have to call the function; declare it there, and give vectors here",
-            collection=name,
-        )
-    required = declared.get("required")
+def sent_declaration(declaration: Declaration) -> dict[str, Any]:
+    """A declaration as it is sent, without its functions."""
+    indexes, required = declaration.indexes, declaration.required
     return {
-        **{key: declared[key] for key in ("expires_at", "version", "owner") if key in declared},
+        "expires_at": declaration.expires_at,
+        "version": declaration.version,
+        "owner": declaration.owner,
         "indexes": None if indexes is None else [spec.to_map() for spec in indexes],
-        "required": None if required is None else required_types(required),
+        "required": None if required is None else dict(required),
     }
 
 

@@ -12,9 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
 from amberdb._errors import CommitUnknownError, TransactionError
-from amberdb.remote import place
+from amberdb.remote.greeting import greeted
 from amberdb.remote.leader import Leader
-from amberdb.remote.messages import PROTOCOL, LeaderGoneError, receive, result_of, send
+from amberdb.remote.messages import (
+    LeaderGoneError,
+    Progressed,
+    framed,
+    receive,
+    result_of,
+    send_frame,
+)
 from amberdb.remote.requests import CLIENT_BYTES
 
 ANSWER_S: Final = 60.0
@@ -25,8 +32,9 @@ ANSWER_S: Final = 60.0
 class Lane:
     """Used by one thread at a time."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, hello: dict[str, Any]) -> None:
         self._path = path
+        self._hello = hello
         self._client = os.urandom(CLIENT_BYTES)
         self._number = 0
         self._connection: socket.socket | None = None
@@ -46,20 +54,33 @@ class Lane:
                 own = leader(True)
         return own.write(self._client, self._number, request)
 
-    def ask(self, request: Mapping[str, Any]) -> Any:
-        """The result of a request. Raises what it raises; LeaderGoneError, CommitUnknownError."""
+    def ask(
+        self,
+        request: Mapping[str, Any],
+        progress: Progressed | None = None,
+        *,
+        is_long: bool = False,
+    ) -> Any:
+        """The result of a request. Raises what it raises; LeaderGoneError, and CommitUnknownError
+        for one that is not `is_long`. What `progress` raises ends the request in the leader
+        too."""
+        data = framed(request)
         try:
-            connection = self._connected()
-            send(connection, request)
-            answer = receive(connection)
-        except TimeoutError:
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = greeted(self._path, self._hello, ANSWER_S)
+            connection.settimeout(None if is_long else ANSWER_S)
+            send_frame(connection, data)
+            while "progress" in (answer := receive(connection)):
+                if progress is not None:
+                    progress(*answer["progress"])
+        except BaseException as error:  # an answer may come that nobody reads
             self.drop()
-            raise CommitUnknownError(
-                f"the process that leads has not answered for {ANSWER_S:g} s: look whether the "
-                "write is there before you repeat it"
-            ) from None
-        except LeaderGoneError:
-            self.drop()
+            if isinstance(error, TimeoutError) and not is_long:
+                raise CommitUnknownError(
+                    f"the process that leads has not answered for {ANSWER_S:g} s: look whether the "
+                    "write is there before you repeat it"
+                ) from None
             raise
         return result_of(answer)
 
@@ -110,22 +131,6 @@ class Lane:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-    def _connected(self) -> socket.socket:
-        if self._connection is None:
-            try:
-                connection = place.connected(self._path)
-            except OSError as error:
-                raise LeaderGoneError(str(error)) from error
-            connection.settimeout(ANSWER_S)
-            try:
-                send(connection, {"protocol": PROTOCOL})
-                result_of(receive(connection))
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
 
 
 def lost_transaction() -> TransactionError:

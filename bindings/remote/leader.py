@@ -17,14 +17,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, final
 
-from amberdb._errors import AmberError, OpenError, QueryError
+from amberdb._errors import AmberError, QueryError
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.transaction import Transaction
 from amberdb.remote import place
 from amberdb.remote.declaration import received_declaration
+from amberdb.remote.embedded import with_vectors
+from amberdb.remote.greeting import HELLO_S, check_hello
 from amberdb.remote.messages import (
-    PROTOCOL,
     LeaderGoneError,
+    Progressed,
     answer_of,
     error_answer,
     receive,
@@ -36,7 +38,7 @@ from amberdb.remote.requests import KEPT_US, forget_old, is_client, record, reco
 logger = logging.getLogger("amberdb.remote")
 
 IDLE_S: Final = 30.0
-HELLO_S: Final = 10.0
+_PROGRESS_S: Final = 0.1
 WRITES: Final = frozenset({"put", "insert", "put_many", "update", "delete", "delete_many", "touch"})
 READS: Final = frozenset(
     {
@@ -45,13 +47,20 @@ READS: Final = frozenset(
     }
 )
 
+CARE: Final = frozenset({"compact", "upgrade", "erase", "backup", "migrate", "build_indexes"})
+"""Methods of a Database that take `progress=`."""
+_BRIEF: Final = frozenset(
+    {"drop_collection", "rename_collection", "expire", "accept_clock", "sync", "checkpoint"}
+)
+
 
 @final
 class Leader:
     """Serves one open database."""
 
-    def __init__(self, path: str, db: Database) -> None:
+    def __init__(self, path: str, db: Database, hello: dict[str, Any]) -> None:
         """`db` is the leader's to close. Raises OpenError."""
+        self.hello = hello
         self.path = path
         self.db = db
         self.handles = 1
@@ -69,18 +78,20 @@ class Leader:
         method = request["method"]
         if method not in WRITES:
             raise QueryError(f"no such call: {method!r}")
-        with self.db.transaction(sync=request["sync"]) as tx:
+        name = request["collection"]
+        transaction = self.db.transaction(sync=request["sync"])
+        args = with_vectors(transaction.embedders, name, method, request["args"])
+        with transaction as tx:
             batch = tx.writer()
             if request["is_again"]:
                 answer = recorded(batch, client, number)
                 if answer is not None:
                     return result_of(answer)
-            collection = tx[request["collection"]]
-            value = getattr(collection, method)(*request["args"], **request["kwargs"])
+            value = getattr(tx[name], method)(*args, **request["kwargs"])
             record(batch, client, number, {"value": value})
         return value
 
-    def do(self, request: Mapping[str, Any]) -> Any:
+    def do(self, request: Mapping[str, Any], progress: Progressed | None) -> Any:
         """Does a call that has the same effect when it is done twice. Raises what the call
         raises."""
         match request.get("call"):
@@ -88,12 +99,19 @@ class Leader:
                 declared = received_declaration(request["declaration"])
                 self.db.collection(request["name"], **declared)
                 return None
-            case "drop":
-                return self.db.drop_collection(request["name"])
-            case "rename":
-                return self.db.rename_collection(request["old"], request["new"])
-            case "expire":
-                return self.db.expire()
+            case "expire_collection":
+                return self.db[request["name"]].expire()
+            case "subscriber":
+                return self.db.subscriber(request["name"], since=request["since"]).name
+            case "acknowledge":
+                subscriber, lsn = self.db.subscriber(request["name"]), request["lsn"]
+                return subscriber.remove() if lsn is None else subscriber.acknowledge(lsn)
+            case str() as method if method in CARE:
+                return getattr(self.db, method)(
+                    *request["args"], **request["kwargs"], progress=progress
+                )
+            case str() as method if method in _BRIEF:
+                return getattr(self.db, method)(*request["args"], **request["kwargs"])
             case call:
                 raise QueryError(f"no such call: {call!r}")
 
@@ -193,14 +211,13 @@ class _Session:
                 logger.warning("a connection was refused: %s", error)
 
     def _greet(self, hello: dict[str, Any]) -> None:
-        if hello.get("protocol") != PROTOCOL:
-            error = OpenError(
-                f"the process that leads speaks protocol {PROTOCOL}: use one version of amberdb in "
-                "all processes"
-            )
+        leader = self._leader
+        try:
+            protocol = check_hello(hello, leader.hello, leader.path)
+        except AmberError as error:
             send(self._connection, error_answer(error))
-            raise LeaderGoneError("another protocol")
-        send(self._connection, {"value": {"protocol": PROTOCOL}})
+            raise LeaderGoneError(f"refused: {error}") from error
+        send(self._connection, {"value": {"protocol": protocol}})
 
     def _reply(self, work: Callable[[], Any]) -> None:
         """Sends the result of some work, or its error."""
@@ -215,13 +232,27 @@ class _Session:
 
     def _done(self, request: dict[str, Any]) -> Any:
         if request.get("call") not in ("write", "committed"):
-            return self._leader.do(request)
+            return self._leader.do(request, self._progress())
         client, number = request["client"], request["number"]
         if not is_client(client):
             raise QueryError("a client has a name of 16 bytes")
         if request["call"] == "write":
             return self._leader.write(client, number, request)
         return self._leader.was_committed(client, number)
+
+    def _progress(self) -> Progressed:
+        """Tells the client of progress, a few times a second. It ends the work when the client has
+        gone."""
+        told = 0.0
+
+        def progress(*values: Any) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told > _PROGRESS_S:
+                told = now
+                send(self._connection, {"progress": values})
+
+        return progress
 
     def _transaction(self, begin: dict[str, Any]) -> None:
         """Everything from a begin to its commit or rollback."""

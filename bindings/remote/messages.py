@@ -5,6 +5,8 @@
     answer    {"value": v}, {"page": [items, cursor]}, {"hits": [[id, score, document, snippet,
               ranks] ..., how, cursor]}, {"record": [id, version, created_at, updated_at, document]}
               or {"error": [name, message, facts]}
+              before it {"progress": [...]} any number of times
+    report    a dataclass as {"report": [name of its class, map of its fields]}
     ext 32    amberdb.REMOVE
 
 Invariants:
@@ -18,22 +20,29 @@ Invariants:
 
 import builtins
 import socket
-from collections.abc import Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
 from amberdb import _errors as errors
 from amberdb._errors import AmberError
+from amberdb.engine.backup.chain import BackupReport
+from amberdb.engine.maintenance.compaction import CompactReport
+from amberdb.engine.maintenance.erasure import Erasure
 from amberdb.engine.query.page import Page, Record
 from amberdb.engine.schema.codec import Extension, decode_extension, encode
 from amberdb.engine.schema.documents import REMOVE
 from amberdb.engine.search.hits import Hit, Hits
 
-PROTOCOL: Final = 1
 FRAME_BYTES_MAX: Final = (1 << 32) - 1
 _SIZE_BYTES: Final = 4
 _REMOVE: Final = 32
+_REPORTS: Final = {each.__name__: each for each in (BackupReport, CompactReport, Erasure)}
+
+Progressed: TypeAlias = Callable[..., None]
+"""A `progress=` of the call."""
 
 
 class LeaderGoneError(ConnectionError):
@@ -43,14 +52,26 @@ class LeaderGoneError(ConnectionError):
 def send(connection: socket.socket, message: Mapping[str, Any]) -> None:
     """Sends one message. Raises LeaderGoneError; TypeError and ValueError for a value that cannot
     be sent, and then nothing was sent."""
+    send_frame(connection, framed(message))
+
+
+def framed(message: Mapping[str, Any]) -> bytes:
+    """The frame of a message. Raises TypeError, ValueError."""
     try:
         data = encode(message)
     except (AttributeError, msgspec.MsgspecError, OverflowError) as error:
         raise TypeError(f"a value cannot be sent to another process: {error}") from None
     if len(data) > FRAME_BYTES_MAX:
         raise ValueError(f"a message of {len(data)} bytes is too large: send it in parts")
+    return len(data).to_bytes(_SIZE_BYTES) + data
+
+
+def send_frame(connection: socket.socket, frame: bytes) -> None:
+    """Sends a frame. Raises LeaderGoneError."""
     try:
-        connection.sendall(len(data).to_bytes(_SIZE_BYTES) + data)
+        connection.sendall(frame)
+    except TimeoutError:
+        raise
     except OSError as error:
         raise LeaderGoneError(str(error)) from error
 
@@ -110,6 +131,9 @@ def answer_of(value: Any) -> dict[str, Any]:
         return {"page": [[_plain(item) for item in value], value.cursor]}
     if isinstance(value, Record):
         return {"record": _plain(value)}
+    if type(value) in _REPORTS.values():
+        fields = msgspec.to_builtins(value, builtin_types=(datetime,))
+        return {"report": [type(value).__name__, fields]}
     return {"value": value}
 
 
@@ -131,6 +155,8 @@ def result_of(answer: Mapping[str, Any]) -> Any:
         return Hits((Hit(*hit) for hit in content[0]), content[1], content[2])
     if kind == "record":
         return _record(content)
+    if kind == "report":
+        return msgspec.convert(content[1], _REPORTS[content[0]])
     raise _error(*content)
 
 

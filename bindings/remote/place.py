@@ -3,10 +3,12 @@
 Invariants:
 - Whoever holds the lock of the database may remove the socket of a leader before it, and makes its
   own. It has mode 0600, and both ends check that the other one is of the same user.
+- A network mount is refused: its processes may be of other machines.
 - The length of a path does not matter: the socket is reached through a descriptor of its directory.
 """
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Generator
@@ -17,6 +19,37 @@ from amberdb._errors import OpenError
 from amberdb.engine.storage.directory import SOCKET
 
 BACKLOG: Final = 128
+MOUNTS: Final = "/proc/self/mountinfo"
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+_NETWORKS: Final = frozenset(
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "glusterfs", "davfs"),
+        *("sshfs", "s3fs", "rclone", "gcsfuse", "gpfs", "beegfs", "ocfs2", "gfs2", "orangefs"),
+    }
+)
+
+
+def check_mount(path: str) -> None:
+    """Raises OpenError for a path on a network mount: neither the lock nor LMDB's pages are shared
+    between machines, and processes of another one may be there."""
+    network = network_of(path)
+    if network is not None:
+        raise OpenError(
+            f"{path} is on a network mount ({network}): share a database on a local disk", path=path
+        )
+
+
+def network_of(path: str | os.PathLike[str]) -> str | None:
+    """The network mount that a path is on, as its kind and place; None for a local disk."""
+    real = os.path.realpath(path)
+    found, kind = "", ""
+    with open(MOUNTS) as mounts:
+        for line in mounts:
+            left, _, right = line.partition(" - ")
+            point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), left.split(" ")[4])
+            if len(point) >= len(found) and os.path.commonpath([point, real]) == point:
+                found, kind = point, right.split(" ")[0]
+    return f"{kind} at {found}" if kind.removeprefix("fuse.") in _NETWORKS else None
 
 
 def listening(path: str) -> socket.socket:

@@ -18,8 +18,11 @@ from amberdb.engine.commit.write_batch import OnConflict
 from amberdb.engine.database.transaction import Transaction, TransactionCollection
 from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.options import check_sync
+from amberdb.engine.schema.patch import Changes
+from amberdb.engine.search.embedding import Embedders
 from amberdb.remote.lane import Lane
 from amberdb.remote.leader import READS, WRITES
+from amberdb.remote.membership import Membership
 from amberdb.remote.messages import without_remove
 
 _BLOCK: Final = 256
@@ -28,16 +31,10 @@ _BLOCK: Final = 256
 class Shared(Protocol):
     """The part of a SharedDatabase that its transactions need."""
 
-    def begun(self, sync: Sync | None, timeout_ms: int | None) -> Lane | Transaction:
-        """A lane with a transaction that was begun, or one of this process that was not yet."""
-        ...
+    embedders: Embedders
 
-    def committed(self, lane: Lane) -> Lsn:
-        """Commits the transaction of a lane."""
-        ...
-
-    def rolled_back(self, lane: Lane) -> None:
-        """Rolls the transaction of a lane back."""
+    def definition(self, name: str) -> object:
+        """Raises CollectionMissingError."""
         ...
 
 
@@ -45,10 +42,12 @@ class Shared(Protocol):
 class SharedTransaction(Transaction):
     """A transaction that another process holds."""
 
-    def __init__(self, db: Shared, sync: Sync | None, timeout_ms: int | None) -> None:
-        if sync is not None:
-            check_sync(sync)
+    def __init__(
+        self, db: Shared, membership: Membership, sync: Sync, timeout_ms: int | None
+    ) -> None:
+        check_sync(sync)
         self._db = db
+        self._membership = membership
         self._sync = sync
         self._timeout_ms = timeout_ms
         self._lane: Lane | None = None
@@ -60,11 +59,11 @@ class SharedTransaction(Transaction):
         """Raises BusyError, TransactionError."""
         if self._lane is not None or self._own is not None or self.lsn:
             raise TransactionError("a transaction is entered once: make another one")
-        begun = self._db.begun(self._sync, self._timeout_ms)
+        begun = self._membership.begun(self._sync, self._timeout_ms)
         if isinstance(begun, Lane):
             self._lane = begun
         else:
-            self._own = begun
+            self._own = begun.db.transaction(sync=self._sync, timeout_ms=self._timeout_ms)
             self._own.__enter__()
         return self
 
@@ -82,9 +81,9 @@ class SharedTransaction(Transaction):
         elif lane is None:
             raise _not_open()
         elif kind is None:
-            self.lsn = self._db.committed(lane)
+            self.lsn = Lsn(self._membership.committed(lane))
         else:
-            self._db.rolled_back(lane)
+            self._membership.rolled_back(lane)
 
     def __repr__(self) -> str:
         is_open = self._lane is not None or self._own is not None
@@ -94,9 +93,8 @@ class SharedTransaction(Transaction):
         """The collection inside the transaction. Raises CollectionMissingError."""
         if self._own is not None:
             return self._own[name]
-        collection = SharedTransactionCollection(name, self)
-        collection.count({"id": ""})  # raises
-        return collection
+        self._db.definition(name)
+        return SharedTransactionCollection(name, self, self._db.embedders)
 
     def is_of(self, engine: Any) -> bool:
         """Whether it is an open transaction of this database."""
@@ -133,9 +131,10 @@ def _inside(name: str) -> Any:
 class SharedTransactionCollection(TransactionCollection):
     """A collection inside a SharedTransaction."""
 
-    def __init__(self, name: str, tx: SharedTransaction) -> None:
+    def __init__(self, name: str, tx: SharedTransaction, embedders: Embedders) -> None:
         WritableCollection.__init__(self, name)
         self.tx = tx
+        self._functions = embedders
 
     def update(
         self,
@@ -146,6 +145,8 @@ class SharedTransactionCollection(TransactionCollection):
         sync: Sync | None = None,
     ) -> Lsn:
         """As Collection.update()."""
+        if self._functions.of(self.name):
+            patch = {**patch, **self._functions.vectors_of(self.name, Changes(patch), {})}
         sent = without_remove(patch)
         return Lsn(self.tx.call(self.name, "update", id, sent, if_version=if_version))
 

@@ -25,9 +25,10 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 import amberdb
-from amberdb import Database, OpenOptions, aio
+from amberdb import Database, OpenOptions
 from amberdb._shared.local_http import ended_by_sigterm
 from amberdb._shared.systems import prefixed
+from amberdb.aio.database import connect_or_open
 from amberdb.chat import CollectionSink, Schedule, Sink
 from amberdb.chat.aio import keep_flushing, open_chat_buffer
 from amberdb.chat.sinks import ARCHIVE
@@ -57,7 +58,7 @@ async def open_service(
     path: str, *, flush_every_s: float = 300.0, **settings: Unpack[ServiceOptions]
 ) -> AsyncGenerator[Service]:
     """Opens the database with its systems; turns are flushed to a collection, or to another sink.
-    `settings` are ServiceOptions, and options of aio.open(). Raises as aio.open(), CollectionError,
+    `settings` are ServiceOptions, and options of aio.connect(). Raises as that, CollectionError,
     and what the sink raises."""
     name = settings.pop("name", None)
     embed, dim = settings.pop("embed", None), settings.pop("dim", None)
@@ -67,7 +68,7 @@ async def open_service(
     sink_of: Callable[[Database], Sink] = settings.pop("sink", None) or partial(
         CollectionSink, name=prefixed(name, ARCHIVE)
     )
-    async with aio.open(path, **cast(OpenOptions, settings)) as db:
+    async with connect_or_open(path, **cast(OpenOptions, settings)) as db:
         memory = await open_memory(
             db,
             name=name,
@@ -112,8 +113,8 @@ async def serve(
     ready: Callable[[str], object] = lambda url: None,
     **settings: Unpack[ServiceOptions],
 ) -> None:
-    """Runs the server until a signal ends it; `ready` is called with the URL. Raises as aio.open(),
-    and OSError when the port is in use."""
+    """Runs the server until a signal ends it; `ready` is called with the URL. Raises as
+    aio.connect(), and OSError when the port is in use."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     listening = socket.create_server((options.host, options.port), family=family, backlog=128)
     # asyncio sets it only on sockets that it binds; without it small responses wait 40 ms.

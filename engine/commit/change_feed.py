@@ -10,7 +10,7 @@ Invariants:
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, final
+from typing import Literal, Protocol, final
 
 from amberdb import _failpoints as failpoints
 from amberdb._errors import LogTruncatedError, QueryError
@@ -50,6 +50,26 @@ class Change:
     """The collection's name after a "rename"."""
 
 
+class Positions(Protocol):
+    """The change feed and the positions of its subscribers, as a subscriber needs them."""
+
+    def changes(
+        self, owner: Owner, since: Lsn | None, follow: bool, timeout_s: float | None
+    ) -> Iterator[Change]:
+        """changes() of the database."""
+        ...
+
+    def position(self, name: str) -> Lsn:
+        """The last Lsn that a subscriber has acknowledged; NO_LSN of one that was removed."""
+        ...
+
+    def move(self, name: str, lsn: Lsn | None) -> None:
+        """Stores a position; with None removes the subscriber. Raises QueryError for an Lsn that
+        was not committed yet."""
+        ...
+
+
+@final
 class Feed:
     """The change feed of an open database, and the positions of its subscribers."""
 
@@ -81,13 +101,15 @@ class Feed:
             self.move(name, Lsn(start))
         return Subscriber(self, name, owner)
 
-    def check_reached(self, lsn: Lsn) -> None:
-        """Raises QueryError for an Lsn after the last commit: later changes would be skipped."""
-        if lsn > self._committer.log.last_lsn:
-            raise QueryError(f"there is no Lsn {lsn} yet: acknowledge the lsn of a change")
+    def position(self, name: str) -> Lsn:
+        """The last Lsn that a subscriber has acknowledged; NO_LSN of one that was removed."""
+        return self.positions.get(name, NO_LSN)
 
     def move(self, name: str, lsn: Lsn | None) -> None:
-        """Stores a position; with None removes the subscriber."""
+        """Stores a position; with None removes the subscriber. Raises QueryError for an Lsn after
+        the last commit: later changes would be skipped."""
+        if lsn is not None and lsn > self._committer.log.last_lsn:
+            raise QueryError(f"there is no Lsn {lsn} yet: acknowledge the lsn of a change")
         with OneCommit(self._committer) as batch:
             batch.set(SUBSCRIBERS + name.encode(), None if lsn is None else lsn.to_bytes(8))
             if failpoints.on:
@@ -184,7 +206,7 @@ def _of_name(lsn: Lsn, time: datetime, removed: bytes, effects: Mapping[bytes, o
 class Subscriber:
     """A reader of the feed whose position the database keeps; made by db.subscriber()."""
 
-    def __init__(self, feed: Feed, name: str, owner: Owner) -> None:
+    def __init__(self, feed: Positions, name: str, owner: Owner) -> None:
         self._feed = feed
         self._owner = owner
         self.name = name
@@ -195,7 +217,7 @@ class Subscriber:
     @property
     def position(self) -> Lsn:
         """The last Lsn that was acknowledged."""
-        return self._feed.positions.get(self.name, NO_LSN)
+        return self._feed.position(self.name)
 
     def changes(self, *, follow: bool = False, timeout_s: float | None = None) -> Iterator[Change]:
         """Changes after the position. Raises LogTruncatedError with `resume`: acknowledge that Lsn
@@ -206,7 +228,6 @@ class Subscriber:
         """Moves the position to `lsn`: changes up to it do not come again, and their log may be
         recycled. Raises QueryError."""
         self._owner.check_open()
-        self._feed.check_reached(lsn)
         if lsn < self.position:
             raise QueryError(
                 f"the position is {self.position} already, and cannot move back to {lsn}"

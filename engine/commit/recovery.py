@@ -95,21 +95,24 @@ class Opened:
             self.lock.close()
 
 
-def open_parts(path: str, options: Options, *, create: bool, durable: bool = True) -> Opened:
-    """Opens a database, or creates it with `create`. Without `durable` LMDB does not sync. Raises
-    OpenError and its subclasses, CorruptionError, DiskFullError."""
+def open_parts(
+    path: str, options: Options, *, create: bool, durable: bool = True, shared: bool = False
+) -> Opened:
+    """Opens a database, or creates it with `create`. Without `durable` LMDB does not sync; `shared`
+    as for lock_directory(). Raises OpenError and its subclasses, CorruptionError,
+    DiskFullError."""
     with open_errors(path):
-        return _open_parts(path, options, create, durable)
+        return _open_parts(path, options, create, durable, shared)
 
 
-def _open_parts(path: str, options: Options, create: bool, durable: bool) -> Opened:
+def _open_parts(path: str, options: Options, create: bool, durable: bool, shared: bool) -> Opened:
     path = os.path.abspath(path)
     made = False
     if not database_exists(path, options):
         if not create:
             raise missing_database(path)
         made = make_directory(path, options)
-    lock = lock_directory(path, options)
+    lock = lock_directory(path, options, shared=shared)
     try:
         if not database_exists(path, options):  # unless another process has just created it
             if not create:

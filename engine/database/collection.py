@@ -24,7 +24,7 @@ from amberdb.engine.database.engine import Engine
 from amberdb.engine.database.following import FollowingEngine
 from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.writable_collection import WritableCollection
-from amberdb.engine.maintenance.embedding_backfill import backfill
+from amberdb.engine.maintenance.embedding_backfill import backfill, storing
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, unpack_expires
@@ -120,7 +120,8 @@ class Collection(WritableCollection):
         """
         engine = self._writing_engine()
         schema_name = self._schema().name
-        return backfill(engine.committer, engine.embedders, schema_name, progress)
+        store = storing(engine.committer)
+        return backfill(engine.committer, engine.embedders, schema_name, store, progress)
 
     def expire(self) -> int:
         """Removes the documents that have expired by now; returns how many. db.expire() does it for
@@ -187,7 +188,7 @@ class Collection(WritableCollection):
         )
 
     def _embedded(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        return self._writing_engine().embedders.with_vectors(self.name, documents)
+        return self._embedders().with_vectors(self.name, documents)
 
     def _committer(self) -> Committer:
         return self._handle.committer or self._writing_engine().committer

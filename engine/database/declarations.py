@@ -66,6 +66,16 @@ class Declarations:
         if declaration.indexes is not None:
             self._embedders.attach(committer.state.catalog.schema(name), declaration.indexes)
 
+    def adopt(self, name: str, declaration: Declaration) -> None:
+        """Takes the functions of a declaration, as far as they fit what is declared by now."""
+        schema = self._committer.state.catalog.schemas.get(name)
+        if schema is None:
+            return
+        schema.register_upgrades(declaration.upgrades)
+        given = {spec: spec for spec in declaration.indexes or ()}
+        specs = schema.definition.specs
+        self._embedders.attach(schema, [given.get(spec, spec) for spec in specs])
+
     def leaves_work(self, name: str) -> bool:
         """Whether a collection, as it is declared, has something to migrate, build or purge. Looks
         at no other collection: there may be many."""

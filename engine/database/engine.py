@@ -170,6 +170,12 @@ class Engine:
         if self.declarations.leaves_work(name):
             self.background.note_declared()
 
+    def adopt(self, name: str, declaration: Declaration) -> None:
+        """Takes the functions of a declaration that another engine was given."""
+        self.declarations.adopt(name, declaration)
+        if self.declarations.leaves_work(name):
+            self.background.note_declared()
+
     def refresh(self) -> Lsn:
         with self.committer.view() as view:
             return Lsn(view.lsn)

@@ -88,10 +88,6 @@ class Handle:
     def writer(self, verb: str) -> Engine:
         """The engine, for a method that writes later. Raises ReadOnlyError."""
         engine = self.engine
-        if isinstance(engine, FollowingEngine) and engine.may_write:
-            raise ReadOnlyError(
-                f"another process leads {self.path}: call {verb}() there", path=self.path
-            )
         if isinstance(engine, FollowingEngine):
             raise ReadOnlyError(
                 f"{self.path} was opened with read_only=True: call {verb}() in the process that "

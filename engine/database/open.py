@@ -57,6 +57,17 @@ def open_database(
     return Database(open_engines.open(name, settings, make))
 
 
+def open_to_share(path: str, *, create: bool, settings: OpenOptions) -> Database:
+    """Opens a database for a process that takes the writes of others, which its LOCK says. Raises
+    what open_database() raises."""
+    options = Options(**settings)
+
+    def make() -> Engine:
+        return open_to_write(path, options, create=create, shared=True)
+
+    return Database(open_engines.open(path, settings, make))
+
+
 def open_to_follow(path: str, options: Options) -> Database:
     """Opens a database to read while another process writes it; this one may open it to write
     later, while it reads. Raises what open_database() raises with `read_only`."""
@@ -64,16 +75,17 @@ def open_to_follow(path: str, options: Options) -> Database:
     return Database(open_engines.add(engine))
 
 
-def open_to_write(path: str, options: Options, *, create: bool) -> Engine:
+def open_to_write(path: str, options: Options, *, create: bool, shared: bool = False) -> Engine:
     """Opens the engine of a directory, with the options as one value."""
     finish_rescue(path, options)
     try:
-        return _engine_of(open_parts(path, options, create=create), options)
+        return _engine_of(open_parts(path, options, create=create, shared=shared), options)
     except CorruptionError as error:
         if options.on_damage == "raise":
             explain(path, options, error)
         done = rescue(path, options, error)
-    return _engine_of(open_parts(path, options, create=False), options, rescue=done)
+    opened = open_parts(path, options, create=False, shared=shared)
+    return _engine_of(opened, options, rescue=done)
 
 
 def _open_in_memory(options: Options) -> Engine:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from amberdb._errors import DocumentError, TransactionTooLargeError
 from amberdb._worker import Worker, long_work
@@ -26,6 +26,7 @@ from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.patch import Changes
 from amberdb.engine.search.embedding import BATCH, Embedder, Embedders
+from amberdb.engine.storage.readable import Readable
 from amberdb.engine.storage.view import live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.index.vector.embedding_queue import Texts
@@ -36,14 +37,17 @@ bad text in a batch by halving."""
 PAUSE_S: Final = 1.0
 """After the first failure of an embedder; doubled after each, within limits."""
 
-_Pending = tuple[bytes, str, Texts]
+Pending: TypeAlias = tuple[bytes, str, Texts]
 """(position in the queue, id, text or texts)"""
+Store: TypeAlias = Callable[[Embedder, list[Pending]], int]
+"""Embeds a batch and stores it; the number of documents that still have the text."""
 
 
 def backfill(
-    committer: Committer,
+    source: Readable,
     embedders: Embedders,
     collection: str,
+    store: Store,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Embeds every pending document of a collection. Returns their number. Raises the last error
@@ -53,8 +57,8 @@ def backfill(
     failures: list[Exception] = []
     with long_work():
         for embedder in embedders.of(collection):
-            attempt = _Attempt(committer, embedder)
-            for batch in _batches(committer, embedder, b""):
+            attempt = _Attempt(store, embedder)
+            for batch in _batches(source, embedder, b""):
                 before = attempt.count
                 attempt.store(batch)
                 count += attempt.count - before
@@ -120,7 +124,7 @@ class EmbeddingWorker:
 
     def _run_embedder(self, embedder: Embedder) -> Exception | None:
         """Tries all documents that are pending for one embedder. Returns the last failure."""
-        attempt = _Attempt(self._committer, embedder)
+        attempt = _Attempt(storing(self._committer), embedder)
         queue = embedder.queue.prefix
         try:
             for batch in _batches(self._committer, embedder, self._positions.pop(queue, b"")):
@@ -139,7 +143,7 @@ class EmbeddingWorker:
 class _Attempt:
     """The attempts with one embedder in one round."""
 
-    committer: Committer
+    put: Store
     embedder: Embedder
     count: int = 0
     """The number of documents that were given a vector."""
@@ -153,10 +157,10 @@ class _Attempt:
     def is_down(self) -> bool:
         return self.failures >= FAILURES_MAX
 
-    def store(self, batch: list[_Pending]) -> None:
+    def store(self, batch: list[Pending]) -> None:
         """Embeds and stores a batch; when it fails, each half of it, down to the bad text."""
         try:
-            self.count += _store(self.committer, self.embedder, batch)
+            self.count += self.put(self.embedder, batch)
         except (DocumentError, TransactionTooLargeError) as error:
             self.failure = error
             self.failures += 1
@@ -171,13 +175,13 @@ class _Attempt:
         self.position = batch[-1][0]
 
 
-def _batches(committer: Committer, embedder: Embedder, after: bytes) -> Iterator[list[_Pending]]:
+def _batches(source: Readable, embedder: Embedder, after: bytes) -> Iterator[list[Pending]]:
     """The pending documents in batches, each read in its own view. Begins after the position
     `after`, and continues with the start of the queue."""
     position = after
     wrapped = not after
     while True:
-        position, batch = _pending(committer, embedder, position)
+        position, batch = _pending(source, embedder, position)
         if batch:
             yield batch
         if not position:
@@ -186,13 +190,11 @@ def _batches(committer: Committer, embedder: Embedder, after: bytes) -> Iterator
             wrapped = True
 
 
-def _pending(
-    committer: Committer, embedder: Embedder, after: bytes
-) -> tuple[bytes, list[_Pending]]:
+def _pending(source: Readable, embedder: Embedder, after: bytes) -> tuple[bytes, list[Pending]]:
     """(position to continue after, pending documents after `after`); the position is b"" at the
     end. While the queue is being built, the documents themselves are read."""
-    pending: list[_Pending] = []
-    with committer.view() as view:
+    pending: list[Pending] = []
+    with source.view() as view:
         schema = view.catalog.schemas.get(embedder.collection)
         if schema is None:
             return b"", pending
@@ -208,18 +210,21 @@ def _pending(
     return pairs[-1][0] if len(pairs) == BATCH else b"", pending
 
 
-def _store(committer: Committer, embedder: Embedder, batch: list[_Pending]) -> int:
-    """Embeds the texts and stores the vectors in one commit. Returns the number of documents that
-    still have the text. Raises EmbeddingError."""
-    vectors = embedder.vectors([text for _, _, text in batch])
-    count = 0
-    with OneCommit(committer) as writer:
-        schema = schema_of(writer.view, embedder.collection)
-        for (_, id, text), vector in zip(batch, vectors, strict=True):
-            stored = live(writer.view, schema, id)
-            if stored is None:
-                continue
-            if embedder.text(schema.document(stored, writer.view.vectors_at)) == text:
-                writer.update(schema, id, Changes({embedder.spec.field: vector}))
-                count += 1
-    return count
+def storing(committer: Committer) -> Store:
+    """Stores vectors in a commit for each batch."""
+
+    def store(embedder: Embedder, batch: list[Pending]) -> int:
+        vectors = embedder.vectors([text for _, _, text in batch])
+        count = 0
+        with OneCommit(committer) as writer:
+            schema = schema_of(writer.view, embedder.collection)
+            for (_, id, text), vector in zip(batch, vectors, strict=True):
+                stored = live(writer.view, schema, id)
+                if stored is None:
+                    continue
+                if embedder.text(schema.document(stored, writer.view.vectors_at)) == text:
+                    writer.update(schema, id, Changes({embedder.spec.field: vector}))
+                    count += 1
+        return count
+
+    return store

@@ -113,13 +113,15 @@ class Embedders:
         """Called when a document may be pending for an embedder with `defer=True`."""
 
     def attach(self, schema: Schema, specs: Sequence[object]) -> None:
-        """Replaces the embedders of a collection by those of the given index declarations."""
-        embedders = [
+        """Replaces the embedders of a collection by those of the given index declarations. One
+        that is declared again without a function keeps that which it has."""
+        known = {embedder.spec: embedder.spec for embedder in self.of(schema.name)}
+        given = [spec for spec in specs if isinstance(spec, Vector)]
+        self._by_collection[schema.name] = [
             Embedder(spec, schema)
-            for spec in specs
-            if isinstance(spec, Vector) and spec.embed is not None
+            for spec in (known.get(spec, spec) if spec.embed is None else spec for spec in given)
+            if spec.embed is not None
         ]
-        self._by_collection[schema.name] = embedders
         self._note_deferring()
 
     def rename(self, old: str, schema: Schema) -> None:
@@ -185,10 +187,19 @@ class Embedders:
     def patched(self, collection: str, patch: Changes, embedded: Mapping[str, Any]) -> Changes:
         """The patch with the vectors in `embedded`, the fields that it sets. Where it changes a
         source field and there is no vector, it also removes the old vector."""
-        for embedder in self.of(collection):
-            if patch.touches(embedder.source) and not patch.touches(embedder.field):
-                patch = patch.and_set(embedder.field, embedded.get(embedder.spec.field, REMOVE))
+        for field, vector in self.vectors_of(collection, patch, embedded).items():
+            patch = patch.and_set(Path.of(field), vector)
         return patch
+
+    def vectors_of(
+        self, collection: str, patch: Changes, embedded: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """By field what patched() adds to a patch: a vector, or REMOVE."""
+        return {
+            embedder.spec.field: embedded.get(embedder.spec.field, REMOVE)
+            for embedder in self.of(collection)
+            if patch.touches(embedder.source) and not patch.touches(embedder.field)
+        }
 
     # -- inside ------------------------------------------------------------------------------
 

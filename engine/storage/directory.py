@@ -1,6 +1,7 @@
 """The directory of a database: its names, its lock, its creation and its generations.
 
-    LOCK        locked by the one process that writes; it holds that process's pid, host and name
+    LOCK        locked by the one process that writes; it holds that process's pid, host and name,
+                and "shared" if it takes the writes of others
     SOCKET      of a process that shares the database: bindings/remote/place.py
     MANIFEST    what the directory is, and which generation is in use: see manifest.py
     STATUS      what other processes may read: see status.py
@@ -24,6 +25,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from errno import ENOSPC
+from typing import NamedTuple
 
 from amberdb import _failpoints as failpoints
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
@@ -137,18 +139,29 @@ def open_errors(path: str) -> Generator[None]:
         ) from error
 
 
-def lock_directory(path: str, options: Options) -> DirLock:
-    """Locks a directory for writing. Raises LockedError with the owner's pid and host."""
-    owner = f"{os.getpid()} {os.uname().nodename} {_this_process()}"
+class LockOwner(NamedTuple):
+    """The process that holds a lock, from the text of the LOCK file."""
+
+    pid: int | None
+    host: str
+    process: str
+    is_shared: bool
+    """It takes the writes of other processes, or will once it has opened the database."""
+
+
+def lock_directory(path: str, options: Options, *, shared: bool = False) -> DirLock:
+    """Locks a directory for writing; `shared` by a process that takes the writes of others.
+    Raises LockedError with the owner's pid and host."""
+    owner = f"{os.getpid()} {os.uname().nodename} {_this_process()}{' shared' * shared}"
     try:
         return options.fs.lock(os.path.join(path, LOCK), owner)
     except FileNotFoundError:
         raise LockedError(
             f"{path} was removed by the process that began to create it: try again",
-            path=path, pid=None, host="",
+            path=path, pid=None, host="", is_shared=False,
         ) from None  # fmt: skip
     except BlockingIOError as error:
-        pid, host, process = lock_owner(error)
+        pid, host, process, is_shared = lock_owner(error)
         if process == _this_process():
             what = (
                 f"{path} is in use by this process (an open database, a repair or a restore): "
@@ -159,16 +172,15 @@ def lock_directory(path: str, options: Options) -> DirLock:
                 f"{path} is open in process {pid or '?'} on host {host or '?'}: one process writes "
                 "at a time; close it there, or open it with read_only=True"
             )
-            if options.fs.exists(os.path.join(path, SOCKET)):
+            if is_shared:
                 what += ", or with amberdb.connect(), since that process shares it"
-        raise LockedError(what, path=path, pid=pid, host=host) from None
+        raise LockedError(what, path=path, pid=pid, host=host, is_shared=is_shared) from None
 
 
-def lock_owner(error: BlockingIOError) -> tuple[int | None, str, str]:
-    """The pid, the host and the process of the owner of a lock that could not be taken, from the
-    text of the LOCK file."""
-    pid, host, process, *_ = [*str(error.filename2 or "").split(" "), "", "", ""]
-    return int(pid) if pid.isdecimal() else None, host, process
+def lock_owner(error: BlockingIOError) -> LockOwner:
+    """The owner of a lock that could not be taken."""
+    pid, host, process, shared, *_ = [*str(error.filename2 or "").split(" "), "", "", "", ""]
+    return LockOwner(int(pid) if pid.isdecimal() else None, host, process, shared == "shared")
 
 
 def _this_process() -> str:

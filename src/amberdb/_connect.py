@@ -5,11 +5,14 @@ Invariants:
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING, Unpack
 
+from amberdb.engine.database.open import open_database
 from amberdb.engine.options import OpenOptions
 
 if TYPE_CHECKING:
+    from amberdb.engine.database.database import Database
     from amberdb.remote import SharedDatabase
 
 
@@ -25,8 +28,21 @@ def connect(
     place, and a call that was under way is done once. See docs/sharing.md.
 
     Raises what open() raises; LockedError when a process has the database open that does not share
-    it.
+    it, OptionsDifferError when another process was given another value of an option, OpenError on a
+    network mount and between containers.
     """
     from amberdb.remote.shared import SharedDatabase
 
     return SharedDatabase(os.path.realpath(path), create=create, settings=settings)
+
+
+def connect_or_open(
+    path: str | os.PathLike[str], *, create: bool = True, **settings: Unpack[OpenOptions]
+) -> "Database":
+    """connect() where a database can be shared, else open(): for programs of amberdb's own, which
+    may be started beside others. Raises as they do."""
+    from amberdb.remote.place import network_of
+
+    if sys.platform == "linux" and network_of(path) is None:
+        return connect(path, create=create, **settings)
+    return open_database(path, create=create, **settings)

@@ -31,17 +31,19 @@ from amberdb import (
     OpenError,
     Ordered,
     QueryError,
-    ReadOnlyError,
     Text,
     TransactionError,
     Unique,
     Vector,
 )
 from amberdb.chat import ChatBuffer, CollectionSink
+from amberdb.engine.schema.catalog import Declaration
 from amberdb.graph import KnowledgeGraph
 from amberdb.memory import Memory
 from amberdb.profiles import UserProfiles
-from amberdb.remote import SharedDatabase, lane, leader, place
+from amberdb.remote import SharedDatabase, greeting, lane, leader, place
+from amberdb.remote.declaration import sent_declaration
+from amberdb.remote.greeting import hello_of
 from amberdb.remote.lane import Lane
 from amberdb.remote.leader import Leader
 from amberdb.remote.messages import LeaderGoneError, receive, send
@@ -194,8 +196,6 @@ def test_declarations(shared: SharedDatabase) -> None:
     shared.collection("note", indexes=[Ordered("n")], required={"n": int}, owner="mine")
     with pytest.raises(CollectionError):
         shared.collection("note", indexes=[Ordered("m")], owner="another")
-    with pytest.raises(CollectionError, match="declared with embed="):
-        shared.collection("own", indexes=[Vector("v", dim=2, source="t", embed=lambda texts: [])])
     shared.rename_collection("note", "notes")
     assert shared.collections() == ["notes"]
     shared.drop_collection("notes")
@@ -203,15 +203,130 @@ def test_declarations(shared: SharedDatabase) -> None:
         shared["notes"]
 
 
-def test_what_looks_after_files_runs_where_it_leads(shared: SharedDatabase) -> None:
+def test_a_snapshot_and_the_feed_are_of_all_processes(shared: SharedDatabase) -> None:
     shared.collection("note").put({"id": "a"})
-    for work in (shared.compact, shared.checkpoint, lambda: shared.subscriber("s")):
-        with pytest.raises(ReadOnlyError, match="another process leads"):
-            work()
     with shared.snapshot() as at:
         shared["note"].put({"id": "b"})
         assert list(at["note"]) == ["a"]
     assert [change.id for change in shared.changes()] == ["a", "b"]
+
+
+def test_what_looks_after_files_runs_where_it_leads(
+    shared: SharedDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = shared.collection("note", expires_at="until")
+    notes.put_many({"id": str(n), "who": "lin" if n % 2 else "wu"} for n in range(20))
+    told: list[object] = []
+
+    def progress(*values: object) -> None:
+        told.append(values)
+
+    shared.sync()
+    shared.checkpoint()
+    assert shared.compact(progress).pairs_after
+    assert shared.upgrade() is None
+    monkeypatch.chdir(tmp_path)
+    full = shared.backup("full.amberbak", progress=progress)
+    assert full.documents == {"note": 20}
+    receipt = shared.erase("note", {"who": "lin"}, reason="request 17")
+    assert receipt == shared.erasures()[0]
+    assert receipt.documents == 10
+    assert receipt.completed
+    assert [each.path for each in receipt.backups] == [str(tmp_path / "full.amberbak")]
+    with pytest.raises(QueryError):
+        shared.erase("note", reason="without a filter")
+    with pytest.raises(amberdb.BackupExistsError):
+        shared.backup(Path("full.amberbak"))
+    notes.put({"id": "old", "until": 1.0})
+    assert notes.expire() + shared.expire() == 1
+    shared.accept_clock()
+    shared.build_indexes()
+    shared.migrate()
+    assert told
+
+
+def test_work_whose_progress_raises_ends(
+    own: Leader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader, "_PROGRESS_S", 0)
+    own.db["note"].put_many({"n": n, "text": "x" * 1000} for n in range(500))
+
+    class Own(Exception):
+        pass
+
+    def progress(*values: Any) -> None:
+        raise Own
+
+    client = Lane(own.path, hello_of({}))
+    request = {"call": "backup", "args": [str(tmp_path / "b")], "kwargs": {"rate_bytes_s": 1000.0}}
+    with pytest.raises(Own):
+        client.ask(request, progress, is_long=True)
+    client.drop()
+    while any(name.startswith("b") for name in os.listdir(tmp_path)):
+        threading.Event().wait(0.01)
+
+
+def test_subscribers(shared: SharedDatabase, child: Child) -> None:
+    notes = shared.collection("note")
+    feed = shared.subscriber("s")
+    for id in "abc":
+        notes.put({"id": id})
+    first, second, _ = feed.changes()
+    feed.acknowledge(first.lsn)
+    assert shared.subscriber("s").position == feed.position == first.lsn
+    with pytest.raises(QueryError, match="yet"):
+        feed.acknowledge(amberdb.Lsn(first.lsn + 1000))
+    with pytest.raises(QueryError):
+        shared.subscriber("")
+    child.kill()
+    feed.acknowledge(second.lsn)
+    assert shared.leads
+    assert [change.id for change in feed.changes()] == ["c"]
+    assert [change.id for change in shared.subscriber("s").changes()] == ["c"]
+    feed.remove()
+    assert feed.position == 0
+
+
+def _of_length(texts: list[str]) -> list[list[float]]:
+    return [[len(text), 1.0] for text in texts]
+
+
+def test_texts_are_embedded_where_they_are_written(shared: SharedDatabase, child: Child) -> None:
+    vector = Vector("v", dim=2, source="t", embed=_of_length)
+    notes = shared.collection("note", indexes=[vector])
+    notes.put({"id": "a", "t": "four"})
+    notes.insert({"id": "b", "t": "seventy", "v": [1, 2]})
+    notes.put_many([{"id": "c", "t": "ten"}, {"id": "d"}])
+    notes.put_many([{"id": "c", "t": "other"}, {"id": "e", "t": "ten"}], on_conflict="keep")
+    notes.update("d", {"t": "eleven"})
+    lengths = {id: notes[id]["v"].tolist() for id in "abcde"}
+    assert lengths == {"a": [4, 1], "b": [1, 2], "c": [3, 1], "d": [6, 1], "e": [3, 1]}
+    with shared.transaction() as tx:
+        tx["note"].update("a", {"t": "fourteen"})
+        assert "v" not in tx["note"]["a"]
+        tx["note"].put({"id": "f", "t": "1"})
+    assert "v" not in notes["f"]
+    assert notes.embed_missing() == 2
+    assert notes["a"]["v"].tolist() == [8, 1]
+    child.kill()
+    notes.put({"id": "g", "t": "1234"})
+    assert shared.leads
+    with shared.transaction() as tx:
+        tx["note"].put({"id": "h", "t": "12345"})
+    assert notes.embed_missing() == 1
+    assert notes["h"]["v"].tolist() == [5, 1]
+
+
+def test_a_leader_embeds_what_others_cannot(own: Leader) -> None:
+    vector = Vector("v", dim=2, source="t", embed=_of_length)
+    own.db.collection("own", indexes=[vector])
+    without = Vector("v", dim=2, source="t")
+    request = {"call": "declare", "name": "own", "declaration": None}
+    declaration = Declaration(indexes=[without])
+    own.do({**request, "declaration": sent_declaration(declaration)}, None)
+    write = {**_put(), "collection": "own", "method": "put", "args": [{"id": "a", "t": "four"}]}
+    own.write(b"c" * 16, 1, write)
+    assert own.db["own"]["a"]["v"].tolist() == [4, 1]
 
 
 def test_systems_run_on_a_shared_database(shared: SharedDatabase) -> None:
@@ -266,7 +381,7 @@ def test_of_several_connections_of_a_process_one_makes_the_leader(
         list(pool.map(put, range(4)))
     # A connection that came late enough follows the leader of its own process.
     leading = [db for db in (shared, *others) if db.leads]
-    leaders = {id(db._leader) for db in leading}  # pyright: ignore[reportPrivateUsage]
+    leaders = {id(db.handle().engine) for db in leading}
     assert len(leaders) == 1
     assert sorted(notes) == ["0", "1", "2", "3"]
     for db in others:
@@ -317,7 +432,7 @@ def own(tmp_path: Path) -> Iterator[Leader]:
     path = str(tmp_path / "t.amber")
     db = amberdb.open(path, **SMALL)
     db.collection("note")
-    made = Leader(path, db)
+    made = Leader(path, db, hello_of({}))
     yield made
     assert_sound(made.db)
     made.close()
@@ -348,8 +463,7 @@ def test_a_request_that_is_sent_again_is_done_once(own: Leader) -> None:
 
 def test_an_answer_that_is_lost_with_its_connection_is_given_again(own: Leader) -> None:
     own.db["note"].put({"id": "a"})
-    path = own.path
-    client = Lane(path)
+    client = Lane(own.path, hello_of({}))
     sent = {"call": "write", **_put()}
     assert client.write(sent, lambda is_lost: None)
     cut: list[int] = []
@@ -381,7 +495,7 @@ def test_a_client_that_is_silent_in_a_transaction(
     own: Leader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leader, "IDLE_S", 0.1)
-    client = Lane(own.path)
+    client = Lane(own.path, hello_of({}))
     client.begin(None, None)
     client.inside({"collection": "note", "method": "put", "args": [{"id": "a"}], "kwargs": {}})
     with own.db.transaction(timeout_ms=20_000) as tx:  # waits until it was rolled back
@@ -392,7 +506,7 @@ def test_a_client_that_is_silent_in_a_transaction(
 
 
 def test_calls_that_there_are_not(own: Leader) -> None:
-    client = Lane(own.path)
+    client = Lane(own.path, hello_of({}))
     for request in ({"call": "close"}, {"call": "write", "client": b"", "number": 1}):
         with pytest.raises(QueryError):
             client.ask(request)
@@ -418,10 +532,10 @@ def test_what_is_no_message_ends_the_connection(own: Leader) -> None:
         assert connection.recv(1) == b""
         connection.close()
     connection = place.connected(own.path)
-    send(connection, {"protocol": 99})
+    send(connection, {"protocols": [1, 99]})
     answer = receive(connection)
     assert answer["error"][0] == "OpenError"
-    assert "speaks protocol 1" in answer["error"][1]
+    assert "speaks protocol 2" in answer["error"][1]
     connection.close()
 
 
@@ -430,6 +544,50 @@ def test_another_user_is_refused(own: Leader, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(PermissionError, match="the other end is of user"):
         place.connected(own.path)
+
+
+def test_options_that_two_processes_give_are_equal(own: Leader) -> None:
+    own.hello = hello_of({"reap_batch": 7, "sync": "os"})
+    with pytest.raises(amberdb.OptionsDifferError, match="reap_batch=7, not 8") as raised:
+        greeting.greeted(own.path, hello_of({"reap_batch": 8}), 10)
+    assert raised.value.option == "reap_batch"
+    for alike in hello_of({"reap_batch": 7, "sync": "always"}), hello_of({"compact": "auto"}):
+        greeting.greeted(own.path, alike, 10).close()
+
+
+def test_another_container_is_refused(own: Leader) -> None:
+    theirs = hello_of({})
+    with pytest.raises(OpenError, match="in another container"):
+        greeting.greeted(own.path, {**theirs, "container": 1}, 10)
+
+
+def test_a_mount_of_a_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "36 35 98:0 / / rw - ext4 /dev/root rw\n"
+        f"37 36 0:1 / {tmp_path}/a\\040b rw shared:1 - nfs4 host:/x rw\n"
+    )
+    monkeypatch.setattr(place, "MOUNTS", str(mounts))
+    (tmp_path / "a b").mkdir()
+    with pytest.raises(OpenError, match="nfs4"):
+        amberdb.connect(tmp_path / "a b" / "t.amber")
+    assert not (tmp_path / "a b" / "t.amber").exists()
+    amberdb.connect(tmp_path / "t.amber", **SMALL).close()
+
+
+def test_the_class_of_a_commit_is_that_of_the_process_that_makes_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.amber"
+    with (
+        amberdb.connect(path, sync="os", background=False) as first,
+        amberdb.connect(path, sync="always") as second,
+    ):
+        notes = first.collection("note")
+        notes.put({"id": "a"})
+        before = first.stats().sync.count
+        second["note"].put({"id": "b"})
+        assert first.stats().sync.count == before + 1
+        notes.put({"id": "c"})
+        assert first.stats().sync.count == before + 1
 
 
 # -- who leads -----------------------------------------------------------------------------------
@@ -453,8 +611,7 @@ def test_one_process_leads_once(tmp_path: Path) -> None:
     assert not (path / "SOCKET").exists()
 
 
-def test_a_process_that_does_not_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amberdb.remote.shared.EXCLUSIVE_S", 0.1)
+def test_a_process_that_does_not_share(tmp_path: Path) -> None:
     path = tmp_path / "t.amber"
     code = f"import amberdb, sys; db = amberdb.open({str(path)!r}); print(flush=True); input()"
     owner = subprocess.Popen(
@@ -466,6 +623,36 @@ def test_a_process_that_does_not_share(tmp_path: Path, monkeypatch: pytest.Monke
         amberdb.connect(path)
     assert raised.value.pid == owner.pid
     owner.communicate(b"\n")
+
+
+def test_a_process_that_is_about_to_serve_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "t.amber"
+    amberdb.connect(path).close()
+    code = f"""if True:
+        from amberdb.engine.database.open import open_to_share
+        from amberdb.remote.greeting import hello_of
+        from amberdb.remote.leader import Leader
+        db = open_to_share({str(path)!r}, create=False, settings={{}})
+        print(flush=True)
+        input()
+        leader = Leader({str(path)!r}, db, hello_of({{}}))
+        input()
+        leader.close()
+    """
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    assert owner.stdin is not None
+    owner.stdout.readline()
+    with ThreadPoolExecutor(1) as pool:
+        connecting = pool.submit(amberdb.connect, path)
+        owner.stdin.write(b"\n")
+        owner.stdin.flush()
+        with connecting.result(30) as db:
+            assert not db.leads
+    owner.communicate(b"\n")
+    assert owner.returncode == 0
 
 
 def test_open_names_connect(tmp_path: Path, child: Child) -> None:
