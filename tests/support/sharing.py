@@ -14,9 +14,12 @@ Invariants:
 
 import os
 import random
+import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import amberdb
 from amberdb import Database, Ordered, TransactionError, Unique
@@ -25,6 +28,42 @@ from amberdb.remote import SharedDatabase
 ACCOUNTS: Final = 4
 AMOUNT: Final = 1_000
 SMALL: Final[dict[str, Any]] = {"checkpoint_bytes": 64 << 10, "segment_bytes_max": 64 << 10}
+
+
+@final
+class Child:
+    """A process that leads until its input ends."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-m", "support.sharing", "lead", str(path)]
+        paths = f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"leads\n"
+
+    def end(self) -> None:
+        self.process.communicate(timeout=30)
+        assert self.process.returncode == 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def child_leads(path: Path) -> Generator[Child]:
+    """A process that leads the database at `path`."""
+    child = Child(path)
+    try:
+        yield child
+    finally:
+        if child.process.poll() is None:
+            child.kill()
 
 
 def opened(path: Path) -> SharedDatabase:

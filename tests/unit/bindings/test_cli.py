@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from amberdb.cli import lines as cli_lines
 from amberdb.cli.__main__ import app
 from amberdb.cli.verbs import VERBS
 from support.older_format import older_format
+from support.sharing import child_leads
 
 Run = Callable[..., Result]
 
@@ -550,6 +552,25 @@ def test_beside_an_application_reads_are_answered_and_writes_name_the_owner(
         assert f"process {os.getpid()}" in checked.stderr
         for verb in (["put", "x", "{}"], ["compact"], ["repair"]):  # here in one process
             assert "this process" in filled(*verb, code=3).stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sharing needs Linux")
+def test_beside_an_application_that_shares_writes_go_to_it(filled: Run, tmp_path: Path) -> None:
+    with child_leads(tmp_path / "t.amber") as child:
+        filled("put", "x", '{"id": "just now", "entity": "c"}')
+        filled("import", "y", "-", input='{"id": "a"}\n{"id": "b"}\n')
+        backup = tmp_path / "b.amberbak"
+        assert "b.amberbak" in filled("backup", str(backup), "--json").stdout
+        erased = answer(
+            filled("erase", "x", "--where", '{"entity": "c"}', "--reason", "r", "--json")
+        )
+        assert [each["path"] for each in erased["backups"]] == [str(backup)]
+        filled("compact")
+        assert "another process" not in filled("upgrade").output
+        child.end()
+    with amberdb.open(tmp_path / "t.amber") as db:
+        assert len(db["x"]) == 10
+        assert db.check().ok
 
 
 def test_foreign_directory_is_code_3(run: Run, tmp_path: Path) -> None:

@@ -67,26 +67,64 @@ def store_until_it_is_killed(path: Path, answered: list[str]) -> None:
 @pytest.mark.campaign
 def test_a_database_that_is_open_elsewhere_ends_no_server(tmp_path: Path) -> None:
     path = tmp_path / "t.amber"
-    with talking([*AMBERDB, path]) as first, talking([*AMBERDB, path]) as second:
-        first.call("remember", text="喜欢喝茶")
-        answer = second.call("recall", query="喝茶")
+    with amberdb.open(path) as db, talking([*AMBERDB, path]) as client:
+        db.collection("other").put({"id": "a"})
+        answer = client.call("recall", query="喝茶")
         assert answer["isError"] is True
         text = answer["content"][0]["text"]
-        assert f"is open in process {first.process.pid}" in text
+        assert f"is open in process {os.getpid()}" in text
         assert "--read-only" in text
-        assert "error" in second.answer("resources/read", uri="memory://recent")
-        assert "error" in second.answer("resources/subscribe", uri="memory://recent")
+        assert "error" in client.answer("resources/read", uri="memory://recent")
+        assert "error" in client.answer("resources/subscribe", uri="memory://recent")
+        db.close()
+        client.call("remember", text="third")
+        assert len(memories(client, "third")) == 1
+
+
+def test_clients_share_a_memory(tmp_path: Path) -> None:
+    """Of two clients of the official server, each with 100 entities, 84 of 200 were lost."""
+    path = tmp_path / "t.amber"
+    with talking([*AMBERDB, path]) as first, talking([*AMBERDB, path]) as second:
+
+        def store(client: StdioClient, start: int) -> None:
+            for n in range(start, 200, 2):
+                client.call("create_entities", entities=[entity(n)])
+
+        threads = [
+            threading.Thread(target=store, args=(client, start))
+            for start, client in enumerate((first, second))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for client in (first, second):
+            graph = client.call("read_graph")["structuredContent"]
+            names = {each["name"] for each in graph["entities"]}
+            assert names == {f"实体{n}" for n in range(200)}
+        second.request("resources/subscribe", uri="memory://recent")
+        first.call("remember", text="喜欢喝茶")
+        assert second.told()["params"] == {"uri": "memory://recent"}
         with talking([*AMBERDB, path, "--read-only"]) as reader:
             reader.request("resources/subscribe", uri="memory://recent")
             first.call("remember", text="second")
             assert reader.told()["params"] == {"uri": "memory://recent"}
             assert len(memories(reader, "second")) == 1
-        first.process.kill()
-        first.process.wait()
-        assert [each["text"] for each in memories(second, "喝茶")] == ["喜欢喝茶"]
-        second.call("remember", text="third")
-        assert len(memories(second, "third")) == 1
-        first.process.returncode = 0  # as if it had ended by itself
+        leader = max((first, second), key=lambda each: each.process.pid == owner(path))
+        other = second if leader is first else first
+        leader.process.kill()
+        leader.process.wait()
+        assert [each["text"] for each in memories(other, "喝茶")] == ["喜欢喝茶"]
+        other.call("remember", text="third")
+        assert len(memories(other, "third")) == 1
+        receipt = other.call("forget", entity="user", reason="asked")
+        assert not receipt.get("isError"), receipt
+        leader.process.returncode = 0  # as if it had ended by itself
+
+
+def owner(path: Path) -> int:
+    """The process that leads."""
+    return int((path / "LOCK").read_text().split(" ")[0])
 
 
 def memories(client: StdioClient, query: str) -> list[Any]:

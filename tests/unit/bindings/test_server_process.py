@@ -1,6 +1,7 @@
 """`amberdb serve` as a process: it says where it listens, ends by SIGTERM with everything on disk,
 and refuses what would be unsafe."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -78,17 +79,48 @@ def test_options_of_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert "embedding" in db.collection("shop_profile").find()[0]
 
 
-def test_beside_a_server_another_is_told_why_not(tmp_path: Path) -> None:
-    with serving(tmp_path / "t.amber") as server:
-        refused(["serve", str(tmp_path / "t.amber"), "--port", "0"], 3, str(server.process.pid))
-        port = server.url.rpartition(":")[2]
-        refused(["serve", str(tmp_path / "u.amber"), "--port", port], 6, "in use")
-        assert not (tmp_path / "u.amber").exists()
-        server.process.send_signal(signal.SIGINT)
-        _, err = server.process.communicate(timeout=60)
-        assert (server.process.returncode, err) == (130, "error: interrupted\n")
-    with amberdb.open(tmp_path / "t.amber") as db:
+def test_two_servers_and_the_command_line_share_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "t.amber"
+    with (
+        serving(path) as first,
+        serving(path) as second,
+        asking(first) as one,
+        asking(second) as other,
+    ):
+        clients = [one, other]
+        for n, client in enumerate(clients * 5):
+            given = {"content": f"memory {n}", "memory_layer": "event"}
+            client.post("/memory/user/lin", json=given).raise_for_status()
+        for verb in (["put", str(path), "note", '{"id": "a"}'], ["compact", str(path)]):
+            assert CliRunner().invoke(app, verb).exit_code == 0
+        for client in clients:
+            assert len(client.get("/memory/user/lin/events").json()["memories"]) == 10
+        first.process.kill()
+        first.process.wait()
+        given = {"content": "the last", "memory_layer": "event"}
+        other.post("/memory/user/lin", json=given).raise_for_status()
+        second.process.send_signal(signal.SIGTERM)
+        second.process.communicate(timeout=60)
+    with amberdb.open(path) as db:
         assert db.recovery is None
+        assert db.collection("note").get("a") == {"id": "a"}
+        assert db.check().ok
+
+
+def test_where_a_server_cannot_be(tmp_path: Path) -> None:
+    with amberdb.open(tmp_path / "u.amber"):
+        with serving(tmp_path / "t.amber") as server:
+            port = server.url.rpartition(":")[2]
+            refused(["serve", str(tmp_path / "v.amber"), "--port", port], 6, "in use")
+            assert not (tmp_path / "v.amber").exists()
+            server.process.send_signal(signal.SIGINT)
+            _, err = server.process.communicate(timeout=60)
+            assert (server.process.returncode, err) == (130, "error: interrupted\n")
+        command = [sys.executable, "-m", "amberdb.cli", "serve", str(tmp_path / "u.amber")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 3
+        assert f"process {os.getpid()}" in ended.stderr
+        assert "amberdb.connect()" in ended.stderr
 
 
 def asking(server: Server) -> httpx.Client:

@@ -49,6 +49,7 @@ from amberdb.remote.leader import Leader
 from amberdb.remote.messages import LeaderGoneError, receive, send
 from amberdb.remote.requests import forget_old
 from support.databases import SMALL, assert_sound
+from support.sharing import Child, child_leads
 
 TESTS = Path(__file__).parents[2]
 pytestmark = [
@@ -57,36 +58,10 @@ pytestmark = [
 ]
 
 
-class Child:
-    """A process that leads until its input ends."""
-
-    def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-m", "support.sharing", "lead", str(path)]
-        paths = f"{TESTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths},
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"leads\n"
-
-    def end(self) -> None:
-        self.process.communicate(timeout=30)
-        assert self.process.returncode == 0
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
 @pytest.fixture
 def child(tmp_path: Path) -> Generator[Child]:
-    child = Child(tmp_path / "t.amber")
-    yield child
-    if child.process.poll() is None:
-        child.kill()
+    with child_leads(tmp_path / "t.amber") as child:
+        yield child
 
 
 @pytest.fixture
