@@ -11,6 +11,7 @@ SOAK_S ?= 600
 SEEDS ?= 1-60
 SECONDS ?= 5
 CRASH_S ?= 0
+KILLS ?= 1000
 COVERAGE_PERCENT_MIN ?= 95
 PYTHONS ?= 3.12 3.13 3.14
 FRAMEWORKS ?= $(notdir $(patsubst %/,%,$(wildcard tests/frameworks/*/)))
@@ -28,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
+.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep sharing mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -102,6 +103,9 @@ fuzz-http: $(VENV)/.test $(HTTP)/.done ## schemathesis against `amberdb serve` (
 
 soak: $(VENV)/.test ## eight clients over HTTP and a kill in the middle (SOAK_S: seconds)
 	PYTHONPATH=tests $(BIN)/python tests/crash/soak.py --seconds $(SOAK_S) $(ARGS)
+
+sharing: $(VENV)/.test ## SIGKILL for leaders of a shared database (KILLS: how many)
+	PYTHONPATH=tests $(BIN)/python tests/crash/sharing.py --kills $(KILLS) $(ARGS)
 
 soak-systems: $(VENV)/.test ## all memory systems at once, killed again and again (SOAK_S: seconds)
 	PYTHONPATH=tests $(BIN)/python tests/crash/systems.py --seconds $(SOAK_S) $(ARGS)

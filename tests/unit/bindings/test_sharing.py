@@ -413,6 +413,9 @@ def own(tmp_path: Path) -> Iterator[Leader]:
     made.close()
 
 
+PATCH: dict[str, Any] = {"args": ["a", {"$inc": {"n": 1}}], "kwargs": {}}
+
+
 def _put(**document: Any) -> dict[str, Any]:
     return {
         "collection": "note",
@@ -478,6 +481,26 @@ def test_a_client_that_is_silent_in_a_transaction(
     with pytest.raises(TransactionError, match="run it again"):
         client.inside({"collection": "note", "method": "get", "args": ["a"], "kwargs": {}})
     client.drop()
+
+
+def test_a_hundred_clients(own: Leader) -> None:
+    own.db["note"].put({"id": "a", "n": 0})
+    barrier = threading.Barrier(100)
+
+    def work() -> None:
+        client = Lane(own.path, hello_of({}))
+        barrier.wait(60)
+        for _ in range(5):
+            client.write({"call": "write", **_put(), "sync": "os"}, lambda is_lost: None)
+        client.begin("os", None)
+        client.inside({"collection": "note", "method": "update", **PATCH})
+        client.commit(lambda is_lost: None)
+        client.drop()
+
+    with ThreadPoolExecutor(100) as pool:
+        for done in [pool.submit(work) for _ in range(100)]:
+            done.result(60)
+    assert own.db["note"]["a"]["n"] == 600
 
 
 def test_calls_that_there_are_not(own: Leader) -> None:
