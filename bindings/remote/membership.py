@@ -42,14 +42,17 @@ class Membership:
         self,
         path: str,
         settings: OpenOptions,
-        on_leading: Callable[[Leader], None],
+        on_leading: Callable[[Database], None],
         *,
         create: bool,
     ) -> None:
-        """`on_leading` is called when this process begins to lead. Raises as connect()."""
+        """`on_leading` is called with the database when this process begins to lead. Raises as
+        connect()."""
         self.path = path
         self.leader: Leader | None = None
-        """Of this process; None while another one leads."""
+        """Of this process; None while another one leads. From then on it leads until close()."""
+        self.own: Database | None = None
+        """The open database of a process that leads."""
         self.is_closed = False
         self._settings = settings
         self._hello = hello_of(settings)
@@ -66,12 +69,10 @@ class Membership:
     def reading(self) -> Database:
         """The database that this process reads: its own, or one that follows the leader's. Raises
         ClosedError."""
-        leader, reader = self.leader, self._reader
-        if leader is not None:
-            return leader.db
-        if reader is None:
+        reading = self.own or self._reader
+        if reading is None:
             raise _closed()
-        return reader
+        return reading
 
     def close(self) -> None:
         """Closes it; the last of a process that leads lets another process lead. A second call does
@@ -81,11 +82,13 @@ class Membership:
                 return
             self.is_closed = True
             leader, self.leader = self.leader, None
-            reader, self._reader = self._reader, None
+            opened = self.own, self._reader
+            self.own = self._reader = None
             for lane in self._lanes:
                 lane.drop()
-        if reader is not None:
-            reader.close()
+        for each in opened:
+            if each is not None:
+                each.close()
         if leader is not None:
             _give_back(leader)
 
@@ -202,7 +205,8 @@ class Membership:
                 if self._reader is None:
                     continue
             if leader is not None:
-                self._on_leading(leader)
+                self.own = open_to_share(self.path, create=False, settings={})
+                self._on_leading(self.own)
             self.leader = leader
             self._generation += 1
             return

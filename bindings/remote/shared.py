@@ -18,6 +18,7 @@ from amberdb._types import Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.commit.change_feed import Subscriber
+from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.declarations import declaration_of
 from amberdb.engine.database.handle import Handle
@@ -33,7 +34,6 @@ from amberdb.index.registry import IndexSpec
 from amberdb.remote.collection import SharedCollection
 from amberdb.remote.declaration import sent_declaration
 from amberdb.remote.feed import SharedFeed
-from amberdb.remote.leader import Leader
 from amberdb.remote.membership import Membership
 from amberdb.remote.messages import Progressed
 from amberdb.remote.transaction import SharedTransaction
@@ -81,11 +81,11 @@ class SharedDatabase(Database):
 
     # -- collections -------------------------------------------------------------------------
 
-    def __getitem__(self, name: str) -> "SharedCollection":
+    def __getitem__(self, name: str) -> Collection:
         """The existing collection of this name. Raises CollectionMissingError."""
         with self.handle().engine.readable.view() as view:
             schema_of(view, name)
-        return SharedCollection(name, self)
+        return self._collection(name)
 
     def collection(
         self,
@@ -97,7 +97,7 @@ class SharedDatabase(Database):
         version: int | None = None,
         migrate: Mapping[int, Upgrade] | None = None,
         owner: str | None = None,
-    ) -> "SharedCollection":
+    ) -> Collection:
         """Creates or declares a collection, as Database.collection() does. Functions stay in this
         process: embed= is called for what it writes, migrate= for what it reads, and both for the
         rest while it leads.
@@ -105,19 +105,17 @@ class SharedDatabase(Database):
         Raises CollectionError also where another process leads, and stored documents have to be
         upgraded."""
         declaration = declaration_of(indexes, expires_at, required, version, migrate, owner)
-        while (leader := self._membership.leader) is None:
+        while True:
             try:
                 self.handle().engine.declare(name, declaration)
                 break
             except (ReadOnlyError, CollectionMissingError):
                 sent = sent_declaration(declaration)
                 self._membership.ask({"call": "declare", "name": name, "declaration": sent})
-        else:
-            leader.db._handle.engine.declare(name, declaration)
         self._declared[name] = declaration
         if declaration.indexes is not None:
             self._attach(name, declaration)
-        return SharedCollection(name, self)
+        return self._collection(name)
 
     def drop_collection(self, name: str) -> None:
         """As Database.drop_collection()."""
@@ -149,10 +147,11 @@ class SharedDatabase(Database):
         """A transaction, as Database.transaction(). Where another process leads, each call inside
         is a round trip, and it raises TransactionError when that process ends before the commit:
         nothing was stored, run it again."""
-        leader = self._membership.leader
-        if leader is not None:
-            return leader.db.transaction(sync=sync, timeout_ms=timeout_ms)
-        return SharedTransaction(self, self._membership, sync or self.options.sync, timeout_ms)
+        sync = sync or self.options.sync
+        own = self._membership.own
+        if own is not None:
+            return own.transaction(sync=sync, timeout_ms=timeout_ms)
+        return SharedTransaction(self, self._membership, sync, timeout_ms)
 
     def check_transaction(self, tx: Transaction) -> None:
         """Raises TransactionError unless `tx` is an open transaction of this database."""
@@ -236,9 +235,9 @@ class SharedDatabase(Database):
     def write(self, collection: str, method: str, *args: Any, **kwargs: Any) -> Any:
         """Does a write of a collection."""
         sync = kwargs.pop("sync", None) or self.options.sync
-        leader = self._membership.leader
-        if leader is not None:
-            return getattr(leader.db[collection], method)(*args, sync=sync, **kwargs)
+        own = self._membership.own
+        if own is not None:
+            return getattr(Collection(collection, own._handle), method)(*args, sync=sync, **kwargs)
         return self._membership.write(
             {
                 "call": "write",
@@ -267,8 +266,13 @@ class SharedDatabase(Database):
         with self.handle().engine.readable.view() as view:
             self.embedders.attach(schema_of(view, name), declaration.indexes or ())
 
-    def _adopted(self, leader: Leader) -> None:
+    def _adopted(self, own: Database) -> None:
         """Gives the functions of this process to the database that it leads now."""
         for name, declaration in self._declared.items():
-            engine = leader.db._handle.writing("connect")
-            engine.adopt(name, declaration)
+            own._handle.writer("connect").adopt(name, declaration)
+
+    def _collection(self, name: str) -> Collection:
+        own = self._membership.own
+        if own is not None and own.options.sync == self.options.sync:
+            return Collection(name, own._handle)  # it leads until it is closed
+        return SharedCollection(name, self)
