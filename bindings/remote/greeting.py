@@ -9,13 +9,13 @@ Invariants:
 """
 
 import os
-import socket
 from typing import Any, Final
 
 from amberdb._errors import OpenError, OptionsDifferError
 from amberdb.engine.options import OpenOptions
 from amberdb.remote import place
-from amberdb.remote.messages import LeaderGoneError, receive, result_of, send
+from amberdb.remote.connection import Connection
+from amberdb.remote.messages import LeaderGoneError, result_of
 
 PROTOCOLS: Final = (2,)
 HELLO_S: Final = 10.0
@@ -67,19 +67,19 @@ def check_hello(theirs: dict[str, Any], mine: dict[str, Any], path: str) -> int:
     return protocol
 
 
-def greeted(path: str, hello: dict[str, Any], wait_s: float) -> socket.socket:
+def greeted(path: str, hello: dict[str, Any], wait_s: float) -> Connection:
     """A connection that has begun; each message waits for `wait_s`. Raises LeaderGoneError,
     PermissionError, TimeoutError, and what the leader refuses it with."""
     try:
-        connection = place.connected(path)
+        connection = Connection(place.connected(path))
     except PermissionError:
         raise
     except OSError as error:
         raise LeaderGoneError(str(error)) from error
     try:
         connection.settimeout(wait_s)
-        send(connection, hello)
-        result_of(receive(connection))
+        connection.send(hello)
+        result_of(connection.receive())
         return connection
     except BaseException:
         connection.close()

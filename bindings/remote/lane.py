@@ -7,21 +7,14 @@ Invariants:
 """
 
 import os
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
 from amberdb._errors import CommitUnknownError, TransactionError
+from amberdb.remote.connection import Connection
 from amberdb.remote.greeting import greeted
 from amberdb.remote.leader import Leader
-from amberdb.remote.messages import (
-    LeaderGoneError,
-    Progressed,
-    framed,
-    receive,
-    result_of,
-    send_frame,
-)
+from amberdb.remote.messages import LeaderGoneError, Progressed, framed, result_of
 from amberdb.remote.requests import CLIENT_BYTES
 
 ANSWER_S: Final = 60.0
@@ -37,7 +30,7 @@ class Lane:
         self._hello = hello
         self._client = os.urandom(CLIENT_BYTES)
         self._number = 0
-        self._connection: socket.socket | None = None
+        self._connection: Connection | None = None
 
     def write(self, request: dict[str, Any], leader: Callable[[bool], Leader | None]) -> Any:
         """The result of a write. `leader(is_lost)` gives the leader if it is in this process; with
@@ -70,8 +63,8 @@ class Lane:
             if connection is None:
                 connection = self._connection = greeted(self._path, self._hello, ANSWER_S)
             connection.settimeout(None if is_long else ANSWER_S)
-            send_frame(connection, data)
-            while "progress" in (answer := receive(connection)):
+            connection.send_frame(data)
+            while "progress" in (answer := connection.receive()):
                 if progress is not None:
                     progress(*answer["progress"])
         except BaseException as error:  # an answer may come that nobody reads

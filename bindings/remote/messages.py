@@ -19,7 +19,6 @@ Invariants:
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import builtins
-import socket
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeAlias, cast
@@ -37,7 +36,7 @@ from amberdb.engine.schema.documents import REMOVE
 from amberdb.engine.search.hits import Hit, Hits
 
 FRAME_BYTES_MAX: Final = (1 << 32) - 1
-_SIZE_BYTES: Final = 4
+SIZE_BYTES: Final = 4
 _REMOVE: Final = 32
 _REPORTS: Final = {each.__name__: each for each in (BackupReport, CompactReport, Erasure)}
 
@@ -49,58 +48,26 @@ class LeaderGoneError(ConnectionError):
     """The connection to the leader has ended."""
 
 
-def send(connection: socket.socket, message: Mapping[str, Any]) -> None:
-    """Sends one message. Raises LeaderGoneError; TypeError and ValueError for a value that cannot
-    be sent, and then nothing was sent."""
-    send_frame(connection, framed(message))
-
-
 def framed(message: Mapping[str, Any]) -> bytes:
-    """The frame of a message. Raises TypeError, ValueError."""
+    """The frame of a message. Raises TypeError and ValueError for a value that cannot be sent."""
     try:
         data = encode(message)
     except (AttributeError, msgspec.MsgspecError, OverflowError) as error:
         raise TypeError(f"a value cannot be sent to another process: {error}") from None
     if len(data) > FRAME_BYTES_MAX:
         raise ValueError(f"a message of {len(data)} bytes is too large: send it in parts")
-    return len(data).to_bytes(_SIZE_BYTES) + data
+    return len(data).to_bytes(SIZE_BYTES) + data
 
 
-def send_frame(connection: socket.socket, frame: bytes) -> None:
-    """Sends a frame. Raises LeaderGoneError."""
+def unframed(data: bytes | memoryview) -> dict[str, Any]:
+    """The message of a frame, without its size. Raises LeaderGoneError for what is no message."""
     try:
-        connection.sendall(frame)
-    except TimeoutError:
-        raise
-    except OSError as error:
-        raise LeaderGoneError(str(error)) from error
-
-
-def receive(connection: socket.socket) -> dict[str, Any]:
-    """The next message. Raises LeaderGoneError, also for what is no message; TimeoutError."""
-    size = int.from_bytes(_exactly(connection, _SIZE_BYTES))
-    try:
-        message: Any = _decode(_exactly(connection, size))
+        message: Any = _decode(data)
     except (msgspec.MsgspecError, ValueError) as error:
         raise LeaderGoneError(f"no message: {error}") from None
     if not isinstance(message, dict):
         raise LeaderGoneError("no message: not a map")
     return cast(dict[str, Any], message)
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        try:
-            part = connection.recv(min(size - len(data), 1 << 20))
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise LeaderGoneError(str(error)) from error
-        if not part:
-            raise LeaderGoneError("the connection was closed")
-        data += part
-    return bytes(data)
 
 
 def _extension(code: int, data: memoryview) -> Any:

@@ -20,8 +20,8 @@ from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.patch import Changes
 from amberdb.engine.search.embedding import Embedders
+from amberdb.remote.calls import READS, WRITES
 from amberdb.remote.lane import Lane
-from amberdb.remote.leader import READS, WRITES
 from amberdb.remote.membership import Membership
 from amberdb.remote.messages import without_remove
 

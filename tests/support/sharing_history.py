@@ -245,7 +245,7 @@ def _judge_once(changes: list[Change]) -> None:
     """Each write is in one commit, whatever was sent again."""
     commits = Counter(
         v
-        for lsn, commit in groupby(changes, key=lambda change: change.lsn)
+        for _, commit in groupby(changes, key=lambda change: change.lsn)
         for v in {each.document["v"] for each in commit if each.document is not None}
     )
     twice = [v for v, times in commits.items() if times > 1]

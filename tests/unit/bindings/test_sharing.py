@@ -41,12 +41,13 @@ from amberdb.engine.schema.catalog import Declaration
 from amberdb.graph import KnowledgeGraph
 from amberdb.memory import Memory
 from amberdb.profiles import UserProfiles
-from amberdb.remote import SharedDatabase, greeting, lane, leader, place
+from amberdb.remote import SharedDatabase, greeting, lane, place, session
+from amberdb.remote.connection import Connection
 from amberdb.remote.declaration import sent_declaration
 from amberdb.remote.greeting import hello_of
 from amberdb.remote.lane import Lane
 from amberdb.remote.leader import Leader
-from amberdb.remote.messages import LeaderGoneError, receive, send
+from amberdb.remote.messages import LeaderGoneError
 from amberdb.remote.requests import forget_old
 from support.databases import SMALL, assert_sound
 from support.sharing import Child, child_leads
@@ -223,7 +224,7 @@ def test_what_looks_after_files_runs_where_it_leads(
 def test_work_whose_progress_raises_ends(
     own: Leader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leader, "_PROGRESS_S", 0)
+    monkeypatch.setattr(session, "_PROGRESS_S", 0)
     own.db["note"].put_many({"n": n, "text": "x" * 1000} for n in range(500))
 
     class Own(Exception):
@@ -446,7 +447,9 @@ def test_an_answer_that_is_lost_with_its_connection_is_given_again(own: Leader) 
     assert client.write(sent, lambda is_lost: None)
     cut: list[int] = []
 
-    def losing(connection: socket.socket) -> dict[str, Any]:
+    receive = Connection.receive
+
+    def losing(connection: Connection) -> dict[str, Any]:
         answer = receive(connection)
         if not cut and answer.get("value") not in (None,) and "protocol" not in str(answer):
             cut.append(1)
@@ -454,7 +457,7 @@ def test_an_answer_that_is_lost_with_its_connection_is_given_again(own: Leader) 
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lane, "receive", losing)
+        patch.setattr(Connection, "receive", losing)
         client.write(sent, lambda is_lost: None)
     assert cut
     assert own.db["note"]["a"]["n"] == 2
@@ -472,7 +475,7 @@ def test_entries_of_ended_clients_are_dropped(own: Leader, monkeypatch: pytest.M
 def test_a_client_that_is_silent_in_a_transaction(
     own: Leader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leader, "IDLE_S", 0.1)
+    monkeypatch.setattr(session, "IDLE_S", 0.1)
     client = Lane(own.path, hello_of({}))
     client.begin(None, None)
     client.inside({"collection": "note", "method": "put", "args": [{"id": "a"}], "kwargs": {}})
@@ -530,8 +533,9 @@ def test_what_is_no_message_ends_the_connection(own: Leader) -> None:
         assert connection.recv(1) == b""
         connection.close()
     connection = place.connected(own.path)
-    send(connection, {"protocols": [1, 99]})
-    answer = receive(connection)
+    client = Connection(connection)
+    client.send({"protocols": [1, 99]})
+    answer = client.receive()
     assert answer["error"][0] == "OpenError"
     assert "speaks protocol 2" in answer["error"][1]
     connection.close()
