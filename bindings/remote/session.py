@@ -8,11 +8,12 @@ Invariants:
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, Protocol, final
 
 from amberdb._errors import AmberError, QueryError
+from amberdb.engine.database.database import Database
 from amberdb.engine.database.transaction import Transaction
 from amberdb.remote import place
 from amberdb.remote.calls import READS, WRITES
@@ -21,20 +22,37 @@ from amberdb.remote.greeting import HELLO_S, check_hello
 from amberdb.remote.messages import LeaderGoneError, Progressed, answer_of, error_answer
 from amberdb.remote.requests import is_client, record
 
-if TYPE_CHECKING:
-    from amberdb.remote.leader import Leader
-
 logger = logging.getLogger("amberdb.remote")
 
 IDLE_S: Final = 30.0
 _PROGRESS_S: Final = 0.1
 
 
+class Served(Protocol):
+    """What a session needs of its leader."""
+
+    path: str
+    db: Database
+    hello: dict[str, Any]
+
+    def write(self, client: bytes, number: int, request: Mapping[str, Any]) -> Any:
+        """Does a write of a client, once; its result."""
+        ...
+
+    def do(self, request: Mapping[str, Any], progress: Progressed | None) -> Any:
+        """Does a call that has the same effect when it is done twice."""
+        ...
+
+    def was_committed(self, client: bytes, number: int) -> Any:
+        """The Lsn of a transaction whose commit was sent; None if it was not committed."""
+        ...
+
+
 @final
 class Session:
     """One connection."""
 
-    def __init__(self, leader: "Leader", connected: socket.socket) -> None:
+    def __init__(self, leader: Served, connected: socket.socket) -> None:
         self._leader = leader
         self._connected = connected
         self._connection = Connection(connected)

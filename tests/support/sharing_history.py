@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any, Final, final
 import amberdb
 from amberdb import Change, Database, Document, Ordered, TransactionError
 from amberdb.engine.database.readable_collection import ReadableCollection
+from amberdb.remote.connection import Connection
 from support.databases import assert_sound
 from support.history import Count, Find, Get, History, Operation, Read, Violation, Write
 
@@ -66,7 +68,7 @@ class _Worker:
 
     def operation(self) -> dict[str, Any]:
         """One that returned, as it is told."""
-        kind = self.rng.choice(("update", "commit", "commit", "snapshot", "read"))
+        kind = self.rng.choice(("put", "update", "commit", "commit", "snapshot", "read"))
         while True:
             invoked = time.monotonic_ns()
             try:
@@ -76,12 +78,19 @@ class _Worker:
                     raise
                 continue
             return {
-                "kind": "commit" if kind == "update" else kind,
+                "kind": "commit" if kind in ("put", "update") else kind,
                 "invoked": invoked,
                 "returned": time.monotonic_ns(),
                 "lsn": lsn,
                 "steps": [[type(step).__name__, asdict(step)] for step in steps],
             }
+
+    def _put(self) -> tuple[None, list[Read | Write]]:
+        """The judge finds its Lsn in the feed. Done twice, it is there twice."""
+        write = self._new()
+        assert write.document is not None
+        self.db[NAME].put(write.document)
+        return None, [write]
 
     def _update(self) -> tuple[int, list[Read | Write]]:
         write = self._new()
@@ -130,6 +139,7 @@ class _Worker:
 def main(path: Path, name: str, seed: int) -> None:
     """A process, until it is told to stop, or killed."""
     stop = Path(f"{path}.stop")
+    _answer_late(random.Random(seed))
     with (
         amberdb.connect(path, **SMALL) as db,
         open(f"{path}.{name}.told", "a", buffering=1) as told,
@@ -137,6 +147,19 @@ def main(path: Path, name: str, seed: int) -> None:
         worker = _Worker(db, name, random.Random(seed))
         while not stop.exists():
             told.write(json.dumps(worker.operation()) + "\n")
+
+
+def _answer_late(rng: random.Random) -> None:
+    """Answers of this process, while it leads, wait now and then: so it is killed between a commit
+    and its answer, which is when the request is sent again."""
+    send = Connection.send
+
+    def late(self: Connection, message: Mapping[str, Any]) -> None:
+        if rng.random() < 0.3:
+            threading.Event().wait(0.005)
+        send(self, message)
+
+    Connection.send = late  # type: ignore[method-assign]
 
 
 # -- the processes -------------------------------------------------------------------------------
@@ -218,10 +241,12 @@ class Workers:
         for name in self._names:
             history.operations += map(_operation, self._told(name))
         self.operations = len(history.operations)
-        told = {done.lsn for done in history.operations if done.writes}
         with amberdb.open(self.path) as db:
             assert_sound(db)
             changes = [each for each in db.changes() if each.collection == NAME]
+            _judge_once(changes)
+            _find_lsns(history, changes)
+            told = {done.lsn for done in history.operations if done.writes}
             for lsn, commit in groupby(changes, key=lambda change: change.lsn):
                 if lsn not in told:
                     self.untold += 1
@@ -232,13 +257,24 @@ class Workers:
             there = {(NAME, str(document["id"])): document for document in db[NAME].documents()}
             if there != last:
                 raise Violation(f"at the end {there}, and not {last}")
-        _judge_once(changes)
 
 
 def _operation(line: str) -> Operation:
     told = json.loads(line)
     steps = [_KINDS[name](**fields) for name, fields in told.pop("steps")]
     return Operation(steps=steps, **told)
+
+
+def _find_lsns(history: History, changes: list[Change]) -> None:
+    """Of commits that returned without their Lsn."""
+    lsns = {each.document["v"]: each.lsn for each in changes if each.document is not None}
+    for done in history.operations:
+        (step, *_) = done.steps
+        if done.writes and done.lsn is None and isinstance(step, Write):
+            assert step.document is not None
+            if step.document["v"] not in lsns:
+                raise Violation(f"lost: {done}")
+            done.lsn = lsns[step.document["v"]]
 
 
 def _judge_once(changes: list[Change]) -> None:
