@@ -2,8 +2,8 @@
 
 Invariants:
 - An adapter closes what it has opened, and nothing else, also when it cannot be made.
-- A path that is open in this process already is the same database, so any number of adapters can be
-  given one path.
+- Any number of adapters, of several processes too, can be given one path (docs/sharing.md); in one
+  process they have one database.
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import TypeAlias, final
 
 import amberdb
 from amberdb import Database
+from amberdb._connect import connect_or_open
 
 DatabaseOrPath: TypeAlias = "Database | str | os.PathLike[str]"
 """An open Database, or the path of one."""
@@ -27,7 +28,7 @@ class Opened:
     def __init__(self, db: DatabaseOrPath) -> None:
         """Raises OpenError for a path."""
         self._is_own = not isinstance(db, Database)
-        self.db: Database = db if isinstance(db, Database) else amberdb.open(db)
+        self.db: Database = db if isinstance(db, Database) else _open(db)
 
     @contextmanager
     def closed_on_error(self) -> Generator[Database]:
@@ -43,3 +44,8 @@ class Opened:
         """Closes the database if it was given as a path. May be called twice."""
         if self._is_own:
             self.db.close()
+
+
+def _open(path: "str | os.PathLike[str]") -> Database:
+    """The database at a path, shared with other processes; one in memory is this process's."""
+    return amberdb.open(path) if os.fspath(path) == ":memory:" else connect_or_open(path)

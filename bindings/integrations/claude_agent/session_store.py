@@ -2,7 +2,7 @@
 
 Invariants:
 - A batch of entries is one commit, with the summary of its session.
-- A cancelled call has ended when the task gets the CancelledError.
+- A cancelled call has ended, or never began, when the task gets the CancelledError.
 """
 
 import time
@@ -53,29 +53,29 @@ class AmberSessionStore(SessionStore):
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         """Adds entries at the end of a transcript, all or none, but for those that are there
         already. Raises InvalidDocumentError for a key with an empty part."""
-        await in_thread(self._transcripts.append, key, entries)
+        await in_thread("write", self._transcripts.append, key, entries)
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """The entries in the order of their appends; None for a transcript that there is not."""
-        return await in_thread(self._transcripts.load, key)
+        return await in_thread("read", self._transcripts.load, key)
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """The sessions of a project, with the times of their last appends."""
-        return await in_thread(self._transcripts.sessions, project_key)
+        return await in_thread("read", self._transcripts.sessions, project_key)
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """The summaries of the sessions of a project."""
-        return await in_thread(self._transcripts.summaries, project_key)
+        return await in_thread("read", self._transcripts.summaries, project_key)
 
     async def delete(self, key: SessionKey) -> None:
         """Deletes a transcript in one commit; a session with those of its subagents."""
-        await in_thread(self._transcripts.delete, key)
+        await in_thread("write", self._transcripts.delete, key)
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """The subpaths of a session, ascending by id."""
-        return await in_thread(self._transcripts.subpaths, key)
+        return await in_thread("read", self._transcripts.subpaths, key)
 
     async def delete_idle(self, idle: timedelta) -> int:
         """Deletes sessions, of all projects, that nothing was appended to for a time; how many.
         Each is one commit. Raises ValueError for a negative time."""
-        return await in_thread(self._transcripts.delete_idle, idle)
+        return await in_thread("write", self._transcripts.delete_idle, idle)

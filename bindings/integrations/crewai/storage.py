@@ -21,8 +21,8 @@ from crewai.memory.types import MemoryRecord, ScopeInfo
 
 import amberdb
 from amberdb import Database, IndexSpec, Ordered, Vector
-from amberdb.integrations.awaited import Awaited, awaited
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import awaited
 
 OWNER: Final = "amberdb.integrations.crewai"
 _TIMES: Final = ("created_at", "last_accessed")
@@ -31,7 +31,7 @@ _WITHOUT_EMBEDDING.remove("embedding")
 _INDEXES: Final[Sequence[IndexSpec]] = (Ordered("path"), Ordered("created_at"))
 
 
-class AmberStorage(Awaited):
+class AmberStorage:
     """Records in a collection of their own. Raises OpenError, CollectionError.
 
     database    an open Database, or the path of one
@@ -41,15 +41,9 @@ class AmberStorage(Awaited):
     def __init__(self, database: DatabaseOrPath, *, collection: str = "crewai_memory") -> None:
         self._opened = Opened(database)
         self._name = collection
-        try:
-            if collection in self.client.collections():
-                self._declare(self._dim())
-            else:
-                self._declare(None)
-        except BaseException:
-            self._opened.close()
-            raise
-        self._records = self.client.collection(collection)
+        with self._opened.closed_on_error() as db:
+            self._declare(self._dim() if collection in db.collections() else None)
+            self._records = db.collection(collection)
 
     @property
     def client(self) -> Database:
@@ -58,7 +52,6 @@ class AmberStorage(Awaited):
 
     def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""
-        self.end_threads()
         self._opened.close()
 
     def save(self, records: list[MemoryRecord]) -> None:

@@ -24,16 +24,16 @@ from google.genai import types
 
 import amberdb
 from amberdb import Database, IndexSpec, Ordered, Text, Vector, WritableCollection
-from amberdb.integrations.awaited import Awaited
 from amberdb.integrations.google_adk.texts import state_of, to_text
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import in_thread
 
 OWNER: Final = "amberdb.integrations.google_adk"
 MEMORIES_MAX: Final = 10
 _FIELDS: Final = ["memory", "content", "author", "timestamp", "metadata"]
 
 
-class AmberMemoryService(Awaited, BaseMemoryService):
+class AmberMemoryService(BaseMemoryService):
     """Memories in a collection of their own. Raises OpenError, CollectionError, ValueError.
 
     database    an open Database, or the path of one
@@ -59,11 +59,8 @@ class AmberMemoryService(Awaited, BaseMemoryService):
             indexes.append(Vector("embedding", dim=dim, source="text", embed=embed, defer=True))
         self._embed, self._limit = embed, limit
         self._opened = Opened(database)
-        try:
-            self._memories = self.client.collection(collection, indexes=indexes, owner=OWNER)
-        except BaseException:
-            self._opened.close()
-            raise
+        with self._opened.closed_on_error() as db:
+            self._memories = db.collection(collection, indexes=indexes, owner=OWNER)
 
     @property
     def client(self) -> Database:
@@ -72,14 +69,13 @@ class AmberMemoryService(Awaited, BaseMemoryService):
 
     async def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""
-        self.end_threads()
-        self._opened.close()
+        await in_thread("write", self._opened.close)
 
     async def add_session_to_memory(self, session: Session) -> None:
         """Stores the events of a session that have content, in place of those stored before."""
         documents = _of_events(session.app_name, session.user_id, session.id, session.events, {})
         of = {"app": session.app_name, "user": session.user_id, "session": session.id}
-        await self.in_thread("write", self._add, documents, of)
+        await in_thread("write", self._add, documents, of)
 
     async def add_events_to_memory(
         self,
@@ -93,7 +89,7 @@ class AmberMemoryService(Awaited, BaseMemoryService):
         """Stores events that have content; those that are there stay as they are."""
         metadata = custom_metadata or {}
         documents = _of_events(app_name, user_id, session_id, events, metadata)
-        await self.in_thread("write", self._memories.put_many, documents, on_conflict="keep")
+        await in_thread("write", self._memories.put_many, documents, on_conflict="keep")
 
     async def add_memory(
         self,
@@ -106,20 +102,20 @@ class AmberMemoryService(Awaited, BaseMemoryService):
         """Stores memories; one with the id of another replaces it."""
         metadata = custom_metadata or {}
         documents = [_of_entry(app_name, user_id, each, metadata) for each in memories]
-        await self.in_thread("write", self._memories.put_many, documents)
+        await in_thread("write", self._memories.put_many, documents)
 
     async def search_memory(
         self, *, app_name: str, user_id: str, query: str
     ) -> SearchMemoryResponse:
         """The memories of a user that are nearest to a text, the best first."""
-        return await self.in_thread("read", self._search, app_name, user_id, query)
+        return await in_thread("read", self._search, app_name, user_id, query)
 
     async def delete_memory(
         self, *, app_name: str, user_id: str, memory_id: str | None = None
     ) -> None:
         """Deletes a memory for good. One that is not there is passed over."""
         if memory_id:
-            await self.in_thread("write", self._delete, amberdb.key(app_name, user_id, memory_id))
+            await in_thread("write", self._delete, amberdb.key(app_name, user_id, memory_id))
 
     # -- inside, in threads ------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ Invariants:
 """
 
 import threading
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -35,7 +35,6 @@ from google.adk.sessions.session import Session
 
 import amberdb
 from amberdb import Database, ReadableCollection, Snapshot, Transaction
-from amberdb.integrations.awaited import Awaited
 from amberdb.integrations.google_adk.texts import (
     by_scope,
     event_of,
@@ -45,13 +44,15 @@ from amberdb.integrations.google_adk.texts import (
     to_text,
 )
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import in_thread
 
 OWNER: Final = "amberdb.integrations.google_adk"
 _LOCKS: Final = 64
+_States: TypeAlias = tuple[dict[str, Any], dict[str, Any]]  # of an app and a user
 _MARKER: Final = "_storage_update_marker"  # ADK's field for what a service stores here
 
 
-class AmberSessionService(Awaited, BaseSessionService):
+class AmberSessionService(BaseSessionService):
     """Sessions, their events and states. Raises OpenError, CollectionError.
 
     database  an open Database, or the path of one
@@ -65,12 +66,9 @@ class AmberSessionService(Awaited, BaseSessionService):
         )
         # Some locks for all sessions: two that share one only wait for each other.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
-        try:
+        with self._opened.closed_on_error() as db:
             for each in (self._sessions, self._events, self._states):
-                self.client.collection(each, indexes=[], owner=OWNER)
-        except BaseException:
-            self._opened.close()
-            raise
+                db.collection(each, indexes=[], owner=OWNER)
 
     @property
     def client(self) -> Database:
@@ -79,8 +77,7 @@ class AmberSessionService(Awaited, BaseSessionService):
 
     async def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""
-        self.end_threads()
-        self._opened.close()
+        await in_thread("write", self._opened.close)
 
     async def create_session(
         self,
@@ -92,7 +89,7 @@ class AmberSessionService(Awaited, BaseSessionService):
     ) -> Session:
         """Raises AlreadyExistsError."""
         id = (session_id or "").strip() or new_uuid()
-        return await self.in_thread("write", self._create, app_name, user_id, id, state or {})
+        return await in_thread("write", self._create, app_name, user_id, id, state or {})
 
     async def get_session(
         self,
@@ -104,22 +101,22 @@ class AmberSessionService(Awaited, BaseSessionService):
     ) -> Session | None:
         """A session with its events, None when there is none."""
         asked = config or GetSessionConfig()
-        return await self.in_thread("read", self._get, app_name, user_id, session_id.strip(), asked)
+        return await in_thread("read", self._get, app_name, user_id, session_id.strip(), asked)
 
     async def list_sessions(
         self, *, app_name: str, user_id: str | None = None
     ) -> ListSessionsResponse:
         """The sessions of a user, or of all users, without events, the oldest update first."""
-        return await self.in_thread("read", self._list, app_name, user_id)
+        return await in_thread("read", self._list, app_name, user_id)
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Deletes a session and its events; the states of its user and app stay."""
-        await self.in_thread("write", self._delete, app_name, user_id, session_id.strip())
+        await in_thread("write", self._delete, app_name, user_id, session_id.strip())
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """The state of a user, without the prefix."""
-        states = self.client[self._states]
-        found = await self.in_thread("read", states.get, amberdb.key(app_name, user_id))
+        key = amberdb.key(app_name, user_id)
+        found = await in_thread("read", lambda: self.client[self._states].get(key))
         return state_of(None if found is None else found["state"])
 
     async def append_event(self, session: Session, event: Event) -> Event:
@@ -129,7 +126,7 @@ class AmberSessionService(Awaited, BaseSessionService):
             return event
         self._apply_temp_state(session, event)
         event = self._trim_temp_delta_state(event)
-        is_new = await self.in_thread("write", self._append, session, event)
+        is_new = await in_thread("write", self._append, session, event)
         return self._commit_event_to_session(session, event) if is_new else event
 
     # -- inside, in threads ------------------------------------------------------------------
@@ -150,9 +147,8 @@ class AmberSessionService(Awaited, BaseSessionService):
                 raise AlreadyExistsError(f"Session with id {id} already exists.")
             tx[self._sessions].insert(document)
             self._change_states(tx, app, user, scoped)
-            of_app, of_user = self._states_of(tx, app, user)
-        made = self._made(document, merged(of_app, of_user, scoped["session"]))
-        return _marked(made, tx.lsn)
+            states = self._states_of(tx, app, user)
+        return _made(document, tx.lsn, states, scoped["session"])
 
     def _get(self, app: str, user: str, id: str, config: GetSessionConfig) -> Session | None:
         key = amberdb.key(app, user, id)
@@ -162,11 +158,11 @@ class AmberSessionService(Awaited, BaseSessionService):
             except amberdb.MissingKeyError:
                 return None
             texts = _recent(at[self._events], key, config)
-            of_app, of_user = self._states_of(at, app, user)
+            states = self._states_of(at, app, user)
         own = state_of(record.document["state"])
-        session = self._made(record.document, merged(of_app, of_user, own))
+        session = _made(record.document, record.version, states, own)
         session.events = [event_of(text) for text in texts]
-        return _marked(session, record.version)
+        return session
 
     def _list(self, app: str, user: str | None) -> ListSessionsResponse:
         prefix = amberdb.key(app) if user is None else amberdb.key(app, user)
@@ -176,16 +172,10 @@ class AmberSessionService(Awaited, BaseSessionService):
                 other: self._states_of(at, app, other)
                 for other in {record.document["user"] for record in records}
             }
-        sessions = [
-            _marked(
-                self._made(
-                    record.document,
-                    merged(*states[record.document["user"]], state_of(record.document["state"])),
-                ),
-                record.version,
-            )
-            for record in records
-        ]
+        sessions: list[Session] = []
+        for record in records:
+            document, own = record.document, state_of(record.document["state"])
+            sessions.append(_made(document, record.version, states[document["user"]], own))
         sessions.sort(key=lambda each: (each.last_update_time, each.user_id, each.id))
         return ListSessionsResponse(sessions=sessions)
 
@@ -249,9 +239,7 @@ class AmberSessionService(Awaited, BaseSessionService):
                 before = state_of(None if stored is None else stored["state"])
                 states.put({"id": id, "state": to_text(before | changes)})
 
-    def _states_of(
-        self, view: Snapshot | Transaction, app: str, user: str
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _states_of(self, view: Snapshot | Transaction, app: str, user: str) -> _States:
         """The states of an app and a user."""
         ids = [amberdb.key(app), amberdb.key(app, user)]
         of_app, of_user = (
@@ -260,18 +248,23 @@ class AmberSessionService(Awaited, BaseSessionService):
         )
         return of_app, of_user
 
-    def _made(self, document: amberdb.Document, state: dict[str, Any]) -> Session:
-        return Session(
-            id=document["session"],
-            app_name=document["app"],
-            user_id=document["user"],
-            state=state,
-            last_update_time=document["updated"],
-        )
-
 
 def _event_id(session: Session, number: int) -> str:
     return amberdb.key(session.app_name, session.user_id, session.id, number)
+
+
+def _made(
+    document: amberdb.Document, version: int | None, states: _States, own: dict[str, Any]
+) -> Session:
+    """The session of a document, without events."""
+    session = Session(
+        id=document["session"],
+        app_name=document["app"],
+        user_id=document["user"],
+        state=merged(*states, own),
+        last_update_time=document["updated"],
+    )
+    return _marked(session, version)
 
 
 def _marked(session: Session, version: int | None) -> Session:
@@ -285,10 +278,8 @@ def _check_fresh(session: Session, version: int, last: str | None) -> None:
     marked, such as a copy made by hand, is compared by its last event."""
     marker: str | None = getattr(session, _MARKER)
     if marker is None:
-        stored, own = None if last is None else event_of(last).id, None
-        if session.events:
-            own = session.events[-1].id
-        is_fresh = stored == own
+        own = session.events[-1].id if session.events else None
+        is_fresh = own == (None if last is None else event_of(last).id)
     else:
         is_fresh = marker == str(version)
     if not is_fresh:

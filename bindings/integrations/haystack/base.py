@@ -21,14 +21,15 @@ from amberdb import (
     Database,
     DocumentError,
     DuplicateKeyError,
+    IndexSpec,
     Ordered,
     Text,
     Vector,
 )
-from amberdb.integrations.awaited import Awaited, awaited
 from amberdb.integrations.haystack.documents import dates_of, loaded, stored
 from amberdb.integrations.haystack.filters import Filter, filter_errors, meta_path, where_of
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import awaited
 
 Similarity: TypeAlias = Literal["cosine", "dot_product", "l2"]
 Filters: TypeAlias = "dict[str, Any] | None"
@@ -41,7 +42,7 @@ _METRICS: Final[dict[Similarity, Literal["cosine", "ip", "l2"]]] = {
 }
 
 
-class Documents(Awaited):
+class Documents:
     """Documents in a collection of their own; see AmberDocumentStore."""
 
     def __init__(
@@ -67,26 +68,16 @@ class Documents(Awaited):
         }
         self.similarity: Similarity = similarity
         self.embedding_dimension = embedding_dimension
-        self._opened = Opened(database)
         paths = [meta_path(field)[1:] for field in meta_fields]
-        metric = _METRICS[similarity]
-        try:
-            self.documents = self._opened.db.collection(
-                collection,
-                indexes=[
-                    Text("content", language=language),
-                    Vector("embedding", dim=embedding_dimension, metric=metric),
-                    *(Ordered(("meta", *path)) for path in paths),
-                    *(Ordered(("dates", *path), sparse=True) for path in paths),
-                ],
-                owner=OWNER,
-            )
-        except CollectionError as error:
-            self._opened.close()
-            raise DocumentStoreError(str(error)) from error
-        except BaseException:
-            self._opened.close()
-            raise
+        indexes: list[IndexSpec] = [
+            Text("content", language=language),
+            Vector("embedding", dim=embedding_dimension, metric=_METRICS[similarity]),
+            *(Ordered(("meta", *path)) for path in paths),
+            *(Ordered(("dates", *path), sparse=True) for path in paths),
+        ]
+        self._opened = Opened(database)
+        with self._opened.closed_on_error() as db, _store_errors():
+            self.documents = db.collection(collection, indexes=indexes, owner=OWNER)
 
     @property
     def database(self) -> Database:
@@ -95,7 +86,6 @@ class Documents(Awaited):
 
     def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""
-        self.end_threads()
         self._opened.close()
 
     def count_documents(self) -> int:
@@ -181,12 +171,12 @@ class Documents(Awaited):
 
 @contextmanager
 def _store_errors() -> Generator[None]:
-    """Errors of documents are raised as Haystack's."""
+    """Errors of documents and collections are raised as Haystack's."""
     try:
         yield
     except DuplicateKeyError as error:
         raise DuplicateDocumentError(str(error)) from error
-    except DocumentError as error:
+    except (CollectionError, DocumentError) as error:
         raise DocumentStoreError(str(error)) from error
 
 

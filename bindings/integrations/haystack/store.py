@@ -19,11 +19,11 @@ from haystack import default_from_dict, default_to_dict
 from haystack.dataclasses import Document
 
 from amberdb import Hit
-from amberdb.integrations.awaited import awaited
 from amberdb.integrations.haystack import metadata
 from amberdb.integrations.haystack.base import Documents, Filters, Similarity
 from amberdb.integrations.haystack.documents import FIELDS, loaded
 from amberdb.integrations.haystack.filters import Filter, filter_errors, meta_path, where_of
+from amberdb.integrations.threads import awaited
 
 _BM25_SCALE: Final = 8  # of Haystack's own store, as is the next
 _DOT_PRODUCT_SCALE: Final = 100

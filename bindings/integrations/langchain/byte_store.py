@@ -17,7 +17,7 @@ from amberdb._shared.checks import check_name
 from amberdb.integrations.langchain.documents import OWNER
 from amberdb.integrations.names import BYTES_MAX, begins_id, name_id
 from amberdb.integrations.opened import DatabaseOrPath, Opened
-from amberdb.integrations.threads import in_thread
+from amberdb.integrations.threads import in_thread, twin
 
 PAGE: Final = 500
 
@@ -67,17 +67,9 @@ class AmberByteStore(ByteStore):
             if after is None:
                 return
 
-    async def amget(self, keys: Sequence[str]) -> list[bytes | None]:
-        """As mget()."""
-        return await in_thread(self.mget, keys)
-
-    async def amset(self, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
-        """As mset()."""
-        await in_thread(self.mset, key_value_pairs)
-
-    async def amdelete(self, keys: Sequence[str]) -> None:
-        """As mdelete()."""
-        await in_thread(self.mdelete, keys)
+    amget = twin("read", mget)
+    amset = twin("write", mset)
+    amdelete = twin("write", mdelete)
 
     async def ayield_keys(  # pyright: ignore[reportIncompatibleMethodOverride]  # a coroutine there
         self, *, prefix: str | None = None
@@ -85,8 +77,8 @@ class AmberByteStore(ByteStore):
         """As yield_keys()."""
         after: str | None = None
         while True:
-            page = await in_thread(self._page, prefix, after)
-            for key in await in_thread(self._keys, page, prefix or ""):
+            page = await in_thread("read", self._page, prefix, after)
+            for key in await in_thread("read", self._keys, page, prefix or ""):
                 yield key
             after = page.cursor
             if after is None:

@@ -29,7 +29,7 @@ from amberdb import Document
 from amberdb._shared.clock import utc_now
 from amberdb.integrations.langchain.documents import OWNER
 from amberdb.integrations.opened import DatabaseOrPath, Opened
-from amberdb.integrations.threads import in_thread
+from amberdb.integrations.threads import twin
 
 logger = logging.getLogger("amberdb.langchain")
 
@@ -92,17 +92,9 @@ class AmberCache(BaseCache):
         """Deletes all entries."""
         self._collection.delete_many({})
 
-    async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        """As lookup()."""
-        return await in_thread(self.lookup, prompt, llm_string)
-
-    async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        """As update()."""
-        await in_thread(self.update, prompt, llm_string, return_val)
-
-    async def aclear(self, **kwargs: Any) -> None:
-        """As clear()."""
-        await in_thread(self.clear, **kwargs)
+    alookup = twin("read", lookup)
+    aupdate = twin("write", update)
+    aclear = twin("write", clear)
 
 
 def _id(prompt: str, llm_string: str) -> str:

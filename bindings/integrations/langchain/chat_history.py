@@ -15,7 +15,7 @@ from amberdb._shared.checks import check_name
 from amberdb.integrations.item_lists import ItemLists
 from amberdb.integrations.langchain.documents import OWNER
 from amberdb.integrations.opened import DatabaseOrPath, Opened
-from amberdb.integrations.threads import in_thread
+from amberdb.integrations.threads import in_thread, twin
 
 
 @final
@@ -66,12 +66,7 @@ class AmberChatMessageHistory(BaseChatMessageHistory):
 
     async def aget_messages(self) -> list[BaseMessage]:
         """As `messages`."""
-        return await in_thread(lambda: self.messages)
+        return await in_thread("read", lambda: self.messages)
 
-    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """As add_messages()."""
-        await in_thread(self.add_messages, messages)
-
-    async def aclear(self) -> None:
-        """As clear()."""
-        await in_thread(self.clear)
+    aadd_messages = twin("write", add_messages)
+    aclear = twin("write", clear)

@@ -28,7 +28,7 @@ from amberdb.integrations.langchain.documents import (
     where_of,
 )
 from amberdb.integrations.opened import DatabaseOrPath, Opened
-from amberdb.integrations.threads import in_thread
+from amberdb.integrations.threads import in_thread, twin
 
 
 @final
@@ -95,17 +95,9 @@ class AmberDocumentIndex(DocumentIndex):
         refuse_others("get", kwargs)
         return documents_of(self._collection.get_many(ids))
 
-    async def aupsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
-        """As upsert()."""
-        return await in_thread(self.upsert, items, **kwargs)
-
-    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
-        """As delete()."""
-        return await in_thread(self.delete, ids, **kwargs)
-
-    async def aget(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
-        """As get()."""
-        return await in_thread(self.get, ids, **kwargs)
+    aupsert = twin("write", upsert)
+    adelete = twin("write", delete)
+    aget = twin("read", get)
 
     def _get_relevant_documents(
         self,
@@ -131,4 +123,4 @@ class AmberDocumentIndex(DocumentIndex):
         k: int | None = None,
         filter: Filter | None = None,
     ) -> list[Document]:
-        return await in_thread(self._get_relevant_documents, query, k=k, filter=filter)
+        return await in_thread("read", self._get_relevant_documents, query, k=k, filter=filter)

@@ -14,7 +14,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from amberdb import Hit, IndexSpec
+from amberdb import IndexSpec
 from amberdb.integrations.langchain.documents import (
     Filter,
     document_of,
@@ -31,7 +31,7 @@ from amberdb.integrations.langchain.vector_rows import (
     rows_of,
 )
 from amberdb.integrations.opened import DatabaseOrPath, Opened
-from amberdb.integrations.threads import in_thread
+from amberdb.integrations.threads import in_thread, twin
 
 Scored: TypeAlias = list[tuple[Document, float]]
 
@@ -101,7 +101,7 @@ class AmberVectorStore(VectorStore):
         **kwargs: Any,
     ) -> Self:
         """As from_texts()."""
-        store = await in_thread(cls, db, embedding, **kwargs)
+        store = await in_thread("write", cls, db, embedding, **kwargs)
         with store._opened.closed_on_error():
             await store.aadd_texts(texts, metadatas, ids=ids)
         return store
@@ -160,7 +160,7 @@ class AmberVectorStore(VectorStore):
         for batch in batches(rows, batch_size):
             texts_of_batch = [row["page_content"] for row in batch]
             vectors = await self._embedding.aembed_documents(texts_of_batch)
-            await in_thread(self._rows.put, batch, vectors)
+            await in_thread("write", self._rows.put, batch, vectors)
         return [row["id"] for row in rows]
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
@@ -169,9 +169,7 @@ class AmberVectorStore(VectorStore):
         self._rows.delete(ids)
         return True
 
-    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """As delete()."""
-        return await in_thread(self.delete, ids, **kwargs)
+    adelete = twin("write", delete)
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -179,6 +177,8 @@ class AmberVectorStore(VectorStore):
         """Those of the texts that exist, in the order of their ids."""
         collection = self._rows.collection()
         return [] if collection is None else documents_of(collection.get_many(ids))
+
+    aget_by_ids = twin("read", get_by_ids)
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The k texts that are closest to the query; `filter`, `hybrid`."""
@@ -188,55 +188,31 @@ class AmberVectorStore(VectorStore):
         """As similarity_search()."""
         return _documents(await self.asimilarity_search_with_score(query, k, **kwargs))
 
-    def similarity_search_with_score(
-        self,
-        query: str,
-        k: int = 4,
-        *,
-        filter: Filter | None = None,
-        hybrid: bool = False,
-        **kwargs: Any,
-    ) -> Scored:
+    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
         """As similarity_search(), with scores; higher is closer."""
-        refuse_others("similarity_search", kwargs)
-        vector = self._embedding.embed_query(query)
-        return _scored(self._rows.hits(vector, k, filter, query if hybrid else None))
+        return self._found(self._embedding.embed_query(query), k, query, **kwargs)
 
-    async def asimilarity_search_with_score(
-        self,
-        query: str,
-        k: int = 4,
-        *,
-        filter: Filter | None = None,
-        hybrid: bool = False,
-        **kwargs: Any,
-    ) -> Scored:
+    async def asimilarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> Scored:
         """As similarity_search_with_score()."""
-        refuse_others("asimilarity_search", kwargs)
         vector = await self._embedding.aembed_query(query)
-        return _scored(
-            await in_thread(self._rows.hits, vector, k, filter, query if hybrid else None)
-        )
+        return await in_thread("read", self._found, vector, k, query, **kwargs)
 
     def similarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> Scored:
         """The k texts that are closest to a vector, with scores."""
         refuse_others("similarity_search_by_vector", kwargs)
-        return _scored(self._rows.hits(embedding, k, filter))
+        return self._found(embedding, k, filter=filter)
 
-    async def asimilarity_search_with_score_by_vector(
-        self, embedding: list[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
-    ) -> Scored:
-        """As similarity_search_with_score_by_vector()."""
-        refuse_others("asimilarity_search_by_vector", kwargs)
-        return _scored(await in_thread(self._rows.hits, embedding, k, filter))
+    asimilarity_search_with_score_by_vector = twin("read", similarity_search_with_score_by_vector)
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, **kwargs: Any
     ) -> list[Document]:
         """The k texts that are closest to a vector; `filter`."""
         return _documents(self.similarity_search_with_score_by_vector(embedding, k, **kwargs))
+
+    asimilarity_search_by_vector = twin("read", similarity_search_by_vector)
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -258,6 +234,8 @@ class AmberVectorStore(VectorStore):
         chosen = maximal_marginal_relevance(np.asarray(embedding), vectors, lambda_mult, k)
         return [document_of(hits[place].document) for place in chosen]
 
+    amax_marginal_relevance_search_by_vector = twin("read", max_marginal_relevance_search_by_vector)
+
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
@@ -273,6 +251,20 @@ class AmberVectorStore(VectorStore):
         vector = await self._embedding.aembed_query(query)
         search = self.amax_marginal_relevance_search_by_vector
         return await search(vector, k, fetch_k, lambda_mult, **kwargs)
+
+    def _found(
+        self,
+        vector: list[float],
+        k: int,
+        text: str | None = None,
+        *,
+        filter: Filter | None = None,
+        hybrid: bool = False,
+        **others: Any,
+    ) -> Scored:
+        refuse_others("similarity_search", others)
+        hits = self._rows.hits(vector, k, filter, text if hybrid else None)
+        return [(document_of(hit.document), hit.score) for hit in hits]
 
     # -- relevance ---------------------------------------------------------------------------
 
@@ -294,10 +286,6 @@ class AmberVectorStore(VectorStore):
         if options.get("hybrid"):  # is from 0 to 1 already
             return found
         return [(document, RELEVANCE[self._metric](score)) for document, score in found]
-
-
-def _scored(hits: Sequence[Hit]) -> Scored:
-    return [(document_of(hit.document), hit.score) for hit in hits]
 
 
 def _documents(found: Scored) -> list[Document]:

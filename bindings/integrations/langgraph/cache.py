@@ -15,7 +15,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from amberdb.integrations.langgraph.ids import item_id, label_prefix
 from amberdb.integrations.langgraph.tables import OWNER
 from amberdb.integrations.opened import DatabaseOrPath, Opened
-from amberdb.integrations.threads import in_thread
+from amberdb.integrations.threads import twin
 
 
 class AmberCache(BaseCache[ValueT]):
@@ -38,13 +38,10 @@ class AmberCache(BaseCache[ValueT]):
     ) -> None:
         super().__init__(serde=serde)
         self._opened = Opened(db)
-        try:
-            self._entries = self._opened.db.collection(
+        with self._opened.closed_on_error() as opened:
+            self._entries = opened.collection(
                 name, indexes=[], expires_at="expires_at", owner=OWNER
             )
-        except BaseException:
-            self._opened.close()
-            raise
 
     def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""
@@ -93,14 +90,6 @@ class AmberCache(BaseCache[ValueT]):
                 labels["id"] = {"$prefix": label_prefix(namespace)}
             self._entries.delete_many(labels, sync="os")
 
-    async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
-        """get() in a thread."""
-        return await in_thread(self.get, keys)
-
-    async def aset(self, pairs: Mapping[FullKey, tuple[ValueT, int | None]]) -> None:
-        """set() in a thread."""
-        await in_thread(self.set, pairs)
-
-    async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
-        """clear() in a thread."""
-        await in_thread(self.clear, namespaces)
+    aget = twin("read", get)
+    aset = twin("write", set)
+    aclear = twin("write", clear)

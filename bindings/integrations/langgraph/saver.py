@@ -10,11 +10,12 @@ Invariants:
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -28,11 +29,11 @@ from amberdb import Document, Snapshot
 from amberdb.integrations.langgraph import reading, removal, tables, writing
 from amberdb.integrations.langgraph.ids import part_of_thread
 from amberdb.integrations.langgraph.tables import Tables
-from amberdb.integrations.langgraph.twins import Twins
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import in_thread, twin
 
 
-class AmberSaver(Twins):
+class AmberSaver(BaseCheckpointSaver[str]):
     """A checkpointer: `builder.compile(checkpointer=AmberSaver("agent.amber"))`.
 
         with AmberSaver("agent.amber") as saver:
@@ -57,15 +58,24 @@ class AmberSaver(Twins):
         super().__init__(serde=serde)
         self._opened = Opened(db)
         self._names = tables.names(name)
-        try:
-            self._tables = tables.declare(self._opened.db, self._names)
-        except BaseException:
-            self._opened.close()
-            raise
+        with self._opened.closed_on_error() as opened:
+            self._tables = tables.declare(opened, self._names)
 
     def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""
         self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await in_thread("write", self.close)
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -96,10 +106,10 @@ class AmberSaver(Twins):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         """Checkpoints, the newest first; `filter` is about their metadata."""
-        for page in self.pages(config, filter, before, limit):
+        for page in self._pages(config, filter, before, limit):
             yield from page
 
-    def pages(
+    def _pages(
         self,
         config: RunnableConfig | None,
         filter: dict[str, Any] | None,
@@ -254,3 +264,28 @@ class AmberSaver(Twins):
         """The next version of a channel: a number, and chance, so that branches differ."""
         number = 0 if current is None else int(str(current).partition(".")[0])
         return f"{number + 1:032}.{random.random():016}"
+
+    # -- for an event loop -------------------------------------------------------------------
+
+    aget_tuple = twin("read", get_tuple)
+    aget_delta_channel_history = twin("read", get_delta_channel_history)
+    aput = twin("write", put)
+    aput_writes = twin("write", put_writes)
+    adelete_thread = twin("write", delete_thread)
+    adelete_for_runs = twin("write", delete_for_runs)
+    acopy_thread = twin("write", copy_thread)
+    aprune = twin("write", prune)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """list(), each page of which is read in a thread."""
+        pages = self._pages(config, filter, before, limit)
+        while (page := await in_thread("read", next, pages, None)) is not None:
+            for found in page:
+                yield found

@@ -33,7 +33,7 @@ from langgraph.store.base import (
     validate_op_namespace,
 )
 
-from amberdb import Document, Ordered, Vector
+from amberdb import Database, Document, Ordered, Vector
 from amberdb.integrations.langgraph import filters, ids
 from amberdb.integrations.langgraph.embedding import FIELD, Embedder, Vectors, by_text
 from amberdb.integrations.langgraph.tables import OWNER
@@ -77,16 +77,12 @@ class AmberStore(BaseStore):
         self._embedder = None if index is None else Embedder(index)
         self.embeddings = None if self._embedder is None else self._embedder.embeddings
         self._loop = _running_loop()
-        self._opened = Opened(db)
         self._name = name
-        try:
-            self._declare()
-        except BaseException:
-            self._opened.close()
-            raise
+        self._opened = Opened(db)
+        with self._opened.closed_on_error() as opened:
+            self._declare(opened)
 
-    def _declare(self) -> None:
-        db = self._opened.db
+    def _declare(self, db: Database) -> None:
         ordered = [Ordered("path"), Ordered("updated_at")]
         indexes: list[Ordered | Vector] | None = [*ordered]
         if self._embedder is not None:
@@ -111,7 +107,7 @@ class AmberStore(BaseStore):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await in_thread(self.close)
+        await in_thread("write", self.close)
 
     def sweep_ttl(self) -> int:
         """Removes the items whose time is over, which are hidden already; returns how many.
@@ -132,7 +128,10 @@ class AmberStore(BaseStore):
         vectors: Vectors = {}
         if self._embedder is not None and (texts := self._embedder.to_embed(ops)):
             vectors = by_text(texts, self._embedder.embeddings.embed_documents(texts))
-        return self._execute(ops, vectors)
+        results, touched = self._read(ops, vectors)
+        if touched or _puts(ops):
+            self._write(_puts(ops), vectors, touched)
+        return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """batch() in a thread, with the embedder's own function for event loops."""
@@ -140,9 +139,13 @@ class AmberStore(BaseStore):
         vectors: Vectors = {}
         if self._embedder is not None and (texts := self._embedder.to_embed(ops)):
             vectors = by_text(texts, await self._embedder.embeddings.aembed_documents(texts))
-        return await in_thread(self._execute, ops, vectors)
+        results, touched = await in_thread("read", self._read, ops, vectors)
+        if touched or _puts(ops):
+            await in_thread("write", self._write, _puts(ops), vectors, touched)
+        return results
 
-    def _execute(self, ops: Sequence[Op], vectors: Vectors) -> list[Result]:
+    def _read(self, ops: Sequence[Op], vectors: Vectors) -> tuple[list[Result], dict[str, float]]:
+        """The results of the reads, and the minutes that items live from now, by their ids."""
         results: list[Result] = [None] * len(ops)
         reads = [number for number, op in enumerate(ops) if not isinstance(op, PutOp)]
         touched: dict[str, float] = {}
@@ -152,10 +155,7 @@ class AmberStore(BaseStore):
             with self._opened.db.snapshot() as at:
                 for number in reads:
                     results[number] = _read(at[self._name], ops[number], vectors, touched)
-        puts = {(op.namespace, op.key): op for op in ops if isinstance(op, PutOp)}
-        if puts or touched:
-            self._write(list(puts.values()), vectors, touched)
-        return results
+        return results, touched
 
     def _write(self, puts: Sequence[PutOp], vectors: Vectors, touched: dict[str, float]) -> None:
         now = datetime.now(UTC)
@@ -207,6 +207,10 @@ def _validated(ops: Iterable[Op]) -> list[Op]:
             raise ValueError(f"Unknown operation type: {type(op)}")
         validate_op_namespace(op)
     return ops
+
+
+def _puts(ops: Iterable[Op]) -> list[PutOp]:
+    return [op for op in ops if isinstance(op, PutOp)]
 
 
 def _read(items: Any, op: Op, vectors: Vectors, touched: dict[str, float]) -> Result:

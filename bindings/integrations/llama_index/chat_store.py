@@ -19,14 +19,13 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
 
 from amberdb import Collection, Database, Document, Ordered, WritableCollection
-from amberdb.aio.threads import Threads
-from amberdb.integrations.awaited import Awaited
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import twin
 
 OWNER: Final = "amberdb.integrations.llama_index"
 
 
-class AmberChatStore(Awaited, BaseChatStore):
+class AmberChatStore(BaseChatStore):
     """Messages in a collection of their own. Raises OpenError, CollectionError.
 
     database    an open Database, or the path of one
@@ -38,24 +37,16 @@ class AmberChatStore(Awaited, BaseChatStore):
 
     _opened: Opened = PrivateAttr()
     _messages: Collection = PrivateAttr()
-    _threads: Threads = PrivateAttr(default_factory=Threads)
 
     def __init__(
         self, database: DatabaseOrPath, *, collection: str = "llama_index_chat", **given: Any
     ) -> None:
         opened = Opened(database)
-        try:
-            messages = opened.db.collection(
-                collection, indexes=[Ordered("key", "position")], owner=OWNER
-            )
-            fields: dict[str, Any] = {"collection": collection, **given}
-            fields["database"] = os.fspath(opened.db.path)
-            super().__init__(**fields)
-        except BaseException:
-            opened.close()
-            raise
-        self._opened = opened
-        self._messages = messages
+        with opened.closed_on_error() as db:
+            messages = db.collection(collection, indexes=[Ordered("key", "position")], owner=OWNER)
+            given |= {"database": os.fspath(db.path), "collection": collection}
+            super().__init__(**given)
+        self._opened, self._messages = opened, messages
 
     @classmethod
     def class_name(cls) -> str:
@@ -66,13 +57,8 @@ class AmberChatStore(Awaited, BaseChatStore):
         """The database of the messages."""
         return self._opened.db
 
-    @property
-    def threads(self) -> Threads:
-        return self._threads
-
     def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""
-        self.end_threads()
         self._opened.close()
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
@@ -117,33 +103,13 @@ class AmberChatStore(Awaited, BaseChatStore):
         """The keys that have messages."""
         return self._messages.distinct("key")
 
-    async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """set_messages(), for an event loop."""
-        await self.in_thread("write", self.set_messages, key, messages)
-
-    async def aget_messages(self, key: str) -> list[ChatMessage]:
-        """get_messages(), for an event loop."""
-        return await self.in_thread("read", self.get_messages, key)
-
-    async def async_add_message(self, key: str, message: ChatMessage) -> None:
-        """add_message(), for an event loop."""
-        await self.in_thread("write", self.add_message, key, message)
-
-    async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
-        """delete_messages(), for an event loop."""
-        return await self.in_thread("write", self.delete_messages, key)
-
-    async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """delete_message(), for an event loop."""
-        return await self.in_thread("write", self.delete_message, key, idx)
-
-    async def adelete_last_message(self, key: str) -> ChatMessage | None:
-        """delete_last_message(), for an event loop."""
-        return await self.in_thread("write", self.delete_last_message, key)
-
-    async def aget_keys(self) -> list[str]:
-        """get_keys(), for an event loop."""
-        return await self.in_thread("read", self.get_keys)
+    aset_messages = twin("write", set_messages)
+    aget_messages = twin("read", get_messages)
+    async_add_message = twin("write", add_message)
+    adelete_messages = twin("write", delete_messages)
+    adelete_message = twin("write", delete_message)
+    adelete_last_message = twin("write", delete_last_message)
+    aget_keys = twin("read", get_keys)
 
 
 def _of(key: str) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from llama_index.core.storage.kvstore.types import (
 import amberdb
 from amberdb import Database
 from amberdb._shared.queries import all_pages
-from amberdb.integrations.awaited import Awaited
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import twin
 
 OWNER: Final = "amberdb.integrations.llama_index"
 
 
-class AmberKVStore(Awaited, BaseKVStore):
+class AmberKVStore(BaseKVStore):
     """Values in a collection of their own. Raises OpenError, CollectionError.
 
     database    an open Database, or the path of one
@@ -35,11 +35,8 @@ class AmberKVStore(Awaited, BaseKVStore):
 
     def __init__(self, database: DatabaseOrPath, *, collection: str = "llama_index_kv") -> None:
         self._opened = Opened(database)
-        try:
-            self._values = self.client.collection(collection, indexes=[], owner=OWNER)
-        except BaseException:
-            self._opened.close()
-            raise
+        with self._opened.closed_on_error() as db:
+            self._values = db.collection(collection, indexes=[], owner=OWNER)
 
     @property
     def client(self) -> Database:
@@ -48,7 +45,6 @@ class AmberKVStore(Awaited, BaseKVStore):
 
     def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""
-        self.end_threads()
         self._opened.close()
 
     def put(self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION) -> None:
@@ -80,32 +76,11 @@ class AmberKVStore(Awaited, BaseKVStore):
         """Deletes a value; returns whether there was one."""
         return self._values.delete(amberdb.key(collection, key))
 
-    async def aput(
-        self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION
-    ) -> None:
-        """put(), for an event loop."""
-        await self.in_thread("write", self.put, key, val, collection)
-
-    async def aput_all(
-        self,
-        kv_pairs: list[tuple[str, dict[str, Any]]],
-        collection: str = DEFAULT_COLLECTION,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-    ) -> None:
-        """put_all(), for an event loop."""
-        await self.in_thread("write", self.put_all, kv_pairs, collection, batch_size)
-
-    async def aget(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
-        """get(), for an event loop."""
-        return await self.in_thread("read", self.get, key, collection)
-
-    async def aget_all(self, collection: str = DEFAULT_COLLECTION) -> dict[str, dict[str, Any]]:
-        """get_all(), for an event loop."""
-        return await self.in_thread("read", self.get_all, collection)
-
-    async def adelete(self, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
-        """delete(), for an event loop."""
-        return await self.in_thread("write", self.delete, key, collection)
+    aput = twin("write", put)
+    aput_all = twin("write", put_all)
+    aget = twin("read", get)
+    aget_all = twin("read", get_all)
+    adelete = twin("write", delete)
 
 
 def _stored(collection: str, key: str, value: dict[str, Any]) -> dict[str, Any]:

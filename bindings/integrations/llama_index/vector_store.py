@@ -24,11 +24,10 @@ from llama_index.core.vector_stores.types import (
 )
 
 from amberdb import Collection, Database, Fusion, Ordered, Text, Vector
-from amberdb.aio.threads import Threads
-from amberdb.integrations.awaited import Awaited
 from amberdb.integrations.llama_index.filters import where_of
 from amberdb.integrations.llama_index.nodes import WITHOUT_EMBEDDING, loaded, stored
 from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.threads import twin
 
 OWNER: Final = "amberdb.integrations.llama_index"
 _OF_TEXT: Final = (VectorStoreQueryMode.TEXT_SEARCH, VectorStoreQueryMode.SPARSE)
@@ -37,7 +36,7 @@ _OF_VECTOR: Final = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
 _MMR_THRESHOLD: Final = 0.5  # LlamaIndex's own
 
 
-class AmberVectorStore(Awaited, BasePydanticVectorStore):
+class AmberVectorStore(BasePydanticVectorStore):
     """Nodes in a collection of their own. Raises OpenError, CollectionError.
 
     database    an open Database, or the path of one
@@ -53,7 +52,6 @@ class AmberVectorStore(Awaited, BasePydanticVectorStore):
 
     _opened: Opened = PrivateAttr()
     _nodes: Collection = PrivateAttr()
-    _threads: Threads = PrivateAttr(default_factory=Threads)
 
     def __init__(
         self,
@@ -63,25 +61,16 @@ class AmberVectorStore(Awaited, BasePydanticVectorStore):
         embed_dim: int = 1536,
         **given: Any,
     ) -> None:
+        vector = Vector("embedding", dim=embed_dim)
         opened = Opened(database)
-        try:
-            nodes = opened.db.collection(
-                collection,
-                indexes=[
-                    Text("text"),
-                    Vector("embedding", dim=embed_dim),
-                    Ordered("ref_doc_id"),
-                ],
-                owner=OWNER,
+        with opened.closed_on_error() as db:
+            nodes = db.collection(
+                collection, indexes=[Text("text"), vector, Ordered("ref_doc_id")], owner=OWNER
             )
-            fields: dict[str, Any] = {"collection": collection, "embed_dim": embed_dim, **given}
-            fields["database"] = os.fspath(opened.db.path)
-            super().__init__(**fields)
-        except BaseException:
-            opened.close()
-            raise
-        self._opened = opened
-        self._nodes = nodes
+            given |= {"database": os.fspath(db.path), "collection": collection}
+            given["embed_dim"] = embed_dim
+            super().__init__(**given)
+        self._opened, self._nodes = opened, nodes
 
     @classmethod
     def class_name(cls) -> str:
@@ -92,13 +81,8 @@ class AmberVectorStore(Awaited, BasePydanticVectorStore):
         """The database of the nodes."""
         return self._opened.db
 
-    @property
-    def threads(self) -> Threads:
-        return self._threads
-
     def close(self) -> None:
         """Closes the database if it was given as a path. May be called twice."""
-        self.end_threads()
         self._opened.close()
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -152,36 +136,12 @@ class AmberVectorStore(Awaited, BasePydanticVectorStore):
             ids=[hit.id for hit in hits],
         )
 
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """add(), for an event loop."""
-        return await self.in_thread("write", self.add, nodes, **kwargs)
-
-    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """delete(), for an event loop."""
-        await self.in_thread("write", self.delete, ref_doc_id, **delete_kwargs)
-
-    async def aget_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
-    ) -> list[BaseNode]:
-        """get_nodes(), for an event loop."""
-        return await self.in_thread("read", self.get_nodes, node_ids, filters)
-
-    async def adelete_nodes(
-        self,
-        node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
-        **delete_kwargs: Any,
-    ) -> None:
-        """delete_nodes(), for an event loop."""
-        await self.in_thread("write", self.delete_nodes, node_ids, filters, **delete_kwargs)
-
-    async def aclear(self) -> None:
-        """clear(), for an event loop."""
-        await self.in_thread("write", self.clear)
-
-    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """query(), for an event loop."""
-        return await self.in_thread("read", self.query, query, **kwargs)
+    async_add = twin("write", add)
+    adelete = twin("write", delete)
+    aget_nodes = twin("read", get_nodes)
+    adelete_nodes = twin("write", delete_nodes)
+    aclear = twin("write", clear)
+    aquery = twin("read", query)
 
 
 def _asked(query: VectorStoreQuery, mmr_threshold: float | None) -> dict[str, Any]:

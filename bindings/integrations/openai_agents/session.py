@@ -2,7 +2,8 @@
 
 Invariants:
 - The items of one call of add_items() are one commit, and stand side by side.
-- A cancelled call has ended, and was committed or rejected, when the task gets the CancelledError.
+- A cancelled call has ended, committed or rejected, or never began, when the task gets the
+  CancelledError.
 """
 
 from collections.abc import Mapping
@@ -58,19 +59,19 @@ class AmberSession:
         """The items, oldest first; with a limit the newest ones, none of them for 0."""
         if limit is None:
             limit = _settings(self.session_settings).limit
-        return await in_thread(self._lists.items, self.session_id, limit)
+        return await in_thread("read", self._lists.items, self.session_id, limit)
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Adds items at the end, all or none. Raises TypeError for what is no JSON."""
-        await in_thread(self._lists.append, self.session_id, items)
+        await in_thread("write", self._lists.append, self.session_id, items)
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Removes the newest item and returns it; None when there is none."""
-        return await in_thread(self._lists.pop, self.session_id)
+        return await in_thread("write", self._lists.pop, self.session_id)
 
     async def clear_session(self) -> None:
         """Removes all items of the session."""
-        await in_thread(self._lists.clear, self.session_id)
+        await in_thread("write", self._lists.clear, self.session_id)
 
 
 def _settings(given: SessionSettings | Mapping[str, Any] | None) -> SessionSettings:

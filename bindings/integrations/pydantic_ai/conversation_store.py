@@ -3,7 +3,7 @@
 Invariants:
 - A record and the entries that are written with it are one commit. It is committed only if the
   stored record has the expected revision: nobody else writes between the comparison and the commit.
-- A cancelled call has ended when the task gets the CancelledError.
+- A cancelled call has ended, or never began, when the task gets the CancelledError.
 """
 
 from collections.abc import Sequence
@@ -44,13 +44,13 @@ class AmberConversationStore(ConversationStore):
 
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
         """The record of a conversation; None for one that there is not."""
-        return await in_thread(self._log.record, conversation_id)
+        return await in_thread("read", self._log.record, conversation_id)
 
     async def read_records(
         self, *, scope: str | None = None, limit: int | None = None
     ) -> Sequence[ConversationRecord]:
         """The records, or those of a scope, the newest first."""
-        return await in_thread(self._log.records, scope, limit)
+        return await in_thread("read", self._log.records, scope, limit)
 
     async def write_record(
         self,
@@ -61,20 +61,20 @@ class AmberConversationStore(ConversationStore):
     ) -> None:
         """Stores a record with its new entries. Raises ConversationConflict when the stored record
         has another revision, or an entry is missing that they point at; then nothing is stored."""
-        await in_thread(self._log.write, record, new_entries, expected_revision)
+        await in_thread("write", self._log.write, record, new_entries, expected_revision)
 
     async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
         """Deletes a record and the entries that no other record reaches. Raises
         ConversationConflict."""
-        await in_thread(self._log.delete, conversation_id, expected_revision)
+        await in_thread("write", self._log.delete, conversation_id, expected_revision)
 
     async def read_entry(self, entry_id: str) -> ConversationEntry:
         """An entry. Raises MissingKeyError."""
-        return await in_thread(self._log.entry, entry_id)
+        return await in_thread("read", self._log.entry, entry_id)
 
     async def read_history(
         self, head_id: str | None, *, limit: int | None = None
     ) -> list[ConversationEntry]:
         """The entries up to one, oldest first, as of one time; with a limit the last ones. Raises
         MissingKeyError."""
-        return await in_thread(self._log.history, head_id, limit)
+        return await in_thread("read", self._log.history, head_id, limit)

@@ -4,7 +4,7 @@ No test starts the command line program that is in the SDK's package."""
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,7 +63,9 @@ def store(db: amberdb.Database) -> AmberSessionStore:
     return AmberSessionStore(db)
 
 
-def test_the_contracts_of_the_sdk(tmp_path: Path) -> None:
+def test_the_contracts_of_the_sdk(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     made: list[AmberSessionStore] = []
 
     def make() -> AmberSessionStore:
@@ -72,6 +74,7 @@ def test_the_contracts_of_the_sdk(tmp_path: Path) -> None:
 
     run(run_session_store_conformance(make))
     assert len(made) == 15  # one to look at, and one for each of 14 contracts
+    record_property("framework_tests", len(made) - 1)
     for store in made:
         store.close()
 

@@ -1,7 +1,7 @@
 """LangGraph's own suite for savers, each of its eight capabilities, and the number of its tests."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -31,9 +31,10 @@ async def amber_saver() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
 
 
 @pytest.mark.parametrize("capability", [capability.value for capability in Capability])
-def test_capability(capability: str) -> None:
+def test_capability(capability: str, record_property: Callable[[str, object], None]) -> None:
     report = asyncio.run(validate(amber_saver, capabilities={capability}))
     result = report.results[capability]
     assert result.detected
     assert result.failures == []
     assert result.tests_passed == TESTS[capability]
+    record_property("framework_tests", result.tests_passed)

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -16,6 +18,16 @@ from langgraph.graph import END, START, StateGraph
 import amberdb
 from amberdb import ClosedError, CollectionError, Database, InvalidDocumentError
 from amberdb.integrations.langgraph import AmberCache, AmberSaver, AmberStore
+
+CHILD = """
+import sys
+from amberdb.integrations.langgraph import AmberStore
+
+with AmberStore(sys.argv[1]) as store:
+    store.put(("notes",), "of the child", {"n": 1})
+    print("open", flush=True)
+    sys.stdin.read()
+"""
 
 
 def extend(state: list[str], writes: list[list[str]]) -> list[str]:
@@ -319,6 +331,24 @@ def test_adapters_share_a_path(tmp_path: Path) -> None:
         one.get_tuple(config_of())
     with AmberSaver(path) as again:
         assert again.get_tuple(config_of()) == found
+
+
+def test_another_process_has_the_path_open(tmp_path: Path) -> None:
+    path = tmp_path / "agent.amber"
+    command = [sys.executable, "-c", CHILD, str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "open\n"
+        with AmberSaver(path) as saver, AmberStore(path) as store:
+            assert store.get(("notes",), "of the child") is not None
+            graph = compiled(saver)
+            asyncio.run(graph.ainvoke({"turn": 0}, config_of()))
+            child.communicate(timeout=60)  # it ends: this process is the first one then
+            asyncio.run(graph.ainvoke({}, config_of()))
+            state = graph.get_state(config_of()).values
+            assert (state["turn"], len(state["log"])) == (2, 4)
+            assert asyncio.run(store.aget(("notes",), "of the child")) is not None
 
 
 def test_a_database_of_the_program_stays_open(db: Database) -> None:

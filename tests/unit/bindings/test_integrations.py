@@ -1,7 +1,9 @@
 """What the adapters for frameworks share. The adapters themselves: tests/frameworks."""
 
 import asyncio
+import os
 import threading
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from amberdb import ClosedError, CollectionError, Database
 from amberdb.integrations.item_lists import ItemLists
 from amberdb.integrations.names import begins_id, name_id
 from amberdb.integrations.opened import Opened
-from amberdb.integrations.threads import in_thread
+from amberdb.integrations.threads import awaited, in_thread
 
 
 def test_a_path_is_closed_twice_and_an_open_database_never(tmp_path: Path, db: Database) -> None:
@@ -34,16 +36,81 @@ def test_a_path_is_closed_when_an_adapter_cannot_be_made(tmp_path: Path) -> None
     assert amberdb.check(tmp_path / "db").ok
 
 
+def test_a_path_is_shared_and_a_database_in_memory_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, two = Opened("db"), Opened(tmp_path / "db")
+    one.db.collection("a", indexes=[]).put({"id": "1"})
+    assert "1" in two.db["a"]
+    assert [path.name for path in tmp_path.joinpath("db").iterdir() if path.is_socket()]
+    memory, another = Opened(":memory:"), Opened(":memory:")
+    memory.db.collection("a", indexes=[])
+    assert another.db.collections() == []
+    assert os.listdir() == ["db"]
+    for opened in (one, two, memory, another):
+        opened.close()
+
+
 # -- calls of an event loop --------------------------------------------------------------------
 
 
 def test_a_call_in_a_thread_returns_and_raises() -> None:
     async def main() -> None:
-        assert await in_thread(divmod, 7, 2) == (3, 1)
+        assert await in_thread("read", divmod, 7, 2) == (3, 1)
         with pytest.raises(ZeroDivisionError):
-            await in_thread(divmod, 7, 0)
+            await in_thread("write", divmod, 7, 0)
 
     asyncio.run(main())
+
+
+def test_a_call_has_the_context_of_its_task() -> None:
+    asked: ContextVar[int] = ContextVar("asked", default=0)
+
+    async def main() -> None:
+        asked.set(7)
+        assert await in_thread("read", asked.get) == 7
+
+    asyncio.run(main())
+
+
+def test_reads_wait_for_no_write() -> None:
+    async def main() -> None:
+        go_on = threading.Event()
+        writes = [asyncio.create_task(in_thread("write", go_on.wait, 30)) for _ in range(40)]
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(in_thread("read", int, "7"), 30) == 7
+        go_on.set()
+        assert all(await asyncio.gather(*writes))
+
+    asyncio.run(main())
+
+
+def test_an_async_method_calls_that_of_a_subclass() -> None:
+    class Base:
+        def count(self, first: int, *, more: int = 0) -> int:
+            return first + more
+
+        acount = awaited("read", count)
+
+    class Own(Base):
+        def count(self, first: int, *, more: int = 0) -> int:
+            return -super().count(first, more=more)
+
+    assert asyncio.run(Base().acount(1, more=2)) == 3
+    assert asyncio.run(Own().acount(1, more=2)) == -3
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    assert asyncio.run(in_thread("read", int, "7")) == 7
+    if (pid := os.fork()) == 0:
+        code = 1
+        try:
+            code = asyncio.run(asyncio.wait_for(in_thread("read", int, "0"), 30))
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -58,7 +125,7 @@ def test_a_cancelled_call_has_ended(fails: bool) -> None:
             if fails:
                 raise ValueError
 
-        task = asyncio.create_task(in_thread(write))
+        task = asyncio.create_task(in_thread("write", write))
         while not begun.is_set():
             await asyncio.sleep(0)
         task.cancel()
