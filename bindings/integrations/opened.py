@@ -11,7 +11,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TypeAlias, final
 
-import amberdb
 from amberdb import Database
 from amberdb._connect import connect_or_open
 
@@ -48,4 +47,4 @@ class Opened:
 
 def _open(path: "str | os.PathLike[str]") -> Database:
     """The database at a path, shared with other processes; one in memory is this process's."""
-    return amberdb.open(path) if os.fspath(path) == ":memory:" else connect_or_open(path)
+    return connect_or_open(path)

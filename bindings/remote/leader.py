@@ -21,7 +21,6 @@ from amberdb.engine.database.database import Database
 from amberdb.remote import place
 from amberdb.remote.calls import BRIEF, CARE, WRITES
 from amberdb.remote.declaration import received_declaration
-from amberdb.remote.embedded import with_vectors
 from amberdb.remote.messages import Progressed, result_of
 from amberdb.remote.requests import (
     KEPT_US,
@@ -71,7 +70,8 @@ class Leader:
             if method not in WRITES:
                 raise QueryError(f"no such call: {method!r}")
             transaction = self.db.transaction(sync=sync)
-            args = with_vectors(transaction.embedders, name, method, args)
+            if method == "put_many":
+                args = [transaction.embedders.with_vectors(name, args[0])]
             with transaction as tx:
                 if request["is_again"]:
                     refuse_again(tx.writer(), client, number)
@@ -127,6 +127,12 @@ class Leader:
             session.end()
             thread.join()
         self.db.close()
+
+    def forget(self) -> None:
+        """In a forked child: closes its copies of the sockets, and nothing of the parent's."""
+        self._served.close()
+        for session in self._sessions:
+            session.forget()
 
     # -- threads -----------------------------------------------------------------------------
 

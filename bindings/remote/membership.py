@@ -9,13 +9,14 @@ Invariants:
 - A call that meets a leader that has ended goes on with the next one, whoever that is.
 """
 
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
-from amberdb._errors import ClosedError, DatabaseMissingError, LockedError
+from amberdb._errors import ClosedError, DatabaseMissingError, ForkedError, LockedError
 from amberdb._types import Sync
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.open import open_to_follow, open_to_share
@@ -28,10 +29,15 @@ from amberdb.remote.place import check_mount
 
 WAIT_S: Final = 60.0
 """How long a call looks for the next leader, which may have a long log to read."""
+EXCLUSIVE_S: Final = 0.5
+"""How long LOCK has to say that its owner does not share. One that has just taken the lock has yet
+to write its name over that of the owner before it."""
 _PAUSE_S: Final = 0.005
 
 _leaders: dict[str, Leader] = {}
 _leaders_mutex = threading.Lock()
+_forks = 0
+"""Of this process since it was first forked."""
 
 
 @final
@@ -62,6 +68,7 @@ class Membership:
         self._reader: Database | None = None
         self._generation = 0
         """Counts the leaders that this process has known."""
+        self._forks = _forks
         check_mount(path)
         self._join(create=create)
 
@@ -76,7 +83,12 @@ class Membership:
 
     def close(self) -> None:
         """Closes it; the last of a process that leads lets another process lead. A second call does
-        nothing."""
+        nothing. In a forked child it closes what it has of the parent's connections."""
+        if self._forks != _forks:
+            self.is_closed, self.leader = True, None
+            for lane in self._lanes:
+                lane.drop()
+            return
         with self._mutex:
             if self.is_closed:
                 return
@@ -149,6 +161,12 @@ class Membership:
     def _lane(self) -> Lane:
         if self.is_closed:
             raise _closed()
+        if self._forks != _forks:
+            raise ForkedError(
+                f"{self.path} was connected to before this process was forked: connect in the "
+                "child",
+                path=self.path,
+            )
         try:
             return self._lanes.pop()
         except IndexError:
@@ -189,14 +207,15 @@ class Membership:
     def _join(self, *, create: bool) -> None:
         """Finds the leader, or becomes it. Raises LockedError when a process has the database open
         that does not share it."""
-        until = time.monotonic() + WAIT_S
+        began = time.monotonic()
         while True:
             leader = _own_leader(self.path)
             if leader is None and not is_served(self.path, self._hello):
                 try:
                     leader = _lead(self.path, create, self._settings)
                 except LockedError as error:
-                    if not error.facts["is_shared"] or time.monotonic() > until:
+                    wait_s = WAIT_S if error.facts["is_shared"] else EXCLUSIVE_S
+                    if time.monotonic() - began > wait_s:
                         raise _not_shared(error) from None
                     time.sleep(random.uniform(_PAUSE_S, 4 * _PAUSE_S))  # it is about to serve
                     continue
@@ -248,6 +267,20 @@ def _lead(path: str, create: bool, settings: OpenOptions) -> Leader:
             db.close()
             raise
         return leader
+
+
+def _forget_after_fork() -> None:
+    """In a forked child: the leaders are the parent's, which a socket that stays open here would
+    outlive."""
+    global _forks, _leaders_mutex
+    _forks += 1
+    _leaders_mutex = threading.Lock()
+    for leader in _leaders.values():
+        leader.forget()
+    _leaders.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _shared_leader(path: str) -> Leader | None:

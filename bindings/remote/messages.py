@@ -7,10 +7,10 @@
               or {"error": [name, message, facts]}
               before it {"progress": [...]} any number of times
     report    a dataclass as {"report": [name of its class, map of its fields]}
-    ext 32    amberdb.REMOVE
 
 Invariants:
-- A value comes back equal in type, or encoding it raises TypeError or ValueError.
+- A plain value comes back equal in type (arguments.py); encoding any other may raise TypeError or
+  ValueError.
 - An error comes back as the class that was raised, if it is one of amberdb's or of Python's own;
   any other as an AmberError with its name.
 """
@@ -31,13 +31,12 @@ from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.maintenance.compaction import CompactReport
 from amberdb.engine.maintenance.erasure import Erasure
 from amberdb.engine.query.page import Page, Record
-from amberdb.engine.schema.codec import Extension, decode_extension, encode
-from amberdb.engine.schema.documents import REMOVE
+from amberdb.engine.schema.codec import encode
 from amberdb.engine.search.hits import Hit, Hits
+from amberdb.remote.arguments import received
 
 FRAME_BYTES_MAX: Final = (1 << 32) - 1
 SIZE_BYTES: Final = 4
-_REMOVE: Final = 32
 _REPORTS: Final = {each.__name__: each for each in (BackupReport, CompactReport, Erasure)}
 
 Progressed: TypeAlias = Callable[..., None]
@@ -70,20 +69,7 @@ def unframed(data: bytes | memoryview) -> dict[str, Any]:
     return cast(dict[str, Any], message)
 
 
-def _extension(code: int, data: memoryview) -> Any:
-    return REMOVE if code == _REMOVE else decode_extension(code, data)
-
-
-_decode: Final = msgspec.msgpack.Decoder(ext_hook=_extension).decode
-
-
-def without_remove(value: Any) -> Any:
-    """A patch with REMOVE as it is sent."""
-    if value is REMOVE:
-        return Extension(_REMOVE, b"")
-    if isinstance(value, Mapping):
-        return {key: without_remove(item) for key, item in value.items()}
-    return value
+_decode: Final = msgspec.msgpack.Decoder(ext_hook=received).decode
 
 
 # -- answers -------------------------------------------------------------------------------------

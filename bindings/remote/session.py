@@ -61,6 +61,10 @@ class Session:
         """Lets run() return after the request that is under way."""
         self._connection.end_receiving()
 
+    def forget(self) -> None:
+        """In a forked child: closes its copy of the socket."""
+        self._connection.close()
+
     def run(self) -> None:
         """Answers requests until the connection ends."""
         connection = self._connection

@@ -83,9 +83,14 @@ class SharedDatabase(Database):
 
     def __getitem__(self, name: str) -> Collection:
         """The existing collection of this name. Raises CollectionMissingError."""
+        self.outside(name)
+        return self._collection(name)
+
+    def outside(self, name: str) -> SharedCollection:
+        """The collection as it is read without a transaction. Raises CollectionMissingError."""
         with self.handle().engine.readable.view() as view:
             schema_of(view, name)
-        return self._collection(name)
+        return SharedCollection(name, self)
 
     def collection(
         self,

@@ -8,22 +8,23 @@ Invariants:
 # What is sent has no static type.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Final, Protocol, cast, final
+from typing import Any, Final, Protocol, final
 
-from amberdb._errors import ClosedError, TransactionError
-from amberdb._types import NO_LSN, Document, Lsn, Patch, Sync
-from amberdb.engine.commit.write_batch import OnConflict
+from amberdb._errors import ClosedError, InvalidDocumentError, TransactionError
+from amberdb._types import NO_LSN, Document, Lsn, Sync
 from amberdb.engine.database.transaction import Transaction, TransactionCollection
 from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.options import check_sync
-from amberdb.engine.schema.patch import Changes
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
-from amberdb.remote.calls import READS, WRITES
+from amberdb.remote.arguments import sendable
+from amberdb.remote.calls import READS
+from amberdb.remote.collection import SharedCollection
 from amberdb.remote.lane import Lane
 from amberdb.remote.membership import Membership
-from amberdb.remote.messages import without_remove
+from amberdb.remote.writes import SentWrites
 
 _BLOCK: Final = 256
 
@@ -33,8 +34,8 @@ class Shared(Protocol):
 
     embedders: Embedders
 
-    def definition(self, name: str) -> object:
-        """Raises CollectionMissingError."""
+    def outside(self, name: str) -> SharedCollection:
+        """The collection as it is read without a transaction. Raises CollectionMissingError."""
         ...
 
 
@@ -93,8 +94,7 @@ class SharedTransaction(Transaction):
         """The collection inside the transaction. Raises CollectionMissingError."""
         if self._own is not None:
             return self._own[name]
-        self._db.definition(name)
-        return SharedTransactionCollection(name, self, self._db.embedders)
+        return SharedTransactionCollection(self, self._db.outside(name), self._db.embedders)
 
     def is_of(self, engine: Any) -> bool:
         """Whether it is an open transaction of this database."""
@@ -112,55 +112,60 @@ def _not_open() -> ClosedError:
     return ClosedError("the transaction is not open: use it inside its `with` block")
 
 
-def _listed(value: Any) -> Any:
-    """An iterator as a list, which can be sent."""
-    return list(value) if isinstance(value, Iterator) else value
+def _encodable(value: Any) -> Any:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _inside(name: str) -> Any:
     """The method of this name, called in the process that holds the transaction."""
 
     def method(self: "SharedTransactionCollection", *args: Any, **kwargs: Any) -> Any:
-        return self.tx.call(self.name, name, *map(_listed, args), **kwargs)
+        if name in ("search", "explain"):  # no text raises
+            args = tuple(map(_encodable, args))
+            kwargs = {option: _encodable(value) for option, value in kwargs.items()}
+        try:
+            sent = sendable(args), sendable(kwargs)
+        except InvalidDocumentError:
+            getattr(self.outside, name)(*args, **kwargs)  # raises the error of the call
+            raise
+        return self.tx.call(self.name, name, *sent[0], **sent[1])
 
     method.__name__ = name
     method.__doc__ = f"As Collection.{name}()."
     return method
 
 
-class SharedTransactionCollection(TransactionCollection):
+class SharedTransactionCollection(SentWrites, TransactionCollection):
     """A collection inside a SharedTransaction."""
 
-    def __init__(self, name: str, tx: SharedTransaction, embedders: Embedders) -> None:
-        WritableCollection.__init__(self, name)
+    def __init__(
+        self, tx: SharedTransaction, outside: SharedCollection, embedders: Embedders
+    ) -> None:
+        WritableCollection.__init__(self, outside.name)
         self.tx = tx
+        self.outside = outside
+        """The collection as it is read without the transaction."""
         self._functions = embedders
 
-    def update(
-        self,
-        id: str,
-        patch: Patch,
-        *,
-        if_version: int | None = None,
-        sync: Sync | None = None,
-    ) -> Lsn:
-        """As Collection.update()."""
-        if self._functions.of(self.name):
-            patch = {**patch, **self._functions.vectors_of(self.name, Changes(patch), {})}
-        sent = without_remove(patch)
-        return Lsn(self.tx.call(self.name, "update", id, sent, if_version=if_version))
+    def get(self, id: str, default: Any = None) -> Any:
+        """As Collection.get()."""
+        found = self.tx.call(self.name, "get", sendable(id))
+        return default if found is None else found
 
-    def put_many(
-        self,
-        documents: Iterable[Mapping[str, Any]],
-        *,
-        on_conflict: OnConflict = "replace",
-        sync: Sync | None = None,
-    ) -> list[str]:
-        """As Collection.put_many()."""
-        listed = list(documents)
-        ids = self.tx.call(self.name, "put_many", listed, on_conflict=on_conflict)
-        return cast(list[str], ids)
+    def _sent(self, method: str, *args: Any, sync: Sync | None, **kwargs: Any) -> Any:
+        return self.tx.call(self.name, method, *args, **kwargs)
+
+    def _schema(self) -> Schema:
+        return self.outside.schema()
+
+    def _embedders(self) -> Embedders:
+        return self._functions
+
+    def __contains__(self, id: object) -> bool:
+        try:
+            return isinstance(id, str) and self.get(id) is not None
+        except InvalidDocumentError:  # what cannot be an id is none
+            return False
 
     def __getitem__(self, id: str) -> Document:
         return self.record(id).document
@@ -179,5 +184,5 @@ class SharedTransactionCollection(TransactionCollection):
                 return
 
 
-for _name in (READS | WRITES) - {"update", "put_many"}:
+for _name in READS - {"get", "__contains__"}:
     setattr(SharedTransactionCollection, _name, _inside(_name))

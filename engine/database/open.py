@@ -6,7 +6,7 @@ Invariants:
 
 import os
 from dataclasses import replace
-from typing import Unpack
+from typing import Final, Unpack
 
 from amberdb._errors import CorruptionError
 from amberdb.engine.backup.rescue import Rescue, explain, finish_rescue, rescue
@@ -16,6 +16,8 @@ from amberdb.engine.database.engine import Engine
 from amberdb.engine.database.following import FollowingEngine
 from amberdb.engine.database.open_engines import open_engines
 from amberdb.engine.options import OpenOptions, Options
+
+MEMORY: Final = ":memory:"
 
 
 def open_database(
@@ -48,7 +50,7 @@ def open_database(
     name = os.fspath(path)
     if read_only:
         return Database(open_engines.add(FollowingEngine(os.path.abspath(name), options)))
-    if name == ":memory:":
+    if name == MEMORY:
         return Database(open_engines.add(_open_in_memory(options)))
 
     def make() -> Engine:

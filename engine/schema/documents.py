@@ -154,17 +154,18 @@ def _surrogate_path(value: Any, field: str) -> str | None:
     inside: list[str | None] = []
     if type(value) is dict:
         items = cast(Document, value).items()
-        if any(_has_surrogate(name) for name in value):
+        if any(has_surrogate(name) for name in value):
             return field
         inside = [_surrogate_path(v, f"{field}.{name}" if field else name) for name, v in items]
     elif type(value) is list:
         inside = [_surrogate_path(item, f"{field}[{index}]") for index, item in enumerate(value)]
-    elif type(value) is str and _has_surrogate(value):
+    elif type(value) is str and has_surrogate(value):
         return field
     return next((path for path in inside if path is not None), None)
 
 
-def _has_surrogate(text: str) -> bool:
+def has_surrogate(text: str) -> bool:
+    """Whether a text cannot be encoded."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 

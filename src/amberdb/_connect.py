@@ -8,7 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Unpack
 
-from amberdb.engine.database.open import open_database
+from amberdb._errors import OpenError
+from amberdb.engine.database.open import MEMORY, open_database
 from amberdb.engine.options import OpenOptions
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def connect(
     """
     from amberdb.remote.shared import SharedDatabase
 
+    if os.fspath(path) == MEMORY:
+        raise OpenError(f"{MEMORY} is of one process: open() it", path=MEMORY)
     return SharedDatabase(os.path.realpath(path), create=create, settings=settings)
 
 
@@ -43,6 +46,6 @@ def connect_or_open(
     may be started beside others. Raises as they do."""
     from amberdb.remote.place import network_of
 
-    if sys.platform == "linux" and network_of(path) is None:
+    if sys.platform == "linux" and os.fspath(path) != MEMORY and network_of(path) is None:
         return connect(path, create=create, **settings)
     return open_database(path, create=create, **settings)
