@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from amberdb.memory import Memory
 from amberdb.profiles import UserProfiles
 from amberdb.remote import SharedDatabase, lane, place
 from support.databases import SMALL, assert_sound
+from support.page_damage import in_child
 from support.sharing import Child, child_leads
 
 TESTS = Path(__file__).parents[2]
@@ -425,8 +427,11 @@ def test_a_process_that_is_about_to_serve_is_waited_for(tmp_path: Path) -> None:
     assert owner.stdout is not None
     assert owner.stdin is not None
     owner.stdout.readline()
+    own = (path / "LOCK").read_text()
+    (path / "LOCK").write_text("1 elsewhere 0123456789abcdef")  # of the owner before it
     with ThreadPoolExecutor(1) as pool:
         connecting = pool.submit(amberdb.connect, path)
+        (path / "LOCK").write_text(own)
         owner.stdin.write(b"\n")
         owner.stdin.flush()
         with connecting.result(30) as db:
@@ -438,6 +443,36 @@ def test_a_process_that_is_about_to_serve_is_waited_for(tmp_path: Path) -> None:
 def test_open_names_connect(tmp_path: Path, child: Child) -> None:
     with pytest.raises(LockedError, match=r"amberdb\.connect\(\)"):
         amberdb.open(tmp_path / "t.amber")
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_forked_child_connects_for_itself(tmp_path: Path, leads: bool) -> None:
+    path = tmp_path / "t.amber"
+    with nullcontext() if leads else child_leads(path), amberdb.connect(path, **SMALL) as db:
+        notes = db.collection("note")
+        notes.put({"id": "a"})
+        assert db.leads == leads
+
+        def work() -> str:
+            for call in (lambda: notes.put({"id": "x"}), lambda: notes.get("a"), db.snapshot):
+                try:
+                    call()
+                except amberdb.ForkedError:
+                    continue
+                return "no error"
+            db.close()
+            with amberdb.connect(path, **SMALL) as own:
+                own["note"].put({"id": "b"})
+                return "followed" if not own.leads else "led"
+
+        assert in_child(work) == "followed"
+        assert sorted(notes) == ["a", "b"]
+        notes.put({"id": "c"})
+
+
+def test_a_database_in_memory_is_of_one_process(tmp_path: Path) -> None:
+    with pytest.raises(OpenError, match="of one process"):
+        amberdb.connect(":memory:")
 
 
 def test_a_path_that_has_no_database(tmp_path: Path) -> None:
