@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sharing needs L
 @pytest.mark.slow
 @pytest.mark.sliced
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("processes", slices.parameters(3, (4, 3, 8)))
+@pytest.mark.parametrize("processes", slices.parameters(3, (3, 5, 8)))
 def test_leaders_that_are_killed_leave_one_history(tmp_path: Path, processes: int) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")

@@ -79,6 +79,7 @@ def test_options_of_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert "embedding" in db.collection("shop_profile").find()[0]
 
 
+@pytest.mark.campaign
 def test_two_servers_and_the_command_line_share_a_database(tmp_path: Path) -> None:
     path = tmp_path / "t.amber"
     with (

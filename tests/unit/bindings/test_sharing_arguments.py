@@ -90,28 +90,36 @@ VALUES: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Database, Database]]:
-    """(one that follows another process, one of its own), declared alike."""
-    with child_leads(tmp_path / "t.amber") as child:
-        shared = amberdb.connect(tmp_path / "t.amber", **SMALL)
-        own = amberdb.open(tmp_path / "own.amber", **SMALL)
-        for db in (shared, own):
-            notes = db.collection(
-                "note",
-                indexes=[Ordered("g", "n"), Text("t"), Vector("v", dim=2)],
-                expires_at="until",
-            )
-            notes.put_many(
-                {"id": f"d{n}", "n": n, "g": "x", "t": "tea" * (n + 1), "v": [n, 1]}
-                for n in range(3)
-            )
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database, Database]]:
+    """(one that follows another process, one of its own)."""
+    path = tmp_path_factory.mktemp("sharing")
+    with child_leads(path / "t.amber") as child:
+        shared = amberdb.connect(path / "t.amber", **SMALL)
+        own = amberdb.open(path / "own.amber", **SMALL)
         assert not shared.leads
         yield shared, own
         for db in (shared, own):
             assert_sound(db)
             db.close()
         child.end()
+
+
+@pytest.fixture
+def pair(databases: tuple[Database, Database]) -> Iterator[tuple[Database, Database]]:
+    """Both, with a collection that is declared and filled alike."""
+    for db in databases:
+        notes = db.collection(
+            "note",
+            indexes=[Ordered("g", "n"), Text("t"), Vector("v", dim=2)],
+            expires_at="until",
+        )
+        notes.put_many(
+            {"id": f"d{n}", "n": n, "g": "x", "t": "tea" * (n + 1), "v": [n, 1]} for n in range(3)
+        )
+    yield databases
+    for db in databases:
+        db.drop_collection("note")
 
 
 TAKEN = {("find limit", "IntEnum"), ("find limit", "numpy int")}

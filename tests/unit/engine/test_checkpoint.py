@@ -294,11 +294,21 @@ def test_background_failure_is_logged_and_tried_again(
 # -- threads on demand -----------------------------------------------------------------------
 
 
-def own_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("amberdb")]
+@pytest.fixture
+def own_threads() -> Callable[[], list[str]]:
+    """The names of the threads that the database has started; others of the process go on."""
+    others = set(threading.enumerate())
+
+    def names() -> list[str]:
+        started = (thread for thread in threading.enumerate() if thread not in others)
+        return [thread.name for thread in started if thread.name.startswith("amberdb")]
+
+    return names
 
 
-def test_idle_database_has_started_no_thread(open_db: OpenDatabase) -> None:
+def test_idle_database_has_started_no_thread(
+    open_db: OpenDatabase, own_threads: Callable[[], list[str]]
+) -> None:
     db = open_db(background=True)
     assert own_threads() == []
     notes = db.collection("n")
@@ -317,7 +327,9 @@ def test_idle_database_has_started_no_thread(open_db: OpenDatabase) -> None:
     assert own_threads() == []
 
 
-def test_database_without_background_starts_none_at_all(open_db: OpenDatabase) -> None:
+def test_database_without_background_starts_none_at_all(
+    open_db: OpenDatabase, own_threads: Callable[[], list[str]]
+) -> None:
     db = open_db(background=False)
     fill(db, 10)
     db.snapshot()
