@@ -1,6 +1,7 @@
 """A database that two processes share: this one, and a child that leads. Leaders that are killed
 under load: tests/crash/test_sharing.py."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from amberdb import (
     TransactionError,
     Unique,
     Vector,
+    aio,
 )
 from amberdb.chat import ChatBuffer, CollectionSink
 from amberdb.graph import KnowledgeGraph
@@ -275,6 +277,27 @@ def test_texts_are_embedded_where_they_are_written(shared: SharedDatabase, child
         tx["note"].put({"id": "h", "t": "12345"})
     assert notes.embed_missing() == 1
     assert notes["h"]["v"].tolist() == [5, 1]
+
+
+def test_an_event_loop_shares(tmp_path: Path, child: Child) -> None:
+    async def work() -> None:
+        async with aio.connect(tmp_path / "t.amber", **SMALL) as db:
+            notes = await db.collection("note", indexes=[Ordered("n")])
+            await asyncio.gather(*(notes.put({"id": str(n), "n": n}) for n in range(20)))
+            async with db.transaction() as tx:
+                assert await tx["note"].count() == 20
+                await tx["note"].delete("0")
+            assert [each["n"] for each in await notes.find(order_by="-n", limit=2)] == [19, 18]
+            told = [change async for change in db.changes()]
+            assert len(told) == 21
+            receipt = await db.erase("note", {"n": {"$lt": 5}}, reason="asked")
+            assert receipt.documents == 4
+
+    asyncio.run(work())
+    child.end()
+    with amberdb.open(tmp_path / "t.amber") as db:
+        assert_sound(db)
+        assert len(db["note"]) == 15
 
 
 def test_systems_run_on_a_shared_database(shared: SharedDatabase) -> None:

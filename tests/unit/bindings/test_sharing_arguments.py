@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum, StrEnum
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
