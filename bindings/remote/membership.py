@@ -83,24 +83,26 @@ class Membership:
 
     def close(self) -> None:
         """Closes it; the last of a process that leads lets another process lead. A second call does
-        nothing. In a forked child it closes what it has of the parent's connections."""
+        nothing. In a forked child it closes what it has of the parent's connections. Raises as
+        Database.close() does, and then it is open."""
         if self._forks != _forks:
             self.is_closed, self.leader = True, None
             for lane in self._lanes:
                 lane.drop()
             return
+        if self.own is not None:
+            self.own.close()
         with self._mutex:
             if self.is_closed:
                 return
             self.is_closed = True
             leader, self.leader = self.leader, None
-            opened = self.own, self._reader
-            self.own = self._reader = None
+            reader, self._reader = self._reader, None
+            self.own = None
             for lane in self._lanes:
                 lane.drop()
-        for each in opened:
-            if each is not None:
-                each.close()
+        if reader is not None:
+            reader.close()
         if leader is not None:
             _give_back(leader)
 

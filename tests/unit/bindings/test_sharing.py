@@ -416,6 +416,17 @@ def test_one_process_leads_once(tmp_path: Path) -> None:
     assert not (path / "SOCKET").exists()
 
 
+def test_a_close_inside_a_transaction_is_refused(tmp_path: Path) -> None:
+    with amberdb.connect(tmp_path / "t.amber", **SMALL) as db:
+        db.collection("note")
+        with db.transaction() as tx:
+            with pytest.raises(TransactionError):
+                db.close()
+            tx["note"].put({"id": "a"})
+        assert list(db["note"]) == ["a"]
+    assert not (tmp_path / "t.amber" / "SOCKET").exists()
+
+
 def test_a_process_that_does_not_share(tmp_path: Path) -> None:
     path = tmp_path / "t.amber"
     code = f"import amberdb, sys; db = amberdb.open({str(path)!r}); print(flush=True); input()"
