@@ -97,6 +97,12 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Databa
         shared = amberdb.connect(path / "t.amber", **SMALL)
         own = amberdb.open(path / "own.amber", **SMALL)
         assert not shared.leads
+        for db in (shared, own):
+            db.collection(
+                "note",
+                indexes=[Ordered("g", "n"), Text("t"), Vector("v", dim=2)],
+                expires_at="until",
+            )
         yield shared, own
         for db in (shared, own):
             assert_sound(db)
@@ -105,20 +111,15 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Databa
 
 
 @pytest.fixture
-def pair(databases: tuple[Database, Database]) -> Iterator[tuple[Database, Database]]:
-    """Both, with a collection that is declared and filled alike."""
+def pair(databases: tuple[Database, Database]) -> tuple[Database, Database]:
+    """Both, with the same documents."""
     for db in databases:
-        notes = db.collection(
-            "note",
-            indexes=[Ordered("g", "n"), Text("t"), Vector("v", dim=2)],
-            expires_at="until",
-        )
-        notes.put_many(
+        db.expire()
+        db["note"].delete_many({})
+        db["note"].put_many(
             {"id": f"d{n}", "n": n, "g": "x", "t": "tea" * (n + 1), "v": [n, 1]} for n in range(3)
         )
-    yield databases
-    for db in databases:
-        db.drop_collection("note")
+    return databases
 
 
 TAKEN = {("find limit", "IntEnum"), ("find limit", "numpy int")}
