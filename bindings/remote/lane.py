@@ -84,6 +84,8 @@ class Lane:
     def inside(self, request: Mapping[str, Any]) -> Any:
         """The result of a call inside the transaction. Raises what it raises; TransactionError when
         the transaction is lost."""
+        if self._connection is None:  # it ended with its connection
+            raise lost_transaction()
         try:
             return self.ask({"call": "in", **request})
         except LeaderGoneError as error:
@@ -92,6 +94,8 @@ class Lane:
     def commit(self, leader: Callable[[bool], Leader | None]) -> int:
         """The Lsn of the commit. Raises what a commit raises; TransactionError when nothing was
         committed, since the leader has ended."""
+        if self._connection is None:
+            raise lost_transaction()
         self._number += 1
         name = {"client": self._client, "number": self._number}
         try:
@@ -114,6 +118,8 @@ class Lane:
 
     def roll_back(self) -> None:
         """Ends the transaction without a commit."""
+        if self._connection is None:
+            return
         try:
             self.ask({"call": "rollback"})
         except (LeaderGoneError, CommitUnknownError):

@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,20 @@ def test_a_hundred_clients(own: Leader) -> None:
         for done in [pool.submit(work) for _ in range(100)]:
             done.result(60)
     assert own.db["note"]["a"]["n"] == 600
+
+
+def test_a_transaction_ends_with_its_connection(own: Leader) -> None:
+    client = Lane(own.path, hello_of({}))
+    put = {"collection": "note", "method": "put", "args": [{"id": "a"}], "kwargs": {}}
+    for end in (client.roll_back, partial(client.commit, lambda is_lost: None)):
+        client.begin(None, None)
+        client.inside(put)
+        client.drop()
+        with pytest.raises(TransactionError, match="run it again"):
+            client.inside(put)
+        with nullcontext() if end == client.roll_back else pytest.raises(TransactionError):
+            end()
+    assert "a" not in own.db["note"]
 
 
 def test_calls_that_there_are_not(own: Leader) -> None:
