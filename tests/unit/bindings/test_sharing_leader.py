@@ -183,7 +183,12 @@ def test_a_hundred_clients(own: Leader) -> None:
 
 def test_a_transaction_ends_with_its_connection(own: Leader) -> None:
     client = Lane(own.path, hello_of({}))
-    put = {"collection": "note", "method": "put", "args": [{"id": "a"}], "kwargs": {}}
+    put: dict[str, Any] = {
+        "collection": "note",
+        "method": "put",
+        "args": [{"id": "a"}],
+        "kwargs": {},
+    }
     for end in (client.roll_back, partial(client.commit, lambda is_lost: None)):
         client.begin(None, None)
         client.inside(put)
