@@ -87,3 +87,16 @@ def sendable_filter(where: Any) -> Any:
     except InvalidDocumentError:
         parse(where)
         raise
+
+
+def sendable_filters(collections: Any) -> Any:
+    """The collections of an erasure as they are sent: a name, or filters by name. Raises
+    QueryError."""
+    if not isinstance(collections, Mapping):
+        return sendable(collections)
+    return {
+        name: [sendable_filter(each) for each in wheres]
+        if isinstance(wheres, list | tuple)
+        else sendable_filter(wheres)
+        for name, wheres in collections.items()
+    }

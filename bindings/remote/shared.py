@@ -31,6 +31,7 @@ from amberdb.engine.schema.migration import Upgrade
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.view import schema_of
 from amberdb.index.registry import IndexSpec
+from amberdb.remote.arguments import sendable, sendable_filter, sendable_filters
 from amberdb.remote.collection import SharedCollection
 from amberdb.remote.declaration import sent_declaration
 from amberdb.remote.feed import SharedFeed
@@ -83,13 +84,12 @@ class SharedDatabase(Database):
 
     def __getitem__(self, name: str) -> Collection:
         """The existing collection of this name. Raises CollectionMissingError."""
-        self.outside(name)
+        self.definition(name)
         return self._collection(name)
 
     def outside(self, name: str) -> SharedCollection:
         """The collection as it is read without a transaction. Raises CollectionMissingError."""
-        with self.handle().engine.readable.view() as view:
-            schema_of(view, name)
+        self.definition(name)
         return SharedCollection(name, self)
 
     def collection(
@@ -206,7 +206,8 @@ class SharedDatabase(Database):
     ) -> Erasure:
         """As Database.erase(). When the process that leads ends meanwhile, the next one completes
         the erasure, and the receipt that is returned has the documents that it found."""
-        return cast(Erasure, self._care("erase", progress, collection, where, reason=reason))
+        sent = sendable_filters(collection), sendable_filter(where)
+        return cast(Erasure, self._care("erase", progress, *sent, reason=sendable(reason)))
 
     def backup(
         self,
@@ -224,9 +225,9 @@ class SharedDatabase(Database):
             progress,
             None if path is None else os.path.abspath(os.fspath(path)),
             base=None if base is None else os.path.abspath(os.fspath(base)),
-            compress=compress,
-            rate_bytes_s=rate_bytes_s,
-            hold_log=hold_log,
+            compress=sendable(compress),
+            rate_bytes_s=sendable(rate_bytes_s),
+            hold_log=sendable(hold_log),
         )
         return cast(BackupReport, report)
 
@@ -260,10 +261,11 @@ class SharedDatabase(Database):
 
     def _call(self, method: str, *args: Any) -> Any:
         """Calls a method of the Database where it is open."""
-        return self._membership.ask({"call": method, "args": args, "kwargs": {}})
+        return self._membership.ask({"call": method, "args": sendable(args), "kwargs": {}})
 
     def _care(self, method: str, progress: Progressed | None, *args: Any, **kwargs: Any) -> Any:
-        """Calls a method that takes `progress`, where the database is open."""
+        """Calls a method that takes `progress`, where the database is open. Its arguments are made
+        sendable by the caller."""
         return self._membership.ask({"call": method, "args": args, "kwargs": kwargs}, progress)
 
     def _attach(self, name: str, declaration: Declaration) -> None:

@@ -148,7 +148,7 @@ def rescue(path: str, options: Options, error: CorruptionError) -> Rescue:
             if _manifest_bytes(path, fs) != manifest_before:
                 raise LockedError(
                     f"{path} was restored by another process: open it again",
-                    path=path, pid=None, host="",
+                    path=path, pid=None, host="", is_shared=False,
                 )  # fmt: skip
             last = _last_known(path, fs)
             staged = staging_name(real)

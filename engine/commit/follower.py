@@ -226,7 +226,7 @@ class Follower:
         except FileNotFoundError:  # no writer has opened this copy
             return None
         except BlockingIOError as error:
-            pid, host, *_ = lock_owner(error)
+            pid, host, _, is_shared = lock_owner(error)
             raise LockedError(
                 f"{self.path} is mounted read-only and open for writing in process {pid or '?'} on "
                 f"host {host or '?'}, which would overwrite pages that are read here: mount it so "
@@ -234,6 +234,7 @@ class Follower:
                 path=self.path,
                 pid=pid,
                 host=host,
+                is_shared=is_shared,
             ) from None
 
     def _unlock(self) -> None:

@@ -208,3 +208,28 @@ def test_a_call_is_that_of_one_process(
         if repr(left) != repr(right):
             differ.append(f"{what}: {left} is stored, {right}")
     assert not differ, "\n".join(differ)
+
+
+ERASURES: dict[str, Callable[[Database, Any], Any]] = {
+    "one filter": lambda db, value: db.erase("note", {"n": value}, reason="r").documents,
+    "several filters": lambda db, value: (
+        db.erase({"note": [{"n": value}, {"x": value}]}, reason="r").documents
+    ),
+    "filter itself": lambda db, value: db.erase("note", value, reason="r").documents,
+}
+
+
+@pytest.mark.parametrize("name", ERASURES)
+def test_an_erasure_is_that_of_one_process(pair: tuple[Database, Database], name: str) -> None:
+    differ: list[str] = []
+    for what, value in VALUES.items():
+        results: list[Any] = []
+        for db in pair:
+            try:
+                results.append(ERASURES[name](db, value))
+            except (amberdb.AmberError, TypeError, ValueError, AttributeError) as error:
+                results.append(type(error))
+        if results[0] != results[1]:
+            differ.append(f"{what}: {results[0]!r}, {results[1]!r}")
+    assert stored(pair[0]) == stored(pair[1])
+    assert not differ, "\n".join(differ)
