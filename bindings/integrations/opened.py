@@ -9,10 +9,11 @@ Invariants:
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TypeAlias, final
+from typing import Self, TypeAlias, final
 
 from amberdb import Database
 from amberdb._connect import connect_or_open
+from amberdb.integrations.threads import in_thread
 
 DatabaseOrPath: TypeAlias = "Database | str | os.PathLike[str]"
 """An open Database, or the path of one."""
@@ -27,7 +28,7 @@ class Opened:
     def __init__(self, db: DatabaseOrPath) -> None:
         """Raises OpenError for a path."""
         self._is_own = not isinstance(db, Database)
-        self.db: Database = db if isinstance(db, Database) else _open(db)
+        self.db: Database = db if isinstance(db, Database) else connect_or_open(db)
 
     @contextmanager
     def closed_on_error(self) -> Generator[Database]:
@@ -45,6 +46,23 @@ class Opened:
             self.db.close()
 
 
-def _open(path: "str | os.PathLike[str]") -> Database:
-    """The database at a path, shared with other processes; one in memory is this process's."""
-    return connect_or_open(path)
+class Closing:
+    """The base of adapters that are closed by themselves, or by `with` and `async with`."""
+
+    _opened: Opened
+
+    def close(self) -> None:
+        """Closes the database if it was given as a path. May be called twice."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await in_thread("write", self.close)

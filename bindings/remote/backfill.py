@@ -1,10 +1,9 @@
-"""Vectors for what a process sends, and for what the leader receives: by the functions that each of
-them was given with embed=.
+"""The embedding backfill of a process that follows: it embeds pending documents with its own
+function, and stores the vectors in transactions of the process that leads.
 
 Invariants:
-- A function stays in its process, and is called outside the writer lock.
-- A document that has a vector is left as it is. One that got none is pending, until
-  embed_missing() is called where the function is, or its `defer=True` finds it.
+- The function is called before the transaction, which holds the writer lock.
+- A document that was changed or deleted meanwhile keeps what it has.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from amberdb.engine.maintenance.embedding_backfill import backfill
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.view import schema_of
-from amberdb.remote.embedded import backfilled
+from amberdb.remote.backfill import backfilled
 from amberdb.remote.writes import SentWrites
 
 

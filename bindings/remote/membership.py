@@ -25,7 +25,6 @@ from amberdb.remote.greeting import hello_of, is_served
 from amberdb.remote.lane import Lane
 from amberdb.remote.leader import Leader
 from amberdb.remote.messages import LeaderGoneError, Progressed
-from amberdb.remote.place import check_mount
 
 WAIT_S: Final = 60.0
 """How long a call looks for the next leader, which may have a long log to read."""
@@ -69,7 +68,6 @@ class Membership:
         self._generation = 0
         """Counts the leaders that this process has known."""
         self._forks = _forks
-        check_mount(path)
         self._join(create=create)
 
     @property

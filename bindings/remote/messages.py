@@ -2,11 +2,12 @@
 
     frame     size, 4 bytes big-endian | msgpack
     request   {"call": name, ...}
-    answer    {"value": v}, {"page": [items, cursor]}, {"hits": [[id, score, document, snippet,
-              ranks] ..., how, cursor]}, {"record": [id, version, created_at, updated_at, document]}
-              or {"error": [name, message, facts]}
-              before it {"progress": [...]} any number of times
-    report    a dataclass as {"report": [name of its class, map of its fields]}
+    answer    any number of {"progress": [...]}, and then one of
+              {"value": v}, {"page": [items, cursor]},
+              {"hits": [[id, score, document, snippet, ranks] ..., how, cursor]},
+              {"record": [id, version, created_at, updated_at, document]},
+              {"report": [name of a dataclass, map of its fields]},
+              {"error": [name, message, facts]}
 
 Invariants:
 - A plain value comes back equal in type (arguments.py); encoding any other may raise TypeError or

@@ -3,7 +3,6 @@
 Invariants:
 - Whoever holds the lock of the database may remove the socket of a leader before it, and makes its
   own. It has mode 0600, and both ends check that the other one is of the same user.
-- A network mount is refused: its processes may be of other machines.
 - The length of a path does not matter: the socket is reached through a descriptor of its directory.
 """
 
@@ -29,18 +28,9 @@ _NETWORKS: Final = frozenset(
 )
 
 
-def check_mount(path: str) -> None:
-    """Raises OpenError for a path on a network mount: neither the lock nor LMDB's pages are shared
-    between machines, and processes of another one may be there."""
-    network = network_of(path)
-    if network is not None:
-        raise OpenError(
-            f"{path} is on a network mount ({network}): share a database on a local disk", path=path
-        )
-
-
 def network_of(path: str | os.PathLike[str]) -> str | None:
-    """The network mount that a path is on, as its kind and place; None for a local disk."""
+    """The network mount that a path is on, as its kind and place; None for a local disk. On a
+    network neither the lock nor LMDB's pages are shared between machines."""
     real = os.path.realpath(path)
     found, kind = "", ""
     with open(MOUNTS) as mounts:

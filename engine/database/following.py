@@ -39,7 +39,6 @@ class FollowingEngine:
         self.path = path
         self.options = options
         self.is_closed = False
-        self.may_write = may_write
         try:
             if not database_exists(path, options):
                 raise missing_database(path)

@@ -32,11 +32,18 @@ def connect(
     it, OptionsDifferError when another process was given another value of an option, OpenError on a
     network mount and between containers.
     """
-    from amberdb.remote.shared import SharedDatabase
+    from amberdb.remote.place import network_of
 
     if os.fspath(path) == MEMORY:
         raise OpenError(f"{MEMORY} is of one process: open() it", path=MEMORY)
-    return SharedDatabase(os.path.realpath(path), create=create, settings=settings)
+    network = network_of(path)
+    if network is not None:
+        raise OpenError(
+            f"{os.fspath(path)} is on a network mount ({network}): share a database on a local "
+            "disk",
+            path=os.fspath(path),
+        )
+    return _shared(path, create, settings)
 
 
 def connect_or_open(
@@ -47,5 +54,11 @@ def connect_or_open(
     from amberdb.remote.place import network_of
 
     if sys.platform == "linux" and os.fspath(path) != MEMORY and network_of(path) is None:
-        return connect(path, create=create, **settings)
+        return _shared(path, create, settings)
     return open_database(path, create=create, **settings)
+
+
+def _shared(path: str | os.PathLike[str], create: bool, settings: OpenOptions) -> "SharedDatabase":
+    from amberdb.remote.shared import SharedDatabase
+
+    return SharedDatabase(os.path.realpath(path), create=create, settings=settings)

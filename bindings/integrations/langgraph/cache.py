@@ -7,18 +7,17 @@ Invariants:
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Self
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace, ValueT
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from amberdb.integrations.langgraph.ids import item_id, label_prefix
 from amberdb.integrations.langgraph.tables import OWNER
-from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.opened import Closing, DatabaseOrPath, Opened
 from amberdb.integrations.threads import twin
 
 
-class AmberCache(BaseCache[ValueT]):
+class AmberCache(Closing, BaseCache[ValueT]):
     """A cache: `builder.compile(cache=AmberCache("agent.amber"))`.
 
     db     an open Database, or the path of one, which close() closes
@@ -42,16 +41,6 @@ class AmberCache(BaseCache[ValueT]):
             self._entries = opened.collection(
                 name, indexes=[], expires_at="expires_at", owner=OWNER
             )
-
-    def close(self) -> None:
-        """Closes the database if it was given as a path. May be called twice."""
-        self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """The values of the keys that have one."""

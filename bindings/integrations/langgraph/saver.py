@@ -11,7 +11,7 @@ Invariants:
 
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -29,11 +29,11 @@ from amberdb import Document, Snapshot
 from amberdb.integrations.langgraph import reading, removal, tables, writing
 from amberdb.integrations.langgraph.ids import part_of_thread
 from amberdb.integrations.langgraph.tables import Tables
-from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.opened import Closing, DatabaseOrPath, Opened
 from amberdb.integrations.threads import in_thread, twin
 
 
-class AmberSaver(BaseCheckpointSaver[str]):
+class AmberSaver(Closing, BaseCheckpointSaver[str]):
     """A checkpointer: `builder.compile(checkpointer=AmberSaver("agent.amber"))`.
 
         with AmberSaver("agent.amber") as saver:
@@ -60,22 +60,6 @@ class AmberSaver(BaseCheckpointSaver[str]):
         self._names = tables.names(name)
         with self._opened.closed_on_error() as opened:
             self._tables = tables.declare(opened, self._names)
-
-    def close(self) -> None:
-        """Closes the database if it was given as a path. May be called twice."""
-        self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await in_thread("write", self.close)
 
     # -- reading -----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ Invariants:
 import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 
 from langgraph.store.base import (
     BaseStore,
@@ -37,14 +37,14 @@ from amberdb import Database, Document, Ordered, Vector
 from amberdb.integrations.langgraph import filters, ids
 from amberdb.integrations.langgraph.embedding import FIELD, Embedder, Vectors, by_text
 from amberdb.integrations.langgraph.tables import OWNER
-from amberdb.integrations.opened import DatabaseOrPath, Opened
+from amberdb.integrations.opened import Closing, DatabaseOrPath, Opened
 from amberdb.integrations.threads import in_thread
 
 _FIELDS: Final = ["id", "namespace", "key", "value", "created_at", "updated_at", "ttl"]
 _PAGE_MAX: Final = 1_000
 
 
-class AmberStore(BaseStore):
+class AmberStore(Closing, BaseStore):
     """A store: `builder.compile(store=AmberStore("agent.amber"))`.
 
         store.put(("users", "lin"), "diet", {"text": "Lin is a vegan."})
@@ -92,22 +92,6 @@ class AmberStore(BaseStore):
         self._items = db.collection(
             self._name, indexes=indexes, expires_at="expires_at", owner=OWNER
         )
-
-    def close(self) -> None:
-        """Closes the database if it was given as a path. May be called twice."""
-        self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await in_thread("write", self.close)
 
     def sweep_ttl(self) -> int:
         """Removes the items whose time is over, which are hidden already; returns how many.

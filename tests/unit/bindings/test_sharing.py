@@ -46,7 +46,6 @@ from support.databases import SMALL, assert_sound
 from support.page_damage import in_child
 from support.sharing import Child, child_leads
 
-TESTS = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="sharing needs Linux"),

@@ -32,7 +32,6 @@ from amberdb.remote.messages import LeaderGoneError
 from amberdb.remote.requests import forget_old
 from support.databases import SMALL, assert_sound
 
-TESTS = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="sharing needs Linux"),
