@@ -59,8 +59,8 @@ def pytest_configure() -> None:
 HELD_MB_MAX: Final = 600
 """After each test: hundreds of tests fork, and every child copies or shares the memory of its
 worker. Pages of files, of libraries say, are not counted. 7,650 collected tests take 208, the
-dictionary of jieba 60, the packages of the servers 60, what Python cannot give back between live
-objects 120; 516 is the most that was seen."""
+dictionary of jieba 60, the packages of the server 40. The rest grows with the tests that have
+run, and no single owner of it was found; 516 is the most that was seen."""
 _MARGIN_MB: Final = 30
 _STATM: Final = Path("/proc/self/statm")
 _PAGE_BYTES: Final = resource.getpagesize()
