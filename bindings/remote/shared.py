@@ -217,6 +217,7 @@ class SharedDatabase(Database):
         compress: Compress = None,
         rate_bytes_s: float | None = None,
         hold_log: bool = True,
+        sent_to: str | None = None,
         progress: Progress | None = None,
     ) -> BackupReport:
         """As Database.backup()."""
@@ -228,6 +229,7 @@ class SharedDatabase(Database):
             compress=sendable(compress),
             rate_bytes_s=sendable(rate_bytes_s),
             hold_log=sendable(hold_log),
+            sent_to=sent_to,
         )
         return cast(BackupReport, report)
 

@@ -19,8 +19,9 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from amberdb._call_lock import CallLock
 from amberdb._errors import (
@@ -48,7 +49,7 @@ from amberdb.engine.backup.pages import page_contents
 from amberdb.engine.backup.traffic import Traffic
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.jobs import YIELD_S
+from amberdb.engine.jobs import YIELD_S, Turns
 from amberdb.engine.options import Options
 from amberdb.engine.schema.codec import encode
 from amberdb.engine.schema.counters import CollectionCounters
@@ -66,6 +67,11 @@ Compress: TypeAlias = Literal["zstd"] | None
 BLOCK_BYTES: Final = 1 << 16
 """A block ends after the pair or record that reaches this size. Larger blocks compress no better,
 and hold the interpreter longer."""
+SENT_BLOCK_BYTES: Final = 1 << 13
+"""Of an archive that is sent away: those are taken again and again while others commit, who get the
+interpreter between two blocks."""
+_SHORT_RECORDS: Final = 4096
+PLACE_BYTES_MAX: Final = 2000
 _SLEEP_S: Final = 0.1
 """The longest sleep between two calls of `progress`, which may raise to end the backup."""
 
@@ -94,12 +100,15 @@ class Backups:
         rate_bytes_s: float | None,
         hold_log: bool,
         progress: Progress | None,
+        sent_to: str | None = None,
     ) -> BackupReport:
         """See Database.backup()."""
         if compress not in (None, "zstd"):
             raise ValueError(f"compress={compress!r}: use 'zstd' or None")
         if rate_bytes_s is not None and not rate_bytes_s > 0:
             raise ValueError(f"rate_bytes_s={rate_bytes_s!r}: give a number above 0, or None")
+        if sent_to is not None and not 0 < len(sent_to.encode()) <= PLACE_BYTES_MAX:
+            raise ValueError(f"sent_to={sent_to!r}: give a text of 1 to {PLACE_BYTES_MAX} bytes")
         target = archive_path(path)
         pace = _Pace(rate_bytes_s, progress)
         with long_work(), self.mutex, file_errors(target):
@@ -110,13 +119,12 @@ class Backups:
             log = self._committer.log
             after = log.durable_lsn if header is None else Lsn(header.last_lsn)
             with self._history.hold_log(after):
+                how = _How(compress is not None, sent_to is None, pace)
                 if header is None or base_path is None:
-                    report = self._full(target, compress is not None, pace)
+                    report = self._full(target, how)
                 else:
-                    report = self._incremental(
-                        target, header, base_path, compress is not None, pace
-                    )
-                self._remember(report, hold_log)
+                    report = self._incremental(target, header, base_path, how)
+                self._remember(report, hold_log, sent_to)
         return report
 
     def _check_target(self, target: str) -> None:
@@ -130,7 +138,7 @@ class Backups:
                 f"{target} is inside the database: choose a path outside it", path=target
             )
 
-    def _full(self, target: str, compress: bool, pace: "_Pace") -> BackupReport:
+    def _full(self, target: str, how: "_How") -> BackupReport:
         self._checkpointer.run()
         is_busy = Traffic(self._last_lsn).is_busy
         with self._snapshot(is_busy) as (view, tree):
@@ -150,7 +158,7 @@ class Backups:
             )
             pages = page_contents(tree, header, schemas, counts, is_busy)
             with closing(ahead(pages, "amberdb-backup", is_busy)) as contents:
-                return self._write(target, header, contents, compress, pace)
+                return self._write(target, header, contents, how)
 
     def _last_lsn(self) -> int:
         return self._committer.log.last_lsn
@@ -175,9 +183,7 @@ class Backups:
                         yield view, tree
                     return
 
-    def _incremental(
-        self, target: str, base: Header, base_path: str, compress: bool, pace: "_Pace"
-    ) -> BackupReport:
+    def _incremental(self, target: str, base: Header, base_path: str, how: "_How") -> BackupReport:
         log = self._committer.log
         after = Lsn(base.last_lsn)
         self._check_base(base, base_path)
@@ -190,13 +196,12 @@ class Backups:
                 path=base_path,
             )
         try:
-            time_us = base.time_us
-            for record in log.read(Lsn(last - 1), upto=last) if last > after else ():
-                time_us = record.time_us
+            time_us = self._time_us(base, last)
             header = self._header(
                 base=base.id, after_lsn=after, last_lsn=last, time_us=time_us, documents={}
             )
-            return self._write(target, header, self._records(after, last), compress, pace)
+            size = BLOCK_BYTES if how.durable else SENT_BLOCK_BYTES
+            return self._write(target, header, self._records(after, last, size), how)
         except LogTruncatedError as error:
             raise BackupChainError(
                 f"the log no longer reaches back to Lsn {after}, where {base_path} ends: take a "
@@ -204,6 +209,18 @@ class Backups:
                 "subscriber_log_bytes_max)",
                 path=base_path,
             ) from error
+
+    def _time_us(self, base: Header, last: Lsn) -> int:
+        """The time of the commit `last`. The log knows where the base ends, and would look for any
+        other place from the beginning of a segment: a short increment is read instead."""
+        time_us = base.time_us
+        after = Lsn(base.last_lsn)
+        records = islice(self._committer.log.read(after, upto=last), _SHORT_RECORDS)
+        for record in Turns().between(records):
+            after, time_us = record.lsn, record.time_us
+        for record in self._committer.log.read(Lsn(last - 1), upto=last) if after < last else ():
+            time_us = record.time_us
+        return time_us
 
     def _check_base(self, base: Header, path: str) -> None:
         if base.database_id != self._committer.store.get(DATABASE_ID):
@@ -224,11 +241,11 @@ class Backups:
             created_us=int(self._options.clock() * 1_000_000),
         )
 
-    def _records(self, after: Lsn, last: Lsn) -> Iterator[Content]:
+    def _records(self, after: Lsn, last: Lsn, block_bytes: int) -> Iterator[Content]:
         block: list[tuple[int, int, int, bytes]] = []
         size = 0
         before = after
-        for record in self._committer.log.read(after, upto=last):
+        for record in Turns().between(self._committer.log.read(after, upto=last)):
             if not follows(record.lsn, before):
                 raise BackupChainError(
                     f"the log continues after Lsn {before} with {record.lsn}: the commits between "
@@ -237,7 +254,7 @@ class Backups:
             before = record.lsn
             block.append((record.lsn, record.time_us, record.kind, record.payload))
             size += len(record.payload)
-            if size >= BLOCK_BYTES:
+            if size >= block_bytes:
                 yield Content(Kind.RECORDS, len(block), encode(block))
                 block, size = [], 0
         if block:
@@ -248,11 +265,10 @@ class Backups:
         target: str,
         header: Header,
         contents: Iterable[Content],
-        compress: bool,
-        pace: "_Pace",
+        how: "_How",
     ) -> BackupReport:
-        fs = self._fs
-        blocks = archive_blocks(header, contents, compress=compress)
+        fs, pace = self._fs, how.pace
+        blocks = archive_blocks(header, contents, compress=how.compress)
         verified: list[BackupReport] = []
 
         def verify(staging: str) -> None:
@@ -265,7 +281,9 @@ class Backups:
         self._remove_unfinished(os.path.dirname(target), os.path.basename(target))
         parts = self._paced(target, blocks, pace)
         try:
-            replace_file(fs, target, next(blocks), parts, private=True, verify=verify)
+            replace_file(
+                fs, target, next(blocks), parts, private=True, verify=verify, durable=how.durable
+            )
         except BaseException:
             if verified:  # possibly renamed
                 with suppress(OSError):
@@ -292,11 +310,23 @@ class Backups:
             size += len(block)
             pace.reached(target, size)
 
-    def _remember(self, report: BackupReport, hold_log: bool) -> None:
+    def _remember(self, report: BackupReport, hold_log: bool, sent_to: str | None) -> None:
         try:
-            self._history.record(report, hold_log=hold_log)
+            if sent_to is None:
+                self._history.record(report, hold_log=hold_log)
+            else:
+                self._history.record_sent(report, sent_to)
         except AmberError as error:  # the backup itself is complete
             logger.warning("the log is not kept for the next incremental backup: %s", error)
+
+
+class _How(NamedTuple):
+    """How an archive is written."""
+
+    compress: bool
+    durable: bool
+    """Whether it has to survive a power loss; one that is sent away is taken again."""
+    pace: "_Pace"
 
 
 class _Pace:

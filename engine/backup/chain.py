@@ -54,6 +54,8 @@ class BackupReport:
     id: str
     created: datetime
     """When it was taken."""
+    database: str = ""
+    """The id of the database; "" from a process of an earlier version."""
 
 
 def verify_backup(
@@ -168,6 +170,7 @@ def report_of(path: str, header: Header, size_bytes: int, items: int) -> BackupR
         documents=dict(header.documents),
         id=header.id.hex(),
         created=time_of(header.created_us),
+        database=header.database_id.hex(),
     )
 
 

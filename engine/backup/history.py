@@ -5,11 +5,13 @@
 Invariants:
 - Written by the commit that ends a backup; past KNOWN_MAX entries the oldest are removed.
 - An entry describes the file as it was taken: it may have been moved, copied or removed since.
+- Archives that are sent to a place have one entry for each chain there: the place, and the full
+  archive that begins the chain.
 """
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, final
 
@@ -40,9 +42,10 @@ class KnownBackup:
     """A backup, described as it was when it was taken."""
 
     path: str
+    """The file; of archives that are sent away, the place of a chain of them."""
     is_full: bool
     lsn: Lsn
-    """The last commit in it."""
+    """The last commit in it; of a place, in the archive that begins the chain."""
     created: datetime
 
 
@@ -142,6 +145,19 @@ class BackupHistory:
             self._retention.hold(_CHAIN, report.lsn)
         else:
             self._retention.release(_CHAIN)
+
+    def record_sent(self, report: BackupReport, place: str) -> None:
+        """Adds the place of a chain to the history, when the archive begins it. The log is not
+        kept, and other chains go on: who sends archives holds the log as a subscriber."""
+        if not report.is_full:
+            return
+        with OneCommit(self._committer) as batch:
+            for key, value in record_backups(batch.view, [replace(report, path=place)]).items():
+                batch.set(key, value)
+            if self.archived is None:
+                batch.set(ARCHIVED, self._database_id + report.lsn.to_bytes(8) + bytes([False]))
+        if self.archived is None:
+            self.archived = report.lsn
 
     def end_chain(self) -> None:
         """Releases the log after the newest backup: the next backup has to be full."""

@@ -122,18 +122,20 @@ def restore(
     target: str | os.PathLike[str],
     *,
     until: Until = None,
+    came_from: str | None = None,
     progress: Progress | None = None,
     **settings: Unpack[OpenOptions],
 ) -> RestoreReport:
     """Makes a new database at `target` from a full backup, or from a chain that begins with one.
 
     `until` is an Lsn or an aware datetime, inclusive: the last commit at or before it is the last
-    one restored; None restores all. `progress(step, count)` is called during the work; `settings`
-    are those of open(). Raises BackupExistsError, RestorePointError, BackupDamagedError,
-    BackupChainError, FormatError (newer), LockedError, DatabaseMissingError (the parent),
-    DiskFullError, OpenError; no file is left then.
+    one restored; None restores all. `came_from` is the place that the chain was brought from, if it
+    was: receipts of erase() name it in place of the files. `progress(step, count)` is called during
+    the work; `settings` are those of open(). Raises BackupExistsError, RestorePointError,
+    BackupDamagedError, BackupChainError, FormatError (newer), LockedError, DatabaseMissingError
+    (the parent), DiskFullError, OpenError; no file is left then.
     """
-    return restore_chain(chain, target, Options(**settings), until, progress)
+    return restore_chain(chain, target, Options(**settings), until, progress, came_from=came_from)
 
 
 def restore_chain(
@@ -143,6 +145,7 @@ def restore_chain(
     until: Until = None,
     progress: Progress | None = None,
     later: Later = _none_later,
+    came_from: str | None = None,
 ) -> RestoreReport:
     """restore() with Options. `later` gives the records after the last one of the chain."""
     path = archive_path(target)
@@ -153,6 +156,8 @@ def restore_chain(
     _check_point(paths[0], headers[0], headers[-1], until)
     reports = verify_chain(paths, options.fs, progress, looks_at_pages=False)
     run = _Restore(headers[0], reports, options, until, progress, later, RestoreReport(path))
+    if came_from is not None:
+        run.history = [replace(reports[0], path=came_from)]
     with open_errors(path):
         if options.fs.exists(path):
             _fill(path, run, options)
@@ -245,6 +250,8 @@ class _Restore:
         """Otherwise the full archive has pairs, or pages of another version or page size of LMDB,
         whose pairs are put."""
         self._chain = chain
+        self.history = chain
+        """The backups that the new database knows of."""
         self._options = options
         self._until = until
         self._progress = progress
@@ -266,7 +273,7 @@ class _Restore:
                     self._put_pairs(store)
                 with store.write() as writer:
                     writer.put(DATABASE_ID, manifest.database_id)
-                    writer.put_sorted([to_entry(link) for link in self._chain])
+                    writer.put_sorted([to_entry(link) for link in self.history])
                 self._put_records(store)
                 self._purge(store)
                 self._rebuild(store, self._unusable | self._foreign(store))

@@ -403,6 +403,7 @@ class Database:
         compress: Compress = None,
         rate_bytes_s: float | None = None,
         hold_log: bool = True,
+        sent_to: str | None = None,
         progress: Progress | None = None,
     ) -> BackupReport:
         """Writes one verified archive of every commit before the call, or no file at all.
@@ -416,6 +417,8 @@ class Database:
         rate_bytes_s  the most that is written, in bytes per second; None: no limit
         hold_log      keep the log from here on for the next incremental backup, up to
                       `subscriber_log_bytes_max`
+        sent_to       the place that the archive is sent to from here: receipts of erase() name it
+                      once for each chain, in place of `path`. `hold_log` has no effect then
         progress      called as `progress(path, bytes)` for each block
 
         Readers and writers continue. Raises BackupExistsError, BackupChainError when the archive
@@ -425,7 +428,9 @@ class Database:
         maintenance = self._handle.writing("backup").maintenance
         if path is None:
             return maintenance.backup(progress)
-        return maintenance.backups.run(path, base, compress, rate_bytes_s, hold_log, progress)
+        return maintenance.backups.run(
+            path, base, compress, rate_bytes_s, hold_log, progress, sent_to
+        )
 
     def stats(self) -> Stats:
         """Measurements of the open database: Lsns, bytes by kind, latencies, collections, readers.

@@ -472,11 +472,13 @@ def replace_file(
     *,
     private: bool = False,
     verify: Callable[[str], None] | None = None,
+    durable: bool = True,
 ) -> None:
     """Replaces the file durably with `data` and the parts of `more`: writes a staging file, syncs
     it, renames it, syncs the directory. Large data is synced in parts, so that syncs of other
     files never wait for all of it. `verify` is called with the staging file before the rename, and
-    may raise. A failure before the rename leaves no staging file."""
+    may raise. A failure before the rename leaves no staging file. Without `durable` nothing is
+    synced: a power loss may leave the file empty."""
     staged = staging_name(path)
     file = fs.open(staged, create=True, private=private)
     try:
@@ -486,10 +488,11 @@ def replace_file(
             for part in more:
                 file.pwrite(part, end)
                 end += len(part)
-                if end - synced >= _SYNC_BYTES:
+                if durable and end - synced >= _SYNC_BYTES:
                     file.sync()
                     synced = end
-            file.sync()
+            if durable:
+                file.sync()
         finally:
             file.close()
         if verify is not None:
@@ -499,7 +502,8 @@ def replace_file(
         with suppress(OSError, AmberError):
             fs.unlink(staged)
         raise
-    fs.sync_dir(os.path.dirname(path) or ".")
+    if durable:
+        fs.sync_dir(os.path.dirname(path) or ".")
 
 
 def replace_files(
