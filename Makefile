@@ -49,7 +49,7 @@ test-all: $(VENV)/.test ## what `test` leaves out: the long tests, whole
 	HYPOTHESIS_PROFILE=whole $(PYTEST) -m "(campaign or sliced) and not servers" \
 	    --timeout 900 -o faulthandler_timeout=960 $(ARGS)
 
-servers: $(VENV)/.servers ## tests with real database servers: PostgreSQL, MariaDB, PgBouncer
+servers: $(VENV)/.servers ## tests with real servers: PostgreSQL, MariaDB, PgBouncer, S3
 	$(PYTEST) -m servers tests/servers $(ARGS)
 
 frameworks: $(VENV)/.check ## adapters on their frameworks' own suites (FRAMEWORKS: which ones)

@@ -77,6 +77,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "verify": backup.verify,
     "restore": backup.restore,
     "rescue": backup.rescue,
+    "ship": backup.ship,
     "check": care.check,
     "repair": care.repair,
     "compact": care.compact,

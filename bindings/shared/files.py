@@ -39,6 +39,21 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     _fs.replace_file(_OS, target, content, private=True, verify=partial(_keep_mode, target))
 
 
+def replace_file_parts(path: str | os.PathLike[str], parts: Iterable[bytes]) -> None:
+    """replace_file() for a file that is larger than memory. Raises OSError."""
+    _fs.replace_file(_OS, os.path.realpath(path), b"", parts, private=True)
+
+
+def private_file(path: str) -> BinaryIO:
+    """A new file for its owner alone, open for writing. It is not synced. Raises OSError."""
+    return open(path, "xb", opener=_private)
+
+
+def is_staged(name: str) -> bool:
+    """Whether it is the name of a file that is being written, or whose writer was killed."""
+    return _fs.staged_for(name) is not None
+
+
 def replace_files(directory: str | os.PathLike[str], files: Iterable[tuple[str, bytes]]) -> int:
     """Creates or replaces files of a directory, which is made if missing, from their names and
     contents: each atomically and durably, a group of them in the time of a few syncs; how many.

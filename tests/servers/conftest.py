@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.s3 import S3Server, seaweed
 from support.servers import MariaDB, PgBouncer, PostgreSQL, mariadb, pgbouncer, postgres
 
 
@@ -42,4 +43,10 @@ def mariadb_server() -> Iterator[MariaDB]:
 def pgbouncer18(postgres18: PostgreSQL) -> Iterator[PgBouncer]:
     """In front of `postgres18`."""
     with pgbouncer(postgres18) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with seaweed() as server:
         yield server

@@ -156,7 +156,7 @@ class ServerProcess:
     ) -> None:
         """`command` is of a port; `is_ready` is asked with port and pid."""
         self.directory = directory
-        self.port = _free_port()
+        self.port = free_port()
         self._command = command
         self._is_ready = is_ready
         self._stop_signal = stop_signal
@@ -289,7 +289,8 @@ def greets(path: Path) -> bool:
 _ports: Final[Iterator[int]] = itertools.count(20_000 + os.getpid() * 101 % 10_000)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that no other server of the tests is given."""
     for port in _ports:
         with socket.socket() as probe:
             try:
