@@ -20,7 +20,7 @@ from bench.rows import (
     vector,
     vector_state,
 )
-from bench.rows.systems import aio, chat, profiles, sharing, sql
+from bench.rows.systems import aio, chat, profiles, sharing, shipping, sql
 
 _MODULES = (
     find,
@@ -40,6 +40,7 @@ _MODULES = (
     chat,
     sql,
     sharing,
+    shipping,
     aio,
 )
 

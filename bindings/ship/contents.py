@@ -20,9 +20,7 @@ def shipped(target: str, *, s3: S3Options | None = None) -> list[Shipped]:
 
     Raises the errors of targets.
     """
-    place = target_of(target, s3)
-    place.check()
-    return listed(place)
+    return listed(target_of(target, s3))
 
 
 def prune(target: str, before: datetime, *, s3: S3Options | None = None) -> list[Shipped]:
@@ -35,7 +33,6 @@ def prune(target: str, before: datetime, *, s3: S3Options | None = None) -> list
     if before.tzinfo is None:
         raise ValueError(f"before={before!r}: give a datetime with a time zone")
     place = target_of(target, s3)
-    place.check()
     archives = listed(place)
     newest = newest_way(archives)
     kept = {newest[-1].chain} if newest else set[str]()

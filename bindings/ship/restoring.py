@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from typing import Final, TypeAlias, Unpack
 
@@ -51,6 +52,8 @@ def restore_from(
     Raises TargetMissingError when nothing was shipped there, RestorePointError, ArchiveKeyError,
     BackupDamagedError, the other errors of targets, and those of amberdb.restore().
     """
+    if isinstance(until, datetime) and until.tzinfo is None:
+        raise ValueError(f"until={until!r}: give a datetime with a time zone")
     place = target_of(target, s3)
     source = Source(place, None if key is None else checked(key))
     parent = os.path.dirname(os.path.realpath(path))

@@ -75,10 +75,6 @@ class S3Target:
                 f"{self.url}: obstore refuses the bucket, the endpoint or an option: correct them"
             ) from None
 
-    def check(self) -> None:
-        with self._errors():
-            next(iter(self._obstore.list(self._store, chunk_size=1)), None)
-
     def put(self, name: str, parts: Iterable[bytes], size: int) -> None:
         with self._errors():
             if size <= WHOLE_BYTES_MAX:

@@ -47,10 +47,6 @@ class Target(Protocol):
         """Without a slash at the end."""
         ...
 
-    def check(self) -> None:
-        """Raises unless the place exists and answers."""
-        ...
-
     def put(self, name: str, parts: Iterable[bytes], size: int) -> None:
         """Creates or replaces an object."""
         ...
@@ -60,7 +56,7 @@ class Target(Protocol):
         ...
 
     def objects(self) -> Iterator[tuple[str, int]]:
-        """Names and sizes of all objects."""
+        """Names and sizes of all objects. TargetMissingError without the bucket or folder."""
         ...
 
     def delete(self, names: list[str]) -> None:
@@ -107,10 +103,6 @@ class FolderTarget:
     def __init__(self, folder: str) -> None:
         self._folder = Path(os.path.normpath(folder))
         self.url = f"file://{self._folder}"
-
-    def check(self) -> None:
-        with self._errors():
-            os.listdir(self._folder)
 
     def put(self, name: str, parts: Iterable[bytes], size: int) -> None:
         with self._errors():

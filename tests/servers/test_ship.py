@@ -12,7 +12,6 @@ import pytest
 import amberdb
 from amberdb.ship import (
     S3Options,
-    ShipError,
     TargetAccessError,
     TargetMissingError,
     prune,
@@ -51,6 +50,7 @@ def test_an_outage_is_caught_up(db: amberdb.Database, tmp_path: Path) -> None:
             documents.put({"id": "before"})
             assert shipper.wait_for(db.refresh(), 60)
             server.kill()
+            late = ship(db, server.url("late"), every_ms=100, s3=s3)
             end = time.monotonic() + OUTAGE_S
             while (start := time.monotonic()) < end:
                 documents.put({"id": f"{count}"})
@@ -61,6 +61,8 @@ def test_an_outage_is_caught_up(db: amberdb.Database, tmp_path: Path) -> None:
             server.restart()
             start = time.monotonic()
             assert shipper.wait_for(db.refresh(), 120)
+            assert late.wait_for(db.refresh(), 120)
+            late.close()
             print(f"{count} puts, {slowest * 1e3:.0f} ms the slowest")
             print(f"caught up {time.monotonic() - start:.1f} s after the restart")
         restore_from(target, tmp_path / "again.amber", s3=s3)
@@ -106,7 +108,8 @@ def test_it_goes_on_joins_and_prunes(
         receipt = db.erase("x", {"id": "5"}, reason="asked")
         shipper.ship_now()
     assert receipt.completed is not None
-    assert len(prune(target, receipt.completed, s3=s3)) == len(archives)
+    removed = prune(target, receipt.completed, s3=s3)
+    assert {archive.name for archive in archives} <= {archive.name for archive in removed}
     restore_from(target, tmp_path / "again.amber", s3=s3)
     with amberdb.open(tmp_path / "again.amber") as again:
         assert len(again["x"]) == 159
@@ -140,14 +143,3 @@ def test_a_missing_bucket_is_told(db: amberdb.Database, s3_server: S3Server) -> 
         ship(db, "s3://nothing/x", s3=s3_server.options)
     with pytest.raises(TargetMissingError, match="no archive to begin with"):
         restore_from(s3_server.url("empty"), "never.amber", s3=s3_server.options)
-
-
-def test_a_shipper_that_begins_in_an_outage_ships_afterwards(db: amberdb.Database) -> None:
-    with seaweed() as server:
-        server.kill()
-        with ship(db, server.url("x"), every_ms=50, s3=server.options) as shipper:
-            db.collection("x").put({"id": "a"})
-            with pytest.raises(ShipError, match="does not answer"):
-                shipper.ship_now()
-            server.restart()
-            assert shipper.wait_for(db.refresh(), 120)

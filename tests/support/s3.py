@@ -98,7 +98,7 @@ def seaweed() -> Generator[S3Server]:
             *("-filer", "-s3", f"-s3.port={port}", f"-s3.config={directory / 's3.json'}"),
             *(f"-{role}.port={number}" for role, number in ports.items()),
             *(f"-{role}.port.grpc={number}" for role, number in inner.items()),
-            *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *("-s3.port.iceberg=0", "-s3.port.lance=0", "-master.electionTimeout=1s"),
             f"-filer.localSocket={directory / 'filer.sock'}",
             f"-s3.localSocket={directory / 's3.sock'}",
             *("-volume.max=30", "-master.volumeSizeLimitMB=64", "-s3.iam=false"),

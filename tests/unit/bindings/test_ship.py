@@ -110,6 +110,8 @@ def test_every_commit_is_a_point(
             read_back(target, until=early)
     with pytest.raises(RestorePointError):
         read_back(target, until=1 << 60)
+    with pytest.raises(ValueError, match="zone"):
+        read_back(target, until=datetime(2026, 1, 1))
 
 
 def test_it_goes_on_where_the_target_is(

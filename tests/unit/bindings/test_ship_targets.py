@@ -127,6 +127,6 @@ def test_a_folder_without_permission_is_told(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path))
 
-    monkeypatch.setattr("os.listdir", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(TargetAccessError, match="permissions"):
         shipped(f"file://{tmp_path}")
