@@ -25,7 +25,7 @@ from amberdb.cli.arguments import AsJson, DatabasePath
 from amberdb.cli.bars import counting
 from amberdb.cli.output import emit, grid, plain, properties, show
 from amberdb.cli.verb import opened, say, verb
-from amberdb.ship import Shipped, ShipStatus, key_from, prune, restore_from, shipped
+from amberdb.ship import Shipped, Shipper, ShipStatus, key_from, prune, restore_from, shipped
 
 Archives = Annotated[
     list[str],
@@ -210,27 +210,32 @@ def _ship(
 ) -> None:
     with amberdb.ship.ship(path, target, every_ms=every_ms, key=key, compress=compress) as shipper:
         if once:
-            _tell(shipper.ship_now(), as_json)
-            return
-        ends = threading.Event()
-
-        def end(number: int, frame: FrameType | None) -> None:
-            ends.set()
-
-        signals = (signal.SIGTERM, signal.SIGINT)
-        before = [(number, signal.signal(number, end)) for number in signals]
-        try:
-            say(f"{path} is shipped to {shipper.status().target}")
-            error: str | None = None
-            while not ends.wait(1.0):
-                status = shipper.status()
-                if status.last_error != error:
-                    error = status.last_error
-                    say("it goes on" if error is None else f"{error}; it is tried again")
-        finally:
-            for number, handler in before:
-                signal.signal(number, handler)
+            shipper.ship_now()
+        else:
+            _until_signal(path, shipper)
     _tell(shipper.status(), as_json)
+
+
+def _until_signal(path: str, shipper: Shipper) -> None:
+    """Says what happens, until SIGTERM or Ctrl-C."""
+    ends = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ends.set()
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [(number, signal.signal(number, end)) for number in signals]
+    try:
+        say(f"{path} is shipped to {shipper.status().target}")
+        error: str | None = None
+        while not ends.wait(1.0):
+            status = shipper.status()
+            if status.last_error != error:
+                error = status.last_error
+                say("it goes on" if error is None else f"{error}; it is tried again")
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _tell(status: ShipStatus, as_json: bool) -> None:

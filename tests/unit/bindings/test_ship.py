@@ -61,7 +61,7 @@ def kinds(target: str) -> list[str]:
     return [archive.kind for archive in shipped(target)]
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "sealed"])
 @pytest.mark.parametrize("compress", [None, "zstd"])
 def test_what_was_shipped_is_restored(
     db: amberdb.Database,
@@ -130,7 +130,8 @@ def test_it_goes_on_where_the_target_is(
 def test_an_idle_database_ships_nothing(db: amberdb.Database, target: str) -> None:
     db.collection("x").put({"id": "a"})
     with begun(db, target) as shipper:
-        shipper.ship_now()
+        for _ in range(2):  # the first one commits the place of the chain
+            shipper.ship_now()
         before = kinds(target)
         for _ in range(3):
             shipper.ship_now()
@@ -150,6 +151,50 @@ def test_many_archives_are_joined(
     middle = shipped(target)[1]
     assert middle.kind == "join"
     assert len(read_back(target, until=middle.lsn - 20)) > 30
+
+
+def fill_and_recycle(db: amberdb.Database) -> None:
+    """Commits more than the log keeps by itself."""
+    for round_ in range(30):
+        db.collection("x").put_many({"id": f"{round_}.{n}", "t": "x" * 1000} for n in range(50))
+        db.checkpoint()
+
+
+def test_the_log_is_held_for_the_next_archive_and_let_go(db: amberdb.Database, target: str) -> None:
+    feed = db.subscriber(f"ship {target}")
+    with begun(db, target) as shipper:
+        db.collection("x").put({"id": "a"})
+        shipper.ship_now()
+        first = feed.position
+        fill_and_recycle(db)
+        shipper.ship_now()
+        assert kinds(target).count("full") == 1
+        for number in range(66):
+            db["x"].put({"id": f"{number}"})
+            shipper.ship_now()
+        assert feed.position > first
+        assert feed.position == shipped(target)[1].lsn
+        assert shipped(target)[1].kind == "join"
+
+
+def test_a_writer_does_not_hold_up_ship_now(db: amberdb.Database, target: str) -> None:
+    documents = db.collection("x")
+    ends = threading.Event()
+
+    def put() -> None:
+        number = 0
+        while not ends.is_set():
+            documents.put({"id": f"{(number := number + 1)}"})
+
+    writer = threading.Thread(target=put)
+    writer.start()
+    try:
+        with begun(db, target) as shipper:
+            shipper.ship_now()
+            shipper.ship_now()
+    finally:
+        ends.set()
+        writer.join()
 
 
 def test_a_long_chain_is_followed_by_another(
