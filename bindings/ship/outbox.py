@@ -46,6 +46,8 @@ CHAIN_MAX: Final = 3000
 CHAIN_S: Final = 86_400
 CHAIN_BYTES_MIN: Final = 64 << 20
 HEAD_BYTES: Final = 5 << 20
+NAME_BYTES_MAX: Final = 200
+"""Of a subscriber."""
 _NEXT: Final = "next.amberbak"
 _LAST: Final = "last.amberbak"
 _JOINT: Final = "joint.amberbak"
@@ -119,7 +121,8 @@ class Outbox:
 
     def _resumed(self) -> list[Shipped]:
         """The way at the target, whose ends are fetched to be continued."""
-        self._feed = self._db.subscriber(f"ship {self._target.url}"[:200])
+        name = f"ship {self._target.url}".encode()[:NAME_BYTES_MAX].decode(errors="ignore")
+        self._feed = self._db.subscriber(name)
         there = [each for name, size in self._target.objects() if (each := parsed(name, size))]
         way = newest_way(there)
         if not way:
