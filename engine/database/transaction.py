@@ -148,7 +148,6 @@ class TransactionCollection(WritableCollection):
         return _TypedErrors(writer, writer.view)
 
 
-@final
 class Snapshot:
     """A view of all collections at one Lsn, returned by db.snapshot(). Threads may share it."""
 
@@ -200,7 +199,6 @@ class Snapshot:
         return self._held
 
 
-@final
 class SnapshotCollection(ReadableCollection):
     """A collection at a snapshot's Lsn, read-only."""
 

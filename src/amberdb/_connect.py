@@ -1,12 +1,13 @@
-"""amberdb.connect(), which loads the package amberdb.remote when it is called.
+"""amberdb.connect(), which loads the package amberdb.remote or amberdb.postgres when it is called.
 
 Invariants:
-- A program that does not share its database loads nothing of it.
+- A program that does not share its database loads nothing of them, nor a driver of a server.
 """
 
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack, overload
 
 from amberdb._errors import OpenError
 from amberdb.engine.database.open import MEMORY, open_database
@@ -17,12 +18,29 @@ if TYPE_CHECKING:
     from amberdb.remote import SharedDatabase
 
 
+_URL: Final = re.compile(r"postgres\w*(\+\w+)?://")
+
+
+@overload
+def connect(
+    path: os.PathLike[str], *, create: bool = True, **settings: Unpack[OpenOptions]
+) -> "SharedDatabase": ...
+
+
+@overload
 def connect(
     path: str | os.PathLike[str], *, create: bool = True, **settings: Unpack[OpenOptions]
-) -> "SharedDatabase":
-    """Opens a database that several processes of this machine read and write.
+) -> "Database": ...
+
+
+def connect(
+    path: str | os.PathLike[str], *, create: bool = True, **settings: Unpack[OpenOptions]
+) -> "Database":
+    """Opens a database that several processes of this machine read and write, or one on a
+    PostgreSQL server, whose URL it is.
 
         db = amberdb.connect("memory.amber")
+        db = amberdb.connect("postgresql://user:password@host/database")
 
     The first process leads: it has the database open, with these options. Every other one reads for
     itself and sends its writes to it; when the leader ends, also by SIGKILL, one of them takes its
@@ -30,8 +48,11 @@ def connect(
 
     Raises what open() raises; LockedError when a process has the database open that does not share
     it, OptionsDifferError when another process was given another value of an option, OpenError on a
-    network mount and between containers.
+    network mount and between containers. Of a server (docs/remote.md): OpenError for a wrong URL,
+    ServerUnreachableError, ServerAccessError, FormatError.
     """
+    if isinstance(path, str) and _URL.match(path):
+        return _on_server(path, create=create, settings=settings)
     from amberdb.remote.place import network_of
 
     if os.fspath(path) == MEMORY:
@@ -44,6 +65,16 @@ def connect(
             path=os.fspath(path),
         )
     return _shared(path, create, settings)
+
+
+def _on_server(url: str, *, create: bool, settings: OpenOptions) -> "Database":
+    try:
+        from amberdb.postgres.database import PostgresDatabase
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("psycopg", "psycopg_pool"):
+            raise
+        raise OpenError('PostgreSQL needs a driver: pip install "amberdb[postgres]"') from error
+    return PostgresDatabase(url, create=create, settings=settings)
 
 
 def connect_or_open(

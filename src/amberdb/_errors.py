@@ -62,6 +62,10 @@ class FormatError(OpenError):
     """Written in a newer format or by another engine: open it with the version that wrote it."""
 
 
+class ServerAccessError(OpenError, PermissionError):
+    """The database server knows no such user, password or database, or the user lacks a right."""
+
+
 # -- files and log -------------------------------------------------------------------------
 
 
@@ -95,6 +99,11 @@ class StorageFullError(StorageError):
     """The database has reached `size_bytes_max`, or LMDB's map is full and cannot grow. Deletes,
     erase() and compact() still work: delete documents and compact, or raise the limit at open. In a
     reader: the file has outgrown the map that its snapshots keep; close them."""
+
+
+class ServerUnreachableError(StorageError, ConnectionError):
+    """The database server is down, or the connection to it was lost; nothing of this call was
+    stored. Try again."""
 
 
 class PoisonedError(StorageError):
@@ -141,7 +150,8 @@ class BusyError(TransactionError, TimeoutError):
 
 
 class CommitUnknownError(TransactionError, OSError):
-    """The sync failed: reopen the database to learn whether this commit survived."""
+    """The sync failed, or the answer of a server was lost: read what was written, in a directory
+    after opening it anew, to learn whether this commit survived."""
 
 
 class ConflictError(TransactionError, ValueError):
@@ -166,6 +176,10 @@ class ReadOnlyError(TransactionError, PermissionError):
 
 class ClosedError(AmberError, RuntimeError):
     """The database (or transaction, or snapshot) is closed: open it again."""
+
+
+class NotSupportedHereError(AmberError, NotImplementedError):
+    """The database is on a server, and the call or the index is not there: docs/remote.md."""
 
 
 class ForkedError(ClosedError):

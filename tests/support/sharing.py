@@ -50,7 +50,8 @@ def child_leads(path: Path) -> Generator[Child]:
 
 
 if __name__ == "__main__":
-    with amberdb.connect(sys.argv[1], checkpoint_bytes=64 << 10, segment_bytes_max=64 << 10) as db:
+    place = Path(sys.argv[1])
+    with amberdb.connect(place, checkpoint_bytes=64 << 10, segment_bytes_max=64 << 10) as db:
         assert db.leads
         print("leads", flush=True)
         sys.stdin.read()

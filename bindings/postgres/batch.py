@@ -1,0 +1,274 @@
+"""The write batch of a transaction on the server.
+
+Invariants:
+- What an operation means is decided by the WriteBatch of the engine; here its outcome is kept by
+  document, and sent to the server before the next scan, and at the end.
+- A document that is written is locked first, or its id is new. When another writer was faster
+  with the id, that is an Overtaken, and nothing is overwritten.
+- Values of Unique indexes are compared when the transaction ends; those of expired documents are
+  free.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, final
+
+import psycopg
+from psycopg import errors
+
+from amberdb._errors import DuplicateKeyError, TransactionTooLargeError
+from amberdb._types import Document
+from amberdb.engine.commit.write_batch import ReadDocument, WriteBatch
+from amberdb.engine.schema.document_format import StoredDocument, pack
+from amberdb.engine.schema.keyspace import Effects
+from amberdb.engine.schema.schema import Prepared, Schema
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.postgres.connections import Connection, execute, execute_each
+from amberdb.postgres.errors import Overtaken
+from amberdb.postgres.locking_view import LockingView
+from amberdb.postgres.table import Row, Table
+
+_DUPLICATE: Final = re.compile(r"\\x([0-9a-f]+)")
+_ROW_BYTES: Final = 100
+"""What a document counts towards transaction_bytes_max besides its own bytes."""
+
+
+class _Change(NamedTuple):
+    """The outcome for one document."""
+
+    table: Table
+    key: bytes
+    row: Row | None
+    """None: it is deleted."""
+
+
+@final
+class PostgresBatch(WriteBatch):
+    """Collects what one transaction writes."""
+
+    __slots__ = ("_changes", "_database", "_left", "_locking", "_rowids", "_values", "connection")
+
+    def __init__(
+        self, database: str, connection: Connection, view: LockingView, bytes_max: int
+    ) -> None:
+        # Not that of WriteBatch: effects go to the server, and counters are its own.
+        self.lsn = view.lsn
+        self.now_us = view.now_us
+        self.view = view
+        self.catalog = None
+        self._database = database
+        self.connection = connection
+        self._locking = view
+        self._left = bytes_max
+        self._changes: dict[bytes, _Change] = {}
+        self._rowids: list[int] = []
+        self._values: dict[bytes, Table] = {}
+        """Of Unique indexes, that the transaction has stored."""
+
+    @property
+    def tables(self) -> Iterable[Table]:
+        """Those of the catalog that the transaction goes by."""
+        return self._locking.catalogue.tables.values()
+
+    def table(self, schema: Schema) -> Table:
+        """The table of a collection."""
+        return self._locking.catalogue.table(schema)
+
+    def expect(self, schema: Schema, new: list[Prepared]) -> None:
+        """Takes in that these documents will be put: they are read, and locked, at once."""
+        keys = [each.key for each in new if not each.fresh]
+        if keys:
+            self._locking.prefetch(schema, keys)
+            self._locking.assume_absent(keys)
+        self._take_rowids(len(new))
+
+    def remove(self, schema: Schema, found: Iterable[ReadDocument]) -> int:
+        table, count = self.table(schema), 0
+        for key, _, _ in found:
+            self._change(_Change(table, key, None), 0)
+            self._locking.write(key, None)
+            count += 1
+        return count
+
+    def set(self, key: bytes, value: bytes | None) -> None:
+        raise AssertionError("the catalog is changed by declarations alone")
+
+    def finish(self) -> Effects:
+        """Sends what is left, and compares the values of Unique indexes. Raises
+        DuplicateKeyError."""
+        self.flush()
+        by_table: dict[Table, list[bytes]] = {}
+        for value, table in self._values.items():
+            by_table.setdefault(table, []).append(value)
+        for table, values in by_table.items():
+            row = execute(
+                self.connection,
+                f"SELECT value, array_agg(key ORDER BY key) FROM {table.values} "
+                "WHERE value = ANY(%s) GROUP BY value HAVING count(*) > 1 LIMIT 1",
+                [values],
+            ).fetchone()
+            if row is not None:
+                raise duplicate(table, row[0], row[1])
+        return {}
+
+    def save_counters(self) -> None:
+        """Sends what is left, before a read."""
+        try:
+            self.flush()
+            sql = f'SELECT ARRAY(SELECT mark FROM "{self._database}".marks)'
+            row = execute(self.connection, sql).fetchone()
+        except psycopg.Error as error:
+            self._locking.raise_typed(error)
+            raise
+        assert row is not None
+        self._locking.reread(frozenset(row[0]))
+
+    def flush(self) -> None:
+        """Sends what is left. Raises Overtaken."""
+        changes, self._changes = list(self._changes.values()), {}
+        for table in {change.table: None for change in changes}:
+            self._send(table, [change for change in changes if change.table is table])
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _insert(self, schema: Schema, new: Prepared) -> None:
+        self._store(schema, new, self.now_us, self.now_us, self._next_rowid())
+
+    def _replace(
+        self,
+        schema: Schema,
+        new: Prepared,
+        old: StoredDocument,
+        before: Document,
+        updated_us: int | None = None,
+    ) -> None:
+        updated_us = self.now_us if updated_us is None else updated_us
+        self._store(schema, new, old.created_us, updated_us, old.rowid)
+
+    def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
+        self._change(_Change(self.table(schema), key, None), 0)
+        self._locking.write(key, None)
+
+    def _store(
+        self, schema: Schema, new: Prepared, created_us: int, updated_us: int, rowid: int
+    ) -> None:
+        table = self.table(schema)
+        row = table.row(new, self.lsn, created_us, updated_us, rowid)
+        self._change(_Change(table, new.key, row), len(new.body))
+        times = created_us, updated_us, new.expires_us
+        self._locking.write(new.key, pack(new.key, self.lsn, *times, rowid, new.body))
+
+    def _change(self, change: _Change, size_bytes: int) -> None:
+        left = self._left - size_bytes - _ROW_BYTES
+        if left < 0:
+            raise TransactionTooLargeError(
+                "the transaction is larger than transaction_bytes_max: split it, or raise the "
+                "limit at connect"
+            )
+        self._left = left
+        self._changes[change.key] = change
+
+    def _next_rowid(self) -> int:
+        if not self._rowids:
+            self._take_rowids(1)
+        return self._rowids.pop()
+
+    def _take_rowids(self, count: int) -> None:
+        sql = f"SELECT nextval('\"{self._database}\".lsn') FROM generate_series(1, %s)"
+        rows = execute(self.connection, sql, [count]).fetchall()
+        self._rowids = [row[0] for row in reversed(rows)]
+
+    def _send(self, table: Table, changes: list[_Change]) -> None:
+        connection, sides = self.connection, self._locking.sides
+        there = [change.key for change in changes if change.key in sides]
+        self._clear(table, there)
+        rows = {change.key: change.row for change in changes if change.row is not None}
+        gone = [key[KEYSPACE_BYTES:] for key in there if key not in rows]
+        if gone:
+            execute(connection, table.delete, [gone])
+        old = [rows[key] for key in there if key in rows]
+        if old:
+            execute_each(
+                connection, table.update, [[*row.values[1:], row.values[0]] for row in old]
+            )
+        new = {key: row for key, row in rows.items() if key not in sides}
+        if new:
+            count = execute_each(connection, table.insert, [row.values for row in new.values()])
+            if count != len(new):
+                raise Overtaken("another writer stored a document with the id first: run it again")
+        self._send_entries(table, rows)
+        for change in changes:
+            sides.pop(change.key, None)
+            if change.row is not None:
+                sides[change.key] = len(change.row.entries)
+
+    def _clear(self, table: Table, there: list[bytes]) -> None:
+        """Deletes what stored documents have beside their rows."""
+        beside = [key[KEYSPACE_BYTES:] for key in there if self._locking.sides[key]]
+        if beside:
+            sql = f"DELETE FROM {table.entries} WHERE key = ANY(%s)"
+            execute(self.connection, sql, [beside])
+        if there and table.schema.unique_indexes:
+            keys = [key[KEYSPACE_BYTES:] for key in there]
+            execute(self.connection, f"DELETE FROM {table.values} WHERE key = ANY(%s)", [keys])
+
+    def _send_entries(self, table: Table, rows: dict[bytes, Row]) -> None:
+        connection = self.connection
+        marks = {mark for row in rows.values() for mark in row.marks} - self._locking.marks
+        if marks:
+            sql = f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING'
+            execute_each(connection, sql, [(mark,) for mark in sorted(marks)])
+        entries = [
+            (entry, key[KEYSPACE_BYTES:], value)
+            for key, row in rows.items()
+            for entry, value in row.entries
+        ]
+        if entries:
+            sql = f"INSERT INTO {table.entries} VALUES (%s, %s, %s)"
+            execute_each(connection, sql, entries)
+        values = [
+            (value, key[KEYSPACE_BYTES:]) for key, row in rows.items() for value in row.uniques
+        ]
+        if values:
+            self._free_expired(table, [value for value, _ in values])
+            execute_each(connection, f"INSERT INTO {table.values} VALUES (%s, %s)", values)
+            self._values.update((value, table) for value, _ in values)
+
+    def _free_expired(self, table: Table, values: list[bytes]) -> None:
+        if table.schema.expires_at is not None:
+            execute(
+                self.connection,
+                f"DELETE FROM {table.values} u USING {table.name} d WHERE u.value = ANY(%s) "
+                "AND d.key = u.key AND d.expires_us <= %s",
+                [values, self.now_us],
+            )
+
+
+def duplicate(table: Table, value: bytes, keys: list[bytes]) -> DuplicateKeyError:
+    """The error for documents with one value of a Unique index."""
+    index = next(i for i in table.schema.unique_indexes if value.startswith(i.prefix))
+    ids = [key.decode() for key in keys]
+    return DuplicateKeyError(
+        f"collection {table.schema.name!r}: documents {' and '.join(map(repr, ids[:2]))} have the "
+        f"same {', '.join(index.spec.fields)}, which {index.spec.name} keeps unique: change one of "
+        "them",
+        collection=table.schema.name,
+        key=ids[-1],
+        index=index.spec.name,
+    )
+
+
+def late_duplicate(
+    connection: Connection, tables: Iterable[Table], error: errors.UniqueViolation
+) -> DuplicateKeyError | None:
+    """The error for a value that another writer has committed first, which the commit found."""
+    found = _DUPLICATE.search(error.diag.message_detail or "")
+    if found is None:
+        return None
+    value = bytes.fromhex(found[1])
+    for table in tables:
+        if any(value.startswith(index.prefix) for index in table.schema.unique_indexes):
+            sql = f"SELECT key FROM {table.values} WHERE value = %s"
+            rows: list[tuple[Any, ...]] = execute(connection, sql, [value]).fetchall()
+            return duplicate(table, value, [row[0] for row in rows] or [b"?"])
+    return None

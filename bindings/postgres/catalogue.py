@@ -1,0 +1,172 @@
+"""The catalog on the server, and the fence that keeps writers of an older one out.
+
+    catalog  key bytea, value bytea     the entries of engine/schema/catalog.py
+    marks    mark bytea                 those of ordered_index.py, and table.SIDE; never taken back
+    fence    version bigint             counts the declarations; format: of all these tables
+    lsn      a sequence                 versions of documents, and rowids
+
+Invariants:
+- A transaction that writes locks the fence FOR SHARE before anything else, and a declaration FOR
+  UPDATE: so it writes by the newest catalog, and that stays the newest until it ends.
+- Who reads has the version of the fence and the catalog from one snapshot of the server.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, final
+
+import psycopg
+
+from amberdb._errors import DatabaseMissingError, FormatError
+from amberdb.engine.options import Options
+from amberdb.engine.schema.catalog import Catalog
+from amberdb.engine.schema.definition import CollectionDef
+from amberdb.engine.schema.schema import Schema
+from amberdb.postgres.connections import Connection, Connections, execute
+from amberdb.postgres.table import Table, lock_number
+
+FORMAT: Final = 1
+NOW_US: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+"""The time of the server."""
+
+
+class Began(NamedTuple):
+    """What a transaction has read at its beginning."""
+
+    version: int
+    now_us: int
+    """The time by which expiry is judged."""
+    lsn: int
+    """Of a transaction that writes the one that it commits; else the last that was given."""
+    marks: list[bytes]
+
+
+@final
+class Catalogue:
+    """A catalog with its tables."""
+
+    __slots__ = ("catalog", "places", "tables", "version")
+
+    def __init__(self, version: int, catalog: Catalog, database: str) -> None:
+        self.version = version
+        self.catalog = catalog
+        self.tables = {
+            schema.prefix: Table(database, schema) for schema in catalog.schemas.values()
+        }
+        """By the prefix of the documents."""
+        self.places: dict[bytes, tuple[Table, str]] = {}
+        """By the prefix of a keyspace: the table, and the column of its keys."""
+        for prefix, table in self.tables.items():
+            self.places[prefix] = table, "key"
+            self.places.update({each: (table, name) for each, name in table.columns.items()})
+
+    def table(self, schema: Schema) -> Table:
+        return self.tables[schema.prefix]
+
+
+@final
+class Catalogues:
+    """The newest catalog that this process knows, and how it is read."""
+
+    def __init__(self, database: str, options: Options) -> None:
+        self.database = database
+        self._options = options
+        self.known = Catalogue(0, Catalog({}), database)
+        state = (
+            f"{NOW_US}, {{lsn}}, "
+            f'ARRAY(SELECT mark FROM "{database}".marks) FROM "{database}".fence f'
+        )
+        last = f'(SELECT last_value FROM "{database}".lsn)'
+        self.state = f"SELECT f.version, {state.format(lsn=last)}"
+        self.fenced = f"SELECT f.version, {state.format(lsn=self.next_lsn)} FOR SHARE OF f"
+
+    @property
+    def next_lsn(self) -> str:
+        return f"nextval('\"{self.database}\".lsn')"
+
+    def at(self, connection: Connection, version: int) -> Catalogue:
+        """The catalog of this version, which is the newest in the transaction of the
+        connection. Raises CorruptionError, FormatError."""
+        known = self.known
+        if known.version == version:
+            return known
+        loaded = Catalogue(version, self.load(connection), self.database)
+        if loaded.version > self.known.version:
+            self.known = loaded
+        return loaded
+
+    def now_us(self, server_us: int) -> int:
+        """The time by which expiry is judged: that of the server, unless the program gave a
+        clock."""
+        clock = self._options.clock
+        return server_us if clock is time.time else int(clock() * 1_000_000)
+
+    def schema(self, definition: CollectionDef) -> Schema:
+        """A collection with this definition."""
+        return Schema(definition, self._options)
+
+    def load(self, connection: Connection) -> Catalog:
+        """The catalog in the transaction of the connection. Raises CorruptionError, FormatError."""
+        statement = f'SELECT key, value FROM "{self.database}".catalog'
+        entries = _Entries(execute(connection, statement).fetchall())
+        return Catalog.load(entries, self._options)
+
+    def open(self, connections: Connections, *, create: bool) -> None:
+        """Looks for the tables, and creates them. Raises DatabaseMissingError, FormatError when a
+        newer version made them, ServerAccessError."""
+        name = self.database
+        try:
+            connection, _ = connections.begun(
+                f"BEGIN; SELECT pg_advisory_xact_lock({lock_number(name.encode())})"
+            )
+            try:
+                self._open(connection, create=create)
+                connections.commit(connection)
+            finally:
+                connections.give(connection)
+        except psycopg.Error as error:
+            raise connections.reporter.typed(error) from None
+
+    def _open(self, connection: Connection, *, create: bool) -> None:
+        name = self.database
+        if self._exists(connection, f"to_regclass('\"{name}\".fence')"):
+            row = execute(connection, f'SELECT format FROM "{name}".fence').fetchone()
+            made = None if row is None else row[0]
+            if made != FORMAT:
+                raise FormatError(
+                    f"the schema {name!r} on the server has format {made}, and this program knows "
+                    f"{FORMAT}: use the version of AmberDB that wrote it, or another schema= in "
+                    "the URL"
+                )
+            return
+        if not create:
+            raise DatabaseMissingError(
+                f"there is no database in the schema {name!r}: leave create=False out to make one"
+            )
+        if not self._exists(connection, f"to_regnamespace('\"{name}\"')"):
+            execute(connection, f'CREATE SCHEMA "{name}"')
+        for statement in (
+            f'CREATE TABLE "{name}".catalog (key bytea PRIMARY KEY, value bytea NOT NULL)',
+            f'CREATE TABLE "{name}".marks (mark bytea PRIMARY KEY)',
+            f'CREATE TABLE "{name}".fence (version bigint NOT NULL, format int NOT NULL)',
+            f'CREATE SEQUENCE "{name}".lsn',
+            f'INSERT INTO "{name}".fence VALUES (1, {FORMAT})',
+        ):
+            execute(connection, statement)
+
+    def _exists(self, connection: Connection, name: str) -> bool:
+        row = execute(connection, f"SELECT {name} IS NOT NULL").fetchone()
+        return row is not None and bool(row[0])
+
+
+class _Entries:
+    """The rows of the catalog, for Catalog.load()."""
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        self._rows = dict(sorted(rows))
+
+    def get(self, key: bytes, /) -> bytes | None:
+        return self._rows.get(key)
+
+    def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return ((key, value) for key, value in self._rows.items() if low <= key < high)

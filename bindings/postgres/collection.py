@@ -1,0 +1,132 @@
+"""Collections on a server, outside a transaction: each call is a transaction of its own.
+
+Invariants:
+- A call that another writer was in the way of is done again: nothing of it was stored by then.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Final, TypeVar, final
+
+from amberdb._types import Sync, Where
+from amberdb.engine.commit.queued_write import Work
+from amberdb.engine.commit.write_batch import OnConflict, WriteBatch
+from amberdb.engine.database.collection import Collection
+from amberdb.engine.database.handle import Handle
+from amberdb.engine.database.readable_collection import ReadableCollection, listed_ids
+from amberdb.engine.schema.document_format import unpack
+from amberdb.engine.schema.schema import Schema
+from amberdb.engine.search.embedding import Embedders
+from amberdb.engine.storage.view import View, schema_of
+from amberdb.postgres.errors import Overtaken, refuse
+from amberdb.postgres.expiry import expire
+from amberdb.postgres.methods import PostgresWrites
+from amberdb.postgres.session import Sessions
+
+_T = TypeVar("_T")
+_ATTEMPTS: Final = 20
+
+
+@final
+class PostgresCollection(PostgresWrites, Collection):
+    """A collection of a PostgresDatabase."""
+
+    def __init__(self, name: str, sessions: Sessions) -> None:
+        ReadableCollection.__init__(self, name)
+        self._sessions = sessions
+        self._no_embedders = Embedders()
+
+    def __repr__(self) -> str:
+        return f"<amberdb.PostgresCollection {self.name!r} of {self._sessions.where!r}>"
+
+    @property
+    def _handle(self) -> Handle:  # type: ignore[override]
+        refuse("this call")
+
+    def get(self, id: str, default: Any = None) -> Any:
+        """As Collection.get(), in one statement."""
+        sessions = self._sessions
+        schema = sessions.catalogues.known.catalog.schemas.get(self.name)
+        if schema is None:
+            return ReadableCollection.get(self, id, default)
+        key = schema.key(id)
+        read = sessions.read(schema, key)
+        if read is None:  # it was declared anew
+            return ReadableCollection.get(self, id, default)
+        now_us, value = read
+        stored = None if value is None else unpack(key, value)
+        if stored is None or stored.expires_us <= now_us:
+            return default
+        return schema.as_stored(stored, _no_vectors)
+
+    def delete_many(
+        self,
+        where: Where | None = None,
+        *,
+        ids: Iterable[str] | None = None,
+        sync: Sync | None = None,
+    ) -> int:
+        """As Collection.delete_many()."""
+        listed = None if ids is None else listed_ids(ids)
+        call = super().delete_many
+        return _repeated(lambda: call(where, ids=listed, sync=sync))
+
+    def touch(
+        self, ids: Iterable[str], until: datetime | float | None, *, sync: Sync | None = None
+    ) -> int:
+        """As Collection.touch()."""
+        listed, call = listed_ids(ids), super().touch
+        return _repeated(lambda: call(listed, until, sync=sync))
+
+    def expire(self) -> int:
+        """As Collection.expire()."""
+        return expire(self._sessions, self.name)
+
+    def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
+        """As Collection.embed_missing(): there is no Vector index, so nothing waits."""
+        return 0
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _reading(self) -> AbstractContextManager[View]:
+        return self._sessions.reading()
+
+    def _writing(self, sync: Sync | None) -> AbstractContextManager[WriteBatch]:
+        return self._sessions.writing(sync)
+
+    def _write(self, work: Work[_T], sync: Sync | None, key: bytes | None) -> _T:
+        def once() -> _T:
+            with self._writing(sync) as batch:
+                return work(batch)
+
+        return _repeated(once)
+
+    def _put_many(
+        self, documents: Any, known: frozenset[int], on_conflict: OnConflict, sync: Sync | None
+    ) -> list[str] | None:
+        call = super()._put_many
+        return _repeated(lambda: call(documents, known, on_conflict, sync))
+
+    def _schema(self) -> Schema:
+        schema = self._sessions.catalogues.known.catalog.schemas.get(self.name)
+        if schema is None:
+            with self._reading() as view:
+                schema = schema_of(view, self.name)
+        return schema
+
+    def _embedders(self) -> Embedders:
+        return self._no_embedders
+
+
+def _repeated(call: Callable[[], _T]) -> _T:
+    for _ in range(_ATTEMPTS):
+        try:
+            return call()
+        except Overtaken:
+            pass
+    return call()
+
+
+def _no_vectors(_: object) -> None:
+    return None

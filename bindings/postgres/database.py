@@ -1,0 +1,230 @@
+"""A database on a PostgreSQL server: docs/remote.md.
+
+Invariants:
+- A method of Database that is not here raises NotSupportedHereError: each of them reaches for the
+  handle of a directory.
+- No document is kept in this process: what one process has written is read by every other.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+from amberdb._errors import TransactionError
+from amberdb._types import Lsn, Progress, Sync
+from amberdb.engine.database.collection import Collection
+from amberdb.engine.database.database import Database
+from amberdb.engine.database.handle import Handle
+from amberdb.engine.database.stats import FileBytes, Stats
+from amberdb.engine.database.transaction import Snapshot, Transaction
+from amberdb.engine.options import OpenOptions, Options
+from amberdb.engine.schema.catalog import Declaration
+from amberdb.engine.schema.definition import CollectionDef
+from amberdb.engine.schema.migration import Upgrade
+from amberdb.engine.storage.held_view import HeldViews
+from amberdb.engine.storage.view import schema_of
+from amberdb.index.registry import IndexSpec
+from amberdb.postgres.address import Address, address_of
+from amberdb.postgres.catalogue import Catalogues
+from amberdb.postgres.collection import PostgresCollection
+from amberdb.postgres.connections import Connections
+from amberdb.postgres.declarations import Declarations, supported
+from amberdb.postgres.errors import refuse
+from amberdb.postgres.expiry import expire
+from amberdb.postgres.methods import of_server
+from amberdb.postgres.session import Sessions
+from amberdb.postgres.transaction import PostgresSnapshot, PostgresTransaction
+
+
+@final
+class PostgresDatabase(Database):
+    """A database that connect() has opened on a server. Threads may share it."""
+
+    def __init__(self, url: str, *, create: bool, settings: OpenOptions) -> None:
+        # Not that of Database: there is no directory, and no engine.
+        address = address_of(url)
+        self.path = address.where
+        self.options = Options(**settings)
+        self.recovery = None
+        self.rescue = None
+        self._open(address, create=create)
+
+    def _open(self, address: Address, *, create: bool) -> None:
+        connections = Connections(address, self.options.busy_timeout_ms / 1000)
+        try:
+            catalogues = Catalogues(address.schema, self.options)
+            catalogues.open(connections, create=create)
+        except BaseException:
+            connections.close()
+            raise
+        self._connections = connections
+        self._sessions = Sessions(self.path, connections, catalogues, self.options)
+        self._declarations = Declarations(connections, catalogues)
+        self._held_views = HeldViews(self.options)
+
+    def __enter__(self) -> "PostgresDatabase":
+        return self
+
+    def __repr__(self) -> str:
+        mark = " closed" if self._connections.is_closed else ""
+        return f"<amberdb.PostgresDatabase {self.path!r}{mark}>"
+
+    @property
+    def _handle(self) -> Handle:  # type: ignore[override]
+        self._connections.check_open()
+        refuse("this call")
+
+    def __getitem__(self, name: str) -> Collection:
+        """The existing collection of this name. Raises CollectionMissingError."""
+        with self._sessions.reading() as view:
+            schema_of(view, name)
+        return PostgresCollection(name, self._sessions)
+
+    # -- collections -------------------------------------------------------------------------
+
+    def collection(
+        self,
+        name: str,
+        *,
+        indexes: Sequence[IndexSpec] | None = None,
+        expires_at: str | None = None,
+        required: Mapping[str, type | None] | Sequence[str] | None = None,
+        version: int | None = None,
+        migrate: Mapping[int, Upgrade] | None = None,
+        owner: str | None = None,
+    ) -> Collection:
+        """Creates or declares a collection, as Database.collection() does. An index is built before
+        it returns; other processes wait with their writes meanwhile, and with reads of this
+        collection. Raises NotSupportedHereError for Text, Vector and a migration."""
+        declaration = supported(indexes, expires_at, required, version, migrate, owner)
+        if not self._is_declared(name, declaration):
+            self._declarations.declare(name, declaration)
+        return PostgresCollection(name, self._sessions)
+
+    def rename_collection(self, old: str, new: str) -> None:
+        """As Database.rename_collection()."""
+        self._declarations.rename(old, new)
+
+    def drop_collection(self, name: str) -> None:
+        """Deletes a collection: documents, indexes and name."""
+        self._declarations.drop(name)
+
+    def collections(self) -> list[str]:
+        """As Database.collections()."""
+        with self._sessions.reading() as view:
+            return sorted(view.catalog.schemas)
+
+    def definition(self, name: str) -> CollectionDef:
+        """As Database.definition()."""
+        with self._sessions.reading() as view:
+            return schema_of(view, name).definition
+
+    def build_indexes(self, progress: Progress | None = None) -> None:
+        """Does nothing: every index is built by its declaration."""
+        self._connections.check_open()
+
+    def migrate(self, progress: Progress | None = None) -> None:
+        """Does nothing: there are no migrations."""
+        self._connections.check_open()
+
+    # -- transactions and snapshots ------------------------------------------------------------
+
+    def transaction(
+        self, *, sync: Sync | None = None, timeout_ms: int | None = None
+    ) -> Transaction:
+        """A transaction over all collections: one commit, or none.
+
+        Several run at a time. What it reads by id is locked until it ends, also an id that has no
+        document, so that no other transaction writes it; `timeout_ms` is the longest wait for such
+        a lock. find() locks the documents that it returns, and no others: docs/remote.md. Raises
+        BusyError, and at the end DuplicateKeyError, ConflictError (two transactions waited for each
+        other: run it again), CommitUnknownError.
+        """
+        self._connections.check_open()
+        return PostgresTransaction(self._sessions, sync, timeout_ms)
+
+    def check_transaction(self, tx: Transaction) -> None:
+        """Raises TransactionError unless `tx` is an open transaction of this database."""
+        self._connections.check_open()
+        if not isinstance(tx, PostgresTransaction):
+            raise TransactionError(f"tx={tx!r}: give what `with db.transaction() as tx` gives")
+        tx.writer()
+        if not tx.is_of(self._sessions):
+            raise TransactionError("the transaction is of another database")
+
+    def refresh(self) -> Lsn:
+        """The newest Lsn: every read sees what was committed before it."""
+        with self._sessions.reading() as view:
+            return Lsn(view.lsn)
+
+    def snapshot(self, *, max_age_ms: int | None = None) -> Snapshot:
+        """A read-only view of all collections in one state of the server, as Database.snapshot().
+        It takes one of the connections."""
+        limit_ms = self.options.snapshot_max_age_ms if max_age_ms is None else max_age_ms
+        return PostgresSnapshot(self._sessions, self._held_views, self, limit_ms)
+
+    # -- care --------------------------------------------------------------------------------
+
+    def expire(self) -> int:
+        """As Database.expire(). Nothing else removes expired documents here: call it now and
+        then."""
+        return sum(expire(self._sessions, name) for name in self.collections())
+
+    def accept_clock(self) -> None:
+        """Does nothing: the clock is the server's."""
+        self._connections.check_open()
+
+    def sync(self) -> None:
+        """Makes what was committed with sync="interval" or "os" durable: by one commit that waits
+        for the server's log."""
+        with self._sessions.writing("always"):
+            pass
+
+    def checkpoint(self) -> None:
+        """Does nothing: the server makes its own."""
+        self._connections.check_open()
+
+    def stats(self) -> Stats:
+        """Measurements: Lsns, the bytes of the tables as `bytes.data_used`, documents by
+        collection. What is of a directory is 0 or empty."""
+        with self._sessions.reading() as view:
+            bytes_used, counts = of_server(view).sizes()
+            lsn = Lsn(view.lsn)
+        ages_ms = self._held_views.ages_ms()
+        return Stats(
+            path=self.path,
+            last_lsn=lsn,
+            visible_lsn=lsn,
+            durable_lsn=lsn,
+            applied_lsn=lsn,
+            archived_lsn=None,
+            memtable_bytes=0,
+            bytes=FileBytes(data_used=bytes_used),
+            live_share=1.0,
+            log={},
+            store={},
+            collections={name: {"documents": count} for name, count in counts.items()},
+            snapshots=len(ages_ms),
+            oldest_snapshot_ms=max(ages_ms, default=0.0),
+            subscribers={},
+            subscriber_lag={},
+            clock_behind_ms=0.0,
+        )
+
+    @property
+    def archived_lsn(self) -> Lsn | None:
+        """None: backups are the server's."""
+        return None
+
+    def close(self) -> None:
+        """Closes snapshots and connections. A second call does nothing."""
+        if not self._connections.is_closed:
+            self._held_views.close()
+            self._connections.close()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _is_declared(self, name: str, declaration: Declaration) -> bool:
+        """Whether nothing would change; without the fence, which writers hold."""
+        with self._sessions.reading() as view:
+            catalog = view.catalog
+            return catalog.wanted(name, declaration, 1, is_empty=True) is None

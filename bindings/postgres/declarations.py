@@ -1,0 +1,112 @@
+"""Declarations: what a program says of its collections, each made one transaction of the server.
+
+Invariants:
+- A declaration holds the fence alone: transactions that write have ended before it, and go by the
+  new catalog after it. So every document that is there then has the entries of a new index.
+- What it declares and the server lacks is refused before anything is done.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+import psycopg
+
+from amberdb.engine.database.declarations import declaration_of
+from amberdb.engine.schema.catalog import Catalog, Declaration
+from amberdb.engine.schema.migration import Upgrade
+from amberdb.index.registry import IndexSpec
+from amberdb.index.text.text import Text
+from amberdb.index.vector.vector import Vector
+from amberdb.postgres.catalogue import NOW_US, Catalogues
+from amberdb.postgres.connections import Connections
+from amberdb.postgres.errors import refuse
+from amberdb.postgres.tables_writer import TablesWriter
+
+
+def supported(
+    indexes: Sequence[IndexSpec] | None,
+    expires_at: str | None,
+    required: Mapping[str, type | None] | Sequence[str] | None,
+    version: int | None,
+    migrate: Mapping[int, Upgrade] | None,
+    owner: str | None,
+) -> Declaration:
+    """The declaration. Raises CollectionError, NotSupportedHereError."""
+    declared = declaration_of(indexes, expires_at, required, version, migrate, owner)
+    for spec in declared.indexes or ():
+        if isinstance(spec, Text | Vector):
+            refuse(f"a {type(spec).__name__} index")
+    if declared.upgrades or declared.version not in (None, 1):
+        refuse("a migration")
+    return declared
+
+
+@final
+class Declarations:
+    """The changes of one database's catalog."""
+
+    def __init__(self, connections: Connections, catalogues: Catalogues) -> None:
+        self._connections = connections
+        self._catalogues = catalogues
+
+    def declare(self, name: str, declaration: Declaration) -> None:
+        """Changes what is not so already. Raises CollectionError, DuplicateKeyError and
+        InvalidDocumentError for an index that cannot be built; then nothing is changed."""
+
+        def change(writer: "TablesWriter") -> Catalog | None:
+            return self._declared(writer, name, declaration)
+
+        self._commit(change)
+
+    def rename(self, old: str, new: str) -> None:
+        """Raises CollectionMissingError, CollectionError."""
+        self._commit(lambda writer: writer.catalog.rename(writer, old, new))
+
+    def drop(self, name: str) -> None:
+        """Raises CollectionMissingError."""
+
+        def change(writer: "TablesWriter") -> Catalog:
+            table = writer.table(writer.catalog.schema(name))
+            catalog = writer.catalog.drop(writer, name)
+            for keyspace in catalog.retired:
+                catalog = catalog.purged(keyspace)
+            catalog.save_counters(writer)
+            writer.execute(table.dropped())
+            return catalog
+
+        self._commit(change)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _commit(self, change: Callable[["TablesWriter"], Catalog | None]) -> None:
+        """One transaction that holds the fence; `change` returns the catalog after it."""
+        catalogues, connections = self._catalogues, self._connections
+        connection, (version, lsn, server_us) = connections.begun(
+            f"BEGIN; SELECT f.version, {catalogues.next_lsn}, {NOW_US} "
+            f'FROM "{catalogues.database}".fence f FOR UPDATE'
+        )
+        try:
+            catalog = catalogues.load(connection)
+            now_us = catalogues.now_us(server_us)
+            writer = TablesWriter(connection, catalogues.database, catalog, lsn, now_us)
+            if change(writer) is not None:
+                writer.save(version + 1)
+                connections.commit(connection)
+        except psycopg.Error as error:
+            raise connections.reporter.typed(error) from None
+        finally:
+            connections.give(connection)
+
+    def _declared(
+        self, writer: "TablesWriter", name: str, declaration: Declaration
+    ) -> Catalog | None:
+        known = writer.catalog.schemas.get(name)
+        is_empty = known is None or writer.is_empty(known)
+        wanted = writer.catalog.wanted(name, declaration, writer.lsn, is_empty=is_empty)
+        if wanted is None:
+            return None
+        definition, catalog = wanted
+        catalog.save(writer, definition)
+        schema = self._catalogues.schema(definition)
+        writer.change(known, schema)
+        return catalog.replaced(schema)

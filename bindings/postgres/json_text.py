@@ -1,0 +1,123 @@
+"""Documents as the text of a jsonb column, and back.
+
+    {"$amber": ["float", "1e+300"]}     what jsonb would change: a float that it returns as an int,
+                                        the sign of a zero, an infinity
+    {"$amber": ["str", "YQBi"]}         what it refuses: a text with NUL, as base64 of UTF-8
+    {"$amber": ["bytes", "AAE="]}       what JSON cannot say
+    {"$amber": ["datetime", "2026-01-01T00:00:00.000000Z"]}
+    {"$amber:YQBi": ...}                a name with NUL, or one that begins with $amber
+
+Invariants:
+- loads(dumps(x)) == x with equal types, after the column has parsed the text and written it anew.
+  The order of names in a map is that of the server.
+- A map stays a map, so a path leads to the same value in the column as in the document.
+"""
+
+# The values of a document have no static type, so parts of maps and lists are unknown to pyright.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+import msgspec
+
+from amberdb._errors import CorruptionError
+from amberdb._types import Document
+
+MARK: Final = "$amber"
+_NAME: Final = MARK + ":"
+_EXACT: Final = 1e15
+"""Floats that are larger are written with an exponent, which jsonb expands to the digits of an
+int."""
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def dumps(document: Document) -> str:
+    """The text of a normalised document."""
+    return _encode(_guarded(document)).decode()
+
+
+def loads(text: str) -> Document:
+    """The document that dumps() wrote. Raises CorruptionError."""
+    try:
+        value = _decode(text)
+        return cast(Document, _plain(value) if MARK in text else value)
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        raise CorruptionError(
+            f"a document on the server was changed by another program: {error}"
+        ) from error
+
+
+def literal(value: Any) -> str | None:
+    """A str or bool as jsonpath writes it; None for any other value."""
+    if (type(value) is str and "\0" not in value) or type(value) is bool:
+        return _encode(value).decode()
+    return None
+
+
+def _guarded(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return _marked("str", _base64(value.encode())) if "\0" in value else value
+    if kind is dict:
+        return {_name(name): _guarded(item) for name, item in value.items()}
+    if kind is list:
+        return [_guarded(item) for item in value]
+    if kind is float:
+        text = repr(value)
+        is_safe = -_EXACT < value < _EXACT and "e" not in text and text != "-0.0"
+        return value if is_safe else _marked("float", text)
+    if kind is datetime:  # of one width, so that texts sort as times do
+        time = value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        return _marked("datetime", time + "Z")
+    if kind is bytes:
+        return _marked("bytes", _base64(value))
+    return value
+
+
+def _marked(kind: str, text: str) -> dict[str, list[str]]:
+    return {MARK: [kind, text]}
+
+
+def _name(name: str) -> str:
+    if "\0" in name or name.startswith(MARK):
+        return _NAME + _base64(name.encode())
+    return name
+
+
+def _plain(value: Any) -> Any:
+    if type(value) is dict:
+        if MARK in value:
+            kind, text = value[MARK]
+            return _READERS[kind](text)
+        return {_plain_name(name): _plain(item) for name, item in value.items()}
+    if type(value) is list:
+        return [_plain(item) for item in value]
+    return value
+
+
+def _plain_name(name: str) -> str:
+    return b64decode(name[len(_NAME) :]).decode() if name.startswith(_NAME) else name
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode("ascii")
+
+
+def _text(text: str) -> str:
+    return b64decode(text).decode()
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
+
+
+_READERS: Final[dict[str, Callable[[str], Any]]] = {
+    "str": _text,
+    "float": float,
+    "datetime": _time,
+    "bytes": b64decode,
+}

@@ -1,0 +1,86 @@
+"""The view of a transaction that writes.
+
+Invariants:
+- A document that is read is locked as a row until the transaction ends, and an id without one by
+  its name: so two transactions that look for it follow each other.
+- It shows what its own transaction has written.
+"""
+
+from typing import Any, final
+
+from amberdb.engine.schema.keyspace import META
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.postgres.catalogue import Began, Catalogue
+from amberdb.postgres.connections import Connection, Connections
+from amberdb.postgres.table import KEY, SIDES, Table, lock_number, stored_value
+from amberdb.postgres.view import PostgresView
+
+
+@final
+class LockingView(PostgresView):
+    """A view over a transaction in READ COMMITTED."""
+
+    __slots__ = ("_own", "absent", "sides")
+
+    locks = True
+
+    def __init__(
+        self,
+        connections: Connections,
+        connection: Connection,
+        catalogue: Catalogue,
+        began: Began,
+    ) -> None:
+        super().__init__(connections, connection, catalogue, began)
+        self._own: dict[bytes, bytes | None] = {}
+        """Documents as this transaction has written them."""
+        self.sides: dict[bytes, int] = {}
+        """By key the rows of e<n> of each document that is stored, and locked."""
+        self.absent: set[bytes] = set()
+        """Keys without a document, whose names are locked."""
+
+    def write(self, key: bytes, value: bytes | None) -> None:
+        """Takes in what the transaction writes."""
+        self._own[key] = value
+
+    def reread(self, marks: frozenset[bytes]) -> None:
+        """Forgets what scans have read, before the next read."""
+        self._read.clear()
+        self.marks = marks
+
+    def assume_absent(self, keys: list[bytes]) -> None:
+        """Takes keys without a document as free, without locking their names."""
+        for key in keys:
+            if key not in self.sides and key not in self._own:
+                self._own[key] = None
+
+    def _value(self, key: bytes, /) -> bytes | None:
+        if key in self._own:
+            return self._own[key]
+        prefix = key[:KEYSPACE_BYTES]
+        if prefix == META:
+            return self._fact(key)
+        row = self._read.pop(key, None)
+        if row is None:
+            row = self._locked(self.catalogue.tables[prefix], key)
+        return None if row is None else stored_value(prefix, row)
+
+    def _locked(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
+        sql, values = table.point(locks=True), [key[KEYSPACE_BYTES:]]
+        row = self._one(sql, values)
+        if row is None and key not in self.absent:
+            self._one("SELECT pg_advisory_xact_lock(%s)", [_name_lock(table, key)])
+            row = self._one(sql, values)
+        if row is None:
+            self.absent.add(key)
+        else:
+            self.sides[key] = row[SIDES]
+        return row
+
+    def _saw(self, table: Table, row: tuple[Any, ...]) -> None:
+        self.sides[table.schema.prefix + row[KEY]] = row[SIDES]
+
+
+def _name_lock(table: Table, key: bytes) -> int:
+    """The number of the lock of an id."""
+    return lock_number(table.name.encode() + key)

@@ -1,0 +1,218 @@
+"""The tables of one collection, and the SQL that reads and writes them.
+
+    d<n>  key bytea       the UTF-8 of the id: bytes sort as they do in a directory
+          rowid, version, created_us, updated_us, expires_us      as in document_format.py
+          sides           the number of its rows in e<n>
+          document jsonb  see json_text.py
+          k<keyspace>     for each Ordered or Unique index, and for the times of expiry, the key of
+                          the document's entry without its prefix: fields and rowid
+    e<n>  entry bytea, key bytea, value bytea      entries of documents that have several in one
+                          index, or one whose fields are cut: the whole key and value
+    u<n>  value bytea, key bytea                   the values of Unique indexes, by document;
+                          a value is checked when its transaction commits
+
+Invariants:
+- Keys are those that the embedded engine writes, so they sort alike in both.
+- A document has an entry either in its column, or in e<n>.
+- Names are checked or numbers, so that no statement has anything of a user in it.
+"""
+
+from collections.abc import Iterator
+from hashlib import blake2b, sha256
+from typing import Any, Final, NamedTuple, final
+
+from amberdb.engine.schema.codec import encode
+from amberdb.engine.schema.document_format import pack
+from amberdb.engine.schema.keyspace import META, Effects
+from amberdb.engine.schema.schema import Prepared, Schema
+from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES
+from amberdb.postgres.json_text import dumps, loads
+
+HEAD: Final = (
+    "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document::text"
+)
+KEY, SIDES, PLACE, VALUE = 0, 6, 8, 9
+"""Positions in a row of HEAD, and behind it in that of a scan."""
+SIDE: Final = META + b"x"
+"""+ keyspace: an index has, or once had, an entry in e<n>; beside the marks of ordered_index.py."""
+_FIXED: Final = "key, rowid, version, created_us, updated_us, expires_us, sides, document"
+_FIXED_COUNT: Final = 8
+
+
+class Row(NamedTuple):
+    """What is stored of a document."""
+
+    values: list[Any]
+    """In the order of Table.insert."""
+    entries: list[tuple[bytes, bytes]]
+    """Of e<n>."""
+    uniques: list[bytes]
+    """Of u<n>."""
+    marks: set[bytes]
+
+
+@final
+class Table:
+    """The tables of one collection as it is declared."""
+
+    __slots__ = ("columns", "delete", "entries", "insert", "name", "schema", "update", "values")
+
+    def __init__(self, database: str, schema: Schema) -> None:
+        self.schema = schema
+        number = schema.definition.number
+        self.name = f'"{database}".d{number}'
+        self.entries = f'"{database}".e{number}'
+        self.values = f'"{database}".u{number}'
+        prefixes = [index.prefix for index in schema.indexes]
+        if schema.expires_at is not None:
+            prefixes.append(schema.expiry_prefix)
+        self.columns = {prefix: f"k{int.from_bytes(prefix)}" for prefix in prefixes}
+        """By the prefix of the index."""
+        names = [*_FIXED.split(", "), *self.columns.values()]
+        marks = ["%s"] * len(names)
+        marks[_FIXED_COUNT - 1] = "%s::jsonb"
+        self.insert = (
+            f"INSERT INTO {self.name} ({', '.join(names)}) VALUES ({', '.join(marks)}) "
+            "ON CONFLICT (key) DO NOTHING"
+        )
+        sets = [f"{name} = {mark}" for name, mark in zip(names[1:], marks[1:], strict=True)]
+        self.update = f"UPDATE {self.name} SET {', '.join(sets)} WHERE key = %s"
+        """Its values are those of insert, with the key at the end."""
+        self.delete = f"DELETE FROM {self.name} WHERE key = ANY(%s)"
+
+    def created(self) -> Iterator[str]:
+        """The statements that create the tables, without columns of indexes."""
+        yield (
+            f"CREATE TABLE {self.name} (key bytea PRIMARY KEY, rowid bigint NOT NULL, "
+            "version bigint NOT NULL, created_us bigint NOT NULL, updated_us bigint NOT NULL, "
+            "expires_us bigint NOT NULL, sides int NOT NULL, document jsonb NOT NULL)"
+        )
+        yield (
+            f"CREATE TABLE {self.entries} (entry bytea PRIMARY KEY, key bytea NOT NULL, "
+            "value bytea NOT NULL)"
+        )
+        yield f"CREATE INDEX ON {self.entries} (key)"
+        yield (
+            f"CREATE TABLE {self.values} (value bytea, key bytea NOT NULL, "
+            "PRIMARY KEY (value) DEFERRABLE INITIALLY DEFERRED)"
+        )
+        yield f"CREATE INDEX ON {self.values} (key)"
+
+    def dropped(self) -> str:
+        """The statement that drops the tables."""
+        return f"DROP TABLE {self.name}, {self.entries}, {self.values}"
+
+    def row(self, new: Prepared, version: int, created_us: int, updated_us: int, rowid: int) -> Row:
+        """What is stored of a document. Raises InvalidDocumentError."""
+        schema, id_bytes = self.schema, new.id_bytes
+        effects: Effects = {}
+        plan = schema.entry_plan
+        schema.add_entries(effects, plan, new.document, id_bytes, rowid, new.expires_us)
+        marks: set[bytes] = set()
+        by_prefix: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for key, value in effects.items():
+            assert value is not None
+            if key.startswith(META):
+                marks.add(key)
+            else:
+                by_prefix.setdefault(key[:KEYSPACE_BYTES], []).append((key, value))
+        entries: list[tuple[bytes, bytes]] = []
+        places: list[bytes | None] = []
+        for prefix in self.columns:
+            own = by_prefix.get(prefix, [])
+            if len(own) == 1 and own[0][1] == id_bytes:
+                places.append(own[0][0][KEYSPACE_BYTES:])
+            else:
+                places.append(None)
+                entries += own
+                if own:
+                    marks.add(SIDE + prefix)
+        uniques = [
+            index.prefix + _short(fields)
+            for index in schema.unique_indexes
+            for fields in index.encoder.unique_keys(new.document)
+        ]
+        fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]
+        values = [*fixed, dumps(new.document), *places]
+        return Row(values, entries, list(dict.fromkeys(uniques)), marks)
+
+    def point(self, *, locks: bool) -> str:
+        """The statement that reads one document by its key."""
+        return f"SELECT {HEAD} FROM {self.name} d WHERE d.key = %s{_for_update(locks)}"
+
+    def points(self, *, locks: bool) -> str:
+        """The statement that reads documents by their keys."""
+        return (
+            f"SELECT {HEAD} FROM {self.name} d WHERE d.key = ANY(%s) ORDER BY d.key"
+            f"{_for_update(locks)}"
+        )
+
+    def scan(
+        self, column: str, *, has_high: bool, reverse: bool, narrows: bool, locks: bool, limit: int
+    ) -> str:
+        """The statement that reads the documents in a range of a column."""
+        return (
+            f"SELECT {HEAD}, d.{column} FROM {self.name} d WHERE "
+            + _range(f"d.{column}", has_high, narrows)
+            + _ordered(f"d.{column}", reverse, limit)
+            + _for_update(locks)
+        )
+
+    def side_scan(
+        self, *, has_high: bool, reverse: bool, narrows: bool, locks: bool, limit: int
+    ) -> str:
+        """The statement that reads the entries in a range of e<n>, with their documents."""
+        return (
+            f"SELECT {HEAD}, e.entry, e.value FROM {self.entries} e JOIN {self.name} d "
+            "ON d.key = e.key WHERE "
+            + _range("e.entry", has_high, narrows)
+            + _ordered("e.entry", reverse, limit)
+            + (" FOR UPDATE OF d, e" if locks else "")
+        )
+
+    def keys(self, column: str, *, has_high: bool, narrows: bool, limit: int) -> str:
+        """The statement that reads the keys in a range of a column."""
+        return (
+            f"SELECT d.{column} FROM {self.name} d WHERE "
+            + _range(f"d.{column}", has_high, narrows)
+            + _ordered(f"d.{column}", False, limit)
+        )
+
+    def side_keys(self, *, has_high: bool, narrows: bool, limit: int) -> str:
+        """The statement that reads the keys in a range of e<n>."""
+        joined = f" JOIN {self.name} d ON d.key = e.key" if narrows else ""
+        return (
+            f"SELECT e.entry FROM {self.entries} e{joined} WHERE "
+            + _range("e.entry", has_high, narrows)
+            + _ordered("e.entry", False, limit)
+        )
+
+
+def stored_value(prefix: bytes, row: tuple[Any, ...]) -> bytes:
+    """A row of HEAD as the embedded engine stores the document. Raises CorruptionError."""
+    id_bytes, version, created_us, updated_us, expires_us, rowid, _, text = row[:PLACE]
+    body = encode(loads(text))
+    return pack(prefix + id_bytes, version, created_us, updated_us, expires_us, rowid, body)
+
+
+def lock_number(name: bytes) -> int:
+    """The number of an advisory lock."""
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), signed=True)
+
+
+def _short(fields: bytes) -> bytes:
+    """The value of a Unique index, of a length that an index of the server takes."""
+    return fields if len(fields) <= CUT_BYTES else fields[:CUT_BYTES] + sha256(fields).digest()
+
+
+def _range(column: str, has_high: bool, narrows: bool) -> str:
+    high = f" AND {column} < %s" if has_high else ""
+    return f"{column} >= %s{high}" + (" AND d.document @@ %s::jsonpath" if narrows else "")
+
+
+def _ordered(column: str, reverse: bool, limit: int) -> str:
+    return f" ORDER BY {column}{' DESC' if reverse else ''} LIMIT {limit}"
+
+
+def _for_update(locks: bool) -> str:
+    return " FOR UPDATE OF d" if locks else ""

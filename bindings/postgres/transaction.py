@@ -1,0 +1,116 @@
+"""Transactions and snapshots of a database on a server.
+
+    transaction   READ COMMITTED; each document that it reads is locked until it ends, and each id
+                  that has no document by its name
+    snapshot      REPEATABLE READ on a connection of its own
+
+Invariants:
+- Two transactions that get() the same ids, whether there is a document or not, follow each other.
+- Leaving the block without an exception commits everything; any exception, nothing.
+"""
+
+from types import TracebackType
+from typing import Any, final
+
+from amberdb._errors import ClosedError, TransactionError
+from amberdb._types import NO_LSN, Lsn, Sync
+from amberdb.engine.database.transaction import (
+    Snapshot,
+    SnapshotCollection,
+    Transaction,
+    TransactionCollection,
+)
+from amberdb.engine.search.embedding import Embedders
+from amberdb.engine.storage.held_view import HeldViews
+from amberdb.engine.storage.view import View, schema_of
+from amberdb.postgres.batch import PostgresBatch
+from amberdb.postgres.methods import PostgresReads, PostgresWrites
+from amberdb.postgres.session import Sessions
+
+
+@final
+class PostgresTransaction(Transaction):
+    """A transaction on the server."""
+
+    def __init__(self, sessions: Sessions, sync: Sync | None, timeout_ms: int | None) -> None:
+        self._sessions = sessions
+        self._sync = sync
+        self._timeout_ms = timeout_ms
+        self._batch: PostgresBatch | None = None
+        self.lsn = NO_LSN
+        self.embedders = Embedders()
+
+    def __enter__(self) -> "PostgresTransaction":
+        """Raises BusyError, TransactionError."""
+        if self._batch is not None or self.lsn:
+            raise TransactionError("a transaction is entered once: make another one")
+        self._batch = self._sessions.begin(self._sync, self._timeout_ms)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        batch, self._batch = self.writer(), None
+        if kind is None:
+            self._sessions.commit(batch)
+            self.lsn = Lsn(batch.lsn)
+        else:
+            self._sessions.roll_back(batch)
+
+    def __repr__(self) -> str:
+        state = (
+            "open" if self._batch else f"committed at Lsn {self.lsn}" if self.lsn else "not open"
+        )
+        return f"<amberdb.PostgresTransaction {state}>"
+
+    def __getitem__(self, name: str) -> TransactionCollection:
+        """The collection inside the transaction. Raises CollectionMissingError."""
+        schema_of(self.writer().view, name)
+        return PostgresTransactionCollection(name, self)
+
+    def is_of(self, engine: Any) -> bool:
+        """Whether it is an open transaction of this database."""
+        return engine is self._sessions and self._batch is not None
+
+    def writer(self) -> PostgresBatch:
+        """The write batch. Raises ClosedError outside the `with` block."""
+        if self._batch is None:
+            raise ClosedError("the transaction is not open: use it inside its `with` block")
+        return self._batch
+
+
+@final
+class PostgresTransactionCollection(PostgresWrites, TransactionCollection):
+    """A collection inside a transaction."""
+
+
+@final
+class PostgresSnapshot(Snapshot):
+    """A view of all collections in one state of the server."""
+
+    def __init__(
+        self, sessions: Sessions, held_views: HeldViews, owner: object, max_age_ms: int
+    ) -> None:
+        def take() -> View:
+            return sessions.reading()
+
+        self._held = held = held_views.hold(take, max_age_ms, owner, _nothing)
+        self.lsn = held.lsn
+
+    def __getitem__(self, name: str) -> SnapshotCollection:
+        """The collection in the snapshot's state. Raises CollectionMissingError,
+        SnapshotExpiredError, ClosedError."""
+        with self._held as view:
+            schema_of(view, name)
+        return PostgresSnapshotCollection(name, self)
+
+
+@final
+class PostgresSnapshotCollection(PostgresReads, SnapshotCollection):
+    """A collection in a snapshot's state, read-only."""
+
+
+def _nothing() -> None: ...

@@ -1,0 +1,256 @@
+"""A view over one transaction of the server: the engine's queries read through it.
+
+    outside a transaction, snapshots   REPEATABLE READ: all statements see one state
+    in a transaction                   locking_view.py
+
+Invariants:
+- It answers as a View of a directory with the same documents does: keys, values and their order.
+  So plans, filters, orders and cursors are the engine's own.
+- What narrows a view is a condition that every document meets for which its query asks.
+- A scan is read in batches by key, so scans may be read side by side on one connection, and between
+  two batches of one nothing is held.
+"""
+
+from collections.abc import Iterator
+from copy import copy
+from heapq import merge
+from typing import Any, Final
+
+from amberdb.engine.query.filter import Filter
+from amberdb.engine.schema.counters import CollectionCounters
+from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, META, end_of
+from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.schema.vector_block import StoredVector
+from amberdb.engine.storage.source import Get
+from amberdb.engine.storage.view import View
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.postgres.catalogue import Began, Catalogue
+from amberdb.postgres.connections import Connection, Connections, execute
+from amberdb.postgres.narrowing import condition_of
+from amberdb.postgres.table import KEY, PLACE, SIDE, VALUE, Table, stored_value
+
+BATCH: Final = 128
+"""Documents of the first batch of a scan; later ones are larger, up to BATCH_MAX."""
+BATCH_MAX: Final = 1024
+_WIDER: Final = 4
+_READ_MAX: Final = 4 * BATCH_MAX
+"""Documents that scans have read and nobody has asked for yet."""
+Pair = tuple[bytes, bytes]
+
+
+class PostgresView(View):
+    """A view of a transaction that reads."""
+
+    __slots__ = ("_batch", "_connection", "_connections", "_narrow", "_read", "catalogue", "marks")
+
+    locks = False
+    """Whether what is read is locked."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        connection: Connection,
+        catalogue: Catalogue,
+        began: Began,
+    ) -> None:
+        # Not that of View: there are no memtables and no LMDB.
+        self._connections = connections
+        self._connection = connection
+        self.catalogue = catalogue
+        self.catalog = catalogue.catalog
+        self.lsn = began.lsn
+        self.now_us = began.now_us
+        self.pending = None
+        self.built = frozenset[int]()
+        self.get: Get = self._value
+        self.marks = frozenset(began.marks)
+        self._narrow: str | None = None
+        self._batch = BATCH
+        self._read: dict[bytes, tuple[Any, ...]] = {}
+        """Rows that scans have read, by the keys of their documents."""
+
+    def close(self) -> None:
+        """Ends the transaction."""
+        self._connections.give(self._connection)
+
+    def raise_typed(self, error: BaseException) -> None:
+        self._connections.reporter.raise_typed(error)
+
+    def narrowed(self, where: Filter, limit: int | None) -> "PostgresView":
+        """The view for one query alone: its filter narrows what the server sends, and its limit
+        says how much is read at first."""
+        view = copy(self)
+        view.get = view._value
+        view._read = {}
+        view._narrow = condition_of(where)
+        if limit is not None:
+            view._batch = max(1, min(limit, BATCH))
+        return view
+
+    def is_built(self, index: AnyIndex) -> bool:
+        return True  # by the declaration
+
+    def getter_of(self, prefix: bytes) -> Get:
+        return self.get
+
+    def vectors_at(self, place: StoredVector, /) -> bytes | None:
+        return None
+
+    def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[Pair]:
+        prefix = low[:KEYSPACE_BYTES]
+        place = self.catalogue.places.get(prefix)
+        if place is None or not low < high:
+            return iter(())
+        table, column = place
+        if table.schema.prefix == prefix:
+            return self._documents(table, low, high, reverse)
+        pairs = self._entries(table, column, low, high, reverse)
+        if SIDE + prefix not in self.marks:
+            return pairs
+        sides = self._side_entries(table, low, high, reverse)
+        return merge(pairs, sides, key=_first, reverse=reverse)
+
+    def keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
+        prefix = low[:KEYSPACE_BYTES]
+        place = self.catalogue.places.get(prefix)
+        if place is None or not low < high or limit <= 0:
+            return []
+        table, column = place
+        narrows = self._narrow is not None
+        start, end = _inside(low, high)
+        sql = table.keys(column, has_high=end is not None, narrows=narrows, limit=limit)
+        keys = [prefix + row[0] for row in self._rows(sql, self._bounds(start, end))]
+        if SIDE + prefix in self.marks:
+            sql = table.side_keys(has_high=True, narrows=narrows, limit=limit)
+            keys += [row[0] for row in self._rows(sql, self._bounds(low, high))]
+            keys.sort()
+        return keys[:limit]
+
+    def prefetch(self, schema: Schema, keys: list[bytes]) -> None:
+        """Reads documents that will be asked for, in one statement."""
+        table = self.catalogue.table(schema)
+        sql = table.points(locks=self.locks)
+        for row in self._rows(sql, [[key[KEYSPACE_BYTES:] for key in keys]]):
+            self._note(table, row)
+
+    def sizes(self) -> tuple[int, dict[str, int]]:
+        """The bytes of all tables, and the number of documents by collection."""
+        total, counts = 0, dict[str, int]()
+        for table in self.catalogue.tables.values():
+            names = (table.name, table.entries, table.values)
+            sizes = " + ".join(f"pg_total_relation_size('{name}')" for name in names)
+            row = self._one(f"SELECT {sizes}, (SELECT count(*) FROM {table.name})", None)
+            assert row is not None
+            total += row[0]
+            counts[table.schema.name] = row[1]
+        return total, counts
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _value(self, key: bytes, /) -> bytes | None:
+        prefix = key[:KEYSPACE_BYTES]
+        if prefix == META:
+            return self._fact(key)
+        row = self._read.pop(key, None)
+        if row is None:
+            table = self.catalogue.tables[prefix]
+            row = self._one(table.point(locks=self.locks), [key[KEYSPACE_BYTES:]])
+        return None if row is None else stored_value(prefix, row)
+
+    def _fact(self, key: bytes) -> bytes | None:
+        if not key.startswith(COLLECTION_COUNTERS):
+            return b"1" if key in self.marks else None
+        number = int.from_bytes(key[len(COLLECTION_COUNTERS) :])
+        for table in self.catalogue.tables.values():
+            if table.schema.definition.number == number:
+                row = self._one(f"SELECT count(*) FROM {table.name}", None)
+                assert row is not None
+                return CollectionCounters(row[0], self.lsn + 1).pack()
+        return None
+
+    def _documents(self, table: Table, low: bytes, high: bytes, reverse: bool) -> Iterator[Pair]:
+        prefix = table.schema.prefix
+        for row in self._scanned(table, "key", low, high, reverse):
+            self._saw(table, row)
+            yield prefix + row[KEY], stored_value(prefix, row)
+
+    def _entries(
+        self, table: Table, column: str, low: bytes, high: bytes, reverse: bool
+    ) -> Iterator[Pair]:
+        prefix = low[:KEYSPACE_BYTES]
+        for row in self._scanned(table, column, low, high, reverse):
+            self._note(table, row)
+            yield prefix + row[PLACE], row[KEY]
+
+    def _scanned(
+        self, table: Table, column: str, low: bytes, high: bytes, reverse: bool
+    ) -> Iterator[tuple[Any, ...]]:
+        start, end = _inside(low, high)
+        narrows, size = self._narrow is not None, self._batch
+        while True:
+            sql = table.scan(
+                column,
+                has_high=end is not None,
+                reverse=reverse,
+                narrows=narrows,
+                locks=self.locks,
+                limit=size,
+            )
+            rows = self._rows(sql, self._bounds(start, end))
+            yield from rows
+            if len(rows) < size:
+                return
+            if reverse:
+                end = rows[-1][PLACE]
+            else:
+                start = rows[-1][PLACE] + b"\0"
+            size = min(size * _WIDER, BATCH_MAX)
+
+    def _side_entries(self, table: Table, low: bytes, high: bytes, reverse: bool) -> Iterator[Pair]:
+        narrows, size = self._narrow is not None, self._batch
+        while True:
+            sql = table.side_scan(
+                has_high=True, reverse=reverse, narrows=narrows, locks=self.locks, limit=size
+            )
+            rows = self._rows(sql, self._bounds(low, high))
+            for row in rows:
+                self._note(table, row)
+                yield row[PLACE], row[VALUE]
+            if len(rows) < size:
+                return
+            if reverse:
+                high = rows[-1][PLACE]
+            else:
+                low = rows[-1][PLACE] + b"\0"
+            size = min(size * _WIDER, BATCH_MAX)
+
+    def _note(self, table: Table, row: tuple[Any, ...]) -> None:
+        """Keeps a row until its document is asked for."""
+        if len(self._read) >= _READ_MAX:
+            self._read.clear()
+        self._read[table.schema.prefix + row[KEY]] = row
+        self._saw(table, row)
+
+    def _saw(self, table: Table, row: tuple[Any, ...]) -> None:
+        """Takes in that a row was read."""
+
+    def _bounds(self, start: bytes, end: bytes | None) -> list[Any]:
+        bounds: list[Any] = [start] if end is None else [start, end]
+        return bounds if self._narrow is None else [*bounds, self._narrow]
+
+    def _rows(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        return execute(self._connection, sql, values, binary=True).fetchall()
+
+    def _one(self, sql: str, values: list[Any] | None) -> tuple[Any, ...] | None:
+        return execute(self._connection, sql, values, binary=True).fetchone()
+
+
+def _first(pair: Pair) -> bytes:
+    return pair[0]
+
+
+def _inside(low: bytes, high: bytes) -> tuple[bytes, bytes | None]:
+    """A range of one keyspace as the bounds of a column."""
+    prefix = low[:KEYSPACE_BYTES]
+    end = None if high >= end_of(prefix) else high[KEYSPACE_BYTES:]
+    return low[KEYSPACE_BYTES:], end

@@ -1,0 +1,182 @@
+"""Writers of one database on a server at the same time, in threads and in processes: nothing is
+lost, nothing is doubled, and no caller has to begin again.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+import amberdb
+from amberdb import Database, DuplicateKeyError, Ordered, Unique
+from support.servers import PostgreSQL
+
+ROUNDS = 200
+
+
+@pytest.fixture
+def url(postgres18: PostgreSQL) -> str:
+    return postgres18.url("postgresql", postgres18.new_database())
+
+
+def both(url: str, work: Callable[[Database, int, int], None]) -> None:
+    """Two programs with connections of their own, round by round at once."""
+    barrier = Barrier(2)
+
+    def run(side: int) -> None:
+        with amberdb.connect(url) as db:
+            for number in range(ROUNDS):
+                barrier.wait(60)
+                work(db, side, number)
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(run, side) for side in range(2)]:
+            done.result()
+
+
+def test_first_save_of_one_profile_from_two_sides(url: str) -> None:
+    """Each gets what is missing, and puts: the second one sees what the first one has put."""
+    with amberdb.connect(url) as db:
+        db.collection("profile")
+
+    def save(db: Database, side: int, number: int) -> None:
+        with db.transaction() as tx:
+            known = tx["profile"].get(f"p{number}") or {"id": f"p{number}"}
+            tx["profile"].put({**known, f"fact{side}": number})
+
+    both(url, save)
+    with amberdb.connect(url) as db:
+        for number in range(ROUNDS):
+            wanted = {"id": f"p{number}", "fact0": number, "fact1": number}
+            assert db["profile"].get(f"p{number}") == wanted
+
+
+def test_increments_by_updates_and_by_transactions(url: str) -> None:
+    with amberdb.connect(url) as db:
+        db.collection("counter", indexes=[Ordered("n")]).put({"id": "a", "n": 0, "m": 0})
+
+    def increase(db: Database, side: int, number: int) -> None:
+        if side:
+            db["counter"].update("a", {"$inc": {"n": 1, "m": 1}})
+        else:
+            with db.transaction() as tx:
+                known = tx["counter"]["a"]
+                tx["counter"].put({**known, "n": known["n"] + 1, "m": known["m"] + 1})
+
+    both(url, increase)
+    with amberdb.connect(url) as db:
+        assert db["counter"].find({"n": 2 * ROUNDS}) == [
+            {"id": "a", "n": 2 * ROUNDS, "m": 2 * ROUNDS}
+        ]
+
+
+def test_append_to_one_list_of_entries(url: str) -> None:
+    """Lists of an index have entries of their own, which follow their document."""
+    with amberdb.connect(url) as db:
+        db.collection("session", indexes=[Ordered("turns")]).put({"id": "s", "turns": []})
+
+    def append(db: Database, side: int, number: int) -> None:
+        db["session"].update("s", {"$push": {"turns": number * 2 + side}})
+
+    both(url, append)
+    with amberdb.connect(url) as db:
+        assert sorted(db["session"]["s"]["turns"]) == list(range(2 * ROUNDS))
+        assert db["session"].distinct("turns") == list(range(2 * ROUNDS))
+
+
+def test_two_users_of_one_name(url: str) -> None:
+    with amberdb.connect(url) as db:
+        db.collection("user", indexes=[Unique("name")])
+    refused: list[int] = []
+
+    def register(db: Database, side: int, number: int) -> None:
+        try:
+            db["user"].put({"id": f"{side}-{number}", "name": f"n{number}"})
+        except DuplicateKeyError:
+            refused.append(number)
+
+    both(url, register)
+    assert sorted(refused) == list(range(ROUNDS))
+    with amberdb.connect(url) as db:
+        assert db["user"].count() == ROUNDS
+        assert db["user"].distinct("name") == sorted(f"n{number}" for number in range(ROUNDS))
+
+
+def test_one_id_is_inserted_once(url: str) -> None:
+    with amberdb.connect(url) as db:
+        db.collection("lock")
+    won: list[int] = []
+
+    def insert(db: Database, side: int, number: int) -> None:
+        many = number % 2 == 0
+        try:
+            if many:
+                db["lock"].put_many([{"id": f"{number}"}], on_conflict="raise")
+            else:
+                db["lock"].insert({"id": f"{number}"})
+            won.append(number)
+        except DuplicateKeyError:
+            pass
+
+    both(url, insert)
+    assert sorted(won) == list(range(ROUNDS))
+
+
+def test_writers_of_an_older_declaration_beside_a_new_index(url: str) -> None:
+    """One writes without pause; the other declares more indexes meanwhile."""
+    specs: list[Ordered | Unique] = [
+        Ordered("a"),
+        Ordered("b"),
+        Ordered("tags"),
+        Unique("u", sparse=True),
+    ]
+    with amberdb.connect(url) as db:
+        db.collection("note")
+
+    def work(db: Database, side: int, number: int) -> None:
+        if side == 0:
+            id = f"{number:03}"
+            db["note"].put({"id": id, "a": number % 5, "b": number % 3, "tags": [number, 1000]})
+            db["note"].update(f"{number // 2:03}", {"u": number // 2, "$push": {"tags": 2000}})
+        elif number % 40 == 0 and number // 40 < len(specs):
+            db.collection("note", indexes=specs[: number // 40 + 1])
+
+    both(url, work)
+    with amberdb.connect(url) as db:
+        notes = db["note"]
+        documents = list(notes.documents())
+        assert len(documents) == ROUNDS
+        for field in ("a", "b", "tags", "u"):
+            assert notes.explain(distinct=field)["skip"] is (field != "u")  # which is sparse
+            values = [doc[field] for doc in documents if field in doc]
+            flat = [v for value in values for v in (set(value) if field == "tags" else [value])]
+            wanted = {value: flat.count(value) for value in sorted(set(flat))}
+            assert {k: v for k, v in notes.count_by(field).items() if k is not None} == wanted
+        assert notes.count({"tags": 1000}) == ROUNDS
+        assert [notes.count({"u": number}) for number in range(ROUNDS // 2)] == [1] * (ROUNDS // 2)
+
+
+SCRIPT = """
+import sys
+import amberdb
+
+url, rounds = sys.argv[1], int(sys.argv[2])
+with amberdb.connect(url) as db:
+    for number in range(rounds):
+        with db.transaction() as tx:
+            known = tx["profile"].get(f"p{number % 20}") or {"id": f"p{number % 20}", "n": 0}
+            tx["profile"].put({**known, "n": known["n"] + 1})
+"""
+
+
+def test_two_processes_get_then_put(url: str) -> None:
+    with amberdb.connect(url) as db:
+        db.collection("profile", indexes=[Ordered("n")])
+        processes = [
+            subprocess.Popen([sys.executable, "-c", SCRIPT, url, str(ROUNDS)]) for _ in range(2)
+        ]
+        assert [process.wait(120) for process in processes] == [0, 0]
+        assert db["profile"].count({"n": 2 * ROUNDS // 20}) == 20
