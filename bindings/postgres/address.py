@@ -4,7 +4,8 @@
 
 Invariants:
 - A password is in `conninfo` and `secrets` alone. No message has it.
-- Options of libpq are passed on to it; `schema` and `connections` are AmberDB's own.
+- Options of libpq are passed on to it; `schema`, `connections` and `prepared_statements` are
+  AmberDB's own.
 """
 
 import re
@@ -62,6 +63,9 @@ def address_of(url: str) -> Address:
     connections = options.pop("connections", str(CONNECTIONS))
     if not connections.isdecimal() or not 0 < int(connections) < 1000:
         raise OpenError(f"connections={connections!r} in the URL: give a number from 1 to 999")
+    prepares = options.pop("prepared_statements", "false" if port == POOLER_PORT else "true")
+    if prepares not in ("true", "false"):
+        raise OpenError(f"prepared_statements={prepares!r} in the URL: give true or false")
     bare = parts._replace(query=urlencode(options, quote_via=quote)).geturl()
     try:
         known: dict[str, Any] = {**conninfo_to_dict(bare)}
@@ -78,7 +82,7 @@ def address_of(url: str) -> Address:
         where=f"postgresql://{host}/{unquote(parts.path.lstrip('/'))}?schema={schema}",
         secrets=tuple(dict.fromkeys(secrets)),
         connections=int(connections),
-        prepares=port != POOLER_PORT,
+        prepares=prepares == "true",
     )
 
 

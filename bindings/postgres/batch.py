@@ -24,7 +24,6 @@ from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.connections import Connection, execute, execute_each
-from amberdb.postgres.errors import Overtaken
 from amberdb.postgres.locking_view import LockingView
 from amberdb.postgres.table import Row, Table
 
@@ -46,7 +45,7 @@ class _Change(NamedTuple):
 class PostgresBatch(WriteBatch):
     """Collects what one transaction writes."""
 
-    __slots__ = ("_changes", "_database", "_left", "_locking", "_rowids", "_values", "connection")
+    __slots__ = ("_changes", "_database", "_left", "_locking", "_values", "connection")
 
     def __init__(
         self, database: str, connection: Connection, view: LockingView, bytes_max: int
@@ -61,7 +60,6 @@ class PostgresBatch(WriteBatch):
         self._locking = view
         self._left = bytes_max
         self._changes: dict[bytes, _Change] = {}
-        self._rowids: list[int] = []
         self._values: dict[bytes, Table] = {}
         """Of Unique indexes, that the transaction has stored."""
 
@@ -80,7 +78,7 @@ class PostgresBatch(WriteBatch):
         if keys:
             self._locking.prefetch(schema, keys)
             self._locking.assume_absent(keys)
-        self._take_rowids(len(new))
+        self._locking.expect_rowids(len(new))
 
     def remove(self, schema: Schema, found: Iterable[ReadDocument]) -> int:
         table, count = self.table(schema), 0
@@ -124,7 +122,7 @@ class PostgresBatch(WriteBatch):
         self._locking.reread(frozenset(row[0]))
 
     def flush(self) -> None:
-        """Sends what is left. Raises Overtaken."""
+        """Sends what is left."""
         changes, self._changes = list(self._changes.values()), {}
         for table in {change.table: None for change in changes}:
             self._send(table, [change for change in changes if change.table is table])
@@ -132,7 +130,7 @@ class PostgresBatch(WriteBatch):
     # -- inside ------------------------------------------------------------------------------
 
     def _insert(self, schema: Schema, new: Prepared) -> None:
-        self._store(schema, new, self.now_us, self.now_us, self._next_rowid())
+        self._store(schema, new, self.now_us, self.now_us, self._locking.take_rowid())
 
     def _replace(
         self,
@@ -168,16 +166,6 @@ class PostgresBatch(WriteBatch):
         self._left = left
         self._changes[change.key] = change
 
-    def _next_rowid(self) -> int:
-        if not self._rowids:
-            self._take_rowids(1)
-        return self._rowids.pop()
-
-    def _take_rowids(self, count: int) -> None:
-        sql = f"SELECT nextval('\"{self._database}\".lsn') FROM generate_series(1, %s)"
-        rows = execute(self.connection, sql, [count]).fetchall()
-        self._rowids = [row[0] for row in reversed(rows)]
-
     def _send(self, table: Table, changes: list[_Change]) -> None:
         connection, sides = self.connection, self._locking.sides
         there = [change.key for change in changes if change.key in sides]
@@ -193,9 +181,7 @@ class PostgresBatch(WriteBatch):
             )
         new = {key: row for key, row in rows.items() if key not in sides}
         if new:
-            count = execute_each(connection, table.insert, [row.values for row in new.values()])
-            if count != len(new):
-                raise Overtaken("another writer stored a document with the id first: run it again")
+            execute_each(connection, table.insert, [row.values for row in new.values()])
         self._send_entries(table, rows)
         for change in changes:
             sides.pop(change.key, None)
@@ -263,11 +249,9 @@ def late_duplicate(
 ) -> DuplicateKeyError | None:
     """The error for a value that another writer has committed first, which the commit found."""
     found = _DUPLICATE.search(error.diag.message_detail or "")
-    if found is None:
-        return None
-    value = bytes.fromhex(found[1])
     for table in tables:
-        if any(value.startswith(index.prefix) for index in table.schema.unique_indexes):
+        if found is not None and table.values.endswith(f".{error.diag.table_name}"):
+            value = bytes.fromhex(found[1])
             sql = f"SELECT key FROM {table.values} WHERE value = %s"
             rows: list[tuple[Any, ...]] = execute(connection, sql, [value]).fetchall()
             return duplicate(table, value, [row[0] for row in rows] or [b"?"])

@@ -6,8 +6,10 @@
     lsn      a sequence                 versions of documents, and rowids
 
 Invariants:
-- A transaction that writes locks the fence FOR SHARE before anything else, and a declaration FOR
-  UPDATE: so it writes by the newest catalog, and that stays the newest until it ends.
+- A transaction that writes shares the lock of the fence before anything else, and a declaration has
+  it alone: so it writes by the newest catalog, and that stays the newest until it ends. The lock is
+  an advisory one: it has a queue, where FOR SHARE of a row lets writers pass a declaration by, and
+  it writes nothing.
 - Who reads has the version of the fence and the catalog from one snapshot of the server.
 """
 
@@ -45,11 +47,13 @@ class Began(NamedTuple):
 class Catalogue:
     """A catalog with its tables."""
 
-    __slots__ = ("catalog", "places", "tables", "version")
+    __slots__ = ("catalog", "database", "places", "tables", "version")
 
     def __init__(self, version: int, catalog: Catalog, database: str) -> None:
         self.version = version
         self.catalog = catalog
+        self.database = database
+        """The name of its schema on the server."""
         self.tables = {
             schema.prefix: Table(database, schema) for schema in catalog.schemas.values()
         }
@@ -72,17 +76,22 @@ class Catalogues:
         self.database = database
         self._options = options
         self.known = Catalogue(0, Catalog({}), database)
-        state = (
-            f"{NOW_US}, {{lsn}}, "
-            f'ARRAY(SELECT mark FROM "{database}".marks) FROM "{database}".fence f'
-        )
+        self._lock = lock_number(f"{database}.fence".encode())
         last = f'(SELECT last_value FROM "{database}".lsn)'
-        self.state = f"SELECT f.version, {state.format(lsn=last)}"
-        self.fenced = f"SELECT f.version, {state.format(lsn=self.next_lsn)} FOR SHARE OF f"
+        self.state = self._state(last)
+        """The statement that a transaction that reads begins with: a row of Began."""
+        self.shared = f"SELECT pg_advisory_xact_lock_shared({self._lock}); " + self._state(
+            f"nextval('\"{database}\".lsn')"
+        )
+        """Those that a transaction that writes begins with."""
+        self.alone = self.shared.replace("_lock_shared(", "_lock(")
+        """Those that a declaration begins with."""
 
-    @property
-    def next_lsn(self) -> str:
-        return f"nextval('\"{self.database}\".lsn')"
+    def _state(self, lsn: str) -> str:
+        return (
+            f'SELECT version, {NOW_US}, {lsn}, ARRAY(SELECT mark FROM "{self.database}".marks) '
+            f'FROM "{self.database}".fence'
+        )
 
     def at(self, connection: Connection, version: int) -> Catalogue:
         """The catalog of this version, which is the newest in the transaction of the
@@ -121,7 +130,7 @@ class Catalogues:
             )
             try:
                 self._open(connection, create=create)
-                connections.commit(connection)
+                connection.execute("COMMIT")
             finally:
                 connections.give(connection)
         except psycopg.Error as error:

@@ -4,11 +4,12 @@ Invariants:
 - A call that another writer was in the way of is done again: nothing of it was stored by then.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, TypeVar, final
 
+from amberdb._errors import InvalidDocumentError
 from amberdb._types import Sync, Where
 from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import OnConflict, WriteBatch
@@ -101,6 +102,16 @@ class PostgresCollection(PostgresWrites, Collection):
                 return work(batch)
 
         return _repeated(once)
+
+    def _put(self, document: Mapping[str, Any], sync: Sync | None, *, insert: bool) -> str:
+        schema = self._schema()
+        try:
+            return super()._put(document, sync, insert=insert)
+        except InvalidDocumentError:
+            with self._reading() as view:
+                if schema_of(view, self.name) is schema:
+                    raise
+        return super()._put(document, sync, insert=insert)  # by the newer declaration
 
     def _put_many(
         self, documents: Any, known: frozenset[int], on_conflict: OnConflict, sync: Sync | None

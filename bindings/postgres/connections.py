@@ -84,21 +84,16 @@ class Connections:
         self.give(connection)
         return row
 
-    def commit(self, connection: Connection) -> None:
-        """Commits. Raises the driver's errors of a check at the end, CommitUnknownError,
-        TransactionError."""
+    def check_sound(self, connection: Connection) -> None:
+        """Raises TransactionError when a statement has failed, since COMMIT would then end the
+        transaction without an error."""
         if connection.info.transaction_status is TransactionStatus.INERROR:
             raise TransactionError("a call of this transaction failed, and nothing is stored")
-        try:
-            connection.execute("COMMIT")
-        except psycopg.Error as error:
-            if is_lost(error):
-                raise self.reporter.typed(error, committing=True) from None
-            raise
 
     def roll_back(self, connection: Connection) -> None:
         """Ends a transaction that has failed; the connection can be used again."""
-        connection.execute("ROLLBACK")
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            connection.execute("ROLLBACK")
 
     def give(self, connection: Connection) -> None:
         """Takes a connection back; a transaction on it is rolled back."""
@@ -157,10 +152,10 @@ def execute(
     return connection.execute(statement.encode(), values, binary=binary)
 
 
-def execute_each(connection: Connection, statement: str, values: Rows | list[list[Any]]) -> int:
-    """Executes a statement once for each list of values; returns the number of changed rows."""
+def execute_each(connection: Connection, statement: str, values: Rows | list[list[Any]]) -> None:
+    """Executes a statement once for each list of values."""
     if len(values) == 1:
-        return execute(connection, statement, values[0]).rowcount
-    with connection.cursor() as cursor:
-        cursor.executemany(statement.encode(), values)
-        return cursor.rowcount
+        execute(connection, statement, values[0])
+    else:
+        with connection.cursor() as cursor:
+            cursor.executemany(statement.encode(), values)

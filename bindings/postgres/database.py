@@ -58,7 +58,7 @@ class PostgresDatabase(Database):
             raise
         self._connections = connections
         self._sessions = Sessions(self.path, connections, catalogues, self.options)
-        self._declarations = Declarations(connections, catalogues)
+        self._declarations = Declarations(connections, catalogues, self.options.busy_timeout_ms)
         self._held_views = HeldViews(self.options)
 
     def __enter__(self) -> "PostgresDatabase":

@@ -17,7 +17,7 @@ from amberdb.engine.schema.migration import Upgrade
 from amberdb.index.registry import IndexSpec
 from amberdb.index.text.text import Text
 from amberdb.index.vector.vector import Vector
-from amberdb.postgres.catalogue import NOW_US, Catalogues
+from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connections
 from amberdb.postgres.errors import refuse
 from amberdb.postgres.tables_writer import TablesWriter
@@ -45,9 +45,10 @@ def supported(
 class Declarations:
     """The changes of one database's catalog."""
 
-    def __init__(self, connections: Connections, catalogues: Catalogues) -> None:
+    def __init__(self, connections: Connections, catalogues: Catalogues, timeout_ms: int) -> None:
         self._connections = connections
         self._catalogues = catalogues
+        self._wait_ms = max(1, timeout_ms)
 
     def declare(self, name: str, declaration: Declaration) -> None:
         """Changes what is not so already. Raises CollectionError, DuplicateKeyError and
@@ -81,19 +82,20 @@ class Declarations:
     def _commit(self, change: Callable[["TablesWriter"], Catalog | None]) -> None:
         """One transaction that holds the fence; `change` returns the catalog after it."""
         catalogues, connections = self._catalogues, self._connections
-        connection, (version, lsn, server_us) = connections.begun(
-            f"BEGIN; SELECT f.version, {catalogues.next_lsn}, {NOW_US} "
-            f'FROM "{catalogues.database}".fence f FOR UPDATE'
+        connection, (version, server_us, lsn, _) = connections.begun(
+            f"BEGIN; SET LOCAL lock_timeout = {self._wait_ms}; {catalogues.alone}"
         )
+        writer: TablesWriter | None = None
         try:
             catalog = catalogues.load(connection)
             now_us = catalogues.now_us(server_us)
             writer = TablesWriter(connection, catalogues.database, catalog, lsn, now_us)
             if change(writer) is not None:
                 writer.save(version + 1)
-                connections.commit(connection)
+                connection.execute("COMMIT")
         except psycopg.Error as error:
-            raise connections.reporter.typed(error) from None
+            is_commit = writer is not None and writer.is_saved
+            raise connections.reporter.typed(error, committing=is_commit) from None
         finally:
             connections.give(connection)
 

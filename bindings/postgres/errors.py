@@ -70,6 +70,10 @@ class Reporter:
             return self._unreachable(error, text)
         if isinstance(error, errors.SerializationFailure | errors.DeadlockDetected):
             return Overtaken(f"{where}: another writer was in the way ({text}): run it again")
+        if isinstance(error, errors.UniqueViolation):
+            return Overtaken(
+                f"{where}: another writer stored one of the documents first: run it again"
+            )
         if isinstance(error, errors.LockNotAvailable):
             return BusyError(f"{where}: a lock was not free in time: try again")
         if isinstance(error, STALE):

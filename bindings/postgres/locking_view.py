@@ -20,7 +20,7 @@ from amberdb.postgres.view import PostgresView
 class LockingView(PostgresView):
     """A view over a transaction in READ COMMITTED."""
 
-    __slots__ = ("_own", "absent", "sides")
+    __slots__ = ("_own", "_rowids", "absent", "sides")
 
     locks = True
 
@@ -32,6 +32,8 @@ class LockingView(PostgresView):
         began: Began,
     ) -> None:
         super().__init__(connections, connection, catalogue, began)
+        self._rowids = [began.lsn]
+        """Taken, and to be given, the smallest last."""
         self._own: dict[bytes, bytes | None] = {}
         """Documents as this transaction has written them."""
         self.sides: dict[bytes, int] = {}
@@ -53,6 +55,28 @@ class LockingView(PostgresView):
         for key in keys:
             if key not in self.sides and key not in self._own:
                 self._own[key] = None
+
+    def expect_rowids(self, count: int) -> None:
+        """Takes so many rowids at once, if it has fewer."""
+        if count > len(self._rowids):
+            sql = f"SELECT nextval('{self._sequence}') FROM generate_series(1, %s)"
+            self._rowids = [row[0] for row in reversed(self._rows(sql, [count]))]
+
+    def take_rowid(self) -> int:
+        """The rowid of a document that is created; each is larger than those before."""
+        self.expect_rowids(1)
+        return self._rowids.pop()
+
+    @property
+    def _next_rowid(self) -> int:
+        self._rowids.clear()  # those that it takes from now on are larger
+        row = self._one(f"SELECT last_value FROM {self._sequence}", None)
+        assert row is not None
+        return int(row[0]) + 1
+
+    @property
+    def _sequence(self) -> str:
+        return f'"{self.catalogue.database}".lsn'
 
     def _value(self, key: bytes, /) -> bytes | None:
         if key in self._own:

@@ -80,6 +80,9 @@ class PostgresWrites(PostgresReads, WritableCollection):
         on_conflict: OnConflict,
         sync: Sync | None,
     ) -> list[str] | None:
+        if not documents:
+            self._schema()  # raises for a collection that is gone
+            return []
         with self._writing(sync) as batch:
             assert isinstance(batch, PostgresBatch)
             schema = schema_of(batch.view, self.name)

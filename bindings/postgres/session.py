@@ -81,7 +81,7 @@ class Sessions:
         settings = f"SET LOCAL lock_timeout = {max(1, int(wait_ms))}"
         if (sync or self.options.sync) != "always":
             settings += "; SET LOCAL synchronous_commit = off"
-        begin = f"{_BEGIN_TO_WRITE}; {settings}; {self.catalogues.fenced}"
+        begin = f"{_BEGIN_TO_WRITE}; {settings}; {self.catalogues.shared}"
         connection, began, catalogue = self._begun(begin)
         self._thread.writes = True
         view = LockingView(self.connections, connection, catalogue, began)
@@ -91,16 +91,18 @@ class Sessions:
     def commit(self, batch: PostgresBatch) -> None:
         """Ends the transaction of a batch. Raises DuplicateKeyError, ConflictError,
         CommitUnknownError; nothing is stored, but for the last."""
-        connection = batch.connection
+        connection, is_sent = batch.connection, False
         try:
+            self.connections.check_sound(connection)
             batch.finish()
-            self.connections.commit(connection)
+            is_sent = True
+            connection.execute("COMMIT")
         except errors.UniqueViolation as error:
             self.connections.roll_back(connection)
             found = late_duplicate(connection, batch.tables, error)
             raise found or self.connections.reporter.typed(error) from None
         except psycopg.Error as error:
-            raise self.connections.reporter.typed(error) from None
+            raise self.connections.reporter.typed(error, committing=is_sent) from None
         finally:
             self._end(connection)
 

@@ -71,10 +71,7 @@ class Table:
         names = [*_FIXED.split(", "), *self.columns.values()]
         marks = ["%s"] * len(names)
         marks[_FIXED_COUNT - 1] = "%s::jsonb"
-        self.insert = (
-            f"INSERT INTO {self.name} ({', '.join(names)}) VALUES ({', '.join(marks)}) "
-            "ON CONFLICT (key) DO NOTHING"
-        )
+        self.insert = f"INSERT INTO {self.name} ({', '.join(names)}) VALUES ({', '.join(marks)})"
         sets = [f"{name} = {mark}" for name, mark in zip(names[1:], marks[1:], strict=True)]
         self.update = f"UPDATE {self.name} SET {', '.join(sets)} WHERE key = %s"
         """Its values are those of insert, with the key at the end."""

@@ -30,6 +30,8 @@ class TablesWriter:
         self.catalog = catalog
         """Before the declaration."""
         self.lsn = lsn
+        self.is_saved = False
+        """Whether the catalog is written, so that COMMIT comes next."""
         self._connection = connection
         self._database = database
         self._now_us = now_us
@@ -47,6 +49,7 @@ class TablesWriter:
             if value is not None:
                 self.execute(f'INSERT INTO "{name}".catalog VALUES (%s, %s)', [key, value])
         self.execute(f'UPDATE "{name}".fence SET version = %s', [version])
+        self.is_saved = True
 
     def table(self, schema: Schema) -> Table:
         """The table of a collection."""

@@ -165,8 +165,13 @@ class PostgresView(View):
             if table.schema.definition.number == number:
                 row = self._one(f"SELECT count(*) FROM {table.name}", None)
                 assert row is not None
-                return CollectionCounters(row[0], self.lsn + 1).pack()
+                return CollectionCounters(row[0], self._next_rowid).pack()
         return None
+
+    @property
+    def _next_rowid(self) -> int:
+        """No document that is there has it, or a larger one."""
+        return self.lsn + 1
 
     def _documents(self, table: Table, low: bytes, high: bytes, reverse: bool) -> Iterator[Pair]:
         prefix = table.schema.prefix

@@ -273,6 +273,20 @@ def test_older_declaration_writes_no_row_without_an_entry(db: Database, other: D
     assert [each["id"] for each in notes.find({"n": 2})] == ["before"]
 
 
+def test_newer_declaration_counts_in_every_process(db: Database, other: Database) -> None:
+    db.collection("note", required=["x"])
+    others = other["note"]
+    others.put({"id": "a", "x": 1})
+    db.collection("note", required=[])
+    others.put({"id": "b"})
+    db.collection("note", required={"y": str})
+    with pytest.raises(amberdb.InvalidDocumentError, match="requires the field 'y'"):
+        others.put({"id": "c"})
+    with pytest.raises(amberdb.InvalidDocumentError, match="requires the field 'y'"):
+        others.update("b", {"z": 1})
+    assert db["note"].count() == 2
+
+
 # -- what is wrong ---------------------------------------------------------------------------------
 
 
@@ -328,6 +342,13 @@ def test_schema_of_a_newer_version(postgres18: PostgreSQL, url: str) -> None:
     amberdb.connect(url).close()
     postgres18.execute("UPDATE amberdb.fence SET format = 2", url.rpartition("/")[2])
     with pytest.raises(amberdb.FormatError, match="has format 2"):
+        amberdb.connect(url)
+
+
+def test_server_that_is_too_old(postgres16: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amberdb.postgres.connections.SERVER_VERSION_MIN", 170000)
+    url = postgres16.url("postgresql", postgres16.new_database())
+    with pytest.raises(amberdb.FormatError, match="is PostgreSQL 16: use"):
         amberdb.connect(url)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import amberdb
 from amberdb import Database, DuplicateKeyError, Ordered, Unique
-from support.servers import PostgreSQL
+from support.servers import PgBouncer, PostgreSQL
 
 ROUNDS = 200
 
@@ -157,6 +157,28 @@ def test_writers_of_an_older_declaration_beside_a_new_index(url: str) -> None:
             assert {k: v for k, v in notes.count_by(field).items() if k is not None} == wanted
         assert notes.count({"tags": 1000}) == ROUNDS
         assert [notes.count({"u": number}) for number in range(ROUNDS // 2)] == [1] * (ROUNDS // 2)
+
+
+def test_through_a_pooler_of_transactions(pgbouncer18: PgBouncer) -> None:
+    """Two connections to the server behind it: whatever a session keeps would be another one's."""
+    url = pgbouncer18.url("postgresql", pgbouncer18.new_database()) + "?prepared_statements=false"
+    with amberdb.connect(url) as db:
+        notes = db.collection("note", indexes=[Ordered("n"), Unique("u", sparse=True)])
+
+        def work(side: int) -> None:
+            for number in range(25):
+                with db.transaction() as tx:
+                    known = tx["note"].get("a") or {"id": "a", "n": 0}
+                    tx["note"].put({**known, "n": known["n"] + 1})
+                notes.put({"u": 100 * side + number})
+                assert len(notes.find({"u": {"$exists": True}}, order_by="u", limit=1)) == 1
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(4)))
+        assert notes["a"]["n"] == 100
+        assert notes.count() == 101
+        with pytest.raises(DuplicateKeyError):
+            notes.put({"u": 300})
 
 
 SCRIPT = """
