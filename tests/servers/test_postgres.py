@@ -104,8 +104,11 @@ def test_collection_object_of_a_name_that_is_gone(db: Database, other: Database)
     for call in calls:
         with pytest.raises(CollectionMissingError):
             call()
-    other.collection("note")
-    assert notes.get("a") is None
+    other.collection("note").put({"id": "a"})
+    assert notes.get("a") == {"id": "a"}
+    other.rename_collection("note", "memo")
+    with pytest.raises(CollectionMissingError):
+        notes.get("a")
 
 
 def test_filter_is_narrowed_on_the_server_and_decided_here(db: Database) -> None:
@@ -271,6 +274,17 @@ def test_older_declaration_writes_no_row_without_an_entry(db: Database, other: D
     assert notes.explain({"n": 1})["index"] == "ordered:n"
     assert [each["id"] for each in notes.find({"n": 1})] == ["first", "put", "many", "tx"]
     assert [each["id"] for each in notes.find({"n": 2})] == ["before"]
+
+
+def test_declaration_waits_for_transactions_that_write(db: Database, url: str) -> None:
+    db.collection("note")
+    with amberdb.connect(url, busy_timeout_ms=100) as impatient:
+        with db.transaction() as tx:  # it goes by the declaration of its beginning
+            with pytest.raises(amberdb.BusyError, match="a lock was not free"):
+                impatient.collection("note", indexes=[Ordered("n")])
+            tx["note"].put({"id": "a", "n": 1})
+        impatient.collection("note", indexes=[Ordered("n")])
+        assert impatient["note"].find({"n": 1}) == [{"id": "a", "n": 1}]
 
 
 def test_newer_declaration_counts_in_every_process(db: Database, other: Database) -> None:
@@ -442,6 +456,7 @@ def test_failed_call_ends_its_transaction(db: Database, other: Database) -> None
     assert "b" not in notes
     with db.transaction() as tx:  # a value may move: the end of the transaction counts
         tx["note"].put({"id": "b", "u": 1})
+        assert len(tx["note"].find({"u": 1})) == 2
         tx["note"].update("a", {"u": 2})
         with pytest.raises(amberdb.TransactionError, match="write through it"):
             notes.put({"id": "c"})

@@ -159,6 +159,23 @@ def test_writers_of_an_older_declaration_beside_a_new_index(url: str) -> None:
         assert [notes.count({"u": number}) for number in range(ROUNDS // 2)] == [1] * (ROUNDS // 2)
 
 
+def test_threads_share_one_database(url: str) -> None:
+    """More threads than connections."""
+    with amberdb.connect(url + "?connections=3") as db:
+        counters = db.collection("counter", indexes=[Ordered("n")])
+
+        def work(side: int) -> None:
+            for number in range(25):
+                with db.transaction() as tx:
+                    id = f"c{number % 4}"
+                    known = tx["counter"].get(id) or {"id": id, "n": 0}
+                    tx["counter"].put({**known, "n": known["n"] + 1})
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(work, range(8)))
+        assert sum(each["n"] for each in counters.find(order_by="n")) == 200
+
+
 def test_through_a_pooler_of_transactions(pgbouncer18: PgBouncer) -> None:
     """Two connections to the server behind it: whatever a session keeps would be another one's."""
     url = pgbouncer18.url("postgresql", pgbouncer18.new_database()) + "?prepared_statements=false"
