@@ -166,7 +166,7 @@ def databases(url: str) -> Iterator[tuple[Database, Database, FakeClock]]:
 
 
 @pytest.mark.sliced
-@settings(max_examples=slices.examples(5, 0.5))
+@settings(max_examples=slices.examples(1.5, 0.5))
 @given(
     life=lives,
     asked=questions,
