@@ -97,15 +97,18 @@ class PostgresDatabase(Database):
         collection. Raises NotSupportedHereError for Text, Vector and a migration."""
         declaration = supported(indexes, expires_at, required, version, migrate, owner)
         if not self._is_declared(name, declaration):
+            self._sessions.check_outside()
             self._declarations.declare(name, declaration)
         return PostgresCollection(name, self._sessions)
 
     def rename_collection(self, old: str, new: str) -> None:
         """As Database.rename_collection()."""
+        self._sessions.check_outside()
         self._declarations.rename(old, new)
 
     def drop_collection(self, name: str) -> None:
         """Deletes a collection: documents, indexes and name."""
+        self._sessions.check_outside()
         self._declarations.drop(name)
 
     def collections(self) -> list[str]:

@@ -69,14 +69,20 @@ class Sessions:
         value = None if row[KEY] is None else stored_value(schema.prefix, row)
         return self.catalogues.now_us(row[-1]), value
 
+    def check_outside(self) -> None:
+        """Raises TransactionError inside a transaction of this thread, which a second one would
+        wait for."""
+        if getattr(self._thread, "writes", False):
+            raise TransactionError(
+                "this thread has a transaction open: write through it, as tx[name].put(...), and "
+                "declare collections before it"
+            )
+
     def begin(self, sync: Sync | None, timeout_ms: int | None) -> PostgresBatch:
         """A batch of a transaction that writes. Raises BusyError, TransactionError."""
         if sync is not None:
             check_sync(sync)
-        if getattr(self._thread, "writes", False):
-            raise TransactionError(
-                "this thread has a transaction open: write through it, as tx[name].put(...)"
-            )
+        self.check_outside()
         wait_ms = self.options.busy_timeout_ms if timeout_ms is None else timeout_ms
         settings = f"SET LOCAL lock_timeout = {max(1, int(wait_ms))}"
         if (sync or self.options.sync) != "always":
