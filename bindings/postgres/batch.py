@@ -151,7 +151,7 @@ class PostgresBatch(WriteBatch):
         self, schema: Schema, new: Prepared, created_us: int, updated_us: int, rowid: int
     ) -> None:
         table = self.table(schema)
-        row = table.row(new, self.lsn, created_us, updated_us, rowid)
+        row = table.row(new, self.lsn, created_us, updated_us, rowid, self.now_us)
         self._change(_Change(table, new.key, row), len(new.body))
         times = created_us, updated_us, new.expires_us
         self._locking.write(new.key, pack(new.key, self.lsn, *times, rowid, new.body))

@@ -99,8 +99,17 @@ class Table:
         """The statement that drops the tables."""
         return f"DROP TABLE {self.name}, {self.entries}, {self.values}"
 
-    def row(self, new: Prepared, version: int, created_us: int, updated_us: int, rowid: int) -> Row:
-        """What is stored of a document. Raises InvalidDocumentError."""
+    def row(
+        self,
+        new: Prepared,
+        version: int,
+        created_us: int,
+        updated_us: int,
+        rowid: int,
+        now_us: int,
+    ) -> Row:
+        """What is stored of a document; one that has expired has no unique value. Raises
+        InvalidDocumentError."""
         schema, id_bytes = self.schema, new.id_bytes
         effects: Effects = {}
         plan = schema.entry_plan
@@ -127,6 +136,7 @@ class Table:
         uniques = [
             index.prefix + _short(fields)
             for index in schema.unique_indexes
+            if new.expires_us > now_us
             for fields in index.encoder.unique_keys(new.document)
         ]
         fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]

@@ -150,5 +150,4 @@ class TablesWriter:
             fresh=False,
         )
         times = stored.created_us, stored.updated_us
-        row = table.row(new, stored.version, *times, stored.rowid)
-        return row._replace(uniques=[]) if stored.expires_us <= self._now_us else row
+        return table.row(new, stored.version, *times, stored.rowid, self._now_us)

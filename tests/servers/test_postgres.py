@@ -196,6 +196,18 @@ def test_documents_expire_by_the_clock_of_the_program(url: str, clock: FakeClock
         assert tokens.count() == 199
 
 
+def test_an_expired_document_takes_no_unique_value(url: str, clock: FakeClock) -> None:
+    with amberdb.connect(url, clock=clock) as db:
+        users = db.collection("user", expires_at="until", indexes=[Unique("name")])
+        users.put({"id": "1", "name": "lin", "until": clock.now + 60})
+        users.put({"id": "2", "name": "lin", "until": clock.now - 1})  # has expired already
+        assert users.find(fields=["id"]) == [{"id": "1"}]
+        with pytest.raises(DuplicateKeyError):
+            users.put({"id": "3", "name": "lin"})
+        clock.advance(61)
+        users.put({"id": "4", "name": "lin"})
+
+
 def test_calls_that_are_not_there_say_so(db: Database) -> None:
     notes = db.collection("note")
     with pytest.raises(NotSupportedHereError, match="Text index is not there"):
