@@ -84,7 +84,7 @@ class Both:
             try:
                 db.collection(self.name, indexes=specs, expires_at="until" if expires else None)
                 outcomes.append(None)
-            except amberdb.DuplicateKeyError as error:
+            except (amberdb.DuplicateKeyError, amberdb.InvalidDocumentError) as error:
                 outcomes.append(type(error))
                 assert known
             db.build_indexes()
