@@ -18,6 +18,7 @@ from psycopg import errors
 
 from amberdb._errors import DuplicateKeyError, TransactionTooLargeError
 from amberdb._types import Document
+from amberdb.engine.commit.change_feed import Op
 from amberdb.engine.commit.write_batch import ReadDocument, WriteBatch
 from amberdb.engine.schema.document_format import StoredDocument, pack
 from amberdb.engine.schema.keyspace import Effects
@@ -45,7 +46,17 @@ class _Change(NamedTuple):
 class PostgresBatch(WriteBatch):
     """Collects what one transaction writes."""
 
-    __slots__ = ("_changes", "_database", "_left", "_locking", "_values", "connection")
+    __slots__ = (
+        "_bytes_max",
+        "_changes",
+        "_database",
+        "_gone",
+        "_left",
+        "_locking",
+        "_values",
+        "_written",
+        "connection",
+    )
 
     def __init__(
         self, database: str, connection: Connection, view: LockingView, bytes_max: int
@@ -58,10 +69,13 @@ class PostgresBatch(WriteBatch):
         self._database = database
         self.connection = connection
         self._locking = view
-        self._left = bytes_max
+        self._bytes_max = self._left = bytes_max
         self._changes: dict[bytes, _Change] = {}
         self._values: dict[bytes, Table] = {}
         """Of Unique indexes, that the transaction has stored."""
+        self._written: dict[bytes, Table] = {}
+        """By key, for the change feed."""
+        self._gone: Op = "delete"
 
     @property
     def tables(self) -> Iterable[Table]:
@@ -88,6 +102,12 @@ class PostgresBatch(WriteBatch):
             count += 1
         return count
 
+    def expired(self, table: Table, keys: list[bytes]) -> None:
+        """Takes in which documents the transaction has removed, all of them expired."""
+        self._gone = "expire"
+        self._left -= _ROW_BYTES * len(keys)
+        self._written.update((table.schema.prefix + key, table) for key in keys)
+
     def set(self, key: bytes, value: bytes | None) -> None:
         raise AssertionError("the catalog is changed by declarations alone")
 
@@ -107,6 +127,10 @@ class PostgresBatch(WriteBatch):
             ).fetchone()
             if row is not None:
                 raise duplicate(table, row[0], row[1])
+        outbox = self._locking.catalogue.outbox
+        if outbox is not None and self._written:
+            size_bytes = self._bytes_max - self._left
+            outbox.write(self.connection, self.now_us, size_bytes, self._written, self._gone)
         return {}
 
     def save_counters(self) -> None:
@@ -124,6 +148,7 @@ class PostgresBatch(WriteBatch):
     def flush(self) -> None:
         """Sends what is left."""
         changes, self._changes = list(self._changes.values()), {}
+        self._written.update((change.key, change.table) for change in changes)
         for table in {change.table: None for change in changes}:
             self._send(table, [change for change in changes if change.table is table])
 

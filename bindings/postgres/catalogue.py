@@ -25,6 +25,7 @@ from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.schema import Schema
 from amberdb.postgres.connections import Connection, Connections, execute
+from amberdb.postgres.feed.outbox import FEED, Outbox
 from amberdb.postgres.table import Table, lock_number
 
 FORMAT: Final = 1
@@ -47,11 +48,15 @@ class Began(NamedTuple):
 class Catalogue:
     """A catalog with its tables."""
 
-    __slots__ = ("catalog", "database", "places", "tables", "version")
+    __slots__ = ("catalog", "database", "outbox", "places", "tables", "version")
 
-    def __init__(self, version: int, catalog: Catalog, database: str) -> None:
+    def __init__(
+        self, version: int, catalog: Catalog, database: str, *, feeds: bool = False
+    ) -> None:
         self.version = version
         self.catalog = catalog
+        self.outbox = Outbox(database) if feeds else None
+        """Where writers leave what the change feed tells, while somebody reads it."""
         self.database = database
         """The name of its schema on the server."""
         self.tables = {
@@ -99,7 +104,7 @@ class Catalogues:
         known = self.known
         if known.version == version:
             return known
-        loaded = Catalogue(version, self.load(connection), self.database)
+        loaded = self.load(connection, version)
         if loaded.version > self.known.version:
             self.known = loaded
         return loaded
@@ -114,11 +119,13 @@ class Catalogues:
         """A collection with this definition."""
         return Schema(definition, self._options)
 
-    def load(self, connection: Connection) -> Catalog:
-        """The catalog in the transaction of the connection. Raises CorruptionError, FormatError."""
+    def load(self, connection: Connection, version: int) -> Catalogue:
+        """The catalog in the transaction of the connection, of this version. Raises
+        CorruptionError, FormatError."""
         statement = f'SELECT key, value FROM "{self.database}".catalog'
         entries = _Entries(execute(connection, statement).fetchall())
-        return Catalog.load(entries, self._options)
+        catalog, feeds = Catalog.load(entries, self._options), entries.get(FEED) is not None
+        return Catalogue(version, catalog, self.database, feeds=feeds)
 
     def open(self, connections: Connections, *, create: bool) -> None:
         """Looks for the tables, and creates them. Raises DatabaseMissingError, FormatError when a

@@ -20,8 +20,8 @@ from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.view import View, schema_of
+from amberdb.postgres.care.expiry import expire
 from amberdb.postgres.errors import Overtaken, refuse
-from amberdb.postgres.expiry import expire
 from amberdb.postgres.methods import PostgresWrites
 from amberdb.postgres.session import Sessions
 

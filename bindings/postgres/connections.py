@@ -73,16 +73,32 @@ class Connections:
 
         return self._first(begun)
 
-    def read(self, statement: str, values: list[Any]) -> tuple[Any, ...] | None:
-        """The first row of a statement that reads, in a transaction of its own. Raises what begun()
+    def read(self, statement: str, values: list[Any]) -> Rows:
+        """The rows of a statement that reads, in a transaction of its own. Raises what begun()
         raises."""
 
-        def read(connection: Connection) -> tuple[Any, ...] | None:
-            return execute(connection, statement, values, binary=True).fetchone()
+        def read(connection: Connection) -> Rows:
+            return execute(connection, statement, values, binary=True).fetchall()
 
-        connection, row = self._first(read)
+        connection, rows = self._first(read)
         self.give(connection)
-        return row
+        return rows
+
+    def write(self, begin: str, statement: str, values: list[Any]) -> Rows:
+        """The rows of one statement in a transaction that is begun by these, and commits. Raises
+        what begun() raises, and CommitUnknownError."""
+        connection, is_sent = self.begun(begin)[0], False
+        try:
+            rows = execute(connection, statement, values, binary=True).fetchall()
+            is_sent = True
+            connection.execute("COMMIT")
+        except psycopg.Error as error:
+            if isinstance(error, STALE):
+                raise
+            raise self.reporter.typed(error, committing=is_sent) from None
+        finally:
+            self.give(connection)
+        return rows
 
     def check_sound(self, connection: Connection) -> None:
         """Raises TransactionError when a statement has failed, since COMMIT would then end the

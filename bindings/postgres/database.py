@@ -6,11 +6,12 @@ Invariants:
 - No document is kept in this process: what one process has written is read by every other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 from amberdb._errors import TransactionError
 from amberdb._types import Lsn, Progress, Sync
+from amberdb.engine.commit.change_feed import Change, Subscriber
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.handle import Handle
@@ -24,12 +25,13 @@ from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import schema_of
 from amberdb.index.registry import IndexSpec
 from amberdb.postgres.address import Address, address_of
+from amberdb.postgres.care.expiry import expire
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.collection import PostgresCollection
 from amberdb.postgres.connections import Connections
 from amberdb.postgres.declarations import Declarations, supported
 from amberdb.postgres.errors import refuse
-from amberdb.postgres.expiry import expire
+from amberdb.postgres.feed.feed import Feed
 from amberdb.postgres.methods import of_server
 from amberdb.postgres.session import Sessions
 from amberdb.postgres.transaction import PostgresSnapshot, PostgresTransaction
@@ -60,6 +62,7 @@ class PostgresDatabase(Database):
         self._sessions = Sessions(self.path, connections, catalogues, self.options)
         self._declarations = Declarations(connections, catalogues, self.options.busy_timeout_ms)
         self._held_views = HeldViews(self.options)
+        self._feed = Feed(self._sessions, self._declarations)
 
     def __enter__(self) -> "PostgresDatabase":
         return self
@@ -155,7 +158,9 @@ class PostgresDatabase(Database):
             raise TransactionError("the transaction is of another database")
 
     def refresh(self) -> Lsn:
-        """The newest Lsn: every read sees what was committed before it."""
+        """The newest Lsn: every read sees what was committed before it, and changes(since=) tells
+        what is committed after it."""
+        self._feed.settle()
         with self._sessions.reading() as view:
             return Lsn(view.lsn)
 
@@ -164,6 +169,25 @@ class PostgresDatabase(Database):
         It takes one of the connections."""
         limit_ms = self.options.snapshot_max_age_ms if max_age_ms is None else max_age_ms
         return PostgresSnapshot(self._sessions, self._held_views, self, limit_ms)
+
+    # -- the change feed ------------------------------------------------------------------------
+
+    def changes(
+        self, since: Lsn | None = None, *, follow: bool = False, timeout_s: float | None = None
+    ) -> Iterator[Change]:
+        """The change feed, as Database.changes(), from the first call of changes() or subscriber()
+        on any process on: writers then leave each change in an outbox. The Lsns of changes are
+        positions in the feed, and no versions of documents. Raises TransactionError inside a
+        transaction when it is the first such call."""
+        self._connections.check_open()
+        self._feed.start()
+        return self._feed.changes(self._connections, since, follow, timeout_s)
+
+    def subscriber(self, name: str, *, since: Lsn | None = None) -> Subscriber:
+        """A durable subscriber, as Database.subscriber(); with the last one that is removed the
+        outbox goes too."""
+        self._connections.check_open()
+        return self._feed.subscriber(name, self._connections, since)
 
     # -- care --------------------------------------------------------------------------------
 
@@ -183,16 +207,19 @@ class PostgresDatabase(Database):
             pass
 
     def checkpoint(self) -> None:
-        """Does nothing: the server makes its own."""
+        """Removes from the outbox what no subscriber waits for; checkpoints are the server's."""
         self._connections.check_open()
+        self._feed.prune()
 
     def stats(self) -> Stats:
         """Measurements: Lsns, the bytes of the tables as `bytes.data_used`, documents by
         collection. What is of a directory is 0 or empty."""
+        self._feed.settle()
         with self._sessions.reading() as view:
             bytes_used, counts = of_server(view).sizes()
             lsn = Lsn(view.lsn)
         ages_ms = self._held_views.ages_ms()
+        positions = self._feed.positions()
         return Stats(
             path=self.path,
             last_lsn=lsn,
@@ -208,8 +235,8 @@ class PostgresDatabase(Database):
             collections={name: {"documents": count} for name, count in counts.items()},
             snapshots=len(ages_ms),
             oldest_snapshot_ms=max(ages_ms, default=0.0),
-            subscribers={},
-            subscriber_lag={},
+            subscribers=positions,
+            subscriber_lag={name: max(0, lsn - at) for name, at in positions.items()},
             clock_behind_ms=0.0,
         )
 
@@ -221,6 +248,7 @@ class PostgresDatabase(Database):
     def close(self) -> None:
         """Closes snapshots and connections. A second call does nothing."""
         if not self._connections.is_closed:
+            self._feed.close()
             self._held_views.close()
             self._connections.close()
 

@@ -61,7 +61,13 @@ class Declarations:
 
     def rename(self, old: str, new: str) -> None:
         """Raises CollectionMissingError, CollectionError."""
-        self._commit(lambda writer: writer.catalog.rename(writer, old, new))
+
+        def change(writer: "TablesWriter") -> Catalog:
+            catalog = writer.catalog.rename(writer, old, new)
+            writer.tell_name("rename", old, new)
+            return catalog
+
+        self._commit(change)
 
     def drop(self, name: str) -> None:
         """Raises CollectionMissingError."""
@@ -73,9 +79,19 @@ class Declarations:
                 catalog = catalog.purged(keyspace)
             catalog.save_counters(writer)
             writer.execute(table.dropped())
+            writer.forget(table.schema)
+            writer.tell_name("drop", name, None)
             return catalog
 
         self._commit(change)
+
+    def start_feed(self) -> None:
+        """Lets every later commit be told to readers of the change feed."""
+        self._commit(lambda writer: writer.start_feed())
+
+    def stop_feed(self) -> None:
+        """Ends that, unless there is a subscriber."""
+        self._commit(lambda writer: writer.stop_feed())
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -87,9 +103,9 @@ class Declarations:
         )
         writer: TablesWriter | None = None
         try:
-            catalog = catalogues.load(connection)
+            before = catalogues.load(connection, version)
             now_us = catalogues.now_us(server_us)
-            writer = TablesWriter(connection, catalogues.database, catalog, lsn, now_us)
+            writer = TablesWriter(connection, before, lsn, now_us)
             if change(writer) is not None:
                 writer.save(version + 1)
                 connection.execute("COMMIT")

@@ -60,10 +60,9 @@ class Sessions:
             f'FROM "{database}".fence f LEFT JOIN {table.name} d ON d.key = %s'
         )
         try:
-            row = self.connections.read(statement, [key[len(schema.prefix) :]])
+            (row,) = self.connections.read(statement, [key[len(schema.prefix) :]])
         except STALE:
             return None
-        assert row is not None
         if row[-2] != known.version:
             return None
         value = None if row[KEY] is None else stored_value(schema.prefix, row)

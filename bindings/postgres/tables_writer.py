@@ -8,13 +8,16 @@ Invariants:
 from collections.abc import Iterator
 from typing import Any, Final, final
 
+from amberdb.engine.commit.change_feed import Op
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.postgres.batch import duplicate
+from amberdb.postgres.catalogue import Catalogue
 from amberdb.postgres.connections import Connection, execute, execute_each
+from amberdb.postgres.feed.outbox import FEED, Outbox
 from amberdb.postgres.table import HEAD, KEY, Row, Table, stored_value
 
 _BATCH: Final = 1000
@@ -24,16 +27,15 @@ _BATCH: Final = 1000
 class TablesWriter:
     """Takes what a declaration changes; a CatalogWriter."""
 
-    def __init__(
-        self, connection: Connection, database: str, catalog: Catalog, lsn: int, now_us: int
-    ) -> None:
-        self.catalog = catalog
+    def __init__(self, connection: Connection, before: Catalogue, lsn: int, now_us: int) -> None:
+        self.catalog = before.catalog
         """Before the declaration."""
         self.lsn = lsn
         self.is_saved = False
         """Whether the catalog is written, so that COMMIT comes next."""
         self._connection = connection
-        self._database = database
+        self._database = before.database
+        self._outbox = before.outbox
         self._now_us = now_us
         self._entries: dict[bytes, bytes | None] = {}
 
@@ -85,6 +87,37 @@ class TablesWriter:
             self._fill(table)
         for name in new:
             self.execute(f"CREATE INDEX ON {table.name} ({name})")
+
+    def tell_name(self, op: Op, name: str, new_name: str | None) -> None:
+        """Lets readers of the change feed know of a name that was changed."""
+        if self._outbox is not None:
+            self._outbox.write_name(self._connection, self._now_us, op, name, new_name)
+
+    def forget(self, schema: Schema) -> None:
+        """Removes a collection's documents from the change feed."""
+        if self._outbox is not None:
+            self._outbox.forget(self._connection, schema)
+
+    def start_feed(self) -> Catalog | None:
+        """Makes the outbox; None when there is one."""
+        if self._outbox is not None:
+            return None
+        for statement in Outbox(self._database).created():
+            self.execute(statement)
+        self.set(FEED, b"1")
+        return self.catalog
+
+    def stop_feed(self) -> Catalog | None:
+        """Removes the outbox; None when there is none, or a subscriber."""
+        outbox = self._outbox
+        if outbox is None:
+            return None
+        self.execute(f"LOCK TABLE {outbox.subscribers}")  # nobody is made meanwhile
+        if self.execute(f"SELECT 1 FROM {outbox.subscribers} LIMIT 1"):
+            return None
+        self.execute(outbox.dropped())
+        self.set(FEED, None)
+        return self.catalog
 
     def execute(self, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """The rows of a statement."""

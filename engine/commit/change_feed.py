@@ -90,12 +90,7 @@ class Feed:
     def subscriber(self, name: str, owner: Owner, since: Lsn | None) -> "Subscriber":
         """The subscriber with this name, created at `since` (None: at the newest commit). Raises
         QueryError for an invalid name."""
-        text = plain_text(name)
-        if text is None or not 0 < len(text.encode("utf-8", "replace")) <= NAME_BYTES_MAX:
-            raise QueryError(
-                f"a subscriber's name is a str of 1 to {NAME_BYTES_MAX} bytes, not {name!r}"
-            )
-        name = text
+        name = subscriber_name(name)
         if name not in self.positions:
             start = self._committer.visible if since is None else since
             self.move(name, Lsn(start))
@@ -133,6 +128,16 @@ class Feed:
             except LogTruncatedError:
                 names.append(name)
         return names
+
+
+def subscriber_name(name: str) -> str:
+    """The name, of which a subscriber may be made. Raises QueryError."""
+    text = plain_text(name)
+    if text is None or not 0 < len(text.encode("utf-8", "replace")) <= NAME_BYTES_MAX:
+        raise QueryError(
+            f"a subscriber's name is a str of 1 to {NAME_BYTES_MAX} bytes, not {name!r}"
+        )
+    return text
 
 
 def _holder(name: str) -> str:

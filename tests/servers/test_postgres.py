@@ -220,11 +220,9 @@ def test_calls_that_are_not_there_say_so(db: Database) -> None:
         notes.search("word")
     with pytest.raises(NotSupportedHereError, match="search"), db.snapshot() as at:
         at["note"].search("word")
-    for call in (db.changes, db.compact, db.check, db.backup, db.erasures, db.upgrade):
+    for call in (db.compact, db.check, db.backup, db.erasures, db.upgrade):
         with pytest.raises(NotSupportedHereError):
             call()
-    with pytest.raises(NotSupportedHereError):
-        db.subscriber("s")
     with pytest.raises(NotSupportedHereError):
         db.erase("note", {}, reason="r")
     assert db.collections() == ["note"]

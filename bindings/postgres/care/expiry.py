@@ -44,4 +44,5 @@ def _expire_batch(batch: PostgresBatch, schema: Schema) -> int:
     keys = [row[0] for row in rows]
     for beside in (table.entries, table.values):
         execute(batch.connection, f"DELETE FROM {beside} WHERE key = ANY(%s)", [keys])
+    batch.expired(table, keys)
     return len(keys)
