@@ -20,7 +20,7 @@ from amberdb._errors import DuplicateKeyError, TransactionTooLargeError
 from amberdb._types import Document
 from amberdb.engine.commit.change_feed import Op
 from amberdb.engine.commit.write_batch import ReadDocument, WriteBatch
-from amberdb.engine.schema.document_format import StoredDocument, pack
+from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
@@ -66,6 +66,7 @@ class PostgresBatch(WriteBatch):
         self.now_us = view.now_us
         self.view = view
         self.catalog = None
+        self.next_expiry_us = NEVER
         self._database = database
         self.connection = connection
         self._locking = view
@@ -178,6 +179,7 @@ class PostgresBatch(WriteBatch):
         table = self.table(schema)
         row = table.row(new, self.lsn, created_us, updated_us, rowid, self.now_us)
         self._change(_Change(table, new.key, row), len(new.body))
+        self.next_expiry_us = min(self.next_expiry_us, new.expires_us)
         times = created_us, updated_us, new.expires_us
         self._locking.write(new.key, pack(new.key, self.lsn, *times, rowid, new.body))
 

@@ -25,6 +25,7 @@ from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import schema_of
 from amberdb.index.registry import IndexSpec
 from amberdb.postgres.address import Address, address_of
+from amberdb.postgres.care.background import Background
 from amberdb.postgres.care.expiry import expire
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.collection import PostgresCollection
@@ -63,6 +64,10 @@ class PostgresDatabase(Database):
         self._declarations = Declarations(connections, catalogues, self.options.busy_timeout_ms)
         self._held_views = HeldViews(self.options)
         self._feed = Feed(self._sessions, self._declarations)
+        self._background = Background(self._sessions, self._feed, self.options)
+        self._sessions.on_commit = self._background.note_expiry
+        self._feed.on_acknowledged = self._background.wake
+        self._background.wake()
 
     def __enter__(self) -> "PostgresDatabase":
         return self
@@ -192,8 +197,7 @@ class PostgresDatabase(Database):
     # -- care --------------------------------------------------------------------------------
 
     def expire(self) -> int:
-        """As Database.expire(). Nothing else removes expired documents here: call it now and
-        then."""
+        """As Database.expire()."""
         return sum(expire(self._sessions, name) for name in self.collections())
 
     def accept_clock(self) -> None:
@@ -238,6 +242,7 @@ class PostgresDatabase(Database):
             subscribers=positions,
             subscriber_lag={name: max(0, lsn - at) for name, at in positions.items()},
             clock_behind_ms=0.0,
+            failures=self._background.failures.listed(),
         )
 
     @property
@@ -251,6 +256,7 @@ class PostgresDatabase(Database):
             self._feed.close()
             self._held_views.close()
             self._connections.close()
+            self._background.close()
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Invariants:
 """
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final, final
 
@@ -41,6 +41,8 @@ class Sessions:
         self.connections = connections
         self.catalogues = catalogues
         self.options = options
+        self.on_commit: Callable[[int], None] = _nothing
+        """Called with the time when the first document of a commit expires."""
         self._thread = threading.local()
 
     def reading(self) -> PostgresView:
@@ -68,10 +70,14 @@ class Sessions:
         value = None if row[KEY] is None else stored_value(schema.prefix, row)
         return self.catalogues.now_us(row[-1]), value
 
+    def is_outside(self) -> bool:
+        """Whether this thread has no transaction open."""
+        return not getattr(self._thread, "writes", False)
+
     def check_outside(self) -> None:
         """Raises TransactionError inside a transaction of this thread, which a second one would
         wait for."""
-        if getattr(self._thread, "writes", False):
+        if not self.is_outside():
             raise TransactionError(
                 "this thread has a transaction open: write through it, as tx[name].put(...), and "
                 "declare collections before it"
@@ -110,6 +116,7 @@ class Sessions:
             raise self.connections.reporter.typed(error, committing=is_sent) from None
         finally:
             self._end(connection)
+        self.on_commit(batch.next_expiry_us)
 
     def roll_back(self, batch: PostgresBatch) -> None:
         """Ends the transaction of a batch; nothing of it is stored."""
@@ -143,3 +150,6 @@ class Sessions:
     def _end(self, connection: Connection) -> None:
         self._thread.writes = False
         self.connections.give(connection)
+
+
+def _nothing(_: int) -> None: ...

@@ -7,8 +7,11 @@ Invariants:
 
 from typing import Final
 
+from amberdb.engine.schema.document_format import NEVER
+from amberdb.engine.schema.expiry_index import time_of_entry
+from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.storage.view import schema_of
+from amberdb.engine.storage.view import View, schema_of
 from amberdb.postgres.batch import PostgresBatch
 from amberdb.postgres.connections import execute
 from amberdb.postgres.session import Sessions
@@ -16,26 +19,36 @@ from amberdb.postgres.session import Sessions
 BATCH: Final = 500
 
 
-def expire(sessions: Sessions, collection: str) -> int:
-    """Removes what has expired by now in a collection; returns the number. Raises
+def expire(sessions: Sessions, collection: str, grace_us: int = 0) -> int:
+    """Removes what has been expired for so long in a collection; returns the number. Raises
     CollectionMissingError."""
     total = 0
     while True:
         with sessions.writing("os") as batch:
             schema = schema_of(batch.view, collection)
-            count = 0 if schema.expires_at is None else _expire_batch(batch, schema)
+            count = 0 if schema.expires_at is None else _expire_batch(batch, schema, grace_us)
         total += count
         if count < BATCH:
             return total
 
 
-def _expire_batch(batch: PostgresBatch, schema: Schema) -> int:
+def first_expiries_us(view: View) -> dict[str, int]:
+    """By collection in which documents expire the time when the first one does, or NEVER."""
+    firsts: dict[str, int] = {}
+    for name, schema in view.catalog.schemas.items():
+        if schema.expires_at is not None:
+            first = next(view.scan(schema.expiry_prefix, end_of(schema.expiry_prefix)), None)
+            firsts[name] = NEVER if first is None else time_of_entry(first[0])
+    return firsts
+
+
+def _expire_batch(batch: PostgresBatch, schema: Schema, grace_us: int) -> int:
     table = batch.table(schema)
     found = (
         f"SELECT key FROM {table.name} WHERE {table.columns[schema.expiry_prefix]} < %s "
         f"LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
     )
-    bound = schema.expiry_bound(batch.now_us)[len(schema.expiry_prefix) :]
+    bound = schema.expiry_bound(batch.now_us - grace_us)[len(schema.expiry_prefix) :]
     rows = execute(
         batch.connection,
         f"DELETE FROM {table.name} WHERE key IN ({found}) RETURNING key",

@@ -1,5 +1,2 @@
-"""The change feed of a database on a server.
-
-outbox.py    what writers leave
-feed.py      what readers make of it, and subscribers
-"""
+"""The change feed of a database on a server: outbox.py is what writers leave, and feed.py what
+readers make of it, and subscribers."""

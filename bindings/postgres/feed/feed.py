@@ -55,6 +55,8 @@ class Feed:
         database = sessions.catalogues.database
         self._outbox = outbox = Outbox(database)
         self._closed = Event()
+        self.on_acknowledged: Callable[[], None] = _nothing
+        """Called when there may be something to prune."""
         lock = lock_number(f"{database}.feed".encode())
         self._alone = (
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on; "
@@ -146,6 +148,7 @@ class Feed:
 
         if lsn is not None:
             self._started(move)
+            self.on_acknowledged()
             return
         self._sessions.check_outside()
         try:
@@ -270,3 +273,6 @@ def _change(
 def _check_there(lsn: Lsn, last: Lsn) -> None:
     if lsn > last:
         raise QueryError(f"there is no Lsn {lsn} yet: acknowledge the lsn of a change")
+
+
+def _nothing() -> None: ...

@@ -1,0 +1,147 @@
+"""What the background thread of each process does for a database on a server."""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+import amberdb
+from amberdb import OpenOptions
+from support.servers import PostgreSQL, postgres
+
+QUICK: OpenOptions = {"reap_grace_ms": 0, "reap_interval_ms": 10}
+IMPATIENT: OpenOptions = {**QUICK, "busy_timeout_ms": 200}
+REAPER = """
+import sys
+import amberdb
+
+with amberdb.connect(sys.argv[1], reap_grace_ms=0, reap_interval_ms=10) as db:
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def url(postgres18: PostgreSQL) -> str:
+    return postgres18.url("postgresql", postgres18.new_database())
+
+
+@pytest.fixture
+def reaper(url: str) -> Iterator[None]:
+    """Another process that has the database open."""
+    amberdb.connect(url).close()
+    with subprocess.Popen(
+        [sys.executable, "-c", REAPER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        yield
+        process.communicate()
+    assert process.returncode == 0
+
+
+def rows(server: PostgreSQL, url: str) -> int:
+    sql = "SELECT (SELECT count(*) FROM amberdb.d1) + (SELECT count(*) FROM amberdb.u1)"
+    return int(server.execute(sql, url.rpartition("/")[2]))
+
+
+@pytest.mark.usefixtures("reaper")
+def test_reapers_of_several_processes(postgres18: PostgreSQL, url: str) -> None:
+    """Each document is removed once; a snapshot stays as it was."""
+    with ExitStack() as stack:
+        dbs = [stack.enter_context(amberdb.connect(url, **QUICK)) for _ in range(2)]
+        tokens = dbs[0].collection(
+            "token", expires_at="until", indexes=[amberdb.Unique("name", sparse=True)]
+        )
+        changes = dbs[0].subscriber("reader").changes(follow=True, timeout_s=30)
+        tokens.put({"id": "kept", "until": None})
+        until = time.time() + 1
+        tokens.put_many({"id": f"{n}", "name": f"{n}", "until": until} for n in range(1500))
+        with dbs[1].snapshot() as at:
+            assert at["token"].count() == 1501
+            removed: list[str] = []
+            for change in changes:
+                removed += [change.id] if change.op == "expire" else []
+                if len(removed) == 1500:
+                    break
+            assert at["token"].count() == 1501
+            assert len(at["token"].find({"name": {"$exists": True}})) == 1500
+        assert sorted(removed) == sorted(f"{n}" for n in range(1500))
+        assert rows(postgres18, url) == 1
+        assert list(tokens) == ["kept"]
+
+
+def threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name == "amberdb-postgres"]
+
+
+def test_thread_ends_with_the_database(url: str) -> None:
+    with amberdb.connect(url, background=False) as db:
+        db.collection("token", expires_at="until").put({"until": 1.0})
+        db.subscriber("reader")
+        assert threads() == []
+    with amberdb.connect(url) as db:
+        db["token"].put({"until": 1.0})
+        assert threads() == ["amberdb-postgres"]
+    assert threads() == []
+
+
+FORK = """
+import os, sys, threading
+import amberdb
+
+with amberdb.connect(sys.argv[1]) as db:
+    db.collection("token", expires_at="until").put({"until": 1.0})
+    child = os.fork()
+    if child == 0:
+        try:
+            db["token"].put({"until": 1.0})
+        except amberdb.ForkedError:
+            os._exit(threading.active_count())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    db["token"].put({"until": 1.0})
+"""
+
+
+def test_forked_child_has_no_thread(url: str) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK, url], check=True, timeout=60)
+
+
+class Told(logging.Handler):
+    """Takes warnings of the care."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+        self.first = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+        self.first.set()
+
+
+def test_server_that_is_down_is_logged_once_and_tried_again() -> None:
+    told = Told()
+    logger = logging.getLogger("amberdb.engine")
+    logger.addHandler(told)
+    try:
+        with postgres(18) as server:
+            url = server.url("postgresql", server.new_database())
+            with amberdb.connect(url, **IMPATIENT) as db:
+                tokens = db.collection("token", expires_at="until")
+                db.subscriber("reader")
+                tokens.put({"id": "a", "until": time.time() + 0.2})
+                server.kill()
+                assert told.first.wait(30)
+                server.restart()
+                with amberdb.connect(url, background=False) as other:
+                    changes = other.subscriber("reader").changes(follow=True, timeout_s=30)
+                    assert [next(changes).op for _ in range(2)] == ["put", "expire"]
+                assert len(told.messages) == 1
+    finally:
+        logger.removeHandler(told)
