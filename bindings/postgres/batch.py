@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, final
 import psycopg
 from psycopg import errors
 
-from amberdb._errors import DuplicateKeyError, TransactionTooLargeError
+from amberdb._errors import CollectionVersionError, DuplicateKeyError, TransactionTooLargeError
 from amberdb._types import Document
 from amberdb.engine.commit.change_feed import Op
 from amberdb.engine.commit.write_batch import ReadDocument, WriteBatch
@@ -24,6 +24,7 @@ from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connection, execute, execute_each
 from amberdb.postgres.locking_view import LockingView
 from amberdb.postgres.table import Row, Table
@@ -50,6 +51,7 @@ class PostgresBatch(WriteBatch):
         "_bytes_max",
         "_changes",
         "_database",
+        "_declared",
         "_gone",
         "_left",
         "_locking",
@@ -59,7 +61,7 @@ class PostgresBatch(WriteBatch):
     )
 
     def __init__(
-        self, database: str, connection: Connection, view: LockingView, bytes_max: int
+        self, catalogues: Catalogues, connection: Connection, view: LockingView, bytes_max: int
     ) -> None:
         # Not that of WriteBatch: effects go to the server, and counters are its own.
         self.lsn = view.lsn
@@ -67,7 +69,8 @@ class PostgresBatch(WriteBatch):
         self.view = view
         self.catalog = None
         self.next_expiry_us = NEVER
-        self._database = database
+        self._database = catalogues.database
+        self._declared = catalogues.declared
         self.connection = connection
         self._locking = view
         self._bytes_max = self._left = bytes_max
@@ -177,11 +180,23 @@ class PostgresBatch(WriteBatch):
         self, schema: Schema, new: Prepared, created_us: int, updated_us: int, rowid: int
     ) -> None:
         table = self.table(schema)
+        self._check_version(schema)
         row = table.row(new, self.lsn, created_us, updated_us, rowid, self.now_us)
         self._change(_Change(table, new.key, row), len(new.body))
         self.next_expiry_us = min(self.next_expiry_us, new.expires_us)
         times = created_us, updated_us, new.expires_us
         self._locking.write(new.key, pack(new.key, self.lsn, *times, rowid, new.body))
+
+    def _check_version(self, schema: Schema) -> None:
+        """Raises CollectionVersionError where this program makes documents of an older version."""
+        declared, version = self._declared.get(schema.definition.number), schema.definition.version
+        if declared is not None and declared < version:
+            raise CollectionVersionError(
+                f"collection {schema.name!r} is at version {version} by now, and this program "
+                f"declared version {declared}: use the program that declared the newer one",
+                collection=schema.name,
+                version=version,
+            )
 
     def _change(self, change: _Change, size_bytes: int) -> None:
         left = self._left - size_bytes - _ROW_BYTES

@@ -23,12 +23,14 @@ from amberdb._errors import DatabaseMissingError, FormatError
 from amberdb.engine.options import Options
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.definition import CollectionDef
+from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.schema import Schema
 from amberdb.postgres.connections import Connection, Connections, execute
 from amberdb.postgres.feed.outbox import FEED, Outbox
 from amberdb.postgres.table import Table, lock_number
 
 FORMAT: Final = 1
+_NO_UPGRADES: Final[Upgrades] = {}
 NOW_US: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """The time of the server."""
 
@@ -80,6 +82,8 @@ class Catalogues:
     def __init__(self, database: str, options: Options) -> None:
         self.database = database
         self._options = options
+        self.declared: dict[int, int] = {}
+        """By the number of a collection the version that this program has declared."""
         self.known = Catalogue(0, Catalog({}), database)
         self._lock = lock_number(f"{database}.fence".encode())
         last = f'(SELECT last_value FROM "{database}".lsn)'
@@ -115,9 +119,9 @@ class Catalogues:
         clock = self._options.clock
         return server_us if clock is time.time else int(clock() * 1_000_000)
 
-    def schema(self, definition: CollectionDef) -> Schema:
+    def schema(self, definition: CollectionDef, upgrades: Upgrades = _NO_UPGRADES) -> Schema:
         """A collection with this definition."""
-        return Schema(definition, self._options)
+        return Schema(definition, self._options, upgrades)
 
     def load(self, connection: Connection, version: int) -> Catalogue:
         """The catalog in the transaction of the connection, of this version. Raises

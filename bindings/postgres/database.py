@@ -101,12 +101,18 @@ class PostgresDatabase(Database):
         owner: str | None = None,
     ) -> Collection:
         """Creates or declares a collection, as Database.collection() does. An index is built before
-        it returns; other processes wait with their writes meanwhile, and with reads of this
-        collection. Raises NotSupportedHereError for Text, Vector and a migration."""
+        it returns, and documents of an older version are upgraded; other processes wait with their
+        writes meanwhile, and with reads of this collection. Raises MigrationError for a document
+        that cannot be upgraded: then nothing is changed. Raises NotSupportedHereError for Text and
+        Vector."""
         declaration = supported(indexes, expires_at, required, version, migrate, owner)
         if not self._is_declared(name, declaration):
             self._sessions.check_outside()
             self._declarations.declare(name, declaration)
+        if version is not None:
+            with self._sessions.reading() as view:
+                number = schema_of(view, name).definition.number
+            self._sessions.catalogues.declared[number] = version
         return PostgresCollection(name, self._sessions)
 
     def rename_collection(self, old: str, new: str) -> None:
@@ -134,7 +140,7 @@ class PostgresDatabase(Database):
         self._connections.check_open()
 
     def migrate(self, progress: Progress | None = None) -> None:
-        """Does nothing: there are no migrations."""
+        """Does nothing: documents are upgraded by the declaration."""
         self._connections.check_open()
 
     # -- transactions and snapshots ------------------------------------------------------------

@@ -4,9 +4,11 @@ Invariants:
 - A declaration holds the fence alone: transactions that write have ended before it, and go by the
   new catalog after it. So every document that is there then has the entries of a new index.
 - What it declares and the server lacks is refused before anything is done.
+- A newer version of documents is one too: all of them are upgraded by the time it ends, or none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import final
 
 import psycopg
@@ -36,8 +38,6 @@ def supported(
     for spec in declared.indexes or ():
         if isinstance(spec, Text | Vector):
             refuse(f"a {type(spec).__name__} index")
-    if declared.upgrades or declared.version not in (None, 1):
-        refuse("a migration")
     return declared
 
 
@@ -51,8 +51,8 @@ class Declarations:
         self._wait_ms = max(1, timeout_ms)
 
     def declare(self, name: str, declaration: Declaration) -> None:
-        """Changes what is not so already. Raises CollectionError, DuplicateKeyError and
-        InvalidDocumentError for an index that cannot be built; then nothing is changed."""
+        """Changes what is not so already. Raises CollectionError, MigrationError, and for an index
+        that cannot be built DuplicateKeyError and InvalidDocumentError; then nothing is changed."""
 
         def change(writer: "TablesWriter") -> Catalog | None:
             return self._declared(writer, name, declaration)
@@ -124,7 +124,9 @@ class Declarations:
         if wanted is None:
             return None
         definition, catalog = wanted
+        migrating = self._catalogues.schema(definition, declaration.upgrades)
+        definition = replace(definition, steps=())  # all of them are taken at once
         catalog.save(writer, definition)
         schema = self._catalogues.schema(definition)
-        writer.change(known, schema)
+        writer.change(known, schema, migrating)
         return catalog.replaced(schema)

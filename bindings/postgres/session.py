@@ -97,7 +97,7 @@ class Sessions:
         self._thread.writes = True
         view = LockingView(self.connections, connection, catalogue, began)
         bytes_max = self.options.transaction_bytes_max
-        return PostgresBatch(self.catalogues.database, connection, view, bytes_max)
+        return PostgresBatch(self.catalogues, connection, view, bytes_max)
 
     def commit(self, batch: PostgresBatch) -> None:
         """Ends the transaction of a batch. Raises DuplicateKeyError, ConflictError,

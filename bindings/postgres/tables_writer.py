@@ -8,12 +8,15 @@ Invariants:
 from collections.abc import Iterator
 from typing import Any, Final, final
 
+from amberdb._errors import AmberError
 from amberdb.engine.commit.change_feed import Op
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import end_of
+from amberdb.engine.schema.migration import failed
 from amberdb.engine.schema.schema import Prepared, Schema
+from amberdb.engine.schema.split_document import no_vectors
 from amberdb.postgres.batch import duplicate
 from amberdb.postgres.catalogue import Catalogue
 from amberdb.postgres.connections import Connection, execute, execute_each
@@ -21,6 +24,8 @@ from amberdb.postgres.feed.outbox import FEED, Outbox
 from amberdb.postgres.table import HEAD, KEY, Row, Table, stored_value
 
 _BATCH: Final = 1000
+_DOCUMENT: Final = 7
+"""The position of the document in the values of a row."""
 
 
 @final
@@ -38,6 +43,8 @@ class TablesWriter:
         self._outbox = before.outbox
         self._now_us = now_us
         self._entries: dict[bytes, bytes | None] = {}
+        self._migrating: Schema | None = None
+        """The collection whose documents are upgraded."""
 
     def set(self, key: bytes, value: bytes | None) -> None:
         """Takes an entry of the catalog."""
@@ -62,9 +69,10 @@ class TablesWriter:
         rows = self.execute(f"SELECT 1 FROM {self.table(schema).name} LIMIT 1")
         return not rows
 
-    def change(self, before: Schema | None, after: Schema) -> None:
-        """Brings the tables of a collection from one definition to another. Raises
-        DuplicateKeyError, InvalidDocumentError."""
+    def change(self, before: Schema | None, after: Schema, migrating: Schema) -> None:
+        """Brings the tables of a collection from one definition to another. `migrating`: the one
+        with the steps that documents have to take. Raises DuplicateKeyError, InvalidDocumentError,
+        MigrationError."""
         table = self.table(after)
         old: dict[bytes, str] = {}
         if before is None:
@@ -83,7 +91,8 @@ class TablesWriter:
         new = [name for prefix, name in table.columns.items() if prefix not in old]
         for name in new:
             self.execute(f"ALTER TABLE {table.name} ADD COLUMN {name} bytea")
-        if new:
+        self._migrating = None if migrating.migration is None else migrating
+        if new or self._migrating is not None:
             self._fill(table)
         for name in new:
             self.execute(f"CREATE INDEX ON {table.name} ({name})")
@@ -146,12 +155,25 @@ class TablesWriter:
                 f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING',
                 [(mark,) for mark in sorted({mark for row in rows for mark in row.marks})],
             )
+            if self._migrating is not None and self._outbox is not None:
+                keys = [table.schema.prefix + row.values[0] for row in rows]
+                size_bytes = sum(len(row.values[_DOCUMENT]) for row in rows)
+                written = dict.fromkeys(keys, table)
+                self._outbox.write(self._connection, self._now_us, size_bytes, written, "delete")
         repeated = self.execute(
             f"SELECT value, array_agg(key ORDER BY key) FROM {table.values} GROUP BY value "
             "HAVING count(*) > 1 LIMIT 1"
         )
         for value, keys in repeated:
-            raise duplicate(table, value, keys)
+            raise self._duplicate(table, value, keys)
+
+    def _duplicate(self, table: Table, value: bytes, keys: list[bytes]) -> AmberError:
+        error = duplicate(table, value, keys)
+        if self._migrating is None:
+            return error
+        problem = f"returned a document that cannot be stored: {error}"
+        version = table.schema.definition.version
+        return failed(table.schema.name, keys[-1].decode(), version, problem)
 
     def _insert(self, statement: str, values: list[tuple[Any, ...]]) -> None:
         if values:
@@ -172,6 +194,10 @@ class TablesWriter:
             ]
 
     def _row(self, table: Table, id_bytes: bytes, stored: StoredDocument) -> Row:
+        times = stored.created_us, stored.updated_us
+        if self._migrating is not None:
+            upgraded = self._migrating.upgraded(stored, no_vectors)
+            return table.row(upgraded, self.lsn, *times, stored.rowid, self._now_us)
         document = decode_document(stored.body)
         new = Prepared(
             document["id"],
@@ -182,5 +208,4 @@ class TablesWriter:
             stored.expires_us,
             fresh=False,
         )
-        times = stored.created_us, stored.updated_us
         return table.row(new, stored.version, *times, stored.rowid, self._now_us)

@@ -214,8 +214,6 @@ def test_calls_that_are_not_there_say_so(db: Database) -> None:
         db.collection("note", indexes=[Text("t")])
     with pytest.raises(NotSupportedHereError, match="Vector index"):
         db.collection("other", indexes=[Vector("v", dim=3)])
-    with pytest.raises(NotSupportedHereError, match="migration"):
-        db.collection("note", version=2, migrate={2: dict})
     with pytest.raises(NotSupportedHereError, match="search"):
         notes.search("word")
     with pytest.raises(NotSupportedHereError, match="search"), db.snapshot() as at:
