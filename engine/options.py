@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict, get_args
 
 from amberdb._fs import FileSystem, OsFileSystem
-from amberdb._types import Sync
+from amberdb._types import Isolation, Sync
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -211,6 +211,12 @@ class OpenOptions(TypedDict, total=False):
     clock_slack_ms: int
     clock: Callable[[], float]
     fs: FileSystem
+
+
+def check_isolation(isolation: object) -> None:
+    """Raises ValueError unless `isolation` is one, or None."""
+    if isolation is not None and isolation not in get_args(Isolation):
+        raise ValueError(f"isolation={isolation!r}: use 'serializable', or None")
 
 
 def check_sync(sync: object) -> None:

@@ -14,13 +14,16 @@ Invariants:
   for itself.
 """
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, final
 
 import amberdb
-from amberdb import BusyError, Change, Lsn, OpenOptions, Sync, TransactionError, _connect
+from amberdb import BusyError, Change, Isolation, Lsn, OpenOptions, Sync, TransactionError, _connect
+from amberdb._attempts import ATTEMPTS, pauses_s
+from amberdb._errors import Overtaken
 from amberdb.aio.collections import Collection
 from amberdb.aio.face import Face, detached, opens_face, reads, writes
 from amberdb.aio.feed import Subscriber, stream_changes
@@ -153,14 +156,38 @@ class Database(Face):
         return Collection(name, self.threads, existing)
 
     def transaction(
-        self, *, sync: Sync | None = None, timeout_ms: int | None = None
+        self,
+        *,
+        sync: Sync | None = None,
+        timeout_ms: int | None = None,
+        isolation: Isolation | None = None,
     ) -> Transaction:
         """`async with db.transaction() as tx:` writes to several collections in one commit, or to
         none. It waits up to `timeout_ms` for transactions of other tasks, and then up to
         `timeout_ms` for the writer lock."""
         wait_ms = self.options.busy_timeout_ms if timeout_ms is None else timeout_ms
-        blocking = self.blocking.transaction(sync=sync, timeout_ms=timeout_ms)
+        blocking = self.blocking.transaction(sync=sync, timeout_ms=timeout_ms, isolation=isolation)
         return Transaction(self.threads, blocking, wait_ms)
+
+    async def run(
+        self,
+        work: Callable[[Transaction], Awaitable[R]],
+        *,
+        sync: Sync | None = None,
+        isolation: Isolation | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> R:
+        """Awaits `work` with a transaction, commits, and returns its result; on a server it is
+        awaited again where another transaction was in the way. As amberdb.Database.run()."""
+        for pause_s in pauses_s(attempts):
+            try:
+                async with self.transaction(sync=sync, isolation=isolation) as tx:
+                    return await work(tx)
+            except Overtaken:
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+        raise AssertionError("unreachable")
 
     def snapshot(self, *, max_age_ms: int | None = None) -> Opening[Snapshot]:
         """`async with db.snapshot() as at:` reads several collections at one Lsn."""
@@ -184,7 +211,7 @@ class Database(Face):
         """The Lsn of the newest backup, while the log still allows an incremental one after it."""
         return self.blocking.archived_lsn
 
-    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs your own blocking function in one of the threads for writes; its result."""
         return await self.threads.run("write", lambda: function(*args, **kwargs))
 

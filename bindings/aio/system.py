@@ -33,7 +33,7 @@ def opens(
 
     @wraps(system)
     async def opened(db: Database, /, *args: P.args, **kwargs: P.kwargs) -> F:
-        blocking = await db.run(system, db.blocking, *args, **kwargs)
+        blocking = await db.in_thread(system, db.blocking, *args, **kwargs)
         return face(db.threads, lambda: blocking)
 
     return opened

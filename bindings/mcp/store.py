@@ -77,7 +77,7 @@ async def open_store(path: str | None, options: McpOptions) -> tuple[aio.Databas
         path = str(found)
     db = await (aio.open(path, read_only=True) if options.read_only else connect_or_open(path))
     try:
-        return db, await db.run(Store, db.blocking, options)
+        return db, await db.in_thread(Store, db.blocking, options)
     except BaseException:
         await db.close()
         raise
@@ -98,7 +98,7 @@ class OpenedStore:
         elsewhere, and as open_store() and `work` do."""
         db, store = await self.database()
         try:
-            return await db.run(work, store)
+            return await db.in_thread(work, store)
         except (ClosedError, PoisonedError, ReplacedError):
             await self._drop(db)
             raise

@@ -93,7 +93,11 @@ class Catalogues:
             f"nextval('\"{database}\".lsn')"
         )
         """Those that a transaction that writes begins with."""
-        self.alone = self.shared.replace("_lock_shared(", "_lock(")
+        fence = f'LOCK TABLE "{database}".fence IN'
+        self.before_snapshot = f"{fence} ROW SHARE MODE"
+        """What a serializable transaction that writes begins with. Its first SELECT gives it the
+        state of the server for good, also when that waits; this waits before it."""
+        self.alone = f"{fence} EXCLUSIVE MODE; " + self.shared.replace("_lock_shared(", "_lock(")
         """Those that a declaration begins with."""
 
     def _state(self, lsn: str) -> str:

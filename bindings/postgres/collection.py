@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, TypeVar, final
 
-from amberdb._errors import InvalidDocumentError
+from amberdb._errors import InvalidDocumentError, Overtaken
 from amberdb._types import Sync, Where
 from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import OnConflict, WriteBatch
@@ -21,7 +21,7 @@ from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.view import View, schema_of
 from amberdb.postgres.care.expiry import expire
-from amberdb.postgres.errors import Overtaken, refuse
+from amberdb.postgres.errors import refuse
 from amberdb.postgres.methods import PostgresWrites
 from amberdb.postgres.session import Sessions
 

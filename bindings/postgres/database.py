@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 from amberdb._errors import TransactionError
-from amberdb._types import Lsn, Progress, Sync
+from amberdb._types import Isolation, Lsn, Progress, Sync
 from amberdb.engine.commit.change_feed import Change, Subscriber
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.stats import FileBytes, Stats
 from amberdb.engine.database.transaction import Snapshot, Transaction
-from amberdb.engine.options import OpenOptions, Options
+from amberdb.engine.options import OpenOptions, Options, check_isolation
 from amberdb.engine.schema.catalog import Declaration
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.migration import Upgrade
@@ -146,18 +146,24 @@ class PostgresDatabase(Database):
     # -- transactions and snapshots ------------------------------------------------------------
 
     def transaction(
-        self, *, sync: Sync | None = None, timeout_ms: int | None = None
+        self,
+        *,
+        sync: Sync | None = None,
+        timeout_ms: int | None = None,
+        isolation: Isolation | None = None,
     ) -> Transaction:
         """A transaction over all collections: one commit, or none.
 
         Several run at a time. What it reads by id is locked until it ends, also an id that has no
         document, so that no other transaction writes it; `timeout_ms` is the longest wait for such
-        a lock. find() locks the documents that it returns, and no others: docs/remote.md. Raises
-        BusyError, and at the end DuplicateKeyError, ConflictError (two transactions waited for each
-        other: run it again), CommitUnknownError.
+        a lock. find() locks the documents that it returns, and no others: docs/remote.md. With
+        isolation="serializable" it is as if all transactions that say so ran one after another.
+        Raises BusyError, and at the end DuplicateKeyError, ConflictError (another transaction was
+        in the way: run it again, as run() does), CommitUnknownError.
         """
         self._connections.check_open()
-        return PostgresTransaction(self._sessions, sync, timeout_ms)
+        check_isolation(isolation)
+        return PostgresTransaction(self._sessions, sync, timeout_ms, isolation)
 
     def check_transaction(self, tx: Transaction) -> None:
         """Raises TransactionError unless `tx` is an open transaction of this database."""

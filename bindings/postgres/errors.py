@@ -15,10 +15,10 @@ from amberdb._errors import (
     AmberError,
     BusyError,
     CommitUnknownError,
-    ConflictError,
     DiskFullError,
     InvalidDocumentError,
     NotSupportedHereError,
+    Overtaken,
     ServerAccessError,
     ServerUnreachableError,
     StorageError,
@@ -32,10 +32,6 @@ _PASSING: Final = ("starting up", "shutting down", "recovery", "terminating", "t
 _LOST_CLASSES: Final = ("08", "57")
 STALE: Final = (errors.UndefinedTable, errors.UndefinedColumn)
 """A statement that was made by a declaration which is gone."""
-
-
-class Overtaken(ConflictError):
-    """Another writer was in the way of this transaction: run it again."""
 
 
 @final

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors
 
 from amberdb._errors import TransactionError
-from amberdb._types import Sync
+from amberdb._types import Isolation, Sync
 from amberdb.engine.options import Options, check_sync
 from amberdb.engine.schema.schema import Schema
 from amberdb.postgres.batch import PostgresBatch, late_duplicate
@@ -26,6 +26,7 @@ from amberdb.postgres.table import HEAD, KEY, stored_value
 from amberdb.postgres.view import PostgresView
 
 _BEGIN_TO_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN_SERIALIZABLE: Final = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _BEGIN_TO_WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
@@ -83,7 +84,9 @@ class Sessions:
                 "declare collections before it"
             )
 
-    def begin(self, sync: Sync | None, timeout_ms: int | None) -> PostgresBatch:
+    def begin(
+        self, sync: Sync | None, timeout_ms: int | None, isolation: Isolation | None = None
+    ) -> PostgresBatch:
         """A batch of a transaction that writes. Raises BusyError, TransactionError."""
         if sync is not None:
             check_sync(sync)
@@ -93,6 +96,9 @@ class Sessions:
         if (sync or self.options.sync) != "always":
             settings += "; SET LOCAL synchronous_commit = off"
         begin = f"{_BEGIN_TO_WRITE}; {settings}; {self.catalogues.shared}"
+        if isolation is not None:
+            first = f"{_BEGIN_SERIALIZABLE}; {settings}; {self.catalogues.before_snapshot}"
+            begin = f"{first}; {self.catalogues.shared}"
         connection, began, catalogue = self._begun(begin)
         self._thread.writes = True
         view = LockingView(self.connections, connection, catalogue, began)

@@ -1,7 +1,7 @@
 """Transactions and snapshots of a database on a server.
 
-    transaction   READ COMMITTED; each document that it reads is locked until it ends, and each id
-                  that has no document by its name
+    transaction   READ COMMITTED, or SERIALIZABLE; each document that it reads is locked until it
+                  ends, and each id that has no document by its name
     snapshot      REPEATABLE READ on a connection of its own
 
 Invariants:
@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, final
 
 from amberdb._errors import ClosedError, TransactionError
-from amberdb._types import NO_LSN, Lsn, Sync
+from amberdb._types import NO_LSN, Isolation, Lsn, Sync
 from amberdb.engine.database.transaction import (
     Snapshot,
     SnapshotCollection,
@@ -32,10 +32,17 @@ from amberdb.postgres.session import Sessions
 class PostgresTransaction(Transaction):
     """A transaction on the server."""
 
-    def __init__(self, sessions: Sessions, sync: Sync | None, timeout_ms: int | None) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        sync: Sync | None,
+        timeout_ms: int | None,
+        isolation: Isolation | None,
+    ) -> None:
         self._sessions = sessions
         self._sync = sync
         self._timeout_ms = timeout_ms
+        self._isolation = isolation
         self._batch: PostgresBatch | None = None
         self.lsn = NO_LSN
         self.embedders = Embedders()
@@ -44,7 +51,7 @@ class PostgresTransaction(Transaction):
         """Raises BusyError, TransactionError."""
         if self._batch is not None or self.lsn:
             raise TransactionError("a transaction is entered once: make another one")
-        self._batch = self._sessions.begin(self._sync, self._timeout_ms)
+        self._batch = self._sessions.begin(self._sync, self._timeout_ms, self._isolation)
         return self
 
     def __exit__(

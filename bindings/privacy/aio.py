@@ -12,7 +12,7 @@ async def export(
     db: Database, entity_id: str, *, also: Mapping[str, Where] | None = None
 ) -> dict[str, list[Document]]:
     """As amberdb.privacy.export()."""
-    return await db.run(subject.export, db.blocking, entity_id, also=also)
+    return await db.in_thread(subject.export, db.blocking, entity_id, also=also)
 
 
 async def export_json(
@@ -23,16 +23,16 @@ async def export_json(
     also: Mapping[str, Where] | None = None,
 ) -> int:
     """As amberdb.privacy.export_json()."""
-    return await db.run(subject.export_json, db.blocking, entity_id, path, also=also)
+    return await db.in_thread(subject.export_json, db.blocking, entity_id, path, also=also)
 
 
 async def forget(
     db: Database, entity_id: str, *, reason: str, also: Mapping[str, Where] | None = None
 ) -> Erasure:
     """As amberdb.privacy.forget()."""
-    return await db.run(subject.forget, db.blocking, entity_id, reason=reason, also=also)
+    return await db.in_thread(subject.forget, db.blocking, entity_id, reason=reason, also=also)
 
 
 async def is_held(db: Database, entity_id: str) -> bool:
     """Whether export() would give anything."""
-    return await db.run(subject.is_held, db.blocking, entity_id)
+    return await db.in_thread(subject.is_held, db.blocking, entity_id)

@@ -14,7 +14,7 @@ from amberdb._errors import (
     ReadOnlyError,
     TransactionError,
 )
-from amberdb._types import Lsn, Progress, Sync, Where
+from amberdb._types import Isolation, Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.commit.change_feed import Subscriber
@@ -25,7 +25,7 @@ from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.transaction import Transaction
 from amberdb.engine.maintenance.compaction import CompactProgress, CompactReport
 from amberdb.engine.maintenance.erasure import Erasure
-from amberdb.engine.options import OpenOptions, Options
+from amberdb.engine.options import OpenOptions, Options, check_isolation
 from amberdb.engine.schema.catalog import Declaration
 from amberdb.engine.schema.migration import Upgrade
 from amberdb.engine.search.embedding import Embedders
@@ -147,11 +147,16 @@ class SharedDatabase(Database):
     # -- transactions and snapshots ------------------------------------------------------------
 
     def transaction(
-        self, *, sync: Sync | None = None, timeout_ms: int | None = None
+        self,
+        *,
+        sync: Sync | None = None,
+        timeout_ms: int | None = None,
+        isolation: Isolation | None = None,
     ) -> Transaction:
         """A transaction, as Database.transaction(). Where another process leads, each call inside
         is a round trip, and it raises TransactionError when that process ends before the commit:
         nothing was stored, run it again."""
+        check_isolation(isolation)
         sync = sync or self.options.sync
         own = self._membership.own
         if own is not None:

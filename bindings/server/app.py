@@ -79,7 +79,7 @@ async def open_service(
             retention=retention,
             categories=categories,
         )
-        sink = await db.run(sink_of, db.blocking)
+        sink = await db.in_thread(sink_of, db.blocking)
         buffer = await open_chat_buffer(db, sink, name=name)
         flushing = asyncio.create_task(keep_flushing(buffer, Schedule(flush_every_s)))
         try:

@@ -69,7 +69,7 @@ class Service:
         """Events of agents. Raises CollectionError."""
         name = prefixed(self._name, EVENTS)
         return await self._once(
-            AmberEventStore, lambda: self.db.run(AmberEventStore, self.db.blocking, name=name)
+            AmberEventStore, lambda: self.db.in_thread(AmberEventStore, self.db.blocking, name=name)
         )
 
     async def graph(self) -> KnowledgeGraph:

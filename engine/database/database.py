@@ -8,11 +8,14 @@ Invariants:
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
+from typing import TypeVar
 
-from amberdb._errors import QueryError, TransactionError
-from amberdb._types import Lsn, Progress, Sync, Where
+from amberdb._attempts import ATTEMPTS, pauses_s
+from amberdb._errors import Overtaken, QueryError, TransactionError
+from amberdb._types import Isolation, Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
 from amberdb.engine.backup.rescue import Rescue
@@ -25,12 +28,14 @@ from amberdb.engine.database.transaction import Snapshot, Transaction
 from amberdb.engine.integrity.check import CheckReport, check
 from amberdb.engine.maintenance.compaction import CompactProgress, CompactReport
 from amberdb.engine.maintenance.erasure import Erasure, receipts_of
-from amberdb.engine.options import Options
+from amberdb.engine.options import Options, check_isolation
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.migration import Upgrade
 from amberdb.engine.storage.view import schema_of
 from amberdb.index.registry import IndexSpec
 from amberdb.wal import Recovery
+
+T = TypeVar("T")
 
 
 class Database:
@@ -182,7 +187,11 @@ class Database:
     # -- reading and writing -----------------------------------------------------------------
 
     def transaction(
-        self, *, sync: Sync | None = None, timeout_ms: int | None = None
+        self,
+        *,
+        sync: Sync | None = None,
+        timeout_ms: int | None = None,
+        isolation: Isolation | None = None,
     ) -> Transaction:
         """A transaction over all collections: one commit, or none.
 
@@ -194,6 +203,7 @@ class Database:
         sync        durability class of the commit: "always", "interval" or "os"; None: that of
                     the database
         timeout_ms  the longest wait for the writer lock, in milliseconds; None: `busy_timeout_ms`
+        isolation   "serializable" makes a difference on a server alone: see run()
 
         One transaction runs at a time; it is serializable and reads its own writes. When the block
         raises, nothing is stored. A write through `db` inside the block raises TransactionError.
@@ -202,7 +212,46 @@ class Database:
         DuplicateKeyError, TransactionTooLargeError, DiskFullError, PoisonedError (nothing is
         stored), and CommitUnknownError when the sync of the log failed.
         """
+        if isolation is not None:
+            check_isolation(isolation)  # every transaction of a directory is serializable
         return Transaction(self._handle, self._handle.writer("transaction"), sync, timeout_ms)
+
+    def run(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        sync: Sync | None = None,
+        isolation: Isolation | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> T:
+        """Calls `work` with a transaction, commits, and returns its result.
+
+            def order(tx):
+                left = tx["stock"]["umbrella"]["left"]
+                tx["stock"].update("umbrella", {"left": left - 1})
+                return left - 1
+
+            left = db.run(order)
+
+        sync       durability class of the commit, as for transaction()
+        isolation  "serializable": on a server, as if all transactions that say so ran one after
+                   another; None: as docs/remote.md says. In a directory each one is serializable
+        attempts   the most calls of `work`
+
+        On a server two transactions may be in each other's way. One of them then stores nothing,
+        and `work` is called again after a pause, so it must leave nothing behind but what it writes
+        with `tx`. The last attempt raises ConflictError. In a directory `work` is called once.
+        Raises what `work` raises, then nothing is stored, and as transaction().
+        """
+        for pause_s in pauses_s(attempts):
+            try:
+                with self.transaction(sync=sync, isolation=isolation) as tx:
+                    return work(tx)
+            except Overtaken:
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+        raise AssertionError("unreachable")
 
     def check_transaction(self, tx: Transaction) -> None:
         """Checks that `tx` is an open transaction of this database, for a function that writes

@@ -72,6 +72,7 @@ from amberdb._errors import (
 from amberdb._types import (
     Document,
     FieldPath,
+    Isolation,
     Lsn,
     Order,
     Patch,
@@ -173,6 +174,7 @@ __all__ = [
     "Where",
     "Order",
     "Lsn",
+    "Isolation",
     "Sync",
     "AmberError",
     "AmberWarning",

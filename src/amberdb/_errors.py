@@ -155,7 +155,12 @@ class CommitUnknownError(TransactionError, OSError):
 
 
 class ConflictError(TransactionError, ValueError):
-    """The document is not at the version in `if_version`. Read it again and retry."""
+    """The document is not at the version in `if_version`: read it again and retry. Or, on a server,
+    another transaction was in the way: nothing was stored, and db.run() runs it again."""
+
+
+class Overtaken(ConflictError):
+    """The second of these: nothing was stored, and another attempt may succeed."""
 
 
 class TransactionTooLargeError(TransactionError, ValueError):

@@ -25,6 +25,9 @@ Sync: TypeAlias = Literal["always", "interval", "os"]
             yet are lost.
 """
 
+Isolation: TypeAlias = Literal["serializable"]
+"""What transactions are told of each other beyond what a server does by default."""
+
 Document: TypeAlias = dict[str, Any]
 """A map from str to None, bool, int (64 bit), float (not NaN), str, bytes, aware datetime, list
 or map of these."""

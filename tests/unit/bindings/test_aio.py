@@ -347,8 +347,30 @@ def test_functions_of_ones_own_run_in_a_thread(tmp_path: Path) -> None:
                     tx[name].put_many([{"n": n} for n in range(count)])
                 return threading.get_ident()
 
-            assert await db.run(fill, 5, name="event") != threading.get_ident()
+            assert await db.in_thread(fill, 5, name="event") != threading.get_ident()
             assert await events.count() == 5
+
+    run(work)
+
+
+def test_run_awaits_its_work_in_a_transaction(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with audited(tmp_path / "t.amber") as db:
+            await db.collection("event")
+
+            async def fill(tx: aio.Transaction) -> int:
+                await tx["event"].put_many([{"n": n} for n in range(5)])
+                return await tx["event"].count()
+
+            async def fail(tx: aio.Transaction) -> None:
+                await fill(tx)
+                raise ZeroDivisionError
+
+            assert await db.run(fill) == 5
+            assert await db.run(fill, isolation="serializable", sync="os") == 10
+            with pytest.raises(ZeroDivisionError):
+                await db.run(fail)
+            assert await db["event"].count() == 10
 
     run(work)
 

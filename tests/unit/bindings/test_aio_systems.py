@@ -118,7 +118,7 @@ def test_a_chat_buffer_is_flushed_at_its_times(tmp_path: Path) -> None:
                 await db.close()
 
         async with audited(tmp_path / "t.amber") as db:
-            sink = await db.run(CollectionSink, db.blocking)
+            sink = await db.in_thread(CollectionSink, db.blocking)
             buffer = await aio_chat.open_chat_buffer(db, sink)
             async with db.transaction() as tx:
                 await buffer.save_chat("你好", "您好！", "c", "u", tx=tx.blocking)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -170,6 +171,20 @@ def test_a_transaction_reads_its_own_writes_and_is_whole(shared: SharedDatabase)
     assert len(shared["note"]) == 600
     with pytest.raises(amberdb.BusyError), shared.transaction(), shared.transaction(timeout_ms=50):
         pass
+
+
+def test_run_is_a_transaction(shared: SharedDatabase) -> None:
+    shared.collection("n").put({"id": "a", "x": 1})
+
+    def work(tx: amberdb.Transaction) -> int:
+        tx["n"].update("a", {"$inc": {"x": 1}})
+        return tx["n"].count()
+
+    assert shared.run(work) == 1
+    assert shared.run(work, isolation="serializable") == 1
+    assert shared["n"].get("a") == {"id": "a", "x": 3}
+    with pytest.raises(ValueError, match="use 'serializable'"):
+        shared.transaction(isolation=cast(Any, "snapshot"))
 
 
 def test_declarations(shared: SharedDatabase) -> None:

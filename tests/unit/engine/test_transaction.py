@@ -4,10 +4,11 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+import amberdb
 from amberdb import (
     BusyError,
     ClosedError,
@@ -28,7 +29,7 @@ from amberdb.engine.storage.memtable import Memtable
 from amberdb.index.registry import IndexSpec
 from support.databases import OpenDatabase
 from support.inside import engine_of
-from unit.engine.helpers import ids
+from unit.engine.helpers import got, ids
 
 
 class Stop(Exception): ...
@@ -488,3 +489,47 @@ def test_commit_notes_the_rows_that_a_replay_finds(db: Database) -> None:
     for keyspace, events in state.active.rows.items():
         assert sorted(events) == sorted(replayed.rows[keyspace])
         assert [lsn for lsn, _, _ in events] == sorted(lsn for lsn, _, _ in events)
+
+
+# -- run() -------------------------------------------------------------------------------------
+
+
+def test_run_calls_once_and_returns_what_the_work_returns(db: Database) -> None:
+    db.collection("n").put({"id": "a", "x": 1})
+    calls: list[int] = []
+
+    def work(tx: amberdb.Transaction) -> int:
+        calls.append(1)
+        tx["n"].update("a", {"$inc": {"x": 1}})
+        return tx["n"].count()
+
+    assert db.run(work, sync="os") == 1
+    assert db.run(work, isolation="serializable") == 1
+    with db.transaction(isolation="serializable") as tx:
+        assert work(tx) == 1
+    assert got(db["n"], "a")["x"] == 4
+    assert len(calls) == 3
+
+
+def test_run_stores_nothing_of_work_that_raises(db: Database) -> None:
+    db.collection("n").put({"id": "a", "x": 1})
+    calls: list[int] = []
+
+    def work(tx: amberdb.Transaction) -> None:
+        calls.append(1)
+        tx["n"].put({"id": "b"})
+        tx["n"].update("a", {"x": 2}, if_version=1)
+
+    with pytest.raises(amberdb.ConflictError):
+        db.run(work)
+    assert len(calls) == 1
+    assert list(db["n"]) == ["a"]
+    refused: list[Callable[[], object]] = [
+        lambda: db.run(work, attempts=0),
+        lambda: db.run(work, isolation=cast(Any, "snapshot")),
+        lambda: db.transaction(isolation=cast(Any, "snapshot")),
+    ]
+    for call in refused:
+        with pytest.raises(ValueError, match=r"give 1 or more|use 'serializable'"):
+            call()
+    assert len(calls) == 1
