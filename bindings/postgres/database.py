@@ -17,6 +17,7 @@ from amberdb.engine.database.database import Database
 from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.stats import FileBytes, Stats
 from amberdb.engine.database.transaction import Snapshot, Transaction
+from amberdb.engine.integrity.check import CheckReport
 from amberdb.engine.options import OpenOptions, Options, check_isolation
 from amberdb.engine.schema.catalog import Declaration
 from amberdb.engine.schema.definition import CollectionDef
@@ -26,6 +27,7 @@ from amberdb.engine.storage.view import schema_of
 from amberdb.index.registry import IndexSpec
 from amberdb.postgres.address import Address, address_of
 from amberdb.postgres.care.background import Background
+from amberdb.postgres.care.check import check
 from amberdb.postgres.care.expiry import expire
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.collection import PostgresCollection
@@ -226,6 +228,14 @@ class PostgresDatabase(Database):
         """Removes from the outbox what no subscriber waits for; checkpoints are the server's."""
         self._connections.check_open()
         self._feed.prune()
+
+    def check(self, progress: Progress | None = None) -> CheckReport:
+        """Compares the columns, entries and unique values of every document with those that it
+        makes, in one state of the server, as Database.check(). Its disks are the server's."""
+        with self._sessions.reading() as view:
+            report = check(of_server(view), progress)
+        report.notes += map(str, self._background.failures.listed())
+        return report
 
     def stats(self) -> Stats:
         """Measurements: Lsns, the bytes of the tables as `bytes.data_used`, documents by

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from hashlib import blake2b, sha256
 from typing import Any, Final, NamedTuple, final
 
-from amberdb.engine.schema.codec import encode
-from amberdb.engine.schema.document_format import pack
+from amberdb.engine.schema.codec import decode_document, encode
+from amberdb.engine.schema.document_format import StoredDocument, pack
 from amberdb.engine.schema.keyspace import META, Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES
@@ -142,6 +142,22 @@ class Table:
         fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]
         values = [*fixed, dumps(new.document), *places]
         return Row(values, entries, list(dict.fromkeys(uniques)), marks)
+
+    def rebuilt(self, id_bytes: bytes, stored: StoredDocument, now_us: int) -> Row:
+        """What is to be stored of a document that is there. Raises InvalidDocumentError for one
+        that has no key in an index."""
+        document = decode_document(stored.body)
+        new = Prepared(
+            id=id_bytes.decode(),
+            id_bytes=id_bytes,
+            key=self.schema.prefix + id_bytes,
+            document=document,
+            body=stored.body,
+            expires_us=stored.expires_us,
+            fresh=False,
+        )
+        times = stored.created_us, stored.updated_us
+        return self.row(new, stored.version, *times, stored.rowid, now_us)
 
     def point(self, *, locks: bool) -> str:
         """The statement that reads one document by its key."""

@@ -11,11 +11,10 @@ from typing import Any, Final, final
 from amberdb._errors import AmberError
 from amberdb.engine.commit.change_feed import Op
 from amberdb.engine.schema.catalog import Catalog
-from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.migration import failed
-from amberdb.engine.schema.schema import Prepared, Schema
+from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.split_document import no_vectors
 from amberdb.postgres.batch import duplicate
 from amberdb.postgres.catalogue import Catalogue
@@ -198,14 +197,4 @@ class TablesWriter:
         if self._migrating is not None:
             upgraded = self._migrating.upgraded(stored, no_vectors)
             return table.row(upgraded, self.lsn, *times, stored.rowid, self._now_us)
-        document = decode_document(stored.body)
-        new = Prepared(
-            document["id"],
-            id_bytes,
-            table.schema.prefix + id_bytes,
-            document,
-            stored.body,
-            stored.expires_us,
-            fresh=False,
-        )
-        return table.row(new, stored.version, *times, stored.rowid, self._now_us)
+        return table.rebuilt(id_bytes, stored, self._now_us)

@@ -42,7 +42,7 @@ class PostgresTransaction(Transaction):
         self._sessions = sessions
         self._sync = sync
         self._timeout_ms = timeout_ms
-        self._isolation = isolation
+        self._isolation: Isolation | None = isolation
         self._batch: PostgresBatch | None = None
         self.lsn = NO_LSN
         self.embedders = Embedders()

@@ -133,6 +133,10 @@ class PostgresView(View):
         for row in self._rows(sql, [[key[KEYSPACE_BYTES:] for key in keys]]):
             self._note(table, row)
 
+    def rows(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        """The rows of a statement in the state of the view."""
+        return self._rows(sql, values)
+
     def sizes(self) -> tuple[int, dict[str, int]]:
         """The bytes of all tables, and the number of documents by collection."""
         total, counts = 0, dict[str, int]()

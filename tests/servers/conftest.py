@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.audited_server import audited_url
 from support.s3 import S3Server, seaweed
 from support.servers import MariaDB, PgBouncer, PostgreSQL, mariadb, pgbouncer, postgres
 
@@ -50,3 +51,10 @@ def pgbouncer18(postgres18: PostgreSQL) -> Iterator[PgBouncer]:
 def s3_server() -> Iterator[S3Server]:
     with seaweed() as server:
         yield server
+
+
+@pytest.fixture
+def url(postgres18: PostgreSQL) -> Iterator[str]:
+    """Of a new database on `postgres18`, which is checked at the end."""
+    with audited_url(postgres18) as url:
+        yield url

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 import pytest
 
 import amberdb
-from amberdb import OpenOptions
+from amberdb import OpenOptions, Ordered, Unique
+from support.databases import FakeClock
 from support.servers import PostgreSQL, postgres
 
 QUICK: OpenOptions = {"reap_grace_ms": 0, "reap_interval_ms": 10}
@@ -24,11 +25,6 @@ with amberdb.connect(sys.argv[1], reap_grace_ms=0, reap_interval_ms=10) as db:
     print("open", flush=True)
     sys.stdin.read()
 """
-
-
-@pytest.fixture
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
 
 
 @pytest.fixture
@@ -145,3 +141,61 @@ def test_server_that_is_down_is_logged_once_and_tried_again() -> None:
                 assert len(told.messages) == 1
     finally:
         logger.removeHandler(told)
+
+
+# -- check() ---------------------------------------------------------------------------------------
+
+
+def test_check_compares_indexes_with_documents(postgres18: PostgreSQL) -> None:
+    """What another program has changed in the tables is found, and nothing else."""
+    name = postgres18.new_database()
+    clock = FakeClock()
+    with amberdb.connect(postgres18.url("postgresql", name), clock=clock, background=False) as db:
+        notes = db.collection(
+            "note",
+            indexes=[Ordered("n"), Ordered("tags"), Unique("u", sparse=True)],
+            expires_at="until",
+        )
+        until = clock.now + 10
+        notes.put_many(
+            {"id": f"{n}", "n": n, "tags": [n, -1], "u": f"u{n}", "until": until} for n in range(9)
+        )
+        assert db.check().ok
+        clock.advance(20)
+        notes.put({"id": "free", "u": "u1"})  # of a document that has expired
+        told: list[tuple[str, int]] = []
+        report = db.check(lambda name, count: told.append((name, count)))
+        assert report.ok
+        assert (report.collections, report.documents) == (1, 10)
+        assert told == [("note", 10)]
+        clock.advance(-20)
+        column = postgres18.execute(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = 'd1' "
+            "AND column_name LIKE 'k%' ORDER BY length(column_name), column_name LIMIT 1",
+            name,
+        ).strip()
+        for sql in (
+            f"UPDATE amberdb.d1 SET {column} = NULL WHERE key = '2'",
+            "DELETE FROM amberdb.e1 WHERE key = '3'",
+            "DELETE FROM amberdb.u1 WHERE key = '4'",
+            "INSERT INTO amberdb.u1 SELECT value || 'x', key FROM amberdb.u1 WHERE key = '5'",
+            "UPDATE amberdb.d1 SET document = jsonb_set(document, '{n}', '70') WHERE key = '7'",
+            "UPDATE amberdb.d1 SET sides = 1 WHERE key = '6'",
+            "DELETE FROM amberdb.d1 WHERE key = '8'",
+        ):
+            postgres18.execute(sql, name)
+        report = db.check()
+    found = sorted(problem.removeprefix("note: ") for problem in report.problems)
+    assert not report.ok
+    assert found == [
+        '1 rows of "amberdb".u1 have no document',
+        '2 rows of "amberdb".e1 have no document',
+        "b'1' lacks its entry in unique:u",
+        "b'2' lacks its entry in the expiry index",
+        "b'3' lacks its entry in ordered:tags",
+        "b'3' lacks its entry in ordered:tags",
+        "b'4' lacks its entry in unique:u",
+        "b'5' has an entry that it does not make in unique:u",
+        "b'6' counts 1 entries, and its document makes 2",
+        "b'7' lacks its entry in ordered:n",
+    ]

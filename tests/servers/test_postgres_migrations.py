@@ -18,7 +18,6 @@ from amberdb import (
     Ordered,
     Unique,
 )
-from support.servers import PostgreSQL
 
 COUNT = 2500
 
@@ -34,11 +33,6 @@ def to_3(document: Document) -> Document:
 
 
 UPGRADES = {2: to_2, 3: to_3}
-
-
-@pytest.fixture
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
 
 
 @pytest.fixture

@@ -12,14 +12,9 @@ import pytest
 
 import amberdb
 from amberdb import Database, DuplicateKeyError, Ordered, Unique
-from support.servers import PgBouncer, PostgreSQL
+from support.servers import PgBouncer
 
 ROUNDS = 200
-
-
-@pytest.fixture
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
 
 
 def both(url: str, work: Callable[[Database, int, int], None]) -> None:
@@ -157,6 +152,10 @@ def test_writers_of_an_older_declaration_beside_a_new_index(url: str) -> None:
             assert {k: v for k, v in notes.count_by(field).items() if k is not None} == wanted
         assert notes.count({"tags": 1000}) == ROUNDS
         assert [notes.count({"u": number}) for number in range(ROUNDS // 2)] == [1] * (ROUNDS // 2)
+        report = db.check()
+        assert report.problems == []
+        assert report.documents == ROUNDS
+        assert report.entries > 4 * ROUNDS
 
 
 def test_threads_share_one_database(url: str) -> None:

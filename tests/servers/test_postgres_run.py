@@ -14,11 +14,6 @@ from support.servers import PostgreSQL
 
 
 @pytest.fixture
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
-
-
-@pytest.fixture
 def db(url: str) -> Iterator[Database]:
     with amberdb.connect(url) as db:
         yield db

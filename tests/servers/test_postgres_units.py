@@ -12,6 +12,7 @@ import pytest
 
 import amberdb
 from amberdb import Collection, Database, Unique
+from support.audited_server import audited_url
 from support.servers import PostgreSQL
 from unit.engine import test_collection, test_feed, test_page, test_unique
 
@@ -57,8 +58,9 @@ class Databases:
 
 
 @pytest.fixture(scope="module")
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
+def url(postgres18: PostgreSQL) -> Iterator[str]:
+    with audited_url(postgres18) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,2 +1,2 @@
-"""The care of a database on a server: expiry.py removes expired documents, and background.py is
-the thread that does it, and prunes the outbox."""
+"""The care of a database on a server: expiry.py removes expired documents, background.py is the
+thread that does it, and prunes the outbox, and check.py compares indexes with documents."""

@@ -1,0 +1,129 @@
+"""check() of a database on a server: what is derived equals a rebuild from the documents.
+
+Invariants:
+- It reads one state of the server and changes nothing; nobody waits for it.
+- A problem is added to the report, and the check goes on after it.
+- A document that has expired may have its unique values still, or have given them up.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
+
+from amberdb._errors import AmberError
+from amberdb._types import Lsn, Progress
+from amberdb.engine.integrity.check import CheckReport
+from amberdb.engine.schema.document_format import unpack
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.postgres.table import HEAD, KEY, PLACE, SIDES, Row, Table, stored_value
+from amberdb.postgres.view import PostgresView
+
+_BATCH: Final = 1000
+_FIXED: Final = 8
+"""The values of a row before the columns of its indexes."""
+_Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+def check(view: PostgresView, progress: Progress | None) -> CheckReport:
+    """Checks every collection of a view."""
+    report = CheckReport(lsn=Lsn(view.lsn))
+    for table in view.catalogue.tables.values():
+        report.collections += 1
+        _Checked(view, table, report).run(progress)
+    return report
+
+
+class _Checked:
+    """The check of one collection."""
+
+    def __init__(self, view: PostgresView, table: Table, report: CheckReport) -> None:
+        self._view = view
+        self._table = table
+        self._report = report
+        schema = table.schema
+        self._names = {index.prefix: index.spec.name for index in schema.all_indexes}
+        self._names[schema.expiry_prefix] = "the expiry index"
+        self._read = Counter[str]()
+        """Rows of the tables beside that have a document."""
+
+    def run(self, progress: Progress | None) -> None:
+        table, report = self._table, self._report
+        columns = "".join(f", d.{name}" for name in table.columns.values())
+        sql = (
+            f"SELECT {HEAD}{columns} FROM {table.name} d WHERE d.key > %s ORDER BY d.key "
+            f"LIMIT {_BATCH}"
+        )
+        last, count = b"", 0
+        while found := self._view.rows(sql, [last]):
+            last, count = found[-1][KEY], count + len(found)
+            self._batch(found)
+            if progress is not None:
+                progress(table.schema.name, count)
+        report.documents += count
+        for beside in (table.entries, table.values):
+            ((total,),) = self._view.rows(f"SELECT count(*) FROM {beside}", [])
+            if total != self._read[beside]:
+                report.add(
+                    f"{table.schema.name}: {total - self._read[beside]} rows of {beside} have no "
+                    "document"
+                )
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _batch(self, found: _Rows) -> None:
+        table = self._table
+        keys = [row[KEY] for row in found]
+        entries = self._beside(f"SELECT key, entry, value FROM {table.entries}", keys)
+        values = self._beside(f"SELECT key, value FROM {table.values}", keys)
+        self._read[table.entries] += sum(map(len, entries.values()))
+        self._read[table.values] += sum(map(len, values.values()))
+        for row in found:
+            key: bytes = row[KEY]
+            try:
+                stored = unpack(table.schema.prefix + key, stored_value(table.schema.prefix, row))
+                wanted = table.rebuilt(key, stored, stored.expires_us - 1)
+            except AmberError as error:
+                self._report.add(f"{table.schema.name}: {key!r}: {error}")
+                continue
+            self._compare_columns(key, row, wanted)
+            self._compare(key, entries.get(key, []), wanted.entries)
+            there, uniques = values.get(key, []), [(value,) for value in wanted.uniques]
+            if stored.expires_us <= self._view.now_us:
+                uniques = [each for each in uniques if each in there]
+            self._compare(key, there, uniques)
+            if not wanted.marks <= self._view.marks:
+                self._report.add(f"{table.schema.name}: {key!r} has a mark that is not there")
+
+    def _beside(self, select: str, keys: list[bytes]) -> dict[bytes, _Rows]:
+        """The rows of a table beside, without their key, by it."""
+        found: dict[bytes, _Rows] = {}
+        for row in self._view.rows(f"{select} WHERE key = ANY(%s)", [keys]):
+            found.setdefault(row[0], []).append(row[1:])
+        return found
+
+    def _compare_columns(self, key: bytes, row: tuple[Any, ...], wanted: Row) -> None:
+        if row[SIDES] != len(wanted.entries):
+            self._report.add(
+                f"{self._table.schema.name}: {key!r} counts {row[SIDES]} entries, and its document "
+                f"makes {len(wanted.entries)}"
+            )
+        places = zip(self._table.columns, row[PLACE:], wanted.values[_FIXED:], strict=True)
+        for prefix, found, made in places:
+            self._report.entries += made is not None
+            if found != made:
+                self._add(key, prefix, is_missing=made is not None)
+
+    def _compare(self, key: bytes, found: Iterable[Any], made: Iterable[Any]) -> None:
+        """Compares rows of a table beside, each of which begins with its keyspace."""
+        there, wanted = set(found), set(made)
+        self._report.entries += len(wanted)
+        for missing in wanted - there:
+            self._add(key, missing[0][:KEYSPACE_BYTES], is_missing=True)
+        for more in there - wanted:
+            self._add(key, more[0][:KEYSPACE_BYTES], is_missing=False)
+
+    def _add(self, key: bytes, prefix: bytes, *, is_missing: bool) -> None:
+        number = int.from_bytes(prefix)
+        index = self._names.get(prefix, f"keyspace {number}")
+        what = "lacks its entry" if is_missing else "has an entry that it does not make"
+        self._report.add(f"{self._table.schema.name}: {key!r} {what} in {index}", number)
