@@ -87,6 +87,11 @@ class TablesWriter:
                         f"DELETE FROM {beside} WHERE {column} >= %s AND {column} < %s",
                         [prefix, end_of(prefix)],
                     )
+        if not old.keys() <= table.columns.keys():
+            self.execute(
+                f"UPDATE {table.name} d SET sides = (SELECT count(*) FROM {table.entries} e "
+                "WHERE e.key = d.key) WHERE d.sides > 0"
+            )
         new = [name for prefix, name in table.columns.items() if prefix not in old]
         for name in new:
             self.execute(f"ALTER TABLE {table.name} ADD COLUMN {name} bytea")
