@@ -10,7 +10,7 @@ Invariants:
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, final
 
 import psycopg
@@ -72,7 +72,7 @@ class PostgresBatch(WriteBatch):
         """The table of a collection."""
         return self._locking.catalogue.table(schema)
 
-    def expect(self, schema: Schema, new: list[Prepared]) -> None:
+    def expect(self, schema: Schema, new: Sequence[Prepared]) -> None:
         """Takes in that these documents will be put: they are read, and locked, at once."""
         keys = [each.key for each in new if not each.fresh]
         if keys:
@@ -129,8 +129,11 @@ class PostgresBatch(WriteBatch):
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _insert(self, schema: Schema, new: Prepared) -> None:
-        self._store(schema, new, self.now_us, self.now_us, self._locking.take_rowid())
+    def _insert(
+        self, schema: Schema, new: Prepared, times_us: tuple[int, int] | None = None
+    ) -> None:
+        created_us, updated_us = times_us or (self.now_us, self.now_us)
+        self._store(schema, new, created_us, updated_us, self._locking.take_rowid())
 
     def _replace(
         self,
