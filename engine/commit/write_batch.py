@@ -300,7 +300,7 @@ class WriteBatch:
             new.body,
         )
         effects: Effects = {new.key: value}
-        if plan.indexes or expires_us != old.expires_us:
+        if plan.indexes or expires_us != old.expires_us or rowid != old.rowid:
             schema.add_entries(effects, plan, document, new.id_bytes, rowid, expires_us)
             for key, entry in _entries_of(schema, plan, new.id_bytes, old, before).items():
                 if key not in effects:
