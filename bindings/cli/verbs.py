@@ -18,12 +18,11 @@ from amberdb.cli import (
     lines,
     log,
     mcp,
-    memories,
     moving,
     privacy,
-    profiles,
     search,
     serve,
+    systems,
 )
 from amberdb.cli.verb import Exit
 
@@ -70,9 +69,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "search": search.search,
     "import": lines.import_lines,
     "export": lines.export,
-    "import-profiles": profiles.import_profiles,
-    "export-profiles": profiles.export_profiles,
-    "import-memories": memories.import_memories,
+    "import-profiles": systems.import_profiles,
+    "export-profiles": systems.export_profiles,
+    "import-memories": systems.import_memories,
     "log": log.log,
     "backup": backup.backup,
     "verify": backup.verify,
