@@ -31,6 +31,7 @@ from amberdb.postgres.declarations import Declarations, supported
 from amberdb.postgres.errors import refuse
 from amberdb.postgres.expiry import expire
 from amberdb.postgres.methods import of_server
+from amberdb.postgres.replica import position, wait_for
 from amberdb.postgres.session import Sessions
 from amberdb.postgres.transaction import PostgresSnapshot, PostgresTransaction
 
@@ -171,6 +172,17 @@ class PostgresDatabase(Database):
         """As Database.expire(). Nothing else removes expired documents here: call it now and
         then."""
         return sum(expire(self._sessions, name) for name in self.collections())
+
+    def position(self) -> str:
+        """The position in the server's log after all that this process was acknowledged: for
+        wait_for() on a replica."""
+        return position(self._connections)
+
+    def wait_for(self, position: str, *, timeout_ms: int | None = None) -> None:
+        """Waits until this server, a replica, has what was committed before a position(), so that
+        reads see it. Raises BusyError after `timeout_ms` (None: busy_timeout_ms), QueryError."""
+        limit_ms = self.options.busy_timeout_ms if timeout_ms is None else timeout_ms
+        wait_for(self._connections, position, limit_ms)
 
     def accept_clock(self) -> None:
         """Does nothing: the clock is the server's."""
