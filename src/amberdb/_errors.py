@@ -171,8 +171,8 @@ class SnapshotLimitError(TransactionError, RuntimeError):
 
 
 class ReadOnlyError(TransactionError, PermissionError):
-    """The database was opened with read_only=True, or is a replica of a server: write in the process
-    that opened it to write, or to the primary."""
+    """The database was opened with read_only=True, or is a replica of a server: write in the
+    process that opened it to write, or to the primary."""
 
 
 class ClosedError(AmberError, RuntimeError):
