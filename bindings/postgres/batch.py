@@ -144,7 +144,9 @@ class PostgresBatch(WriteBatch):
         updated_us: int | None = None,
     ) -> None:
         updated_us = self.now_us if updated_us is None else updated_us
-        self._store(schema, new, old.created_us, updated_us, old.rowid)
+        is_other = schema.is_another_row(before, new.document)
+        rowid = self._locking.take_rowid() if is_other else old.rowid
+        self._store(schema, new, old.created_us, updated_us, rowid)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
         self._change(_Change(self.table(schema), key, None), 0)

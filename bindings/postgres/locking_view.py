@@ -8,11 +8,10 @@ Invariants:
 
 from typing import Any, final
 
-from amberdb.engine.schema.keyspace import META
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogue
 from amberdb.postgres.connections import Connection, Connections
-from amberdb.postgres.table import KEY, SIDES, Table, lock_number, stored_value
+from amberdb.postgres.table import KEY, SIDES, Table, lock_number
 from amberdb.postgres.view import PostgresView
 
 
@@ -48,6 +47,7 @@ class LockingView(PostgresView):
     def reread(self, marks: frozenset[bytes]) -> None:
         """Forgets what scans have read, before the next read."""
         self._read.clear()
+        self._ids.clear()
         self.marks = marks
 
     def assume_absent(self, keys: list[bytes]) -> None:
@@ -81,15 +81,9 @@ class LockingView(PostgresView):
     def _value(self, key: bytes, /) -> bytes | None:
         if key in self._own:
             return self._own[key]
-        prefix = key[:KEYSPACE_BYTES]
-        if prefix == META:
-            return self._fact(key)
-        row = self._read.pop(key, None)
-        if row is None:
-            row = self._locked(self.catalogue.tables[prefix], key)
-        return None if row is None else stored_value(prefix, row)
+        return super()._value(key)
 
-    def _locked(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
+    def _stored(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
         sql, values = table.point(locks=True), [key[KEYSPACE_BYTES:]]
         row = self._one(sql, values)
         if row is None and key not in self.absent:

@@ -31,7 +31,7 @@ from amberdb.postgres.json_text import dumps, loads
 HEAD: Final = (
     "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document::text"
 )
-KEY, SIDES, PLACE, VALUE = 0, 6, 8, 9
+KEY, ROWID, SIDES, PLACE, VALUE = 0, 5, 6, 8, 9
 """Positions in a row of HEAD, and behind it in that of a scan."""
 SIDE: Final = META + b"x"
 """+ keyspace: an index has, or once had, an entry in e<n>; beside the marks of ordered_index.py."""
@@ -95,6 +95,11 @@ class Table:
         )
         yield f"CREATE INDEX ON {self.values} (key)"
 
+    def rowids_indexed(self) -> str:
+        """The statement that makes documents found by their rowids, as search indexes name them."""
+        name = f"d{self.schema.definition.number}_rowid"
+        return f"CREATE INDEX IF NOT EXISTS {name} ON {self.name} (rowid)"
+
     def dropped(self) -> str:
         """The statement that drops the tables."""
         return f"DROP TABLE {self.name}, {self.entries}, {self.values}"
@@ -151,6 +156,13 @@ class Table:
         """The statement that reads documents by their keys."""
         return (
             f"SELECT {HEAD} FROM {self.name} d WHERE d.key = ANY(%s) ORDER BY d.key"
+            f"{_for_update(locks)}"
+        )
+
+    def points_by_rowid(self, *, locks: bool) -> str:
+        """The statement that reads documents by their rowids."""
+        return (
+            f"SELECT {HEAD} FROM {self.name} d WHERE d.rowid = ANY(%s) ORDER BY d.rowid"
             f"{_for_update(locks)}"
         )
 

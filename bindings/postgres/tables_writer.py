@@ -85,6 +85,8 @@ class TablesWriter:
             self._fill(table)
         for name in new:
             self.execute(f"CREATE INDEX ON {table.name} ({name})")
+        if after.row_indexes:
+            self.execute(table.rowids_indexed())
 
     def execute(self, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """The rows of a statement."""

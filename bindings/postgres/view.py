@@ -11,7 +11,7 @@ Invariants:
   two batches of one nothing is held.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from heapq import merge
 from typing import Any, Final
@@ -20,6 +20,7 @@ from amberdb.engine.query.filter import Filter
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, META, end_of
 from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.schema.search_index import rowid_of_key
 from amberdb.engine.schema.vector_block import StoredVector
 from amberdb.engine.storage.source import Get
 from amberdb.engine.storage.view import View
@@ -27,7 +28,7 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogue
 from amberdb.postgres.connections import Connection, Connections, execute
 from amberdb.postgres.narrowing import condition_of
-from amberdb.postgres.table import KEY, PLACE, SIDE, VALUE, Table, stored_value
+from amberdb.postgres.table import KEY, PLACE, ROWID, SIDE, VALUE, Table, stored_value
 
 BATCH: Final = 128
 """Documents of the first batch of a scan; later ones are larger, up to BATCH_MAX."""
@@ -41,7 +42,16 @@ Pair = tuple[bytes, bytes]
 class PostgresView(View):
     """A view of a transaction that reads."""
 
-    __slots__ = ("_batch", "_connection", "_connections", "_narrow", "_read", "catalogue", "marks")
+    __slots__ = (
+        "_batch",
+        "_connection",
+        "_connections",
+        "_ids",
+        "_narrow",
+        "_read",
+        "catalogue",
+        "marks",
+    )
 
     locks = False
     """Whether what is read is locked."""
@@ -68,6 +78,8 @@ class PostgresView(View):
         self._batch = BATCH
         self._read: dict[bytes, tuple[Any, ...]] = {}
         """Rows that scans have read, by the keys of their documents."""
+        self._ids: dict[int, bytes] = {}
+        """Of the documents that were read by their rowids."""
 
     def close(self) -> None:
         """Ends the transaction."""
@@ -133,6 +145,21 @@ class PostgresView(View):
         for row in self._rows(sql, [[key[KEYSPACE_BYTES:] for key in keys]]):
             self._note(table, row)
 
+    def prefetch_rows(self, schema: Schema, rowids: Sequence[int]) -> bool:
+        """Reads the documents with these rowids, in one statement. False when one is gone: in a
+        transaction another one may have written it."""
+        table = self.catalogue.table(schema)
+        rows = self._rows(table.points_by_rowid(locks=self.locks), [list(rowids)])
+        for row in rows:
+            self._note(table, row)
+            self._ids[row[ROWID]] = row[KEY]
+        return len(rows) == len(rowids)
+
+    def keys_beside(
+        self, key: bytes, low: bytes, high: bytes, count: int
+    ) -> tuple[list[bytes], list[bytes]] | None:
+        return None  # two statements; keys() is one
+
     def sizes(self) -> tuple[int, dict[str, int]]:
         """The bytes of all tables, and the number of documents by collection."""
         total, counts = 0, dict[str, int]()
@@ -149,13 +176,31 @@ class PostgresView(View):
 
     def _value(self, key: bytes, /) -> bytes | None:
         prefix = key[:KEYSPACE_BYTES]
-        if prefix == META:
-            return self._fact(key)
+        table = self.catalogue.tables.get(prefix)
+        if table is None:
+            return self._fact(key) if prefix == META else self._entry(prefix, key)
         row = self._read.pop(key, None)
         if row is None:
-            table = self.catalogue.tables[prefix]
-            row = self._one(table.point(locks=self.locks), [key[KEYSPACE_BYTES:]])
+            row = self._stored(table, key)
         return None if row is None else stored_value(prefix, row)
+
+    def _stored(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
+        return self._one(table.point(locks=self.locks), [key[KEYSPACE_BYTES:]])
+
+    def _entry(self, prefix: bytes, key: bytes) -> bytes | None:
+        """The id in an entry of an index."""
+        table = self.catalogue.rows.get(prefix)
+        if table is not None:
+            rowid = rowid_of_key(key)
+            if rowid not in self._ids:
+                self.prefetch_rows(table.schema, [rowid])
+            return self._ids.get(rowid)
+        table, column = self.catalogue.places[prefix]
+        sql = f"SELECT d.key FROM {table.name} d WHERE d.{column} = %s"
+        row = self._one(sql, [key[KEYSPACE_BYTES:]])
+        if row is None and SIDE + prefix in self.marks:
+            row = self._one(f"SELECT value FROM {table.entries} WHERE entry = %s", [key])
+        return None if row is None else row[0]
 
     def _fact(self, key: bytes) -> bytes | None:
         if not key.startswith(COLLECTION_COUNTERS):
