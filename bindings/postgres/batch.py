@@ -24,7 +24,7 @@ from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.connections import Connection, execute, execute_each
-from amberdb.postgres.locking_view import LockingView
+from amberdb.postgres.locking_view import LockingView, StoredRow
 from amberdb.postgres.table import Row, Table
 
 _DUPLICATE: Final = re.compile(r"\\x([0-9a-f]+)")
@@ -172,8 +172,8 @@ class PostgresBatch(WriteBatch):
         self._changes[change.key] = change
 
     def _send(self, table: Table, changes: list[_Change]) -> None:
-        connection, sides = self.connection, self._locking.sides
-        there = [change.key for change in changes if change.key in sides]
+        connection, stored = self.connection, self._locking.stored
+        there = [change.key for change in changes if change.key in stored]
         self._clear(table, there)
         rows = {change.key: change.row for change in changes if change.row is not None}
         gone = [key[KEYSPACE_BYTES:] for key in there if key not in rows]
@@ -184,18 +184,19 @@ class PostgresBatch(WriteBatch):
             execute_each(
                 connection, table.update, [[*row.values[1:], row.values[0]] for row in old]
             )
-        new = {key: row for key, row in rows.items() if key not in sides}
+        new = {key: row for key, row in rows.items() if key not in stored}
         if new:
             execute_each(connection, table.insert, [row.values for row in new.values()])
         self._send_entries(table, rows)
+        self._send_texts(table, changes)
         for change in changes:
-            sides.pop(change.key, None)
+            stored.pop(change.key, None)
             if change.row is not None:
-                sides[change.key] = len(change.row.entries)
+                stored[change.key] = StoredRow(change.row.rowid, len(change.row.entries))
 
     def _clear(self, table: Table, there: list[bytes]) -> None:
         """Deletes what stored documents have beside their rows."""
-        beside = [key[KEYSPACE_BYTES:] for key in there if self._locking.sides[key]]
+        beside = [key[KEYSPACE_BYTES:] for key in there if self._locking.stored[key].sides]
         if beside:
             sql = f"DELETE FROM {table.entries} WHERE key = ANY(%s)"
             execute(self.connection, sql, [beside])
@@ -224,6 +225,19 @@ class PostgresBatch(WriteBatch):
             self._free_expired(table, [value for value, _ in values])
             execute_each(connection, f"INSERT INTO {table.values} VALUES (%s, %s)", values)
             self._values.update((value, table) for value, _ in values)
+
+    def _send_texts(self, table: Table, changes: list[_Change]) -> None:
+        """Changes the Text indexes where a document has another rowid."""
+        stored = self._locking.stored
+        before = {each.key: stored[each.key].rowid for each in changes if each.key in stored}
+        after = {each.key: each.row for each in changes if each.row is not None}
+        gone = [
+            rowid for key, rowid in before.items() if key not in after or after[key].rowid != rowid
+        ]
+        new = [row for key, row in after.items() if before.get(key) != row.rowid]
+        for text in table.texts.values():
+            rows = [text.row(row.rowid, row.document) for row in new]
+            text.change(self.connection, gone, filter(None, rows))
 
     def _free_expired(self, table: Table, values: list[bytes]) -> None:
         if table.schema.expires_at is not None:

@@ -30,10 +30,10 @@ from amberdb.postgres.connections import Connections
 from amberdb.postgres.declarations import Declarations, supported
 from amberdb.postgres.errors import refuse
 from amberdb.postgres.expiry import expire
-from amberdb.postgres.methods import of_server
 from amberdb.postgres.replica import position, wait_for
 from amberdb.postgres.session import Sessions
 from amberdb.postgres.transaction import PostgresSnapshot, PostgresTransaction
+from amberdb.postgres.view import of_server
 
 
 @final
@@ -95,7 +95,7 @@ class PostgresDatabase(Database):
     ) -> Collection:
         """Creates or declares a collection, as Database.collection() does. An index is built before
         it returns; other processes wait with their writes meanwhile, and with reads of this
-        collection. Raises NotSupportedHereError for Text, Vector and a migration."""
+        collection. Raises NotSupportedHereError for Vector and a migration."""
         declaration = supported(indexes, expires_at, required, version, migrate, owner)
         if not self._is_declared(name, declaration):
             self._sessions.check_outside()

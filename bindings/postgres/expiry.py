@@ -38,10 +38,12 @@ def _expire_batch(batch: PostgresBatch, schema: Schema) -> int:
     bound = schema.expiry_bound(batch.now_us)[len(schema.expiry_prefix) :]
     rows = execute(
         batch.connection,
-        f"DELETE FROM {table.name} WHERE key IN ({found}) RETURNING key",
+        f"DELETE FROM {table.name} WHERE key IN ({found}) RETURNING key, rowid",
         [bound],
     ).fetchall()
     keys = [row[0] for row in rows]
     for beside in (table.entries, table.values):
         execute(batch.connection, f"DELETE FROM {beside} WHERE key = ANY(%s)", [keys])
+    for text in table.texts.values():
+        text.change(batch.connection, [row[1] for row in rows], ())
     return len(keys)

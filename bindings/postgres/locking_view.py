@@ -6,20 +6,29 @@ Invariants:
 - It shows what its own transaction has written.
 """
 
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogue
 from amberdb.postgres.connections import Connection, Connections
-from amberdb.postgres.table import KEY, SIDES, Table, lock_number
+from amberdb.postgres.table import KEY, ROWID, SIDES, Table, lock_number
 from amberdb.postgres.view import PostgresView
+
+
+class StoredRow(NamedTuple):
+    """What a document has beside its row."""
+
+    rowid: int
+    """Under which search indexes have it."""
+    sides: int
+    """The number of its rows in e<n>."""
 
 
 @final
 class LockingView(PostgresView):
     """A view over a transaction in READ COMMITTED."""
 
-    __slots__ = ("_own", "_rowids", "absent", "sides")
+    __slots__ = ("_own", "_rowids", "absent", "stored")
 
     locks = True
 
@@ -35,8 +44,8 @@ class LockingView(PostgresView):
         """Taken, and to be given, the smallest last."""
         self._own: dict[bytes, bytes | None] = {}
         """Documents as this transaction has written them."""
-        self.sides: dict[bytes, int] = {}
-        """By key the rows of e<n> of each document that is stored, and locked."""
+        self.stored: dict[bytes, StoredRow] = {}
+        """By key what is stored of each document, which is locked."""
         self.absent: set[bytes] = set()
         """Keys without a document, whose names are locked."""
 
@@ -53,7 +62,7 @@ class LockingView(PostgresView):
     def assume_absent(self, keys: list[bytes]) -> None:
         """Takes keys without a document as free, without locking their names."""
         for key in keys:
-            if key not in self.sides and key not in self._own:
+            if key not in self.stored and key not in self._own:
                 self._own[key] = None
 
     def expect_rowids(self, count: int) -> None:
@@ -92,11 +101,11 @@ class LockingView(PostgresView):
         if row is None:
             self.absent.add(key)
         else:
-            self.sides[key] = row[SIDES]
+            self.stored[key] = StoredRow(row[ROWID], row[SIDES])
         return row
 
     def _saw(self, table: Table, row: tuple[Any, ...]) -> None:
-        self.sides[table.schema.prefix + row[KEY]] = row[SIDES]
+        self.stored[table.schema.prefix + row[KEY]] = StoredRow(row[ROWID], row[SIDES])
 
 
 def _name_lock(table: Table, key: bytes) -> int:

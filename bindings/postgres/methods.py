@@ -18,10 +18,10 @@ from amberdb.engine.query.query import Query
 from amberdb.engine.query.scan import documents_by_id
 from amberdb.engine.search.ranking import Neighbors
 from amberdb.engine.search.searcher import SearcherSource
-from amberdb.engine.storage.view import View, schema_of
+from amberdb.engine.storage.view import schema_of
 from amberdb.postgres.batch import PostgresBatch
 from amberdb.postgres.searchers import PostgresSearchers
-from amberdb.postgres.view import PostgresView
+from amberdb.postgres.view import of_server
 
 
 class PostgresReads(ReadableCollection):
@@ -92,9 +92,3 @@ class PostgresWrites(PostgresReads, WritableCollection):
             for each in prepared:
                 batch.put(schema, each, on_conflict=on_conflict)
         return [each.id for each in prepared]
-
-
-def of_server(view: View) -> PostgresView:
-    """The view, which is one of a server."""
-    assert isinstance(view, PostgresView)
-    return view

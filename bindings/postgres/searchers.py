@@ -20,6 +20,8 @@ class PostgresSearchers:
 
     def of(self, index: RowIndex, schema: Schema) -> Searcher:
         """The searcher of an index. Raises NotSupportedHereError."""
-        if index.is_text:
-            refuse("a Text index")
-        refuse("a Vector index")
+        if not index.is_text:
+            refuse("a Vector index")
+        from amberdb.postgres.text_searcher import TextSearcher  # imports numpy
+
+        return TextSearcher(index)

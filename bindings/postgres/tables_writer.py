@@ -16,6 +16,7 @@ from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.postgres.batch import duplicate
 from amberdb.postgres.connections import Connection, execute, execute_each
 from amberdb.postgres.table import HEAD, KEY, Row, Table, stored_value
+from amberdb.postgres.text_table import TextTable
 
 _BATCH: Final = 1000
 
@@ -65,11 +66,13 @@ class TablesWriter:
         DuplicateKeyError, InvalidDocumentError."""
         table = self.table(after)
         old: dict[bytes, str] = {}
+        old_texts: dict[bytes, TextTable] = {}
         if before is None:
             for statement in table.created():
                 self.execute(statement)
         else:
-            old = self.table(before).columns
+            old, old_texts = self.table(before).columns, self.table(before).texts
+        self._change_texts(table, old_texts)
         for prefix, name in old.items():
             if prefix not in table.columns:
                 self.execute(f"ALTER TABLE {table.name} DROP COLUMN {name}")
@@ -94,6 +97,22 @@ class TablesWriter:
         return cursor.fetchall() if cursor.description else []
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _change_texts(self, table: Table, old: dict[bytes, TextTable]) -> None:
+        for prefix, text in old.items():
+            if prefix not in table.texts:
+                self.execute(f"DROP TABLE {', '.join(text.names)}")
+        new = [text for prefix, text in table.texts.items() if prefix not in old]
+        for text in new:
+            for statement in text.created():
+                self.execute(statement)
+        if new:
+            for rows in self._stored_rows(table):
+                for text in new:
+                    texts = [text.row(row.rowid, row.document) for row in rows]
+                    text.change(self._connection, (), filter(None, texts))
+        for text in new:
+            self.execute(text.indexed())
 
     def _fill(self, table: Table) -> None:
         """Makes all entries of all documents anew."""

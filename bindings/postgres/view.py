@@ -11,7 +11,7 @@ Invariants:
   two batches of one nothing is held.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import copy
 from heapq import merge
 from typing import Any, Final
@@ -20,7 +20,7 @@ from amberdb.engine.query.filter import Filter
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, META, end_of
 from amberdb.engine.schema.schema import AnyIndex, Schema
-from amberdb.engine.schema.search_index import rowid_of_key
+from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
 from amberdb.engine.schema.vector_block import StoredVector
 from amberdb.engine.storage.source import Get
 from amberdb.engine.storage.view import View
@@ -145,15 +145,41 @@ class PostgresView(View):
         for row in self._rows(sql, [[key[KEYSPACE_BYTES:] for key in keys]]):
             self._note(table, row)
 
-    def prefetch_rows(self, schema: Schema, rowids: Sequence[int]) -> bool:
-        """Reads the documents with these rowids, in one statement. False when one is gone: in a
-        transaction another one may have written it."""
+    def prefetch_rows(
+        self, schema: Schema, rowids: list[int], narrow: str | None = None
+    ) -> set[int]:
+        """Reads the documents with these rowids that meet a condition, in one statement; returns
+        the rowids that there are. In a transaction another one may have written a document
+        since its rowid was read."""
+        if not rowids:
+            return set()
         table = self.catalogue.table(schema)
-        rows = self._rows(table.points_by_rowid(locks=self.locks), [list(rowids)])
+        sql = table.points_by_rowid(narrows=narrow is not None, locks=self.locks)
+        values: list[Any] = [rowids] if narrow is None else [rowids, narrow]
+        rows = self._rows(sql, values)
         for row in rows:
-            self._note(table, row)
+            self._read[table.schema.prefix + row[KEY]] = row
             self._ids[row[ROWID]] = row[KEY]
-        return len(rows) == len(rowids)
+            self._saw(table, row)
+        return {row[ROWID] for row in rows}
+
+    def text_rows(
+        self,
+        schema: Schema,
+        index: RowIndex,
+        terms: list[str],
+        ranges: list[tuple[str, str]],
+        ranged_max: int,
+    ) -> list[tuple[Any, ...]]:
+        """The rows of TextTable.search() for some terms, and for at most so many in ranges."""
+        table = self.catalogue.table(schema)
+        text = table.text(index)
+        expired, values = None, list[Any]()
+        if schema.expires_at is not None:
+            expired = text.expired(table.name, table.columns[schema.expiry_prefix])
+            values.append(_inside(schema.expiry_prefix, schema.expiry_bound(self.now_us))[1])
+        values += [terms, [low for low, _ in ranges], [high for _, high in ranges], ranged_max]
+        return self._rows(text.search(expired), values)
 
     def keys_beside(
         self, key: bytes, low: bytes, high: bytes, count: int
@@ -164,7 +190,7 @@ class PostgresView(View):
         """The bytes of all tables, and the number of documents by collection."""
         total, counts = 0, dict[str, int]()
         for table in self.catalogue.tables.values():
-            names = (table.name, table.entries, table.values)
+            names = (table.name, table.entries, table.values, *table.text_names)
             sizes = " + ".join(f"pg_total_relation_size('{name}')" for name in names)
             row = self._one(f"SELECT {sizes}, (SELECT count(*) FROM {table.name})", None)
             assert row is not None
@@ -293,6 +319,12 @@ class PostgresView(View):
 
     def _one(self, sql: str, values: list[Any] | None) -> tuple[Any, ...] | None:
         return execute(self._connection, sql, values, binary=True).fetchone()
+
+
+def of_server(view: View) -> PostgresView:
+    """The view, which is one of a server."""
+    assert isinstance(view, PostgresView)
+    return view
 
 
 def _first(pair: Pair) -> bytes:
