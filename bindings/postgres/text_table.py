@@ -3,13 +3,13 @@
     t<keyspace>  rowid bigint       one row for each document that has text
                  units bigint       its length
                  terms text[]       the distinct terms, as the analyzer gives them; a GIN index
-                 frequencies int[]  of each term
+                 frequencies jsonb  by term, where it is not 1: of most terms it is
     w<keyspace>  term text          every term that a document has had, for prefixes: a term may be
                                     there twice, so that no writer waits for another one's word
     s<keyspace>  documents, units   sums of t<keyspace>, in parts: each change adds what it adds
 
 Invariants:
-- Lengths and frequencies are in 1/UNIT, as in a directory. Arrays hold any number of terms.
+- Lengths and frequencies are in 1/UNIT, as in a directory. An array holds any number of terms.
 - One statement changes all three tables, and what it adds to the sums is counted by the server: so
   they are exact in every snapshot, and no row of them is one that writers share.
 - Parts are folded into one by whoever finds many. Folders pass over the parts that another one has
@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Final, NamedTuple, final
 
+import msgspec
+
 from amberdb._types import Document
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.index.text.text import FREQUENCY_MAX, UNIT
@@ -29,6 +31,7 @@ PARTS_MAX: Final = 64
 """Parts of the sums that are left as they are."""
 _FLOAT32: Final = Struct("<f")
 """What a length is rounded to in a directory."""
+_encode: Final = msgspec.json.Encoder().encode
 _SEPARATOR: Final = "\n"
 """Between the terms of a row as a parameter; no term has white space."""
 
@@ -57,7 +60,7 @@ class TextTable:
         self.changed = (
             f"WITH gone AS (DELETE FROM {name} WHERE rowid = ANY(%s) RETURNING units), "
             f"new AS (INSERT INTO {name} SELECT r, u, string_to_array(t, E'\\n'), "
-            "string_to_array(f, ',')::int[] FROM unnest(%s::bigint[], %s::bigint[], %s::text[], "
+            "f::jsonb FROM unnest(%s::bigint[], %s::bigint[], %s::text[], "
             "%s::text[]) AS x (r, u, t, f) RETURNING units), "
             f"words AS (INSERT INTO {words} SELECT x FROM unnest(%s::text[]) AS x "
             f"WHERE NOT EXISTS (SELECT FROM {words} w WHERE w.term = x)), "
@@ -79,7 +82,7 @@ class TextTable:
         """The statements that create the tables, without the index of terms."""
         yield (
             f"CREATE TABLE {self._name} (rowid bigint PRIMARY KEY, units bigint NOT NULL, "
-            'terms text[] COLLATE "C" NOT NULL, frequencies int[] NOT NULL)'
+            'terms text[] COLLATE "C" NOT NULL, frequencies jsonb NOT NULL)'
         )
         yield f'CREATE TABLE {self._words} (term text COLLATE "C" NOT NULL)'
         yield f"CREATE INDEX ON {self._words} (term)"
@@ -114,7 +117,7 @@ class TextTable:
             [row.rowid for row in rows],
             [row.units for row in rows],
             [_SEPARATOR.join(row.frequencies) for row in rows],
-            [",".join(map(str, row.frequencies.values())) for row in rows],
+            [_several(row.frequencies) for row in rows],
             list(terms),
         ]
         found = execute(connection, self.changed, values).fetchone()
@@ -123,8 +126,8 @@ class TextTable:
 
     def search(self, expired: str | None) -> str:
         """The statement that reads what a query of some terms, and of all terms in some ranges, is
-        answered from: in the first row the sums of all documents, and `expired`, the rows of a
-        subquery; in the others a term with its rows.
+        answered from: in the first row the sums of all documents, and the rows of the subquery
+        `expired`; in the others a term with its rows.
 
         Rows are packed: they are as many as the documents with a common word.
         """
@@ -133,11 +136,12 @@ class TextTable:
             f"SELECT NULL, sum(documents)::bigint, sum(units)::bigint, {subquery} "
             f"FROM {self._sums} UNION ALL SELECT q.term, NULL, NULL, (SELECT string_agg("
             "int8send(t.rowid) || int8send(t.units) || "
-            "int4send(t.frequencies[array_position(t.terms, q.term)]), '') "
+            f"int4send(coalesce((t.frequencies -> q.term)::int, {UNIT})), '') "
             f"FROM {self._name} t WHERE t.terms @> ARRAY[q.term]) FROM ("
-            "SELECT unnest(%s::text[]) UNION ("
-            f"SELECT DISTINCT w.term FROM unnest(%s::text[], %s::text[]) AS x (low, high) "
-            f"JOIN {self._words} w ON w.term >= x.low AND w.term < x.high LIMIT %s)) AS q (term)"
+            "SELECT unnest(%s::text[]) UNION "
+            "SELECT found.term FROM unnest(%s::text[], %s::text[]) AS x (low, high), LATERAL ("
+            f"SELECT DISTINCT w.term FROM {self._words} w "
+            "WHERE w.term >= x.low AND w.term < x.high LIMIT %s) AS found) AS q (term)"
         )
 
     def expired(self, documents: str, column: str) -> str:
@@ -146,3 +150,7 @@ class TextTable:
             f"SELECT string_agg(int8send(t.rowid) || int8send(t.units), '') FROM {documents} d "
             f"JOIN {self._name} t ON t.rowid = d.rowid WHERE d.{column} < %s"
         )
+
+
+def _several(frequencies: dict[str, int]) -> str:
+    return _encode({term: units for term, units in frequencies.items() if units != UNIT}).decode()
