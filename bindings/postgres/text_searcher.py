@@ -101,29 +101,30 @@ class _Rows:
     rows in `known`: those of a server are too large for masks."""
 
     def __init__(
-        self, totals: tuple[int, float], expired: Rowids, postings: dict[str, NDArray[np.void]]
+        self, totals: tuple[int, float], expired: Rowids, packed: dict[str, bytes]
     ) -> None:
         self.totals = totals
         """The number of all rows, and the sum of their lengths."""
-        each = [np.empty(0, _POSTING), *postings.values()]
-        found = np.concatenate(each)
+        found = np.frombuffer(b"".join(packed.values()), _POSTING)
         self.known: Rowids
         self.known, first, places = np.unique(
             found["rowid"].astype(np.int64), return_index=True, return_inverse=True
         )
+        """The rowids of the server, ascending."""
         self.rowids: Rowids = np.arange(len(self.known))
         self.lengths: Lengths = (found["units"][first] / UNIT).astype(np.float32)
-        self.alive = ~np.isin(self.known, expired)
-        ends = np.cumsum([len(rows) for rows in each])
-        self._terms = sorted(postings)
+        self.alive = np.ones(len(self.known), np.bool_)
+        if len(expired):
+            self.alive = ~np.isin(self.known, expired)
+        frequencies = found["frequency"].astype(np.float32) / np.float32(UNIT)
+        self._terms = sorted(packed)
         self._postings: dict[str, Postings] = {}
-        for term, own, rows in zip(
-            postings, np.split(places, ends[:-1])[1:], postings.values(), strict=True
-        ):
-            order = np.argsort(own)
-            frequencies = rows["frequency"].astype(np.float32) / np.float32(UNIT)
-            if len(own):
-                self._postings[term] = own[order], frequencies[order]
+        end = 0
+        for term, rows in packed.items():
+            start, end = end, end + len(rows) // _POSTING.itemsize
+            if start < end:
+                order = start + np.argsort(places[start:end])
+                self._postings[term] = places[order], frequencies[order]
 
     @classmethod
     def of_query(
@@ -140,12 +141,13 @@ class _Rows:
             PREFIX_TERMS_MAX + 1,
         )
         expired = np.frombuffer(packed or b"", _ROW)
-        totals = (
-            (count or 0) - len(expired),
-            ((units or 0) - int(expired["units"].sum())) / UNIT,
+        count = (count or 0) - len(expired)
+        units = (units or 0) - int(expired["units"].sum())
+        return cls(
+            (count, units / UNIT),
+            expired["rowid"].astype(np.int64),
+            {term: rows or b"" for term, _, _, rows in found},
         )
-        postings = {term: np.frombuffer(rows or b"", _POSTING) for term, _, _, rows in found}
-        return cls(totals, expired["rowid"].astype(np.int64), postings)
 
     @property
     def table(self) -> object:

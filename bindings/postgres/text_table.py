@@ -124,7 +124,7 @@ class TextTable:
         if found is not None and found[0] >= PARTS_MAX:
             execute(connection, self.folded)
 
-    def search(self, expired: str | None) -> str:
+    def search(self, *, expired: str | None, has_ranges: bool) -> str:
         """The statement that reads what a query of some terms, and of all terms in some ranges, is
         answered from: in the first row the sums of all documents, and the rows of the subquery
         `expired`; in the others a term with its rows.
@@ -132,16 +132,18 @@ class TextTable:
         Rows are packed: they are as many as the documents with a common word.
         """
         subquery = "NULL" if expired is None else f"({expired})"
+        ranged = (
+            " UNION SELECT found.term FROM unnest(%s::text[], %s::text[]) AS x (low, high), "
+            f"LATERAL (SELECT DISTINCT w.term FROM {self._words} w "
+            "WHERE w.term >= x.low AND w.term < x.high LIMIT %s) AS found"
+        )
         return (
             f"SELECT NULL, sum(documents)::bigint, sum(units)::bigint, {subquery} "
             f"FROM {self._sums} UNION ALL SELECT q.term, NULL, NULL, (SELECT string_agg("
             "int8send(t.rowid) || int8send(t.units) || "
             f"int4send(coalesce((t.frequencies -> q.term)::int, {UNIT})), '') "
             f"FROM {self._name} t WHERE t.terms @> ARRAY[q.term]) FROM ("
-            "SELECT unnest(%s::text[]) UNION "
-            "SELECT found.term FROM unnest(%s::text[], %s::text[]) AS x (low, high), LATERAL ("
-            f"SELECT DISTINCT w.term FROM {self._words} w "
-            "WHERE w.term >= x.low AND w.term < x.high LIMIT %s) AS found) AS q (term)"
+            f"SELECT unnest(%s::text[]){ranged if has_ranges else ''}) AS q (term)"
         )
 
     def expired(self, documents: str, column: str) -> str:

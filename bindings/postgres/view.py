@@ -178,8 +178,10 @@ class PostgresView(View):
         if schema.expires_at is not None:
             expired = text.expired(table.name, table.columns[schema.expiry_prefix])
             values.append(_inside(schema.expiry_prefix, schema.expiry_bound(self.now_us))[1])
-        values += [terms, [low for low, _ in ranges], [high for _, high in ranges], ranged_max]
-        return self._rows(text.search(expired), values)
+        values.append(terms)
+        if ranges:
+            values += [[low for low, _ in ranges], [high for _, high in ranges], ranged_max]
+        return self._rows(text.search(expired=expired, has_ranges=bool(ranges)), values)
 
     def keys_beside(
         self, key: bytes, low: bytes, high: bytes, count: int
