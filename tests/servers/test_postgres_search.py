@@ -224,7 +224,7 @@ def test_both_engines_find_the_same(
     for question in asked:
         note(repr(question))
         both.same_outcome(partial(pages, question))
-    whole = {**asked[0], "limit": 20}
+    whole: dict[str, Any] = {**asked[0], "limit": 20}
     found: list[Any] = []
     for db in both.databases:
         with db.transaction() as tx:
