@@ -20,7 +20,7 @@ from amberdb.engine.search.ranking import Neighbors
 from amberdb.engine.search.searcher import SearcherSource
 from amberdb.engine.storage.view import schema_of
 from amberdb.postgres.batch import PostgresBatch
-from amberdb.postgres.searchers import PostgresSearchers
+from amberdb.postgres.search.searchers import PostgresSearchers
 from amberdb.postgres.view import of_server
 
 

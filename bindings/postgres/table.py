@@ -10,7 +10,7 @@
                           index, or one whose fields are cut: the whole key and value
     u<n>  value bytea, key bytea                   the values of Unique indexes, by document;
                           a value is checked when its transaction commits
-    t<keyspace>, ...      of each Text index: text_table.py
+    t<keyspace>, ...      of each Text index: search/text_table.py
 
 Invariants:
 - Keys are those that the embedded engine writes, so they sort alike in both.
@@ -30,7 +30,7 @@ from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES
 from amberdb.postgres.json_text import dumps, loads
-from amberdb.postgres.text_table import TextTable
+from amberdb.postgres.search.text_table import TextTable
 
 HEAD: Final = (
     "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document::text"

@@ -27,7 +27,6 @@ from amberdb import (
     QueryError,
     ServerAccessError,
     ServerUnreachableError,
-    Text,
     Unique,
     Vector,
 )
@@ -211,8 +210,6 @@ def test_an_expired_document_takes_no_unique_value(url: str, clock: FakeClock) -
 
 def test_calls_that_are_not_there_say_so(db: Database) -> None:
     notes = db.collection("note")
-    with pytest.raises(NotSupportedHereError, match="Text index is not there"):
-        db.collection("note", indexes=[Text("t")])
     with pytest.raises(NotSupportedHereError, match="Vector index"):
         db.collection("other", indexes=[Vector("v", dim=3)])
     with pytest.raises(NotSupportedHereError, match="migration"):

@@ -416,6 +416,19 @@ def test_snapshot_searches_its_own_state(db: Database) -> None:
     assert found(notes, "tea") == ["9", "2", "1"]
 
 
+def test_search_says_how_it_was_answered(db: Database) -> None:
+    notes = db.collection("note", indexes=[Text("t"), Ordered("n")])
+    notes.put_many({"t": "tea" if n % 4 else "milk", "n": n} for n in range(12))
+    hits = notes.search("milk", where={"n": {"$lt": 6}})
+    assert hits.how == notes.explain({"n": {"$lt": 6}}, text="milk")
+    assert hits.how["where"] == {"filter": "{n: {$lt: ?}}", "index": "ordered:n", "rows": 6}
+    assert hits.how["indexes"] == {
+        "text:t": {"kind": "text", "rows": 12, "candidates": 3, "documents checked": False}
+    }
+    assert notes.search(query='"milk"').how["indexes"]["text:t"]["documents checked"] is False
+    assert notes.search(query='"tea tea"').how["indexes"]["text:t"]["documents checked"] is True
+
+
 def test_too_many_words_for_a_prefix(db: Database) -> None:
     notes = db.collection("note", indexes=[Text("t", language=None)])
     notes.put_many({"t": " ".join(f"p{n}x{m}" for m in range(100))} for n in range(101))

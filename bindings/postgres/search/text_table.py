@@ -16,8 +16,8 @@ Invariants:
   in hand, so two may fold at once.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from struct import Struct
 from typing import Final, NamedTuple, final
 
 import msgspec
@@ -29,8 +29,6 @@ from amberdb.postgres.connections import Connection, execute
 
 PARTS_MAX: Final = 64
 """Parts of the sums that are left as they are."""
-_FLOAT32: Final = Struct("<f")
-"""What a length is rounded to in a directory."""
 _encode: Final = msgspec.json.Encoder().encode
 _SEPARATOR: Final = "\n"
 """Between the terms of a row as a parameter; no term has white space."""
@@ -103,7 +101,7 @@ class TextTable:
             for term in terms:
                 frequencies[term] = min(frequencies.get(term, 0) + units, FREQUENCY_MAX)
             length += length_units * len(terms)
-        (exact,) = _FLOAT32.unpack(_FLOAT32.pack(length / UNIT))
+        exact = array("f", [length / UNIT])[0]  # as in a directory
         return TextRow(rowid, int(exact * UNIT), frequencies)
 
     def change(self, connection: Connection, gone: Sequence[int], new: Iterable[TextRow]) -> None:
@@ -129,7 +127,9 @@ class TextTable:
         answered from: in the first row the sums of all documents, and the rows of the subquery
         `expired`; in the others a term with its rows.
 
-        Rows are packed: they are as many as the documents with a common word.
+        Rows are packed: they are as many as the documents with a common word. The terms are in a
+        subquery of their own, which hides their number from the planner: it would plan anew for
+        each search.
         """
         subquery = "NULL" if expired is None else f"({expired})"
         ranged = (
@@ -143,7 +143,7 @@ class TextTable:
             "int8send(t.rowid) || int8send(t.units) || "
             f"int4send(coalesce((t.frequencies -> q.term)::int, {UNIT})), '') "
             f"FROM {self._name} t WHERE t.terms @> ARRAY[q.term]) FROM ("
-            f"SELECT unnest(%s::text[]){ranged if has_ranges else ''}) AS q (term)"
+            f"SELECT unnest((SELECT %s::text[])){ranged if has_ranges else ''}) AS q (term)"
         )
 
     def expired(self, documents: str, column: str) -> str:

@@ -22,6 +22,6 @@ class PostgresSearchers:
         """The searcher of an index. Raises NotSupportedHereError."""
         if not index.is_text:
             refuse("a Vector index")
-        from amberdb.postgres.text_searcher import TextSearcher  # imports numpy
+        from amberdb.postgres.search.text_searcher import TextSearcher  # imports numpy
 
         return TextSearcher(index)

@@ -1,0 +1,2 @@
+"""Search indexes of a database on a server: their tables, and the searchers that the engine's search
+asks."""
