@@ -1,2 +1,1 @@
-"""Search indexes of a database on a server: their tables, and the searchers that the engine's search
-asks."""
+"""Search indexes of a database on a server: their tables, and the searchers that search() asks."""
