@@ -29,6 +29,7 @@ from amberdb import (
     Text,
 )
 from amberdb.index.registry import IndexSpec
+from amberdb.postgres.view import PostgresView
 from support import slices
 from support.both_engines import Both, databases_of
 from support.databases import FakeClock
@@ -60,7 +61,8 @@ SPECS: list[IndexSpec] = [
     Ordered("who", "n"),
 ]
 
-texts = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
+words = st.sampled_from([*WORDS[:5], *WORDS[:5], *WORDS])
+texts = st.lists(words, min_size=1, max_size=8).map(" ".join)
 fields: dict[str, st.SearchStrategy[Any]] = {
     "content": texts,
     "title": texts | st.none() | st.integers(0, 3),
@@ -87,9 +89,11 @@ lives = st.lists(
         patches,
         st.none() | st.integers(-1, 4),
     ),
-    min_size=5,
-    max_size=20,
+    min_size=4,
+    max_size=14,
 )
+firsts = st.lists(st.tuples(bodies, st.none() | st.integers(1, 9)), min_size=6, max_size=9)
+"""The documents at first, with the hours after which they expire."""
 declarations = st.lists(st.sampled_from(SPECS), min_size=1, max_size=6, unique_by=lambda s: s.name)
 clauses = st.tuples(
     st.sampled_from(["", "", "", "+", "-"]),
@@ -147,6 +151,10 @@ def databases(module_url: str) -> Iterator[tuple[Database, Database, FakeClock]]
         yield databases
 
 
+def time_in(clock: FakeClock, hours: int) -> datetime:
+    return datetime.fromtimestamp(clock.now + 3600 * hours, UTC)
+
+
 def plain(hits: Hits) -> list[Any]:
     return [(hit.id, hit.score, hit.snippet, hit.ranks, hit.document) for hit in hits]
 
@@ -167,7 +175,7 @@ def pages(question: dict[str, Any], collection: ReadableCollection) -> list[Any]
 def step(
     both: Both, clock: FakeClock, kind: str, id: str, body: Any, patch: Any, hours: Any
 ) -> None:
-    until = None if hours is None else datetime.fromtimestamp(clock.now + 3600 * hours, UTC)
+    until = None if hours is None else time_in(clock, hours)
     document = {"id": id, **body, "until": until}
     match kind:
         case "put":
@@ -198,6 +206,7 @@ def step(
 @pytest.mark.sliced
 @settings(max_examples=slices.examples(2, 0.5))
 @given(
+    firsts=firsts,
     life=lives,
     asked=asked,
     first=declarations,
@@ -207,6 +216,7 @@ def step(
 )
 def test_both_engines_find_the_same(
     databases: tuple[Database, Database, FakeClock],
+    firsts: list[tuple[Any, int | None]],
     life: list[tuple[str, str, Any, Any, Any]],
     asked: list[dict[str, Any]],
     first: list[IndexSpec],
@@ -217,10 +227,16 @@ def test_both_engines_find_the_same(
     directory, server, clock = databases
     both = Both(directory, server)
     both.declare(first, expires)
+    documents: list[dict[str, Any]] = [
+        {"id": f"d{at}", **body, "until": hours and time_in(clock, hours)}
+        for at, (body, hours) in enumerate(firsts)
+    ]
+    both.same_outcome(lambda each: each.put_many(documents))
     for at, (kind, id, body, patch, hours) in enumerate(life):
         if at == turn:
             both.declare(second, expires)
         step(both, clock, kind, id, body, patch, hours)
+    clock.advance(3600)
     for question in asked:
         note(repr(question))
         both.same_outcome(partial(pages, question))
@@ -403,6 +419,26 @@ def test_transaction_searches_what_it_has_written_and_locks_what_it_finds(
         assert found(tx["note"], "tea", where={"n": {"$gte": 1}}) == ["2", "1"]
         assert found(notes, "tea") == ["3", "2", "1", "0"]
     assert found(notes, "tea") == ["2", "1", "0"]
+
+
+def test_document_that_is_written_while_a_transaction_searches_is_no_hit(
+    db: Database, other: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the statement that finds rows and the one that reads, and locks, their documents."""
+    notes = db.collection("note", indexes=[Text("t")])
+    notes.put_many({"id": f"{n}", "t": "tea"} for n in range(5))
+    text_rows = PostgresView.text_rows
+
+    def overtaken(self: PostgresView, *args: Any) -> list[Any]:
+        rows = text_rows(self, *args)
+        if self.locks:
+            other["note"].update("4", {"t": "tea and milk"})
+            other["note"].delete("3")
+        return rows
+
+    monkeypatch.setattr(PostgresView, "text_rows", overtaken)
+    with db.transaction() as tx:
+        assert found(tx["note"], "tea", limit=2) == ["2", "1"]
 
 
 def test_snapshot_searches_its_own_state(db: Database) -> None:
