@@ -71,6 +71,8 @@ def address_of(url: str) -> Address:
         known: dict[str, Any] = {**conninfo_to_dict(bare)}
         known = {"connect_timeout": _CONNECT_S, "application_name": "amberdb", **known}
         hosts, ports = (str(known.get(name, "")).split(",") for name in ("host", "port"))
+        if not all(port.isdecimal() or not port for port in ports):
+            raise _invalid()
         if len(hosts) > 1:  # without it a replica would be taken, which refuses writes
             known.setdefault("target_session_attrs", "read-write")
         conninfo = make_conninfo("", **known)
