@@ -118,6 +118,7 @@ class WritableCollection(ReadableCollection):
     put = writes(Writable.put)
     insert = writes(Writable.insert)
     put_many = writes(Writable.put_many)
+    put_records = writes(Writable.put_records)
     update = writes(Writable.update)
     delete = writes(Writable.delete)
     delete_many = writes(Writable.delete_many)

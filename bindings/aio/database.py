@@ -22,8 +22,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, final
 
 import amberdb
 from amberdb import BusyError, Change, Isolation, Lsn, OpenOptions, Sync, TransactionError, _connect
-from amberdb._attempts import ATTEMPTS, pauses_s
-from amberdb._errors import Overtaken
+from amberdb._attempts import ATTEMPTS, Overtaken, pauses_s
 from amberdb.aio.collections import Collection
 from amberdb.aio.face import Face, detached, opens_face, reads, writes
 from amberdb.aio.feed import Subscriber, stream_changes

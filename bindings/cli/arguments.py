@@ -45,6 +45,8 @@ def zone_of(text: str) -> tzinfo:
 
 def is_sqlite(source: Path) -> bool:
     """Whether a file is a SQLite database. Raises OSError when there is none."""
+    if source.is_dir():
+        return False
     with source.open("rb") as file:
         return file.read(len(_SQLITE)) == _SQLITE
 

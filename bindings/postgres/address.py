@@ -1,6 +1,7 @@
 """The URL of a database on a server: what libpq is told, and what a message may say of it.
 
     postgresql://user:password@host:5432/database?sslmode=require&schema=app&connections=8
+    postgresql://user:password@first:5432,second:5432/database      whichever takes writes
 
 Invariants:
 - A password is in `conninfo` and `secrets` alone. No message has it.
@@ -49,7 +50,6 @@ def address_of(url: str) -> Address:
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=False))
-        port = parts.port
     except ValueError:  # its message may have the password
         raise _invalid() from None
     if parts.scheme not in _SCHEMES:
@@ -63,26 +63,34 @@ def address_of(url: str) -> Address:
     connections = options.pop("connections", str(CONNECTIONS))
     if not connections.isdecimal() or not 0 < int(connections) < 1000:
         raise OpenError(f"connections={connections!r} in the URL: give a number from 1 to 999")
-    prepares = options.pop("prepared_statements", "false" if port == POOLER_PORT else "true")
-    if prepares not in ("true", "false"):
-        raise OpenError(f"prepared_statements={prepares!r} in the URL: give true or false")
+    prepared = options.pop("prepared_statements", None)
+    if prepared not in ("true", "false", None):
+        raise OpenError(f"prepared_statements={prepared!r} in the URL: give true or false")
     bare = parts._replace(query=urlencode(options, quote_via=quote)).geturl()
     try:
         known: dict[str, Any] = {**conninfo_to_dict(bare)}
         known = {"connect_timeout": _CONNECT_S, "application_name": "amberdb", **known}
+        hosts, ports = (str(known.get(name, "")).split(",") for name in ("host", "port"))
+        if not all(port.isdecimal() or not port for port in ports):
+            raise _invalid()
+        if len(hosts) > 1:  # without it a replica would be taken, which refuses writes
+            known.setdefault("target_session_attrs", "read-write")
         conninfo = make_conninfo("", **known)
     except psycopg.Error:
         raise _invalid() from None
     secrets = [str(known[name]) for name in _SECRET_OPTIONS if known.get(name)]
     secrets += [quote(secret, safe="") for secret in secrets]
-    host = f"{parts.hostname or ''}{'' if port is None else f':{port}'}"
+    if prepared is None:
+        prepared = "false" if str(POOLER_PORT) in ports else "true"
+    places = zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False)
+    host = ",".join(f"{host}:{port}" if port else host for host, port in places)
     return Address(
         conninfo=conninfo,
         schema=schema,
         where=f"postgresql://{host}/{unquote(parts.path.lstrip('/'))}?schema={schema}",
         secrets=tuple(dict.fromkeys(secrets)),
         connections=int(connections),
-        prepares=prepares == "true",
+        prepares=prepared == "true",
     )
 
 

@@ -10,7 +10,7 @@ Invariants:
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, final
 
 import psycopg
@@ -26,7 +26,7 @@ from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connection, execute, execute_each
-from amberdb.postgres.locking_view import LockingView
+from amberdb.postgres.locking_view import LockingView, StoredRow
 from amberdb.postgres.table import Row, Table
 
 _DUPLICATE: Final = re.compile(r"\\x([0-9a-f]+)")
@@ -90,7 +90,7 @@ class PostgresBatch(WriteBatch):
         """The table of a collection."""
         return self._locking.catalogue.table(schema)
 
-    def expect(self, schema: Schema, new: list[Prepared]) -> None:
+    def expect(self, schema: Schema, new: Sequence[Prepared]) -> None:
         """Takes in that these documents will be put: they are read, and locked, at once."""
         keys = [each.key for each in new if not each.fresh]
         if keys:
@@ -158,8 +158,11 @@ class PostgresBatch(WriteBatch):
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _insert(self, schema: Schema, new: Prepared) -> None:
-        self._store(schema, new, self.now_us, self.now_us, self._locking.take_rowid())
+    def _insert(
+        self, schema: Schema, new: Prepared, times_us: tuple[int, int] | None = None
+    ) -> None:
+        created_us, updated_us = times_us or (self.now_us, self.now_us)
+        self._store(schema, new, created_us, updated_us, self._locking.take_rowid())
 
     def _replace(
         self,
@@ -170,7 +173,9 @@ class PostgresBatch(WriteBatch):
         updated_us: int | None = None,
     ) -> None:
         updated_us = self.now_us if updated_us is None else updated_us
-        self._store(schema, new, old.created_us, updated_us, old.rowid)
+        is_other = schema.is_another_row(before, new.document)
+        rowid = self._locking.take_rowid() if is_other else old.rowid
+        self._store(schema, new, old.created_us, updated_us, rowid)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
         self._change(_Change(self.table(schema), key, None), 0)
@@ -209,8 +214,8 @@ class PostgresBatch(WriteBatch):
         self._changes[change.key] = change
 
     def _send(self, table: Table, changes: list[_Change]) -> None:
-        connection, sides = self.connection, self._locking.sides
-        there = [change.key for change in changes if change.key in sides]
+        connection, stored = self.connection, self._locking.stored
+        there = [change.key for change in changes if change.key in stored]
         self._clear(table, there)
         rows = {change.key: change.row for change in changes if change.row is not None}
         gone = [key[KEYSPACE_BYTES:] for key in there if key not in rows]
@@ -221,18 +226,19 @@ class PostgresBatch(WriteBatch):
             execute_each(
                 connection, table.update, [[*row.values[1:], row.values[0]] for row in old]
             )
-        new = {key: row for key, row in rows.items() if key not in sides}
+        new = {key: row for key, row in rows.items() if key not in stored}
         if new:
             execute_each(connection, table.insert, [row.values for row in new.values()])
         self._send_entries(table, rows)
+        self._send_texts(table, changes)
         for change in changes:
-            sides.pop(change.key, None)
+            stored.pop(change.key, None)
             if change.row is not None:
-                sides[change.key] = len(change.row.entries)
+                stored[change.key] = StoredRow(change.row.rowid, len(change.row.entries))
 
     def _clear(self, table: Table, there: list[bytes]) -> None:
         """Deletes what stored documents have beside their rows."""
-        beside = [key[KEYSPACE_BYTES:] for key in there if self._locking.sides[key]]
+        beside = [key[KEYSPACE_BYTES:] for key in there if self._locking.stored[key].sides]
         if beside:
             sql = f"DELETE FROM {table.entries} WHERE key = ANY(%s)"
             execute(self.connection, sql, [beside])
@@ -261,6 +267,19 @@ class PostgresBatch(WriteBatch):
             self._free_expired(table, [value for value, _ in values])
             execute_each(connection, f"INSERT INTO {table.values} VALUES (%s, %s)", values)
             self._values.update((value, table) for value, _ in values)
+
+    def _send_texts(self, table: Table, changes: list[_Change]) -> None:
+        """Changes the Text indexes where a document has another rowid."""
+        stored = self._locking.stored
+        before = {each.key: stored[each.key].rowid for each in changes if each.key in stored}
+        after = {each.key: each.row for each in changes if each.row is not None}
+        gone = [
+            rowid for key, rowid in before.items() if key not in after or after[key].rowid != rowid
+        ]
+        new = [row for key, row in after.items() if before.get(key) != row.rowid]
+        for text in table.texts.values():
+            rows = [text.row(row.rowid, row.document) for row in new]
+            text.change(self.connection, gone, filter(None, rows))
 
     def _free_expired(self, table: Table, values: list[bytes]) -> None:
         if table.schema.expires_at is not None:

@@ -50,7 +50,7 @@ class Began(NamedTuple):
 class Catalogue:
     """A catalog with its tables."""
 
-    __slots__ = ("catalog", "database", "outbox", "places", "tables", "version")
+    __slots__ = ("catalog", "database", "outbox", "places", "rows", "tables", "version")
 
     def __init__(
         self, version: int, catalog: Catalog, database: str, *, feeds: bool = False
@@ -67,8 +67,11 @@ class Catalogue:
         """By the prefix of the documents."""
         self.places: dict[bytes, tuple[Table, str]] = {}
         """By the prefix of a keyspace: the table, and the column of its keys."""
+        self.rows: dict[bytes, Table] = {}
+        """By the prefix of a search index."""
         for prefix, table in self.tables.items():
             self.places[prefix] = table, "key"
+            self.rows.update(dict.fromkeys([i.prefix for i in table.schema.row_indexes], table))
             self.places.update({each: (table, name) for each, name in table.columns.items()})
 
     def table(self, schema: Schema) -> Table:

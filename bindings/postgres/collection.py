@@ -9,13 +9,15 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, TypeVar, final
 
-from amberdb._errors import InvalidDocumentError, Overtaken
+from amberdb._attempts import Overtaken
+from amberdb._errors import InvalidDocumentError
 from amberdb._types import Sync, Where
 from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import OnConflict, WriteBatch
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.readable_collection import ReadableCollection, listed_ids
+from amberdb.engine.query.page import Record
 from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
@@ -60,6 +62,11 @@ class PostgresCollection(PostgresWrites, Collection):
         if stored is None or stored.expires_us <= now_us:
             return default
         return schema.as_stored(stored, _no_vectors)
+
+    def put_records(self, records: Iterable[Record], *, sync: Sync | None = None) -> list[str]:
+        """As Collection.put_records()."""
+        listed, call = list(records), super().put_records
+        return _repeated(lambda: call(listed, sync=sync))
 
     def delete_many(
         self,

@@ -35,9 +35,10 @@ from amberdb.postgres.connections import Connections
 from amberdb.postgres.declarations import Declarations, supported
 from amberdb.postgres.errors import refuse
 from amberdb.postgres.feed.feed import Feed
-from amberdb.postgres.methods import of_server
+from amberdb.postgres.replica import position, wait_for
 from amberdb.postgres.session import Sessions
 from amberdb.postgres.transaction import PostgresSnapshot, PostgresTransaction
+from amberdb.postgres.view import of_server
 
 
 @final
@@ -105,7 +106,7 @@ class PostgresDatabase(Database):
         """Creates or declares a collection, as Database.collection() does. An index is built before
         it returns, and documents of an older version are upgraded; other processes wait with their
         writes meanwhile, and with reads of this collection. Raises MigrationError for a document
-        that cannot be upgraded: then nothing is changed. Raises NotSupportedHereError for Text and
+        that cannot be upgraded: then nothing is changed. Raises NotSupportedHereError for
         Vector."""
         declaration = supported(indexes, expires_at, required, version, migrate, owner)
         if not self._is_declared(name, declaration):
@@ -213,6 +214,17 @@ class PostgresDatabase(Database):
     def expire(self) -> int:
         """As Database.expire()."""
         return sum(expire(self._sessions, name) for name in self.collections())
+
+    def position(self) -> str:
+        """The position in the server's log after all that this process was acknowledged: for
+        wait_for() on a replica."""
+        return position(self._connections)
+
+    def wait_for(self, position: str, *, timeout_ms: int | None = None) -> None:
+        """Waits until this server, a replica, has what was committed before a position(), so that
+        reads see it. Raises BusyError after `timeout_ms` (None: busy_timeout_ms), QueryError."""
+        limit_ms = self.options.busy_timeout_ms if timeout_ms is None else timeout_ms
+        wait_for(self._connections, position, limit_ms)
 
     def accept_clock(self) -> None:
         """Does nothing: the clock is the server's."""

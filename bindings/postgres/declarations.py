@@ -17,7 +17,6 @@ from amberdb.engine.database.declarations import declaration_of
 from amberdb.engine.schema.catalog import Catalog, Declaration
 from amberdb.engine.schema.migration import Upgrade
 from amberdb.index.registry import IndexSpec
-from amberdb.index.text.text import Text
 from amberdb.index.vector.vector import Vector
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connections
@@ -36,8 +35,8 @@ def supported(
     """The declaration. Raises CollectionError, NotSupportedHereError."""
     declared = declaration_of(indexes, expires_at, required, version, migrate, owner)
     for spec in declared.indexes or ():
-        if isinstance(spec, Text | Vector):
-            refuse(f"a {type(spec).__name__} index")
+        if isinstance(spec, Vector):
+            refuse("a Vector index")
     return declared
 
 
@@ -128,5 +127,9 @@ class Declarations:
         definition = replace(definition, steps=())  # all of them are taken at once
         catalog.save(writer, definition)
         schema = self._catalogues.schema(definition)
+        catalog = catalog.replaced(schema)
+        if schema.older:  # of another version of the analyzer; it is built anew at once
+            catalog = catalog.without_older(writer, schema)
+            schema = catalog.schemas[name]
         writer.change(known, schema, migrating)
-        return catalog.replaced(schema)
+        return catalog

@@ -11,6 +11,7 @@ import psycopg
 import psycopg_pool
 from psycopg import errors
 
+from amberdb._attempts import Overtaken
 from amberdb._errors import (
     AmberError,
     BusyError,
@@ -18,7 +19,7 @@ from amberdb._errors import (
     DiskFullError,
     InvalidDocumentError,
     NotSupportedHereError,
-    Overtaken,
+    ReadOnlyError,
     ServerAccessError,
     ServerUnreachableError,
     StorageError,
@@ -78,7 +79,12 @@ class Reporter:
             return TransactionError("an earlier call of this transaction failed: leave its block")
         if isinstance(error, errors.DiskFull):
             return DiskFullError(f"{where}: the disk of the server is full: free space there")
-        if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
+        if isinstance(error, errors.ReadOnlySqlTransaction):
+            return ReadOnlyError(
+                f"{where} takes no writes ({text}): it is a replica, or set to be read-only; "
+                "connect to its primary"
+            )
+        if isinstance(error, errors.InsufficientPrivilege):
             return ServerAccessError(f"{where}: {text}: grant the right, or connect as its owner")
         if (error.sqlstate or "")[:2] in ("22", "54"):
             return InvalidDocumentError(f"{where} refuses a value: {text}")

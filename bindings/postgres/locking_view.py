@@ -6,21 +6,29 @@ Invariants:
 - It shows what its own transaction has written.
 """
 
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
-from amberdb.engine.schema.keyspace import META
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogue
 from amberdb.postgres.connections import Connection, Connections
-from amberdb.postgres.table import KEY, SIDES, Table, lock_number, stored_value
+from amberdb.postgres.table import KEY, ROWID, SIDES, Table, lock_number
 from amberdb.postgres.view import PostgresView
+
+
+class StoredRow(NamedTuple):
+    """What a document has beside its row."""
+
+    rowid: int
+    """Under which search indexes have it."""
+    sides: int
+    """The number of its rows in e<n>."""
 
 
 @final
 class LockingView(PostgresView):
     """A view over a transaction in READ COMMITTED."""
 
-    __slots__ = ("_own", "_rowids", "absent", "sides")
+    __slots__ = ("_own", "_rowids", "absent", "stored")
 
     locks = True
 
@@ -36,8 +44,8 @@ class LockingView(PostgresView):
         """Taken, and to be given, the smallest last."""
         self._own: dict[bytes, bytes | None] = {}
         """Documents as this transaction has written them."""
-        self.sides: dict[bytes, int] = {}
-        """By key the rows of e<n> of each document that is stored, and locked."""
+        self.stored: dict[bytes, StoredRow] = {}
+        """By key what is stored of each document, which is locked."""
         self.absent: set[bytes] = set()
         """Keys without a document, whose names are locked."""
 
@@ -48,12 +56,13 @@ class LockingView(PostgresView):
     def reread(self, marks: frozenset[bytes]) -> None:
         """Forgets what scans have read, before the next read."""
         self._read.clear()
+        self._ids.clear()
         self.marks = marks
 
     def assume_absent(self, keys: list[bytes]) -> None:
         """Takes keys without a document as free, without locking their names."""
         for key in keys:
-            if key not in self.sides and key not in self._own:
+            if key not in self.stored and key not in self._own:
                 self._own[key] = None
 
     def expect_rowids(self, count: int) -> None:
@@ -81,15 +90,9 @@ class LockingView(PostgresView):
     def _value(self, key: bytes, /) -> bytes | None:
         if key in self._own:
             return self._own[key]
-        prefix = key[:KEYSPACE_BYTES]
-        if prefix == META:
-            return self._fact(key)
-        row = self._read.pop(key, None)
-        if row is None:
-            row = self._locked(self.catalogue.tables[prefix], key)
-        return None if row is None else stored_value(prefix, row)
+        return super()._value(key)
 
-    def _locked(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
+    def _stored(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
         sql, values = table.point(locks=True), [key[KEYSPACE_BYTES:]]
         row = self._one(sql, values)
         if row is None and key not in self.absent:
@@ -98,11 +101,11 @@ class LockingView(PostgresView):
         if row is None:
             self.absent.add(key)
         else:
-            self.sides[key] = row[SIDES]
+            self.stored[key] = StoredRow(row[ROWID], row[SIDES])
         return row
 
     def _saw(self, table: Table, row: tuple[Any, ...]) -> None:
-        self.sides[table.schema.prefix + row[KEY]] = row[SIDES]
+        self.stored[table.schema.prefix + row[KEY]] = StoredRow(row[ROWID], row[SIDES])
 
 
 def _name_lock(table: Table, key: bytes) -> int:

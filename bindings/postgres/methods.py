@@ -16,12 +16,12 @@ from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.query.page import Page
 from amberdb.engine.query.query import Query
 from amberdb.engine.query.scan import documents_by_id
-from amberdb.engine.search.hits import Hits
+from amberdb.engine.search.ranking import Neighbors
 from amberdb.engine.search.searcher import SearcherSource
-from amberdb.engine.storage.view import View, schema_of
+from amberdb.engine.storage.view import schema_of
 from amberdb.postgres.batch import PostgresBatch
-from amberdb.postgres.errors import refuse
-from amberdb.postgres.view import PostgresView
+from amberdb.postgres.search.searchers import PostgresSearchers
+from amberdb.postgres.view import of_server
 
 
 class PostgresReads(ReadableCollection):
@@ -62,12 +62,13 @@ class PostgresReads(ReadableCollection):
             query = Query.of(schema_of(view, self.name), where)
             return query.count(of_server(view).narrowed(query.filter, None))
 
-    def search(self, *_: Any, **__: Any) -> Hits:
-        """Raises NotSupportedHereError."""
-        refuse("search()")
-
     def _searchers(self) -> SearcherSource:
-        refuse("search()")
+        return PostgresSearchers()
+
+    def _finish_indexes(
+        self, *, for_text: bool, for_vector: bool, neighbors: Neighbors | None
+    ) -> None:
+        """Nothing: each index is built by its declaration."""
 
 
 class PostgresWrites(PostgresReads, WritableCollection):
@@ -91,9 +92,3 @@ class PostgresWrites(PostgresReads, WritableCollection):
             for each in prepared:
                 batch.put(schema, each, on_conflict=on_conflict)
         return [each.id for each in prepared]
-
-
-def of_server(view: View) -> PostgresView:
-    """The view, which is one of a server."""
-    assert isinstance(view, PostgresView)
-    return view

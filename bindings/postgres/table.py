@@ -10,6 +10,7 @@
                           index, or one whose fields are cut: the whole key and value
     u<n>  value bytea, key bytea                   the values of Unique indexes, by document;
                           a value is checked when its transaction commits
+    t<keyspace>, ...      of each Text index: search/text_table.py
 
 Invariants:
 - Keys are those that the embedded engine writes, so they sort alike in both.
@@ -21,17 +22,20 @@ from collections.abc import Iterator
 from hashlib import blake2b, sha256
 from typing import Any, Final, NamedTuple, final
 
+from amberdb._types import Document
 from amberdb.engine.schema.codec import decode_document, encode
 from amberdb.engine.schema.document_format import StoredDocument, pack
 from amberdb.engine.schema.keyspace import META, Effects
 from amberdb.engine.schema.schema import Prepared, Schema
+from amberdb.engine.schema.search_index import RowIndex
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES
 from amberdb.postgres.json_text import dumps, loads
+from amberdb.postgres.search.text_table import TextTable
 
 HEAD: Final = (
     "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document::text"
 )
-KEY, SIDES, PLACE, VALUE = 0, 6, 8, 9
+KEY, ROWID, SIDES, PLACE, VALUE = 0, 5, 6, 8, 9
 """Positions in a row of HEAD, and behind it in that of a scan."""
 SIDE: Final = META + b"x"
 """+ keyspace: an index has, or once had, an entry in e<n>; beside the marks of ordered_index.py."""
@@ -49,13 +53,26 @@ class Row(NamedTuple):
     uniques: list[bytes]
     """Of u<n>."""
     marks: set[bytes]
+    rowid: int
+    document: Document
+    """For the search indexes."""
 
 
 @final
 class Table:
     """The tables of one collection as it is declared."""
 
-    __slots__ = ("columns", "delete", "entries", "insert", "name", "schema", "update", "values")
+    __slots__ = (
+        "columns",
+        "delete",
+        "entries",
+        "insert",
+        "name",
+        "schema",
+        "texts",
+        "update",
+        "values",
+    )
 
     def __init__(self, database: str, schema: Schema) -> None:
         self.schema = schema
@@ -63,6 +80,12 @@ class Table:
         self.name = f'"{database}".d{number}'
         self.entries = f'"{database}".e{number}'
         self.values = f'"{database}".u{number}'
+        self.texts = {
+            index.prefix: TextTable(database, index)
+            for index in schema.row_indexes
+            if index.is_text
+        }
+        """By the prefix of the Text index."""
         prefixes = [index.prefix for index in schema.indexes]
         if schema.expires_at is not None:
             prefixes.append(schema.expiry_prefix)
@@ -76,6 +99,15 @@ class Table:
         self.update = f"UPDATE {self.name} SET {', '.join(sets)} WHERE key = %s"
         """Its values are those of insert, with the key at the end."""
         self.delete = f"DELETE FROM {self.name} WHERE key = ANY(%s)"
+
+    def text(self, index: RowIndex) -> TextTable:
+        """The tables of a Text index."""
+        return self.texts[index.prefix]
+
+    @property
+    def text_names(self) -> list[str]:
+        """The names of the tables of all Text indexes."""
+        return [name for text in self.texts.values() for name in text.names]
 
     def created(self) -> Iterator[str]:
         """The statements that create the tables, without columns of indexes."""
@@ -95,9 +127,14 @@ class Table:
         )
         yield f"CREATE INDEX ON {self.values} (key)"
 
+    def rowids_indexed(self) -> str:
+        """The statement that makes documents found by their rowids, as search indexes name them."""
+        name = f"d{self.schema.definition.number}_rowid"
+        return f"CREATE INDEX IF NOT EXISTS {name} ON {self.name} (rowid)"
+
     def dropped(self) -> str:
         """The statement that drops the tables."""
-        return f"DROP TABLE {self.name}, {self.entries}, {self.values}"
+        return f"DROP TABLE {', '.join([self.name, self.entries, self.values, *self.text_names])}"
 
     def row(
         self,
@@ -141,7 +178,8 @@ class Table:
         ]
         fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]
         values = [*fixed, dumps(new.document), *places]
-        return Row(values, entries, list(dict.fromkeys(uniques)), marks)
+        uniques = list(dict.fromkeys(uniques))
+        return Row(values, entries, uniques, marks, rowid, new.document)
 
     def rebuilt(self, id_bytes: bytes, stored: StoredDocument, now_us: int) -> Row:
         """What is to be stored of a document that is there. Raises InvalidDocumentError for one
@@ -168,6 +206,13 @@ class Table:
         return (
             f"SELECT {HEAD} FROM {self.name} d WHERE d.key = ANY(%s) ORDER BY d.key"
             f"{_for_update(locks)}"
+        )
+
+    def points_by_rowid(self, *, narrows: bool, locks: bool) -> str:
+        """The statement that reads documents by their rowids."""
+        return (
+            f"SELECT {HEAD} FROM {self.name} d WHERE d.rowid = ANY(%s::bigint[])"
+            f"{_narrowed(narrows)} ORDER BY d.rowid{_for_update(locks)}"
         )
 
     def scan(
@@ -230,7 +275,11 @@ def _short(fields: bytes) -> bytes:
 
 def _range(column: str, has_high: bool, narrows: bool) -> str:
     high = f" AND {column} < %s" if has_high else ""
-    return f"{column} >= %s{high}" + (" AND d.document @@ %s::jsonpath" if narrows else "")
+    return f"{column} >= %s{high}{_narrowed(narrows)}"
+
+
+def _narrowed(narrows: bool) -> str:
+    return " AND d.document @@ %s::jsonpath" if narrows else ""
 
 
 def _ordered(column: str, reverse: bool, limit: int) -> str:

@@ -20,6 +20,7 @@ from amberdb.postgres.batch import duplicate
 from amberdb.postgres.catalogue import Catalogue
 from amberdb.postgres.connections import Connection, execute, execute_each
 from amberdb.postgres.feed.outbox import FEED, Outbox
+from amberdb.postgres.search.text_table import TextTable
 from amberdb.postgres.table import HEAD, KEY, Row, Table, stored_value
 
 _BATCH: Final = 1000
@@ -72,13 +73,16 @@ class TablesWriter:
         """Brings the tables of a collection from one definition to another. `migrating`: the one
         with the steps that documents have to take. Raises DuplicateKeyError, InvalidDocumentError,
         MigrationError."""
+        self._migrating = None if migrating.migration is None else migrating
         table = self.table(after)
         old: dict[bytes, str] = {}
+        old_texts: dict[bytes, TextTable] = {}
         if before is None:
             for statement in table.created():
                 self.execute(statement)
         else:
-            old = self.table(before).columns
+            old, old_texts = self.table(before).columns, self.table(before).texts
+        self._change_texts(table, old_texts)
         for prefix, name in old.items():
             if prefix not in table.columns:
                 self.execute(f"ALTER TABLE {table.name} DROP COLUMN {name}")
@@ -95,11 +99,12 @@ class TablesWriter:
         new = [name for prefix, name in table.columns.items() if prefix not in old]
         for name in new:
             self.execute(f"ALTER TABLE {table.name} ADD COLUMN {name} bytea")
-        self._migrating = None if migrating.migration is None else migrating
         if new or self._migrating is not None:
             self._fill(table)
         for name in new:
             self.execute(f"CREATE INDEX ON {table.name} ({name})")
+        if after.row_indexes:
+            self.execute(table.rowids_indexed())
 
     def tell_name(self, op: Op, name: str, new_name: str | None) -> None:
         """Lets readers of the change feed know of a name that was changed."""
@@ -139,6 +144,28 @@ class TablesWriter:
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _change_texts(self, table: Table, old: dict[bytes, TextTable]) -> None:
+        for prefix, text in old.items():
+            if prefix not in table.texts:
+                self.execute(f"DROP TABLE {', '.join(text.names)}")
+        new = [text for prefix, text in table.texts.items() if prefix not in old]
+        for text in new:
+            for statement in text.created():
+                self.execute(statement)
+        if new:
+            for rows in self._stored_rows(table):
+                for text in new:
+                    texts = [text.row(row.rowid, row.document) for row in rows]
+                    text.change(self._connection, (), filter(None, texts))
+        for text in new:
+            self.execute(text.indexed())
+
+    def _replace_texts(self, table: Table, rows: list[Row]) -> None:
+        for text in table.texts.values():
+            text.change(self._connection, [row.rowid for row in rows], ())
+            texts = [text.row(row.rowid, row.document) for row in rows]
+            text.change(self._connection, (), filter(None, texts))
+
     def _fill(self, table: Table) -> None:
         """Makes all entries of all documents anew."""
         self.execute(f"DELETE FROM {table.entries}")
@@ -159,6 +186,8 @@ class TablesWriter:
                 f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING',
                 [(mark,) for mark in sorted({mark for row in rows for mark in row.marks})],
             )
+            if self._migrating is not None:
+                self._replace_texts(table, rows)
             if self._migrating is not None and self._outbox is not None:
                 keys = [table.schema.prefix + row.values[0] for row in rows]
                 size_bytes = sum(len(row.values[_DOCUMENT]) for row in rows)

@@ -20,6 +20,7 @@ from amberdb.engine.query.filter import Filter
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, META, end_of
 from amberdb.engine.schema.schema import AnyIndex, Schema
+from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
 from amberdb.engine.schema.vector_block import StoredVector
 from amberdb.engine.storage.source import Get
 from amberdb.engine.storage.view import View
@@ -27,7 +28,7 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogue
 from amberdb.postgres.connections import Connection, Connections, execute
 from amberdb.postgres.narrowing import condition_of
-from amberdb.postgres.table import KEY, PLACE, SIDE, VALUE, Table, stored_value
+from amberdb.postgres.table import KEY, PLACE, ROWID, SIDE, VALUE, Table, stored_value
 
 BATCH: Final = 128
 """Documents of the first batch of a scan; later ones are larger, up to BATCH_MAX."""
@@ -41,7 +42,16 @@ Pair = tuple[bytes, bytes]
 class PostgresView(View):
     """A view of a transaction that reads."""
 
-    __slots__ = ("_batch", "_connection", "_connections", "_narrow", "_read", "catalogue", "marks")
+    __slots__ = (
+        "_batch",
+        "_connection",
+        "_connections",
+        "_ids",
+        "_narrow",
+        "_read",
+        "catalogue",
+        "marks",
+    )
 
     locks = False
     """Whether what is read is locked."""
@@ -68,6 +78,8 @@ class PostgresView(View):
         self._batch = BATCH
         self._read: dict[bytes, tuple[Any, ...]] = {}
         """Rows that scans have read, by the keys of their documents."""
+        self._ids: dict[int, bytes] = {}
+        """Of the documents that were read by their rowids."""
 
     def close(self) -> None:
         """Ends the transaction."""
@@ -137,11 +149,54 @@ class PostgresView(View):
         """The rows of a statement in the state of the view."""
         return self._rows(sql, values)
 
+    def prefetch_rows(
+        self, schema: Schema, rowids: list[int], narrow: str | None = None
+    ) -> set[int]:
+        """Reads the documents with these rowids that meet a condition, in one statement; returns
+        the rowids that there are. In a transaction another one may have written a document
+        since its rowid was read."""
+        if not rowids:
+            return set()
+        table = self.catalogue.table(schema)
+        sql = table.points_by_rowid(narrows=narrow is not None, locks=self.locks)
+        values: list[Any] = [rowids] if narrow is None else [rowids, narrow]
+        rows = self._rows(sql, values)
+        for row in rows:
+            self._read[table.schema.prefix + row[KEY]] = row
+            self._ids[row[ROWID]] = row[KEY]
+            self._saw(table, row)
+        return {row[ROWID] for row in rows}
+
+    def text_rows(
+        self,
+        schema: Schema,
+        index: RowIndex,
+        terms: list[str],
+        ranges: list[tuple[str, str]],
+        ranged_max: int,
+    ) -> list[tuple[Any, ...]]:
+        """The rows of TextTable.search() for some terms, and for at most so many in ranges."""
+        table = self.catalogue.table(schema)
+        text = table.text(index)
+        expired, values = None, list[Any]()
+        if schema.expires_at is not None:
+            expired = text.expired(table.name, table.columns[schema.expiry_prefix])
+            values.append(_inside(schema.expiry_prefix, schema.expiry_bound(self.now_us))[1])
+        values.append(terms)
+        if ranges:
+            values += [[low for low, _ in ranges], [high for _, high in ranges], ranged_max]
+        return self._rows(text.search(expired=expired, has_ranges=bool(ranges)), values)
+
+    def keys_beside(
+        self, key: bytes, low: bytes, high: bytes, count: int
+    ) -> tuple[list[bytes], list[bytes]] | None:
+        return None  # two statements; keys() is one
+
     def sizes(self) -> tuple[int, dict[str, int]]:
         """The bytes of all tables, and the number of documents by collection."""
         total, counts = 0, dict[str, int]()
         for table in self.catalogue.tables.values():
-            names = (table.name, table.entries, table.values)
+            names = (table.name, table.entries, table.values, *table.text_names)
             sizes = " + ".join(f"pg_total_relation_size('{name}')" for name in names)
             row = self._one(f"SELECT {sizes}, (SELECT count(*) FROM {table.name})", None)
             assert row is not None
@@ -153,13 +208,31 @@ class PostgresView(View):
 
     def _value(self, key: bytes, /) -> bytes | None:
         prefix = key[:KEYSPACE_BYTES]
-        if prefix == META:
-            return self._fact(key)
+        table = self.catalogue.tables.get(prefix)
+        if table is None:
+            return self._fact(key) if prefix == META else self._entry(prefix, key)
         row = self._read.pop(key, None)
         if row is None:
-            table = self.catalogue.tables[prefix]
-            row = self._one(table.point(locks=self.locks), [key[KEYSPACE_BYTES:]])
+            row = self._stored(table, key)
         return None if row is None else stored_value(prefix, row)
+
+    def _stored(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
+        return self._one(table.point(locks=self.locks), [key[KEYSPACE_BYTES:]])
+
+    def _entry(self, prefix: bytes, key: bytes) -> bytes | None:
+        """The id in an entry of an index."""
+        table = self.catalogue.rows.get(prefix)
+        if table is not None:
+            rowid = rowid_of_key(key)
+            if rowid not in self._ids:
+                self.prefetch_rows(table.schema, [rowid])
+            return self._ids.get(rowid)
+        table, column = self.catalogue.places[prefix]
+        sql = f"SELECT d.key FROM {table.name} d WHERE d.{column} = %s"
+        row = self._one(sql, [key[KEYSPACE_BYTES:]])
+        if row is None and SIDE + prefix in self.marks:
+            row = self._one(f"SELECT value FROM {table.entries} WHERE entry = %s", [key])
+        return None if row is None else row[0]
 
     def _fact(self, key: bytes) -> bytes | None:
         if not key.startswith(COLLECTION_COUNTERS):
@@ -252,6 +325,12 @@ class PostgresView(View):
 
     def _one(self, sql: str, values: list[Any] | None) -> tuple[Any, ...] | None:
         return execute(self._connection, sql, values, binary=True).fetchone()
+
+
+def of_server(view: View) -> PostgresView:
+    """The view, which is one of a server."""
+    assert isinstance(view, PostgresView)
+    return view
 
 
 def _first(pair: Pair) -> bytes:

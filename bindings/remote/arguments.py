@@ -2,6 +2,7 @@
 
     ext 32    amberdb.REMOVE
     ext 33    an option of search(), a dataclass, as msgpack: [name of its class, map of its fields]
+    ext 34    a Record, as msgpack: the list of its fields
 
 Invariants:
 - What arrives is equal in type to what a call in the same process would take: subclasses, iterators
@@ -21,7 +22,8 @@ import msgspec
 from amberdb._errors import InvalidDocumentError
 from amberdb._plain import SURROGATE, plain_scalar
 from amberdb.engine.query.filter import parse
-from amberdb.engine.schema.codec import Extension, decode_extension
+from amberdb.engine.query.page import Record
+from amberdb.engine.schema.codec import Extension, decode, decode_extension, encode
 from amberdb.engine.schema.documents import DEPTH_MAX, REMOVE, has_surrogate, normalise
 from amberdb.engine.schema.patch import Changes
 from amberdb.engine.search.ranking import Fusion, Neighbors, Recency
@@ -29,6 +31,7 @@ from amberdb.engine.search.ranking import Fusion, Neighbors, Recency
 _SCALARS: Final = (str, int, float, type(None), bytes, bytearray, memoryview)
 _REMOVE: Final = 32
 _OPTION: Final = 33
+_RECORD: Final = 34
 _OPTIONS: Final = {each.__name__: each for each in (Fusion, Recency, Neighbors)}
 _DEPTH_MAX: Final = 2 * DEPTH_MAX
 """A filter of a document with as many levels as it may have, and more: the leader counts them."""
@@ -55,6 +58,9 @@ def sendable(value: Any, depth: int = 0) -> Any:
     if type(value) in _OPTIONS.values():
         option = [type(value).__name__, msgspec.to_builtins(value)]
         return Extension(_OPTION, msgspec.msgpack.encode(option))
+    if type(value) is Record:
+        fields = [value.id, value.version, value.created_at, value.updated_at, value.document]
+        return Extension(_RECORD, encode(fields))
     if getattr(value, "ndim", 0):
         is_vector = value.ndim <= 2 and value.dtype.kind in "fiu"
         return value if is_vector else sendable(value.tolist(), depth)
@@ -68,6 +74,8 @@ def received(code: int, data: memoryview) -> Any:
     if code == _OPTION:
         name, fields = msgspec.msgpack.decode(data)
         return msgspec.convert(fields, _OPTIONS[name])
+    if code == _RECORD:
+        return Record(*decode(bytes(data)))
     return decode_extension(code, data)
 
 

@@ -2,7 +2,12 @@
 
 from typing import Final
 
-WRITES: Final = frozenset({"put", "insert", "put_many", "update", "delete", "delete_many", "touch"})
+WRITES: Final = frozenset(
+    {
+        *("put", "insert", "put_many", "put_records", "update"),
+        *("delete", "delete_many", "touch"),
+    }
+)
 READS: Final = frozenset(
     {
         *("get", "get_many", "record", "find", "count", "distinct", "count_by", "min", "max"),

@@ -6,13 +6,15 @@ Invariants:
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
 from amberdb._types import Lsn, Patch, Sync, Where
 from amberdb.engine.commit.write_batch import OnConflict
 from amberdb.engine.database.readable_collection import listed_ids
-from amberdb.engine.database.writable_collection import WritableCollection
+from amberdb.engine.database.writable_collection import WritableCollection, times_us
+from amberdb.engine.query.page import Record
 from amberdb.engine.schema.patch import Changes
 from amberdb.remote.arguments import sendable, sendable_filter, sendable_patch
 
@@ -45,6 +47,16 @@ class SentWrites(WritableCollection):
         sent = self._prepared(listed, known)
         ids = self._sent("put_many", sent, on_conflict=sendable(on_conflict), sync=sync)
         return cast(list[str], ids)
+
+    def put_records(self, records: Iterable[Record], *, sync: Sync | None = None) -> list[str]:
+        """As Collection.put_records()."""
+        listed, schema = list(records), self._schema()
+        for each in listed:
+            times_us(each)  # raises
+        prepared = [
+            replace(each, document=schema.prepare(each.document).document) for each in listed
+        ]
+        return cast(list[str], self._sent("put_records", sendable(prepared), sync=sync))
 
     def update(
         self,

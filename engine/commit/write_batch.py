@@ -11,7 +11,7 @@ Invariants:
 - Unique indexes are checked against the state at the end of the batch, once, in `finish`.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Literal, NoReturn, TypeAlias, get_args
 
 from amberdb._call_lock import Holder
@@ -100,6 +100,9 @@ class WriteBatch:
         """Whether there is a document with the id of a new one."""
         return not new.fresh and self._live(schema, new.key) is not None
 
+    def expect(self, schema: Schema, new: Sequence[Prepared]) -> None:
+        """Takes in that these documents will be stored: a batch on a server reads them at once."""
+
     def put(self, schema: Schema, new: Prepared, *, on_conflict: OnConflict = "replace") -> None:
         """Stores a document. Where the id exists, replaces the old one, keeps it, or raises
         DuplicateKeyError."""
@@ -161,6 +164,16 @@ class WriteBatch:
                 self._checked().is_migrating = True
             before = schema.as_stored(old, self.view.vectors_at)
             self._replace(schema, new, old, before, old.updated_us)
+
+    def restore(self, schema: Schema, new: Prepared, created_us: int, updated_us: int) -> None:
+        """Stores a document as another database had it, with these times; replaces one that is
+        there."""
+        old = self._live(schema, new.key)
+        if old is None:
+            self._insert(schema, new, (created_us, updated_us))
+        else:
+            before = schema.as_stored(old, self.view.vectors_at)
+            self._replace(schema, new, old._replace(created_us=created_us), before, updated_us)
 
     def delete(self, schema: Schema, id: str) -> bool:
         """Deletes a document; False when it does not exist."""
@@ -225,15 +238,18 @@ class WriteBatch:
             return None
         return old
 
-    def _insert(self, schema: Schema, new: Prepared) -> None:
-        """Stores a document under an id that has none."""
+    def _insert(
+        self, schema: Schema, new: Prepared, times_us: tuple[int, int] | None = None
+    ) -> None:
+        """Stores a document under an id that has none. `times_us`: of its creation and its last
+        write, if that is not now."""
         document = new.document
         id_bytes = new.id_bytes
         expires_us = new.expires_us
         counters = self._counters_of(schema)
         rowid = counters.next_rowid
-        now_us = self.now_us
-        value = pack(new.key, self.lsn, now_us, now_us, expires_us, rowid, new.body)
+        created_us, updated_us = times_us or (self.now_us, self.now_us)
+        value = pack(new.key, self.lsn, created_us, updated_us, expires_us, rowid, new.body)
         effects: Effects = {new.key: value}
         schema.add_entries(effects, schema.entry_plan, document, id_bytes, rowid, expires_us)
         row_keys: list[bytes] = []
@@ -284,7 +300,7 @@ class WriteBatch:
             new.body,
         )
         effects: Effects = {new.key: value}
-        if plan.indexes or expires_us != old.expires_us:
+        if plan.indexes or expires_us != old.expires_us or rowid != old.rowid:
             schema.add_entries(effects, plan, document, new.id_bytes, rowid, expires_us)
             for key, entry in _entries_of(schema, plan, new.id_bytes, old, before).items():
                 if key not in effects:
@@ -357,7 +373,9 @@ class FullBatch(WriteBatch):
 
     __slots__ = ()
 
-    def _insert(self, schema: Schema, new: Prepared) -> NoReturn:
+    def _insert(
+        self, schema: Schema, new: Prepared, times_us: tuple[int, int] | None = None
+    ) -> NoReturn:
         _refuse()
 
     def _replace(

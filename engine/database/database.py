@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
-from amberdb._attempts import ATTEMPTS, pauses_s
-from amberdb._errors import Overtaken, QueryError, TransactionError
+from amberdb._attempts import ATTEMPTS, Overtaken, pauses_s
+from amberdb._errors import QueryError, TransactionError
 from amberdb._types import Isolation, Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport

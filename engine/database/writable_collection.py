@@ -10,11 +10,13 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, TypeVar
 
-from amberdb._errors import CollectionError, QueryError
+from amberdb._errors import CollectionError, InvalidDocumentError, QueryError
+from amberdb._time import microseconds
 from amberdb._types import Lsn, Patch, Sync, Where
 from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import ON_CONFLICT, OnConflict, WriteBatch, missing
 from amberdb.engine.database.readable_collection import ReadableCollection, listed_ids
+from amberdb.engine.query.page import Record
 from amberdb.engine.query.query import Query
 from amberdb.engine.schema.patch import Changes
 from amberdb.engine.schema.schema import Schema
@@ -149,6 +151,31 @@ class WritableCollection(ReadableCollection):
                 writer.put(current, each, on_conflict=on_conflict)
         return [each.id for each in prepared]
 
+    def put_records(self, records: Iterable[Record], *, sync: Sync | None = None) -> list[str]:
+        """Stores documents as another database has them, with their times of creation and of the
+        last write; in one commit, all or none. Returns their ids in the same order.
+
+            copy["event"].put_records(db["event"].find(limit=500, records=True))
+
+        A document that is there is replaced. Versions are of this database. No embedder is called:
+        a document without a vector waits for embed_missing().
+
+        Raises what put_many() raises, and InvalidDocumentError for a record without its whole
+        document.
+        """
+        listed = list(records)
+        times = [times_us(each) for each in listed]
+        schema = self._schema()
+        prepared = [schema.prepare(each.document) for each in listed]
+        with self._writing(sync) as writer:
+            current = schema_of(writer.view, self.name)
+            if current is not schema:
+                prepared = [current.prepare(each.document) for each in prepared]
+            writer.expect(current, prepared)
+            for new, (created_us, updated_us) in zip(prepared, times, strict=True):
+                writer.restore(current, new, created_us, updated_us)
+        return [each.id for each in prepared]
+
     def update(
         self,
         id: str,
@@ -252,3 +279,16 @@ class WritableCollection(ReadableCollection):
                 )
             change = Changes.setting(schema.expires_at, until)
             return sum(writer.update_if_there(schema, id, change) for id in listed)
+
+
+def times_us(record: Record) -> tuple[int, int]:
+    """The times of a record. Raises InvalidDocumentError for one that cannot be stored."""
+    if not isinstance(record, Record):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidDocumentError("put_records() takes records, as find(records=True) gives them")
+    if record.document.get("id") != record.id:
+        raise InvalidDocumentError(
+            f"the record of {record.id!r} has a part of the document: read it without fields="
+        )
+    if record.created_at.tzinfo is None or record.updated_at.tzinfo is None:
+        raise InvalidDocumentError(f"the record of {record.id!r} has a time without a zone")
+    return microseconds(record.created_at), microseconds(record.updated_at)

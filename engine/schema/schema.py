@@ -299,6 +299,12 @@ class Schema:
             )
         return plan
 
+    def is_another_row(self, before: Document, after: Document) -> bool:
+        """Whether a document that is changed so gets another rowid."""
+        return not self.row_roots.isdisjoint(self.changed(before, after)) and (
+            self.row_contents(before) != self.row_contents(after)
+        )
+
     def row_contents(self, document: Document) -> list[object]:
         """The document's content for each search index, and its vectors that none indexes. Two
         documents with equal lists are the same to all of them, and have the same vectors."""

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from amberdb._types import Document
+from amberdb.engine.query.filter import Filter
 from amberdb.engine.query.planner import Plan
 from amberdb.engine.query.query import Query
 from amberdb.engine.query.scan import documents
@@ -76,6 +77,11 @@ class Candidates:
         """The rowids of all documents that match, however many, ascending."""
         plan = self._query.narrowest(view)
         return _array([rowid_of(value) for _, value, _ in documents(view, schema, plan)])
+
+    @property
+    def filter(self) -> Filter:
+        """The filter that the postfilter decides."""
+        return self._query.filter
 
     def _passes(self, rowid: int, index: RowIndex) -> bool:
         document: Document = self._reader.document(rowid, index)

@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
 
 class Searcher(Protocol):
-    """Answers queries over one text or vector index. What it keeps in memory is a cache."""
+    """Answers queries over one text or vector index."""
 
     def search(
         self,
@@ -45,6 +45,10 @@ class Searcher(Protocol):
         """The best `limit` rows of the view that pass the candidates' filter, best first. `query`
         is a TextQuery for a text index, a vector for a vector index."""
         ...
+
+
+class CachingSearcher(Searcher, Protocol):
+    """What it keeps in memory is a cache."""
 
     def problems(self, view: View, schema: Schema) -> Iterator[str]:
         """Differences between the cache, in memory or in a file, and the documents of a view, in

@@ -20,7 +20,7 @@ from amberdb._errors import AmberError
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
-from amberdb.engine.search.searcher import Searcher, VectorParts
+from amberdb.engine.search.searcher import CachingSearcher, VectorParts
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
@@ -46,16 +46,16 @@ class Searchers:
 
     def __init__(self, parts: VectorParts) -> None:
         self._mutex = CallLock()
-        self._by_keyspace: dict[int, Searcher] = {}
+        self._by_keyspace: dict[int, CachingSearcher] = {}
         self._parts = parts
         self._noted: dict[bytes, _Noted] = {}
         """By the prefix of an index."""
 
-    def of(self, index: RowIndex, schema: Schema) -> Searcher:
+    def of(self, index: RowIndex, schema: Schema) -> CachingSearcher:
         """The searcher of an index, which `schema` declares as of the view."""
         return self.shared(index, schema) or _searcher(index, None)
 
-    def shared(self, index: RowIndex, schema: Schema) -> Searcher | None:
+    def shared(self, index: RowIndex, schema: Schema) -> CachingSearcher | None:
         """The searcher that all views share; None for an index that was dropped since the view."""
         with self._mutex:
             searcher = self._by_keyspace.get(index.number)
@@ -166,9 +166,9 @@ class SnapshotSearchers:
 
     def __init__(self, searchers: Searchers) -> None:
         self._searchers = searchers
-        self._dropped: dict[int, Searcher] = {}
+        self._dropped: dict[int, CachingSearcher] = {}
 
-    def of(self, index: RowIndex, schema: Schema) -> Searcher:
+    def of(self, index: RowIndex, schema: Schema) -> CachingSearcher:
         searcher = self._searchers.shared(index, schema)
         if searcher is None:
             searcher = self._dropped.get(index.number)
@@ -181,7 +181,7 @@ class SnapshotSearchers:
         self._dropped.clear()
 
 
-def _searcher(index: RowIndex, parts: VectorParts | None) -> Searcher:
+def _searcher(index: RowIndex, parts: VectorParts | None) -> CachingSearcher:
     """A new searcher; without `parts` one that keeps no file."""
     if index.is_text:
         from amberdb.engine.search.text_searcher import TextSearcher  # imports numpy

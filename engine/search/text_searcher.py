@@ -36,7 +36,6 @@ class TextSearcher:
     def __init__(self, index: RowIndex) -> None:
         assert index.extractor is not None
         self._index = index
-        self._extractor = index.extractor
         self._live_rows = LiveRows()
         self._sources = Sources()
         self._cached: tuple[Live, Corpus] | None = None
@@ -54,7 +53,7 @@ class TextSearcher:
         """The best `limit` rows of the view, best first. Raises QueryError, CorruptionError."""
         live = self._live_rows.live(view, schema, self._index)
         sources = self._sources.of(view, self._index)
-        verify = self._verify(query, candidates, reader)
+        verify = verification(self._index, query, candidates, reader)
         corpus = self._corpus(sources, live)
         (rowids, scores), highest = corpus.ranked(
             query, limit, among=candidates.prefilter, verify=verify
@@ -99,23 +98,25 @@ class TextSearcher:
             self._cached = live, corpus
         return corpus
 
-    def _verify(
-        self, query: TextQuery, candidates: Candidates, reader: RowReader
-    ) -> "Verify | None":
-        """A check of ranked rows by their documents; None when the postings decide."""
-        postfilter = candidates.postfilter
-        if postfilter is None and not query.needs_text:
-            return None
-        import numpy as np
 
-        def verify(rowids: "NDArray[np.int64]") -> "NDArray[np.bool_]":
-            passed = np.ones(len(rowids), np.bool_)
-            for position, rowid in enumerate(rowids.tolist()):
-                if postfilter is not None and not postfilter(rowid, self._index):
-                    passed[position] = False
-                elif query.needs_text:
-                    document = reader.document(rowid, self._index)
-                    passed[position] = query.matches(self._extractor.strings(document))
-            return passed
+def verification(
+    index: RowIndex, query: TextQuery, candidates: Candidates, reader: RowReader
+) -> "Verify | None":
+    """A check of ranked rows by their documents; None when the postings decide."""
+    postfilter, extractor = candidates.postfilter, index.extractor
+    if postfilter is None and not query.needs_text:
+        return None
+    assert extractor is not None
+    import numpy as np
 
-        return verify
+    def verify(rowids: "NDArray[np.int64]") -> "NDArray[np.bool_]":
+        passed = np.ones(len(rowids), np.bool_)
+        for position, rowid in enumerate(rowids.tolist()):
+            if postfilter is not None and not postfilter(rowid, index):
+                passed[position] = False
+            elif query.needs_text:
+                document = reader.document(rowid, index)
+                passed[position] = query.matches(extractor.strings(document))
+        return passed
+
+    return verify

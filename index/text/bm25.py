@@ -37,7 +37,7 @@ from amberdb.index.text.packing import (
     Rowids,
     arrays,
 )
-from amberdb.index.text.postings import Alive, Source, is_alive
+from amberdb.index.text.postings import Alive, SearchedSource, is_alive
 from amberdb.index.text.query import Prefix, Term, TextQuery
 
 # Of the two common pairs (the other is 1.2, 0.75) the one with less weight for length: documents
@@ -74,7 +74,7 @@ class _Part:
     length: float = 0.0
     """Their sum."""
 
-    def grown(self, source: Source, alive: Alive) -> "_Part":
+    def grown(self, source: SearchedSource, alive: Alive) -> "_Part":
         """With the rows that the source has since, and the view knows."""
         rowids = source.rowids
         start = len(self.rowids)
@@ -125,16 +125,21 @@ class Corpus:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[SearchedSource],
         alive: Alive,
         known: Mapping[object, _Part] = MappingProxyType({}),
+        totals: tuple[int, float] | None = None,
     ) -> None:
-        """`known` are parts by the tables of their sources."""
+        """`known` are parts by the tables of their sources. `totals`: the number of all rows that
+        are alive and the sum of their lengths, where the sources have only the rows of a query's
+        terms."""
         self._sources = sources
         self._alive = alive
         self._parts = [known.get(source.table, _NO_ROWS).grown(source, alive) for source in sources]
-        self.count = sum(part.count for part in self._parts)
-        length = sum(part.length for part in self._parts)
+        if totals is None:
+            count = sum(part.count for part in self._parts)
+            totals = count, sum(part.length for part in self._parts)
+        self.count, length = totals
         self.length_mean = length / self.count if self.count else 0.0
 
     @property
@@ -142,7 +147,9 @@ class Corpus:
         """What a norm grows by with each word; without words at all, rows have stop words only."""
         return K1 * B / self.length_mean if self.length_mean else 0.0
 
-    def after(self, sources: Sequence[Source], alive: Alive, removed: Sequence[int]) -> "Corpus":
+    def after(
+        self, sources: Sequence[SearchedSource], alive: Alive, removed: Sequence[int]
+    ) -> "Corpus":
         """The corpus of a later view. Its mask is that of this one without the removed rows, and
         with others behind the end."""
         tables = [source.table for source in self._sources]
@@ -313,7 +320,7 @@ def _rows(
     return zip(rowids, lengths, frequencies.tolist(), strict=True)
 
 
-def _held(source: Source, part: _Part, terms: Iterable[Term]) -> _FewByTerm:
+def _held(source: SearchedSource, part: _Part, terms: Iterable[Term]) -> _FewByTerm:
     """The postings of the terms that a row has which is alive. Raises QueryError."""
     held: _FewByTerm = {}
     left = PREFIX_TERMS_MAX  # for all prefixes: each of them may match every word
@@ -359,7 +366,7 @@ def _in_view(
     return (ordinals, frequencies) if len(ordinals) else None
 
 
-def _added_up(source: Source, terms: Iterable[str]) -> Postings | None:
+def _added_up(source: SearchedSource, terms: Iterable[str]) -> Postings | None:
     """The postings of several terms, as those of one."""
     found = [arrays(postings) for term in terms if (postings := source.postings(term)) is not None]
     if not found:

@@ -71,8 +71,8 @@ class Block(NamedTuple):
     entries: Entries
 
 
-class Source(Protocol):
-    """Rows of one text index, with their terms."""
+class SearchedSource(Protocol):
+    """Rows of one text index, with their terms, as a search reads them."""
 
     @property
     def rowids(self) -> Rowids:
@@ -82,11 +82,6 @@ class Source(Protocol):
     @property
     def lengths(self) -> Lengths:
         """By ordinal, in weighted words."""
-        ...
-
-    def blocks(self) -> Iterator[Block]:
-        """All terms in order, with their entries (packing.py), ordinals ascending. A row may have
-        several entries of one term: summed() adds them up."""
         ...
 
     @property
@@ -100,6 +95,15 @@ class Source(Protocol):
 
     def terms(self, prefix: str, limit: int) -> list[str]:
         """The first `limit` terms with this prefix, in order."""
+        ...
+
+
+class Source(SearchedSource, Protocol):
+    """One that can be packed."""
+
+    def blocks(self) -> Iterator[Block]:
+        """All terms in order, with their entries (packing.py), ordinals ascending. A row may have
+        several entries of one term: summed() adds them up."""
         ...
 
 

@@ -4,9 +4,15 @@ import random
 from collections.abc import Iterator
 from typing import Final
 
+from amberdb._errors import ConflictError
+
 ATTEMPTS: Final = 20
 _FIRST_S: Final = 0.002
 _MAX_S: Final = 0.5
+
+
+class Overtaken(ConflictError):
+    """Another transaction was in the way: nothing was stored, and another attempt may succeed."""
 
 
 def pauses_s(attempts: int) -> Iterator[float | None]:

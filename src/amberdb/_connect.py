@@ -7,7 +7,7 @@ Invariants:
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Final, Unpack, overload
+from typing import TYPE_CHECKING, Final, TypeGuard, Unpack, overload
 
 from amberdb._errors import OpenError
 from amberdb.engine.database.open import MEMORY, open_database
@@ -51,7 +51,7 @@ def connect(
     network mount and between containers. Of a server (docs/remote.md): OpenError for a wrong URL,
     ServerUnreachableError, ServerAccessError, FormatError.
     """
-    if isinstance(path, str) and _URL.match(path):
+    if is_url(path):
         return _on_server(path, create=create, settings=settings)
     from amberdb.remote.place import network_of
 
@@ -67,6 +67,11 @@ def connect(
     return _shared(path, create, settings)
 
 
+def is_url(path: object) -> TypeGuard[str]:
+    """Whether this names a database on a server, not a path."""
+    return isinstance(path, str) and _URL.match(path) is not None
+
+
 def _on_server(url: str, *, create: bool, settings: OpenOptions) -> "Database":
     try:
         from amberdb.postgres.database import PostgresDatabase
@@ -80,8 +85,10 @@ def _on_server(url: str, *, create: bool, settings: OpenOptions) -> "Database":
 def connect_or_open(
     path: str | os.PathLike[str], *, create: bool = True, **settings: Unpack[OpenOptions]
 ) -> "Database":
-    """connect() where a database can be shared, else open(): for programs of amberdb's own, which
-    may be started beside others. Raises as they do."""
+    """connect() where a database can be shared or is on a server, else open(): for programs of
+    amberdb's own, which may be started beside others. Raises as they do."""
+    if is_url(path):
+        return _on_server(path, create=create, settings=settings)
     from amberdb.remote.place import network_of
 
     if sys.platform == "linux" and os.fspath(path) != MEMORY and network_of(path) is None:

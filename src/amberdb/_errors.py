@@ -159,10 +159,6 @@ class ConflictError(TransactionError, ValueError):
     another transaction was in the way: nothing was stored, and db.run() runs it again."""
 
 
-class Overtaken(ConflictError):
-    """The second of these: nothing was stored, and another attempt may succeed."""
-
-
 class TransactionTooLargeError(TransactionError, ValueError):
     """The transaction is larger than `transaction_bytes_max`: write in several."""
 
@@ -176,7 +172,8 @@ class SnapshotLimitError(TransactionError, RuntimeError):
 
 
 class ReadOnlyError(TransactionError, PermissionError):
-    """The database was opened with read_only=True: write in the process that opened it to write."""
+    """The database was opened with read_only=True, or is a replica of a server: write in the
+    process that opened it to write, or to the primary."""
 
 
 class ClosedError(AmberError, RuntimeError):

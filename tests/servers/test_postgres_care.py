@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 import amberdb
-from amberdb import OpenOptions, Ordered, Unique
+from amberdb import OpenOptions, Ordered, Text, Unique
 from support.databases import FakeClock
 from support.servers import PostgreSQL, postgres
 
@@ -153,7 +153,7 @@ def test_check_compares_indexes_with_documents(postgres18: PostgreSQL) -> None:
     with amberdb.connect(postgres18.url("postgresql", name), clock=clock, background=False) as db:
         notes = db.collection(
             "note",
-            indexes=[Ordered("n"), Ordered("tags"), Unique("u", sparse=True)],
+            indexes=[Ordered("n"), Ordered("tags"), Unique("u", sparse=True), Text("u")],
             expires_at="until",
         )
         until = clock.now + 10
@@ -174,6 +174,9 @@ def test_check_compares_indexes_with_documents(postgres18: PostgreSQL) -> None:
             "AND column_name LIKE 'k%' ORDER BY length(column_name), column_name LIMIT 1",
             name,
         ).strip()
+        texts = postgres18.execute(
+            "SELECT tablename FROM pg_tables WHERE tablename ~ '^t[0-9]+$'", name
+        ).strip()
         for sql in (
             f"UPDATE amberdb.d1 SET {column} = NULL WHERE key = '2'",
             "DELETE FROM amberdb.e1 WHERE key = '3'",
@@ -182,6 +185,7 @@ def test_check_compares_indexes_with_documents(postgres18: PostgreSQL) -> None:
             "UPDATE amberdb.d1 SET document = jsonb_set(document, '{n}', '70') WHERE key = '7'",
             "UPDATE amberdb.d1 SET sides = 1 WHERE key = '6'",
             "DELETE FROM amberdb.d1 WHERE key = '8'",
+            f"DELETE FROM amberdb.{texts} WHERE terms @> ARRAY['u0']",
         ):
             postgres18.execute(sql, name)
         report = db.check()
@@ -190,6 +194,7 @@ def test_check_compares_indexes_with_documents(postgres18: PostgreSQL) -> None:
     assert found == [
         '1 rows of "amberdb".u1 have no document',
         '2 rows of "amberdb".e1 have no document',
+        "b'0' lacks its entry in text:u",
         "b'1' lacks its entry in unique:u",
         "b'2' lacks its entry in the expiry index",
         "b'3' lacks its entry in ordered:tags",
@@ -198,4 +203,5 @@ def test_check_compares_indexes_with_documents(postgres18: PostgreSQL) -> None:
         "b'5' has an entry that it does not make in unique:u",
         "b'6' counts 1 entries, and its document makes 2",
         "b'7' lacks its entry in ordered:n",
+        "text:u has 9 rows and counts 10, the documents make 9",
     ]

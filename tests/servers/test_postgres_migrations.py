@@ -16,6 +16,7 @@ from amberdb import (
     DuplicateKeyError,
     MigrationError,
     Ordered,
+    Text,
     Unique,
 )
 
@@ -89,6 +90,21 @@ def test_documents_are_upgraded_with_their_indexes(db: Database, other: Database
     db.migrate()
     db.collection("p", version=4, migrate={4: lambda document: {**document, "n": -document["n"]}})
     assert people.find({"n": -5}, fields=["id"]) == [{"id": "d0005"}]
+
+
+def test_migration_is_searched(db: Database) -> None:
+    people = db.collection("p", indexes=[Text("text"), Text("other")])
+    people.put_many({"id": f"{n}", "text": f"tea word{n}", "other": "same"} for n in range(50))
+
+    def upgrade(document: Document) -> Document:
+        return {**document, "text": f"coffee word{document['id']}", "more": "new"}
+
+    specs = [Text("text"), Text("other"), Text("more")]
+    db.collection("p", version=2, migrate={2: upgrade}, indexes=specs)
+    assert len(people.search("coffee", limit=100)) == 50
+    assert list(people.search("tea")) == []
+    assert [hit.id for hit in people.search("word7")] == ["7"]
+    assert db.check().ok
 
 
 def test_migration_is_in_the_feed(db: Database) -> None:

@@ -2,18 +2,17 @@
 declarations, and the same questions, in both; equal to type and order.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-import amberdb
-from amberdb import AmberError, Collection, Database, Ordered, Unique
+from amberdb import Collection, Database, Ordered, Unique
 from support import drawn, reference, slices
-from support.databases import SMALL, FakeClock
+from support.both_engines import Both, databases_of
+from support.databases import FakeClock
 from support.model import Spec
 from support.reference import Doc, same
 from support.servers import PostgreSQL
@@ -31,7 +30,6 @@ IDS = [*drawn.IDS, "f", "g", "h"]
 KINDS = ["put", "put", "put", "insert", "update", "update", "increase", "delete", "many", "touch"]
 HOURS: st.SearchStrategy[float | None] = st.one_of(st.none(), st.floats(-2, 9).map(round))
 
-_names = itertools.count(1)
 lives = st.lists(
     st.tuples(
         st.sampled_from(KINDS),
@@ -54,44 +52,6 @@ declarations = st.lists(st.sampled_from(INDEXED), max_size=6, unique_by=lambda s
 @pytest.fixture(scope="module")
 def url(postgres18: PostgreSQL) -> str:
     return postgres18.url("postgresql", postgres18.new_database())
-
-
-class Both:
-    """One collection in a directory, and one on a server."""
-
-    def __init__(self, directory: Database, server: Database) -> None:
-        self.databases = directory, server
-        self.name = f"c{next(_names)}"
-
-    def collections(self) -> list[Collection]:
-        return [db[self.name] for db in self.databases]
-
-    def same_outcome(self, call: Callable[[Collection], Any]) -> None:
-        """Calls both: what they return, or the type of their error, has to be the same."""
-        outcomes: list[Any] = []
-        for each in self.collections():
-            try:
-                outcomes.append(call(each))
-            except AmberError as error:
-                outcomes.append(type(error))
-        here, there = outcomes
-        assert here == there or same(here, there)
-
-    def declare(self, specs: list[Spec], expires: bool) -> None:
-        outcomes: list[type | None] = []
-        for db in self.databases:
-            known = self.name in db.collections()
-            try:
-                db.collection(self.name, indexes=specs, expires_at="until" if expires else None)
-                outcomes.append(None)
-            except (amberdb.DuplicateKeyError, amberdb.InvalidDocumentError) as error:
-                outcomes.append(type(error))
-                assert known
-            db.build_indexes()
-        assert outcomes[0] == outcomes[1]
-        if outcomes[0] is not None:  # in a directory the other indexes of the declaration stand
-            specs = [spec for spec in specs if not isinstance(spec, Unique)]
-            self.declare(specs, expires)
 
 
 def step(both: Both, kind: str, id: str, body: Doc, patch: Doc, until: float | None) -> None:
@@ -157,12 +117,8 @@ def whole(both: Both) -> None:
 
 @pytest.fixture(scope="module")
 def databases(url: str) -> Iterator[tuple[Database, Database, FakeClock]]:
-    clock = FakeClock()
-    with (
-        amberdb.open(":memory:", **SMALL, clock=clock) as directory,
-        amberdb.connect(url, clock=clock) as server,
-    ):
-        yield directory, server, clock
+    with databases_of(url) as databases:
+        yield databases
 
 
 @pytest.mark.sliced

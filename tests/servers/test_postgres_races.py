@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
 
 import amberdb
-from amberdb import Database, DuplicateKeyError, Ordered, Unique
+from amberdb import Collection, Database, DuplicateKeyError, Ordered, Text, Unique
+from amberdb.index.registry import IndexSpec
 from support.servers import PgBouncer
 
 ROUNDS = 200
@@ -122,8 +124,9 @@ def test_one_id_is_inserted_once(url: str) -> None:
 
 def test_writers_of_an_older_declaration_beside_a_new_index(url: str) -> None:
     """One writes without pause; the other declares more indexes meanwhile."""
-    specs: list[Ordered | Unique] = [
+    specs: list[IndexSpec] = [
         Ordered("a"),
+        Text("text"),
         Ordered("b"),
         Ordered("tags"),
         Unique("u", sparse=True),
@@ -134,10 +137,12 @@ def test_writers_of_an_older_declaration_beside_a_new_index(url: str) -> None:
     def work(db: Database, side: int, number: int) -> None:
         if side == 0:
             id = f"{number:03}"
-            db["note"].put({"id": id, "a": number % 5, "b": number % 3, "tags": [number, 1000]})
-            db["note"].update(f"{number // 2:03}", {"u": number // 2, "$push": {"tags": 2000}})
-        elif number % 40 == 0 and number // 40 < len(specs):
-            db.collection("note", indexes=specs[: number // 40 + 1])
+            document = {"id": id, "a": number % 5, "b": number % 3, "tags": [number, 1000]}
+            db["note"].put({**document, "text": f"note {id}"})
+            changes = {"u": number // 2, "text": f"again {id}", "$push": {"tags": 2000}}
+            db["note"].update(f"{number // 2:03}", changes)
+        elif number % 30 == 0 and number // 30 < len(specs):
+            db.collection("note", indexes=specs[: number // 30 + 1])
 
     both(url, work)
     with amberdb.connect(url) as db:
@@ -156,6 +161,42 @@ def test_writers_of_an_older_declaration_beside_a_new_index(url: str) -> None:
         assert report.problems == []
         assert report.documents == ROUNDS
         assert report.entries > 4 * ROUNDS
+        compare_searches(notes, "note again")
+
+
+def test_texts_written_from_two_sides(url: str) -> None:
+    """New words of both, documents of both, and transactions of several statements."""
+    with amberdb.connect(url) as db:
+        db.collection("note", indexes=[Text("text")])
+
+    def write(db: Database, side: int, number: int) -> None:
+        words = [f"w{number}", f"w{number + 1}", f"w{number + 2}"]
+        with db.transaction() as tx:
+            for word in words if side else reversed(words):
+                tx["note"].put({"text": f"tea {word}"})
+                tx["note"].count()  # sends what is written
+        db["note"].put({"id": f"{number % 7}", "text": f"tea of {side} {number}"})
+        if number % 5 == side:
+            db["note"].delete(f"{number % 7}")
+
+    both(url, write)
+    with amberdb.connect(url) as db:
+        compare_searches(db["note"], "tea w17", query="w1*")
+
+
+def compare_searches(notes: Collection, text: str, query: str = "not*") -> None:
+    """With a directory that has the same documents, written in another order."""
+    with amberdb.open(":memory:", background=False) as directory:
+        same = directory.collection("note", indexes=[Text("text")])
+        same.put_many(notes.documents())
+        questions: list[dict[str, Any]] = [{"text": text}, {"query": query}]
+        for question in questions:
+            here, there = (
+                {hit.id: hit.score for hit in each.search(**question, limit=2000)}
+                for each in (notes, same)
+            )
+            assert len(here) > 10
+            assert here == there
 
 
 def test_threads_share_one_database(url: str) -> None:
@@ -179,14 +220,16 @@ def test_through_a_pooler_of_transactions(pgbouncer18: PgBouncer) -> None:
     """Two connections to the server behind it: whatever a session keeps would be another one's."""
     url = pgbouncer18.url("postgresql", pgbouncer18.new_database()) + "?prepared_statements=false"
     with amberdb.connect(url) as db:
-        notes = db.collection("note", indexes=[Ordered("n"), Unique("u", sparse=True)])
+        indexes: list[IndexSpec] = [Ordered("n"), Unique("u", sparse=True), Text("text")]
+        notes = db.collection("note", indexes=indexes)
 
         def work(side: int) -> None:
             for number in range(25):
                 with db.transaction() as tx:
                     known = tx["note"].get("a") or {"id": "a", "n": 0}
                     tx["note"].put({**known, "n": known["n"] + 1})
-                notes.put({"u": 100 * side + number})
+                notes.put({"u": 100 * side + number, "text": f"tea {side}"})
+                assert len(notes.search(f"{side}", limit=30)) == number + 1
                 assert len(notes.find({"u": {"$exists": True}}, order_by="u", limit=1)) == 1
 
         with ThreadPoolExecutor(4) as threads:

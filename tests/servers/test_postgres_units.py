@@ -3,16 +3,14 @@
 Those of a directory's own parts are left out, by name.
 """
 
-import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import amberdb
 from amberdb import Collection, Database, Unique
 from support.audited_server import audited_url
+from support.on_server import Databases, adopt
 from support.servers import PostgreSQL
 from unit.engine import test_collection, test_feed, test_page, test_unique
 
@@ -31,30 +29,6 @@ OF_A_DIRECTORY = {
     "test_log_is_kept_for_a_subscriber_up_to_the_limit": "segments of the log",
     "test_changes_begin_at_the_oldest_record_though_a_checkpoint_recycles_it": "the log",
 }
-OPTIONS = {"clock", "sync", "document_bytes_max", "transaction_bytes_max", "query_bytes_max"}
-
-_schemas = itertools.count(1)
-
-
-class Databases:
-    """Every database that one test opened, each a schema of one database of the server."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._names: dict[str, str] = {}
-        self._opened: list[Database] = []
-
-    def open(self, name: str | Path = "t.amber", **options: Any) -> Database:
-        schema = self._names.setdefault(str(name), f"s{next(_schemas)}")
-        kept = {key: value for key, value in options.items() if key in OPTIONS}
-        db = amberdb.connect(f"{self._url}?schema={schema}", **kept)
-        db.changes()  # from now on writers fill the outbox
-        self._opened.append(db)
-        return db
-
-    def close(self) -> None:
-        for db in self._opened:
-            db.close()
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +56,4 @@ def notes(db: Database) -> Collection:
     return db.collection("note")
 
 
-for _module in (test_collection, test_unique, test_page, test_feed):
-    for _name, _thing in vars(_module).items():
-        is_fixture = type(_thing).__name__ == "FixtureFunctionDefinition"
-        is_test = _name.startswith("test_") and _name not in OF_A_DIRECTORY
-        if (is_test or is_fixture) and _name not in globals():
-            globals()[_name] = _thing
+adopt(globals(), (test_collection, test_unique, test_page, test_feed), OF_A_DIRECTORY)

@@ -32,6 +32,7 @@ from support.server_process import (
     HOST,
     ServerProcess,
     accepts,
+    give,
     greets,
     missing,
     private_directory,
@@ -142,6 +143,7 @@ class PgBouncer(Server):
 
 _HBA: Final = f"""\
 local all postgres trust
+local replication postgres trust
 local all all scram-sha-256
 host all postgres {HOST}/32 reject
 host all all {HOST}/32 scram-sha-256
@@ -153,9 +155,40 @@ def postgres(
     version: int, *, settings: Sequence[str] = (), fsync: bool = False
 ) -> Generator[PostgreSQL]:
     """`settings` as on its command line: "max_connections=20"."""
-    binaries = _postgres_binaries(version)
     directory = private_directory(f"pg{version}")
     _copy(_postgres_template(version), directory / "data")
+    with _postgres_in(directory, version, settings, fsync=fsync) as server:
+        server.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
+        yield server
+
+
+@contextmanager
+def standby(primary: PostgreSQL) -> Generator[PostgreSQL]:
+    """A replica that follows `primary`, which waits for it with each commit from now on."""
+    directory = private_directory(f"pg{primary.version}-standby")
+    socket = primary.process.directory
+    run(
+        directory,
+        primary.binaries / "pg_basebackup",
+        *("-h", str(socket), "-p", str(primary.port), "-U", "postgres"),
+        *("-D", str(directory / "data"), "-X", "stream", "--checkpoint=fast", "--no-sync"),
+        as_server=True,
+    )
+    (directory / "data" / "standby.signal").touch()
+    give(directory)
+    source = f"primary_conninfo=host={socket} port={primary.port} user=postgres"
+    with _postgres_in(directory, primary.version, [source], fsync=False) as server:
+        primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.execute("SELECT pg_reload_conf()")
+        yield server
+
+
+@contextmanager
+def _postgres_in(
+    directory: Path, version: int, settings: Sequence[str], *, fsync: bool
+) -> Generator[PostgreSQL]:
+    """A server over the data in a directory."""
+    binaries = _postgres_binaries(version)
     every = [
         f"listen_addresses={HOST}",
         f"unix_socket_directories={directory}",
@@ -173,12 +206,10 @@ def postgres(
             lines = (directory / "data" / "postmaster.pid").read_text().split("\n")
         except FileNotFoundError:
             return False
-        return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+        return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
 
     with _running(ServerProcess(directory, command, is_ready, signal.SIGINT)) as process:
-        server = PostgreSQL(port=process.port, process=process, version=version, binaries=binaries)
-        server.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
-        yield server
+        yield PostgreSQL(port=process.port, process=process, version=version, binaries=binaries)
 
 
 def _postgres_binaries(version: int) -> Path:

@@ -15,7 +15,7 @@ Invariants:
 import time
 from typing import Final, final
 
-from amberdb._errors import CollectionMissingError
+from amberdb._errors import CollectionMissingError, ReadOnlyError
 from amberdb._worker import FOREVER, Worker
 from amberdb.engine.failures import Failures
 from amberdb.engine.options import Options
@@ -70,6 +70,8 @@ class Background:
         self._next_expiry_us = NEVER  # what is written from now on wakes it again
         try:
             left_s = self._care()
+        except ReadOnlyError:
+            return LOOK_S  # a replica, until it is promoted
         except Exception as error:
             if self._sessions.connections.is_closed:
                 return None

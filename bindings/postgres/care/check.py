@@ -60,6 +60,7 @@ class _Checked:
             if progress is not None:
                 progress(table.schema.name, count)
         report.documents += count
+        self._compare_totals()
         for beside in (table.entries, table.values):
             ((total,),) = self._view.rows(f"SELECT count(*) FROM {beside}", [])
             if total != self._read[beside]:
@@ -77,6 +78,7 @@ class _Checked:
         values = self._beside(f"SELECT key, value FROM {table.values}", keys)
         self._read[table.entries] += sum(map(len, entries.values()))
         self._read[table.values] += sum(map(len, values.values()))
+        rebuilt: list[Row] = []
         for row in found:
             key: bytes = row[KEY]
             try:
@@ -85,6 +87,7 @@ class _Checked:
             except AmberError as error:
                 self._report.add(f"{table.schema.name}: {key!r}: {error}")
                 continue
+            rebuilt.append(wanted)
             self._compare_columns(key, row, wanted)
             self._compare(key, entries.get(key, []), wanted.entries)
             there, uniques = values.get(key, []), [(value,) for value in wanted.uniques]
@@ -93,6 +96,28 @@ class _Checked:
             self._compare(key, there, uniques)
             if not wanted.marks <= self._view.marks:
                 self._report.add(f"{table.schema.name}: {key!r} has a mark that is not there")
+        self._compare_texts(rebuilt)
+
+    def _compare_texts(self, rebuilt: list[Row]) -> None:
+        for prefix, text in self._table.texts.items():
+            rows = self._view.rows(text.stored(), [[row.rowid for row in rebuilt]])
+            found = {row[0]: text.of_stored(row) for row in rows}
+            for row in rebuilt:
+                made = text.row(row.rowid, row.document)
+                self._read[text.names[0]] += made is not None
+                self._report.entries += made is not None
+                if found.get(row.rowid) != made:
+                    self._add(row.values[0], prefix, is_missing=made is not None)
+
+    def _compare_totals(self) -> None:
+        for prefix, text in self._table.texts.items():
+            ((count, units, documents, sum_units),) = self._view.rows(text.totals(), [])
+            if (count, units) != (documents, sum_units) or count != self._read[text.names[0]]:
+                self._report.add(
+                    f"{self._table.schema.name}: {self._names[prefix]} has {count} rows and counts "
+                    f"{documents}, the documents make {self._read[text.names[0]]}",
+                    int.from_bytes(prefix),
+                )
 
     def _beside(self, select: str, keys: list[bytes]) -> dict[bytes, _Rows]:
         """The rows of a table beside, without their key, by it."""

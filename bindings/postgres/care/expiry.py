@@ -51,11 +51,13 @@ def _expire_batch(batch: PostgresBatch, schema: Schema, grace_us: int) -> int:
     bound = schema.expiry_bound(batch.now_us - grace_us)[len(schema.expiry_prefix) :]
     rows = execute(
         batch.connection,
-        f"DELETE FROM {table.name} WHERE key IN ({found}) RETURNING key",
+        f"DELETE FROM {table.name} WHERE key IN ({found}) RETURNING key, rowid",
         [bound],
     ).fetchall()
     keys = [row[0] for row in rows]
     for beside in (table.entries, table.values):
         execute(batch.connection, f"DELETE FROM {beside} WHERE key = ANY(%s)", [keys])
     batch.expired(table, keys)
+    for text in table.texts.values():
+        text.change(batch.connection, [row[1] for row in rows], ())
     return len(keys)

@@ -16,7 +16,18 @@ import numpy as np
 import pytest
 
 import amberdb
-from amberdb import REMOVE, Database, Fusion, Neighbors, Ordered, Recency, Text, Vector
+from amberdb import (
+    REMOVE,
+    Database,
+    Fusion,
+    Lsn,
+    Neighbors,
+    Ordered,
+    Recency,
+    Record,
+    Text,
+    Vector,
+)
 from amberdb.engine.database.writable_collection import WritableCollection
 from support.databases import SMALL, assert_sound
 from support.sharing import child_leads
@@ -131,6 +142,12 @@ CALLS: dict[str, Call] = {
     "put itself": lambda notes, value: notes.put(value),
     "insert": lambda notes, value: notes.insert({"id": "new", "x": value}),
     "put_many": lambda notes, value: notes.put_many([{"id": "new", "x": value}]),
+    "put_records": lambda notes, value: notes.put_records(
+        [Record("new", Lsn(1), NOW, NOW, {"id": "new", "x": value})]
+    ),
+    "put_records vector": lambda notes, value: notes.put_records(
+        [Record("new", Lsn(1), NOW, NOW, {"id": "new", "v": value})]
+    ),
     "update": lambda notes, value: bool(notes.update("d0", {"x": value})),
     "update deep": lambda notes, value: bool(notes.update("d0", {"x": {"y": value}})),
     "update vector": lambda notes, value: bool(notes.update("d0", {"v": value})),

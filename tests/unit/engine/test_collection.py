@@ -1,8 +1,9 @@
 """Collections: writes, reads, records, iteration, declarations, and errors of bad calls."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from amberdb import (
     Database,
     DuplicateKeyError,
     InvalidDocumentError,
+    Lsn,
     MissingKeyError,
     Ordered,
     Unique,
@@ -239,6 +241,38 @@ def test_a_deleted_document_that_comes_back_is_new(open_db: OpenDatabase) -> Non
     clock.advance(5)
     notes.put({"id": "a"})
     assert notes.record("a").created_at - first.created_at == timedelta(seconds=5)
+
+
+def test_records_are_stored_with_the_times_of_another_database(open_db: OpenDatabase) -> None:
+    clock = FakeClock()
+    source = open_db("source.amber", clock=clock).collection("note")
+    source.put_many({"id": id, "n": 1} for id in "abc")
+    clock.advance(60)
+    source.update("b", {"n": 2})
+    clock.advance(3600)
+    copy = open_db("copy.amber", clock=clock).collection("note", indexes=[Ordered("n")])
+    copy.put({"id": "b", "older": True})  # is replaced, with its times
+    clock.advance(3600)
+    records = source.find(order_by="id", records=True)
+    assert copy.put_records(records) == ["a", "b", "c"]
+    assert [dataclasses.replace(each, version=Lsn(0)) for each in copy.find(records=True)] == [
+        dataclasses.replace(each, version=Lsn(0)) for each in records
+    ]
+    assert ids(copy.find(order_by="-n")) == ["b", "c", "a"]
+
+
+def test_a_record_without_its_whole_document_is_refused(notes: Collection) -> None:
+    notes.put({"id": "a", "x": 1, "y": 1})
+    (part,) = notes.find(fields=["x"], records=True)
+    with pytest.raises(InvalidDocumentError, match="without fields="):
+        notes.put_records([part])
+    whole = notes.record("a")
+    with pytest.raises(InvalidDocumentError, match="zone"):
+        notes.put_records([dataclasses.replace(whole, updated_at=datetime(2026, 1, 1))])
+    with pytest.raises(InvalidDocumentError, match="takes records"):
+        notes.put_records(cast(Any, [{"id": "a"}]))
+    assert notes.put_records([]) == []
+    assert notes.record("a") == whole
 
 
 def test_record_of_nothing_is_an_error(notes: Collection) -> None:

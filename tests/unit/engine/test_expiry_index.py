@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from amberdb import Collection, Database, Ordered, Where
+from amberdb import Collection, Database, Ordered, Text, Vector, Where
 from amberdb import _failpoints as failpoints
 from amberdb.engine.maintenance import erasure
 from amberdb.engine.query import choice
@@ -239,3 +239,20 @@ def test_a_removal_in_batches_is_durable_when_it_returns(
     committer = engine_of(db).committer
     assert committer.log.durable_lsn == committer.visible
     assert db.stats().sync.count - before == 1
+
+
+@pytest.mark.parametrize("index", [Text("t"), Vector("v", dim=2)], ids=["text", "vector"])
+def test_a_changed_row_of_a_search_index_moves_its_entry(
+    open_db: OpenDatabase, clock: FakeClock, index: Text | Vector
+) -> None:
+    """A new text or vector gets a new rowid, which is in the key of the entry."""
+    db = open_db(clock=clock)
+    notes = db.collection("note", indexes=[index], expires_at="until")
+    notes.put_many({"id": id, "t": "one", "v": [1, 0], "until": START + 60} for id in "abc")
+    notes.update("a", {"t": "two", "v": [0, 1]})
+    notes.put({"id": "b", "t": "three", "v": [1, 1], "until": START + 60})
+    assert db.check().ok
+    notes.delete("a")
+    assert db.check().ok
+    clock.advance(61)
+    assert db.expire() == 2

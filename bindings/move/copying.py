@@ -1,0 +1,120 @@
+"""The copy of collections: by id, in batches, each read back before its place is kept.
+
+Invariants:
+- Nothing is locked: what changes meanwhile is in the feed of the source, which is followed after
+  the copy.
+- A batch has at most BATCH_BYTES, but for one document that is larger.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeAlias, final
+
+from amberdb import CollectionDef, CollectionMissingError, Database, Record
+from amberdb.move.canonical import canonical
+from amberdb.move.declaring import declare
+from amberdb.move.errors import MoveDamagedError
+from amberdb.move.place import NAME, Place
+
+BATCH_BYTES: Final = 4 << 20
+Counted: TypeAlias = Callable[[str, int], None]
+"""Told the collection in work, and how many of its documents are done."""
+_CLOCKS: Final = timedelta(minutes=1)
+"""How much the clocks of two machines may differ."""
+
+
+@final
+class Copying:
+    """Copies what the place of a move says is left."""
+
+    def __init__(
+        self,
+        source: Database,
+        target: Database,
+        place: Place,
+        batch: int,
+        progress: Counted | None,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._place = place
+        self._batch = batch
+        self._progress = progress
+        self.documents = 0
+        """Copied by this run."""
+
+    def run(self) -> bool:
+        """Copies the collections that were not copied yet; whether there was one. Raises
+        MoveDamagedError, MoveSourceError."""
+        left = [name for name in moved(self._source) if not self._place.is_copied(name)]
+        for name in left:
+            try:
+                self._copy(self._source.definition(name))
+            except CollectionMissingError as error:
+                if error.facts.get("collection") != name:
+                    raise
+                # It was dropped or renamed meanwhile, which the feed says as well.
+        return bool(left)
+
+    def _copy(self, definition: CollectionDef) -> None:
+        name, count = definition.name, 0
+        declare(self._target, definition, with_indexes=False)
+        verified = self._place.after(name)
+        for records in batches(self._source, name, self._batch, verified):
+            if self._source.definition(name).number != definition.number:
+                return  # they may be of another collection, which has the name by now
+            self._target[name].put_records(records)
+            self._check(definition, records)
+            verified = records[-1].id
+            self._place.copied(name, verified, done=False)
+            self.documents += len(records)
+            count += len(records)
+            if self._progress is not None:
+                self._progress(name, count)
+        self._place.copied(name, verified, done=True)
+
+    def _check(self, definition: CollectionDef, records: list[Record]) -> None:
+        """Compares a batch with what the target has of it."""
+        name = definition.name
+        ids = [each.id for each in records]
+        found = self._target[name].find({"id": {"$in": ids}}, limit=len(ids), records=True)
+        stored = {each.id: canonical(each) for each in found}
+        for each in records:
+            if stored.get(each.id) != canonical(each) and not _has_expired(definition, each):
+                raise MoveDamagedError(
+                    f"document {each.id!r} of {name!r} is another one in {self._target.path} than "
+                    "was stored there: check that nobody else writes there, and its disk",
+                    collection=name,
+                    key=each.id,
+                )
+
+
+def moved(source: Database) -> list[str]:
+    """The collections that are moved."""
+    return [name for name in source.collections() if name != NAME]
+
+
+def batches(
+    db: Database, name: str, batch: int, after: str | None = None
+) -> Iterator[list[Record]]:
+    """The records of a collection by id, in batches of at most `batch` documents."""
+    limit = batch
+    while True:
+        where: dict[str, Any] = {} if after is None else {"id": {"$gt": after}}
+        records = db[name].find(where, order_by="id", limit=limit, records=True)
+        if not records:
+            return
+        after = records[-1].id
+        yield records
+        size = sum(len(canonical(each)) for each in records) // len(records)
+        limit = max(1, min(batch, BATCH_BYTES // (size + 1)))
+
+
+def _has_expired(definition: CollectionDef, record: Record) -> bool:
+    """Whether a document may have expired by the clock of the target."""
+    if definition.expires_at is None:
+        return False
+    until = record.document.get(definition.expires_at)
+    if isinstance(until, int | float):
+        until = datetime.fromtimestamp(until, UTC)
+    return isinstance(until, datetime) and until <= datetime.now(UTC) + _CLOCKS

@@ -1,0 +1,27 @@
+"""The searchers of a database on a server.
+
+Invariants:
+- What a search means is the engine's: its query, filter, fusion, pages and snippets. Here an index
+  says which of its rows are the best.
+- A searcher keeps nothing: what it finds is in the view.
+"""
+
+from typing import final
+
+from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.search.searcher import Searcher
+from amberdb.postgres.errors import refuse
+
+
+@final
+class PostgresSearchers:
+    """The searchers of all indexes; a SearcherSource."""
+
+    def of(self, index: RowIndex, schema: Schema) -> Searcher:
+        """The searcher of an index. Raises NotSupportedHereError."""
+        if not index.is_text:
+            refuse("a Vector index")
+        from amberdb.postgres.search.text_searcher import TextSearcher  # imports numpy
+
+        return TextSearcher(index)
