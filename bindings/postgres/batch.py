@@ -23,12 +23,12 @@ from amberdb.engine.schema.document_format import StoredDocument, pack
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
-from amberdb.postgres.connections import Connection, execute, execute_each
+from amberdb.postgres.connections import Connection, copy_each, execute, execute_each
 from amberdb.postgres.locking_view import LockingView, StoredRow
-from amberdb.postgres.table import Row, Table
+from amberdb.postgres.table import COPIED, Row, Table
 
 _DUPLICATE: Final = re.compile(r"\\x([0-9a-f]+)")
-_ROW_BYTES: Final = 100
+ROW_BYTES: Final = 100
 """What a document counts towards transaction_bytes_max besides its own bytes."""
 
 
@@ -113,13 +113,10 @@ class PostgresBatch(WriteBatch):
         """Sends what is left, before a read."""
         try:
             self.flush()
-            sql = f'SELECT ARRAY(SELECT mark FROM "{self._database}".marks)'
-            row = execute(self.connection, sql).fetchone()
         except psycopg.Error as error:
             self._locking.raise_typed(error)
             raise
-        assert row is not None
-        self._locking.reread(frozenset(row[0]))
+        self._locking.reread()
 
     def flush(self) -> None:
         """Sends what is left."""
@@ -162,7 +159,7 @@ class PostgresBatch(WriteBatch):
         self._locking.write(new.key, pack(new.key, self.lsn, *times, rowid, new.body))
 
     def _change(self, change: _Change, size_bytes: int) -> None:
-        left = self._left - size_bytes - _ROW_BYTES
+        left = self._left - size_bytes - ROW_BYTES
         if left < 0:
             raise TransactionTooLargeError(
                 "the transaction is larger than transaction_bytes_max: split it, or raise the "
@@ -181,12 +178,13 @@ class PostgresBatch(WriteBatch):
             execute(connection, table.delete, [gone])
         old = [rows[key] for key in there if key in rows]
         if old:
-            execute_each(
-                connection, table.update, [[*row.values[1:], row.values[0]] for row in old]
-            )
+            execute_each(connection, table.update, [row.updated for row in old])
         new = {key: row for key, row in rows.items() if key not in stored}
-        if new:
-            execute_each(connection, table.insert, [row.values for row in new.values()])
+        if len(new) == 1:
+            execute(connection, table.insert, next(iter(new.values())).inserted)
+        elif new:
+            types = [*COPIED, *["bytea"] * len(table.columns)]
+            copy_each(connection, table.copy, types, (row.copied for row in new.values()))
         self._send_entries(table, rows)
         self._send_texts(table, changes)
         for change in changes:
@@ -206,7 +204,7 @@ class PostgresBatch(WriteBatch):
 
     def _send_entries(self, table: Table, rows: dict[bytes, Row]) -> None:
         connection = self.connection
-        marks = {mark for row in rows.values() for mark in row.marks} - self._locking.marks
+        marks = {mark for row in rows.values() for mark in row.marks} - self._locking.known_marks
         if marks:
             sql = f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING'
             execute_each(connection, sql, [(mark,) for mark in sorted(marks)])

@@ -4,6 +4,7 @@
     marks    mark bytea                 those of ordered_index.py, and table.SIDE; never taken back
     fence    version bigint             counts the declarations; format: of all these tables
     lsn      a sequence                 versions of documents, and rowids
+    begun    a function                 functions.py
 
 Invariants:
 - A transaction that writes shares the lock of the fence before anything else, and a declaration has
@@ -14,7 +15,7 @@ Invariants:
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, final
 
 import psycopg
@@ -25,11 +26,15 @@ from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.schema import Schema
 from amberdb.postgres.connections import Connection, Connections, execute
+from amberdb.postgres.functions import (
+    begun_created,
+    fence_lock,
+    next_lsn,
+    state_of,
+)
 from amberdb.postgres.table import Table, lock_number
 
 FORMAT: Final = 1
-NOW_US: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-"""The time of the server."""
 
 
 class Began(NamedTuple):
@@ -40,7 +45,8 @@ class Began(NamedTuple):
     """The time by which expiry is judged."""
     lsn: int
     """Of a transaction that writes the one that it commits; else the last that was given."""
-    marks: list[bytes]
+    marks: int
+    """How many there are."""
 
 
 @final
@@ -71,6 +77,13 @@ class Catalogue:
         return self.tables[schema.prefix]
 
 
+class Known(NamedTuple):
+    """What a transaction goes by."""
+
+    catalogue: Catalogue
+    marks: frozenset[bytes]
+
+
 @final
 class Catalogues:
     """The newest catalog that this process knows, and how it is read."""
@@ -78,40 +91,49 @@ class Catalogues:
     def __init__(self, database: str, options: Options) -> None:
         self.database = database
         self._options = options
-        self.known = Catalogue(0, Catalog({}), database)
-        self._lock = lock_number(f"{database}.fence".encode())
-        last = f'(SELECT last_value FROM "{database}".lsn)'
-        self.state = self._state(last)
+        self.known = Known(Catalogue(0, Catalog({}), database), frozenset())
+        """The newest."""
+        clock = options.clock
+        self.clock_us = None if clock is time.time else lambda: int(clock() * 1_000_000)
+        """The clock that the program gave."""
+        self.state = state_of(database, f'(SELECT last_value FROM "{database}".lsn)')
         """The statement that a transaction that reads begins with: a row of Began."""
-        self.shared = f"SELECT pg_advisory_xact_lock_shared({self._lock}); " + self._state(
-            f"nextval('\"{database}\".lsn')"
-        )
-        """Those that a transaction that writes begins with."""
-        self.alone = self.shared.replace("_lock_shared(", "_lock(")
+        self.next_state = state_of(database, next_lsn(database))
+        """The same with an Lsn of its own."""
+        self.alone = f"SELECT pg_advisory_xact_lock({fence_lock(database)}); {self.next_state}"
         """Those that a declaration begins with."""
 
-    def _state(self, lsn: str) -> str:
-        return (
-            f'SELECT version, {NOW_US}, {lsn}, ARRAY(SELECT mark FROM "{self.database}".marks) '
-            f'FROM "{self.database}".fence'
-        )
+    def shared(self, wait_ms: int, *, is_durable: bool) -> str:
+        """The statement that a transaction that writes begins with: a row of Began."""
+        return f"SELECT * FROM \"{self.database}\".begun('{wait_ms}', {is_durable})"
 
-    def at(self, connection: Connection, version: int) -> Catalogue:
-        """The catalog of this version, which is the newest in the transaction of the
-        connection. Raises CorruptionError, FormatError."""
-        known = self.known
-        if known.version == version:
-            return known
-        loaded = Catalogue(version, self.load(connection), self.database)
-        if loaded.version > self.known.version:
-            self.known = loaded
-        return loaded
+    def at(self, connection: Connection, began: Began) -> Known:
+        """The catalog and the marks of the transaction of the connection, which has written
+        nothing yet. Raises CorruptionError, FormatError."""
+        catalogue, marks = self.known
+        if (catalogue.version, len(marks)) == (began.version, began.marks):
+            return self.known
+        if catalogue.version != began.version:
+            catalogue = Catalogue(began.version, self.load(connection), self.database)
+        known = Known(catalogue, self.load_marks(connection))
+        if catalogue.version >= self.known.catalogue.version:
+            self.known = known
+        return known
+
+    def load_marks(self, connection: Connection) -> frozenset[bytes]:
+        """The marks that the transaction of the connection sees, its own among them."""
+        found = execute(connection, f'SELECT mark FROM "{self.database}".marks').fetchall()
+        return frozenset(row[0] for row in found)
+
+    def began(self, row: Sequence[Any]) -> Began:
+        """From a row of such a statement."""
+        version, now_us, lsn, marks = row
+        return Began(version, self.now_us(now_us), lsn, marks)
 
     def now_us(self, server_us: int) -> int:
         """The time by which expiry is judged: that of the server, unless the program gave a
         clock."""
-        clock = self._options.clock
-        return server_us if clock is time.time else int(clock() * 1_000_000)
+        return server_us if self.clock_us is None else self.clock_us()
 
     def schema(self, definition: CollectionDef) -> Schema:
         """A collection with this definition."""
@@ -163,6 +185,7 @@ class Catalogues:
             f'CREATE TABLE "{name}".fence (version bigint NOT NULL, format int NOT NULL)',
             f'CREATE SEQUENCE "{name}".lsn',
             f'INSERT INTO "{name}".fence VALUES (1, {FORMAT})',
+            begun_created(name),
         ):
             execute(connection, statement)
 

@@ -19,6 +19,7 @@ from amberdb.index.vector.vector import Vector
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connections
 from amberdb.postgres.errors import refuse
+from amberdb.postgres.functions import write_dropped
 from amberdb.postgres.tables_writer import TablesWriter
 
 
@@ -72,6 +73,7 @@ class Declarations:
                 catalog = catalog.purged(keyspace)
             catalog.save_counters(writer)
             writer.execute(table.dropped())
+            writer.execute(write_dropped(table))
             return catalog
 
         self._commit(change)

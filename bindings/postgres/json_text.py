@@ -37,14 +37,16 @@ _decode = msgspec.json.Decoder().decode
 
 def dumps(document: Document) -> str:
     """The text of a normalised document."""
-    return _encode(_guarded(document)).decode()
+    return _encode(_guarded_map(document)).decode()
 
 
 def loads(text: str) -> Document:
     """The document that dumps() wrote. Raises CorruptionError."""
     try:
         value = _decode(text)
-        return cast(Document, _plain(value) if MARK in text else value)
+        if MARK in text:
+            value = _plain_names(_plain(value)) if _NAME in text else _plain(value)
+        return cast(Document, value)
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
         raise CorruptionError(
             f"a document on the server was changed by another program: {error}"
@@ -58,24 +60,49 @@ def literal(value: Any) -> str | None:
     return None
 
 
-def _guarded(value: Any) -> Any:
-    kind = type(value)
-    if kind is str:
-        return _marked("str", _base64(value.encode())) if "\0" in value else value
-    if kind is dict:
-        return {_name(name): _guarded(item) for name, item in value.items()}
-    if kind is list:
-        return [_guarded(item) for item in value]
-    if kind is float:
-        text = repr(value)
-        is_safe = -_EXACT < value < _EXACT and "e" not in text and text != "-0.0"
-        return value if is_safe else _marked("float", text)
-    if kind is datetime:  # of one width, so that texts sort as times do
-        time = value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-        return _marked("datetime", time + "Z")
-    if kind is bytes:
-        return _marked("bytes", _base64(value))
-    return value
+def _guarded_map(value: dict[str, Any]) -> dict[str, Any]:
+    names = "".join(value)
+    if "\0" in names or MARK in names:
+        value = {_name(name): item for name, item in value.items()}
+    guard_of = _GUARDS.get
+    return {
+        name: item if (guard := guard_of(type(item))) is None else guard(item)
+        for name, item in value.items()
+    }
+
+
+def _guarded_list(value: list[Any]) -> list[Any]:
+    guard_of = _GUARDS.get
+    return [item if (guard := guard_of(type(item))) is None else guard(item) for item in value]
+
+
+def _guarded_text(value: str) -> Any:
+    return _marked("str", _base64(value.encode())) if "\0" in value else value
+
+
+def _guarded_float(value: float) -> Any:
+    if 1e-3 < value < _EXACT:
+        return value
+    text = repr(value)
+    is_safe = -_EXACT < value < _EXACT and "e" not in text and text != "-0.0"
+    return value if is_safe else _marked("float", text)
+
+
+def _guarded_time(value: datetime) -> Any:
+    """Of one width, so that texts sort as times do."""
+    time = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return _marked("datetime", time.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z")
+
+
+_GUARDS: Final[dict[type, Callable[[Any], Any]]] = {
+    dict: _guarded_map,
+    list: _guarded_list,
+    str: _guarded_text,
+    float: _guarded_float,
+    datetime: _guarded_time,
+    bytes: lambda value: _marked("bytes", _base64(value)),
+}
+"""By type; other values are written as they are."""
 
 
 def _marked(kind: str, text: str) -> dict[str, list[str]]:
@@ -89,13 +116,24 @@ def _name(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """The value, its maps and lists changed in place; names stay as they are."""
     if type(value) is dict:
         if MARK in value:
             kind, text = value[MARK]
             return _READERS[kind](text)
-        return {_plain_name(name): _plain(item) for name, item in value.items()}
+        for name, item in value.items():
+            if type(item) in _NESTED:
+                value[name] = _plain(item)
+    elif type(value) is list:
+        value[:] = [_plain(item) if type(item) in _NESTED else item for item in value]
+    return value
+
+
+def _plain_names(value: Any) -> Any:
+    if type(value) is dict:
+        return {_plain_name(name): _plain_names(item) for name, item in value.items()}
     if type(value) is list:
-        return [_plain(item) for item in value]
+        return [_plain_names(item) for item in value]
     return value
 
 
@@ -111,13 +149,10 @@ def _text(text: str) -> str:
     return b64decode(text).decode()
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
-
-
+_NESTED: Final = (dict, list)
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "str": _text,
     "float": float,
-    "datetime": _time,
+    "datetime": datetime.fromisoformat,
     "bytes": b64decode,
 }

@@ -11,6 +11,7 @@
     u<n>  value bytea, key bytea                   the values of Unique indexes, by document;
                           a value is checked when its transaction commits
     t<keyspace>, ...      of each Text index: search/text_table.py
+    w<n>  a function that writes one document: functions.py
 
 Invariants:
 - Keys are those that the embedded engine writes, so they sort alike in both.
@@ -18,9 +19,9 @@ Invariants:
 - Names are checked or numbers, so that no statement has anything of a user in it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b, sha256
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, cast, final
 
 from amberdb._types import Document
 from amberdb.engine.schema.codec import encode
@@ -28,34 +29,63 @@ from amberdb.engine.schema.document_format import pack
 from amberdb.engine.schema.keyspace import META, Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES
+from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES, ROWID_BYTES
 from amberdb.postgres.json_text import dumps, loads
 from amberdb.postgres.search.text_table import TextTable
 
 HEAD: Final = (
     "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document::text"
 )
-KEY, ROWID, SIDES, PLACE, VALUE = 0, 5, 6, 8, 9
+KEY, EXPIRES, ROWID, SIDES, TEXT, PLACE, VALUE = 0, 4, 5, 6, 7, 8, 9
 """Positions in a row of HEAD, and behind it in that of a scan."""
 SIDE: Final = META + b"x"
 """+ keyspace: an index has, or once had, an entry in e<n>; beside the marks of ordered_index.py."""
 _FIXED: Final = "key, rowid, version, created_us, updated_us, expires_us, sides, document"
 _FIXED_COUNT: Final = 8
+COPIED: Final = ("bytea", "int8", "int8", "int8", "int8", "int8", "int4", "bytea")
+_JSONB_VERSION: Final = b"\x01"
+"""In front of the text of a document, which COPY takes as bytes."""
 
 
 class Row(NamedTuple):
     """What is stored of a document."""
 
-    values: list[Any]
-    """In the order of Table.insert."""
+    fixed: list[Any]
+    """The columns in front of the document: the key, and numbers."""
+    document: Document
+    """Its text is made when it is sent, beside a server that is at work with others."""
+    places: list[bytes | None]
+    """The columns of indexes."""
     entries: list[tuple[bytes, bytes]]
     """Of e<n>."""
     uniques: list[bytes]
     """Of u<n>."""
     marks: set[bytes]
-    rowid: int
-    document: Document
-    """For the search indexes."""
+
+    @property
+    def key(self) -> bytes:
+        """The key of the document in its table."""
+        return cast(bytes, self.fixed[0])
+
+    @property
+    def rowid(self) -> int:
+        """The rowid, by which search indexes name the document."""
+        return cast(int, self.fixed[1])
+
+    @property
+    def inserted(self) -> list[Any]:
+        """The values of Table.insert."""
+        return [*self.fixed, dumps(self.document), *self.places]
+
+    @property
+    def updated(self) -> list[Any]:
+        """The values of Table.update."""
+        return [*self.fixed[1:], dumps(self.document), *self.places, self.key]
+
+    @property
+    def copied(self) -> list[Any]:
+        """The values of Table.copy, of the types COPIED, and bytea behind them."""
+        return [*self.fixed, _JSONB_VERSION + dumps(self.document).encode(), *self.places]
 
 
 @final
@@ -64,14 +94,23 @@ class Table:
 
     __slots__ = (
         "columns",
+        "copy",
         "delete",
+        "descending",
         "entries",
+        "fields",
+        "function",
         "insert",
         "name",
+        "point",
+        "point_locked",
+        "points",
+        "points_locked",
         "schema",
         "texts",
         "update",
         "values",
+        "write",
     )
 
     def __init__(self, database: str, schema: Schema) -> None:
@@ -91,13 +130,34 @@ class Table:
             prefixes.append(schema.expiry_prefix)
         self.columns = {prefix: f"k{int.from_bytes(prefix)}" for prefix in prefixes}
         """By the prefix of the index."""
+        self.fields: dict[str, tuple[str, ...]] = {"key": ("id",)}
+        """Of the index of a column."""
+        for index in schema.indexes:
+            self.fields[self.columns[index.prefix]] = index.encoder.paths
+        self.descending = {self.columns[index.prefix] for index in schema.indexes if index.descends}
+        """Columns whose rowids are inverted."""
+        self.function = f'"{database}".w{number}'
+        """Writes one document: functions.py."""
+        marks = ["%s"] * (10 + len(self.columns))
+        marks[9] = "%s::jsonb"
+        self.write = f"SELECT {self.function}({', '.join(marks)})"
         names = [*_FIXED.split(", "), *self.columns.values()]
         marks = ["%s"] * len(names)
         marks[_FIXED_COUNT - 1] = "%s::jsonb"
+        self.copy = f"COPY {self.name} ({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
+        """Its values are Row.copied."""
         self.insert = f"INSERT INTO {self.name} ({', '.join(names)}) VALUES ({', '.join(marks)})"
         sets = [f"{name} = {mark}" for name, mark in zip(names[1:], marks[1:], strict=True)]
         self.update = f"UPDATE {self.name} SET {', '.join(sets)} WHERE key = %s"
-        """Its values are those of insert, with the key at the end."""
+        """Its values are Row.updated."""
+        self.point = f"SELECT {HEAD} FROM {self.name} d WHERE d.key = %s"
+        """Reads one document by its key."""
+        self.points = (
+            f"SELECT {HEAD} FROM {self.name} d WHERE d.key = ANY(%s::bytea[]) ORDER BY d.key"
+        )
+        """Reads documents by their keys, given as array_of()."""
+        self.point_locked = self.point + _for_update(True)
+        self.points_locked = self.points + _for_update(True)
         self.delete = f"DELETE FROM {self.name} WHERE key = ANY(%s)"
 
     def text(self, index: RowIndex) -> TextTable:
@@ -136,6 +196,20 @@ class Table:
         """The statement that drops the tables."""
         return f"DROP TABLE {', '.join([self.name, self.entries, self.values, *self.text_names])}"
 
+    @property
+    def is_single(self) -> bool:
+        """Whether a document may have nothing beside its row but rows of e<n>, which it counts."""
+        return not (self.schema.unique_indexes or self.schema.row_indexes)
+
+    def single(self, new: Prepared, marks: frozenset[bytes]) -> list[Any] | None:
+        """The last arguments of w<n>, from the key on. None when more than a row is stored of the
+        document, or more than these marks."""
+        row = self.row(new, 0, 0, 0, 0, 0)
+        if row.entries or row.uniques or not row.marks <= marks:
+            return None
+        bare = [None if place is None else place[:-ROWID_BYTES] for place in row.places]
+        return [row.key, new.expires_us, dumps(row.document), *bare]
+
     def row(
         self,
         new: Prepared,
@@ -152,24 +226,22 @@ class Table:
         plan = schema.entry_plan
         schema.add_entries(effects, plan, new.document, id_bytes, rowid, new.expires_us)
         marks: set[bytes] = set()
-        by_prefix: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        places: dict[bytes, bytes] = {}
+        beside: dict[bytes, list[tuple[bytes, bytes]]] = {}
         for key, value in effects.items():
             assert value is not None
-            if key.startswith(META):
+            prefix = key[:KEYSPACE_BYTES]
+            if prefix == META:
                 marks.add(key)
+            elif value == id_bytes and prefix not in places and prefix not in beside:
+                places[prefix] = key[KEYSPACE_BYTES:]
             else:
-                by_prefix.setdefault(key[:KEYSPACE_BYTES], []).append((key, value))
-        entries: list[tuple[bytes, bytes]] = []
-        places: list[bytes | None] = []
-        for prefix in self.columns:
-            own = by_prefix.get(prefix, [])
-            if len(own) == 1 and own[0][1] == id_bytes:
-                places.append(own[0][0][KEYSPACE_BYTES:])
-            else:
-                places.append(None)
-                entries += own
-                if own:
-                    marks.add(SIDE + prefix)
+                entries = beside.setdefault(prefix, [])
+                if prefix in places:
+                    entries.append((prefix + places.pop(prefix), id_bytes))
+                entries.append((key, value))
+        marks.update(SIDE + prefix for prefix in beside)
+        entries = [entry for each in beside.values() for entry in each]
         uniques = [
             index.prefix + _short(fields)
             for index in schema.unique_indexes
@@ -177,20 +249,9 @@ class Table:
             for fields in index.encoder.unique_keys(new.document)
         ]
         fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]
-        values = [*fixed, dumps(new.document), *places]
+        columns = list(map(places.get, self.columns))
         uniques = list(dict.fromkeys(uniques))
-        return Row(values, entries, uniques, marks, rowid, new.document)
-
-    def point(self, *, locks: bool) -> str:
-        """The statement that reads one document by its key."""
-        return f"SELECT {HEAD} FROM {self.name} d WHERE d.key = %s{_for_update(locks)}"
-
-    def points(self, *, locks: bool) -> str:
-        """The statement that reads documents by their keys."""
-        return (
-            f"SELECT {HEAD} FROM {self.name} d WHERE d.key = ANY(%s) ORDER BY d.key"
-            f"{_for_update(locks)}"
-        )
+        return Row(fixed, new.document, columns, entries, uniques, marks)
 
     def points_by_rowid(self, *, narrows: bool, locks: bool) -> str:
         """The statement that reads documents by their rowids."""
@@ -242,9 +303,18 @@ class Table:
 
 def stored_value(prefix: bytes, row: tuple[Any, ...]) -> bytes:
     """A row of HEAD as the embedded engine stores the document. Raises CorruptionError."""
-    id_bytes, version, created_us, updated_us, expires_us, rowid, _, text = row[:PLACE]
-    body = encode(loads(text))
-    return pack(prefix + id_bytes, version, created_us, updated_us, expires_us, rowid, body)
+    body = encode(loads(row[TEXT]))
+    return pack(prefix + row[KEY], row[1], row[2], row[3], row[EXPIRES], row[5], body)
+
+
+def array_of(keys: Iterable[bytes]) -> str:
+    """An array of bytea as its text, which is made in a third of the driver's time."""
+    return "{" + ",".join([f'"\\\\x{key.hex()}"' for key in keys]) + "}"
+
+
+def name_lock(table: Table, key: bytes) -> int:
+    """The number of the lock of an id."""
+    return lock_number(table.name.encode() + key)
 
 
 def lock_number(name: bytes) -> int:

@@ -15,6 +15,7 @@ from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.postgres.batch import duplicate
 from amberdb.postgres.connections import Connection, execute, execute_each
+from amberdb.postgres.functions import write_created, write_dropped
 from amberdb.postgres.search.text_table import TextTable
 from amberdb.postgres.table import HEAD, KEY, Row, Table, stored_value
 
@@ -90,6 +91,8 @@ class TablesWriter:
             self.execute(f"CREATE INDEX ON {table.name} ({name})")
         if after.row_indexes:
             self.execute(table.rowids_indexed())
+        self.execute(write_dropped(table))
+        self.execute(write_created(self._database, table))
 
     def execute(self, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """The rows of a statement."""
@@ -119,16 +122,14 @@ class TablesWriter:
         self.execute(f"DELETE FROM {table.entries}")
         self.execute(f"DELETE FROM {table.values}")
         for rows in self._stored_rows(table):
-            execute_each(
-                self._connection, table.update, [[*row.values[1:], row.values[0]] for row in rows]
-            )
+            execute_each(self._connection, table.update, [row.updated for row in rows])
             self._insert(
                 f"INSERT INTO {table.entries} VALUES (%s, %s, %s)",
-                [(entry, row.values[0], value) for row in rows for entry, value in row.entries],
+                [(entry, row.key, value) for row in rows for entry, value in row.entries],
             )
             self._insert(
                 f"INSERT INTO {table.values} VALUES (%s, %s)",
-                [(value, row.values[0]) for row in rows for value in row.uniques],
+                [(value, row.key) for row in rows for value in row.uniques],
             )
             self._insert(
                 f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING',

@@ -18,7 +18,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from threading import local
 from typing import Any, Final, TypeAlias
 
 import amberdb
@@ -33,6 +32,7 @@ from bench.workloads.events import Document
 
 VARIABLE: Final = "AMBERDB_BENCH_POSTGRESQL"
 BARE: Final = "psycopg"
+_SCHEMA: Final = "amberdb_bench"
 _BASE: Final = 5_000
 _ENTITIES: Final = 50
 _BATCH: Final = 1_000
@@ -113,9 +113,9 @@ class _Amber(_Engine):
 
     def __init__(self, url: str) -> None:
         mark = "&" if "?" in url else "?"
-        self._db = db = amberdb.connect(f"{url}{mark}schema=amberdb_bench")
-        for name in db.collections():
-            db.drop_collection(name)
+        self._url = url
+        self._drop()
+        self._db = db = amberdb.connect(f"{url}{mark}schema={_SCHEMA}")
         indexes = [Ordered(*fields) for fields in events.INDEXES]
         self._events = db.collection("event", indexes=indexes)
         counters = db.collection("counter")
@@ -150,9 +150,12 @@ class _Amber(_Engine):
             return tx["counter"].put({**document, "n": document["n"] + 1})
 
     def close(self) -> None:
-        for name in self._db.collections():
-            self._db.drop_collection(name)
         self._db.close()
+        self._drop()
+
+    def _drop(self) -> None:
+        with library("psycopg").connect(self._url) as connection:
+            connection.execute(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
 
 
 class _Bare(_Engine):
@@ -163,8 +166,9 @@ class _Bare(_Engine):
         self._rows = library("psycopg.rows")
         self._jsonb = library("psycopg.types.json").Jsonb
         self._url = url
+        self._connection = self._connected()
         self._open: list[Any] = []
-        self._local = local()
+        """Those of threads, in no thread's hand."""
         columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS)
         for statement in (
             "DROP TABLE IF EXISTS bench_bare, bench_counter",
@@ -175,16 +179,8 @@ class _Bare(_Engine):
         ):
             self._connection.execute(statement)
 
-    @property
-    def _connection(self) -> Any:
-        """That of this thread."""
-        found = getattr(self._local, "connection", None)
-        if found is None:
-            found = self._local.connection = self._psycopg.connect(
-                self._url, autocommit=True, row_factory=self._rows.dict_row
-            )
-            self._open.append(found)
-        return found
+    def _connected(self) -> Any:
+        return self._psycopg.connect(self._url, autocommit=True, row_factory=self._rows.dict_row)
 
     def _values(self, document: Document) -> list[Any]:
         values = [document[name] for name, _ in _COLUMNS]
@@ -222,16 +218,18 @@ class _Bare(_Engine):
             return connection.execute(_UPSERT, self._values(document), binary=True)
 
     def count(self, counter: str) -> object:
-        connection = self._connection
+        connection = self._open.pop() if self._open else self._connected()
         with connection.transaction():
             sql = "SELECT n FROM bench_counter WHERE id = %s FOR UPDATE"
             n = connection.execute(sql, [counter], binary=True).fetchone()["n"]
             sql = "UPDATE bench_counter SET n = %s WHERE id = %s"
-            return connection.execute(sql, [n + 1, counter])
+            connection.execute(sql, [n + 1, counter])
+        self._open.append(connection)
+        return n
 
     def close(self) -> None:
         self._connection.execute("DROP TABLE bench_bare, bench_counter")
-        for connection in self._open:
+        for connection in (self._connection, *self._open):
             connection.close()
 
 
