@@ -4,7 +4,7 @@
     marks    mark bytea                 those of ordered_index.py, and table.SIDE; never taken back
     fence    version bigint             counts the declarations; format: of all these tables
     lsn      a sequence                 versions of documents, and rowids
-    begun    a function                 functions.py
+    begun    a function                 statement/functions.py
 
 Invariants:
 - A transaction that writes shares the lock of the fence before anything else, and a declaration has
@@ -26,7 +26,7 @@ from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.schema import Schema
 from amberdb.postgres.connections import Connection, Connections, execute
-from amberdb.postgres.functions import (
+from amberdb.postgres.statement.functions import (
     begun_created,
     fence_lock,
     next_lsn,

@@ -24,7 +24,7 @@ from amberdb.postgres.errors import Overtaken, refuse
 from amberdb.postgres.expiry import expire
 from amberdb.postgres.methods import PostgresWrites
 from amberdb.postgres.session import Sessions
-from amberdb.postgres.statement_view import NotAtOnce
+from amberdb.postgres.statement.view import NotAtOnce
 from amberdb.postgres.view import PostgresView
 
 _T = TypeVar("_T")

@@ -19,7 +19,7 @@ from amberdb.index.vector.vector import Vector
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connections
 from amberdb.postgres.errors import refuse
-from amberdb.postgres.functions import write_dropped
+from amberdb.postgres.statement.functions import write_dropped
 from amberdb.postgres.tables_writer import TablesWriter
 
 

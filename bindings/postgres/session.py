@@ -24,8 +24,8 @@ from amberdb.postgres.catalogue import Began, Catalogues, Known
 from amberdb.postgres.connections import Connection, Connections
 from amberdb.postgres.errors import Overtaken
 from amberdb.postgres.locking_view import LockingView
-from amberdb.postgres.statement_batch import StatementBatch
-from amberdb.postgres.statement_view import NotAtOnce, StatementView
+from amberdb.postgres.statement.batch import StatementBatch
+from amberdb.postgres.statement.view import NotAtOnce, StatementView
 from amberdb.postgres.view import PostgresView
 
 _BEGIN_TO_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

@@ -11,7 +11,7 @@
     u<n>  value bytea, key bytea                   the values of Unique indexes, by document;
                           a value is checked when its transaction commits
     t<keyspace>, ...      of each Text index: search/text_table.py
-    w<n>  a function that writes one document: functions.py
+    w<n>  a function that writes one document: statement/functions.py
 
 Invariants:
 - Keys are those that the embedded engine writes, so they sort alike in both.
@@ -137,7 +137,7 @@ class Table:
         self.descending = {self.columns[index.prefix] for index in schema.indexes if index.descends}
         """Columns whose rowids are inverted."""
         self.function = f'"{database}".w{number}'
-        """Writes one document: functions.py."""
+        """Writes one document: statement/functions.py."""
         marks = ["%s"] * (10 + len(self.columns))
         marks[9] = "%s::jsonb"
         self.write = f"SELECT {self.function}({', '.join(marks)})"

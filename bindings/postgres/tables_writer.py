@@ -15,8 +15,8 @@ from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.postgres.batch import duplicate
 from amberdb.postgres.connections import Connection, execute, execute_each
-from amberdb.postgres.functions import write_created, write_dropped
 from amberdb.postgres.search.text_table import TextTable
+from amberdb.postgres.statement.functions import write_created, write_dropped
 from amberdb.postgres.table import HEAD, KEY, Row, Table, stored_value
 
 _BATCH: Final = 1000

@@ -15,8 +15,8 @@ from amberdb.engine.commit.write_batch import OnConflict, WriteBatch
 from amberdb.engine.schema.document_format import StoredDocument
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.postgres.batch import ROW_BYTES
-from amberdb.postgres.functions import INSERT, REPLACE
-from amberdb.postgres.statement_view import NotAtOnce, StatementView
+from amberdb.postgres.statement.functions import INSERT, REPLACE
+from amberdb.postgres.statement.view import NotAtOnce, StatementView
 from amberdb.postgres.table import Table, name_lock
 
 
