@@ -11,7 +11,7 @@
     u<n>  value bytea, key bytea                   the values of Unique indexes, by document;
                           a value is checked when its transaction commits
     t<keyspace>, ...      of each Text index: search/text_table.py
-    w<n>  a function that writes one document: statement/functions.py
+    write<n>  a function that writes one document: statement/functions.py
 
 Invariants:
 - Keys are those that the embedded engine writes, so they sort alike in both.
@@ -136,7 +136,7 @@ class Table:
             self.fields[self.columns[index.prefix]] = index.encoder.paths
         self.descending = {self.columns[index.prefix] for index in schema.indexes if index.descends}
         """Columns whose rowids are inverted."""
-        self.function = f'"{database}".w{number}'
+        self.function = f'"{database}".write{number}'
         """Writes one document: statement/functions.py."""
         marks = ["%s"] * (10 + len(self.columns))
         marks[9] = "%s::jsonb"
@@ -202,8 +202,8 @@ class Table:
         return not (self.schema.unique_indexes or self.schema.row_indexes)
 
     def single(self, new: Prepared, marks: frozenset[bytes]) -> list[Any] | None:
-        """The last arguments of w<n>, from the key on. None when more than a row is stored of the
-        document, or more than these marks."""
+        """The last arguments of write<n>, from the key on. None when more than a row is stored of
+        the document, or more than these marks."""
         row = self.row(new, 0, 0, 0, 0, 0)
         if row.entries or row.uniques or not row.marks <= marks:
             return None

@@ -113,7 +113,7 @@ class PostgresView(View):
         view.get = view._value
         view._read = {}
         view._narrowing = Narrowing(where)
-        if limit is not None:
+        if isinstance(limit, int):  # anything else is refused by the query
             view._batch = max(1, min(limit, BATCH))
         return view
 

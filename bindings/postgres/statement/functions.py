@@ -1,15 +1,15 @@
 """The functions on the server: each does in one round trip what would be several.
 
     begun    the settings of a transaction that writes, the lock of the fence, and what begins it
-    w<n>     writes one document of a collection, in a transaction of its own
+    write<n>     writes one document of a collection, in a transaction of its own
 
 Invariants:
 - The lock of the fence is taken before a table is: PL/pgSQL reaches for a table when it executes
   the statement that names it, and each of its statements sees what was committed before that one.
-- w<n> does nothing, and returns 0, when the catalog is newer than its caller's, or the document is
-  not as its caller has to have it. So what it does is what a transaction would do.
-- A declaration makes w<n> anew, with the fence in its hands; a call that waits meanwhile finds a
-  newer catalog.
+- write<n> does nothing, and returns 0, when the catalog is newer than its caller's, or the document
+  is not as its caller has to have it. So what it does is what a transaction would do.
+- A declaration makes write<n> anew, with the fence in its hands; a call that waits meanwhile finds
+  a newer catalog.
 """
 
 from typing import Final
@@ -22,7 +22,7 @@ REPLACE: Final = None
 INSERT: Final = 0
 """In place of the version that a document must have: any or none, and none."""
 _COLUMNS_FROM: Final = 11
-"""Of the arguments of w<n>."""
+"""Of the arguments of write<n>."""
 
 
 def fence_lock(database: str) -> int:
