@@ -16,6 +16,7 @@ from amberdb.engine.commit.write_batch import OnConflict, WriteBatch
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.readable_collection import ReadableCollection, listed_ids
+from amberdb.engine.maintenance.embedding_backfill import backfill, storing
 from amberdb.engine.query.page import Record
 from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.schema import Schema
@@ -37,7 +38,6 @@ class PostgresCollection(PostgresWrites, Collection):
     def __init__(self, name: str, sessions: Sessions) -> None:
         ReadableCollection.__init__(self, name)
         self._sessions = sessions
-        self._no_embedders = Embedders()
 
     def __repr__(self) -> str:
         return f"<amberdb.PostgresCollection {self.name!r} of {self._sessions.where!r}>"
@@ -56,11 +56,10 @@ class PostgresCollection(PostgresWrites, Collection):
         read = sessions.read(schema, key)
         if read is None:  # it was declared anew
             return ReadableCollection.get(self, id, default)
-        now_us, value = read
-        stored = None if value is None else unpack(key, value)
-        if stored is None or stored.expires_us <= now_us:
+        stored = None if read.value is None else unpack(key, read.value)
+        if stored is None or stored.expires_us <= read.now_us:
             return default
-        return schema.as_stored(stored, _no_vectors)
+        return schema.as_stored(stored, read.vectors_at)
 
     def put_records(self, records: Iterable[Record], *, sync: Sync | None = None) -> list[str]:
         """As Collection.put_records()."""
@@ -91,8 +90,10 @@ class PostgresCollection(PostgresWrites, Collection):
         return expire(self._sessions, self.name)
 
     def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
-        """As Collection.embed_missing(): there is no Vector index, so nothing waits."""
-        return 0
+        """As Collection.embed_missing(), with the functions of this process."""
+        sessions = self._sessions
+        store = storing(lambda: sessions.writing(None))
+        return backfill(sessions.reading, sessions.embedders, self.name, store, progress)
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -122,8 +123,8 @@ class PostgresCollection(PostgresWrites, Collection):
     def _put_many(
         self, documents: Any, known: frozenset[int], on_conflict: OnConflict, sync: Sync | None
     ) -> list[str] | None:
-        call = super()._put_many
-        return _repeated(lambda: call(documents, known, on_conflict, sync))
+        embedded, call = self._embedded_but(documents, known), super()._put_many
+        return _repeated(lambda: call(embedded, known, on_conflict, sync))
 
     def _schema(self) -> Schema:
         schema = self._sessions.catalogues.known.catalog.schemas.get(self.name)
@@ -133,7 +134,7 @@ class PostgresCollection(PostgresWrites, Collection):
         return schema
 
     def _embedders(self) -> Embedders:
-        return self._no_embedders
+        return self._sessions.embedders
 
 
 def _repeated(call: Callable[[], _T]) -> _T:
@@ -143,7 +144,3 @@ def _repeated(call: Callable[[], _T]) -> _T:
         except Overtaken:
             pass
     return call()
-
-
-def _no_vectors(_: object) -> None:
-    return None

@@ -23,6 +23,7 @@ from amberdb.engine.schema.migration import Upgrade
 from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import schema_of
 from amberdb.index.registry import IndexSpec
+from amberdb.index.vector.vector import Vector
 from amberdb.postgres.address import Address, address_of
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.collection import PostgresCollection
@@ -95,22 +96,26 @@ class PostgresDatabase(Database):
     ) -> Collection:
         """Creates or declares a collection, as Database.collection() does. An index is built before
         it returns; other processes wait with their writes meanwhile, and with reads of this
-        collection. Raises NotSupportedHereError for Vector and a migration."""
+        collection. Raises NotSupportedHereError for a migration."""
         declaration = supported(indexes, expires_at, required, version, migrate, owner)
         if not self._is_declared(name, declaration):
             self._sessions.check_outside()
             self._declarations.declare(name, declaration)
+        self._attach(name, declaration.indexes)
         return PostgresCollection(name, self._sessions)
 
     def rename_collection(self, old: str, new: str) -> None:
         """As Database.rename_collection()."""
         self._sessions.check_outside()
         self._declarations.rename(old, new)
+        with self._sessions.reading() as view:
+            self._sessions.embedders.rename(old, schema_of(view, new))
 
     def drop_collection(self, name: str) -> None:
         """Deletes a collection: documents, indexes and name."""
         self._sessions.check_outside()
         self._declarations.drop(name)
+        self._sessions.embedders.forget(name)
 
     def collections(self) -> list[str]:
         """As Database.collections()."""
@@ -243,3 +248,11 @@ class PostgresDatabase(Database):
         with self._sessions.reading() as view:
             catalog = view.catalog
             return catalog.wanted(name, declaration, 1, is_empty=True) is None
+
+    def _attach(self, name: str, indexes: Sequence[IndexSpec] | None) -> None:
+        """Takes the embedding functions of a declaration."""
+        embedders = self._sessions.embedders
+        has_one = any(isinstance(spec, Vector) and spec.embed for spec in indexes or ())
+        if indexes is not None and (has_one or embedders.of(name)):
+            with self._sessions.reading() as view:
+                embedders.attach(schema_of(view, name), indexes)

@@ -5,6 +5,10 @@
     {"$amber": ["str", "YQBi"]}         what it refuses: a text with NUL, as base64 of UTF-8
     {"$amber": ["bytes", "AAE="]}       what JSON cannot say
     {"$amber": ["datetime", "2026-01-01T00:00:00.000000Z"]}
+    {"$amber": ["vector", "64"]}        vectors of a Vector index, which are in its table: of 64
+    {"$amber": ["vectors", "64"]}       numbers, one alone or several
+    {"$amber": ["array", "AACAPw=="]}   any other array of float32
+    {"$amber": ["arrays", "64:AAC..."]} one of two dimensions
     {"$amber:YQBi": ...}                a name with NUL, or one that begins with $amber
 
 Invariants:
@@ -19,12 +23,13 @@ Invariants:
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
 from amberdb._errors import CorruptionError
 from amberdb._types import Document
+from amberdb.engine.schema.codec import vector_array
 
 MARK: Final = "$amber"
 _NAME: Final = MARK + ":"
@@ -32,6 +37,15 @@ _EXACT: Final = 1e15
 """Floats that are larger are written with an exponent, which jsonb expands to the digits of an
 int."""
 _encode = msgspec.json.Encoder().encode
+
+
+class Beside(NamedTuple):
+    """In a document in place of vectors that are in a table."""
+
+    dim: int
+    several: bool
+
+
 _decode = msgspec.json.Decoder().decode
 
 
@@ -75,6 +89,13 @@ def _guarded(value: Any) -> Any:
         return _marked("datetime", time + "Z")
     if kind is bytes:
         return _marked("bytes", _base64(value))
+    if kind is Beside:
+        return _marked("vectors" if value.several else "vector", str(value.dim))
+    if hasattr(value, "dtype"):
+        numbers = _base64(value.astype("<f4", copy=False).tobytes())
+        if value.ndim == 1:
+            return _marked("array", numbers)
+        return _marked("arrays", f"{value.shape[1]}:{numbers}")
     return value
 
 
@@ -115,9 +136,30 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
 
 
+def _vector(text: str) -> Beside:
+    return Beside(int(text), several=False)
+
+
+def _vectors(text: str) -> Beside:
+    return Beside(int(text), several=True)
+
+
+def _array(text: str) -> Any:
+    return vector_array(b64decode(text))
+
+
+def _arrays(text: str) -> Any:
+    dim, _, numbers = text.partition(":")
+    return vector_array(b64decode(numbers), int(dim))
+
+
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "str": _text,
     "float": float,
     "datetime": _time,
     "bytes": b64decode,
+    "vector": _vector,
+    "vectors": _vectors,
+    "array": _array,
+    "arrays": _arrays,
 }

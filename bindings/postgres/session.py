@@ -8,7 +8,7 @@ Invariants:
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import psycopg
 from psycopg import errors
@@ -17,16 +17,27 @@ from amberdb._errors import TransactionError
 from amberdb._types import Sync
 from amberdb.engine.options import Options, check_sync
 from amberdb.engine.schema.schema import Schema
+from amberdb.engine.schema.split_document import no_vectors
+from amberdb.engine.schema.vector_block import StoredVector, VectorsAt
+from amberdb.engine.search.embedding import Embedders
 from amberdb.postgres.batch import PostgresBatch, late_duplicate
 from amberdb.postgres.catalogue import NOW_US, Began, Catalogue, Catalogues
 from amberdb.postgres.connections import Connection, Connections
 from amberdb.postgres.errors import STALE
 from amberdb.postgres.locking_view import LockingView
-from amberdb.postgres.table import HEAD, KEY, stored_value
+from amberdb.postgres.table import HEAD, KEY, PLACE
 from amberdb.postgres.view import PostgresView
 
 _BEGIN_TO_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN_TO_WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+
+class Read(NamedTuple):
+    """One document as it was read."""
+
+    now_us: int
+    value: bytes | None
+    vectors_at: VectorsAt
 
 
 @final
@@ -41,6 +52,8 @@ class Sessions:
         self.connections = connections
         self.catalogues = catalogues
         self.options = options
+        self.embedders = Embedders()
+        """Of the declarations of this process."""
         self._thread = threading.local()
 
     def reading(self) -> PostgresView:
@@ -48,15 +61,16 @@ class Sessions:
         connection, began, catalogue = self._begun(f"{_BEGIN_TO_READ}; {self.catalogues.state}")
         return PostgresView(self.connections, connection, catalogue, began)
 
-    def read(self, schema: Schema, key: bytes) -> tuple[int, bytes | None] | None:
-        """The time of a read and the value of a document's key, in one statement; None when the
-        schema is not the newest."""
+    def read(self, schema: Schema, key: bytes) -> "Read | None":
+        """A document's key read in one statement; None when the schema is not the newest."""
         known, database = self.catalogues.known, self.catalogues.database
         table = known.tables.get(schema.prefix)
         if table is None:
             return None
+        vectors = list(table.vectors.items())
+        head = ", ".join([HEAD, *[each.joined() for _, each in vectors]])
         statement = (
-            f"SELECT {HEAD}, f.version, {NOW_US} "
+            f"SELECT {head}, f.version, {NOW_US} "
             f'FROM "{database}".fence f LEFT JOIN {table.name} d ON d.key = %s'
         )
         try:
@@ -66,8 +80,18 @@ class Sessions:
         assert row is not None
         if row[-2] != known.version:
             return None
-        value = None if row[KEY] is None else stored_value(schema.prefix, row)
-        return self.catalogues.now_us(row[-1]), value
+        now_us = self.catalogues.now_us(row[-1])
+        if row[KEY] is None:
+            return Read(now_us, None, no_vectors)
+        columns = zip(vectors, row[PLACE:], strict=False)
+        sent = {name: each.numbers(column) for (name, each), column in columns if column}
+        names = list(schema.vectors)
+
+        def vectors_at(place: StoredVector) -> bytes | None:
+            found = sent.get(names[place.row[0]])
+            return None if found is None else found.tobytes()
+
+        return Read(now_us, table.value(row), vectors_at)
 
     def check_outside(self) -> None:
         """Raises TransactionError inside a transaction of this thread, which a second one would

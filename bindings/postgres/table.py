@@ -11,6 +11,7 @@
     u<n>  value bytea, key bytea                   the values of Unique indexes, by document;
                           a value is checked when its transaction commits
     t<keyspace>, ...      of each Text index: search/text_table.py
+    v<keyspace>           the vectors of a Vector index: search/vector_table.py
 
 Invariants:
 - Keys are those that the embedded engine writes, so they sort alike in both.
@@ -20,17 +21,19 @@ Invariants:
 
 from collections.abc import Iterator
 from hashlib import blake2b, sha256
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, TypeAlias, final
 
 from amberdb._types import Document
-from amberdb.engine.schema.codec import encode
+from amberdb.engine.schema.codec import STORED, Extension, encode
 from amberdb.engine.schema.document_format import pack
 from amberdb.engine.schema.keyspace import META, Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.schema.vector_block import StoredVector, missing_vector, place_of
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES
-from amberdb.postgres.json_text import dumps, loads
+from amberdb.postgres.json_text import Beside, dumps, loads
 from amberdb.postgres.search.text_table import TextTable
+from amberdb.postgres.search.vector_table import VectorTable
 
 HEAD: Final = (
     "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document::text"
@@ -58,6 +61,9 @@ class Row(NamedTuple):
     """For the search indexes."""
 
 
+SearchTable: TypeAlias = TextTable | VectorTable
+
+
 @final
 class Table:
     """The tables of one collection as it is declared."""
@@ -72,6 +78,7 @@ class Table:
         "texts",
         "update",
         "values",
+        "vectors",
     )
 
     def __init__(self, database: str, schema: Schema) -> None:
@@ -86,6 +93,12 @@ class Table:
             if index.is_text
         }
         """By the prefix of the Text index."""
+        self.vectors = {
+            index.vector.field: VectorTable(database, index)
+            for index in schema.row_indexes
+            if not index.is_text
+        }
+        """By the field of a Vector index."""
         prefixes = [index.prefix for index in schema.indexes]
         if schema.expires_at is not None:
             prefixes.append(schema.expiry_prefix)
@@ -103,11 +116,6 @@ class Table:
     def text(self, index: RowIndex) -> TextTable:
         """The tables of a Text index."""
         return self.texts[index.prefix]
-
-    @property
-    def text_names(self) -> list[str]:
-        """The names of the tables of all Text indexes."""
-        return [name for text in self.texts.values() for name in text.names]
 
     def created(self) -> Iterator[str]:
         """The statements that create the tables, without columns of indexes."""
@@ -134,7 +142,18 @@ class Table:
 
     def dropped(self) -> str:
         """The statement that drops the tables."""
-        return f"DROP TABLE {', '.join([self.name, self.entries, self.values, *self.text_names])}"
+        return f"DROP TABLE {', '.join(self.names)}"
+
+    @property
+    def searched(self) -> list[SearchTable]:
+        """The tables of the search indexes."""
+        return [*self.texts.values(), *self.vectors.values()]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all its tables."""
+        beside = [name for index in self.searched for name in index.names]
+        return [self.name, self.entries, self.values, *beside]
 
     def row(
         self,
@@ -177,9 +196,32 @@ class Table:
             for fields in index.encoder.unique_keys(new.document)
         ]
         fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]
-        values = [*fixed, dumps(new.document), *places]
+        values = [*fixed, dumps(self._split(new.document)), *places]
         uniques = list(dict.fromkeys(uniques))
         return Row(values, entries, uniques, marks, rowid, new.document)
+
+    def value(self, row: tuple[Any, ...]) -> bytes:
+        """A row of HEAD as the embedded engine stores the document, with the places of its vectors.
+        Raises CorruptionError."""
+        id_bytes, version, created_us, updated_us, expires_us, rowid, _, text = row[:PLACE]
+        schema, document = self.schema, loads(text)
+        for number, name in enumerate(schema.vectors):
+            value = document.get(name)
+            if type(value) is Beside:
+                place = place_of(
+                    schema.vector_prefix, number, value.dim, rowid, several=value.several
+                )
+                document[name] = Extension(STORED, place)
+        key, times = schema.prefix + id_bytes, (created_us, updated_us, expires_us)
+        return pack(key, version, *times, rowid, encode(document))
+
+    def vector_table(self, place: StoredVector) -> tuple[VectorTable, int]:
+        """The table that has the vectors at a place, and the rowid. Raises CorruptionError."""
+        number, rowid = place.row
+        table = self.vectors.get(list(self.schema.vectors)[number])
+        if table is None:
+            raise missing_vector(place)
+        return table, rowid
 
     def point(self, *, locks: bool) -> str:
         """The statement that reads one document by its key."""
@@ -239,12 +281,16 @@ class Table:
             + _ordered("e.entry", False, limit)
         )
 
+    # -- inside ------------------------------------------------------------------------------
 
-def stored_value(prefix: bytes, row: tuple[Any, ...]) -> bytes:
-    """A row of HEAD as the embedded engine stores the document. Raises CorruptionError."""
-    id_bytes, version, created_us, updated_us, expires_us, rowid, _, text = row[:PLACE]
-    body = encode(loads(text))
-    return pack(prefix + id_bytes, version, created_us, updated_us, expires_us, rowid, body)
+    def _split(self, document: Document) -> Document:
+        """The document without the vectors that tables have."""
+        for name, table in self.vectors.items():
+            value: Any = document.get(name)
+            # A list of numbers is older than the index, and stays.
+            if hasattr(value, "dtype") and table.spec.vectors(document) is not None:
+                document = {**document, name: Beside(table.spec.dim, value.ndim > 1)}
+        return document
 
 
 def lock_number(name: bytes) -> int:

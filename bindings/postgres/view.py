@@ -11,7 +11,7 @@ Invariants:
   two batches of one nothing is held.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from copy import copy
 from heapq import merge
 from typing import Any, Final
@@ -26,9 +26,10 @@ from amberdb.engine.storage.source import Get
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogue
-from amberdb.postgres.connections import Connection, Connections, execute
+from amberdb.postgres.connections import Connection, Connections, Rows, execute
 from amberdb.postgres.narrowing import condition_of
-from amberdb.postgres.table import KEY, PLACE, ROWID, SIDE, VALUE, Table, stored_value
+from amberdb.postgres.table import KEY, PLACE, ROWID, SIDE, VALUE, Table
+from amberdb.postgres.search.vector_table import VectorTable
 
 BATCH: Final = 128
 """Documents of the first batch of a scan; later ones are larger, up to BATCH_MAX."""
@@ -49,6 +50,7 @@ class PostgresView(View):
         "_ids",
         "_narrow",
         "_read",
+        "_vectors",
         "catalogue",
         "marks",
     )
@@ -80,6 +82,8 @@ class PostgresView(View):
         """Rows that scans have read, by the keys of their documents."""
         self._ids: dict[int, bytes] = {}
         """Of the documents that were read by their rowids."""
+        self._vectors: dict[tuple[str, int], bytes] = {}
+        """Read, and to be asked for: by table and rowid."""
 
     def close(self) -> None:
         """Ends the transaction."""
@@ -106,7 +110,20 @@ class PostgresView(View):
         return self.get
 
     def vectors_at(self, place: StoredVector, /) -> bytes | None:
-        return None
+        table, rowid = self._place(place)
+        key = table.name, rowid
+        if key not in self._vectors:
+            self._read_vectors(table, [rowid])
+        return self._vectors.pop(key, None)
+
+    def expect_vectors(self, places: Collection[StoredVector]) -> None:
+        """Reads them, in one statement for each index."""
+        wanted: dict[VectorTable, list[int]] = {}
+        for table, rowid in map(self._place, places):
+            if (table.name, rowid) not in self._vectors:
+                wanted.setdefault(table, []).append(rowid)
+        for table, rowids in wanted.items():
+            self._read_vectors(table, rowids)
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[Pair]:
         prefix = low[:KEYSPACE_BYTES]
@@ -142,8 +159,11 @@ class PostgresView(View):
         """Reads documents that will be asked for, in one statement."""
         table = self.catalogue.table(schema)
         sql = table.points(locks=self.locks)
-        for row in self._rows(sql, [[key[KEYSPACE_BYTES:] for key in keys]]):
+        rows = self._rows(sql, [[key[KEYSPACE_BYTES:] for key in keys]])
+        for row in rows:
             self._note(table, row)
+        for vectors in table.vectors.values():
+            self._read_vectors(vectors, [row[ROWID] for row in rows])
 
     def prefetch_rows(
         self, schema: Schema, rowids: list[int], narrow: str | None = None
@@ -183,6 +203,10 @@ class PostgresView(View):
             values += [[low for low, _ in ranges], [high for _, high in ranges], ranged_max]
         return self._rows(text.search(expired=expired, has_ranges=bool(ranges)), values)
 
+    def vector_rows(self, sql: str, values: list[Any]) -> Rows:
+        """The rows of a statement of vector_search.py."""
+        return self._rows(sql, values)
+
     def keys_beside(
         self, key: bytes, low: bytes, high: bytes, count: int
     ) -> tuple[list[bytes], list[bytes]] | None:
@@ -192,8 +216,7 @@ class PostgresView(View):
         """The bytes of all tables, and the number of documents by collection."""
         total, counts = 0, dict[str, int]()
         for table in self.catalogue.tables.values():
-            names = (table.name, table.entries, table.values, *table.text_names)
-            sizes = " + ".join(f"pg_total_relation_size('{name}')" for name in names)
+            sizes = " + ".join(f"pg_total_relation_size('{name}')" for name in table.names)
             row = self._one(f"SELECT {sizes}, (SELECT count(*) FROM {table.name})", None)
             assert row is not None
             total += row[0]
@@ -201,6 +224,15 @@ class PostgresView(View):
         return total, counts
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _place(self, place: StoredVector) -> tuple[VectorTable, int]:
+        return self.catalogue.split[place[:KEYSPACE_BYTES]].vector_table(place)
+
+    def _read_vectors(self, table: VectorTable, rowids: list[int]) -> None:
+        if len(self._vectors) >= _READ_MAX:
+            self._vectors.clear()
+        found = table.read(self._connection, rowids)
+        self._vectors.update({(table.name, rowid): numbers for rowid, numbers in found.items()})
 
     def _value(self, key: bytes, /) -> bytes | None:
         prefix = key[:KEYSPACE_BYTES]
@@ -210,7 +242,7 @@ class PostgresView(View):
         row = self._read.pop(key, None)
         if row is None:
             row = self._stored(table, key)
-        return None if row is None else stored_value(prefix, row)
+        return None if row is None else table.value(row)
 
     def _stored(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
         return self._one(table.point(locks=self.locks), [key[KEYSPACE_BYTES:]])
@@ -250,7 +282,7 @@ class PostgresView(View):
         prefix = table.schema.prefix
         for row in self._scanned(table, "key", low, high, reverse):
             self._saw(table, row)
-            yield prefix + row[KEY], stored_value(prefix, row)
+            yield prefix + row[KEY], table.value(row)
 
     def _entries(
         self, table: Table, column: str, low: bytes, high: bytes, reverse: bool
