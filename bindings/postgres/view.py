@@ -203,9 +203,20 @@ class PostgresView(View):
             values += [[low for low, _ in ranges], [high for _, high in ranges], ranged_max]
         return self._rows(text.search(expired=expired, has_ranges=bool(ranges)), values)
 
-    def vector_rows(self, sql: str, values: list[Any]) -> Rows:
-        """The rows of a statement of vector_search.py."""
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """The rows of a statement that reads search indexes."""
         return self._rows(sql, values)
+
+    def live_rows(self, schema: Schema) -> tuple[str, list[Any]]:
+        """The condition that a rowid of a search index meets unless its document has expired, and
+        its values."""
+        if schema.expires_at is None:
+            return "TRUE", []
+        table = self.catalogue.table(schema)
+        column = table.columns[schema.expiry_prefix]
+        bound = _inside(schema.expiry_prefix, schema.expiry_bound(self.now_us))[1]
+        sql = f"rowid NOT IN (SELECT d.rowid FROM {table.name} d WHERE d.{column} < %s)"
+        return sql, [bound]
 
     def keys_beside(
         self, key: bytes, low: bytes, high: bytes, count: int

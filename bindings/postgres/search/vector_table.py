@@ -109,6 +109,43 @@ class VectorTable:
             columns = [[row[place] for row in rows] for place in range(3)]
             execute(connection, self._changed, [list(gone), *columns])
 
+    def counted(self, at_most: int) -> str:
+        """The statement that counts the vectors, up to a number."""
+        return f"SELECT count(*) FROM (SELECT FROM {self.name} LIMIT {at_most}) AS x"
+
+    def all(self, where: str) -> str:
+        """The statement that reads the vectors of the rows that meet a condition."""
+        return f"SELECT rowid, vector FROM {self.name} WHERE {where} ORDER BY rowid"
+
+    def nearest(self, where: str, limit: int) -> str:
+        """The statement that reads the vectors of the nearest rows. It compares all of them, since
+        no graph has the order of a sum."""
+        far, order = f"vector {self.operator} %s::vector", f"rowid DESC LIMIT {limit}"
+        if not self.spec.multi:
+            near = (
+                f"SELECT rowid FROM (SELECT rowid, ({far}) + 0 AS far FROM {self.name} "
+                f"WHERE {where}) AS x ORDER BY far, {order}"
+            )
+        else:
+            near = (
+                "SELECT rowid FROM (SELECT rowid, far, row_number() OVER (PARTITION BY rowid "
+                f"ORDER BY far) AS place FROM (SELECT rowid, {far} AS far FROM {self.name} "
+                f"WHERE {where}) AS x) AS y WHERE place <= {self.spec.mean_of} GROUP BY rowid "
+                f"ORDER BY avg(far), {order}"
+            )
+        return (
+            f"WITH near AS MATERIALIZED ({near}) SELECT v.rowid, v.vector FROM near "
+            f"JOIN {self.name} v ON v.rowid = near.rowid ORDER BY v.rowid"
+        )
+
+    def proposed(self, where: str, limit: int) -> str:
+        """The statement that reads the vectors that the graph proposes."""
+        return (
+            f"WITH near AS MATERIALIZED (SELECT rowid, vector FROM {self.name} WHERE {where} "
+            f"ORDER BY vector {self.operator} %s::vector LIMIT {limit}) "
+            "SELECT rowid, vector FROM near ORDER BY rowid"
+        )
+
     def joined(self) -> str:
         """An expression: all vectors of the document `d`, as the server sends them."""
         return f"(SELECT {_SENT} FROM {self.name} WHERE rowid = d.rowid)"
