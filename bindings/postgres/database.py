@@ -14,7 +14,7 @@ from amberdb._types import Lsn, Progress, Sync
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.handle import Handle
-from amberdb.engine.database.stats import FileBytes, Stats
+from amberdb.engine.database.stats import FileBytes, Stats, embedding_facts
 from amberdb.engine.database.transaction import Snapshot, Transaction
 from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.catalog import Declaration
@@ -205,10 +205,17 @@ class PostgresDatabase(Database):
 
     def stats(self) -> Stats:
         """Measurements: Lsns, the bytes of the tables as `bytes.data_used`, documents by
-        collection. What is of a directory is 0 or empty."""
+        collection, and those that wait for a vector. What is of a directory is 0 or empty."""
         with self._sessions.reading() as view:
             bytes_used, counts = of_server(view).sizes()
-            lsn = Lsn(view.lsn)
+            lsn, embedders = Lsn(view.lsn), self._sessions.embedders
+            collections = {
+                name: {
+                    "documents": counts[name],
+                    "embedding": embedding_facts(view, schema, embedders),
+                }
+                for name, schema in view.catalog.schemas.items()
+            }
         ages_ms = self._held_views.ages_ms()
         return Stats(
             path=self.path,
@@ -222,7 +229,7 @@ class PostgresDatabase(Database):
             live_share=1.0,
             log={},
             store={},
-            collections={name: {"documents": count} for name, count in counts.items()},
+            collections=collections,
             snapshots=len(ages_ms),
             oldest_snapshot_ms=max(ages_ms, default=0.0),
             subscribers={},

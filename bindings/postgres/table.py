@@ -21,6 +21,7 @@ Invariants:
 
 from collections.abc import Iterator
 from hashlib import blake2b, sha256
+from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias, final
 
 from amberdb._types import Document
@@ -29,7 +30,7 @@ from amberdb.engine.schema.document_format import pack
 from amberdb.engine.schema.keyspace import META, Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.schema.vector_block import StoredVector, missing_vector, place_of
+from amberdb.engine.schema.vector_block import FIELDS_MAX, StoredVector, missing_vector, place_of
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES
 from amberdb.postgres.json_text import Beside, dumps, loads
 from amberdb.postgres.search.text_table import TextTable
@@ -285,10 +286,11 @@ class Table:
 
     def _split(self, document: Document) -> Document:
         """The document without the vectors that tables have."""
-        for name, table in self.vectors.items():
+        for name in islice(self.schema.vectors, FIELDS_MAX):
+            table = self.vectors.get(name)
             value: Any = document.get(name)
             # A list of numbers is older than the index, and stays.
-            if hasattr(value, "dtype") and table.spec.vectors(document) is not None:
+            if table and hasattr(value, "dtype") and table.spec.vectors(document) is not None:
                 document = {**document, name: Beside(table.spec.dim, value.ndim > 1)}
         return document
 

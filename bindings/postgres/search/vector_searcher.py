@@ -128,10 +128,10 @@ class _Rows:
         """The nearest rows, of those in `among` if it is given, and how they were found."""
         if not limit or (among is not None and not len(among)):
             return _NONE, self._how_exact(0)
-        count = self._count() if among is None else len(among)
+        count = self._count(among)
         if count <= min(EXACT_ROWS, READ_BYTES // (4 * self._spec.dim)):
             sent = self._sent(self._table.all(self._where(among)), self._values(among))
-            return self._best(sent, limit), self._how_exact(count)
+            return self._best(sent, limit), self._how_exact(len(sent.scores))
         if among is None and count > FLAT_ROWS and self._table.has_graph:
             nearest = self._by_graph(limit)
             if nearest is not None:
@@ -167,9 +167,12 @@ class _Rows:
             count *= WIDER
         return None
 
-    def _count(self) -> int:
-        """The vectors of all rows, as far as it matters."""
-        ((count,),) = self._view.query(self._table.counted(FLAT_ROWS + 1), [])
+    def _count(self, among: Rowids | None) -> int:
+        """The number of vectors, as far as it matters."""
+        if among is not None and not self._spec.multi:
+            return len(among)
+        sql = self._table.counted(self._where(among), FLAT_ROWS + 1)
+        ((count,),) = self._view.query(sql, self._values(among))
         return int(count)
 
     def _best(self, sent: _Sent, limit: int) -> _Nearest:

@@ -109,9 +109,10 @@ class VectorTable:
             columns = [[row[place] for row in rows] for place in range(3)]
             execute(connection, self._changed, [list(gone), *columns])
 
-    def counted(self, at_most: int) -> str:
-        """The statement that counts the vectors, up to a number."""
-        return f"SELECT count(*) FROM (SELECT FROM {self.name} LIMIT {at_most}) AS x"
+    def counted(self, where: str, at_most: int) -> str:
+        """The statement that counts the vectors of the rows that meet a condition, up to a
+        number."""
+        return f"SELECT count(*) FROM (SELECT FROM {self.name} WHERE {where} LIMIT {at_most}) AS x"
 
     def all(self, where: str) -> str:
         """The statement that reads the vectors of the rows that meet a condition."""
