@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -221,6 +222,33 @@ def test_a_transaction_and_a_snapshot_search_what_they_see(db: Database) -> None
         assert ids(notes) == ["c", "b"]
         assert ids(at["note"]) == ["a", "b"]
         assert at["note"]["b"]["v"].tolist() == [0, 1]
+
+
+def test_what_waits_for_another_writer_goes_on_with_what_it_has_written(
+    db: Database, url: str, postgres18: PostgreSQL
+) -> None:
+    """A lock brings the newest row of a document, with other vectors than the statement saw."""
+    notes = db.collection("note", indexes=[Vector("v", dim=2)])
+    notes.put_many([{"id": "a", "v": [1, 0]}, {"id": "b", "v": [1, 1]}, {"id": "c", "v": [0, 1]}])
+
+    def found() -> list[str]:
+        with other.transaction() as tx:
+            return [hit.id for hit in tx["note"].search(vector=[1, 0], limit=2)]
+
+    def update() -> None:
+        other["note"].update("a", {"n": 1})
+
+    with amberdb.connect(url) as other, ThreadPoolExecutor(1) as thread:
+        for call, vector, result in ((update, [2, 1], None), (found, [-1, 0], ["b", "c"])):
+            with db.transaction() as tx:
+                tx["note"].update("a", {"v": vector})
+                tx["note"].count()
+                running = thread.submit(call)
+                while postgres18.execute("SELECT 1 FROM pg_locks WHERE NOT granted") == "":
+                    pass
+            assert running.result() == result
+            assert notes["a"]["v"].tolist() == vector
+            assert notes["a"]["n"] == 1
 
 
 @pytest.mark.parametrize("server", ["postgres16", "pgbouncer18"])
