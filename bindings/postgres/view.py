@@ -28,8 +28,8 @@ from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogue
 from amberdb.postgres.connections import Connection, Connections, Rows, execute
 from amberdb.postgres.narrowing import condition_of
-from amberdb.postgres.table import KEY, PLACE, ROWID, SIDE, VALUE, Table
 from amberdb.postgres.search.vector_table import VectorTable
+from amberdb.postgres.table import KEY, PLACE, ROWID, SIDE, VALUE, Table
 
 BATCH: Final = 128
 """Documents of the first batch of a scan; later ones are larger, up to BATCH_MAX."""

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.search import vector_index
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.searcher import Found
-from amberdb.engine.search.vector_index import EXACT_ROWS, FLAT_ROWS, SHORTLIST, WIDER
+from amberdb.engine.search.vector_index import SHORTLIST, WIDER
 from amberdb.engine.search.vector_searcher import CHECKED_MAX
 from amberdb.engine.storage.view import View
 from amberdb.index.vector.distance import Rowids, Scores, Vectors, best, by_row, prepared, scores
@@ -129,10 +130,10 @@ class _Rows:
         if not limit or (among is not None and not len(among)):
             return _NONE, self._how_exact(0)
         count = self._count(among)
-        if count <= min(EXACT_ROWS, READ_BYTES // (4 * self._spec.dim)):
+        if count <= min(vector_index.EXACT_ROWS, READ_BYTES // (4 * self._spec.dim)):
             sent = self._sent(self._table.all(self._where(among)), self._values(among))
             return self._best(sent, limit), self._how_exact(len(sent.scores))
-        if among is None and count > FLAT_ROWS and self._table.has_graph:
+        if among is None and count > vector_index.FLAT_ROWS and self._table.has_graph:
             nearest = self._by_graph(limit)
             if nearest is not None:
                 return nearest, {"search": "graph"}
@@ -171,7 +172,7 @@ class _Rows:
         """The number of vectors, as far as it matters."""
         if among is not None and not self._spec.multi:
             return len(among)
-        sql = self._table.counted(self._where(among), FLAT_ROWS + 1)
+        sql = self._table.counted(self._where(among), vector_index.FLAT_ROWS + 1)
         ((count,),) = self._view.query(sql, self._values(among))
         return int(count)
 
