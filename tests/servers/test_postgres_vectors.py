@@ -186,7 +186,7 @@ def test_a_graph_gives_as_many_as_are_asked_for_under_any_filter(db: Database, m
     notes = db.collection("note", indexes=[Vector("v", dim=dim, multi=multi)])
     assert notes.explain(vector=vectors[0])["indexes"]["vector:v"]["search"] == "graph"
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    found_of_wanted = []
+    found_of_wanted: list[float] = []
     for where, passes in (
         ({}, owners >= 0),
         ({"half": True}, owners % 2 == 0),
@@ -249,6 +249,29 @@ def test_what_waits_for_another_writer_goes_on_with_what_it_has_written(
             assert running.result() == result
             assert notes["a"]["v"].tolist() == vector
             assert notes["a"]["n"] == 1
+
+
+def test_what_waits_for_a_vector_gets_it_by_embed_missing(db: Database, url: str) -> None:
+    is_down = True
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        if is_down:
+            raise ConnectionError("down")
+        return [[len(text), 1.0] for text in texts]
+
+    def waiting() -> int:
+        return int(db.stats().collections["note"]["embedding"]["v"]["waiting"])
+
+    index = Vector("v", dim=2, source="text", embed=embed, defer=True)
+    notes = db.collection("note", indexes=[index])
+    notes.put({"id": "a", "text": "tea"})
+    with amberdb.connect(url) as other:  # which has no function
+        other["note"].put_many([{"id": "b", "text": "umbrella"}, {"id": "c"}])
+    assert waiting() == 2
+    is_down = False
+    assert notes.embed_missing() == 2
+    assert waiting() == 0
+    assert [hit.id for hit in notes.search(vector=[8, 1])] == ["b", "a"]
 
 
 @pytest.mark.parametrize("server", ["postgres16", "pgbouncer18"])
