@@ -186,7 +186,7 @@ class PostgresBatch(WriteBatch):
             types = [*COPIED, *["bytea"] * len(table.columns)]
             copy_each(connection, table.copy, types, (row.copied for row in new.values()))
         self._send_entries(table, rows)
-        self._send_texts(table, changes)
+        self._send_searched(table, changes)
         for change in changes:
             stored.pop(change.key, None)
             if change.row is not None:
@@ -224,8 +224,8 @@ class PostgresBatch(WriteBatch):
             execute_each(connection, f"INSERT INTO {table.values} VALUES (%s, %s)", values)
             self._values.update((value, table) for value, _ in values)
 
-    def _send_texts(self, table: Table, changes: list[_Change]) -> None:
-        """Changes the Text indexes where a document has another rowid."""
+    def _send_searched(self, table: Table, changes: list[_Change]) -> None:
+        """Changes the search indexes where a document has another rowid."""
         stored = self._locking.stored
         before = {each.key: stored[each.key].rowid for each in changes if each.key in stored}
         after = {each.key: each.row for each in changes if each.row is not None}
@@ -233,9 +233,8 @@ class PostgresBatch(WriteBatch):
             rowid for key, rowid in before.items() if key not in after or after[key].rowid != rowid
         ]
         new = [row for key, row in after.items() if before.get(key) != row.rowid]
-        for text in table.texts.values():
-            rows = [text.row(row.rowid, row.document) for row in new]
-            text.change(self.connection, gone, filter(None, rows))
+        for index in table.searched:
+            index.replace(self.connection, gone, [(row.rowid, row.document) for row in new])
 
     def _free_expired(self, table: Table, values: list[bytes]) -> None:
         if table.schema.expires_at is not None:

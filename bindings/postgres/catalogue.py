@@ -53,7 +53,7 @@ class Began(NamedTuple):
 class Catalogue:
     """A catalog with its tables."""
 
-    __slots__ = ("catalog", "database", "places", "rows", "tables", "version")
+    __slots__ = ("catalog", "database", "places", "rows", "split", "tables", "version")
 
     def __init__(self, version: int, catalog: Catalog, database: str) -> None:
         self.version = version
@@ -68,8 +68,12 @@ class Catalogue:
         """By the prefix of a keyspace: the table, and the column of its keys."""
         self.rows: dict[bytes, Table] = {}
         """By the prefix of a search index."""
+        self.split: dict[bytes, Table] = {}
+        """By the prefix of the vectors of the documents."""
         for prefix, table in self.tables.items():
             self.places[prefix] = table, "key"
+            if table.schema.vectors:
+                self.split[table.schema.vector_prefix] = table
             self.rows.update(dict.fromkeys([i.prefix for i in table.schema.row_indexes], table))
             self.places.update({each: (table, name) for each, name in table.columns.items()})
 

@@ -16,6 +16,7 @@ from amberdb.engine.commit.write_batch import OnConflict, WriteBatch
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.readable_collection import ReadableCollection, listed_ids
+from amberdb.engine.maintenance.embedding_backfill import backfill, storing
 from amberdb.engine.query.page import Record
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
@@ -38,7 +39,6 @@ class PostgresCollection(PostgresWrites, Collection):
     def __init__(self, name: str, sessions: Sessions) -> None:
         ReadableCollection.__init__(self, name)
         self._sessions = sessions
-        self._no_embedders = Embedders()
 
     def __repr__(self) -> str:
         return f"<amberdb.PostgresCollection {self.name!r} of {self._sessions.where!r}>"
@@ -86,8 +86,10 @@ class PostgresCollection(PostgresWrites, Collection):
         return expire(self._sessions, self.name)
 
     def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
-        """As Collection.embed_missing(): there is no Vector index, so nothing waits."""
-        return 0
+        """As Collection.embed_missing(), with the functions of this process."""
+        sessions = self._sessions
+        store = storing(lambda: sessions.writing(None))
+        return backfill(sessions.reading, sessions.embedders, self.name, store, progress)
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -134,8 +136,8 @@ class PostgresCollection(PostgresWrites, Collection):
     def _put_many(
         self, documents: Any, known: frozenset[int], on_conflict: OnConflict, sync: Sync | None
     ) -> list[str] | None:
-        call = super()._put_many
-        return _repeated(lambda: call(documents, known, on_conflict, sync))
+        embedded, call = self._embedded_but(documents, known), super()._put_many
+        return _repeated(lambda: call(embedded, known, on_conflict, sync))
 
     def _schema(self) -> Schema:
         schema = self._sessions.catalogues.known.catalogue.catalog.schemas.get(self.name)
@@ -145,7 +147,7 @@ class PostgresCollection(PostgresWrites, Collection):
         return schema
 
     def _embedders(self) -> Embedders:
-        return self._no_embedders
+        return self._sessions.embedders
 
 
 def _repeated(call: Callable[[], _T]) -> _T:

@@ -211,7 +211,7 @@ def execute(
     return connection.execute(statement.encode(), values, binary=binary)
 
 
-def execute_each(connection: Connection, statement: str, values: Rows | list[list[Any]]) -> None:
+def execute_each(connection: Connection, statement: str, values: Sequence[Sequence[Any]]) -> None:
     """Executes a statement once for each list of values."""
     if len(values) == 1:
         execute(connection, statement, values[0])

@@ -14,7 +14,7 @@ from amberdb._types import Lsn, Progress, Sync
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.handle import Handle
-from amberdb.engine.database.stats import FileBytes, Stats
+from amberdb.engine.database.stats import FileBytes, Stats, embedding_facts
 from amberdb.engine.database.transaction import Snapshot, Transaction
 from amberdb.engine.options import OpenOptions, Options
 from amberdb.engine.schema.catalog import Declaration
@@ -23,6 +23,7 @@ from amberdb.engine.schema.migration import Upgrade
 from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import schema_of
 from amberdb.index.registry import IndexSpec
+from amberdb.index.vector.vector import Vector
 from amberdb.postgres.address import Address, address_of
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.collection import PostgresCollection
@@ -95,22 +96,26 @@ class PostgresDatabase(Database):
     ) -> Collection:
         """Creates or declares a collection, as Database.collection() does. An index is built before
         it returns; other processes wait with their writes meanwhile, and with reads of this
-        collection. Raises NotSupportedHereError for Vector and a migration."""
+        collection. Raises NotSupportedHereError for a migration."""
         declaration = supported(indexes, expires_at, required, version, migrate, owner)
         if not self._is_declared(name, declaration):
             self._sessions.check_outside()
             self._declarations.declare(name, declaration)
+        self._attach(name, declaration.indexes)
         return PostgresCollection(name, self._sessions)
 
     def rename_collection(self, old: str, new: str) -> None:
         """As Database.rename_collection()."""
         self._sessions.check_outside()
         self._declarations.rename(old, new)
+        with self._sessions.reading() as view:
+            self._sessions.embedders.rename(old, schema_of(view, new))
 
     def drop_collection(self, name: str) -> None:
         """Deletes a collection: documents, indexes and name."""
         self._sessions.check_outside()
         self._declarations.drop(name)
+        self._sessions.embedders.forget(name)
 
     def collections(self) -> list[str]:
         """As Database.collections()."""
@@ -200,10 +205,17 @@ class PostgresDatabase(Database):
 
     def stats(self) -> Stats:
         """Measurements: Lsns, the bytes of the tables as `bytes.data_used`, documents by
-        collection. What is of a directory is 0 or empty."""
+        collection, and those that wait for a vector. What is of a directory is 0 or empty."""
         with self._sessions.reading() as view:
             bytes_used, counts = of_server(view).sizes()
-            lsn = Lsn(view.lsn)
+            lsn, embedders = Lsn(view.lsn), self._sessions.embedders
+            collections = {
+                name: {
+                    "documents": counts[name],
+                    "embedding": embedding_facts(view, schema, embedders),
+                }
+                for name, schema in view.catalog.schemas.items()
+            }
         ages_ms = self._held_views.ages_ms()
         return Stats(
             path=self.path,
@@ -217,7 +229,7 @@ class PostgresDatabase(Database):
             live_share=1.0,
             log={},
             store={},
-            collections={name: {"documents": count} for name, count in counts.items()},
+            collections=collections,
             snapshots=len(ages_ms),
             oldest_snapshot_ms=max(ages_ms, default=0.0),
             subscribers={},
@@ -243,3 +255,11 @@ class PostgresDatabase(Database):
         with self._sessions.reading() as view:
             catalog = view.catalog
             return catalog.wanted(name, declaration, 1, is_empty=True) is None
+
+    def _attach(self, name: str, indexes: Sequence[IndexSpec] | None) -> None:
+        """Takes the embedding functions of a declaration."""
+        embedders = self._sessions.embedders
+        has_one = any(isinstance(spec, Vector) and spec.embed for spec in indexes or ())
+        if indexes is not None and (has_one or embedders.of(name)):
+            with self._sessions.reading() as view:
+                embedders.attach(schema_of(view, name), indexes)

@@ -15,7 +15,6 @@ from amberdb.engine.database.declarations import declaration_of
 from amberdb.engine.schema.catalog import Catalog, Declaration
 from amberdb.engine.schema.migration import Upgrade
 from amberdb.index.registry import IndexSpec
-from amberdb.index.vector.vector import Vector
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connections
 from amberdb.postgres.errors import refuse
@@ -33,9 +32,6 @@ def supported(
 ) -> Declaration:
     """The declaration. Raises CollectionError, NotSupportedHereError."""
     declared = declaration_of(indexes, expires_at, required, version, migrate, owner)
-    for spec in declared.indexes or ():
-        if isinstance(spec, Vector):
-            refuse("a Vector index")
     if declared.upgrades or declared.version not in (None, 1):
         refuse("a migration")
     return declared

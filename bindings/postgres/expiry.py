@@ -44,6 +44,6 @@ def _expire_batch(batch: PostgresBatch, schema: Schema) -> int:
     keys = [row[0] for row in rows]
     for beside in (table.entries, table.values):
         execute(batch.connection, f"DELETE FROM {beside} WHERE key = ANY(%s)", [keys])
-    for text in table.texts.values():
-        text.change(batch.connection, [row[1] for row in rows], ())
+    for index in table.searched:
+        index.replace(batch.connection, [row[1] for row in rows], ())
     return len(keys)

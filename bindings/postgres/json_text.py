@@ -5,6 +5,10 @@
     {"$amber": ["str", "YQBi"]}         what it refuses: a text with NUL, as base64 of UTF-8
     {"$amber": ["bytes", "AAE="]}       what JSON cannot say
     {"$amber": ["datetime", "2026-01-01T00:00:00.000000Z"]}
+    {"$amber": ["vector", "64"]}        vectors of a Vector index, which are in its table: of 64
+    {"$amber": ["vectors", "64"]}       numbers, one alone or several
+    {"$amber": ["array", "AACAPw=="]}   any other array of float32
+    {"$amber": ["arrays", "64:AAC..."]} one of two dimensions
     {"$amber:YQBi": ...}                a name with NUL, or one that begins with $amber
 
 Invariants:
@@ -19,12 +23,13 @@ Invariants:
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
 from amberdb._errors import CorruptionError
 from amberdb._types import Document
+from amberdb.engine.schema.codec import vector_array
 
 MARK: Final = "$amber"
 _NAME: Final = MARK + ":"
@@ -32,6 +37,15 @@ _EXACT: Final = 1e15
 """Floats that are larger are written with an exponent, which jsonb expands to the digits of an
 int."""
 _encode = msgspec.json.Encoder().encode
+
+
+class Beside(NamedTuple):
+    """In a document in place of vectors that are in a table."""
+
+    dim: int
+    several: bool
+
+
 _decode = msgspec.json.Decoder().decode
 
 
@@ -64,16 +78,16 @@ def _guarded_map(value: dict[str, Any]) -> dict[str, Any]:
     names = "".join(value)
     if "\0" in names or MARK in names:
         value = {_name(name): item for name, item in value.items()}
-    guard_of = _GUARDS.get
+    guards = _GUARDS
     return {
-        name: item if (guard := guard_of(type(item))) is None else guard(item)
+        name: item if (guard := guards[type(item)]) is None else guard(item)
         for name, item in value.items()
     }
 
 
 def _guarded_list(value: list[Any]) -> list[Any]:
-    guard_of = _GUARDS.get
-    return [item if (guard := guard_of(type(item))) is None else guard(item) for item in value]
+    guards = _GUARDS
+    return [item if (guard := guards[type(item)]) is None else guard(item) for item in value]
 
 
 def _guarded_text(value: str) -> Any:
@@ -94,15 +108,37 @@ def _guarded_time(value: datetime) -> Any:
     return _marked("datetime", time.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z")
 
 
-_GUARDS: Final[dict[type, Callable[[Any], Any]]] = {
-    dict: _guarded_map,
-    list: _guarded_list,
-    str: _guarded_text,
-    float: _guarded_float,
-    datetime: _guarded_time,
-    bytes: lambda value: _marked("bytes", _base64(value)),
-}
-"""By type; other values are written as they are."""
+def _guarded_place(value: Beside) -> Any:
+    return _marked("vectors" if value.several else "vector", str(value.dim))
+
+
+def _guarded_array(value: Any) -> Any:
+    numbers = _base64(value.astype("<f4", copy=False).tobytes())
+    if value.ndim == 1:
+        return _marked("array", numbers)
+    return _marked("arrays", f"{value.shape[1]}:{numbers}")
+
+
+class _Guards(dict[type, Callable[[Any], Any] | None]):
+    """By type what makes a value ready; None: it is written as it is. An array is known by what it
+    has, since numpy is loaded only where there are vectors."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], Any] | None:
+        return _guarded_array if hasattr(kind, "dtype") else None
+
+
+_GUARDS: Final = _Guards(
+    {
+        dict: _guarded_map,
+        list: _guarded_list,
+        str: _guarded_text,
+        float: _guarded_float,
+        datetime: _guarded_time,
+        bytes: lambda value: _marked("bytes", _base64(value)),
+        Beside: _guarded_place,
+        **dict.fromkeys((int, bool, type(None))),
+    }
+)
 
 
 def _marked(kind: str, text: str) -> dict[str, list[str]]:
@@ -149,10 +185,31 @@ def _text(text: str) -> str:
     return b64decode(text).decode()
 
 
+def _vector(text: str) -> Beside:
+    return Beside(int(text), several=False)
+
+
+def _vectors(text: str) -> Beside:
+    return Beside(int(text), several=True)
+
+
+def _array(text: str) -> Any:
+    return vector_array(b64decode(text))
+
+
+def _arrays(text: str) -> Any:
+    dim, _, numbers = text.partition(":")
+    return vector_array(b64decode(numbers), int(dim))
+
+
 _NESTED: Final = (dict, list)
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "str": _text,
     "float": float,
     "datetime": datetime.fromisoformat,
     "bytes": b64decode,
+    "vector": _vector,
+    "vectors": _vectors,
+    "array": _array,
+    "arrays": _arrays,
 }

@@ -105,6 +105,8 @@ class PostgresWrites(PostgresReads, WritableCollection):
             schema = schema_of(batch.view, self.name)
             prepared = [schema.prepare(each) for each in documents]
             batch.expect(schema, prepared)
+            if not all(batch.has(schema, prepared[position]) for position in known):
+                return None
             for each in prepared:
                 batch.put(schema, each, on_conflict=on_conflict)
         return [each.id for each in prepared]

@@ -19,6 +19,7 @@ from amberdb._errors import AmberError, TransactionError
 from amberdb._types import Sync
 from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.options import Options, check_sync
+from amberdb.engine.search.embedding import Embedders
 from amberdb.postgres.batch import PostgresBatch, late_duplicate
 from amberdb.postgres.catalogue import Began, Catalogues, Known
 from amberdb.postgres.connections import Connection, Connections
@@ -45,6 +46,8 @@ class Sessions:
         self.connections = connections
         self.catalogues = catalogues
         self.options = options
+        self.embedders = Embedders()
+        """Of the declarations of this process."""
         self._thread = threading.local()
 
     def reading(self) -> PostgresView:

@@ -12,6 +12,7 @@
                           a value is checked when its transaction commits
     t<keyspace>, ...      of each Text index: search/text_table.py
     write<n>  a function that writes one document: statement/functions.py
+    v<keyspace>           the vectors of a Vector index: search/vector_table.py
 
 Invariants:
 - Keys are those that the embedded engine writes, so they sort alike in both.
@@ -21,17 +22,20 @@ Invariants:
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b, sha256
-from typing import Any, Final, NamedTuple, cast, final
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeAlias, cast, final
 
 from amberdb._types import Document
-from amberdb.engine.schema.codec import encode
+from amberdb.engine.schema.codec import STORED, Extension, encode, vector_array
 from amberdb.engine.schema.document_format import pack
 from amberdb.engine.schema.keyspace import META, Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.schema.search_index import RowIndex
+from amberdb.engine.schema.vector_block import FIELDS_MAX, StoredVector, missing_vector, place_of
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES, ROWID_BYTES
-from amberdb.postgres.json_text import dumps, loads
+from amberdb.postgres.json_text import Beside, dumps, loads
 from amberdb.postgres.search.text_table import TextTable
+from amberdb.postgres.search.vector_table import VectorTable
 
 HEAD: Final = (
     "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document::text"
@@ -53,7 +57,10 @@ class Row(NamedTuple):
     fixed: list[Any]
     """The columns in front of the document: the key, and numbers."""
     document: Document
-    """Its text is made when it is sent, beside a server that is at work with others."""
+    """Whole, for the search indexes."""
+    stored: Document
+    """Without the vectors that tables have. Its text is made when it is sent, beside a server that
+    is at work with others."""
     places: list[bytes | None]
     """The columns of indexes."""
     entries: list[tuple[bytes, bytes]]
@@ -75,17 +82,20 @@ class Row(NamedTuple):
     @property
     def inserted(self) -> list[Any]:
         """The values of Table.insert."""
-        return [*self.fixed, dumps(self.document), *self.places]
+        return [*self.fixed, dumps(self.stored), *self.places]
 
     @property
     def updated(self) -> list[Any]:
         """The values of Table.update."""
-        return [*self.fixed[1:], dumps(self.document), *self.places, self.key]
+        return [*self.fixed[1:], dumps(self.stored), *self.places, self.key]
 
     @property
     def copied(self) -> list[Any]:
         """The values of Table.copy, of the types COPIED, and bytea behind them."""
-        return [*self.fixed, _JSONB_VERSION + dumps(self.document).encode(), *self.places]
+        return [*self.fixed, _JSONB_VERSION + dumps(self.stored).encode(), *self.places]
+
+
+SearchTable: TypeAlias = TextTable | VectorTable
 
 
 @final
@@ -104,12 +114,14 @@ class Table:
         "name",
         "point",
         "point_locked",
+        "point_whole",
         "points",
         "points_locked",
         "schema",
         "texts",
         "update",
         "values",
+        "vectors",
         "write",
     )
 
@@ -125,6 +137,12 @@ class Table:
             if index.is_text
         }
         """By the prefix of the Text index."""
+        self.vectors = {
+            index.vector.field: VectorTable(database, index)
+            for index in schema.row_indexes
+            if not index.is_text
+        }
+        """By the field of a Vector index."""
         prefixes = [index.prefix for index in schema.indexes]
         if schema.expires_at is not None:
             prefixes.append(schema.expiry_prefix)
@@ -152,6 +170,9 @@ class Table:
         """Its values are Row.updated."""
         self.point = f"SELECT {HEAD} FROM {self.name} d WHERE d.key = %s"
         """Reads one document by its key."""
+        beside = "".join(f", {each.joined()}" for each in self.vectors.values())
+        self.point_whole = f"SELECT {HEAD}{beside} FROM {self.name} d WHERE d.key = %s"
+        """Reads one document and its vectors: whole()."""
         self.points = (
             f"SELECT {HEAD} FROM {self.name} d WHERE d.key = ANY(%s::bytea[]) ORDER BY d.key"
         )
@@ -163,11 +184,6 @@ class Table:
     def text(self, index: RowIndex) -> TextTable:
         """The tables of a Text index."""
         return self.texts[index.prefix]
-
-    @property
-    def text_names(self) -> list[str]:
-        """The names of the tables of all Text indexes."""
-        return [name for text in self.texts.values() for name in text.names]
 
     def created(self) -> Iterator[str]:
         """The statements that create the tables, without columns of indexes."""
@@ -194,7 +210,18 @@ class Table:
 
     def dropped(self) -> str:
         """The statement that drops the tables."""
-        return f"DROP TABLE {', '.join([self.name, self.entries, self.values, *self.text_names])}"
+        return f"DROP TABLE {', '.join(self.names)}"
+
+    @property
+    def searched(self) -> list[SearchTable]:
+        """The tables of the search indexes."""
+        return [*self.texts.values(), *self.vectors.values()]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all its tables."""
+        beside = [name for index in self.searched for name in index.names]
+        return [self.name, self.entries, self.values, *beside]
 
     @property
     def is_single(self) -> bool:
@@ -208,7 +235,7 @@ class Table:
         if row.entries or row.uniques or not row.marks <= marks:
             return None
         bare = [None if place is None else place[:-ROWID_BYTES] for place in row.places]
-        return [row.key, new.expires_us, dumps(row.document), *bare]
+        return [row.key, new.expires_us, dumps(row.stored), *bare]
 
     def row(
         self,
@@ -251,7 +278,41 @@ class Table:
         fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]
         columns = list(map(places.get, self.columns))
         uniques = list(dict.fromkeys(uniques))
-        return Row(fixed, new.document, columns, entries, uniques, marks)
+        whole = new.document
+        return Row(fixed, whole, self._split(whole), columns, entries, uniques, marks)
+
+    def value(self, row: tuple[Any, ...]) -> bytes:
+        """A row of HEAD as the embedded engine stores the document, with the places of its vectors.
+        Raises CorruptionError."""
+        id_bytes, version, created_us, updated_us, expires_us, rowid, _, text = row[:PLACE]
+        schema, document = self.schema, loads(text)
+        for number, name in enumerate(schema.vectors):
+            value = document.get(name)
+            if type(value) is Beside:
+                place = place_of(
+                    schema.vector_prefix, number, value.dim, rowid, several=value.several
+                )
+                document[name] = Extension(STORED, place)
+        key, times = schema.prefix + id_bytes, (created_us, updated_us, expires_us)
+        return pack(key, version, *times, rowid, encode(document))
+
+    def whole(self, row: tuple[Any, ...]) -> Document:
+        """The document in a row of `point_whole`. Raises CorruptionError."""
+        document = loads(row[TEXT])
+        for (name, vectors), sent in zip(self.vectors.items(), row[PLACE:], strict=False):
+            value = document.get(name)
+            if type(value) is Beside:
+                numbers = vectors.numbers(sent).tobytes()
+                document[name] = vector_array(numbers, value.dim if value.several else 0)
+        return document
+
+    def vector_table(self, place: StoredVector) -> tuple[VectorTable, int]:
+        """The table that has the vectors at a place, and the rowid. Raises CorruptionError."""
+        number, rowid = place.row
+        table = self.vectors.get(list(self.schema.vectors)[number])
+        if table is None:
+            raise missing_vector(place)
+        return table, rowid
 
     def points_by_rowid(self, *, narrows: bool, locks: bool) -> str:
         """The statement that reads documents by their rowids."""
@@ -300,11 +361,17 @@ class Table:
             + _ordered("e.entry", False, limit)
         )
 
+    # -- inside ------------------------------------------------------------------------------
 
-def stored_value(prefix: bytes, row: tuple[Any, ...]) -> bytes:
-    """A row of HEAD as the embedded engine stores the document. Raises CorruptionError."""
-    body = encode(loads(row[TEXT]))
-    return pack(prefix + row[KEY], row[1], row[2], row[3], row[EXPIRES], row[5], body)
+    def _split(self, document: Document) -> Document:
+        """The document without the vectors that tables have."""
+        for name in islice(self.schema.vectors, FIELDS_MAX):
+            table = self.vectors.get(name)
+            value: Any = document.get(name)
+            # A list of numbers is older than the index, and stays.
+            if table and hasattr(value, "dtype") and table.spec.vectors(document) is not None:
+                document = {**document, name: Beside(table.spec.dim, value.ndim > 1)}
+        return document
 
 
 def array_of(keys: Iterable[bytes]) -> str:

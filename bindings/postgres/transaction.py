@@ -21,7 +21,6 @@ from amberdb.engine.database.transaction import (
     Transaction,
     TransactionCollection,
 )
-from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import View, schema_of
 from amberdb.postgres.batch import PostgresBatch
@@ -39,7 +38,7 @@ class PostgresTransaction(Transaction):
         self._timeout_ms = timeout_ms
         self._batch: PostgresBatch | None = None
         self.lsn = NO_LSN
-        self.embedders = Embedders()
+        self.embedders = sessions.embedders
 
     def __enter__(self) -> "PostgresTransaction":
         """Raises BusyError, TransactionError."""

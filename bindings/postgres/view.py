@@ -11,7 +11,7 @@ Invariants:
   two batches of one nothing is held.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from copy import copy
 from heapq import merge
 from typing import Any, Final
@@ -28,19 +28,17 @@ from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Known
 from amberdb.postgres.connections import Connection, Connections, Rows, execute
-from amberdb.postgres.json_text import loads
 from amberdb.postgres.narrowing import Narrowing
+from amberdb.postgres.search.vector_table import VectorTable
 from amberdb.postgres.table import (
     EXPIRES,
     KEY,
     PLACE,
     ROWID,
     SIDE,
-    TEXT,
     VALUE,
     Table,
     array_of,
-    stored_value,
 )
 
 BATCH: Final = 128
@@ -64,6 +62,7 @@ class PostgresView(View):
         "_known",
         "_narrowing",
         "_read",
+        "_vectors",
         "catalogue",
     )
 
@@ -93,6 +92,8 @@ class PostgresView(View):
         """Rows that were read ahead, by the keys of their documents; None: there is none."""
         self._ids: dict[int, bytes] = {}
         """Of the documents that were read by their rowids."""
+        self._vectors: dict[tuple[str, int], bytes] = {}
+        """Read, and to be asked for: by table and rowid."""
 
     @property
     def marks(self) -> frozenset[bytes]:
@@ -122,17 +123,31 @@ class PostgresView(View):
 
     def getter_of(self, prefix: bytes) -> Get:
         read, value = self._read.pop, self._value
+        stored = self.catalogue.tables[prefix].value
 
         def get(key: bytes, /) -> bytes | None:
             row = read(key, _UNREAD)
             if row is _UNREAD:
                 return value(key)
-            return None if row is None else stored_value(prefix, row)
+            return None if row is None else stored(row)
 
         return get
 
     def vectors_at(self, place: StoredVector, /) -> bytes | None:
-        return None
+        table, rowid = self._place(place)
+        key = table.name, rowid
+        if key not in self._vectors:
+            self._read_vectors(table, [rowid])
+        return self._vectors.pop(key, None)
+
+    def expect_vectors(self, places: Collection[StoredVector]) -> None:
+        """Reads them, in one statement for each index."""
+        wanted: dict[VectorTable, list[int]] = {}
+        for table, rowid in map(self._place, places):
+            if (table.name, rowid) not in self._vectors:
+                wanted.setdefault(table, []).append(rowid)
+        for table, rowids in wanted.items():
+            self._read_vectors(table, rowids)
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[Pair]:
         prefix = low[:KEYSPACE_BYTES]
@@ -169,17 +184,21 @@ class PostgresView(View):
         """Reads documents that will be asked for, in one statement."""
         table = self.catalogue.table(schema)
         sql = table.points_locked if self.locks else table.points
-        self._note(table, self._rows(sql, [array_of(key[KEYSPACE_BYTES:] for key in keys)]))
+        rows = self._rows(sql, [array_of(key[KEYSPACE_BYTES:] for key in keys)])
+        self._note(table, rows)
+        for vectors in table.vectors.values():
+            self._read_vectors(vectors, [row[ROWID] for row in rows])
         if not self.locks:
             for key in keys:
                 self._read.setdefault(key, None)
 
     def document(self, schema: Schema, key: bytes) -> Document | None:
         """The document of a key, unless it has expired, without its stored form between."""
-        row = self._one(self.catalogue.table(schema).point, [key[KEYSPACE_BYTES:]])
+        table = self.catalogue.table(schema)
+        row = self._one(table.point_whole, [key[KEYSPACE_BYTES:]])
         if row is None or row[EXPIRES] <= self.now_us:
             return None
-        return loads(row[TEXT])
+        return table.whole(row)
 
     def prefetch_rows(
         self, schema: Schema, rowids: list[int], narrow: str | None = None
@@ -217,6 +236,21 @@ class PostgresView(View):
             values += [[low for low, _ in ranges], [high for _, high in ranges], ranged_max]
         return self._rows(text.search(expired=expired, has_ranges=bool(ranges)), values)
 
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """The rows of a statement that reads search indexes."""
+        return self._rows(sql, values)
+
+    def live_rows(self, schema: Schema) -> tuple[str, list[Any]]:
+        """The condition that a rowid of a search index meets unless its document has expired, and
+        its values."""
+        if schema.expires_at is None:
+            return "TRUE", []
+        table = self.catalogue.table(schema)
+        column = table.columns[schema.expiry_prefix]
+        bound = _inside(schema.expiry_prefix, schema.expiry_bound(self.now_us))[1]
+        sql = f"rowid NOT IN (SELECT d.rowid FROM {table.name} d WHERE d.{column} < %s)"
+        return sql, [bound]
+
     def keys_beside(
         self, key: bytes, low: bytes, high: bytes, count: int
     ) -> tuple[list[bytes], list[bytes]] | None:
@@ -226,8 +260,7 @@ class PostgresView(View):
         """The bytes of all tables, and the number of documents by collection."""
         total, counts = 0, dict[str, int]()
         for table in self.catalogue.tables.values():
-            names = (table.name, table.entries, table.values, *table.text_names)
-            sizes = " + ".join(f"pg_total_relation_size('{name}')" for name in names)
+            sizes = " + ".join(f"pg_total_relation_size('{name}')" for name in table.names)
             row = self._one(f"SELECT {sizes}, (SELECT count(*) FROM {table.name})", [])
             assert row is not None
             total += row[0]
@@ -239,6 +272,15 @@ class PostgresView(View):
     def _alike(self) -> "PostgresView":
         return copy(self)
 
+    def _place(self, place: StoredVector) -> tuple[VectorTable, int]:
+        return self.catalogue.split[place[:KEYSPACE_BYTES]].vector_table(place)
+
+    def _read_vectors(self, table: VectorTable, rowids: list[int]) -> None:
+        if len(self._vectors) >= _READ_MAX:
+            self._vectors.clear()
+        for rowid, sent in self._rows(table.read, [rowids]):
+            self._vectors[table.name, rowid] = table.numbers(sent).tobytes()
+
     def _value(self, key: bytes, /) -> bytes | None:
         prefix = key[:KEYSPACE_BYTES]
         table = self.catalogue.tables.get(prefix)
@@ -247,7 +289,7 @@ class PostgresView(View):
         row = self._read.pop(key, _UNREAD)
         if row is _UNREAD:
             row = self._stored(table, key)
-        return None if row is None else stored_value(prefix, row)
+        return None if row is None else table.value(row)
 
     def _stored(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
         return self._one(table.point, [key[KEYSPACE_BYTES:]])
@@ -288,7 +330,7 @@ class PostgresView(View):
         for rows in self._scanned(table, "key", low, high, reverse):
             self._saw(table, rows)
             for row in rows:
-                yield prefix + row[KEY], stored_value(prefix, row)
+                yield prefix + row[KEY], table.value(row)
 
     def _entries(
         self, table: Table, column: str, low: bytes, high: bytes, reverse: bool

@@ -8,14 +8,17 @@ Invariants:
 - Nothing that depends on the server is answered before the statement has run.
 """
 
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any, Final, NoReturn, final
 
+from amberdb.engine.schema.schema import Schema
+from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogues, Known
 from amberdb.postgres.connections import Connections, Rows
 from amberdb.postgres.errors import Overtaken
 from amberdb.postgres.table import PLACE
-from amberdb.postgres.view import PostgresView
+from amberdb.postgres.view import Pair, PostgresView
 
 _BEGAN: Final = len(Began._fields)
 
@@ -52,6 +55,18 @@ class StatementView(PostgresView):
     @property
     def lsn(self) -> int:  # type: ignore[override]
         return self._began.lsn
+
+    def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[Pair]:
+        """Raises NotAtOnce for documents that have vectors, which are read after them."""
+        place = self.catalogue.places.get(low[:KEYSPACE_BYTES])
+        if place is not None and place[0].vectors:
+            raise NotAtOnce
+        return super().scan(low, high, reverse)
+
+    def prefetch(self, schema: Schema, keys: list[bytes]) -> None:
+        if self.catalogue.table(schema).vectors:
+            raise NotAtOnce
+        super().prefetch(schema, keys)
 
     def keys(self, low: bytes, high: bytes, limit: int) -> NoReturn:
         """Raises NotAtOnce: another read follows one of keys."""
