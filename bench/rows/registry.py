@@ -20,7 +20,7 @@ from bench.rows import (
     vector,
     vector_state,
 )
-from bench.rows.systems import aio, chat, profiles, sharing, shipping, sql
+from bench.rows.systems import aio, chat, postgres, profiles, sharing, shipping, sql
 
 _MODULES = (
     find,
@@ -39,6 +39,7 @@ _MODULES = (
     profiles,
     chat,
     sql,
+    postgres,
     sharing,
     shipping,
     aio,

@@ -25,12 +25,13 @@ from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Catalogues
-from amberdb.postgres.connections import Connection, execute, execute_each
+from amberdb.postgres.connections import Connection, copy_each, execute, execute_each
+from amberdb.postgres.feed.outbox import Written
 from amberdb.postgres.locking_view import LockingView, StoredRow
-from amberdb.postgres.table import Row, Table
+from amberdb.postgres.table import COPIED, Row, Table
 
 _DUPLICATE: Final = re.compile(r"\\x([0-9a-f]+)")
-_ROW_BYTES: Final = 100
+ROW_BYTES: Final = 100
 """What a document counts towards transaction_bytes_max besides its own bytes."""
 
 
@@ -77,7 +78,7 @@ class PostgresBatch(WriteBatch):
         self._changes: dict[bytes, _Change] = {}
         self._values: dict[bytes, Table] = {}
         """Of Unique indexes, that the transaction has stored."""
-        self._written: dict[bytes, Table] = {}
+        self._written: dict[bytes, Written] = {}
         """By key, for the change feed."""
         self._gone: Op = "delete"
 
@@ -109,8 +110,8 @@ class PostgresBatch(WriteBatch):
     def expired(self, table: Table, keys: list[bytes]) -> None:
         """Takes in which documents the transaction has removed, all of them expired."""
         self._gone = "expire"
-        self._left -= _ROW_BYTES * len(keys)
-        self._written.update((table.schema.prefix + key, table) for key in keys)
+        self._left -= ROW_BYTES * len(keys)
+        self._written.update((table.schema.prefix + key, Written(table)) for key in keys)
 
     def set(self, key: bytes, value: bytes | None) -> None:
         raise AssertionError("the catalog is changed by declarations alone")
@@ -141,18 +142,16 @@ class PostgresBatch(WriteBatch):
         """Sends what is left, before a read."""
         try:
             self.flush()
-            sql = f'SELECT ARRAY(SELECT mark FROM "{self._database}".marks)'
-            row = execute(self.connection, sql).fetchone()
         except psycopg.Error as error:
             self._locking.raise_typed(error)
             raise
-        assert row is not None
-        self._locking.reread(frozenset(row[0]))
+        self._locking.reread()
 
     def flush(self) -> None:
         """Sends what is left."""
         changes, self._changes = list(self._changes.values()), {}
-        self._written.update((change.key, change.table) for change in changes)
+        if self._locking.catalogue.outbox is not None:
+            self._written.update((change.key, _written(change)) for change in changes)
         for table in {change.table: None for change in changes}:
             self._send(table, [change for change in changes if change.table is table])
 
@@ -204,7 +203,7 @@ class PostgresBatch(WriteBatch):
             )
 
     def _change(self, change: _Change, size_bytes: int) -> None:
-        left = self._left - size_bytes - _ROW_BYTES
+        left = self._left - size_bytes - ROW_BYTES
         if left < 0:
             raise TransactionTooLargeError(
                 "the transaction is larger than transaction_bytes_max: split it, or raise the "
@@ -223,14 +222,15 @@ class PostgresBatch(WriteBatch):
             execute(connection, table.delete, [gone])
         old = [rows[key] for key in there if key in rows]
         if old:
-            execute_each(
-                connection, table.update, [[*row.values[1:], row.values[0]] for row in old]
-            )
+            execute_each(connection, table.update, [row.updated for row in old])
         new = {key: row for key, row in rows.items() if key not in stored}
-        if new:
-            execute_each(connection, table.insert, [row.values for row in new.values()])
+        if len(new) == 1:
+            execute(connection, table.insert, next(iter(new.values())).inserted)
+        elif new:
+            types = [*COPIED, *["bytea"] * len(table.columns)]
+            copy_each(connection, table.copy, types, (row.copied for row in new.values()))
         self._send_entries(table, rows)
-        self._send_texts(table, changes)
+        self._send_searched(table, changes)
         for change in changes:
             stored.pop(change.key, None)
             if change.row is not None:
@@ -248,7 +248,7 @@ class PostgresBatch(WriteBatch):
 
     def _send_entries(self, table: Table, rows: dict[bytes, Row]) -> None:
         connection = self.connection
-        marks = {mark for row in rows.values() for mark in row.marks} - self._locking.marks
+        marks = {mark for row in rows.values() for mark in row.marks} - self._locking.known_marks
         if marks:
             sql = f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING'
             execute_each(connection, sql, [(mark,) for mark in sorted(marks)])
@@ -268,8 +268,8 @@ class PostgresBatch(WriteBatch):
             execute_each(connection, f"INSERT INTO {table.values} VALUES (%s, %s)", values)
             self._values.update((value, table) for value, _ in values)
 
-    def _send_texts(self, table: Table, changes: list[_Change]) -> None:
-        """Changes the Text indexes where a document has another rowid."""
+    def _send_searched(self, table: Table, changes: list[_Change]) -> None:
+        """Changes the search indexes where a document has another rowid."""
         stored = self._locking.stored
         before = {each.key: stored[each.key].rowid for each in changes if each.key in stored}
         after = {each.key: each.row for each in changes if each.row is not None}
@@ -277,9 +277,8 @@ class PostgresBatch(WriteBatch):
             rowid for key, rowid in before.items() if key not in after or after[key].rowid != rowid
         ]
         new = [row for key, row in after.items() if before.get(key) != row.rowid]
-        for text in table.texts.values():
-            rows = [text.row(row.rowid, row.document) for row in new]
-            text.change(self.connection, gone, filter(None, rows))
+        for index in table.searched:
+            index.replace(self.connection, gone, [(row.rowid, row.document) for row in new])
 
     def _free_expired(self, table: Table, values: list[bytes]) -> None:
         if table.schema.expires_at is not None:
@@ -289,6 +288,10 @@ class PostgresBatch(WriteBatch):
                 "AND d.key = u.key AND d.expires_us <= %s",
                 [values, self.now_us],
             )
+
+
+def _written(change: _Change) -> Written:
+    return Written.of(change.table, None if change.row is None else change.row.document)
 
 
 def duplicate(table: Table, value: bytes, keys: list[bytes]) -> DuplicateKeyError:

@@ -4,6 +4,7 @@
     marks    mark bytea                 those of ordered_index.py, and table.SIDE; never taken back
     fence    version bigint             counts the declarations; format: of all these tables
     lsn      a sequence                 versions of documents, and rowids
+    begun    a function                 statement/functions.py
 
 Invariants:
 - A transaction that writes shares the lock of the fence before anything else, and a declaration has
@@ -14,7 +15,7 @@ Invariants:
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, final
 
 import psycopg
@@ -27,12 +28,16 @@ from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.schema import Schema
 from amberdb.postgres.connections import Connection, Connections, execute
 from amberdb.postgres.feed.outbox import FEED, Outbox
+from amberdb.postgres.statement.functions import (
+    begun_created,
+    fence_lock,
+    next_lsn,
+    state_of,
+)
 from amberdb.postgres.table import Table, lock_number
 
 FORMAT: Final = 1
 _NO_UPGRADES: Final[Upgrades] = {}
-NOW_US: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-"""The time of the server."""
 
 
 class Began(NamedTuple):
@@ -43,14 +48,15 @@ class Began(NamedTuple):
     """The time by which expiry is judged."""
     lsn: int
     """Of a transaction that writes the one that it commits; else the last that was given."""
-    marks: list[bytes]
+    marks: int
+    """How many there are."""
 
 
 @final
 class Catalogue:
     """A catalog with its tables."""
 
-    __slots__ = ("catalog", "database", "outbox", "places", "rows", "tables", "version")
+    __slots__ = ("catalog", "database", "outbox", "places", "rows", "split", "tables", "version")
 
     def __init__(
         self, version: int, catalog: Catalog, database: str, *, feeds: bool = False
@@ -69,13 +75,24 @@ class Catalogue:
         """By the prefix of a keyspace: the table, and the column of its keys."""
         self.rows: dict[bytes, Table] = {}
         """By the prefix of a search index."""
+        self.split: dict[bytes, Table] = {}
+        """By the prefix of the vectors of the documents."""
         for prefix, table in self.tables.items():
             self.places[prefix] = table, "key"
+            if table.schema.vectors:
+                self.split[table.schema.vector_prefix] = table
             self.rows.update(dict.fromkeys([i.prefix for i in table.schema.row_indexes], table))
             self.places.update({each: (table, name) for each, name in table.columns.items()})
 
     def table(self, schema: Schema) -> Table:
         return self.tables[schema.prefix]
+
+
+class Known(NamedTuple):
+    """What a transaction goes by."""
+
+    catalogue: Catalogue
+    marks: frozenset[bytes]
 
 
 @final
@@ -87,44 +104,56 @@ class Catalogues:
         self._options = options
         self.declared: dict[int, int] = {}
         """By the number of a collection the version that this program has declared."""
-        self.known = Catalogue(0, Catalog({}), database)
-        self._lock = lock_number(f"{database}.fence".encode())
-        last = f'(SELECT last_value FROM "{database}".lsn)'
-        self.state = self._state(last)
+        self.known = Known(Catalogue(0, Catalog({}), database), frozenset())
+        """The newest."""
+        clock = options.clock
+        self.clock_us = None if clock is time.time else lambda: int(clock() * 1_000_000)
+        """The clock that the program gave."""
+        self.state = state_of(database, f'(SELECT last_value FROM "{database}".lsn)')
         """The statement that a transaction that reads begins with: a row of Began."""
-        self.shared = f"SELECT pg_advisory_xact_lock_shared({self._lock}); " + self._state(
-            f"nextval('\"{database}\".lsn')"
-        )
-        """Those that a transaction that writes begins with."""
+        self.next_state = state_of(database, next_lsn(database))
+        """The same with an Lsn of its own."""
         fence = f'LOCK TABLE "{database}".fence IN'
         self.before_snapshot = f"{fence} ROW SHARE MODE"
         """What a serializable transaction that writes begins with. Its first SELECT gives it the
         state of the server for good, also when that waits; this waits before it."""
-        self.alone = f"{fence} EXCLUSIVE MODE; " + self.shared.replace("_lock_shared(", "_lock(")
+        self.alone = (
+            f"{fence} EXCLUSIVE MODE; SELECT pg_advisory_xact_lock({fence_lock(database)}); "
+            f"{self.next_state}"
+        )
         """Those that a declaration begins with."""
 
-    def _state(self, lsn: str) -> str:
-        return (
-            f'SELECT version, {NOW_US}, {lsn}, ARRAY(SELECT mark FROM "{self.database}".marks) '
-            f'FROM "{self.database}".fence'
-        )
+    def shared(self, wait_ms: int, *, is_durable: bool) -> str:
+        """The statement that a transaction that writes begins with: a row of Began."""
+        return f"SELECT * FROM \"{self.database}\".begun('{wait_ms}', {is_durable})"
 
-    def at(self, connection: Connection, version: int) -> Catalogue:
-        """The catalog of this version, which is the newest in the transaction of the
-        connection. Raises CorruptionError, FormatError."""
-        known = self.known
-        if known.version == version:
-            return known
-        loaded = self.load(connection, version)
-        if loaded.version > self.known.version:
-            self.known = loaded
-        return loaded
+    def at(self, connection: Connection, began: Began) -> Known:
+        """The catalog and the marks of the transaction of the connection, which has written
+        nothing yet. Raises CorruptionError, FormatError."""
+        catalogue, marks = self.known
+        if (catalogue.version, len(marks)) == (began.version, began.marks):
+            return self.known
+        if catalogue.version != began.version:
+            catalogue = self.load(connection, began.version)
+        known = Known(catalogue, self.load_marks(connection))
+        if catalogue.version >= self.known.catalogue.version:
+            self.known = known
+        return known
+
+    def load_marks(self, connection: Connection) -> frozenset[bytes]:
+        """The marks that the transaction of the connection sees, its own among them."""
+        found = execute(connection, f'SELECT mark FROM "{self.database}".marks').fetchall()
+        return frozenset(row[0] for row in found)
+
+    def began(self, row: Sequence[Any]) -> Began:
+        """From a row of such a statement."""
+        version, now_us, lsn, marks = row
+        return Began(version, self.now_us(now_us), lsn, marks)
 
     def now_us(self, server_us: int) -> int:
         """The time by which expiry is judged: that of the server, unless the program gave a
         clock."""
-        clock = self._options.clock
-        return server_us if clock is time.time else int(clock() * 1_000_000)
+        return server_us if self.clock_us is None else self.clock_us()
 
     def schema(self, definition: CollectionDef, upgrades: Upgrades = _NO_UPGRADES) -> Schema:
         """A collection with this definition."""
@@ -178,6 +207,7 @@ class Catalogues:
             f'CREATE TABLE "{name}".fence (version bigint NOT NULL, format int NOT NULL)',
             f'CREATE SEQUENCE "{name}".lsn',
             f'INSERT INTO "{name}".fence VALUES (1, {FORMAT})',
+            begun_created(name),
         ):
             execute(connection, statement)
 

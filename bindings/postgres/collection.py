@@ -10,15 +10,15 @@ from datetime import datetime
 from typing import Any, Final, TypeVar, final
 
 from amberdb._attempts import Overtaken
-from amberdb._errors import InvalidDocumentError
+from amberdb._errors import AmberError, InvalidDocumentError
 from amberdb._types import Sync, Where
 from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import OnConflict, WriteBatch
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.readable_collection import ReadableCollection, listed_ids
+from amberdb.engine.maintenance.embedding_backfill import backfill, storing
 from amberdb.engine.query.page import Record
-from amberdb.engine.schema.document_format import unpack
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.view import View, schema_of
@@ -26,6 +26,8 @@ from amberdb.postgres.care.expiry import expire
 from amberdb.postgres.errors import refuse
 from amberdb.postgres.methods import PostgresWrites
 from amberdb.postgres.session import Sessions
+from amberdb.postgres.statement.view import NotAtOnce
+from amberdb.postgres.view import PostgresView
 
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 20
@@ -38,7 +40,6 @@ class PostgresCollection(PostgresWrites, Collection):
     def __init__(self, name: str, sessions: Sessions) -> None:
         ReadableCollection.__init__(self, name)
         self._sessions = sessions
-        self._no_embedders = Embedders()
 
     def __repr__(self) -> str:
         return f"<amberdb.PostgresCollection {self.name!r} of {self._sessions.where!r}>"
@@ -49,19 +50,13 @@ class PostgresCollection(PostgresWrites, Collection):
 
     def get(self, id: str, default: Any = None) -> Any:
         """As Collection.get(), in one statement."""
-        sessions = self._sessions
-        schema = sessions.catalogues.known.catalog.schemas.get(self.name)
-        if schema is None:
-            return ReadableCollection.get(self, id, default)
-        key = schema.key(id)
-        read = sessions.read(schema, key)
-        if read is None:  # it was declared anew
-            return ReadableCollection.get(self, id, default)
-        now_us, value = read
-        stored = None if value is None else unpack(key, value)
-        if stored is None or stored.expires_us <= now_us:
-            return default
-        return schema.as_stored(stored, _no_vectors)
+
+        def got(view: PostgresView) -> Any:
+            schema = schema_of(view, self.name)
+            document = view.document(schema, schema.key(id))
+            return default if document is None else document
+
+        return self._answered(got)
 
     def put_records(self, records: Iterable[Record], *, sync: Sync | None = None) -> list[str]:
         """As Collection.put_records()."""
@@ -92,13 +87,29 @@ class PostgresCollection(PostgresWrites, Collection):
         return expire(self._sessions, self.name)
 
     def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
-        """As Collection.embed_missing(): there is no Vector index, so nothing waits."""
-        return 0
+        """As Collection.embed_missing(), with the functions of this process."""
+        sessions = self._sessions
+        store = storing(lambda: sessions.writing(None))
+        return backfill(sessions.reading, sessions.embedders, self.name, store, progress)
 
     # -- inside ------------------------------------------------------------------------------
 
     def _reading(self) -> AbstractContextManager[View]:
         return self._sessions.reading()
+
+    def _answered(self, call: Callable[[PostgresView], _T]) -> _T:
+        view = self._sessions.at_once()
+        try:
+            answer = call(view)
+        except NotAtOnce:
+            pass
+        except AmberError:
+            if view.has_read:
+                raise
+        else:
+            if view.has_read:
+                return answer
+        return super()._answered(call)
 
     def _writing(self, sync: Sync | None) -> AbstractContextManager[WriteBatch]:
         return self._sessions.writing(sync)
@@ -108,7 +119,10 @@ class PostgresCollection(PostgresWrites, Collection):
             with self._writing(sync) as batch:
                 return work(batch)
 
-        return _repeated(once)
+        try:
+            return self._sessions.write_at_once(work, sync)
+        except NotAtOnce:
+            return _repeated(once)
 
     def _put(self, document: Mapping[str, Any], sync: Sync | None, *, insert: bool) -> str:
         schema = self._schema()
@@ -123,18 +137,18 @@ class PostgresCollection(PostgresWrites, Collection):
     def _put_many(
         self, documents: Any, known: frozenset[int], on_conflict: OnConflict, sync: Sync | None
     ) -> list[str] | None:
-        call = super()._put_many
-        return _repeated(lambda: call(documents, known, on_conflict, sync))
+        embedded, call = self._embedded_but(documents, known), super()._put_many
+        return _repeated(lambda: call(embedded, known, on_conflict, sync))
 
     def _schema(self) -> Schema:
-        schema = self._sessions.catalogues.known.catalog.schemas.get(self.name)
+        schema = self._sessions.catalogues.known.catalogue.catalog.schemas.get(self.name)
         if schema is None:
             with self._reading() as view:
                 schema = schema_of(view, self.name)
         return schema
 
     def _embedders(self) -> Embedders:
-        return self._no_embedders
+        return self._sessions.embedders
 
 
 def _repeated(call: Callable[[], _T]) -> _T:
@@ -144,7 +158,3 @@ def _repeated(call: Callable[[], _T]) -> _T:
         except Overtaken:
             pass
     return call()
-
-
-def _no_vectors(_: object) -> None:
-    return None

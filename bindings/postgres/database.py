@@ -14,8 +14,9 @@ from amberdb._types import Isolation, Lsn, Progress, Sync
 from amberdb.engine.commit.change_feed import Change, Subscriber
 from amberdb.engine.database.collection import Collection
 from amberdb.engine.database.database import Database
+from amberdb.engine.database.declarations import declaration_of
 from amberdb.engine.database.handle import Handle
-from amberdb.engine.database.stats import FileBytes, Stats
+from amberdb.engine.database.stats import FileBytes, Stats, embedding_facts
 from amberdb.engine.database.transaction import Snapshot, Transaction
 from amberdb.engine.integrity.check import CheckReport
 from amberdb.engine.options import OpenOptions, Options, check_isolation
@@ -25,6 +26,7 @@ from amberdb.engine.schema.migration import Upgrade
 from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import schema_of
 from amberdb.index.registry import IndexSpec
+from amberdb.index.vector.vector import Vector
 from amberdb.postgres.address import Address, address_of
 from amberdb.postgres.care.background import Background
 from amberdb.postgres.care.check import check
@@ -32,7 +34,7 @@ from amberdb.postgres.care.expiry import expire
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.collection import PostgresCollection
 from amberdb.postgres.connections import Connections
-from amberdb.postgres.declarations import Declarations, supported
+from amberdb.postgres.declarations import Declarations
 from amberdb.postgres.errors import refuse
 from amberdb.postgres.feed.feed import Feed
 from amberdb.postgres.replica import position, wait_for
@@ -106,12 +108,12 @@ class PostgresDatabase(Database):
         """Creates or declares a collection, as Database.collection() does. An index is built before
         it returns, and documents of an older version are upgraded; other processes wait with their
         writes meanwhile, and with reads of this collection. Raises MigrationError for a document
-        that cannot be upgraded: then nothing is changed. Raises NotSupportedHereError for
-        Vector."""
-        declaration = supported(indexes, expires_at, required, version, migrate, owner)
+        that cannot be upgraded: then nothing is changed."""
+        declaration = declaration_of(indexes, expires_at, required, version, migrate, owner)
         if not self._is_declared(name, declaration):
             self._sessions.check_outside()
             self._declarations.declare(name, declaration)
+        self._attach(name, declaration.indexes)
         if version is not None:
             with self._sessions.reading() as view:
                 number = schema_of(view, name).definition.number
@@ -122,11 +124,14 @@ class PostgresDatabase(Database):
         """As Database.rename_collection()."""
         self._sessions.check_outside()
         self._declarations.rename(old, new)
+        with self._sessions.reading() as view:
+            self._sessions.embedders.rename(old, schema_of(view, new))
 
     def drop_collection(self, name: str) -> None:
         """Deletes a collection: documents, indexes and name."""
         self._sessions.check_outside()
         self._declarations.drop(name)
+        self._sessions.embedders.forget(name)
 
     def collections(self) -> list[str]:
         """As Database.collections()."""
@@ -251,11 +256,18 @@ class PostgresDatabase(Database):
 
     def stats(self) -> Stats:
         """Measurements: Lsns, the bytes of the tables as `bytes.data_used`, documents by
-        collection. What is of a directory is 0 or empty."""
+        collection, and those that wait for a vector. What is of a directory is 0 or empty."""
         self._feed.settle()
         with self._sessions.reading() as view:
             bytes_used, counts = of_server(view).sizes()
-            lsn = Lsn(view.lsn)
+            lsn, embedders = Lsn(view.lsn), self._sessions.embedders
+            collections = {
+                name: {
+                    "documents": counts[name],
+                    "embedding": embedding_facts(view, schema, embedders),
+                }
+                for name, schema in view.catalog.schemas.items()
+            }
         ages_ms = self._held_views.ages_ms()
         positions = self._feed.positions()
         return Stats(
@@ -270,7 +282,7 @@ class PostgresDatabase(Database):
             live_share=1.0,
             log={},
             store={},
-            collections={name: {"documents": count} for name, count in counts.items()},
+            collections=collections,
             snapshots=len(ages_ms),
             oldest_snapshot_ms=max(ages_ms, default=0.0),
             subscribers=positions,
@@ -299,3 +311,11 @@ class PostgresDatabase(Database):
         with self._sessions.reading() as view:
             catalog = view.catalog
             return catalog.wanted(name, declaration, 1, is_empty=True) is None
+
+    def _attach(self, name: str, indexes: Sequence[IndexSpec] | None) -> None:
+        """Takes the embedding functions of a declaration."""
+        embedders = self._sessions.embedders
+        has_one = any(isinstance(spec, Vector) and spec.embed for spec in indexes or ())
+        if indexes is not None and (has_one or embedders.of(name)):
+            with self._sessions.reading() as view:
+                embedders.attach(schema_of(view, name), indexes)

@@ -3,41 +3,20 @@
 Invariants:
 - A declaration holds the fence alone: transactions that write have ended before it, and go by the
   new catalog after it. So every document that is there then has the entries of a new index.
-- What it declares and the server lacks is refused before anything is done.
 - A newer version of documents is one too: all of them are upgraded by the time it ends, or none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import final
 
 import psycopg
 
-from amberdb.engine.database.declarations import declaration_of
 from amberdb.engine.schema.catalog import Catalog, Declaration
-from amberdb.engine.schema.migration import Upgrade
-from amberdb.index.registry import IndexSpec
-from amberdb.index.vector.vector import Vector
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connections
-from amberdb.postgres.errors import refuse
+from amberdb.postgres.statement.functions import write_dropped
 from amberdb.postgres.tables_writer import TablesWriter
-
-
-def supported(
-    indexes: Sequence[IndexSpec] | None,
-    expires_at: str | None,
-    required: Mapping[str, type | None] | Sequence[str] | None,
-    version: int | None,
-    migrate: Mapping[int, Upgrade] | None,
-    owner: str | None,
-) -> Declaration:
-    """The declaration. Raises CollectionError, NotSupportedHereError."""
-    declared = declaration_of(indexes, expires_at, required, version, migrate, owner)
-    for spec in declared.indexes or ():
-        if isinstance(spec, Vector):
-            refuse("a Vector index")
-    return declared
 
 
 @final
@@ -80,6 +59,7 @@ class Declarations:
             writer.execute(table.dropped())
             writer.forget(table.schema)
             writer.tell_name("drop", name, None)
+            writer.execute(write_dropped(table))
             return catalog
 
         self._commit(change)

@@ -8,7 +8,6 @@ Invariants:
 from typing import Final, NoReturn, final
 
 import psycopg
-import psycopg_pool
 from psycopg import errors
 
 from amberdb._attempts import Overtaken
@@ -31,7 +30,7 @@ _REASON_CHARACTERS_MAX: Final = 300
 _PASSING: Final = ("starting up", "shutting down", "recovery", "terminating", "too many", "slots")
 """In the refusal of a server that may take the next connection."""
 _LOST_CLASSES: Final = ("08", "57")
-STALE: Final = (errors.UndefinedTable, errors.UndefinedColumn)
+_STALE: Final = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
 """A statement that was made by a declaration which is gone."""
 
 
@@ -53,11 +52,6 @@ class Reporter:
     def typed(self, error: psycopg.Error, *, committing: bool = False) -> AmberError:
         """The error to raise in place of the driver's. `committing`: it is the answer to COMMIT."""
         where, text = self._where, self._text(error)
-        if isinstance(error, psycopg_pool.PoolTimeout | psycopg_pool.TooManyRequests):
-            return BusyError(
-                f"{where}: no connection was free, or the server cannot be reached: close "
-                "snapshots and transactions, raise connections= in the URL, or start the server"
-            )
         if is_lost(error):
             if committing:
                 return CommitUnknownError(
@@ -73,7 +67,7 @@ class Reporter:
             )
         if isinstance(error, errors.LockNotAvailable):
             return BusyError(f"{where}: a lock was not free in time: try again")
-        if isinstance(error, STALE):
+        if isinstance(error, _STALE):
             return Overtaken(f"{where}: a collection was declared anew meanwhile: run it again")
         if isinstance(error, errors.InFailedSqlTransaction):
             return TransactionError("an earlier call of this transaction failed: leave its block")

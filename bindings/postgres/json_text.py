@@ -5,6 +5,10 @@
     {"$amber": ["str", "YQBi"]}         what it refuses: a text with NUL, as base64 of UTF-8
     {"$amber": ["bytes", "AAE="]}       what JSON cannot say
     {"$amber": ["datetime", "2026-01-01T00:00:00.000000Z"]}
+    {"$amber": ["vector", "64"]}        vectors of a Vector index, which are in its table: of 64
+    {"$amber": ["vectors", "64"]}       numbers, one alone or several
+    {"$amber": ["array", "AACAPw=="]}   any other array of float32
+    {"$amber": ["arrays", "64:AAC..."]} one of two dimensions
     {"$amber:YQBi": ...}                a name with NUL, or one that begins with $amber
 
 Invariants:
@@ -19,12 +23,13 @@ Invariants:
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
 from amberdb._errors import CorruptionError
 from amberdb._types import Document
+from amberdb.engine.schema.codec import vector_array
 
 MARK: Final = "$amber"
 _NAME: Final = MARK + ":"
@@ -32,19 +37,30 @@ _EXACT: Final = 1e15
 """Floats that are larger are written with an exponent, which jsonb expands to the digits of an
 int."""
 _encode = msgspec.json.Encoder().encode
+
+
+class Beside(NamedTuple):
+    """In a document in place of vectors that are in a table."""
+
+    dim: int
+    several: bool
+
+
 _decode = msgspec.json.Decoder().decode
 
 
 def dumps(document: Document) -> str:
     """The text of a normalised document."""
-    return _encode(_guarded(document)).decode()
+    return _encode(_guarded_map(document)).decode()
 
 
 def loads(text: str) -> Document:
     """The document that dumps() wrote. Raises CorruptionError."""
     try:
         value = _decode(text)
-        return cast(Document, _plain(value) if MARK in text else value)
+        if MARK in text:
+            value = _plain_names(_plain(value)) if _NAME in text else _plain(value)
+        return cast(Document, value)
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
         raise CorruptionError(
             f"a document on the server was changed by another program: {error}"
@@ -58,24 +74,71 @@ def literal(value: Any) -> str | None:
     return None
 
 
-def _guarded(value: Any) -> Any:
-    kind = type(value)
-    if kind is str:
-        return _marked("str", _base64(value.encode())) if "\0" in value else value
-    if kind is dict:
-        return {_name(name): _guarded(item) for name, item in value.items()}
-    if kind is list:
-        return [_guarded(item) for item in value]
-    if kind is float:
-        text = repr(value)
-        is_safe = -_EXACT < value < _EXACT and "e" not in text and text != "-0.0"
-        return value if is_safe else _marked("float", text)
-    if kind is datetime:  # of one width, so that texts sort as times do
-        time = value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-        return _marked("datetime", time + "Z")
-    if kind is bytes:
-        return _marked("bytes", _base64(value))
-    return value
+def _guarded_map(value: dict[str, Any]) -> dict[str, Any]:
+    names = "".join(value)
+    if "\0" in names or MARK in names:
+        value = {_name(name): item for name, item in value.items()}
+    guards = _GUARDS
+    return {
+        name: item if (guard := guards[type(item)]) is None else guard(item)
+        for name, item in value.items()
+    }
+
+
+def _guarded_list(value: list[Any]) -> list[Any]:
+    guards = _GUARDS
+    return [item if (guard := guards[type(item)]) is None else guard(item) for item in value]
+
+
+def _guarded_text(value: str) -> Any:
+    return _marked("str", _base64(value.encode())) if "\0" in value else value
+
+
+def _guarded_float(value: float) -> Any:
+    if 1e-3 < value < _EXACT:
+        return value
+    text = repr(value)
+    is_safe = -_EXACT < value < _EXACT and "e" not in text and text != "-0.0"
+    return value if is_safe else _marked("float", text)
+
+
+def _guarded_time(value: datetime) -> Any:
+    """Of one width, so that texts sort as times do."""
+    time = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return _marked("datetime", time.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z")
+
+
+def _guarded_place(value: Beside) -> Any:
+    return _marked("vectors" if value.several else "vector", str(value.dim))
+
+
+def _guarded_array(value: Any) -> Any:
+    numbers = _base64(value.astype("<f4", copy=False).tobytes())
+    if value.ndim == 1:
+        return _marked("array", numbers)
+    return _marked("arrays", f"{value.shape[1]}:{numbers}")
+
+
+class _Guards(dict[type, Callable[[Any], Any] | None]):
+    """By type what makes a value ready; None: it is written as it is. An array is known by what it
+    has, since numpy is loaded only where there are vectors."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], Any] | None:
+        return _guarded_array if hasattr(kind, "dtype") else None
+
+
+_GUARDS: Final = _Guards(
+    {
+        dict: _guarded_map,
+        list: _guarded_list,
+        str: _guarded_text,
+        float: _guarded_float,
+        datetime: _guarded_time,
+        bytes: lambda value: _marked("bytes", _base64(value)),
+        Beside: _guarded_place,
+        **dict.fromkeys((int, bool, type(None))),
+    }
+)
 
 
 def _marked(kind: str, text: str) -> dict[str, list[str]]:
@@ -89,13 +152,24 @@ def _name(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """The value, its maps and lists changed in place; names stay as they are."""
     if type(value) is dict:
         if MARK in value:
             kind, text = value[MARK]
             return _READERS[kind](text)
-        return {_plain_name(name): _plain(item) for name, item in value.items()}
+        for name, item in value.items():
+            if type(item) in _NESTED:
+                value[name] = _plain(item)
+    elif type(value) is list:
+        value[:] = [_plain(item) if type(item) in _NESTED else item for item in value]
+    return value
+
+
+def _plain_names(value: Any) -> Any:
+    if type(value) is dict:
+        return {_plain_name(name): _plain_names(item) for name, item in value.items()}
     if type(value) is list:
-        return [_plain(item) for item in value]
+        return [_plain_names(item) for item in value]
     return value
 
 
@@ -111,13 +185,31 @@ def _text(text: str) -> str:
     return b64decode(text).decode()
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
+def _vector(text: str) -> Beside:
+    return Beside(int(text), several=False)
 
 
+def _vectors(text: str) -> Beside:
+    return Beside(int(text), several=True)
+
+
+def _array(text: str) -> Any:
+    return vector_array(b64decode(text))
+
+
+def _arrays(text: str) -> Any:
+    dim, _, numbers = text.partition(":")
+    return vector_array(b64decode(numbers), int(dim))
+
+
+_NESTED: Final = (dict, list)
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "str": _text,
     "float": float,
-    "datetime": _time,
+    "datetime": datetime.fromisoformat,
     "bytes": b64decode,
+    "vector": _vector,
+    "vectors": _vectors,
+    "array": _array,
+    "arrays": _arrays,
 }

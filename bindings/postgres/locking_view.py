@@ -8,10 +8,11 @@ Invariants:
 
 from typing import Any, NamedTuple, final
 
+from amberdb.engine.storage.source import Get
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
-from amberdb.postgres.catalogue import Began, Catalogue
-from amberdb.postgres.connections import Connection, Connections
-from amberdb.postgres.table import KEY, ROWID, SIDES, Table, lock_number
+from amberdb.postgres.catalogue import Began, Catalogues, Known
+from amberdb.postgres.connections import Connection, Connections, Rows
+from amberdb.postgres.table import KEY, ROWID, SIDES, Table, name_lock
 from amberdb.postgres.view import PostgresView
 
 
@@ -28,7 +29,7 @@ class StoredRow(NamedTuple):
 class LockingView(PostgresView):
     """A view over a transaction in READ COMMITTED."""
 
-    __slots__ = ("_own", "_rowids", "absent", "stored")
+    __slots__ = ("_catalogues", "_is_marked", "_own", "_rowids", "absent", "stored")
 
     locks = True
 
@@ -36,14 +37,19 @@ class LockingView(PostgresView):
         self,
         connections: Connections,
         connection: Connection,
-        catalogue: Catalogue,
+        known: Known,
         began: Began,
+        catalogues: Catalogues,
     ) -> None:
-        super().__init__(connections, connection, catalogue, began)
+        super().__init__(connections, connection, known, began)
+        self._catalogues = catalogues
+        self._is_marked = True
+        """Whether the marks are those that there are."""
         self._rowids = [began.lsn]
         """Taken, and to be given, the smallest last."""
         self._own: dict[bytes, bytes | None] = {}
-        """Documents as this transaction has written them."""
+        """Documents as this transaction has locked or written them, by key. Nobody else changes
+        them until it ends."""
         self.stored: dict[bytes, StoredRow] = {}
         """By key what is stored of each document, which is locked."""
         self.absent: set[bytes] = set()
@@ -53,11 +59,24 @@ class LockingView(PostgresView):
         """Takes in what the transaction writes."""
         self._own[key] = value
 
-    def reread(self, marks: frozenset[bytes]) -> None:
+    def reread(self) -> None:
         """Forgets what scans have read, before the next read."""
         self._read.clear()
         self._ids.clear()
-        self.marks = marks
+        self._is_marked = False
+
+    @property
+    def marks(self) -> frozenset[bytes]:
+        if not self._is_marked:
+            marks = self._catalogues.load_marks(self._connection)
+            self._known = self._known._replace(marks=marks)
+            self._is_marked = True
+        return self._known.marks
+
+    @property
+    def known_marks(self) -> frozenset[bytes]:
+        """Marks that are there for certain."""
+        return self._known.marks
 
     def assume_absent(self, keys: list[bytes]) -> None:
         """Takes keys without a document as free, without locking their names."""
@@ -79,7 +98,7 @@ class LockingView(PostgresView):
     @property
     def _next_rowid(self) -> int:
         self._rowids.clear()  # those that it takes from now on are larger
-        row = self._one(f"SELECT last_value FROM {self._sequence}", None)
+        row = self._one(f"SELECT last_value FROM {self._sequence}", [])
         assert row is not None
         return int(row[0]) + 1
 
@@ -87,16 +106,22 @@ class LockingView(PostgresView):
     def _sequence(self) -> str:
         return f'"{self.catalogue.database}".lsn'
 
+    def getter_of(self, prefix: bytes) -> Get:
+        return self.get
+
     def _value(self, key: bytes, /) -> bytes | None:
         if key in self._own:
             return self._own[key]
-        return super()._value(key)
+        value = super()._value(key)
+        if key[:KEYSPACE_BYTES] in self.catalogue.tables:
+            self._own[key] = value
+        return value
 
     def _stored(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
-        sql, values = table.point(locks=True), [key[KEYSPACE_BYTES:]]
+        sql, values = table.point_locked, [key[KEYSPACE_BYTES:]]
         row = self._one(sql, values)
         if row is None and key not in self.absent:
-            self._one("SELECT pg_advisory_xact_lock(%s)", [_name_lock(table, key)])
+            self._one("SELECT pg_advisory_xact_lock(%s)", [name_lock(table, key)])
             row = self._one(sql, values)
         if row is None:
             self.absent.add(key)
@@ -104,10 +129,6 @@ class LockingView(PostgresView):
             self.stored[key] = StoredRow(row[ROWID], row[SIDES])
         return row
 
-    def _saw(self, table: Table, row: tuple[Any, ...]) -> None:
-        self.stored[table.schema.prefix + row[KEY]] = StoredRow(row[ROWID], row[SIDES])
-
-
-def _name_lock(table: Table, key: bytes) -> int:
-    """The number of the lock of an id."""
-    return lock_number(table.name.encode() + key)
+    def _saw(self, table: Table, rows: Rows) -> None:
+        prefix = table.schema.prefix
+        self.stored.update((prefix + row[KEY], StoredRow(row[ROWID], row[SIDES])) for row in rows)

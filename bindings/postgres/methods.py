@@ -6,8 +6,8 @@ Invariants:
   is told what a query wants.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from amberdb._types import Document, FieldPath, Order, Sync, Where
 from amberdb.engine.commit.write_batch import OnConflict
@@ -21,7 +21,9 @@ from amberdb.engine.search.searcher import SearcherSource
 from amberdb.engine.storage.view import schema_of
 from amberdb.postgres.batch import PostgresBatch
 from amberdb.postgres.search.searchers import PostgresSearchers
-from amberdb.postgres.view import of_server
+from amberdb.postgres.view import PostgresView, of_server
+
+_T = TypeVar("_T")
 
 
 class PostgresReads(ReadableCollection):
@@ -30,12 +32,15 @@ class PostgresReads(ReadableCollection):
     def get_many(self, ids: Iterable[str]) -> list[Document | None]:
         """As Collection.get_many()."""
         ids = listed_ids(ids)
-        with self._reading() as view:
+
+        def got(view: PostgresView) -> list[Document | None]:
             schema = schema_of(view, self.name)
             keys = [schema.key(id) for id in ids]
-            of_server(view).prefetch(schema, list(dict.fromkeys(keys)))
+            view.prefetch(schema, list(dict.fromkeys(keys)))
             found = documents_by_id(view, schema, ids)
             return [None if match is None else match[1] for match in found]
+
+        return self._answered(got)
 
     def find(  # one signature for three overloads, the last of which takes any option
         self,
@@ -51,16 +56,22 @@ class PostgresReads(ReadableCollection):
         """As Collection.find()."""
         for name in options:
             raise TypeError(f"find() has no option {name!r}")
-        with self._reading() as view:
+
+        def found(view: PostgresView) -> Page[Any]:
             query = Query.of(schema_of(view, self.name), where, order_by)
-            source = of_server(view).narrowed(query.filter, limit)
+            source = view.narrowed(query.filter, limit)
             return query.find(source, limit, after, fields, records=records)
+
+        return self._answered(found)
 
     def count(self, where: Where | None = None) -> int:
         """As Collection.count()."""
-        with self._reading() as view:
+
+        def counted(view: PostgresView) -> int:
             query = Query.of(schema_of(view, self.name), where)
-            return query.count(of_server(view).narrowed(query.filter, None))
+            return query.count(view.narrowed(query.filter, None))
+
+        return self._answered(counted)
 
     def _searchers(self) -> SearcherSource:
         return PostgresSearchers()
@@ -69,6 +80,11 @@ class PostgresReads(ReadableCollection):
         self, *, for_text: bool, for_vector: bool, neighbors: Neighbors | None
     ) -> None:
         """Nothing: each index is built by its declaration."""
+
+    def _answered(self, call: Callable[[PostgresView], _T]) -> _T:
+        """The answer of a call that reads through one view."""
+        with self._reading() as view:
+            return call(of_server(view))
 
 
 class PostgresWrites(PostgresReads, WritableCollection):
@@ -89,6 +105,8 @@ class PostgresWrites(PostgresReads, WritableCollection):
             schema = schema_of(batch.view, self.name)
             prepared = [schema.prepare(each) for each in documents]
             batch.expect(schema, prepared)
+            if not all(batch.has(schema, prepared[position]) for position in known):
+                return None
             for each in prepared:
                 batch.put(schema, each, on_conflict=on_conflict)
         return [each.id for each in prepared]

@@ -25,8 +25,8 @@ _PAUSE_S_MAX: Final = 0.05
 
 def position(connections: Connections) -> str:
     """The end of the server's log: every commit that it has acknowledged is before it."""
-    ((text,),) = connections.read(f"SELECT ({_NOW})::text", [])
-    return str(text)
+    ((now,),) = connections.read(f"SELECT ({_NOW})::text", [])
+    return str(now)
 
 
 def wait_for(connections: Connections, wanted: str, timeout_ms: int) -> None:
@@ -35,8 +35,8 @@ def wait_for(connections: Connections, wanted: str, timeout_ms: int) -> None:
         raise QueryError(f"{wanted!r} is no position: give what position() of the primary gave")
     until, pause_s = time.monotonic() + timeout_ms / 1000, _PAUSE_S
     while True:
-        ((is_there,),) = connections.read(f"SELECT ({_NOW}) >= %s::pg_lsn", [wanted])
-        if is_there:
+        ((is_reached,),) = connections.read(f"SELECT ({_NOW}) >= %s::pg_lsn", [wanted])
+        if is_reached:
             return
         if time.monotonic() >= until:
             raise BusyError(

@@ -1,33 +1,38 @@
 """Transactions of one database on its server: how a call begins one, and ends it.
 
 Invariants:
-- Each has read the fence before anything else, so it goes by the catalog of its own state.
+- Each has read the fence before anything else, so it goes by the catalog of its own state. A
+  statement that is a transaction of its own brings the fence along, and is nothing when that is not
+  the one its maker knows.
 - A thread that has a transaction open begins no second one that writes: it would wait for itself.
 """
 
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import psycopg
 from psycopg import errors
 
-from amberdb._errors import TransactionError
+from amberdb._attempts import Overtaken
+from amberdb._errors import AmberError, TransactionError
 from amberdb._types import Isolation, Sync
+from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.options import Options, check_sync
-from amberdb.engine.schema.schema import Schema
+from amberdb.engine.search.embedding import Embedders
 from amberdb.postgres.batch import PostgresBatch, late_duplicate
-from amberdb.postgres.catalogue import NOW_US, Began, Catalogue, Catalogues
+from amberdb.postgres.catalogue import Began, Catalogues, Known
 from amberdb.postgres.connections import Connection, Connections
-from amberdb.postgres.errors import STALE
 from amberdb.postgres.locking_view import LockingView
-from amberdb.postgres.table import HEAD, KEY, stored_value
+from amberdb.postgres.statement.batch import StatementBatch
+from amberdb.postgres.statement.view import NotAtOnce, StatementView
 from amberdb.postgres.view import PostgresView
 
 _BEGIN_TO_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN_SERIALIZABLE: Final = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _BEGIN_TO_WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_T = TypeVar("_T")
 
 
 @final
@@ -42,34 +47,52 @@ class Sessions:
         self.connections = connections
         self.catalogues = catalogues
         self.options = options
+        self.embedders = Embedders()
+        """Of the declarations of this process."""
         self.on_commit: Callable[[int], None] = _nothing
         """Called with the time when the first document of a commit expires."""
         self._thread = threading.local()
 
     def reading(self) -> PostgresView:
         """A view of one state; close() ends its transaction."""
-        connection, began, catalogue = self._begun(f"{_BEGIN_TO_READ}; {self.catalogues.state}")
-        return PostgresView(self.connections, connection, catalogue, began)
+        begin = f"{_BEGIN_TO_READ}; {self.catalogues.state}"
+        connection, known, began = self._begun(begin)
+        return PostgresView(self.connections, connection, known, began)
 
-    def read(self, schema: Schema, key: bytes) -> tuple[int, bytes | None] | None:
-        """The time of a read and the value of a document's key, in one statement; None when the
-        schema is not the newest."""
-        known, database = self.catalogues.known, self.catalogues.database
-        table = known.tables.get(schema.prefix)
-        if table is None:
-            return None
-        statement = (
-            f"SELECT {HEAD}, f.version, {NOW_US} "
-            f'FROM "{database}".fence f LEFT JOIN {table.name} d ON d.key = %s'
-        )
+    def at_once(self, *, takes_lsn: bool = False) -> StatementView:
+        """A view for one statement; with `takes_lsn` its Lsn is a new one."""
+        return StatementView(self.connections, self.catalogues, takes_lsn=takes_lsn)
+
+    def write_at_once(self, work: Callable[[WriteBatch], _T], sync: Sync | None) -> _T:
+        """Does what writes one document, in one statement. Raises NotAtOnce when it has to be done
+        in a transaction, and what that raises; then nothing is stored."""
+        if sync is not None:
+            check_sync(sync)
+        self.check_outside()
+        view = self.at_once(takes_lsn=True)
+        if view.catalogue.outbox is not None:
+            raise NotAtOnce  # the change feed has it in the same commit
+        batch = StatementBatch(view, self.options.transaction_bytes_max)
         try:
-            (row,) = self.connections.read(statement, [key[len(schema.prefix) :]])
-        except STALE:
-            return None
-        if row[-2] != known.version:
-            return None
-        value = None if row[KEY] is None else stored_value(schema.prefix, row)
-        return self.catalogues.now_us(row[-1]), value
+            answer = work(batch)
+        except AmberError:
+            if view.has_read:
+                raise
+            raise NotAtOnce from None
+        clock = self.catalogues.clock_us
+        settings = [str(self.options.busy_timeout_ms), self._is_durable(sync)]
+        table, values = batch.change(None if clock is None else clock())
+        definition = table.schema.definition
+        if self.catalogues.declared.get(definition.number, definition.version) < definition.version:
+            raise NotAtOnce  # which is an error there
+        try:
+            ((lsn,),) = self.connections.written(table.write, [*settings, *values])
+        except Overtaken:
+            lsn = 0
+        if not lsn:
+            raise NotAtOnce
+        self.on_commit(batch.next_expiry_us)
+        return answer
 
     def is_outside(self) -> bool:
         """Whether this thread has no transaction open."""
@@ -92,16 +115,14 @@ class Sessions:
             check_sync(sync)
         self.check_outside()
         wait_ms = self.options.busy_timeout_ms if timeout_ms is None else timeout_ms
-        settings = f"SET LOCAL lock_timeout = {max(1, int(wait_ms))}"
-        if (sync or self.options.sync) != "always":
-            settings += "; SET LOCAL synchronous_commit = off"
-        begin = f"{_BEGIN_TO_WRITE}; {settings}; {self.catalogues.shared}"
+        shared = self.catalogues.shared(max(1, int(wait_ms)), is_durable=self._is_durable(sync))
+        begin = f"{_BEGIN_TO_WRITE}; {shared}"
         if isolation is not None:
-            first = f"{_BEGIN_SERIALIZABLE}; {settings}; {self.catalogues.before_snapshot}"
-            begin = f"{first}; {self.catalogues.shared}"
-        connection, began, catalogue = self._begun(begin)
+            wait = f"SET LOCAL lock_timeout = {max(1, int(wait_ms))}"
+            begin = f"{_BEGIN_SERIALIZABLE}; {wait}; {self.catalogues.before_snapshot}; {shared}"
+        connection, known, began = self._begun(begin)
         self._thread.writes = True
-        view = LockingView(self.connections, connection, catalogue, began)
+        view = LockingView(self.connections, connection, known, began, self.catalogues)
         bytes_max = self.options.transaction_bytes_max
         return PostgresBatch(self.catalogues, connection, view, bytes_max)
 
@@ -142,12 +163,14 @@ class Sessions:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _begun(self, begin: str) -> tuple[Connection, Began, Catalogue]:
+    def _is_durable(self, sync: Sync | None) -> bool:
+        return (sync or self.options.sync) == "always"
+
+    def _begun(self, begin: str) -> tuple[Connection, Known, Began]:
         connection, row = self.connections.begun(begin)
         try:
-            version, server_us, lsn, marks = row
-            began = Began(version, self.catalogues.now_us(server_us), lsn, marks)
-            return connection, began, self.catalogues.at(connection, began.version)
+            began = self.catalogues.began(row)
+            return connection, self.catalogues.at(connection, began), began
         except BaseException as error:
             self.connections.give(connection)
             self.connections.reporter.raise_typed(error)

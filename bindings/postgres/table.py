@@ -11,6 +11,8 @@
     u<n>  value bytea, key bytea                   the values of Unique indexes, by document;
                           a value is checked when its transaction commits
     t<keyspace>, ...      of each Text index: search/text_table.py
+    write<n>  a function that writes one document: statement/functions.py
+    v<keyspace>           the vectors of a Vector index: search/vector_table.py
 
 Invariants:
 - Keys are those that the embedded engine writes, so they sort alike in both.
@@ -18,44 +20,82 @@ Invariants:
 - Names are checked or numbers, so that no statement has anything of a user in it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b, sha256
-from typing import Any, Final, NamedTuple, final
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeAlias, cast, final
 
 from amberdb._types import Document
-from amberdb.engine.schema.codec import decode_document, encode
+from amberdb.engine.schema.codec import STORED, Extension, encode, vector_array
 from amberdb.engine.schema.document_format import StoredDocument, pack
 from amberdb.engine.schema.keyspace import META, Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES
-from amberdb.postgres.json_text import dumps, loads
+from amberdb.engine.schema.vector_block import FIELDS_MAX, StoredVector, missing_vector, place_of
+from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES, ROWID_BYTES
+from amberdb.postgres.json_text import Beside, dumps, loads
 from amberdb.postgres.search.text_table import TextTable
+from amberdb.postgres.search.vector_table import VectorTable
 
 HEAD: Final = (
     "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document::text"
 )
-KEY, ROWID, SIDES, PLACE, VALUE = 0, 5, 6, 8, 9
+KEY, EXPIRES, ROWID, SIDES, TEXT, PLACE, VALUE = 0, 4, 5, 6, 7, 8, 9
 """Positions in a row of HEAD, and behind it in that of a scan."""
 SIDE: Final = META + b"x"
 """+ keyspace: an index has, or once had, an entry in e<n>; beside the marks of ordered_index.py."""
 _FIXED: Final = "key, rowid, version, created_us, updated_us, expires_us, sides, document"
 _FIXED_COUNT: Final = 8
+COPIED: Final = ("bytea", "int8", "int8", "int8", "int8", "int8", "int4", "bytea")
+_JSONB_VERSION: Final = b"\x01"
+"""In front of the text of a document, which COPY takes as bytes."""
 
 
 class Row(NamedTuple):
     """What is stored of a document."""
 
-    values: list[Any]
-    """In the order of Table.insert."""
+    fixed: list[Any]
+    """The columns in front of the document: the key, and numbers."""
+    document: Document
+    """Whole, for the search indexes."""
+    stored: Document
+    """Without the vectors that tables have. Its text is made when it is sent, beside a server that
+    is at work with others."""
+    places: list[bytes | None]
+    """The columns of indexes."""
     entries: list[tuple[bytes, bytes]]
     """Of e<n>."""
     uniques: list[bytes]
     """Of u<n>."""
     marks: set[bytes]
-    rowid: int
-    document: Document
-    """For the search indexes."""
+
+    @property
+    def key(self) -> bytes:
+        """The key of the document in its table."""
+        return cast(bytes, self.fixed[0])
+
+    @property
+    def rowid(self) -> int:
+        """The rowid, by which search indexes name the document."""
+        return cast(int, self.fixed[1])
+
+    @property
+    def inserted(self) -> list[Any]:
+        """The values of Table.insert."""
+        return [*self.fixed, dumps(self.stored), *self.places]
+
+    @property
+    def updated(self) -> list[Any]:
+        """The values of Table.update."""
+        return [*self.fixed[1:], dumps(self.stored), *self.places, self.key]
+
+    @property
+    def copied(self) -> list[Any]:
+        """The values of Table.copy, of the types COPIED, and bytea behind them."""
+        return [*self.fixed, _JSONB_VERSION + dumps(self.stored).encode(), *self.places]
+
+
+SearchTable: TypeAlias = TextTable | VectorTable
 
 
 @final
@@ -64,14 +104,25 @@ class Table:
 
     __slots__ = (
         "columns",
+        "copy",
         "delete",
+        "descending",
         "entries",
+        "fields",
+        "function",
         "insert",
         "name",
+        "point",
+        "point_locked",
+        "point_whole",
+        "points",
+        "points_locked",
         "schema",
         "texts",
         "update",
         "values",
+        "vectors",
+        "write",
     )
 
     def __init__(self, database: str, schema: Schema) -> None:
@@ -86,28 +137,53 @@ class Table:
             if index.is_text
         }
         """By the prefix of the Text index."""
+        self.vectors = {
+            index.vector.field: VectorTable(database, index)
+            for index in schema.row_indexes
+            if not index.is_text
+        }
+        """By the field of a Vector index."""
         prefixes = [index.prefix for index in schema.indexes]
         if schema.expires_at is not None:
             prefixes.append(schema.expiry_prefix)
         self.columns = {prefix: f"k{int.from_bytes(prefix)}" for prefix in prefixes}
         """By the prefix of the index."""
+        self.fields: dict[str, tuple[str, ...]] = {"key": ("id",)}
+        """Of the index of a column."""
+        for index in schema.indexes:
+            self.fields[self.columns[index.prefix]] = index.encoder.paths
+        self.descending = {self.columns[index.prefix] for index in schema.indexes if index.descends}
+        """Columns whose rowids are inverted."""
+        self.function = f'"{database}".write{number}'
+        """Writes one document: statement/functions.py."""
+        marks = ["%s"] * (10 + len(self.columns))
+        marks[9] = "%s::jsonb"
+        self.write = f"SELECT {self.function}({', '.join(marks)})"
         names = [*_FIXED.split(", "), *self.columns.values()]
         marks = ["%s"] * len(names)
         marks[_FIXED_COUNT - 1] = "%s::jsonb"
+        self.copy = f"COPY {self.name} ({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
+        """Its values are Row.copied."""
         self.insert = f"INSERT INTO {self.name} ({', '.join(names)}) VALUES ({', '.join(marks)})"
         sets = [f"{name} = {mark}" for name, mark in zip(names[1:], marks[1:], strict=True)]
         self.update = f"UPDATE {self.name} SET {', '.join(sets)} WHERE key = %s"
-        """Its values are those of insert, with the key at the end."""
+        """Its values are Row.updated."""
+        self.point = f"SELECT {HEAD} FROM {self.name} d WHERE d.key = %s"
+        """Reads one document by its key."""
+        beside = "".join(f", {each.joined()}" for each in self.vectors.values())
+        self.point_whole = f"SELECT {HEAD}{beside} FROM {self.name} d WHERE d.key = %s"
+        """Reads one document and its vectors: whole()."""
+        self.points = (
+            f"SELECT {HEAD} FROM {self.name} d WHERE d.key = ANY(%s::bytea[]) ORDER BY d.key"
+        )
+        """Reads documents by their keys, given as array_of()."""
+        self.point_locked = self.point + _for_update(True)
+        self.points_locked = self.points + _for_update(True)
         self.delete = f"DELETE FROM {self.name} WHERE key = ANY(%s)"
 
     def text(self, index: RowIndex) -> TextTable:
         """The tables of a Text index."""
         return self.texts[index.prefix]
-
-    @property
-    def text_names(self) -> list[str]:
-        """The names of the tables of all Text indexes."""
-        return [name for text in self.texts.values() for name in text.names]
 
     def created(self) -> Iterator[str]:
         """The statements that create the tables, without columns of indexes."""
@@ -134,7 +210,32 @@ class Table:
 
     def dropped(self) -> str:
         """The statement that drops the tables."""
-        return f"DROP TABLE {', '.join([self.name, self.entries, self.values, *self.text_names])}"
+        return f"DROP TABLE {', '.join(self.names)}"
+
+    @property
+    def searched(self) -> list[SearchTable]:
+        """The tables of the search indexes."""
+        return [*self.texts.values(), *self.vectors.values()]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all its tables."""
+        beside = [name for index in self.searched for name in index.names]
+        return [self.name, self.entries, self.values, *beside]
+
+    @property
+    def is_single(self) -> bool:
+        """Whether a document may have nothing beside its row but rows of e<n>, which it counts."""
+        return not (self.schema.unique_indexes or self.schema.row_indexes)
+
+    def single(self, new: Prepared, marks: frozenset[bytes]) -> list[Any] | None:
+        """The last arguments of write<n>, from the key on. None when more than a row is stored of
+        the document, or more than these marks."""
+        row = self.row(new, 0, 0, 0, 0, 0)
+        if row.entries or row.uniques or not row.marks <= marks:
+            return None
+        bare = [None if place is None else place[:-ROWID_BYTES] for place in row.places]
+        return [row.key, new.expires_us, dumps(row.stored), *bare]
 
     def row(
         self,
@@ -152,24 +253,22 @@ class Table:
         plan = schema.entry_plan
         schema.add_entries(effects, plan, new.document, id_bytes, rowid, new.expires_us)
         marks: set[bytes] = set()
-        by_prefix: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        places: dict[bytes, bytes] = {}
+        beside: dict[bytes, list[tuple[bytes, bytes]]] = {}
         for key, value in effects.items():
             assert value is not None
-            if key.startswith(META):
+            prefix = key[:KEYSPACE_BYTES]
+            if prefix == META:
                 marks.add(key)
+            elif value == id_bytes and prefix not in places and prefix not in beside:
+                places[prefix] = key[KEYSPACE_BYTES:]
             else:
-                by_prefix.setdefault(key[:KEYSPACE_BYTES], []).append((key, value))
-        entries: list[tuple[bytes, bytes]] = []
-        places: list[bytes | None] = []
-        for prefix in self.columns:
-            own = by_prefix.get(prefix, [])
-            if len(own) == 1 and own[0][1] == id_bytes:
-                places.append(own[0][0][KEYSPACE_BYTES:])
-            else:
-                places.append(None)
-                entries += own
-                if own:
-                    marks.add(SIDE + prefix)
+                entries = beside.setdefault(prefix, [])
+                if prefix in places:
+                    entries.append((prefix + places.pop(prefix), id_bytes))
+                entries.append((key, value))
+        marks.update(SIDE + prefix for prefix in beside)
+        entries = [entry for each in beside.values() for entry in each]
         uniques = [
             index.prefix + _short(fields)
             for index in schema.unique_indexes
@@ -177,36 +276,53 @@ class Table:
             for fields in index.encoder.unique_keys(new.document)
         ]
         fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]
-        values = [*fixed, dumps(new.document), *places]
+        columns = list(map(places.get, self.columns))
         uniques = list(dict.fromkeys(uniques))
-        return Row(values, entries, uniques, marks, rowid, new.document)
+        whole = new.document
+        return Row(fixed, whole, self._split(whole), columns, entries, uniques, marks)
 
-    def rebuilt(self, id_bytes: bytes, stored: StoredDocument, now_us: int) -> Row:
-        """What is to be stored of a document that is there. Raises InvalidDocumentError for one
-        that has no key in an index."""
-        document = decode_document(stored.body)
-        new = Prepared(
-            id=id_bytes.decode(),
-            id_bytes=id_bytes,
-            key=self.schema.prefix + id_bytes,
-            document=document,
-            body=stored.body,
-            expires_us=stored.expires_us,
-            fresh=False,
-        )
+    def rebuilt(self, stored: StoredDocument, document: Document, now_us: int) -> Row:
+        """What is to be stored of a document that is there, whole. Raises InvalidDocumentError for
+        one that has no key in an index."""
+        id: str = document["id"]
+        id_bytes = id.encode()
+        key, body = self.schema.prefix + id_bytes, stored.body
+        new = Prepared(id, id_bytes, key, document, body, stored.expires_us, fresh=False)
         times = stored.created_us, stored.updated_us
         return self.row(new, stored.version, *times, stored.rowid, now_us)
 
-    def point(self, *, locks: bool) -> str:
-        """The statement that reads one document by its key."""
-        return f"SELECT {HEAD} FROM {self.name} d WHERE d.key = %s{_for_update(locks)}"
+    def value(self, row: tuple[Any, ...]) -> bytes:
+        """A row of HEAD as the embedded engine stores the document, with the places of its vectors.
+        Raises CorruptionError."""
+        id_bytes, version, created_us, updated_us, expires_us, rowid, _, text = row[:PLACE]
+        schema, document = self.schema, loads(text)
+        for number, name in enumerate(schema.vectors):
+            value = document.get(name)
+            if type(value) is Beside:
+                place = place_of(
+                    schema.vector_prefix, number, value.dim, rowid, several=value.several
+                )
+                document[name] = Extension(STORED, place)
+        key, times = schema.prefix + id_bytes, (created_us, updated_us, expires_us)
+        return pack(key, version, *times, rowid, encode(document))
 
-    def points(self, *, locks: bool) -> str:
-        """The statement that reads documents by their keys."""
-        return (
-            f"SELECT {HEAD} FROM {self.name} d WHERE d.key = ANY(%s) ORDER BY d.key"
-            f"{_for_update(locks)}"
-        )
+    def whole(self, row: tuple[Any, ...]) -> Document:
+        """The document in a row of `point_whole`. Raises CorruptionError."""
+        document = loads(row[TEXT])
+        for (name, vectors), sent in zip(self.vectors.items(), row[PLACE:], strict=False):
+            value = document.get(name)
+            if type(value) is Beside:
+                numbers = vectors.numbers(sent).tobytes()
+                document[name] = vector_array(numbers, value.dim if value.several else 0)
+        return document
+
+    def vector_table(self, place: StoredVector) -> tuple[VectorTable, int]:
+        """The table that has the vectors at a place, and the rowid. Raises CorruptionError."""
+        number, rowid = place.row
+        table = self.vectors.get(list(self.schema.vectors)[number])
+        if table is None:
+            raise missing_vector(place)
+        return table, rowid
 
     def points_by_rowid(self, *, narrows: bool, locks: bool) -> str:
         """The statement that reads documents by their rowids."""
@@ -255,12 +371,27 @@ class Table:
             + _ordered("e.entry", False, limit)
         )
 
+    # -- inside ------------------------------------------------------------------------------
 
-def stored_value(prefix: bytes, row: tuple[Any, ...]) -> bytes:
-    """A row of HEAD as the embedded engine stores the document. Raises CorruptionError."""
-    id_bytes, version, created_us, updated_us, expires_us, rowid, _, text = row[:PLACE]
-    body = encode(loads(text))
-    return pack(prefix + id_bytes, version, created_us, updated_us, expires_us, rowid, body)
+    def _split(self, document: Document) -> Document:
+        """The document without the vectors that tables have."""
+        for name in islice(self.schema.vectors, FIELDS_MAX):
+            table = self.vectors.get(name)
+            value: Any = document.get(name)
+            # A list of numbers is older than the index, and stays.
+            if table and hasattr(value, "dtype") and table.spec.vectors(document) is not None:
+                document = {**document, name: Beside(table.spec.dim, value.ndim > 1)}
+        return document
+
+
+def array_of(keys: Iterable[bytes]) -> str:
+    """An array of bytea as its text, which is made in a third of the driver's time."""
+    return "{" + ",".join([f'"\\\\x{key.hex()}"' for key in keys]) + "}"
+
+
+def name_lock(table: Table, key: bytes) -> int:
+    """The number of the lock of an id."""
+    return lock_number(table.name.encode() + key)
 
 
 def lock_number(name: bytes) -> int:

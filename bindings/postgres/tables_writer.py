@@ -15,17 +15,16 @@ from amberdb.engine.schema.document_format import StoredDocument, unpack
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.migration import failed
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.schema.split_document import no_vectors
+from amberdb.engine.schema.vector_block import StoredVector, VectorsAt
 from amberdb.postgres.batch import duplicate
 from amberdb.postgres.catalogue import Catalogue
 from amberdb.postgres.connections import Connection, execute, execute_each
-from amberdb.postgres.feed.outbox import FEED, Outbox
-from amberdb.postgres.search.text_table import TextTable
-from amberdb.postgres.table import HEAD, KEY, Row, Table, stored_value
+from amberdb.postgres.feed.outbox import FEED, Outbox, Written
+from amberdb.postgres.search.vector_table import VectorTable, require_vectors
+from amberdb.postgres.statement.functions import write_created, write_dropped
+from amberdb.postgres.table import HEAD, KEY, ROWID, Row, SearchTable, Table
 
 _BATCH: Final = 1000
-_DOCUMENT: Final = 7
-"""The position of the document in the values of a row."""
 
 
 @final
@@ -75,36 +74,34 @@ class TablesWriter:
         MigrationError."""
         self._migrating = None if migrating.migration is None else migrating
         table = self.table(after)
-        old: dict[bytes, str] = {}
-        old_texts: dict[bytes, TextTable] = {}
-        if before is None:
+        known = None if before is None else self.table(before)
+        if known is None:
             for statement in table.created():
                 self.execute(statement)
         else:
-            old, old_texts = self.table(before).columns, self.table(before).texts
-        self._change_texts(table, old_texts)
-        for prefix, name in old.items():
-            if prefix not in table.columns:
-                self.execute(f"ALTER TABLE {table.name} DROP COLUMN {name}")
-                for beside, column in ((table.entries, "entry"), (table.values, "value")):
-                    self.execute(
-                        f"DELETE FROM {beside} WHERE {column} >= %s AND {column} < %s",
-                        [prefix, end_of(prefix)],
-                    )
-        if not old.keys() <= table.columns.keys():
-            self.execute(
-                f"UPDATE {table.name} d SET sides = (SELECT count(*) FROM {table.entries} e "
-                "WHERE e.key = d.key) WHERE d.sides > 0"
-            )
+            self._drop_columns(known, table)
+        old = {} if known is None else known.columns
         new = [name for prefix, name in table.columns.items() if prefix not in old]
         for name in new:
             self.execute(f"ALTER TABLE {table.name} ADD COLUMN {name} bytea")
-        if new or self._migrating is not None:
-            self._fill(table)
+        gained, lost = _missing(known, table), _missing(table, known)
+        self._create(gained)
+        if known is not None:
+            moves = any(isinstance(index, VectorTable) for index in (*gained, *lost))
+            self._fill(
+                known, table, gained, rewrites=moves or bool(new) or self._migrating is not None
+            )
+        for index in lost:
+            self.execute(f"DROP TABLE {', '.join(index.names)}")
+        for index in gained:
+            for statement in index.indexed():
+                self.execute(statement)
         for name in new:
             self.execute(f"CREATE INDEX ON {table.name} ({name})")
         if after.row_indexes:
             self.execute(table.rowids_indexed())
+        self.execute(write_dropped(table))
+        self.execute(write_created(self._database, table))
 
     def tell_name(self, op: Op, name: str, new_name: str | None) -> None:
         """Lets readers of the change feed know of a name that was changed."""
@@ -144,55 +141,55 @@ class TablesWriter:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _change_texts(self, table: Table, old: dict[bytes, TextTable]) -> None:
-        for prefix, text in old.items():
-            if prefix not in table.texts:
-                self.execute(f"DROP TABLE {', '.join(text.names)}")
-        new = [text for prefix, text in table.texts.items() if prefix not in old]
-        for text in new:
-            for statement in text.created():
+    def _drop_columns(self, known: Table, table: Table) -> None:
+        """Drops the columns, entries and values of indexes that are not declared any more."""
+        for prefix, name in known.columns.items():
+            if prefix not in table.columns:
+                self.execute(f"ALTER TABLE {table.name} DROP COLUMN {name}")
+                for beside, column in ((table.entries, "entry"), (table.values, "value")):
+                    self.execute(
+                        f"DELETE FROM {beside} WHERE {column} >= %s AND {column} < %s",
+                        [prefix, end_of(prefix)],
+                    )
+        if not known.columns.keys() <= table.columns.keys():
+            self.execute(
+                f"UPDATE {table.name} d SET sides = (SELECT count(*) FROM {table.entries} e "
+                "WHERE e.key = d.key) WHERE d.sides > 0"
+            )
+
+    def _tell(self, outbox: Outbox, table: Table, rows: list[Row]) -> None:
+        """Lets readers of the change feed know of documents that were upgraded."""
+        written = {table.schema.prefix + row.key: Written.of(table, row.document) for row in rows}
+        size_bytes = sum(len(str(row.stored)) for row in rows)
+        outbox.write(self._connection, self._now_us, size_bytes, written, "delete")
+
+    def _create(self, indexes: list[SearchTable]) -> None:
+        """Creates the tables of search indexes."""
+        if any(isinstance(index, VectorTable) for index in indexes):
+            require_vectors(self._connection)
+        for index in indexes:
+            for statement in index.created():
                 self.execute(statement)
-        if new:
-            for rows in self._stored_rows(table):
-                for text in new:
-                    texts = [text.row(row.rowid, row.document) for row in rows]
-                    text.change(self._connection, (), filter(None, texts))
-        for text in new:
-            self.execute(text.indexed())
 
-    def _replace_texts(self, table: Table, rows: list[Row]) -> None:
-        for text in table.texts.values():
-            text.change(self._connection, [row.rowid for row in rows], ())
-            texts = [text.row(row.rowid, row.document) for row in rows]
-            text.change(self._connection, (), filter(None, texts))
-
-    def _fill(self, table: Table) -> None:
-        """Makes all entries of all documents anew."""
-        self.execute(f"DELETE FROM {table.entries}")
-        self.execute(f"DELETE FROM {table.values}")
-        for rows in self._stored_rows(table):
-            execute_each(
-                self._connection, table.update, [[*row.values[1:], row.values[0]] for row in rows]
-            )
-            self._insert(
-                f"INSERT INTO {table.entries} VALUES (%s, %s, %s)",
-                [(entry, row.values[0], value) for row in rows for entry, value in row.entries],
-            )
-            self._insert(
-                f"INSERT INTO {table.values} VALUES (%s, %s)",
-                [(value, row.values[0]) for row in rows for value in row.uniques],
-            )
-            self._insert(
-                f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING',
-                [(mark,) for mark in sorted({mark for row in rows for mark in row.marks})],
-            )
-            if self._migrating is not None:
-                self._replace_texts(table, rows)
+    def _fill(
+        self, known: Table, table: Table, gained: list[SearchTable], *, rewrites: bool
+    ) -> None:
+        """Fills the tables of search indexes that it gains. `rewrites`: makes all documents and
+        entries anew."""
+        if not gained and not rewrites:
+            return
+        if rewrites:
+            self.execute(f"DELETE FROM {table.entries}")
+            self.execute(f"DELETE FROM {table.values}")
+        for rows in self._stored_rows(known, table):
+            if rewrites:
+                self._rewrite(table, rows)
+            documents = [(row.rowid, row.document) for row in rows]
+            for index in gained if self._migrating is None else table.searched:
+                index.replace(self._connection, [rowid for rowid, _ in documents], ())
+                index.replace(self._connection, (), documents)
             if self._migrating is not None and self._outbox is not None:
-                keys = [table.schema.prefix + row.values[0] for row in rows]
-                size_bytes = sum(len(row.values[_DOCUMENT]) for row in rows)
-                written = dict.fromkeys(keys, table)
-                self._outbox.write(self._connection, self._now_us, size_bytes, written, "delete")
+                self._tell(self._outbox, table, rows)
         repeated = self.execute(
             f"SELECT value, array_agg(key ORDER BY key) FROM {table.values} GROUP BY value "
             "HAVING count(*) > 1 LIMIT 1"
@@ -208,11 +205,26 @@ class TablesWriter:
         version = table.schema.definition.version
         return failed(table.schema.name, keys[-1].decode(), version, problem)
 
+    def _rewrite(self, table: Table, rows: list[Row]) -> None:
+        execute_each(self._connection, table.update, [row.updated for row in rows])
+        self._insert(
+            f"INSERT INTO {table.entries} VALUES (%s, %s, %s)",
+            [(entry, row.key, value) for row in rows for entry, value in row.entries],
+        )
+        self._insert(
+            f"INSERT INTO {table.values} VALUES (%s, %s)",
+            [(value, row.key) for row in rows for value in row.uniques],
+        )
+        self._insert(
+            f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING',
+            [(mark,) for mark in sorted({mark for row in rows for mark in row.marks})],
+        )
+
     def _insert(self, statement: str, values: list[tuple[Any, ...]]) -> None:
         if values:
             execute_each(self._connection, statement, values)
 
-    def _stored_rows(self, table: Table) -> Iterator[list[Row]]:
+    def _stored_rows(self, known: Table, table: Table) -> Iterator[list[Row]]:
         """All documents as they are to be stored, in batches."""
         prefix, last = table.schema.prefix, b""
         sql = f"SELECT {HEAD} FROM {table.name} d WHERE d.key > %s ORDER BY d.key LIMIT {_BATCH}"
@@ -221,14 +233,43 @@ class TablesWriter:
             if not found:
                 return
             last = found[-1][KEY]
+            rowids = [each[ROWID] for each in found]
+            vectors_at = self._vectors_of(known, rowids)
             yield [
-                self._row(table, each[KEY], unpack(prefix + each[KEY], stored_value(prefix, each)))
+                self._row(known, table, unpack(prefix + each[KEY], known.value(each)), vectors_at)
                 for each in found
             ]
 
-    def _row(self, table: Table, id_bytes: bytes, stored: StoredDocument) -> Row:
-        times = stored.created_us, stored.updated_us
+    def _vectors_of(self, known: Table, rowids: list[int]) -> VectorsAt:
+        """The vectors of stored documents."""
+        names = list(known.schema.vectors)
+        numbers = {
+            name: {
+                rowid: vectors.numbers(sent).tobytes()
+                for rowid, sent in self.execute(vectors.read, [rowids])
+            }
+            for name, vectors in known.vectors.items()
+        }
+
+        def vectors_at(place: StoredVector) -> bytes | None:
+            field, rowid = place.row
+            return numbers[names[field]].get(rowid)
+
+        return vectors_at
+
+    def _row(
+        self, known: Table, table: Table, stored: StoredDocument, vectors_at: VectorsAt
+    ) -> Row:
         if self._migrating is not None:
-            upgraded = self._migrating.upgraded(stored, no_vectors)
+            upgraded = self._migrating.upgraded(stored, vectors_at)
+            times = stored.created_us, stored.updated_us
             return table.row(upgraded, self.lsn, *times, stored.rowid, self._now_us)
-        return table.rebuilt(id_bytes, stored, self._now_us)
+        document = known.schema.as_stored(stored, vectors_at)
+        return table.rebuilt(stored, document, self._now_us)
+
+
+def _missing(known: Table | None, table: Table | None) -> list[SearchTable]:
+    """The search indexes that `table` has, and `known` does not."""
+    names = set[str]() if known is None else set(known.names)
+    indexes = [] if table is None else table.searched
+    return [index for index in indexes if names.isdisjoint(index.names)]

@@ -11,6 +11,7 @@ Invariants:
 
 from types import TracebackType
 from typing import Any, final
+from weakref import finalize
 
 from amberdb._errors import ClosedError, TransactionError
 from amberdb._types import NO_LSN, Isolation, Lsn, Sync
@@ -20,7 +21,6 @@ from amberdb.engine.database.transaction import (
     Transaction,
     TransactionCollection,
 )
-from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import View, schema_of
 from amberdb.postgres.batch import PostgresBatch
@@ -45,7 +45,7 @@ class PostgresTransaction(Transaction):
         self._isolation: Isolation | None = isolation
         self._batch: PostgresBatch | None = None
         self.lsn = NO_LSN
-        self.embedders = Embedders()
+        self.embedders = sessions.embedders
 
     def __enter__(self) -> "PostgresTransaction":
         """Raises BusyError, TransactionError."""
@@ -101,10 +101,18 @@ class PostgresSnapshot(Snapshot):
     def __init__(
         self, sessions: Sessions, held_views: HeldViews, owner: object, max_age_ms: int
     ) -> None:
-        def take() -> View:
-            return sessions.reading()
+        taken: list[View] = []
 
-        self._held = held = held_views.hold(take, max_age_ms, owner, _nothing)
+        def take() -> View:
+            taken.append(sessions.reading())
+            return taken[0]
+
+        def is_closed() -> None:
+            ending.detach()
+
+        self._held = held = held_views.hold(take, max_age_ms, owner, is_closed)
+        ending = finalize(held, taken[0].close)  # of one that was dropped and not closed
+        ending.atexit = False
         self.lsn = held.lsn
 
     def __getitem__(self, name: str) -> SnapshotCollection:
@@ -118,6 +126,3 @@ class PostgresSnapshot(Snapshot):
 @final
 class PostgresSnapshotCollection(PostgresReads, SnapshotCollection):
     """A collection in a snapshot's state, read-only."""
-
-
-def _nothing() -> None: ...

@@ -11,11 +11,12 @@ Invariants:
   two batches of one nothing is held.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from copy import copy
 from heapq import merge
 from typing import Any, Final
 
+from amberdb._types import Document
 from amberdb.engine.query.filter import Filter
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, META, end_of
@@ -25,10 +26,20 @@ from amberdb.engine.schema.vector_block import StoredVector
 from amberdb.engine.storage.source import Get
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
-from amberdb.postgres.catalogue import Began, Catalogue
-from amberdb.postgres.connections import Connection, Connections, execute
-from amberdb.postgres.narrowing import condition_of
-from amberdb.postgres.table import KEY, PLACE, ROWID, SIDE, VALUE, Table, stored_value
+from amberdb.postgres.catalogue import Began, Known
+from amberdb.postgres.connections import Connection, Connections, Rows, execute
+from amberdb.postgres.narrowing import Narrowing
+from amberdb.postgres.search.vector_table import VectorTable
+from amberdb.postgres.table import (
+    EXPIRES,
+    KEY,
+    PLACE,
+    ROWID,
+    SIDE,
+    VALUE,
+    Table,
+    array_of,
+)
 
 BATCH: Final = 128
 """Documents of the first batch of a scan; later ones are larger, up to BATCH_MAX."""
@@ -36,6 +47,7 @@ BATCH_MAX: Final = 1024
 _WIDER: Final = 4
 _READ_MAX: Final = 4 * BATCH_MAX
 """Documents that scans have read and nobody has asked for yet."""
+_UNREAD: Final[Any] = object()
 Pair = tuple[bytes, bytes]
 
 
@@ -47,39 +59,46 @@ class PostgresView(View):
         "_connection",
         "_connections",
         "_ids",
-        "_narrow",
+        "_known",
+        "_narrowing",
         "_read",
+        "_vectors",
         "catalogue",
-        "marks",
     )
 
     locks = False
     """Whether what is read is locked."""
 
     def __init__(
-        self,
-        connections: Connections,
-        connection: Connection,
-        catalogue: Catalogue,
-        began: Began,
+        self, connections: Connections, connection: Connection, known: Known, began: Began
     ) -> None:
         # Not that of View: there are no memtables and no LMDB.
-        self._connections = connections
         self._connection = connection
-        self.catalogue = catalogue
-        self.catalog = catalogue.catalog
         self.lsn = began.lsn
         self.now_us = began.now_us
+        self._go_by(known, connections)
+
+    def _go_by(self, known: Known, connections: Connections) -> None:
+        self._connections = connections
+        self._known = known
+        self.catalogue = known.catalogue
+        self.catalog = self.catalogue.catalog
         self.pending = None
         self.built = frozenset[int]()
         self.get: Get = self._value
-        self.marks = frozenset(began.marks)
-        self._narrow: str | None = None
+        self._narrowing: Narrowing | None = None
         self._batch = BATCH
-        self._read: dict[bytes, tuple[Any, ...]] = {}
-        """Rows that scans have read, by the keys of their documents."""
+        self._read: dict[bytes, tuple[Any, ...] | None] = {}
+        """Rows that were read ahead, by the keys of their documents; None: there is none."""
         self._ids: dict[int, bytes] = {}
         """Of the documents that were read by their rowids."""
+        self._vectors: dict[tuple[str, int], bytes] = {}
+        """Read, and to be asked for: by table and rowid."""
+
+    @property
+    def marks(self) -> frozenset[bytes]:
+        """Those that the next read has to go by."""
+        return self._known.marks
 
     def close(self) -> None:
         """Ends the transaction."""
@@ -91,11 +110,11 @@ class PostgresView(View):
     def narrowed(self, where: Filter, limit: int | None) -> "PostgresView":
         """The view for one query alone: its filter narrows what the server sends, and its limit
         says how much is read at first."""
-        view = copy(self)
+        view = self._alike()
         view.get = view._value
         view._read = {}
-        view._narrow = condition_of(where)
-        if limit is not None:
+        view._narrowing = Narrowing(where)
+        if isinstance(limit, int):  # anything else is refused by the query
             view._batch = max(1, min(limit, BATCH))
         return view
 
@@ -103,10 +122,32 @@ class PostgresView(View):
         return True  # by the declaration
 
     def getter_of(self, prefix: bytes) -> Get:
-        return self.get
+        read, value = self._read.pop, self._value
+        stored = self.catalogue.tables[prefix].value
+
+        def get(key: bytes, /) -> bytes | None:
+            row = read(key, _UNREAD)
+            if row is _UNREAD:
+                return value(key)
+            return None if row is None else stored(row)
+
+        return get
 
     def vectors_at(self, place: StoredVector, /) -> bytes | None:
-        return None
+        table, rowid = self._place(place)
+        key = table.name, rowid
+        if key not in self._vectors:
+            self._read_vectors(table, [rowid])
+        return self._vectors.pop(key, None)
+
+    def expect_vectors(self, places: Collection[StoredVector]) -> None:
+        """Reads them, in one statement for each index."""
+        wanted: dict[VectorTable, list[int]] = {}
+        for table, rowid in map(self._place, places):
+            if (table.name, rowid) not in self._vectors:
+                wanted.setdefault(table, []).append(rowid)
+        for table, rowids in wanted.items():
+            self._read_vectors(table, rowids)
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[Pair]:
         prefix = low[:KEYSPACE_BYTES]
@@ -119,7 +160,7 @@ class PostgresView(View):
         pairs = self._entries(table, column, low, high, reverse)
         if SIDE + prefix not in self.marks:
             return pairs
-        sides = self._side_entries(table, low, high, reverse)
+        sides = self._side_entries(table, column, low, high, reverse)
         return merge(pairs, sides, key=_first, reverse=reverse)
 
     def keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
@@ -128,26 +169,36 @@ class PostgresView(View):
         if place is None or not low < high or limit <= 0:
             return []
         table, column = place
-        narrows = self._narrow is not None
+        condition = self._condition(table, column)
+        narrows = condition is not None
         start, end = _inside(low, high)
         sql = table.keys(column, has_high=end is not None, narrows=narrows, limit=limit)
-        keys = [prefix + row[0] for row in self._rows(sql, self._bounds(start, end))]
+        keys = [prefix + row[0] for row in self._rows(sql, _bounds(start, end, condition))]
         if SIDE + prefix in self.marks:
             sql = table.side_keys(has_high=True, narrows=narrows, limit=limit)
-            keys += [row[0] for row in self._rows(sql, self._bounds(low, high))]
+            keys += [row[0] for row in self._rows(sql, _bounds(low, high, condition))]
             keys.sort()
         return keys[:limit]
 
     def prefetch(self, schema: Schema, keys: list[bytes]) -> None:
         """Reads documents that will be asked for, in one statement."""
         table = self.catalogue.table(schema)
-        sql = table.points(locks=self.locks)
-        for row in self._rows(sql, [[key[KEYSPACE_BYTES:] for key in keys]]):
-            self._note(table, row)
+        sql = table.points_locked if self.locks else table.points
+        rows = self._rows(sql, [array_of(key[KEYSPACE_BYTES:] for key in keys)])
+        self._note(table, rows)
+        for vectors in table.vectors.values():
+            self._read_vectors(vectors, [row[ROWID] for row in rows])
+        if not self.locks:
+            for key in keys:
+                self._read.setdefault(key, None)
 
-    def rows(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
-        """The rows of a statement in the state of the view."""
-        return self._rows(sql, values)
+    def document(self, schema: Schema, key: bytes) -> Document | None:
+        """The document of a key, unless it has expired, without its stored form between."""
+        table = self.catalogue.table(schema)
+        row = self._one(table.point_whole, [key[KEYSPACE_BYTES:]])
+        if row is None or row[EXPIRES] <= self.now_us:
+            return None
+        return table.whole(row)
 
     def prefetch_rows(
         self, schema: Schema, rowids: list[int], narrow: str | None = None
@@ -161,10 +212,8 @@ class PostgresView(View):
         sql = table.points_by_rowid(narrows=narrow is not None, locks=self.locks)
         values: list[Any] = [rowids] if narrow is None else [rowids, narrow]
         rows = self._rows(sql, values)
-        for row in rows:
-            self._read[table.schema.prefix + row[KEY]] = row
-            self._ids[row[ROWID]] = row[KEY]
-            self._saw(table, row)
+        self._note(table, rows)
+        self._ids.update((row[ROWID], row[KEY]) for row in rows)
         return {row[ROWID] for row in rows}
 
     def text_rows(
@@ -187,6 +236,21 @@ class PostgresView(View):
             values += [[low for low, _ in ranges], [high for _, high in ranges], ranged_max]
         return self._rows(text.search(expired=expired, has_ranges=bool(ranges)), values)
 
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """The rows of a statement that reads search indexes."""
+        return self._rows(sql, values)
+
+    def live_rows(self, schema: Schema) -> tuple[str, list[Any]]:
+        """The condition that a rowid of a search index meets unless its document has expired, and
+        its values."""
+        if schema.expires_at is None:
+            return "TRUE", []
+        table = self.catalogue.table(schema)
+        column = table.columns[schema.expiry_prefix]
+        bound = _inside(schema.expiry_prefix, schema.expiry_bound(self.now_us))[1]
+        sql = f"rowid NOT IN (SELECT d.rowid FROM {table.name} d WHERE d.{column} < %s)"
+        return sql, [bound]
+
     def keys_beside(
         self, key: bytes, low: bytes, high: bytes, count: int
     ) -> tuple[list[bytes], list[bytes]] | None:
@@ -196,9 +260,8 @@ class PostgresView(View):
         """The bytes of all tables, and the number of documents by collection."""
         total, counts = 0, dict[str, int]()
         for table in self.catalogue.tables.values():
-            names = (table.name, table.entries, table.values, *table.text_names)
-            sizes = " + ".join(f"pg_total_relation_size('{name}')" for name in names)
-            row = self._one(f"SELECT {sizes}, (SELECT count(*) FROM {table.name})", None)
+            sizes = " + ".join(f"pg_total_relation_size('{name}')" for name in table.names)
+            row = self._one(f"SELECT {sizes}, (SELECT count(*) FROM {table.name})", [])
             assert row is not None
             total += row[0]
             counts[table.schema.name] = row[1]
@@ -206,18 +269,30 @@ class PostgresView(View):
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _alike(self) -> "PostgresView":
+        return copy(self)
+
+    def _place(self, place: StoredVector) -> tuple[VectorTable, int]:
+        return self.catalogue.split[place[:KEYSPACE_BYTES]].vector_table(place)
+
+    def _read_vectors(self, table: VectorTable, rowids: list[int]) -> None:
+        if len(self._vectors) >= _READ_MAX:
+            self._vectors.clear()
+        for rowid, sent in self._rows(table.read, [rowids]):
+            self._vectors[table.name, rowid] = table.numbers(sent).tobytes()
+
     def _value(self, key: bytes, /) -> bytes | None:
         prefix = key[:KEYSPACE_BYTES]
         table = self.catalogue.tables.get(prefix)
         if table is None:
             return self._fact(key) if prefix == META else self._entry(prefix, key)
-        row = self._read.pop(key, None)
-        if row is None:
+        row = self._read.pop(key, _UNREAD)
+        if row is _UNREAD:
             row = self._stored(table, key)
-        return None if row is None else stored_value(prefix, row)
+        return None if row is None else table.value(row)
 
     def _stored(self, table: Table, key: bytes) -> tuple[Any, ...] | None:
-        return self._one(table.point(locks=self.locks), [key[KEYSPACE_BYTES:]])
+        return self._one(table.point, [key[KEYSPACE_BYTES:]])
 
     def _entry(self, prefix: bytes, key: bytes) -> bytes | None:
         """The id in an entry of an index."""
@@ -240,7 +315,7 @@ class PostgresView(View):
         number = int.from_bytes(key[len(COLLECTION_COUNTERS) :])
         for table in self.catalogue.tables.values():
             if table.schema.definition.number == number:
-                row = self._one(f"SELECT count(*) FROM {table.name}", None)
+                row = self._one(f"SELECT count(*) FROM {table.name}", [])
                 assert row is not None
                 return CollectionCounters(row[0], self._next_rowid).pack()
         return None
@@ -252,34 +327,36 @@ class PostgresView(View):
 
     def _documents(self, table: Table, low: bytes, high: bytes, reverse: bool) -> Iterator[Pair]:
         prefix = table.schema.prefix
-        for row in self._scanned(table, "key", low, high, reverse):
-            self._saw(table, row)
-            yield prefix + row[KEY], stored_value(prefix, row)
+        for rows in self._scanned(table, "key", low, high, reverse):
+            self._saw(table, rows)
+            for row in rows:
+                yield prefix + row[KEY], table.value(row)
 
     def _entries(
         self, table: Table, column: str, low: bytes, high: bytes, reverse: bool
     ) -> Iterator[Pair]:
         prefix = low[:KEYSPACE_BYTES]
-        for row in self._scanned(table, column, low, high, reverse):
-            self._note(table, row)
-            yield prefix + row[PLACE], row[KEY]
+        for rows in self._scanned(table, column, low, high, reverse):
+            self._note(table, rows)
+            yield from [(prefix + row[PLACE], row[KEY]) for row in rows]
 
     def _scanned(
         self, table: Table, column: str, low: bytes, high: bytes, reverse: bool
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[Rows]:
+        """The rows in a range of a column, in batches."""
         start, end = _inside(low, high)
-        narrows, size = self._narrow is not None, self._batch
+        condition, size = self._condition(table, column), self._batch
         while True:
             sql = table.scan(
                 column,
                 has_high=end is not None,
                 reverse=reverse,
-                narrows=narrows,
+                narrows=condition is not None,
                 locks=self.locks,
                 limit=size,
             )
-            rows = self._rows(sql, self._bounds(start, end))
-            yield from rows
+            rows = self._ordered(self._rows(sql, _bounds(start, end, condition)), reverse)
+            yield rows
             if len(rows) < size:
                 return
             if reverse:
@@ -288,15 +365,21 @@ class PostgresView(View):
                 start = rows[-1][PLACE] + b"\0"
             size = min(size * _WIDER, BATCH_MAX)
 
-    def _side_entries(self, table: Table, low: bytes, high: bytes, reverse: bool) -> Iterator[Pair]:
-        narrows, size = self._narrow is not None, self._batch
+    def _side_entries(
+        self, table: Table, column: str, low: bytes, high: bytes, reverse: bool
+    ) -> Iterator[Pair]:
+        condition, size = self._condition(table, column), self._batch
         while True:
             sql = table.side_scan(
-                has_high=True, reverse=reverse, narrows=narrows, locks=self.locks, limit=size
+                has_high=True,
+                reverse=reverse,
+                narrows=condition is not None,
+                locks=self.locks,
+                limit=size,
             )
-            rows = self._rows(sql, self._bounds(low, high))
+            rows = self._ordered(self._rows(sql, _bounds(low, high, condition)), reverse)
             for row in rows:
-                self._note(table, row)
+                self._note(table, [row])  # one by one: a document may be in several
                 yield row[PLACE], row[VALUE]
             if len(rows) < size:
                 return
@@ -306,25 +389,40 @@ class PostgresView(View):
                 low = rows[-1][PLACE] + b"\0"
             size = min(size * _WIDER, BATCH_MAX)
 
-    def _note(self, table: Table, row: tuple[Any, ...]) -> None:
-        """Keeps a row until its document is asked for."""
-        if len(self._read) >= _READ_MAX:
+    def _note(self, table: Table, rows: Rows) -> None:
+        """Keeps rows until their documents are asked for."""
+        if len(self._read) + len(rows) > _READ_MAX:
             self._read.clear()
-        self._read[table.schema.prefix + row[KEY]] = row
-        self._saw(table, row)
+        prefix = table.schema.prefix
+        self._read.update({prefix + row[KEY]: row for row in rows})
+        self._saw(table, rows)
 
-    def _saw(self, table: Table, row: tuple[Any, ...]) -> None:
-        """Takes in that a row was read."""
+    def _saw(self, table: Table, rows: Rows) -> None:
+        """Takes in that rows were read."""
 
-    def _bounds(self, start: bytes, end: bytes | None) -> list[Any]:
-        bounds: list[Any] = [start] if end is None else [start, end]
-        return bounds if self._narrow is None else [*bounds, self._narrow]
+    def _condition(self, table: Table, column: str) -> str | None:
+        """What is asked of the documents in a range of a column."""
+        return (
+            None
+            if self._narrowing is None
+            else self._narrowing.behind(table.fields.get(column, ()))
+        )
 
-    def _rows(self, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, values: list[Any]) -> Rows:
         return execute(self._connection, sql, values, binary=True).fetchall()
 
-    def _one(self, sql: str, values: list[Any] | None) -> tuple[Any, ...] | None:
-        return execute(self._connection, sql, values, binary=True).fetchone()
+    def _ordered(self, rows: Rows, reverse: bool) -> Rows:
+        """The rows of a scan in its order."""
+        return rows
+
+    def _one(self, sql: str, values: list[Any]) -> tuple[Any, ...] | None:
+        rows = self._rows(sql, values)
+        return rows[0] if rows else None
+
+
+def _bounds(start: bytes, end: bytes | None, condition: str | None) -> list[Any]:
+    bounds: list[Any] = [start] if end is None else [start, end]
+    return bounds if condition is None else [*bounds, condition]
 
 
 def of_server(view: View) -> PostgresView:

@@ -57,8 +57,8 @@ class SharedCollection(SentWrites, Collection):
 
     def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
         """As Collection.embed_missing(), with the functions of this process."""
-        source, embedders = self._handle.engine.readable, self._db.embedders
-        return backfill(source, embedders, self.name, backfilled(self._db), progress)
+        view, embedders = self._handle.engine.readable.view, self._db.embedders
+        return backfill(view, embedders, self.name, backfilled(self._db), progress)
 
     def expire(self) -> int:
         """As Collection.expire()."""

@@ -11,6 +11,7 @@ Invariants:
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, TypeVar, overload
 from zlib import crc32
 
@@ -120,8 +121,8 @@ class Collection(WritableCollection):
         """
         engine = self._writing_engine()
         schema_name = self._schema().name
-        store = storing(engine.committer)
-        return backfill(engine.committer, engine.embedders, schema_name, store, progress)
+        store = storing(partial(OneCommit, engine.committer))
+        return backfill(engine.committer.view, engine.embedders, schema_name, store, progress)
 
     def expire(self) -> int:
         """Removes the documents that have expired by now; returns how many. db.expire() does it for

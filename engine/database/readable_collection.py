@@ -153,7 +153,7 @@ class ReadableCollection(ABC):
                 block = iteration.block(view, schema)
                 if with_vectors and schema.vectors:
                     bodies = (stored.body for _, stored in block)
-                    vectors_at = vectors_of(schema.vectors, bodies, view.vectors_at).get
+                    vectors_at = vectors_of(schema.vectors, bodies, view).get
             for key, stored in block:
                 yield key, stored, schema, vectors_at
 

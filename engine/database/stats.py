@@ -7,6 +7,7 @@ Invariants:
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, final
@@ -144,7 +145,7 @@ def stats_of(
                 **collection_facts(view, schema),
                 "migrating": _migrating(schema, migrator),
                 "search": {i.spec.name: searchers.stats_of(i) for i in schema.row_indexes},
-                "embedding": _embedding(view, schema, embedders),
+                "embedding": embedding_facts(view, schema, embedders),
             }
             for name, schema in state.catalog.schemas.items()
         }
@@ -281,10 +282,11 @@ def _migrating(schema: Schema, migrator: Migrator) -> dict[str, Any] | None:
     }
 
 
-def _embedding(view: View, schema: Schema, embedders: Embedders) -> dict[str, Any]:
+def embedding_facts(view: View, schema: Schema, embedders: Embedders) -> dict[str, Any]:
+    """By field the documents that wait for a vector."""
     return {
         queue.spec.fields[0]: {
-            "waiting": sum(1 for _ in view.scan(queue.prefix, end_of(queue.prefix))),
+            "waiting": len(view.keys(queue.prefix, end_of(queue.prefix), sys.maxsize)),
             "error": embedders.failure_of(queue),
         }
         for queue in schema.queues

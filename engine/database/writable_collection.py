@@ -52,6 +52,16 @@ class WritableCollection(ReadableCollection):
         documents as they are: no model is called while the writer lock is held."""
         return documents
 
+    def _embedded_but(
+        self, documents: list[Mapping[str, Any]], known: frozenset[int]
+    ) -> list[Mapping[str, Any]]:
+        """The documents with their vectors, but for those at the `known` positions."""
+        new = [each for position, each in enumerate(documents) if position not in known]
+        embedded = iter(self._embedded(new))
+        return [
+            each if position in known else next(embedded) for position, each in enumerate(documents)
+        ]
+
     def _unembedded(self, documents: Sequence[Mapping[str, Any]]) -> frozenset[int]:
         """The positions of documents that need no vectors where existing ones are kept."""
         return frozenset()
@@ -131,15 +141,7 @@ class WritableCollection(ReadableCollection):
         """put_many(), where the documents at the `known` positions get no vectors, since there are
         documents with their ids. None when one is not there any more; then nothing is stored."""
         schema = self._schema()
-        if known:
-            new = [each for position, each in enumerate(documents) if position not in known]
-            embedded = iter(self._embedded(new))
-            documents = [
-                each if position in known else next(embedded)
-                for position, each in enumerate(documents)
-            ]
-        else:
-            documents = list(self._embedded(documents))
+        documents = self._embedded_but(documents, known)
         prepared = [schema.prepare(each) for each in documents]
         with self._writing(sync) as writer:
             current = schema_of(writer.view, self.name)

@@ -13,6 +13,7 @@ Invariants:
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,13 +22,13 @@ from typing import Final, TypeAlias, final
 from amberdb._errors import DocumentError, TransactionTooLargeError
 from amberdb._worker import Worker, long_work
 from amberdb.engine.commit.committer import Committer, OneCommit
+from amberdb.engine.commit.write_batch import WriteBatch
 from amberdb.engine.failures import Failures
 from amberdb.engine.schema.codec import decode_document
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.patch import Changes
 from amberdb.engine.search.embedding import BATCH, Embedder, Embedders
-from amberdb.engine.storage.readable import Readable
-from amberdb.engine.storage.view import live, schema_of
+from amberdb.engine.storage.view import View, live, schema_of
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.index.vector.embedding_queue import Texts
 
@@ -44,7 +45,7 @@ Store: TypeAlias = Callable[[Embedder, list[Pending]], int]
 
 
 def backfill(
-    source: Readable,
+    view: Callable[[], View],
     embedders: Embedders,
     collection: str,
     store: Store,
@@ -58,7 +59,7 @@ def backfill(
     with long_work():
         for embedder in embedders.of(collection):
             attempt = _Attempt(store, embedder)
-            for batch in _batches(source, embedder, b""):
+            for batch in _batches(view, embedder, b""):
                 before = attempt.count
                 attempt.store(batch)
                 count += attempt.count - before
@@ -124,10 +125,10 @@ class EmbeddingWorker:
 
     def _run_embedder(self, embedder: Embedder) -> Exception | None:
         """Tries all documents that are pending for one embedder. Returns the last failure."""
-        attempt = _Attempt(storing(self._committer), embedder)
+        attempt = _Attempt(storing(partial(OneCommit, self._committer)), embedder)
         queue = embedder.queue.prefix
         try:
-            for batch in _batches(self._committer, embedder, self._positions.pop(queue, b"")):
+            for batch in _batches(self._committer.view, embedder, self._positions.pop(queue, b"")):
                 attempt.store(batch)
                 if self._worker.is_closing:
                     break
@@ -175,13 +176,13 @@ class _Attempt:
         self.position = batch[-1][0]
 
 
-def _batches(source: Readable, embedder: Embedder, after: bytes) -> Iterator[list[Pending]]:
+def _batches(view: Callable[[], View], embedder: Embedder, after: bytes) -> Iterator[list[Pending]]:
     """The pending documents in batches, each read in its own view. Begins after the position
     `after`, and continues with the start of the queue."""
     position = after
     wrapped = not after
     while True:
-        position, batch = _pending(source, embedder, position)
+        position, batch = _pending(view, embedder, position)
         if batch:
             yield batch
         if not position:
@@ -190,33 +191,35 @@ def _batches(source: Readable, embedder: Embedder, after: bytes) -> Iterator[lis
             wrapped = True
 
 
-def _pending(source: Readable, embedder: Embedder, after: bytes) -> tuple[bytes, list[Pending]]:
+def _pending(
+    view: Callable[[], View], embedder: Embedder, after: bytes
+) -> tuple[bytes, list[Pending]]:
     """(position to continue after, pending documents after `after`); the position is b"" at the
     end. While the queue is being built, the documents themselves are read."""
     pending: list[Pending] = []
-    with source.view() as view:
-        schema = view.catalog.schemas.get(embedder.collection)
+    with view() as source:
+        schema = source.catalog.schemas.get(embedder.collection)
         if schema is None:
             return b"", pending
-        is_built = view.is_built(embedder.queue)
+        is_built = source.is_built(embedder.queue)
         low = embedder.queue.prefix if is_built else schema.prefix
-        pairs = list(islice(view.scan(max(low, after + b"\0"), end_of(low)), BATCH))
+        pairs = list(islice(source.scan(max(low, after + b"\0"), end_of(low)), BATCH))
         for key, value in pairs:
             id = (value if is_built else key[KEYSPACE_BYTES:]).decode()
-            stored = live(view, schema, id)
+            stored = live(source, schema, id)
             text = None if stored is None else embedder.text(decode_document(stored.body))
             if text is not None:
                 pending.append((key, id, text))
     return pairs[-1][0] if len(pairs) == BATCH else b"", pending
 
 
-def storing(committer: Committer) -> Store:
-    """Stores vectors in a commit for each batch."""
+def storing(writing: Callable[[], AbstractContextManager[WriteBatch]]) -> Store:
+    """Stores vectors in a commit for each batch, which `writing` begins."""
 
     def store(embedder: Embedder, batch: list[Pending]) -> int:
         vectors = embedder.vectors([text for _, _, text in batch])
         count = 0
-        with OneCommit(committer) as writer:
+        with writing() as writer:
             schema = schema_of(writer.view, embedder.collection)
             for (_, id, text), vector in zip(batch, vectors, strict=True):
                 stored = live(writer.view, schema, id)

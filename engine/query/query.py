@@ -35,13 +35,15 @@ from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import BODY, rowid_of
 from amberdb.engine.schema.schema import Schema
-from amberdb.engine.schema.split_document import join
+from amberdb.engine.schema.split_document import join_all
 from amberdb.engine.storage.source import Place, Source
 from amberdb.index.ordered.keys import encode_rowid, encode_rowid_desc
 from amberdb.index.paths import Path
 
 _DOCUMENTS = 0
 _SORTED = -1
+_JOINED = 128
+"""Documents whose vectors are read at once."""
 """Origins of a cursor in place of the number of an index: a scan of the documents, a sorted
 result."""
 RANGES_MANY: Final = 200
@@ -146,10 +148,9 @@ class Query:
         page: Page[Any] = Page()
         append: Callable[[Any], None] = page.append
         match: Found | None = None
-        vectors, vectors_at = self._vectors(paths), source.vectors_at
+        if vectors := self._vectors(paths):
+            found = _joined(found, vectors, source)
         for match in found:
-            if vectors:
-                join(match[2], vectors, vectors_at)
             append(match[2] if take is None else take(match))
         if match is not None and len(page) == limit:
             page.stop_at(self.identity, origin, match[0])
@@ -183,21 +184,14 @@ class Query:
                 plan, start = self._plan(source, paths[0]), after[1]
         plan = plan or self.narrowest(source)
         prefix, migration = self.schema.prefix, self.schema.migration
-        vectors, vectors_at = self.schema.vectors, source.vectors_at
+        matches: Iterable[Found] = self._matches(source, plan, start)
+        if migration is not None:
+            matches = ((place, value, decode_unchecked(value[BODY])) for place, value, _ in matches)
+        if self.schema.vectors:
+            matches = _joined(matches, self.schema.vectors, source)
         found = (
-            (
-                place,
-                (
-                    prefix + document["id"].encode(),
-                    value,
-                    join(
-                        document if migration is None else decode_unchecked(value[BODY]),
-                        vectors,
-                        vectors_at,
-                    ),
-                ),
-            )
-            for place, value, document in self._matches(source, plan, start)
+            (place, (prefix + document["id"].encode(), value, document))
+            for place, value, document in matches
         )
         return plan.access.route, found
 
@@ -346,6 +340,14 @@ class Query:
         if limit is None:
             return _SORTED, sorted(placed(), key=by_place)
         return _SORTED, nsmallest(limit, placed(), key=by_place)
+
+
+def _joined(matches: Iterable[Found], fields: Iterable[str], source: Source) -> Iterator[Found]:
+    """The matches, their vectors read, many at once."""
+    matches = iter(matches)
+    while block := list(islice(matches, _JOINED)):
+        join_all((match[2] for match in block), fields, source)
+        yield from block
 
 
 _Take: TypeAlias = Callable[[Found], Any]

@@ -35,6 +35,7 @@ from amberdb.engine.schema.vector_block import (
     GetBlock,
     StoredVector,
     VectorsAt,
+    VectorsSource,
     missing_vector,
     place_of,
 )
@@ -53,6 +54,15 @@ def join(document: Document, fields: Iterable[str], vectors_at: VectorsAt) -> Do
                 raise missing_vector(value)
             document[name] = vector_array(data, value.dim)
     return document
+
+
+def join_all(documents: Iterable[Document], fields: Iterable[str], vectors: VectorsSource) -> None:
+    """join() for several documents, of which the source hears before. Raises CorruptionError."""
+    documents = list(documents)
+    names = list(fields)
+    vectors.expect_vectors([place for each in documents for place in _places_in(names, each)])
+    for document in documents:
+        join(document, names, vectors.vectors_at)
 
 
 def block_reader(
@@ -98,10 +108,12 @@ def split(
 
 
 def vectors_of(
-    fields: Iterable[str], bodies: Iterable[bytes], vectors_at: VectorsAt
+    fields: Iterable[str], bodies: Iterable[bytes], vectors: VectorsSource
 ) -> dict[StoredVector, bytes | None]:
     """The vectors of encoded documents, by their places. Raises CorruptionError."""
-    return {place: vectors_at(place) for body in bodies for place in _places(fields, body)}
+    found = [place for body in bodies for place in _places(fields, body)]
+    vectors.expect_vectors(found)
+    return {place: vectors.vectors_at(place) for place in found}
 
 
 def places(fields: Iterable[str], value: bytes) -> set[StoredVector]:
@@ -110,7 +122,10 @@ def places(fields: Iterable[str], value: bytes) -> set[StoredVector]:
 
 
 def _places(fields: Iterable[str], body: bytes) -> set[StoredVector]:
-    document: Document = decode_unchecked(body)
+    return _places_in(fields, decode_unchecked(body))
+
+
+def _places_in(fields: Iterable[str], document: Document) -> set[StoredVector]:
     values = [document.get(name) for name in fields]
     return {value for value in values if type(value) is StoredVector}
 

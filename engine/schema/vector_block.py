@@ -15,10 +15,10 @@ Invariants:
 - The checksum of a row is seeded with its key and slot: a row does not pass for another one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from struct import Struct, unpack_from
 from struct import error as struct_error
-from typing import Final, TypeAlias, final
+from typing import Final, Protocol, TypeAlias, final
 from zlib import crc32
 
 from amberdb._errors import CorruptionError
@@ -73,6 +73,12 @@ class StoredVector(bytes):
         """The numbers in each of several vectors; 0: it is one alone."""
         return int.from_bytes(self[6:8]) if self[5] else 0
 
+    @property
+    def row(self) -> tuple[int, int]:
+        """The number of the field, and the rowid of the document."""
+        field, several, dim, block = _KEY.unpack_from(self, _PREFIX_BYTES)
+        return field, block * rows_of_block(dim, several=bool(several)) + self.slot
+
     @classmethod
     def at(cls, key: bytes, slot: int) -> "StoredVector":
         return cls(key + bytes((slot,)))
@@ -93,6 +99,16 @@ def place_of(prefix: bytes, field: int, dim: int, rowid: int, *, several: bool) 
 
 VectorsAt: TypeAlias = Callable[[StoredVector], bytes | None]
 """Reads the vectors at a place; None when they are not there. Raises CorruptionError."""
+
+
+class VectorsSource(Protocol):
+    """Where the vectors of documents are read."""
+
+    def vectors_at(self, place: StoredVector, /) -> bytes | None: ...
+
+    def expect_vectors(self, places: Collection[StoredVector]) -> None:
+        """Takes in that vectors_at() will be asked for these next."""
+        ...
 
 
 @final

@@ -18,7 +18,7 @@ from amberdb.engine.schema.codec import decode_unchecked, vector_decoder
 from amberdb.engine.schema.document_format import BODY, damaged, rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.schema.split_document import block_reader, join
+from amberdb.engine.schema.split_document import block_reader, join, join_all
 from amberdb.engine.search.live_rows import REBUILD
 from amberdb.engine.storage.index_scan import Entry
 from amberdb.engine.storage.view import View
@@ -35,7 +35,7 @@ class RowReader:
 
     def __init__(self, view: View, schema: Schema) -> None:
         self._get = view.get
-        self._vectors_at = view.vectors_at
+        self._view = view
         self._get_document = view.getter_of(schema.prefix)
         self._schema = schema
         self._documents: dict[int, Document] = {}
@@ -87,8 +87,7 @@ class RowReader:
                     continue
             known[rowid] = self.read(rowid, index)
         if self._schema.vectors:
-            for rowid, _ in ranked:
-                join(known[rowid], self._schema.vectors, self._vectors_at)
+            join_all([known[rowid] for rowid, _ in ranked], self._schema.vectors, self._view)
         return known
 
     def read(self, rowid: int, index: RowIndex) -> Document:
@@ -146,7 +145,9 @@ class RowReader:
                     found.append(data)
                     counts[position] = len(data) // size
                     continue
-            vectors = spec.vectors(join(decode_unchecked(body), (spec.field,), self._vectors_at))
+            vectors = spec.vectors(
+                join(decode_unchecked(body), (spec.field,), self._view.vectors_at)
+            )
             if vectors is not None:
                 found.append(vectors.astype("<f4", copy=False).tobytes())
                 counts[position] = len(vectors)

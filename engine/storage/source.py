@@ -7,7 +7,7 @@ Invariants:
 - All calls on one source answer as of one Lsn, and expiry is judged by one `now_us`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from amberdb.engine.schema.schema import AnyIndex
@@ -42,6 +42,10 @@ class Source(Protocol):
     def vectors_at(self, place: StoredVector, /) -> bytes | None:
         """The vectors at a place that a document names; None when they are not there. Raises
         CorruptionError."""
+        ...
+
+    def expect_vectors(self, places: Collection[StoredVector]) -> None:
+        """Takes in that vectors_at() will be asked for these next."""
         ...
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:

@@ -76,7 +76,7 @@ def _on_server(url: str, *, create: bool, settings: OpenOptions) -> "Database":
     try:
         from amberdb.postgres.database import PostgresDatabase
     except ImportError as error:
-        if (error.name or "").partition(".")[0] not in ("psycopg", "psycopg_pool"):
+        if (error.name or "").partition(".")[0] != "psycopg":
             raise
         raise OpenError('PostgreSQL needs a driver: pip install "amberdb[postgres]"') from error
     return PostgresDatabase(url, create=create, settings=settings)

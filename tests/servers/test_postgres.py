@@ -28,7 +28,6 @@ from amberdb import (
     ServerAccessError,
     ServerUnreachableError,
     Unique,
-    Vector,
 )
 from support.databases import FakeClock
 from support.servers import PASSWORD, PostgreSQL, postgres
@@ -205,8 +204,6 @@ def test_an_expired_document_takes_no_unique_value(url: str, clock: FakeClock) -
 
 def test_calls_that_are_not_there_say_so(db: Database) -> None:
     notes = db.collection("note")
-    with pytest.raises(NotSupportedHereError, match="Vector index"):
-        db.collection("other", indexes=[Vector("v", dim=3)])
     with pytest.raises(QueryError, match="no Text index"):
         notes.search("word")
     with pytest.raises(QueryError, match="no Text index"), db.snapshot() as at:

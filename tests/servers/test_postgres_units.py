@@ -12,8 +12,16 @@ from amberdb import Collection, Database, Unique
 from support.audited_server import audited_url
 from support.on_server import Databases, adopt
 from support.servers import PostgreSQL
-from unit.engine import test_collection, test_feed, test_page, test_unique
+from unit.engine import (
+    test_collection,
+    test_embedding,
+    test_feed,
+    test_multi_vectors,
+    test_page,
+    test_unique,
+)
 
+_BACKGROUND = "no thread embeds in the background: embed_missing() does"
 OF_A_DIRECTORY = {
     "test_memtable_knows_the_values_that_a_replay_finds": "memtables",
     "test_unique_over_duplicates_is_refused_and_gone_again": "the other indexes are built still",
@@ -28,12 +36,18 @@ OF_A_DIRECTORY = {
     "test_the_slowest_subscriber_counts_until_it_is_removed": "segments of the log",
     "test_log_is_kept_for_a_subscriber_up_to_the_limit": "segments of the log",
     "test_changes_begin_at_the_oldest_record_though_a_checkpoint_recycles_it": "the log",
+    "test_what_was_deferred_gets_its_vector_when_the_embedder_is_back": _BACKGROUND,
+    "test_texts_that_cannot_be_embedded_hold_up_no_others": _BACKGROUND,
+    "test_what_is_written_meanwhile_ends_no_pause_of_an_embedder_that_is_down": _BACKGROUND,
+    "test_documents_from_before_the_declaration_get_their_vectors": _BACKGROUND,
+    "test_an_embedder_that_is_down_is_asked_a_few_times": _BACKGROUND,
+    "test_close_waits_for_the_call_of_an_embedder_but_not_for_ever": _BACKGROUND,
 }
 
 
 @pytest.fixture(scope="module")
 def url(postgres18: PostgreSQL) -> Iterator[str]:
-    with audited_url(postgres18) as url:
+    with audited_url(postgres18, "vector") as url:
         yield url
 
 
@@ -56,4 +70,5 @@ def notes(db: Database) -> Collection:
     return db.collection("note")
 
 
-adopt(globals(), (test_collection, test_unique, test_page, test_feed), OF_A_DIRECTORY)
+modules = (test_collection, test_unique, test_page, test_multi_vectors, test_embedding, test_feed)
+adopt(globals(), modules, OF_A_DIRECTORY)

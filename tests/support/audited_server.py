@@ -16,9 +16,9 @@ _SCHEMAS = "SELECT schemaname FROM pg_tables WHERE tablename = 'fence'"
 
 
 @contextmanager
-def audited_url(server: PostgreSQL) -> Generator[str]:
-    """The URL of a new database of the server, for amberdb.connect()."""
-    name = server.new_database()
+def audited_url(server: PostgreSQL, *extensions: str) -> Generator[str]:
+    """The URL of a new database of the server with these extensions, for amberdb.connect()."""
+    name = server.new_database(*extensions)
     url = server.url("postgresql", name)
     yield url
     for schema in server.execute(_SCHEMAS, name).split():

@@ -102,10 +102,12 @@ class PostgreSQL(Server):
             text=sql,
         )
 
-    def new_database(self) -> str:
-        """An empty one, owned by `amber`; pgvector is there for CREATE EXTENSION of a superuser."""
+    def new_database(self, *extensions: str) -> str:
+        """An empty one, owned by `amber`, with these extensions: `vector` is of a superuser."""
         name = f"t{next(_names)}"
         self.execute(f"CREATE DATABASE {name} OWNER {USER}")
+        for extension in extensions:
+            self.execute(f"CREATE EXTENSION {extension}", name)
         return name
 
 
@@ -135,8 +137,8 @@ class PgBouncer(Server):
 
     postgres: PostgreSQL
 
-    def new_database(self) -> str:
-        return self.postgres.new_database()
+    def new_database(self, *extensions: str) -> str:
+        return self.postgres.new_database(*extensions)
 
 
 # -- PostgreSQL --------------------------------------------------------------------------------

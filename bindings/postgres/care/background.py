@@ -90,7 +90,7 @@ class Background:
         for name, first_us in firsts_us.items():
             if first_us <= due_us:
                 self._expire(name)
-        has_outbox = self._sessions.catalogues.known.outbox is not None
+        has_outbox = self._sessions.catalogues.known.catalogue.outbox is not None
         if has_outbox:
             self._feed.prune()
         if not firsts_us:

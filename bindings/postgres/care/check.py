@@ -15,12 +15,10 @@ from amberdb._types import Lsn, Progress
 from amberdb.engine.integrity.check import CheckReport
 from amberdb.engine.schema.document_format import unpack
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
-from amberdb.postgres.table import HEAD, KEY, PLACE, SIDES, Row, Table, stored_value
+from amberdb.postgres.table import HEAD, KEY, PLACE, SIDES, Row, Table
 from amberdb.postgres.view import PostgresView
 
 _BATCH: Final = 1000
-_FIXED: Final = 8
-"""The values of a row before the columns of its indexes."""
 _Rows: TypeAlias = list[tuple[Any, ...]]
 
 
@@ -54,7 +52,7 @@ class _Checked:
             f"LIMIT {_BATCH}"
         )
         last, count = b"", 0
-        while found := self._view.rows(sql, [last]):
+        while found := self._view.query(sql, [last]):
             last, count = found[-1][KEY], count + len(found)
             self._batch(found)
             if progress is not None:
@@ -62,7 +60,7 @@ class _Checked:
         report.documents += count
         self._compare_totals()
         for beside in (table.entries, table.values):
-            ((total,),) = self._view.rows(f"SELECT count(*) FROM {beside}", [])
+            ((total,),) = self._view.query(f"SELECT count(*) FROM {beside}", [])
             if total != self._read[beside]:
                 report.add(
                     f"{table.schema.name}: {total - self._read[beside]} rows of {beside} have no "
@@ -82,8 +80,9 @@ class _Checked:
         for row in found:
             key: bytes = row[KEY]
             try:
-                stored = unpack(table.schema.prefix + key, stored_value(table.schema.prefix, row))
-                wanted = table.rebuilt(key, stored, stored.expires_us - 1)
+                stored = unpack(table.schema.prefix + key, table.value(row))
+                document = table.schema.as_stored(stored, self._view.vectors_at)
+                wanted = table.rebuilt(stored, document, stored.expires_us - 1)
             except AmberError as error:
                 self._report.add(f"{table.schema.name}: {key!r}: {error}")
                 continue
@@ -96,22 +95,34 @@ class _Checked:
             self._compare(key, there, uniques)
             if not wanted.marks <= self._view.marks:
                 self._report.add(f"{table.schema.name}: {key!r} has a mark that is not there")
-        self._compare_texts(rebuilt)
+        self._compare_searched(rebuilt)
 
-    def _compare_texts(self, rebuilt: list[Row]) -> None:
+    def _compare_searched(self, rebuilt: list[Row]) -> None:
+        for vectors in self._table.vectors.values():
+            has = [vectors.spec.vectors(row.document) is not None for row in rebuilt]
+            self._read[vectors.name] += sum(has)
+            self._report.entries += sum(has)
         for prefix, text in self._table.texts.items():
-            rows = self._view.rows(text.stored(), [[row.rowid for row in rebuilt]])
+            rows = self._view.query(text.stored(), [[row.rowid for row in rebuilt]])
             found = {row[0]: text.of_stored(row) for row in rows}
             for row in rebuilt:
                 made = text.row(row.rowid, row.document)
                 self._read[text.names[0]] += made is not None
                 self._report.entries += made is not None
                 if found.get(row.rowid) != made:
-                    self._add(row.values[0], prefix, is_missing=made is not None)
+                    self._add(row.key, prefix, is_missing=made is not None)
 
     def _compare_totals(self) -> None:
+        for vectors in self._table.vectors.values():
+            sql = f"SELECT count(DISTINCT rowid) FROM {vectors.name}"
+            ((count,),) = self._view.query(sql, [])
+            if count != self._read[vectors.name]:
+                self._report.add(
+                    f"{self._table.schema.name}: {vectors.spec.name} has vectors of {count} "
+                    f"documents, {self._read[vectors.name]} have some"
+                )
         for prefix, text in self._table.texts.items():
-            ((count, units, documents, sum_units),) = self._view.rows(text.totals(), [])
+            ((count, units, documents, sum_units),) = self._view.query(text.totals(), [])
             if (count, units) != (documents, sum_units) or count != self._read[text.names[0]]:
                 self._report.add(
                     f"{self._table.schema.name}: {self._names[prefix]} has {count} rows and counts "
@@ -122,7 +133,7 @@ class _Checked:
     def _beside(self, select: str, keys: list[bytes]) -> dict[bytes, _Rows]:
         """The rows of a table beside, without their key, by it."""
         found: dict[bytes, _Rows] = {}
-        for row in self._view.rows(f"{select} WHERE key = ANY(%s)", [keys]):
+        for row in self._view.query(f"{select} WHERE key = ANY(%s)", [keys]):
             found.setdefault(row[0], []).append(row[1:])
         return found
 
@@ -132,7 +143,7 @@ class _Checked:
                 f"{self._table.schema.name}: {key!r} counts {row[SIDES]} entries, and its document "
                 f"makes {len(wanted.entries)}"
             )
-        places = zip(self._table.columns, row[PLACE:], wanted.values[_FIXED:], strict=True)
+        places = zip(self._table.columns, row[PLACE:], wanted.places, strict=True)
         for prefix, found, made in places:
             self._report.entries += made is not None
             if found != made:

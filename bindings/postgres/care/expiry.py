@@ -58,6 +58,6 @@ def _expire_batch(batch: PostgresBatch, schema: Schema, grace_us: int) -> int:
     for beside in (table.entries, table.values):
         execute(batch.connection, f"DELETE FROM {beside} WHERE key = ANY(%s)", [keys])
     batch.expired(table, keys)
-    for text in table.texts.values():
-        text.change(batch.connection, [row[1] for row in rows], ())
+    for index in table.searched:
+        index.replace(batch.connection, [row[1] for row in rows], ())
     return len(keys)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any, Final, TypeVar, final
 
+from amberdb._attempts import Overtaken
 from amberdb._errors import ClosedError, LogTruncatedError, QueryError
 from amberdb._time import time_of
 from amberdb._types import NO_LSN, Lsn
@@ -25,7 +26,6 @@ from amberdb.engine.commit.change_feed import Change, Op, Subscriber, subscriber
 from amberdb.engine.storage.readable import Owner
 from amberdb.postgres.connections import Rows
 from amberdb.postgres.declarations import Declarations
-from amberdb.postgres.errors import STALE
 from amberdb.postgres.feed.outbox import Outbox
 from amberdb.postgres.json_text import loads
 from amberdb.postgres.session import Sessions
@@ -98,9 +98,9 @@ class Feed:
     def start(self) -> None:
         """Lets writers fill the outbox from now on. Raises TransactionError, BusyError."""
         sessions = self._sessions
-        if sessions.catalogues.known.outbox is None:
+        if sessions.catalogues.known.catalogue.outbox is None:
             sessions.reading().close()  # the newest catalog
-        if sessions.catalogues.known.outbox is None:
+        if sessions.catalogues.known.catalogue.outbox is None:
             sessions.check_outside()
             self._declarations.start_feed()
 
@@ -124,7 +124,7 @@ class Feed:
         """The positions of the subscribers, by name."""
         try:
             rows = self._connections.read(f"SELECT * FROM {self._outbox.subscribers}", [])
-        except STALE:
+        except Overtaken:
             return {}
         return {name.decode(): Lsn(position) for name, position in sorted(rows)}
 
@@ -153,7 +153,7 @@ class Feed:
         self._sessions.check_outside()
         try:
             self._write(f"DELETE FROM {subscribers} WHERE name = %s RETURNING 1", [name.encode()])
-        except STALE:
+        except Overtaken:
             return
         self._declarations.stop_feed()
 
@@ -185,10 +185,10 @@ class Feed:
 
     def settle(self) -> None:
         """Gives positions to all commits so far: those after the newest Lsn are of later ones."""
-        if self._sessions.catalogues.known.outbox is not None:
+        if self._sessions.catalogues.known.catalogue.outbox is not None:
             try:
                 self._order()
-            except STALE:
+            except Overtaken:
                 pass  # there is no outbox
 
     def prune(self) -> None:
@@ -202,7 +202,7 @@ class Feed:
             while count == _PRUNED and not self._closed.is_set():
                 self._order()
                 count = self._write(self._pruned, values)[0][0]
-        except STALE:
+        except Overtaken:
             pass  # there is no outbox
 
     # -- inside ------------------------------------------------------------------------------
@@ -240,9 +240,9 @@ class Feed:
             self.start()
             try:
                 return call()
-            except STALE as error:
+            except Overtaken:
                 if not left:
-                    raise self._connections.reporter.typed(error) from None
+                    raise
                 self._sessions.reading().close()  # the newest catalog
         raise AssertionError("unreachable")
 

@@ -12,25 +12,40 @@
 Invariants:
 - The catalog says whether the tables are there, so every writer knows it by the fence: each commit
   after the one that made them is in the feed.
-- What is told of a document is its row at the end of the transaction, and each document once.
+- What is told of a document is its row at the end of the transaction, and each document once. Its
+  vectors are told with it.
 - Two commits that write one document have numbers in the order of their locks, and so of their
   commits. The order of transaction ids is another one: a transaction has its id from its first
   write on, and may be the last to lock the document.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
+from amberdb._types import Document
 from amberdb.engine.commit.change_feed import Op
 from amberdb.engine.schema.keyspace import META
 from amberdb.engine.schema.schema import Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.connections import Connection, execute
+from amberdb.postgres.json_text import dumps
 from amberdb.postgres.table import Table
 
 FEED: Final = META + b"f"
 """The entry of the catalog that says that there is a feed."""
 _COLUMNS: Final = "number, place, keyspace, name, op, key, document, new_name"
+
+
+class Written(NamedTuple):
+    """A document that a transaction has written."""
+
+    table: Table
+    document: Document | None = None
+    """Whole, where the row has it without its vectors."""
+
+    @classmethod
+    def of(cls, table: Table, document: Document | None) -> "Written":
+        return cls(table, document if table.vectors else None)
 
 
 @final
@@ -72,7 +87,7 @@ class Outbox:
         connection: Connection,
         now_us: int,
         size_bytes: int,
-        written: Mapping[bytes, Table],
+        written: Mapping[bytes, Written],
         gone: Op,
     ) -> None:
         """Takes in the documents that a transaction has written, by their keys; the last thing that
@@ -80,16 +95,21 @@ class Outbox:
         parts: list[str] = []
         values: list[Any] = [now_us, size_bytes]
         places = {key: place for place, key in enumerate(written)}
-        for table in dict.fromkeys(written.values()):
-            keys = [key for key, its in written.items() if its is table]
-            parts.append(
-                "SELECT c.number, w.place, %s::bytea, %s::bytea, CASE WHEN d.key IS NULL THEN %s "
-                "ELSE 'put' END, w.key, d.document, NULL::bytea FROM c "
-                "CROSS JOIN unnest(%s::bytea[], %s::int[]) AS w(key, place) "
-                f"LEFT JOIN {table.name} d ON d.key = w.key"
-            )
+        for table in dict.fromkeys(each.table for each in written.values()):
+            keys = [key for key, each in written.items() if each.table is table]
             values += [table.schema.prefix, table.schema.name.encode(), gone]
             values += [[key[KEYSPACE_BYTES:] for key in keys], [places[key] for key in keys]]
+            there, joined = "d.document", f"LEFT JOIN {table.name} d ON d.key = w.key"
+            types, columns = "%s::bytea[], %s::int[]", "key, place"
+            if table.vectors:  # which its rows do not have
+                there, joined = "w.document::jsonb", ""
+                types, columns = f"{types}, %s::text[]", f"{columns}, document"
+                values.append([_text(written[key].document) for key in keys])
+            parts.append(
+                f"SELECT c.number, w.place, %s::bytea, %s::bytea, CASE WHEN {there} IS NULL "
+                f"THEN %s ELSE 'put' END, w.key, {there}, NULL::bytea FROM c "
+                f"CROSS JOIN unnest({types}) AS w({columns}) {joined}"
+            )
         execute(connection, f"{self._commit} {' UNION ALL '.join(parts)}", values)
 
     def write_name(
@@ -112,3 +132,7 @@ class Outbox:
             f"VALUES (nextval('{self.lsn}'), NULL, %s, %s) RETURNING number) "
             f"INSERT INTO {self.changes} ({_COLUMNS})"
         )
+
+
+def _text(document: Document | None) -> str | None:
+    return None if document is None else dumps(document)

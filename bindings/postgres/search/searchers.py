@@ -11,7 +11,6 @@ from typing import final
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.searcher import Searcher
-from amberdb.postgres.errors import refuse
 
 
 @final
@@ -19,9 +18,11 @@ class PostgresSearchers:
     """The searchers of all indexes; a SearcherSource."""
 
     def of(self, index: RowIndex, schema: Schema) -> Searcher:
-        """The searcher of an index. Raises NotSupportedHereError."""
-        if not index.is_text:
-            refuse("a Vector index")
-        from amberdb.postgres.search.text_searcher import TextSearcher  # imports numpy
+        """The searcher of an index."""
+        if index.is_text:
+            from amberdb.postgres.search.text_searcher import TextSearcher  # imports numpy
 
-        return TextSearcher(index)
+            return TextSearcher(index)
+        from amberdb.postgres.search.vector_searcher import VectorSearcher
+
+        return VectorSearcher(index)

@@ -86,10 +86,10 @@ class TextTable:
         yield f"CREATE INDEX ON {self._words} (term)"
         yield f"CREATE TABLE {self._sums} (documents bigint NOT NULL, units bigint NOT NULL)"
 
-    def indexed(self) -> str:
+    def indexed(self) -> Iterator[str]:
         """The statement that creates the index of terms. Each search would read what waits to be
         put into it, so nothing waits."""
-        return f"CREATE INDEX ON {self._name} USING gin (terms) WITH (fastupdate = off)"
+        yield f"CREATE INDEX ON {self._name} USING gin (terms) WITH (fastupdate = off)"
 
     def row(self, rowid: int, document: Document) -> TextRow | None:
         """What is stored of a document; None when it has no text."""
@@ -123,6 +123,12 @@ class TextTable:
             f"FROM {self._name}) AS t (n, u), (SELECT coalesce(sum(documents), 0)::bigint, "
             f"coalesce(sum(units), 0)::bigint FROM {self._sums}) AS s (documents, units)"
         )
+
+    def replace(
+        self, connection: Connection, gone: Sequence[int], new: Iterable[tuple[int, Document]]
+    ) -> None:
+        """Removes the rows of some rowids, which need not be there, and adds documents."""
+        self.change(connection, gone, filter(None, (self.row(*each) for each in new)))
 
     def change(self, connection: Connection, gone: Sequence[int], new: Iterable[TextRow]) -> None:
         """Removes the rows of some rowids, which need not be there, and adds others."""

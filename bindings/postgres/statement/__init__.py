@@ -1,0 +1,1 @@
+"""Calls that are one statement on the server, each a transaction of its own."""
