@@ -1,6 +1,7 @@
 """Documents of a newer version on a server: the declaration upgrades all of them, or none."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -18,7 +19,10 @@ from amberdb import (
     Ordered,
     Text,
     Unique,
+    Vector,
 )
+from support.audited_server import audited_url
+from support.servers import PostgreSQL
 
 COUNT = 2500
 
@@ -105,6 +109,37 @@ def test_migration_is_searched(db: Database) -> None:
     assert list(people.search("tea")) == []
     assert [hit.id for hit in people.search("word7")] == ["7"]
     assert db.check().ok
+
+
+def test_vectors_are_upgraded_and_told(postgres18: PostgreSQL, tmp_path: Path) -> None:
+    """They are whole in the feed, as they were put and as they are after a migration."""
+    told: list[list[Any]] = []
+    with audited_url(postgres18, "vector") as url:
+        for db in (amberdb.connect(url), amberdb.open(tmp_path / "d")):
+            with db:
+                people = db.collection("p", indexes=[Vector("v", dim=2), Text("text")])
+                reader = db.subscriber("reader")
+                people.put_many(
+                    {"id": f"{n}", "text": "tea", "v": [n, 1.0], "other": b"x"} for n in range(3)
+                )
+                people.delete("2")
+                db.collection("p", version=2, migrate={2: doubled})
+                db.migrate()
+                assert people.search(vector=[0.0, 1.0])[0].id == "0"
+                assert people["1"]["v"].tolist() == [2.0, 1.0]
+                assert db.check().ok
+                told.append(
+                    [
+                        (change.op, change.id, change.document and change.document["v"].tolist())
+                        for change in reader.changes()
+                    ]
+                )
+    assert told[0] == told[1]
+    assert told[0][-1] == ("put", "1", [2.0, 1.0])
+
+
+def doubled(document: Document) -> Document:
+    return {**document, "v": [2 * document["v"][0], 1.0]}
 
 
 def test_migration_is_in_the_feed(db: Database) -> None:
