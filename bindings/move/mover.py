@@ -97,7 +97,7 @@ def move(
         raise ValueError(f"batch={batch!r}: give a number above 0")
     with ExitStack() as opened:
         from_db = opened.enter_context(_source(source))
-        to_db = opened.enter_context(_target(target))
+        to_db = opened.enter_context(target_of(target))
         if from_db.path == to_db.path:
             raise MoveTargetError(f"{to_db.path} is source and target: give two databases")
         return _moved(from_db, to_db, verify, finish, until, batch, progress)
@@ -171,7 +171,7 @@ def _source(given: Database | str) -> AbstractContextManager[Database]:
     return connect_or_open(given, create=False)
 
 
-def _target(given: Database | str) -> AbstractContextManager[Database]:
+def target_of(given: Database | str) -> AbstractContextManager[Database]:
     if isinstance(given, Database):
         return nullcontext(given)
     return connect_or_open(given) if is_url(given) else amberdb.open(given)

@@ -1,13 +1,17 @@
 """Databases to move: the data of all systems, and a program that is killed while it moves one.
 
-python -m support.moving SOURCE TARGET     prints a line after each batch, and at the end "done"
+python -m support.moving SOURCE TARGET BATCH     prints a line after each batch, with the memory
+                                                 that it has more than at first; at last "done"
 """
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,24 +126,45 @@ def swap(db: Database, one: int, other: int) -> None:
             tx["thing"].update(second["id"], {"number": first["number"]})
 
 
-def killed_move(source: str, target: str, lines: int) -> bool:
-    """Moves in another process, which is killed after it has printed so many lines; whether it
-    had ended before."""
-    command = [sys.executable, "-m", "support.moving", source, target]
+@dataclass
+class Killed:
+    """What is known of a program that was to move a database."""
+
+    is_done: bool = False
+    """It had ended before it was killed."""
+    grown_mb: float = 0.0
+    """The most memory that it had more than at its beginning."""
+
+
+def killed_move(source: str, target: str, lines: int | None, batch: int = BATCH) -> Killed:
+    """Moves in another process, which is killed after it has printed so many lines."""
+    killed = Killed()
+    command = [sys.executable, "-m", "support.moving", source, target, str(batch)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for number, line in enumerate(process.stdout, 1):
-            if line == "done\n":
-                return True
-            if number >= lines:
+            word, grown = line.split()
+            killed.grown_mb = max(killed.grown_mb, float(grown))
+            killed.is_done = word == "done"
+            if number == lines:
                 process.kill()
                 break
-    return False
+    assert killed.is_done or lines is not None
+    return killed
 
 
-def main(source: str, target: str) -> None:
-    move(source, target, batch=BATCH, progress=lambda name, count: print(name, count, flush=True))
-    print("done", flush=True)
+def main(source: str, target: str, batch: str) -> None:
+    began = resident_mb()
+
+    def tell(name: str) -> None:
+        print(name.replace(" ", "_"), resident_mb() - began, flush=True)
+
+    move(source, target, batch=int(batch), progress=lambda name, count: tell(name))
+    tell("done")
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def test_a_move_that_was_killed_goes_on(tmp_path: Path) -> None:
         kills = 0
         for _ in range(slices.examples(0.2, 0.04)):
             write_on(db, 1100, rng)
-            kills += not killed_move(source, target, rng.randrange(1, 8))
+            kills += not killed_move(source, target, rng.randrange(1, 8)).is_done
             write_on(db, 1100, rng)
         assert kills
         with amberdb.open(target, background=False) as copy:
