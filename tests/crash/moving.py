@@ -86,8 +86,7 @@ def campaign(documents: int, kills: int, seed: int, folder: Path) -> dict[str, A
     here, back = folder / "here.amber", folder / "back.amber"
     result: dict[str, Any] = {"seed": seed, "documents": documents}
     with postgres(18) as server:
-        url = server.url("postgresql", server.new_database())
-        server.execute("CREATE EXTENSION IF NOT EXISTS vector", url.rpartition("/")[2])
+        url = server.url("postgresql", server.new_database("vector"))
         with amberdb.connect(here) as db:
             fill_systems(db, documents // _SYSTEMS)
             fill_documents(db, documents)

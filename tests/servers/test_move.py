@@ -17,7 +17,7 @@ from support.servers import PostgreSQL
 
 @pytest.fixture
 def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
+    return postgres18.url("postgresql", postgres18.new_database("vector"))
 
 
 @pytest.fixture

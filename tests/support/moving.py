@@ -7,6 +7,7 @@ python -m support.moving SOURCE TARGET BATCH     prints a line after each batch,
 import asyncio
 import os
 import random
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from amberdb.profiles import UserProfiles
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 DIM = 16
+TESTS = Path(__file__).parents[1]
 BATCH = 50
 """Documents at once, in the program that is killed."""
 ODD: list[Any] = [1.0, 1, True, 1e300, -0.0, "a\0b", b"\0\xff", 2**63 - 1, None, {"x": [{}]}]
@@ -140,7 +142,10 @@ def killed_move(source: str, target: str, lines: int | None, batch: int = BATCH)
     """Moves in another process, which is killed after it has printed so many lines."""
     killed = Killed()
     command = [sys.executable, "-m", "support.moving", source, target, str(batch)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    paths = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
+    ) as process:
         assert process.stdout is not None
         for number, line in enumerate(process.stdout, 1):
             word, grown = line.split()
@@ -149,7 +154,8 @@ def killed_move(source: str, target: str, lines: int | None, batch: int = BATCH)
             if number == lines:
                 process.kill()
                 break
-    assert killed.is_done or lines is not None
+    assert process.returncode in (0, -signal.SIGKILL)
+    assert killed.is_done or process.returncode != 0
     return killed
 
 
