@@ -251,6 +251,7 @@ class WritableCollection(ReadableCollection):
             schema = schema_of(writer.view, self.name)
             if listed is not None:
                 return sum(writer.delete(schema, id) for id in listed)
+            writer.save_counters()  # the query sees what the transaction has written
             _, found = Query.of(schema, where).stored(writer.view)
             return writer.remove(schema, (stored for _, stored in found))
 

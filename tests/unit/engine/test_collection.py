@@ -191,6 +191,18 @@ def test_delete_many_takes_all_that_match(notes: Collection) -> None:
 # -- reading ---------------------------------------------------------------------------------
 
 
+def test_delete_many_in_a_transaction_sees_what_was_written_before(db: Database) -> None:
+    notes = db.collection("note", indexes=[Ordered("x"), Ordered("y")])
+    notes.put_many({"id": id, "x": 1, "y": 2} for id in "abc")
+    with db.transaction() as tx:
+        tx["note"].put({"id": "d", "y": 2})
+        tx["note"].update("c", {"y": 3})
+        assert tx["note"].delete_many({"x": 1}) == 3
+        assert tx["note"].delete_many({"y": 2}) == 1
+        assert tx["note"].delete_many({}) == 0
+    assert notes.find() == []
+
+
 def test_get_gives_the_default(notes: Collection) -> None:
     assert notes.get("a") is None
     assert notes.get("a", 5) == 5

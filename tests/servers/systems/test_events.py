@@ -1,0 +1,3 @@
+"""tests/unit/bindings/test_events.py on a server."""
+
+from unit.bindings.test_events import *  # noqa: F403
