@@ -33,6 +33,11 @@ class Transaction:
         """The Lsn of the commit, after it."""
         return self.blocking.lsn
 
+    @property
+    def runs_alone(self) -> bool:
+        """As amberdb.Transaction.runs_alone."""
+        return self.blocking.runs_alone
+
     async def __aenter__(self) -> "Transaction":
         """Raises BusyError, TransactionError."""
         turn = await self.threads.turn(self._timeout_ms)
@@ -58,6 +63,10 @@ class Transaction:
         finally:
             self._turn.end()
             self._turn = None
+
+    async def lock(self, *names: str) -> None:
+        """As amberdb.Transaction.lock()."""
+        await self.threads.run("transaction", partial(self.blocking.lock, *names))
 
     def __getitem__(self, name: str) -> WritableCollection:
         """A collection inside the transaction. Its methods raise CollectionMissingError."""

@@ -21,7 +21,7 @@ from amberdb._shared.checks import check_name, check_str
 from amberdb._shared.clock import utc_now
 from amberdb._shared.queries import all_pages, having, of_one
 from amberdb._shared.search_input import asked
-from amberdb._shared.systems import joined, prefixed
+from amberdb._shared.systems import in_transaction, prefixed
 from amberdb._shared.tokens import count_tokens
 from amberdb.chat.context import BothTiers, Deleted
 from amberdb.chat.conversations import Conversation, Conversations
@@ -347,9 +347,12 @@ class ChatBuffer:
             "retry_at": AT_ONCE,
             "attempts": 0,
         }
-        with joined(self.db, tx, "always" if important else self._sync) as own:
-            turn["position"] = self.positions.next(microseconds(now))  # in the order of the commits
-            cid = own[self.name].put(turn)
+
+        def put(tx: Transaction) -> str:
+            turn["position"] = self._position(tx, conversation_id, microseconds(now))
+            return tx[self.name].put(turn)
+
+        cid = in_transaction(self.db, tx, put, "always" if important else self._sync)
         is_stored = False
         if tx is None:
             if self.sink is not None and (important or self.write_through):
@@ -367,6 +370,14 @@ class ChatBuffer:
             cid=cid,
             note=note,
         )
+
+    def _position(self, tx: Transaction, conversation_id: str, at_least: int) -> int:
+        """The position of a turn that is saved now, in the order of the commits."""
+        self.records.lock(tx, conversation_id)
+        if not tx.runs_alone:  # another machine may have saved the last turn, by its own clock
+            last: Any = tx[self.name].max("position", of_one(conversation_id=conversation_id))
+            at_least = max(at_least, 0 if last is None else last + 1)
+        return self.positions.next(at_least)
 
 
 def _ttl_seconds() -> int:

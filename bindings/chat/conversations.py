@@ -53,6 +53,10 @@ class Conversations:
             owner="chat",
         )
 
+    def lock(self, tx: Transaction, *conversation_ids: str) -> None:
+        """Holds the positions of conversations."""
+        tx.lock(*(f"{self.name}/{each}" for each in conversation_ids))
+
     def last_position(self) -> int:
         """The highest position that was flushed."""
         for last in self._collection.find(order_by="-last_position", limit=1):

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, Final, TypedDict, final
 
-from amberdb import Database, Document, Sync
+from amberdb import Database, Document, Sync, Transaction
 from amberdb._shared.queries import has_time
 from amberdb.chat.conversations import Conversations
 from amberdb.chat.sinks import Sink, can_delete
@@ -188,9 +188,10 @@ class Delivery:
         failed = outcome.failed
         tried = set[str]() if outcome.is_unreachable else outcome.named | outcome.alone
         now = self._now()
-        flushed: list[Document] = []
-        gone: list[str] = []
-        with self._db.transaction(sync=self._sync) as tx:  # if it is lost, the turns are sent again
+
+        def mark(tx: Transaction) -> list[str]:
+            flushed: list[Document] = []
+            gone: list[str] = []
             hot = tx[self._name]
             for turn in turns:
                 id = turn["id"]
@@ -211,7 +212,9 @@ class Delivery:
                         | {"flushed_at": now, "expires_at": now + self._ttl, "error": None}
                     )
             self._conversations.add(tx, flushed)
-        return gone
+            return gone
+
+        return self._db.run(mark, sync=self._sync)  # if it is lost, the turns are sent again
 
     def _failed(self, turn: Document, error: str, now: datetime, *, is_refused: bool) -> Document:
         attempts = turn.get("attempts", 0) + 1

@@ -234,6 +234,7 @@ def _store_batch(
 ) -> None:
     stored: list[Document] = []
     with suppress(_DryRun), buffer.db.transaction() as tx:
+        buffer.records.lock(tx, *{turn["conversation_id"] for _, turn in batch})
         for source, turn in batch:
             try:
                 if _import(buffer, tx, turn, places):

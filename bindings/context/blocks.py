@@ -29,7 +29,7 @@ from amberdb import (
 from amberdb._jsonl.text import dumps
 from amberdb._shared.checks import check_name, check_str
 from amberdb._shared.queries import having
-from amberdb._shared.systems import joined
+from amberdb._shared.systems import in_transaction
 from amberdb.context.sessions import Sessions
 from amberdb.context.types import room_beside_newest
 
@@ -80,14 +80,17 @@ class Blocks:
             "read_only": False,
         }
         changes = {"value": value, "description": description, "read_only": read_only}
-        with joined(self._db, tx) as tx:
+
+        def create(tx: Transaction) -> None:
             session = self._session(tx, scope, owner)
             if session is not None:
-                block |= {key: session[key] for key in ("user_id", "role_name")}
+                block.update({key: session[key] for key in ("user_id", "role_name")})
             block[f"{scope}_name" if scope == "role" else f"{scope}_id"] = owner
-            block |= {**changes, "created_at": self._sessions.now()}
+            block.update({**changes, "created_at": self._sessions.now()})
             self._check(tx, block, session)
             tx[self._name].insert(block)
+
+        in_transaction(self._db, tx, create)
         return block
 
     def get(
@@ -195,9 +198,12 @@ class Blocks:
         MissingKeyError."""
         scope, owner = _owner(session_id, user_id, role_name)
         check_name("label", label)
-        with joined(self._db, tx) as tx:
+
+        def delete(tx: Transaction) -> None:
             if not tx[self._name].delete(_id(scope, owner, label)):
                 raise self._missing(tx, label, scope, owner)
+
+        in_transaction(self._db, tx, delete)
 
     # -- for AgentContext --------------------------------------------------------------------
 
@@ -277,12 +283,14 @@ class Blocks:
         change: Callable[[Document], Mapping[str, Any]],
         tx: Transaction | None,
     ) -> Document:
-        with joined(self._db, tx) as tx:
+        def changed(tx: Transaction) -> Document:
             block, session = self._found(tx, label, *owner)
             block |= {**change(block), "updated_at": self._sessions.now()}
             self._check(tx, block, session)
             tx[self._name].put(block)
-        return block
+            return block
+
+        return in_transaction(self._db, tx, changed)
 
     def _check(self, tx: Transaction, block: Document, session: Document | None) -> None:
         """Raises InvalidDocumentError for a block that cannot be stored, or that does not fit the

@@ -33,7 +33,7 @@ from amberdb import (
 from amberdb._shared.checks import check_str
 from amberdb._shared.embedder import Embedder
 from amberdb._shared.queries import all_pages
-from amberdb._shared.systems import joined
+from amberdb._shared.systems import in_transaction
 from amberdb._shared.tokens import count_tokens
 from amberdb.context.blocks import Blocks, replaced_text, shown
 from amberdb.context.conversation import Conversation
@@ -158,12 +158,14 @@ class AgentContext:
         """Changes the budget, and moves messages that no longer fit. Raises MissingKeyError,
         InvalidDocumentError."""
         check_budget(token_budget)
-        own = tx is None
-        with joined(self.db, tx) as tx:
+
+        def change(tx: Transaction) -> Document:
             session = {**self.sessions.live(tx, session_id), "token_budget": token_budget}
             room_beside_newest(session)
             tx[self._names.sessions].put({**session, "updated_at": self.sessions.now()})
-        self._make_room(session, own)
+            return session
+
+        self._make_room(in_transaction(self.db, tx, change), tx is None)
 
     # -- messages ----------------------------------------------------------------------------
 
@@ -191,14 +193,17 @@ class AgentContext:
         caller no message moves: the next append or overflow() makes room. Raises MissingKeyError,
         and InvalidDocumentError when a message does not fit the budget beside system instructions
         and working context; then none is stored."""
-        own, now, count = tx is None, self.sessions.now(), self.sessions.count_tokens
+        now, count = self.sessions.now(), self.sessions.count_tokens
         session = self.sessions.live(self.db if tx is None else tx, session_id)
         documents = [document_of(message, session, now, count) for message in messages]
-        with joined(self.db, tx) as tx:
+
+        def put(tx: Transaction) -> tuple[Document, Sequence[str], int]:
             session = self.sessions.live(tx, session_id)
-            ids, first = self.sessions.put_messages(tx, session, documents)
+            return session, *self.sessions.put_messages(tx, session, documents)
+
+        session, ids, first = in_transaction(self.db, tx, put)
         tokens = sum(document["token_count"] for document in documents)
-        return Appended(ids, first, tokens, *self._make_room(session, own))
+        return Appended(ids, first, tokens, *self._make_room(session, tx is None))
 
     def queue(self, session_id: str, *, limit: int | None = 100, after: str | None = None) -> Page:
         """Messages that have not moved to recall storage, the oldest first. Raises
@@ -293,8 +298,8 @@ class AgentContext:
         tx: Transaction | None,
     ) -> None:
         """Replaces the text of a part by what `change` makes of it."""
-        own = tx is None
-        with joined(self.db, tx) as tx:
+
+        def put(tx: Transaction) -> Document:
             session = self.sessions.live(tx, session_id)
             content = change(self._text(tx, session_id, part))
             session[f"{part}_tokens"] = self.sessions.count_tokens(content)
@@ -302,7 +307,9 @@ class AgentContext:
             now = self.sessions.now()
             self.sessions.put_part(tx, session, part, content, now)
             tx[self._names.sessions].put({**session, "updated_at": now})
-        self._make_room(session, own)
+            return session
+
+        self._make_room(in_transaction(self.db, tx, put), tx is None)
 
     def _make_room(self, session: Document, own: bool) -> tuple[int, str | None]:
         """Moves messages after a change that is committed: how many, and the error if that failed.

@@ -9,6 +9,7 @@ Invariants:
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, final
 
 from amberdb import (
@@ -22,7 +23,7 @@ from amberdb import (
 from amberdb._shared.checks import check_text, check_time
 from amberdb._shared.embedder import Embedder
 from amberdb._shared.search_input import asked
-from amberdb._shared.systems import joined
+from amberdb._shared.systems import in_transaction
 from amberdb.context.conversation import IN_SESSION
 from amberdb.context.scope import Scope, newest_first
 from amberdb.context.sessions import Sessions
@@ -123,17 +124,10 @@ class ExternalMemory:
         for batch in batches:
             texts = [document["content"] for document in batch]
             vectors = [None] * len(texts) if tx is not None else self._embedder.vectors(texts)
-            with joined(self._db, tx) as within:
-                session = self._sessions.live(within, session_id)
-                owner = {"session_id": session_id}
-                owner |= {name: session[name] for name in ("user_id", "role_name")}
-                for document, vector in zip(batch, vectors, strict=True):
-                    document |= {**owner, "position": session["next_archival"]}
-                    session["next_archival"] += 1
-                    if vector is not None:
-                        document["embedding"] = vector
-                ids += within[self._archival].put_many(batch)
-                within[self._sessions.names.sessions].put(session)
+            for document, vector in zip(batch, vectors, strict=True):
+                if vector is not None:
+                    document["embedding"] = vector
+            ids += in_transaction(self._db, tx, partial(self._put, session_id, batch))
         return ids
 
     def archival(
@@ -180,15 +174,29 @@ class ExternalMemory:
 
     def archival_delete(self, memory_id: str, *, tx: Transaction | None = None) -> None:
         """Deletes an archival memory. Raises MissingKeyError."""
-        with joined(self._db, tx) as tx:
-            if not tx[self._archival].delete(memory_id):
-                raise MissingKeyError(
-                    f"there is no archival memory {memory_id!r}",
-                    collection=self._archival,
-                    key=memory_id,
-                )
+        if not in_transaction(self._db, tx, lambda tx: tx[self._archival].delete(memory_id)):
+            raise MissingKeyError(
+                f"there is no archival memory {memory_id!r}",
+                collection=self._archival,
+                key=memory_id,
+            )
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _put(self, session_id: str, batch: Sequence[Document], tx: Transaction) -> list[str]:
+        """Stores memories behind the last one of a session; their ids."""
+        session = self._sessions.live(tx, session_id)
+        for document in batch:
+            document |= {
+                "session_id": session_id,
+                "user_id": session["user_id"],
+                "role_name": session["role_name"],
+                "position": session["next_archival"],
+            }
+            session["next_archival"] += 1
+        ids = tx[self._archival].put_many(batch)
+        tx[self._sessions.names.sessions].put(session)
+        return ids
 
     def _document(self, memory: str | Mapping[str, Any]) -> Document:
         """An archival memory without its session. Raises InvalidDocumentError."""

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final, final
 
-from amberdb import Document, InvalidDocumentError
+from amberdb import Document, InvalidDocumentError, Transaction
 from amberdb._shared.checks import check_name
 from amberdb._shared.queries import all_pages
 from amberdb.context.blocks import Blocks
@@ -102,10 +102,11 @@ class Overflow:
                     field="summary",
                 )
         now = self._sessions.now()
-        with self._db.transaction() as tx:
+
+        def move(tx: Transaction) -> None:
             current = self._sessions.live(tx, session["id"])
             if current["first_position"] != session["first_position"]:
-                return True
+                return
             current["first_position"] += len(leaving)
             current["queue_tokens"] -= sum(document.get("token_count", 0) for document in leaving)
             current["summary_tokens"] = tokens
@@ -115,6 +116,8 @@ class Overflow:
             if self._summarize is not None:
                 self._sessions.put_part(tx, current, "summary", summary, now)
             tx[self._names.sessions].put({**current, "updated_at": now})
+
+        self._db.run(move)
         return True
 
     def _leaving(self, session: Document) -> Sequence[Document]:

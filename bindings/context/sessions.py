@@ -10,6 +10,7 @@ Invariants:
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, final
 
 from amberdb import (
@@ -25,7 +26,7 @@ from amberdb._shared.checks import check_name
 from amberdb._shared.clock import SteadyClock
 from amberdb._shared.patches import merging
 from amberdb._shared.queries import has_time, having, of_one
-from amberdb._shared.systems import joined
+from amberdb._shared.systems import in_transaction
 from amberdb._shared.tokens import count_tokens
 from amberdb.context.types import (
     PARTS,
@@ -91,16 +92,24 @@ class Sessions:
         if user_id is not None:
             check_name("user_id", user_id)
             document["id"] = user_id
-        with joined(self.db, tx) as tx:
+
+        def create(tx: Transaction) -> str:
+            self._lock_username(tx, username)
             return tx[self.names.users].insert(document)
+
+        return in_transaction(self.db, tx, create)
 
     def find_or_create_user(self, username: str, *, tx: Transaction | None = None) -> str:
         """The id of the user with this name, who is created if missing. Raises
         InvalidDocumentError."""
         document = self._user(username, None)
-        with joined(self.db, tx) as tx:
+
+        def find_or_create(tx: Transaction) -> str:
+            self._lock_username(tx, username)
             users = tx[self.names.users].find(of_one(username=username), limit=1)
             return str(users[0]["id"]) if users else tx[self.names.users].insert(document)
+
+        return in_transaction(self.db, tx, find_or_create)
 
     def user(self, user_id: str) -> Document:
         """The document of a user. Raises MissingKeyError."""
@@ -120,8 +129,9 @@ class Sessions:
     def delete_user(self, user_id: str, *, tx: Transaction | None = None) -> Deleted:
         """Deletes a user with all sessions, their context and memories, and the user's blocks.
         Raises MissingKeyError."""
-        users, own = self.names.users, tx is None
-        with joined(self.db, tx) as tx:
+        users = self.names.users
+
+        def delete(tx: Transaction) -> tuple[Transaction, int, int | None]:
             self.live_user(tx, user_id)
             found = tx[self.names.sessions].find({"user_id": user_id}, fields=["id"])
             sessions = [session["id"] for session in found]
@@ -132,7 +142,9 @@ class Sessions:
                 tx[users].delete(user_id)
             else:  # the name can be used again from now on
                 tx[users].update(user_id, {"deleted_at": self.now(), "username": REMOVE})
-        return self._deleted(tx, len(sessions), documents, own)
+            return tx, len(sessions), documents
+
+        return self._deleted(*in_transaction(self.db, tx, delete), tx is None)
 
     # -- sessions ----------------------------------------------------------------------------
 
@@ -154,7 +166,8 @@ class Sessions:
             check_name("session_id", session_id)
         if token_budget is not None:
             check_budget(token_budget)
-        with joined(self.db, tx) as tx:
+
+        def create(tx: Transaction) -> str:
             self.live_user(tx, user_id)
             role: Document = tx[self.names.roles].get(role_name) or {}
             system: str = role.get("system") or ""
@@ -172,10 +185,12 @@ class Sessions:
             room_beside_newest(document)
             if session_id is not None:
                 document["id"] = session_id
-            session_id = tx[self.names.sessions].insert(document)
+            id = tx[self.names.sessions].insert(document)
             if system:
-                self.put_part(tx, {**document, "id": session_id}, "system", system, now)
-        return session_id
+                self.put_part(tx, {**document, "id": id}, "system", system, now)
+            return id
+
+        return in_transaction(self.db, tx, create)
 
     def get(self, session_id: str) -> Document:
         """The document of a session, with its budget and used tokens. Raises MissingKeyError."""
@@ -197,11 +212,12 @@ class Sessions:
 
     def delete(self, session_id: str, *, tx: Transaction | None = None) -> Deleted:
         """Deletes a session with its context and memories. Raises MissingKeyError."""
-        own = tx is None
-        with joined(self.db, tx) as tx:
+
+        def delete(tx: Transaction) -> tuple[Transaction, int, int | None]:
             self.live(tx, session_id)
-            documents = self._delete(tx, [session_id])
-        return self._deleted(tx, 1, documents, own)
+            return tx, 1, self._delete(tx, [session_id])
+
+        return self._deleted(*in_transaction(self.db, tx, delete), tx is None)
 
     def purge(self, progress: Callable[[int], None] | None = None) -> int:
         """Removes documents that deletions marked and, because of a crash or of a transaction of
@@ -211,13 +227,11 @@ class Sessions:
         for collection, field in ((sessions, "session_id"), (users, "user_id")):
             dependent = self.names.dependent if collection == sessions else [self.names.blocks]
             for owner in self.db[collection].find(_MARKED, fields=["id"]):
+                remove = partial(self._purged, collection, dependent, {field: owner["id"]})
                 is_empty = False
                 while not is_empty:
-                    with self.db.transaction() as tx:
-                        removed = _remove(tx, dependent, {field: owner["id"]}, self._batch)
-                        is_empty = removed < self._batch
-                        if is_empty and not self._has_sessions(tx, field, owner["id"]):
-                            tx[collection].delete(owner["id"])
+                    removed = self.db.run(remove)
+                    is_empty = removed < self._batch
                     count += removed
                     if progress is not None and (removed or collection == sessions):
                         progress(count)
@@ -242,7 +256,8 @@ class Sessions:
         given = {"system": system, "token_budget": token_budget, "settings": settings}
         changes = {name: value for name, value in given.items() if value is not None}
         now = self.now()
-        with joined(self.db, tx) as tx:
+
+        def set_role(tx: Transaction) -> Document:
             roles = tx[self.names.roles]
             if role_name not in roles:
                 new: Document = {
@@ -255,6 +270,8 @@ class Sessions:
             roles.update(role_name, merging(roles[role_name], {**changes, "updated_at": now}))
             return roles.record(role_name).document
 
+        return in_transaction(self.db, tx, set_role)
+
     def role(self, role_name: str) -> Document | None:
         """The role, or None: system, token_budget and settings for new sessions."""
         role: Document | None = self.db[self.names.roles].get(role_name)
@@ -266,19 +283,22 @@ class Sessions:
 
     def delete_role(self, role_name: str, *, tx: Transaction | None = None) -> None:
         """Deletes a role with its blocks; its sessions stay. Raises MissingKeyError."""
-        with joined(self.db, tx) as tx:
+
+        def delete(tx: Transaction) -> None:
             if not tx[self.names.roles].delete(role_name):
                 raise MissingKeyError(
                     f"there is no role {role_name!r}", collection=self.names.roles, key=role_name
                 )
             tx[self.names.blocks].delete_many({"owner": f"role:{role_name}"})
 
+        in_transaction(self.db, tx, delete)
+
     def set_setting(self, name: str, value: Any, *, tx: Transaction | None = None) -> None:
         """Stores a setting that is not of a session; `value` is any storable value. Raises
         InvalidDocumentError."""
         check_name("name", name)
-        with joined(self.db, tx) as tx:
-            tx[self.names.settings].put({"id": name, "value": value, "updated_at": self.now()})
+        setting = {"id": name, "value": value, "updated_at": self.now()}
+        in_transaction(self.db, tx, lambda tx: tx[self.names.settings].put(setting))
 
     def setting(self, name: str, default: Any = None) -> Any:
         """The value of a setting, or `default`."""
@@ -291,11 +311,10 @@ class Sessions:
 
     def delete_setting(self, name: str, *, tx: Transaction | None = None) -> None:
         """Deletes a setting. Raises MissingKeyError."""
-        with joined(self.db, tx) as tx:
-            if not tx[self.names.settings].delete(name):
-                raise MissingKeyError(
-                    f"there is no setting {name!r}", collection=self.names.settings, key=name
-                )
+        if not in_transaction(self.db, tx, lambda tx: tx[self.names.settings].delete(name)):
+            raise MissingKeyError(
+                f"there is no setting {name!r}", collection=self.names.settings, key=name
+            )
 
     # -- for AgentContext --------------------------------------------------------------------
 
@@ -365,6 +384,10 @@ class Sessions:
         now = self.now()
         return {"username": username, "metadata": metadata_of(metadata), "created_at": now}
 
+    def _lock_username(self, tx: Transaction, username: str) -> None:
+        """Holds a name, whether a user has it or not."""
+        tx.lock(f"{self.names.users}/{username}")
+
     def _delete(
         self, tx: Transaction, session_ids: Sequence[str], *, beside: int = 0
     ) -> int | None:
@@ -385,11 +408,17 @@ class Sessions:
             tx[sessions].delete(session_id)
         return removed
 
-    def _has_sessions(self, tx: Transaction, field: str, id: str) -> bool:
-        """Whether a user has sessions that are marked but not removed; a session has none."""
-        if field == "session_id":
-            return False
-        return bool(tx[self.names.sessions].find({"user_id": id}, limit=1, fields=["id"]))
+    def _purged(
+        self, collection: str, dependent: Sequence[str], owned: Mapping[str, str], tx: Transaction
+    ) -> int:
+        """Removes a batch of what a marked user or session has, and itself when that is all; how
+        many dependent documents. A user stays while it has sessions that are not removed."""
+        removed = _remove(tx, dependent, owned, self._batch)
+        is_user = collection == self.names.users
+        has_sessions = is_user and bool(tx[self.names.sessions].find(owned, limit=1, fields=["id"]))
+        if removed < self._batch and not has_sessions:
+            tx[collection].delete(*owned.values())
+        return removed
 
     def _deleted(self, tx: Transaction, sessions: int, documents: int | None, own: bool) -> Deleted:
         """The receipt of a deletion. Removes what it marked, if it was committed here."""

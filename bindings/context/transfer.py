@@ -19,7 +19,7 @@ from typing import Any, Final, cast, final
 
 from amberdb import Document, DuplicateKeyError, InvalidDocumentError, Transaction
 from amberdb._jsonl.text import loads
-from amberdb._shared.systems import joined
+from amberdb._shared.systems import in_transaction
 from amberdb.context.blocks import LIMIT
 from amberdb.context.context import AgentContext
 from amberdb.context.messages import Message, document_of, items_of, maps_of, with_beginnings
@@ -56,10 +56,11 @@ def import_messages(
     system instructions of a session that has none, so that it never leaves. In a session that has
     messages all join the queue, and the next append makes room. Raises MissingKeyError,
     InvalidDocumentError."""
-    problems: list[str] = []
-    with joined(context.db, tx) as tx:
+    given = list(messages)
+
+    def put(tx: Transaction) -> Imported:
+        problems: list[str] = []
         session = context.sessions.live(tx, session_id)
-        given = list(messages)
         system = "" if session["system_tokens"] else _system(given)
         if system:
             context.set_system(session_id, system, tx=tx)
@@ -67,7 +68,9 @@ def import_messages(
         past = 0 if in_context is None else len(given) - in_context
         rest = {at: message for at, message in enumerate(given) if at or not system}
         count = _store(context, tx, session, rest, set(range(past)), problems, "message")
-    return Imported([session_id], count, 0, 0, problems)
+        return Imported([session_id], count, 0, 0, problems)
+
+    return in_transaction(context.db, tx, put)
 
 
 def import_letta(

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, Unpack, final
 
 from amberdb import Database, Document, Ordered, ReadableCollection, Sync, Text, Transaction
 from amberdb._shared.queries import between, having
-from amberdb._shared.systems import joined
+from amberdb._shared.systems import in_transaction
 from amberdb.events.event import AgentEvent, EventType
 from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats
 
@@ -142,13 +142,18 @@ class AmberEventStore(EventStore):
     # -- in threads --------------------------------------------------------------------------
 
     def _store(self, events: Sequence[AgentEvent], tx: Transaction | None) -> int:
-        with joined(self._db, tx, self._sync) as own:
-            collection = own[self._collection.name]
+        name = self._collection.name
+
+        def store(tx: Transaction) -> None:
+            tx.lock(f"{name}/position")
+            collection = tx[name]
             positions = numbers((collection.max("position") or 0) + 1)
             collection.put_many(
                 {"id": _document_id(event.event_id), **event.to_map(), "position": position}
                 for event, position in zip(events, positions, strict=False)
             )
+
+        in_transaction(self._db, tx, store, self._sync)
         return len(events)
 
     def _stats(self, where: dict[str, Any]) -> Stats:
@@ -165,13 +170,17 @@ class AmberEventStore(EventStore):
     def _clear(self, where: dict[str, Any], tx: Transaction | None) -> int:
         """Deletes events, in commits of BATCH where the transaction is not the caller's; how
         many."""
+
+        def delete(tx: Transaction) -> int:
+            collection = tx[self._collection.name]
+            ids = [event["id"] for event in collection.find(where, limit=BATCH, fields=["id"])]
+            return sum(map(collection.delete, ids))
+
         count = 0
         while True:
-            with joined(self._db, tx, self._sync) as own:
-                collection = own[self._collection.name]
-                ids = [event["id"] for event in collection.find(where, limit=BATCH, fields=["id"])]
-                count += sum(map(collection.delete, ids))
-            if len(ids) < BATCH:
+            deleted = in_transaction(self._db, tx, delete, self._sync)
+            count += deleted
+            if deleted < BATCH:
                 return count
 
 

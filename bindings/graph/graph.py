@@ -38,7 +38,7 @@ from amberdb._shared.clock import SteadyClock
 from amberdb._shared.embedder import Embedder
 from amberdb._shared.queries import having
 from amberdb._shared.search_input import asked
-from amberdb._shared.systems import joined
+from amberdb._shared.systems import in_transaction
 from amberdb.graph.entities import EntityCollection, complete_entity
 from amberdb.graph.pages import Relations, cursor_of, inner_cursor, moment_of
 from amberdb.graph.provenance import ForgottenSource
@@ -106,10 +106,14 @@ class KnowledgeGraph:
         that. `told_by` is the id of the document or the conversation that tells it. Raises
         InvalidDocumentError, also for an alias that is another entity."""
         known: Mapping[str, Any] = {} if properties is None else properties
-        with joined(self.db, tx) as tx:
-            given = name, entity_type, observations, known, aliases, told_by
-            self._entities.add(tx, *given)
+        texts, others = check_strs("observations", observations), check_strs("aliases", aliases)
+
+        def add(tx: Transaction) -> Document:
+            self.lock(tx, name, *others)
+            self._entities.add(tx, name, entity_type, texts, known, others, told_by)
             return self._entities.needed(tx, name)
+
+        return in_transaction(self.db, tx, add)
 
     def entity(self, name: str) -> Document | None:
         """The entity with this name or alias, or None: name, entity_type, observations, properties,
@@ -140,23 +144,38 @@ class KnowledgeGraph:
     ) -> int:
         """Removes observations of an entity; how many. Raises MissingKeyError,
         InvalidDocumentError."""
-        with joined(self.db, tx) as tx:
-            return self._entities.remove_observations(tx, name, observations)
+        texts = check_strs("observations", observations)
+
+        def remove(tx: Transaction) -> int:
+            self.lock(tx, name)
+            return self._entities.remove_observations(tx, name, texts)
+
+        return in_transaction(self.db, tx, remove)
 
     def add_aliases(
         self, name: str, aliases: Iterable[str], *, tx: Transaction | None = None
     ) -> Document:
         """Adds other names of an entity, which lead to it wherever a name is given; the entity.
         Raises MissingKeyError, and InvalidDocumentError for the name of another entity."""
-        with joined(self.db, tx) as tx:
-            return self._entities.add_aliases(tx, name, aliases)
+        others = check_strs("aliases", aliases)
+
+        def add(tx: Transaction) -> Document:
+            self.lock(tx, name, *others)
+            return self._entities.add_aliases(tx, name, others)
+
+        return in_transaction(self.db, tx, add)
 
     def remove_aliases(
         self, name: str, aliases: Iterable[str], *, tx: Transaction | None = None
     ) -> Document:
         """Removes other names of an entity; the entity. Raises MissingKeyError."""
-        with joined(self.db, tx) as tx:
-            return self._entities.remove_aliases(tx, name, aliases)
+        others = check_strs("aliases", aliases)
+
+        def remove(tx: Transaction) -> Document:
+            self.lock(tx, name, *others)
+            return self._entities.remove_aliases(tx, name, others)
+
+        return in_transaction(self.db, tx, remove)
 
     def rename_entity(
         self, name: str, new_name: str, *, keep_alias: bool = True, tx: Transaction | None = None
@@ -165,35 +184,51 @@ class KnowledgeGraph:
         alias from then on, unless `keep_alias` is False. Raises MissingKeyError, and
         InvalidDocumentError when another entity has the name: call merge_entities()."""
         check_name("new_name", new_name)
-        with joined(self.db, tx) as tx:
+        names = [name, new_name] if tx is not None else self._names(name, new_name)
+
+        def rename(tx: Transaction) -> Document:
+            self.lock(tx, *names)
             old = self._entities.needed(tx, name)
+            self.lock(tx, *old["aliases"])  # who finds it by one of them waits for its new name
             renamed = self._entities.rename(tx, old, new_name, keep_alias=keep_alias)
             self._relations.move(tx, old["id"], new_name)
             return renamed
+
+        return in_transaction(self.db, tx, rename)
 
     def merge_entities(self, name: str, into: str, *, tx: Transaction | None = None) -> Document:
         """Makes two entities one, in one commit; that one. It has the observations, properties,
         aliases and relations of both; of a property that both have, the value of `into`. `name`
         is an alias of it from then on. Raises MissingKeyError, InvalidDocumentError."""
-        with joined(self.db, tx) as tx:
+        names = [name, into] if tx is not None else self._names(name, into)
+
+        def merge(tx: Transaction) -> Document:
+            self.lock(tx, *names)
             one, other = self._entities.needed(tx, name), self._entities.needed(tx, into)
             if one["id"] == other["id"]:
                 raise InvalidDocumentError(
                     f"{name!r} and {into!r} are one entity already: name two", field="into"
                 )
+            self.lock(tx, *one["aliases"])
             merged = self._entities.merge(tx, one, other)
             self._relations.move(tx, one["id"], other["id"])
             return merged
+
+        return in_transaction(self.db, tx, merge)
 
     def delete_entity(self, name: str, *, tx: Transaction | None = None) -> int:
         """Deletes an entity with its relations, in one commit; how many relations. Raises
         MissingKeyError, and TransactionTooLargeError for some hundred thousand relations: call
         delete_relations() first."""
-        with joined(self.db, tx) as tx:
-            name = self._entities.needed(tx, name)["id"]
-            tx[self.entities_name].delete(name)
+
+        def delete(tx: Transaction) -> int:
+            self.lock(tx, name)
+            id = self._entities.needed(tx, name)["id"]
+            tx[self.entities_name].delete(id)
             relations = tx[self.relations_name]
-            return relations.delete_many({"source": name}) + relations.delete_many({"target": name})
+            return relations.delete_many({"source": id}) + relations.delete_many({"target": id})
+
+        return in_transaction(self.db, tx, delete)
 
     def forget_source(self, told_by: str, *, tx: Transaction | None = None) -> ForgottenSource:
         """Forgets what a document or a conversation told, in one commit; what was deleted. What
@@ -201,7 +236,8 @@ class KnowledgeGraph:
         unless relations of others need it. Raises InvalidDocumentError, and
         TransactionTooLargeError for some hundred thousand facts."""
         check_name("told_by", told_by)
-        with joined(self.db, tx) as tx:
+
+        def forget(tx: Transaction) -> ForgottenSource:
             relations = self._relations.forget(tx, told_by)
             entities = observations = 0
             for entity in self._entities.told_by(tx, told_by):
@@ -211,6 +247,8 @@ class KnowledgeGraph:
                     tx[self.entities_name].delete(entity["id"])
                     entities += 1
             return ForgottenSource(entities, observations, relations)
+
+        return in_transaction(self.db, tx, forget)
 
     # -- relations ---------------------------------------------------------------------------
 
@@ -246,8 +284,12 @@ class KnowledgeGraph:
         told.check()
         if tx is None:
             told = self.embedded([told])[0]
-        with joined(self.db, tx) as tx:
+
+        def relate(tx: Transaction) -> str:
+            self.lock(tx, source, target)
             return self.put_relation(tx, told)[0]
+
+        return in_transaction(self.db, tx, relate)
 
     def end_relation(
         self,
@@ -259,13 +301,19 @@ class KnowledgeGraph:
     ) -> None:
         """Ends the validity of a relation at `valid_to`, by default now. Raises MissingKeyError,
         InvalidDocumentError."""
-        with joined(self.db, tx) as tx:
+
+        def end(tx: Transaction) -> None:
             self._relations.end(tx, relation_id, valid_to, told_by)
+
+        in_transaction(self.db, tx, end)
 
     def delete_relation(self, relation_id: str, *, tx: Transaction | None = None) -> None:
         """Deletes a relation. Raises MissingKeyError."""
-        with joined(self.db, tx) as tx:
+
+        def delete(tx: Transaction) -> None:
             del tx[self.relations_name][relation_id]
+
+        in_transaction(self.db, tx, delete)
 
     def delete_relations(
         self,
@@ -281,17 +329,20 @@ class KnowledgeGraph:
         if not where:
             raise QueryError("give source, relation_type or target")
         if tx is not None:
-            with joined(self.db, tx) as tx:
-                return tx[self.relations_name].delete_many(where)
+            return in_transaction(
+                self.db, tx, lambda tx: tx[self.relations_name].delete_many(where)
+            )
+
+        def delete(tx: Transaction) -> int:
+            relations = tx[self.relations_name]
+            page = relations.find(where, limit=_PAGE, fields=["id"])
+            return sum([relations.delete(relation["id"]) for relation in page])
+
         count = 0
         while True:
-            with self.db.transaction() as tx:
-                relations = tx[self.relations_name]
-                page = relations.find(where, limit=_PAGE, fields=["id"])
-                for relation in page:
-                    relations.delete(relation["id"])
-            count += len(page)
-            if len(page) < _PAGE:
+            deleted = self.db.run(delete)
+            count += deleted
+            if deleted < _PAGE:
                 return count
 
     def relation(self, relation_id: str) -> Document | None:
@@ -435,6 +486,10 @@ class KnowledgeGraph:
 
     # -- for imports and exports -------------------------------------------------------------
 
+    def lock(self, tx: Transaction, *names: str) -> None:
+        """Holds names of entities, whether these are there or not."""
+        tx.lock(*(f"{self.entities_name}/{name}" for name in names))
+
     def put_entity(
         self,
         tx: Transaction,
@@ -483,6 +538,12 @@ class KnowledgeGraph:
         return self._relations.all(at, valid(self._moment(as_of), None))
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _names(self, *names: str) -> list[str]:
+        """These, and the aliases that their entities have for now: names are locked at once, so
+        that nobody has to wait in another order."""
+        found = [self._entities.get(self.db, name) for name in names]
+        return [*names, *(alias for each in found if each for alias in each["aliases"])]
 
     def _moment(self, as_of: AsOf) -> datetime | Literal["ever"]:
         return self._clock() if as_of == "now" else as_of

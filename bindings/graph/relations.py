@@ -4,6 +4,8 @@ Invariants:
 - A relation is identified by its ends, its type and `valid_from`: told again, it is changed, not
   duplicated. One that proved wrong is not told again, but anew.
 - Its vector goes when its text changes.
+- Who changes what a source has holds the source: find() misses a relation that another transaction
+  is adding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,6 +104,7 @@ class RelationCollection:
             "relation_type": told.relation_type,
             "target": told.target,
         }
+        self._lock(tx, told.source)
         now = self._clock()
         is_functional = told.relation_type in self._functional
         slot = self._slot(tx, told.source, told.relation_type)
@@ -160,6 +163,7 @@ class RelationCollection:
     def move(self, tx: Transaction, old: str, new: str) -> None:
         """Gives the relations of one entity to another one. Those that then say the same become
         one; in a slot, what was told last counts."""
+        self._lock(tx, old, new)
         taken: set[str] = set()
         for relation in self._of(tx, old):
             ends = {end: new if relation[end] == old else relation[end] for end in _ENDS}
@@ -196,7 +200,9 @@ class RelationCollection:
                 remaining["fact"] = words_of(remaining)
             self._put(tx, remaining)
         ended_by = [self.find(tx, {name: told_by}) for name in _ENDED_BY]  # an index has no $or
-        for relation in {each["id"]: each for each in chain.from_iterable(ended_by)}.values():
+        found = {each["id"]: each for each in chain.from_iterable(ended_by)}
+        self._lock(tx, *(each["source"] for each in found.values()))
+        for relation in found.values():
             ends = [end for end in ends_of(relation) if end["ended_by"] != told_by]
             slot = self._slot(tx, relation["source"], relation["relation_type"])
             self._put(tx, slots.reopened(relation, ends, slot))
@@ -206,6 +212,7 @@ class RelationCollection:
         """Adds a relation as it was exported, between entities that exist; whether it changed
         anything."""
         relation = complete(relation)
+        self._lock(tx, relation["source"])
         ends = {name: relation[name] for name in ("source", "relation_type", "target")}
         stored = tx[self.name].get(relation["id"])
         known = None if stored is None else complete(stored)
@@ -221,6 +228,10 @@ class RelationCollection:
         return True
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _lock(self, tx: Transaction, *sources: str) -> None:
+        """Holds the relations of these entities, also those that are not there yet."""
+        tx.lock(*(f"{self.name}/{source}" for source in sources))
 
     def _known(
         self, tx: Transaction, ends: Mapping[str, str], valid_from: datetime | None

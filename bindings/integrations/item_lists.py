@@ -11,7 +11,7 @@ Invariants:
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, final
 
-from amberdb import Database, Document, key
+from amberdb import Database, Document, Transaction, key
 from amberdb.integrations.json_items import item_of, stored_item
 from amberdb.integrations.names import name_id
 
@@ -36,6 +36,7 @@ class ItemLists:
             self._db.collections()  # raises ClosedError, as with items
             return
         with self._db.transaction() as tx:
+            self._lock(tx, name)
             collection = tx[self._collection.name]
             last = _newest(collection, name, 1)
             first = last[0]["number"] + 1 if last else 0
@@ -57,6 +58,7 @@ class ItemLists:
     def pop(self, name: str) -> Any | None:
         """Removes the newest item and returns it; None when the list is empty."""
         with self._db.transaction() as tx:
+            self._lock(tx, name)
             collection = tx[self._collection.name]
             for last in _newest(collection, name, 1):
                 collection.delete(last["id"])
@@ -66,6 +68,10 @@ class ItemLists:
     def clear(self, name: str) -> int:
         """Removes all items of a list; how many."""
         return self._collection.delete_many(_whole(name))
+
+    def _lock(self, tx: Transaction, name: str) -> None:
+        """Holds the numbers of a list."""
+        tx.lock(f"{self._collection.name}/{name}")
 
 
 def _part(name: str) -> str:

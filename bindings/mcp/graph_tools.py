@@ -42,9 +42,11 @@ from amberdb.mcp.tool import Tool
 
 def create_entities(store: Store, given: Entities) -> Answer:
     """Stores the entities that are not there yet; those."""
-    created: list[Item] = []
-    with store.db.transaction() as tx:
+
+    def create(tx: Transaction) -> list[Item]:
+        created: list[Item] = []
         taken: set[str] = set()
+        store.graph.lock(tx, *(each.name for each in given.entities))
         for each in given.entities:
             if each.name in taken or (each.name and store.graph.entity(each.name) is not None):
                 continue
@@ -53,6 +55,9 @@ def create_entities(store: Store, given: Entities) -> Answer:
             )
             taken.add(each.name)
             created.append(entity_item(entity))
+        return created
+
+    created = store.db.run(create)
     return Answer(content={"entities": created}, shown=created, indent=INDENT)
 
 
@@ -66,9 +71,11 @@ def create_relations(store: Store, given: Relations) -> Answer:
     for each in told:
         each.check()
     told = store.graph.embedded(told)
-    created: list[Item] = []
-    taken: set[tuple[str, str, str]] = set()
-    with store.db.transaction() as tx:
+
+    def create(tx: Transaction) -> list[Item]:
+        created: list[Item] = []
+        taken: set[tuple[str, str, str]] = set()
+        store.graph.lock(tx, *(name for each in told for name in (each.source, each.target)))
         for each, relation in zip(told, given.relations, strict=True):
             ends = (each.source, each.relation_type, each.target)
             if ends not in taken and _is_told_anew(store, tx, each):
@@ -80,14 +87,19 @@ def create_relations(store: Store, given: Relations) -> Answer:
                         "relationType": relation.relation_type,
                     }
                 )
+        return created
+
+    created = store.db.run(create)
     return Answer(content={"relations": created}, shown=created, indent=INDENT)
 
 
 def add_observations(store: Store, given: NewObservations) -> Answer:
     """Adds observations to entities. Raises ToolError when one is missing."""
-    results: list[Item] = []
-    known: dict[str, list[str]] = {}
-    with store.db.transaction() as tx:
+
+    def add(tx: Transaction) -> list[Item]:
+        results: list[Item] = []
+        known: dict[str, list[str]] = {}
+        store.graph.lock(tx, *(each.entity_name for each in given.observations))
         for each in given.observations:
             entity = store.graph.entity(each.entity_name) if each.entity_name else None
             if entity is None:
@@ -97,38 +109,52 @@ def add_observations(store: Store, given: NewObservations) -> Answer:
             observations += new
             store.graph.add_entity(entity["name"], entity["entity_type"], observations=new, tx=tx)
             results.append({"entityName": each.entity_name, "addedObservations": new})
+        return results
+
+    results = store.db.run(add)
     return Answer(content={"results": results}, shown=results, indent=INDENT)
 
 
 def delete_entities(store: Store, given: OldEntities) -> Answer:
     """Deletes entities with their relations; names that are not there are ignored."""
-    with store.db.transaction() as tx:
+
+    def delete(tx: Transaction) -> None:
+        store.graph.lock(tx, *given.names)
         for name in given.names:
             try:
                 store.graph.delete_entity(name, tx=tx)
             except MissingKeyError:
                 pass
+
+    store.db.run(delete)
     return _done("Entities deleted successfully")
 
 
 def delete_observations(store: Store, given: OldObservations) -> Answer:
     """Deletes observations; those that are not there are ignored."""
-    with store.db.transaction() as tx:
+
+    def delete(tx: Transaction) -> None:
+        store.graph.lock(tx, *(each.entity_name for each in given.deletions))
         for each in given.deletions:
             try:
                 store.graph.remove_observations(each.entity_name, each.observations, tx=tx)
             except MissingKeyError:
                 pass
+
+    store.db.run(delete)
     return _done("Observations deleted successfully")
 
 
 def delete_relations(store: Store, given: OldRelations) -> Answer:
     """Deletes relations; those that are not there are ignored."""
-    with store.db.transaction() as tx:
+
+    def delete(tx: Transaction) -> None:
         for each in given.relations:
             store.graph.delete_relations(
                 source=each.source, relation_type=each.relation_type, target=each.target, tx=tx
             )
+
+    store.db.run(delete)
     return _done("Relations deleted successfully")
 
 

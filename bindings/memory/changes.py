@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, final
 from amberdb import Database, Document, MissingKeyError, Transaction
 from amberdb._shared.clock import SteadyClock
 from amberdb._shared.embedder import Embedder
-from amberdb._shared.systems import joined
+from amberdb._shared.systems import in_transaction
 from amberdb.memory.documents import Documents
 from amberdb.memory.evidence import keys_of, settled
 from amberdb.memory.history import brought_back, check_unchanged, check_undoable
@@ -68,13 +68,19 @@ class Changes:
         texts = [each.content if each.action in _STORES else None for _, each in decisions]
         vectors = self._vectors(texts, tx)
         now = self.clock()
-        outcomes: list[Outcome] = []
-        with joined(self._db, tx) as own:
+
+        def applied(tx: Transaction) -> list[Outcome]:
+            outcomes: list[Outcome] = []
+            if extracted:
+                owners = {owner for owner, _ in decisions if owner is not None}
+                tx.lock(*(f"{self.layers.log}/{'/'.join(owner)}" for owner in owners))
             for (owner, decision), vector in zip(decisions, vectors, strict=True):
                 if extracted and owner is not None:
-                    decision = settled(decision, _Owned(own, self.layers, owner), now)
-                outcomes.append(self._applied(own, owner, decision, vector, now))
-        return outcomes
+                    decision = settled(decision, _Owned(tx, self.layers, owner), now)
+                outcomes.append(self._applied(tx, owner, decision, vector, now))
+            return outcomes
+
+        return in_transaction(self._db, tx, applied)
 
     def keep(self, tx: Transaction, layer: Layer, memory: Document, reason: str | None) -> None:
         """Stores a memory of another program as it is; its vector follows later. It is logged where
@@ -101,8 +107,9 @@ class Changes:
         (vector,) = self._vectors([None if before is None else before["content"]], tx)
         now = self.clock()
         layer, memory_id = entry["memory_layer"], entry["memory_id"]
-        with joined(self._db, tx) as own:
-            memories = own[self.layers[layer]]
+
+        def undone(tx: Transaction) -> Outcome:
+            memories = tx[self.layers[layer]]
             memory = check_unchanged(memories.get(memory_id), entry)
             after: Document | None = None
             action: Action = "delete"
@@ -117,7 +124,9 @@ class Changes:
                 action=action, memory_layer=layer, reason=reason or f"undo of {log_id}"
             )
             owner = Owner(entry["memory_type"], entry["entity_id"])
-            return self._logged(own, owner, memory_id, decision, now, memory, after)
+            return self._logged(tx, owner, memory_id, decision, now, memory, after)
+
+        return in_transaction(self._db, tx, undone)
 
     def _entry(self, log_id: str, tx: Transaction | None) -> Document:
         """Raises MissingKeyError."""

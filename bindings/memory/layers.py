@@ -2,7 +2,8 @@
 
 Invariants:
 - Entries of the log are in the order in which they were made, by `position`, whatever the clock
-  does: its microseconds, but above every position before.
+  does: its microseconds, but above every position before. Where transactions run side by side,
+  that is so for the entries of one memory.
 """
 
 from datetime import datetime
@@ -67,7 +68,9 @@ class Layers:
     def log_entry(self, tx: Transaction, entry: Document) -> str:
         """Stores an entry at the end of the log; its id."""
         log = tx[self.log]
-        last: Any = log.max("position")
+        # Other memories may have entries that are not committed; this one is held.
+        where = None if tx.runs_alone else {"memory_id": entry["memory_id"]}
+        last: Any = log.max("position", where)
         position = max(micros(entry["created_at"]), 0 if last is None else last + 1)
         return log.put({**entry, "position": position})
 

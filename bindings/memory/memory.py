@@ -289,8 +289,11 @@ class Memory:
             erasure = self.db.erase(dict.fromkeys(layers, owned), reason=reason)
             profile, events = (erasure.collections[name] for name in layers)
             return Forgotten(profile, events, entries, erasure.lsn, now, is_compacted=True)
-        with self.db.transaction() as tx:
-            profile, events = (tx[name].delete_many(owned) for name in layers)
+
+        def delete(tx: Transaction) -> tuple[Transaction, list[int]]:
+            return tx, [tx[name].delete_many(owned) for name in layers]
+
+        tx, (profile, events) = self.db.run(delete)
         return Forgotten(profile, events, entries, tx.lsn, now, is_compacted=False)
 
     # -- reading -----------------------------------------------------------------------------
@@ -406,13 +409,17 @@ class Memory:
 
     def _redact(self, owned: Mapping[str, Any], now: datetime) -> int:
         """Erases all but ids, actions and times of the owner's log entries; how many."""
+
+        def redact(tx: Transaction) -> int:
+            page = tx[self._layers.log].find(owned, limit=BATCH)
+            tx[self._layers.log].put_many(forgotten(entry, now) for entry in page)
+            return len(page)
+
         count = 0
         while True:
-            with self.db.transaction() as tx:
-                page = tx[self._layers.log].find(owned, limit=BATCH)
-                tx[self._layers.log].put_many(forgotten(entry, now) for entry in page)
-            count += len(page)
-            if len(page) < BATCH:
+            redacted = self.db.run(redact)
+            count += redacted
+            if redacted < BATCH:
                 return count
 
     def _one(self, decision: Decision, tx: Transaction | None) -> Outcome:

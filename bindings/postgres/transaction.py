@@ -10,7 +10,7 @@ Invariants:
 """
 
 from types import TracebackType
-from typing import Any, final
+from typing import Any, Final, final
 from weakref import finalize
 
 from amberdb._errors import ClosedError, TransactionError
@@ -20,17 +20,24 @@ from amberdb.engine.database.transaction import (
     SnapshotCollection,
     Transaction,
     TransactionCollection,
+    check_names,
 )
 from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import View, schema_of
 from amberdb.postgres.batch import PostgresBatch
+from amberdb.postgres.connections import execute
 from amberdb.postgres.methods import PostgresReads, PostgresWrites
 from amberdb.postgres.session import Sessions
+from amberdb.postgres.table import lock_number
+
+_LOCK: Final = "SELECT pg_advisory_xact_lock(number) FROM unnest(%s::bigint[]) number"
 
 
 @final
 class PostgresTransaction(Transaction):
     """A transaction on the server."""
+
+    runs_alone = False
 
     def __init__(
         self,
@@ -44,6 +51,8 @@ class PostgresTransaction(Transaction):
         self._timeout_ms = timeout_ms
         self._isolation: Isolation | None = isolation
         self._batch: PostgresBatch | None = None
+        self._locked: set[int] = set()
+        """The numbers of the names that it holds."""
         self.lsn = NO_LSN
         self.embedders = sessions.embedders
 
@@ -77,6 +86,20 @@ class PostgresTransaction(Transaction):
         """The collection inside the transaction. Raises CollectionMissingError."""
         schema_of(self.writer().view, name)
         return PostgresTransactionCollection(name, self)
+
+    def lock(self, *names: str) -> None:
+        """As Transaction.lock(): one statement, for the names that it does not hold yet."""
+        batch = self.writer()
+        check_names(names)
+        of = f'"{self._sessions.catalogues.database}" '.encode()  # an id has no blank there
+        numbers = {lock_number(of + name.encode("utf-8", "surrogatepass")) for name in names}
+        if not numbers <= self._locked:
+            try:
+                execute(batch.connection, _LOCK, [sorted(numbers - self._locked)])
+            except BaseException as error:
+                batch.view.raise_typed(error)
+                raise
+            self._locked |= numbers
 
     def is_of(self, engine: Any) -> bool:
         """Whether it is an open transaction of this database."""

@@ -60,9 +60,9 @@ class Log:
             }
         )
 
-    def entry(self, tx: Transaction, log_id: str) -> Document:
+    def entry(self, at: Database | Transaction, log_id: str) -> Document:
         """Raises MissingKeyError."""
-        return tx[self.name][log_id]
+        return at[self.name][log_id]
 
     def of(self, user_id: str, limit: int, after: str | None) -> Page:
         """Entries of a user, the newest first."""

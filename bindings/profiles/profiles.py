@@ -31,7 +31,7 @@ from amberdb._shared.clock import SLACK, SteadyClock
 from amberdb._shared.patches import merging
 from amberdb._shared.queries import between
 from amberdb._shared.search_input import asked
-from amberdb._shared.systems import joined
+from amberdb._shared.systems import in_transaction
 from amberdb.profiles.documents import MAPS as MAPS
 from amberdb.profiles.documents import changed_fields, check_fields, empty
 from amberdb.profiles.history import Log, taken_back
@@ -89,8 +89,7 @@ class UserProfiles:
         value is stored, amberdb.REMOVE removes the field. Raises InvalidDocumentError."""
         given = {**(changes or {}), **more}
         check_fields(user_id, given)
-        with joined(self.db, tx) as tx:
-            return self._saved(tx, user_id, given)
+        return in_transaction(self.db, tx, lambda tx: self._saved(tx, user_id, given))
 
     def update(self, user_id: str, patch: Patch, *, tx: Transaction | None = None) -> Document:
         """Creates the profile or changes it as Collection.update() does; the profile after that.
@@ -100,7 +99,8 @@ class UserProfiles:
         $push to a map without entries, such as that of a new profile, makes it a list. Raises
         InvalidDocumentError; then nothing is changed.
         """
-        with joined(self.db, tx) as tx:
+
+        def update(tx: Transaction) -> Document:
             profiles = tx[self.name]
             before = profiles.get(user_id)
             try:
@@ -115,16 +115,21 @@ class UserProfiles:
             self._logged(tx, user_id, before, after)
             return after
 
+        return in_transaction(self.db, tx, update)
+
     def count_conversation(
         self, user_id: str, by: int = 1, *, tx: Transaction | None = None
     ) -> int:
         """Adds to `conversation_count`, creating a missing profile; the new count."""
-        with joined(self.db, tx) as tx:
+
+        def add(tx: Transaction) -> int:
             before = tx[self.name].get(user_id)
             count: int = by + (0 if before is None else before.get("conversation_count", 0))
             check_fields(user_id, {"conversation_count": count})
             self._saved(tx, user_id, {"conversation_count": count})
-        return count
+            return count
+
+        return in_transaction(self.db, tx, add)
 
     def put(self, profile: Mapping[str, Any], *, tx: Transaction | None = None) -> str:
         """Stores a whole profile with its own times, in place of an existing one; its user id.
@@ -133,31 +138,38 @@ class UserProfiles:
         if not isinstance(user_id, str):
             raise InvalidDocumentError(f"user_id must be a str, not {user_id!r}", field="user_id")
         check_fields(user_id, profile)
-        with joined(self.db, tx) as tx:
+
+        def put(tx: Transaction) -> None:
             profiles = tx[self.name]
             before = profiles.get(user_id) if self._log is not None else None
             profiles.put({**empty(user_id), **profile, "id": user_id})
             if self._log is not None:
                 self._logged(tx, user_id, before, profiles[user_id])
+
+        in_transaction(self.db, tx, put)
         return user_id
 
     def delete(self, user_id: str, *, tx: Transaction | None = None) -> None:
         """Deletes the profile. Raises MissingKeyError."""
-        with joined(self.db, tx) as tx:
+
+        def delete(tx: Transaction) -> None:
             before = tx[self.name].get(user_id)
             if before is None:
                 raise MissingKeyError(f"there is no profile of {user_id!r}", key=user_id)
             tx[self.name].delete(user_id)
             self._logged(tx, user_id, before, None)
 
+        in_transaction(self.db, tx, delete)
+
     def undo(self, log_id: str, *, tx: Transaction | None = None) -> Document | None:
         """Takes the change of a log entry back; the profile after that, None if it is deleted.
         Raises MissingKeyError for an unknown entry, ConflictError when the fields of the change
         were changed since, QueryError without `history_days`."""
         log = self._logs()
-        with joined(self.db, tx) as tx:
-            entry = log.entry(tx, log_id)
-            user_id: str = entry["user_id"]
+        entry = log.entry(self.db if tx is None else tx, log_id)
+        user_id: str = entry["user_id"]
+
+        def undo(tx: Transaction) -> Document | None:
             before = tx[self.name].get(user_id)
             after = taken_back(entry, before)
             if after is None:
@@ -167,6 +179,8 @@ class UserProfiles:
                 tx[self.name].put(after)
             self._logged(tx, user_id, before, after)
             return after
+
+        return in_transaction(self.db, tx, undo)
 
     # -- reading -----------------------------------------------------------------------------
 

@@ -14,7 +14,11 @@ from typing import Any, Final, Protocol, final
 
 from amberdb._errors import ClosedError, InvalidDocumentError, TransactionError
 from amberdb._types import NO_LSN, Document, Lsn, Sync
-from amberdb.engine.database.transaction import Transaction, TransactionCollection
+from amberdb.engine.database.transaction import (
+    Transaction,
+    TransactionCollection,
+    check_names,
+)
 from amberdb.engine.database.writable_collection import WritableCollection
 from amberdb.engine.options import check_sync
 from amberdb.engine.schema.schema import Schema
@@ -95,6 +99,13 @@ class SharedTransaction(Transaction):
         if self._own is not None:
             return self._own[name]
         return SharedTransactionCollection(self, self._db.outside(name), self._db.embedders)
+
+    def lock(self, *names: str) -> None:
+        """Nothing is left to do: the process that holds the transaction has no other one. Raises
+        ValueError, ClosedError."""
+        if self._lane is None and self._own is None:
+            raise _not_open()
+        check_names(names)
 
     def is_of(self, engine: Any) -> bool:
         """Whether it is an open transaction of this database."""

@@ -9,10 +9,11 @@ Invariants:
 
 import threading
 import weakref
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from opcode import opmap
 from types import FrameType, TracebackType
-from typing import Generic, TypeVar, final
+from typing import ClassVar, Generic, TypeVar, final
 
 from amberdb._call_lock import current_frame, has_ended
 from amberdb._errors import ClosedError, TransactionError
@@ -38,6 +39,9 @@ _BEFORE_WITH = opmap.get("BEFORE_WITH")
 
 class Transaction:
     """A transaction, returned by db.transaction(). Use it with `with`, in one thread, once."""
+
+    runs_alone: ClassVar[bool] = True
+    """Whether transactions follow each other, as they do in a directory."""
 
     def __init__(
         self, handle: Handle, engine: Engine, sync: Sync | None, timeout_ms: int | None
@@ -103,6 +107,23 @@ class Transaction:
         """The same as tx[name]."""
         return self[name]
 
+    def lock(self, *names: str) -> None:
+        """Holds names, of whatever the program likes, until the transaction ends: another one that
+        locks one of them waits.
+
+            with db.transaction() as tx:
+                tx.lock(f"user/{name}")
+                if not tx["user"].find({"name": name}):
+                    tx["user"].put({"name": name})
+
+        A server needs it where a transaction looks for what another one may add: call it once, at
+        the beginning, with all names; those of one call are taken in one order. In a directory
+        transactions follow each other, and nothing is left to do. Raises ValueError for a name
+        that is not a str, ClosedError, BusyError.
+        """
+        self.writer()
+        check_names(names)
+
     def is_of(self, engine: Engine) -> bool:
         """Whether it commits to this engine."""
         return engine.committer is self._committer
@@ -113,6 +134,13 @@ class Transaction:
         if self._writer is None:
             raise ClosedError("the transaction is not open: use it inside its `with` block")
         return self._writer
+
+
+def check_names(names: Iterable[object]) -> None:
+    """Raises ValueError unless each is a name that lock() takes."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"lock({name!r}): give names, each a str")
 
 
 class TransactionCollection(WritableCollection):

@@ -7,12 +7,21 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import amberdb
-from amberdb import Collection, Database, DuplicateKeyError, Ordered, Text, Unique
+from amberdb import (
+    BusyError,
+    ClosedError,
+    Collection,
+    Database,
+    DuplicateKeyError,
+    Ordered,
+    Text,
+    Unique,
+)
 from amberdb.index.registry import IndexSpec
 from support.servers import PgBouncer
 
@@ -261,3 +270,50 @@ def test_two_processes_get_then_put(url: str) -> None:
         ]
         assert [process.wait(120) for process in processes] == [0, 0]
         assert db["profile"].count({"n": 2 * ROUNDS // 20}) == 20
+
+
+# -- lock() --------------------------------------------------------------------------------------
+
+
+def test_lock_holds_names_until_the_transaction_ends(url: str) -> None:
+    """Those of a call at once, whatever their order; of another schema there are others."""
+    with (
+        amberdb.connect(url) as db,
+        amberdb.connect(url) as other,
+        amberdb.connect(f"{url}?schema=other") as elsewhere,
+    ):
+        with db.transaction() as tx:
+            assert not tx.runs_alone
+            tx.lock("b", "a", "\ud800")
+            tx.lock("a")
+            for name in ("a", "b", "\ud800"):
+                with pytest.raises(BusyError), other.transaction(timeout_ms=10) as theirs:
+                    theirs.lock("c", name)
+            with elsewhere.transaction(timeout_ms=10) as theirs:
+                theirs.lock("a", "b")
+            with pytest.raises(ValueError, match="give names, each a str"):
+                tx.lock(cast(Any, 7))
+        with pytest.raises(ClosedError):
+            tx.lock("a")
+        with pytest.raises(ValueError, match="give names"), db.transaction() as tx:
+            tx.lock("a", cast(Any, None))
+        with other.transaction(timeout_ms=10) as theirs:
+            theirs.lock("a", "b", "c")
+
+
+def test_what_is_looked_for_under_a_lock_is_put_once(url: str) -> None:
+    """A transaction that has waited for a name sees what the other one has put."""
+    with amberdb.connect(url) as db:
+        db.collection("user", indexes=[Ordered("name")])
+
+    def register(db: Database, side: int, number: int) -> None:
+        with db.transaction() as tx:
+            names = [f"n{number}", f"m{number}"]
+            tx.lock(*names[:: 1 if side else -1])
+            for name in names:
+                if not tx["user"].find({"name": name}):
+                    tx["user"].put({"name": name})
+
+    both(url, register)
+    with amberdb.connect(url) as db:
+        assert db["user"].count() == len(db["user"].distinct("name")) == 2 * ROUNDS

@@ -66,6 +66,7 @@ class Transcripts:
             self._db.collections()  # raises ClosedError, as with entries
             return
         with self._db.transaction() as tx:
+            self._lock(tx, parts[0])
             known = self._known(tx, parts, [uuid for uuid, _, _ in stored if uuid is not None])
             new: list[tuple[str | None, SessionStoreEntry, dict[str, Any]]] = []
             for uuid, entry, document in stored:
@@ -110,6 +111,7 @@ class Transcripts:
         """Deletes a transcript, a main one with all of its session, in one commit."""
         session, part = _parts(key)
         with self._db.transaction() as tx:
+            self._lock(tx, session)
             self._delete(tx, _within(session, part) if part else _within(session))
 
     def delete_idle(self, idle: timedelta) -> int:
@@ -120,13 +122,19 @@ class Transcripts:
         old = {"mtime": {"$lte": until}}
         count = 0
         for row in self._transcripts.find(old, fields=["project_key", "session_id"]):
-            within = _within(_session(row["project_key"], row["session_id"]))
+            session = _session(row["project_key"], row["session_id"])
+            within = _within(session)
             with self._db.transaction() as tx:
+                self._lock(tx, session)
                 times = tx[self._transcripts.name].find(within, fields=["mtime"])
                 if times and all(each["mtime"] <= until for each in times):
                     self._delete(tx, within)
                     count += 1
         return count
+
+    def _lock(self, tx: Transaction, session: str) -> None:
+        """Holds the transcripts of a session."""
+        tx.lock(f"{self._transcripts.name}/{session}")
 
     def _delete(self, tx: Transaction, within: dict[str, Any]) -> None:
         tx[self._entries.name].delete_many(within)

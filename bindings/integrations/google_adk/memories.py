@@ -121,6 +121,7 @@ class AmberMemoryService(BaseMemoryService):
 
     def _add(self, documents: list[dict[str, Any]], of: dict[str, str]) -> None:
         with self.client.transaction() as tx:
+            tx.lock(f"{self._memories.name}/{amberdb.key(*of.values())}")
             memories = tx[self._memories.name]
             same = {name: {"$eq": value} for name, value in of.items()}
             kept = {document["id"] for document in documents}

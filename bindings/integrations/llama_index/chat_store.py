@@ -64,6 +64,7 @@ class AmberChatStore(BaseChatStore):
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Replaces the messages of a key."""
         with self.client.transaction() as tx:
+            tx.lock(f"{self.collection}/{key}")
             into = tx[self.collection]
             into.delete_many(_of(key))
             into.put_many(_stored(key, 0, messages))
@@ -75,6 +76,7 @@ class AmberChatStore(BaseChatStore):
     def add_message(self, key: str, message: ChatMessage) -> None:
         """Adds a message behind the last one of a key."""
         with self.client.transaction() as tx:
+            tx.lock(f"{self.collection}/{key}")
             into = tx[self.collection]
             last = into.max("position", _of(key))
             into.put_many(_stored(key, 0 if last is None else last + 1, [message]))
@@ -82,6 +84,7 @@ class AmberChatStore(BaseChatStore):
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Deletes the messages of a key; returns them, None when there are none."""
         with self.client.transaction() as tx:
+            tx.lock(f"{self.collection}/{key}")
             found = tx[self.collection].find(_of(key), order_by="position")
             tx[self.collection].delete_many(_of(key))
         return list(map(_loaded, found)) or None
@@ -90,6 +93,7 @@ class AmberChatStore(BaseChatStore):
         """Deletes the message at a position of the list, from its end for a negative one; returns
         it, None when there is none."""
         with self.client.transaction() as tx:
+            tx.lock(f"{self.collection}/{key}")
             found = _at(tx[self.collection], key, idx)
             if found is not None:
                 tx[self.collection].delete(found["id"])

@@ -353,6 +353,18 @@ def test_functions_of_ones_own_run_in_a_thread(tmp_path: Path) -> None:
     run(work)
 
 
+def test_lock_is_awaited(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with audited(tmp_path / "t.amber") as db:
+            async with db.transaction() as tx:
+                assert tx.runs_alone
+                await tx.lock("a", "b")
+            with pytest.raises(ClosedError):
+                await tx.lock("a")
+
+    run(work)
+
+
 def test_run_awaits_its_work_in_a_transaction(tmp_path: Path) -> None:
     async def work() -> None:
         async with audited(tmp_path / "t.amber") as db:

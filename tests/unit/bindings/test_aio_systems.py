@@ -34,7 +34,7 @@ FACES: dict[type, type[Face]] = {
 
 INSIDE = {
     *("now", "live", "live_user", "put_part", "put_messages", "marked", "seen", "tokens"),
-    *("token_count", "put_entity", "put_relation", "snapshot_relations"),
+    *("token_count", "put_entity", "put_relation", "snapshot_relations", "lock"),
     *("embedded", "restore_entity", "restore_relation", "snapshot_entities"),
 }
 """Of one system, for its other modules."""

@@ -173,6 +173,19 @@ def test_a_transaction_reads_its_own_writes_and_is_whole(shared: SharedDatabase)
         pass
 
 
+def test_lock_takes_names(shared: SharedDatabase) -> None:
+    shared.collection("n")
+    with shared.transaction() as tx:
+        assert tx.runs_alone
+        tx.lock("a", "b")
+        with pytest.raises(ValueError, match="give names, each a str"):
+            tx.lock(cast(Any, 7))
+        tx["n"].put({"id": "a"})
+    with pytest.raises(ClosedError):
+        tx.lock("a")
+    assert list(shared["n"]) == ["a"]
+
+
 def test_run_is_a_transaction(shared: SharedDatabase) -> None:
     shared.collection("n").put({"id": "a", "x": 1})
 

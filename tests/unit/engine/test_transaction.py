@@ -491,6 +491,22 @@ def test_commit_notes_the_rows_that_a_replay_finds(db: Database) -> None:
         assert [lsn for lsn, _, _ in events] == sorted(lsn for lsn, _, _ in events)
 
 
+def test_lock_takes_names_and_does_nothing_in_a_directory(bank: Database) -> None:
+    with bank.transaction() as tx:
+        assert tx.runs_alone
+        tx.lock()
+        tx.lock("a", "", "a", "\ud800")
+        for wrong in (7, None, b"a"):
+            with pytest.raises(ValueError, match="give names, each a str"):
+                tx.lock("a", cast(Any, wrong))
+        tx["a"].delete("a")
+    with pytest.raises(ClosedError):
+        tx.lock("a")
+    with pytest.raises(ClosedError):
+        bank.transaction().lock("a")
+    assert ids(bank["a"].find()) == ["b", "c"]
+
+
 # -- run() -------------------------------------------------------------------------------------
 
 
