@@ -11,7 +11,10 @@ from amberdb import QueryError, Where
 from amberdb._jsonl.text import loads
 
 DatabasePath = Annotated[
-    str, typer.Argument(metavar="PATH", help="The database, a directory.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="PATH", help="The database: a directory, or postgresql://...", show_default=False
+    ),
 ]
 CollectionName = Annotated[
     str, typer.Argument(metavar="COLLECTION", help="Its name.", show_default=False)

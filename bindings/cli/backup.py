@@ -24,7 +24,7 @@ from amberdb._jsonl.text import iso
 from amberdb.cli.arguments import AsJson, DatabasePath
 from amberdb.cli.bars import counting
 from amberdb.cli.output import emit, grid, plain, properties, show
-from amberdb.cli.verb import opened, say, verb
+from amberdb.cli.verb import check_directory, opened, say, verb
 from amberdb.ship import Shipped, Shipper, ShipStatus, key_from, prune, restore_from, shipped
 
 Archives = Annotated[
@@ -147,6 +147,7 @@ def rescue(
 ) -> None:
     """Automatic restore: puts the newest rolling backup in place of a database that is damaged
     beyond recovery, and keeps the damaged one beside it. Changes nothing if it can be opened."""
+    check_directory(path)
     with amberdb.open(
         path,
         create=False,

@@ -4,18 +4,19 @@ Invariants:
 - check changes nothing; repair changes nothing without --apply.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 import amberdb
-from amberdb import Erasure, LockedError, RepairReport
+from amberdb import CheckReport, Erasure, LockedError, RepairReport
+from amberdb._connect import is_url
 from amberdb.cli.arguments import AsJson, CollectionName, DatabasePath, parse_where
 from amberdb.cli.bars import counting, pairs_bar
 from amberdb.cli.output import emit, grid, plain, properties, show
-from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
+from amberdb.cli.verb import Exit, check_directory, opened, opened_read_only, say, verb
 
 
 @verb
@@ -23,12 +24,14 @@ def check(path: DatabasePath, as_json: AsJson = False) -> None:
     """Reads every page and every record, and compares every index, count and checksum with the
     documents. Works on a database that cannot be opened, and changes nothing."""
     with counting() as progress:
-        try:
-            report = amberdb.check(path, progress)
-        except LockedError as error:
-            say(f"open in process {error.pid or '?'}: its documents are checked, not its pages")
-            with opened_read_only(path) as db:
-                report = db.check(progress)
+        if is_url(path):
+            report = _checked(path, progress)
+        else:
+            try:
+                report = amberdb.check(path, progress)
+            except LockedError as error:
+                say(f"open in process {error.pid or '?'}: its documents are checked, not its pages")
+                report = _checked(path, progress)
     if as_json:
         emit({"ok": report.ok, **asdict(report)})
     else:
@@ -43,6 +46,11 @@ def check(path: DatabasePath, as_json: AsJson = False) -> None:
         raise typer.Exit(Exit.NOTHING)
 
 
+def _checked(path: str, progress: Callable[[str, int], None]) -> CheckReport:
+    with opened_read_only(path) as db:
+        return db.check(progress)
+
+
 @verb
 def repair(
     path: DatabasePath,
@@ -53,6 +61,7 @@ def repair(
 ) -> None:
     """Salvages every readable document of a damaged database; damaged files are kept as .broken.
     Without --apply it only shows what it would do, and what would be lost."""
+    check_directory(path)
     with counting() as progress:
         report = amberdb.repair(path, apply=apply, progress=progress)
     if as_json:

@@ -25,11 +25,12 @@ from amberdb import (
     LogTruncatedError,
     MissingKeyError,
     OpenError,
+    QueryError,
     RestorePointError,
     StorageError,
     TransactionError,
 )
-from amberdb._connect import connect_or_open
+from amberdb._connect import connect_or_open, is_url
 from amberdb._jsonl.importer import BadLineError
 from amberdb._jsonl.reader import InputDamagedError
 from amberdb.cli.output import visible
@@ -106,6 +107,12 @@ def say(message: str) -> None:
     print(visible(" ".join(message.split())), file=sys.stderr)
 
 
+def check_directory(path: str) -> None:
+    """Raises QueryError for the URL of a server, in a command that repairs files."""
+    if is_url(path):
+        raise QueryError("this command is for a directory: a server has tools of its own")
+
+
 @contextmanager
 def opened(path: str, *, create: bool = False, background: bool = False) -> Generator[Database]:
     """The database, open for writing while the command runs, also beside an application that shares
@@ -117,7 +124,11 @@ def opened(path: str, *, create: bool = False, background: bool = False) -> Gene
 @contextmanager
 def opened_read_only(path: str, *, background: bool = False) -> Generator[Database]:
     """The database, open read-only; another process may have it open for writing. Nothing is
-    recovered, removed or changed."""
+    recovered, removed or changed. One on a server is open as ever, and not created."""
+    if is_url(path):
+        with connect_or_open(path, create=False, background=False) as db:
+            yield db
+        return
     with amberdb.open(path, read_only=True, background=background) as db:
         yield db
 

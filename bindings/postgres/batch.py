@@ -100,12 +100,12 @@ class PostgresBatch(WriteBatch):
         self._locking.expect_rowids(len(new))
 
     def remove(self, schema: Schema, found: Iterable[ReadDocument]) -> int:
-        table, count = self.table(schema), 0
-        for key, _, _ in found:
+        table = self.table(schema)
+        keys = [key for key, _, _ in found]  # first: it is a scan, which may meet one again
+        for key in keys:
             self._change(_Change(table, key, None), 0)
             self._locking.write(key, None)
-            count += 1
-        return count
+        return len(keys)
 
     def expired(self, table: Table, keys: list[bytes]) -> None:
         """Takes in which documents the transaction has removed, all of them expired."""

@@ -203,6 +203,13 @@ def test_delete_many_in_a_transaction_sees_what_was_written_before(db: Database)
     assert notes.find() == []
 
 
+def test_delete_many_takes_a_document_with_several_entries_once(db: Database) -> None:
+    notes = db.collection("note", indexes=[Ordered("tags")])
+    notes.put_many({"id": f"{n}", "tags": [n, n + 1, n + 2]} for n in range(9))
+    assert notes.delete_many({"tags": {"$gte": 3, "$lt": 9}}) == 8
+    assert ids(notes.find()) == ["0"]
+
+
 def test_get_gives_the_default(notes: Collection) -> None:
     assert notes.get("a") is None
     assert notes.get("a", 5) == 5
