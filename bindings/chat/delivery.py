@@ -117,7 +117,8 @@ class Delivery:
                 return Flushed(
                     success=not total, total_pending=total, flushed_count=0, failed_count=0
                 )
-            flushed = self._flush_all(sink, batch_size, order_by, zip(wheres, counts, strict=True))
+            counted = zip(wheres, counts, strict=True)
+            flushed, total = self._flush_all(sink, batch_size, order_by, counted, total)
         failed = total - flushed
         return Flushed(
             success=not failed, total_pending=total, flushed_count=flushed, failed_count=failed
@@ -137,19 +138,23 @@ class Delivery:
         batch_size: int,
         order_by: str,
         counted: Iterable[tuple[Mapping[str, Any], int]],
-    ) -> int:
-        """How many turns the sink stored."""
-        flushed, error = 0, None
+        total: int,
+    ) -> tuple[int, int]:
+        """How many turns the sink stored, and of how many: another program may have flushed some
+        of `total` meanwhile."""
+        flushed, tried, error = 0, 0, None
         for batch in chain.from_iterable(
             self._batches(batch_size, order_by, where, count) for where, count in counted
         ):
             outcome = self._send(sink, batch)
             flushed += sum(turn["id"] not in outcome.failed for turn in batch)
+            tried += len(batch)
             error = next(iter(outcome.failed.values()), error)
             if outcome.is_down:
+                tried = total
                 break
         self.error = error
-        return flushed
+        return flushed, tried
 
     def _batches(
         self, size: int, order_by: str, where: Mapping[str, Any], left: int
