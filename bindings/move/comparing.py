@@ -93,9 +93,9 @@ class Comparing:
         self.documents += count
 
     def _pairs(self, db: Database, name: str) -> _Pairs:
-        for records in batches(db, name, self._batch):
-            for record in records:
-                yield record.id, canonical(record)
+        for batch in batches(db, name, self._batch):
+            for record, data in batch:
+                yield record.id, data
 
     def _differs(self, difference: Difference) -> bool:
         name, id = difference.collection, difference.id

@@ -19,6 +19,8 @@ from amberdb.move.place import NAME, Place
 BATCH_BYTES: Final = 4 << 20
 Counted: TypeAlias = Callable[[str, int], None]
 """Told the collection in work, and how many of its documents are done."""
+Batch: TypeAlias = list[tuple[Record, bytes]]
+"""Records, each with its canonical() bytes."""
 _CLOCKS: Final = timedelta(minutes=1)
 """How much the clocks of two machines may differ."""
 
@@ -60,32 +62,32 @@ class Copying:
         name, count = definition.name, 0
         declare(self._target, definition, with_indexes=False)
         verified = self._place.after(name)
-        for records in batches(self._source, name, self._batch, verified):
+        for batch in batches(self._source, name, self._batch, verified):
             if self._source.definition(name).number != definition.number:
                 return  # they may be of another collection, which has the name by now
-            self._target[name].put_records(records)
-            self._check(definition, records)
-            verified = records[-1].id
+            self._target[name].put_records([record for record, _ in batch])
+            self._check(definition, batch)
+            verified = batch[-1][0].id
             self._place.copied(name, verified, done=False)
-            self.documents += len(records)
-            count += len(records)
+            self.documents += len(batch)
+            count += len(batch)
             if self._progress is not None:
                 self._progress(name, count)
         self._place.copied(name, verified, done=True)
 
-    def _check(self, definition: CollectionDef, records: list[Record]) -> None:
+    def _check(self, definition: CollectionDef, batch: Batch) -> None:
         """Compares a batch with what the target has of it."""
         name = definition.name
-        ids = [each.id for each in records]
+        ids = [record.id for record, _ in batch]
         found = self._target[name].find({"id": {"$in": ids}}, limit=len(ids), records=True)
         stored = {each.id: canonical(each) for each in found}
-        for each in records:
-            if stored.get(each.id) != canonical(each) and not _has_expired(definition, each):
+        for record, data in batch:
+            if stored.get(record.id) != data and not _has_expired(definition, record):
                 raise MoveDamagedError(
-                    f"document {each.id!r} of {name!r} is another one in {self._target.path} than "
-                    "was stored there: check that nobody else writes there, and its disk",
+                    f"document {record.id!r} of {name!r} is another one in {self._target.path} "
+                    "than was stored there: check that nobody else writes there, and its disk",
                     collection=name,
-                    key=each.id,
+                    key=record.id,
                 )
 
 
@@ -94,9 +96,7 @@ def moved(source: Database) -> list[str]:
     return [name for name in source.collections() if name != NAME]
 
 
-def batches(
-    db: Database, name: str, batch: int, after: str | None = None
-) -> Iterator[list[Record]]:
+def batches(db: Database, name: str, batch: int, after: str | None = None) -> Iterator[Batch]:
     """The records of a collection by id, in batches of at most `batch` documents."""
     limit = batch
     while True:
@@ -105,8 +105,9 @@ def batches(
         if not records:
             return
         after = records[-1].id
-        yield records
-        size = sum(len(canonical(each)) for each in records) // len(records)
+        found = [(record, canonical(record)) for record in records]
+        yield found
+        size = sum(len(data) for _, data in found) // len(found)
         limit = max(1, min(batch, BATCH_BYTES // (size + 1)))
 
 

@@ -90,8 +90,7 @@ def move(
     `verify` and `finish`, and start them with the target. A run that was interrupted or killed is
     gone on with by the next one.
 
-    Raises MoveTargetError, MoveSourceError, MoveDamagedError; DuplicateKeyError never, since the
-    source has the same Unique indexes; and what the two databases raise.
+    Raises MoveTargetError, MoveSourceError, MoveDamagedError, and what the two databases raise.
     """
     if batch < 1:
         raise ValueError(f"batch={batch!r}: give a number above 0")

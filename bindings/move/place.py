@@ -37,8 +37,8 @@ class Place:
             self.subscriber = _resumed(source, target, known["subscriber"])
         self._target = target
         self._collection = target[NAME]
-        self.lsn = Lsn(self._collection["feed"]["lsn"])
-        """Of the last change that the target has."""
+        self.lsn = max(Lsn(self._collection["feed"]["lsn"]), self.subscriber.position)
+        """Of the last change that the target has: a change of a name is only acknowledged."""
 
     def after(self, name: str) -> str | None:
         """The last id of a collection that was copied; None before the first."""

@@ -384,6 +384,11 @@ class Table:
         return document
 
 
+def expiry_bound(schema: Schema, now_us: int) -> bytes:
+    """What the column of expiry has of documents that have expired is below it."""
+    return schema.expiry_bound(now_us)[KEYSPACE_BYTES:]
+
+
 def array_of(keys: Iterable[bytes]) -> str:
     """An array of bytea as its text, which is made in a third of the driver's time."""
     return "{" + ",".join([f'"\\\\x{key.hex()}"' for key in keys]) + "}"

@@ -11,8 +11,9 @@ Invariants:
   two batches of one nothing is held.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from copy import copy
+from functools import partial
 from heapq import merge
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ from amberdb.postgres.table import (
     VALUE,
     Table,
     array_of,
+    expiry_bound,
 )
 
 BATCH: Final = 128
@@ -230,7 +232,7 @@ class PostgresView(View):
         expired, values = None, list[Any]()
         if schema.expires_at is not None:
             expired = text.expired(table.name, table.columns[schema.expiry_prefix])
-            values.append(_inside(schema.expiry_prefix, schema.expiry_bound(self.now_us))[1])
+            values.append(expiry_bound(schema, self.now_us))
         values.append(terms)
         if ranges:
             values += [[low for low, _ in ranges], [high for _, high in ranges], ranged_max]
@@ -247,9 +249,8 @@ class PostgresView(View):
             return "TRUE", []
         table = self.catalogue.table(schema)
         column = table.columns[schema.expiry_prefix]
-        bound = _inside(schema.expiry_prefix, schema.expiry_bound(self.now_us))[1]
         sql = f"rowid NOT IN (SELECT d.rowid FROM {table.name} d WHERE d.{column} < %s)"
-        return sql, [bound]
+        return sql, [expiry_bound(schema, self.now_us)]
 
     def keys_beside(
         self, key: bytes, low: bytes, high: bytes, count: int
@@ -344,17 +345,36 @@ class PostgresView(View):
         self, table: Table, column: str, low: bytes, high: bytes, reverse: bool
     ) -> Iterator[Rows]:
         """The rows in a range of a column, in batches."""
-        start, end = _inside(low, high)
-        condition, size = self._condition(table, column), self._batch
+        condition = self._condition(table, column)
+        scan = partial(
+            table.scan, column, reverse=reverse, narrows=condition is not None, locks=self.locks
+        )
+        return self._batches(scan, *_inside(low, high), condition, reverse)
+
+    def _side_entries(
+        self, table: Table, column: str, low: bytes, high: bytes, reverse: bool
+    ) -> Iterator[Pair]:
+        condition = self._condition(table, column)
+        scan = partial(
+            table.side_scan, reverse=reverse, narrows=condition is not None, locks=self.locks
+        )
+        for rows in self._batches(scan, low, high, condition, reverse):
+            for row in rows:
+                self._note(table, [row])  # one by one: a document may be in several
+                yield row[PLACE], row[VALUE]
+
+    def _batches(
+        self,
+        scan: Callable[..., str],
+        start: bytes,
+        end: bytes | None,
+        condition: str | None,
+        reverse: bool,
+    ) -> Iterator[Rows]:
+        """The rows of a statement over a range, each batch larger than the one before."""
+        size = self._batch
         while True:
-            sql = table.scan(
-                column,
-                has_high=end is not None,
-                reverse=reverse,
-                narrows=condition is not None,
-                locks=self.locks,
-                limit=size,
-            )
+            sql = scan(has_high=end is not None, limit=size)
             rows = self._ordered(self._rows(sql, _bounds(start, end, condition)), reverse)
             yield rows
             if len(rows) < size:
@@ -363,30 +383,6 @@ class PostgresView(View):
                 end = rows[-1][PLACE]
             else:
                 start = rows[-1][PLACE] + b"\0"
-            size = min(size * _WIDER, BATCH_MAX)
-
-    def _side_entries(
-        self, table: Table, column: str, low: bytes, high: bytes, reverse: bool
-    ) -> Iterator[Pair]:
-        condition, size = self._condition(table, column), self._batch
-        while True:
-            sql = table.side_scan(
-                has_high=True,
-                reverse=reverse,
-                narrows=condition is not None,
-                locks=self.locks,
-                limit=size,
-            )
-            rows = self._ordered(self._rows(sql, _bounds(low, high, condition)), reverse)
-            for row in rows:
-                self._note(table, [row])  # one by one: a document may be in several
-                yield row[PLACE], row[VALUE]
-            if len(rows) < size:
-                return
-            if reverse:
-                high = rows[-1][PLACE]
-            else:
-                low = rows[-1][PLACE] + b"\0"
             size = min(size * _WIDER, BATCH_MAX)
 
     def _note(self, table: Table, rows: Rows) -> None:

@@ -15,6 +15,7 @@ from amberdb.engine.storage.view import View, schema_of
 from amberdb.postgres.batch import PostgresBatch
 from amberdb.postgres.connections import execute
 from amberdb.postgres.session import Sessions
+from amberdb.postgres.table import expiry_bound
 
 BATCH: Final = 500
 
@@ -48,11 +49,10 @@ def _expire_batch(batch: PostgresBatch, schema: Schema, grace_us: int) -> int:
         f"SELECT key FROM {table.name} WHERE {table.columns[schema.expiry_prefix]} < %s "
         f"LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
     )
-    bound = schema.expiry_bound(batch.now_us - grace_us)[len(schema.expiry_prefix) :]
     rows = execute(
         batch.connection,
         f"DELETE FROM {table.name} WHERE key IN ({found}) RETURNING key, rowid",
-        [bound],
+        [expiry_bound(schema, batch.now_us - grace_us)],
     ).fetchall()
     keys = [row[0] for row in rows]
     for beside in (table.entries, table.values):
