@@ -25,6 +25,7 @@ from amberdb.move import (
     copying,
     move,
 )
+from amberdb.move.place import Place
 from support import slices
 from support.databases import FakeClock, OpenDatabase, assert_sound
 from support.moving import fill_documents, fill_systems, killed_move, swap, thing, write_on
@@ -94,6 +95,17 @@ def test_changes_are_followed(db: Database, target: Database) -> None:
     assert report.changes == 1
     assert is_equal(report)
     assert target.collections() == ["renamed", "thing"]
+
+
+def test_a_run_begins_behind_a_name_that_changed(db: Database, target: Database) -> None:
+    """The source keeps no log before what was acknowledged."""
+    fill_documents(db, 10)
+    move(db, target)
+    db.rename_collection("é 𝄞", "renamed")
+    move(db, target)
+    (acknowledged,) = db.stats().subscribers.values()
+    assert Place(db, target).lsn == acknowledged
+    assert move(db, target, verify=True).changes == 0
 
 
 def test_a_name_that_changes_while_it_is_copied(db: Database, target: Database) -> None:
