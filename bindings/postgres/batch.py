@@ -10,7 +10,7 @@ Invariants:
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple, final
 
 import psycopg
@@ -124,14 +124,9 @@ class PostgresBatch(WriteBatch):
         for value, table in self._values.items():
             by_table.setdefault(table, []).append(value)
         for table, values in by_table.items():
-            row = execute(
-                self.connection,
-                f"SELECT value, array_agg(key ORDER BY key) FROM {table.values} "
-                "WHERE value = ANY(%s) GROUP BY value HAVING count(*) > 1 LIMIT 1",
-                [values],
-            ).fetchone()
-            if row is not None:
-                raise duplicate(table, row[0], row[1])
+            found = repeated(self.connection, table, values)
+            if found is not None:
+                raise duplicate(table, *found)
         outbox = self._locking.catalogue.outbox
         if outbox is not None and self._written:
             size_bytes = self._bytes_max - self._left
@@ -247,26 +242,12 @@ class PostgresBatch(WriteBatch):
             execute(self.connection, f"DELETE FROM {table.values} WHERE key = ANY(%s)", [keys])
 
     def _send_entries(self, table: Table, rows: dict[bytes, Row]) -> None:
-        connection = self.connection
-        marks = {mark for row in rows.values() for mark in row.marks} - self._locking.known_marks
-        if marks:
-            sql = f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING'
-            execute_each(connection, sql, [(mark,) for mark in sorted(marks)])
-        entries = [
-            (entry, key[KEYSPACE_BYTES:], value)
-            for key, row in rows.items()
-            for entry, value in row.entries
-        ]
-        if entries:
-            sql = f"INSERT INTO {table.entries} VALUES (%s, %s, %s)"
-            execute_each(connection, sql, entries)
-        values = [
-            (value, key[KEYSPACE_BYTES:]) for key, row in rows.items() for value in row.uniques
-        ]
+        values = [value for row in rows.values() for value in row.uniques]
         if values:
-            self._free_expired(table, [value for value, _ in values])
-            execute_each(connection, f"INSERT INTO {table.values} VALUES (%s, %s)", values)
-            self._values.update((value, table) for value, _ in values)
+            self._free_expired(table, values)
+            self._values.update(dict.fromkeys(values, table))
+        marks = self._locking.known_marks
+        insert_beside(self.connection, self._database, table, rows.values(), marks)
 
     def _send_searched(self, table: Table, changes: list[_Change]) -> None:
         """Changes the search indexes where a document has another rowid."""
@@ -292,6 +273,44 @@ class PostgresBatch(WriteBatch):
 
 def _written(change: _Change) -> Written:
     return Written.of(change.table, None if change.row is None else change.row.document)
+
+
+def insert_beside(
+    connection: Connection,
+    database: str,
+    table: Table,
+    rows: Collection[Row],
+    known_marks: frozenset[bytes],
+) -> None:
+    """Stores what documents have beside their rows, and the marks that are not known."""
+    marks = {mark for row in rows for mark in row.marks} - known_marks
+    entries = [(entry, row.key, value) for row in rows for entry, value in row.entries]
+    values = [(value, row.key) for row in rows for value in row.uniques]
+    inserts: tuple[tuple[str, list[Any]], ...] = (
+        (
+            f'INSERT INTO "{database}".marks VALUES (%s) ON CONFLICT DO NOTHING',
+            [(mark,) for mark in sorted(marks)],
+        ),
+        (f"INSERT INTO {table.entries} VALUES (%s, %s, %s)", entries),
+        (f"INSERT INTO {table.values} VALUES (%s, %s)", values),
+    )
+    for statement, each in inserts:
+        if each:
+            execute_each(connection, statement, each)
+
+
+def repeated(
+    connection: Connection, table: Table, values: list[bytes] | None = None
+) -> tuple[bytes, list[bytes]] | None:
+    """A value of a Unique index that several documents have, of these values or of all, and their
+    keys."""
+    among = "" if values is None else "WHERE value = ANY(%s) "
+    sql = (
+        f"SELECT value, array_agg(key ORDER BY key) FROM {table.values} {among}GROUP BY value "
+        "HAVING count(*) > 1 LIMIT 1"
+    )
+    row = execute(connection, sql, None if values is None else [values]).fetchone()
+    return None if row is None else (row[0], row[1])
 
 
 def duplicate(table: Table, value: bytes, keys: list[bytes]) -> DuplicateKeyError:

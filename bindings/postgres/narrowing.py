@@ -47,6 +47,11 @@ class Narrowing:
         return " && ".join(left) or None
 
 
+def condition_of(where: Filter) -> str | None:
+    """All that is asked of the documents of a filter, where no range fixes anything."""
+    return Narrowing(where).behind(())
+
+
 def _condition(part: Condition) -> str | None:
     path = Path.of(part.path).segments
     if any("\0" in name or name.startswith(MARK) for name in path):

@@ -16,7 +16,7 @@ from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.migration import failed
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.vector_block import StoredVector, VectorsAt
-from amberdb.postgres.batch import duplicate
+from amberdb.postgres.batch import duplicate, insert_beside, repeated
 from amberdb.postgres.catalogue import Catalogue
 from amberdb.postgres.connections import Connection, execute, execute_each
 from amberdb.postgres.feed.outbox import FEED, Outbox, Written
@@ -190,12 +190,9 @@ class TablesWriter:
                 index.replace(self._connection, (), documents)
             if self._migrating is not None and self._outbox is not None:
                 self._tell(self._outbox, table, rows)
-        repeated = self.execute(
-            f"SELECT value, array_agg(key ORDER BY key) FROM {table.values} GROUP BY value "
-            "HAVING count(*) > 1 LIMIT 1"
-        )
-        for value, keys in repeated:
-            raise self._duplicate(table, value, keys)
+        found = repeated(self._connection, table)
+        if found is not None:
+            raise self._duplicate(table, *found)
 
     def _duplicate(self, table: Table, value: bytes, keys: list[bytes]) -> AmberError:
         error = duplicate(table, value, keys)
@@ -207,22 +204,7 @@ class TablesWriter:
 
     def _rewrite(self, table: Table, rows: list[Row]) -> None:
         execute_each(self._connection, table.update, [row.updated for row in rows])
-        self._insert(
-            f"INSERT INTO {table.entries} VALUES (%s, %s, %s)",
-            [(entry, row.key, value) for row in rows for entry, value in row.entries],
-        )
-        self._insert(
-            f"INSERT INTO {table.values} VALUES (%s, %s)",
-            [(value, row.key) for row in rows for value in row.uniques],
-        )
-        self._insert(
-            f'INSERT INTO "{self._database}".marks VALUES (%s) ON CONFLICT DO NOTHING',
-            [(mark,) for mark in sorted({mark for row in rows for mark in row.marks})],
-        )
-
-    def _insert(self, statement: str, values: list[tuple[Any, ...]]) -> None:
-        if values:
-            execute_each(self._connection, statement, values)
+        insert_beside(self._connection, self._database, table, rows, frozenset())
 
     def _stored_rows(self, known: Table, table: Table) -> Iterator[list[Row]]:
         """All documents as they are to be stored, in batches."""

@@ -19,6 +19,7 @@ from amberdb import (
     ServerUnreachableError,
 )
 from amberdb.postgres import PostgresDatabase
+from support.server_process import wait_until
 from support.servers import PostgreSQL, postgres, standby
 
 CALLS_GO_ON_S = 5.0
@@ -36,6 +37,13 @@ def connected(server: PostgreSQL, name: str) -> PostgresDatabase:
     return db
 
 
+def connected_to(replica: PostgreSQL, name: str, position: str) -> PostgresDatabase:
+    """Once the replica has the database itself: nobody can connect to it before."""
+    has = f"SELECT pg_last_wal_replay_lsn() >= '{position}'::pg_lsn"
+    assert wait_until(lambda: replica.execute(has) == "t", CALLS_GO_ON_S * 6)
+    return connected(replica, name)
+
+
 def url_of_both(primary: PostgreSQL, replica: PostgreSQL, name: str) -> str:
     here, there = f"{primary.host}:{primary.port}", f"{replica.host}:{replica.port}"
     return primary.url("postgresql", name).replace(here, f"{there},{here}")  # the replica first
@@ -47,7 +55,7 @@ def test_own_writes_are_read_after_their_position(pair: tuple[PostgreSQL, Postgr
     with connected(primary, name) as db:
         notes = db.collection("note", indexes=[Ordered("n")])
         position = db.position()
-        with connected(replica, name) as copy:
+        with connected_to(replica, name, position) as copy:
             copy.wait_for(position)
             for n in range(200):
                 notes.put({"id": f"{n % 10}", "n": n})
@@ -66,7 +74,7 @@ def test_a_replica_says_that_it_is_one(pair: tuple[PostgreSQL, PostgreSQL]) -> N
         notes = db.collection("note")
         notes.put({"id": "a"})
         position = db.position()
-        with connected(replica, name) as copy:
+        with connected_to(replica, name, position) as copy:
             copy.wait_for(position)
             for write in (
                 lambda: copy["note"].put({"id": "b"}),
@@ -89,7 +97,7 @@ def test_a_replica_says_that_it_is_one(pair: tuple[PostgreSQL, PostgreSQL]) -> N
     with connected(primary, name) as db:
         db["note"].put({"id": "c"})  # the replica has the new database by now
         position = db.position()
-    with connected(replica, name) as copy:
+    with connected_to(replica, name, position) as copy:
         copy.wait_for(position)
     with pytest.raises(ReadOnlyError):
         connected(replica, empty)

@@ -26,7 +26,7 @@ from amberdb.index.text.bm25 import PREFIX_TERMS_MAX, Corpus, Verify
 from amberdb.index.text.packing import Lengths, Postings, Rowids
 from amberdb.index.text.query import Prefix, Term, TextQuery
 from amberdb.index.text.text import UNIT
-from amberdb.postgres.narrowing import Narrowing
+from amberdb.postgres.narrowing import condition_of
 from amberdb.postgres.view import PostgresView, of_server
 
 _ROW: Final = np.dtype([("rowid", ">i8"), ("units", ">i8")])
@@ -84,7 +84,7 @@ class TextSearcher:
             return None
         narrow = None
         if candidates.postfilter is not None:
-            narrow = Narrowing(candidates.filter).behind(())
+            narrow = condition_of(candidates.filter)
 
         def verify(places: Rowids) -> NDArray[np.bool_]:
             rowids = rows.known[places]

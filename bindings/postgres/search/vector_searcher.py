@@ -31,7 +31,7 @@ from amberdb.engine.search.vector_index import SHORTLIST, WIDER
 from amberdb.engine.search.vector_searcher import CHECKED_MAX
 from amberdb.engine.storage.view import View
 from amberdb.index.vector.distance import Rowids, Scores, Vectors, best, by_row, prepared, scores
-from amberdb.postgres.narrowing import Narrowing
+from amberdb.postgres.narrowing import condition_of
 from amberdb.postgres.search.vector_table import VectorTable, text_of
 from amberdb.postgres.view import PostgresView, of_server
 
@@ -84,7 +84,7 @@ class VectorSearcher:
     ) -> tuple[_Nearest, dict[str, Any]]:
         """The nearest rows whose documents are there, and pass the filter."""
         passes, among = candidates.postfilter, candidates.prefilter
-        narrow = None if passes is None else Narrowing(candidates.filter).behind(())
+        narrow = None if passes is None else condition_of(candidates.filter)
         checked = 2 * limit
         while checked <= CHECKED_MAX:
             (rowids, values), how = rows.nearest(checked, among)
