@@ -86,8 +86,9 @@ class GroupCommit:
         """The last record that was written: the log sets it after each append."""
         self.durable_lsn = last_lsn
         self.failed: BaseException | None = None
-        self.on_durable: Callable[[int], None] = _ignore
-        """Called with the durable Lsn before any thread that waits for it returns."""
+        self.on_durable: Callable[[int, float], None] = _ignore
+        """Called with the durable Lsn, and the microseconds of its sync, before any thread that
+        waits for it returns."""
         self.file: File | None = None
         """The file to sync. Only the leader changes it."""
         self._on_failed = on_failed
@@ -208,7 +209,7 @@ class GroupCommit:
             failpoints.reach("commit.synced")
         self._syncs += 1
         self._synced_records += lsn_number(target) - lsn_number(self.durable_lsn)
-        self.on_durable(target)
+        self.on_durable(target, took_us)
         self.durable_lsn = target
         self._sync_us_last = took_us
         self._sync_us_total += took_us
@@ -248,5 +249,5 @@ class GroupCommit:
         self._on_failed()
 
 
-def _ignore(lsn: int) -> None:
+def _ignore(lsn: int, took_us: float) -> None:
     """The default of on_durable."""

@@ -251,9 +251,9 @@ class Log:
         """Why nothing is written or acknowledged any more; None while the log is healthy."""
         return self._group.failed
 
-    def on_durable(self, callback: Callable[[int], None]) -> None:
-        """Calls `callback` with each new durable Lsn before any thread that waits for it
-        returns."""
+    def on_durable(self, callback: Callable[[int, float], None]) -> None:
+        """Calls `callback` with each new durable Lsn, and the microseconds of its sync, before any
+        thread that waits for it returns."""
         self._group.on_durable = callback
 
     def wait(self, lsn: int) -> None:

@@ -119,6 +119,7 @@ class Checkpointer:
         self.last_ms = (time.perf_counter() - start) * 1000
         self.max_ms = max(self.max_ms, self.last_ms)
         self.total_ms += self.last_ms
+        committer.minutes.checkpointed(self.last_ms, committer.store.file_bytes)
         if failpoints.on:
             failpoints.reach("checkpoint.before-release")
         self.release_log()

@@ -81,6 +81,11 @@ class Clock:
         return now_us if self._floor_us - now_us <= self._slack_us else None
 
     @property
+    def newest_us(self) -> int:
+        """The clock's time, or that of the last commit while the clock is behind it."""
+        return max(self.last_us, int(self._read() * 1_000_000))
+
+    @property
     def behind_ms(self) -> float:
         """How far the clock is behind the floor."""
         return max(0, self._floor_us - int(self._read() * 1_000_000)) / 1000

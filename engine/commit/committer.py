@@ -30,6 +30,7 @@ from amberdb._errors import (
 )
 from amberdb._types import Lsn, Sync
 from amberdb.engine.commit.clock import Clock
+from amberdb.engine.commit.minutes import Minutes
 from amberdb.engine.commit.queued_write import Commit, QueuedWrite, Read, Work
 from amberdb.engine.commit.write_batch import FullBatch, WriteBatch
 from amberdb.engine.options import Options, check_sync
@@ -70,7 +71,8 @@ class Committer:
         self._published: int = log.last_lsn
         self.clock = clock
         self._status = status
-        log.on_durable(status.set_durable)
+        self.minutes = Minutes(status.minutes, log, store.file_bytes, clock.last_us)
+        log.on_durable(self._synced)
         self._options = options
         self._lock = CallLock()
         """The writer lock."""
@@ -207,6 +209,10 @@ class Committer:
                     self._status.set_visible(lsn)
             if self._followers:
                 self._progress.announce()
+
+    def _synced(self, lsn: int, took_us: float) -> None:
+        self._status.set_durable(lsn)
+        self.minutes.synced(took_us)
 
     def freeze(self) -> Memtable | None:
         """Freezes the active memtable, so later commits go into a new one, unless one is frozen
@@ -404,6 +410,8 @@ class Committer:
         lsn = writer.lsn
         time_us = self.clock.commit_us(writer.now_us)
         self._unfinished = commit
+        if time_us >= self.minutes.end_us:
+            self.minutes.turn(time_us)
         if failpoints.on:
             failpoints.reach("commit.encoded")
         try:

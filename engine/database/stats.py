@@ -28,6 +28,7 @@ from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
 from amberdb.engine.storage.cache_file import FOLDER
 from amberdb.engine.storage.held_view import HeldViews
+from amberdb.engine.storage.status import Minute
 from amberdb.engine.storage.view import View
 
 
@@ -103,6 +104,10 @@ class Stats(Mapping[str, Any]):
     backups: Any = None
     compaction: Any = None
     erasures_waiting: list[str] = field(default_factory=list[str])
+    minutes: tuple[Minute, ...] = ()
+    """What the writing process did in each of the last 60 minutes in which it did something, the
+    oldest first, since the machine was started. Another process sees a minute when it is over, or
+    after a checkpoint."""
     failures: list[JobFailure] = field(default_factory=list[JobFailure])
     """Background jobs that have failed, each of which is tried again."""
 
@@ -119,7 +124,8 @@ class Stats(Mapping[str, Any]):
 
     def to_map(self) -> dict[str, Any]:
         """All values in dictionaries and lists, ready for JSON."""
-        return asdict(self)
+        minutes = [{**asdict(each), "time": each.time.isoformat()} for each in self.minutes]
+        return {**asdict(self), "minutes": minutes}
 
 
 def stats_of(
@@ -172,6 +178,7 @@ def stats_of(
         collections=collections,
         **_files(path, log_stats, store, fs),
         **_readers(held_views, dict(feed.positions), log.last_lsn),
+        minutes=committer.minutes.last_hour(committer.clock.newest_us),
         failures=failures.listed(),
         **maintenance,
     )
@@ -201,6 +208,9 @@ def following_stats(path: str, follower: Follower, held_views: HeldViews, fs: Fi
         memtable_bytes=memtable_bytes,
         clock_behind_ms=follower.clock.behind_ms,
         collections=collections,
+        minutes=()
+        if follower.status is None
+        else follower.status.minutes.last_hour(follower.clock.newest_us),
         **_files(path, log, follower.store.stats(), fs),
         **_readers(held_views, positions, last_lsn),
     )

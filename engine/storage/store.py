@@ -287,6 +287,12 @@ class Store:
         return self._live().info()["map_size"]
 
     @property
+    def file_bytes(self) -> int:
+        """The size of the file, free pages included."""
+        env = self._live()
+        return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+
+    @property
     def used_bytes(self) -> int:
         """The size of the pages in use."""
         return sum(_pages(stat) * stat["psize"] for stat in self._tree_stats())
@@ -302,10 +308,9 @@ class Store:
         """Bytes of the file and of the pages in use, entries, depth of the deepest tree,
         readers."""
         env = self._live()
-        info = env.info()
         unnamed, *named = self._tree_stats()
         return {
-            "file_bytes": (info["last_pgno"] + 1) * unnamed["psize"],
+            "file_bytes": self.file_bytes,
             "used_bytes": sum(_pages(stat) * stat["psize"] for stat in (unnamed, *named)),
             # The unnamed tree has an entry for each of the others.
             "entries": sum(stat["entries"] for stat in (unnamed, *named)) - len(named),

@@ -107,6 +107,7 @@ from amberdb.engine.schema.documents import REMOVE, Projection
 from amberdb.engine.schema.values import equal, to_json
 from amberdb.engine.search.hits import Hit, Hits
 from amberdb.engine.search.ranking import Fusion, Neighbors, Recency
+from amberdb.engine.storage.status import Minute
 from amberdb.index.ordered.ordered import Ordered
 from amberdb.index.ordered.unique import Unique
 from amberdb.index.paths import value_at
@@ -156,6 +157,7 @@ __all__ = [
     "Stats",
     "FileBytes",
     "Latency",
+    "Minute",
     "JobFailure",
     "Ordered",
     "Unique",

@@ -617,7 +617,7 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
     }  # fmt: skip
     assert set(stats) - set(numbers) == {
         "path", "log", "store", "collections", "subscribers", "backups", "compaction",
-        "erasures_waiting", "failures", "bytes", "checkpoint", "sync", "subscriber_lag",
+        "erasures_waiting", "failures", "minutes", "bytes", "checkpoint", "sync", "subscriber_lag",
     }  # fmt: skip
     assert stats["collections"] == {
         "n": {

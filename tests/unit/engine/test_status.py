@@ -63,7 +63,7 @@ def test_what_says_nothing_is_not_believed(tmp_path: Path, monkeypatch: pytest.M
     assert found.visible == 8
 
 
-@pytest.mark.parametrize("left", [b"", b"x" * 71, b"x" * 72, b"x" * 5000])
+@pytest.mark.parametrize("left", [b"", b"x" * 72, b"x" * statuses.SIZE, b"x" * 5000])
 def test_whatever_is_there_is_put_right(tmp_path: Path, left: bytes) -> None:
     (tmp_path / statuses.NAME).write_bytes(left)
     begun(tmp_path)
