@@ -28,6 +28,7 @@ from amberdb.engine.schema.migration import Upgrades
 from amberdb.engine.schema.schema import Schema
 from amberdb.postgres.connections import Connection, Connections, execute
 from amberdb.postgres.feed.outbox import FEED, Outbox
+from amberdb.postgres.json_schema import JsonSchema
 from amberdb.postgres.statement.functions import (
     begun_created,
     fence_lock,
@@ -157,14 +158,15 @@ class Catalogues:
 
     def schema(self, definition: CollectionDef, upgrades: Upgrades = _NO_UPGRADES) -> Schema:
         """A collection with this definition."""
-        return Schema(definition, self._options, upgrades)
+        return JsonSchema(definition, self._options, upgrades)
 
     def load(self, connection: Connection, version: int) -> Catalogue:
         """The catalog in the transaction of the connection, of this version. Raises
         CorruptionError, FormatError."""
         statement = f'SELECT key, value FROM "{self.database}".catalog'
         entries = _Entries(execute(connection, statement).fetchall())
-        catalog, feeds = Catalog.load(entries, self._options), entries.get(FEED) is not None
+        catalog = Catalog.load(entries, self._options, kind=JsonSchema)
+        feeds = entries.get(FEED) is not None
         return Catalogue(version, catalog, self.database, feeds=feeds)
 
     def open(self, connections: Connections, *, create: bool) -> None:

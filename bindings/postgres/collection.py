@@ -26,6 +26,7 @@ from amberdb.postgres.care.expiry import expire
 from amberdb.postgres.errors import refuse
 from amberdb.postgres.methods import PostgresWrites
 from amberdb.postgres.session import Sessions
+from amberdb.postgres.statement.get import get
 from amberdb.postgres.statement.view import NotAtOnce
 from amberdb.postgres.view import PostgresView
 
@@ -50,13 +51,12 @@ class PostgresCollection(PostgresWrites, Collection):
 
     def get(self, id: str, default: Any = None) -> Any:
         """As Collection.get(), in one statement."""
-
-        def got(view: PostgresView) -> Any:
-            schema = schema_of(view, self.name)
-            document = view.document(schema, schema.key(id))
-            return default if document is None else document
-
-        return self._answered(got)
+        sessions = self._sessions
+        try:
+            document = get(sessions.connections, sessions.catalogues, self.name, id)
+        except NotAtOnce:
+            return ReadableCollection.get(self, id, default)
+        return default if document is None else document
 
     def put_records(self, records: Iterable[Record], *, sync: Sync | None = None) -> list[str]:
         """As Collection.put_records()."""

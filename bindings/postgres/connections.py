@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias, TypeVar, final
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.types.string import ByteaBinaryLoader
 
 from amberdb._errors import BusyError, ClosedError, ForkedError, FormatError, TransactionError
 from amberdb.postgres.address import Address
@@ -191,11 +192,14 @@ class Connections:
         return None
 
     def _connected(self) -> Connection:
-        return psycopg.connect(
+        connection = psycopg.connect(
             self._address.conninfo,
             autocommit=True,
+            client_encoding="utf8",
             prepare_threshold=5 if self._address.prepares else None,
         )
+        connection.adapters.register_loader("jsonb", ByteaBinaryLoader)  # json_text.py reads it
+        return connection
 
     def _close_idle(self) -> None:
         while self._idle:

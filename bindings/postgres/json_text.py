@@ -29,10 +29,15 @@ import msgspec
 
 from amberdb._errors import CorruptionError
 from amberdb._types import Document
-from amberdb.engine.schema.codec import vector_array
+from amberdb.engine.schema.codec import decode_document, vector_array
 
+_VERSION: Final = b"\x01"
+"""In front of the text where the column is sent in its binary format. No document that the codec
+has encoded begins so."""
 MARK: Final = "$amber"
 _NAME: Final = MARK + ":"
+_MARK_BYTES: Final = MARK.encode()
+_NAME_BYTES: Final = _NAME.encode()
 _EXACT: Final = 1e15
 """Floats that are larger are written with an exponent, which jsonb expands to the digits of an
 int."""
@@ -54,12 +59,20 @@ def dumps(document: Document) -> str:
     return _encode(_guarded_map(document)).decode()
 
 
-def loads(text: str) -> Document:
-    """The document that dumps() wrote. Raises CorruptionError."""
+def dumps_binary(document: Document) -> bytes:
+    """The same in the binary format."""
+    return _VERSION + _encode(_guarded_map(document))
+
+
+def loads(body: bytes) -> Document:
+    """The document that dumps_binary() wrote, or the codec. Raises CorruptionError."""
+    if not body.startswith(_VERSION):
+        return decode_document(body)
     try:
+        text = body[1:]
         value = _decode(text)
-        if MARK in text:
-            value = _plain_names(_plain(value)) if _NAME in text else _plain(value)
+        if _MARK_BYTES in text:
+            value = _plain_names(_plain(value)) if _NAME_BYTES in text else _plain(value)
         return cast(Document, value)
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
         raise CorruptionError(

@@ -20,7 +20,7 @@ Invariants:
 - Names are checked or numbers, so that no statement has anything of a user in it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b, sha256
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias, cast, final
@@ -33,22 +33,22 @@ from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.schema.vector_block import FIELDS_MAX, StoredVector, missing_vector, place_of
 from amberdb.index.ordered.keys import CUT_BYTES, KEYSPACE_BYTES, ROWID_BYTES
-from amberdb.postgres.json_text import Beside, dumps, loads
+from amberdb.postgres.json_text import Beside, dumps, dumps_binary, loads
 from amberdb.postgres.search.text_table import TextTable
 from amberdb.postgres.search.vector_table import VectorTable
 
 HEAD: Final = (
-    "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document::text"
+    "d.key, d.version, d.created_us, d.updated_us, d.expires_us, d.rowid, d.sides, d.document"
 )
-KEY, EXPIRES, ROWID, SIDES, TEXT, PLACE, VALUE = 0, 4, 5, 6, 7, 8, 9
-"""Positions in a row of HEAD, and behind it in that of a scan."""
+KEY, ROWID, SIDES, PLACE, VALUE = 0, 5, 6, 8, 9
+"""Positions in a row of HEAD, and behind it in that of a scan. Rows are read in binary."""
+NOW_US: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+"""The time of the server."""
 SIDE: Final = META + b"x"
 """+ keyspace: an index has, or once had, an entry in e<n>; beside the marks of ordered_index.py."""
 _FIXED: Final = "key, rowid, version, created_us, updated_us, expires_us, sides, document"
 _FIXED_COUNT: Final = 8
 COPIED: Final = ("bytea", "int8", "int8", "int8", "int8", "int8", "int4", "bytea")
-_JSONB_VERSION: Final = b"\x01"
-"""In front of the text of a document, which COPY takes as bytes."""
 
 
 class Row(NamedTuple):
@@ -92,7 +92,7 @@ class Row(NamedTuple):
     @property
     def copied(self) -> list[Any]:
         """The values of Table.copy, of the types COPIED, and bytea behind them."""
-        return [*self.fixed, _JSONB_VERSION + dumps(self.stored).encode(), *self.places]
+        return [*self.fixed, dumps_binary(self.stored), *self.places]
 
 
 SearchTable: TypeAlias = TextTable | VectorTable
@@ -110,11 +110,11 @@ class Table:
         "entries",
         "fields",
         "function",
+        "get",
         "insert",
         "name",
         "point",
         "point_locked",
-        "point_whole",
         "points",
         "points_locked",
         "schema",
@@ -171,8 +171,13 @@ class Table:
         self.point = f"SELECT {HEAD} FROM {self.name} d WHERE d.key = %s"
         """Reads one document by its key."""
         beside = "".join(f", {each.joined()}" for each in self.vectors.values())
-        self.point_whole = f"SELECT {HEAD}{beside} FROM {self.name} d WHERE d.key = %s"
-        """Reads one document and its vectors: whole()."""
+        now = "0" if schema.expires_at is None else NOW_US
+        self.get = (
+            f"SELECT f.version, {now}, d.expires_us, d.document{beside} "
+            f'FROM "{database}".fence f LEFT JOIN {self.name} d ON d.key = %s'
+        )
+        """Reads the version of the catalog, the time if documents expire, and one document with
+        its vectors for whole()."""
         self.points = (
             f"SELECT {HEAD} FROM {self.name} d WHERE d.key = ANY(%s::bytea[]) ORDER BY d.key"
         )
@@ -292,10 +297,18 @@ class Table:
         return self.row(new, stored.version, *times, stored.rowid, now_us)
 
     def value(self, row: tuple[Any, ...]) -> bytes:
-        """A row of HEAD as the embedded engine stores the document, with the places of its vectors.
-        Raises CorruptionError."""
-        id_bytes, version, created_us, updated_us, expires_us, rowid, _, text = row[:PLACE]
-        schema, document = self.schema, loads(text)
+        """A row of HEAD in the format of stored documents: its body as the server has it, for
+        JsonSchema; of a document with vectors encoded anew, with their places. Raises
+        CorruptionError."""
+        id_bytes, version, created_us, updated_us, expires_us, rowid, _, body = row[:PLACE]
+        if self.schema.vectors:
+            body = encode(self._placed(loads(body), rowid))
+        key, times = self.schema.prefix + id_bytes, (created_us, updated_us, expires_us)
+        return pack(key, version, *times, rowid, body)
+
+    def _placed(self, document: Document, rowid: int) -> Document:
+        """The document with the places of its vectors."""
+        schema = self.schema
         for number, name in enumerate(schema.vectors):
             value = document.get(name)
             if type(value) is Beside:
@@ -303,13 +316,12 @@ class Table:
                     schema.vector_prefix, number, value.dim, rowid, several=value.several
                 )
                 document[name] = Extension(STORED, place)
-        key, times = schema.prefix + id_bytes, (created_us, updated_us, expires_us)
-        return pack(key, version, *times, rowid, encode(document))
+        return document
 
-    def whole(self, row: tuple[Any, ...]) -> Document:
-        """The document in a row of `point_whole`. Raises CorruptionError."""
-        document = loads(row[TEXT])
-        for (name, vectors), sent in zip(self.vectors.items(), row[PLACE:], strict=False):
+    def whole(self, body: bytes, beside: Sequence[bytes | None]) -> Document:
+        """The document with its vectors as `get` reads them. Raises CorruptionError."""
+        document = loads(body)
+        for (name, vectors), sent in zip(self.vectors.items(), beside, strict=True):
             value = document.get(name)
             if type(value) is Beside:
                 numbers = vectors.numbers(sent).tobytes()

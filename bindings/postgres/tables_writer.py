@@ -136,7 +136,7 @@ class TablesWriter:
 
     def execute(self, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """The rows of a statement."""
-        cursor = execute(self._connection, statement, values)
+        cursor = execute(self._connection, statement, values, binary=True)
         return cursor.fetchall() if cursor.description else []
 
     # -- inside ------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from functools import partial
 from heapq import merge
 from typing import Any, Final
 
-from amberdb._types import Document
 from amberdb.engine.query.filter import Filter
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.keyspace import COLLECTION_COUNTERS, META, end_of
@@ -32,7 +31,6 @@ from amberdb.postgres.connections import Connection, Connections, Rows, execute
 from amberdb.postgres.narrowing import Narrowing
 from amberdb.postgres.search.vector_table import VectorTable
 from amberdb.postgres.table import (
-    EXPIRES,
     KEY,
     PLACE,
     ROWID,
@@ -193,14 +191,6 @@ class PostgresView(View):
         if not self.locks:
             for key in keys:
                 self._read.setdefault(key, None)
-
-    def document(self, schema: Schema, key: bytes) -> Document | None:
-        """The document of a key, unless it has expired, without its stored form between."""
-        table = self.catalogue.table(schema)
-        row = self._one(table.point_whole, [key[KEYSPACE_BYTES:]])
-        if row is None or row[EXPIRES] <= self.now_us:
-            return None
-        return table.whole(row)
 
     def prefetch_rows(
         self, schema: Schema, rowids: list[int], narrow: str | None = None

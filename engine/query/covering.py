@@ -20,7 +20,6 @@ from amberdb._bytes import CRC_RESIDUE
 from amberdb._types import Document
 from amberdb.engine.query.planner import Plan
 from amberdb.engine.query.scan import Found, orphan, scanned
-from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged
 from amberdb.engine.schema.ordered_index import LOSSY
 from amberdb.engine.schema.schema import Schema
@@ -129,5 +128,5 @@ class Covering:
             raise orphan(self._schema, self._plan.index, key)
         if crc32(value, crc32(key)) != CRC_RESIDUE:
             raise damaged(key)
-        document: Document = decode_unchecked(value[BODY])
+        document: Document = self._schema.decode(value[BODY])
         return document

@@ -26,7 +26,6 @@ from amberdb.engine.query.access import Access, by_index, keys_of
 from amberdb.engine.query.page import parse_field
 from amberdb.engine.query.query import RANGES_MANY, Query
 from amberdb.engine.query.scan import documents, orphan
-from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import BODY, damaged, expires_us
 from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.ordered_index import MULTI, CompiledIndex
@@ -238,7 +237,7 @@ class _Skip:
         None of a document that has expired, or whose list is empty."""
         if stored is None:
             return []
-        elements = self._of.elements(decode_unchecked(stored[BODY]))
+        elements = self._of.elements(self._of.schema.decode(stored[BODY]))
         found = [value for value in elements if place.startswith(self._encode(value), len(head))]
         return found if found and encode(found[0])[0] >= TAG_LIST else found[:1]
 

@@ -31,7 +31,6 @@ from amberdb.engine.query.planner import Plan, Statement, plan_of
 from amberdb.engine.query.prepared import Prepared, prepared
 from amberdb.engine.query.scan import Found, documents
 from amberdb.engine.query.shape import shape_of
-from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.document_format import BODY, rowid_of
 from amberdb.engine.schema.schema import Schema
@@ -183,10 +182,10 @@ class Query:
             if paths:
                 plan, start = self._plan(source, paths[0]), after[1]
         plan = plan or self.narrowest(source)
-        prefix, migration = self.schema.prefix, self.schema.migration
+        prefix, decode = self.schema.prefix, self.schema.decode
         matches: Iterable[Found] = self._matches(source, plan, start)
-        if migration is not None:
-            matches = ((place, value, decode_unchecked(value[BODY])) for place, value, _ in matches)
+        if self.schema.migration is not None:
+            matches = ((place, value, decode(value[BODY])) for place, value, _ in matches)
         if self.schema.vectors:
             matches = _joined(matches, self.schema.vectors, source)
         found = (

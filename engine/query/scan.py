@@ -13,7 +13,6 @@ from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import CorruptionError, FullScanWarning
 from amberdb._types import Document
 from amberdb.engine.query.planner import Plan
-from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.document_format import (
     BODY,
     damaged,
@@ -75,7 +74,7 @@ def passing(
     of_index = plan.index is not None
     first_only = plan.is_multi
     prefix = schema.prefix
-    migration = schema.migration
+    decode, migration = schema.decode, schema.migration
     get, vectors_at = source.getter_of(prefix), source.vectors_at
     for place, content in found:
         if of_index:
@@ -94,7 +93,7 @@ def passing(
         if now_us is not None and unpack_expires(value)[0] <= now_us:
             continue
         document: Document = (
-            decode_unchecked(value[BODY])
+            decode(value[BODY])
             if migration is None
             else schema.document(unpack(key, value), vectors_at)
         )
@@ -110,7 +109,7 @@ def documents_by_id(
 ) -> Iterator[tuple[bytes, Document] | None]:
     """The stored value and the document of each id, in order; None where there is none, or it has
     expired. Raises InvalidDocumentError, CorruptionError."""
-    prefix, migration = schema.prefix, schema.migration
+    prefix, decode, migration = schema.prefix, schema.decode, schema.migration
     get, vectors_at = source.getter_of(prefix), source.vectors_at
     now_us = source.now_us if schema.expires_at is not None else None
     for id in ids:
@@ -124,7 +123,7 @@ def documents_by_id(
         if now_us is not None and unpack_expires(value)[0] <= now_us:
             yield None
         elif migration is None:
-            document: Document = decode_unchecked(value[BODY])
+            document: Document = decode(value[BODY])
             yield value, join(document, schema.vectors, vectors_at)
         else:
             yield value, schema.document(unpack(key, value), vectors_at)

@@ -132,8 +132,9 @@ class Catalog:
         source: CatalogReader,
         options: Options,
         known: dict[tuple[bytes, bytes], Schema] | None = None,
+        kind: type[Schema] = Schema,
     ) -> "Catalog":
-        """The stored catalog. Raises CorruptionError, FormatError.
+        """The stored catalog, its schemas of one kind. Raises CorruptionError, FormatError.
 
         `known` has the schemas of an earlier call by their entries. Those that have not changed are
         taken over, and it is brought up to date.
@@ -143,7 +144,7 @@ class Catalog:
             schema = before.get(entry)
             if schema is None:
                 name = entry[0][len(COLLECTIONS) :].decode()
-                schema = Schema(CollectionDef.from_map(name, open_entry(*entry)), options)
+                schema = kind(CollectionDef.from_map(name, open_entry(*entry)), options)
             loaded[entry] = schema
         schemas = {schema.name: schema for schema in loaded.values()}
         if known is not None:

@@ -123,10 +123,10 @@ _decode_records = msgspec.msgpack.Decoder(list[ArchivedRecord]).decode
 _decode_effects = msgspec.msgpack.Decoder(dict[bytes, bytes | None]).decode
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes, unchecked: Callable[[bytes], Any] = decode_unchecked) -> Any:
     """The value that was encoded. Raises CorruptionError."""
     try:
-        return decode_unchecked(data)
+        return unchecked(data)
     except (msgspec.MsgspecError, OverflowError, RecursionError, ValueError) as error:
         raise CorruptionError(f"not msgpack: {error}") from error
 
@@ -146,9 +146,11 @@ def map_decoder(kind: type[T]) -> Callable[[bytes], T]:
     return decoded
 
 
-def decode_document(data: bytes) -> Document:
+def decode_document(
+    data: bytes, unchecked: Callable[[bytes], Any] = decode_unchecked
+) -> Document:
     """The document, or another map, that was encoded. Raises CorruptionError."""
-    document = decode(data)
+    document = decode(data, unchecked)
     if type(document) is not dict:
         raise CorruptionError("a stored document is not a map")
     return cast(Document, document)

@@ -24,7 +24,7 @@ from amberdb._errors import (
 from amberdb._time import microseconds
 from amberdb._types import Document
 from amberdb.engine.options import Options
-from amberdb.engine.schema.codec import decode_document, encode
+from amberdb.engine.schema.codec import decode_document, decode_unchecked, encode
 from amberdb.engine.schema.definition import TYPES, CollectionDef
 from amberdb.engine.schema.document_format import NEVER, StoredDocument
 from amberdb.engine.schema.documents import encode_id, is_map, new_id, normalise, surrogate_error
@@ -96,6 +96,9 @@ class Schema:
         "vector_prefix",
         "vectors",
     )
+
+    decode = staticmethod(decode_unchecked)
+    """Decodes the body of a stored document, whose checksum was correct."""
 
     def __init__(
         self,
@@ -180,11 +183,11 @@ class Schema:
 
     def redefined(self, definition: CollectionDef) -> "Schema":
         """The schema of this collection with another definition."""
-        return Schema(definition, self.options, self.upgrades)
+        return type(self)(definition, self.options, self.upgrades)
 
     def as_stored(self, stored: StoredDocument, vectors_at: VectorsAt) -> Document:
         """The stored document with its vectors. Raises CorruptionError."""
-        document = decode_document(stored.body)
+        document = decode_document(stored.body, self.decode)
         return join(document, self.vectors, vectors_at) if self.vectors else document
 
     def document(self, stored: StoredDocument, vectors_at: VectorsAt) -> Document:

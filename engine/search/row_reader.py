@@ -14,7 +14,7 @@ from zlib import crc32
 from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import CorruptionError
 from amberdb._types import Document
-from amberdb.engine.schema.codec import decode_unchecked, vector_decoder
+from amberdb.engine.schema.codec import vector_decoder
 from amberdb.engine.schema.document_format import BODY, damaged, rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
@@ -69,7 +69,7 @@ class RowReader:
         """document() of each ranked row, with its vectors; `origin` has the index that ranked it.
         Raises CorruptionError."""
         get, known, entries = self._get, self._documents, self._entries
-        document_of = self._get_document
+        document_of, decode = self._get_document, self._schema.decode
         for rowid, _ in ranked:
             if rowid in known:
                 continue
@@ -83,7 +83,7 @@ class RowReader:
                     and crc32(value, crc32(key)) == CRC_RESIDUE
                     and rowid_of(value) == rowid
                 ):
-                    known[rowid] = decode_unchecked(value[BODY])
+                    known[rowid] = decode(value[BODY])
                     continue
             known[rowid] = self.read(rowid, index)
         if self._schema.vectors:
@@ -92,7 +92,7 @@ class RowReader:
 
     def read(self, rowid: int, index: RowIndex) -> Document:
         """The document of a row, not cached. Raises CorruptionError."""
-        document: Document = decode_unchecked(self._body(rowid, index))
+        document: Document = self._schema.decode(self._body(rowid, index))
         return document
 
     def _body(self, rowid: int, index: RowIndex) -> bytes:
@@ -146,7 +146,7 @@ class RowReader:
                     counts[position] = len(data) // size
                     continue
             vectors = spec.vectors(
-                join(decode_unchecked(body), (spec.field,), self._view.vectors_at)
+                join(self._schema.decode(body), (spec.field,), self._view.vectors_at)
             )
             if vectors is not None:
                 found.append(vectors.astype("<f4", copy=False).tobytes())

@@ -71,7 +71,7 @@ class Feed:
         )
         self._read = (
             f"SELECT s.position, r.* FROM {outbox.start} s LEFT JOIN LATERAL ("
-            "SELECT n.position, n.time_us, h.name, h.op, h.key, h.document::text, h.new_name "
+            "SELECT n.position, n.time_us, h.name, h.op, h.key, h.document, h.new_name "
             "FROM (SELECT *, sum(bytes) OVER (ORDER BY position) - bytes AS before FROM ("
             f"SELECT * FROM {outbox.commits} WHERE position > %s ORDER BY position "
             f"LIMIT {_COMMITS}) c) n JOIN {outbox.changes} h USING (number) "
@@ -256,7 +256,7 @@ def _change(
     name: bytes,
     op: Op,
     key: bytes,
-    document: str | None,
+    document: bytes | None,
     new_name: bytes | None,
 ) -> Change:
     return Change(

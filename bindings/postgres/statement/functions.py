@@ -14,10 +14,8 @@ Invariants:
 
 from typing import Final
 
-from amberdb.postgres.table import Table, lock_number
+from amberdb.postgres.table import NOW_US, Table, lock_number
 
-NOW_US: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-"""The time of the server."""
 REPLACE: Final = None
 INSERT: Final = 0
 """In place of the version that a document must have: any or none, and none."""
