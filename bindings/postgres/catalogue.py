@@ -179,7 +179,7 @@ class Catalogues:
             )
             try:
                 self._open(connection, create=create)
-                connection.execute("COMMIT")
+                connection.commit()
             finally:
                 connections.give(connection)
         except psycopg.Error as error:

@@ -4,12 +4,12 @@ Invariants:
 - A call that another writer was in the way of is done again: nothing of it was stored by then.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Final, TypeVar, final
+from typing import Any, TypeVar, final
 
-from amberdb._attempts import Overtaken
+from amberdb._attempts import repeated
 from amberdb._errors import AmberError, InvalidDocumentError
 from amberdb._types import Sync, Where
 from amberdb.engine.commit.queued_write import Work
@@ -24,18 +24,17 @@ from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.storage.view import View, schema_of
 from amberdb.postgres.care.expiry import expire
 from amberdb.postgres.errors import refuse
-from amberdb.postgres.methods import PostgresWrites
+from amberdb.postgres.methods import PostgresReads
 from amberdb.postgres.session import Sessions
 from amberdb.postgres.statement.get import get
 from amberdb.postgres.statement.view import NotAtOnce
 from amberdb.postgres.view import PostgresView
 
 _T = TypeVar("_T")
-_ATTEMPTS: Final = 20
 
 
 @final
-class PostgresCollection(PostgresWrites, Collection):
+class PostgresCollection(PostgresReads, Collection):
     """A collection of a PostgresDatabase."""
 
     def __init__(self, name: str, sessions: Sessions) -> None:
@@ -61,7 +60,7 @@ class PostgresCollection(PostgresWrites, Collection):
     def put_records(self, records: Iterable[Record], *, sync: Sync | None = None) -> list[str]:
         """As Collection.put_records()."""
         listed, call = list(records), super().put_records
-        return _repeated(lambda: call(listed, sync=sync))
+        return self._by_newest(lambda: repeated(lambda: call(listed, sync=sync)))
 
     def delete_many(
         self,
@@ -73,14 +72,14 @@ class PostgresCollection(PostgresWrites, Collection):
         """As Collection.delete_many()."""
         listed = None if ids is None else listed_ids(ids)
         call = super().delete_many
-        return _repeated(lambda: call(where, ids=listed, sync=sync))
+        return repeated(lambda: call(where, ids=listed, sync=sync))
 
     def touch(
         self, ids: Iterable[str], until: datetime | float | None, *, sync: Sync | None = None
     ) -> int:
         """As Collection.touch()."""
         listed, call = listed_ids(ids), super().touch
-        return _repeated(lambda: call(listed, until, sync=sync))
+        return repeated(lambda: call(listed, until, sync=sync))
 
     def expire(self) -> int:
         """As Collection.expire()."""
@@ -122,23 +121,33 @@ class PostgresCollection(PostgresWrites, Collection):
         try:
             return self._sessions.write_at_once(work, sync)
         except NotAtOnce:
-            return _repeated(once)
+            return repeated(once)
 
     def _put(self, document: Mapping[str, Any], sync: Sync | None, *, insert: bool) -> str:
+        call = super()._put
+        return self._by_newest(lambda: call(document, sync, insert=insert))
+
+    def _put_many(
+        self,
+        documents: Sequence[Mapping[str, Any]],
+        known: frozenset[int],
+        on_conflict: OnConflict,
+        sync: Sync | None,
+    ) -> list[str] | None:
+        call = super()._put_many
+        return self._by_newest(lambda: repeated(lambda: call(documents, known, on_conflict, sync)))
+
+    def _by_newest(self, call: Callable[[], _T]) -> _T:
+        """The result of a call that checks documents by the declaration that this process knows;
+        where that refuses one, by the newest."""
         schema = self._schema()
         try:
-            return super()._put(document, sync, insert=insert)
+            return call()
         except InvalidDocumentError:
             with self._reading() as view:
                 if schema_of(view, self.name) is schema:
                     raise
-        return super()._put(document, sync, insert=insert)  # by the newer declaration
-
-    def _put_many(
-        self, documents: Any, known: frozenset[int], on_conflict: OnConflict, sync: Sync | None
-    ) -> list[str] | None:
-        embedded, call = self._embedded_but(documents, known), super()._put_many
-        return _repeated(lambda: call(embedded, known, on_conflict, sync))
+        return call()
 
     def _schema(self) -> Schema:
         schema = self._sessions.catalogues.known.catalogue.catalog.schemas.get(self.name)
@@ -149,12 +158,3 @@ class PostgresCollection(PostgresWrites, Collection):
 
     def _embedders(self) -> Embedders:
         return self._sessions.embedders
-
-
-def _repeated(call: Callable[[], _T]) -> _T:
-    for _ in range(_ATTEMPTS):
-        try:
-            return call()
-        except Overtaken:
-            pass
-    return call()

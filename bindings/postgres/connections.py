@@ -90,7 +90,7 @@ class Connections:
         try:
             rows = execute(connection, statement, values, binary=True).fetchall()
             is_sent = True
-            connection.execute("COMMIT")
+            connection.commit()
         except psycopg.Error as error:
             raise self.reporter.typed(error, committing=is_sent) from None
         finally:
@@ -116,15 +116,17 @@ class Connections:
 
     def roll_back(self, connection: Connection) -> None:
         """Ends a transaction that has failed; the connection can be used again."""
-        if connection.info.transaction_status is not TransactionStatus.IDLE:
-            connection.execute("ROLLBACK")
+        connection.rollback()
 
-    def give(self, connection: Connection) -> None:
-        """Takes a connection back; a transaction on it is rolled back."""
+    def give(self, connection: Connection, *, has_read: bool = False) -> None:
+        """Takes a connection back; a transaction on it is rolled back. With `has_read` it commits,
+        since it has written nothing: at a rollback the driver drops what it has prepared."""
         try:
             status = connection.pgconn.transaction_status
-            if status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
-                connection.execute("ROLLBACK")
+            if has_read and status == TransactionStatus.INTRANS:
+                connection.commit()
+            elif status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+                connection.rollback()
             elif status != TransactionStatus.IDLE:
                 connection.close()
         except psycopg.Error:

@@ -87,7 +87,7 @@ class Declarations:
             writer = TablesWriter(connection, before, lsn, now_us)
             if change(writer) is not None:
                 writer.save(version + 1)
-                connection.execute("COMMIT")
+                connection.commit()
         except psycopg.Error as error:
             is_commit = writer is not None and writer.is_saved
             raise connections.reporter.typed(error, committing=is_commit) from None

@@ -20,6 +20,7 @@ Invariants:
 # The values of a document have no static type, so parts of maps and lists are unknown to pyright.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -36,8 +37,7 @@ _VERSION: Final = b"\x01"
 has encoded begins so."""
 MARK: Final = "$amber"
 _NAME: Final = MARK + ":"
-_MARK_BYTES: Final = MARK.encode()
-_NAME_BYTES: Final = _NAME.encode()
+_has_names = re.compile(re.escape(_NAME).encode()).search
 _EXACT: Final = 1e15
 """Floats that are larger are written with an exponent, which jsonb expands to the digits of an
 int."""
@@ -71,8 +71,8 @@ def loads(body: bytes) -> Document:
     try:
         text = body[1:]
         value = _decode(text)
-        if _MARK_BYTES in text:
-            value = _plain_names(_plain(value)) if _NAME_BYTES in text else _plain(value)
+        if b"$" in text:  # one byte is found in half the time of the mark
+            value = _plain_names(_plain(value)) if _has_names(text) else _plain(value)
         return cast(Document, value)
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
         raise CorruptionError(
@@ -116,8 +116,11 @@ def _guarded_float(value: float) -> Any:
 
 
 def _guarded_time(value: datetime) -> Any:
-    """Of one width, so that texts sort as times do."""
+    """Of one width, so that texts sort as times do. The encoder writes it so, in a tenth of the
+    time, where there are microseconds."""
     time = value if value.tzinfo is UTC else value.astimezone(UTC)
+    if time.microsecond:
+        return {MARK: ["datetime", time]}
     return _marked("datetime", time.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z")
 
 

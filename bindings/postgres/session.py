@@ -134,7 +134,7 @@ class Sessions:
             self.connections.check_sound(connection)
             batch.finish()
             is_sent = True
-            connection.execute("COMMIT")
+            connection.commit()  # without the cursor of execute()
         except errors.UniqueViolation as error:
             self.connections.roll_back(connection)
             found = late_duplicate(connection, batch.tables, error)

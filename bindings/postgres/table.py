@@ -257,34 +257,24 @@ class Table:
         effects: Effects = {}
         plan = schema.entry_plan
         schema.add_entries(effects, plan, new.document, id_bytes, rowid, new.expires_us)
+        places = {
+            key[:KEYSPACE_BYTES]: key[KEYSPACE_BYTES:]
+            for key, value in effects.items()
+            if value == id_bytes
+        }
         marks: set[bytes] = set()
-        places: dict[bytes, bytes] = {}
-        beside: dict[bytes, list[tuple[bytes, bytes]]] = {}
-        for key, value in effects.items():
-            assert value is not None
-            prefix = key[:KEYSPACE_BYTES]
-            if prefix == META:
-                marks.add(key)
-            elif value == id_bytes and prefix not in places and prefix not in beside:
-                places[prefix] = key[KEYSPACE_BYTES:]
-            else:
-                entries = beside.setdefault(prefix, [])
-                if prefix in places:
-                    entries.append((prefix + places.pop(prefix), id_bytes))
-                entries.append((key, value))
-        marks.update(SIDE + prefix for prefix in beside)
-        entries = [entry for each in beside.values() for entry in each]
-        uniques = [
-            index.prefix + _short(fields)
-            for index in schema.unique_indexes
-            if new.expires_us > now_us
-            for fields in index.encoder.unique_keys(new.document)
-        ]
+        entries: list[tuple[bytes, bytes]] = []
+        if len(places) < len(effects) or META in places:
+            places, entries, marks = _sorted_out(effects, id_bytes)
+        uniques: list[bytes] = []
+        if schema.unique_indexes and new.expires_us > now_us:
+            uniques = self._uniques(new.document)
         fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]
         columns = list(map(places.get, self.columns))
-        uniques = list(dict.fromkeys(uniques))
-        whole = new.document
-        return Row(fixed, whole, self._split(whole), columns, entries, uniques, marks)
+        whole = stored = new.document
+        if self.vectors:
+            stored = self._split(whole)
+        return Row(fixed, whole, stored, columns, entries, uniques, marks)
 
     def rebuilt(self, stored: StoredDocument, document: Document, now_us: int) -> Row:
         """What is to be stored of a document that is there, whole. Raises InvalidDocumentError for
@@ -385,6 +375,15 @@ class Table:
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _uniques(self, document: Document) -> list[bytes]:
+        """The values of a document in Unique indexes, each once."""
+        values = {
+            index.prefix + _short(fields): None
+            for index in self.schema.unique_indexes
+            for fields in index.encoder.unique_keys(document)
+        }
+        return list(values)
+
     def _split(self, document: Document) -> Document:
         """The document without the vectors that tables have."""
         for name in islice(self.schema.vectors, FIELDS_MAX):
@@ -394,6 +393,30 @@ class Table:
             if table and hasattr(value, "dtype") and table.spec.vectors(document) is not None:
                 document = {**document, name: Beside(table.spec.dim, value.ndim > 1)}
         return document
+
+
+def _sorted_out(
+    effects: Effects, id_bytes: bytes
+) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]], set[bytes]]:
+    """Of the entries of a document, and their marks: what columns have, by keyspace, the rows of
+    e<n>, and all marks."""
+    marks: set[bytes] = set()
+    places: dict[bytes, bytes] = {}
+    beside: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    for key, value in effects.items():
+        assert value is not None
+        prefix = key[:KEYSPACE_BYTES]
+        if prefix == META:
+            marks.add(key)
+        elif value == id_bytes and prefix not in places and prefix not in beside:
+            places[prefix] = key[KEYSPACE_BYTES:]
+        else:
+            entries = beside.setdefault(prefix, [])
+            if prefix in places:
+                entries.append((prefix + places.pop(prefix), id_bytes))
+            entries.append((key, value))
+    marks.update(SIDE + prefix for prefix in beside)
+    return places, [entry for each in beside.values() for entry in each], marks
 
 
 def expiry_bound(schema: Schema, now_us: int) -> bytes:

@@ -26,7 +26,7 @@ from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import View, schema_of
 from amberdb.postgres.batch import PostgresBatch
 from amberdb.postgres.connections import execute
-from amberdb.postgres.methods import PostgresReads, PostgresWrites
+from amberdb.postgres.methods import PostgresReads
 from amberdb.postgres.session import Sessions
 from amberdb.postgres.table import lock_number
 
@@ -113,7 +113,7 @@ class PostgresTransaction(Transaction):
 
 
 @final
-class PostgresTransactionCollection(PostgresWrites, TransactionCollection):
+class PostgresTransactionCollection(PostgresReads, TransactionCollection):
     """A collection inside a transaction."""
 
 

@@ -102,7 +102,7 @@ class PostgresView(View):
 
     def close(self) -> None:
         """Ends the transaction."""
-        self._connections.give(self._connection)
+        self._connections.give(self._connection, has_read=True)
 
     def raise_typed(self, error: BaseException) -> None:
         self._connections.reporter.raise_typed(error)

@@ -8,12 +8,11 @@ Invariants:
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
-from amberdb._attempts import ATTEMPTS, Overtaken, pauses_s
+from amberdb._attempts import ATTEMPTS, repeated
 from amberdb._errors import QueryError, TransactionError
 from amberdb._types import Isolation, Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
@@ -243,15 +242,12 @@ class Database:
         with `tx`. The last attempt raises ConflictError. In a directory `work` is called once.
         Raises what `work` raises, then nothing is stored, and as transaction().
         """
-        for pause_s in pauses_s(attempts):
-            try:
-                with self.transaction(sync=sync, isolation=isolation) as tx:
-                    return work(tx)
-            except Overtaken:
-                if pause_s is None:
-                    raise
-                time.sleep(pause_s)
-        raise AssertionError("unreachable")
+
+        def once() -> T:
+            with self.transaction(sync=sync, isolation=isolation) as tx:
+                return work(tx)
+
+        return repeated(once, attempts)
 
     def check_transaction(self, tx: Transaction) -> None:
         """Checks that `tx` is an open transaction of this database, for a function that writes

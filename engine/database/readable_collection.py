@@ -225,6 +225,17 @@ class ReadableCollection(ABC):
         index that was dropped. Warns with FullScanWarning when no index answers over many
         documents.
         """
+        return self._find(where, order_by, limit, after, fields, records)
+
+    def _find(
+        self,
+        where: Where | None,
+        order_by: Order | None,
+        limit: int | None,
+        after: str | None,
+        fields: Sequence[FieldPath] | None,
+        records: bool,
+    ) -> Page[Any]:
         with self._reading() as view:
             query = Query.of(schema_of(view, self.name), where, order_by)
             return query.find(view, limit, after, fields, records=records)

@@ -125,28 +125,28 @@ class WritableCollection(ReadableCollection):
             raise QueryError(f"on_conflict is one of {ON_CONFLICT}, not {on_conflict!r}")
         listed = list(documents)
         known = self._unembedded(listed) if on_conflict == "keep" else frozenset[int]()
-        ids = self._put_many(listed, known, on_conflict, sync)
+        ids = self._put_many(self._embedded_but(listed, known), known, on_conflict, sync)
         if ids is None:
-            ids = self._put_many(listed, frozenset(), on_conflict, sync)
+            ids = self._put_many(self._embedded(listed), frozenset(), on_conflict, sync)
             assert ids is not None
         return ids
 
     def _put_many(
         self,
-        documents: list[Mapping[str, Any]],
+        documents: Sequence[Mapping[str, Any]],
         known: frozenset[int],
         on_conflict: OnConflict,
         sync: Sync | None,
     ) -> list[str] | None:
-        """put_many(), where the documents at the `known` positions get no vectors, since there are
+        """put_many(), where the documents at the `known` positions have no vectors, since there are
         documents with their ids. None when one is not there any more; then nothing is stored."""
         schema = self._schema()
-        documents = self._embedded_but(documents, known)
         prepared = [schema.prepare(each) for each in documents]
         with self._writing(sync) as writer:
             current = schema_of(writer.view, self.name)
             if current is not schema:
                 prepared = [current.prepare(each.document) for each in prepared]
+            writer.expect(current, prepared)
             if not all(writer.has(current, prepared[position]) for position in known):
                 return None
             for each in prepared:

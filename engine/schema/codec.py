@@ -146,9 +146,7 @@ def map_decoder(kind: type[T]) -> Callable[[bytes], T]:
     return decoded
 
 
-def decode_document(
-    data: bytes, unchecked: Callable[[bytes], Any] = decode_unchecked
-) -> Document:
+def decode_document(data: bytes, unchecked: Callable[[bytes], Any] = decode_unchecked) -> Document:
     """The document, or another map, that was encoded. Raises CorruptionError."""
     document = decode(data, unchecked)
     if type(document) is not dict:
