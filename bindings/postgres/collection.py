@@ -26,7 +26,7 @@ from amberdb.postgres.care.expiry import expire
 from amberdb.postgres.errors import refuse
 from amberdb.postgres.methods import PostgresReads
 from amberdb.postgres.session import Sessions
-from amberdb.postgres.statement.get import get
+from amberdb.postgres.statement.get import get_at_once
 from amberdb.postgres.statement.view import NotAtOnce
 from amberdb.postgres.view import PostgresView
 
@@ -52,7 +52,7 @@ class PostgresCollection(PostgresReads, Collection):
         """As Collection.get(), in one statement."""
         sessions = self._sessions
         try:
-            document = get(sessions.connections, sessions.catalogues, self.name, id)
+            document = get_at_once(sessions.connections, sessions.catalogues, self.name, id)
         except NotAtOnce:
             return ReadableCollection.get(self, id, default)
         return default if document is None else document

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias, TypeVar, final
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.types.string import ByteaBinaryLoader
+from psycopg.types.string import ByteaBinaryLoader, BytesBinaryDumper
 
 from amberdb._errors import BusyError, ClosedError, ForkedError, FormatError, TransactionError
 from amberdb.postgres.address import Address
@@ -200,7 +200,9 @@ class Connections:
             client_encoding="utf8",
             prepare_threshold=5 if self._address.prepares else None,
         )
-        connection.adapters.register_loader("jsonb", ByteaBinaryLoader)  # json_text.py reads it
+        adapters = connection.adapters
+        adapters.register_loader("jsonb", ByteaBinaryLoader)  # json_text.py reads it
+        adapters.register_dumper(bytes, BytesBinaryDumper)  # for COPY in place of one in Python
         return connection
 
     def _close_idle(self) -> None:

@@ -308,7 +308,7 @@ class Table:
                 document[name] = Extension(STORED, place)
         return document
 
-    def whole(self, body: bytes, beside: Sequence[bytes | None]) -> Document:
+    def whole(self, body: bytes, beside: Sequence[Any]) -> Document:
         """The document with its vectors as `get` reads them. Raises CorruptionError."""
         document = loads(body)
         for (name, vectors), sent in zip(self.vectors.items(), beside, strict=True):

@@ -10,7 +10,7 @@ Invariants:
 - The result of an upgrade is checked here: it keeps the id and the time of expiry.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from struct import Struct
 from types import MappingProxyType
@@ -44,6 +44,7 @@ from amberdb.index.vector.embedding_queue import EmbeddingQueue
 from amberdb.index.vector.vector import Vector
 
 _EXPIRY = Struct(">QQ")
+_decode: Callable[[bytes], Document] = decode_unchecked
 _PLANS_MAX = 64
 """Sets of changed fields whose indexes are remembered."""
 _ROUNDING_US = 1000
@@ -97,7 +98,7 @@ class Schema:
         "vectors",
     )
 
-    decode = staticmethod(decode_unchecked)
+    decode = staticmethod(_decode)
     """Decodes the body of a stored document, whose checksum was correct."""
 
     def __init__(

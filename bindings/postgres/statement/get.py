@@ -12,7 +12,7 @@ from amberdb.postgres.connections import Connections
 from amberdb.postgres.statement.view import NotAtOnce
 
 
-def get(
+def get_at_once(
     connections: Connections, catalogues: Catalogues, collection: str, id: str
 ) -> Document | None:
     """The document with an id, unless it has expired. Raises NotAtOnce, also where there is an
