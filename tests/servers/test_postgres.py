@@ -288,6 +288,25 @@ def test_declaration_waits_for_transactions_that_write(db: Database, url: str) -
         assert impatient["note"].find({"n": 1}) == [{"id": "a", "n": 1}]
 
 
+def test_what_the_newest_declaration_allows_is_stored(db: Database, other: Database) -> None:
+    """Also by a call that checks its documents before it has read the declaration."""
+    notes = db.collection("note")
+    notes.put({"id": "record"})
+    record = notes.record("record")
+    others = other["note"]
+    calls: list[Callable[[], object]] = [
+        lambda: others.put({"id": "a"}),
+        lambda: others.put_many([{"id": "b"}]),
+        lambda: others.put_records([record]),
+    ]
+    for call in calls:
+        db.collection("note", required=["x"])
+        others.find()  # now the other process knows it
+        db.collection("note", required=[])
+        call()
+    assert notes.count() == 3
+
+
 def test_newer_declaration_counts_in_every_process(db: Database, other: Database) -> None:
     db.collection("note", required=["x"])
     others = other["note"]

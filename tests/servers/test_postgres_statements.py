@@ -94,6 +94,20 @@ def test_calls_of_one_statement(db: Database, sent: list[str]) -> None:
     assert [each["n"] for each in notes.find({"n": {"$gt": 1000}}, order_by="n")] == [1002, 1004]
 
 
+def test_what_is_prepared_outlasts_a_transaction_that_has_read(db: Database, url: str) -> None:
+    """The driver drops it at a rollback."""
+    notes = db.collection("note")
+    notes.put({"id": "a"})
+    with amberdb.connect(f"{url}?connections=1") as one:
+        for _ in range(10):
+            assert one["note"].get("a") == {"id": "a"}  # and db[name] reads in a transaction
+        with one.snapshot() as at:
+            assert at["note"].get("a") == {"id": "a"}
+        connections: Any = getattr(one, "_connections")  # noqa: B009
+        prepared = connections.read("SELECT statement FROM pg_prepared_statements", [])
+        assert any("fence f LEFT JOIN" in statement for (statement,) in prepared)
+
+
 def test_what_needs_more_than_a_row_is_stored_whole(db: Database) -> None:
     """Lists, long fields, whole floats and Unique values have something beside their rows."""
     notes = db.collection("note", indexes=[Ordered("n")])
