@@ -141,6 +141,8 @@ class WritableCollection(ReadableCollection):
         """put_many(), where the documents at the `known` positions have no vectors, since there are
         documents with their ids. None when one is not there any more; then nothing is stored."""
         schema = self._schema()
+        if not documents:
+            return []
         prepared = [schema.prepare(each) for each in documents]
         with self._writing(sync) as writer:
             current = schema_of(writer.view, self.name)

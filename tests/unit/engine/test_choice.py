@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from amberdb import Collection, CursorError, Database, Ordered
-from amberdb.engine.query import choice, scan
-from amberdb.engine.schema.codec import decode_unchecked
+from amberdb._types import Document
+from amberdb.engine.query import choice
 from bench.workloads import queries
 from support import slices
 from support.databases import OpenDatabase
+from support.decoded import note_decoded
 from unit.engine.helpers import ids
 
 
@@ -26,12 +27,11 @@ class Reads:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Generator[Reads]:
     reads = Reads()
 
-    def counting(data: Any) -> Any:
+    def counting(_: Document) -> None:
         reads.count += 1
-        return decode_unchecked(data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scan, "decode_unchecked", counting)
+        note_decoded(patch, counting)
         yield reads
 
 

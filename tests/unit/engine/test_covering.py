@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 import amberdb
 from amberdb import Collection, Database, Ordered, Unique
-from amberdb.engine.query import covering, scan
+from amberdb._types import Document
 from amberdb.engine.query.covering import EXPIRED_MAX
 from amberdb.engine.schema import catalog
-from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.schema.keyspace import end_of, prefix_of
 from support import drawn
 from support.databases import SMALL, FakeClock, OpenDatabase, assert_sound
+from support.decoded import note_decoded
 from support.inside import engine_of
 from support.reference import same
 
@@ -31,12 +31,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the documents that queries decode."""
     count = [0]
 
-    def counting(data: Any) -> Any:
+    def counting(_: Document) -> None:
         count[0] += 1
-        return decode_unchecked(data)
 
-    monkeypatch.setattr(scan, "decode_unchecked", counting)
-    monkeypatch.setattr(covering, "decode_unchecked", counting)
+    note_decoded(monkeypatch, counting)
     return count
 
 

@@ -26,12 +26,11 @@ from amberdb import (
     Vector,
 )
 from amberdb._errors import CollectionError, ConflictError
-from amberdb._types import Document
-from amberdb.engine.schema.codec import decode_unchecked
 from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
 from amberdb.index.registry import IndexSpec
 from amberdb.index.vector.coercion import Metric
 from support.databases import SMALL, FakeClock, OpenDatabase
+from support.decoded import note_decoded
 
 DIM = 3
 INDEXES: list[IndexSpec] = [
@@ -503,12 +502,7 @@ def read_rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the documents that searches read."""
     read: list[str] = []
 
-    def spy(body: bytes) -> Document:
-        document: Document = decode_unchecked(body)
-        read.append(document["id"])
-        return document
-
-    monkeypatch.setattr("amberdb.engine.search.row_reader.decode_unchecked", spy)
+    note_decoded(monkeypatch, lambda document: read.append(document["id"]))
     return read
 
 

@@ -1,0 +1,21 @@
+"""Which documents are decoded by reads, in a directory and on a server."""
+
+from collections.abc import Callable
+
+import pytest
+
+from amberdb._types import Document
+from amberdb.engine.schema.schema import Schema
+
+
+def note_decoded(monkeypatch: pytest.MonkeyPatch, note: Callable[[Document], object]) -> None:
+    """Calls `note` with each document that is decoded from now on."""
+    for kind in (Schema, *Schema.__subclasses__()):
+        decode = kind.decode
+
+        def noting(body: bytes, decode: Callable[[bytes], Document] = decode) -> Document:
+            document = decode(body)
+            note(document)
+            return document
+
+        monkeypatch.setattr(kind, "decode", staticmethod(noting))
