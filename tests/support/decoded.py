@@ -10,7 +10,8 @@ from amberdb.engine.schema.schema import Schema
 
 def note_decoded(monkeypatch: pytest.MonkeyPatch, note: Callable[[Document], object]) -> None:
     """Calls `note` with each document that is decoded from now on."""
-    for kind in (Schema, *Schema.__subclasses__()):
+    kinds: list[type[Schema]] = [Schema, *Schema.__subclasses__()]
+    for kind in kinds:
         decode = kind.decode
 
         def noting(body: bytes, decode: Callable[[bytes], Document] = decode) -> Document:
