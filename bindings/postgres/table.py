@@ -68,6 +68,8 @@ class Row(NamedTuple):
     uniques: list[bytes]
     """Of u<n>."""
     marks: set[bytes]
+    size_bytes: int
+    """Of the whole document, as the engine encodes it."""
 
     @property
     def key(self) -> bytes:
@@ -279,7 +281,9 @@ class Table:
         columns = list(map(places.get, self.columns))
         uniques = list(dict.fromkeys(uniques))
         whole = new.document
-        return Row(fixed, whole, self._split(whole), columns, entries, uniques, marks)
+        return Row(
+            fixed, whole, self._split(whole), columns, entries, uniques, marks, len(new.body)
+        )
 
     def rebuilt(self, stored: StoredDocument, document: Document, now_us: int) -> Row:
         """What is to be stored of a document that is there, whole. Raises InvalidDocumentError for
