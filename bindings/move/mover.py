@@ -118,7 +118,7 @@ def _moved(
     while copying.run():  # a collection may have been created or renamed meanwhile
         following.catch_up()
     for name in moved(source):
-        declare(target, source.definition(name), with_indexes=True)
+        declare(target, source.definition(name), with_late=True)
     target.build_indexes()
     lag_s = _caught_up(following)
     while until is not None and not until():

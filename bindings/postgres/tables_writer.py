@@ -2,8 +2,8 @@
 
 Invariants:
 - It writes in the transaction of a declaration, alone: an error leaves everything as it was.
-- A migration keeps rowids, and makes all entries of search indexes anew: also those whose content it
-  leaves as it was.
+- A migration keeps rowids, and makes all entries of search indexes anew, also those whose content
+  stays as it was.
 - Keyspaces are not used twice, so an index that is declared again has another column.
 """
 
