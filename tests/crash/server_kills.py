@@ -148,11 +148,11 @@ class Writer:
 
     def _update(self, writes: Stored) -> None:
         note = self._note()
-        if self.sure.get(("note", note["id"])) is None:
-            return self._put(writes)
         writes["note", note["id"]] = note
-        self._db["note"].update(note["id"], {"n": note["n"]})
-        return None
+        if self.sure.get(("note", note["id"])) is None:
+            self._db["note"].insert(note)
+        else:
+            self._db["note"].update(note["id"], {"n": note["n"]})
 
     def _delete(self, writes: Stored) -> None:
         id = self._note()["id"]
@@ -170,15 +170,16 @@ class Writer:
         with self._db.transaction() as tx:
             n = tx["counter"][name]["n"] + 1
             tx["counter"].put({"id": name, "n": n})
+            id = f"{name}-{n}"
             entry = {
-                "id": f"{name}-{n}",
+                "id": id,
                 "counter": name,
                 "number": f"{name} {n}",
                 "text": f"word {self._side}",
                 "v": [float(n), *[1.0] * (_DIM - 1)],
             }
             tx["entry"].put(entry)
-            writes["entry", entry["id"]] = entry
+            writes["entry", id] = entry
 
 
 class Campaign:
@@ -187,7 +188,7 @@ class Campaign:
     def __init__(self, db: Database, rng: random.Random) -> None:
         self.total: Counter[str] = Counter()
         self.back_s_max = 0.0
-        """From the server's start until every thread had a call acknowledged."""
+        """From when they go on after a kill until every thread had a call acknowledged."""
         self._db, self._rng = db, rng
         db.collection("note", indexes=[Ordered("n")])
         db.collection("entry", indexes=[Unique("number"), Text("text"), Vector("v", dim=_DIM)])
@@ -291,10 +292,10 @@ def _plain(document: Document | None) -> Document | None:
     return {**document, "v": [float(each) for each in document["v"]]}
 
 
-def campaign(kills: int, seed: int) -> dict[str, Any]:
+def campaign(kills: int, seed: int, *, fsync: bool = True) -> dict[str, Any]:
     """The figures of all kills. Fails with what was lost, or stored unasked."""
     began = time.monotonic()
-    with postgres(18, fsync=True) as server:
+    with postgres(18, fsync=fsync) as server:
         url = server.url("postgresql", server.new_database("vector"))
         with amberdb.connect(f"{url}?connections={_WRITERS}") as db:
             one = Campaign(db, random.Random(seed))
