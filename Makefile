@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep sharing moving mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
+.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep sharing moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -109,6 +109,9 @@ sharing: $(VENV)/.test ## SIGKILL for leaders of a shared database (KILLS: how m
 
 moving: $(VENV)/.test ## a database of 100,000 documents to PostgreSQL and back, killed on the way (ARGS: see there)
 	PYTHONPATH=tests $(BIN)/python tests/crash/moving.py $(ARGS)
+
+server-kills: $(VENV)/.test ## SIGKILL for a PostgreSQL server under load (ARGS: see there)
+	PYTHONPATH=tests $(BIN)/python tests/crash/server_kills.py $(ARGS)
 
 soak-systems: $(VENV)/.test ## all memory systems at once, killed again and again (SOAK_S: seconds)
 	PYTHONPATH=tests $(BIN)/python tests/crash/systems.py --seconds $(SOAK_S) $(ARGS)

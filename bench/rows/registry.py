@@ -20,7 +20,7 @@ from bench.rows import (
     vector,
     vector_state,
 )
-from bench.rows.systems import aio, chat, postgres, profiles, sharing, shipping, sql
+from bench.rows.systems import aio, chat, moving, postgres, profiles, sharing, shipping, sql
 
 _MODULES = (
     find,
@@ -40,6 +40,7 @@ _MODULES = (
     chat,
     sql,
     postgres,
+    moving,
     sharing,
     shipping,
     aio,

@@ -60,7 +60,7 @@ class Copying:
 
     def _copy(self, definition: CollectionDef) -> None:
         name, count = definition.name, 0
-        declare(self._target, definition, with_indexes=False)
+        declare(self._target, definition, with_late=False)
         verified = self._place.after(name)
         for batch in batches(self._source, name, self._batch, verified):
             if self._source.definition(name).number != definition.number:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from amberdb import CollectionDef, Database, Vector
+from amberdb import CollectionDef, Database, Ordered, Vector
 from amberdb.move.errors import MoveSourceError
 
 _TYPES: Final = {
@@ -11,9 +11,10 @@ _TYPES: Final = {
 }
 
 
-def declare(target: Database, definition: CollectionDef, *, with_indexes: bool) -> None:
-    """Declares a collection as the source has it. Without its indexes only those of vectors are
-    declared, which say that an array is a vector. Raises MoveSourceError."""
+def declare(target: Database, definition: CollectionDef, *, with_late: bool) -> None:
+    """Declares a collection as the source has it. Late indexes: Unique, whose values may be there
+    twice until all changes are followed; Text, which is built faster over what is there. Raises
+    MoveSourceError."""
     if definition.steps:
         raise MoveSourceError(
             f"collection {definition.name!r} has documents of an older version: open the source "
@@ -25,7 +26,7 @@ def declare(target: Database, definition: CollectionDef, *, with_indexes: bool) 
     }
     target.collection(
         definition.name,
-        indexes=[each for each in specs if with_indexes or isinstance(each, Vector)],
+        indexes=[each for each in specs if with_late or isinstance(each, Ordered | Vector)],
         expires_at=definition.expires_at,
         required=required,
         version=definition.version,

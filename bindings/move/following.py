@@ -125,7 +125,7 @@ class Following:
                 definition = self._source.definition(name)
             except CollectionMissingError:  # it was renamed since, and copied by its new name
                 return False
-            declare(self._target, definition, with_indexes=False)
+            declare(self._target, definition, with_late=False)
         return True
 
     def _records(self, name: str, changes: Iterable[Change]) -> list[Record]:

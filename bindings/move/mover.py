@@ -33,6 +33,8 @@ LAG_S: Final = 1.0
 _TURNS_MAX: Final = 20
 """Comparisons of what differed, while the source is written."""
 _WAIT_S: Final = 0.5
+_CHECKPOINT_BYTES: Final = 2 << 20
+"""Of a target that is a directory: a larger memtable takes more memory, and saves no time."""
 
 
 @final
@@ -118,7 +120,7 @@ def _moved(
     while copying.run():  # a collection may have been created or renamed meanwhile
         following.catch_up()
     for name in moved(source):
-        declare(target, source.definition(name), with_indexes=True)
+        declare(target, source.definition(name), with_late=True)
     target.build_indexes()
     lag_s = _caught_up(following)
     while until is not None and not until():
@@ -173,4 +175,8 @@ def _source(given: Database | str) -> AbstractContextManager[Database]:
 def target_of(given: Database | str) -> AbstractContextManager[Database]:
     if isinstance(given, Database):
         return nullcontext(given)
-    return connect_or_open(given) if is_url(given) else amberdb.open(given)
+    if is_url(given):
+        return connect_or_open(given)
+    return amberdb.open(
+        given, checkpoint_bytes=_CHECKPOINT_BYTES, memtable_bytes_max=8 * _CHECKPOINT_BYTES
+    )

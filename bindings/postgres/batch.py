@@ -103,7 +103,7 @@ class PostgresBatch(WriteBatch):
         table = self.table(schema)
         keys = [key for key, _, _ in found]  # first: it is a scan, which may meet one again
         for key in keys:
-            self._change(_Change(table, key, None), 0)
+            self._change(_Change(table, key, None))
             self._locking.write(key, None)
         return len(keys)
 
@@ -172,7 +172,7 @@ class PostgresBatch(WriteBatch):
         self._store(schema, new, old.created_us, updated_us, rowid)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
-        self._change(_Change(self.table(schema), key, None), 0)
+        self._change(_Change(self.table(schema), key, None))
         self._locking.write(key, None)
 
     def _store(
@@ -181,7 +181,7 @@ class PostgresBatch(WriteBatch):
         table = self.table(schema)
         self._check_version(schema)
         row = table.row(new, self.lsn, created_us, updated_us, rowid, self.now_us)
-        self._change(_Change(table, new.key, row), len(new.body))
+        self._change(_Change(table, new.key, row))
         self.next_expiry_us = min(self.next_expiry_us, new.expires_us)
         times = created_us, updated_us, new.expires_us
         self._locking.write(new.key, pack(new.key, self.lsn, *times, rowid, new.body))
@@ -197,8 +197,8 @@ class PostgresBatch(WriteBatch):
                 version=version,
             )
 
-    def _change(self, change: _Change, size_bytes: int) -> None:
-        left = self._left - size_bytes - ROW_BYTES
+    def _change(self, change: _Change) -> None:
+        left = self._left - ROW_BYTES - (change.row.size_bytes if change.row else 0)
         if left < 0:
             raise TransactionTooLargeError(
                 "the transaction is larger than transaction_bytes_max: split it, or raise the "

@@ -68,6 +68,8 @@ class Row(NamedTuple):
     uniques: list[bytes]
     """Of u<n>."""
     marks: set[bytes]
+    size_bytes: int
+    """Of the whole document, as the engine encodes it."""
 
     @property
     def key(self) -> bytes:
@@ -274,7 +276,8 @@ class Table:
         whole = stored = new.document
         if self.vectors:
             stored = self._split(whole)
-        return Row(fixed, whole, stored, columns, entries, uniques, marks)
+        size_bytes = len(new.body)
+        return Row(fixed, whole, stored, columns, entries, uniques, marks, size_bytes)
 
     def rebuilt(self, stored: StoredDocument, document: Document, now_us: int) -> Row:
         """What is to be stored of a document that is there, whole. Raises InvalidDocumentError for

@@ -2,6 +2,8 @@
 
 Invariants:
 - It writes in the transaction of a declaration, alone: an error leaves everything as it was.
+- A migration keeps rowids, and makes all entries of search indexes anew, also those whose content
+  stays as it was.
 - Keyspaces are not used twice, so an index that is declared again has another column.
 """
 
@@ -16,7 +18,7 @@ from amberdb.engine.schema.keyspace import end_of
 from amberdb.engine.schema.migration import failed
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.vector_block import StoredVector, VectorsAt
-from amberdb.postgres.batch import duplicate, insert_beside, repeated
+from amberdb.postgres.batch import ROW_BYTES, duplicate, insert_beside, repeated
 from amberdb.postgres.catalogue import Catalogue
 from amberdb.postgres.connections import Connection, execute, execute_each
 from amberdb.postgres.feed.outbox import FEED, Outbox, Written
@@ -160,7 +162,7 @@ class TablesWriter:
     def _tell(self, outbox: Outbox, table: Table, rows: list[Row]) -> None:
         """Lets readers of the change feed know of documents that were upgraded."""
         written = {table.schema.prefix + row.key: Written.of(table, row.document) for row in rows}
-        size_bytes = sum(len(str(row.stored)) for row in rows)
+        size_bytes = sum(ROW_BYTES + row.size_bytes for row in rows)
         outbox.write(self._connection, self._now_us, size_bytes, written, "delete")
 
     def _create(self, indexes: list[SearchTable]) -> None:

@@ -11,10 +11,11 @@ Invariants:
   two batches of one nothing is held.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from copy import copy
 from functools import partial
 from heapq import merge
+from itertools import islice
 from typing import Any, Final
 
 from amberdb.engine.query.filter import Filter
@@ -180,17 +181,22 @@ class PostgresView(View):
             keys.sort()
         return keys[:limit]
 
+    def points(self, keys: Iterable[bytes]) -> Iterator[Pair]:
+        waiting, size = iter(keys), BATCH_MAX if self._batch == BATCH else self._batch
+        while batch := list(islice(waiting, size)):
+            if len(batch) > 1:
+                self._read_rows(self.catalogue.tables[batch[0][:KEYSPACE_BYTES]], batch)
+            for key in batch:
+                if (value := self.get(key)) is not None:
+                    yield key, value
+            size = min(size * _WIDER, BATCH_MAX)
+
     def prefetch(self, schema: Schema, keys: list[bytes]) -> None:
-        """Reads documents that will be asked for, in one statement."""
+        """Reads documents that will be asked for, in one statement, and their vectors."""
         table = self.catalogue.table(schema)
-        sql = table.points_locked if self.locks else table.points
-        rows = self._rows(sql, [array_of(key[KEYSPACE_BYTES:] for key in keys)])
-        self._note(table, rows)
+        rows = self._read_rows(table, keys)
         for vectors in table.vectors.values():
             self._read_vectors(vectors, [row[ROWID] for row in rows])
-        if not self.locks:
-            for key in keys:
-                self._read.setdefault(key, None)
 
     def prefetch_rows(
         self, schema: Schema, rowids: list[int], narrow: str | None = None
@@ -374,6 +380,16 @@ class PostgresView(View):
             else:
                 start = rows[-1][PLACE] + b"\0"
             size = min(size * _WIDER, BATCH_MAX)
+
+    def _read_rows(self, table: Table, keys: list[bytes]) -> Rows:
+        """Reads the rows of documents that will be asked for, in one statement."""
+        sql = table.points_locked if self.locks else table.points
+        rows = self._rows(sql, [array_of(key[KEYSPACE_BYTES:] for key in keys)])
+        self._note(table, rows)
+        if not self.locks:
+            for key in keys:
+                self._read.setdefault(key, None)
+        return rows
 
     def _note(self, table: Table, rows: Rows) -> None:
         """Keeps rows until their documents are asked for."""

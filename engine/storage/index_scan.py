@@ -52,10 +52,8 @@ def points(
     source: Source, ranges: Sequence[Range], *, reverse: bool = False, after: Place | None = None
 ) -> Iterator[Entry]:
     """entries() of documents where each range has one key: by point reads, which need no cursor."""
-    get = source.get
-    for key, _ in _ranges_after(ranges, reverse, after):
-        if key != after and (value := get(key)) is not None:
-            yield key, value
+    keys = [key for key, _ in _ranges_after(ranges, reverse, after) if key != after]
+    return source.points(keys)
 
 
 def merged(

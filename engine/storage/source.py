@@ -7,7 +7,7 @@ Invariants:
 - All calls on one source answer as of one Lsn, and expiry is judged by one `now_us`.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Protocol
 
 from amberdb.engine.schema.schema import AnyIndex
@@ -46,6 +46,10 @@ class Source(Protocol):
 
     def expect_vectors(self, places: Collection[StoredVector]) -> None:
         """Takes in that vectors_at() will be asked for these next."""
+        ...
+
+    def points(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs of those of these keys of documents that there are, in their order."""
         ...
 
     def scan(self, low: bytes, high: bytes, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:

@@ -10,7 +10,7 @@ Invariants:
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from heapq import merge
@@ -331,6 +331,12 @@ class View:
         except (ClosedError, EngineError):  # the file was replaced, or has no slot for a reader
             found = None
         return row_in(place, self.get_stored(key)) if found is None else found
+
+    def points(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        get = self.get
+        for key in keys:
+            if (value := get(key)) is not None:
+                yield key, value
 
     def expect_vectors(self, places: Collection[StoredVector]) -> None:
         """Does nothing: each is as near as the next."""

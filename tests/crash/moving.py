@@ -21,7 +21,7 @@ from typing import Any, Final
 import amberdb
 from amberdb import Database
 from amberdb.move import MoveReport, move, mover
-from support.moving import fill_documents, fill_systems, killed_move, write_on
+from support.moving import Killed, fill_documents, fill_systems, killed_move, write_on
 from support.servers import postgres
 
 BATCH: Final = 1000
@@ -56,14 +56,14 @@ def one_way(
     db: Database, source: str, target: str, count: int, kills: int, rng: random.Random
 ) -> dict[str, Any]:
     """Moves a database that is open here; the figures of it."""
-    began, killed, grown_mb = time.monotonic(), 0, 0.0
+    began, killed, runs = time.monotonic(), 0, list[Killed]()
     writer = Writer(db, count, random.Random(rng.random()))
     while killed < kills:
         run = killed_move(source, target, rng.randrange(1, max(3, count // BATCH // 5)), BATCH)
         killed += not run.is_done
-        grown_mb = max(grown_mb, run.grown_mb)
+        runs.append(run)
         print(f"{killed} kills of a move to {target.partition('://')[0]}", flush=True)
-    last = killed_move(source, target, None, BATCH)
+    runs.append(killed_move(source, target, None, BATCH))
     with mover.target_of(target) as copy:
         running: MoveReport = move(db, copy)
         writes = writer.end()
@@ -71,7 +71,8 @@ def one_way(
     assert report.differences == [], report.differences[:10]
     return {
         "kills": killed,
-        "grown_mb_max": round(max(grown_mb, last.grown_mb)),
+        "own_mb_more_max": round(max(run.own_mb for run in runs)),
+        "mapped_mb_more_max": round(max(run.mapped_mb for run in runs)),
         "writes_meanwhile": writes,
         "lag_s_while_written": round(running.lag_s, 3),
         "documents_compared": report.compared,

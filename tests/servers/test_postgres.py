@@ -3,13 +3,10 @@ wrong.
 """
 
 import inspect
-import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from threading import Event, Semaphore
 from typing import Any, cast
 
 import pytest
@@ -29,6 +26,8 @@ from amberdb import (
     ServerUnreachableError,
     Unique,
 )
+from crash import server_kills
+from support import slices
 from support.databases import FakeClock
 from support.servers import PASSWORD, PostgreSQL, postgres
 
@@ -437,45 +436,14 @@ def test_server_is_killed_and_comes_back() -> None:
             assert len(notes) == 2
 
 
+@pytest.mark.sliced
+@pytest.mark.timeout(600)
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed() -> None:
-    """And nothing is there of which a call said that it was not stored."""
-    acknowledged: set[str] = set()
-    unknown: set[str] = set()
-    progress, ended = Semaphore(0), Event()
-
-    def write(notes: Collection, side: int) -> None:
-        for number in itertools.count():
-            if ended.is_set():
-                return
-            id = f"{side}-{number}"
-            try:
-                notes.insert({"id": id})
-            except amberdb.CommitUnknownError:
-                unknown.add(id)
-            except (ServerUnreachableError, amberdb.BusyError):
-                pass
-            else:
-                acknowledged.add(id)
-                progress.release()
-
-    with postgres(18) as server:
-        url = server.url("postgresql", server.new_database())
-        with amberdb.connect(url) as db, ThreadPoolExecutor(3) as threads:
-            notes = db.collection("note")
-            writers = [threads.submit(write, notes, side) for side in range(3)]
-            try:
-                for _ in range(5):
-                    for _ in range(40):
-                        assert progress.acquire(timeout=60)
-                    server.kill()
-                    server.restart()
-            finally:
-                ended.set()
-            for writer in writers:
-                writer.result(60)
-            stored = set(notes)
-    assert acknowledged <= stored
-    assert stored - acknowledged <= unknown
+    """And nothing is there of which a call said that it was not stored: a slice of the campaign."""
+    kills = slices.size(100, 4)
+    result = server_kills.campaign(kills, seed=1, fsync=slices.IS_WHOLE)
+    assert result["kills"] == kills
+    assert result["comparisons"] == 2 * kills + 1
 
 
 def test_lost_answer_of_a_commit_is_unknown() -> None:

@@ -138,6 +138,24 @@ def test_vectors_are_upgraded_and_told(postgres18: PostgreSQL, tmp_path: Path) -
     assert told[0][-1] == ("put", "1", [2.0, 1.0])
 
 
+def test_size_of_a_migration_in_the_feed_is_that_of_its_documents(
+    postgres18: PostgreSQL,
+) -> None:
+    """Their vectors too: what the outbox may hold for a subscriber is counted in bytes."""
+    count, dim = 100, 64
+    with audited_url(postgres18, "vector") as url, amberdb.connect(url) as db:
+        things = db.collection("p", indexes=[Vector("v", dim=dim)])
+        db.subscriber("reader")
+        things.put_many({"id": f"{n}", "v": [n, *[1.0] * (dim - 1)]} for n in range(count))
+        db.collection("p", version=2, migrate={2: lambda document: document})
+        sizes = postgres18.execute(
+            "SELECT bytes FROM amberdb.feed_commits ORDER BY number", url.rpartition("/")[2]
+        ).split()
+    assert len(sizes) == 2
+    assert sizes[0] == sizes[1]
+    assert int(sizes[0]) > count * dim * 4
+
+
 def doubled(document: Document) -> Document:
     return {**document, "v": [2 * document["v"][0], 1.0]}
 

@@ -68,6 +68,7 @@ def wait_for_a_lock(server: PostgreSQL, url: str, count: int = 1) -> None:
 def test_calls_of_one_statement(db: Database, sent: list[str]) -> None:
     notes = db.collection("note", indexes=[Ordered("name", "-n"), Ordered("n", sparse=True)])
     notes.put_many({"id": f"{n:03}", "n": n, "name": f"{n % 3}"} for n in range(100))
+    ids = [f"{n:03}" for n in range(100)]
     calls: list[tuple[Callable[[], object], int]] = [
         (lambda: notes.put({"n": 1000}), 1),
         (lambda: notes.put({"id": "a", "n": 1001}), 1),
@@ -80,6 +81,9 @@ def test_calls_of_one_statement(db: Database, sent: list[str]) -> None:
         (lambda: notes.find({"name": "1"}, order_by="-n", limit=5), 1),
         (lambda: notes.find({"name": "nobody"}), 1),
         (lambda: notes.find(limit=10), 1),
+        (lambda: notes.find({"id": {"$in": ["000", "none", "002"]}, "other": None}), 1),
+        (lambda: notes.find({"id": {"$in": ids}}, order_by="-id", limit=None), 1),
+        (lambda: notes.find({"id": {"$in": ids}}, limit=5), 1),
         (lambda: notes.count(), 1),
     ]
     for number, (call, count) in enumerate(calls):
@@ -106,6 +110,23 @@ def test_what_is_prepared_outlasts_a_transaction_that_has_read(db: Database, url
         connections: Any = getattr(one, "_connections")  # noqa: B009
         prepared = connections.read("SELECT statement FROM pg_prepared_statements", [])
         assert any("fence f LEFT JOIN" in statement for (statement,) in prepared)
+
+
+def test_ids_of_a_filter_are_asked_for_at_once(db: Database, sent: list[str]) -> None:
+    """In a transaction too, whatever it has written of them, and across several batches."""
+    notes = db.collection("note")
+    notes.put_many({"id": f"{n:04}", "n": n} for n in range(3000))
+    ids = [f"{n:04}" for n in range(3000)]
+    sent.clear()
+    assert [each["n"] for each in notes.find({"id": {"$in": ids}}, limit=None)] == [*range(3000)]
+    assert len(sent) < 10
+    with db.transaction() as tx:
+        tx["note"].put({"id": "0005", "n": -1})
+        tx["note"].delete("0006")
+        sent.clear()
+        found = tx["note"].find({"id": {"$in": [*ids[:1500], "none"]}}, limit=None, order_by="-id")
+        assert [each["n"] for each in found] == [*range(1499, 6, -1), -1, *range(4, -1, -1)]
+        assert len(sent) < 20
 
 
 def test_what_needs_more_than_a_row_is_stored_whole(db: Database) -> None:

@@ -1,7 +1,8 @@
 """Databases to move: the data of all systems, and a program that is killed while it moves one.
 
-python -m support.moving SOURCE TARGET BATCH     prints a line after each batch, with the memory
-                                                 that it has more than at first; at last "done"
+python -m support.moving SOURCE TARGET BATCH     prints a line after each batch, with the most
+                                                 memory that it has had more than at first: of its
+                                                 own, and of mapped files; at last "done"
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from amberdb.profiles import UserProfiles
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 DIM = 16
 TESTS = Path(__file__).parents[1]
+_LOOK_S = 0.02
 BATCH = 50
 """Documents at once, in the program that is killed."""
 ODD: list[Any] = [1.0, 1, True, 1e300, -0.0, "a\0b", b"\0\xff", 2**63 - 1, None, {"x": [{}]}]
@@ -134,8 +137,10 @@ class Killed:
 
     is_done: bool = False
     """It had ended before it was killed."""
-    grown_mb: float = 0.0
-    """The most memory that it had more than at its beginning."""
+    own_mb: float = 0.0
+    """The most memory of its own that it had more than at its beginning: heap and stacks."""
+    mapped_mb: float = 0.0
+    """The same of mapped files, which the system takes back when it needs memory."""
 
 
 def killed_move(source: str, target: str, lines: int | None, batch: int = BATCH) -> Killed:
@@ -148,8 +153,9 @@ def killed_move(source: str, target: str, lines: int | None, batch: int = BATCH)
     ) as process:
         assert process.stdout is not None
         for number, line in enumerate(process.stdout, 1):
-            word, grown = line.split()
-            killed.grown_mb = max(killed.grown_mb, float(grown))
+            word, own, mapped = line.split()
+            killed.own_mb = max(killed.own_mb, float(own))
+            killed.mapped_mb = max(killed.mapped_mb, float(mapped))
             killed.is_done = word == "done"
             if number == lines:
                 process.kill()
@@ -159,18 +165,39 @@ def killed_move(source: str, target: str, lines: int | None, batch: int = BATCH)
     return killed
 
 
+class _Memory(Thread):
+    """Looks at the memory of this process all the time, and keeps the most."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._first = self._most = _memory_mb()
+
+    def run(self) -> None:
+        pause = Event()
+        while not pause.wait(_LOOK_S):
+            self.most()
+
+    def most(self) -> tuple[float, float]:
+        """More than at first: of its own, of mapped files."""
+        own, mapped = _memory_mb()
+        self._most = max(self._most[0], own), max(self._most[1], mapped)
+        return self._most[0] - self._first[0], self._most[1] - self._first[1]
+
+
+def _memory_mb() -> tuple[float, float]:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["RssAnon"].split()[0]) / 1000, int(status["RssFile"].split()[0]) / 1000
+
+
 def main(source: str, target: str, batch: str) -> None:
-    began = resident_mb()
+    memory = _Memory()
+    memory.start()
 
     def tell(name: str) -> None:
-        print(name.replace(" ", "_"), resident_mb() - began, flush=True)
+        print(name.replace(" ", "_"), *memory.most(), flush=True)
 
     move(source, target, batch=int(batch), progress=lambda name, count: tell(name))
     tell("done")
-
-
-def resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ class _Amber(_Engine):
             connection.execute(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
 
 
-class _Bare(_Engine):
+class Bare(_Engine):
     """The driver alone."""
 
     def __init__(self, url: str) -> None:
@@ -253,7 +253,7 @@ def postgres(context: Context) -> Iterator[Line]:
         context.say(f"postgres: left out, {VARIABLE} has no URL of a PostgreSQL server")
         return
     with ExitStack() as stack:
-        engines: dict[str, _Engine] = {AMBER: _Amber(url), BARE: _Bare(url)}
+        engines: dict[str, _Engine] = {AMBER: _Amber(url), BARE: Bare(url)}
         for engine in engines.values():
             stack.callback(engine.close)
             for batch in events.in_batches(_documents(0, _BASE), _BATCH):

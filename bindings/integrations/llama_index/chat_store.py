@@ -11,7 +11,8 @@ Invariants:
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -63,9 +64,7 @@ class AmberChatStore(BaseChatStore):
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Replaces the messages of a key."""
-        with self.client.transaction() as tx:
-            tx.lock(f"{self.collection}/{key}")
-            into = tx[self.collection]
+        with self._alone(key) as into:
             into.delete_many(_of(key))
             into.put_many(_stored(key, 0, messages))
 
@@ -75,28 +74,24 @@ class AmberChatStore(BaseChatStore):
 
     def add_message(self, key: str, message: ChatMessage) -> None:
         """Adds a message behind the last one of a key."""
-        with self.client.transaction() as tx:
-            tx.lock(f"{self.collection}/{key}")
-            into = tx[self.collection]
+        with self._alone(key) as into:
             last = into.max("position", _of(key))
             into.put_many(_stored(key, 0 if last is None else last + 1, [message]))
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Deletes the messages of a key; returns them, None when there are none."""
-        with self.client.transaction() as tx:
-            tx.lock(f"{self.collection}/{key}")
-            found = tx[self.collection].find(_of(key), order_by="position")
-            tx[self.collection].delete_many(_of(key))
+        with self._alone(key) as stored:
+            found = stored.find(_of(key), order_by="position")
+            stored.delete_many(_of(key))
         return list(map(_loaded, found)) or None
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Deletes the message at a position of the list, from its end for a negative one; returns
         it, None when there is none."""
-        with self.client.transaction() as tx:
-            tx.lock(f"{self.collection}/{key}")
-            found = _at(tx[self.collection], key, idx)
+        with self._alone(key) as stored:
+            found = _at(stored, key, idx)
             if found is not None:
-                tx[self.collection].delete(found["id"])
+                stored.delete(found["id"])
         return None if found is None else _loaded(found)
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
@@ -106,6 +101,13 @@ class AmberChatStore(BaseChatStore):
     def get_keys(self) -> list[str]:
         """The keys that have messages."""
         return self._messages.distinct("key")
+
+    @contextmanager
+    def _alone(self, key: str) -> Generator[WritableCollection]:
+        """The messages, in a transaction that nobody else has for this key."""
+        with self.client.transaction() as tx:
+            tx.lock(f"{self.collection}/{key}")
+            yield tx[self.collection]
 
     aset_messages = twin("write", set_messages)
     aget_messages = twin("read", get_messages)

@@ -4,7 +4,8 @@
                  vector vector(dim)              float32, as it was put
 
 Invariants:
-- A document whose vectors change gets another rowid, so the vectors of a rowid never change.
+- A document whose vectors change gets another rowid, so the vectors of a rowid never change while
+  anybody reads or writes beside it. A migration keeps rowids: it has the tables alone.
 - Every vector of the index is here; those of other arrays of a document are in its jsonb.
 - The server's graph proposes rows. It has no more than GRAPH_DIM_MAX dimensions.
 """

@@ -13,11 +13,10 @@ from operator import itemgetter
 from typing import Any, Final, NoReturn, final
 
 from amberdb._attempts import Overtaken
-from amberdb.engine.schema.schema import Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogues, Known
 from amberdb.postgres.connections import Connections, Rows
-from amberdb.postgres.table import PLACE
+from amberdb.postgres.table import PLACE, Table
 from amberdb.postgres.view import Pair, PostgresView
 
 _BEGAN: Final = len(Began._fields)
@@ -63,11 +62,6 @@ class StatementView(PostgresView):
             raise NotAtOnce
         return super().scan(low, high, reverse)
 
-    def prefetch(self, schema: Schema, keys: list[bytes]) -> None:
-        if self.catalogue.table(schema).vectors:
-            raise NotAtOnce
-        super().prefetch(schema, keys)
-
     def keys(self, low: bytes, high: bytes, limit: int) -> NoReturn:
         """Raises NotAtOnce: another read follows one of keys."""
         raise NotAtOnce
@@ -85,6 +79,12 @@ class StatementView(PostgresView):
         view._statement = self._statement
         view._go_by(self._known, self._connections)
         return view
+
+    def _read_rows(self, table: Table, keys: list[bytes]) -> Rows:
+        """Raises NotAtOnce for documents that have vectors, which are read after them."""
+        if table.vectors:
+            raise NotAtOnce
+        return super()._read_rows(table, keys)
 
     def _rows(self, sql: str, values: list[Any]) -> Rows:
         return self._statement.rows(sql, values, self._known)
