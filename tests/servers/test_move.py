@@ -16,8 +16,8 @@ from support.servers import PostgreSQL
 
 
 @pytest.fixture
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database("vector"))
+def extensions() -> tuple[str, ...]:
+    return ("vector",)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -141,6 +142,19 @@ def test_server_that_is_down_is_logged_once_and_tried_again() -> None:
                 assert len(told.messages) == 1
     finally:
         logger.removeHandler(told)
+
+
+def test_expired_documents_are_removed_in_commits_of_a_batch(url: str, clock: FakeClock) -> None:
+    with amberdb.connect(url, clock=clock, background=False, reap_batch=10) as db:
+        reader = db.subscriber("reader")
+        tokens = db.collection("token", expires_at="until")
+        tokens.put_many({"id": f"{n}", "until": clock.now + n} for n in range(40))
+        clock.advance(24)
+        assert db.expire() == 25
+        removed = [change for change in reader.changes() if change.op == "expire"]
+        assert {change.id for change in removed} == {f"{n}" for n in range(25)}
+        assert sorted(Counter(change.lsn for change in removed).values()) == [5, 10, 10]
+        assert tokens.count() == 15
 
 
 # -- check() ---------------------------------------------------------------------------------------

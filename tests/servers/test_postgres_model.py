@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from amberdb import Collection, Database, Ordered, Unique
 from support import drawn, reference, slices
+from support.audited_server import audited_url
 from support.both_engines import Both, databases_of
 from support.databases import FakeClock
 from support.model import Spec
 from support.reference import Doc, same
 from support.servers import PostgreSQL
+from support.slices import every
 
 INDEXED: list[Spec] = [
     *drawn.SPECS,
@@ -49,9 +51,12 @@ questions = st.lists(
 declarations = st.lists(st.sampled_from(INDEXED), max_size=6, unique_by=lambda spec: spec.name)
 
 
-@pytest.fixture(scope="module")
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
+@pytest.fixture(scope="module", params=every(2, [18, 16]))
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Of a new database on each version, on one of them in a slice."""
+    server: PostgreSQL = request.getfixturevalue(f"postgres{request.param}")
+    with audited_url(server) as url:
+        yield url
 
 
 def step(both: Both, kind: str, id: str, body: Doc, patch: Doc, until: float | None) -> None:
@@ -122,7 +127,7 @@ def databases(url: str) -> Iterator[tuple[Database, Database, FakeClock]]:
 
 
 @pytest.mark.sliced
-@settings(max_examples=slices.examples(1.5, 0.5))
+@settings(max_examples=slices.examples(2, 0.5))
 @given(
     life=lives,
     asked=questions,

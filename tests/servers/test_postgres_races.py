@@ -23,7 +23,6 @@ from amberdb import (
     Unique,
 )
 from amberdb.index.registry import IndexSpec
-from support.servers import PgBouncer
 
 ROUNDS = 200
 
@@ -225,10 +224,9 @@ def test_threads_share_one_database(url: str) -> None:
         assert sum(each["n"] for each in counters.find(order_by="n")) == 200
 
 
-def test_through_a_pooler_of_transactions(pgbouncer18: PgBouncer) -> None:
+def test_through_a_pooler_of_transactions(pooler_url: str) -> None:
     """Two connections to the server behind it: whatever a session keeps would be another one's."""
-    url = pgbouncer18.url("postgresql", pgbouncer18.new_database()) + "?prepared_statements=false"
-    with amberdb.connect(url) as db:
+    with amberdb.connect(pooler_url) as db:
         indexes: list[IndexSpec] = [Ordered("n"), Unique("u", sparse=True), Text("text")]
         notes = db.collection("note", indexes=indexes)
 

@@ -24,7 +24,6 @@ from amberdb.integrations.item_lists import ItemLists
 from amberdb.memory import Memory, RuleExtractor
 from amberdb.profiles import UserProfiles
 from support.racing import Racers, racers
-from support.servers import PgBouncer
 from support.slices import size
 
 ROUNDS = size(200, 20)
@@ -40,14 +39,11 @@ def both() -> Iterator[Racers]:
         yield both
 
 
-@pytest.fixture(params=["server", "pooler"])
+@pytest.fixture(params=["url", "pooler_url"])
 def either_url(request: pytest.FixtureRequest) -> str:
     """Of a new database, behind a pooler of transactions too."""
-    if request.param == "server":
-        url: str = request.getfixturevalue("url")
-        return url
-    pooler: PgBouncer = request.getfixturevalue("pgbouncer18")
-    return pooler.url("postgresql", pooler.new_database()) + "?prepared_statements=false"
+    url: str = request.getfixturevalue(request.param)
+    return url
 
 
 # -- profiles ----------------------------------------------------------------------------------
