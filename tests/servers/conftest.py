@@ -13,6 +13,7 @@ import pytest
 import amberdb
 from amberdb import Database, OpenOptions
 from support.audited_server import audited_url
+from support.racing import Racers, racers
 from support.s3 import S3Server, seaweed
 from support.servers import MariaDB, PgBouncer, PostgreSQL, mariadb, pgbouncer, postgres
 
@@ -95,3 +96,10 @@ def other(db: Database, url: str, options: OpenOptions) -> Iterator[Database]:
     """The same database as another process has it."""
     with amberdb.connect(url, **options) as other:
         yield other
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Racers]:
+    """Two programs."""
+    with racers() as both:
+        yield both

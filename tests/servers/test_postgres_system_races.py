@@ -6,7 +6,7 @@ Invariants:
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -23,20 +23,13 @@ from amberdb.graph import KnowledgeGraph
 from amberdb.integrations.item_lists import ItemLists
 from amberdb.memory import Memory, RuleExtractor
 from amberdb.profiles import UserProfiles
-from support.racing import Racers, racers
+from support.racing import Racers
 from support.slices import size
 
 ROUNDS = size(200, 20)
 pytestmark = pytest.mark.sliced
 
 Round = Callable[[int], Any]
-
-
-@pytest.fixture(scope="module")
-def both() -> Iterator[Racers]:
-    """Two programs."""
-    with racers() as both:
-        yield both
 
 
 @pytest.fixture(params=["url", "pooler_url"])
