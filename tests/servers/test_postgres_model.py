@@ -30,7 +30,7 @@ INDEXED: list[Spec] = [
 ]
 IDS = [*drawn.IDS, "f", "g", "h"]
 PARTS = 1 if settings().derandomize else 4
-"""Of `make lives`: 2,000 lives in one test would take half an hour, and the memory of all of them."""
+"""Of `make lives`: 2,000 lives in one test take half an hour, and the memory of all of them."""
 KINDS = ["put", "put", "put", "insert", "update", "update", "increase", "delete", "many", "touch"]
 HOURS: st.SearchStrategy[float | None] = st.one_of(st.none(), st.floats(-2, 9).map(round))
 
@@ -130,7 +130,7 @@ def databases(url: str) -> Iterator[tuple[Database, Database, FakeClock]]:
 
 @pytest.mark.sliced
 @pytest.mark.parametrize("part", range(PARTS))
-@settings(max_examples=slices.examples(2, 0.5) // PARTS)
+@settings(max_examples=slices.examples(2, 0.3) // PARTS)
 @given(
     life=lives,
     asked=questions,

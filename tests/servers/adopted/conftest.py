@@ -1,7 +1,8 @@
 """Tests that are there for directories, each with its databases on a server: of the public API, and
 of the systems. A file here takes over all tests and fixtures of one there.
 
-A test that asks for what a directory alone has is in LEFT_OUT, with the reason.
+A test that asks for what a directory alone has is in LEFT_OUT, with the reason; one that opens no
+database is left out too.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from amberdb import Database
+from support import slices
 from support.audited_server import audited_url
 from support.on_server import Databases
 from support.servers import PostgreSQL
@@ -107,23 +109,46 @@ LEFT_OUT: Final[dict[str, str]] = {
     "test_restores_before_and_after": "backups",
 }
 """By the name of the test."""
-_IN_LMDB: Final = {"store", "checkpointed", "checkpoint-store"}
-"""Words in the ids of tests that are there once with memtables and once with LMDB: one of the two
-is enough."""
+_OF_FILES: Final = {"store", "checkpointed", "frozen", "replayed"}
+"""Words in the ids of tests that are there for each place that documents have in a directory, the
+first of which is the memtable: once is enough."""
+
+
+_VALUES_MAX: Final = 8
+_LONG: Final = {
+    "test_a_large_conversation_is_deleted_in_batches",
+    "test_one_target_at_a_time_and_every_answer_as_it_was[1]",
+    *(f"test_walks_agree_with_networkx[{seed}]" for seed in range(1, 5)),
+}
+"""With HYPOTHESIS_PROFILE=whole alone, as two of three values of a test that has many."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    left_out = [
-        item for item in items if item.path.is_relative_to(here) and _is_left_out(item.name)
-    ]
+    adopted = [item for item in items if item.path.is_relative_to(here)]
+    kept = _slice([item for item in adopted if not _is_left_out(item)])
+    left_out = [item for item in adopted if item not in kept]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
 
-def _is_left_out(name: str) -> bool:
-    test, _, values = name.removesuffix("]").partition("[")
-    return name in LEFT_OUT or test in LEFT_OUT or not _IN_LMDB.isdisjoint(values.split("-"))
+def _is_left_out(item: pytest.Item) -> bool:
+    test, _, values = item.name.removesuffix("]").partition("[")
+    is_named = item.name in LEFT_OUT or test in LEFT_OUT
+    opens_none = "open_db" not in getattr(item, "fixturenames", ())
+    return is_named or opens_none or not _OF_FILES.isdisjoint(values.split("-"))
+
+
+def _slice(items: list[pytest.Item]) -> set[pytest.Item]:
+    by_test: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if slices.IS_WHOLE or item.name not in _LONG:
+            by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return {
+        item
+        for values in by_test.values()
+        for item in (slices.every(3, values) if len(values) > _VALUES_MAX else values)
+    }
 
 
 @pytest.fixture(scope="module")
