@@ -13,6 +13,9 @@ import pytest
 
 import amberdb
 from amberdb import OpenOptions, Ordered, Text, Unique
+from amberdb._attempts import Overtaken
+from amberdb.engine.storage.view import View
+from amberdb.postgres.care import background
 from support.databases import FakeClock
 from support.servers import PostgreSQL, postgres
 
@@ -142,6 +145,28 @@ def test_server_that_is_down_is_logged_once_and_tried_again() -> None:
                 assert len(told.messages) == 1
     finally:
         logger.removeHandler(told)
+
+
+def test_declaration_in_the_way_is_no_failure(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The background thread looks again; a table that it was about to read may be gone."""
+    look, looked = background.first_expiries_us, threading.Event()
+
+    def overtaken(view: View) -> dict[str, int]:
+        if looked.is_set():
+            return look(view)
+        looked.set()
+        raise Overtaken("a collection was declared anew meanwhile: run it again")
+
+    monkeypatch.setattr(background, "first_expiries_us", overtaken)
+    with amberdb.connect(url, **QUICK) as db:
+        assert looked.wait(30)
+        changes = db.subscriber("reader").changes(follow=True, timeout_s=30)
+        db.collection("token", expires_at="until").put({"until": 1.0})
+        assert [next(changes).op for _ in range(2)] == ["put", "expire"]
+        assert db.stats()["failures"] == []
+    assert caplog.messages == []
 
 
 def test_expired_documents_are_removed_in_commits_of_a_batch(url: str, clock: FakeClock) -> None:
