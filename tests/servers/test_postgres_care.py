@@ -16,6 +16,7 @@ from amberdb import OpenOptions, Ordered, Text, Unique
 from amberdb._attempts import Overtaken
 from amberdb.engine.storage.view import View
 from amberdb.postgres.care import background
+from amberdb.postgres.care.expiry import first_expiries_us
 from support.databases import FakeClock
 from support.servers import PostgreSQL, postgres
 
@@ -151,11 +152,11 @@ def test_declaration_in_the_way_is_no_failure(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The background thread looks again; a table that it was about to read may be gone."""
-    look, looked = background.first_expiries_us, threading.Event()
+    looked = threading.Event()
 
     def overtaken(view: View) -> dict[str, int]:
         if looked.is_set():
-            return look(view)
+            return first_expiries_us(view)
         looked.set()
         raise Overtaken("a collection was declared anew meanwhile: run it again")
 

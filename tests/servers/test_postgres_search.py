@@ -206,7 +206,7 @@ def step(
 
 
 @pytest.mark.sliced
-@settings(max_examples=slices.examples(2, 0.5))
+@settings(max_examples=slices.examples(2, 0.3))
 @given(
     firsts=firsts,
     life=lives,

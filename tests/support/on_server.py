@@ -20,7 +20,8 @@ class Databases:
 
     def open(self, name: str | Path = "t.amber", **options: Any) -> Database:
         schema = self._names.setdefault(str(name), f"s{next(_schemas)}")
-        db = amberdb.connect(f"{self._url}?schema={schema}", **{"background": False, **options})
+        given: dict[str, Any] = {"background": False, **options}
+        db = amberdb.connect(f"{self._url}?schema={schema}", **given)
         db.changes()  # from now on writers fill the outbox
         self._opened.append(db)
         return db

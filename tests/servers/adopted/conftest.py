@@ -7,13 +7,14 @@ database is left out too.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from amberdb import Database
 from support import slices
 from support.audited_server import audited_url
+from support.databases import OpenDatabase
 from support.on_server import Databases
 from support.servers import PostgreSQL
 
@@ -158,14 +159,14 @@ def url(postgres18: PostgreSQL) -> Iterator[str]:
 
 
 @pytest.fixture
-def open_db(url: str) -> Iterator[Any]:
+def open_db(url: str) -> Iterator[OpenDatabase]:
     databases = Databases(url)
     yield databases.open
     databases.close()
 
 
 @pytest.fixture
-def db(request: pytest.FixtureRequest, open_db: Any) -> Database:
+def db(request: pytest.FixtureRequest, open_db: OpenDatabase) -> Database:
     """As that of directories."""
     if "clock" in request.fixturenames:
         return open_db(clock=request.getfixturevalue("clock"))
