@@ -58,7 +58,7 @@ def test_snapshot_from_before_a_declaration_gives_its_own_answers_or_none(
 ) -> None:
     wanted = {**searches(filled(db)), "ordered": db["s"].find(order_by="-n")}
     db.collection("beside").put({"id": "a"})
-    asked: dict[str, Callable[[Any], object]] = {
+    asked: dict[str, Callable[[Any], dict[str, object]]] = {
         "searches": searches,
         "ordered": lambda notes: {"ordered": notes.find(order_by="-n")},
         "where": lambda notes: {"ordered": notes.find({"n": {"$gte": 0}}, order_by="-n")},
@@ -72,7 +72,7 @@ def test_snapshot_from_before_a_declaration_gives_its_own_answers_or_none(
                 with pytest.raises(SnapshotExpiredError, match="take a new one"):
                     at["beside"].get("a")
             else:
-                assert answer == {name: wanted[name] for name in answer}  # type: ignore[attr-defined]
+                assert answer == {name: wanted[name] for name in answer}
                 assert at["beside"].get("a") == {"id": "a"}
         for name in db.collections():
             if name != "beside":
