@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep sharing moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
+.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -106,6 +106,10 @@ soak: $(VENV)/.test ## eight clients over HTTP and a kill in the middle (SOAK_S:
 
 sharing: $(VENV)/.test ## SIGKILL for leaders of a shared database (KILLS: how many)
 	PYTHONPATH=tests $(BIN)/python tests/crash/sharing.py --kills $(KILLS) $(ARGS)
+
+lives: $(VENV)/.servers ## random lives of one database on PostgreSQL beside a directory: 2,000 on each version
+	HYPOTHESIS_PROFILE=campaign $(PYTEST) -v -m servers --timeout 3600 -o faulthandler_timeout=3700 \
+	    --hypothesis-show-statistics tests/servers/test_postgres_model.py $(ARGS)
 
 moving: $(VENV)/.test ## a database of 100,000 documents to PostgreSQL and back, killed on the way (ARGS: see there)
 	PYTHONPATH=tests $(BIN)/python tests/crash/moving.py $(ARGS)

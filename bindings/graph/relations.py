@@ -190,19 +190,20 @@ class RelationCollection:
         told, and takes back the ends that it told; how many were deleted."""
         relations = tx[self.name]
         count = 0
-        for relation in self.find(tx, {"told_by": told_by}):
-            remaining, gone = provenance.without(relation, told_by)
-            if not remaining["told_by"]:
-                relations.delete(relation["id"])
-                count += 1
-                continue
-            if remaining["fact"] in gone:
-                remaining["fact"] = words_of(remaining)
-            self._put(tx, remaining)
+        while found := self.find(tx, {"told_by": told_by}):  # again: as forget_source() does
+            for relation in found:
+                remaining, gone = provenance.without(relation, told_by)
+                if not remaining["told_by"]:
+                    relations.delete(relation["id"])
+                    count += 1
+                    continue
+                if remaining["fact"] in gone:
+                    remaining["fact"] = words_of(remaining)
+                self._put(tx, remaining)
         ended_by = [self.find(tx, {name: told_by}) for name in _ENDED_BY]  # an index has no $or
-        found = {each["id"]: each for each in chain.from_iterable(ended_by)}
-        self._lock(tx, *(each["source"] for each in found.values()))
-        for relation in found.values():
+        ended = {each["id"]: each for each in chain.from_iterable(ended_by)}
+        self._lock(tx, *(each["source"] for each in ended.values()))
+        for relation in ended.values():
             ends = [end for end in ends_of(relation) if end["ended_by"] != told_by]
             slot = self._slot(tx, relation["source"], relation["relation_type"])
             self._put(tx, slots.reopened(relation, ends, slot))

@@ -15,7 +15,7 @@ Invariants:
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, final, overload
 
 from amberdb import (
@@ -288,13 +288,17 @@ class Memory:
         if compact:
             erasure = self.db.erase(dict.fromkeys(layers, owned), reason=reason)
             profile, events = (erasure.collections[name] for name in layers)
-            return Forgotten(profile, events, entries, erasure.lsn, now, is_compacted=True)
+            late = self.db.run(partial(self._redact_late, owned, now))
+            if late:  # whose bytes are in the files still
+                self.db.erase(dict.fromkeys(layers, owned), reason=reason)
+            return Forgotten(profile, events, entries + late, erasure.lsn, now, is_compacted=True)
 
-        def delete(tx: Transaction) -> tuple[Transaction, list[int]]:
-            return tx, [tx[name].delete_many(owned) for name in layers]
+        def delete(tx: Transaction) -> tuple[Transaction, list[int], int]:
+            counts = [tx[name].delete_many(owned) for name in layers]
+            return tx, counts, self._redact_late(owned, now, tx)
 
-        tx, (profile, events) = self.db.run(delete)
-        return Forgotten(profile, events, entries, tx.lsn, now, is_compacted=False)
+        tx, (profile, events), late = self.db.run(delete)
+        return Forgotten(profile, events, entries + late, tx.lsn, now, is_compacted=False)
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -421,6 +425,19 @@ class Memory:
             count += redacted
             if redacted < BATCH:
                 return count
+
+    def _redact_late(self, owned: Mapping[str, Any], now: datetime, tx: Transaction) -> int:
+        """Erases log entries of memories that were told since _redact(), and deleted with the
+        others; how many. What was told after the deletion stays, with its entries."""
+        layers = [tx[self._layers[layer]] for layer in LAYERS]
+        log = tx[self._layers.log]
+        late = [
+            entry
+            for entry in log.find(owned)
+            if not any(entry["memory_id"] in memories for memories in layers)
+        ]
+        log.put_many(forgotten(entry, now) for entry in late)
+        return len(late)
 
     def _one(self, decision: Decision, tx: Transaction | None) -> Outcome:
         """Applies a decision on a memory, whoever has it."""

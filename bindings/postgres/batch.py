@@ -210,8 +210,8 @@ class PostgresBatch(WriteBatch):
     def _send(self, table: Table, changes: list[_Change]) -> None:
         connection, stored = self.connection, self._locking.stored
         there = [change.key for change in changes if change.key in stored]
-        self._clear(table, there)
         rows = {change.key: change.row for change in changes if change.row is not None}
+        self._clear(table, there, rows)
         gone = [key[KEYSPACE_BYTES:] for key in there if key not in rows]
         if gone:
             execute(connection, table.delete, [gone])
@@ -231,12 +231,15 @@ class PostgresBatch(WriteBatch):
             if change.row is not None:
                 stored[change.key] = StoredRow(change.row.rowid, len(change.row.entries))
 
-    def _clear(self, table: Table, there: list[bytes]) -> None:
-        """Deletes what stored documents have beside their rows."""
-        beside = [key[KEYSPACE_BYTES:] for key in there if self._locking.stored[key].sides]
+    def _clear(self, table: Table, there: list[bytes], rows: dict[bytes, Row]) -> None:
+        """Deletes what stored documents have beside their rows. Entries that they have again stay:
+        a find() of another transaction that waits for one would not find it after this commit."""
+        beside = [key for key in there if self._locking.stored[key].sides]
         if beside:
-            sql = f"DELETE FROM {table.entries} WHERE key = ANY(%s)"
-            execute(self.connection, sql, [beside])
+            kept = [entry for key in beside if key in rows for entry, _ in rows[key].entries]
+            sql = f"DELETE FROM {table.entries} WHERE key = ANY(%s) AND entry <> ALL(%s)"
+            keys = [key[KEYSPACE_BYTES:] for key in beside]
+            execute(self.connection, sql, [keys, kept])
         if there and table.schema.unique_indexes:
             keys = [key[KEYSPACE_BYTES:] for key in there]
             execute(self.connection, f"DELETE FROM {table.values} WHERE key = ANY(%s)", [keys])
@@ -291,7 +294,11 @@ def insert_beside(
             f'INSERT INTO "{database}".marks VALUES (%s) ON CONFLICT DO NOTHING',
             [(mark,) for mark in sorted(marks)],
         ),
-        (f"INSERT INTO {table.entries} VALUES (%s, %s, %s)", entries),
+        (
+            f"INSERT INTO {table.entries} AS e VALUES (%s, %s, %s) ON CONFLICT (entry) DO UPDATE "
+            "SET value = EXCLUDED.value WHERE e.value <> EXCLUDED.value",
+            entries,
+        ),
         (f"INSERT INTO {table.values} VALUES (%s, %s)", values),
     )
     for statement, each in inserts:

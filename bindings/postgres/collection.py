@@ -88,6 +88,8 @@ class PostgresCollection(PostgresReads, Collection):
     def embed_missing(self, progress: Callable[[int], None] | None = None) -> int:
         """As Collection.embed_missing(), with the functions of this process."""
         sessions = self._sessions
+        with self._reading() as view:
+            schema_of(view, self.name)
         store = storing(lambda: sessions.writing(None))
         return backfill(sessions.reading, sessions.embedders, self.name, store, progress)
 

@@ -19,7 +19,7 @@ from amberdb.engine.database.handle import Handle
 from amberdb.engine.database.stats import FileBytes, Stats, embedding_facts
 from amberdb.engine.database.transaction import Snapshot, Transaction
 from amberdb.engine.integrity.check import CheckReport
-from amberdb.engine.options import OpenOptions, Options, check_isolation
+from amberdb.engine.options import OpenOptions, Options, check_isolation, check_sync
 from amberdb.engine.schema.catalog import Declaration
 from amberdb.engine.schema.definition import CollectionDef
 from amberdb.engine.schema.migration import Upgrade
@@ -145,11 +145,11 @@ class PostgresDatabase(Database):
 
     def build_indexes(self, progress: Progress | None = None) -> None:
         """Does nothing: every index is built by its declaration."""
-        self._connections.check_open()
+        self._check_outside()
 
     def migrate(self, progress: Progress | None = None) -> None:
         """Does nothing: documents are upgraded by the declaration."""
-        self._connections.check_open()
+        self._check_outside()
 
     # -- transactions and snapshots ------------------------------------------------------------
 
@@ -170,6 +170,8 @@ class PostgresDatabase(Database):
         in the way: run it again, as run() does), CommitUnknownError.
         """
         self._connections.check_open()
+        if sync is not None:
+            check_sync(sync)
         check_isolation(isolation)
         return PostgresTransaction(self._sessions, sync, timeout_ms, isolation)
 
@@ -211,7 +213,7 @@ class PostgresDatabase(Database):
     def subscriber(self, name: str, *, since: Lsn | None = None) -> Subscriber:
         """A durable subscriber, as Database.subscriber(); with the last one that is removed the
         outbox goes too."""
-        self._connections.check_open()
+        self._check_outside()
         return self._feed.subscriber(name, self._connections, since)
 
     # -- care --------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ class PostgresDatabase(Database):
 
     def accept_clock(self) -> None:
         """Does nothing: the clock is the server's."""
-        self._connections.check_open()
+        self._check_outside()
 
     def sync(self) -> None:
         """Makes what was committed with sync="interval" or "os" durable: by one commit that waits
@@ -243,7 +245,7 @@ class PostgresDatabase(Database):
 
     def checkpoint(self) -> None:
         """Removes from the outbox what no subscriber waits for; checkpoints are the server's."""
-        self._connections.check_open()
+        self._check_outside()
         self._feed.prune()
 
     def check(self, progress: Progress | None = None) -> CheckReport:
@@ -297,14 +299,22 @@ class PostgresDatabase(Database):
         return None
 
     def close(self) -> None:
-        """Closes snapshots and connections. A second call does nothing."""
+        """Closes snapshots and connections. A second call does nothing. Raises TransactionError
+        inside a transaction of this thread."""
         if not self._connections.is_closed:
+            self._sessions.check_outside()
             self._feed.close()
             self._held_views.close()
             self._connections.close()
             self._background.close()
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _check_outside(self) -> None:
+        """Raises ClosedError, TransactionError: a call that a directory refuses inside a
+        transaction is refused here too."""
+        self._connections.check_open()
+        self._sessions.check_outside()
 
     def _is_declared(self, name: str, declaration: Declaration) -> bool:
         """Whether nothing would change; without the fence, which writers hold."""

@@ -30,7 +30,7 @@ _REASON_CHARACTERS_MAX: Final = 300
 _PASSING: Final = ("starting up", "shutting down", "recovery", "terminating", "too many", "slots")
 """In the refusal of a server that may take the next connection."""
 _LOST_CLASSES: Final = ("08", "57")
-_STALE: Final = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
+STALE: Final = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
 """A statement that was made by a declaration which is gone."""
 
 
@@ -67,7 +67,7 @@ class Reporter:
             )
         if isinstance(error, errors.LockNotAvailable):
             return BusyError(f"{where}: a lock was not free in time: try again")
-        if isinstance(error, _STALE):
+        if isinstance(error, STALE):
             return Overtaken(f"{where}: a collection was declared anew meanwhile: run it again")
         if isinstance(error, errors.InFailedSqlTransaction):
             return TransactionError("an earlier call of this transaction failed: leave its block")

@@ -53,11 +53,11 @@ class Sessions:
         """Called with the time when the first document of a commit expires."""
         self._thread = threading.local()
 
-    def reading(self) -> PostgresView:
+    def reading(self, kind: type[PostgresView] = PostgresView) -> PostgresView:
         """A view of one state; close() ends its transaction."""
         begin = f"{_BEGIN_TO_READ}; {self.catalogues.state}"
         connection, known, began = self._begun(begin)
-        return PostgresView(self.connections, connection, known, began)
+        return kind(self.connections, connection, known, began)
 
     def at_once(self, *, takes_lsn: bool = False) -> StatementView:
         """A view for one statement; with `takes_lsn` its Lsn is a new one."""
@@ -103,8 +103,8 @@ class Sessions:
         wait for."""
         if not self.is_outside():
             raise TransactionError(
-                "this thread has a transaction open: write through it, as tx[name].put(...), and "
-                "declare collections before it"
+                "this thread is inside its own open transaction: write through it, as "
+                "tx[name].put(...), and declare collections before it"
             )
 
     def begin(

@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import Any, Final, final
 from weakref import finalize
 
-from amberdb._errors import ClosedError, TransactionError
+from psycopg import errors
+
+from amberdb._errors import ClosedError, SnapshotExpiredError, TransactionError
 from amberdb._types import NO_LSN, Isolation, Lsn, Sync
 from amberdb.engine.database.transaction import (
     Snapshot,
@@ -26,9 +28,11 @@ from amberdb.engine.storage.held_view import HeldViews
 from amberdb.engine.storage.view import View, schema_of
 from amberdb.postgres.batch import PostgresBatch
 from amberdb.postgres.connections import execute
+from amberdb.postgres.errors import STALE
 from amberdb.postgres.methods import PostgresReads
 from amberdb.postgres.session import Sessions
 from amberdb.postgres.table import lock_number
+from amberdb.postgres.view import PostgresView
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(number) FROM unnest(%s::bigint[]) number"
 
@@ -118,6 +122,21 @@ class PostgresTransactionCollection(PostgresReads, TransactionCollection):
 
 
 @final
+class _SnapshotView(PostgresView):
+    """The view of a snapshot: a failure of one read ends its transaction."""
+
+    __slots__ = ()
+
+    def raise_typed(self, error: BaseException) -> None:
+        if isinstance(error, (*STALE, errors.InFailedSqlTransaction)):
+            raise SnapshotExpiredError(
+                "a collection was declared anew or dropped since the snapshot was taken: take a "
+                "new one"
+            ) from None
+        super().raise_typed(error)
+
+
+@final
 class PostgresSnapshot(Snapshot):
     """A view of all collections in one state of the server."""
 
@@ -127,7 +146,7 @@ class PostgresSnapshot(Snapshot):
         taken: list[View] = []
 
         def take() -> View:
-            taken.append(sessions.reading())
+            taken.append(sessions.reading(_SnapshotView))
             return taken[0]
 
         def is_closed() -> None:

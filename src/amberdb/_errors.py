@@ -164,7 +164,8 @@ class TransactionTooLargeError(TransactionError, ValueError):
 
 
 class SnapshotExpiredError(TransactionError, TimeoutError):
-    """The snapshot was open longer than `snapshot_max_age_s`: take a new one."""
+    """The snapshot was open longer than `snapshot_max_age_ms`, or is one of a server on which a
+    collection that it reads was declared anew or dropped: take a new one."""
 
 
 class SnapshotLimitError(TransactionError, RuntimeError):

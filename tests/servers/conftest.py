@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import amberdb
+from amberdb import Database, OpenOptions
 from support.audited_server import audited_url
+from support.racing import Racers, racers
 from support.s3 import S3Server, seaweed
 from support.servers import MariaDB, PgBouncer, PostgreSQL, mariadb, pgbouncer, postgres
 
@@ -53,8 +56,50 @@ def s3_server() -> Iterator[S3Server]:
         yield server
 
 
+# -- the database of a test ----------------------------------------------------------------------
+
+
 @pytest.fixture
-def url(postgres18: PostgreSQL) -> Iterator[str]:
+def extensions() -> tuple[str, ...]:
+    """Those that the database has; a file whose tests need "vector" has this fixture too."""
+    return ()
+
+
+@pytest.fixture
+def url(postgres18: PostgreSQL, extensions: tuple[str, ...]) -> Iterator[str]:
     """Of a new database on `postgres18`, which is checked at the end."""
-    with audited_url(postgres18) as url:
+    with audited_url(postgres18, *extensions) as url:
         yield url
+
+
+@pytest.fixture
+def pooler_url(pgbouncer18: PgBouncer, url: str) -> str:
+    """Of the same database, behind a pooler of transactions."""
+    name = url.rpartition("/")[2]
+    return pgbouncer18.url("postgresql", name) + "?prepared_statements=false"
+
+
+@pytest.fixture
+def options() -> OpenOptions:
+    """Of `db` and `other`; a file may have its own."""
+    return {}
+
+
+@pytest.fixture
+def db(url: str, options: OpenOptions) -> Iterator[Database]:
+    with amberdb.connect(url, **options) as db:
+        yield db
+
+
+@pytest.fixture
+def other(db: Database, url: str, options: OpenOptions) -> Iterator[Database]:
+    """The same database as another process has it."""
+    with amberdb.connect(url, **options) as other:
+        yield other
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Racers]:
+    """Two programs."""
+    with racers() as both:
+        yield both

@@ -4,16 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from typer.testing import CliRunner
 
 from amberdb.cli.__main__ import app
-from support.servers import PASSWORD, PostgreSQL
-
-
-@pytest.fixture
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
+from support.servers import PASSWORD
 
 
 def run(*arguments: str, code: int = 0) -> str:

@@ -5,7 +5,7 @@ wrong.
 import inspect
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -32,19 +32,6 @@ from support.databases import FakeClock
 from support.servers import PASSWORD, PostgreSQL, postgres
 
 SECRET = "se%40cret"
-
-
-@pytest.fixture
-def db(url: str) -> Iterator[Database]:
-    with amberdb.connect(url) as db:
-        yield db
-
-
-@pytest.fixture
-def other(db: Database, url: str) -> Iterator[Database]:
-    """The same database as another process has it."""
-    with amberdb.connect(url) as other:
-        yield other
 
 
 # -- what there is ---------------------------------------------------------------------------------

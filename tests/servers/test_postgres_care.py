@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -12,6 +13,10 @@ import pytest
 
 import amberdb
 from amberdb import OpenOptions, Ordered, Text, Unique
+from amberdb._attempts import Overtaken
+from amberdb.engine.storage.view import View
+from amberdb.postgres.care import background
+from amberdb.postgres.care.expiry import first_expiries_us
 from support.databases import FakeClock
 from support.servers import PostgreSQL, postgres
 
@@ -141,6 +146,41 @@ def test_server_that_is_down_is_logged_once_and_tried_again() -> None:
                 assert len(told.messages) == 1
     finally:
         logger.removeHandler(told)
+
+
+def test_declaration_in_the_way_is_no_failure(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The background thread looks again; a table that it was about to read may be gone."""
+    looked = threading.Event()
+
+    def overtaken(view: View) -> dict[str, int]:
+        if looked.is_set():
+            return first_expiries_us(view)
+        looked.set()
+        raise Overtaken("a collection was declared anew meanwhile: run it again")
+
+    monkeypatch.setattr(background, "first_expiries_us", overtaken)
+    with amberdb.connect(url, **QUICK) as db:
+        assert looked.wait(30)
+        changes = db.subscriber("reader").changes(follow=True, timeout_s=30)
+        db.collection("token", expires_at="until").put({"until": 1.0})
+        assert [next(changes).op for _ in range(2)] == ["put", "expire"]
+        assert db.stats()["failures"] == []
+    assert caplog.messages == []
+
+
+def test_expired_documents_are_removed_in_commits_of_a_batch(url: str, clock: FakeClock) -> None:
+    with amberdb.connect(url, clock=clock, background=False, reap_batch=10) as db:
+        reader = db.subscriber("reader")
+        tokens = db.collection("token", expires_at="until")
+        tokens.put_many({"id": f"{n}", "until": clock.now + n} for n in range(40))
+        clock.advance(24)
+        assert db.expire() == 25
+        removed = [change for change in reader.changes() if change.op == "expire"]
+        assert {change.id for change in removed} == {f"{n}" for n in range(25)}
+        assert sorted(Counter(change.lsn for change in removed).values()) == [5, 10, 10]
+        assert tokens.count() == 15
 
 
 # -- check() ---------------------------------------------------------------------------------------

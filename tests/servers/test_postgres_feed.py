@@ -19,26 +19,19 @@ from amberdb import (
     Database,
     LogTruncatedError,
     Lsn,
+    OpenOptions,
     Ordered,
     QueryError,
     TransactionError,
     Unique,
 )
 from support.databases import FakeClock
-from support.servers import PgBouncer, PostgreSQL
+from support.servers import PostgreSQL
 
 
 @pytest.fixture
-def db(url: str) -> Iterator[Database]:
-    with amberdb.connect(url, background=False) as db:
-        yield db
-
-
-@pytest.fixture
-def other(db: Database, url: str) -> Iterator[Database]:
-    """The same database as another process has it."""
-    with amberdb.connect(url, background=False) as other:
-        yield other
+def options() -> OpenOptions:
+    return {"background": False}
 
 
 def told(changes: Iterator[Change]) -> list[tuple[str, str, Any]]:
@@ -309,9 +302,8 @@ def test_each_change_once_in_order_of_each_document(url: str) -> None:
     feed_under_load(url, rounds=40, seconds=60, kills=3)
 
 
-def test_feed_through_a_pooler_of_transactions(pgbouncer18: PgBouncer) -> None:
-    url = pgbouncer18.url("postgresql", pgbouncer18.new_database()) + "?prepared_statements=false"
-    feed_under_load(url, rounds=10, seconds=60, kills=1)
+def test_feed_through_a_pooler_of_transactions(pooler_url: str) -> None:
+    feed_under_load(pooler_url, rounds=10, seconds=60, kills=1)
 
 
 def test_no_commit_is_missed_after_the_first_subscriber(url: str, db: Database) -> None:

@@ -1,6 +1,5 @@
 """Documents of a newer version on a server: the declaration upgrades all of them, or none."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -38,19 +37,6 @@ def to_3(document: Document) -> Document:
 
 
 UPGRADES = {2: to_2, 3: to_3}
-
-
-@pytest.fixture
-def db(url: str) -> Iterator[Database]:
-    with amberdb.connect(url) as db:
-        yield db
-
-
-@pytest.fixture
-def other(db: Database, url: str) -> Iterator[Database]:
-    """The same database as another process has it."""
-    with amberdb.connect(url) as other:
-        yield other
 
 
 def old(n: int) -> Document:

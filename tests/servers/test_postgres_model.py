@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from amberdb import Collection, Database, Ordered, Unique
 from support import drawn, reference, slices
+from support.audited_server import audited_url
 from support.both_engines import Both, databases_of
 from support.databases import FakeClock
 from support.model import Spec
 from support.reference import Doc, same
 from support.servers import PostgreSQL
+from support.slices import every
 
 INDEXED: list[Spec] = [
     *drawn.SPECS,
@@ -27,6 +29,8 @@ INDEXED: list[Spec] = [
     Unique("s", "u", sparse=True),
 ]
 IDS = [*drawn.IDS, "f", "g", "h"]
+PARTS = 1 if settings().derandomize else 4
+"""Of `make lives`: 2,000 lives in one test take half an hour, and the memory of all of them."""
 KINDS = ["put", "put", "put", "insert", "update", "update", "increase", "delete", "many", "touch"]
 HOURS: st.SearchStrategy[float | None] = st.one_of(st.none(), st.floats(-2, 9).map(round))
 
@@ -49,9 +53,12 @@ questions = st.lists(
 declarations = st.lists(st.sampled_from(INDEXED), max_size=6, unique_by=lambda spec: spec.name)
 
 
-@pytest.fixture(scope="module")
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
+@pytest.fixture(scope="module", params=every(2, [18, 16]))
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Of a new database on each version, on one of them in a slice."""
+    server: PostgreSQL = request.getfixturevalue(f"postgres{request.param}")
+    with audited_url(server) as url:
+        yield url
 
 
 def step(both: Both, kind: str, id: str, body: Doc, patch: Doc, until: float | None) -> None:
@@ -122,7 +129,8 @@ def databases(url: str) -> Iterator[tuple[Database, Database, FakeClock]]:
 
 
 @pytest.mark.sliced
-@settings(max_examples=slices.examples(1.5, 0.5))
+@pytest.mark.parametrize("part", range(PARTS))
+@settings(max_examples=slices.examples(2, 0.3) // PARTS)
 @given(
     life=lives,
     asked=questions,
@@ -133,6 +141,7 @@ def databases(url: str) -> Iterator[tuple[Database, Database, FakeClock]]:
 )
 def test_both_engines_give_the_same_answers(
     databases: tuple[Database, Database, FakeClock],
+    part: int,
     life: list[tuple[str, str, Doc, Doc, float | None]],
     asked: list[tuple[Any, Any, int | None]],
     first: list[Spec],
@@ -161,3 +170,5 @@ def test_both_engines_give_the_same_answers(
     whole(both)
     for db in both.databases:
         db.drop_collection(both.name)
+        db.build_indexes()  # which frees what was dropped
+        db.checkpoint()

@@ -17,13 +17,14 @@ from amberdb import (
     ClosedError,
     Collection,
     Database,
+    Document,
     DuplicateKeyError,
     Ordered,
     Text,
     Unique,
 )
 from amberdb.index.registry import IndexSpec
-from support.servers import PgBouncer
+from support.servers import PostgreSQL
 
 ROUNDS = 200
 
@@ -91,6 +92,32 @@ def test_append_to_one_list_of_entries(url: str) -> None:
     with amberdb.connect(url) as db:
         assert sorted(db["session"]["s"]["turns"]) == list(range(2 * ROUNDS))
         assert db["session"].distinct("turns") == list(range(2 * ROUNDS))
+
+
+def test_find_waits_for_a_document_whose_list_keeps_the_value(
+    db: Database, postgres18: PostgreSQL, url: str
+) -> None:
+    """It is found as it is after the commit that was waited for."""
+    notes = db.collection("note", indexes=[Ordered("tags")])
+    notes.put({"id": "a", "tags": ["kept", "old"]})
+    waits = (
+        "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity USING (pid) "
+        f"WHERE NOT granted AND datname = '{url.rpartition('/')[2]}'"
+    )
+
+    def find() -> list[Document]:
+        with db.transaction() as tx:
+            return tx["note"].find({"tags": "kept"})
+
+    with ThreadPoolExecutor(1) as thread:
+        with db.transaction() as tx:
+            tx["note"].update("a", {"tags": ["kept", "new"]})
+            tx["note"].find({"tags": "new"})  # so the entries are sent
+            found = thread.submit(find)
+            while postgres18.execute(waits).strip() == "0":
+                pass
+        assert found.result() == [{"id": "a", "tags": ["kept", "new"]}]
+    assert notes.distinct("tags") == ["kept", "new"]
 
 
 def test_two_users_of_one_name(url: str) -> None:
@@ -225,10 +252,9 @@ def test_threads_share_one_database(url: str) -> None:
         assert sum(each["n"] for each in counters.find(order_by="n")) == 200
 
 
-def test_through_a_pooler_of_transactions(pgbouncer18: PgBouncer) -> None:
+def test_through_a_pooler_of_transactions(pooler_url: str) -> None:
     """Two connections to the server behind it: whatever a session keeps would be another one's."""
-    url = pgbouncer18.url("postgresql", pgbouncer18.new_database()) + "?prepared_statements=false"
-    with amberdb.connect(url) as db:
+    with amberdb.connect(pooler_url) as db:
         indexes: list[IndexSpec] = [Ordered("n"), Unique("u", sparse=True), Text("text")]
         notes = db.collection("note", indexes=indexes)
 

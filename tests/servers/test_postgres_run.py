@@ -1,7 +1,6 @@
 """db.run(), serializable transactions, and an event loop, on a server."""
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event
 from typing import Any, cast
@@ -11,12 +10,6 @@ import pytest
 import amberdb
 from amberdb import ConflictError, Database, Isolation, Ordered, Transaction, aio
 from support.servers import PostgreSQL
-
-
-@pytest.fixture
-def db(url: str) -> Iterator[Database]:
-    with amberdb.connect(url) as db:
-        yield db
 
 
 class Doctors:

@@ -31,6 +31,7 @@ from amberdb import (
 from amberdb.index.registry import IndexSpec
 from amberdb.postgres.view import PostgresView
 from support import slices
+from support.audited_server import audited_url
 from support.both_engines import Both, databases_of
 from support.databases import FakeClock
 from support.servers import PostgreSQL
@@ -141,8 +142,9 @@ asked = st.lists(
 
 
 @pytest.fixture(scope="module")
-def module_url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
+def module_url(postgres18: PostgreSQL) -> Iterator[str]:
+    with audited_url(postgres18) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +206,7 @@ def step(
 
 
 @pytest.mark.sliced
-@settings(max_examples=slices.examples(2, 0.5))
+@settings(max_examples=slices.examples(2, 0.3))
 @given(
     firsts=firsts,
     life=lives,
@@ -256,24 +258,6 @@ def test_both_engines_find_the_same(
 
 
 # -- one thing each --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
-
-
-@pytest.fixture
-def db(url: str) -> Iterator[Database]:
-    with amberdb.connect(url) as db:
-        yield db
-
-
-@pytest.fixture
-def other(db: Database, url: str) -> Iterator[Database]:
-    """The same database as another process has it."""
-    with amberdb.connect(url) as other:
-        yield other
 
 
 def found(collection: ReadableCollection, text: str, **options: Any) -> list[str]:

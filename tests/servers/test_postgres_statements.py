@@ -3,7 +3,7 @@ of what they mean.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
@@ -22,18 +22,7 @@ from amberdb import (
     Unique,
 )
 from support.databases import FakeClock
-from support.servers import PgBouncer, PostgreSQL, postgres
-
-
-@pytest.fixture
-def url(postgres18: PostgreSQL) -> str:
-    return postgres18.url("postgresql", postgres18.new_database())
-
-
-@pytest.fixture
-def db(url: str) -> Iterator[Database]:
-    with amberdb.connect(url) as db:
-        yield db
+from support.servers import PostgreSQL, postgres
 
 
 @pytest.fixture
@@ -324,9 +313,8 @@ def test_writers_without_pause_beside_declarations(url: str) -> None:
         assert len(by_two) == len(ids)
 
 
-def test_through_a_pooler_of_transactions(pgbouncer18: PgBouncer) -> None:
-    url = pgbouncer18.url("postgresql", pgbouncer18.new_database()) + "?prepared_statements=false"
-    with amberdb.connect(url) as db:
+def test_through_a_pooler_of_transactions(pooler_url: str) -> None:
+    with amberdb.connect(pooler_url) as db:
         notes = db.collection("note", indexes=[Ordered("side", "n")])
         notes.put({"id": "all", "n": 0})
 

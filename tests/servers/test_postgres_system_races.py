@@ -6,7 +6,7 @@ Invariants:
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -23,8 +23,7 @@ from amberdb.graph import KnowledgeGraph
 from amberdb.integrations.item_lists import ItemLists
 from amberdb.memory import Memory, RuleExtractor
 from amberdb.profiles import UserProfiles
-from support.racing import Racers, racers
-from support.servers import PgBouncer
+from support.racing import Racers
 from support.slices import size
 
 ROUNDS = size(200, 20)
@@ -33,21 +32,11 @@ pytestmark = pytest.mark.sliced
 Round = Callable[[int], Any]
 
 
-@pytest.fixture(scope="module")
-def both() -> Iterator[Racers]:
-    """Two programs."""
-    with racers() as both:
-        yield both
-
-
-@pytest.fixture(params=["server", "pooler"])
+@pytest.fixture(params=["url", "pooler_url"])
 def either_url(request: pytest.FixtureRequest) -> str:
     """Of a new database, behind a pooler of transactions too."""
-    if request.param == "server":
-        url: str = request.getfixturevalue("url")
-        return url
-    pooler: PgBouncer = request.getfixturevalue("pgbouncer18")
-    return pooler.url("postgresql", pooler.new_database()) + "?prepared_statements=false"
+    url: str = request.getfixturevalue(request.param)
+    return url
 
 
 # -- profiles ----------------------------------------------------------------------------------

@@ -30,19 +30,13 @@ WORDS = ["tea", "umbrella", "garden", "river", "lamp"]
 
 
 @pytest.fixture
-def database(postgres18: PostgreSQL) -> str:
-    return postgres18.new_database("vector")
+def extensions() -> tuple[str, ...]:
+    return ("vector",)
 
 
 @pytest.fixture
-def url(postgres18: PostgreSQL, database: str) -> str:
-    return postgres18.url("postgresql", database)
-
-
-@pytest.fixture
-def db(url: str) -> Iterator[Database]:
-    with amberdb.connect(url) as db:
-        yield db
+def database(url: str) -> str:
+    return url.rpartition("/")[2]
 
 
 @pytest.fixture

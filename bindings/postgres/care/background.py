@@ -15,6 +15,7 @@ Invariants:
 import time
 from typing import Final, final
 
+from amberdb._attempts import Overtaken
 from amberdb._errors import CollectionMissingError, ReadOnlyError
 from amberdb._worker import FOREVER, Worker
 from amberdb.engine.failures import Failures
@@ -72,6 +73,8 @@ class Background:
             left_s = self._care()
         except ReadOnlyError:
             return LOOK_S  # a replica, until it is promoted
+        except Overtaken:
+            left_s = 0.0  # by a declaration, while it looked
         except Exception as error:
             if self._sessions.connections.is_closed:
                 return None

@@ -5,8 +5,6 @@ Invariants:
 - A batch is one transaction, and only documents that have expired by its own time are removed.
 """
 
-from typing import Final
-
 from amberdb.engine.schema.document_format import NEVER
 from amberdb.engine.schema.expiry_index import time_of_entry
 from amberdb.engine.schema.keyspace import end_of
@@ -17,19 +15,18 @@ from amberdb.postgres.connections import execute
 from amberdb.postgres.session import Sessions
 from amberdb.postgres.table import expiry_bound
 
-BATCH: Final = 500
-
 
 def expire(sessions: Sessions, collection: str, grace_us: int = 0) -> int:
     """Removes what has been expired for so long in a collection; returns the number. Raises
     CollectionMissingError."""
-    total = 0
+    total, limit = 0, max(1, sessions.options.reap_batch)
     while True:
         with sessions.writing("os") as batch:
             schema = schema_of(batch.view, collection)
-            count = 0 if schema.expires_at is None else _expire_batch(batch, schema, grace_us)
+            expires = schema.expires_at is not None
+            count = _expire_batch(batch, schema, grace_us, limit) if expires else 0
         total += count
-        if count < BATCH:
+        if count < limit:
             return total
 
 
@@ -43,11 +40,12 @@ def first_expiries_us(view: View) -> dict[str, int]:
     return firsts
 
 
-def _expire_batch(batch: PostgresBatch, schema: Schema, grace_us: int) -> int:
+def _expire_batch(batch: PostgresBatch, schema: Schema, grace_us: int, limit: int) -> int:
     table = batch.table(schema)
+    column = table.columns[schema.expiry_prefix]
     found = (
-        f"SELECT key FROM {table.name} WHERE {table.columns[schema.expiry_prefix]} < %s "
-        f"LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
+        f"SELECT key FROM {table.name} WHERE {column} < %s "
+        f"ORDER BY {column} LIMIT {limit} FOR UPDATE SKIP LOCKED"
     )
     rows = execute(
         batch.connection,

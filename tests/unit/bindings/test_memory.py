@@ -559,6 +559,34 @@ def test_forget_leaves_nothing_in_any_file(
         assert b"secretive" not in path.read_bytes()
 
 
+@pytest.mark.parametrize("compact", [True, False])
+def test_what_is_told_while_an_owner_is_forgotten_is_gone_whole(
+    open_db: OpenDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compact: bool
+) -> None:
+    """Another thread tells it between the entries of the log and the memories."""
+    db = open_db()
+    memory = Memory(db)
+    memory.remember("u", "likes tea", memory_layer="profile")
+    redact = Memory._redact  # pyright: ignore[reportPrivateUsage]
+
+    def and_then_tell(self: Memory, *values: Any) -> int:
+        count = redact(self, *values)
+        memory.remember("u", "unmistakable", memory_layer="profile", memory_id="late")
+        return count
+
+    monkeypatch.setattr(Memory, "_redact", and_then_tell)
+    receipt = memory.forget("u", compact=compact)
+    assert (receipt.profile, receipt.logs) == (2, 2)
+    assert memory.get("profile", "late") is None
+    (entry,) = memory.history("late")
+    assert "after" not in entry
+    assert "unmistakable" not in repr(entry)
+    db.close()
+    if compact:
+        for path in (tmp_path / "t.amber").rglob("*"):
+            assert path.is_dir() or b"unmistak" not in path.read_bytes()
+
+
 def test_what_is_remembered_later_is_newer_though_the_clock_was_set_back(
     open_db: OpenDatabase,
 ) -> None:

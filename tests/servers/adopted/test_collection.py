@@ -1,0 +1,3 @@
+"""tests/unit/engine/test_collection.py on a server."""
+
+from unit.engine.test_collection import *  # noqa: F403

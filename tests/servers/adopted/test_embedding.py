@@ -1,0 +1,3 @@
+"""tests/unit/engine/test_embedding.py on a server."""
+
+from unit.engine.test_embedding import *  # noqa: F403

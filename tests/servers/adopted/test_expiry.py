@@ -1,0 +1,3 @@
+"""tests/unit/engine/test_expiry.py on a server."""
+
+from unit.engine.test_expiry import *  # noqa: F403

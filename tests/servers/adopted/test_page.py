@@ -1,0 +1,3 @@
+"""tests/unit/engine/test_page.py on a server."""
+
+from unit.engine.test_page import *  # noqa: F403

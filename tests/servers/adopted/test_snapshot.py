@@ -1,0 +1,3 @@
+"""tests/unit/engine/test_snapshot.py on a server."""
+
+from unit.engine.test_snapshot import *  # noqa: F403
