@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from amberdb._attempts import ATTEMPTS, Overtaken, pauses_s
 from amberdb._errors import QueryError, TransactionError
+from amberdb._public import public
 from amberdb._types import Isolation, Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
@@ -38,6 +39,7 @@ from amberdb.wal import Recovery
 T = TypeVar("T")
 
 
+@public
 class Database:
     """An open database, returned by amberdb.open(). Threads may share it.
 
