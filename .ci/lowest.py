@@ -1,4 +1,4 @@
-"""Prints constraints for pip: the lowest version that pyproject.toml allows of each package that it names.
+"""Prints constraints for pip: the lowest version of each package that pyproject.toml allows.
 
     lowest.py EXTRA... >constraints.txt
 
@@ -29,4 +29,5 @@ def lowest(requirements: list[str]) -> Iterator[str]:
             yield f"{name}=={version}"
 
 
-print("\n".join(sorted({*lowest(PROJECT["dependencies"]), *lowest([f"amberdb[{extra}]" for extra in sys.argv[1:]])})))
+wanted = [*PROJECT["dependencies"], *(f"{PROJECT['name']}[{extra}]" for extra in sys.argv[1:])]
+print("\n".join(sorted({*lowest(wanted)})))

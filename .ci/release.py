@@ -2,9 +2,9 @@
 
     release.py [TAG]
 
-pyproject.toml, amberdb/__init__.py and the newest heading of CHANGELOG.md have to agree. With a tag, as
-the release workflow calls it, the tag is `v` and the version, and the heading has the day of the release:
-`## 0.2.0 (2027-01-31)`.
+pyproject.toml, amberdb/__init__.py and the newest heading of CHANGELOG.md have to agree. With a
+tag, as the release workflow calls it, the tag is `v` and the version, and the heading has the day
+of the release: `## 0.2.0 (2027-01-31)`.
 """
 
 import ast
@@ -36,10 +36,10 @@ def release_notes(root: Path, tag: str | None = None) -> str:
 
 
 def version_of(module: Path) -> str:
+    """The literal, since importing the package needs what it depends on."""
     for node in ast.parse(module.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            if node.targets[0].id == "__version__":
-                return str(ast.literal_eval(node.value))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
+            return str(ast.literal_eval(node.value))
     sys.exit(f"{module} has no __version__")
 
 

@@ -263,6 +263,11 @@ class AmberWarning(UserWarning):
     """A use that works now and will cause trouble later."""
 
 
+class AmberDeprecationWarning(AmberWarning, DeprecationWarning):
+    """A later version removes what was called: the message names the replacement and that version.
+    See docs/deprecations.md."""
+
+
 class FullScanWarning(AmberWarning):
     """A query read more than 10,000 documents one by one: declare an index for it."""
 
