@@ -64,5 +64,4 @@ from amberdb.index.text.text import Text as Text
 from amberdb.index.vector.vector import Embed as Embed
 from amberdb.index.vector.vector import Vector as Vector
 
-__all__: list[str]
 __version__: str

@@ -11,6 +11,8 @@ from types import ModuleType
 import amberdb
 from style.repo import documents, package_modules, read
 
+NAMES: list[str] = vars(amberdb)["__all__"]  # made at run time
+
 # `import amberdb` binds its own packages as attributes; nobody is told to use them by these names.
 _ROOT = amberdb.__name__ + "."
 
@@ -71,7 +73,7 @@ def has_own_docstring(thing: object) -> bool:
 
 
 def test_names_at_run_time_are_those_that_checkers_see() -> None:
-    assert sorted(amberdb.__all__) == sorted(seen_names())
+    assert sorted(NAMES) == sorted(seen_names())
     for name, module in seen_names().items():
         assert getattr(amberdb, name) is getattr(importlib.import_module(module), name)
 
@@ -79,7 +81,7 @@ def test_names_at_run_time_are_those_that_checkers_see() -> None:
 def test_what_is_marked_as_public_is_public() -> None:
     marked = marked_names() - {"_Remove"}  # the class of REMOVE
     assert "Database" in marked
-    assert marked <= {*amberdb.__all__}
+    assert marked <= {*NAMES}
 
 
 def test_nothing_else_is_public() -> None:
@@ -87,7 +89,7 @@ def test_nothing_else_is_public() -> None:
         name
         for name, value in vars(amberdb).items()
         if not name.startswith("_")
-        and name not in amberdb.__all__
+        and name not in NAMES
         and not (isinstance(value, ModuleType) and value.__name__.startswith(_ROOT))
     }
     assert stray == set()
@@ -96,7 +98,7 @@ def test_nothing_else_is_public() -> None:
 def test_every_public_name_is_documented() -> None:
     values = documented_values()
     silent: list[str] = []
-    for name in amberdb.__all__:
+    for name in NAMES:
         thing = getattr(amberdb, name)
         if isinstance(thing, type) or inspect.isroutine(thing) or inspect.ismodule(thing):
             if not has_own_docstring(thing):
@@ -109,7 +111,7 @@ def test_every_public_name_is_documented() -> None:
 def test_every_public_method_is_documented() -> None:
     silent = [
         f"{name}.{member}"
-        for name in amberdb.__all__
+        for name in NAMES
         if isinstance(kind := getattr(amberdb, name), type)
         for member, value in vars(kind).items()
         if not member.startswith("_")
@@ -126,4 +128,4 @@ def test_every_public_name_is_in_the_documents() -> None:
         if path == "README.md" or (path.startswith("docs/") and path.count("/") == 1)
     )
     words = set(re.findall(r"\w+", text))
-    assert [name for name in amberdb.__all__ if name not in words] == []
+    assert [name for name in NAMES if name not in words] == []
