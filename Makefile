@@ -21,6 +21,7 @@ QUICK := $(addprefix tests/unit/,bindings engine index wal test_bytes.py test_er
 VENV := .venv
 BIN := $(VENV)/bin
 HTTP := $(VENV)/http
+RELEASE := $(VENV)/release
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
@@ -29,7 +30,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
+.PHONY: help setup demo quick test test-all servers frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs dist sbom clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -57,6 +58,10 @@ frameworks: $(VENV)/.check ## adapters on their frameworks' own suites (FRAMEWOR
 
 test-pythons: ## `quick` on Python 3.12, 3.13 and 3.14, as far as they are here
 	@MAKE="$(MAKE)" .ci/pythons $(PYTHONS)
+
+test-lowest: ## `quick` with the lowest versions that pyproject.toml allows
+	@mkdir -p build && $(PYTHON) .ci/lowest.py test >build/lowest.txt
+	@PIP_CONSTRAINT=$(CURDIR)/build/lowest.txt $(MAKE) --no-print-directory VENV=$(VENV)/lowest quick
 
 check: $(VENV)/.check ## lint, format, types (two checkers), import arrows
 	$(BIN)/ruff check .
@@ -134,6 +139,19 @@ peers: $(VENV)/.bench ## the other peers of `bench`; large, so not by itself
 docs: $(VENV)/.test ## do the documents agree with the code: links, names, verbs, layout
 	$(PYTEST) tests/style $(ARGS)
 
+dist: $(RELEASE)/.done ## sdist and wheel in dist/, checked as a package index would
+	rm -rf dist
+	$(RELEASE)/bin/python -m build --outdir dist
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(RELEASE)/bin/check-wheel-contents dist/*.whl
+
+sbom: dist ## what an installation of the wheel brings along, as CycloneDX: build/amberdb.cdx.json
+	rm -rf build/sbom
+	$(PYTHON) -m venv --without-pip build/sbom
+	$(RELEASE)/bin/python -m pip --python build/sbom/bin/python install --quiet --disable-pip-version-check dist/*.whl
+	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+	    --output-file build/amberdb.cdx.json build/sbom/bin/python
+
 clean: ## remove caches and build products; .venv stays
 	rm -rf build dist amberdb.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \
 	    .hypothesis .benchmarks .coverage
@@ -162,6 +180,12 @@ $(VENV)/.servers: pyproject.toml | $(BIN)/python
 $(HTTP)/.done: | $(BIN)/python
 	$(PYTHON) -m venv $(HTTP)
 	$(HTTP)/bin/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4'
+	@touch $@
+
+# Apart: what builds and uploads is not what is tested.
+$(RELEASE)/.done: pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check '.[release]'
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python

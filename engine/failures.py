@@ -13,6 +13,7 @@ from typing import Final, final
 
 from amberdb._call_lock import CallLock
 from amberdb._errors import AmberError
+from amberdb._public import public
 
 logger = logging.getLogger("amberdb.engine")
 
@@ -21,6 +22,7 @@ PAUSE_S: Final = 1.0
 PAUSE_MAX_S: Final = 300.0
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class JobFailure:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict, get_args
 
 from amberdb._fs import FileSystem, OsFileSystem
+from amberdb._public import public
 from amberdb._types import Isolation, Sync
 
 KIB = 1 << 10
@@ -20,6 +21,7 @@ SIZE_BYTES_MIN = MIB
 _SYNCS = get_args(Sync)
 
 
+@public
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollingBackups:
     """Automatic backups: when they are taken, where, and how many are kept. Raises ValueError."""
@@ -56,6 +58,7 @@ class RollingBackups:
         return os.path.abspath(directory)
 
 
+@public
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The keyword arguments of amberdb.open(). Raises ValueError for an invalid value."""
@@ -175,6 +178,7 @@ class Options:
         )
 
 
+@public
 class OpenOptions(TypedDict, total=False):
     """The fields of Options as keyword arguments: type checkers report a wrong name."""
 

@@ -21,6 +21,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast, final
 
+from amberdb._public import public
 from amberdb._types import Document
 
 
@@ -95,6 +96,7 @@ def path_name(path: object) -> Any:
     return "." + json.dumps(plain, ensure_ascii=False, separators=_DENSE)
 
 
+@public
 def value_at(document: Mapping[str, Any], path: str | Sequence[str], default: Any = None) -> Any:
     """The value at a path, as filters, orders and indexes read it: `value_at(event, "a.b")`, or
     `value_at(event, ["a.b"])` for the key "a.b".

@@ -40,7 +40,7 @@ class Scale:
     replayed: int = 100_000
     checkpoints: int = 10
     idle_s: float = 2.0
-    starts: int = 10
+    starts: int = 20
     texts: int = 100_000
     vectors: int = 100_000
     dim: int = 384

@@ -14,6 +14,7 @@ from typing import TypeAlias, Unpack, final
 
 from amberdb._errors import BackupChainError, CorruptionError
 from amberdb._fs import FileSystem
+from amberdb._public import public
 from amberdb._time import time_of
 from amberdb._types import Lsn, Progress, lsn_epoch, lsn_number
 from amberdb.engine.backup.archive import (
@@ -32,6 +33,7 @@ from amberdb.engine.schema.keyspace import LOCAL
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class BackupReport:
@@ -58,6 +60,7 @@ class BackupReport:
     """The id of the database; "" from a process of an earlier version."""
 
 
+@public
 def verify_backup(
     chain: Paths, progress: Progress | None = None, **settings: Unpack[OpenOptions]
 ) -> list[BackupReport]:
@@ -70,7 +73,8 @@ def verify_backup(
     return verify_chain(paths_of(chain), Options(**settings).fs, progress)
 
 
-def points(chain: Paths, **settings: Unpack[OpenOptions]) -> Iterator[tuple[Lsn, datetime]]:
+@public
+def restore_points(chain: Paths, **settings: Unpack[OpenOptions]) -> Iterator[tuple[Lsn, datetime]]:
     """Every commit that a restore of this chain can end at: Lsn and time, ascending. Raises as
     `verify_backup` does."""
     fs = Options(**settings).fs

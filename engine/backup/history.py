@@ -17,6 +17,7 @@ from typing import Final, final
 
 import msgspec
 
+from amberdb._public import public
 from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn
 from amberdb.engine.backup.chain import BackupReport
@@ -36,6 +37,7 @@ from amberdb.engine.storage.view import View
 KNOWN_MAX: Final = 1000
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class KnownBackup:

@@ -28,6 +28,7 @@ from typing import Final, NoReturn, final
 
 from amberdb._errors import AmberError, BackupError, CorruptionError, LockedError
 from amberdb._fs import FileSystem, first_free_name, staging_name
+from amberdb._public import public
 from amberdb._time import time_of
 from amberdb._types import NO_LSN, Lsn, lsn_number
 from amberdb.engine.backup.folder import Chain, archives_in, chains_of
@@ -49,6 +50,7 @@ logger = logging.getLogger("amberdb.engine")
 DAMAGED: Final = ".damaged-"
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class Rescue:

@@ -35,6 +35,7 @@ from amberdb._errors import (
     RestorePointError,
 )
 from amberdb._fs import File, staging_name
+from amberdb._public import public
 from amberdb._time import microseconds, time_of
 from amberdb._types import NO_LSN, Lsn, Progress, lsn_epoch, lsn_number
 from amberdb.engine.backup.archive import Header, archive_path, opened_archive
@@ -91,6 +92,7 @@ _TRANSACTION_BYTES: Final = 64 << 20
 """The size of the pairs in one LMDB transaction."""
 
 
+@public
 @final
 @dataclass(slots=True)
 class RestoreReport:
@@ -117,6 +119,7 @@ def _none_later(after: Lsn) -> Iterator[Record]:
     return iter(())
 
 
+@public
 def restore(
     chain: Paths,
     target: str | os.PathLike[str],

@@ -15,6 +15,7 @@ from typing import Literal, Protocol, final
 from amberdb import _failpoints as failpoints
 from amberdb._errors import LogTruncatedError, QueryError
 from amberdb._plain import plain_text
+from amberdb._public import public
 from amberdb._time import time_of
 from amberdb._types import NO_LSN, Document, Lsn
 from amberdb.engine.commit.committer import Committer, OneCommit
@@ -32,6 +33,7 @@ NAME_BYTES_MAX = 200
 Op = Literal["put", "delete", "expire", "rename", "drop"]
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -207,6 +209,7 @@ def _of_name(lsn: Lsn, time: datetime, removed: bytes, effects: Mapping[bytes, o
     return Change(lsn, time, removed[len(COLLECTIONS) :].decode(), op, "", None, new_name)
 
 
+@public
 @final
 class Subscriber:
     """A reader of the feed whose position the database keeps; made by db.subscriber()."""

@@ -17,6 +17,7 @@ from zlib import crc32
 
 from amberdb._bytes import CRC_RESIDUE
 from amberdb._errors import AmberError, CorruptionError, ReadOnlyError
+from amberdb._public import public
 from amberdb._types import Document, Sync
 from amberdb.engine.commit.committer import Committer, OneCommit
 from amberdb.engine.commit.queued_write import Work
@@ -44,6 +45,7 @@ _D = TypeVar("_D")
 _T = TypeVar("_T")
 
 
+@public
 class Collection(WritableCollection):
     """A collection of an open database, returned by db.collection() or db[name].
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from amberdb._attempts import ATTEMPTS, repeated
 from amberdb._errors import QueryError, TransactionError
+from amberdb._public import public
 from amberdb._types import Isolation, Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
@@ -37,6 +38,7 @@ from amberdb.wal import Recovery
 T = TypeVar("T")
 
 
+@public
 class Database:
     """An open database, returned by amberdb.open(). Threads may share it.
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final, Unpack
 
 from amberdb._errors import CorruptionError
+from amberdb._public import public
 from amberdb.engine.backup.rescue import Rescue, explain, finish_rescue, rescue
 from amberdb.engine.commit.recovery import Opened, open_parts
 from amberdb.engine.database.database import Database
@@ -20,7 +21,8 @@ from amberdb.engine.options import OpenOptions, Options
 MEMORY: Final = ":memory:"
 
 
-def open_database(
+@public
+def open(
     path: str | os.PathLike[str],
     *,
     create: bool = True,
@@ -61,7 +63,7 @@ def open_database(
 
 def open_to_share(path: str, *, create: bool, settings: OpenOptions) -> Database:
     """Opens a database for a process that takes the writes of others, which its LOCK says. Raises
-    what open_database() raises."""
+    what open() raises."""
     options = Options(**settings)
 
     def make() -> Engine:
@@ -72,7 +74,7 @@ def open_to_share(path: str, *, create: bool, settings: OpenOptions) -> Database
 
 def open_to_follow(path: str, options: Options) -> Database:
     """Opens a database to read while another process writes it; this one may open it to write
-    later, while it reads. Raises what open_database() raises with `read_only`."""
+    later, while it reads. Raises what open() raises with `read_only`."""
     engine = FollowingEngine(os.path.abspath(path), options, may_write=True)
     return Database(open_engines.add(engine))
 

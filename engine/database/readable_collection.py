@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from amberdb._errors import InvalidDocumentError, QueryError
+from amberdb._public import public
 from amberdb._types import Document, FieldPath, Order, Where
 from amberdb.engine.commit.write_batch import missing
 from amberdb.engine.database.iteration import Iteration
@@ -40,6 +41,7 @@ _Iterated: TypeAlias = tuple[bytes, StoredDocument, Schema, VectorsAt]
 """Key, document, and how it is decoded."""
 
 
+@public
 class ReadableCollection(ABC):
     """The methods that read, of every kind of collection.
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Unpack
 
 from amberdb._errors import DuplicateKeyError, InvalidDocumentError, StorageError
+from amberdb._public import public
 from amberdb._types import Progress
 from amberdb.engine.database.database import Database
 from amberdb.engine.database.open import open_to_write
@@ -21,6 +22,7 @@ from amberdb.engine.integrity.repair import Repair, RepairReport
 from amberdb.engine.options import OpenOptions, Options
 
 
+@public
 def repair(
     path: str | os.PathLike[str],
     *,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, final
 
 from amberdb._fs import FileSystem
+from amberdb._public import public
 from amberdb._types import NO_LSN, Lsn, lsn_number
 from amberdb.engine.backup.history import BackupHistory, newest_backup
 from amberdb.engine.commit.change_feed import Feed, positions_of
@@ -32,6 +33,7 @@ from amberdb.engine.storage.status import Minute
 from amberdb.engine.storage.view import View
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class Latency:
@@ -43,6 +45,7 @@ class Latency:
     max_ms: float = 0.0
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class FileBytes:
@@ -63,6 +66,7 @@ class FileBytes:
         return sum(getattr(self, each.name) for each in fields(self))
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats(Mapping[str, Any]):

@@ -17,6 +17,7 @@ from typing import ClassVar, Generic, TypeVar, final
 
 from amberdb._call_lock import current_frame, has_ended
 from amberdb._errors import ClosedError, TransactionError
+from amberdb._public import public
 from amberdb._types import NO_LSN, Lsn, Sync
 from amberdb.engine.commit.queued_write import Work
 from amberdb.engine.commit.write_batch import WriteBatch
@@ -37,6 +38,7 @@ _BEFORE_WITH = opmap.get("BEFORE_WITH")
 """The instruction that calls `__enter__`; Python 3.14 has another one."""
 
 
+@public
 class Transaction:
     """A transaction, returned by db.transaction(). Use it with `with`, in one thread, once."""
 
@@ -176,6 +178,7 @@ class TransactionCollection(WritableCollection):
         return _TypedErrors(writer, writer.view)
 
 
+@public
 class Snapshot:
     """A view of all collections at one Lsn, returned by db.snapshot(). Threads may share it."""
 

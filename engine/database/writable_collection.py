@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from amberdb._errors import CollectionError, InvalidDocumentError, QueryError
+from amberdb._public import public
 from amberdb._time import microseconds
 from amberdb._types import Lsn, Patch, Sync, Where
 from amberdb.engine.commit.queued_write import Work
@@ -26,6 +27,7 @@ from amberdb.engine.storage.view import schema_of
 _T = TypeVar("_T")
 
 
+@public
 class WritableCollection(ReadableCollection):
     """The methods that write.
 

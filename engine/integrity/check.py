@@ -13,6 +13,7 @@ from functools import partial
 from typing import final
 
 from amberdb._errors import AmberError, LogTruncatedError
+from amberdb._public import public
 from amberdb._types import NO_LSN, Lsn, Progress
 from amberdb.engine.integrity.entry_sums import EntrySums
 from amberdb.engine.integrity.vector_check import check_vectors
@@ -33,6 +34,7 @@ from amberdb.wal import Record
 PROBLEMS_MAX = 100
 
 
+@public
 @final
 @dataclass(slots=True)
 class CheckReport:

@@ -24,6 +24,7 @@ from amberdb._errors import (
     NotADatabaseError,
 )
 from amberdb._fs import FileSystem
+from amberdb._public import public
 from amberdb._types import NO_LSN, Lsn, Progress
 from amberdb.engine.integrity.check import CheckReport, check_applied, check_view
 from amberdb.engine.options import OpenOptions, Options
@@ -75,7 +76,8 @@ class OfflineCheck:
         return os.path.join(self.path, WAL)
 
 
-def check_closed(
+@public
+def check(
     path: str | os.PathLike[str], progress: Progress | None = None, **settings: Unpack[OpenOptions]
 ) -> CheckReport:
     """Checks a closed database, also one that cannot be opened; changes nothing.

@@ -24,6 +24,7 @@ from amberdb._fs import (
     replace_file,
     staging_name,
 )
+from amberdb._public import public
 from amberdb._types import LSN_NUMBER_BITS, NO_LSN, Lsn, Progress, lsn_epoch
 from amberdb.engine.integrity.offline import OfflineCheck
 from amberdb.engine.integrity.salvage import Loss, Salvage
@@ -39,6 +40,7 @@ from amberdb.wal import LogRepair, Record, log_begins, segment_ids
 from amberdb.wal import repair as repair_log
 
 
+@public
 @final
 @dataclass(slots=True)
 class RepairReport:

@@ -12,7 +12,6 @@ Invariants:
 """
 
 import logging
-import shutil
 import time
 from typing import Any, Final, final
 
@@ -86,6 +85,8 @@ class AutoCompaction:
         if time.monotonic() < self._not_before or not self.is_due():
             return  # compact() ran meanwhile, for example
         wanted = 2 * self._committer.store.stats()["used_bytes"]
+        import shutil  # imported on demand: few programs need it
+
         free = shutil.disk_usage(self._directory).free
         if free < wanted:
             self._give_up(f"{free} bytes of disk are free, and {wanted} are needed")

@@ -20,7 +20,6 @@ Invariants:
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from amberdb._errors import (
     StorageFullError,
 )
 from amberdb._fs import remove_directory, what_is_full
+from amberdb._public import public
 from amberdb.engine.backup.history import BackupHistory
 from amberdb.engine.commit.checkpoint import Checkpointer
 from amberdb.engine.commit.committer import Committer
@@ -72,6 +72,7 @@ _TRANSACTION_BYTES: Final = 8 << 20
 _BROKEN: Final = re.compile(r"(MANIFEST|wal|data-[0-9]+|[0-9a-f]{16}\.wal)\.broken(\.[0-9]+)?")
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class CompactReport:
@@ -185,6 +186,8 @@ class Compactor:
             committer.store.map_bytes)  # fmt: skip
 
     def _check_space(self, wanted: int) -> None:
+        import shutil  # imported on demand: few programs need it
+
         directory = self._opened.directory
         try:
             free = shutil.disk_usage(directory).free

@@ -31,6 +31,7 @@ from amberdb import _failpoints as failpoints
 from amberdb._call_lock import NestedCallLock
 from amberdb._errors import QueryError, TransactionTooLargeError
 from amberdb._plain import plain_text
+from amberdb._public import public
 from amberdb._time import microseconds, time_of
 from amberdb._types import Lsn, Where
 from amberdb._worker import long_work
@@ -63,6 +64,7 @@ _Sweeps: TypeAlias = dict[tuple[Lsn, str], Sweep]
 """By erasure and collection."""
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class Erasure:

@@ -22,6 +22,7 @@ from zlib import crc32
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._errors import AmberError, CursorError, InvalidDocumentError, QueryError
 from amberdb._plain import plain_scalar
+from amberdb._public import public
 from amberdb._time import time_of
 from amberdb._types import Document, FieldPath, Lsn, Where
 from amberdb.engine.query.order import OrderField
@@ -44,6 +45,7 @@ Identity: TypeAlias = tuple[int, Where | None, tuple[OrderField, ...]]
 """The collection's number, the filter and the order of a query."""
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -59,6 +61,7 @@ class Record:
     document: Document
 
 
+@public
 @final
 class Page(list[_T]):
     """A list with a cursor to the next page, `find(..., after=page.cursor)`: of documents, or with

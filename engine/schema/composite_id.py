@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from amberdb._errors import InvalidDocumentError
 from amberdb._plain import plain_scalar
+from amberdb._public import public
 from amberdb.engine.schema.documents import encode_id
 from amberdb.index.ordered.keys import encode
 
@@ -24,6 +25,7 @@ _ESCAPED: Final = {code: '"' + chr(ord("@") + code) for code in range(ord('"') +
 """Sorts after the end, before all other characters, and in the order of what it stands for."""
 
 
+@public
 def key(*parts: Any) -> str:
     """An id of several values, which sorts as they do: `key("lin", 7) < key("lin", 10)`.
 

@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 
 from amberdb._errors import AmberError, CollectionError, FormatError
 from amberdb._plain import plain_text
+from amberdb._public import public
 from amberdb.index.paths import path_problem
 from amberdb.index.registry import IndexSpec, spec_from_map
 
@@ -51,6 +52,7 @@ class IndexDef:
     of an ordered one."""
 
 
+@public
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionDef:
     """A collection as it was declared, with the numbers that the catalog gave it."""

@@ -19,6 +19,7 @@ from typing import Any, Final, cast, final
 from amberdb._call_lock import CallLock
 from amberdb._errors import InvalidDocumentError, ProjectionError
 from amberdb._plain import INT_MAX, INT_MIN, SURROGATE, plain_scalar, plain_text
+from amberdb._public import public
 from amberdb._types import Document
 
 ID_BYTES_MAX = 480
@@ -27,6 +28,7 @@ _AS_IS = frozenset({str, bool, bytes, type(None)})
 _TOO_DEEP = f"more than {DEPTH_MAX} levels of nesting"
 
 
+@public
 @final
 class Projection(dict[str, Any]):
     """Some fields of a document. put() refuses it, because storing it would lose the others."""
@@ -37,6 +39,7 @@ def is_map(document: object) -> bool:
     return isinstance(document, Mapping) and not isinstance(document, Projection)
 
 
+@public
 class _Remove:
     def __repr__(self) -> str:
         return "amberdb.REMOVE"

@@ -19,7 +19,10 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from amberdb._public import public
 
+
+@public
 def equal(left: Any, right: Any) -> bool:
     """Whether two documents, or values, are the same, vectors included.
 
@@ -47,6 +50,7 @@ def equal(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+@public
 def to_json(value: Any) -> Any:
     """What json.dumps() makes of a value that JSON does not have, as its `default`.
 

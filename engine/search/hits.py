@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from amberdb._public import public
 from amberdb._types import Document
 from amberdb.engine.search.cursor import Next
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -25,6 +27,7 @@ class Hit:
     """By the index's name: the document's rank in the list of that index, from 1."""
 
 
+@public
 @final
 class Hits(list[Hit]):
     """The hits of a search, best first, with a cursor to the next page: `search(...,

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, final
 
 from amberdb._errors import QueryError
+from amberdb._public import public
 from amberdb._time import microseconds
 from amberdb._types import Document
 from amberdb.engine.schema.search_index import RowIndex
@@ -24,6 +25,7 @@ WINDOW_MAX: Final = 10
 """The most neighbors on each side of a document."""
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fusion:
@@ -59,6 +61,7 @@ class Fusion:
         return next((self.weights[name] for name in names if name in self.weights), 1.0)
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recency:
@@ -71,6 +74,7 @@ class Recency:
     half_life: timedelta
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbors:

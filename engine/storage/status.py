@@ -30,6 +30,7 @@ from typing import Final, final
 
 from amberdb._bytes import CRC_SIZE, append_crc, crc_matches
 from amberdb._fs import FileSystem, boot_id
+from amberdb._public import public
 from amberdb._time import time_of
 from amberdb._types import Lsn
 
@@ -117,6 +118,7 @@ class Status:
         self.minutes.close()
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Minute:

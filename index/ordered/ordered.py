@@ -7,9 +7,11 @@ Invariants:
 
 from typing import ClassVar, final
 
+from amberdb._public import public
 from amberdb.index.declaration import Declaration
 
 
+@public
 @final
 class Ordered(Declaration):
     """Declares an ordered index: `Ordered("entity_id", "-created_at")`.

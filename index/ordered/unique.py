@@ -9,9 +9,11 @@ Invariants:
 
 from typing import ClassVar, final
 
+from amberdb._public import public
 from amberdb.index.declaration import Declaration
 
 
+@public
 @final
 class Unique(Declaration):
     """Declares a unique index: `Unique("source_key", sparse=True)`.

@@ -10,7 +10,6 @@ Invariants:
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any, TypeAlias
 
 from amberdb._call_lock import CallLock
@@ -36,7 +35,7 @@ def stemmer(language: str) -> tuple[Fold, str]:
         with lock:
             return stem(word)
 
-    return locked, version("PyStemmer")
+    return locked, snowball.version()
 
 
 def segmenter(name: str) -> tuple[Segment, str]:
@@ -53,7 +52,7 @@ def segmenter(name: str) -> tuple[Segment, str]:
     # As initialize() does, without the cache file in the temporary folder.
     made.FREQ, made.total = made.gen_pfdict(made.get_dict_file())
     made.initialized = True
-    return made.lcut_for_search, version("jieba")
+    return made.lcut_for_search, _version("jieba")
 
 
 def simplifier() -> tuple[Fold, str]:
@@ -63,8 +62,14 @@ def simplifier() -> tuple[Fold, str]:
     except ImportError as error:
         raise _missing("fold_traditional=True", "OpenCC") from error
     made: Any = opencc.OpenCC("t2s")
-    return made.convert, version("OpenCC")
+    return made.convert, _version("OpenCC")
 
 
 def _missing(option: str, library: str) -> CollectionError:
     return CollectionError(f"{option} needs {library}: pip install 'amberdb[zh]'")
+
+
+def _version(distribution: str) -> str:
+    from importlib.metadata import version  # takes longer to import than the analyzer
+
+    return version(distribution)

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast, final
 
 from amberdb._errors import CollectionError, FormatError
+from amberdb._public import public
 from amberdb._types import Document
 from amberdb.index.declaration import checked_fields, checked_name
 from amberdb.index.paths import Path
@@ -45,6 +46,7 @@ _MAP_KEYS: Final = {
 }
 
 
+@public
 @final
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Text:

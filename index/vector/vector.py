@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, final
 
 from amberdb._errors import CollectionError, FormatError, InvalidDocumentError
+from amberdb._public import public
 from amberdb._types import Document
 from amberdb.index.declaration import checked_name
 from amberdb.index.paths import Path, path_problem
@@ -45,6 +46,7 @@ _MAP_KEYS = {"kind", "field", "dim", "metric", "source", "name", "m", "ef_constr
 _MULTI_KEYS = {"multi", "mean_of"}
 
 
+@public
 @final
 @dataclasses.dataclass(frozen=True, slots=True, init=False, repr=False)
 class Vector:

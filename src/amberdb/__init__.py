@@ -13,226 +13,78 @@ amberdb.memory, chat, context, events, graph, profiles, series, telemetry, aio, 
 Invariants:
 - `__all__` is the public API; every name in it says `__module__ == "amberdb"`, so errors, help()
   and pickles show the name under which it is imported, and inner modules can move.
+- `import amberdb` loads the errors alone; any other module is loaded when a name of it is used
+  (docs/decisions/0024-lazy-imports.md). Type checkers read the names in __init__.pyi.
 """
 
-from amberdb._connect import connect
-from amberdb._errors import (
-    AmberError,
-    AmberWarning,
-    BackupChainError,
-    BackupDamagedError,
-    BackupError,
-    BackupExistsError,
-    BusyError,
-    ClockWarning,
-    ClosedError,
-    CollectionError,
-    CollectionMissingError,
-    CollectionVersionError,
-    CommitUnknownError,
-    ConflictError,
-    CorruptionError,
-    CursorError,
-    DatabaseMissingError,
-    DiskFullError,
-    DocumentError,
-    DocumentTooLargeError,
-    DuplicateKeyError,
-    EmbeddingError,
-    ExtractionError,
-    ForkedError,
-    FormatError,
-    FullScanWarning,
-    InvalidDocumentError,
-    LockedError,
-    LogTruncatedError,
-    MigrationError,
-    MissingKeyError,
-    NotADatabaseError,
-    NoThreadWarning,
-    NotSupportedHereError,
-    OpenError,
-    OptionsDifferError,
-    PoisonedError,
-    ProjectionError,
-    QueryError,
-    ReadersFullError,
-    ReadOnlyError,
-    ReplacedError,
-    RestorePointError,
-    ServerAccessError,
-    ServerUnreachableError,
-    SnapshotExpiredError,
-    SnapshotLimitError,
-    StorageError,
-    StorageFullError,
-    TransactionError,
-    TransactionTooLargeError,
-)
-from amberdb._types import (
-    Document,
-    FieldPath,
-    Isolation,
-    Lsn,
-    Order,
-    Patch,
-    Sync,
-    Where,
-)
-from amberdb.engine.backup.chain import BackupReport, verify_backup
-from amberdb.engine.backup.chain import points as restore_points
-from amberdb.engine.backup.history import KnownBackup
-from amberdb.engine.backup.rescue import Rescue
-from amberdb.engine.backup.restore import RestoreReport, restore
-from amberdb.engine.commit.change_feed import Change, Subscriber
-from amberdb.engine.database.collection import Collection
-from amberdb.engine.database.database import Database
-from amberdb.engine.database.open import open_database as open
-from amberdb.engine.database.readable_collection import ReadableCollection
-from amberdb.engine.database.repair import repair
-from amberdb.engine.database.stats import FileBytes, Latency, Stats
-from amberdb.engine.database.transaction import Snapshot, Transaction
-from amberdb.engine.database.writable_collection import WritableCollection
-from amberdb.engine.failures import JobFailure
-from amberdb.engine.integrity.check import CheckReport
-from amberdb.engine.integrity.offline import check_closed as check
-from amberdb.engine.integrity.repair import RepairReport
-from amberdb.engine.maintenance.compaction import CompactReport
-from amberdb.engine.maintenance.erasure import Erasure
-from amberdb.engine.options import OpenOptions, Options, RollingBackups
-from amberdb.engine.query.page import Page, Record
-from amberdb.engine.schema.composite_id import key
-from amberdb.engine.schema.definition import CollectionDef
-from amberdb.engine.schema.documents import REMOVE, Projection
-from amberdb.engine.schema.values import equal, to_json
-from amberdb.engine.search.hits import Hit, Hits
-from amberdb.engine.search.ranking import Fusion, Neighbors, Recency
-from amberdb.engine.storage.status import Minute
-from amberdb.index.ordered.ordered import Ordered
-from amberdb.index.ordered.unique import Unique
-from amberdb.index.paths import value_at
-from amberdb.index.registry import IndexSpec
-from amberdb.index.text.text import Text
-from amberdb.index.vector.vector import Embed, Vector
+import importlib as _importlib
+import os as _os
+
+from amberdb import _errors, _public
+
+if _os.name != "posix":
+    raise ImportError("AmberDB runs on Linux and macOS; on Windows, use it within WSL")
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "open",
-    "connect",
-    "check",
-    "repair",
-    "restore",
-    "verify_backup",
-    "restore_points",
-    "value_at",
-    "key",
-    "equal",
-    "to_json",
-    "Database",
-    "Options",
-    "OpenOptions",
-    "Collection",
-    "ReadableCollection",
-    "WritableCollection",
-    "ClockWarning",
-    "CollectionDef",
-    "Record",
-    "Page",
-    "Projection",
-    "REMOVE",
-    "Transaction",
-    "Snapshot",
-    "Change",
-    "Subscriber",
-    "CheckReport",
-    "CompactReport",
-    "Erasure",
-    "KnownBackup",
-    "RepairReport",
-    "BackupReport",
-    "Rescue",
-    "RestoreReport",
-    "RollingBackups",
-    "Stats",
-    "FileBytes",
-    "Latency",
-    "Minute",
-    "JobFailure",
-    "Ordered",
-    "Unique",
-    "Text",
-    "Vector",
-    "IndexSpec",
-    "Embed",
-    "Hit",
-    "Hits",
-    "Fusion",
-    "Neighbors",
-    "Recency",
-    "Document",
-    "FieldPath",
-    "Patch",
-    "Where",
-    "Order",
-    "Lsn",
-    "Isolation",
-    "Sync",
-    "AmberError",
-    "AmberWarning",
-    "BackupChainError",
-    "BackupDamagedError",
-    "BackupError",
-    "BackupExistsError",
-    "BusyError",
-    "ClosedError",
-    "CollectionError",
-    "CollectionMissingError",
-    "CollectionVersionError",
-    "CommitUnknownError",
-    "ConflictError",
-    "CorruptionError",
-    "CursorError",
-    "DatabaseMissingError",
-    "DiskFullError",
-    "DocumentError",
-    "DocumentTooLargeError",
-    "DuplicateKeyError",
-    "EmbeddingError",
-    "ExtractionError",
-    "ForkedError",
-    "FormatError",
-    "FullScanWarning",
-    "NoThreadWarning",
-    "InvalidDocumentError",
-    "LockedError",
-    "OptionsDifferError",
-    "LogTruncatedError",
-    "MigrationError",
-    "MissingKeyError",
-    "NotADatabaseError",
-    "OpenError",
-    "PoisonedError",
-    "ProjectionError",
-    "QueryError",
-    "ReadOnlyError",
-    "ServerAccessError",
-    "ServerUnreachableError",
-    "NotSupportedHereError",
-    "ReadersFullError",
-    "ReplacedError",
-    "RestorePointError",
-    "SnapshotExpiredError",
-    "SnapshotLimitError",
-    "StorageError",
-    "StorageFullError",
-    "TransactionError",
-    "TransactionTooLargeError",
-]
+_NAMES = {
+    "amberdb._connect": "connect",
+    "amberdb._types": "Document FieldPath Isolation Lsn Order Patch Sync Where",
+    "amberdb.engine.backup.chain": "BackupReport restore_points verify_backup",
+    "amberdb.engine.backup.history": "KnownBackup",
+    "amberdb.engine.backup.rescue": "Rescue",
+    "amberdb.engine.backup.restore": "RestoreReport restore",
+    "amberdb.engine.commit.change_feed": "Change Subscriber",
+    "amberdb.engine.database.collection": "Collection",
+    "amberdb.engine.database.database": "Database",
+    "amberdb.engine.database.open": "open",
+    "amberdb.engine.database.readable_collection": "ReadableCollection",
+    "amberdb.engine.database.repair": "repair",
+    "amberdb.engine.database.stats": "FileBytes Latency Stats",
+    "amberdb.engine.database.transaction": "Snapshot Transaction",
+    "amberdb.engine.database.writable_collection": "WritableCollection",
+    "amberdb.engine.failures": "JobFailure",
+    "amberdb.engine.integrity.check": "CheckReport",
+    "amberdb.engine.integrity.offline": "check",
+    "amberdb.engine.integrity.repair": "RepairReport",
+    "amberdb.engine.maintenance.compaction": "CompactReport",
+    "amberdb.engine.maintenance.erasure": "Erasure",
+    "amberdb.engine.options": "OpenOptions Options RollingBackups",
+    "amberdb.engine.query.page": "Page Record",
+    "amberdb.engine.schema.composite_id": "key",
+    "amberdb.engine.schema.definition": "CollectionDef",
+    "amberdb.engine.schema.documents": "Projection REMOVE",
+    "amberdb.engine.schema.values": "equal to_json",
+    "amberdb.engine.search.hits": "Hit Hits",
+    "amberdb.engine.search.ranking": "Fusion Neighbors Recency",
+    "amberdb.engine.storage.status": "Minute",
+    "amberdb.index.ordered.ordered": "Ordered",
+    "amberdb.index.ordered.unique": "Unique",
+    "amberdb.index.paths": "value_at",
+    "amberdb.index.registry": "IndexSpec",
+    "amberdb.index.text.text": "Text",
+    "amberdb.index.vector.vector": "Embed Vector",
+}
+"""Module -> the public names that it defines."""
 
-for _name in __all__:
-    _thing = globals()[_name]
-    if getattr(_thing, "__module__", "").startswith("amberdb."):
-        _thing.__module__ = __name__
-        if hasattr(_thing, "__code__"):  # a function that is exported under a shorter name
-            _thing.__name__ = _thing.__qualname__ = _name
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+_ERRORS = {
+    name: _public.public(thing)
+    for name, thing in vars(_errors).items()
+    if isinstance(thing, type) and thing.__module__ == _errors.__name__
+}
+
+globals().update(_ERRORS)
+__all__ = [*_MODULES, *_ERRORS]  # pyright: ignore[reportUnsupportedDunderAll]  # see __init__.pyi
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    thing = globals()[name] = getattr(_importlib.import_module(_MODULES[name]), name)
+    return thing
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

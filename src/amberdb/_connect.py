@@ -10,7 +10,9 @@ import sys
 from typing import TYPE_CHECKING, Final, TypeGuard, Unpack, overload
 
 from amberdb._errors import OpenError
-from amberdb.engine.database.open import MEMORY, open_database
+from amberdb._public import public
+from amberdb.engine.database.open import MEMORY
+from amberdb.engine.database.open import open as open_database
 from amberdb.engine.options import OpenOptions
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def connect(
 ) -> "Database": ...
 
 
+@public
 def connect(
     path: str | os.PathLike[str], *, create: bool = True, **settings: Unpack[OpenOptions]
 ) -> "Database":

@@ -6,13 +6,13 @@ Invariants:
 - Every error can be pickled and keeps its facts as attributes: `lsn`, `path`, `offset` ...
 """
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing  # underscored, since every other name of this module is public
 
 
 class AmberError(Exception):
     """Root of all errors of AmberDB. Facts passed as keywords become attributes."""
 
-    def __init__(self, message: str, /, **facts: Any) -> None:
+    def __init__(self, message: str, /, **facts: _typing.Any) -> None:
         super().__init__(message)
         self.message = message
         self.facts = facts
@@ -22,15 +22,15 @@ class AmberError(Exception):
     def __str__(self) -> str:  # KeyError would show the repr of the message
         return self.message
 
-    if TYPE_CHECKING:  # facts are set by name, which type checkers cannot see
+    if _typing.TYPE_CHECKING:  # facts are set by name, which type checkers cannot see
 
-        def __getattr__(self, name: str) -> Any: ...
+        def __getattr__(self, name: str) -> _typing.Any: ...
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[_typing.Any, ...]:
         return _rebuild, (type(self), self.message, self.facts)
 
 
-def _rebuild(kind: type[AmberError], message: str, facts: dict[str, Any]) -> AmberError:
+def _rebuild(kind: type[AmberError], message: str, facts: dict[str, _typing.Any]) -> AmberError:
     return kind(message, **facts)
 
 
@@ -262,6 +262,11 @@ class CollectionMissingError(CollectionError, KeyError):
 
 class AmberWarning(UserWarning):
     """A use that works now and will cause trouble later."""
+
+
+class AmberDeprecationWarning(AmberWarning, DeprecationWarning):
+    """A later version removes what was called: the message names the replacement and that version.
+    See docs/deprecations.md."""
 
 
 class FullScanWarning(AmberWarning):

@@ -14,6 +14,7 @@ Invariants:
 """
 
 import errno
+import fcntl
 import io
 import mmap
 import os
@@ -24,11 +25,6 @@ from contextlib import suppress
 from typing import Protocol
 
 from amberdb._errors import AmberError
-
-try:
-    import fcntl
-except ImportError as error:
-    raise ImportError("AmberDB needs a POSIX system: Windows is not supported") from error
 
 
 def _cheapest_sync() -> Callable[[int], object]:

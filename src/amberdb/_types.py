@@ -8,8 +8,12 @@ Invariants:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NewType, TypeAlias
 
+from amberdb._public import public
+
 Lsn = NewType("Lsn", int)
 """Log sequence number: the position of a commit in the log, and the version of its documents."""
+
+public(Lsn)
 
 NO_LSN = Lsn(0)
 """Before the first commit."""

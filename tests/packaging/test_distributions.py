@@ -5,10 +5,12 @@ so each build gets a copy of the repository.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -43,6 +45,10 @@ for name, module in sys.modules.items():
 print("works")
 """
 """Arguments: the directory that every module has to come from, and how it is installed."""
+
+
+LINK = re.compile(r"(?:\]\(|\b(?:href|src)=\")([^\s()\"']+)")
+"""The target of a link in Markdown, or in HTML inside it."""
 
 
 def copy_repository(target: Path, *, has_links: bool) -> Path:
@@ -147,6 +153,29 @@ def test_wheel_of_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path
         archive.extractall(tmp_path, filter="data")
     (tree,) = tmp_path.iterdir()
     assert contents(build("build_wheel", tree, tmp_path / "dist")) == contents(wheel)
+
+
+def test_description_of_the_index_has_no_relative_link(wheel: Path) -> None:
+    (metadata,) = (
+        data.decode() for name, data in contents(wheel).items() if name.endswith("/METADATA")
+    )
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    targets = LINK.findall(metadata)
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+    place = rf"https://[^/]+/[^/]+/[^/]+/(?:blob|raw)/v{re.escape(version)}/([^#]+)"
+    named = [found[1] for target in targets if (found := re.fullmatch(place + "(#.*)?", target))]
+    assert "README.zh.md" in named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_tests_of_the_sdist_pass(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "tree", filter="data")
+    (tree,) = (tmp_path / "tree").iterdir()
+    target = install(wheel, tmp_path / "installed")
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider")
+    tests = ("tests/unit/test_types.py", "tests/unit/engine/test_documents.py")
+    assert " passed" in run(*command, *tests, cwd=tree, PYTHONPATH=str(target))
 
 
 def test_installed_wheel_works_elsewhere(wheel: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from amberdb import Collection, Database, Ordered, ReadOnlyError, Text, aio
 from amberdb.engine.options import OpenOptions, Options
 
 ROOT = Path(__file__).parents[2]
+NAMES: list[str] = vars(amberdb)["__all__"]  # made at run time; checkers read __init__.pyi
 
 EXPLAINED: list[Callable[..., Any]] = [
     amberdb.open,
@@ -71,7 +72,7 @@ def test_help_explains_every_parameter(function: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("function", EXPLAINED, ids=lambda function: function.__qualname__)
 def test_errors_in_help_exist(function: Callable[..., Any]) -> None:
     named = set(re.findall(r"\b\w+Errors?\b", inspect.getdoc(function) or ""))
-    known = {*amberdb.__all__, "ValueError", "TypeError", "OpenErrors"}
+    known = {*NAMES, "ValueError", "TypeError", "OpenErrors"}
     assert named <= known
 
 
@@ -81,14 +82,14 @@ def test_errors_in_help_exist(function: Callable[..., Any]) -> None:
 def test_every_public_name_is_of_the_module_that_it_is_imported_from() -> None:
     inner = {
         name: thing.__module__
-        for name in amberdb.__all__
+        for name in NAMES
         if getattr(thing := getattr(amberdb, name), "__module__", "").startswith("amberdb.")
     }
     assert inner == {}
 
 
 def test_a_public_function_has_the_name_that_it_is_exported_under() -> None:
-    for name in amberdb.__all__:
+    for name in NAMES:
         thing = getattr(amberdb, name)
         if inspect.isfunction(thing):
             assert (thing.__name__, thing.__qualname__) == (name, name)
@@ -96,7 +97,7 @@ def test_a_public_function_has_the_name_that_it_is_exported_under() -> None:
 
 def test_type_hints_of_public_classes_can_be_resolved() -> None:
     # They are looked up in the module that __module__ names.
-    for name in amberdb.__all__:
+    for name in NAMES:
         thing = getattr(amberdb, name)
         if isinstance(thing, type):
             get_type_hints(thing)
@@ -175,6 +176,7 @@ def test_an_unknown_option_is_a_type_error() -> None:
 
 SNIPPET = """\
 import amberdb
+from amberdb import *
 
 amberdb.open("a", create=False, sync="interval", backups=amberdb.RollingBackups())
 amberdb.restore("a", "b", until=7, sync="os")
@@ -184,13 +186,15 @@ amberdb.check("a", sync_intervall_ms=5)  # wrong
 amberdb.repair("a", sync_intervall_ms=5)  # wrong
 amberdb.restore("a", "b", sync_intervall_ms=5)  # wrong
 amberdb.verify_backup("a", sync_intervall_ms=5)  # wrong
+kinds: list[type] = [AmberError, Database, amberdb.Hit]
+print(amberdb.Any)  # wrong
 """
 WRONG = [number for number, line in enumerate(SNIPPET.splitlines(), 1) if "# wrong" in line]
 
 
 @pytest.mark.slow
 @pytest.mark.campaign  # pyright, below, takes a third of the time
-def test_mypy_finds_a_typo_in_an_option(tmp_path: Path) -> None:
+def test_mypy_knows_the_names_and_finds_a_typo_in_an_option(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="comes with the extra `check`")
     script = tmp_path / "snippet.py"
     script.write_text(SNIPPET)
@@ -202,7 +206,7 @@ def test_mypy_finds_a_typo_in_an_option(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pyright_finds_a_typo_in_an_option(tmp_path: Path) -> None:
+def test_pyright_knows_the_names_and_finds_a_typo_in_an_option(tmp_path: Path) -> None:
     pytest.importorskip("pyright", reason="comes with the extra `check`")
     (tmp_path / "snippet.py").write_text(SNIPPET)
     settings = {"include": ["snippet.py"], "extraPaths": [str(ROOT / "src")]}

@@ -2,8 +2,6 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -217,15 +215,6 @@ def test_a_replaced_file_has_another_identity(fs: FileSystem, path: str) -> None
     assert fs.file_identity(path) == before
     replace_file(fs, path, b"two")
     assert fs.file_identity(path) != before
-
-
-def test_a_system_without_posix_locks_is_refused_with_one_sentence() -> None:
-    code = "import sys; sys.modules['fcntl'] = None; import amberdb"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
-        "ImportError: AmberDB needs a POSIX system: Windows is not supported"
-    )
 
 
 def test_the_first_free_name_is_numbered(fs: FileSystem, tmp_path: Path) -> None:

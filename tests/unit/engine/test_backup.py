@@ -31,7 +31,7 @@ from amberdb import (
 from amberdb._types import lsn_epoch
 from amberdb.engine.backup import backup, restore
 from amberdb.engine.backup.archive import BLOCK_HEAD_SIZE
-from amberdb.engine.backup.chain import points
+from amberdb.engine.backup.chain import restore_points
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.keyspace import BUILT, prefix_of
 from amberdb.engine.schema.search_index import RowIndex
@@ -271,7 +271,7 @@ def chain(db: Database, tmp_path: Path) -> list[Path]:
 @pytest.mark.slow
 def test_a_chain_brings_back_every_commit(db: Database, tmp_path: Path, chain: list[Path]) -> None:
     fill(db, range(50, 60))
-    found = list(points(chain))
+    found = list(restore_points(chain))
     assert len(found) == 1 + 11 + 11  # each increment has the mark of the backup before it
     known: dict[int, list[str]] = {}
     for number, (lsn, time) in enumerate(found):
@@ -417,7 +417,7 @@ def test_a_chain_goes_on_behind_an_unclean_end(open_db: OpenDatabase, tmp_path: 
         later.backup(tmp_path / "b1", base=tmp_path / "b0")
         wanted = documents(later)
     both = [tmp_path / "b0", tmp_path / "b1"]
-    assert len({lsn_epoch(lsn) for lsn, _ in points(both)}) == 2
+    assert len({lsn_epoch(lsn) for lsn, _ in restore_points(both)}) == 2
     assert restored(both, tmp_path / "r.amber") == wanted
 
 
