@@ -69,6 +69,7 @@ from amberdb._errors import (
     TransactionError,
     TransactionTooLargeError,
 )
+from amberdb._guide import guide
 from amberdb._types import (
     Document,
     FieldPath,
@@ -125,6 +126,7 @@ __all__ = [
     "restore",
     "verify_backup",
     "restore_points",
+    "guide",
     "value_at",
     "key",
     "equal",
