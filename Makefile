@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep sharing moving mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs clean
+.PHONY: help setup demo quick test test-all servers frameworks test-pythons check format crash sweep sharing moving mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs llms recording clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -126,6 +126,13 @@ peers: $(VENV)/.bench ## the other peers of `bench`; large, so not by itself
 
 docs: $(VENV)/.test ## do the documents agree with the code: links, names, verbs, layout
 	$(PYTEST) tests/style $(ARGS)
+
+llms: $(VENV)/.cli ## llms.txt, the index of the documents for language models, and build/llms-full.txt
+	$(BIN)/python -m tools.llms
+	$(BIN)/python -m tools.llms --full build/llms-full.txt
+
+recording: $(VENV)/.cli ## docs/images/demo.svg, from a run of `amberdb demo`
+	$(BIN)/python -m tools.recording docs/images/demo.svg
 
 clean: ## remove caches and build products; .venv stays
 	rm -rf build dist amberdb.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \
