@@ -8,6 +8,8 @@ Invariants:
 
 import os
 import re
+import shutil
+import sys
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -81,10 +83,29 @@ def init(
             (GUIDE, "how to use AmberDB, for coding assistants"),
         ):
             show(f"{paths[name]}  {about}")
-        show("next:")
-        show(f"  python {paths[PROGRAM]}")
-        show(f"  amberdb info {paths[DATABASE]}")
-        show(f"  amberdb search {paths[DATABASE]} {_FOUND[template]}")
+        show_next(directory, template, is_made=True)
+
+
+def show_next(directory: str, template: Template, *, is_made: bool) -> None:
+    """Prints the commands that come next, for a directory that init has made or will make."""
+    program, database = (os.path.join(directory, name) for name in (PROGRAM, DATABASE))
+    amber = _command("amberdb")
+    show("next:")
+    if not is_made:
+        show(f"  {amber} init {directory}")
+    show(f"  {_command('python')} {program}")
+    if is_made:
+        show(f"  {amber} info {database}")
+    show(f"  {amber} search {database} {_FOUND[template]}")
+
+
+def _command(name: str) -> str:
+    """How to call a program of this environment: by its name, or by its path where the shell does
+    not find it."""
+    path = os.path.join(os.path.dirname(sys.executable), name)
+    if not os.path.exists(path) or shutil.which(name) == path:
+        return name
+    return min(path, os.path.relpath(path), key=len)
 
 
 def programs(guide: str) -> dict[str, str]:
