@@ -19,9 +19,18 @@ ROOT: Final = Path(__file__).parents[1]
 INDEX: Final = ROOT / "llms.txt"
 GUIDE: Final = "src/amberdb/guide.md"
 ENTRANCE: Final = (GUIDE, "README.md", "README.zh.md")
-INSIDE: Final = ("architecture", "bugs", "crash-tests", "format", "mutants")
+INSIDE: Final = (
+    "architecture",
+    "bugs",
+    "crash-tests",
+    "format",
+    "mutants",
+    "reading-the-source",
+)
 """Pages about the sources, which a program that uses AmberDB does not need."""
 
+SECTIONS: Final = {"docs": "Documentation", "howto": "How to", "zh": "Chinese"}
+"""The names of folders, where they are other words."""
 CHARACTERS_MIN: Final = 50
 """A first sentence that is shorter is followed by the next one."""
 
@@ -40,7 +49,7 @@ def pages() -> dict[str, list[str]]:
             if folder != "decisions" or page.name == "README.md":
                 optional.append(page.as_posix())
         else:
-            section = "Documentation" if folder == "docs" else folder.capitalize()
+            section = SECTIONS.get(folder, folder.capitalize())
             sections.setdefault(section, []).append(page.as_posix())
     return {**sections, "Optional": optional}
 
