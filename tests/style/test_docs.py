@@ -148,7 +148,7 @@ def test_every_promise_names_tests_that_exist() -> None:
 
 
 def test_the_walk_names_files_that_exist() -> None:
-    # CONTRIBUTING.md: for behaviours that the README names, the file where each lives.
+    # CONTRIBUTING.md: for behaviours that the documents name, the file where each lives.
     text = read(WALK).partition("## Where a behaviour lives")[2].partition("\n## ")[0]
     rows = [line for line in text.splitlines() if line.startswith("| ") and "](" in line]
     assert len(rows) >= 10
