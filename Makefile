@@ -36,7 +36,7 @@ help: ## this list
 
 setup: $(VENV)/.check ## fill .venv with everything `test` and `check` need
 
-demo: $(VENV)/.cli ## the three-minute tour (ARGS: options of `amberdb demo`)
+demo: $(VENV)/.cli ## a writer is killed and nothing is lost: under a minute (ARGS: options of `amberdb demo`)
 	@$(BIN)/amberdb demo $(ARGS)
 
 quick: $(VENV)/.test ## unit tests but the slow ones, a few examples each: under a minute
