@@ -30,14 +30,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs dist sbom clean
+.PHONY: help setup demo quick test test-all servers frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs llms recording dist sbom clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
 
 setup: $(VENV)/.check ## fill .venv with everything `test` and `check` need
 
-demo: $(VENV)/.cli ## the three-minute tour (ARGS: options of `amberdb demo`)
+demo: $(VENV)/.cli ## a writer is killed and nothing is lost: under a minute (ARGS: options of `amberdb demo`)
 	@$(BIN)/amberdb demo $(ARGS)
 
 quick: $(VENV)/.test ## unit tests but the slow ones, a few examples each: under a minute
@@ -151,6 +151,13 @@ sbom: dist ## what an installation of the wheel brings along, as CycloneDX: buil
 	$(RELEASE)/bin/python -m pip --python build/sbom/bin/python install --quiet --disable-pip-version-check dist/*.whl
 	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
 	    --output-file build/amberdb.cdx.json build/sbom/bin/python
+
+llms: $(VENV)/.cli ## llms.txt, the index of the documents for language models, and build/llms-full.txt
+	$(BIN)/python -m tools.llms
+	$(BIN)/python -m tools.llms --full build/llms-full.txt
+
+recording: $(VENV)/.cli ## docs/images/demo.svg, from a run of `amberdb demo`
+	$(BIN)/python -m tools.recording docs/images/demo.svg
 
 clean: ## remove caches and build products; .venv stays
 	rm -rf build dist amberdb.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \

@@ -6,16 +6,21 @@ Invariants:
 
 import random
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from amberdb._jsonl.text import iso
 from amberdb.cli.arguments import AsJson
-from amberdb.cli.output import emit, grid, properties, show
+from amberdb.cli.init import Template, show_next
+from amberdb.cli.output import emit, grid, show, visible
 from amberdb.cli.verb import Exit, fail, say, verb
 from amberdb.demo.kill import DemoError
 from amberdb.demo.run import DemoReport, Proof, run_demo
+
+_ANSWERS: Final = 4
 
 
 @verb
@@ -59,30 +64,31 @@ def _silent(_: str | Proof) -> None: ...
 
 def _show_step(step: str | Proof) -> None:
     if isinstance(step, str):
-        show(f"-- {step}")
+        _show_line(Text(f"-- {visible(step)}", "bold"))
     else:
-        show(f"   {'ok  ' if step.ok else 'FAIL'}  {step.claim} ({step.detail})")
+        line = Text("   ").append("ok    " if step.ok else "FAIL  ", "green" if step.ok else "red")
+        _show_line(line.append(visible(step.claim)).append(f" ({visible(step.detail)})", "dim"))
+
+
+def _show_line(line: Text) -> None:
+    Console(soft_wrap=True).print(line)
 
 
 def _show(report: DemoReport, keep: str | None) -> None:
-    recent = [(turn["created_at"], turn.get("speaker"), turn["content"]) for turn in report.recent]
-    show(grid("the newest turns of one entity", ("time", "speaker", "content"), recent))
-    if report.answers:
-        rows = [
-            (answer.question, "" if answer.rank is None else str(answer.rank), answer.found or "")
-            for answer in report.answers
-        ]
-        show(grid("questions", ("question", "rank", "turn"), rows))
-    changes = [
-        (str(change.lsn), change.op, change.collection, change.id) for change in report.changes
-    ]
-    show(grid("the last changes", ("lsn", "", "collection", "id"), changes))
+    found = [answer for answer in report.answers if answer.rank is not None]
+    if found:
+        shown = found[:: max(1, len(found) // _ANSWERS)][:_ANSWERS]
+        rows = [(each.question, str(each.rank), each.found or "") for each in shown]
+        title = f"{len(shown)} of {len(report.answers)} questions, asked as full text"
+        show(grid(title, ("question", "rank", "turn"), rows))
     show(grid("memories and their reasons", ("", "layer", "memory", "reason"), report.memories))
-    show(properties("counts", report.counts))
-    timings = {name: f"{value:,.2f}" for name, value in report.timings_ms.items()}
-    show(properties("milliseconds", timings))
-    failed = sum(not proof.ok for proof in report.proofs)
-    total = len(report.proofs)
-    show(f"{total - failed} of {total} proofs hold (seed {report.seed})")
+    held, total = sum(proof.ok for proof in report.proofs), len(report.proofs)
+    took_s = report.timings_ms["all"] / 1000
+    show(f"{held} of {total} proofs hold, after {took_s:.1f} s (seed {report.seed})")
+    if report.ok:
+        count = report.counts["acknowledged"]
+        said = f"{count:,} writes were acknowledged by processes that were killed; none is lost"
+        _show_line(Text(said, "bold green"))
     if keep is not None:
         say(f"the database was kept: amberdb info {keep}")
+    show_next("my-memory", Template.NOTES, is_made=False)

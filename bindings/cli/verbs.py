@@ -15,6 +15,7 @@ from amberdb.cli import (
     care,
     demo,
     documents,
+    init,
     lines,
     log,
     mcp,
@@ -62,6 +63,7 @@ def _root(
 
 VERBS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
+    "init": init.init,
     "info": documents.info,
     "get": documents.get,
     "put": documents.put,

@@ -56,11 +56,11 @@ class MemoryDemo:
         logged = memory.logs()
         ignored = len(outcomes) - len(stored)
         self._prove(
-            "sentences are sorted into layers, and each decision has a reason in the log",
+            "each sentence is kept or ignored for a reason, which is in the log",
             found == stored
             and len(outcomes) == len(logged) > len(stored)
             and all(entry["reason"] for entry in logged),
-            f"{len(stored)} memories of {len(self._names)} people, {ignored} sentence ignored",
+            f"{len(stored)} memories, {ignored} sentence ignored",
         )
 
     def _change(self, memory: Memory) -> None:
@@ -102,7 +102,7 @@ class MemoryDemo:
             and left == 0
             and not list(_memories(memory, FORGOTTEN))
             and not memory.recall(" ".join(self._about(FORGOTTEN))),
-            f"{before} sentences in the bytes of the directory before, {left} after",
+            f"{before} sentences in their bytes before, {left} after",
         )
         self._prove(
             "the memories of the other person are unchanged",

@@ -173,9 +173,8 @@ class Demo:
         self._prove(
             "no acknowledged write is lost",
             acknowledged > 0 and not left.lost and not left.unexpected,
-            f"{acknowledged} acknowledged in {kills[-1].streamed_ms:.0f} ms before this kill, "
-            f"{left.acknowledged} in all, {_named(left.lost, 'lost')}; {replayed} log records "
-            "replayed",
+            f"{acknowledged} acknowledged in {kills[-1].streamed_ms:.0f} ms, "
+            f"{left.acknowledged} in all, {_named(left.lost, 'lost')}; {replayed} replayed",
         )
         self._prove(
             "no transaction is stored in part",
@@ -320,7 +319,7 @@ class Demo:
     def _check(self, db: Database, claim: str) -> None:
         with self._timed("check"):
             found = db.check()
-        detail = f"{found.documents} documents, {found.entries} index entries"
+        detail = f"{found.documents} documents, {found.entries} entries"
         self._prove(claim, found.ok, "; ".join(found.problems[:3]) or detail)
 
     def _prove(self, claim: str, ok: bool, detail: str) -> None:

@@ -29,6 +29,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "amberdb._connect": "connect",
+    "amberdb._guide": "guide",
     "amberdb._types": "Document FieldPath Isolation Lsn Order Patch Sync Where",
     "amberdb.engine.backup.chain": "BackupReport restore_points verify_backup",
     "amberdb.engine.backup.history": "KnownBackup",

@@ -5,6 +5,7 @@ An error or a warning that amberdb/_errors.py defines is public by itself.
 
 from amberdb._connect import connect as connect
 from amberdb._errors import *  # noqa: F403  # each of its classes
+from amberdb._guide import guide as guide
 from amberdb._types import Document as Document
 from amberdb._types import FieldPath as FieldPath
 from amberdb._types import Isolation as Isolation

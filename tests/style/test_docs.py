@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 import typer
 
+import amberdb
 from style.repo import ROOT, documents, files, read
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -147,7 +148,7 @@ def test_every_promise_names_tests_that_exist() -> None:
 
 
 def test_the_walk_names_files_that_exist() -> None:
-    # CONTRIBUTING.md: for behaviours that the README names, the file where each lives.
+    # CONTRIBUTING.md: for behaviours that the documents name, the file where each lives.
     text = read(WALK).partition("## Where a behaviour lives")[2].partition("\n## ")[0]
     rows = [line for line in text.splitlines() if line.startswith("| ") and "](" in line]
     assert len(rows) >= 10
@@ -169,6 +170,25 @@ def test_every_verb_is_documented() -> None:
     assert every
     missing = [verb for verb in every if not re.search(rf"amberdb {re.escape(verb)}\b", text)]
     assert missing == []
+
+
+def test_every_error_is_in_the_table_of_its_family() -> None:
+    tables = read("docs/errors.md").split("\n## ")
+    rows = {
+        name: table.partition("\n")[0]
+        for table in tables
+        for name in re.findall(r"^\| `(\w+)` \|", table, re.M)
+    }
+    kinds = {
+        name: kind
+        for name in amberdb.__all__
+        if isinstance(kind := getattr(amberdb, name), type)
+        and issubclass(kind, amberdb.AmberError | amberdb.AmberWarning)
+    }
+    roots = {"AmberError", "AmberWarning"}
+    assert kinds.keys() - rows.keys() - roots == set()
+    for name, family in rows.items():
+        assert family in {each.__name__ for each in kinds[name].__mro__} | {"Others", "Warnings"}
 
 
 def test_decisions_are_listed() -> None:

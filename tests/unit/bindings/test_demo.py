@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import subprocess
+import sys
 from datetime import UTC, datetime
 from functools import partialmethod
 from pathlib import Path
@@ -65,10 +67,26 @@ def test_demo_of_ones_own_minimal_lines_is_kept(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "FAIL" not in result.stdout
     assert "proofs hold" in result.stdout
+    assert "killed; none is lost" in result.stdout
     with amberdb.open(keep, create=False) as db:
         said = db.collection("log").find({"entity_id": {"$in": ["ann", "bob"]}})
         assert [one["content"] for one in said] == ["hi", "yes"]
     assert CliRunner().invoke(app, command).exit_code == 2  # never over something
+
+
+def test_what_the_demo_says_comes_next_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "mine.jsonl"
+    source.write_text('{"speaker": "ann", "text": "hi"}\n')
+    shown = CliRunner().invoke(app, ["demo", "--input", str(source), "--kills", "1"]).stdout
+    init, program, search = shown.partition("next:\n")[2].splitlines()
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, init.split()[1:]).exit_code == 0
+    subprocess.run([sys.executable, *program.split()[1:]], check=True)
+    found = CliRunner().invoke(app, search.split()[1:])
+    assert found.exit_code == 0
+    assert "umbrella" in found.stdout
 
 
 @pytest.mark.parametrize("line", ["{bad", "5", "{}", '{"speaker": "a"}', '{"text": "a"}', ""])
@@ -184,4 +202,5 @@ def test_failed_proof_is_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     result = CliRunner().invoke(app, ["demo", "--kills", "1"])
     assert result.exit_code == 1
     assert "FAIL  no acknowledged write is lost" in result.stdout
+    assert "none is lost" not in result.stdout
     assert "1 lost: writer-1-0-0000000" in result.stdout.replace("\n", " ")
