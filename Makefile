@@ -137,7 +137,7 @@ peers: $(VENV)/.bench ## the other peers of `bench`; large, so not by itself
 	$(PIP) --editable '.[peers]'
 
 docs: $(VENV)/.docs ## the site, in build/site, with every link checked; do the documents agree with the code
-	$(BIN)/python -m docsite
+	$(BIN)/python -m tools.docsite
 	$(PYTEST) tests/style $(ARGS)
 
 bench-report: $(VENV)/.docs ## the plots and tables of docs/benchmarks.md, from kept results

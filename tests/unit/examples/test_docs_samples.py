@@ -149,7 +149,7 @@ def of_page(page: str, db: Database) -> dict[str, Any]:
         lin = context.sessions.find_or_create_user("lin")
         session = context.sessions.create(lin, "tutor")
         names |= {"context": context, "lin": lin, "session": session}
-    if page == "search.md":
+    if page in ("search.md", "ranking.md"):
         names["embed"] = embed_one
         names["memory"] = db.collection(
             "long_term", indexes=[Text("content"), Vector("embedding", dim=384)]

@@ -1,12 +1,12 @@
-"""Builds the site: `python -m docsite`. Any warning, and any link that leads nowhere, fails it."""
+"""Builds the site; a warning, or a link that leads nowhere, fails it: `python -m tools.docsite`."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-from docsite.api import write_reference
-from docsite.gather import ROOT, gather
-from docsite.links import lost_links
+from tools.docsite.api import write_reference
+from tools.docsite.gather import ROOT, gather
+from tools.docsite.links import lost_links
 
 PAGES = ROOT / "build" / "docs"
 SITE = ROOT / "build" / "site"

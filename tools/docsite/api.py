@@ -1,8 +1,8 @@
 """Pages of the public names, made from their signatures and docstrings; griffe reads the sources.
 
 Invariants:
-- A page has the names of a package's `__all__`, in that order, and the public members of each.
-- Nothing is imported, so no extra has to be installed.
+- A page has the names of a package's `__all__`, and the public members of each.
+- Of the packages `amberdb` alone is imported, so no extra has to be installed.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import griffe
 
-from docsite.docstrings import markdown
-from docsite.gather import ROOT
+import amberdb
+from tools.docsite.docstrings import markdown
+from tools.docsite.gather import ROOT
 
 PACKAGES = {
     "amberdb": "The database",
@@ -52,6 +53,7 @@ def write_reference(folder: Path) -> None:
     for package, title in PACKAGES.items():
         module = root if package == "amberdb" else root[package.removeprefix("amberdb.")]
         members = [module[name] for name in exported(module) if not name.startswith("_")]
+        members.sort(key=_rank)
         page = "\n".join(_package_page(package, title, module, members))
         (folder / f"{package}.md").write_text(page, encoding="utf-8")
         links = " ".join(f"[`{each.name}`]({package}.md#{anchor(each.name)})" for each in members)
@@ -60,8 +62,17 @@ def write_reference(folder: Path) -> None:
 
 
 def exported(module: griffe.Module) -> list[str]:
-    """The names of `__all__`."""
+    """The names of `__all__`. That of `amberdb` is made at run time, so it is asked."""
+    if module.path == "amberdb":
+        return list(amberdb.__all__)
     return [str(name) for name in module.exports or []]
+
+
+def _rank(member: griffe.Object | griffe.Alias) -> int:
+    """Functions, then classes, then types and values, then errors; within each as exported."""
+    if member.name.endswith(("Error", "Warning")):
+        return 3
+    return 0 if member.is_function else 1 if member.is_class else 2
 
 
 def anchor(heading: str) -> str:
