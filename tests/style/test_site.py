@@ -75,8 +75,8 @@ def test_links_of_a_page_in_a_folder_and_without_a_forge() -> None:
 
 def test_a_docstring_becomes_a_list_of_its_parameters() -> None:
     text = "Opens it.\n\n    db = open()\n\npath   a directory\n       with files\nsync   a class"
-    wanted = "Opens it.\n\n```py\ndb = open()\n```\n\n- `path`: a directory with files\n- `sync`: a class\n"  # noqa: E501
-    assert markdown(text) == wanted
+    code, names = "```py\ndb = open()\n```", "- `path`: a directory with files\n- `sync`: a class"
+    assert markdown(text) == f"Opens it.\n\n{code}\n\n{names}\n"
 
 
 def test_a_link_of_the_built_site_that_leads_nowhere_is_found(tmp_path: Path) -> None:
