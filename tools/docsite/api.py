@@ -84,7 +84,7 @@ def _package_page(
 ) -> Iterator[str]:
     yield f"# {package}\n\n{title}.\n"
     if module.docstring:
-        yield markdown(module.docstring.value.partition("\nInvariants:")[0])
+        yield markdown(module.docstring.value)
     for member in members:
         thing = member.final_target if isinstance(member, griffe.Alias) else member
         yield f"\n## {member.name}\n"
