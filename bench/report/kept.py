@@ -23,7 +23,6 @@ FILES = (
 """The whole run, and what was measured again after it."""
 
 SETTLED = "settled"
-STATES = (SETTLED, "fresh", "full", "alternating", "opened", "killed")
 UNEQUAL = ("strata, not synced",)
 """Peers that do not do the same: that one loses what it acknowledged when it is killed."""
 
