@@ -6,7 +6,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, Union
 
 import pytest
 
@@ -15,20 +15,26 @@ from tools.docsite.docstrings import markdown
 from tools.docsite.gather import mended, pages
 from tools.docsite.links import lost_links
 
+Nav: TypeAlias = Union[str, dict[str, "Nav | list[Nav]"]]  # noqa: UP007  # it names itself
 FORGE = "https://forge.example/amberdb/blob/main/"
 KNOWN = {"docs/a.md": "a.md", "docs/zh/b.md": "zh/b.md", "README.md": "index.md"}
 
 
-def entries(nav: Any) -> list[str]:
+def entries(nav: Nav | list[Nav]) -> list[str]:
     """The pages that a navigation names."""
     if isinstance(nav, str):
         return [nav]
-    inner = nav.values() if isinstance(nav, dict) else nav
+    inner = list(nav.values()) if isinstance(nav, dict) else nav
     return [page for one in inner for page in entries(one)]
 
 
+def navigation() -> list[Nav]:
+    nav: list[Nav] = tomllib.loads(read("zensical.toml"))["project"]["nav"]
+    return nav
+
+
 def test_every_page_is_in_the_navigation_once() -> None:
-    nav = entries(tomllib.loads(read("zensical.toml"))["project"]["nav"])
+    nav = entries(navigation())
     written = [page for page in nav if not page.startswith("reference/")]
     assert sorted(written) == sorted(pages().values())
 
@@ -37,7 +43,7 @@ def test_the_reference_of_every_package_is_in_the_navigation() -> None:
     source = read("tools/docsite/api.py")
     packages = re.findall(r'^    "(amberdb[.\w]*)":', source, re.MULTILINE)
     assert len(packages) > 10
-    nav = entries(tomllib.loads(read("zensical.toml"))["project"]["nav"])
+    nav = entries(navigation())
     wanted = ["reference/index.md", *(f"reference/{package}.md" for package in packages)]
     assert [page for page in nav if page.startswith("reference/")] == wanted
 
