@@ -12,7 +12,7 @@ import pytest
 
 from style.repo import ROOT, files, read
 from tools.docsite.docstrings import markdown
-from tools.docsite.gather import mended, pages
+from tools.docsite.gather import indented, mended, pages
 from tools.docsite.links import lost_links
 
 Nav: TypeAlias = Union[str, dict[str, "Nav | list[Nav]"]]  # noqa: UP007  # it names itself
@@ -77,6 +77,13 @@ def test_links_of_a_page_in_a_folder_and_without_a_forge() -> None:
     text = "[x](../a.md) [`y`](../../engine/jobs.py) [z](https://example.com)"
     wanted = "[x](../a.md) `y` [z](https://example.com)"
     assert mended(text, "docs/zh/b.md", KNOWN, None) == wanted
+
+
+def test_what_belongs_to_an_item_is_indented_by_four() -> None:
+    text = "- a\n  b\n\n  | c |\n  |---|\n\n      code\n\nd\n  e\n```\n- f\n  g\n```\n"
+    wanted = "- a\n    b\n\n    | c |\n    |---|\n\n      code\n\nd\n  e\n```\n- f\n  g\n```\n"
+    assert indented(text) == wanted
+    assert indented("- a\n\n  b\n- c\n- d\n") == "- a\n\n    b\n\n- c\n- d\n"
 
 
 def test_a_docstring_becomes_a_list_of_its_parameters() -> None:

@@ -3,7 +3,8 @@
 Invariants:
 - A link to a file that is a page of the site becomes a link to that page; one to another file of
   the repository becomes a link to the forge, or plain text while pyproject.toml names no forge.
-- Fences and code spans are left as they are.
+- Fences and code spans are left as they are, but for the indent of what belongs to an item of a
+  list: two spaces on a forge, four for Python's Markdown.
 """
 
 import os
@@ -28,6 +29,7 @@ ELSEWHERE = {
 _CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)\s*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?P<text>!?\[(?:[^\[\]]|\[[^\[\]]*\])*\])\((?P<target>[^)\s]+)\)")
 _SOURCE = re.compile(r"(?P<name>\b(?:src|href)=)\"(?P<target>[^\"]+)\"")
+_ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 _FOREIGN = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
@@ -54,6 +56,7 @@ def gather(target: Path) -> None:
     known = pages()
     for path, name in known.items():
         text = mended((ROOT / path).read_text(encoding="utf-8"), path, known, forge())
+        text = indented(text)
         place = target / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, encoding="utf-8")
@@ -77,6 +80,27 @@ def mended(text: str, path: str, known: dict[str, str], forge_url: str | None) -
 
     return _outside_code(text, [lambda part: _LINK.sub(linked, part),
                                 lambda part: _SOURCE.sub(sourced, part)])  # fmt: skip
+
+
+def indented(text: str) -> str:
+    """The text with four spaces in front of what belongs to an item of a list, and an empty line
+    between an item of several blocks and the next one."""
+    found: list[str] = []
+    in_item = in_fence = has_blocks = False
+    for line in text.splitlines():
+        if not in_fence and line[:1] not in {"", " "}:
+            begins_item = _ITEM.match(line) is not None
+            if begins_item and in_item and has_blocks and found[-1]:
+                found.append("")
+            in_item, has_blocks = begins_item, False
+        if line.startswith("```"):
+            in_fence = not in_fence
+        has_blocks = has_blocks or not line
+        spaces = len(line) - len(line.lstrip(" "))
+        if in_item and not in_fence and spaces in {2, 3}:
+            line = "    " + line.lstrip(" ")
+        found.append(line)
+    return "\n".join(found) + "\n"
 
 
 def _outside_code(text: str, changes: Iterable[Callable[[str], str]]) -> str:
