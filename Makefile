@@ -30,7 +30,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs llms recording dist sbom clean
+.PHONY: help setup demo quick test test-all servers frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers bench-report docs llms recording dist sbom clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -136,8 +136,12 @@ bench: $(VENV)/.bench ## measurements beside the peers (ARGS: options of `python
 peers: $(VENV)/.bench ## the other peers of `bench`; large, so not by itself
 	$(PIP) --editable '.[peers]'
 
-docs: $(VENV)/.test ## do the documents agree with the code: links, names, verbs, layout
+docs: $(VENV)/.docs ## the site, in build/site, with every link checked; do the documents agree with the code
+	$(BIN)/python -m tools.docsite
 	$(PYTEST) tests/style $(ARGS)
+
+bench-report: $(VENV)/.docs ## the plots and tables of docs/benchmarks.md, from kept results
+	$(BIN)/python -m bench.report
 
 dist: $(RELEASE)/.done ## sdist and wheel in dist/, checked as a package index would
 	rm -rf dist
@@ -199,6 +203,10 @@ $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[test,bench]'
 	@touch $@ $(STAMPS_TEST)
 
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[test,docs]'
+	@touch $@ $(STAMPS_TEST)
+
 $(VENV)/.check: pyproject.toml | $(BIN)/python
-	$(PIP) --editable '.[test,bench,check]'
-	@touch $@ $(VENV)/.bench $(STAMPS_TEST)
+	$(PIP) --editable '.[test,bench,docs,check]'
+	@touch $@ $(VENV)/.bench $(VENV)/.docs $(STAMPS_TEST)

@@ -1,5 +1,5 @@
 """Session transcripts of the Claude Agent SDK on AmberDB, with the extra `claude-agent`:
-docs/integrations.md."""
+docs/integrations/claude_agent.md."""
 
 try:
     import claude_agent_sdk as _  # noqa: F401

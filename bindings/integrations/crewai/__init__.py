@@ -1,4 +1,4 @@
-"""A storage for the memory of CrewAI. See docs/integrations.md."""
+"""A storage for the memory of CrewAI. See docs/integrations/crewai.md."""
 
 from amberdb.integrations.crewai.storage import (
     AmberStorage,

@@ -1,4 +1,4 @@
-"""A session service and a memory service for Google's ADK. See docs/integrations.md."""
+"""A session service and a memory service for Google's ADK. See docs/integrations/google_adk.md."""
 
 from amberdb.integrations.google_adk.memories import (
     AmberMemoryService,

@@ -1,4 +1,4 @@
-"""A document store and retrievers for Haystack. See docs/integrations.md."""
+"""A document store and retrievers for Haystack. See docs/integrations/haystack.md."""
 
 from amberdb.integrations.haystack.retrievers import (
     AmberBM25Retriever,

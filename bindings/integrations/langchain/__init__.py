@@ -1,4 +1,4 @@
-"""LangChain on AmberDB, with the extra `langchain`: docs/integrations.md."""
+"""LangChain on AmberDB, with the extra `langchain`: docs/integrations/langchain.md."""
 
 try:
     import langchain_core as _  # noqa: F401

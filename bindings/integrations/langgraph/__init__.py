@@ -1,5 +1,5 @@
 """LangGraph's checkpoints, store and cache in AmberDB, with the extra `langgraph`:
-docs/integrations.md."""
+docs/integrations/langgraph.md."""
 
 try:
     import langgraph.checkpoint.base as _  # noqa: F401

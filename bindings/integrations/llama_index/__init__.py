@@ -1,4 +1,5 @@
-"""A vector store, a chat store and a key-value store for LlamaIndex. See docs/integrations.md."""
+"""A vector store, a chat store and a key-value store for LlamaIndex:
+docs/integrations/llama_index.md."""
 
 from amberdb.integrations.llama_index.chat_store import (
     AmberChatStore,

@@ -1,5 +1,5 @@
 """Sessions of the OpenAI Agents SDK on AmberDB, with the extra `openai-agents`:
-docs/integrations.md."""
+docs/integrations/openai_agents.md."""
 
 try:
     import agents as _  # noqa: F401

@@ -1,4 +1,5 @@
-"""Conversations of Pydantic AI on AmberDB, with the extra `pydantic-ai`: docs/integrations.md."""
+"""Conversations of Pydantic AI on AmberDB, with the extra `pydantic-ai`:
+docs/integrations/pydantic_ai.md."""
 
 try:
     import pydantic_ai as _  # noqa: F401

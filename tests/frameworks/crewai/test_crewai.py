@@ -16,7 +16,7 @@ from crewai.memory.unified_memory import Memory
 import amberdb
 from amberdb.integrations.crewai import AmberStorage
 
-PAGE = Path(__file__).parents[3] / "docs" / "integrations.md"
+PAGE = Path(__file__).parents[3] / "docs" / "integrations" / "crewai.md"
 START = datetime(2026, 1, 1)
 
 
@@ -51,7 +51,7 @@ def ids(records: list[MemoryRecord]) -> list[str]:
 
 def test_sample_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    section = PAGE.read_text(encoding="utf-8").partition("\n## CrewAI\n")[2]
+    section = PAGE.read_text(encoding="utf-8")
     sample = re.search(r"^```python\n(.*?)^```$", section, re.M | re.S)
     assert sample is not None
     exec(compile(sample[1], str(PAGE), "exec"), {"__name__": "sample"})

@@ -22,7 +22,7 @@ from google.genai import types
 import amberdb
 from amberdb.integrations.google_adk import AmberMemoryService, AmberSessionService
 
-PAGE = Path(__file__).parents[3] / "docs" / "integrations.md"
+PAGE = Path(__file__).parents[3] / "docs" / "integrations" / "google_adk.md"
 LIN: dict[str, str] = {"app_name": "app", "user_id": "lin"}
 
 
@@ -68,7 +68,7 @@ def texts(session: Session | None) -> list[str | None]:
 
 def test_sample_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    section = PAGE.read_text(encoding="utf-8").partition("\n## Google ADK\n")[2]
+    section = PAGE.read_text(encoding="utf-8")
     sample = re.search(r"^```python\n(.*?)^```$", section, re.M | re.S)
     assert sample is not None
     exec(compile(sample[1], str(PAGE), "exec"), {"__name__": "sample"})

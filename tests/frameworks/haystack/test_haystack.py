@@ -22,7 +22,7 @@ from amberdb.integrations.haystack import (
     AmberHybridRetriever,
 )
 
-PAGE = Path(__file__).parents[3] / "docs" / "integrations.md"
+PAGE = Path(__file__).parents[3] / "docs" / "integrations" / "haystack.md"
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def ids(documents: list[Document]) -> list[str]:
 
 def test_sample_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    section = PAGE.read_text(encoding="utf-8").partition("\n## Haystack\n")[2]
+    section = PAGE.read_text(encoding="utf-8")
     sample = re.search(r"^```python\n(.*?)^```$", section, re.M | re.S)
     assert sample is not None
     exec(compile(sample[1], str(PAGE), "exec"), {"__name__": "sample"})

@@ -37,7 +37,7 @@ from llama_index.core.vector_stores.types import (
 import amberdb
 from amberdb.integrations.llama_index import AmberChatStore, AmberKVStore, AmberVectorStore
 
-PAGE = Path(__file__).parents[3] / "docs" / "integrations.md"
+PAGE = Path(__file__).parents[3] / "docs" / "integrations" / "llama_index.md"
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def ids(nodes: Any) -> list[str]:
 
 def test_sample_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    section = PAGE.read_text(encoding="utf-8").partition("\n## LlamaIndex\n")[2]
+    section = PAGE.read_text(encoding="utf-8")
     sample = re.search(r"^```python\n(.*?)^```$", section, re.M | re.S)
     assert sample is not None
     exec(compile(sample[1], str(PAGE), "exec"), {"__name__": "sample"})

@@ -1,0 +1,1 @@
+"""What the options and the indexes of a collection cost a write."""
