@@ -59,7 +59,8 @@ def init(
         str, typer.Argument(metavar="DIR", help="It is made when missing.", show_default=False)
     ],
     template: Annotated[
-        Template, typer.Option(help="Notes, a chat, or the memory of an agent.")
+        Template,
+        typer.Option(metavar="NAME", help="notes, chat, or agent: the memory of an agent."),
     ] = Template.NOTES,
     as_json: AsJson = False,
 ) -> None:

@@ -23,7 +23,7 @@ def test_every_page_is_in_it_once() -> None:
 def test_every_page_says_what_it_is_about() -> None:
     entries = re.findall(r"^- \[(.+?)\]\(\S+?\): (.+)$", read("llms.txt"), re.M)
     assert len(entries) == read("llms.txt").count("\n- ")
-    assert [entry for entry in entries if len(entry[1]) < 15] == []
+    assert [entry for entry in entries if len(entry[1]) < 10] == []
 
 
 def test_the_full_text_has_the_guide_and_the_documents() -> None:
