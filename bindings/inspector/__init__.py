@@ -32,7 +32,7 @@ from amberdb.inspector.document import (
 from amberdb.inspector.documents import Cell, DocumentsPage, Plan, Row, read_page
 from amberdb.inspector.editing import delete_document, edit_document, erase_documents
 from amberdb.inspector.exports import export_documents
-from amberdb.inspector.feed import ChangeLine, changes_after, newest_changes
+from amberdb.inspector.feed import ChangeLine, Changes, newest_changes, wait_for_changes
 from amberdb.inspector.filters import (
     OPERATORS,
     Condition,
@@ -59,6 +59,7 @@ __all__ = [
     "Cell",
     "Chain",
     "ChangeLine",
+    "Changes",
     "CheckState",
     "Checking",
     "CollectionSummary",
@@ -82,7 +83,6 @@ __all__ = [
     "VectorSummary",
     "Version",
     "cell",
-    "changes_after",
     "conditions_of",
     "delete_document",
     "differences",
@@ -103,6 +103,7 @@ __all__ = [
     "read_page",
     "read_points",
     "search_documents",
+    "wait_for_changes",
     "where_of",
     "where_text",
     "whole_text",

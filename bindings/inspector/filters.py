@@ -13,6 +13,7 @@ from typing import Any, Final, cast, final
 
 from amberdb import QueryError, Where
 from amberdb._jsonl.text import dumps, loads
+from amberdb.inspector.values import kind_of
 
 OPERATORS: Final = (
     "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$prefix", "$contains", "$exists",
@@ -129,8 +130,6 @@ def _short(entry: dict[str, Any]) -> Any:
     return entry
 
 
-def _has_operators(entry: object) -> bool:
-    if not isinstance(entry, Mapping):
-        return False
-    names = list(cast(Mapping[Any, Any], entry))
+def _has_operators(entry: Any) -> bool:
+    names: list[Any] = list(entry) if kind_of(entry) == "map" else []
     return bool(names) and all(isinstance(name, str) and name.startswith("$") for name in names)

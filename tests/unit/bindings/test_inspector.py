@@ -4,7 +4,7 @@ with work that is bounded."""
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +27,9 @@ from amberdb import (
 )
 from amberdb._jsonl.text import loads
 from amberdb.inspector import (
+    Changes,
     Checking,
     Condition,
-    changes_after,
     conditions_of,
     delete_document,
     differences,
@@ -48,10 +48,12 @@ from amberdb.inspector import (
     read_page,
     read_points,
     search_documents,
+    wait_for_changes,
     where_of,
     where_text,
     whole_text,
 )
+from amberdb.inspector import feed as feed_module
 from amberdb.inspector import history as history_module
 from amberdb.inspector import vector_map as vector_map_module
 from amberdb.inspector.values import JSON_CHARS_MAX, cell, json_text, kind_of
@@ -250,7 +252,7 @@ def test_history_as_far_as_the_log_holds_it(
     assert history.oldest_lsn is not None
     assert history.oldest_lsn <= history.versions[-1].lsn
     deleted, third, second, first = history.versions
-    assert deleted.document is deleted.differences is first.differences is None
+    assert (deleted.document, deleted.differences, first.differences) == (None, None, None)
     assert second.differences is not None
     assert third.differences is not None
     assert [(each.path, each.kind, each.before, each.after) for each in second.differences] == [
@@ -369,19 +371,34 @@ def test_a_search_that_cannot_be_says_why(db: Database, reader: Database) -> Non
 
 def test_newest_changes_and_those_that_come(notes: amberdb.Collection, reader: Database) -> None:
     notes.put({"id": "x", "text": "hello"})
-    lines, last = newest_changes(reader, limit=3)
-    assert (lines[0].op, lines[0].collection, lines[0].id) == ("put", "notes", "x")
-    assert lines[0].summary == '{"text": "hello"}'
-    assert len(lines) == 3
-    came: list[Any] = []
+    newest = newest_changes(reader, limit=3)
+    line = newest.lines[0]
+    assert (line.op, line.collection, line.id) == ("put", "notes", "x")
+    assert line.summary == '{"text": "hello"}'
+    assert len(newest.lines) == 3
+    came: list[Changes] = []
     following = threading.Thread(
-        target=lambda: came.extend(islice(changes_after(reader, last, timeout_s=60), 2))
+        target=lambda: came.append(wait_for_changes(reader, newest.last, timeout_s=60))
     )
     following.start()
     notes.delete("x")
-    notes.put({"id": "y"})
     following.join()
-    assert [(line.op, line.id) for line in came] == [("delete", "x"), ("put", "y")]
+    (batch,) = came
+    assert [(line.op, line.id) for line in batch.lines] == [("delete", "x")]
+    assert batch.skipped == 0
+    assert wait_for_changes(reader, batch.last, timeout_s=0) == Changes((), batch.last, 0)
+
+
+def test_of_many_commits_at_once_the_newest_are_read(
+    notes: amberdb.Collection, reader: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "COMMITS", 4)
+    since = newest_changes(reader).last
+    for number in range(10):
+        notes.put({"id": str(number)})
+    batch = wait_for_changes(reader, since, timeout_s=60)
+    assert [line.id for line in batch.lines] == ["9", "8", "7", "6"]
+    assert batch.skipped == 6
 
 
 def test_charts_have_a_gap_where_no_minute_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
