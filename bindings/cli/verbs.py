@@ -24,6 +24,7 @@ from amberdb.cli import (
     search,
     serve,
     systems,
+    ui,
 )
 from amberdb.cli.verb import Exit
 
@@ -89,6 +90,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "held": privacy.held,
     "forget": privacy.forget,
     "serve": serve.serve,
+    "ui": ui.ui,
     "mcp": mcp.mcp,
 }
 for _name, _function in VERBS.items():
