@@ -39,8 +39,8 @@ def ui(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows a database in the browser, read-only beside an application that has it open. Serves this
-    machine alone, to whom the printed URL lets in."""
+    """Shows a database in the browser, read-only beside an application that has it open. Only this
+    machine is served, and only whom the printed URL lets in."""
     try:
         import asyncio
 

@@ -2,12 +2,12 @@
 
 Invariants:
 - The samples are the writing process's own (`db.stats().minutes`); nothing is measured here.
-- A minute without a sample is a gap, None in every series: nothing is made up.
+- A minute without a sample is one without a commit: it has 0 commits and checkpoints, and None, a
+  gap, for what was not measured.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Final, final
+from typing import Final, final
 
 from amberdb import Database
 
@@ -15,7 +15,8 @@ SERIES: Final = (
     "commits", "sync_mean_ms", "sync_max_ms", "checkpoints", "checkpoint_max_ms", "log_bytes",
     "data_bytes",
 )  # fmt: skip
-_MINUTE: Final = timedelta(minutes=1)
+_COUNTS: Final = ("commits", "checkpoints")
+_MINUTE_S: Final = 60
 
 
 @final
@@ -31,19 +32,13 @@ class Measures:
 
 def read_measures(db: Database) -> Measures:
     """The last hour, as far as the process that writes has measured it."""
-    samples: dict[int, Any] = {
-        round(sample.time.timestamp()): sample for sample in getattr(db.stats(), "minutes", ())
-    }
+    samples = {round(minute.time.timestamp()): minute for minute in db.stats().minutes}
     if not samples:
         return Measures((), dict.fromkeys(SERIES, ()))
-    step = int(_MINUTE.total_seconds())
-    times = tuple(range(min(samples), max(samples) + step, step))
-    return Measures(
-        times,
-        {
-            name: tuple(
-                None if time not in samples else getattr(samples[time], name) for time in times
-            )
-            for name in SERIES
-        },
-    )
+    times = tuple(range(min(samples), max(samples) + _MINUTE_S, _MINUTE_S))
+
+    def values(name: str) -> tuple[float | None, ...]:
+        missing = 0 if name in _COUNTS else None
+        return tuple(getattr(samples.get(time), name, missing) for time in times)
+
+    return Measures(times, {name: values(name) for name in SERIES})

@@ -62,7 +62,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 sent = MutableHeaders(scope=message)
                 sent.update(SECURITY_HEADERS)
-                sent.setdefault("Cache-Control", "no-store")
+                is_static = scope["path"].startswith("/static/")
+                sent.setdefault("Cache-Control", "no-cache" if is_static else "no-store")
             await send(message)
 
         answer = self._answer(scope, headers)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,6 +57,7 @@ from amberdb.inspector import history as history_module
 from amberdb.inspector import vector_map as vector_map_module
 from amberdb.inspector.values import JSON_CHARS_MAX, cell, json_text, kind_of
 from amberdb.inspector.vector_map import project
+from support.databases import FakeClock, OpenDatabase
 
 DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -401,24 +401,20 @@ def test_of_many_commits_at_once_the_newest_are_read(
     assert batch.skipped == 6
 
 
-def test_charts_have_a_gap_where_no_minute_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sample(minute: int) -> SimpleNamespace:
-        figures = dict.fromkeys(
-            (
-                "sync_mean_ms", "sync_max_ms", "checkpoints", "checkpoint_max_ms", "log_bytes",
-                "data_bytes",
-            ),
-            1,
-        )  # fmt: skip
-        return SimpleNamespace(time=DAY.replace(minute=minute), commits=minute, **figures)
-
-    minutes = (sample(3), sample(4), sample(6))
-    measured: Any = SimpleNamespace(stats=lambda: SimpleNamespace(minutes=minutes))
-    measures = read_measures(measured)
-    assert measures.series["commits"] == (3, 4, None, 6)
-    assert [time - measures.times[0] for time in measures.times] == [0, 60, 120, 180]
-    empty: Any = SimpleNamespace(stats=lambda: SimpleNamespace(minutes=()))
-    assert read_measures(empty).times == ()
+def test_charts_have_a_gap_where_nobody_wrote(open_db: OpenDatabase, clock: FakeClock) -> None:
+    db = open_db(clock=clock)
+    notes = db.collection("notes")
+    for minute in (0, 1, 3):
+        clock.now = 1_700_000_040.0 + 60 * minute
+        notes.put({"id": str(minute)})
+    measures = read_measures(db)
+    assert [time - measures.times[-1] for time in measures.times][-4:] == [-180, -120, -60, 0]
+    assert measures.series["commits"][-2:] == (0, 1)
+    assert measures.series["data_bytes"][-2] is None
+    assert measures.series["log_bytes"][-1]
+    assert all(len(values) == len(measures.times) for values in measures.series.values())
+    clock.advance(7200)
+    assert read_measures(db).times == ()
 
 
 def test_backups_form_chains_with_points(

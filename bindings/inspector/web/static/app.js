@@ -134,6 +134,8 @@
     return value.toLocaleString("en");
   }
 
+  const values = (line) => line.filter((value) => value != null).length;
+
   function drawChart(box) {
     const { unit } = box.dataset;
     const times = JSON.parse(box.dataset.times);
@@ -163,7 +165,8 @@
             stroke: strokes[number],
             width: 2,
             fill: number === 0 ? `${strokes[0]}22` : undefined,
-            points: { show: times.length < 20, size: 5 },
+            spanGaps: unit === "bytes", // files keep their size while nobody writes
+            points: { show: times.length < 20 || values(series[number]) < 20, size: 5 },
             value: (_, value) => shown(value, unit),
           })),
         ],
