@@ -29,7 +29,7 @@ from amberdb.inspector.document import (
     read_document,
     whole_text,
 )
-from amberdb.inspector.documents import Cell, DocumentsPage, Plan, Row, read_page
+from amberdb.inspector.documents import Cell, DocumentsPage, Plan, Row, read_page, read_plan
 from amberdb.inspector.editing import delete_document, edit_document, erase_documents
 from amberdb.inspector.exports import export_documents
 from amberdb.inspector.feed import ChangeLine, Changes, newest_changes, wait_for_changes
@@ -101,6 +101,7 @@ __all__ = [
     "read_map",
     "read_measures",
     "read_page",
+    "read_plan",
     "read_points",
     "search_documents",
     "wait_for_changes",

@@ -18,6 +18,8 @@ from amberdb.inspector.values import cell, kind_of
 
 LIMIT: Final = 50
 LIMIT_MAX: Final = 500
+SCAN_DOCUMENTS: Final = 200_000
+"""A scan of a collection with more takes seconds: a person is asked before one begins."""
 COLUMNS: Final = 6
 """The columns that are shown when nobody has chosen any."""
 _RECORD_COLUMNS: Final = ("$version", "$created_at", "$updated_at")
@@ -87,6 +89,15 @@ class DocumentsPage:
         return where_text(self.where)
 
 
+def read_plan(
+    db: Database, collection: str, *, where: Where | None = None, order_by: Sequence[str] = ()
+) -> Plan:
+    """How a page of these documents would be answered; none is read. Raises
+    CollectionMissingError, QueryError."""
+    facts = db[collection].explain(where, order_by=list(order_by) or None)
+    return Plan(facts["index"], facts["order"], facts["filter"], facts)
+
+
 def read_page(
     db: Database,
     collection: str,
@@ -105,7 +116,6 @@ def read_page(
     source = db[collection]
     order = list(order_by) or None
     records = source.find(where, order_by=order, limit=limit, after=after, records=True)
-    facts = source.explain(where, order_by=order)
     took_ms = (time.perf_counter() - began) * 1000
     fields = _fields(records)
     chosen = tuple(dict.fromkeys(name for name in columns if name and name != "id"))
@@ -116,7 +126,7 @@ def read_page(
         fields=tuple(fields),
         rows=tuple(_row(record, chosen) for record in records),
         cursor=records.cursor,
-        plan=Plan(facts["index"], facts["order"], facts["filter"], facts),
+        plan=read_plan(db, collection, where=where, order_by=order_by),
         where=where,
         order_by=tuple(order_by),
         took_ms=took_ms,

@@ -23,12 +23,13 @@ from amberdb.inspector import (
     read_history,
     read_map,
     read_page,
+    read_plan,
     search_documents,
     where_of,
     where_text,
     whole_text,
 )
-from amberdb.inspector.documents import LIMIT
+from amberdb.inspector.documents import LIMIT, SCAN_DOCUMENTS
 from amberdb.inspector.search import Words
 from amberdb.inspector.web.visit import Visit, link
 
@@ -58,26 +59,31 @@ def documents(visit: Visit) -> Response:
             limit=limit if limit != LIMIT else "",
         )
     collection = read_collection(visit.db, name)
-    where, problem, shown = None, None, None
+    where, problem, plan, shown = None, None, None, None
+    is_large = collection.documents > SCAN_DOCUMENTS and not visit.asked("scan")
     try:
         where = parse_where(visit.asked("where"))
-        shown = read_page(
-            visit.db,
-            name,
-            where=where,
-            order_by=order,
-            after=visit.asked("after") or None,
-            columns=columns,
-            limit=limit,
-        )
+        plan = read_plan(visit.db, name, where=where, order_by=order)
+        if not (is_large and plan.is_full_scan):
+            shown = read_page(
+                visit.db,
+                name,
+                where=where,
+                order_by=order,
+                after=visit.asked("after") or None,
+                columns=columns,
+                limit=limit,
+            )
     except QueryError as error:
         problem = error.message
     return visit.page(
         "documents.html",
         status=400 if problem else 200,
         collection=collection,
+        plan=plan,
         page=shown,
         problem=problem,
+        scan=visit.asked("scan"),
         where_text=visit.asked("where"),
         conditions=conditions_of(where),
         operators=OPERATORS,

@@ -206,6 +206,20 @@ def test_documents_are_paged_filtered_and_their_plan_is_shown(client: TestClient
     assert "where" not in dropped.url.params
 
 
+def test_before_a_long_scan_a_person_is_asked(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.inspector.web.browse.SCAN_DOCUMENTS", 100)
+    asked = url("/documents", collection="memory", where='{"importance": {"$gte": 0.5}}')
+    shown = client.get(asked).text
+    assert catalogue("en")["scan.button"] in shown
+    assert "m000012" not in shown
+    assert "m000012" in client.get(f"{asked}&scan=1").text
+    for quick in (url("/documents", collection="memory", where='{"kind": "note"}'), PAGES[1]):
+        assert catalogue("en")["scan.button"] not in client.get(quick).text
+    assert catalogue("en")["scan.button"] in client.get(f"{PAGES[1]}&order=importance").text
+
+
 def test_a_filter_that_cannot_be_says_why_and_stays(client: TestClient) -> None:
     for where in ("{", '{"kind": {"$huh": 1}}', "[]"):
         answer = client.get(url("/documents", collection="memory", where=where))
