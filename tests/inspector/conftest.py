@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -31,6 +31,24 @@ FLAGS: Final = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PICTURES: Final = {
+    "collections-en-light": "collections",
+    "filtered-en-light": "documents",
+    "document-en-light": "document",
+    "search-zh-dark": "search-dark",
+    "vectors-en-light": "vectors",
+    "activity-zh-dark": "activity-dark",
+    "points-en-light": "points",
+}
+"""What docs/inspector.md shows, by page, language and theme."""
+WITHOUT_FOLDERS: Final = """() => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const node = texts.currentNode;
+        node.data = node.data.replaceAll(/[/][^ ]*[/](?=[^ /]+[.]amber)/g, "/data/");
+    }
+}"""
+"""A picture names no folder of the machine on which it was made."""
 WIDE: Final = {"width": 1280, "height": 860}
 
 OpenPage = Callable[..., Page]
@@ -61,7 +79,6 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[amberdb.Da
     clock = FakeClock(time.time() - 3600)
     with amberdb.open(path, clock=clock, background=False) as db:
         fill(db, 1200)
-        fill_with_markup(db)
         db.backup(path.with_name("monday.amberbak"))
         notes = db.collection("notes")
         for minute in range(59):
@@ -80,6 +97,17 @@ def reader(application: amberdb.Database) -> Iterator[Server]:
     """`amberdb ui` beside the application."""
     with serving(Path(application.path), "--no-browser", verb="ui") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`amberdb ui` of a database that is full of HTML and scripts."""
+    path = tmp_path_factory.mktemp("hostile") / "hostile.amber"
+    with amberdb.open(path) as db:
+        fill_with_markup(db)
+        with serving(path, "--no-browser", verb="ui") as server:
+            yield server
+        assert_sound(db)
 
 
 @pytest.fixture
@@ -153,7 +181,8 @@ def picture() -> Callable[[Page, str], None]:
 
     def keep(page: Page, name: str) -> None:
         folder = os.environ.get("AMBERDB_PICTURES")
-        if folder:
-            page.screenshot(path=cast(str, os.path.join(folder, f"{name}.png")))
+        if folder and name in PICTURES:
+            page.evaluate(WITHOUT_FOLDERS)
+            page.screenshot(path=os.path.join(folder, f"inspector-{PICTURES[name]}.png"))
 
     return keep

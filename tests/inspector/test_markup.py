@@ -29,8 +29,8 @@ def url(path: str, **values: object) -> str:
         "/changes",
     ],
 )
-def test_markup_is_text(open_page: OpenPage, reader: Server, path: str) -> None:
-    page = open_page(reader, path)
+def test_markup_is_text(open_page: OpenPage, hostile: Server, path: str) -> None:
+    page = open_page(hostile, path)
     if path.startswith("/vectors"):
         page.wait_for_selector("[data-ready]")
         page.locator("summary").last.click()
@@ -43,8 +43,8 @@ def test_markup_is_text(open_page: OpenPage, reader: Server, path: str) -> None:
     assert page.locator("img, main script, main b").count() == 0
 
 
-def test_markup_stays_text_through_swaps(open_page: OpenPage, reader: Server) -> None:
-    page = open_page(reader, "/")
+def test_markup_stays_text_through_swaps(open_page: OpenPage, hostile: Server) -> None:
+    page = open_page(hostile, "/")
     page.get_by_role("link", name=MARKUP).click()
     expect(page.locator("h1")).to_have_text(MARKUP)
     page.locator("tbody th a").first.click()
@@ -54,11 +54,11 @@ def test_markup_stays_text_through_swaps(open_page: OpenPage, reader: Server) ->
     assert page.locator("img, main script, main b").count() == 0
 
 
-def test_a_page_of_another_origin_gets_nothing(chromium: Browser, reader: Server) -> None:
+def test_a_page_of_another_origin_gets_nothing(chromium: Browser, hostile: Server) -> None:
     context = chromium.new_context()
     page = context.new_page()
-    page.goto(reader.url)
-    base = reader.url.partition("/?")[0]
+    page.goto(hostile.url)
+    base = hostile.url.partition("/?")[0]
     other = context.new_page()
     # localhost is another origin than 127.0.0.1, and is served: only the token keeps it out.
     assert other.goto(base.replace("127.0.0.1", "localhost")) is not None

@@ -121,6 +121,8 @@
 
   // -- charts -------------------------------------------------------------------------------
 
+  const POWERS = Array.from({ length: 45 }, (_, power) => 2 ** power);
+  const clock = (time) => new Date(time * 1000).toISOString().slice(11, 16); // UTC
   const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
   function shown(value, unit) {
@@ -155,11 +157,16 @@
         cursor: { y: false },
         scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
         axes: [
-          { ...axis },
-          { ...axis, size: 74, values: (_, ticks) => ticks.map((tick) => shown(tick, unit)) },
+          { ...axis, space: 60, values: (_, ticks) => ticks.map(clock) },
+          {
+            ...axis,
+            size: 74,
+            incrs: unit === "bytes" ? POWERS : undefined,
+            values: (_, ticks) => ticks.map((tick) => shown(tick, unit)),
+          },
         ],
         series: [
-          {},
+          { label: box.dataset.time, value: (_, time) => (time == null ? "\u2013" : clock(time)) },
           ...names.map((label, number) => ({
             label,
             stroke: strokes[number],
