@@ -24,8 +24,8 @@ from amberdb.cli import (
     search,
     serve,
     systems,
-    ui,
 )
+from amberdb.cli.serving import ui
 from amberdb.cli.verb import Exit
 
 _CODES = (
