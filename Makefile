@@ -217,4 +217,4 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/python
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[test,bench,docs,check]'
-	@touch $@ $(VENV)/.bench $(VENV)/.docs $(STAMPS_TEST)
+	@touch $@ $(VENV)/.bench $(VENV)/.docs $(VENV)/.inspector $(STAMPS_TEST)

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 import amberdb
+from support.accessibility import violations
 from support.serving import Server
 
 OpenPage = Callable[..., Page]
@@ -52,16 +52,6 @@ def settle(page: Page, name: str) -> None:
         expect(page.locator(".chart canvas")).to_have_count(4)
     if name == "changes":
         page.wait_for_selector(".is-live")
-
-
-def violations(page: Page) -> list[str]:
-    """What axe-core finds, each with the element."""
-    found: dict[str, Any] = Axe().run(page).response
-    return [
-        f"{each['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
-        for each in found["violations"]
-        for node in each["nodes"]
-    ]
 
 
 @pytest.mark.parametrize(("language", "theme"), [("en", "light"), ("zh", "dark")])

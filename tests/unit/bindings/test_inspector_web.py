@@ -141,9 +141,10 @@ def test_a_form_has_a_limit(writer: TestClient) -> None:
 
 
 def test_options_are_of_this_machine() -> None:
-    for wrong in ({"host": "0.0.0.0"}, {"port": 70_000}, {"language": "fr"}):
+    wrongs: list[dict[str, Any]] = [{"host": "0.0.0.0"}, {"port": 70_000}, {"language": "fr"}]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=r"use|give"):
-            InspectorOptions(**wrong)  # type: ignore[arg-type]
+            InspectorOptions(**wrong)
 
 
 # -- pages ---------------------------------------------------------------------------------------
@@ -277,6 +278,19 @@ def test_points_of_the_map_and_exports(client: TestClient, filled: Database) -> 
     assert amberdb.equal(loads(one), filled["memory"]["m000012"])
     assert client.get(url("/export", collection="memory", where="{")).status_code == 400
     assert client.get("/export?collection=memory&id=none").status_code == 404
+
+
+def test_a_page_that_fails_says_so_and_no_more(
+    filled: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_of(filled)
+    monkeypatch.setattr(Database, "stats", lambda self: 1 / 0)  # type: ignore[misc]
+    quiet = TestClient(client.app, BASE, raise_server_exceptions=False, cookies=client.cookies)
+    answer = quiet.get("/")
+    assert answer.status_code == 500
+    assert catalogue("en")["error.failed"] in answer.text
+    assert "division" not in answer.text
+    assert answer.headers["x-frame-options"] == "DENY"
 
 
 def test_language_and_theme_are_kept_and_lead_nowhere_else(client: TestClient) -> None:
