@@ -21,7 +21,7 @@ def url(path: str, **values: object) -> str:
 
 PAGES: Final = {
     "collections": "/",
-    "documents": "/documents?collection=memory",
+    "documents": "/documents?collection=memory&limit=25",
     "filtered": url(
         "/documents",
         collection="memory",

@@ -386,6 +386,7 @@ def test_json_is_marked_part_by_part() -> None:
     assert '<span class="j-text">&#34;&lt;/span&gt;\\&#34;x&#34;</span>' in shown
     assert '<span class="j-number">-1.5e3</span>' in shown
     assert '<span class="j-word">null</span>' in shown
+    assert "<b" not in str(highlighted('{"a": "a text that is cut <b>'))
 
 
 # -- changes -------------------------------------------------------------------------------------
