@@ -51,7 +51,7 @@ def edit_document(
                 "the document was changed meanwhile: load it again and repeat the edit"
             )
         tx[collection].put({**given, "id": id})
-    return db[collection].record(id).version
+    return Lsn(tx.lsn)
 
 
 def delete_document(db: Database, collection: str, id: str, *, confirmed: str) -> None:
