@@ -33,7 +33,7 @@ from amberdb.inspector.web import activity, browse, care, changing
 from amberdb.inspector.web.guard import Guard
 from amberdb.inspector.web.languages import LANGUAGES
 from amberdb.inspector.web.options import InspectorOptions
-from amberdb.inspector.web.visit import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, Visit, page
+from amberdb.inspector.web.visit import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, Visit, page, prepare
 
 GRACE_S: Final = 3
 """Time for running requests to end after a signal."""
@@ -68,6 +68,7 @@ def application(
             Route("/erase", page(changing.erase_form)),
             Route("/erase", page(changing.erase), methods=["POST"]),
         ]
+    prepare()
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 500: _failed})
     app.state.db = db
     app.state.options = options
