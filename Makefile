@@ -12,6 +12,7 @@ SEEDS ?= 1-60
 SECONDS ?= 5
 CRASH_S ?= 0
 KILLS ?= 1000
+PICTURES ?=
 COVERAGE_PERCENT_MIN ?= 95
 PYTHONS ?= 3.12 3.13 3.14
 FRAMEWORKS ?= $(notdir $(patsubst %/,%,$(wildcard tests/frameworks/*/)))
@@ -30,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers bench-report docs llms recording dist sbom clean
+.PHONY: help setup demo quick test test-all servers inspector frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers bench-report docs llms recording dist sbom clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -47,11 +48,14 @@ test: $(VENV)/.test ## every test, of long ones a slice (ARGS: options of pytest
 	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.test ## what `test` leaves out: the long tests, whole
-	HYPOTHESIS_PROFILE=whole $(PYTEST) -m "(campaign or sliced) and not servers" \
+	HYPOTHESIS_PROFILE=whole $(PYTEST) -m "(campaign or sliced) and not servers and not inspector" \
 	    --timeout 900 -o faulthandler_timeout=960 $(ARGS)
 
 servers: $(VENV)/.servers ## tests with real servers: PostgreSQL, MariaDB, PgBouncer, S3
 	$(PYTEST) -m servers tests/servers $(ARGS)
+
+inspector: $(VENV)/.inspector ## the pages of `amberdb ui` in Chromium (PICTURES: a folder for pictures)
+	AMBERDB_PICTURES=$(PICTURES) $(PYTEST) -m inspector tests/inspector $(ARGS)
 
 frameworks: $(VENV)/.check ## adapters on their frameworks' own suites (FRAMEWORKS: which ones)
 	.ci/frameworks $(FRAMEWORKS)
@@ -187,6 +191,10 @@ $(VENV)/.servers: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[servers]'
 	@touch $@ $(STAMPS_TEST)
 
+$(VENV)/.inspector: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[inspector]'
+	@touch $@ $(STAMPS_TEST)
+
 # Apart: it brings a plugin for pytest, which would be in every run of the tests.
 $(HTTP)/.done: | $(BIN)/python
 	$(PYTHON) -m venv $(HTTP)
@@ -209,4 +217,4 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/python
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[test,bench,docs,check]'
-	@touch $@ $(VENV)/.bench $(VENV)/.docs $(STAMPS_TEST)
+	@touch $@ $(VENV)/.bench $(VENV)/.docs $(VENV)/.inspector $(STAMPS_TEST)

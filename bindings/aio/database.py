@@ -249,6 +249,7 @@ class Database(Face):
     upgrade = writes(amberdb.Database.upgrade)
     erase = writes(amberdb.Database.erase)
     erasures = reads(amberdb.Database.erasures)
+    backups = reads(amberdb.Database.backups)
     check = reads(amberdb.Database.check)
     backup = writes(amberdb.Database.backup)
     stats = reads(amberdb.Database.stats)

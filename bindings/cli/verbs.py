@@ -25,6 +25,7 @@ from amberdb.cli import (
     serve,
     systems,
 )
+from amberdb.cli.serving import ui
 from amberdb.cli.verb import Exit
 
 _CODES = (
@@ -89,6 +90,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "held": privacy.held,
     "forget": privacy.forget,
     "serve": serve.serve,
+    "ui": ui.ui,
     "mcp": mcp.mcp,
 }
 for _name, _function in VERBS.items():

@@ -18,6 +18,7 @@ from amberdb._public import public
 from amberdb._types import Isolation, Lsn, Progress, Sync, Where
 from amberdb.engine.backup.backup import Compress
 from amberdb.engine.backup.chain import BackupReport
+from amberdb.engine.backup.history import KnownBackup, known_backups
 from amberdb.engine.backup.rescue import Rescue
 from amberdb.engine.commit.change_feed import Change, Subscriber, changes
 from amberdb.engine.database.collection import Collection
@@ -427,6 +428,12 @@ class Database:
         for an erasure that was interrupted and is not complete yet."""
         with self._handle.engine.readable.view() as view:
             return receipts_of(view)
+
+    def backups(self) -> list[KnownBackup]:
+        """The backups that the database knows of, the oldest first; the last 1,000 are kept. Each
+        is described as it was taken: its file may have been moved or removed since."""
+        with self._handle.engine.readable.view() as view:
+            return known_backups(view)
 
     def check(self, progress: Progress | None = None) -> CheckReport:
         """Compares every index, count and checksum with the documents, at the newest Lsn.

@@ -23,7 +23,7 @@ from amberdb.engine.commit.follower import Follower
 from amberdb.engine.failures import Failures, JobFailure
 from amberdb.engine.maintenance.migrator import Migrator
 from amberdb.engine.schema.counters import CollectionCounters
-from amberdb.engine.schema.keyspace import end_of
+from amberdb.engine.schema.keyspace import end_of, prefix_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.search.embedding import Embedders
 from amberdb.engine.search.searchers import Searchers
@@ -149,10 +149,11 @@ def stats_of(
     """The stats of a database that is open for writing."""
     log, state = committer.log, committer.state
     log_stats, store = log.stats(), committer.store.stats()
+    tree_bytes = committer.store.tree_bytes()
     with committer.view() as view:
         collections = {
             name: {
-                **collection_facts(view, schema),
+                **collection_facts(view, schema, tree_bytes),
                 "migrating": _migrating(schema, migrator),
                 "search": {i.spec.name: searchers.stats_of(i) for i in schema.row_indexes},
                 "embedding": embedding_facts(view, schema, embedders),
@@ -191,8 +192,10 @@ def stats_of(
 def following_stats(path: str, follower: Follower, held_views: HeldViews, fs: FileSystem) -> Stats:
     """The stats of a database that is open read-only."""
     with follower.view() as view:
+        tree_bytes = follower.store.tree_bytes()
         collections = {
-            name: collection_facts(view, schema) for name, schema in view.catalog.schemas.items()
+            name: collection_facts(view, schema, tree_bytes)
+            for name, schema in view.catalog.schemas.items()
         }
         applied = view.applied_lsn
         newest = newest_backup(view, follower.manifest.database_id)
@@ -264,11 +267,14 @@ def _folder_bytes(folder: str, fs: FileSystem) -> int:
     return size
 
 
-def collection_facts(view: View, schema: Schema) -> dict[str, Any]:
-    """The facts about a collection that a view alone provides."""
+def collection_facts(view: View, schema: Schema, tree_bytes: Mapping[bytes, int]) -> dict[str, Any]:
+    """The facts about a collection that a view and the sizes of the trees provide."""
     older = {index.spec.name for index in schema.all_indexes if index.number in schema.older}
     return {
         "documents": CollectionCounters.unpack(view.get(schema.counters_key)).documents,
+        "bytes": sum(
+            tree_bytes.get(prefix_of(number), 0) for number in schema.definition.keyspaces
+        ),
         "version": schema.definition.version,
         "expires_at": schema.expires_at,
         "indexes": {

@@ -297,6 +297,15 @@ class Store:
         """The size of the pages in use."""
         return sum(_pages(stat) * stat["psize"] for stat in self._tree_stats())
 
+    def tree_bytes(self) -> dict[bytes, int]:
+        """The size of the pages of each named tree, by the prefix of its keyspace."""
+        txn = self.begin()
+        try:
+            stats = self.trees.named_stats(txn)
+        finally:
+            txn.abort()
+        return {prefix: _pages(stat) * stat["psize"] for prefix, stat in stats.items()}
+
     def _tree_stats(self) -> list[Mapping[str, int]]:
         txn = self.begin()
         try:

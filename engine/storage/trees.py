@@ -187,10 +187,14 @@ class Trees:
 
     def stats(self, txn: LmdbTransaction) -> list[Mapping[str, Any]]:
         """LMDB's figures of each tree, the unnamed one first."""
-        stats: list[Mapping[str, Any]] = [txn.stat()]
-        for tree in self.all().values():
+        return [txn.stat(), *self.named_stats(txn).values()]
+
+    def named_stats(self, txn: LmdbTransaction) -> dict[bytes, Mapping[str, Any]]:
+        """LMDB's figures of each named tree, by the prefix of its keyspace."""
+        stats: dict[bytes, Mapping[str, Any]] = {}
+        for prefix, tree in self.all().items():
             with suppress(NewerTreeError):
-                stats.append(txn.stat(tree))
+                stats[prefix] = txn.stat(tree)
         return stats
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from style.repo import PACKAGE_FOLDERS, ROOT, files, packages
+from style.repo import PACKAGE_FOLDERS, ROOT, files, package_of, packages
 
 pytestmark = pytest.mark.slow
 
@@ -123,14 +123,16 @@ def install(wheel: Path, target: Path) -> Path:
 
 
 def test_wheel_has_every_module_and_every_data_file_and_nothing_else(wheel: Path) -> None:
-    names = {folder: name.replace(".", "/") for name, folder in packages().items()}
+    names = {name: name.replace(".", "/") for name in packages()}
     installed = {
-        f"{names[path.rpartition('/')[0]]}/{path.rpartition('/')[2]}"
+        f"{names[name]}/{inner}"
         for path in files()
         if path.startswith(tuple(f"{folder}/" for folder in PACKAGE_FOLDERS))
+        for name, inner in [package_of(path)]
     }
     assert {"amberdb/py.typed", "amberdb/memory/words.toml"} <= installed
     assert "amberdb/demo/dialogue.jsonl" in installed
+    assert "amberdb/inspector/web/static/vendor/htmx-LICENSE.txt" in installed
     found = {name for name in contents(wheel) if ".dist-info/" not in name}
     assert found == installed
 

@@ -88,6 +88,14 @@ def packages() -> dict[str, str]:
     return found
 
 
+def package_of(path: str) -> tuple[str, str]:
+    """The package that a file belongs to, and its path inside of it: the nearest folder above with
+    an __init__.py. Raises ValueError for a file of none."""
+    inside = [pair for pair in packages().items() if path.startswith(f"{pair[1]}/")]
+    name, folder = max(inside, key=lambda pair: len(pair[1]))
+    return name, path[len(folder) + 1 :]
+
+
 def documents() -> list[str]:
     """Every Markdown file."""
     return [path for path in files() if path.endswith(".md")]

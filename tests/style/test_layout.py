@@ -2,11 +2,12 @@
 
 import os
 import tomllib
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
-from style.repo import PACKAGE_FOLDERS, ROOT, files, packages, read
+from style.repo import PACKAGE_FOLDERS, ROOT, files, package_of, packages, read
 
 MODULES_MAX = 20
 
@@ -76,11 +77,10 @@ def test_every_package_file_is_installed() -> None:
     lost = [
         path
         for path in files()
-        for package, folder in packages().items()
-        if path.rpartition("/")[0] == folder
-        and not path.endswith(".py")
-        and f"*.{path.rpartition('.')[2]}" not in data.get(package, [])
-        and path.rpartition("/")[2] not in data.get(package, [])
+        if path.startswith(tuple(f"{folder}/" for folder in PACKAGE_FOLDERS))
+        for package, inner in [package_of(path)]
+        if not path.endswith(".py")
+        and not any(PurePosixPath(inner).match(pattern) for pattern in data.get(package, []))
     ]
     assert lost == [], "name them in tool.setuptools.package-data"
 

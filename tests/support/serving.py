@@ -1,4 +1,4 @@
-"""`amberdb serve` as a child process, for tests and campaigns.
+"""`amberdb serve`, or another verb that serves, as a child process, for tests and campaigns.
 
 Invariants:
 - Entering returns when it listens; leaving kills what still runs.
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SERVE = (sys.executable, "-m", "amberdb.cli.__main__", "serve")
+PROGRAM = (sys.executable, "-m", "amberdb.cli.__main__")
+SERVE = (*PROGRAM, "serve")
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,12 @@ def _default_interrupt() -> None:
 
 
 @contextmanager
-def serving(path: Path, *arguments: str, errors: int = subprocess.PIPE) -> Generator[Server]:
+def serving(
+    path: Path, *arguments: str, verb: str = "serve", errors: int = subprocess.PIPE
+) -> Generator[Server]:
     """On a free port, unless the arguments say another."""
     process = subprocess.Popen(
-        [*SERVE, str(path), "--json", "--port", "0", *arguments],
+        [*PROGRAM, verb, str(path), "--json", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,

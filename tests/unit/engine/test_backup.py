@@ -287,6 +287,16 @@ def test_a_chain_brings_back_every_commit(db: Database, tmp_path: Path, chain: l
     assert sorted(restored(chain[0], tmp_path / "r.amber")) == known[0]
 
 
+def test_the_database_names_its_backups_to_readers_too(
+    db: Database, tmp_path: Path, chain: list[Path]
+) -> None:
+    known = db.backups()
+    assert [backup.path for backup in known] == [str(path) for path in chain]
+    assert [backup.is_full for backup in known] == [True, False, False]
+    with amberdb.open(db.path, read_only=True) as reader:
+        assert reader.backups() == known
+
+
 def test_a_time_is_a_point_as_well(open_db: OpenDatabase, tmp_path: Path) -> None:
     clock = FakeClock()
     db = open_db(clock=clock)

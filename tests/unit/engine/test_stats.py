@@ -69,6 +69,21 @@ def test_bytes_by_kind(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     assert db.stats().live_share < full.live_share <= 1
 
 
+def test_bytes_of_each_collection(open_db: OpenDatabase) -> None:
+    db = open_db()
+    large = db.collection("large", indexes=[Ordered("x")])
+    large.put_many({"id": f"{n:04}", "x": n, "text": "y" * 200} for n in range(1000))
+    db.collection("small").put({"id": "a"})
+    db.collection("none")
+    db.checkpoint()
+    with amberdb.open(db.path, read_only=True) as reader:
+        read = reader.stats()
+    for stats in (db.stats(), read):
+        sizes = {name: facts["bytes"] for name, facts in stats.collections.items()}
+        assert sizes["large"] > 200_000 > sizes["small"] > sizes["none"] == 0
+        assert sum(sizes.values()) < stats.bytes.data_used
+
+
 def test_subscribers_that_lag(db: Database) -> None:
     notes = db.collection("n")
     reader = db.subscriber("s")
