@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.arguments import AsJson, DatabasePath, Reason
 from amberdb.cli.bars import pairs_bar
-from amberdb.cli.care import show_receipt
+from amberdb.cli.care.files import show_receipt
 from amberdb.cli.output import emit, grid, show
 from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
 from amberdb.privacy import export, export_json
@@ -50,7 +50,7 @@ def held(
 def forget(
     path: DatabasePath,
     entity: EntityId,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stored in the receipt.")],
+    reason: Reason,
     as_json: AsJson = False,
 ) -> None:
     """Removes all documents of a person or an agent from every memory system and every file of the

@@ -21,7 +21,7 @@ import amberdb
 import amberdb.ship
 from amberdb import BackupReport, RollingBackups
 from amberdb._jsonl.text import iso
-from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.arguments import AsJson, DatabasePath, KeyFile, positive
 from amberdb.cli.bars import counting
 from amberdb.cli.output import emit, grid, plain, properties, show
 from amberdb.cli.verb import check_directory, opened, say, verb
@@ -37,12 +37,6 @@ Archives = Annotated[
 ]
 
 
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The key of the archives: `openssl rand -hex 32 > FILE`."),
-]
-
-
 @verb
 def backup(
     path: DatabasePath,
@@ -55,7 +49,8 @@ def backup(
     ] = None,
     zstd: Annotated[bool, typer.Option("--zstd", help="Compress it.")] = False,
     rate: Annotated[
-        float | None, typer.Option(metavar="BYTES", help="Bytes a second at most.")
+        float | None,
+        typer.Option(metavar="BYTES", callback=positive, help="Bytes a second at most."),
     ] = None,
     hold_log: Annotated[
         bool, typer.Option(help="Keep the log for the next incremental backup.")
@@ -173,7 +168,9 @@ def ship(
             metavar="TARGET", help="s3://bucket/prefix or file:///folder.", show_default=False
         ),
     ],
-    every_ms: Annotated[float, typer.Option(min=1, help="How often commits are shipped.")] = 500,
+    every_ms: Annotated[
+        float, typer.Option(metavar="MS", callback=positive, help="How often commits are shipped.")
+    ] = 500,
     key_file: KeyFile = None,
     zstd: Annotated[bool, typer.Option("--zstd", help="Compress the archives.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Ship what is new, and end.")] = False,

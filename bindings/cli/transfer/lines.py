@@ -3,9 +3,11 @@
 Invariants:
 - Indexes declared on import are added to those of the collection; none is dropped.
 - After an import that did not finish, the last line on stderr has the option that resumes it.
+- Memory holds one batch of documents, however many there are.
 """
 
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -16,27 +18,41 @@ from amberdb import (
     Collection,
     CollectionError,
     Database,
+    Document,
     IndexSpec,
     Ordered,
+    QueryError,
     Unique,
 )
-from amberdb._jsonl.exporter import export_lines
+from amberdb._jsonl.exporter import long_snapshot, matching
 from amberdb._jsonl.importer import Importer, ImportOptions, ImportReport
 from amberdb._jsonl.reader import BadLine, open_input
-from amberdb._shared.files import whole_file
+from amberdb._shared.files import whole_binary_file, whole_file
 from amberdb.cli.arguments import (
     AsJson,
     CollectionName,
     DatabasePath,
     DateFields,
+    EmbedModel,
+    EmbedUrl,
     FilterJson,
+    InputFormat,
+    KeptFields,
+    OrderFields,
+    OutputFile,
+    OutputFormat,
+    one_of,
     parse_where,
     words,
 )
 from amberdb.cli.bars import progress_bar
+from amberdb.cli.embedding import embedded, endpoint_of
+from amberdb.cli.formats import FORMATS, binary_stdout, chosen, columns_of, lines_of
 from amberdb.cli.output import emit, show
+from amberdb.cli.transfer.tables import input_format, numbered, types_of
 from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
 
+_SHOWN_EVERY = 1000
 _SPARSE = ":sparse"
 
 
@@ -47,7 +63,10 @@ def import_lines(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="JSON lines; .gz is decompressed; - is stdin.", show_default=False
+            metavar="FILE",
+            help="JSON lines, or by its ending .csv, .tsv, .parquet; .gz is decompressed; - is "
+            "stdin.",
+            show_default=False,
         ),
     ],
     index: Annotated[
@@ -62,19 +81,36 @@ def import_lines(
         str | None, typer.Option(metavar="FIELD", help="Documents expire by this date.")
     ] = None,
     dates: DateFields = None,
+    types: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD=TYPE,...",
+            help="CSV, TSV: int, float, bool, date, json or str; auto: whatever is written as JSON "
+            "writes it. By default every cell is a str.",
+        ),
+    ] = None,
     id_from: Annotated[
         str | None, typer.Option(metavar="FIELD,...", help="Make missing ids from these fields.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Lines in one commit.")] = 1000,
-    from_line: Annotated[int, typer.Option(min=1, help="Resume at this line.")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Lines in one commit.")
+    ] = 1000,
+    from_line: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Go on at this line, or row.")
+    ] = 1,
     on_error: Annotated[
         str, typer.Option(metavar="stop|skip", help="What to do at a bad line.")
     ] = "stop",
+    embed_url: EmbedUrl = None,
+    embed_model: EmbedModel = None,
+    format: InputFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stores JSON lines, one commit per batch; running it again changes nothing."""
-    if on_error not in ("stop", "skip"):
-        raise typer.BadParameter("use stop or skip", param_hint="--on-error")
+    """Stores JSON lines, CSV, TSV or Parquet, one commit per batch; running it again changes
+    nothing. Creates the database and the collection when they are missing."""
+    one_of("--on-error", on_error, ("stop", "skip"))
+    kind, cells = input_format(file, format), types_of(types)
+    endpoint = endpoint_of(embed_url, embed_model)
     options = ImportOptions(
         batch=batch,
         skip_bad=on_error == "skip",
@@ -84,7 +120,10 @@ def import_lines(
     )
     # The input is opened first, so that a wrong name does not create an empty database.
     with open_input(file) as source, opened(path, create=True, background=True) as db:
+        lines = numbered(kind, file, source.stream, cells)
         target = _declare(db, collection, index or [], unique or [], expires_at)
+        if endpoint is not None:
+            target = embedded(db, collection, endpoint)
         with progress_bar() as progress:
             task = progress.add_task("bytes", total=source.size)
             importer = Importer(
@@ -96,7 +135,7 @@ def import_lines(
             )
             report = importer.report
             try:
-                importer.run(source.stream)
+                importer.run(lines)
             except (AmberError, OSError, KeyboardInterrupt) as error:
                 _finish(report, as_json, complete=False)
                 if isinstance(error, AmberError):
@@ -113,27 +152,37 @@ def import_lines(
 def export(
     path: DatabasePath,
     collection: CollectionName,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="- is stdout; .gz is compressed.")
-    ] = "-",
+    output: OutputFile = "-",
     where: FilterJson = None,
+    order_by: OrderFields = None,
+    fields: KeptFields = None,
+    format: OutputFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Writes the documents of one snapshot as JSON lines."""
-    query = None if where is None else parse_where(where)
-    count = 0
-    with opened_read_only(path) as db, progress_bar() as progress:
-        lines = export_lines(db, collection, query)
-        if output == "-":
-            for line in lines:
-                sys.stdout.write(line + "\n")
-            return
+    """Writes the documents of one snapshot, as JSON lines or in another format, which the ending
+    of the file's name may say. A file has its name when it is complete."""
+    ending = output.removesuffix(".gz").rpartition(".")[2].lower()
+    kind = chosen(format, False, default=ending if ending in FORMATS else "jsonl")
+    if kind == "table":
+        raise QueryError("--format table is for a page, as find shows it: use markdown")
+    query, order, names = parse_where(where), words(order_by), words(fields)
+    with opened_read_only(path) as db, long_snapshot(db) as at, progress_bar() as progress:
+        source = at[collection]
         task = progress.add_task("documents", total=None)
-        with whole_file(output) as file:
-            for count, line in enumerate(lines, 1):
-                file.write(line + "\n")
-                if not count % 1000:
+        count = 0
+
+        def documents() -> Iterator[Document]:
+            nonlocal count
+            count = 0
+            for document in matching(source, query, order_by=order, fields=names):
+                yield document
+                count += 1
+                if not count % _SHOWN_EVERY:
                     progress.update(task, completed=count)
+
+        _write(kind, output, names, documents)
+    if output == "-":
+        return
     if as_json:
         emit({"file": output, "documents": count})
     else:
@@ -141,6 +190,36 @@ def export(
 
 
 # -- inside --------------------------------------------------------------------------------------
+
+
+def _write(
+    kind: str, output: str, names: list[str], documents: Callable[[], Iterator[Document]]
+) -> None:
+    """Writes documents to a file, or to standard output. The columns of a table are
+    those that are asked for, or all: then the documents are read twice."""
+    if kind == "parquet":
+        from amberdb.cli.parquet import Columns, pyarrow, write
+
+        pyarrow()
+        columns = Columns(names)
+        for document in documents():
+            columns.add(document)
+        if output == "-":
+            write(binary_stdout(), columns, documents())
+        else:
+            with whole_binary_file(output) as file:
+                write(file, columns, documents())
+        return
+    if kind not in ("json", "jsonl") and not names:
+        names = columns_of(documents())
+    lines = lines_of(kind, names, documents())
+    if output == "-":
+        for line in lines:
+            sys.stdout.write(line + "\n")
+    else:
+        with whole_file(output) as file:
+            for line in lines:
+                file.write(line + "\n")
 
 
 def declared_indexes(db: Database, name: str) -> list[IndexSpec]:

@@ -13,11 +13,9 @@ import typer
 
 from amberdb import Change, CollectionMissingError, Database, Lsn
 from amberdb._jsonl.text import dumps, iso
-from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.arguments import LIMIT, AsJson, DatabasePath, PageLimit
 from amberdb.cli.output import grid, show
 from amberdb.cli.verb import Exit, opened_read_only, say, verb
-
-LIMIT = 20
 
 
 @verb
@@ -26,9 +24,7 @@ def log(
     since: Annotated[
         int | None, typer.Option(metavar="LSN", help="Changes after it, oldest first.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option(min=1, help="Changes at most; the last commit is shown whole.")
-    ] = LIMIT,
+    limit: PageLimit = LIMIT,
     collection: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only of this collection.")
     ] = None,

@@ -8,38 +8,49 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from amberdb import Database
 from amberdb.chat import JsonlSink, Sink
-from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.arguments import (
+    MODEL_KEY_VARIABLE,
+    AsJson,
+    DatabasePath,
+    EmbedFunction,
+    EmbedName,
+    TokenFile,
+    VectorDim,
+    positive,
+    token_of,
+)
 from amberdb.cli.output import emit
 from amberdb.cli.plugins import loaded
 from amberdb.cli.verb import Exit, fail, say, verb
 from amberdb.memory import ChatExtractor, Extractor, Layer, Retention
 from amberdb.memory.types import LAYERS
 
-TOKEN_VARIABLE = "AMBERDB_TOKEN"
-MODEL_KEY_VARIABLE = "AMBERDB_MODEL_KEY"
 _EXTRA = {"fastapi", "starlette", "uvicorn", "pydantic"}
 
 
 Host = Annotated[str, typer.Option(help="The address to bind to.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free port.")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help=f"The bearer token; by default from {TOKEN_VARIABLE}."),
+Rate = Annotated[
+    float,
+    typer.Option(
+        metavar="N", callback=positive, help="Rate of one client; bursts of twice as many."
+    ),
 ]
-Rate = Annotated[float, typer.Option(help="Rate of one client; bursts of twice as many.")]
 BodyBytes = Annotated[int, typer.Option(min=1, help="Of one request.")]
 PerAddress = Annotated[
     int, typer.Option(min=1, help="Of one client, or of a proxy in front of them.")
 ]
 Seconds = Annotated[
-    float, typer.Option(metavar="SECONDS", help="How often the chat buffer is flushed.")
+    float,
+    typer.Option(
+        metavar="SECONDS", callback=positive, help="How often the chat buffer is flushed."
+    ),
 ]
 ModelUrl = Annotated[
     str | None,
@@ -51,14 +62,6 @@ ModelUrl = Annotated[
 ModelName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model.")]
 Prefix = Annotated[
     str | None, typer.Option(metavar="PREFIX", help="Of the names of all collections.")
-]
-EmbedFunction = Annotated[
-    str | None,
-    typer.Option(metavar="MODULE:FUNCTION", help="From a list of str to vectors, for search."),
-]
-Dim = Annotated[int | None, typer.Option(min=1, help="The length of its vectors.")]
-EmbedName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Its name: another one makes vectors anew.")
 ]
 SinkOption = Annotated[
     str | None,
@@ -100,7 +103,7 @@ def serve(
     model_url: ModelUrl = None,
     model: ModelName = None,
     embed: EmbedFunction = None,
-    dim: Dim = None,
+    dim: VectorDim = None,
     embed_name: EmbedName = None,
     retention: RetentionPairs = None,
     category: CategoryPairs = None,
@@ -133,7 +136,7 @@ def serve(
         options = ServerOptions(
             host=host,
             port=port,
-            token=_token(token_file),
+            token=token_of(token_file),
             body_bytes_max=body_bytes_max,
             requests_per_s=requests_per_s,
             burst=max(1, round(2 * requests_per_s)),
@@ -157,12 +160,6 @@ def serve(
 def _check_pair(option: str, value: object, other: str, other_value: object) -> None:
     if (value is None) != (other_value is None):
         fail(f"give {option} and {other} together", Exit.USAGE)
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    return file.read_text(encoding="utf-8-sig").strip()
 
 
 def _extractor(model_url: str | None, model: str | None) -> Extractor | None:

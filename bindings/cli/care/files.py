@@ -13,7 +13,7 @@ import typer
 import amberdb
 from amberdb import CheckReport, Erasure, LockedError, RepairReport
 from amberdb._connect import is_url
-from amberdb.cli.arguments import AsJson, CollectionName, DatabasePath, parse_where
+from amberdb.cli.arguments import AsJson, CollectionName, DatabasePath, Reason, parse_where
 from amberdb.cli.bars import counting, pairs_bar
 from amberdb.cli.output import emit, grid, plain, properties, show
 from amberdb.cli.verb import Exit, check_directory, opened, opened_read_only, say, verb
@@ -105,12 +105,12 @@ def erase(
     where: Annotated[
         str, typer.Option(metavar="JSON", help="A filter, see docs/queries.md; {} matches all.")
     ],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stored in the receipt.")],
+    reason: Reason,
     as_json: AsJson = False,
 ) -> None:
     """Deletes documents that match, so that no file of the database holds their bytes, and prints a
     receipt, which lists backups that may still hold them."""
-    query = parse_where(where)
+    query = parse_where(where) or {}
     with opened(path) as db, pairs_bar() as advance:
         receipt = db.erase(collection, query, reason=reason, progress=advance)
     show_receipt(receipt, as_json)

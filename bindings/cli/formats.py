@@ -1,0 +1,159 @@
+"""The formats of --format: rows of named values as JSON, JSON lines, CSV, TSV, Markdown, a table
+or Parquet.
+
+    JSON, JSON lines   values as docs/cli.md has them; a row has its own names only
+    CSV, TSV           a line of names; a value that is no text, number or date is JSON; nothing
+                       where a value is missing, is null or is an empty text
+    Markdown           the same cells; the columns are aligned as far as the first rows show
+    Parquet            one type for each column (amberdb.cli.parquet); needs the extra `parquet`
+
+Invariants:
+- Rows are written as they come. Memory holds WINDOW of them, however many there are; only a table
+  for people and one line of JSON are whole in memory, and they are of one page.
+"""
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import chain, islice
+from typing import Any, Final
+
+from rich.cells import cell_len
+
+from amberdb import QueryError, value_at
+from amberdb._jsonl.text import dumps, iso
+from amberdb.cli.arguments import one_of
+from amberdb.cli.output import emit, grid, show, visible
+
+FORMATS: Final = ("json", "jsonl", "csv", "tsv", "markdown", "table", "parquet")
+COLUMNS_MAX: Final = 1000
+WINDOW: Final = 100
+"""Rows whose widths decide those of Markdown's columns."""
+
+Row = Mapping[str, Any]
+
+
+def chosen(text: str | None, as_json: bool, *, default: str = "table") -> str:
+    """The format that --format, or --json, asks for. Raises QueryError."""
+    if text is None:
+        return "json" if as_json else default
+    if as_json and text != "json":
+        raise QueryError(f"give --json or --format {text}, and not both")
+    return one_of("--format", text, FORMATS)
+
+
+def show_rows(title: str, columns: Sequence[str], rows: Sequence[Row], format: str) -> None:
+    """Prints rows that are in memory."""
+    if format == "table":
+        show(grid(title, columns, [[value_of(row, name) for name in columns] for row in rows]))
+    elif format == "json":
+        emit(rows)
+    elif format == "parquet":
+        from amberdb.cli.parquet import Columns, write
+
+        found = Columns(columns)
+        for row in rows:
+            found.add(row)
+        write(binary_stdout(), found, rows)
+    else:
+        for line in lines_of(format, columns, rows):
+            print(line)
+
+
+def binary_stdout() -> Any:
+    """Standard output for bytes. Raises QueryError when it is a terminal."""
+    if sys.stdout.isatty():
+        raise QueryError("Parquet is not for a terminal: write it to a file, > FILE or --output")
+    return sys.stdout.buffer
+
+
+def lines_of(format: str, columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of a format that is text, without their line ends."""
+    if format == "jsonl":
+        yield from map(dumps, rows)
+    elif format == "json":
+        yield from _json_array(rows)
+    elif format == "markdown":
+        yield from _markdown(columns, rows)
+    else:
+        cells = ([flat(value_of(row, name)) for name in columns] for row in rows)
+        writer = csv.writer(_Line(), "excel-tab" if format == "tsv" else "excel", lineterminator="")
+        for each in chain([columns], cells):
+            yield str(writer.writerow(each))
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """The names of the values, in the order in which they are first seen, "id" before all. Raises
+    QueryError when there are more than COLUMNS_MAX."""
+    names: dict[str, None] = {}
+    for row in rows:
+        if not row.keys() <= names.keys():
+            names.update(dict.fromkeys(row))
+            check_columns(names)
+    return ["id", *(name for name in names if name != "id")] if "id" in names else list(names)
+
+
+def check_columns(names: Iterable[str]) -> None:
+    """Raises QueryError when there are more than COLUMNS_MAX."""
+    if len(list(names)) > COLUMNS_MAX:
+        raise QueryError(f"more than {COLUMNS_MAX} fields: choose with --fields, or use jsonl")
+
+
+def value_of(row: Row, name: str) -> Any:
+    """The value of a column; its name may be a path."""
+    return row[name] if name in row else value_at(dict(row), name) if "." in name else None
+
+
+def flat(value: Any) -> str:
+    """A value as the text of one cell."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return str(value)
+    return dumps(value)
+
+
+class _Line:
+    """A file for csv.writer(), whose writerow() then returns the line."""
+
+    def write(self, text: str) -> str:
+        return text
+
+
+def _json_array(rows: Iterable[Row]) -> Iterator[str]:
+    before = None
+    for row in rows:
+        yield "[" if before is None else f"{before},"
+        before = dumps(row)
+    if before is None:
+        yield "[]"
+    else:
+        yield before
+        yield "]"
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    cells = ([_cell(flat(value_of(row, name))) for name in columns] for row in rows)
+    first = list(islice(cells, WINDOW))
+    head = [_cell(name) for name in columns]
+    widths = [max(3, *map(cell_len, column)) for column in zip(head, *first, strict=True)]
+    yield _line(head, widths)
+    yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    for each in chain(first, cells):
+        yield _line(each, widths)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (
+        cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)
+    )
+    return "| " + " | ".join(padded) + " |"
+
+
+def _cell(text: str) -> str:
+    return visible(text).replace("|", "\\|").replace("\n", "<br>")

@@ -1,0 +1,1 @@
+"""Verbs that serve a database: serve, mcp."""

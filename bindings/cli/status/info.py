@@ -1,0 +1,178 @@
+"""The commands info and stats.
+
+Invariants:
+- They change nothing. Numbers that only the process that writes can know, such as latencies, are
+  left out.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from amberdb import Database
+from amberdb._jsonl.text import iso
+from amberdb.cli.arguments import AsJson, DatabasePath, positive
+from amberdb.cli.output import emit, grid, properties, show
+from amberdb.cli.verb import opened_read_only, verb
+
+
+@verb
+def info(path: DatabasePath, as_json: AsJson = False) -> None:
+    """Shows collections with their counts, versions and indexes, Lsns, bytes by kind of file, and
+    how far each subscriber is behind."""
+    with opened_read_only(path) as db:
+        stats = db.stats().to_map()
+    if as_json:
+        emit(stats)
+        return
+    collections = stats.pop("collections")
+    plain = {name: value for name, value in stats.items() if not isinstance(value, dict)}
+    for part in ("bytes", "log", "store"):  # latencies belong to the process that writes
+        plain |= {f"{part} {name}": value for name, value in stats[part].items()}
+    show(properties("database", plain))
+    rows = [
+        (
+            name,
+            facts["documents"],
+            _version_words(facts),
+            facts["expires_at"],
+            "\n".join(_index_words(facts["indexes"])),
+        )
+        for name, facts in collections.items()
+    ]
+    show(grid("collections", ("name", "documents", "version", "expires at", "indexes"), rows))
+    if stats["subscribers"]:
+        lags = stats["subscriber_lag"]
+        positions = [(name, str(lsn), lags[name]) for name, lsn in stats["subscribers"].items()]
+        show(grid("subscribers", ("name", "position", "lag in commits"), positions))
+
+
+@verb
+def stats(
+    path: DatabasePath,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again and again, with rates, until interrupted.")
+    ] = False,
+    every_s: Annotated[
+        float,
+        typer.Option(
+            "--every-s",
+            metavar="SECONDS",
+            help="With --watch: the time between two samples.",
+            callback=positive,
+        ),
+    ] = 1.0,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="N",
+            min=1,
+            max=1_000_000_000,
+            help="With --watch: end after so many.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows how much is stored, what is written and who is behind, in one line for each sample."""
+    count = (samples if watch else 1) or None
+    with opened_read_only(path) as db:
+        for number, sample in enumerate(_samples(db, every_s, count)):
+            if as_json:
+                emit(sample)
+            elif watch:
+                if not number % _HEAD_EVERY:
+                    print("  ".join(f"{name:>{width}}" for name, width in _COLUMNS.items()))
+                print(
+                    "  ".join(f"{_short(sample[n]):>{w}}" for n, w in _COLUMNS.items()), flush=True
+                )
+            else:
+                show(properties("stats", sample))
+
+
+# -- inside --------------------------------------------------------------------------------------
+
+_HEAD_EVERY = 20
+"""Samples below each line of names."""
+
+_EPOCH = 1 << 32
+
+_COLUMNS = {
+    "time": 8,
+    "commits_per_s": 13,
+    "documents": 11,
+    "documents_per_s": 15,
+    "log_bytes": 9,
+    "data_bytes": 10,
+    "free_bytes": 10,
+    "memtable_bytes": 14,
+    "lag": 8,
+}
+
+
+def _line(cells: dict[str, str]) -> str:
+    return "  ".join(f"{cells[name]:>{width}}" for name, width in _COLUMNS.items())
+
+
+def _samples(db: Database, every_s: float, count: int | None) -> Iterator[dict[str, Any]]:
+    """So many samples, or without end."""
+    pause = threading.Event()
+    before: dict[str, Any] | None = None
+    at = time.monotonic()
+    number = 0
+    while True:
+        sample = _sample(db)
+        now = time.monotonic()
+        for name, total in (("commits_per_s", "lsn"), ("documents_per_s", "documents")):
+            more = None if before is None else sample[total] - before[total]
+            # An unclean end puts an Lsn far ahead: that is not what was written meanwhile.
+            is_rate = more is not None and abs(more) < _EPOCH and now > at
+            sample[name] = round(more / (now - at), 1) if more is not None and is_rate else None
+        yield sample
+        before, at, number = sample, now, number + 1
+        if number == count:
+            return
+        pause.wait(min(every_s, threading.TIMEOUT_MAX))
+
+
+def _sample(db: Database) -> dict[str, Any]:
+    stats = db.stats()
+    return {
+        "time": iso(datetime.now(UTC).replace(microsecond=0)),
+        "lsn": int(stats.visible_lsn),
+        "documents": sum(facts["documents"] for facts in stats.collections.values()),
+        "collections": len(stats.collections),
+        "log_bytes": stats.bytes.log,
+        "data_bytes": stats.bytes.data_used,
+        "free_bytes": stats.bytes.data_free,
+        "cache_bytes": stats.bytes.cache,
+        "memtable_bytes": stats.memtable_bytes,
+        "subscribers": len(stats.subscribers),
+        "lag": max(stats.subscriber_lag.values(), default=0),
+        "last_backup_lsn": stats.archived_lsn,
+    }
+
+
+def _short(value: Any) -> str:
+    """A value in a few characters: 12,345 and 1.2M."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value[11:19]
+    for unit, size in (("G", 1 << 30), ("M", 1 << 20)):
+        if abs(value) >= 10 * size:
+            return f"{value / size:,.1f}{unit}"
+    return f"{value:,}"
+
+
+def _version_words(collection: dict[str, Any]) -> str:
+    migrating = "" if collection.get("migrating") is None else " (migrating)"
+    return f"{collection['version']}{migrating}"
+
+
+def _index_words(indexes: dict[str, str]) -> list[str]:
+    return [name if state == "ready" else f"{name} ({state})" for name, state in indexes.items()]

@@ -1,0 +1,81 @@
+"""The command copy: a collection, or the documents of one that match a filter, to another database.
+
+Invariants:
+- The copy has the documents of one snapshot, with the times of their first and last write.
+- The target gets the declaration of the source. Where it has the collection already, only indexes
+  that are missing there are added.
+- Run again, it copies again: documents of the same ids are replaced.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Final
+
+import typer
+
+from amberdb import CollectionDef, CollectionError, Database
+from amberdb._jsonl.exporter import long_snapshot
+from amberdb.cli.arguments import (
+    AsJson,
+    CollectionName,
+    FilterJson,
+    SourcePath,
+    TargetPath,
+    parse_where,
+)
+from amberdb.cli.bars import progress_bar
+from amberdb.cli.output import emit, show
+from amberdb.cli.verb import opened, opened_read_only, verb
+from amberdb.move.copying import batches
+from amberdb.move.declaring import declare
+
+BATCH: Final = 500
+
+
+@verb
+def copy(
+    source: SourcePath,
+    collection: CollectionName,
+    target: TargetPath,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="Its name there, if not the same."),
+    ] = None,
+    where: FilterJson = None,
+    indexes: Annotated[
+        bool, typer.Option("--indexes/--no-indexes", help="With its indexes, which are built.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Copies a collection, or the documents that match --where, to another database, with its
+    indexes. Creates the database and the collection when they are missing."""
+    query, to = parse_where(where), name or collection
+    with opened_read_only(source) as db, long_snapshot(db) as at:
+        definition = replace(db.definition(collection), name=to)
+        if db.path == target and collection == to:
+            raise CollectionError("source and target are the same: give --as, another name")
+        total = at[collection].count(query)
+        with opened(target, create=True) as other, progress_bar() as bar:
+            _declare(other, definition, with_indexes=indexes)
+            task = bar.add_task("documents", total=total)
+            count = 0
+            for batch in batches(at[collection], BATCH, where=query):
+                count += len(other[to].put_records([record for record, _ in batch]))
+                bar.update(task, completed=count)
+            task = bar.add_task("indexed", total=None)
+            other.build_indexes(lambda _, number: bar.update(task, completed=number))
+    if as_json:
+        emit({"documents": count, "collection": to, "target": target})
+    else:
+        show(f"{count:,} documents are in {to} of {target}")
+
+
+def _declare(target: Database, definition: CollectionDef, *, with_indexes: bool) -> None:
+    """Raises CollectionError."""
+    name = definition.name
+    if name not in target.collections():
+        declare(target, definition, with_indexes=with_indexes)
+        return
+    known = target.definition(name).specs
+    new = [each for each in definition.specs if with_indexes and each not in known]
+    if new:
+        target.collection(name, indexes=[*known, *new])
