@@ -10,12 +10,14 @@ Invariants:
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from amberdb import Collection, CollectionError, Database, QueryError, Vector
+from amberdb import Collection, Database, IndexSpec, QueryError, Vector
 from amberdb._shared.embedder import model_of
 from amberdb._shared.embedding_endpoint import EmbeddingEndpoint
 from amberdb.cli.arguments import MODEL_KEY_VARIABLE
+from amberdb.cli.verb import say
 
 
 def endpoint_of(url: str | None, model: str | None) -> EmbeddingEndpoint | None:
@@ -28,31 +30,26 @@ def endpoint_of(url: str | None, model: str | None) -> EmbeddingEndpoint | None:
 
 
 def embedded(db: Database, name: str, endpoint: EmbeddingEndpoint) -> Collection:
-    """The collection, where documents with text and no vector get one. Raises CollectionError when
-    no Vector index has a source, QueryError for the vectors of another model."""
+    """The collection, where documents with text and no vector get one. Raises QueryError for the
+    vectors of another model."""
     specs = db.definition(name).specs
-    with_source = [each for each in specs if isinstance(each, Vector) and each.source]
+    with_source = _with_source(specs, endpoint)
     if not with_source:
-        raise CollectionError(
-            f"collection {name!r} has no Vector index with a source: make one with `amberdb index "
-            f"add {db.path} {name} vector embedding --source FIELD --embed-url ... "
-            "--embed-model ...`"
+        say(
+            f"warning: no vectors are made: {name!r} has no Vector index with a source (`amberdb "
+            f"index add {db.path} {name} vector embedding --source FIELD`)"
         )
-    for each in with_source:
-        _check_model(each, endpoint)
     given = [embedding(each, endpoint) if each in with_source else each for each in specs]
     return db.collection(name, indexes=given)
 
 
-def vectors_for(specs: list[Any], endpoint: EmbeddingEndpoint, text: str) -> dict[str, Any]:
-    """By field the vector of a text. Raises QueryError."""
-    found = [each for each in specs if isinstance(each, Vector) and each.source]
-    if not found:
-        raise QueryError("the collection has no Vector index with a source: --embed-url is for one")
-    for each in found:
-        _check_model(each, endpoint)
-    (vector,) = endpoint([text])
-    return {each.field: vector for each in found}
+def vectors_for(
+    specs: Sequence[IndexSpec], endpoint: EmbeddingEndpoint, text: str
+) -> dict[str, Any]:
+    """By field the vector of a text; empty without a Vector index that has a source. Raises
+    QueryError for the vectors of another model."""
+    fields = [each.field for each in _with_source(specs, endpoint)]
+    return dict.fromkeys(fields, endpoint([text])[0]) if fields else {}
 
 
 def embedding(spec: Vector, endpoint: EmbeddingEndpoint) -> Vector:
@@ -61,10 +58,14 @@ def embedding(spec: Vector, endpoint: EmbeddingEndpoint) -> Vector:
     return Vector(**stored, embed=endpoint)
 
 
-def _check_model(spec: Vector, endpoint: EmbeddingEndpoint) -> None:
-    known = model_of(spec)
-    if known is not None and known != endpoint.model:
-        raise QueryError(
-            f"the vectors of {spec.field!r} are of the model {known!r}, not of "
-            f"{endpoint.model!r}: give --embed-model {known}"
-        )
+def _with_source(specs: Sequence[IndexSpec], endpoint: EmbeddingEndpoint) -> list[Vector]:
+    """The indexes whose vectors the model makes. Raises QueryError when another one made them."""
+    found = [each for each in specs if isinstance(each, Vector) and each.source]
+    for spec in found:
+        known = model_of(spec)
+        if known is not None and known != endpoint.model:
+            raise QueryError(
+                f"the vectors of {spec.field!r} are of the model {known!r}, not of "
+                f"{endpoint.model!r}: give --embed-model {known}"
+            )
+    return found

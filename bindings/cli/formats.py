@@ -14,24 +14,21 @@ Invariants:
 
 import csv
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
 from rich.cells import cell_len
 
-from amberdb import QueryError, value_at
-from amberdb._jsonl.text import dumps, iso
+from amberdb import QueryError
+from amberdb._jsonl.text import dumps
 from amberdb.cli.arguments import one_of
+from amberdb.cli.columns import Row, flat, value_of
 from amberdb.cli.output import emit, grid, show, visible
 
 FORMATS: Final = ("json", "jsonl", "csv", "tsv", "markdown", "table", "parquet")
-COLUMNS_MAX: Final = 1000
 WINDOW: Final = 100
 """Rows whose widths decide those of Markdown's columns."""
-
-Row = Mapping[str, Any]
 
 
 def chosen(text: str | None, as_json: bool, *, default: str = "table") -> str:
@@ -81,41 +78,6 @@ def lines_of(format: str, columns: Sequence[str], rows: Iterable[Row]) -> Iterat
         writer = csv.writer(_Line(), "excel-tab" if format == "tsv" else "excel", lineterminator="")
         for each in chain([columns], cells):
             yield str(writer.writerow(each))
-
-
-def columns_of(rows: Iterable[Row]) -> list[str]:
-    """The names of the values, in the order in which they are first seen, "id" before all. Raises
-    QueryError when there are more than COLUMNS_MAX."""
-    names: dict[str, None] = {}
-    for row in rows:
-        if not row.keys() <= names.keys():
-            names.update(dict.fromkeys(row))
-            check_columns(names)
-    return ["id", *(name for name in names if name != "id")] if "id" in names else list(names)
-
-
-def check_columns(names: Iterable[str]) -> None:
-    """Raises QueryError when there are more than COLUMNS_MAX."""
-    if len(list(names)) > COLUMNS_MAX:
-        raise QueryError(f"more than {COLUMNS_MAX} fields: choose with --fields, or use jsonl")
-
-
-def value_of(row: Row, name: str) -> Any:
-    """The value of a column; its name may be a path."""
-    return row[name] if name in row else value_at(dict(row), name) if "." in name else None
-
-
-def flat(value: Any) -> str:
-    """A value as the text of one cell."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, datetime):
-        return iso(value)
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return str(value)
-    return dumps(value)
 
 
 class _Line:

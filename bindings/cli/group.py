@@ -7,7 +7,6 @@ Invariants:
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from importlib import import_module
 from typing import Any, ClassVar, Final
 
@@ -69,13 +68,12 @@ class Group(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
+    def main(self, args: Any = None, standalone_mode: bool = True, **more: Any) -> Any:
         """Runs a command, and exits."""
-        run = partial(super().main, *args, standalone_mode=False, **more)
         if not standalone_mode:
-            return run()
+            return super().main(args, standalone_mode=False, **more)
         try:
-            code = run()
+            code = super().main(args, standalone_mode=False, **more)
         except _WrongUse as error:
             sys.exit(_tell(error))
         except typer.Abort:

@@ -13,13 +13,14 @@ Invariants:
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from itertools import islice
 from typing import Any, Final, cast, final
 
 from amberdb import AmberError
 from amberdb._jsonl.text import dumps, loads
 from amberdb._shared.storable import storable
-from amberdb.cli.formats import Row, check_columns, value_of
+from amberdb.cli.columns import Row, check_columns, value_of
 
 ROWS: Final = 1000
 """Rows that are read, or written, at once."""
@@ -39,8 +40,8 @@ class ParquetInputError(AmberError, ValueError):
 def pyarrow() -> Any:
     """The library. Raises ParquetMissingError."""
     try:
-        import pyarrow as arrow  # pyright: ignore[reportMissingTypeStubs]
-        import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
+        arrow = import_module("pyarrow")  # which has no types
+        import_module("pyarrow.parquet")
     except ImportError:
         raise ParquetMissingError(
             'Parquet needs pyarrow: pip install "amberdb[cli,parquet]"'

@@ -83,8 +83,7 @@ def _flags(option: Any) -> str:
 
 
 def _type(option: Any) -> str:
-    kind = getattr(option.type_descriptor, "annotation", str)
-    return {int: "N", float: "N"}.get(kind, "TEXT")
+    return "TEXT" if option.type_descriptor.annotation is str else "N"
 
 
 def _meaning(parameter: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 
@@ -65,7 +65,7 @@ def diff(
         progress = stack.enter_context(counting())
         names = sorted({*sides[0].collections(), *sides[1].collections()})
         for name in names if collection is None else [collection]:
-            found = dict.fromkeys(_COUNTS, 0) | {"collection": name}
+            found: dict[str, Any] = {**dict.fromkeys(_COUNTS, 0), "collection": name}
             found["declaration"] = _declaration(sides, name)
             for number, (what, id, fields) in enumerate(_documents(sides, name), 1):
                 found[what] += 1
@@ -144,11 +144,12 @@ def _fields(one: Document, other: Document, before: str = "") -> list[str]:
     """The paths of the fields that differ, FIELDS_MAX of them."""
     found: list[str] = []
     for name in dict.fromkeys([*one, *other]):
-        values = (one.get(name), other.get(name))
+        values: tuple[Any, Any] = (one.get(name), other.get(name))
         if name in one and name in other and equal({"": values[0]}, {"": values[1]}):
             continue
         if type(values[0]) is dict and type(values[1]) is dict:
-            found += _fields(values[0], values[1], f"{before}{name}.")
+            maps = cast(tuple[Document, Document], values)
+            found += _fields(*maps, f"{before}{name}.")
         else:
             found.append(f"{before}{name}")
     return found[:FIELDS_MAX]

@@ -28,7 +28,8 @@ from amberdb.cli.arguments import (
     parse_where,
 )
 from amberdb.cli.bars import progress_bar
-from amberdb.cli.formats import chosen, flat, show_rows
+from amberdb.cli.columns import flat
+from amberdb.cli.formats import chosen, show_rows
 from amberdb.cli.output import emit
 from amberdb.cli.verb import opened_read_only, say, verb
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 import typer
 
 from amberdb import CollectionError, Database, IndexSpec, Ordered, Text, Unique, Vector
-from amberdb._connect import is_url
 from amberdb._shared.embedder import index_name
 from amberdb.cli.arguments import (
     AsJson,
@@ -25,6 +24,7 @@ from amberdb.cli.arguments import (
     words,
 )
 from amberdb.cli.bars import counting, progress_bar
+from amberdb.cli.columns import flat
 from amberdb.cli.embedding import embedding, endpoint_of
 from amberdb.cli.formats import chosen, show_rows
 from amberdb.cli.group import CODES
@@ -42,91 +42,105 @@ index = typer.Typer(
 )
 
 
+Kind = Annotated[
+    str,
+    typer.Argument(metavar="KIND", help="ordered, unique, text or vector.", show_default=False),
+]
+Fields = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FIELD...",
+        help="Its fields, also as FIELD,FIELD; - in front: descending (ordered), after --.",
+        show_default=False,
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Its name, if not kind:field,field.")
+]
+Sparse = Annotated[
+    bool,
+    typer.Option("--sparse", help="ordered, unique: leave out documents without the fields."),
+]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="text: of stemming and stop words, by default english; none: words as they are.",
+    ),
+]
+Weight = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FIELD=N", help="text: the weight of a field, 1/64 to 64 (repeatable)."),
+]
+StopWords = Annotated[
+    bool | None,
+    typer.Option("--stop-words/--no-stop-words", help="text: pass over the words of a stop list."),
+]
+Segmenter = Annotated[
+    str | None,
+    typer.Option(metavar="jieba", help="text: Chinese words, not pairs; needs the extra `zh`."),
+]
+FoldTraditional = Annotated[
+    bool,
+    typer.Option(
+        "--fold-traditional",
+        help="text: traditional Chinese as simplified; needs the extra `zh`.",
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(metavar="cosine|ip|l2", help="vector: what is near, by default cosine."),
+]
+SourceField = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIELD", help="vector: the text that is embedded where there is no vector."
+    ),
+]
+Multi = Annotated[
+    bool, typer.Option("--multi", help="vector: a document has any number of vectors.")
+]
+MeanOf = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=64, metavar="N", help="vector, --multi: the score is the mean of the best N."
+    ),
+]
+Edges = Annotated[
+    int | None, typer.Option(min=2, max=128, metavar="N", help="vector: edges in the graph.")
+]
+EfConstruction = Annotated[
+    int | None,
+    typer.Option(min=2, max=4096, metavar="N", help="vector: candidates of an insertion."),
+]
+Ef = Annotated[
+    int | None,
+    typer.Option(min=1, max=4096, metavar="N", help="vector: candidates of a search."),
+]
+
+
 @index.command("add", epilog=CODES)
 @verb
 def add(
     path: DatabasePath,
     collection: CollectionName,
-    kind: Annotated[
-        str,
-        typer.Argument(metavar="KIND", help="ordered, unique, text or vector.", show_default=False),
-    ],
-    fields: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FIELD...",
-            help="Its fields, also as FIELD,FIELD; - in front: descending (ordered), after --.",
-            show_default=False,
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Its name, if not kind:field,field.")
-    ] = None,
-    sparse: Annotated[
-        bool,
-        typer.Option("--sparse", help="ordered, unique: leave out documents without the fields."),
-    ] = False,
-    language: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="text: of stemming and stop words, by default english; none: words as they are.",
-        ),
-    ] = None,
-    weight: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD=N", help="text: the weight of a field, 1/64 to 64 (repeatable)."
-        ),
-    ] = None,
-    stop_words: Annotated[
-        bool | None,
-        typer.Option(
-            "--stop-words/--no-stop-words", help="text: pass over the words of a stop list."
-        ),
-    ] = None,
-    segmenter: Annotated[
-        str | None,
-        typer.Option(metavar="jieba", help="text: Chinese words, not pairs; needs the extra `zh`."),
-    ] = None,
-    fold_traditional: Annotated[
-        bool,
-        typer.Option(
-            "--fold-traditional",
-            help="text: traditional Chinese as simplified; needs the extra `zh`.",
-        ),
-    ] = False,
+    kind: Kind,
+    fields: Fields,
+    name: Name = None,
+    sparse: Sparse = False,
+    language: Language = None,
+    weight: Weight = None,
+    stop_words: StopWords = None,
+    segmenter: Segmenter = None,
+    fold_traditional: FoldTraditional = False,
     dim: VectorDim = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(metavar="cosine|ip|l2", help="vector: what is near, by default cosine."),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FIELD", help="vector: the text that is embedded where there is no vector."
-        ),
-    ] = None,
-    multi: Annotated[
-        bool, typer.Option("--multi", help="vector: a document has any number of vectors.")
-    ] = False,
-    mean_of: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=64, metavar="N", help="vector, --multi: the score is the mean of the best N."
-        ),
-    ] = None,
-    m: Annotated[
-        int | None, typer.Option(min=2, max=128, metavar="N", help="vector: edges in the graph.")
-    ] = None,
-    ef_construction: Annotated[
-        int | None,
-        typer.Option(min=2, max=4096, metavar="N", help="vector: candidates of an insertion."),
-    ] = None,
-    ef: Annotated[
-        int | None,
-        typer.Option(min=1, max=4096, metavar="N", help="vector: candidates of a search."),
-    ] = None,
+    metric: Metric = None,
+    source: SourceField = None,
+    multi: Multi = False,
+    mean_of: MeanOf = None,
+    m: Edges = None,
+    ef_construction: EfConstruction = None,
+    ef: Ef = None,
     embed_url: EmbedUrl = None,
     embed_model: EmbedModel = None,
     as_json: AsJson = False,
@@ -161,8 +175,12 @@ def add(
     options = {option: value for option, value in given.items() if value is not None}
     spec = _spec(kind, [each for text in fields for each in words(text)], options)
     with opened(path) as db:
-        _declare(db, collection, spec, embedding(spec, endpoint) if endpoint else spec)
-        count = _embed_missing(db, collection) if endpoint else None
+        count: int | None = None
+        if endpoint is not None and isinstance(spec, Vector):
+            _declare(db, collection, spec, embedding(spec, endpoint))
+            count = _embed_missing(db, collection)
+        else:
+            _declare(db, collection, spec, spec)
     if as_json:
         emit({"name": spec.name, "embedded": count})
     else:
@@ -187,9 +205,8 @@ def drop(
             names = ", ".join(spec.name for spec in known) or "none"
             raise CollectionError(f"{collection!r} has no index {name!r}; it has {names}")
         db.collection(collection, indexes=[spec for spec in known if spec.name != name])
-        if not is_url(path):
-            with counting() as progress:
-                db.build_indexes(progress)
+        with counting() as progress:
+            db.build_indexes(progress)
     if as_json:
         emit({"dropped": name})
     else:
@@ -214,19 +231,29 @@ def list_indexes(
             for name in names
             for spec in db.definition(name).specs
         ]
-    show_rows("indexes", ("collection", "name", "kind", "fields", "options", "state"), rows, kind)
+    columns = ("collection", "name", "kind", "fields", "options", "state")
+    show_rows("indexes", columns, rows if kind == "json" else [in_words(row) for row in rows], kind)
 
 
 def index_facts(spec: IndexSpec) -> dict[str, Any]:
-    """The name, the kind, the fields and the other options of a declaration."""
+    """The name, the kind, the fields, and the options that are not the default."""
     stored = spec.to_map()
-    named = ("name", "kind", "field", "fields")
-    return {
-        "name": spec.name,
-        "kind": spec.kind,
-        "fields": ",".join(stored.get("fields") or spec.fields),
-        "options": {option: value for option, value in stored.items() if option not in named},
+    named: dict[str, Any] = {"name": spec.name, "kind": spec.kind}
+    fields: list[str] = stored.pop("fields", None) or [stored.pop("field")]
+    needed = {"dim": stored["dim"]} if isinstance(spec, Vector) else {}
+    usual = type(spec)(*fields, **needed).to_map()
+    options = {
+        option: value
+        for option, value in stored.items()
+        if option not in named and (option in needed or value != usual.get(option))
     }
+    return {**named, "fields": fields, "options": options}
+
+
+def in_words(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of an index for people."""
+    options = [f"{name}={flat(value)}" for name, value in facts["options"].items()]
+    return {**facts, "fields": ",".join(facts["fields"]), "options": " ".join(options)}
 
 
 # -- inside --------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ from amberdb.cli.arguments import (
     OutputFormat,
 )
 from amberdb.cli.bars import counting
-from amberdb.cli.collections.indexes import index_facts
+from amberdb.cli.collections.indexes import in_words, index_facts
 from amberdb.cli.formats import chosen, show_rows
-from amberdb.cli.output import emit, grid, properties, show
+from amberdb.cli.output import emit, properties, show
 from amberdb.cli.verb import opened, opened_read_only, verb
 
 _COLUMNS = ("collection", "documents", "indexes", "version", "expires_at", "owner")
@@ -54,8 +54,8 @@ def schema(
     for name, facts in found.items():
         indexes = facts.pop("indexes")
         show(properties(name, facts))
-        rows = [list(each.values()) for each in indexes]
-        show(grid(f"indexes of {name}", ("name", "kind", "fields", "options", "state"), rows))
+        columns = ("name", "kind", "fields", "options", "state")
+        show_rows(f"indexes of {name}", columns, [in_words(each) for each in indexes], "table")
 
 
 @verb

@@ -23,7 +23,8 @@ from amberdb.cli.arguments import (
     parse_where,
     words,
 )
-from amberdb.cli.formats import chosen, columns_of, show_rows
+from amberdb.cli.columns import columns_of
+from amberdb.cli.formats import chosen, show_rows
 from amberdb.cli.output import emit, properties, show
 from amberdb.cli.verb import Exit, opened_read_only, say, verb
 

@@ -28,8 +28,9 @@ from amberdb.cli.arguments import (
     parse_where,
     words,
 )
+from amberdb.cli.columns import columns_of
 from amberdb.cli.embedding import endpoint_of, vectors_for
-from amberdb.cli.formats import chosen, columns_of, show_rows
+from amberdb.cli.formats import chosen, show_rows
 from amberdb.cli.output import emit, grid, properties, show
 from amberdb.cli.verb import Exit, opened_read_only, say, verb
 
@@ -81,10 +82,14 @@ def search(
         raise QueryError("--embed-url makes a vector of TEXT: give a text, and no --vector")
     with opened_read_only(path) as db, db.snapshot() as at:
         source, specs = at[collection], db.definition(collection).specs
-        _check_indexes(path, collection, specs, text or query, near, endpoint is not None)
+        has_text = any(isinstance(each, Text) for each in specs)
         if endpoint is not None and text is not None:
-            near = vectors_for(specs, endpoint, text)
-            text = text if any(isinstance(each, Text) for each in specs) else None
+            near = vectors_for(specs, endpoint, text) or None
+            text = text if has_text or near is None else None
+        if (text is not None or query is not None) and not has_text:
+            raise QueryError(_missing(path, collection, "text FIELD"))
+        if near is not None and not any(isinstance(each, Vector) for each in specs):
+            raise QueryError(_missing(path, collection, "vector FIELD --dim N"))
         hits = source.search(
             text,
             query=query,
@@ -127,20 +132,13 @@ def _show(hits: Hits, collection: str, fields: list[str], kind: str, explain: bo
         say(f"more: --after {hits.cursor}")
 
 
-def _check_indexes(
-    path: str, name: str, specs: list[Any], text: str | None, near: Any, embeds: bool
-) -> None:
-    """Raises QueryError when the index that a search needs is missing."""
-    if text is not None and not embeds and not any(isinstance(each, Text) for each in specs):
-        raise QueryError(
-            f"collection {name!r} has no Text index: make one with `amberdb index add {path} "
-            f"{name} text FIELD`"
-        )
-    if near is not None and not any(isinstance(each, Vector) for each in specs):
-        raise QueryError(
-            f"collection {name!r} has no Vector index: make one with `amberdb index add {path} "
-            f"{name} vector FIELD --dim N`"
-        )
+def _missing(path: str, name: str, index: str) -> str:
+    """The error of a search without an index, with the command that makes it."""
+    kind = index.partition(" ")[0].capitalize()
+    return (
+        f"collection {name!r} has no {kind} index: make one with `amberdb index add {path} {name} "
+        f"{index}`"
+    )
 
 
 def _parse_neighbors(text: str) -> Neighbors:

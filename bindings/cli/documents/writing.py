@@ -146,17 +146,8 @@ def update(
             target.embed_missing()
 
     run = _Change("updated", apply, prepare, finish)
-    _run(
-        run,
-        path,
-        collection,
-        ids or [],
-        parse_where(where),
-        words(order_by),
-        limit,
-        dry_run,
-        as_json,
-    )
+    which = _Which(ids or [], parse_where(where), words(order_by), limit)
+    _run(run, path, collection, which, dry_run, as_json)
 
 
 @verb
@@ -177,17 +168,8 @@ def delete(
         return target.delete_many(ids=found)
 
     run = _Change("deleted", apply)
-    _run(
-        run,
-        path,
-        collection,
-        ids or [],
-        parse_where(where),
-        words(order_by),
-        limit,
-        dry_run,
-        as_json,
-    )
+    which = _Which(ids or [], parse_where(where), words(order_by), limit)
+    _run(run, path, collection, which, dry_run, as_json)
 
 
 # -- inside --------------------------------------------------------------------------------------
@@ -228,7 +210,7 @@ class _Which(NamedTuple):
         if self.ids and (self.limit is not None or self.order):
             raise QueryError("--limit and --order-by are for --where, not for ids")
 
-    def count(self, collection: Collection) -> int:
+    def count(self, collection: ReadableCollection) -> int:
         """How many there are now."""
         if self.where is None:
             return sum(each is not None for each in collection.get_many(dict.fromkeys(self.ids)))

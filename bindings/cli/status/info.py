@@ -5,6 +5,7 @@ Invariants:
   left out.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -86,12 +87,11 @@ def stats(
                 emit(sample)
             elif watch:
                 if not number % _HEAD_EVERY:
-                    print("  ".join(f"{name:>{width}}" for name, width in _COLUMNS.items()))
-                print(
-                    "  ".join(f"{_short(sample[n]):>{w}}" for n, w in _COLUMNS.items()), flush=True
-                )
+                    print(_line({name: name for name in _COLUMNS}))
+                print(_line({name: _short(sample[name]) for name in _COLUMNS}))
             else:
                 show(properties("stats", sample))
+            sys.stdout.flush()
 
 
 # -- inside --------------------------------------------------------------------------------------

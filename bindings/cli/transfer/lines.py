@@ -46,8 +46,9 @@ from amberdb.cli.arguments import (
     words,
 )
 from amberdb.cli.bars import progress_bar
+from amberdb.cli.columns import columns_of
 from amberdb.cli.embedding import embedded, endpoint_of
-from amberdb.cli.formats import FORMATS, binary_stdout, chosen, columns_of, lines_of
+from amberdb.cli.formats import FORMATS, binary_stdout, chosen, lines_of
 from amberdb.cli.output import emit, show
 from amberdb.cli.transfer.tables import input_format, numbered, types_of
 from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
@@ -56,51 +57,57 @@ _SHOWN_EVERY = 1000
 _SPARSE = ":sparse"
 
 
+InputFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="JSON lines, or by its ending .csv, .tsv, .parquet; .gz is decompressed; - is stdin.",
+        show_default=False,
+    ),
+]
+OrderedIndexes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FIELD,...[:sparse]", help="Declare an ordered index (repeatable)."),
+]
+UniqueIndexes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FIELD,...[:sparse]", help="Declare a unique index (repeatable)."),
+]
+ExpiryField = Annotated[
+    str | None, typer.Option(metavar="FIELD", help="Documents expire by this date.")
+]
+CellTypes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIELD=TYPE,...",
+        help="CSV, TSV: int, float, bool, date, json or str; auto: whatever is written as JSON "
+        "writes it. By default every cell is a str.",
+    ),
+]
+IdFields = Annotated[
+    str | None, typer.Option(metavar="FIELD,...", help="Make missing ids from these fields.")
+]
+BatchLines = Annotated[
+    int, typer.Option(min=1, max=1_000_000, metavar="N", help="Lines in one commit.")
+]
+FirstLine = Annotated[int, typer.Option(min=1, metavar="N", help="Go on at this line, or row.")]
+OnError = Annotated[str, typer.Option(metavar="stop|skip", help="What to do at a bad line.")]
+
+
 @verb
 def import_lines(
     path: DatabasePath,
     collection: CollectionName,
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE",
-            help="JSON lines, or by its ending .csv, .tsv, .parquet; .gz is decompressed; - is "
-            "stdin.",
-            show_default=False,
-        ),
-    ],
-    index: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD,...[:sparse]", help="Declare an ordered index (repeatable)."),
-    ] = None,
-    unique: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD,...[:sparse]", help="Declare a unique index (repeatable)."),
-    ] = None,
-    expires_at: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="Documents expire by this date.")
-    ] = None,
+    file: InputFile,
+    index: OrderedIndexes = None,
+    unique: UniqueIndexes = None,
+    expires_at: ExpiryField = None,
     dates: DateFields = None,
-    types: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FIELD=TYPE,...",
-            help="CSV, TSV: int, float, bool, date, json or str; auto: whatever is written as JSON "
-            "writes it. By default every cell is a str.",
-        ),
-    ] = None,
-    id_from: Annotated[
-        str | None, typer.Option(metavar="FIELD,...", help="Make missing ids from these fields.")
-    ] = None,
-    batch: Annotated[
-        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Lines in one commit.")
-    ] = 1000,
-    from_line: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Go on at this line, or row.")
-    ] = 1,
-    on_error: Annotated[
-        str, typer.Option(metavar="stop|skip", help="What to do at a bad line.")
-    ] = "stop",
+    types: CellTypes = None,
+    id_from: IdFields = None,
+    batch: BatchLines = 1000,
+    from_line: FirstLine = 1,
+    on_error: OnError = "stop",
     embed_url: EmbedUrl = None,
     embed_model: EmbedModel = None,
     format: InputFormat = None,

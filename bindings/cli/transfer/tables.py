@@ -128,10 +128,10 @@ def _rows(stream: BinaryIO, dialect: type[csv.Dialect], types: Types) -> Iterato
         text.detach()  # the stream is of the caller
 
 
-def _names(reader: Any) -> list[str]:
+def _names(reader: Iterator[list[str]]) -> list[str]:
     """The names of the first line. Raises QueryError."""
     try:
-        names = next(reader, [])
+        names: list[str] = next(reader, list[str]())
     except csv.Error as error:
         raise QueryError(f"line 1: not CSV: {error}") from None
     if not names or "" in names or len(set(names)) < len(names):
