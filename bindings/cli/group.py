@@ -68,12 +68,13 @@ class Group(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
-    def main(self, args: Any = None, standalone_mode: bool = True, **more: Any) -> Any:
-        """Runs a command, and exits."""
-        if not standalone_mode:
-            return super().main(args, standalone_mode=False, **more)
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Runs a command, and exits; with `standalone_mode=False` it returns its exit code."""
+        run: Any = super().main
+        if not more.pop("standalone_mode", True):
+            return run(*args, **more, standalone_mode=False)
         try:
-            code = super().main(args, standalone_mode=False, **more)
+            code = run(*args, **more, standalone_mode=False)
         except _WrongUse as error:
             sys.exit(_tell(error))
         except typer.Abort:
