@@ -75,9 +75,10 @@ def lines_of(format: str, columns: Sequence[str], rows: Iterable[Row]) -> Iterat
         yield from _markdown(columns, rows)
     else:
         cells = ([flat(value_of(row, name)) for name in columns] for row in rows)
-        writer = csv.writer(_Line(), "excel-tab" if format == "tsv" else "excel", lineterminator="")
+        # It quotes the characters of its line end, "\\r\\n", which lines_of() leaves out.
+        writer = csv.writer(_Line(), "excel-tab" if format == "tsv" else "excel")
         for each in chain([columns], cells):
-            yield str(writer.writerow(each))
+            yield str(writer.writerow(each)).removesuffix("\r\n")
 
 
 class _Line:

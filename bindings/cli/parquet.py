@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, Final, cast, final
 
 from amberdb import AmberError
+from amberdb._jsonl.reader import InputDamagedError
 from amberdb._jsonl.text import dumps, loads
 from amberdb._shared.storable import storable
 from amberdb.cli.columns import Row, check_columns, value_of
@@ -31,10 +32,6 @@ _MARK: Final = {b"amberdb": b"json"}
 
 class ParquetMissingError(AmberError, ImportError):
     """pyarrow is not installed."""
-
-
-class ParquetInputError(AmberError, ValueError):
-    """The file is no Parquet, or a part of it cannot be read."""
 
 
 def pyarrow() -> Any:
@@ -119,20 +116,24 @@ def write(file: Any, columns: Columns, rows: Iterable[Row]) -> int:
 
 def read(file: Any) -> Iterator[dict[str, Any]]:
     """The rows of a binary file that can seek, as documents; a value that is null is left out.
-    Raises ParquetMissingError, ParquetInputError."""
+    Raises ParquetMissingError, InputDamagedError."""
     arrow = pyarrow()
+    number = 0
     try:
         source = arrow.parquet.ParquetFile(file)
         marked = {each.name for each in source.schema_arrow if each.metadata == _MARK}
         for batch in source.iter_batches(batch_size=ROWS):
             for row in batch.to_pylist():
+                number += 1
                 yield {
                     name: loads(value) if name in marked else storable(value)
                     for name, value in row.items()
                     if value is not None
                 }
-    except (arrow.ArrowException, OverflowError, ValueError) as error:
-        raise ParquetInputError(f"the Parquet file cannot be read: {error}") from None
+    except (arrow.ArrowException, OSError, OverflowError, ValueError) as error:
+        raise InputDamagedError(
+            f"the Parquet file cannot be read after row {number}: {error}", line=number
+        ) from None
 
 
 def _kind(value: Any) -> str:

@@ -7,13 +7,12 @@ Invariants:
 """
 
 import csv
-import io
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 from amberdb import QueryError
 from amberdb._jsonl.importer import Line
-from amberdb._jsonl.reader import LINE_BYTES_MAX, InputDamagedError, numbered_lines
+from amberdb._jsonl.reader import LINE_BYTES_MAX, numbered_lines
 from amberdb._jsonl.text import dumps, loads, parse_date
 from amberdb.cli.arguments import one_of
 
@@ -73,8 +72,8 @@ def _auto(text: str) -> Any:
             value = loads(text)
         except ValueError:
             return text
-        is_same = type(value) is not float or dumps(value) == text
-        return value if is_same and not isinstance(value, str) else text
+        is_number = type(value) in (int, float)
+        return text if isinstance(value, str) or (is_number and dumps(value) != text) else value
     return text
 
 
@@ -99,33 +98,40 @@ def _parquet(file: str, stream: BinaryIO) -> Iterator[Line]:
         yield number, dumps(row).encode()
 
 
+class _Text:
+    """The lines of an input as text. Bytes that are no UTF-8 become surrogates, which only the rows
+    that have them suffer for."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._lines = numbered_lines(stream)
+        self.was_cut = False
+        """Whether a line since the last row was longer than LINE_BYTES_MAX, and is cut."""
+
+    def __iter__(self) -> Iterator[str]:
+        for _, line in self._lines:
+            self.was_cut |= len(line) > LINE_BYTES_MAX
+            yield line.decode("utf-8", "surrogateescape")
+
+
 def _rows(stream: BinaryIO, dialect: type[csv.Dialect], types: Types) -> Iterator[Line]:
     csv.field_size_limit(LINE_BYTES_MAX)
-    # Bytes that are no UTF-8 become surrogates, which only the rows that have them suffer for.
-    text = io.TextIOWrapper(
-        cast(Any, stream), encoding="utf-8-sig", errors="surrogateescape", newline=""
-    )
-    try:
-        reader = csv.reader(text, dialect, strict=True)
-        names = _names(reader)
+    text = _Text(stream)
+    reader = csv.reader(iter(text), dialect, strict=True)
+    names = _names(reader)
+    while True:
         first = reader.line_num + 1
-        while True:
-            try:
-                row = next(reader)
-                if row:
-                    yield first, _document(names, row, types)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield first, ValueError(f"not CSV: {error}")
-            except (EOFError, OSError) as error:
-                raise InputDamagedError(
-                    f"the input is damaged after line {reader.line_num}: {error}",
-                    line=reader.line_num,
-                ) from None
-            first = reader.line_num + 1
-    finally:
-        text.detach()  # the stream is of the caller
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield first, ValueError(f"not CSV: {error}")
+            continue
+        if row is None:
+            return
+        if text.was_cut:
+            text.was_cut = False
+            yield first, ValueError(f"a line of more than {LINE_BYTES_MAX} bytes")
+        elif row:
+            yield first, _document(names, row, types)
 
 
 def _names(reader: Iterator[list[str]]) -> list[str]:
