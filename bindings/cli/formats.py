@@ -75,7 +75,7 @@ def lines_of(format: str, columns: Sequence[str], rows: Iterable[Row]) -> Iterat
         yield from _markdown(columns, rows)
     else:
         cells = ([flat(value_of(row, name)) for name in columns] for row in rows)
-        # It quotes the characters of its line end, "\\r\\n", which lines_of() leaves out.
+        # It quotes a cell that has a character of its line end, which is left out here.
         writer = csv.writer(_Line(), "excel-tab" if format == "tsv" else "excel")
         for each in chain([columns], cells):
             yield str(writer.writerow(each)).removesuffix("\r\n")

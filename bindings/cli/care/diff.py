@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 import amberdb
-from amberdb import Database, Document, equal
+from amberdb import CollectionMissingError, Database, Document, equal
 from amberdb.cli.arguments import LIMIT, AsJson, OutputFormat, PageLimit
 from amberdb.cli.bars import counting
 from amberdb.cli.formats import chosen, show_rows
@@ -64,6 +64,8 @@ def diff(
         sides = [stack.enter_context(_side(each)) for each in (before, after)]
         progress = stack.enter_context(counting())
         names = sorted({*sides[0].collections(), *sides[1].collections()})
+        if collection is not None and collection not in names:
+            raise CollectionMissingError(f"there is no collection {collection!r} on either side")
         for name in names if collection is None else [collection]:
             found: dict[str, Any] = {**dict.fromkeys(_COUNTS, 0), "collection": name}
             found["declaration"] = _declaration(sides, name)

@@ -9,7 +9,16 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from amberdb import CollectionError, Database, IndexSpec, Ordered, Text, Unique, Vector
+from amberdb import (
+    CollectionDef,
+    CollectionError,
+    Database,
+    IndexSpec,
+    Ordered,
+    Text,
+    Unique,
+    Vector,
+)
 from amberdb._shared.embedder import index_name
 from amberdb.cli.arguments import (
     AsJson,
@@ -200,7 +209,7 @@ def drop(
 ) -> None:
     """Drops an index."""
     with opened(path) as db:
-        known = db.definition(collection).specs
+        known = declared(db.definition(collection))
         if all(spec.name != name for spec in known):
             names = ", ".join(spec.name for spec in known) or "none"
             raise CollectionError(f"{collection!r} has no index {name!r}; it has {names}")
@@ -229,10 +238,16 @@ def list_indexes(
         rows = [
             {"collection": name, **index_facts(spec), "state": facts[name]["indexes"][spec.name]}
             for name in names
-            for spec in db.definition(name).specs
+            for spec in declared(db.definition(name))
         ]
     columns = ("collection", "name", "kind", "fields", "options", "state")
     show_rows("indexes", columns, rows if kind == "json" else [in_words(row) for row in rows], kind)
+
+
+def declared(definition: CollectionDef) -> list[IndexSpec]:
+    """The indexes that a program declares; a definition also has those that the engine needs."""
+    kinds = (Ordered, Unique, Text, Vector)
+    return [spec for spec in definition.specs if isinstance(spec, kinds)]
 
 
 def index_facts(spec: IndexSpec) -> dict[str, Any]:
@@ -297,15 +312,15 @@ def _weights(pairs: list[str]) -> dict[str, float]:
     return weights
 
 
-def _declare(db: Database, name: str, spec: IndexSpec, declared: IndexSpec) -> None:
+def _declare(db: Database, name: str, spec: IndexSpec, new: IndexSpec) -> None:
     """Declares an index beside the others, and builds it."""
-    known = db.definition(name).specs
+    known = declared(db.definition(name))
     if any(each.name == spec.name and each != spec for each in known):
         raise CollectionError(
             f"{name!r} has another index {spec.name!r}: drop it first, or give --name"
         )
     with counting() as progress:
-        db.collection(name, indexes=[*(each for each in known if each != spec), declared])
+        db.collection(name, indexes=[*(each for each in known if each != spec), new])
         db.build_indexes(progress)
 
 

@@ -18,7 +18,7 @@ from amberdb.cli.arguments import (
     OutputFormat,
 )
 from amberdb.cli.bars import counting
-from amberdb.cli.collections.indexes import in_words, index_facts
+from amberdb.cli.collections.indexes import declared, in_words, index_facts
 from amberdb.cli.formats import chosen, show_rows
 from amberdb.cli.output import emit, properties, show
 from amberdb.cli.verb import opened, opened_read_only, verb
@@ -103,7 +103,7 @@ def _row(db: Database, name: str, documents: int) -> dict[str, Any]:
     return {
         "collection": name,
         "documents": documents,
-        "indexes": len(definition.specs),
+        "indexes": len(declared(definition)),
         "version": definition.version,
         "expires_at": definition.expires_at,
         "owner": definition.owner,
@@ -120,6 +120,7 @@ def _schema(db: Database, name: str) -> dict[str, Any]:
         "required": dict(definition.required),
         "owner": definition.owner,
         "indexes": [
-            {**index_facts(spec), "state": facts["indexes"][spec.name]} for spec in definition.specs
+            {**index_facts(spec), "state": facts["indexes"][spec.name]}
+            for spec in declared(definition)
         ],
     }

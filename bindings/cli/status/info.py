@@ -100,6 +100,7 @@ _HEAD_EVERY = 20
 """Samples below each line of names."""
 
 _EPOCH = 1 << 32
+_PAUSE = threading.Event()
 
 _COLUMNS = {
     "time": 8,
@@ -120,7 +121,6 @@ def _line(cells: dict[str, str]) -> str:
 
 def _samples(db: Database, every_s: float, count: int | None) -> Iterator[dict[str, Any]]:
     """So many samples, or without end."""
-    pause = threading.Event()
     before: dict[str, Any] | None = None
     at = time.monotonic()
     number = 0
@@ -136,7 +136,7 @@ def _samples(db: Database, every_s: float, count: int | None) -> Iterator[dict[s
         before, at, number = sample, now, number + 1
         if number == count:
             return
-        pause.wait(min(every_s, threading.TIMEOUT_MAX))
+        _PAUSE.wait(min(every_s, threading.TIMEOUT_MAX))
 
 
 def _sample(db: Database) -> dict[str, Any]:

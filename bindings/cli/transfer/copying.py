@@ -7,6 +7,9 @@ Invariants:
 - Run again, it copies again: documents of the same ids are replaced.
 """
 
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Final
 
@@ -49,24 +52,50 @@ def copy(
     """Copies a collection, or the documents that match --where, to another database, with its
     indexes. Creates the database and the collection when they are missing."""
     query, to = parse_where(where), name or collection
-    with opened_read_only(source) as db, long_snapshot(db) as at:
-        definition = replace(db.definition(collection), name=to)
-        if db.path == target and collection == to:
+
+    def check(db: Database) -> None:
+        db[collection].explain(query)
+
+    with (
+        _both(source, target, check) as (db, other),
+        long_snapshot(db) as at,
+        progress_bar() as bar,
+    ):
+        if db is other and collection == to:
             raise CollectionError("source and target are the same: give --as, another name")
+        definition = replace(db.definition(collection), name=to)
         total = at[collection].count(query)
-        with opened(target, create=True) as other, progress_bar() as bar:
-            _declare(other, definition, with_indexes=indexes)
-            task = bar.add_task("documents", total=total)
-            count = 0
-            for batch in batches(at[collection], BATCH, where=query):
-                count += len(other[to].put_records([record for record, _ in batch]))
-                bar.update(task, completed=count)
-            task = bar.add_task("indexed", total=None)
-            other.build_indexes(lambda _, number: bar.update(task, completed=number))
+        _declare(other, definition, with_indexes=indexes)
+        task = bar.add_task("documents", total=total)
+        count = 0
+        for batch in batches(at[collection], BATCH, where=query):
+            count += len(other[to].put_records([record for record, _ in batch]))
+            bar.update(task, completed=count)
+        task = bar.add_task("indexed", total=None)
+        other.build_indexes(lambda _, number: bar.update(task, completed=number))
     if as_json:
         emit({"documents": count, "collection": to, "target": target})
     else:
         show(f"{count:,} documents are in {to} of {target}")
+
+
+@contextmanager
+def _both(
+    source: str, target: str, check: Callable[[Database], None]
+) -> Generator[tuple[Database, Database]]:
+    """Source and target, which may be one database. The source is checked before the target is
+    made, so that a wrong name leaves nothing."""
+    is_same = source == target or (
+        os.path.isdir(target) and os.path.isdir(source) and os.path.samefile(source, target)
+    )
+    if is_same:
+        with opened(target) as db:
+            yield db, db
+        return
+    with opened_read_only(source) as db:
+        check(db)
+        with opened(target, create=True) as other:
+            yield db, other
 
 
 def _declare(target: Database, definition: CollectionDef, *, with_indexes: bool) -> None:
