@@ -30,7 +30,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs dist sbom clean
+.PHONY: help setup demo quick test test-all servers frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers docs cli-docs dist sbom clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -151,6 +151,9 @@ sbom: dist ## what an installation of the wheel brings along, as CycloneDX: buil
 	$(RELEASE)/bin/python -m pip --python build/sbom/bin/python install --quiet --disable-pip-version-check dist/*.whl
 	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
 	    --output-file build/amberdb.cdx.json build/sbom/bin/python
+
+cli-docs: $(VENV)/.test ## docs/cli.md: the blocks of commands and options, from the program's help
+	PYTHONPATH=tests $(BIN)/python -m support.cli_reference
 
 clean: ## remove caches and build products; .venv stays
 	rm -rf build dist amberdb.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \

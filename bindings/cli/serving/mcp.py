@@ -16,13 +16,15 @@ import typer
 from amberdb.cli.arguments import (
     AsJson,
     EmbedFunction,
+    EmbedModel,
     EmbedName,
+    EmbedUrl,
     TokenFile,
     VectorDim,
     token_of,
 )
 from amberdb.cli.output import emit, plain, show
-from amberdb.cli.plugins import loaded
+from amberdb.cli.serving.embedder import embedder_of
 from amberdb.cli.verb import Exit, fail, opened, opened_read_only, say, verb
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ def mcp(
     http: Http = None,
     token_file: TokenFile = None,
     embed: EmbedFunction = None,
+    embed_url: EmbedUrl = None,
+    embed_model: EmbedModel = None,
     dim: VectorDim = None,
     embed_name: EmbedName = None,
     import_file: Import = None,
@@ -84,16 +88,12 @@ def mcp(
     or HTTP. Creates a missing database."""
     from amberdb.mcp import McpOptions
 
-    if (embed is None) != (dim is None):
-        fail("give --embed and --dim together", Exit.USAGE)
     settings: dict[str, Any] = {
         "tools": tools,
         "read_only": read_only,
         "namespace": namespace,
         "chars_max": max_chars,
-        "embed": None if embed is None else loaded("--embed", embed),
-        "dim": dim,
-        "model": embed_name,
+        **embedder_of(embed, embed_url, embed_model, dim, embed_name),
     }
     try:
         if http is not None:

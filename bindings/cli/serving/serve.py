@@ -19,7 +19,9 @@ from amberdb.cli.arguments import (
     AsJson,
     DatabasePath,
     EmbedFunction,
+    EmbedModel,
     EmbedName,
+    EmbedUrl,
     TokenFile,
     VectorDim,
     positive,
@@ -27,6 +29,7 @@ from amberdb.cli.arguments import (
 )
 from amberdb.cli.output import emit
 from amberdb.cli.plugins import loaded
+from amberdb.cli.serving.embedder import embedder_of
 from amberdb.cli.verb import Exit, fail, say, verb
 from amberdb.memory import ChatExtractor, Extractor, Layer, Retention
 from amberdb.memory.types import LAYERS
@@ -103,6 +106,8 @@ def serve(
     model_url: ModelUrl = None,
     model: ModelName = None,
     embed: EmbedFunction = None,
+    embed_url: EmbedUrl = None,
+    embed_model: EmbedModel = None,
     dim: VectorDim = None,
     embed_name: EmbedName = None,
     retention: RetentionPairs = None,
@@ -120,14 +125,15 @@ def serve(
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         fail(f'serve needs {error.name}: pip install "amberdb[cli,server]"', Exit.USAGE)
-    _check_pair("--model-url", model_url, "--model", model)
-    _check_pair("--embed", embed, "--dim", dim)
+    if (model_url is None) != (model is None):
+        fail("give --model-url and --model together", Exit.USAGE)
+    vectors = embedder_of(embed, embed_url, embed_model, dim, embed_name)
     systems: ServiceOptions = {
         "extract": _extractor(model_url, model),
         "name": name,
-        "embed": None if embed is None else loaded("--embed", embed),
-        "dim": dim,
-        "model": embed_name,
+        "embed": vectors["embed"],
+        "dim": vectors["dim"],
+        "model": vectors["model"],
         "retention": _retention(retention or []),
         "categories": _categories(category or []),
         "sink": _sink(sink),
@@ -155,11 +161,6 @@ def serve(
             say(f"{path} is served at {url}")
 
     asyncio.run(run(path, options, ready=ready, **systems))
-
-
-def _check_pair(option: str, value: object, other: str, other_value: object) -> None:
-    if (value is None) != (other_value is None):
-        fail(f"give {option} and {other} together", Exit.USAGE)
 
 
 def _extractor(model_url: str | None, model: str | None) -> Extractor | None:
