@@ -37,6 +37,10 @@ Archives = Annotated[
 ]
 
 
+_LSN_DIGITS_MAX = 20
+"""An Lsn has 64 bits."""
+
+
 @verb
 def backup(
     path: DatabasePath,
@@ -259,8 +263,10 @@ def _show_shipped(title: str, archives: list[Shipped], as_json: bool) -> None:
 
 def _point(text: str | None) -> int | datetime | None:
     """The Lsn or time of --until."""
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
+    if text is None:
+        return None
+    if text.isdecimal() and len(text) <= _LSN_DIGITS_MAX:
+        return int(text)
     return _time("--until", text)
 
 

@@ -62,7 +62,7 @@ def import_profiles(
             options["encoding"] = encoding
         try:
             report = run(UserProfiles(db, name=name), source, **options)
-        except (sqlite3.Error, LookupError) as error:
+        except (sqlite3.Error, LookupError, UnicodeError) as error:
             fail(f"{source}: {error}", Exit.USAGE)
     _show_profiles(report, as_json)
     if report.broken:

@@ -6,7 +6,7 @@ The commands and their parameters are those of the program, so a new one is test
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import amberdb
+import amberdb.server
 from amberdb import Ordered, Text, Vector
 from amberdb._shared import model_server
 from amberdb.cli.__main__ import app
@@ -101,9 +102,8 @@ GIVEN: dict[str, dict[str, str]] = {
     "move": {"target": "other.amber"},
     "import-profiles": {"source": "users.json"},
     "import-memories": {"source": "users.json"},
-    "serve": {"path": "lines.jsonl"},
 }
-"""Values for one command alone. `serve` is given a file, or it would run until a signal."""
+"""Values for one command alone."""
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +123,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+async def served(path: str, options: object, *, ready: Callable[[str], None], **_: Any) -> None:
+    """What the command serve runs, but for the requests: it would run until a signal."""
+    with amberdb.connect(path):
+        ready("http://127.0.0.1:0")
+
+
 @pytest.fixture
 def here(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, where each call finds a copy of it."""
     monkeypatch.setattr(model_server, "PAUSE_S", 0.0)
+    monkeypatch.setattr(amberdb.server, "serve", served)
     for name in ("AMBERDB_TOKEN", "AMBERDB_EMBED_URL", "AMBERDB_EMBED_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -181,7 +188,7 @@ def cases() -> Iterator[tuple[str, Any, str]]:
 def test_no_value_of_an_argument_is_a_traceback(name: str, base: Path, here: Path) -> None:
     failures: list[str] = []
     of_command = [case for case in cases() if case[0] == name]
-    for number, (_, parameter, text) in enumerate(slices.every(7, of_command)):
+    for number, (_, parameter, text) in enumerate(slices.every(11, of_command)):
         folder = here / f"{number}"
         shutil.copytree(base, folder)
         command = arguments(name, parameter, _filled(text, folder))
