@@ -18,8 +18,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
-from rich.cells import cell_len
-
 from amberdb import QueryError
 from amberdb._jsonl.text import dumps
 from amberdb.cli.arguments import one_of
@@ -101,21 +99,21 @@ def _json_array(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def _markdown(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    from rich.cells import cell_len
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)
+        )
+        return "| " + " | ".join(padded) + " |"
+
     cells = ([_cell(flat(value_of(row, name))) for name in columns] for row in rows)
     first = list(islice(cells, WINDOW))
     head = [_cell(name) for name in columns]
     widths = [max(3, *map(cell_len, column)) for column in zip(head, *first, strict=True)]
-    yield _line(head, widths)
+    yield line(head)
     yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    for each in chain(first, cells):
-        yield _line(each, widths)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (
-        cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)
-    )
-    return "| " + " | ".join(padded) + " |"
+    yield from map(line, chain(first, cells))
 
 
 def _cell(text: str) -> str:

@@ -90,7 +90,7 @@ class ModelServer:
             response = self._client.post(self._url, json=request)
         except httpx.TransportError as error:
             raise TryAgain(f"{type(error).__name__}: {error}") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._error(f"{self._url} cannot be requested: {error}") from error
         if response.status_code == 429 or response.status_code >= 500:
             raise TryAgain(f"status {response.status_code}", _retry_after_s(response))

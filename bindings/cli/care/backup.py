@@ -61,7 +61,7 @@ def backup(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a backup to one file, and verifies it before the file gets its name."""
+    """Writes a backup to one file. It is verified before the file gets its name."""
     with opened(path) as db, counting() as progress:
         report = db.backup(
             target,
@@ -82,7 +82,7 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Reads a backup, or a chain in order, and checks every size and checksum."""
+    """Reads a backup, or a chain, and checks every checksum. Every size is checked too."""
     with counting() as progress:
         reports = amberdb.verify_backup(archives, progress)
     if list_points:
@@ -116,7 +116,7 @@ def restore(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Creates a new database from a backup, from a chain in order, or from what `amberdb ship` has
+    """Creates a new database from a backup or a chain. It may also be what `amberdb ship` has
     shipped to a URL."""
     if "://" in target and len(archives) == 1:
         target, archives = archives[0], [target]
@@ -144,8 +144,8 @@ def rescue(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Automatic restore: puts the newest rolling backup in place of a database that is damaged
-    beyond recovery, and keeps the damaged one beside it. Changes nothing if it can be opened."""
+    """Puts the newest rolling backup in place of a damaged database. One that is damaged beyond
+    recovery is kept beside it; nothing is changed if the database can be opened."""
     check_directory(path)
     with amberdb.open(
         path,
@@ -190,7 +190,7 @@ def ship(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ships incremental backups to a bucket or a folder, beside applications that share the
+    """Ships incremental backups to a bucket or a folder. It runs beside applications that share the
     database, until a signal ends it. Credentials are in the environment, AWS_ACCESS_KEY_ID and so
     on; AWS_ENDPOINT_URL is the server."""
     if list_shipped:

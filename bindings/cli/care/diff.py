@@ -54,9 +54,9 @@ def diff(
     format: OutputFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows by collection how many documents were added, removed and changed between two backups,
-    or a backup and a database, and of the first --limit of them which fields differ. The exit code
-    is 1 when something differs."""
+    """Compares two backups, or a backup and a database. It counts the documents that were added,
+    removed and changed by collection, and says of the first --limit of them which fields differ;
+    the exit code is 1 when something does."""
     kind = chosen(format, as_json)
     counts: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []

@@ -59,8 +59,8 @@ def analyze(
     format: OutputFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what documents hold: for each field its types, the share of documents that have it,
-    its distinct values (1000+: more than are told apart), and examples."""
+    """Shows what the documents hold, field by field. Of each field: its types, the share of
+    documents that have it, its distinct values (1000+: more than are told apart), and examples."""
     query, kind = parse_where(where), chosen(format, as_json)
     found = _Found()
     with (

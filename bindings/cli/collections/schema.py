@@ -28,8 +28,8 @@ _COLUMNS = ("collection", "documents", "indexes", "version", "expires_at", "owne
 
 @verb
 def collections(path: DatabasePath, format: OutputFormat = None, as_json: AsJson = False) -> None:
-    """Lists the collections: documents, number of indexes, version of the documents, the field of
-    their expiry, and the memory system that owns each."""
+    """Lists the collections. Of each: its documents, number of indexes, version of the documents,
+    the field of their expiry, and the memory system that owns it."""
     kind = chosen(format, as_json)
     with opened_read_only(path) as db:
         facts = db.stats().collections
@@ -43,8 +43,8 @@ def schema(
     collection: OneCollection = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows how collections are declared: indexes with all their options, required fields, expiry,
-    version and owner."""
+    """Shows how collections are declared. That is their indexes with the options that are not the
+    default, required fields, expiry, version and owner."""
     with opened_read_only(path) as db:
         names = db.collections() if collection is None else [collection]
         found = {name: _schema(db, name) for name in names}
@@ -65,7 +65,7 @@ def rename(
     name: Annotated[str, typer.Argument(metavar="NEW", help="The new name.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Renames a collection, with its documents and indexes, in one commit."""
+    """Renames a collection. Documents and indexes stay; it is one commit."""
     with opened(path) as db:
         db.rename_collection(collection, name)
     if as_json:
@@ -81,8 +81,8 @@ def drop(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Deletes a collection, with its documents and indexes, in one commit. Its bytes are out of
-    every file after `compact`."""
+    """Deletes a collection with its documents and indexes. It is one commit, and its bytes are out
+    of every file after `compact`."""
     with (opened_read_only if dry_run else opened)(path) as db:
         count = len(db[collection])
         if not dry_run:

@@ -72,8 +72,8 @@ def search(
     format: OutputFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows the documents that match best, the best first: by the words of a text, by a vector, or
-    by both. With --embed-url the text is also compared by its meaning."""
+    """Shows the documents that match best, the best first. They are ranked by the words of a text,
+    by a vector, or by both; with --embed-url the text is also compared by its meaning."""
     kind = chosen(format, as_json)
     near = None if vector is None else _parse_vector(vector)
     beside = None if neighbors is None else _parse_neighbors(neighbors)

@@ -72,8 +72,8 @@ def put(
     embed_model: EmbedModel = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stores documents under their "id", in one commit, and prints the ids; a document without one
-    gets a new one. Creates the database and the collection when they are missing."""
+    """Stores documents in one commit, and prints their ids. A document without "id" gets a new one.
+    The database and the collection are created when they are missing."""
     one_of("--on-conflict", on_conflict, ("replace", "keep", "raise"))
     text = sys.stdin.buffer.read() if document is None else document
     try:
@@ -120,8 +120,8 @@ def update(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Changes fields of documents, those of the ids or those that match --where: maps are merged,
-    other values replaced (docs/queries.md, changing documents)."""
+    """Changes fields of documents, by id or by a filter. Maps are merged, other values are replaced
+    (docs/queries.md, changing documents)."""
     changes = parse_json("PATCH", patch)
     if not isinstance(changes, dict):
         raise QueryError("PATCH: the changes are a JSON map")
@@ -161,8 +161,8 @@ def delete(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Deletes documents, those of the ids or those that match --where; {} matches all. What must
-    leave every file of the database is for `erase`."""
+    """Deletes documents, by id or by a filter. The filter {} matches all. What must leave every file
+    of the database is for `erase`."""
 
     def apply(target: WritableCollection, found: list[str]) -> int:
         return target.delete_many(ids=found)

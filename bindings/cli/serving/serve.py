@@ -114,8 +114,8 @@ def serve(
     category: CategoryPairs = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serves the memory systems over HTTP; without a token only to this machine. Creates a missing
-    database. SIGTERM shuts it down gracefully."""
+    """Serves the memory systems over HTTP. Without a token it serves this machine alone. A missing
+    database is created. SIGTERM shuts it down gracefully."""
     try:
         import asyncio
 

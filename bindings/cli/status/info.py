@@ -23,8 +23,8 @@ from amberdb.cli.verb import opened_read_only, verb
 
 @verb
 def info(path: DatabasePath, as_json: AsJson = False) -> None:
-    """Shows collections with their counts, versions and indexes, Lsns, bytes by kind of file, and
-    how far each subscriber is behind."""
+    """Shows collections, Lsns, bytes on disk and subscribers. Of collections their counts, versions
+    and indexes, and of each subscriber how far it is behind."""
     with opened_read_only(path) as db:
         stats = db.stats().to_map()
     if as_json:
@@ -79,7 +79,7 @@ def stats(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows how much is stored, what is written and who is behind, in one line for each sample."""
+    """Shows how much is stored and written, once or with --watch. Each sample is one line."""
     count = (samples if watch else 1) or None
     with opened_read_only(path) as db:
         for number, sample in enumerate(_samples(db, every_s, count)):

@@ -33,7 +33,8 @@ def log(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows the last changes, or those after --since, as far back as the log reaches."""
+    """Shows the last changes of documents. With --since the first ones after that Lsn, as far back
+    as the log reaches."""
     with opened_read_only(path) as db:
         if collection is not None and collection not in db.collections():
             raise CollectionMissingError(f"there is no collection {collection!r}")

@@ -49,8 +49,8 @@ def copy(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Copies a collection, or the documents that match --where, to another database, with its
-    indexes. Creates the database and the collection when they are missing."""
+    """Copies a collection to another database, with its indexes. With --where only the documents
+    that match. The target and the collection are created when they are missing."""
     query, to = parse_where(where), name or collection
 
     def check(db: Database) -> None:

@@ -113,8 +113,8 @@ def import_lines(
     format: InputFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stores JSON lines, CSV, TSV or Parquet, one commit per batch; running it again changes
-    nothing. Creates the database and the collection when they are missing."""
+    """Stores JSON lines, CSV, TSV or Parquet. Each batch is one commit, and running it again changes
+    nothing. The database and the collection are created when they are missing."""
     one_of("--on-error", on_error, ("stop", "skip"))
     kind, cells = input_format(file, format), types_of(types)
     endpoint = endpoint_of(embed_url, embed_model)
@@ -166,8 +166,8 @@ def export(
     format: OutputFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Writes the documents of one snapshot, as JSON lines or in another format, which the ending
-    of the file's name may say. A file has its name when it is complete."""
+    """Writes documents as JSON lines, CSV, TSV, Markdown or Parquet. All are of one snapshot. The
+    ending of the file's name says the format, and a file has its name when it is complete."""
     ending = output.removesuffix(".gz").rpartition(".")[2].lower()
     kind = chosen(format, False, default=ending if ending in FORMATS else "jsonl")
     if kind == "table":

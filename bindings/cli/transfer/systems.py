@@ -45,7 +45,7 @@ def import_profiles(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stores the user profiles of JSON files or SQLite; running it again changes nothing."""
+    """Stores the user profiles of JSON files or SQLite. Running it again changes nothing."""
     of_zone = zone_of(zone)
     of_tables = is_sqlite(source)  # first, so that a wrong name does not create a database
     with opened(path, create=True, background=True) as db, progress_bar() as bar:
@@ -114,7 +114,7 @@ def import_memories(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stores memories of Z-Memory or mem0; running it again changes nothing."""
+    """Stores memories of Z-Memory or mem0. Running it again changes nothing."""
     of_zone = zone_of(zone)
     of_tables = is_sqlite(source)  # first, so that a wrong name does not create a database
     with opened(path, create=True, background=True) as db, progress_bar() as bar:
