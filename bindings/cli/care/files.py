@@ -74,7 +74,8 @@ def repair(
 
 @verb
 def compact(path: DatabasePath, as_json: AsJson = False) -> None:
-    """Rewrites the data without free space and deleted bytes. It deletes .broken files. The disk has to hold both copies meanwhile."""
+    """Rewrites the data without free space and deleted bytes. It deletes .broken files. The disk
+    has to hold both copies meanwhile."""
     with opened(path) as db, pairs_bar() as advance:
         report = db.compact(advance)
     if as_json:

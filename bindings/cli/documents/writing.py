@@ -161,8 +161,8 @@ def delete(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Deletes documents, by id or by a filter. The filter {} matches all. What must leave every file
-    of the database is for `erase`."""
+    """Deletes documents, by id or by a filter. The filter {} matches all. What must leave every
+    file of the database is for `erase`."""
 
     def apply(target: WritableCollection, found: list[str]) -> int:
         return target.delete_many(ids=found)

@@ -84,8 +84,8 @@ def mcp(
     export_file: Export = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serves the memory of agents to clients of the Model Context Protocol. It speaks over stdin and
-    stdout, or HTTP. A missing database is created."""
+    """Serves the memory of agents to clients of the Model Context Protocol. It speaks over stdin
+    and stdout, or HTTP. A missing database is created."""
     from amberdb.mcp import McpOptions
 
     settings: dict[str, Any] = {

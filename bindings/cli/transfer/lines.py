@@ -113,8 +113,8 @@ def import_lines(
     format: InputFormat = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stores JSON lines, CSV, TSV or Parquet. Each batch is one commit, and running it again changes
-    nothing. The database and the collection are created when they are missing."""
+    """Stores JSON lines, CSV, TSV or Parquet. Each batch is one commit, and running it again
+    changes nothing. The database and the collection are created when they are missing."""
     one_of("--on-error", on_error, ("stop", "skip"))
     kind, cells = input_format(file, format), types_of(types)
     endpoint = endpoint_of(embed_url, embed_model)

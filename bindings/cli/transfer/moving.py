@@ -37,7 +37,8 @@ def move(
     as_json: AsJson = False,
 ) -> None:
     """Moves a database to a directory or a PostgreSQL server. It copies the documents, and then the
-    changes that were made meanwhile. Run again, it goes on where it was. A password is best in PGPASSWORD or ~/.pgpass."""
+    changes that were made meanwhile. Run again, it goes on where it was. A password is best in
+    PGPASSWORD or ~/.pgpass."""
     with counting() as progress, _until_signal(follow) as until:
         report = moved(source, target, verify=check, finish=finish, until=until, progress=progress)
     _tell(report, check, as_json)
