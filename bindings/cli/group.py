@@ -17,8 +17,8 @@ from amberdb.cli.verb import Exit, say
 
 CODES: Final = (
     "Exit codes: 0 done; 1 nothing found, diff or check found something, repair is needed, or a "
-    "proof failed; 2 wrong usage; 3 the database cannot be opened (missing, locked, foreign, newer); "
-    "4 damage; 5 bad lines in the input; 6 not stored (disk full, failed sync, busy); "
+    "proof failed; 2 wrong usage; 3 the database cannot be opened (missing, locked, foreign, "
+    "newer); 4 damage; 5 bad lines in the input; 6 not stored (disk full, failed sync, busy); "
     "130 interrupted; 141 the reader of the output ended."
 )
 
