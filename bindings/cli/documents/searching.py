@@ -87,9 +87,9 @@ def search(
             near = vectors_for(specs, endpoint, text) or None
             text = text if has_text or near is None else None
         if (text is not None or query is not None) and not has_text:
-            raise QueryError(_missing(path, collection, "text FIELD"))
+            raise QueryError(_missing(db.path, collection, "text FIELD"))
         if near is not None and not any(isinstance(each, Vector) for each in specs):
-            raise QueryError(_missing(path, collection, "vector FIELD --dim N"))
+            raise QueryError(_missing(db.path, collection, "vector FIELD --dim N"))
         hits = source.search(
             text,
             query=query,

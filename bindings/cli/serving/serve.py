@@ -30,7 +30,7 @@ from amberdb.cli.arguments import (
 from amberdb.cli.output import emit
 from amberdb.cli.plugins import loaded
 from amberdb.cli.serving.embedder import embedder_of
-from amberdb.cli.verb import Exit, fail, say, verb
+from amberdb.cli.verb import Exit, fail, place_of, say, verb
 from amberdb.memory import ChatExtractor, Extractor, Layer, Retention
 from amberdb.memory.types import LAYERS
 
@@ -158,7 +158,7 @@ def serve(
             emit({"url": url, "pid": os.getpid()})
             sys.stdout.flush()
         else:
-            say(f"{path} is served at {url}")
+            say(f"{place_of(path)} is served at {url}")
 
     asyncio.run(run(path, options, ready=ready, **systems))
 

@@ -73,10 +73,11 @@ def copy(
             bar.update(task, completed=count)
         task = bar.add_task("indexed", total=None)
         other.build_indexes(lambda _, number: bar.update(task, completed=number))
+        place = other.path  # without the password of a URL
     if as_json:
-        emit({"documents": count, "collection": to, "target": target})
+        emit({"documents": count, "collection": to, "target": place})
     else:
-        show(f"{count:,} documents are in {to} of {target}")
+        show(f"{count:,} documents are in {to} of {place}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import amberdb
 from amberdb.cli.__main__ import app
 from amberdb.cli.completion import complete_collection
+from amberdb.cli.verb import place_of
 from amberdb.cli.verbs import VERBS
 from support.cli_reference import BEGIN, END, PAGE, commands, page
 from support.command_line import CommandLine
@@ -80,6 +81,18 @@ def test_a_token_file_that_is_no_text(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 2
         assert "it has no token" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("notes@home.amber", "notes@home.amber"),
+        ("postgresql://ann:p@ss@host:5432/db?password=x", "postgresql://host:5432/db"),
+        ("postgres://host/db", "postgres://host/db"),
+    ],
+)
+def test_a_password_of_a_url_is_not_shown(path: str, shown: str) -> None:
+    assert place_of(path) == shown
 
 
 def test_a_verb_imports_no_other_verb() -> None:
