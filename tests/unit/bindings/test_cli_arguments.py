@@ -227,7 +227,7 @@ def test_an_option_of_several_commands_is_declared_once() -> None:
     for option in (*shared, "token_file", "as_json", "reason", "after", "key_file"):
         found = {
             json.dumps([each.opts, each.help, each.metavar])
-            for name, command in COMMANDS.items()
+            for command in COMMANDS.values()
             for each in parameters(command, "option")
             if each.name == option
         }

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from amberdb import EmbeddingError
+from amberdb import EmbeddingError, QueryError
 from amberdb._shared.embedding_endpoint import EmbeddingEndpoint
+from amberdb.cli.serving.embedder import embedder_of
 from support.command_line import CommandLine
 
 WORDS = ["tea", "rain", "car"]
@@ -161,7 +162,12 @@ def test_a_server_that_fails_is_asked_again_and_then_an_error(
     monkeypatch.setattr("amberdb._shared.model_server.PAUSE_S", 0.0)
     model.answers = [(503, "busy"), (200, {"data": []})]
     assert cli.read("search", "x", "tea", *options)["hits"]
-    for answer in (b"no json", {"data": [{"embedding": ["x"]}]}, {"data": [{"embedding": []}]}):
+    wrong: list[Any] = [
+        b"no json",
+        {"data": [{"embedding": ["x"]}]},
+        {"data": [{"embedding": []}]},
+    ]
+    for answer in wrong:
         model.answers = [(200, answer)] * 3
         assert "no valid answer" in cli("search", "x", "tea", *options, code=2).stderr
         assert not model.answers
@@ -181,3 +187,22 @@ def test_many_texts_are_asked_for_in_batches(model: Model) -> None:
     with pytest.raises(EmbeddingError, match="no valid answer"):
         EmbeddingEndpoint(model.url, "words", sleep=lambda _: None)(["a", "b"])
     endpoint.close()
+
+
+def test_servers_take_the_options_too(model: Model) -> None:
+    found = embedder_of(None, model.url, "words", None, None)
+    assert (found["dim"], found["model"]) == (3, "words")
+    assert found["embed"] is not None
+    assert len(found["embed"](["tea"])) == 1
+    asked = len(model.requests)
+    assert embedder_of(None, model.url, "words", 5, "mine")["dim"] == 5
+    assert len(model.requests) == asked
+    assert embedder_of(None, None, None, None, None)["embed"] is None
+    for wrong in (
+        ("json:dumps", None, None, None, None),
+        (None, None, None, 3, None),
+        ("json:dumps", model.url, "words", 3, None),
+        (None, model.url, None, 3, None),
+    ):
+        with pytest.raises(QueryError):
+            embedder_of(*wrong)
