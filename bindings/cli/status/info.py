@@ -1,22 +1,23 @@
 """The commands info and stats.
 
 Invariants:
-- They change nothing. Numbers that only the process that writes can know, such as latencies, are
-  left out.
+- They change nothing. Of latencies they show those that the process that writes has stored, minute
+  by minute.
 """
 
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from amberdb import Database
+from amberdb import Database, QueryError
 from amberdb._jsonl.text import iso
-from amberdb.cli.arguments import AsJson, DatabasePath, positive
+from amberdb.cli.arguments import COUNT_MAX, AsJson, DatabasePath, OutputFormat, positive
+from amberdb.cli.formats import chosen, show_rows
 from amberdb.cli.output import emit, grid, properties, show
 from amberdb.cli.verb import opened_read_only, verb
 
@@ -31,6 +32,7 @@ def info(path: DatabasePath, as_json: AsJson = False) -> None:
         emit(stats)
         return
     collections = stats.pop("collections")
+    stats.pop("minutes")  # `stats --minutes` has them
     plain = {name: value for name, value in stats.items() if not isinstance(value, dict)}
     for part in ("bytes", "log", "store"):  # latencies belong to the process that writes
         plain |= {f"{part} {name}": value for name, value in stats[part].items()}
@@ -73,25 +75,38 @@ def stats(
             "--samples",
             metavar="N",
             min=1,
-            max=1_000_000_000,
+            max=COUNT_MAX,
             help="With --watch: end after so many.",
         ),
     ] = None,
+    minutes: Annotated[
+        bool,
+        typer.Option(
+            "--minutes",
+            help="What was written in each of the last 60 minutes, with latencies.",
+        ),
+    ] = False,
+    format: OutputFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """Shows how much is stored and written, once or with --watch. Each sample is one line."""
-    count = (samples if watch else 1) or None
+    kind = chosen(format, as_json)
+    if watch and (minutes or kind not in ("json", "table")):
+        raise QueryError("--watch is for a table or --json, and not for --minutes")
     with opened_read_only(path) as db:
-        for number, sample in enumerate(_samples(db, every_s, count)):
-            if as_json:
+        if minutes:
+            rows = db.stats().to_map()["minutes"]
+            show_rows("minutes", list(rows[0]) if rows else ["time"], rows, kind)
+        elif watch:
+            _watch(_samples(db, every_s, samples), kind)
+        else:
+            sample = next(_samples(db, every_s, 1))
+            if kind == "json":
                 emit(sample)
-            elif watch:
-                if not number % _HEAD_EVERY:
-                    print(_line({name: name for name in _COLUMNS}))
-                print(_line({name: _short(sample[name]) for name in _COLUMNS}))
-            else:
+            elif kind == "table":
                 show(properties("stats", sample))
-            sys.stdout.flush()
+            else:
+                show_rows("stats", list(sample), [sample], kind)
 
 
 # -- inside --------------------------------------------------------------------------------------
@@ -113,6 +128,18 @@ _COLUMNS = {
     "memtable_bytes": 14,
     "lag": 8,
 }
+
+
+def _watch(samples: Iterable[dict[str, Any]], kind: str) -> None:
+    """Prints a line for each sample, as it comes."""
+    for number, sample in enumerate(samples):
+        if kind == "json":
+            emit(sample)
+        else:
+            if not number % _HEAD_EVERY:
+                print(_line({name: name for name in _COLUMNS}))
+            print(_line({name: _short(sample[name]) for name in _COLUMNS}))
+        sys.stdout.flush()
 
 
 def _line(cells: dict[str, str]) -> str:

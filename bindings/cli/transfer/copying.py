@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
-from amberdb import CollectionDef, CollectionError, Database
+from amberdb import CollectionDef, CollectionError, Database, Vector
 from amberdb._jsonl.exporter import long_snapshot
 from amberdb.cli.arguments import (
     AsJson,
@@ -64,13 +64,22 @@ def copy(
         if db is other and collection == to:
             raise CollectionError("source and target are the same: give --as, another name")
         definition = replace(db.definition(collection), name=to)
+        if not indexes:  # but those of vectors, which say that an array is one
+            vectors = (each for each in definition.indexes if isinstance(each.spec, Vector))
+            definition = replace(definition, indexes=tuple(vectors))
+        is_new = to not in other.collections()
         total = at[collection].count(query)
-        _declare(other, definition, with_indexes=indexes)
+        if is_new:
+            declare(other, definition, with_late=False)
         task = bar.add_task("documents", total=total)
         count = 0
         for batch in batches(at[collection], BATCH, where=query):
             count += len(other[to].put_records([record for record, _ in batch]))
             bar.update(task, completed=count)
+        if is_new:
+            declare(other, definition, with_late=True)
+        else:
+            _add_indexes(other, definition)
         task = bar.add_task("indexed", total=None)
         other.build_indexes(lambda _, number: bar.update(task, completed=number))
         place = other.path  # without the password of a URL
@@ -99,13 +108,9 @@ def _both(
             yield db, other
 
 
-def _declare(target: Database, definition: CollectionDef, *, with_indexes: bool) -> None:
-    """Raises CollectionError."""
-    name = definition.name
-    if name not in target.collections():
-        declare(target, definition, with_indexes=with_indexes)
-        return
-    known = target.definition(name).specs
-    new = [each for each in definition.specs if with_indexes and each not in known]
+def _add_indexes(target: Database, definition: CollectionDef) -> None:
+    """Declares the indexes that a collection does not have. Raises CollectionError."""
+    known = target.definition(definition.name).specs
+    new = [each for each in definition.specs if each not in known]
     if new:
-        target.collection(name, indexes=[*known, *new])
+        target.collection(definition.name, indexes=[*known, *new])

@@ -124,6 +124,19 @@ def test_stats_once_and_again(cli: CommandLine) -> None:
     assert [each["commits_per_s"] for each in samples] == [None, 0.0, 0.0]
 
 
+def test_stats_of_the_last_minutes(cli: CommandLine) -> None:
+    found = cli.read("stats", "--minutes")
+    assert sum(each["commits"] for each in found) == 2  # the declaration and the documents
+    rows = cli("stats", "--minutes", "--format", "csv").stdout.splitlines()
+    assert rows[0].startswith("time,commits,syncs")
+    assert len(rows) == 1 + len(found)
+    assert cli("stats", "--minutes").stdout.startswith("minutes")
+    assert cli("stats", "--format", "jsonl").stdout.count("\n") == 1
+    cli("stats", "--watch", "--minutes", code=2)
+    cli("stats", "--watch", "--format", "csv", code=2)
+    assert "minutes" not in cli("info").stdout
+
+
 def test_stats_see_what_an_application_writes(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
